@@ -1,0 +1,19 @@
+# What CI runs, by hand: `just ci` is .ci/run.
+
+# Format and lints
+check:
+    cargo fmt --check
+    cargo clippy --all-targets --locked -- -D warnings
+
+test:
+    cargo test --locked
+
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+# Real clients, a browser and nginx against the release binary: `just system reload` for one suite
+system *only:
+    tests/system/run {{ if only == "" { "" } else { "--only " + only } }}
+
+ci:
+    .ci/run

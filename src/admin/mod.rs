@@ -1,0 +1,93 @@
+//! Who may ask and command: `/metrics`, `/livez` and `/readyz` over TCP, read-only;
+//! everything that changes something over the admin socket alone.
+//!
+//! Both are plain HTTP on the control plane, bounded so that nobody who asks slowly
+//! or often can hurt: a few connections at a time, each with a deadline.
+
+mod metrics;
+mod socket;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::Order;
+use crate::control::reload::{Requests, Standing};
+use crate::observe::log::Drops;
+use crate::observe::metrics::Metrics;
+use crate::snapshot::Live;
+use crate::tunnels::Tunnels;
+
+pub use self::metrics::MetricsListener;
+pub use self::socket::{AdminListener, socket_paths};
+
+/// How long one who asks has, from connecting to having the answer. A reload has its own time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The most who ask at one time, at each of the two.
+const MOST: usize = 32;
+
+/// What those who ask are told from, and what those who command reach.
+pub struct Admin {
+    /// The running generation.
+    pub live: Arc<Live>,
+    /// The table of live tunnels.
+    pub tunnels: Arc<Tunnels>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// What stands in the files.
+    pub standing: Arc<Standing>,
+    /// Reloads.
+    pub requests: Requests,
+    /// Drains.
+    pub orders: mpsc::Sender<Order>,
+    /// Dropped log lines.
+    pub drops: Drops,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    with_type(status, body, "text/plain; charset=utf-8")
+}
+
+fn json(status: StatusCode, body: &serde_json::Value) -> Answer {
+    with_type(status, format!("{body}\n"), "application/json")
+}
+
+fn with_type(status: StatusCode, body: impl Into<Bytes>, content_type: &'static str) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}
+
+/// Answers the requests of one connection within `patience`; one who takes longer is cut off.
+async fn converse<I, F>(io: I, patience: Duration, answer: impl Fn(Request<Incoming>) -> F)
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    F: Future<Output = Answer>,
+{
+    let service = service_fn(|request| {
+        let answer = answer(request);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new().keep_alive(true).header_read_timeout(None).serve_connection(TokioIo::new(io), service);
+    match timeout(patience, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "one who asked went away"),
+        Err(_) => tracing::debug!("one who asked was too slow"),
+    }
+}

@@ -1,0 +1,103 @@
+//! The verbs, and what they have in common: where the configuration is, and how a command ends.
+
+mod check;
+mod demo;
+mod init;
+mod reload;
+mod run;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use sidegate::control::config::diagnostic::Diagnostic;
+
+/// A WebSocket sidecar: terminates TLS, decides who may open a WebSocket, relays to a local backend.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve what the configuration says, until SIGTERM; SIGHUP reloads.
+    Run(run::Run),
+    /// Show it working: an own certificate, an echo backend, a page to open.
+    Demo(demo::Demo),
+    /// Write a configuration to begin with.
+    Init(init::Init),
+    /// Say everything that is wrong with a configuration.
+    Check(check::Check),
+    /// Make the running agent read its files now.
+    Reload(reload::Reload),
+}
+
+/// Where the configuration is.
+#[derive(clap::Args)]
+struct Config {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "/etc/sidegate/sidegate.toml")]
+    config: PathBuf,
+}
+
+/// How a command ends (FORMATS, "Exit codes").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    /// Yes, clean, drained.
+    Yes,
+    /// No: errors, a rejection, nothing running.
+    No,
+    /// A port, a socket or descriptors not to be had; systemd tries again.
+    Unavailable,
+    /// A file missing, unreadable or wrong; systemd does not try again.
+    Config,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Yes => 0,
+            Exit::No => 1,
+            Exit::Unavailable => 75,
+            Exit::Config => 78,
+        })
+    }
+}
+
+/// Parses the arguments and runs the verb; clap itself ends with 2 on wrong usage.
+pub fn main() -> ExitCode {
+    let exit = match Cli::parse().verb {
+        Verb::Run(verb) => run::run(&verb),
+        Verb::Demo(verb) => demo::demo(&verb),
+        Verb::Init(verb) => init::init(&verb),
+        Verb::Check(verb) => check::check(&verb),
+        Verb::Reload(verb) => reload::reload(&verb),
+    };
+    exit.into()
+}
+
+/// Prints to standard output; a reader that went away (`| head`) is no error of ours.
+fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Prints an error sentence to standard error.
+fn complain(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "sidegate: {text}");
+}
+
+/// Prints diagnostics as people read them, in color on a terminal.
+fn show(diagnostics: &[Diagnostic]) {
+    let color = io::stderr().is_terminal();
+    for diagnostic in diagnostics {
+        let _ = writeln!(io::stderr(), "{}\n", diagnostic.render(color));
+    }
+}
+
+/// "1 error", "2 errors".
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}

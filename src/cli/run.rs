@@ -1,0 +1,95 @@
+//! `sidegate run`: serves until SIGTERM or SIGINT; SIGHUP reloads; a second one ends at once.
+
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{Config, Exit, complain, show};
+use sidegate::control::reload::Cause;
+use sidegate::observe::log::{Format, Log};
+use sidegate::{Agent, Order, StartError};
+
+/// The arguments.
+#[derive(clap::Args)]
+pub struct Run {
+    #[command(flatten)]
+    config: Config,
+    /// How log lines look: text on a terminal, JSON otherwise.
+    #[arg(long, value_enum, default_value = "auto")]
+    log: LogFormat,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    Auto,
+    Text,
+    Json,
+}
+
+/// Serves.
+pub fn run(verb: &Run) -> Exit {
+    let format = match verb.log {
+        LogFormat::Auto => Format::fitting(),
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    let log = match Log::start(format) {
+        Ok(log) => log,
+        Err(error) => {
+            complain(format_args!("no log: {error}"));
+            return Exit::Unavailable;
+        }
+    };
+    match Agent::start(&verb.config.config, log.drops()) {
+        Ok(agent) => serve(agent),
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Says why an agent did not start.
+pub fn refuse(error: &StartError) -> Exit {
+    match error {
+        StartError::Files(diagnostics) => {
+            show(diagnostics);
+            complain("not started: the configuration is wrong");
+            Exit::Config
+        }
+        StartError::Unavailable(what) => {
+            complain(what);
+            Exit::Unavailable
+        }
+    }
+}
+
+/// Obeys signals until the agent has ended.
+pub fn serve(mut agent: Agent) -> Exit {
+    for (name, address) in agent.listeners() {
+        tracing::info!(listener = %name, %address, "listening");
+    }
+    let runtime = match Builder::new_current_thread().enable_io().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(format_args!("no runtime for signals: {error}"));
+            return Exit::Unavailable;
+        }
+    };
+    let served: std::io::Result<()> = runtime.block_on(async {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        loop {
+            tokio::select! {
+                () = agent.ended() => return Ok(()),
+                _ = hangup.recv() => agent.nudge(Cause::Signal),
+                _ = terminate.recv() => agent.order(Order::Drain).await,
+                _ = interrupt.recv() => agent.order(Order::Drain).await,
+            }
+        }
+    });
+    match served {
+        Ok(()) => Exit::Yes,
+        Err(error) => {
+            complain(format_args!("no signals: {error}"));
+            Exit::Unavailable
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The words for "over": why a tunnel ended, who acted first, and in which phase.
+//!
+//! It knows the close codes of every ending (RFC 6455 §7.4) and never touches a
+//! connection.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Who acted first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum By {
+    /// The client.
+    Client,
+    /// The backend.
+    Backend,
+    /// We ourselves: a rule, a limit, a drain.
+    Sidegate,
+}
+
+/// Where the tunnel stood when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// No Close frame had passed or been sent: one side vanished, or was dropped mid-frame.
+    Open,
+    /// A Close frame, a side's or ours, had gone out.
+    Closing,
+}
+
+/// Why a tunnel ended. Each tunnel has exactly one reason: that of who acted first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The client sent a Close frame.
+    ClientClosed,
+    /// The backend sent a Close frame.
+    BackendClosed,
+    /// The client ended its stream without a Close frame.
+    ClientGone,
+    /// The backend ended its stream without a Close frame.
+    BackendGone,
+    /// No frame passed either way for the policy's `idle`.
+    Idle,
+    /// The tunnel reached the policy's `lifetime`.
+    Lifetime,
+    /// No byte of the client came within `pong` after a Ping.
+    NoPong,
+    /// One side took nothing for `write_stall` while there was something for it.
+    Stalled,
+    /// A message or a frame was larger than the policy's `message.max`.
+    TooBig,
+    /// The client sent more messages than the policy's `message.rate`.
+    MessageRate,
+    /// A side violated the framing (RFC 6455 §5).
+    Framing,
+    /// A new generation, or an entry that expired, no longer permits it.
+    Revoked,
+    /// Sidegate is shutting down.
+    Drain,
+    /// A deadline or a second SIGTERM ended it without ceremony.
+    Cut,
+    /// A bug of ours ended this tunnel, and only this one.
+    Panic,
+}
+
+/// Bytes and messages that passed in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Bytes of WebSocket frames, headers included, as relayed.
+    pub bytes: u64,
+    /// Messages that began (a fragmented one counts once).
+    pub messages: u64,
+}
+
+/// How a tunnel ended; exactly one for each tunnel that opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// Who acted first.
+    pub by: By,
+    /// Where the tunnel stood when it ended.
+    pub phase: Phase,
+    /// Why.
+    pub reason: Reason,
+    /// The close code that decided: the one that a side sent first, or ours to the client.
+    pub code: Option<u16>,
+    /// What came from the client and was relayed.
+    pub from_client: Traffic,
+    /// What came from the backend and was relayed.
+    pub from_backend: Traffic,
+    /// From the 101 to the end.
+    pub lasted: Duration,
+}
+
+/// Normal closure codes of RFC 6455 §7.4.1 that we send.
+pub mod code {
+    /// Going away: drain, idle, lifetime.
+    pub const AWAY: u16 = 1001;
+    /// A violation of the protocol.
+    pub const PROTOCOL: u16 = 1002;
+    /// Against a policy: revoked, message rate.
+    pub const POLICY: u16 = 1008;
+    /// A message too big to take.
+    pub const TOO_BIG: u16 = 1009;
+    /// The backend vanished.
+    pub const ERROR: u16 = 1011;
+}
+
+impl By {
+    /// The label's value.
+    pub const fn word(self) -> &'static str {
+        match self {
+            By::Client => "client",
+            By::Backend => "backend",
+            By::Sidegate => "sidegate",
+        }
+    }
+}
+
+impl Phase {
+    /// The label's value.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Phase::Open => "open",
+            Phase::Closing => "closing",
+        }
+    }
+}
+
+impl Reason {
+    /// Every reason once, for tables and metrics.
+    pub const ALL: [Reason; 15] = [
+        Reason::ClientClosed,
+        Reason::BackendClosed,
+        Reason::ClientGone,
+        Reason::BackendGone,
+        Reason::Idle,
+        Reason::Lifetime,
+        Reason::NoPong,
+        Reason::Stalled,
+        Reason::TooBig,
+        Reason::MessageRate,
+        Reason::Framing,
+        Reason::Revoked,
+        Reason::Drain,
+        Reason::Cut,
+        Reason::Panic,
+    ];
+
+    /// The stable reason word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Reason::ClientClosed => "client_closed",
+            Reason::BackendClosed => "backend_closed",
+            Reason::ClientGone => "client_gone",
+            Reason::BackendGone => "backend_gone",
+            Reason::Idle => "idle",
+            Reason::Lifetime => "lifetime",
+            Reason::NoPong => "no_pong",
+            Reason::Stalled => "stalled",
+            Reason::TooBig => "too_big",
+            Reason::MessageRate => "message_rate",
+            Reason::Framing => "framing",
+            Reason::Revoked => "revoked",
+            Reason::Drain => "drain",
+            Reason::Cut => "cut",
+            Reason::Panic => "panic",
+        }
+    }
+}
+
+impl Reason {
+    /// The close code that the client gets where the ending is ours to tell; a
+    /// drain's is configured, and the others are not told to a client by us.
+    pub const fn to_client(self) -> Option<u16> {
+        match self {
+            Reason::Idle | Reason::Lifetime | Reason::NoPong => Some(code::AWAY),
+            Reason::MessageRate | Reason::Revoked => Some(code::POLICY),
+            Reason::BackendGone => Some(code::ERROR),
+            Reason::ClientClosed
+            | Reason::BackendClosed
+            | Reason::ClientGone
+            | Reason::Stalled
+            | Reason::TooBig
+            | Reason::Framing
+            | Reason::Drain
+            | Reason::Cut
+            | Reason::Panic => None,
+        }
+    }
+
+    /// The close code that the backend gets when we end a tunnel for this reason.
+    pub const fn to_backend(self) -> u16 {
+        match self {
+            Reason::Revoked => code::POLICY,
+            _ => code::AWAY,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_reason_word_is_distinct() {
+        let words: HashSet<_> = Reason::ALL.iter().map(|reason| reason.word()).collect();
+        assert_eq!(words.len(), Reason::ALL.len());
+    }
+}

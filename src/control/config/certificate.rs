@@ -1,0 +1,181 @@
+//! PEM files: a chain and its key, read, matched and named.
+//!
+//! The only room that calls rustls-pemfile. It chooses no certificate for
+//! anybody, and nothing of a key ever stands in a message.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::Error;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls_pemfile::Item;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+use x509_parser::time::ASN1Time;
+
+use super::document::Value;
+use super::page::{Finding, error, warning};
+use super::source::MOST_PEM;
+use super::{Reading, about};
+use crate::snapshot::certificate::Certificate;
+
+/// The certificate whose files `chain` and `key` name; `None`: it has an error.
+pub fn read(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Option<Certificate> {
+    let (chain_name, key_name) = (chain.string(), key.string());
+    let in_chain = chain_name.and_then(|name| Pem::read(reading, name).map_err(|finding| chain.report(finding)).ok());
+    let in_key = if key_name == chain_name {
+        None
+    } else {
+        key_name.and_then(|name| Pem::read(reading, name).map_err(|finding| key.report(finding)).ok())
+    };
+    let (chain_name, key_name) = (chain_name?, key_name?);
+    let in_key = if key_name == chain_name { in_chain.as_ref() } else { in_key.as_ref() };
+
+    let leaf = in_chain.as_ref().and_then(|pem| Leaf::first(pem, chain_name).map_err(|finding| chain.report(finding)).ok());
+    let private = in_key.and_then(|pem| pem.key(key_name).map_err(|finding| key.report(finding)).ok());
+    if private.is_some() && is_open_to_others(reading, key_name) {
+        let finding = warning("others can read the private key");
+        key.report(finding.remedy(format!("chmod o-rwx {key_name}, and check who has seen it")));
+    }
+    let (leaf, private, certificates) = (leaf?, private?, in_chain?.certificates);
+    let certified = match CertifiedKey::from_der(certificates, private, &aws_lc_rs::default_provider()) {
+        Ok(certified) => certified,
+        Err(Error::InconsistentKeys(_)) => {
+            let finding = error(format!("{key_name} is not the key of the first certificate in {chain_name}"));
+            key.report(finding.remedy("replace both files together; the server's own certificate comes first in a chain"));
+            return None;
+        }
+        Err(Error::InvalidCertificate(fault)) => {
+            chain.report(error(format!("{chain_name} holds a certificate that TLS cannot use: {fault}")));
+            return None;
+        }
+        Err(fault) => {
+            let why = if let Error::General(why) = fault { why } else { fault.to_string() };
+            key.report(error(format!("{key_name} holds a key that TLS cannot use: {why}")));
+            return None;
+        }
+    };
+    if let Some(finding) = leaf.out_of_date(reading.now) {
+        chain.report(finding);
+    }
+    Some(Certificate { label: chain_name.into(), names: leaf.names, not_after: leaf.not_after, key: Arc::new(certified) })
+}
+
+/// What a PEM file holds, as far as we use it.
+struct Pem {
+    certificates: Vec<CertificateDer<'static>>,
+    key: Option<PrivateKeyDer<'static>>,
+    has_passphrase: bool,
+}
+
+impl Pem {
+    fn read(reading: &mut Reading<'_>, name: &str) -> Result<Pem, Finding> {
+        let path = reading.path(name)?;
+        let bytes = reading.files.read(&path, MOST_PEM).map_err(|fault| about(name, &fault))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let has_passphrase = text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENCRYPTED");
+        let mut pem = Pem { certificates: Vec::new(), key: None, has_passphrase };
+        for item in rustls_pemfile::read_all(&mut &bytes[..]) {
+            match item {
+                Ok(Item::X509Certificate(certificate)) => pem.certificates.push(certificate),
+                Ok(Item::Pkcs1Key(key)) => pem.hold(key.into()),
+                Ok(Item::Pkcs8Key(key)) => pem.hold(key.into()),
+                Ok(Item::Sec1Key(key)) => pem.hold(key.into()),
+                Ok(_) => {}
+                // The old way to protect a key leaves no base64 in its section.
+                Err(_) if has_passphrase => break,
+                Err(fault) => return Err(error(format!("{name} is not valid PEM: {fault}")).remedy("was it cut short?")),
+            }
+        }
+        Ok(pem)
+    }
+
+    fn hold(&mut self, key: PrivateKeyDer<'static>) {
+        self.key.get_or_insert(key);
+    }
+
+    fn key(&self, name: &str) -> Result<PrivateKeyDer<'static>, Finding> {
+        if let Some(key) = &self.key {
+            return Ok(key.clone_key());
+        }
+        if self.has_passphrase {
+            let remedy = format!("remove the passphrase: openssl pkey -in {name} -out NEW.key");
+            return Err(error(format!("{name} is protected by a passphrase")).remedy(remedy));
+        }
+        let finding = error(format!("{name} holds no private key"));
+        Err(finding.remedy("a section \"-----BEGIN PRIVATE KEY-----\", or of an RSA or EC PRIVATE KEY"))
+    }
+}
+
+/// What the server's own certificate says, the first of a chain.
+struct Leaf {
+    names: Vec<Box<str>>,
+    not_before: Timestamp,
+    not_after: Timestamp,
+}
+
+impl Leaf {
+    fn first(pem: &Pem, name: &str) -> Result<Leaf, Finding> {
+        let mut leaf = None;
+        for (number, der) in (1..).zip(&pem.certificates) {
+            let (_, certificate) = X509Certificate::from_der(der)
+                .map_err(|_| error(format!("certificate {number} in {name} cannot be read")).remedy("was it cut short?"))?;
+            if number == 1 {
+                let names = names(&certificate);
+                let validity = certificate.validity();
+                leaf = Some(Leaf { names, not_before: timestamp(validity.not_before), not_after: timestamp(validity.not_after) });
+            }
+        }
+        let leaf = leaf.ok_or_else(|| {
+            let finding = error(format!("{name} holds no certificate"));
+            finding.remedy("sections \"-----BEGIN CERTIFICATE-----\", the server's own first")
+        })?;
+        if leaf.names.is_empty() {
+            let finding = error(format!("the certificate in {name} has no subject alternative names"));
+            return Err(finding.remedy("have it issued with its DNS names: browsers ignore the common name"));
+        }
+        Ok(leaf)
+    }
+
+    /// A certificate past its time is served all the same: whether to accept it is the client's to say.
+    fn out_of_date(&self, now: Timestamp) -> Option<Finding> {
+        if self.not_after < now {
+            return Some(
+                warning(format!("the certificate expired at {}", self.not_after)).remedy("renew it; until then it is served"),
+            );
+        }
+        (now < self.not_before).then(|| warning(format!("the certificate is not valid before {}", self.not_before)))
+    }
+}
+
+/// DNS names and addresses of the SANs (RFC 5280 §4.2.1.6), as [`Certificate::names`] has them.
+fn names(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some(name.trim_end_matches('.').to_ascii_lowercase().into()),
+        GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string().into()),
+        _ => None,
+    };
+    extension.value.general_names.iter().filter_map(name).collect()
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = || <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+    let v6 = || <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from);
+    v4().or_else(v6)
+}
+
+/// "No expiry" is 9999-12-31 in a certificate (RFC 5280 §4.1.2.5), a day more than a [`Timestamp`] can say.
+fn timestamp(time: ASN1Time) -> Timestamp {
+    let end = if time.timestamp() < 0 { Timestamp::MIN } else { Timestamp::MAX };
+    Timestamp::from_second(time.timestamp()).unwrap_or(end)
+}
+
+fn is_open_to_others(reading: &Reading<'_>, name: &str) -> bool {
+    let mode = reading.path(name).ok().and_then(|path| reading.files.mode(&path));
+    mode.is_some_and(|mode| mode & 0o007 != 0)
+}

@@ -1,0 +1,179 @@
+//! What is wrong with a file, where, and what to do about it; rendered for people.
+//!
+//! It holds the one line it shows and never the whole file, so that what a
+//! rejected reload found can be kept. It never decides what is wrong.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use annotate_snippets::{AnnotationKind, Group, Level as Label, Origin, Renderer, Snippet, normalize_untrusted_str};
+
+/// How bad it is. Errors sort before warnings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// The configuration cannot be used.
+    Error,
+    /// It can, but somebody should look at it.
+    Warning,
+}
+
+/// One error or warning about a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub level: Level,
+    /// The file, as a path that can be opened from where the configuration was loaded.
+    pub file: Arc<str>,
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// What is wrong: one sentence without a full stop.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: Option<String>,
+    excerpt: Option<Excerpt>,
+    earlier: Option<Box<Earlier>>,
+}
+
+/// A place in a file, with the line to show of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    pub(super) file: Arc<str>,
+    pub(super) line: usize,
+    pub(super) column: usize,
+    pub(super) excerpt: Option<Excerpt>,
+}
+
+/// A line of a file and the bytes of it that get the carets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Excerpt {
+    pub(super) text: Box<str>,
+    pub(super) span: Range<usize>,
+}
+
+/// The other place that a diagnostic speaks of, such as the first of two that clash.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Earlier {
+    place: Place,
+    label: String,
+}
+
+impl Place {
+    /// The file as a whole, where there is no line to show.
+    pub fn file(file: Arc<str>) -> Place {
+        Place { file, line: 1, column: 1, excerpt: None }
+    }
+}
+
+impl Diagnostic {
+    /// `message` about `place`.
+    pub(super) fn new(level: Level, place: Place, message: String, remedy: Option<String>) -> Diagnostic {
+        let Place { file, line, column, excerpt } = place;
+        Diagnostic { level, file, line, column, message, remedy, excerpt, earlier: None }
+    }
+
+    /// An error about `file` as a whole, from whoever uses what was loaded.
+    pub fn of(file: &Path, message: String, remedy: Option<String>) -> Diagnostic {
+        Diagnostic::new(Level::Error, Place::file(file.display().to_string().into()), message, remedy)
+    }
+
+    /// Shows `place` as well, under `label`.
+    pub(super) fn and(mut self, place: Place, label: String) -> Diagnostic {
+        self.earlier = Some(Box::new(Earlier { place, label }));
+        self
+    }
+
+    /// Whether the configuration cannot be used because of this.
+    pub fn is_error(&self) -> bool {
+        self.level == Level::Error
+    }
+
+    /// `file:line:column`.
+    pub fn place(&self) -> String {
+        format!("{}:{}:{}", self.file, self.line, self.column)
+    }
+
+    /// Like rustc's: the message, the place, the line with carets, the remedy; several lines, without a last newline.
+    pub fn render(&self, color: bool) -> String {
+        let level = match self.level {
+            Level::Error => Label::ERROR,
+            Level::Warning => Label::WARNING,
+        };
+        let mut group = Group::with_title(level.primary_title(&self.message));
+        group = show(group, &self.file, (self.line, self.column), self.excerpt.as_ref(), AnnotationKind::Primary, None);
+        if let Some(Earlier { place, label }) = self.earlier.as_deref() {
+            let position = (place.line, place.column);
+            group = show(group, &place.file, position, place.excerpt.as_ref(), AnnotationKind::Context, Some(label));
+        }
+        if let Some(remedy) = &self.remedy {
+            group = group.element(Label::HELP.message(normalize_untrusted_str(remedy)));
+        }
+        if color { Renderer::styled().render(&[group]) } else { Renderer::plain().render(&[group]) }
+    }
+
+    /// `file:line:column: error: message (remedy)`, for a log line or a terse list.
+    pub fn one_line(&self) -> String {
+        let Diagnostic { file, line, column, .. } = self;
+        let level = match self.level {
+            Level::Error => "error",
+            Level::Warning => "warning",
+        };
+        let remedy = self.remedy.as_ref().map(|remedy| format!(" ({remedy})")).unwrap_or_default();
+        normalize_untrusted_str(&format!("{file}:{line}:{column}: {level}: {}{remedy}", self.message))
+    }
+}
+
+/// Adds a place to `group`: its line with carets, or at least where it is.
+fn show<'a>(
+    group: Group<'a>,
+    file: &'a str,
+    (line, column): (usize, usize),
+    excerpt: Option<&'a Excerpt>,
+    kind: AnnotationKind,
+    label: Option<&'a str>,
+) -> Group<'a> {
+    let Some(Excerpt { text, span }) = excerpt else {
+        return group.element(Origin::path(file).line(line).char_column(column));
+    };
+    let carets = kind.span(span.clone()).label(label);
+    group.element(Snippet::source(&**text).path(file).line_start(line).annotation(carets))
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Diagnostic {
+        let excerpt = Some(Excerpt { text: "nam = \"a\u{1b}[31m\"".into(), span: 0..3 });
+        let place = Place { file: "a.toml".into(), line: 7, column: 1, excerpt };
+        Diagnostic::new(Level::Error, place, "unknown key `nam`".into(), Some("did you mean `name`?".into()))
+    }
+
+    #[test]
+    fn one_line_says_it_all() {
+        assert_eq!(sample().one_line(), "a.toml:7:1: error: unknown key `nam` (did you mean `name`?)");
+    }
+
+    #[test]
+    fn a_file_cannot_send_escape_sequences_to_the_terminal() {
+        let mut diagnostic = sample();
+        diagnostic.remedy = Some("\u{1b}[2J".into());
+        assert!(!diagnostic.render(false).contains('\u{1b}'));
+        assert!(!diagnostic.one_line().contains('\u{1b}'));
+    }
+
+    #[test]
+    fn color_only_when_asked_for() {
+        assert!(!sample().to_string().contains('\u{1b}'));
+        assert!(sample().render(true).contains('\u{1b}'));
+    }
+}

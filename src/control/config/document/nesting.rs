@@ -1,0 +1,92 @@
+//! How deep a TOML text nests, before anybody builds a tree of it.
+//!
+//! A parser recurses over brackets, and dropping a tree over dotted keys: a
+//! file of a few megabytes could exhaust the stack. It knows strings and
+//! comments, and judges nothing else.
+
+/// Deeper is refused.
+pub const DEEPEST: usize = 32;
+
+/// The first byte where brackets, and the dots of one key, nest deeper than [`DEEPEST`].
+pub fn too_deep(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let (mut brackets, mut dots, mut at) = (0_usize, 0_usize, 0);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'#' => at = line_end(bytes, at),
+            b'"' | b'\'' => at = string_end(bytes, at),
+            b'.' => dots += 1,
+            b'[' | b'{' => (brackets, dots) = (brackets + 1, 0),
+            b']' | b'}' => (brackets, dots) = (brackets.saturating_sub(1), 0),
+            b'=' | b',' | b'\n' => dots = 0,
+            _ => {}
+        }
+        if brackets + dots > DEEPEST {
+            return Some(at);
+        }
+        // A string's or comment's end is past its last byte already.
+        if !matches!(byte, b'#' | b'"' | b'\'') {
+            at += 1;
+        }
+    }
+    None
+}
+
+/// The newline that ends the comment at `at`.
+fn line_end(bytes: &[u8], at: usize) -> usize {
+    bytes.iter().skip(at).position(|byte| *byte == b'\n').map_or(bytes.len(), |length| at + length)
+}
+
+/// Past the string that begins at `at`; one that never ends, ends with its line, or, of the long kind, with the text.
+fn string_end(bytes: &[u8], at: usize) -> usize {
+    let Some(&quote) = bytes.get(at) else { return at };
+    let rest = bytes.get(at..).unwrap_or_default();
+    let long = rest.starts_with(&[quote; 3]);
+    let mut end = if long { 3 } else { 1 };
+    while let Some(byte) = rest.get(end) {
+        match *byte {
+            b'\\' if quote == b'"' => end += 1,
+            b'\n' if !long => return at + end,
+            _ if long && rest.get(end..).is_some_and(|rest| rest.starts_with(&[quote; 3])) => return at + end + 3,
+            byte if byte == quote && !long => return at + end + 1,
+            _ => {}
+        }
+        end += 1;
+    }
+    bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Option<usize>) {
+        assert_eq!(too_deep(text), expected, "{text}");
+    }
+
+    #[test]
+    fn brackets_and_dots_add_up() {
+        check(&format!("a = {}{}", "[".repeat(32), "]".repeat(32)), None);
+        check(&format!("a = {}", "[".repeat(33)), Some(36));
+        check(&format!("a{} = 1", ".a".repeat(32)), None);
+        check(&format!("a{} = 1", ".a".repeat(33)), Some(65));
+        check(&format!("[a{}]", ".a".repeat(32)), Some(64));
+    }
+
+    #[test]
+    fn strings_and_comments_do_not_nest() {
+        let deep = "[.{".repeat(40);
+        check(&format!("# {deep}\na = 1"), None);
+        check(&format!("a = \"\\\"{deep}\"\nb = '{deep}\\'"), None);
+        check(&format!("a = \"\"\"\n\"{deep}\n\\\"\"\" {deep}\"\"\""), None);
+        check(&format!("a = '''\n{deep}\n'''"), None);
+        check(&"a = \"x\\\\\"\n".repeat(40), None);
+    }
+
+    #[test]
+    fn a_string_that_never_ends_hides_one_line_only() {
+        check(&format!("a = \"[\nb = {}", "[".repeat(33)), Some(43));
+        check("a = \"", None);
+        check("a = \"\\", None);
+    }
+}

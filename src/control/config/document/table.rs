@@ -1,0 +1,143 @@
+//! One table of a TOML file: which keys it has, and which it may have.
+//!
+//! Every key that is asked for is known; [`Table::finish`] reports the others.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::{Document, Value, did_you_mean, unit};
+use crate::control::config::page::{Finding, error};
+
+/// What messages call the table of the whole file.
+const ROOT: &str = "the file";
+
+/// A table, or the lack of one, which is read like an empty one.
+#[derive(Debug)]
+pub struct Table<'d> {
+    document: &'d Document<'d>,
+    title: String,
+    span: Range<usize>,
+    keys: Option<&'d DeTable<'d>>,
+    known: Vec<&'static str>,
+}
+
+impl<'d> Table<'d> {
+    pub(super) fn root(document: &'d Document<'d>, keys: &'d DeTable<'d>) -> Table<'d> {
+        Table { document, title: ROOT.into(), span: 0..0, keys: Some(keys), known: Vec::new() }
+    }
+
+    pub(super) fn new(document: &'d Document<'d>, title: String, span: Range<usize>, keys: &'d DeTable<'d>) -> Table<'d> {
+        Table { document, title, span, keys: Some(keys), known: Vec::new() }
+    }
+
+    /// The document that it is in.
+    pub fn document(&self) -> &'d Document<'d> {
+        self.document
+    }
+
+    /// Notes `finding` about the table as a whole.
+    pub fn report(&self, finding: Finding) {
+        self.document.report(self.span.clone(), finding);
+    }
+
+    /// Whether `key` is there, whatever it is.
+    pub fn has(&self, key: &str) -> bool {
+        self.keys.is_some_and(|keys| keys.contains_key(key))
+    }
+
+    /// The value of `key`, if there is one.
+    pub fn get(&mut self, key: &'static str) -> Option<Value<'d>> {
+        self.known.push(key);
+        let (name, value) = self.keys?.get_key_value(key)?;
+        Some(Value::new(self.document, name, value))
+    }
+
+    /// The value of `key`, which must be there; `remedy` says what to write if it isn't.
+    pub fn need(&mut self, key: &'static str, remedy: impl Into<String>) -> Option<Value<'d>> {
+        let value = self.get(key);
+        if value.is_none() && !self.document.is_torn() {
+            self.report(error(format!("{key}: missing from {}", self.title)).remedy(remedy));
+        }
+        value
+    }
+
+    /// Reports `key`, if it is there: this version doesn't act on it.
+    pub fn later(&mut self, key: &'static str) {
+        self.known.push(key);
+        let Some((name, _)) = self.keys.and_then(|keys| keys.get_key_value(key)) else { return };
+        self.document.report(name.span(), error("not in this version").of(key));
+    }
+
+    /// Reports `key`, if it is there, with a message that its name alone doesn't explain.
+    pub fn refuse(&mut self, key: &'static str, finding: Finding) {
+        self.known.push(key);
+        let Some((name, _)) = self.keys.and_then(|keys| keys.get_key_value(key)) else { return };
+        self.document.report(name.span(), finding.of(key));
+    }
+
+    /// The table `[key]`; an empty one if there is none.
+    pub fn table(&mut self, key: &'static str) -> Table<'d> {
+        let title = if self.title == ROOT { format!("[{key}]") } else { format!("`{key}`") };
+        let found = self.get(key).and_then(|value| value.table(title.clone()));
+        found.unwrap_or_else(|| Table { title, keys: None, known: Vec::new(), span: self.span.clone(), document: self.document })
+    }
+
+    /// The tables `[[key]]`, in the order written.
+    pub fn tables(&mut self, key: &'static str) -> Vec<Table<'d>> {
+        let Some(value) = self.get(key) else { return Vec::new() };
+        if value.is_table() {
+            value.report(error("one table where several can be").remedy(format!("write [[{key}]]")));
+            return Vec::new();
+        }
+        let tables = value.items().unwrap_or_default();
+        tables.iter().filter_map(|item| item.table(format!("[[{key}]]"))).collect()
+    }
+
+    /// Every key with its value, whatever its name, in the order written.
+    pub fn all(&self) -> Vec<(&'d str, Range<usize>, Value<'d>)> {
+        let Some(keys) = self.keys else { return Vec::new() };
+        let mut all: Vec<_> =
+            keys.iter().map(|(name, value)| (&**name.get_ref(), name.span(), Value::new(self.document, name, value))).collect();
+        all.sort_by_key(|(_, span, _)| span.start);
+        all
+    }
+
+    /// The string `key`.
+    pub fn string(&mut self, key: &'static str) -> Option<&'d str> {
+        self.get(key)?.string()
+    }
+
+    /// The boolean `key`.
+    pub fn boolean(&mut self, key: &'static str) -> Option<bool> {
+        self.get(key)?.boolean()
+    }
+
+    /// The duration `key`, zero included.
+    pub fn duration(&mut self, key: &'static str) -> Option<Duration> {
+        self.get(key)?.parse("a duration like \"10s\"", unit::duration)
+    }
+
+    /// The duration `key`, which is never zero.
+    pub fn positive_duration(&mut self, key: &'static str) -> Option<Duration> {
+        self.get(key)?.parse("a duration like \"10s\"", unit::positive_duration)
+    }
+
+    /// What the word at `key` stands for, one of `words`.
+    pub fn choice<T: Clone>(&mut self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
+        self.get(key)?.choice(words)
+    }
+
+    /// Reports every key that was never asked for.
+    pub fn finish(self) {
+        for name in self.keys.into_iter().flat_map(DeTable::keys) {
+            if self.known.contains(&&**name.get_ref()) {
+                continue;
+            }
+            let finding = error(format!("unknown key `{}` in {}", name.get_ref(), self.title));
+            let known = self.known.iter().copied().filter(|_| !self.document.page.is_full());
+            self.document.report(name.span(), finding.perhaps(did_you_mean(name.get_ref(), known)));
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Values that are written as strings with a unit: durations, sizes, rates.
+//!
+//! Pure: a string in, a value or what is wrong with it out.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::control::config::page::{Finding, error};
+
+/// Nothing here is meant to last longer, and clocks overflow at some point.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// More per second or minute is no limit; the limiter counts nanoseconds between tokens.
+pub const MOST_TOKENS: u32 = 1_000_000;
+
+/// `"250ms" "10s" "5m" "24h"`, at most 366 days.
+pub fn duration(text: &str) -> Result<Duration, Finding> {
+    let fault =
+        || error(format!("\"{text}\" is not a duration")).remedy("a whole number and ms, s, m or h, like \"250ms\" or \"10s\"");
+    let (number, unit) = split(text).ok_or_else(fault)?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(fault()),
+    };
+    let duration = number.checked_mul(milliseconds).map(Duration::from_millis).filter(|duration| *duration <= LONGEST);
+    duration.ok_or_else(|| error(format!("\"{text}\" is too long")).remedy("at most 366 days: \"8784h\""))
+}
+
+/// A [`duration`] that is not zero.
+pub fn positive_duration(text: &str) -> Result<Duration, Finding> {
+    match duration(text)? {
+        Duration::ZERO => Err(error("zero makes no sense here").remedy("more than \"0s\"")),
+        duration => Ok(duration),
+    }
+}
+
+/// `"512B" "64KiB" "1MiB" "2GiB"`, in bytes.
+pub fn size(text: &str) -> Result<u64, Finding> {
+    let fault = || error(format!("\"{text}\" is not a size")).remedy("a whole number and B, KiB, MiB or GiB, like \"64KiB\"");
+    let (number, unit) = split(text).ok_or_else(fault)?;
+    let bytes = match unit {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(fault()),
+    };
+    number.checked_mul(bytes).ok_or_else(|| error(format!("\"{text}\" is too large")))
+}
+
+/// `"5/s" "300/m"`: tokens, and how long it takes to earn them all.
+pub fn rate(text: &str) -> Result<(NonZeroU32, Duration), Finding> {
+    let fault =
+        || error(format!("\"{text}\" is not a rate")).remedy("a whole number per second or minute, like \"5/s\" or \"300/m\"");
+    let (tokens, unit) = split(text).ok_or_else(fault)?;
+    let per = match unit {
+        "/s" => Duration::from_secs(1),
+        "/m" => Duration::from_secs(60),
+        _ => return Err(fault()),
+    };
+    let tokens = u32::try_from(tokens).ok().filter(|tokens| *tokens <= MOST_TOKENS).and_then(NonZeroU32::new);
+    let tokens = tokens.ok_or_else(|| error(format!("\"{text}\" is out of range")).remedy(format!("1 to {MOST_TOKENS}")))?;
+    Ok((tokens, per))
+}
+
+/// A whole number (saturated at the largest) and what follows it.
+fn split(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    if digits.is_empty() {
+        return None;
+    }
+    Some((digits.parse().unwrap_or(u64::MAX), unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use super::*;
+
+    fn check<T: Debug>(parse: impl Fn(&str) -> Result<T, Finding>, text: &str, expected: &str) {
+        let found = match parse(text) {
+            Ok(value) => format!("{value:?}"),
+            Err(finding) => finding.message,
+        };
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn durations_are_whole_numbers_of_ms_s_m_or_h() {
+        check(duration, "250ms", "250ms");
+        check(duration, "10s", "10s");
+        check(duration, "5m", "300s");
+        check(duration, "24h", "86400s");
+        check(duration, "0s", "0ns");
+        for wrong in ["", "10", "s", "10 s", "1.5s", "-1s", "1d", "1h30m", "10S", "１s"] {
+            check(duration, wrong, &format!("\"{wrong}\" is not a duration"));
+        }
+        check(duration, "8785h", "\"8785h\" is too long");
+        check(duration, "99999999999999999999h", "\"99999999999999999999h\" is too long");
+        check(positive_duration, "0ms", "zero makes no sense here");
+    }
+
+    #[test]
+    fn sizes_are_powers_of_1024() {
+        check(size, "0B", "0");
+        check(size, "64KiB", "65536");
+        check(size, "1MiB", "1048576");
+        check(size, "2GiB", "2147483648");
+        check(size, "64KB", "\"64KB\" is not a size");
+        check(size, "64", "\"64\" is not a size");
+        check(size, "99999999999GiB", "\"99999999999GiB\" is too large");
+    }
+
+    #[test]
+    fn rates_are_per_second_or_minute() {
+        check(rate, "5/s", "(5, 1s)");
+        check(rate, "300/m", "(300, 60s)");
+        check(rate, "0/s", "\"0/s\" is out of range");
+        check(rate, "1000001/s", "\"1000001/s\" is out of range");
+        check(rate, "5/h", "\"5/h\" is not a rate");
+        check(rate, "5", "\"5\" is not a rate");
+    }
+}

@@ -1,0 +1,160 @@
+//! One value of a TOML file: what it is, and what it should have been.
+
+use std::ops::{Range, RangeInclusive};
+
+use toml::Spanned;
+use toml::de::{DeString, DeValue};
+
+use super::{Document, Table, did_you_mean};
+use crate::control::config::diagnostic::Place;
+use crate::control::config::page::{Finding, error};
+
+/// A value and the key that it belongs to, which begins every message about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Value<'d> {
+    document: &'d Document<'d>,
+    key: &'d str,
+    value: &'d Spanned<DeValue<'d>>,
+}
+
+impl<'d> Value<'d> {
+    pub(super) fn new(document: &'d Document<'d>, key: &'d Spanned<DeString<'d>>, value: &'d Spanned<DeValue<'d>>) -> Value<'d> {
+        Value { document, key: key.get_ref(), value }
+    }
+
+    /// The document that it is in.
+    pub fn document(&self) -> &'d Document<'d> {
+        self.document
+    }
+
+    /// Notes `finding` about it, or about the part of its string that the finding is within.
+    pub fn report(&self, finding: Finding) {
+        let span = finding.within.clone().and_then(|within| self.inside(within)).unwrap_or(self.value.span());
+        self.document.report(span, finding.of(self.key));
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> Place {
+        self.document.place(self.value.span())
+    }
+
+    /// The number of the line that it begins in.
+    pub fn line(&self) -> usize {
+        self.document.line(self.value.span().start)
+    }
+
+    /// Whether it is a table.
+    pub fn is_table(&self) -> bool {
+        self.value.get_ref().is_table()
+    }
+
+    /// Whether it is a string.
+    pub fn is_string(&self) -> bool {
+        self.value.get_ref().is_str()
+    }
+
+    /// Whether it is an array.
+    pub fn is_array(&self) -> bool {
+        self.value.get_ref().is_array()
+    }
+
+    /// Its string, if it is one.
+    pub fn as_str(&self) -> Option<&'d str> {
+        self.value.get_ref().as_str()
+    }
+
+    /// It, as a string.
+    pub fn string(&self) -> Option<&'d str> {
+        self.string_like("a string")
+    }
+
+    /// What `parse` makes of its string; `expected` says what should be there.
+    pub fn parse<T>(&self, expected: &str, parse: impl FnOnce(&'d str) -> Result<T, Finding>) -> Option<T> {
+        let text = self.string_like(expected)?;
+        parse(text).map_err(|finding| self.report(finding)).ok()
+    }
+
+    /// What the word stands for, one of `words`.
+    pub fn choice<T: Clone>(&self, words: &[(&'static str, T)]) -> Option<T> {
+        let known = || words.iter().map(|(word, _)| *word);
+        let quoted: Vec<_> = known().map(|word| format!("\"{word}\"")).collect();
+        let expected = match quoted.split_last() {
+            Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+            _ => quoted.concat(),
+        };
+        self.parse(&expected, |text| {
+            let meant = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| meaning.clone());
+            meant.ok_or_else(|| error(format!("expected {expected}, found \"{text}\"")).perhaps(did_you_mean(text, known())))
+        })
+    }
+
+    /// It, as a boolean.
+    pub fn boolean(&self) -> Option<bool> {
+        let boolean = self.value.get_ref().as_bool();
+        self.or_expected("true or false", boolean)
+    }
+
+    /// It, as an integer within `bounds`.
+    pub fn integer(&self, bounds: RangeInclusive<i64>) -> Option<i64> {
+        let integer = self.or_expected("an integer", self.value.get_ref().as_integer())?;
+        let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|number| bounds.contains(number));
+        if number.is_none() {
+            let (least, most) = bounds.into_inner();
+            let remedy = if most >= i64::from(u32::MAX) { format!("at least {least}") } else { format!("{least} to {most}") };
+            self.report(error(format!("{integer} is out of range")).remedy(remedy));
+        }
+        number
+    }
+
+    /// Its items, in the order written.
+    pub fn items(&self) -> Option<Vec<Value<'d>>> {
+        let items = self.or_expected("an array", self.value.get_ref().as_array())?;
+        Some(items.iter().map(|value| Value { value, ..*self }).collect())
+    }
+
+    /// The strings of it as an array, each with its place.
+    pub fn strings(&self) -> Option<Vec<(&'d str, Value<'d>)>> {
+        let items = self.items()?;
+        Some(items.into_iter().filter_map(|item| Some((item.string()?, item))).collect())
+    }
+
+    /// It, as a table that messages call `title`.
+    pub fn table(&self, title: String) -> Option<Table<'d>> {
+        let keys = self.or_expected("a table", self.value.get_ref().as_table())?;
+        Some(Table::new(self.document, title, self.value.span(), keys))
+    }
+
+    /// Reports that it is not `expected`, but another type.
+    pub fn unexpected(&self, expected: &str) {
+        let found = match self.value.get_ref() {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "an integer",
+            DeValue::Float(_) => "a float",
+            DeValue::Boolean(_) => "a boolean",
+            DeValue::Datetime(_) => "a datetime",
+            DeValue::Array(_) => "an array",
+            DeValue::Table(_) => "a table",
+        };
+        self.report(error(format!("expected {expected}, found {found}")));
+    }
+
+    fn string_like(&self, expected: &str) -> Option<&'d str> {
+        self.or_expected(expected, self.as_str())
+    }
+
+    fn or_expected<T>(&self, expected: &str, found: Option<T>) -> Option<T> {
+        if found.is_none() {
+            self.unexpected(expected);
+        }
+        found
+    }
+
+    /// The bytes of the file that are the bytes `within` of its string, unless escapes make the two differ.
+    fn inside(&self, within: Range<usize>) -> Option<Range<usize>> {
+        let span = self.value.span();
+        let (raw, string) = (self.document.page.text().get(span.clone())?, self.value.get_ref().as_str()?);
+        let quotes = if raw.starts_with("\"\"\"") || raw.starts_with("'''") { 3 } else { 1 };
+        let plain = raw.get(quotes..raw.len().checked_sub(quotes)?)? == string;
+        plain.then(|| span.start + quotes + within.start..span.start + quotes + within.end)
+    }
+}

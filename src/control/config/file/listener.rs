@@ -1,0 +1,125 @@
+//! `[[listener]]`: where it is bound and how it speaks.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{address, auto_or_count};
+use crate::control::config::document::{Table, unit};
+use crate::control::config::name::Taken;
+use crate::control::config::page::{error, warning};
+use crate::snapshot::listener::{Listener, ListenerTimeouts, Speaks, TlsRules};
+
+/// Where redirects lead when no TLS listener has a port of its own.
+const HTTPS: u16 = 443;
+
+const LEAST_HEAD: u64 = 8 << 10;
+const MOST_HEAD: u64 = 1 << 20;
+
+/// All listeners; `metrics` is an address that none of them may have, `certified` whether there is a certificate at all.
+pub fn all(
+    tables: Vec<Table<'_>>,
+    timeouts: ListenerTimeouts,
+    metrics: Option<SocketAddr>,
+    certified: bool,
+) -> Vec<Arc<Listener>> {
+    let mut known = Known { names: Taken::new(), addresses: Taken::new(), metrics, certified };
+    let mut listeners: Vec<_> = tables.into_iter().filter_map(|table| read(table, timeouts, &mut known)).collect();
+    let first_tls = listeners.iter().find(|listener| matches!(listener.speaks, Speaks::Tls(_)));
+    let https = first_tls.map(|listener| listener.address.port()).filter(|port| *port > 0).unwrap_or(HTTPS);
+    for listener in &mut listeners {
+        if let Speaks::Redirect { port } = &mut listener.speaks {
+            *port = https;
+        }
+    }
+    listeners.into_iter().map(Arc::new).collect()
+}
+
+/// What one listener has to know of the others and of the file.
+struct Known {
+    names: Taken<Arc<str>>,
+    addresses: Taken<SocketAddr>,
+    metrics: Option<SocketAddr>,
+    certified: bool,
+}
+
+fn read(mut table: Table<'_>, timeouts: ListenerTimeouts, known: &mut Known) -> Option<Listener> {
+    let name = known.names.name(&mut table, "public");
+    let speaks = speaks(&mut table);
+    let address = listen(&mut table, name.as_ref(), speaks, known);
+    let head = table.get("max_head").and_then(|value| {
+        let size = value.parse("a size like \"32KiB\"", unit::size)?;
+        if !(LEAST_HEAD..=MOST_HEAD).contains(&size) {
+            value.report(error("out of range").remedy("8KiB to 1MiB"));
+        }
+        usize::try_from(size).ok()
+    });
+    let max_connections = table.get("max_connections").and_then(|value| auto_or_count(value, u32::MAX.into()));
+    let pending = table.get("pending_per_client").and_then(|value| value.integer(1..=u32::MAX.into()));
+    if let Some(value) = table.get("http2")
+        && value.boolean() == Some(true)
+    {
+        value.report(error("not in this version"));
+    }
+    for key in ["proxy_protocol", "forwarded", "client_certificates"] {
+        table.later(key);
+    }
+    if matches!(speaks, Speaks::Tls(_)) && !known.certified && !table.document().is_torn() {
+        table.report(error("TLS without a certificate").remedy("add a [[certificate]] with its chain and key, or tls = false"));
+        known.certified = true; // Said once.
+    }
+    table.finish();
+    Some(Listener {
+        name: name?,
+        address: address?,
+        speaks,
+        max_head: head.unwrap_or(32 << 10),
+        max_connections,
+        pending_per_client: pending.and_then(|count| usize::try_from(count).ok()).unwrap_or(512),
+        timeouts,
+    })
+}
+
+fn speaks(table: &mut Table<'_>) -> Speaks {
+    // A `tls` that cannot be read is one error, not one about certificates as well.
+    let tls = table.get("tls").is_none_or(|value| value.boolean().unwrap_or(false));
+    let only_13 = table.get("tls_min");
+    let strict_sni = table.get("strict_sni");
+    let redirect = table.get("redirect");
+    let rules = TlsRules {
+        only_13: only_13.and_then(|value| value.choice(&[("1.2", false), ("1.3", true)])).unwrap_or(false),
+        strict_sni: strict_sni.and_then(|value| value.boolean()).unwrap_or(false),
+    };
+    let redirects = redirect.and_then(|value| value.choice(&[("https", ())])).is_some();
+    if tls {
+        if let Some(value) = redirect {
+            value.report(error("only a plain listener can redirect").remedy("tls = false"));
+        }
+        return Speaks::Tls(rules);
+    }
+    let idle = [only_13.filter(|_| rules.only_13), strict_sni.filter(|_| rules.strict_sni)];
+    for value in idle.into_iter().flatten() {
+        value.report(warning("has no effect on a plain listener"));
+    }
+    if redirects { Speaks::Redirect { port: HTTPS } } else { Speaks::Plain }
+}
+
+fn listen(table: &mut Table<'_>, name: Option<&Arc<str>>, speaks: Speaks, known: &mut Known) -> Option<SocketAddr> {
+    let value = table.need("listen", "listen = \"0.0.0.0:8443\"")?;
+    let address = value.parse("an address like \"0.0.0.0:8443\"", address)?;
+    if speaks == Speaks::Plain && !address.ip().to_canonical().is_loopback() {
+        let finding = warning("plain ws:// on an address that others can reach");
+        value.report(finding.remedy("tls = true, or listen on a loopback address"));
+    }
+    // Port 0 is a port of its own each time.
+    if address.port() == 0 {
+        return Some(address);
+    }
+    if known.metrics == Some(address) {
+        value.report(error(format!("{address} is the address of [metrics]")));
+    }
+    let nameless = Arc::from("another listener");
+    if let Err((first, place)) = known.addresses.take(address, name.unwrap_or(&nameless), &value) {
+        value.report(error(format!("{address} is the address of `{first}`")).and(place, "first here"));
+    }
+    Some(address)
+}

@@ -1,0 +1,143 @@
+//! `sidegate.toml`: the operator's file, key by key, with the defaults of each.
+//!
+//! What is wrong is reported and replaced by its default, so that the reading
+//! goes on; the settings count only if nothing was wrong.
+
+mod listener;
+mod process;
+mod route;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::certificate;
+use super::document::{Document, Table, Value};
+use super::page::{Finding, error, warning};
+use super::{Reading, Settings};
+use crate::policy::list::Entry;
+use crate::snapshot::certificate::{Certificate, Certificates};
+use crate::snapshot::listener::{Listener, ListenerTimeouts, Speaks};
+use crate::snapshot::route::RouteTimeouts;
+
+/// Reads the whole file; `policies` are the names that a route may give.
+pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTreeSet<Arc<str>>) -> Settings {
+    let mut root = document.root();
+    schema(&mut root);
+    let metrics = process::metrics(root.table("metrics"));
+    let admin = process::admin(root.table("admin"), reading);
+    let reload = process::reload(root.table("reload"));
+    let shutdown = process::shutdown(root.table("shutdown"));
+    let (listener_timeouts, route_timeouts) = timeouts(root.table("timeouts"));
+    let threads = process::threads(root.table("process"));
+
+    let written = root.tables("certificate");
+    let certified = !written.is_empty();
+    let read: Vec<_> = written.into_iter().map(|table| read_certificate(reading, table)).collect();
+    let certificates: Option<Vec<_>> = read.into_iter().collect();
+    let listeners = listener::all(root.tables("listener"), listener_timeouts, metrics.listen, certified);
+    let covering = covering(&listeners, certificates.as_deref());
+    let ground = route::Ground { reading, policies, certificates: covering.as_ref(), timeouts: route_timeouts };
+    let routes = route::all(root.tables("route"), &ground);
+    if listeners.is_empty() && !root.has("listener") && !document.is_torn() {
+        root.report(warning("no [[listener]]: nothing is served"));
+    }
+    if routes.is_empty() && !root.has("route") && !document.is_torn() {
+        root.report(warning("no [[route]]: every request is answered 404"));
+    }
+    root.finish();
+
+    let certificates = certificates.unwrap_or_default();
+    Settings { metrics, admin, reload, shutdown, threads, listeners, certificates, routes }
+}
+
+/// `schema = 1`, which every TOML file of ours begins with.
+pub fn schema(root: &mut Table<'_>) {
+    let Some(value) = root.need("schema", "begin the file with: schema = 1") else { return };
+    let Some(number) = value.integer(i64::MIN..=i64::MAX) else { return };
+    if number != 1 {
+        value.report(error(format!("{number} is not known to this version")).remedy("schema = 1"));
+    }
+}
+
+/// The certificates that say which hosts are covered, where that matters and can be known.
+fn covering(listeners: &[Arc<Listener>], certificates: Option<&[Arc<Certificate>]>) -> Option<Certificates> {
+    let tls = listeners.iter().any(|listener| matches!(listener.speaks, Speaks::Tls(_)));
+    let certificates = certificates.filter(|certificates| tls && !certificates.is_empty())?;
+    Some(Certificates::new(certificates.to_vec()))
+}
+
+fn read_certificate(reading: &mut Reading<'_>, mut table: Table<'_>) -> Option<Arc<Certificate>> {
+    let chain = table.need("chain", "chain = \"certs/ws.example.com.pem\"");
+    let key = table.need("key", "key = \"certs/ws.example.com.key\"; it may be the same file as the chain");
+    table.finish();
+    certificate::read(reading, chain?, key?).map(Arc::new)
+}
+
+fn timeouts(mut table: Table<'_>) -> (ListenerTimeouts, RouteTimeouts) {
+    let default = ListenerTimeouts::default();
+    let listener = ListenerTimeouts {
+        tls: table.positive_duration("tls").unwrap_or(default.tls),
+        head: table.positive_duration("head").unwrap_or(default.head),
+        keep_alive: table.positive_duration("keep_alive").unwrap_or(default.keep_alive),
+    };
+    let route = route_timeouts(&mut table, RouteTimeouts::default());
+    table.finish();
+    (listener, route)
+}
+
+/// The timeouts that a route may set for itself, and else has from `default`.
+fn route_timeouts(table: &mut Table<'_>, default: RouteTimeouts) -> RouteTimeouts {
+    let mut timeout = |key, default| -> Duration { table.positive_duration(key).unwrap_or(default) };
+    RouteTimeouts {
+        body_stall: timeout("body_stall", default.body_stall),
+        dial: timeout("dial", default.dial),
+        response: timeout("response", default.response),
+        write_stall: timeout("write_stall", default.write_stall),
+        grace: timeout("grace", default.grace),
+    }
+}
+
+/// `"127.0.0.1:8443"`; no names, and not yet Unix sockets or those of systemd.
+fn address(text: &str) -> Result<SocketAddr, Finding> {
+    if text.starts_with("unix:") || text.starts_with("systemd:") {
+        return Err(not_yet(text));
+    }
+    let fault = || error(format!("\"{text}\" is not an address with a port")).remedy("like \"127.0.0.1:8443\" or \"[::]:8443\"");
+    text.parse().map_err(|_| fault())
+}
+
+/// A value that a later version will act on.
+fn not_yet(text: &str) -> Finding {
+    error(format!("\"{text}\": not in this version"))
+}
+
+/// A network, and nothing else of what a list's line may hold.
+fn network(text: &str) -> Result<IpNet, Finding> {
+    let entry = Entry::parse(text).map_err(|fault| error(fault.fault).remedy(fault.remedy).within(fault.span))?;
+    let plain = entry.filter(|entry| entry.admits && entry.expires.is_none() && entry.owner.is_none() && entry.ticket.is_none());
+    let network = plain.map(|entry| entry.network);
+    network.ok_or_else(|| error(format!("\"{text}\" is not a network alone")).remedy("like \"192.0.2.0/24\" or \"::1\""))
+}
+
+/// A path of a Unix socket, which the kernel bounds.
+fn socket_path(reading: &Reading<'_>, text: &str) -> Result<PathBuf, Finding> {
+    let path = reading.path(text)?;
+    if path.as_os_str().len() > 107 {
+        return Err(error("a Unix socket's path has at most 107 bytes"));
+    }
+    Ok(path)
+}
+
+/// `"auto"` (`None`) or an integer of at least one.
+fn auto_or_count(value: Value<'_>, most: i64) -> Option<usize> {
+    if value.is_string() {
+        value.choice(&[("auto", ())]);
+        return None;
+    }
+    value.integer(1..=most).and_then(|count| usize::try_from(count).ok())
+}

@@ -1,0 +1,124 @@
+//! What concerns the process as a whole: metrics, admin, reload, shutdown, threads.
+
+use std::net::Ipv4Addr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::{address, auto_or_count, network, not_yet, socket_path};
+use crate::control::config::document::Table;
+use crate::control::config::page::{Finding, error, warning};
+use crate::control::config::{AdminSettings, AdminSocket, MetricsSettings, Reading, ReloadSettings, ShutdownSettings, Watch};
+use crate::policy::network::Networks;
+
+/// More data-plane threads than any host has CPUs.
+const MOST_THREADS: i64 = 4096;
+
+/// `[metrics]`
+pub fn metrics(mut table: Table<'_>) -> MetricsSettings {
+    let default = Some((Ipv4Addr::LOCALHOST, 10464).into());
+    let listen = match table.get("listen") {
+        Some(value) if value.as_str() == Some("off") => None,
+        Some(value) => value.parse("an address like \"127.0.0.1:10464\"", address),
+        None => default,
+    };
+    let written = table.get("allow").and_then(|value| value.strings());
+    let networks: Vec<_> = match written {
+        Some(strings) => strings.into_iter().filter_map(|(_, value)| value.parse("a network", network)).collect(),
+        None => ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| network(text).ok()).collect(),
+    };
+    let mut allow = Networks::default();
+    for network in networks {
+        allow.insert(network, ());
+    }
+    table.finish();
+    MetricsSettings { listen, allow }
+}
+
+/// `[admin]`
+pub fn admin(mut table: Table<'_>, reading: &Reading<'_>) -> AdminSettings {
+    let socket = |text: &str| match text {
+        "auto" => Ok(AdminSocket::Auto),
+        "off" => Ok(AdminSocket::Off),
+        _ if text.starts_with("systemd:") => Err(not_yet(text)),
+        _ if text.starts_with("unix:") => Err(error("a path stands here without `unix:`")),
+        _ => socket_path(reading, text).map(AdminSocket::Path),
+    };
+    let settings = AdminSettings {
+        socket: table
+            .get("socket")
+            .and_then(|value| value.parse("\"auto\", a path or \"off\"", socket))
+            .unwrap_or(AdminSocket::Auto),
+        mode: table.get("mode").and_then(|value| value.parse("an octal string like \"0660\"", mode)).unwrap_or(0o660),
+        group: table.get("group").and_then(|value| value.parse("a group's name", group)).flatten(),
+    };
+    table.finish();
+    settings
+}
+
+/// `[reload]`
+pub fn reload(mut table: Table<'_>) -> ReloadSettings {
+    let settings = ReloadSettings {
+        watch: table.choice("watch", &[("auto", Watch::Auto), ("poll", Watch::Poll), ("off", Watch::Off)]).unwrap_or(Watch::Auto),
+        poll: table.positive_duration("poll").unwrap_or(Duration::from_secs(30)),
+        revoke_spread: table.duration("revoke_spread").unwrap_or(Duration::from_secs(2)),
+    };
+    if let Some(value) = table.get("max_revoked")
+        && value.as_str() != Some("100%")
+    {
+        value.report(error("other values than \"100%\": not in this version"));
+    }
+    table.finish();
+    settings
+}
+
+/// `[shutdown]`
+pub fn shutdown(mut table: Table<'_>) -> ShutdownSettings {
+    let code = table.get("code").and_then(|value| {
+        let code = value.integer(0..=u16::MAX.into())?;
+        if code != 1001 && code != 1012 {
+            value.report(
+                error(format!("{code} is not a code for a shutdown")).remedy("1001 (going away) or 1012 (service restart)"),
+            );
+        }
+        u16::try_from(code).ok()
+    });
+    let settings = ShutdownSettings {
+        delay: table.duration("delay").unwrap_or(Duration::ZERO),
+        spread: table.duration("spread").unwrap_or(Duration::from_secs(5)),
+        deadline: table.duration("deadline").unwrap_or(Duration::from_secs(30)),
+        code: code.unwrap_or(1001),
+    };
+    if settings.spread > settings.deadline {
+        table.report(warning("`spread` is longer than `deadline`: some tunnels are cut without a Close"));
+    }
+    table.finish();
+    settings
+}
+
+/// `[process]`
+pub fn threads(mut table: Table<'_>) -> Option<NonZeroUsize> {
+    let threads = table.get("threads").and_then(|value| auto_or_count(value, MOST_THREADS));
+    table.finish();
+    threads.and_then(NonZeroUsize::new)
+}
+
+/// `"0660"`: permissions, and none of the bits above them.
+fn mode(text: &str) -> Result<u32, Finding> {
+    let octal = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| octal && *mode <= 0o777);
+    mode.ok_or_else(|| error(format!("\"{text}\" is not a file mode")).remedy("three octal digits after a zero, like \"0660\""))
+}
+
+/// A group's name or number; `""`: none. Whether it exists is seen when the socket is made.
+fn group(text: &str) -> Result<Option<String>, Finding> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let well_formed = text.len() <= 32
+        && !text.starts_with('-')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'$'));
+    if !well_formed {
+        return Err(error(format!("\"{text}\" cannot be the name of a group")));
+    }
+    Ok(Some(text.to_owned()))
+}

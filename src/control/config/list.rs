@@ -1,0 +1,166 @@
+//! Lists: from the lines of a `*.cidr` file, or the strings of an array, to a [`List`].
+//!
+//! The grammar of a line is `policy::list`'s; here is where its faults are
+//! placed. It never says whom a list is for.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use super::diagnostic::Diagnostic;
+use super::document::Value;
+use super::page::{Finding, Page, error, warning};
+use crate::policy::list::{Entry, EntryFault, List};
+use crate::policy::network::Client;
+
+/// Of more errors in one list than this, the first ones are shown.
+const MOST_ERRORS: usize = 20;
+
+/// A longer line is refused, in bytes.
+const LONGEST_LINE: usize = 4 << 10;
+
+/// The list `name` in the bytes of the file at `path`, which people write `shown`; `None`: what is found holds an error.
+pub fn from_file(name: Arc<str>, shown: Arc<str>, path: &Path, bytes: &[u8], now: Timestamp) -> (Option<List>, Vec<Diagnostic>) {
+    let file = Arc::from(path.display().to_string());
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(fault) => {
+            let valid = std::str::from_utf8(&bytes[..fault.valid_up_to()]).unwrap_or_default();
+            let page = Page::new(file, valid, MOST_ERRORS);
+            page.report(valid.len()..valid.len(), error("not UTF-8 from here on").remedy("save the file as UTF-8"));
+            return (None, page.into_diagnostics());
+        }
+    };
+    let page = Page::new(file, text, MOST_ERRORS);
+    let list = read(name, shown, &page, now);
+    (list, page.into_diagnostics())
+}
+
+/// The list `name` in an array's strings, which stand in the file `shown`.
+pub fn from_strings(name: Arc<str>, shown: Arc<str>, items: &[Value<'_>], now: Timestamp) -> Option<List> {
+    let mut entries = Vec::new();
+    let mut sound = true;
+    for item in items {
+        match item.parse("a network", |text| Entry::parse(text).map_err(finding)) {
+            Some(entry) => entries.extend(entry.map(|entry| (entry, *item))),
+            None => sound = false,
+        }
+    }
+    for (first, second) in clashes(entries.iter().map(|(entry, item)| (entry, item))) {
+        second.report(both_signs().and(first.place(), "first here"));
+        sound = false;
+    }
+    if !sound {
+        return None;
+    }
+    for (entry, item) in entries.iter().filter(|(entry, _)| entry.lapsed(now)) {
+        item.report(lapsed(entry, 0));
+    }
+    let numbered = entries.iter().map(|(entry, item)| (entry.clone(), item.line() as u32));
+    let list = match List::new(name, shown, numbered.collect()) {
+        Ok(list) => list,
+        Err(clash) => {
+            // A list that is left out must never go unsaid: a policy may deny by it.
+            let item = items.iter().find(|item| item.line() as u32 == clash.second);
+            item.or(items.first())?.report(both_signs());
+            return None;
+        }
+    };
+    for (entry, item) in entries.iter().filter(|(entry, _)| !entry.admits) {
+        if !list.covering(Client::new(entry.network.addr())).any(|(wider, _)| wider.admits) {
+            let finding = warning(format!("!{} carves out of nothing", entry.network));
+            item.report(finding.remedy("a carve-out holds within its own list only; whom nobody may admit goes into `deny`"));
+        }
+    }
+    Some(list)
+}
+
+fn read(name: Arc<str>, shown: Arc<str>, page: &Page<'_>, now: Timestamp) -> Option<List> {
+    let entries = entries(page);
+    if page.errors() > 0 {
+        return None;
+    }
+    if let Some((first, line)) = entries.iter().find(|(entry, _)| entry.lapsed(now)) {
+        let more = entries.iter().filter(|(entry, _)| entry.lapsed(now)).count() - 1;
+        page.report(span_of(page, *line), lapsed(first, more));
+    }
+    let clash = match List::new(name, shown, entries) {
+        Ok(list) => return Some(list),
+        Err(clash) => clash,
+    };
+    // The list stops at the first clash; people want to see them all.
+    let entries = self::entries(page);
+    let mut all = clashes(entries.iter().map(|(entry, line)| (entry, *line)));
+    if all.is_empty() {
+        all.push((clash.first, clash.second));
+    }
+    for (first, second) in all {
+        page.report(span_of(page, second), both_signs().and(page.place(span_of(page, first)), "first here"));
+    }
+    None
+}
+
+/// Every entry with its line; faults are reported.
+fn entries(page: &Page<'_>) -> Vec<(Entry, u32)> {
+    let mut entries = Vec::new();
+    let mut start = 0;
+    for (number, line) in (1..).zip(page.text().split_inclusive('\n')) {
+        // Windows' editors put a byte order mark before the first line.
+        let bare = line.strip_prefix('\u{feff}').filter(|_| number == 1).unwrap_or(line);
+        let from = start + line.len() - bare.len();
+        start += line.len();
+        let bare = bare.trim_end_matches(['\n', '\r']);
+        if bare.len() > LONGEST_LINE {
+            page.report(from..from, error(format!("a line of more than {} KiB", LONGEST_LINE >> 10)));
+            continue;
+        }
+        match Entry::parse(bare) {
+            Ok(entry) => entries.extend(entry.map(|entry| (entry, number))),
+            Err(fault) => page.report(from + fault.span.start..from + fault.span.end, finding(fault)),
+        }
+    }
+    entries
+}
+
+/// Every pair of places that give one network both signs: the first that names it, and one that says the opposite.
+fn clashes<'e, P: Copy>(entries: impl Iterator<Item = (&'e Entry, P)>) -> Vec<(P, P)> {
+    let mut first: HashMap<IpNet, (bool, P)> = HashMap::new();
+    let mut clashes = Vec::new();
+    for (entry, place) in entries {
+        let (admits, earlier) = *first.entry(entry.network).or_insert((entry.admits, place));
+        if admits != entry.admits {
+            clashes.push((earlier, place));
+        }
+    }
+    clashes
+}
+
+/// The network on a line of the page, as its entry is written.
+fn span_of(page: &Page<'_>, line: u32) -> Range<usize> {
+    let (start, text) = page.line_at(line as usize);
+    let indent = text.len() - text.trim_start().len();
+    let length = text.trim_start().find(|c: char| c.is_ascii_whitespace()).unwrap_or(text.trim_start().len());
+    start + indent..start + indent + length
+}
+
+fn finding(fault: EntryFault) -> Finding {
+    error(fault.fault).remedy(fault.remedy).within(fault.span)
+}
+
+fn both_signs() -> Finding {
+    error("the same network with both signs").remedy("keep one of the two: no order decides between them")
+}
+
+fn lapsed(entry: &Entry, more: usize) -> Finding {
+    let when = entry.expires.map(|expires| format!(" since {expires}")).unwrap_or_default();
+    let others = match more {
+        0 => String::new(),
+        1 => ", and one more entry".into(),
+        more => format!(", and {more} more entries"),
+    };
+    warning(format!("{} is lapsed{when}{others}", entry.network)).remedy("a lapsed entry is as if absent: remove it, or renew it")
+}

@@ -1,0 +1,94 @@
+//! Names that people give: to listeners, routes, policies and lists.
+//!
+//! It knows which names are well-formed, which are taken, and by whom.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use crate::control::config::diagnostic::Place;
+use crate::control::config::document::{Table, Value};
+use crate::control::config::page::{Finding, error};
+
+/// Words that mean something of their own where a name can stand.
+const RESERVED: [&str; 5] = ["any", "unix", "none", "null", "baseline"];
+
+/// Whether `text` is `[a-z][a-z0-9_-]*`, reserved or not.
+pub fn is_name(text: &str) -> bool {
+    let rest = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-';
+    text.bytes().next().is_some_and(|first| first.is_ascii_lowercase()) && text.bytes().all(rest)
+}
+
+/// Whether `text` is a word that no name may be.
+pub fn is_reserved(text: &str) -> bool {
+    RESERVED.contains(&text)
+}
+
+/// A name, as an operator or the security team gives it.
+pub fn name(text: &str) -> Result<Arc<str>, Finding> {
+    if is_reserved(text) {
+        return Err(error(format!("`{text}` is a reserved word")).remedy("take another name"));
+    }
+    if !is_name(text) {
+        return Err(error(format!("`{text}` is not a name")).remedy("lower-case letters, digits, - and _, the first a letter"));
+    }
+    Ok(text.into())
+}
+
+/// Who came first, of those that must differ.
+#[derive(Debug)]
+pub struct Taken<K>(HashMap<K, (Arc<str>, Place)>);
+
+impl<K: Hash + Eq> Taken<K> {
+    /// Nobody yet.
+    pub fn new() -> Taken<K> {
+        Taken(HashMap::new())
+    }
+
+    /// Notes that `name` has `key`, written at `value`, unless another has it: its name, and where.
+    pub fn take(&mut self, key: K, name: &Arc<str>, value: &Value<'_>) -> Result<(), (Arc<str>, Place)> {
+        if let Some((first, place)) = self.0.get(&key) {
+            return Err((Arc::clone(first), place.clone()));
+        }
+        self.0.insert(key, (Arc::clone(name), value.place()));
+        Ok(())
+    }
+}
+
+impl Taken<Arc<str>> {
+    /// The `name` of `table`, which no table before it has.
+    pub fn name(&mut self, table: &mut Table<'_>, example: &str) -> Option<Arc<str>> {
+        let value = table.need("name", format!("name = \"{example}\""))?;
+        let name = value.parse("a name", name)?;
+        if let Err((_, first)) = self.take(Arc::clone(&name), &name, &value) {
+            value.report(error(format!("`{name}` is there twice")).and(first, "first here"));
+        }
+        Some(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Option<&str>) {
+        assert_eq!(name(text).err().map(|finding| finding.message).as_deref(), expected);
+    }
+
+    #[test]
+    fn names_are_lower_case_words() {
+        for good in ["a", "market-data", "v2_ticks", "a1"] {
+            check(good, None);
+        }
+        for bad in ["", "A", "1a", "-a", "a.b", "a b", "é", "a/b"] {
+            check(bad, Some(&format!("`{bad}` is not a name")));
+        }
+    }
+
+    #[test]
+    fn reserved_words_are_no_names() {
+        for word in RESERVED {
+            check(word, Some(&format!("`{word}` is a reserved word")));
+        }
+    }
+}

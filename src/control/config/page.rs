@@ -1,0 +1,226 @@
+//! A text that is being read, and everything that was found wrong in it.
+//!
+//! Parsers report to it and go on, so that all errors come at once. It knows
+//! where lines begin and nothing of any grammar.
+
+use std::cell::{OnceCell, RefCell};
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::control::config::diagnostic::{Diagnostic, Excerpt, Level, Place};
+
+/// A longer line is not shown, only where it is.
+const LONGEST_SHOWN: usize = 4096;
+
+/// One file's text and the findings in it.
+#[derive(Debug)]
+pub struct Page<'t> {
+    file: Arc<str>,
+    text: &'t str,
+    most: usize,
+    starts: OnceCell<Vec<usize>>,
+    found: RefCell<Found>,
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    diagnostics: Vec<Diagnostic>,
+    errors: Tally,
+    warnings: Tally,
+}
+
+/// How many there were of a level, and where the first one is that was not kept.
+#[derive(Debug, Default)]
+struct Tally {
+    count: usize,
+    beyond: Option<Place>,
+}
+
+/// Something wrong, before it is said where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    level: Level,
+    /// What is wrong: one sentence without a full stop.
+    pub message: String,
+    remedy: Option<String>,
+    /// The bytes that it is about, of the text that was parsed; `None`: all of it.
+    pub within: Option<Range<usize>>,
+    earlier: Option<Box<(Place, String)>>,
+}
+
+/// An error about a text; see [`Page::report`].
+pub fn error(message: impl Into<String>) -> Finding {
+    Finding { level: Level::Error, message: message.into(), remedy: None, within: None, earlier: None }
+}
+
+/// A warning about a text; see [`Page::report`].
+pub fn warning(message: impl Into<String>) -> Finding {
+    Finding { level: Level::Warning, ..error(message) }
+}
+
+impl Finding {
+    /// Adds what to do about it.
+    pub fn remedy(self, remedy: impl Into<String>) -> Finding {
+        Finding { remedy: Some(remedy.into()), ..self }
+    }
+
+    /// Adds what to do about it, if anything is known.
+    pub fn perhaps(self, remedy: Option<String>) -> Finding {
+        Finding { remedy: remedy.or(self.remedy), ..self }
+    }
+
+    /// Puts the key that it is about before the message.
+    pub fn of(self, key: &str) -> Finding {
+        Finding { message: format!("{key}: {}", self.message), ..self }
+    }
+
+    /// Narrows it to these bytes of the text that was parsed.
+    pub fn within(self, span: Range<usize>) -> Finding {
+        Finding { within: Some(span), ..self }
+    }
+
+    /// Shows another place as well, under `label`.
+    pub fn and(self, place: Place, label: impl Into<String>) -> Finding {
+        Finding { earlier: Some(Box::new((place, label.into()))), ..self }
+    }
+
+    /// Turns it into a diagnostic about `place`.
+    pub fn at(self, place: Place) -> Diagnostic {
+        let diagnostic = Diagnostic::new(self.level, place, self.message, self.remedy);
+        let Some(earlier) = self.earlier else { return diagnostic };
+        let (place, label) = *earlier;
+        diagnostic.and(place, label)
+    }
+}
+
+impl<'t> Page<'t> {
+    /// The text of `file`; of more than `most` errors, or warnings, the first ones are kept, and how many there were.
+    pub fn new(file: Arc<str>, text: &'t str, most: usize) -> Page<'t> {
+        Page { file, text, most, starts: OnceCell::new(), found: RefCell::default() }
+    }
+
+    /// What is being read.
+    pub fn text(&self) -> &'t str {
+        self.text
+    }
+
+    /// Notes `finding` about the bytes `span`.
+    pub fn report(&self, span: Range<usize>, finding: Finding) {
+        let place = self.place(span);
+        let mut found = self.found.borrow_mut();
+        let tally = match finding.level {
+            Level::Error => &mut found.errors,
+            Level::Warning => &mut found.warnings,
+        };
+        tally.count += 1;
+        if tally.count > self.most {
+            tally.beyond.get_or_insert(place);
+            return;
+        }
+        found.diagnostics.push(finding.at(place));
+    }
+
+    /// How many errors were found so far.
+    pub fn errors(&self) -> usize {
+        self.found.borrow().errors.count
+    }
+
+    /// Whether further errors are counted only, so that there is no use in explaining them.
+    pub fn is_full(&self) -> bool {
+        self.errors() >= self.most
+    }
+
+    /// Where `span` begins, with its line.
+    pub fn place(&self, span: Range<usize>) -> Place {
+        let start = self.text.floor_char_boundary(span.start);
+        let number = self.line(start);
+        let (first, line) = self.line_at(number);
+        let from = (start - first).min(line.len());
+        let to = self.text.ceil_char_boundary(span.end).saturating_sub(first).clamp(from, line.len());
+        let column = line.get(..from).unwrap_or_default().chars().count() + 1;
+        let excerpt = (line.len() <= LONGEST_SHOWN).then(|| Excerpt { text: line.into(), span: from..to });
+        Place { file: Arc::clone(&self.file), line: number, column, excerpt }
+    }
+
+    /// The number of the line that the byte `at` is in, from 1.
+    pub fn line(&self, at: usize) -> usize {
+        self.starts().partition_point(|start| *start <= at)
+    }
+
+    /// Where the line `number` begins, and its text.
+    pub fn line_at(&self, number: usize) -> (usize, &'t str) {
+        let start = self.starts().get(number.saturating_sub(1)).copied().unwrap_or(self.text.len());
+        (start, self.text.get(start..).unwrap_or_default().lines().next().unwrap_or_default())
+    }
+
+    /// Everything found, from top to bottom.
+    pub fn into_diagnostics(self) -> Vec<Diagnostic> {
+        let Found { mut diagnostics, errors, warnings } = self.found.into_inner();
+        diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+        for (tally, word, finding) in [(errors, "error", error("")), (warnings, "warning", warning(""))] {
+            let Some(place) = tally.beyond else { continue };
+            let more = tally.count - self.most;
+            let message = format!("… and {more} more {word}{} in this file", if more == 1 { "" } else { "s" });
+            diagnostics.push(Finding { message, ..finding }.at(place));
+        }
+        diagnostics
+    }
+
+    /// Where each line begins.
+    fn starts(&self) -> &[usize] {
+        self.starts.get_or_init(|| {
+            let after = self.text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+            std::iter::once(0).chain(after).collect()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, span: Range<usize>, expected: (usize, usize, &str)) {
+        let place = Page::new("file".into(), text, 9).place(span);
+        let shown = place.excerpt.map(|excerpt| excerpt.text[excerpt.span].to_owned()).unwrap_or_default();
+        assert_eq!((place.line, place.column, shown.as_str()), expected);
+    }
+
+    #[test]
+    fn columns_count_characters_from_one() {
+        check("é = x\nb = 1", 5..6, (1, 5, "x"));
+        check("é = x\r\nb = 1", 8..9, (2, 1, "b"));
+        check("a\nb", 3..3, (2, 2, ""));
+        check("", 0..0, (1, 1, ""));
+    }
+
+    #[test]
+    fn a_span_of_several_lines_is_shown_where_it_begins() {
+        check("a = [\n1\n]", 4..9, (1, 5, "["));
+    }
+
+    #[test]
+    fn spans_outside_the_text_and_inside_a_character_are_harmless() {
+        check("é", 1..2, (1, 1, "é"));
+        check("a", 7..9, (1, 2, ""));
+    }
+
+    #[test]
+    fn too_many_errors_are_counted() {
+        let page = Page::new("file".into(), "a\nb\nc\nd", 1);
+        for at in [0, 2, 4] {
+            page.report(at..at + 1, error("bad"));
+        }
+        page.report(2..3, warning("odd"));
+        page.report(6..7, warning("odd"));
+        let lines: Vec<_> = page.into_diagnostics().iter().map(Diagnostic::one_line).collect();
+        assert_eq!(
+            lines,
+            [
+                "file:1:1: error: bad",
+                "file:2:1: warning: odd",
+                "file:2:1: error: … and 2 more errors in this file",
+                "file:4:1: warning: … and 1 more warning in this file"
+            ]
+        );
+    }
+}

@@ -1,0 +1,103 @@
+//! `[client]`: whom a policy admits and denies, from which pages, with which subprotocols.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::shelf::Shelf;
+use crate::control::config::document::{Table, Value};
+use crate::control::config::list;
+use crate::control::config::name::is_name;
+use crate::control::config::page::{error, warning};
+use crate::policy::Allow;
+use crate::policy::list::List;
+use crate::policy::origin::Origins;
+
+/// The list of what stands in `allow` or `deny` itself.
+const INLINE: &str = "(inline)";
+
+/// `allow`, which must be there; `None`: it has an error.
+pub fn allow(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Option<Allow> {
+    let value = client.need("allow", "allow = [\"any\"] admits everyone")?;
+    let strings = value.strings()?;
+    if let Some((_, any)) = strings.iter().find(|(text, _)| *text == "any") {
+        if strings.len() > 1 {
+            any.report(error("\"any\" stands alone").remedy("everyone is admitted already: leave the others out"));
+        }
+        return Some(Allow::Any);
+    }
+    if strings.is_empty() {
+        value.report(warning("an empty list admits nobody").remedy("allow = [\"any\"] admits everyone"));
+    }
+    let lists = lists(&strings, shelf, now, |item, list| {
+        if list.is_empty() {
+            item.report(warning(format!("`{}` has no entries: it admits nobody", list.name)));
+        }
+    });
+    Some(Allow::Lists(lists))
+}
+
+/// `deny`
+pub fn deny(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Vec<Arc<List>> {
+    let strings = client.get("deny").and_then(|value| value.strings()).unwrap_or_default();
+    if let Some((_, any)) = strings.iter().find(|(text, _)| *text == "any") {
+        any.report(error("\"any\" stands in allow only").remedy("allow = [] admits nobody"));
+        return Vec::new();
+    }
+    lists(&strings, shelf, now, |_, _| {})
+}
+
+/// `origins`
+pub fn origins(client: &mut Table<'_>) -> Option<Origins> {
+    let value = client.get("origins")?;
+    let strings = value.strings()?;
+    if strings.is_empty() {
+        value.report(warning("an empty list admits no page").remedy("leave it out, and the origin is not looked at"));
+    }
+    let parse = |(_, item): (&str, Value<'_>)| item.parse("an origin", |text| Origins::parse_one(text).map_err(error));
+    Some(Origins::new(strings.into_iter().filter_map(parse).collect()))
+}
+
+/// `subprotocols`
+pub fn subprotocols(client: &mut Table<'_>) -> Option<Vec<Box<str>>> {
+    let value = client.get("subprotocols")?;
+    let strings = value.strings()?;
+    if strings.is_empty() {
+        value.report(warning("an empty list admits no attempt").remedy("leave it out, and subprotocols are not looked at"));
+    }
+    for (text, item) in &strings {
+        if !is_token(text) {
+            item.report(error(format!("\"{text}\" is not a subprotocol")).remedy("letters, digits and !#$%&'*+-.^_`|~"));
+        }
+    }
+    Some(strings.into_iter().map(|(text, _)| text.into()).collect())
+}
+
+/// The lists that `items` name, and one of the networks that stand there themselves; `look` sees each with its item.
+fn lists(items: &[(&str, Value<'_>)], shelf: &mut Shelf, now: Timestamp, look: impl Fn(&Value<'_>, &List)) -> Vec<Arc<List>> {
+    let (mut lists, mut lines) = (Vec::new(), Vec::new());
+    for (text, item) in items {
+        if *text == "unix" {
+            item.report(error("\"unix\": not in this version"));
+        } else if is_name(text) {
+            match shelf.find(text) {
+                Ok(list) => lists.extend(list.inspect(|list| look(item, list))),
+                Err(_) if item.document().is_torn() => {}
+                Err(finding) => item.report(finding),
+            }
+        } else if text.strip_prefix('!').is_some_and(is_name) {
+            item.report(error("a list cannot be carved out").remedy("put it into `deny`"));
+        } else {
+            lines.push(*item);
+        }
+    }
+    if !lines.is_empty() {
+        lists.extend(list::from_strings(INLINE.into(), shelf.policy(), &lines, now).map(Arc::new));
+    }
+    lists
+}
+
+/// RFC 9110 §5.6.2
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}

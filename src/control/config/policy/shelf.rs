@@ -1,0 +1,112 @@
+//! The lists of one policy, by name.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::document::{Document, Table, Value, did_you_mean};
+use crate::control::config::list;
+use crate::control::config::name::name;
+use crate::control::config::page::{Finding, error, warning};
+use crate::control::config::source::MOST_LIST;
+use crate::control::config::{Reading, about};
+use crate::policy::list::List;
+
+/// What `[lists]` holds, and what was found in the files that it names.
+#[derive(Debug)]
+pub struct Shelf {
+    policy: Arc<str>,
+    lists: Vec<Shelved>,
+    found: Vec<Diagnostic>,
+}
+
+#[derive(Debug)]
+struct Shelved {
+    name: Arc<str>,
+    key: Range<usize>,
+    /// `None`: it has an error, which was reported.
+    list: Option<Arc<List>>,
+    used: bool,
+}
+
+impl Shelf {
+    /// No lists yet, of the policy in the file `policy`.
+    pub fn new(policy: Arc<str>) -> Shelf {
+        Shelf { policy, lists: Vec::new(), found: Vec::new() }
+    }
+
+    /// The file of the policy, as people write it.
+    pub fn policy(&self) -> Arc<str> {
+        Arc::clone(&self.policy)
+    }
+
+    /// Reads `[lists]`.
+    pub fn fill(&mut self, table: Table<'_>, reading: &mut Reading<'_>) {
+        for (key, span, value) in table.all() {
+            match name(key) {
+                Ok(name) => {
+                    let list = self.read(Arc::clone(&name), value, reading).map(Arc::new);
+                    self.lists.push(Shelved { name, key: span, list, used: false });
+                }
+                Err(finding) => table.document().report(span, finding),
+            }
+        }
+    }
+
+    /// The list `name`; a known one that has an error is `Ok(None)`.
+    pub fn find(&mut self, name: &str) -> Result<Option<Arc<List>>, Finding> {
+        if let Some(shelved) = self.lists.iter_mut().find(|shelved| &*shelved.name == name) {
+            shelved.used = true;
+            return Ok(shelved.list.clone());
+        }
+        let guess = did_you_mean(name, self.lists.iter().map(|shelved| &*shelved.name));
+        let remedy = guess.unwrap_or_else(|| format!("add `{name}` to [lists], or write a network"));
+        Err(error(format!("there is no list `{name}`")).remedy(remedy))
+    }
+
+    /// Warns of lists that neither `allow` nor `deny` names: a forgotten one denies nobody.
+    pub fn report_unused(&self, document: &Document<'_>) {
+        for shelved in self.lists.iter().filter(|shelved| !shelved.used) {
+            document
+                .report(shelved.key.clone(), warning(format!("the list `{}` is used by neither allow nor deny", shelved.name)));
+        }
+    }
+
+    /// What was found in list files.
+    pub fn into_diagnostics(self) -> Vec<Diagnostic> {
+        self.found
+    }
+
+    fn read(&mut self, name: Arc<str>, value: Value<'_>, reading: &mut Reading<'_>) -> Option<List> {
+        if value.is_array() {
+            let items: Vec<_> = value.items()?;
+            return list::from_strings(name, self.policy(), &items, reading.now);
+        }
+        if !value.is_table() {
+            value.unexpected("an array of networks or { file = \"…\" }");
+            return None;
+        }
+        let mut table = value.table(format!("the list `{name}`"))?;
+        let file = table.need("file", format!("{name} = {{ file = \"lists/{name}.cidr\" }}"));
+        for key in ["max_age", "on_stale", "max_shrink"] {
+            table.later(key);
+        }
+        table.finish();
+        self.read_file(name, file?, reading)
+    }
+
+    fn read_file(&mut self, name: Arc<str>, value: Value<'_>, reading: &mut Reading<'_>) -> Option<List> {
+        let text = value.parse("a path", |text| if text.is_empty() { Err(error("an empty path")) } else { Ok(text) })?;
+        let shown = PathBuf::from(super::FOLDER).join(text);
+        let path = reading.folder.join(&shown);
+        let shown: Arc<str> = shown.display().to_string().into();
+        let bytes = reading.files.read(&path, MOST_LIST).map_err(|fault| value.report(about(&shown, &fault))).ok()?;
+        let (list, found) = list::from_file(name, shown, &path, &bytes, reading.now);
+        // Two policies may name one file; its errors are told once.
+        if reading.lists.insert(path) {
+            self.found.extend(found);
+        }
+        list
+    }
+}

@@ -1,0 +1,333 @@
+//! Reading files: each once per pass, with everything that two passes need to be compared.
+//!
+//! It bounds what it reads and remembers what it did not find, so that the
+//! watcher knows where something may appear. It never looks into a file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use sha2::{Digest as _, Sha256};
+
+/// The largest TOML file, in bytes.
+pub const MOST_TOML: u64 = 10 << 20;
+/// The largest list file, in bytes.
+pub const MOST_LIST: u64 = 64 << 20;
+/// The largest PEM file, in bytes.
+pub const MOST_PEM: u64 = 1 << 20;
+
+/// The files and folders of one pass over the configuration.
+#[derive(Debug, Default)]
+pub struct Files {
+    files: BTreeMap<PathBuf, Seen>,
+    folders: BTreeMap<PathBuf, Result<Arc<[String]>, Fault>>,
+}
+
+/// What was found at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    stamp: Option<Stamp>,
+    bytes: Result<Arc<[u8]>, Fault>,
+}
+
+/// What tells two versions of a file apart before their bytes do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    size: u64,
+    modified: Option<SystemTime>,
+    mode: u32,
+}
+
+/// Why a file gives no bytes. `Display` completes a sentence that begins with its path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// There is none.
+    Missing,
+    /// It is a directory.
+    Directory,
+    /// It is a FIFO, a socket or a device.
+    Irregular,
+    /// Zero bytes: more likely cut short than meant so.
+    Empty,
+    /// It has more bytes than its kind may have.
+    TooLarge {
+        /// The bound, in bytes.
+        most: u64,
+    },
+    /// The operating system refuses it.
+    Unreadable(io::ErrorKind),
+}
+
+/// SHA-256 over every path that was asked for and what was found there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Files {
+    /// Nothing read yet.
+    pub fn new() -> Files {
+        Files::default()
+    }
+
+    /// The bytes of the regular file `path` (through symbolic links), at most `most` of them.
+    ///
+    /// # Errors
+    /// Anything else than a file of 1 to `most` bytes.
+    pub fn read(&mut self, path: &Path, most: u64) -> Result<Arc<[u8]>, Fault> {
+        if let Some(seen) = self.files.get(path) {
+            match &seen.bytes {
+                Ok(bytes) if bytes.len() as u64 > most => return Err(Fault::TooLarge { most }),
+                Err(Fault::TooLarge { most: earlier }) if *earlier < most => {}
+                known => return known.clone(),
+            }
+        }
+        let seen = see(path, most);
+        let bytes = seen.bytes.clone();
+        self.files.insert(path.to_owned(), seen);
+        bytes
+    }
+
+    /// The names in the folder `path`, sorted; names that are not UTF-8 are left out.
+    ///
+    /// # Errors
+    /// It is missing, not a directory or not readable.
+    pub fn list(&mut self, path: &Path) -> Result<Arc<[String]>, Fault> {
+        if let Some(known) = self.folders.get(path) {
+            return known.clone();
+        }
+        let names = names(path);
+        self.folders.insert(path.to_owned(), names.clone());
+        names
+    }
+
+    /// Looks at the same files once more; what they say is not followed any further.
+    pub fn again(&self) -> Files {
+        let once_more = |(path, seen): (&PathBuf, &Seen)| {
+            let most = if let Err(Fault::TooLarge { most }) = seen.bytes { most } else { MOST_LIST };
+            (path.clone(), see(path, most))
+        };
+        Files { files: self.files.iter().map(once_more).collect(), folders: BTreeMap::new() }
+    }
+
+    /// The permission bits of a file that was read.
+    pub fn mode(&self, path: &Path) -> Option<u32> {
+        self.files.get(path)?.stamp.map(|stamp| stamp.mode)
+    }
+
+    /// When a file that was read was last modified.
+    pub fn modified(&self, path: &Path) -> Option<SystemTime> {
+        self.files.get(path)?.stamp?.modified
+    }
+
+    /// What this pass found, in 32 bytes: equal for equal paths and contents, whenever they were written. The names in
+    /// a folder are not part of it: an editor's swap file is no change.
+    pub fn digest(&self) -> Digest {
+        let mut sha = Sha256::new();
+        for (path, seen) in &self.files {
+            mix(&mut sha, b"file", path.as_os_str().as_encoded_bytes());
+            match &seen.bytes {
+                Ok(bytes) => mix(&mut sha, b"read", bytes),
+                Err(fault) => mix(&mut sha, b"fault", fault.to_string().as_bytes()),
+            }
+        }
+        Digest(sha.finalize().into())
+    }
+
+    /// Whether `other` found the same files with the same sizes, times and bytes: nobody is writing.
+    pub fn agrees_with(&self, other: &Files) -> bool {
+        self.files == other.files
+    }
+
+    /// Every path that was asked for, found or not, and every folder that was listed.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.keys().chain(self.folders.keys()).map(PathBuf::as_path)
+    }
+}
+
+/// Length-prefixed, so that no two different inputs look alike.
+fn mix(sha: &mut Sha256, kind: &[u8], bytes: &[u8]) {
+    sha.update(kind);
+    sha.update((bytes.len() as u64).to_be_bytes());
+    sha.update(bytes);
+}
+
+fn see(path: &Path, most: u64) -> Seen {
+    // Asked before it is opened: opening a FIFO waits for a writer.
+    let found = match fs::metadata(path) {
+        Ok(found) => found,
+        Err(error) => return Seen { stamp: None, bytes: Err(Fault::from(error)) },
+    };
+    if found.is_dir() {
+        return Seen { stamp: None, bytes: Err(Fault::Directory) };
+    }
+    if !found.is_file() {
+        return Seen { stamp: None, bytes: Err(Fault::Irregular) };
+    }
+    take(path, most).unwrap_or_else(|error| Seen { stamp: Some(Stamp::of(&found)), bytes: Err(Fault::from(error)) })
+}
+
+/// The stamp is of the file that was opened, which a rename may have replaced meanwhile.
+fn take(path: &Path, most: u64) -> io::Result<Seen> {
+    let file = File::open(path)?;
+    let stamp = Stamp::of(&file.metadata()?);
+    if stamp.size > most {
+        return Ok(Seen { stamp: Some(stamp), bytes: Err(Fault::TooLarge { most }) });
+    }
+    let mut bytes = Vec::with_capacity(stamp.size as usize);
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    let bytes = match bytes.len() as u64 {
+        0 => Err(Fault::Empty),
+        length if length > most => Err(Fault::TooLarge { most }),
+        _ => Ok(bytes.into()),
+    };
+    Ok(Seen { stamp: Some(stamp), bytes })
+}
+
+fn names(path: &Path) -> Result<Arc<[String]>, Fault> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort_unstable();
+    Ok(names.into())
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Stamp {
+        Stamp { size: metadata.len(), modified: metadata.modified().ok(), mode: metadata.permissions().mode() & 0o7777 }
+    }
+}
+
+impl Fault {
+    /// What to do about it, where that can be known.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Fault::Empty => Some("a file is never left empty on purpose here: was it cut short?".into()),
+            Fault::Unreadable(io::ErrorKind::PermissionDenied) => {
+                Some("let the user or the group that sidegate runs as read it".into())
+            }
+            Fault::Missing | Fault::Directory | Fault::Irregular | Fault::TooLarge { .. } | Fault::Unreadable(_) => None,
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Fault {
+        match error.kind() {
+            io::ErrorKind::NotFound => Fault::Missing,
+            io::ErrorKind::IsADirectory => Fault::Directory,
+            kind => Fault::Unreadable(kind),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Missing => f.write_str("does not exist"),
+            Fault::Directory => f.write_str("is a directory, not a file"),
+            Fault::Irregular => f.write_str("is not a regular file"),
+            Fault::Empty => f.write_str("is empty (zero bytes)"),
+            Fault::TooLarge { most } => write!(f, "is larger than {} MiB", most >> 20),
+            Fault::Unreadable(kind) => write!(f, "cannot be read: {kind}"),
+        }
+    }
+}
+
+impl fmt::Display for Digest {
+    /// The first twelve hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(6).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(write: impl FnOnce(&Path), expected: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write(&path);
+        let found = match Files::new().read(&path, 8) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(fault) => fault.to_string(),
+        };
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn every_fault_is_told_apart() {
+        check(|path| fs::write(path, "12345678").unwrap(), "12345678");
+        check(|_| {}, "does not exist");
+        check(|path| fs::write(path, "").unwrap(), "is empty (zero bytes)");
+        check(|path| fs::create_dir(path).unwrap(), "is a directory, not a file");
+        check(|path| fs::write(path, "123456789").unwrap(), "is larger than 0 MiB");
+        check(|path| std::os::unix::fs::symlink("/nowhere/at/all", path).unwrap(), "does not exist");
+        check(|path| drop(std::os::unix::net::UnixListener::bind(path).unwrap()), "is not a regular file");
+    }
+
+    #[test]
+    fn a_fifo_or_a_device_does_not_hang() {
+        assert_eq!(Files::new().read(Path::new("/dev/zero"), 8), Err(Fault::Irregular));
+        check(
+            |path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()),
+            "is not a regular file",
+        );
+    }
+
+    #[test]
+    fn a_file_is_read_once_per_pass() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut files = Files::new();
+        assert_eq!(files.read(&path, 8), Err(Fault::Missing));
+        fs::write(&path, "a").unwrap();
+        assert_eq!(files.read(&path, 8), Err(Fault::Missing));
+        assert_eq!(Files::new().read(&path, 8), Ok(b"a".as_slice().into()));
+    }
+
+    #[test]
+    fn the_digest_follows_paths_and_bytes_and_not_times() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        let pass = |paths: &[&Path]| {
+            let mut files = Files::new();
+            paths.iter().for_each(|path| drop(files.read(path, 8)));
+            files
+        };
+        fs::write(&a, "1").unwrap();
+        let first = pass(&[&a, &b]);
+        assert_eq!(first.digest(), pass(&[&b, &a]).digest());
+        assert_ne!(first.digest(), pass(&[&a]).digest());
+        assert!(first.agrees_with(&pass(&[&b, &a])));
+
+        let later = SystemTime::now() + std::time::Duration::from_secs(5);
+        File::options().write(true).open(&a).unwrap().set_modified(later).unwrap();
+        assert_eq!(first.digest(), pass(&[&a, &b]).digest());
+        assert!(!first.agrees_with(&pass(&[&a, &b])));
+
+        fs::write(&a, "2").unwrap();
+        assert_ne!(first.digest(), pass(&[&a, &b]).digest());
+        assert_eq!(first.digest().to_string().len(), 12);
+    }
+
+    #[test]
+    fn what_is_missing_is_watched_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = Files::new();
+        let _ = files.read(&folder.path().join("missing"), 8);
+        let _ = files.list(folder.path());
+        assert_eq!(files.paths().collect::<Vec<_>>(), [&folder.path().join("missing"), folder.path()]);
+    }
+}

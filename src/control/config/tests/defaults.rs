@@ -1,0 +1,330 @@
+//! What a file says that leaves everything out, and one that says everything.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{CertificateParams, KeyPair};
+
+use super::{load, write};
+use crate::control::config::source::Files;
+use crate::control::config::{AdminSettings, AdminSocket, Loaded, ReloadSettings, ShutdownSettings, Watch};
+use crate::policy::Allow;
+use crate::policy::limit::{Limits, Rate, TunnelLimits};
+use crate::policy::network::Client;
+use crate::snapshot::listener::{ListenerTimeouts, Speaks, TlsRules};
+use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
+
+/// Every key of this version with its default.
+const EVERYTHING: &str = r#"schema = 1
+
+[metrics]
+listen = "127.0.0.1:10464"
+allow  = ["127.0.0.0/8", "::1"]
+
+[admin]
+socket = "auto"
+mode   = "0660"
+group  = ""
+
+[reload]
+watch         = "auto"
+poll          = "30s"
+revoke_spread = "2s"
+max_revoked   = "100%"
+
+[shutdown]
+delay    = "0s"
+spread   = "5s"
+deadline = "30s"
+code     = 1001
+
+[timeouts]
+tls = "10s"
+head = "10s"
+keep_alive = "75s"
+body_stall = "30s"
+dial = "2s"
+response = "30s"
+write_stall = "30s"
+grace = "5s"
+
+[process]
+threads = "auto"
+
+[[listener]]
+name   = "public"
+listen = "0.0.0.0:8443"
+tls    = true
+tls_min = "1.2"
+http2  = false
+strict_sni = false
+max_head = "32KiB"
+max_connections = "auto"
+pending_per_client = 512
+
+[[certificate]]
+chain = "certs/ws.example.com.pem"
+key   = "certs/ws.example.com.key"
+
+[[route]]
+name    = "ticks"
+host    = "ws.example.com"
+path    = "/ticks/"
+backend = "http://127.0.0.1:8080"
+policy  = "market-data"
+http    = "refuse"
+forward_as = "x-forwarded"
+refuse  = "answer"
+strip_prefix = false
+max_body = "1MiB"
+"#;
+
+/// The same without what has a default.
+const NOTHING: &str = r#"schema = 1
+
+[[listener]]
+name   = "public"
+listen = "0.0.0.0:8443"
+
+[[certificate]]
+chain = "certs/ws.example.com.pem"
+key   = "certs/ws.example.com.key"
+
+[[route]]
+name    = "ticks"
+host    = "ws.example.com"
+path    = "/ticks/"
+backend = "http://127.0.0.1:8080"
+policy  = "market-data"
+"#;
+
+const POLICY: &str = r#"schema = 1
+owner  = "security@example.com"
+
+[lists]
+office   = ["192.0.2.0/24", "!192.0.2.13 ticket=SEC-3"]
+partners = { file = "lists/partners.cidr" }
+banned   = { file = "lists/banned.cidr" }
+
+[client]
+allow = ["office", "partners", "10.1.0.0/16"]
+deny  = ["banned"]
+origins = ["https://app.example.com", "https://*.partner.example"]
+subprotocols = ["v2.ticks"]
+
+[limits]
+upgrades    = { rate = "5/s", burst = 20 }
+requests    = { rate = "50/s", burst = 200 }
+connections = { per_client = 10, total = 20000 }
+message     = { max = "1MiB", rate = "200/s" }
+idle        = "10m"
+lifetime    = "24h"
+ping        = "25s"
+pong        = "20s"
+"#;
+
+const PARTNERS: &str = "203.0.113.0/24    owner=acme ticket=SEC-1042     # Acme VPN egress
+!203.0.113.66     ticket=SEC-2190                # carve-out: host under investigation
+198.51.100.7      expires=2026-12-31             # through the last second of that UTC day
+";
+
+fn loaded(sidegate: &str, policy: &str) -> Loaded {
+    let mut params = CertificateParams::new(vec!["ws.example.com".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let chain = params.self_signed(&key).unwrap().pem();
+    let (loaded, found) = load(&[
+        ("sidegate.toml", sidegate),
+        ("certs/ws.example.com.pem", &chain),
+        ("certs/ws.example.com.key", &key.serialize_pem()),
+        ("policies/market-data.toml", policy),
+        ("policies/lists/partners.cidr", PARTNERS),
+        ("policies/lists/banned.cidr", "2001:db8::/32\n"),
+    ]);
+    assert_eq!(found, "");
+    loaded.unwrap()
+}
+
+#[test]
+fn what_is_left_out_has_the_documented_default() {
+    for text in [NOTHING, EVERYTHING] {
+        let settings = loaded(text, POLICY).settings;
+        assert_eq!(settings.metrics.listen, Some("127.0.0.1:10464".parse().unwrap()));
+        assert_eq!(settings.metrics.allow.len(), 2);
+        for (address, may) in [("127.9.9.9", true), ("::1", true), ("10.0.0.1", false), ("::2", false)] {
+            assert_eq!(settings.metrics.allow.longest(address.parse().unwrap()).is_some(), may, "{address}");
+        }
+        assert_eq!(settings.admin, AdminSettings { socket: AdminSocket::Auto, mode: 0o660, group: None });
+        let seconds = Duration::from_secs;
+        assert_eq!(settings.reload, ReloadSettings { watch: Watch::Auto, poll: seconds(30), revoke_spread: seconds(2) });
+        let shutdown = ShutdownSettings { delay: Duration::ZERO, spread: seconds(5), deadline: seconds(30), code: 1001 };
+        assert_eq!(settings.shutdown, shutdown);
+        assert_eq!(settings.threads, None);
+
+        let [listener] = &settings.listeners[..] else { panic!("{:?}", settings.listeners) };
+        assert_eq!((&*listener.name, listener.address), ("public", "0.0.0.0:8443".parse().unwrap()));
+        assert_eq!(listener.speaks, Speaks::Tls(TlsRules { only_13: false, strict_sni: false }));
+        assert_eq!((listener.max_head, listener.max_connections, listener.pending_per_client), (32768, None, 512));
+        assert_eq!(listener.timeouts, ListenerTimeouts::default());
+
+        let [route] = &settings.routes[..] else { panic!("{:?}", settings.routes) };
+        assert_eq!(
+            (&*route.name, route.host.to_string(), route.path.to_string()),
+            ("ticks", "ws.example.com".into(), "/ticks/".into())
+        );
+        assert_eq!(*route.backends, [BackendAddress::Tcp("127.0.0.1:8080".parse().unwrap())]);
+        assert_eq!(
+            (&*route.policy, route.http, route.strip_prefix, route.max_body),
+            ("market-data", PlainHttp::Refuse, false, 1 << 20)
+        );
+        assert_eq!(route.timeouts, RouteTimeouts::default());
+    }
+}
+
+#[test]
+fn every_key_of_a_policy_is_read() {
+    let loaded = loaded(NOTHING, POLICY);
+    let policy = loaded.policies.iter().find(|policy| &*policy.name == "market-data").unwrap();
+    assert_eq!(&*policy.file, "policies/market-data.toml");
+    let Allow::Lists(allow) = &policy.allow else { panic!("{:?}", policy.allow) };
+    let lists: Vec<_> = allow.iter().chain(&policy.deny).map(|list| (&*list.name, &*list.file, list.len())).collect();
+    assert_eq!(
+        lists,
+        [
+            ("office", "policies/market-data.toml", 2),
+            ("partners", "policies/lists/partners.cidr", 3),
+            ("(inline)", "policies/market-data.toml", 1),
+            ("banned", "policies/lists/banned.cidr", 1),
+        ]
+    );
+    let now = "2026-07-01T00:00:00Z".parse().unwrap();
+    let decide = |list: usize, address: &str| {
+        allow[list].decide(Client::new(address.parse().unwrap()), now).map(|(entry, line)| (entry.admits, line))
+    };
+    assert_eq!(decide(0, "192.0.2.13"), Some((false, 5)));
+    assert_eq!(decide(1, "203.0.113.66"), Some((false, 2)));
+    assert_eq!(decide(1, "198.51.100.7"), Some((true, 3)));
+    assert_eq!(decide(2, "10.1.2.3"), Some((true, 10)));
+    let origins = policy.origins.as_ref().unwrap();
+    assert!(origins.admit(Some("https://desk.partner.example")) && !origins.admit(None));
+    assert_eq!(policy.subprotocols, Some(vec!["v2.ticks".into()]));
+    let rate = |tokens, burst| {
+        let (tokens, burst) = (NonZeroU32::new(tokens).unwrap(), NonZeroU32::new(burst).unwrap());
+        Some(Rate { tokens, per: Duration::from_secs(1), burst })
+    };
+    let limits = Limits {
+        upgrades: rate(5, 20),
+        requests: rate(50, 200),
+        per_client: Some(10),
+        total: Some(20000),
+        tunnel: TunnelLimits {
+            message_max: Some(1 << 20),
+            message_rate: rate(200, 200),
+            idle: Some(Duration::from_secs(600)),
+            lifetime: Some(Duration::from_secs(86400)),
+            ping: Some(Duration::from_secs(25)),
+            pong: Duration::from_secs(20),
+        },
+    };
+    assert_eq!(policy.limits, limits);
+}
+
+#[test]
+fn a_policy_of_one_rule_limits_nothing_but_silence() {
+    let loaded = loaded(NOTHING, "schema = 1\nclient.allow = [\"any\"]\n");
+    let policy = loaded.policies.iter().find(|policy| &*policy.name == "market-data").unwrap();
+    assert!(matches!(policy.allow, Allow::Any) && policy.deny.is_empty());
+    assert!(policy.origins.is_none() && policy.subprotocols.is_none());
+    assert_eq!(policy.limits, Limits::default());
+}
+
+#[test]
+fn what_is_set_is_what_comes_out() {
+    let text = r#"schema = 1
+metrics = { listen = "off", allow = ["10.0.0.0/8"] }
+admin = { socket = "run/admin.sock", mode = "600", group = "wheel" }
+reload = { watch = "off", poll = "1m", revoke_spread = "0s" }
+shutdown = { delay = "1s", spread = "2s", deadline = "3s", code = 1012 }
+timeouts = { tls = "1s", dial = "500ms", grace = "1s" }
+process = { threads = 2 }
+
+[[listener]]
+name = "plain"
+listen = "[::]:8080"
+tls = false
+redirect = "https"
+
+[[listener]]
+name = "public"
+listen = "[::1]:8443"
+tls_min = "1.3"
+strict_sni = true
+max_head = "8KiB"
+max_connections = 100
+pending_per_client = 1
+
+[[certificate]]
+chain = "certs/ws.example.com.pem"
+key = "certs/ws.example.com.key"
+
+[[route]]
+name = "ticks"
+host = "*"
+path = "/"
+backend = ["http://localhost", "http://[::1]:81", "unix:run/app.sock"]
+policy = "market-data"
+http = "forward"
+strip_prefix = true
+max_body = "0B"
+timeouts = { response = "2m" }
+"#;
+    let settings = loaded(text, "schema = 1\nclient.allow = [\"any\"]\nlimits.ping = \"off\"\n").settings;
+    assert_eq!(settings.metrics.listen, None);
+    assert!(matches!(&settings.admin.socket, AdminSocket::Path(path) if path.ends_with("run/admin.sock") && path.is_absolute()));
+    assert_eq!((settings.admin.mode, settings.admin.group.as_deref()), (0o600, Some("wheel")));
+    assert_eq!((settings.reload.watch, settings.shutdown.code), (Watch::Off, 1012));
+    assert_eq!(settings.threads.map(usize::from), Some(2));
+    assert_eq!(settings.listeners[0].speaks, Speaks::Redirect { port: 8443 });
+    assert_eq!(settings.listeners[1].speaks, Speaks::Tls(TlsRules { only_13: true, strict_sni: true }));
+    assert_eq!((settings.listeners[1].max_head, settings.listeners[1].max_connections), (8192, Some(100)));
+    assert_eq!(settings.listeners[1].timeouts.tls, Duration::from_secs(1));
+    let route = &settings.routes[0];
+    let backends: BTreeSet<_> = route.backends.iter().map(ToString::to_string).collect();
+    assert!(backends.contains("http://127.0.0.1:80") && backends.contains("http://[::1]:81") && backends.len() == 3);
+    assert_eq!((route.http, route.strip_prefix, route.max_body), (PlainHttp::Forward, true, 0));
+    let expected = RouteTimeouts {
+        dial: Duration::from_millis(500),
+        response: Duration::from_secs(120),
+        grace: Duration::from_secs(1),
+        ..RouteTimeouts::default()
+    };
+    assert_eq!(route.timeouts, expected);
+}
+
+#[test]
+fn one_file_means_one_digest() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sidegate.toml");
+    write(&path, super::SIDEGATE);
+    write(&folder.path().join("policies/chat.toml"), super::POLICY);
+    let pass = || {
+        let mut files = Files::new();
+        crate::control::config::load(&mut files, &path).unwrap();
+        files
+    };
+    let first = pass();
+    write(&folder.path().join("policies/.chat.toml.swp"), "");
+    assert_eq!(first.digest(), pass().digest());
+    assert!(first.agrees_with(&pass()));
+    write(&folder.path().join("policies/desk.toml"), super::POLICY);
+    assert_ne!(first.digest(), pass().digest());
+}
+
+#[test]
+fn a_relative_path_is_shown_as_it_was_given() {
+    let found = crate::control::config::load(&mut Files::new(), Path::new("nowhere/sidegate.toml")).unwrap_err();
+    assert_eq!(found[0].file, Arc::from("nowhere/sidegate.toml"));
+}

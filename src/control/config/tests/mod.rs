@@ -1,0 +1,70 @@
+//! The wording of everything that can be wrong, and the values of everything that is right.
+//!
+//! Each case is a handful of files in a folder of its own and the text that people see.
+
+mod certificates;
+mod defaults;
+mod lists;
+mod policies;
+mod reading;
+mod settings;
+mod syntax;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::diagnostic::Diagnostic;
+use super::source::Files;
+use super::{Loaded, load_at};
+
+/// A `sidegate.toml` with which nothing is wrong, beside [`POLICY`] as `policies/chat.toml`.
+const SIDEGATE: &str = r#"schema = 1
+
+[[listener]]
+name = "public"
+listen = "127.0.0.1:8443"
+tls = false
+
+[[route]]
+name = "chat"
+host = "*"
+path = "/"
+backend = "http://127.0.0.1:8080"
+policy = "chat"
+"#;
+
+/// A policy with which nothing is wrong.
+const POLICY: &str = "schema = 1\nclient.allow = [\"any\"]\n";
+
+/// Loads `files`, with [`SIDEGATE`] and [`POLICY`] where they name no others, in the middle of 2026.
+fn load(files: &[(&str, &str)]) -> (Result<Loaded, Vec<Diagnostic>>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [("sidegate.toml", SIDEGATE), ("policies/chat.toml", POLICY)].iter().chain(files) {
+        write(&folder.path().join(name), text);
+    }
+    let now = "2026-07-01T00:00:00Z".parse().unwrap();
+    let loaded = load_at(&mut Files::new(), &folder.path().join("sidegate.toml"), now);
+    let found = match &loaded {
+        Ok(loaded) => &loaded.warnings,
+        Err(found) => found,
+    };
+    let text: Vec<_> = found.iter().map(Diagnostic::to_string).collect();
+    let text = text.join("\n\n").replace(&format!("{}/", folder.path().display()), "");
+    (loaded, text)
+}
+
+/// Writes `text`; a key is its owner's alone.
+fn write(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+    let mode = if path.extension().is_some_and(|extension| extension == "key") { 0o600 } else { 0o644 };
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// That loading `files` says exactly `expected`.
+#[track_caller]
+fn check(files: &[(&str, &str)], expected: &str) {
+    let (_, found) = load(files);
+    assert_eq!(found, expected.trim_matches('\n'), "\n{found}\n");
+}

@@ -1,0 +1,547 @@
+//! What can be wrong with `policies/NAME.toml`.
+
+use super::check;
+
+/// That the policy `text`, after its `schema`, says `expected`.
+#[track_caller]
+fn policy(text: &str, expected: &str) {
+    check(&[("policies/chat.toml", &format!("schema = 1\n{text}\n"))], expected);
+}
+
+#[test]
+fn allow_is_required() {
+    policy(
+        "",
+        r#"
+error: allow: missing from [client]
+ --> policies/chat.toml:1:1
+  |
+1 | schema = 1
+  | ^
+  |
+  = help: allow = ["any"] admits everyone
+"#,
+    );
+    policy(
+        "[client]\norigins = [\"none\"]",
+        r#"
+error: allow: missing from [client]
+ --> policies/chat.toml:2:1
+  |
+2 | [client]
+  | ^^^^^^^^
+  |
+  = help: allow = ["any"] admits everyone
+"#,
+    );
+}
+
+#[test]
+fn any_stands_alone_and_in_allow_only() {
+    policy(
+        "[client]\nallow = [\"any\", \"10.0.0.0/8\"]\ndeny = [\"any\"]",
+        r#"
+error: allow: "any" stands alone
+ --> policies/chat.toml:3:10
+  |
+3 | allow = ["any", "10.0.0.0/8"]
+  |          ^^^^^
+  |
+  = help: everyone is admitted already: leave the others out
+
+error: deny: "any" stands in allow only
+ --> policies/chat.toml:4:9
+  |
+4 | deny = ["any"]
+  |         ^^^^^
+  |
+  = help: allow = [] admits nobody
+"#,
+    );
+}
+
+#[test]
+fn allow_and_deny_name_lists_or_networks() {
+    policy(
+        "[lists]\noffice = [\"192.0.2.0/24\"]\n[client]\nallow = [\"ofice\", \"10.0.0.1/8\", \"everybody\", \"!office\"]\ndeny = [\"office\", 7]",
+        r#"
+error: allow: there is no list `ofice`
+ --> policies/chat.toml:5:10
+  |
+5 | allow = ["ofice", "10.0.0.1/8", "everybody", "!office"]
+  |          ^^^^^^^
+  |
+  = help: did you mean `office`?
+
+error: allow: 10.0.0.1/8 has host bits set
+ --> policies/chat.toml:5:20
+  |
+5 | allow = ["ofice", "10.0.0.1/8", "everybody", "!office"]
+  |                    ^^^^^^^^^^
+  |
+  = help: write 10.0.0.0/8 for the network, or 10.0.0.1 for the one address
+
+error: allow: there is no list `everybody`
+ --> policies/chat.toml:5:33
+  |
+5 | allow = ["ofice", "10.0.0.1/8", "everybody", "!office"]
+  |                                 ^^^^^^^^^^^
+  |
+  = help: add `everybody` to [lists], or write a network
+
+error: allow: a list cannot be carved out
+ --> policies/chat.toml:5:46
+  |
+5 | allow = ["ofice", "10.0.0.1/8", "everybody", "!office"]
+  |                                              ^^^^^^^^^
+  |
+  = help: put it into `deny`
+
+error: deny: expected a string, found an integer
+ --> policies/chat.toml:6:19
+  |
+6 | deny = ["office", 7]
+  |                   ^
+"#,
+    );
+}
+
+#[test]
+fn the_strings_of_a_list_have_a_lines_grammar() {
+    policy(
+        "[lists]\noffice = [\"192.0.2.0/24 expire=2026-12-31\", '!192.0.2.13 ticket=SEC-3', \"192.0.2.\\u0033/24\"]\n[client]\nallow = [\"office\"]",
+        r#"
+error: office: unknown annotation `expire`
+ --> policies/chat.toml:3:25
+  |
+3 | office = ["192.0.2.0/24 expire=2026-12-31", '!192.0.2.13 ticket=SEC-3', "192.0.2.\u0033/24"]
+  |                         ^^^^^^
+  |
+  = help: did you mean `expires`?
+
+error: office: 192.0.2.3/24 has host bits set
+ --> policies/chat.toml:3:73
+  |
+3 | office = ["192.0.2.0/24 expire=2026-12-31", '!192.0.2.13 ticket=SEC-3', "192.0.2.\u0033/24"]
+  |                                                                         ^^^^^^^^^^^^^^^^^^^
+  |
+  = help: write 192.0.2.0/24 for the network, or 192.0.2.3 for the one address
+"#,
+    );
+}
+
+#[test]
+fn one_network_has_one_sign_in_a_list() {
+    policy(
+        "[client]\nallow = [\"10.0.0.0/8\", \"!10.1.0.0/16\", \"10.1.0.0/16\"]",
+        r#"
+error: allow: the same network with both signs
+ --> policies/chat.toml:3:40
+  |
+3 | allow = ["10.0.0.0/8", "!10.1.0.0/16", "10.1.0.0/16"]
+  |                                        ^^^^^^^^^^^^^
+  |
+ ::: policies/chat.toml:3:24
+  |
+3 | allow = ["10.0.0.0/8", "!10.1.0.0/16", "10.1.0.0/16"]
+  |                        -------------- first here
+  |
+  = help: keep one of the two: no order decides between them
+"#,
+    );
+}
+
+#[test]
+fn a_carve_out_of_nothing_is_a_warning() {
+    policy(
+        "[lists]\noffice = [\"192.0.2.0/24\"]\n[client]\nallow = [\"office\", \"!192.0.2.13\"]",
+        r#"
+warning: allow: !192.0.2.13/32 carves out of nothing
+ --> policies/chat.toml:5:20
+  |
+5 | allow = ["office", "!192.0.2.13"]
+  |                    ^^^^^^^^^^^^^
+  |
+  = help: a carve-out holds within its own list only; whom nobody may admit goes into `deny`
+"#,
+    );
+    policy("[client]\nallow = [\"192.0.2.0/24\", \"!192.0.2.13\"]", "");
+}
+
+#[test]
+fn lists_that_admit_nobody_are_warnings() {
+    policy(
+        "[client]\nallow = []\norigins = []\nsubprotocols = []",
+        r#"
+warning: allow: an empty list admits nobody
+ --> policies/chat.toml:3:9
+  |
+3 | allow = []
+  |         ^^
+  |
+  = help: allow = ["any"] admits everyone
+
+warning: origins: an empty list admits no page
+ --> policies/chat.toml:4:11
+  |
+4 | origins = []
+  |           ^^
+  |
+  = help: leave it out, and the origin is not looked at
+
+warning: subprotocols: an empty list admits no attempt
+ --> policies/chat.toml:5:16
+  |
+5 | subprotocols = []
+  |                ^^
+  |
+  = help: leave it out, and subprotocols are not looked at
+"#,
+    );
+    policy(
+        "[lists]\noffice = [\"# nobody yet\"]\nspare = []\n[client]\nallow = [\"office\"]",
+        r#"
+warning: the list `spare` is used by neither allow nor deny
+ --> policies/chat.toml:4:1
+  |
+4 | spare = []
+  | ^^^^^
+
+warning: allow: `office` has no entries: it admits nobody
+ --> policies/chat.toml:6:10
+  |
+6 | allow = ["office"]
+  |          ^^^^^^^^
+"#,
+    );
+}
+
+#[test]
+fn lapsed_entries_are_warnings() {
+    policy(
+        "[client]\nallow = [\"192.0.2.1 expires=2026-06-30\", \"192.0.2.2 expires=2026-07-01\"]",
+        r#"
+warning: allow: 192.0.2.1/32 is lapsed since 2026-07-01T00:00:00Z
+ --> policies/chat.toml:3:10
+  |
+3 | allow = ["192.0.2.1 expires=2026-06-30", "192.0.2.2 expires=2026-07-01"]
+  |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: a lapsed entry is as if absent: remove it, or renew it
+"#,
+    );
+}
+
+#[test]
+fn lists_have_names_and_known_keys() {
+    policy(
+        "[lists]\nAny = []\nany = []\nfeed = { fil = \"x\" }\nnumber = 1\n[client]\nallow = [\"feed\"]",
+        r#"
+error: `Any` is not a name
+ --> policies/chat.toml:3:1
+  |
+3 | Any = []
+  | ^^^
+  |
+  = help: lower-case letters, digits, - and _, the first a letter
+
+error: `any` is a reserved word
+ --> policies/chat.toml:4:1
+  |
+4 | any = []
+  | ^^^
+  |
+  = help: take another name
+
+error: file: missing from the list `feed`
+ --> policies/chat.toml:5:8
+  |
+5 | feed = { fil = "x" }
+  |        ^^^^^^^^^^^^^
+  |
+  = help: feed = { file = "lists/feed.cidr" }
+
+error: unknown key `fil` in the list `feed`
+ --> policies/chat.toml:5:10
+  |
+5 | feed = { fil = "x" }
+  |          ^^^
+  |
+  = help: did you mean `file`?
+
+error: number: expected an array of networks or { file = "…" }, found an integer
+ --> policies/chat.toml:6:10
+  |
+6 | number = 1
+  |          ^
+
+warning: the list `number` is used by neither allow nor deny
+ --> policies/chat.toml:6:1
+  |
+6 | number = 1
+  | ^^^^^^
+"#,
+    );
+}
+
+#[test]
+fn origins_and_subprotocols_are_read() {
+    policy(
+        "[client]\nallow = [\"any\"]\norigins = [\"app.example.com\", \"https://a.example/x\"]\nsubprotocols = [\"v2 ticks\", \"\"]",
+        r#"
+error: origins: an origin begins with its scheme: write `https://app.example.com`
+ --> policies/chat.toml:4:12
+  |
+4 | origins = ["app.example.com", "https://a.example/x"]
+  |            ^^^^^^^^^^^^^^^^^
+
+error: origins: an origin has no path, query or fragment: write `https://a.example`
+ --> policies/chat.toml:4:31
+  |
+4 | origins = ["app.example.com", "https://a.example/x"]
+  |                               ^^^^^^^^^^^^^^^^^^^^^
+
+error: subprotocols: "v2 ticks" is not a subprotocol
+ --> policies/chat.toml:5:17
+  |
+5 | subprotocols = ["v2 ticks", ""]
+  |                 ^^^^^^^^^^
+  |
+  = help: letters, digits and !#$%&'*+-.^_`|~
+
+error: subprotocols: "" is not a subprotocol
+ --> policies/chat.toml:5:29
+  |
+5 | subprotocols = ["v2 ticks", ""]
+  |                             ^^
+  |
+  = help: letters, digits and !#$%&'*+-.^_`|~
+"#,
+    );
+}
+
+#[test]
+fn limits_are_read() {
+    policy(
+        r#"client.allow = ["any"]
+[limits]
+upgrades = { rate = "5", burst = 0 }
+requests = { burst = 5 }
+connections = { per_client = 0, totl = 5 }
+message = { max = "0B", rate = "0/s" }
+idle = "0s"
+ping = "on"
+pong = "off"
+"#,
+        r#"
+error: rate: "5" is not a rate
+ --> policies/chat.toml:4:21
+  |
+4 | upgrades = { rate = "5", burst = 0 }
+  |                     ^^^
+  |
+  = help: a whole number per second or minute, like "5/s" or "300/m"
+
+error: burst: 0 is out of range
+ --> policies/chat.toml:4:34
+  |
+4 | upgrades = { rate = "5", burst = 0 }
+  |                                  ^
+  |
+  = help: 1 to 1000000
+
+error: rate: missing from `requests`
+ --> policies/chat.toml:5:12
+  |
+5 | requests = { burst = 5 }
+  |            ^^^^^^^^^^^^^
+  |
+  = help: requests = { rate = "5/s", burst = 20 }
+
+error: per_client: 0 is out of range
+ --> policies/chat.toml:6:30
+  |
+6 | connections = { per_client = 0, totl = 5 }
+  |                              ^
+  |
+  = help: at least 1
+
+error: unknown key `totl` in `connections`
+ --> policies/chat.toml:6:33
+  |
+6 | connections = { per_client = 0, totl = 5 }
+  |                                 ^^^^
+  |
+  = help: did you mean `total`?
+
+error: max: zero makes no sense here
+ --> policies/chat.toml:7:19
+  |
+7 | message = { max = "0B", rate = "0/s" }
+  |                   ^^^^
+  |
+  = help: leave it out for no limit
+
+error: rate: "0/s" is out of range
+ --> policies/chat.toml:7:32
+  |
+7 | message = { max = "0B", rate = "0/s" }
+  |                                ^^^^^
+  |
+  = help: 1 to 1000000
+
+error: idle: zero makes no sense here
+ --> policies/chat.toml:8:8
+  |
+8 | idle = "0s"
+  |        ^^^^
+  |
+  = help: more than "0s"
+
+error: ping: "on" is not a duration
+ --> policies/chat.toml:9:8
+  |
+9 | ping = "on"
+  |        ^^^^
+  |
+  = help: a duration like "25s", or "off"
+
+error: pong: "off" is not a duration
+  --> policies/chat.toml:10:8
+   |
+10 | pong = "off"
+   |        ^^^^^
+   |
+   = help: a whole number and ms, s, m or h, like "250ms" or "10s"
+"#,
+    );
+}
+
+#[test]
+fn what_a_later_version_does_is_an_error_in_this_one() {
+    policy(
+        r#"
+[lists]
+feed = { file = "lists/feed.cidr", max_age = "36h", on_stale = "warn", max_shrink = "50%" }
+[client]
+allow = ["feed", "unix"]
+certificate = { required = true }
+[limits]
+upgrades = { rate = "5/s", per = "identity" }
+[[limits.for]]
+client = ["feed"]
+[[test]]
+name = "x"
+"#,
+        r#"
+error: file: policies/lists/feed.cidr does not exist
+ --> policies/chat.toml:4:17
+  |
+4 | feed = { file = "lists/feed.cidr", max_age = "36h", on_stale = "warn", max_shrink = "50%" }
+  |                 ^^^^^^^^^^^^^^^^^
+
+error: max_age: not in this version
+ --> policies/chat.toml:4:36
+  |
+4 | feed = { file = "lists/feed.cidr", max_age = "36h", on_stale = "warn", max_shrink = "50%" }
+  |                                    ^^^^^^^
+
+error: on_stale: not in this version
+ --> policies/chat.toml:4:53
+  |
+4 | feed = { file = "lists/feed.cidr", max_age = "36h", on_stale = "warn", max_shrink = "50%" }
+  |                                                     ^^^^^^^^
+
+error: max_shrink: not in this version
+ --> policies/chat.toml:4:72
+  |
+4 | feed = { file = "lists/feed.cidr", max_age = "36h", on_stale = "warn", max_shrink = "50%" }
+  |                                                                        ^^^^^^^^^^
+
+error: allow: "unix": not in this version
+ --> policies/chat.toml:6:18
+  |
+6 | allow = ["feed", "unix"]
+  |                  ^^^^^^
+
+error: certificate: not in this version
+ --> policies/chat.toml:7:1
+  |
+7 | certificate = { required = true }
+  | ^^^^^^^^^^^
+
+error: per: not in this version
+ --> policies/chat.toml:9:28
+  |
+9 | upgrades = { rate = "5/s", per = "identity" }
+  |                            ^^^
+
+error: for: not in this version
+  --> policies/chat.toml:10:10
+   |
+10 | [[limits.for]]
+   |          ^^^
+
+error: test: not in this version
+  --> policies/chat.toml:12:3
+   |
+12 | [[test]]
+   |   ^^^^
+"#,
+    );
+    check(
+        &[("policies/baseline.toml", "schema = 1"), ("policies/chat.shadow.toml", "schema = 1")],
+        r#"
+error: baseline.toml: not in this version
+--> policies/baseline.toml:1:1
+
+error: chat.shadow.toml: not in this version
+--> policies/chat.shadow.toml:1:1
+"#,
+    );
+}
+
+#[test]
+fn other_names_in_the_folder_are_ignored_and_reserved_ones_are_errors() {
+    check(
+        &[
+            ("policies/README.md", "x"),
+            ("policies/.chat.toml.swp", "x"),
+            ("policies/Chat.toml", "x"),
+            ("policies/chat.toml~", "x"),
+        ],
+        "",
+    );
+    check(
+        &[("policies/any.toml", "schema = 1")],
+        r#"
+error: `any` is a reserved word
+--> policies/any.toml:1:1
+ = help: take another name
+"#,
+    );
+}
+
+#[test]
+fn an_unused_policy_is_checked_too() {
+    check(
+        &[("policies/spare.toml", "schema = 1\n")],
+        r#"
+error: allow: missing from [client]
+ --> policies/spare.toml:1:1
+  |
+1 | schema = 1
+  | ^
+  |
+  = help: allow = ["any"] admits everyone
+"#,
+    );
+    check(
+        &[("policies/spare.toml", "")],
+        r#"
+error: policies/spare.toml is empty (zero bytes)
+--> policies/spare.toml:1:1
+ = help: a file is never left empty on purpose here: was it cut short?
+"#,
+    );
+}

@@ -1,0 +1,81 @@
+//! Files that cannot be read at all.
+
+use std::fs;
+use std::path::Path;
+
+use super::{Diagnostic, Files, POLICY, SIDEGATE, check, write};
+use crate::control::config::load;
+
+/// That loading after `spoil` has had its way with the folder says `expected`, one line per diagnostic.
+#[track_caller]
+fn spoiled(spoil: impl FnOnce(&Path), expected: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("sidegate.toml"), SIDEGATE);
+    write(&folder.path().join("policies/chat.toml"), POLICY);
+    spoil(folder.path());
+    let found =
+        load(&mut Files::new(), &folder.path().join("sidegate.toml")).map(|loaded| loaded.warnings).unwrap_or_else(|found| found);
+    let lines: Vec<_> = found.iter().map(Diagnostic::one_line).collect();
+    assert_eq!(lines.join("\n").replace(&format!("{}/", folder.path().display()), ""), expected);
+}
+
+#[test]
+fn a_file_that_is_no_file_is_told_so() {
+    spoiled(
+        |folder| fs::remove_file(folder.join("sidegate.toml")).unwrap(),
+        "sidegate.toml:1:1: error: sidegate.toml does not exist (name the file with --config, or let `sidegate init` write one)",
+    );
+    spoiled(
+        |folder| write(&folder.join("sidegate.toml"), ""),
+        "sidegate.toml:1:1: error: sidegate.toml is empty (zero bytes) (a file is never left empty on purpose here: was it cut short?)",
+    );
+    spoiled(
+        |folder| fs::create_dir(folder.join("policies/desk.toml")).unwrap(),
+        "policies/desk.toml:1:1: error: policies/desk.toml is a directory, not a file",
+    );
+    spoiled(
+        |folder| fs::write(folder.join("policies/chat.toml"), [&b"schema = 1\n# "[..], &vec![b'x'; 10 << 20]].concat()).unwrap(),
+        "policies/chat.toml:1:1: error: policies/chat.toml is larger than 10 MiB",
+    );
+    spoiled(
+        |folder| {
+            fs::remove_dir_all(folder.join("policies")).unwrap();
+            write(&folder.join("policies"), "");
+        },
+        "sidegate.toml:13:10: error: policy: there is no policies/chat.toml\npolicies:1:1: error: policies cannot be read: not a directory",
+    );
+}
+
+#[test]
+fn what_is_not_utf_8_is_shown_where_it_begins() {
+    spoiled(
+        |folder| fs::write(folder.join("policies/chat.toml"), b"schema = 1\nowner = \"\xff\"\n").unwrap(),
+        "policies/chat.toml:2:10: error: not UTF-8 from here on (save the file as UTF-8)",
+    );
+}
+
+#[test]
+fn every_file_that_is_named_is_among_the_paths() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "schema = 1\n[[certificate]]\nchain = \"certs/a.pem\"\nkey = \"/nowhere/a.key\"\n";
+    write(&folder.path().join("sidegate.toml"), text);
+    let policy = "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = { file = \"lists/feed.cidr\" }\n";
+    write(&folder.path().join("policies/chat.toml"), policy);
+    let mut files = Files::new();
+    assert!(load(&mut files, &folder.path().join("sidegate.toml")).is_err());
+    let paths: Vec<_> =
+        files.paths().map(|path| path.strip_prefix(folder.path()).unwrap_or(path).display().to_string()).collect();
+    assert_eq!(
+        paths,
+        ["/nowhere/a.key", "certs/a.pem", "policies/chat.toml", "policies/lists/feed.cidr", "sidegate.toml", "policies"]
+    );
+}
+
+#[test]
+fn lists_may_be_named_by_an_absolute_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shared.cidr");
+    write(&path, "10.0.0.0/8\n");
+    let policy = format!("schema = 1\nclient.allow = [\"feed\"]\nlists.feed = {{ file = \"{}\" }}\n", path.display());
+    check(&[("policies/chat.toml", &policy)], "");
+}

@@ -1,0 +1,1010 @@
+//! What can be wrong with `sidegate.toml`.
+
+use super::{SIDEGATE, check};
+
+/// That [`SIDEGATE`] with `text` after it says `expected`.
+#[track_caller]
+fn with(text: &str, expected: &str) {
+    check(&[("sidegate.toml", &format!("{SIDEGATE}\n{text}\n"))], expected);
+}
+
+/// That [`SIDEGATE`] with `to` in the place of `from` says `expected`.
+#[track_caller]
+fn changed(from: &str, to: &str, expected: &str) {
+    assert!(SIDEGATE.contains(from), "{from}");
+    check(&[("sidegate.toml", &SIDEGATE.replace(from, to))], expected);
+}
+
+#[test]
+fn an_unknown_key_is_an_error_that_guesses() {
+    changed(
+        "tls = false",
+        "tls = false\nlistn = \"127.0.0.1:1\"",
+        r#"
+error: unknown key `listn` in [[listener]]
+ --> sidegate.toml:7:1
+  |
+7 | listn = "127.0.0.1:1"
+  | ^^^^^
+  |
+  = help: did you mean `listen`?
+"#,
+    );
+    with(
+        "[shutdwn]\ndelay = \"1s\"",
+        r#"
+error: unknown key `shutdwn` in the file
+  --> sidegate.toml:15:2
+   |
+15 | [shutdwn]
+   |  ^^^^^^^
+   |
+   = help: did you mean `shutdown`?
+"#,
+    );
+    with(
+        "[metrics]\ncolour = \"red\"",
+        r#"
+error: unknown key `colour` in [metrics]
+  --> sidegate.toml:16:1
+   |
+16 | colour = "red"
+   | ^^^^^^
+"#,
+    );
+}
+
+#[test]
+fn a_wrong_type_says_what_was_expected() {
+    changed(
+        "\"127.0.0.1:8443\"",
+        "8443",
+        r#"
+error: listen: expected an address like "0.0.0.0:8443", found an integer
+ --> sidegate.toml:5:10
+  |
+5 | listen = 8443
+  |          ^^^^
+"#,
+    );
+    with(
+        "[timeouts]\ndial = 2\n[reload]\nwatch = true",
+        r#"
+error: dial: expected a duration like "10s", found an integer
+  --> sidegate.toml:16:8
+   |
+16 | dial = 2
+   |        ^
+
+error: watch: expected "auto", "poll" or "off", found a boolean
+  --> sidegate.toml:18:9
+   |
+18 | watch = true
+   |         ^^^^
+"#,
+    );
+    changed(
+        "[[listener]]",
+        "[listener]",
+        r#"
+error: listener: one table where several can be
+ --> sidegate.toml:3:1
+  |
+3 | [listener]
+  | ^^^^^^^^^^
+  |
+  = help: write [[listener]]
+"#,
+    );
+    with(
+        "metrics = []",
+        r#"
+error: unknown key `metrics` in [[route]]
+  --> sidegate.toml:15:1
+   |
+15 | metrics = []
+   | ^^^^^^^
+"#,
+    );
+}
+
+#[test]
+fn many_errors_come_at_once_and_errors_before_warnings() {
+    let text = r#"schema = 2
+[metrics]
+listen = "localhost:10464"
+allow = ["10.0.0.1/8", "::1"]
+
+[admin]
+mode = "rw"
+
+[shutdown]
+code = 1000
+spread = "1min"
+
+[[listener]]
+name = "Public"
+listen = "0.0.0.0:8080"
+tls = false
+max_head = "4KiB"
+
+[[route]]
+name = "chat"
+host = "*"
+path = "/"
+backend = "http://10.0.0.1:80"
+policy = "chatt"
+"#;
+    check(
+        &[("sidegate.toml", text)],
+        r#"
+error: schema: 2 is not known to this version
+ --> sidegate.toml:1:10
+  |
+1 | schema = 2
+  |          ^
+  |
+  = help: schema = 1
+
+error: listen: "localhost:10464" is not an address with a port
+ --> sidegate.toml:3:10
+  |
+3 | listen = "localhost:10464"
+  |          ^^^^^^^^^^^^^^^^^
+  |
+  = help: like "127.0.0.1:8443" or "[::]:8443"
+
+error: allow: 10.0.0.1/8 has host bits set
+ --> sidegate.toml:4:11
+  |
+4 | allow = ["10.0.0.1/8", "::1"]
+  |           ^^^^^^^^^^
+  |
+  = help: write 10.0.0.0/8 for the network, or 10.0.0.1 for the one address
+
+error: mode: "rw" is not a file mode
+ --> sidegate.toml:7:8
+  |
+7 | mode = "rw"
+  |        ^^^^
+  |
+  = help: three octal digits after a zero, like "0660"
+
+error: code: 1000 is not a code for a shutdown
+  --> sidegate.toml:10:8
+   |
+10 | code = 1000
+   |        ^^^^
+   |
+   = help: 1001 (going away) or 1012 (service restart)
+
+error: spread: "1min" is not a duration
+  --> sidegate.toml:11:10
+   |
+11 | spread = "1min"
+   |          ^^^^^^
+   |
+   = help: a whole number and ms, s, m or h, like "250ms" or "10s"
+
+error: name: `Public` is not a name
+  --> sidegate.toml:14:8
+   |
+14 | name = "Public"
+   |        ^^^^^^^^
+   |
+   = help: lower-case letters, digits, - and _, the first a letter
+
+error: max_head: out of range
+  --> sidegate.toml:17:12
+   |
+17 | max_head = "4KiB"
+   |            ^^^^^^
+   |
+   = help: 8KiB to 1MiB
+
+error: policy: there is no policies/chatt.toml
+  --> sidegate.toml:24:10
+   |
+24 | policy = "chatt"
+   |          ^^^^^^^
+   |
+   = help: did you mean `chat`?
+
+warning: listen: plain ws:// on an address that others can reach
+  --> sidegate.toml:15:10
+   |
+15 | listen = "0.0.0.0:8080"
+   |          ^^^^^^^^^^^^^^
+   |
+   = help: tls = true, or listen on a loopback address
+
+warning: backend: not on this host: what is sent there is not encrypted
+  --> sidegate.toml:23:11
+   |
+23 | backend = "http://10.0.0.1:80"
+   |           ^^^^^^^^^^^^^^^^^^^^
+"#,
+    );
+}
+
+#[test]
+fn errors_come_from_all_files_at_once() {
+    let policy = "schema = 1\n[client]\nallow = [\"ofice\"]\n[lists]\noffice = { file = \"lists/office.cidr\" }\n";
+    let list = "192.0.2.0/24\n192.0.2.300\n";
+    let sidegate = SIDEGATE.replace("tls = false", "tsl = false");
+    check(
+        &[("sidegate.toml", &sidegate), ("policies/desk.toml", policy), ("policies/lists/office.cidr", list)],
+        r#"
+error: TLS without a certificate
+ --> sidegate.toml:3:1
+  |
+3 | [[listener]]
+  | ^^^^^^^^^^^^
+  |
+  = help: add a [[certificate]] with its chain and key, or tls = false
+
+error: unknown key `tsl` in [[listener]]
+ --> sidegate.toml:6:1
+  |
+6 | tsl = false
+  | ^^^
+  |
+  = help: did you mean `tls`?
+
+error: allow: there is no list `ofice`
+ --> policies/desk.toml:3:10
+  |
+3 | allow = ["ofice"]
+  |          ^^^^^^^
+  |
+  = help: did you mean `office`?
+
+error: `192.0.2.300` is not an address
+ --> policies/lists/office.cidr:2:1
+  |
+2 | 192.0.2.300
+  | ^^^^^^^^^^^
+  |
+  = help: write an address such as 192.0.2.1 or 2001:db8::1, or a network such as 192.0.2.0/24
+
+warning: the list `office` is used by neither allow nor deny
+ --> policies/desk.toml:5:1
+  |
+5 | office = { file = "lists/office.cidr" }
+  | ^^^^^^
+"#,
+    );
+}
+
+#[test]
+fn the_schema_is_required_and_known() {
+    changed(
+        "schema = 1\n",
+        "",
+        r#"
+error: schema: missing from the file
+ --> sidegate.toml:1:1
+  |
+1 |
+  | ^
+  |
+  = help: begin the file with: schema = 1
+"#,
+    );
+    changed(
+        "schema = 1",
+        "schema = 2",
+        r#"
+error: schema: 2 is not known to this version
+ --> sidegate.toml:1:10
+  |
+1 | schema = 2
+  |          ^
+  |
+  = help: schema = 1
+"#,
+    );
+}
+
+#[test]
+fn what_must_be_given_is_asked_for() {
+    check(
+        &[("sidegate.toml", "schema = 1\n[[listener]]\ntls = false\n[[certificate]]\n[[route]]\n")],
+        r#"
+error: name: missing from [[listener]]
+ --> sidegate.toml:2:1
+  |
+2 | [[listener]]
+  | ^^^^^^^^^^^^
+  |
+  = help: name = "public"
+
+error: listen: missing from [[listener]]
+ --> sidegate.toml:2:1
+  |
+2 | [[listener]]
+  | ^^^^^^^^^^^^
+  |
+  = help: listen = "0.0.0.0:8443"
+
+error: chain: missing from [[certificate]]
+ --> sidegate.toml:4:1
+  |
+4 | [[certificate]]
+  | ^^^^^^^^^^^^^^^
+  |
+  = help: chain = "certs/ws.example.com.pem"
+
+error: key: missing from [[certificate]]
+ --> sidegate.toml:4:1
+  |
+4 | [[certificate]]
+  | ^^^^^^^^^^^^^^^
+  |
+  = help: key = "certs/ws.example.com.key"; it may be the same file as the chain
+
+error: name: missing from [[route]]
+ --> sidegate.toml:5:1
+  |
+5 | [[route]]
+  | ^^^^^^^^^
+  |
+  = help: name = "chat"
+
+error: host: missing from [[route]]
+ --> sidegate.toml:5:1
+  |
+5 | [[route]]
+  | ^^^^^^^^^
+  |
+  = help: host = "ws.example.com", or "*" for any
+
+error: path: missing from [[route]]
+ --> sidegate.toml:5:1
+  |
+5 | [[route]]
+  | ^^^^^^^^^
+  |
+  = help: path = "/", or "/chat/" for all below it, or "/chat" alone
+
+error: backend: missing from [[route]]
+ --> sidegate.toml:5:1
+  |
+5 | [[route]]
+  | ^^^^^^^^^
+  |
+  = help: backend = "http://127.0.0.1:8080"
+
+error: policy: missing from [[route]]
+ --> sidegate.toml:5:1
+  |
+5 | [[route]]
+  | ^^^^^^^^^
+  |
+  = help: policy = "NAME", of policies/NAME.toml
+"#,
+    );
+}
+
+#[test]
+fn a_file_that_serves_nothing_is_a_warning() {
+    check(
+        &[("sidegate.toml", "schema = 1\n")],
+        r#"
+warning: no [[listener]]: nothing is served
+ --> sidegate.toml:1:1
+  |
+1 | schema = 1
+  | ^
+
+warning: no [[route]]: every request is answered 404
+ --> sidegate.toml:1:1
+  |
+1 | schema = 1
+  | ^
+"#,
+    );
+}
+
+#[test]
+fn names_are_lower_case_and_not_reserved() {
+    changed(
+        "name = \"chat\"",
+        "name = \"none\"",
+        r#"
+error: name: `none` is a reserved word
+ --> sidegate.toml:9:8
+  |
+9 | name = "none"
+  |        ^^^^^^
+  |
+  = help: take another name
+"#,
+    );
+    changed(
+        "name = \"public\"",
+        "name = \"public interface\"",
+        r#"
+error: name: `public interface` is not a name
+ --> sidegate.toml:4:8
+  |
+4 | name = "public interface"
+  |        ^^^^^^^^^^^^^^^^^^
+  |
+  = help: lower-case letters, digits, - and _, the first a letter
+"#,
+    );
+}
+
+#[test]
+fn names_and_addresses_are_there_once() {
+    with(
+        "[[listener]]\nname = \"public\"\nlisten = \"127.0.0.1:8443\"\ntls = false\n[metrics]\nlisten = \"127.0.0.1:8443\"",
+        r#"
+error: listen: 127.0.0.1:8443 is the address of [metrics]
+ --> sidegate.toml:5:10
+  |
+5 | listen = "127.0.0.1:8443"
+  |          ^^^^^^^^^^^^^^^^
+
+error: name: `public` is there twice
+  --> sidegate.toml:16:8
+   |
+16 | name = "public"
+   |        ^^^^^^^^
+   |
+  ::: sidegate.toml:4:8
+   |
+ 4 | name = "public"
+   |        -------- first here
+
+error: listen: 127.0.0.1:8443 is the address of [metrics]
+  --> sidegate.toml:17:10
+   |
+17 | listen = "127.0.0.1:8443"
+   |          ^^^^^^^^^^^^^^^^
+
+error: listen: 127.0.0.1:8443 is the address of `public`
+  --> sidegate.toml:17:10
+   |
+17 | listen = "127.0.0.1:8443"
+   |          ^^^^^^^^^^^^^^^^
+   |
+  ::: sidegate.toml:5:10
+   |
+ 5 | listen = "127.0.0.1:8443"
+   |          ---------------- first here
+"#,
+    );
+    with(
+        "[[listener]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\ntls = false\n[[listener]]\nname = \"b\"\nlisten = \"127.0.0.1:0\"\ntls = false",
+        "",
+    );
+}
+
+#[test]
+fn two_routes_with_one_host_and_path_are_an_error() {
+    with(
+        "[[route]]\nname = \"again\"\nhost = \"*\"\npath = \"/\"\nbackend = \"http://127.0.0.1:9\"\npolicy = \"chat\"",
+        r#"
+error: path: route `chat` has the same host and path
+  --> sidegate.toml:18:8
+   |
+18 | path = "/"
+   |        ^^^
+   |
+  ::: sidegate.toml:11:8
+   |
+11 | path = "/"
+   |        --- first here
+   |
+   = help: make one of them more specific
+"#,
+    );
+    changed("path = \"/\"", "path = \"/a%2Cb/\"", "");
+    let twin = "[[route]]\nname = \"again\"\nhost = \"*\"\npath = \"/a,b/\"\nbackend = \"http://127.0.0.1:9\"\npolicy = \"chat\"";
+    check(
+        &[("sidegate.toml", &format!("{}\n{twin}\n", SIDEGATE.replace("path = \"/\"", "path = \"/a%2Cb/\"")))],
+        r#"
+error: path: route `chat` has the same host and path
+  --> sidegate.toml:18:8
+   |
+18 | path = "/a,b/"
+   |        ^^^^^^^
+   |
+  ::: sidegate.toml:11:8
+   |
+11 | path = "/a%2Cb/"
+   |        --------- first here
+   |
+   = help: make one of them more specific
+"#,
+    );
+}
+
+#[test]
+fn hosts_and_paths_are_patterns() {
+    changed(
+        "host = \"*\"",
+        "host = \"ws.*.example.com\"",
+        r#"
+error: host: `*` stands for one whole label, and the first: write `*.example.com`, or `*` for every host
+  --> sidegate.toml:10:8
+   |
+10 | host = "ws.*.example.com"
+   |        ^^^^^^^^^^^^^^^^^^
+"#,
+    );
+    changed(
+        "path = \"/\"",
+        "path = \"chat\"",
+        r#"
+error: path: a path begins with a slash: write `/chat`
+  --> sidegate.toml:11:8
+   |
+11 | path = "chat"
+   |        ^^^^^^
+"#,
+    );
+}
+
+#[test]
+fn an_unknown_policy_guesses() {
+    changed(
+        "policy = \"chat\"",
+        "policy = \"caht\"",
+        r#"
+error: policy: there is no policies/caht.toml
+  --> sidegate.toml:13:10
+   |
+13 | policy = "caht"
+   |          ^^^^^^
+   |
+   = help: did you mean `chat`?
+"#,
+    );
+    changed(
+        "policy = \"chat\"",
+        "policy = \"market-data\"",
+        r#"
+error: policy: there is no policies/market-data.toml
+  --> sidegate.toml:13:10
+   |
+13 | policy = "market-data"
+   |          ^^^^^^^^^^^^^
+"#,
+    );
+}
+
+#[test]
+fn tls_needs_a_certificate() {
+    changed(
+        "tls = false",
+        "tls = true",
+        r#"
+error: TLS without a certificate
+ --> sidegate.toml:3:1
+  |
+3 | [[listener]]
+  | ^^^^^^^^^^^^
+  |
+  = help: add a [[certificate]] with its chain and key, or tls = false
+"#,
+    );
+}
+
+#[test]
+fn plain_websockets_for_others_are_a_warning() {
+    changed(
+        "127.0.0.1:8443",
+        "0.0.0.0:8443",
+        r#"
+warning: listen: plain ws:// on an address that others can reach
+ --> sidegate.toml:5:10
+  |
+5 | listen = "0.0.0.0:8443"
+  |          ^^^^^^^^^^^^^^
+  |
+  = help: tls = true, or listen on a loopback address
+"#,
+    );
+    changed(
+        "tls = false",
+        "tls = false\ntls_min = \"1.3\"\nstrict_sni = true",
+        r#"
+warning: tls_min: has no effect on a plain listener
+ --> sidegate.toml:7:11
+  |
+7 | tls_min = "1.3"
+  |           ^^^^^
+
+warning: strict_sni: has no effect on a plain listener
+ --> sidegate.toml:8:14
+  |
+8 | strict_sni = true
+  |              ^^^^
+"#,
+    );
+    changed("listen = \"127.0.0.1:8443\"\ntls = false", "listen = \"[::]:8443\"\ntls = false\nredirect = \"https\"", "");
+}
+
+#[test]
+fn only_a_plain_listener_redirects() {
+    changed(
+        "tls = false",
+        "redirect = \"https\"",
+        r#"
+error: TLS without a certificate
+ --> sidegate.toml:3:1
+  |
+3 | [[listener]]
+  | ^^^^^^^^^^^^
+  |
+  = help: add a [[certificate]] with its chain and key, or tls = false
+
+error: redirect: only a plain listener can redirect
+ --> sidegate.toml:6:12
+  |
+6 | redirect = "https"
+  |            ^^^^^^^
+  |
+  = help: tls = false
+"#,
+    );
+}
+
+#[test]
+fn a_backend_is_an_address_without_a_path() {
+    changed(
+        "http://127.0.0.1:8080",
+        "http://backend.internal:80",
+        r#"
+error: backend: "backend.internal" is not an address
+  --> sidegate.toml:12:11
+   |
+12 | backend = "http://backend.internal:80"
+   |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: an address or `localhost`: names are not resolved
+"#,
+    );
+    changed(
+        "http://127.0.0.1:8080",
+        "http://127.0.0.1:8080/app",
+        r#"
+error: backend: a backend has no path
+  --> sidegate.toml:12:33
+   |
+12 | backend = "http://127.0.0.1:8080/app"
+   |                                 ^^^^
+   |
+   = help: leave it out; strip_prefix = true takes a route's prefix off
+"#,
+    );
+    changed(
+        "http://127.0.0.1:8080",
+        "ws://127.0.0.1:8080",
+        r#"
+error: backend: "ws://127.0.0.1:8080" is not a backend
+  --> sidegate.toml:12:11
+   |
+12 | backend = "ws://127.0.0.1:8080"
+   |           ^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: write "http://127.0.0.1:8080"
+"#,
+    );
+    changed(
+        "http://127.0.0.1:8080",
+        "http://127.0.0.1:+80",
+        r#"
+error: backend: "+80" is not a port
+  --> sidegate.toml:12:11
+   |
+12 | backend = "http://127.0.0.1:+80"
+   |           ^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: 1 to 65535
+"#,
+    );
+    changed(
+        "http://127.0.0.1:8080",
+        "https://127.0.0.1:8443",
+        r#"
+error: backend: https:// backends: not in this version
+  --> sidegate.toml:12:11
+   |
+12 | backend = "https://127.0.0.1:8443"
+   |           ^^^^^^^^^^^^^^^^^^^^^^^^
+"#,
+    );
+    changed(
+        "\"http://127.0.0.1:8080\"",
+        "[\"http://localhost\", \"unix:run/app.sock\", \"http://127.0.0.1:80\"]",
+        r#"
+error: backend: http://127.0.0.1:80 is there twice
+  --> sidegate.toml:12:53
+   |
+12 | backend = ["http://localhost", "unix:run/app.sock", "http://127.0.0.1:80"]
+   |                                                     ^^^^^^^^^^^^^^^^^^^^^
+   |
+  ::: sidegate.toml:12:12
+   |
+12 | backend = ["http://localhost", "unix:run/app.sock", "http://127.0.0.1:80"]
+   |            ------------------ first here
+"#,
+    );
+    changed(
+        "http://127.0.0.1:8080",
+        "http://10.0.0.1:8080",
+        r#"
+warning: backend: not on this host: what is sent there is not encrypted
+  --> sidegate.toml:12:11
+   |
+12 | backend = "http://10.0.0.1:8080"
+   |           ^^^^^^^^^^^^^^^^^^^^^^
+"#,
+    );
+    changed(
+        "\"http://127.0.0.1:8080\"",
+        "[]",
+        r#"
+error: backend: an empty list
+  --> sidegate.toml:12:11
+   |
+12 | backend = []
+   |           ^^
+   |
+   = help: backend = "http://127.0.0.1:8080"
+"#,
+    );
+}
+
+#[test]
+fn numbers_sizes_and_times_have_bounds() {
+    let listener = "tls = false\nmax_head = \"2MiB\"\nmax_connections = 0\npending_per_client = -1";
+    changed(
+        "tls = false",
+        listener,
+        r#"
+error: max_head: out of range
+ --> sidegate.toml:7:12
+  |
+7 | max_head = "2MiB"
+  |            ^^^^^^
+  |
+  = help: 8KiB to 1MiB
+
+error: max_connections: 0 is out of range
+ --> sidegate.toml:8:19
+  |
+8 | max_connections = 0
+  |                   ^
+  |
+  = help: at least 1
+
+error: pending_per_client: -1 is out of range
+ --> sidegate.toml:9:22
+  |
+9 | pending_per_client = -1
+  |                      ^^
+  |
+  = help: at least 1
+"#,
+    );
+    with(
+        "[timeouts]\ndial = \"0s\"\nresponse = \"1d\"\ngrace = \"9000h\"\n[process]\nthreads = \"all\"",
+        r#"
+error: dial: zero makes no sense here
+  --> sidegate.toml:16:8
+   |
+16 | dial = "0s"
+   |        ^^^^
+   |
+   = help: more than "0s"
+
+error: response: "1d" is not a duration
+  --> sidegate.toml:17:12
+   |
+17 | response = "1d"
+   |            ^^^^
+   |
+   = help: a whole number and ms, s, m or h, like "250ms" or "10s"
+
+error: grace: "9000h" is too long
+  --> sidegate.toml:18:9
+   |
+18 | grace = "9000h"
+   |         ^^^^^^^
+   |
+   = help: at most 366 days: "8784h"
+
+error: threads: expected "auto", found "all"
+  --> sidegate.toml:20:11
+   |
+20 | threads = "all"
+   |           ^^^^^
+"#,
+    );
+    with(
+        "[shutdown]\nspread = \"1m\"",
+        r#"
+warning: `spread` is longer than `deadline`: some tunnels are cut without a Close
+  --> sidegate.toml:15:1
+   |
+15 | [shutdown]
+   | ^^^^^^^^^^
+"#,
+    );
+}
+
+#[test]
+fn a_route_overrides_timeouts_from_body_stall_down() {
+    changed(
+        "policy = \"chat\"",
+        "policy = \"chat\"\ntimeouts = { response = \"2m\", head = \"1s\" }",
+        r#"
+error: head: not per route
+  --> sidegate.toml:14:31
+   |
+14 | timeouts = { response = "2m", head = "1s" }
+   |                               ^^^^
+   |
+   = help: set it in [timeouts]: it is over before a route is found
+"#,
+    );
+}
+
+#[test]
+fn the_admin_socket_is_a_path_with_a_mode_and_a_group() {
+    with(
+        "[admin]\nsocket = \"unix:/run/x\"\nmode = \"0999\"\ngroup = \"a b\"",
+        r#"
+error: socket: a path stands here without `unix:`
+  --> sidegate.toml:16:10
+   |
+16 | socket = "unix:/run/x"
+   |          ^^^^^^^^^^^^^
+
+error: mode: "0999" is not a file mode
+  --> sidegate.toml:17:8
+   |
+17 | mode = "0999"
+   |        ^^^^^^
+   |
+   = help: three octal digits after a zero, like "0660"
+
+error: group: "a b" cannot be the name of a group
+  --> sidegate.toml:18:9
+   |
+18 | group = "a b"
+   |         ^^^^^
+"#,
+    );
+    with(
+        &format!("[admin]\nsocket = \"/{}\"", "x".repeat(120)),
+        r#"
+error: socket: a Unix socket's path has at most 107 bytes
+  --> sidegate.toml:16:10
+   |
+16 | socket = "/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+   |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+"#,
+    );
+}
+
+#[test]
+fn what_a_later_version_does_is_an_error_in_this_one() {
+    let text = r#"schema = 1
+[metrics]
+listen = "unix:/run/metrics.sock"
+
+[admin]
+socket = "systemd:admin"
+
+[reload]
+max_revoked = "10%"
+
+[[listener]]
+name = "public"
+listen = "systemd:public"
+tls = false
+http2 = true
+proxy_protocol = { from = ["10.20.0.0/24"] }
+forwarded = { header = "x-forwarded-for", from = ["10.20.0.0/24"] }
+client_certificates = { ca = "certs/clients.pem" }
+
+[[route]]
+name = "chat"
+host = "*"
+path = "/"
+backend = "https://127.0.0.1:8080"
+backend_tls = { ca = "certs/backend-ca.pem" }
+policy = "chat"
+forward_as = "forwarded"
+refuse = "close"
+"#;
+    check(
+        &[("sidegate.toml", text)],
+        r#"
+error: listen: "unix:/run/metrics.sock": not in this version
+ --> sidegate.toml:3:10
+  |
+3 | listen = "unix:/run/metrics.sock"
+  |          ^^^^^^^^^^^^^^^^^^^^^^^^
+
+error: socket: "systemd:admin": not in this version
+ --> sidegate.toml:6:10
+  |
+6 | socket = "systemd:admin"
+  |          ^^^^^^^^^^^^^^^
+
+error: max_revoked: other values than "100%": not in this version
+ --> sidegate.toml:9:15
+  |
+9 | max_revoked = "10%"
+  |               ^^^^^
+
+error: listen: "systemd:public": not in this version
+  --> sidegate.toml:13:10
+   |
+13 | listen = "systemd:public"
+   |          ^^^^^^^^^^^^^^^^
+
+error: http2: not in this version
+  --> sidegate.toml:15:9
+   |
+15 | http2 = true
+   |         ^^^^
+
+error: proxy_protocol: not in this version
+  --> sidegate.toml:16:1
+   |
+16 | proxy_protocol = { from = ["10.20.0.0/24"] }
+   | ^^^^^^^^^^^^^^
+
+error: forwarded: not in this version
+  --> sidegate.toml:17:1
+   |
+17 | forwarded = { header = "x-forwarded-for", from = ["10.20.0.0/24"] }
+   | ^^^^^^^^^
+
+error: client_certificates: not in this version
+  --> sidegate.toml:18:1
+   |
+18 | client_certificates = { ca = "certs/clients.pem" }
+   | ^^^^^^^^^^^^^^^^^^^
+
+error: backend: https:// backends: not in this version
+  --> sidegate.toml:24:11
+   |
+24 | backend = "https://127.0.0.1:8080"
+   |           ^^^^^^^^^^^^^^^^^^^^^^^^
+
+error: backend_tls: not in this version
+  --> sidegate.toml:25:1
+   |
+25 | backend_tls = { ca = "certs/backend-ca.pem" }
+   | ^^^^^^^^^^^
+
+error: forward_as: "forwarded": not in this version
+  --> sidegate.toml:27:14
+   |
+27 | forward_as = "forwarded"
+   |              ^^^^^^^^^^^
+
+error: refuse: "close": not in this version
+  --> sidegate.toml:28:10
+   |
+28 | refuse = "close"
+   |          ^^^^^^^
+"#,
+    );
+}
+
+#[test]
+fn the_only_values_of_this_version_are_accepted() {
+    changed("tls = false", "tls = false\nhttp2 = false", "");
+    changed("policy = \"chat\"", "policy = \"chat\"\nforward_as = \"x-forwarded\"\nrefuse = \"answer\"", "");
+    with("[reload]\nmax_revoked = \"100%\"", "");
+}

@@ -1,0 +1,386 @@
+//! The story of a reload: read, load, compile, publish, reconcile.
+//!
+//! Until the publish every step is a function from value to value: if one fails,
+//! what runs is kept, and the failure stands in the log, in a metric and in
+//! `/readyz`'s body. It never touches a socket.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::control::compile::compile;
+use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::source::{Digest, Files};
+use crate::control::config::{self, Loaded, Settings};
+use crate::control::revoke;
+use crate::control::watch::Watching;
+use crate::observe::metrics::{Metrics, ReloadResult};
+use crate::snapshot::tls::Tickets;
+use crate::snapshot::{Live, Snapshot};
+use crate::tunnels::Tunnels;
+
+/// How long the two reads of a saved change are apart.
+const APART: Duration = Duration::from_millis(50);
+
+/// How long files may keep changing before the reload is given up.
+const RESTLESS: Duration = Duration::from_secs(10);
+
+/// Who wants a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A file was written.
+    Saved,
+    /// The slow second look.
+    Poll,
+    /// SIGHUP.
+    Signal,
+    /// `sidegate reload`.
+    Asked,
+}
+
+impl Cause {
+    /// For the log.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Cause::Saved => "saved",
+            Cause::Poll => "poll",
+            Cause::Signal => "signal",
+            Cause::Asked => "asked",
+        }
+    }
+}
+
+/// What became of a reload.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// A new generation runs.
+    Published {
+        /// Its number.
+        generation: u64,
+        /// Its digest.
+        digest: Arc<str>,
+        /// How many live tunnels it no longer permits.
+        revoked: usize,
+        /// What somebody should look at.
+        warnings: Arc<[Diagnostic]>,
+    },
+    /// The files are what runs.
+    Unchanged {
+        /// The generation that runs.
+        generation: u64,
+    },
+    /// What runs was kept.
+    Rejected {
+        /// All errors, then warnings.
+        errors: Arc<[Diagnostic]>,
+    },
+}
+
+/// What the files were found to be, for everybody who asks.
+pub struct Standing {
+    /// `sidegate.toml` of the generation that runs.
+    pub settings: ArcSwap<Settings>,
+    /// What the last reload was rejected for; `None`: the files are what runs.
+    pub rejected: ArcSwapOption<Vec<Diagnostic>>,
+    /// What somebody should look at in the files that run.
+    pub warnings: ArcSwap<Vec<Diagnostic>>,
+}
+
+/// The first generation, and what it takes to make the next.
+pub struct Started {
+    /// The snapshot of the first generation.
+    pub snapshot: Snapshot,
+    /// Its settings and warnings.
+    pub standing: Arc<Standing>,
+    tickets: Tickets,
+    digest: Digest,
+    paths: Vec<PathBuf>,
+}
+
+/// Loads and compiles the first generation.
+///
+/// # Errors
+/// All that is wrong with the files.
+pub fn start(config: &Path) -> Result<Started, Vec<Diagnostic>> {
+    let mut files = Files::new();
+    let loaded = config::load(&mut files, config)?;
+    let broken = |what: String| vec![Diagnostic::of(config, what, None)];
+    let tickets = Tickets::new().map_err(|error| broken(format!("no keys for TLS tickets: {error}")))?;
+    let digest = files.digest();
+    let (snapshot, settings, warnings) = build(loaded, &digest.to_string(), None, &tickets).map_err(broken)?;
+    let standing = Standing {
+        settings: ArcSwap::from_pointee(settings),
+        rejected: ArcSwapOption::empty(),
+        warnings: ArcSwap::from_pointee(warnings),
+    };
+    let paths = files.paths().map(Path::to_owned).collect();
+    Ok(Started { snapshot, standing: Arc::new(standing), tickets, digest, paths })
+}
+
+fn build(
+    mut loaded: Loaded,
+    digest: &str,
+    before: Option<&Snapshot>,
+    tickets: &Tickets,
+) -> Result<(Snapshot, Settings, Vec<Diagnostic>), String> {
+    let policies = std::mem::take(&mut loaded.policies);
+    let snapshot = compile(&loaded, policies, digest, before, tickets)?;
+    Ok((snapshot, loaded.settings, loaded.warnings))
+}
+
+/// Who may be asked for a reload, from anywhere in the process.
+#[derive(Clone)]
+pub struct Requests(mpsc::Sender<(Cause, Option<oneshot::Sender<Outcome>>)>);
+
+impl Requests {
+    /// Asks for a reload and awaits its outcome; `None` if the process is ending.
+    pub async fn reload(&self, cause: Cause) -> Option<Outcome> {
+        let (told, outcome) = oneshot::channel();
+        self.0.send((cause, Some(told))).await.ok()?;
+        outcome.await.ok()
+    }
+
+    /// Asks for a reload; the outcome stands in the log. Requests that wait already serve for this one.
+    pub fn nudge(&self, cause: Cause) {
+        // Full: a reload that has not begun will see what this one would.
+        let _ = self.0.try_send((cause, None));
+    }
+}
+
+/// The task that reloads: one reload at a time.
+pub struct Reloader {
+    config: PathBuf,
+    live: Arc<Live>,
+    tunnels: Arc<Tunnels>,
+    metrics: Arc<Metrics>,
+    standing: Arc<Standing>,
+    tickets: Tickets,
+    /// What was last tried, published or not: a poll that finds it is no reload.
+    tried: Digest,
+    running: Digest,
+    watching: Watching,
+    requests: mpsc::Receiver<(Cause, Option<oneshot::Sender<Outcome>>)>,
+    tracker: TaskTracker,
+}
+
+impl Reloader {
+    /// Takes over from the first generation. Revocations run on `tracker`.
+    pub fn new(
+        config: PathBuf,
+        started: (Arc<Standing>, Handover),
+        live: Arc<Live>,
+        tunnels: Arc<Tunnels>,
+        metrics: Arc<Metrics>,
+        tracker: TaskTracker,
+    ) -> (Self, Requests) {
+        let (ask, requests) = mpsc::channel(16);
+        let (standing, Handover { tickets, digest, paths }) = started;
+        let watching = Watching::new(standing.settings.load().reload.watch, &paths);
+        metrics.watch_degraded(watching.is_degraded());
+        let (tried, running) = (digest, digest);
+        let reloader =
+            Reloader { config, live, tunnels, metrics, standing, tickets, tried, running, watching, requests, tracker };
+        (reloader, Requests(ask))
+    }
+
+    /// Reloads whenever a file changes or somebody asks, until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while stop.run_until_cancelled(self.turn()).await.is_some() {}
+    }
+
+    async fn turn(&mut self) {
+        let poll = self.watching.pause(self.standing.settings.load().reload.poll);
+        let (cause, told) = tokio::select! {
+            request = self.requests.recv() => match request {
+                Some(request) => request,
+                None => std::future::pending().await,
+            },
+            () = self.watching.changed() => (Cause::Saved, None),
+            () = pause(poll) => (Cause::Poll, None),
+        };
+        let outcome = self.reload(cause).await;
+        if let (Some(told), Some(outcome)) = (told, outcome) {
+            // Whoever asked may have gone away.
+            let _ = told.send(outcome);
+        }
+    }
+
+    /// One reload. `None`: a poll that found what was tried already.
+    ///
+    /// If it fails, what runs is kept: no traffic and no socket is touched.
+    async fn reload(&mut self, cause: Cause) -> Option<Outcome> {
+        let began = Instant::now();
+        let (files, loaded) = match self.read(cause).await {
+            Some(read) => read,
+            None => return Some(self.reject(cause, vec![Diagnostic::of(&self.config, "the files keep changing".into(), None)])),
+        };
+        self.watching.cover(files.paths());
+        self.metrics.watch_degraded(self.watching.is_degraded());
+        let digest = files.digest();
+        if cause == Cause::Poll && digest == self.tried {
+            return None;
+        }
+        self.tried = digest;
+        let loaded = match loaded {
+            Ok(loaded) => loaded,
+            Err(errors) => return Some(self.reject(cause, errors)),
+        };
+        if digest == self.running {
+            return Some(self.unchanged(cause));
+        }
+        let before = self.live.load_full();
+        let restart = needs_restart(&self.standing.settings.load(), &loaded.settings);
+        if !restart.is_empty() {
+            let errors =
+                restart.into_iter().map(|what| Diagnostic::of(&self.config, what, Some("restart sidegate to change it".into())));
+            return Some(self.reject(cause, errors.collect()));
+        }
+        match build(loaded, &digest.to_string(), Some(&before), &self.tickets) {
+            Err(what) => Some(self.reject(cause, vec![Diagnostic::of(&self.config, what, None)])),
+            Ok(built) => {
+                self.running = digest;
+                Some(self.publish(cause, built, began))
+            }
+        }
+    }
+
+    /// Reads and loads: once if somebody asked, who has finished writing; else twice, apart, until
+    /// nobody is writing. `None`: somebody never finishes.
+    async fn read(&self, cause: Cause) -> Option<(Files, Result<Loaded, Vec<Diagnostic>>)> {
+        let began = Instant::now();
+        if matches!(cause, Cause::Asked | Cause::Signal) {
+            return self.load().await;
+        }
+        while began.elapsed() < RESTLESS {
+            let (files, loaded) = self.load().await?;
+            if cause == Cause::Poll && files.digest() == self.tried {
+                return Some((files, loaded));
+            }
+            sleep(APART).await;
+            let (again, files) = blocking(move || (files.again(), files)).await?;
+            if again.agrees_with(&files) {
+                return Some((files, loaded));
+            }
+        }
+        None
+    }
+
+    async fn load(&self) -> Option<(Files, Result<Loaded, Vec<Diagnostic>>)> {
+        let config = self.config.clone();
+        blocking(move || {
+            let mut files = Files::new();
+            let loaded = config::load(&mut files, &config);
+            (files, loaded)
+        })
+        .await
+    }
+
+    /// The one swap, and then the open tunnels: those that the new generation refuses are closed
+    /// over the window, the others are not touched.
+    fn publish(&self, cause: Cause, built: (Snapshot, Settings, Vec<Diagnostic>), began: Instant) -> Outcome {
+        let (snapshot, settings, warnings) = built;
+        let snapshot = Arc::new(snapshot);
+        let spread = settings.reload.revoke_spread;
+        self.live.publish(Arc::clone(&snapshot));
+        let refused = self.tunnels.reconcile(&snapshot, Timestamp::now());
+        let revoked = refused.len();
+        self.tracker.spawn(revoke::revoke(refused, spread));
+
+        self.standing.settings.store(Arc::new(settings));
+        self.standing.rejected.store(None);
+        for warning in &warnings {
+            tracing::warn!(place = warning.place(), "{}", warning.message);
+        }
+        self.standing.warnings.store(Arc::new(warnings.clone()));
+        self.metrics.running(&snapshot);
+        self.metrics.reloaded(ReloadResult::Published, Timestamp::now());
+        let milliseconds = began.elapsed().as_millis() as u64;
+        tracing::info!(cause = cause.word(), generation = snapshot.generation, digest = %snapshot.digest, revoked, milliseconds, "published");
+        let (generation, digest) = (snapshot.generation, Arc::clone(&snapshot.digest));
+        Outcome::Published { generation, digest, revoked, warnings: warnings.into() }
+    }
+
+    fn unchanged(&self, cause: Cause) -> Outcome {
+        self.standing.rejected.store(None);
+        self.metrics.reloaded(ReloadResult::Unchanged, Timestamp::now());
+        let generation = self.live.load().generation;
+        tracing::info!(cause = cause.word(), generation, "unchanged");
+        Outcome::Unchanged { generation }
+    }
+
+    fn reject(&self, cause: Cause, errors: Vec<Diagnostic>) -> Outcome {
+        self.metrics.reloaded(ReloadResult::Rejected, Timestamp::now());
+        for error in errors.iter().filter(|error| error.is_error()) {
+            tracing::error!(place = error.place(), remedy = error.remedy.as_deref(), "{}", error.message);
+        }
+        let generation = self.live.load().generation;
+        tracing::error!(cause = cause.word(), generation, "rejected: what runs was kept");
+        self.standing.rejected.store(Some(Arc::new(errors.clone())));
+        Outcome::Rejected { errors: errors.into() }
+    }
+}
+
+/// What only the first generation has, handed to the task that makes the next.
+pub struct Handover {
+    tickets: Tickets,
+    digest: Digest,
+    paths: Vec<PathBuf>,
+}
+
+impl Started {
+    /// The snapshot to run, what stands in the files, and what the reloader needs.
+    pub fn into_parts(self) -> (Snapshot, Arc<Standing>, Handover) {
+        let Started { snapshot, standing, tickets, digest, paths } = self;
+        (snapshot, standing, Handover { tickets, digest, paths })
+    }
+}
+
+/// What of `next` cannot be changed while running.
+fn needs_restart(now: &Settings, next: &Settings) -> Vec<String> {
+    let sockets = |settings: &Settings| {
+        let mut sockets: Vec<_> =
+            settings.listeners.iter().map(|one| (Arc::clone(&one.name), one.address, one.max_connections)).collect();
+        sockets.sort();
+        sockets
+    };
+    let mut changed = Vec::new();
+    if sockets(now) != sockets(next) {
+        changed.push("[[listener]]: a listener's name, address or max_connections changed, or one was added or removed".into());
+    }
+    if now.metrics.listen != next.metrics.listen {
+        changed.push("[metrics] listen changed".into());
+    }
+    if now.admin != next.admin {
+        changed.push("[admin] changed".into());
+    }
+    if now.threads != next.threads {
+        changed.push("[process] threads changed".into());
+    }
+    changed
+}
+
+/// `None`: for ever.
+async fn pause(length: Option<Duration>) {
+    match length {
+        Some(length) => sleep(length).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Runs what reads files or takes long apart from the runtime's own thread; `None` if it panicked.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Some(done),
+        Err(error) => {
+            tracing::error!(%error, "a reload broke off");
+            None
+        }
+    }
+}

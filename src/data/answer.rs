@@ -1,0 +1,124 @@
+//! The answers that are ours: refusals as `problem+json` (RFC 9457), and redirects.
+//!
+//! Nothing of the configuration leaks into them but the reason word.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, UPGRADE};
+use http::{Response, StatusCode};
+
+use crate::data::body::Outgoing;
+use crate::data::forward::X_REQUEST_ID;
+use crate::refusal::Refusal;
+
+/// When clients may come back after a 503, before jitter.
+const COME_BACK: Duration = Duration::from_secs(5);
+
+/// What happens to the client's connection after the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// It may ask again.
+    Keep,
+    /// It is closed.
+    Close,
+}
+
+/// The answer to a refusal.
+pub fn refusal(refusal: Refusal, id: &HeaderValue, after: After) -> Response<Outgoing> {
+    // The refusals without a status are those before a request: they never come here.
+    let status = refusal.status().and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::FORBIDDEN);
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": refusal.sentence(),
+        "status": status.as_u16(),
+        "reason": refusal.word(),
+        "request_id": id.to_str().unwrap_or_default(),
+    });
+    let mut answer = Response::new(Outgoing::full(Bytes::from(body.to_string())));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_REQUEST_ID, id.clone());
+    if let Some(wait) = retry_after(refusal) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+    }
+    if matches!(refusal, Refusal::Version | Refusal::Plain) {
+        headers.insert("sec-websocket-version", HeaderValue::from_static("13"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    let connection = match (matches!(refusal, Refusal::Version | Refusal::Plain), after) {
+        (true, After::Keep) => Some("Upgrade"),
+        (true, After::Close) => Some("Upgrade, close"),
+        (false, After::Keep) => None,
+        (false, After::Close) => Some("close"),
+    };
+    if let Some(connection) = connection {
+        headers.insert(CONNECTION, HeaderValue::from_static(connection));
+    }
+    answer
+}
+
+/// A redirect listener's only answer: the same target over `https`.
+pub fn redirect(host: &str, port: u16, path_and_query: &str) -> Response<Outgoing> {
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let location = HeaderValue::from_str(&format!("https://{host}{port}{path_and_query}"));
+    let mut answer = Response::new(Outgoing::empty());
+    *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    answer.headers_mut().insert(LOCATION, location.unwrap_or_else(|_| HeaderValue::from_static("/")));
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// How long a client is asked to wait; `None` where waiting would not help.
+fn retry_after(refusal: Refusal) -> Option<Duration> {
+    match refusal {
+        Refusal::Rate { retry_after } => Some(retry_after),
+        Refusal::Capacity | Refusal::Draining => Some(COME_BACK),
+        _ => None,
+    }
+}
+
+/// Rounded up, at least 1, and jittered upwards by up to a half, so that clients refused at one instant don't come back at one.
+fn whole_seconds(wait: Duration) -> u64 {
+    let seconds = (wait.as_millis().div_ceil(1000) as u64).max(1);
+    seconds + rand::random_range(0..=seconds.div_ceil(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_whole_seconds_rounded_up_and_jittered_upwards() {
+        let check = |millis, least: u64, most: u64| {
+            for _ in 0..200 {
+                let seconds = whole_seconds(Duration::from_millis(millis));
+                assert!((least..=most).contains(&seconds), "{millis} ms: {seconds}");
+            }
+        };
+        check(0, 1, 2);
+        check(999, 1, 2);
+        check(1001, 2, 3);
+        check(5000, 5, 8);
+    }
+
+    #[test]
+    fn a_refusal_says_its_word_and_nothing_of_the_configuration() {
+        let id = HeaderValue::from_static("abc");
+        let answer = refusal(Refusal::Network, &id, After::Close);
+        assert_eq!(answer.status(), 403);
+        assert_eq!(answer.headers()[CONNECTION], "close");
+        assert_eq!(answer.headers()[CONTENT_TYPE], "application/problem+json");
+        assert!(answer.headers().get(RETRY_AFTER).is_none());
+    }
+
+    #[test]
+    fn c_ws_03_a_426_says_which_version_is_spoken() {
+        let answer = refusal(Refusal::Version, &HeaderValue::from_static("abc"), After::Close);
+        assert_eq!(answer.status(), 426);
+        assert_eq!(answer.headers()["sec-websocket-version"], "13");
+        assert_eq!(answer.headers()[CONNECTION], "Upgrade, close");
+    }
+}

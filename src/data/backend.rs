@@ -1,0 +1,347 @@
+//! The local servers behind us: which one is dialled, and what it answers.
+//!
+//! Nothing gets here without a [`Permit`]. The backend with the fewest tunnels
+//! is first; one that refuses the dial is marked as down for a moment and the
+//! next is tried. Nothing is retried once a byte was sent, but for one thing: a
+//! reused connection that turns out to be closed (DESIGN decision 7).
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, request};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use crate::data::body::{Fault, Outgoing, Upload};
+use crate::data::channel::Channel;
+use crate::data::forward;
+use crate::data::socket::Socket;
+use crate::data::websocket::handshake::{Agreed, Handshake};
+use crate::observe::metrics::Metrics;
+use crate::refusal::{Backend, Refusal};
+use crate::snapshot::Permit;
+use crate::snapshot::route::BackendAddress;
+
+/// How long a backend that refused a dial is tried last.
+const DOWN_FOR: Duration = Duration::from_secs(1);
+
+/// How long an idle connection is kept for the next plain request.
+const KEPT_IDLE: Duration = Duration::from_secs(4);
+
+/// The most idle connections that are kept to one backend, by each thread.
+const MOST_IDLE: usize = 64;
+
+/// The largest head of a backend's answer, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// What the process knows of its backends.
+#[derive(Default)]
+pub struct Backends {
+    standings: Mutex<HashMap<BackendAddress, Arc<Standing>>>,
+}
+
+#[derive(Default)]
+struct Standing {
+    tunnels: AtomicUsize,
+    down_until: Mutex<Option<Instant>>,
+}
+
+/// A tunnel's weight on its backend; taken off on drop.
+pub struct Load(Arc<Standing>);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.tunnels.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Backends {
+    /// The addresses in the order in which they are tried: those that are up, fewest tunnels first.
+    fn ranked(&self, addresses: &[BackendAddress]) -> Vec<(BackendAddress, Arc<Standing>)> {
+        let mut standings = lock(&self.standings);
+        let mut ranked: Vec<_> = addresses
+            .iter()
+            .map(|address| (address.clone(), Arc::clone(standings.entry(address.clone()).or_default())))
+            .collect();
+        let now = Instant::now();
+        ranked.sort_by_key(|(_, standing)| (standing.is_down(now), standing.tunnels.load(Ordering::Relaxed)));
+        ranked
+    }
+}
+
+impl Standing {
+    fn is_down(&self, now: Instant) -> bool {
+        lock(&self.down_until).is_some_and(|until| until > now)
+    }
+
+    fn mark(&self, down: bool) {
+        *lock(&self.down_until) = down.then(|| Instant::now() + DOWN_FOR);
+    }
+
+    fn load(self: &Arc<Self>) -> Load {
+        self.tunnels.fetch_add(1, Ordering::Relaxed);
+        Load(Arc::clone(self))
+    }
+}
+
+/// One thread's way to the backends: its idle connections, and the tasks that drive them.
+pub struct Dialler {
+    backends: Arc<Backends>,
+    metrics: Arc<Metrics>,
+    tracker: TaskTracker,
+    idle: Mutex<HashMap<BackendAddress, Vec<Idle>>>,
+}
+
+struct Idle {
+    sender: SendRequest<Upload>,
+    since: Instant,
+}
+
+/// A backend's answer to an attempt.
+pub enum Answer {
+    /// A 101 that is valid.
+    Switched(Box<Switched>),
+    /// Anything else: the backend's right.
+    Other(Response<Outgoing>),
+}
+
+/// A backend that switched to WebSocket.
+pub struct Switched {
+    /// The head that goes to the client.
+    pub head: Response<()>,
+    /// The connection, taken back.
+    pub channel: Channel,
+    /// What the backend had sent behind its head.
+    pub early: Bytes,
+    /// What the two sides agreed on.
+    pub agreed: Agreed,
+    /// Its weight on the backend.
+    pub load: Load,
+}
+
+impl Dialler {
+    /// A thread's own; `tracker` owns the tasks that drive its connections.
+    pub fn new(backends: Arc<Backends>, metrics: Arc<Metrics>, tracker: TaskTracker) -> Self {
+        Dialler { backends, metrics, tracker, idle: Mutex::default() }
+    }
+
+    /// Sends an attempt, and takes the connection back if the backend switches.
+    pub async fn upgrade(&self, permit: &Permit, head: request::Parts, handshake: &Handshake) -> Result<Answer, Refusal> {
+        let timeouts = permit.route().timeouts;
+        let (socket, load) = self.dial(permit).await?;
+        let late = Instant::now() + timeouts.response;
+        let (mut sender, connection) = client().handshake(TokioIo::new(socket)).await.map_err(|error| failed(permit, &error))?;
+        self.tracker.spawn(async move {
+            // Whatever ends it, the sender's future says so.
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "a backend's connection broke");
+            }
+        });
+        let sent = sender.send_request(Request::from_parts(head, Upload::Empty));
+        let answer = timeout_at(late, sent).await.map_err(|_| Refusal::Backend(Backend::Late))?;
+        let mut answer = answer.map_err(|error| failed(permit, &error))?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let answer = relayed(permit, answer, &http::Method::GET, true)?;
+            return Ok(Answer::Other(answer.map(|body| body.holding(load))));
+        }
+        let agreed = handshake.agree(answer.status(), answer.headers()).map_err(|what| failed(permit, &what))?;
+        if let Some(chosen) = &agreed.subprotocol
+            && !permit.route().policy.admits_subprotocol(chosen)
+        {
+            return Err(failed(permit, &"chose a subprotocol that the policy doesn't admit"));
+        }
+        let upgraded = timeout_at(late, hyper::upgrade::on(&mut answer)).await.map_err(|_| Refusal::Backend(Backend::Late))?;
+        let upgraded = upgraded.map_err(|error| failed(permit, &error))?;
+        let parts = upgraded.downcast::<TokioIo<Socket>>().map_err(|_| failed(permit, &"its connection was lost"))?;
+        let (mut head, _) = answer.into_parts();
+        forward::to_client(&mut head, true);
+        let channel = Channel::clear(parts.io.into_inner());
+        // A copy: what is read ahead is little, and hyper's whole buffer would live as long as the tunnel.
+        let early = Bytes::copy_from_slice(&parts.read_buf);
+        let head = Response::from_parts(head, ());
+        Ok(Answer::Switched(Box::new(Switched { head, channel, early, agreed, load })))
+    }
+
+    /// Sends a plain request, over an idle connection if there is one.
+    pub async fn forward(
+        self: &Arc<Self>,
+        permit: &Permit,
+        head: request::Parts,
+        body: Upload,
+        fault: &Fault,
+    ) -> Result<Response<Outgoing>, Refusal> {
+        let method = head.method.clone();
+        let late = Instant::now() + permit.route().timeouts.dial + permit.route().timeouts.response;
+        let again = (method.is_safe() && body.is_end_stream()).then(|| head.clone());
+        let mut request = Request::from_parts(head, body);
+        while let Some((address, mut sender)) = self.take_idle(permit).await {
+            let sent = timeout_at(late, sender.try_send_request(request)).await.map_err(|_| Refusal::Backend(Backend::Late))?;
+            match sent {
+                Ok(answer) => return self.answered(permit, answer, &method, address, sender),
+                // Closed meanwhile: nothing was sent, or nothing that matters.
+                Err(mut error) => match (error.take_message(), &again) {
+                    (Some(unsent), _) => request = unsent,
+                    (None, Some(head)) if !fault.is_too_big() => request = Request::from_parts(head.clone(), Upload::Empty),
+                    _ => return Err(broken(permit, fault, error.error())),
+                },
+            }
+        }
+        let (socket, load, address) = self.dial_any(permit).await?;
+        drop(load);
+        let (mut sender, connection) = client().handshake(TokioIo::new(socket)).await.map_err(|error| failed(permit, &error))?;
+        self.tracker.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a backend's connection broke");
+            }
+        });
+        let answer = timeout_at(late, sender.send_request(request)).await.map_err(|_| Refusal::Backend(Backend::Late))?;
+        let answer = answer.map_err(|error| broken(permit, fault, &error))?;
+        self.answered(permit, answer, &method, address, sender)
+    }
+
+    /// Closes the idle connections that nobody asked for in time.
+    pub fn tidy(&self) {
+        let mut idle = lock(&self.idle);
+        for kept in idle.values_mut() {
+            kept.retain(|one| one.since.elapsed() < KEPT_IDLE && !one.sender.is_closed());
+        }
+        idle.retain(|_, kept| !kept.is_empty());
+    }
+
+    /// Closes all idle connections.
+    pub fn close_idle(&self) {
+        lock(&self.idle).clear();
+    }
+
+    fn answered(
+        self: &Arc<Self>,
+        permit: &Permit,
+        answer: Response<Incoming>,
+        method: &http::Method,
+        address: BackendAddress,
+        sender: SendRequest<Upload>,
+    ) -> Result<Response<Outgoing>, Refusal> {
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(failed(permit, &"switched protocols unasked"));
+        }
+        let answer = relayed(permit, answer, method, false)?;
+        let back = GiveBack { dialler: Arc::clone(self), address, sender: Some(sender) };
+        Ok(answer.map(|body| body.holding(back)))
+    }
+
+    async fn take_idle(&self, permit: &Permit) -> Option<(BackendAddress, SendRequest<Upload>)> {
+        loop {
+            let (address, mut sender) = self.pop_idle(permit)?;
+            // Ready at once unless its last answer is only just being finished; never for long.
+            if let Ok(Ok(())) = timeout(permit.route().timeouts.dial, sender.ready()).await {
+                return Some((address, sender));
+            }
+        }
+    }
+
+    fn pop_idle(&self, permit: &Permit) -> Option<(BackendAddress, SendRequest<Upload>)> {
+        let ranked = self.backends.ranked(&permit.route().backends);
+        let mut idle = lock(&self.idle);
+        for (address, _) in ranked {
+            let Some(kept) = idle.get_mut(&address) else { continue };
+            while let Some(one) = kept.pop() {
+                if one.since.elapsed() < KEPT_IDLE && !one.sender.is_closed() {
+                    return Some((address, one.sender));
+                }
+            }
+        }
+        None
+    }
+
+    async fn dial(&self, permit: &Permit) -> Result<(Socket, Load), Refusal> {
+        self.dial_any(permit).await.map(|(socket, load, _)| (socket, load))
+    }
+
+    /// Connects to the first backend that takes the connection, within the route's `dial`.
+    async fn dial_any(&self, permit: &Permit) -> Result<(Socket, Load, BackendAddress), Refusal> {
+        let route = permit.route();
+        let began = Instant::now();
+        let late = began + route.timeouts.dial;
+        for (address, standing) in self.backends.ranked(&route.backends) {
+            // The weight is there before the wait, so that a burst spreads.
+            let load = standing.load();
+            match timeout_at(late, Socket::connect(&address)).await {
+                Ok(Ok(socket)) => {
+                    standing.mark(false);
+                    self.metrics.dialled(&route.name, began.elapsed());
+                    return Ok((socket, load, address));
+                }
+                Ok(Err(error)) => {
+                    standing.mark(true);
+                    tracing::warn!(route = %route.name, backend = %address, %error, "the backend refused the connection");
+                }
+                Err(_) => {
+                    standing.mark(true);
+                    tracing::warn!(route = %route.name, backend = %address, "the backend did not accept the connection in time");
+                    return Err(Refusal::Backend(Backend::Late));
+                }
+            }
+        }
+        Err(Refusal::Backend(Backend::Failed))
+    }
+}
+
+/// Gives a connection back to the idle ones when its answer's body is over.
+struct GiveBack {
+    dialler: Arc<Dialler>,
+    address: BackendAddress,
+    sender: Option<SendRequest<Upload>>,
+}
+
+impl Drop for GiveBack {
+    fn drop(&mut self) {
+        let Some(sender) = self.sender.take().filter(|sender| !sender.is_closed()) else { return };
+        let mut idle = lock(&self.dialler.idle);
+        let kept = idle.entry(self.address.clone()).or_default();
+        if kept.len() < MOST_IDLE {
+            kept.push(Idle { sender, since: Instant::now() });
+        }
+    }
+}
+
+fn client() -> Builder {
+    let mut builder = Builder::new();
+    builder.preserve_header_case(true).max_header_size(MAX_HEAD);
+    builder
+}
+
+/// A backend's answer on its way to the client.
+fn relayed(
+    permit: &Permit,
+    answer: Response<Incoming>,
+    method: &http::Method,
+    attempt: bool,
+) -> Result<Response<Outgoing>, Refusal> {
+    let (mut head, body) = answer.into_parts();
+    forward::accept_head(&head, method).map_err(|what| failed(permit, &what))?;
+    forward::to_client(&mut head, attempt);
+    Ok(Response::from_parts(head, Outgoing::relayed(body, permit.route().timeouts.body_stall)))
+}
+
+/// A request that could not be sent to its end: the client's fault or the backend's.
+fn broken(permit: &Permit, fault: &Fault, error: &hyper::Error) -> Refusal {
+    if fault.is_too_big() {
+        return Refusal::Body;
+    }
+    failed(permit, error)
+}
+
+fn failed(permit: &Permit, what: &dyn std::fmt::Display) -> Refusal {
+    tracing::warn!(route = %permit.route().name, error = %what, "the backend gave no valid answer");
+    Refusal::Backend(Backend::Failed)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

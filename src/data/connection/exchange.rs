@@ -1,0 +1,397 @@
+//! The story of a request: read, judged, charged, dialled, answered.
+//!
+//! Each step consumes one noun and returns the next (`Request` → `Permit` →
+//! `Handshake` → `Slot` → `Tunnel`), so nothing reaches a backend that was not
+//! permitted. Every request has one line in the log and one count.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
+use http::{Request as HttpRequest, Response, request};
+use hyper::body::{Body, Incoming};
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::data::Core;
+use crate::data::answer::{self, After};
+use crate::data::backend::{Answer, Switched};
+use crate::data::body::{Fault, Outgoing, Upload};
+use crate::data::channel::Channel;
+use crate::data::connection::Once;
+use crate::data::forward::{self, Arrival};
+use crate::data::patience::{Patience, Watched};
+use crate::data::pending::Waiting;
+use crate::data::tunnel::Tunnel;
+use crate::data::websocket::handshake::Handshake;
+use crate::observe::metrics::{ConnectionEnd, NO_ROUTE, RequestKind, RequestResult};
+use crate::policy::network::Peer;
+use crate::policy::request::{Kind, Request};
+use crate::refusal::{Head, Refusal};
+use crate::snapshot::certificate::Certificate;
+use crate::snapshot::listener::Speaks;
+use crate::snapshot::route::{PlainHttp, Route};
+use crate::snapshot::{Judgement, Permit};
+use crate::tunnels::Slot;
+
+/// What the requests of one connection share.
+pub struct Exchange {
+    core: Arc<Core>,
+    /// How the connection came.
+    pub came: Came,
+    /// Given back with the first answer.
+    waiting: Once<Waiting>,
+    /// What becomes a tunnel when hyper lets go of the connection.
+    ready: Once<Box<Ready>>,
+    /// Whether an answer of ours closes the connection.
+    closes: AtomicBool,
+}
+
+/// How a connection came.
+pub struct Came {
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// What the listener does with connections.
+    pub speaks: Speaks,
+    /// What a backend is told of it.
+    pub arrival: Arrival,
+    /// The socket's other end.
+    pub peer: Peer,
+    /// The certificate that its TLS handshake got.
+    pub served: Option<Arc<Certificate>>,
+}
+
+/// An attempt that was granted: all that a tunnel needs but the client's stream.
+pub struct Ready {
+    on: hyper::upgrade::OnUpgrade,
+    backend: Box<Switched>,
+    slot: Slot,
+    request: Request,
+    began: Instant,
+}
+
+/// The client's stream, taken back from hyper.
+pub type TakenBack = hyper::upgrade::Parts<TokioIo<Watched>>;
+
+/// One request on its way: what is known of it so far, for its line and its count.
+struct Asked {
+    id: HeaderValue,
+    began: Instant,
+    kind: RequestKind,
+    has_body: bool,
+    /// Whether the head passed the gate.
+    passed: bool,
+    host: String,
+    path: String,
+    route: Option<Arc<Route>>,
+    generation: u64,
+}
+
+/// Why a request gets no answer of the backend's.
+enum Denied {
+    Refused(Refusal),
+    /// The client's body stalled: nobody is left to answer.
+    Stalled,
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Denied::Refused(refusal)
+    }
+}
+
+/// A connection that is given up without an answer.
+#[derive(Debug)]
+pub struct GivenUp;
+
+impl fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the client's body stalled")
+    }
+}
+
+impl std::error::Error for GivenUp {}
+
+impl Exchange {
+    /// For one connection.
+    pub fn new(core: Arc<Core>, came: Came, waiting: Waiting) -> Self {
+        Exchange { core, came, waiting: Once::new(Some(waiting)), ready: Once::new(None), closes: AtomicBool::new(false) }
+    }
+
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// Only to make hyper close the connection without an answer.
+    pub async fn answer(
+        self: Arc<Self>,
+        request: HttpRequest<Incoming>,
+        patience: Patience,
+    ) -> Result<Response<Outgoing>, GivenUp> {
+        patience.request_began();
+        let ended = Ended(patience);
+        let mut asked = Asked::new(&request);
+        let answer = match self.decide(request, &mut asked).await {
+            Ok(answer) => answer,
+            Err(Denied::Refused(refusal)) => self.refuse(&asked, refusal),
+            Err(Denied::Stalled) => return Err(GivenUp),
+        };
+        drop(self.waiting.take());
+        Ok(answer.map(|body| body.holding(ended)))
+    }
+
+    /// The steps in their order (SEMANTICS, "Order of decisions and the answer to each failure").
+    async fn decide(&self, mut http: HttpRequest<Incoming>, asked: &mut Asked) -> Result<Response<Outgoing>, Denied> {
+        let on = hyper::upgrade::on(&mut http);
+        let (parts, body) = http.into_parts();
+        let request = Request::read(&parts)?;
+        asked.read(&request);
+        if let Speaks::Redirect { port } = self.came.speaks {
+            let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+            self.closes.store(true, Ordering::Relaxed);
+            return Ok(answer::redirect(request.host.name(), port, target));
+        }
+        let permit = self.judge(&request, asked)?;
+        match request.kind {
+            Kind::Attempt { .. } => self.open(parts, request, permit, on, asked).await.map_err(Denied::Refused),
+            Kind::Plain => self.forward(parts, body, &request, &permit, asked).await,
+        }
+    }
+
+    /// The verdict, under the generation that runs now: no connection holds one between requests.
+    fn judge(&self, request: &Request, asked: &mut Asked) -> Result<Permit, Refusal> {
+        let live = self.core.shared.live.load();
+        let Judgement { generation, route, verdict } =
+            live.judge(self.came.arrival.client, request, self.came.served.as_deref(), Timestamp::now());
+        asked.generation = generation;
+        asked.route = route;
+        verdict
+    }
+
+    /// An attempt that is permitted: charged, dialled, and granted if the backend switches.
+    async fn open(
+        &self,
+        mut parts: request::Parts,
+        mut request: Request,
+        permit: Permit,
+        on: hyper::upgrade::OnUpgrade,
+        asked: &Asked,
+    ) -> Result<Response<Outgoing>, Refusal> {
+        let handshake = Handshake::parse(&parts)?;
+        let slot = self.core.shared.tunnels.charge(permit)?;
+        forward::to_backend(&mut parts, &request, slot.permit().route(), &self.came.arrival, &asked.id);
+        match self.core.dialler.upgrade(slot.permit(), parts, &handshake).await? {
+            Answer::Other(answer) => {
+                self.closes.store(true, Ordering::Relaxed);
+                self.permitted(asked, answer.status().as_u16());
+                Ok(answer)
+            }
+            Answer::Switched(mut backend) => {
+                self.permitted(asked, 101);
+                if let (Kind::Attempt { subprotocols }, Some(chosen)) = (&mut request.kind, backend.agreed.subprotocol.take()) {
+                    // From now on it is judged by what it speaks, no longer by what it offered.
+                    *subprotocols = [chosen].into();
+                }
+                let (head, ()) = std::mem::replace(&mut backend.head, Response::new(())).into_parts();
+                self.ready.put(Box::new(Ready { on, backend, slot, request, began: asked.began }));
+                Ok(Response::from_parts(head, Outgoing::empty()))
+            }
+        }
+    }
+
+    /// Plain HTTP that is permitted: where the route forwards it, charged and streamed both ways.
+    async fn forward(
+        &self,
+        mut parts: request::Parts,
+        body: Incoming,
+        request: &Request,
+        permit: &Permit,
+        asked: &Asked,
+    ) -> Result<Response<Outgoing>, Denied> {
+        let route = permit.route();
+        if route.http == PlainHttp::Refuse {
+            return Err(Refusal::Plain.into());
+        }
+        if declared_length(&parts).is_some_and(|length| length > route.max_body) {
+            return Err(Refusal::Body.into());
+        }
+        self.core.shared.tunnels.charge_plain(permit)?;
+        forward::to_backend(&mut parts, request, route, &self.came.arrival, &asked.id);
+        let (body, fault) = if asked.has_body {
+            Upload::streamed(body, route.max_body, route.timeouts.body_stall)
+        } else {
+            (Upload::Empty, Fault::default())
+        };
+        match self.core.dialler.forward(permit, parts, body, &fault).await {
+            Ok(answer) => {
+                self.permitted(asked, answer.status().as_u16());
+                Ok(answer)
+            }
+            Err(_) if fault.is_stalled() => Err(Denied::Stalled),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Books a request that reached its backend.
+    fn permitted(&self, asked: &Asked, status: u16) {
+        let route = asked.route();
+        self.core.shared.metrics.request(route, asked.kind, RequestResult::Permitted);
+        tracing::info!(
+            route,
+            listener = %self.came.listener,
+            client = %self.came.arrival.client,
+            peer = %self.came.peer,
+            kind = asked.kind.word(),
+            host = %asked.host,
+            path = ?asked.path,
+            status,
+            request_id = asked.id(),
+            generation = asked.generation,
+            policy = asked.policy(),
+            "permitted"
+        );
+    }
+
+    /// Books a refusal, and makes the answer.
+    fn refuse(&self, asked: &Asked, refusal: Refusal) -> Response<Outgoing> {
+        let route = asked.route();
+        let result = if matches!(refusal, Refusal::Backend(_)) { RequestResult::Failed } else { RequestResult::Refused };
+        self.core.shared.metrics.request(route, asked.kind, result);
+        self.core.shared.metrics.refused(route, refusal);
+        let after = asked.after();
+        if after == After::Close {
+            self.closes.store(true, Ordering::Relaxed);
+        }
+        tracing::info!(
+            route,
+            listener = %self.came.listener,
+            client = %self.came.arrival.client,
+            peer = %self.came.peer,
+            kind = asked.kind.word(),
+            host = ?asked.host,
+            path = ?asked.path,
+            reason = refusal.word(),
+            status = refusal.status(),
+            request_id = asked.id(),
+            generation = asked.generation,
+            policy = asked.policy(),
+            "refused"
+        );
+        answer::refusal(refusal, &asked.id, after)
+    }
+
+    /// Books a head that hyper refused by itself, or that came too late.
+    pub fn malformed(&self) -> ConnectionEnd {
+        let refusal = Refusal::Head(Head::Malformed);
+        self.core.shared.metrics.refused(NO_ROUTE, refusal);
+        tracing::info!(
+            route = NO_ROUTE,
+            listener = %self.came.listener,
+            client = %self.came.arrival.client,
+            peer = %self.came.peer,
+            reason = refusal.word(),
+            "refused"
+        );
+        ConnectionEnd::Because(refusal)
+    }
+
+    /// Whether an answer of ours closed the connection.
+    pub fn closed_it(&self) -> bool {
+        self.closes.load(Ordering::Relaxed)
+    }
+
+    /// The attempt that was granted, if one was.
+    pub fn take_ready(&self) -> Option<Box<Ready>> {
+        self.ready.take()
+    }
+}
+
+impl Ready {
+    /// Waits until the 101 is written, and takes the client's stream back. `None`: the client went away.
+    pub async fn upgraded(self: Box<Self>) -> Option<(TakenBack, Opening)> {
+        let Ready { on, backend, slot, request, began } = *self;
+        let parts = on.await.ok()?.downcast::<TokioIo<Watched>>().ok()?;
+        Some((parts, Opening { backend, slot, request, began }))
+    }
+}
+
+/// A tunnel that only wants its client.
+pub struct Opening {
+    backend: Box<Switched>,
+    slot: Slot,
+    request: Request,
+    began: Instant,
+}
+
+impl Opening {
+    /// Opens the tunnel: enters the table, and is told at once if a newer generation refuses it.
+    pub fn open(mut self, core: &Core, client: Channel, read_ahead: &[u8]) -> Tunnel {
+        let entry = self.slot.enter(self.request, Timestamp::now());
+        core.shared.metrics.tunnel_opened(&entry.route().name, self.began.elapsed());
+        let Switched { channel, early, agreed, load, .. } = *self.backend;
+        // A copy: hyper's whole buffer would live as long as the tunnel.
+        let early = (Bytes::copy_from_slice(read_ahead), early);
+        Tunnel::new(client, channel, early, agreed.extensions, (self.slot, load), entry)
+    }
+}
+
+/// Says that a request is over when its answer's body is.
+struct Ended(Patience);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.request_ended();
+    }
+}
+
+impl Asked {
+    fn new(request: &HttpRequest<Incoming>) -> Self {
+        let id = format!("{:032x}", rand::random::<u128>());
+        Asked {
+            id: HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("-")),
+            began: Instant::now(),
+            kind: RequestKind::Plain,
+            has_body: !request.body().is_end_stream(),
+            passed: false,
+            host: request
+                .headers()
+                .get(HOST)
+                .map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned())
+                .unwrap_or_default(),
+            path: request.uri().path().to_owned(),
+            route: None,
+            generation: 0,
+        }
+    }
+
+    fn read(&mut self, request: &Request) {
+        self.kind = if request.is_attempt() { RequestKind::Upgrade } else { RequestKind::Plain };
+        self.passed = true;
+        self.host = request.host.name().to_owned();
+        self.path = request.path.to_string();
+    }
+
+    /// A refused attempt closes, so does a head that did not pass the gate, or a body that nobody reads.
+    fn after(&self) -> After {
+        if self.kind == RequestKind::Upgrade || self.has_body || !self.passed { After::Close } else { After::Keep }
+    }
+
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or(NO_ROUTE, |route| &route.name)
+    }
+
+    fn policy(&self) -> Option<&str> {
+        self.route.as_ref().map(|route| &*route.policy.name)
+    }
+
+    fn id(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
+    }
+}
+
+/// The Content-Length; hyper has made sure that it is one number.
+fn declared_length(parts: &request::Parts) -> Option<u64> {
+    parts.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,206 @@
+//! The heads that go on: what a backend gets of a request, and a client of an answer.
+//!
+//! Hop-by-hop fields are removed first and ours set last, so that no client can
+//! strip or forge them (SEMANTICS, "Headers to the backend"). Names keep their
+//! case: hyper keeps it in the extensions, which are moved along.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::{Method, StatusCode, Uri, Version, request, response};
+
+use crate::policy::network::Client;
+use crate::policy::request::Request;
+use crate::policy::route::stripped;
+use crate::snapshot::route::Route;
+
+/// Fields that are for one connection only (RFC 9110 §7.6.1), beside those that `Connection` names.
+const HOP_BY_HOP: [&str; 6] = ["connection", "proxy-connection", "keep-alive", "te", "transfer-encoding", "upgrade"];
+
+/// Fields by which a backend is told who asks and for what: never a client's to set. Compared with `_` read as `-`.
+const OURS_TO_SAY: [&str; 9] = [
+    "forwarded",
+    "x-real-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-request-id",
+];
+const OURS_BY_PREFIX: [&str; 2] = ["x-forwarded-", "client-cert"];
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+/// The name under which a request is known in logs on both sides.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How a request reached us.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// Whom the connection speaks for.
+    pub client: Client,
+    /// Whether it came over TLS.
+    pub tls: bool,
+    /// The port that it came to.
+    pub port: u16,
+}
+
+/// Turns the head that came into the head that goes to the backend.
+pub fn to_backend(parts: &mut request::Parts, request: &Request, route: &Route, arrival: &Arrival, id: &HeaderValue) {
+    let host = parts.headers.get(HOST).cloned();
+    remove_hop_by_hop(&mut parts.headers);
+    remove_ours(&mut parts.headers);
+    // We answer 100 ourselves, when the body is read.
+    parts.headers.remove(EXPECT);
+    if request.is_attempt() {
+        parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    }
+    if let Some(host) = host {
+        parts.headers.insert(X_FORWARDED_HOST, host.clone());
+        parts.headers.insert(HOST, host);
+    }
+    parts.headers.insert(X_FORWARDED_FOR, value(&arrival.client.to_string()));
+    parts.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if arrival.tls { "https" } else { "http" }));
+    parts.headers.insert(X_FORWARDED_PORT, HeaderValue::from(arrival.port));
+    parts.headers.insert(X_REQUEST_ID, id.clone());
+    parts.uri = target(request, route, parts.uri.query());
+    parts.version = Version::HTTP_11;
+}
+
+/// The path that was judged, less the prefix where the route strips it, and the query as it came.
+fn target(request: &Request, route: &Route, query: Option<&str>) -> Uri {
+    let path = if route.strip_prefix { stripped(&route.path, &request.path) } else { &request.path };
+    let target = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    // Both parts came out of a valid target, and canonicalising adds no character.
+    target.parse().unwrap_or_default()
+}
+
+/// Turns the head of a backend's answer into the one that goes to the client; `attempt` says
+/// whether an upgrade was asked for, which a 101 alone grants.
+pub fn to_client(parts: &mut response::Parts, attempt: bool) {
+    let upgrade = parts.headers.get(UPGRADE).cloned();
+    remove_hop_by_hop(&mut parts.headers);
+    parts.version = Version::HTTP_11;
+    match parts.status {
+        StatusCode::SWITCHING_PROTOCOLS => {
+            parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        }
+        // RFC 9110 §15.5.22: a 426 must say what it wants.
+        StatusCode::UPGRADE_REQUIRED => {
+            parts.headers.insert(UPGRADE, upgrade.unwrap_or_else(|| HeaderValue::from_static("websocket")));
+            parts.headers.insert(CONNECTION, HeaderValue::from_static(if attempt { "Upgrade, close" } else { "Upgrade" }));
+        }
+        _ if attempt => {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        _ => {}
+    }
+}
+
+/// What hyper lets through of a backend's head and we must not: framing that two readers could read in two ways.
+///
+/// # Errors
+/// A sentence for the log; the client gets 502.
+pub fn accept_head(parts: &response::Parts, method: &Method) -> Result<(), &'static str> {
+    let mut lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
+    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    if let (Some(_), Some(_)) = (lengths.next(), lengths.next()) {
+        return Err("more than one Content-Length");
+    }
+    let coding = codings.next();
+    if codings.next().is_some() {
+        return Err("more than one Transfer-Encoding");
+    }
+    if coding.is_some_and(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) {
+        return Err("a Transfer-Encoding other than chunked");
+    }
+    if coding.is_some() && parts.headers.contains_key(CONTENT_LENGTH) && *method != Method::HEAD {
+        return Err("both Content-Length and Transfer-Encoding");
+    }
+    Ok(())
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn remove_ours(headers: &mut HeaderMap) {
+    let forged: Vec<HeaderName> = headers.keys().filter(|name| is_ours_to_say(name.as_str())).cloned().collect();
+    for name in forged {
+        headers.remove(name);
+    }
+}
+
+fn is_ours_to_say(name: &str) -> bool {
+    let name = name.replace('_', "-");
+    OURS_TO_SAY.contains(&name.as_str()) || OURS_BY_PREFIX.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// A value that we made of address characters.
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c_h1_14_underscore_spellings_of_what_we_say_are_removed_and_others_pass() {
+        let check = |name, ours| assert_eq!(is_ours_to_say(name), ours, "{name}");
+        check("x_forwarded_for", true);
+        check("x-forwarded_proto", true);
+        check("client-cert-chain", true);
+        check("x_request_id", true);
+        check("true_client_ip", true);
+        check("x_api_key", false);
+        check("x-forward", false);
+    }
+
+    #[test]
+    fn c_h1_15_c_ws_13_fields_that_connection_names_are_removed() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade, X-Secret , keep-alive"));
+        headers.insert("x-secret", HeaderValue::from_static("1"));
+        headers.insert("keep-alive", HeaderValue::from_static("1"));
+        headers.insert("x-kept", HeaderValue::from_static("1"));
+        remove_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
+    }
+
+    #[test]
+    fn c_h1_16_a_backends_ambiguous_framing_is_no_answer() {
+        let check = |fields: &[(&'static str, &'static str)], fine: bool| {
+            let (mut parts, ()) = http::Response::new(()).into_parts();
+            for (name, value) in fields {
+                parts.headers.append(*name, HeaderValue::from_static(value));
+            }
+            assert_eq!(accept_head(&parts, &Method::GET).is_ok(), fine, "{fields:?}");
+        };
+        check(&[], true);
+        check(&[("content-length", "3")], true);
+        check(&[("transfer-encoding", "Chunked")], true);
+        check(&[("content-length", "3"), ("content-length", "3")], false);
+        check(&[("content-length", "3"), ("transfer-encoding", "chunked")], false);
+        check(&[("transfer-encoding", "gzip, chunked")], false);
+        check(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], false);
+    }
+}

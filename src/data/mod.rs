@@ -1,0 +1,113 @@
+//! The data plane: from an accepted connection to the end of its tunnel.
+//!
+//! One current-thread runtime per core, each accepting for itself; a connection
+//! never leaves its core. It knows nothing of files: what it obeys is the
+//! running snapshot and the orders in the table of tunnels.
+
+mod answer;
+mod backend;
+mod body;
+mod buffers;
+mod channel;
+mod connection;
+mod forward;
+pub mod listener;
+mod patience;
+mod pending;
+mod socket;
+mod tls;
+mod tunnel;
+pub mod websocket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::data::backend::{Backends, Dialler};
+use crate::data::listener::{Bound, Cap};
+use crate::data::pending::Pending;
+use crate::observe::metrics::Metrics;
+use crate::snapshot::Live;
+use crate::tunnels::Tunnels;
+
+/// What all threads of the data plane share.
+pub struct Shared {
+    /// The running generation.
+    pub live: Arc<Live>,
+    /// The table of live tunnels.
+    pub tunnels: Arc<Tunnels>,
+    /// Where facts are counted.
+    pub metrics: Arc<Metrics>,
+    /// The most connections of the process.
+    pub total: Cap,
+    /// Accepting stops when this is cancelled.
+    pub stop_accepting: CancellationToken,
+    /// Plain connections finish their request and close when this is cancelled.
+    pub finish: CancellationToken,
+    pending: Pending,
+    backends: Arc<Backends>,
+}
+
+impl Shared {
+    /// What the threads share, with room for `connections` in all.
+    pub fn new(live: Arc<Live>, tunnels: Arc<Tunnels>, metrics: Arc<Metrics>, connections: usize) -> Arc<Self> {
+        Arc::new(Shared {
+            live,
+            tunnels,
+            metrics,
+            total: Cap::new(connections),
+            stop_accepting: CancellationToken::new(),
+            finish: CancellationToken::new(),
+            pending: Pending::default(),
+            backends: Arc::default(),
+        })
+    }
+}
+
+/// What the tasks of one thread share.
+pub struct Core {
+    shared: Arc<Shared>,
+    dialler: Arc<Dialler>,
+    tracker: TaskTracker,
+}
+
+/// Runs one thread of the data plane over its share of the sockets, until a drain has
+/// nothing left to wait for, or `end` is true; what is still open then is dropped.
+///
+/// # Errors
+/// If the runtime cannot be made, or a socket cannot be registered with it.
+pub fn run_thread(shared: &Arc<Shared>, sockets: Vec<Bound>, mut end: watch::Receiver<bool>) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+    runtime.block_on(async {
+        let tracker = TaskTracker::new();
+        let dialler = Dialler::new(Arc::clone(&shared.backends), Arc::clone(&shared.metrics), tracker.clone());
+        let core = Arc::new(Core { shared: Arc::clone(shared), dialler: Arc::new(dialler), tracker: tracker.clone() });
+        for bound in sockets {
+            tracker.spawn(listener::accept_all(Arc::clone(&core), bound)?);
+        }
+        tracker.spawn(tidy(Arc::clone(&core)));
+        let drained = async {
+            shared.finish.cancelled().await;
+            tracker.close();
+            tracker.wait().await;
+        };
+        tokio::select! {
+            () = drained => {}
+            // An error means that whoever would end us is gone: so we end.
+            _ = end.wait_for(|end| *end) => {}
+        }
+        Ok(())
+    })
+}
+
+/// Closes idle connections to backends in time, and all of them with the drain.
+async fn tidy(core: Arc<Core>) {
+    while core.shared.finish.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await.is_some() {
+        core.dialler.tidy();
+    }
+    core.dialler.close_idle();
+}

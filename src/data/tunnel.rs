@@ -1,0 +1,535 @@
+//! The tunnel: the relay after the 101, and the hot path of the whole program.
+//!
+//! Bytes pass unchanged; only frame headers are read, and control frames whole
+//! (SEMANTICS, "Close codes"). Each direction reads only when nothing is left to
+//! send the other way, which bounds memory and carries back-pressure through.
+//! It decides nothing: rules come from its route, orders from its entry.
+
+mod clock;
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::close::{By, Closed, Phase, Reason, code};
+use crate::data::backend::Load;
+use crate::data::buffers::{self, Buffers};
+use crate::data::channel::Channel;
+use crate::data::tunnel::clock::Clock;
+use crate::data::websocket::frame::{self, Control, Fault, Scanner, Sender, What};
+use crate::policy::limit::Bucket;
+use crate::refusal::Refusal;
+use crate::snapshot::route::Route;
+use crate::tunnels::{End, Entry, Slot};
+
+/// An open tunnel. Spawn it as it is: an async block around it would make the task three times as large.
+pub struct Tunnel {
+    client: Side,
+    backend: Side,
+    entry: Arc<Entry>,
+    route: Arc<Route>,
+    clock: Clock,
+    /// What both sides had sent behind their heads: the client's, the backend's.
+    early: Option<Box<(Bytes, Bytes)>>,
+    /// The client's allowance of messages, where the policy limits their rate.
+    allowance: Option<Box<Bucket>>,
+    ending: Option<Ending>,
+    listening: bool,
+    /// Its places in the table and on its backend, given back on drop.
+    _held: (Slot, Load),
+}
+
+/// One side: its channel, the frames it sends, and how far its closing has got.
+struct Side {
+    channel: Channel,
+    /// Scans what this side sends.
+    scanner: Scanner,
+    /// A Close frame has gone out to this side, relayed or ours; nothing follows it.
+    told: bool,
+    /// A Close frame has come from this side.
+    closed: bool,
+    /// Its stream ended.
+    ended: bool,
+    /// Its socket failed: nothing can be sent any more.
+    dead: bool,
+    /// A Close that waits for the end of the frame that is on its way to this side.
+    close: Option<(u16, &'static str)>,
+}
+
+/// Why the tunnel is ending: the first act, and only that.
+#[derive(Clone, Copy)]
+struct Ending {
+    by: By,
+    reason: Reason,
+    code: Option<u16>,
+    refusal: Option<Refusal>,
+}
+
+/// How it ended, and the refusal where it was revoked.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    /// The facts.
+    pub closed: Closed,
+    /// The word of the policy that revoked it.
+    pub refusal: Option<Refusal>,
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    FromClient,
+    FromBackend,
+}
+
+impl Tunnel {
+    /// A tunnel between `client` and `backend`; `early` is what both had sent
+    /// behind their heads, `extensions` whether the 101 agreed on one.
+    pub fn new(
+        client: Channel,
+        backend: Channel,
+        early: (Bytes, Bytes),
+        extensions: bool,
+        held: (Slot, Load),
+        entry: Arc<Entry>,
+    ) -> Self {
+        let route = entry.route();
+        let now = Instant::now();
+        let has_early = !early.0.is_empty() || !early.1.is_empty();
+        Tunnel {
+            client: Side::new(client, Scanner::new(Sender::Client, extensions)),
+            backend: Side::new(backend, Scanner::new(Sender::Backend, extensions)),
+            allowance: allowance(&route),
+            clock: Clock::new(now),
+            entry,
+            route,
+            early: has_early.then(|| Box::new(early)),
+            ending: None,
+            listening: false,
+            _held: held,
+        }
+    }
+
+    /// The entry under which the rest of the process knows it.
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    /// The route under which it runs now.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// Reads both sides until neither has more, then looks at the clock.
+    fn run(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<()> {
+        let now = Instant::now();
+        self.obey(cx, now);
+        if let Some(early) = self.early.take() {
+            self.relay(Way::FromClient, cx, &early.0, now);
+            self.relay(Way::FromBackend, cx, &early.1, now);
+        }
+        let (mut up, mut down) = (true, true);
+        while up || down {
+            up = up && self.pump(Way::FromClient, cx, buffers, now);
+            down = down && self.pump(Way::FromBackend, cx, buffers, now);
+        }
+        loop {
+            self.settle(cx);
+            if self.is_over() {
+                return Poll::Ready(());
+            }
+            if !self.keep_time(cx, now) {
+                break;
+            }
+        }
+        self.client.channel.rest();
+        Poll::Pending
+    }
+
+    /// Moves what one read gives. False when this way has nothing to do until it is woken.
+    fn pump(&mut self, way: Way, cx: &mut Context<'_>, buffers: &mut Buffers, now: Instant) -> bool {
+        let (from, to) = self.sides(way);
+        if from.ended || !to.flush(cx) {
+            return false;
+        }
+        match from.channel.poll_read(cx, buffers) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(0)) => {
+                self.stream_ended(way, now);
+                false
+            }
+            Poll::Ready(Ok(read)) => {
+                if way == Way::FromClient {
+                    self.clock.heard(now);
+                }
+                let plain = std::mem::take(&mut buffers.plain);
+                self.relay(way, cx, &plain[..read], now);
+                buffers.plain = plain;
+                true
+            }
+            Poll::Ready(Err(error)) => {
+                from.dead |= error.kind() != io::ErrorKind::UnexpectedEof;
+                self.stream_ended(way, now);
+                false
+            }
+        }
+    }
+
+    /// Passes on what `bytes` hold: data unchanged, control frames once read.
+    fn relay(&mut self, way: Way, cx: &mut Context<'_>, mut bytes: &[u8], now: Instant) {
+        let max = self.route.policy.limits.tunnel.message_max;
+        while !bytes.is_empty() {
+            let (from, to) = self.sides(way);
+            if from.closed {
+                return; // Nothing may follow a Close (RFC 6455 §5.5.1).
+            }
+            // Where a Close waits, only the frame that is on its way may still pass.
+            let until = match usize::try_from(from.scanner.left()) {
+                Ok(left @ 1..) if to.close.is_some() => bytes.len().min(left),
+                _ => bytes.len(),
+            };
+            let piece = match from.scanner.next(&bytes[..until], max) {
+                Ok(piece) => piece,
+                Err(fault) => return self.violated(way, fault, cx, now),
+            };
+            match piece.what {
+                What::Held => {}
+                What::Data { held, messages } => {
+                    let run = &bytes[..piece.taken];
+                    let sent = to.write(cx, held.as_slice()) + to.write(cx, run);
+                    if from.scanner.at_boundary() {
+                        to.close_if_wanted(way, cx);
+                    }
+                    self.passed(way, sent, messages, now);
+                    if way == Way::FromClient && !self.allows(messages) {
+                        self.end(Ending::ours(Reason::MessageRate, None), cx, now);
+                    }
+                }
+                What::Control(control) => self.control(way, &control, cx, now),
+            }
+            bytes = &bytes[piece.taken..];
+        }
+    }
+
+    /// A control frame, whole: passed on, but for the Pong that answers our own Ping.
+    fn control(&mut self, way: Way, control: &Control, cx: &mut Context<'_>, now: Instant) {
+        match way {
+            Way::FromClient if control.is_pong() && self.clock.ponged(control.payload()) => return,
+            Way::FromBackend if control.is_ping() => self.clock.backend_pinged(now),
+            _ => {}
+        }
+        let (from, to) = self.sides(way);
+        let sent = to.write(cx, control.as_slice());
+        if control.is_close() {
+            from.closed = true;
+            to.told = true;
+            to.close = None;
+        }
+        self.passed(way, sent, 0, now);
+        if control.is_close() && self.ending.is_none() {
+            let (by, reason) = match way {
+                Way::FromClient => (By::Client, Reason::ClientClosed),
+                Way::FromBackend => (By::Backend, Reason::BackendClosed),
+            };
+            self.ending = Some(Ending { by, reason, code: control.close_code(), refusal: None });
+            self.clock.end_within(now, self.route.timeouts.grace);
+        }
+    }
+
+    fn passed(&mut self, way: Way, bytes: usize, messages: u32, now: Instant) {
+        if bytes == 0 {
+            return;
+        }
+        let (bytes, messages) = (bytes as u64, u64::from(messages));
+        match way {
+            Way::FromClient => self.entry.traffic.add_from_client(bytes, messages),
+            Way::FromBackend => self.entry.traffic.add_from_backend(bytes, messages),
+        }
+        self.clock.relayed(now);
+        // After a side's own Close the other may still be sending what it had begun.
+        if self.ending.is_some_and(|ending| matches!(ending.reason, Reason::ClientClosed | Reason::BackendClosed)) {
+            self.clock.end_within(now, self.route.timeouts.grace);
+        }
+    }
+
+    fn allows(&self, messages: u32) -> bool {
+        self.allowance.as_ref().is_none_or(|bucket| (0..messages).all(|_| bucket.take()))
+    }
+
+    /// A side's stream is over: FIN or close_notify, or its socket failed.
+    fn stream_ended(&mut self, way: Way, now: Instant) {
+        let grace = self.route.timeouts.grace;
+        let (from, to) = self.sides(way);
+        from.ended = true;
+        let said_close = from.closed;
+        match way {
+            // No Close is made up for the backend: FIN, and what it sends still flows.
+            Way::FromClient => to.channel.finish(),
+            // In the middle of a frame no Close can be put: the client is dropped at once.
+            Way::FromBackend if !said_close && !from.scanner.at_boundary() => to.dead = true,
+            Way::FromBackend if !said_close => to.want_close(code::ERROR, Reason::BackendGone.word()),
+            Way::FromBackend => {}
+        }
+        self.clock.end_within(now, grace);
+        if self.ending.is_none() {
+            let (by, reason, code) = match way {
+                Way::FromClient => (By::Client, Reason::ClientGone, None),
+                Way::FromBackend => (By::Backend, Reason::BackendGone, Some(code::ERROR)),
+            };
+            self.ending = Some(Ending { by, reason, code, refusal: None });
+        }
+    }
+
+    /// A side broke the framing or a size: it is told, and the other goes away.
+    fn violated(&mut self, way: Way, fault: Fault, cx: &mut Context<'_>, now: Instant) {
+        let by = match way {
+            Way::FromClient => By::Client,
+            Way::FromBackend => By::Backend,
+        };
+        let (reason, code) = match fault {
+            Fault::Framing(_) => (Reason::Framing, code::PROTOCOL),
+            Fault::TooBig => (Reason::TooBig, code::TOO_BIG),
+        };
+        let word = match fault {
+            Fault::Framing(what) => what,
+            Fault::TooBig => reason.word(),
+        };
+        let (from, to) = self.sides(way);
+        // What comes after a violation has no frames any more.
+        from.closed = true;
+        from.want_close(code, word);
+        to.want_close(code::AWAY, "");
+        if self.ending.is_none() {
+            self.ending = Some(Ending { by, reason, code: Some(code), refusal: None });
+            self.clock.end_within(now, self.route.timeouts.grace);
+        }
+        self.inject(cx);
+    }
+
+    /// Ends the tunnel for a reason of ours; the first one holds.
+    fn end(&mut self, ending: Ending, cx: &mut Context<'_>, now: Instant) {
+        if self.ending.is_some() {
+            return;
+        }
+        let word = ending.refusal.map_or_else(|| ending.reason.word(), Refusal::word);
+        if let Some(code) = ending.code {
+            self.client.want_close(code, word);
+            self.backend.want_close(ending.reason.to_backend(), word);
+        }
+        self.ending = Some(ending);
+        self.clock.end_within(now, self.route.timeouts.grace);
+        self.inject(cx);
+        if ending.reason == Reason::NoPong {
+            // Best effort was made; a client that is not there answers nothing.
+            self.client.flush(cx);
+            self.client.dead = true;
+        }
+    }
+
+    /// Carries out what came from outside: new rules, an order to end.
+    fn obey(&mut self, cx: &mut Context<'_>, now: Instant) {
+        if !self.listening {
+            self.listening = true;
+            self.entry.listen(cx.waker());
+        }
+        let Some((route, end)) = self.entry.changed() else { return };
+        if route.policy.limits.tunnel.message_rate != self.route.policy.limits.tunnel.message_rate {
+            self.allowance = allowance(&route);
+        }
+        self.route = route;
+        match end {
+            None => {}
+            Some(End::Revoke(refusal)) => self.end(Ending::ours(Reason::Revoked, Some(refusal)), cx, now),
+            Some(End::Drain(code)) => {
+                self.end(Ending { by: By::Sidegate, reason: Reason::Drain, code: Some(code), refusal: None }, cx, now);
+            }
+            Some(End::Cut) => {
+                self.ending.get_or_insert(Ending { by: By::Sidegate, reason: Reason::Cut, code: None, refusal: None });
+                self.client.dead = true;
+                self.backend.dead = true;
+            }
+        }
+    }
+
+    /// Sends what waits, puts Closes where a frame has ended, and finishes what is finished.
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        self.inject(cx);
+        // Both have said or heard all there is: end our direction to the client
+        // (RFC 6455 §7.1.1: the server closes first), and wait for the backend to end its own.
+        if self.client.told && self.backend.told && self.client.is_done() {
+            self.client.channel.finish();
+        }
+        if self.client.ended && self.backend.ended {
+            self.client.channel.finish();
+            self.backend.channel.finish();
+        }
+        self.client.flush(cx);
+        self.backend.flush(cx);
+    }
+
+    /// Puts a wanted Close where no frame is on its way.
+    fn inject(&mut self, cx: &mut Context<'_>) {
+        if self.backend.scanner.at_boundary() {
+            self.client.close_if_wanted(Way::FromBackend, cx);
+        }
+        if self.client.scanner.at_boundary() {
+            self.backend.close_if_wanted(Way::FromClient, cx);
+        }
+    }
+
+    /// Looks at the clocks. True if one of them changed the tunnel's state.
+    fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let rules = &self.route.policy.limits.tunnel;
+        let timeouts = &self.route.timeouts;
+        let stalled = self.clock.stalled(now, timeouts.write_stall, [&self.client.channel, &self.backend.channel]);
+        if let Some(side) = stalled {
+            let by = if side == 0 { By::Client } else { By::Backend };
+            self.ending.get_or_insert(Ending { by, reason: Reason::Stalled, code: None, refusal: None });
+            self.client.dead = true;
+            self.backend.dead = true;
+            return true;
+        }
+        if self.ending.is_some() {
+            if self.clock.is_grace_over(now) {
+                self.client.dead = true;
+                self.backend.dead = true;
+                return true;
+            }
+            self.clock.arm_ending(cx, now, timeouts);
+            return false;
+        }
+        // A client that we don't read, because the backend takes nothing, cannot be heard.
+        let deaf = self.backend.channel.has_unsent();
+        match self.clock.due(now, rules, deaf) {
+            Some(clock::Due::End(reason)) => {
+                self.end(Ending::ours(reason, None), cx, now);
+                true
+            }
+            Some(clock::Due::Ping) if self.backend.scanner.at_boundary() => {
+                let payload = self.clock.ping(now);
+                self.client.write(cx, frame::ping(payload, None).as_slice());
+                true
+            }
+            Some(clock::Due::Ping) => {
+                self.clock.ping_later(now);
+                true
+            }
+            None => {
+                self.clock.arm(cx, now, rules, timeouts, deaf);
+                false
+            }
+        }
+    }
+
+    /// Whether nothing is left to do: each side is dead, or has ended and got all that was for it.
+    fn is_over(&self) -> bool {
+        let gone = |side: &Side| side.dead || (side.ended && !side.channel.has_unsent());
+        if self.ending.is_none() {
+            return false;
+        }
+        // A dead client takes nothing more, and a backend is only asked to have got its part.
+        let client_lost = self.client.dead && (self.backend.dead || !self.backend.channel.has_unsent());
+        client_lost || (gone(&self.client) && gone(&self.backend))
+    }
+
+    fn sides(&mut self, way: Way) -> (&mut Side, &mut Side) {
+        match way {
+            Way::FromClient => (&mut self.client, &mut self.backend),
+            Way::FromBackend => (&mut self.backend, &mut self.client),
+        }
+    }
+
+    /// The facts of an ending that is over; `fallback` if there was none (a bug, a panic).
+    pub fn ended(&self, fallback: Reason) -> Ended {
+        let ending = self.ending.unwrap_or(Ending { by: By::Sidegate, reason: fallback, code: None, refusal: None });
+        let (from_client, from_backend) = self.entry.traffic.totals();
+        let closing = self.client.told || self.backend.told;
+        let closed = Closed {
+            by: ending.by,
+            phase: if closing { Phase::Closing } else { Phase::Open },
+            reason: ending.reason,
+            code: ending.code,
+            from_client,
+            from_backend,
+            lasted: self.clock.since_opened(),
+        };
+        Ended { closed, refusal: ending.refusal }
+    }
+}
+
+impl Future for Tunnel {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        let tunnel = &mut *self;
+        match buffers::lend(|buffers| tunnel.run(cx, buffers)) {
+            Poll::Ready(()) => Poll::Ready(tunnel.ended(Reason::Cut)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Ending {
+    fn ours(reason: Reason, refusal: Option<Refusal>) -> Self {
+        Ending { by: By::Sidegate, reason, code: reason.to_client(), refusal }
+    }
+}
+
+impl Side {
+    fn new(channel: Channel, scanner: Scanner) -> Self {
+        Side { channel, scanner, told: false, closed: false, ended: false, dead: false, close: None }
+    }
+
+    /// Sends `bytes` unless a Close has gone before them; returns how many were taken. A socket that
+    /// fails is dead, not an error: its reading side says why.
+    fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
+        if self.told || self.dead || bytes.is_empty() {
+            return 0;
+        }
+        match self.channel.write(cx, bytes) {
+            Ok(()) => bytes.len(),
+            Err(_) => {
+                self.dead = true;
+                0
+            }
+        }
+    }
+
+    /// Whether all is sent, or nothing can be any more.
+    fn flush(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.dead {
+            match self.channel.poll_flush(cx) {
+                Ok(done) => return done,
+                Err(_) => self.dead = true,
+            }
+        }
+        true
+    }
+
+    fn want_close(&mut self, code: u16, reason: &'static str) {
+        if !self.told {
+            self.close.get_or_insert((code, reason));
+        }
+    }
+
+    /// Puts the wanted Close; `way` is the one that leads to this side.
+    fn close_if_wanted(&mut self, way: Way, cx: &mut Context<'_>) {
+        let Some((code, reason)) = self.close.take() else { return };
+        let mask = (way == Way::FromClient).then(rand::random);
+        self.write(cx, frame::close(code, reason, mask).as_slice());
+        self.told = true;
+    }
+
+    /// Whether nothing more is awaited from this side.
+    fn is_done(&self) -> bool {
+        self.closed || self.ended
+    }
+}
+
+fn allowance(route: &Route) -> Option<Box<Bucket>> {
+    route.policy.limits.tunnel.message_rate.map(|rate| Box::new(Bucket::new(rate)))
+}

@@ -1,0 +1,746 @@
+//! Where frames begin and end (RFC 6455 §5.2), and the few frames of our own.
+//!
+//! The scanner reads headers and holds control frames, which are small. It never
+//! unmasks, copies or keeps data payload, so that whatever an extension made of
+//! it passes untouched. It never repairs: what passes, passes byte for byte.
+
+use std::{fmt, io};
+
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control as Kind, OpCode};
+
+/// Which side sends the stream that is scanned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    /// Its frames must be masked.
+    Client,
+    /// Its frames must not be masked.
+    Backend,
+}
+
+/// Reads one direction of a tunnel. 32 bytes, and nothing on the heap but for a
+/// control frame that is still incomplete.
+#[derive(Debug)]
+pub struct Scanner {
+    front: Front,
+    /// Payload bytes that the message of the last data frame has so far.
+    message: u64,
+    /// The last data frame had no FIN.
+    open: bool,
+    sender: Sender,
+    extensions: bool,
+}
+
+/// What stands at the front of the bytes to come.
+#[derive(Debug)]
+enum Front {
+    /// So many payload bytes of a data frame; after the last of them, a frame begins.
+    Payload(u64),
+    /// The rest of a header of which these bytes came.
+    Head(Head),
+    /// The rest of a control frame whose header is complete.
+    Control(Box<Frame>),
+}
+
+/// What stands at the front of an input.
+#[derive(Debug)]
+pub struct Piece {
+    /// How many bytes of the input it spans: at least one.
+    pub taken: usize,
+    /// What they are.
+    pub what: What,
+}
+
+/// The kinds of [`Piece`].
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is matched on at once, and a control frame shall cost no allocation")]
+pub enum What {
+    /// Data frames, or a part of one, to be passed on unchanged.
+    Data {
+        /// Header bytes that came in an earlier input, to be passed on first; almost always empty.
+        held: Head,
+        /// How many messages began (a fragmented one counts once).
+        messages: u32,
+    },
+    /// An incomplete header or control frame: it is kept, and nothing can be passed on yet.
+    Held,
+    /// A complete control frame.
+    Control(Control),
+}
+
+/// Why the stream cannot go on (SEMANTICS, "Close codes"). Nothing of the frame
+/// at fault was passed on, and the scanner has no more to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The sender broke the framing: 1002. The sentence says how.
+    Framing(&'static str),
+    /// The frame would make its message larger than allowed: 1009.
+    TooBig,
+}
+
+/// A control frame, held whole (RFC 6455 §5.5).
+#[derive(Clone, Copy)]
+pub struct Control {
+    /// 8 and above.
+    pub opcode: u8,
+    frame: Frame,
+    payload: Inline<{ Control::PAYLOAD }>,
+}
+
+/// What came of a frame's header; at most 14 bytes.
+pub type Head = Inline<14>;
+
+/// A whole control frame as it stands on the wire.
+pub type Frame = Inline<{ 2 + 4 + Control::PAYLOAD }>;
+
+/// At most `N` bytes, kept in place; `N` is at most 255.
+#[derive(Clone, Copy)]
+pub struct Inline<const N: usize> {
+    len: u8,
+    bytes: [u8; N],
+}
+
+/// A header that is complete and allowed.
+struct Header {
+    /// Bytes of the header itself: 2 to 14.
+    len: usize,
+    payload: u64,
+    /// Payload of the message so far, this frame's included.
+    message: u64,
+    control: bool,
+    begins: bool,
+    last: bool,
+}
+
+impl Scanner {
+    /// A scanner for what follows the 101; `extensions` says whether that agreed on any.
+    pub fn new(sender: Sender, extensions: bool) -> Scanner {
+        Scanner { front: Front::Payload(0), message: 0, open: false, sender, extensions }
+    }
+
+    /// Says what stands at the front of `input`, which must not be empty; to be called
+    /// again with `input[piece.taken..]`.
+    ///
+    /// A run of data frames is one piece, up to a control frame, an incomplete header,
+    /// a fault or the end of the input. `message_max` bounds the payload of a message,
+    /// in bytes as on the wire, and may change between calls. However a stream is cut
+    /// into inputs, the same bytes, controls, messages and fault come out.
+    pub fn next(&mut self, input: &[u8], message_max: Option<u64>) -> Result<Piece, Fault> {
+        debug_assert!(!input.is_empty());
+        match &mut self.front {
+            Front::Payload(0) => self.begin(Head::EMPTY, input, message_max),
+            Front::Payload(left) => {
+                let left = *left;
+                Ok(self.run(Head::EMPTY, left, 0, input, message_max))
+            }
+            Front::Head(held) => {
+                let held = *held;
+                self.begin(held, input, message_max)
+            }
+            Front::Control(frame) => {
+                let whole = Control::whole(frame.bytes[1]);
+                let taken = frame.fill(input, whole);
+                if frame.as_slice().len() < whole {
+                    return Ok(Piece { taken, what: What::Held });
+                }
+                let control = Control::read(frame);
+                self.front = Front::Payload(0);
+                Ok(Piece { taken, what: What::Control(control) })
+            }
+        }
+    }
+
+    /// Whether what was passed on so far ends where a frame ends, so that a frame
+    /// of our own may follow. Bytes that are held have not been passed on.
+    pub fn at_boundary(&self) -> bool {
+        !matches!(self.front, Front::Payload(1..))
+    }
+
+    /// Payload bytes that the data frame on its way still has to come; 0 at a boundary.
+    pub fn left(&self) -> u64 {
+        match self.front {
+            Front::Payload(left) => left,
+            Front::Head(_) | Front::Control(_) => 0,
+        }
+    }
+
+    /// A frame begins with `held` and goes on in `input`.
+    fn begin(&mut self, held: Head, input: &[u8], message_max: Option<u64>) -> Result<Piece, Fault> {
+        let mut head = held;
+        let joined = if held.len == 0 {
+            input
+        } else {
+            head.fill(input, Head::ROOM);
+            head.as_slice()
+        };
+        let Some(header) = self.parse(joined, message_max)? else {
+            let mut kept = held;
+            let taken = kept.fill(input, Head::ROOM);
+            self.front = Front::Head(kept);
+            return Ok(Piece { taken, what: What::Held });
+        };
+        if header.control {
+            return Ok(self.control(held, Control::whole(joined[1]), input));
+        }
+        self.enter(&header);
+        let end = (header.len - usize::from(held.len)) as u64 + header.payload;
+        Ok(self.run(held, end, header.begins.into(), input, message_max))
+    }
+
+    /// Spans the data frame at the front, which ends `end` bytes into `input` or
+    /// beyond it, and those that follow; `messages` have begun so far.
+    fn run(&mut self, held: Head, mut end: u64, mut messages: u32, input: &[u8], message_max: Option<u64>) -> Piece {
+        while let Some(rest) = usize::try_from(end).ok().and_then(|end| input.get(end..))
+            && let Ok(Some(header)) = self.parse(rest, message_max)
+            && !header.control
+        {
+            self.enter(&header);
+            messages += u32::from(header.begins);
+            // No overflow: the header lies within the input, and a payload's top bit is not set.
+            end += header.len as u64 + header.payload;
+        }
+        let taken = usize::try_from(end).map_or(input.len(), |end| end.min(input.len()));
+        self.front = Front::Payload(end - taken as u64);
+        Piece { taken, what: What::Data { held, messages } }
+    }
+
+    /// A control frame of `whole` bytes begins with `held` and goes on in `input`.
+    fn control(&mut self, held: Head, whole: usize, input: &[u8]) -> Piece {
+        let mut frame = Frame::EMPTY;
+        frame.fill(held.as_slice(), whole);
+        let taken = frame.fill(input, whole);
+        if frame.as_slice().len() < whole {
+            self.front = Front::Control(Box::new(frame));
+            return Piece { taken, what: What::Held };
+        }
+        self.front = Front::Payload(0);
+        Piece { taken, what: What::Control(Control::read(&frame)) }
+    }
+
+    /// Keeps of a data frame what the rest of its message depends on.
+    fn enter(&mut self, header: &Header) {
+        self.open = !header.last;
+        self.message = header.message;
+    }
+
+    /// Reads the header at the front of `bytes`; `None` where it is incomplete. A
+    /// fault shows as soon as the bytes that prove it are there.
+    #[inline] // A run of small frames takes half as long again without.
+    fn parse(&self, bytes: &[u8], message_max: Option<u64>) -> Result<Option<Header>, Fault> {
+        let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
+        let (opcode, last) = (first & 0x0F, first & 0x80 != 0);
+        let (masked, short) = (second & 0x80 != 0, second & 0x7F);
+        let control = opcode >= 8;
+        if masked != (self.sender == Sender::Client) {
+            let broken = if masked { "A frame of the backend's is masked." } else { "A frame of the client's is not masked." };
+            return Err(Fault::Framing(broken));
+        }
+        if !self.extensions && first & 0x70 != 0 {
+            return Err(Fault::Framing("A reserved bit is set, and no extension was agreed."));
+        }
+        if !self.extensions && matches!(opcode, 3..=7 | 11..) {
+            return Err(Fault::Framing("The opcode is reserved, and no extension was agreed."));
+        }
+        if control && !last {
+            return Err(Fault::Framing("A control frame is fragmented."));
+        }
+        if control && usize::from(short) > Control::PAYLOAD {
+            return Err(Fault::Framing("A control frame is longer than 125 bytes."));
+        }
+        let (length, payload) = match short {
+            126 => (2, rest.first_chunk().map(|length| u64::from(u16::from_be_bytes(*length)))),
+            127 => (8, rest.first_chunk().map(|length| u64::from_be_bytes(*length))),
+            short => (0, Some(u64::from(short))),
+        };
+        let Some(payload) = payload else { return Ok(None) };
+        if payload >> 63 != 0 {
+            return Err(Fault::Framing("A frame's length has its top bit set."));
+        }
+        let len = 2 + length + if masked { 4 } else { 0 };
+        if bytes.len() < len {
+            return Ok(None);
+        }
+        // A continuation of nothing counts as a message too, or a rate could be evaded with it.
+        let begins = opcode != 0 || !self.open;
+        let message = if begins { payload } else { self.message.saturating_add(payload) };
+        if !control && message_max.is_some_and(|max| message > max) {
+            return Err(Fault::TooBig);
+        }
+        Ok(Some(Header { len, payload, message, control, begins, last }))
+    }
+}
+
+impl Control {
+    /// The most payload that a control frame may have (RFC 6455 §5.5).
+    const PAYLOAD: usize = 125;
+
+    /// The payload, unmasked.
+    pub fn payload(&self) -> &[u8] {
+        self.payload.as_slice()
+    }
+
+    /// The frame as it came, to be passed on unchanged.
+    pub fn as_slice(&self) -> &[u8] {
+        self.frame.as_slice()
+    }
+
+    /// Whether it is a Close (RFC 6455 §5.5.1).
+    pub fn is_close(&self) -> bool {
+        self.opcode == 8
+    }
+
+    /// Whether it is a Ping (RFC 6455 §5.5.2).
+    pub fn is_ping(&self) -> bool {
+        self.opcode == 9
+    }
+
+    /// Whether it is a Pong (RFC 6455 §5.5.3).
+    pub fn is_pong(&self) -> bool {
+        self.opcode == 10
+    }
+
+    /// The code that a Close states, valid or not; `None` where it states none.
+    pub fn close_code(&self) -> Option<u16> {
+        let code = self.payload().first_chunk()?;
+        if self.is_close() { Some(u16::from_be_bytes(*code)) } else { None }
+    }
+
+    /// How many bytes a control frame with this second byte spans, its header included.
+    fn whole(second: u8) -> usize {
+        let header = if second & 0x80 != 0 { 6 } else { 2 };
+        header + usize::from(second & 0x7F)
+    }
+
+    /// Reads a frame that is whole and allowed.
+    fn read(frame: &Frame) -> Control {
+        let [first, second, m0, m1, m2, m3, ..] = frame.bytes;
+        let header = usize::from(frame.len - (second & 0x7F));
+        let mut payload = Inline::EMPTY;
+        payload.fill(&frame.as_slice()[header..], Control::PAYLOAD);
+        if second & 0x80 != 0 {
+            payload.mask(0, [m0, m1, m2, m3]);
+        }
+        Control { opcode: first & 0x0F, frame: *frame, payload }
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("opcode", &self.opcode).field("payload", &self.payload).finish()
+    }
+}
+
+/// A Close of our own: unmasked to the client, masked with a random `mask` to the
+/// backend. A reason of more than 123 bytes is cut between two characters.
+///
+/// `code` must be one that may stand on the wire: never 1005, 1006 or 1015 (RFC 6455 §7.4.1).
+pub fn close(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Frame {
+    debug_assert!(CloseCode::from(code).is_allowed(), "{code} must not stand on the wire");
+    let reason = &reason[..reason.floor_char_boundary(Control::PAYLOAD - 2)];
+    whole(Kind::Close, &[&code.to_be_bytes(), reason.as_bytes()], mask)
+}
+
+/// A Ping of our own: unmasked to the client, masked with a random `mask` to the backend.
+pub fn ping(payload: [u8; 8], mask: Option<[u8; 4]>) -> Frame {
+    whole(Kind::Ping, &[&payload], mask)
+}
+
+/// A control frame with the parts of its payload in a row, at most 125 bytes in all.
+fn whole(kind: Kind, payload: &[&[u8]], mask: Option<[u8; 4]>) -> Frame {
+    let header = FrameHeader { opcode: OpCode::Control(kind), mask, ..FrameHeader::default() };
+    let length: usize = payload.iter().map(|part| part.len()).sum();
+    let mut frame = Frame::EMPTY;
+    header.format(length as u64, &mut frame).expect("a frame has room for the header of a control frame");
+    let start = usize::from(frame.len);
+    for part in payload {
+        frame.fill(part, Frame::ROOM);
+    }
+    if let Some(mask) = mask {
+        frame.mask(start, mask);
+    }
+    frame
+}
+
+impl<const N: usize> Inline<N> {
+    const EMPTY: Inline<N> = Inline { len: 0, bytes: [0; N] };
+    const ROOM: usize = N;
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    /// Takes from the front of `more` what it lacks of `whole` bytes, and says how many these were.
+    fn fill(&mut self, more: &[u8], whole: usize) -> usize {
+        let len = usize::from(self.len);
+        let taken = whole.min(N).saturating_sub(len).min(more.len());
+        self.bytes[len..len + taken].copy_from_slice(&more[..taken]);
+        self.len += taken as u8;
+        taken
+    }
+
+    /// Masks or unmasks what it holds from `start` on (RFC 6455 §5.3).
+    fn mask(&mut self, start: usize, mask: [u8; 4]) {
+        let payload = self.bytes[..usize::from(self.len)].iter_mut().skip(start);
+        payload.zip(mask.iter().cycle()).for_each(|(byte, key)| *byte ^= key);
+    }
+}
+
+impl<const N: usize> io::Write for Inline<N> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(self.fill(bytes, N))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<const N: usize> fmt::Debug for Inline<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+
+    /// All that came out of a stream.
+    #[derive(Debug, Default, PartialEq, Clone)]
+    struct Seen {
+        passed: Vec<u8>,
+        /// Opcode and payload.
+        controls: Vec<(u8, Vec<u8>)>,
+        messages: u32,
+        fault: Option<Fault>,
+    }
+
+    /// One frame with its length in the shortest form, or in that of `wide` bytes.
+    fn frame(first: u8, payload: &[u8], wide: usize, mask: Option<[u8; 4]>) -> Vec<u8> {
+        let length = payload.len() as u64;
+        let bit = if mask.is_some() { 0x80 } else { 0 };
+        let mut frame = match (wide, length) {
+            (0, 0..126) => vec![first, bit | length as u8],
+            (0 | 2, 0..65_536) => vec![first, bit | 126],
+            _ => vec![first, bit | 127],
+        };
+        match frame[1] & 0x7F {
+            126 => frame.extend((length as u16).to_be_bytes()),
+            127 => frame.extend(length.to_be_bytes()),
+            _ => {}
+        }
+        frame.extend(mask.iter().flatten());
+        frame.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ mask.map_or(0, |mask| mask[at % 4])));
+        frame
+    }
+
+    fn text(first: u8, payload: &str) -> Vec<u8> {
+        frame(first, payload.as_bytes(), 0, Some(MASK))
+    }
+
+    /// Scans the inputs one after the other, as a tunnel would.
+    fn scan<'a>(sender: Sender, extensions: bool, max: Option<u64>, inputs: impl Iterator<Item = &'a [u8]>) -> Seen {
+        let mut scanner = Scanner::new(sender, extensions);
+        let mut seen = Seen::default();
+        for mut input in inputs {
+            while !input.is_empty() {
+                let piece = match scanner.next(input, max) {
+                    Ok(piece) => piece,
+                    Err(fault) => {
+                        assert!(scanner.at_boundary(), "a fault leaves a boundary behind it");
+                        seen.fault = Some(fault);
+                        return seen;
+                    }
+                };
+                assert!((1..=input.len()).contains(&piece.taken));
+                match piece.what {
+                    What::Held => assert!(scanner.at_boundary()),
+                    What::Control(control) => {
+                        seen.passed.extend(control.as_slice());
+                        seen.controls.push((control.opcode, control.payload().to_vec()));
+                        assert!(scanner.at_boundary());
+                    }
+                    What::Data { held, messages } => {
+                        seen.passed.extend(held.as_slice());
+                        seen.passed.extend(&input[..piece.taken]);
+                        seen.messages += messages;
+                    }
+                }
+                input = &input[piece.taken..];
+            }
+        }
+        seen
+    }
+
+    /// Scans `stream` in one input and byte by byte: of a good one all passes, of
+    /// one with a fault what precedes the frame at fault.
+    fn check(sender: Sender, extensions: bool, max: Option<u64>, good: &[&[u8]], bad: &[u8], expected: Seen) {
+        let stream = [&good.concat(), bad].concat();
+        let expected = Seen { passed: good.concat(), ..expected };
+        assert_eq!(scan(sender, extensions, max, [&stream[..]].into_iter()), expected, "in one input");
+        assert_eq!(scan(sender, extensions, max, stream.chunks(1)), expected, "byte by byte");
+    }
+
+    fn check_good(sender: Sender, extensions: bool, good: &[&[u8]], messages: u32) {
+        check(sender, extensions, None, good, &[], Seen { messages, ..Seen::default() });
+    }
+
+    fn check_bad(sender: Sender, extensions: bool, bad: &[u8]) {
+        let Err(fault @ Fault::Framing(_)) = Scanner::new(sender, extensions).next(bad, None) else { panic!("{bad:x?} passes") };
+        let good = frame(0x82, b"before", 0, if sender == Sender::Client { Some(MASK) } else { None });
+        check(sender, extensions, None, &[&good], bad, Seen { messages: 1, fault: Some(fault), ..Seen::default() });
+    }
+
+    fn check_size(max: u64, good: &[&[u8]], bad: &[u8], messages: u32) {
+        let fault = if bad.is_empty() { None } else { Some(Fault::TooBig) };
+        check(Sender::Client, false, Some(max), good, bad, Seen { messages, fault, ..Seen::default() });
+    }
+
+    #[test]
+    fn an_idle_scanner_takes_32_bytes() {
+        assert_eq!(size_of::<Scanner>(), 32);
+    }
+
+    #[test]
+    fn data_frames_of_every_length_form_pass_unchanged_and_count_as_messages() {
+        for wide in [0, 2, 8] {
+            for size in [0, 1, 125, 126, 127, 65_535, 65_536] {
+                let (client, backend) = (frame(0x82, &vec![7; size], wide, Some(MASK)), frame(0x81, &vec![7; size], wide, None));
+                check_good(Sender::Client, false, &[&client, &client], 2);
+                check_good(Sender::Backend, false, &[&backend, &backend], 2);
+            }
+        }
+    }
+
+    #[test]
+    fn a_fragmented_message_counts_once_and_controls_pass_between_its_fragments() {
+        let (start, more, end) = (text(0x01, "Hel"), text(0x00, "l"), text(0x80, "o"));
+        let ping = text(0x89, "?");
+        let expected = Seen { controls: vec![(9, b"?".to_vec())], messages: 2, ..Seen::default() };
+        check(Sender::Client, false, None, &[&start, &more, &ping, &end, &text(0x82, "")], &[], expected);
+    }
+
+    #[test]
+    fn what_breaks_a_message_is_left_to_the_backend_and_counts_as_a_new_one() {
+        check_good(Sender::Client, false, &[&text(0x80, "of nothing"), &text(0x80, "again")], 2);
+        check_good(Sender::Client, false, &[&text(0x01, "begun"), &text(0x01, "begun anew"), &text(0x80, "end")], 2);
+    }
+
+    #[test]
+    fn c_ws_20_an_unmasked_client_frame_and_a_masked_backend_frame_are_faults() {
+        check_bad(Sender::Client, true, &frame(0x81, b"plain", 0, None));
+        check_bad(Sender::Client, true, &frame(0x8A, b"", 0, None));
+        check_bad(Sender::Backend, true, &frame(0x81, b"masked", 0, Some(MASK)));
+        check_bad(Sender::Backend, true, &frame(0x88, b"", 0, Some([0; 4])));
+    }
+
+    #[test]
+    fn an_oversize_or_fragmented_control_frame_is_a_fault_even_with_an_extension() {
+        for opcode in 0x8..=0xF {
+            check_bad(Sender::Client, true, &frame(0x80 | opcode, &[0; 126], 0, Some(MASK)));
+            check_bad(Sender::Backend, true, &frame(0x80 | opcode, &[0; 5], 8, None));
+            check_bad(Sender::Backend, true, &frame(opcode, b"", 0, None));
+        }
+    }
+
+    #[test]
+    fn reserved_bits_and_opcodes_are_faults_unless_an_extension_was_agreed() {
+        for first in [0xC1, 0xA1, 0x91, 0x83, 0x87, 0x40, 0x8B, 0x8F, 0xC8] {
+            check_bad(Sender::Client, false, &text(first, "odd"));
+        }
+        check_good(Sender::Client, true, &[&text(0xC1, "odd"), &text(0x83, ""), &text(0x97, "odd")], 3);
+        let controls = vec![(11, b"odd".to_vec()), (9, Vec::new())];
+        let expected = Seen { controls, ..Seen::default() };
+        check(Sender::Client, true, None, &[&text(0x8B, "odd"), &text(0xC9, "")], &[], expected);
+    }
+
+    #[test]
+    fn a_length_with_its_top_bit_set_is_a_fault_and_the_longest_below_it_is_not() {
+        check_bad(Sender::Backend, false, &[0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0]);
+        check_good(Sender::Backend, false, &[&[0x82, 127, 0x7F, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3]], 1);
+    }
+
+    #[test]
+    fn a_message_may_be_as_big_as_allowed_and_not_a_byte_bigger() {
+        check_size(5, &[&text(0x82, "12345"), &text(0x82, "12345")], &text(0x82, "123456"), 2);
+        check_size(0, &[&text(0x82, "")], &text(0x82, "1"), 1);
+        check_size(5, &[&text(0x01, "123"), &text(0x00, "4"), &text(0x00, ""), &text(0x80, "5"), &text(0x82, "12345")], &[], 2);
+    }
+
+    #[test]
+    fn the_fragment_that_makes_a_message_too_big_is_not_passed() {
+        let (start, more) = (text(0x01, "123"), text(0x00, "45"));
+        check_size(5, &[&start, &more], &text(0x80, "6"), 1);
+        check_size(5, &[&start, &more], &text(0x00, "6"), 1);
+        check_size(u64::MAX >> 1, &[&start], &[0x80, 255, 0x7F, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0], 1);
+    }
+
+    #[test]
+    fn a_size_limit_does_not_bind_control_frames() {
+        let expected = Seen { controls: vec![(10, b"123".to_vec())], ..Seen::default() };
+        check(Sender::Client, false, Some(2), &[&text(0x8A, "123")], &[], expected);
+    }
+
+    #[test]
+    fn a_run_of_data_frames_is_one_piece() {
+        let run = [text(0x81, "one"), text(0x02, "two"), text(0x80, ""), text(0x82, "three")].concat();
+        let more = text(0x82, "4567");
+        for (next, boundary) in [
+            (&text(0x89, "")[..], true),
+            (&[0x82, 0], true),
+            (&more[..1], true),
+            (&more[..5], true),
+            (&more[..6], false),
+            (&more[..9], false),
+        ] {
+            let mut scanner = Scanner::new(Sender::Client, false);
+            let input = [&run, next].concat();
+            let Ok(Piece { taken, what: What::Data { held, messages } }) = scanner.next(&input, None) else { panic!("no data") };
+            let expected = if boundary { (run.len(), 3) } else { (input.len(), 4) };
+            assert_eq!((taken, messages, held.as_slice(), scanner.at_boundary()), (expected.0, expected.1, &[][..], boundary));
+        }
+    }
+
+    #[test]
+    fn a_close_states_its_code_and_other_frames_state_none() {
+        let code = |bytes: &[u8], sender| match Scanner::new(sender, false).next(bytes, None) {
+            Ok(Piece { what: What::Control(control), .. }) => control.close_code(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(code(&frame(0x88, &[0x03, 0xE9, b'x'], 0, Some(MASK)), Sender::Client), Some(1001));
+        assert_eq!(code(&frame(0x88, &[0x03], 0, None), Sender::Backend), None);
+        assert_eq!(code(&frame(0x88, &[], 0, None), Sender::Backend), None);
+        assert_eq!(code(&frame(0x89, &[0x03, 0xE9], 0, None), Sender::Backend), None);
+    }
+
+    #[test]
+    fn frames_of_our_own_are_read_back_as_they_were_meant() {
+        let long = "é".repeat(100);
+        for mask in [None, Some(MASK)] {
+            let sender = if mask.is_some() { Sender::Client } else { Sender::Backend };
+            let close = [&1008_u16.to_be_bytes()[..], b"network"].concat();
+            let cut = [&1001_u16.to_be_bytes()[..], "é".repeat(61).as_bytes()].concat();
+            for (own, control) in [
+                (super::close(1008, "network", mask), (8, close)),
+                (super::close(1001, &long, mask), (8, cut)),
+                (super::close(4000, "", mask), (8, vec![0x0F, 0xA0])),
+                (ping(*b"12345678", mask), (9, b"12345678".to_vec())),
+            ] {
+                let expected = Seen { controls: vec![control], ..Seen::default() };
+                check(sender, false, None, &[own.as_slice()], &[], expected);
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    fn codes_that_must_not_stand_on_the_wire_are_never_encoded() {
+        for code in [1005, 1006, 1015, 0, 999] {
+            assert!(std::panic::catch_unwind(|| close(code, "", None)).is_err(), "{code}");
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    struct Sent {
+        first: u8,
+        payload: Vec<u8>,
+        wide: usize,
+        mask: [u8; 4],
+    }
+
+    fn sent() -> impl Strategy<Value = Sent> {
+        let size = prop_oneof![6 => 0..20_usize, 2 => 120..130_usize, 1 => 0..70_000_usize];
+        let data = (prop::sample::select(vec![0x00, 0x80, 0x01, 0x81, 0x82, 0x02]), size, prop::sample::select(vec![0, 2, 8]));
+        let control = (0x88..=0x8A_u8, 0..=125_usize, Just(0));
+        let kind = prop_oneof![3 => data, 1 => control];
+        (kind, any::<u8>(), any::<[u8; 4]>()).prop_map(|((first, size, wide), fill, mask)| Sent {
+            first,
+            payload: (0..size).map(|at| fill.wrapping_add(at as u8)).collect(),
+            wide,
+            mask,
+        })
+    }
+
+    /// What must come of valid frames, told from the frames themselves.
+    fn told(frames: &[Sent], mask: impl Fn(&Sent) -> Option<[u8; 4]>) -> Seen {
+        let mut told = Seen::default();
+        let mut open = false;
+        for sent in frames {
+            told.passed.extend(frame(sent.first, &sent.payload, sent.wide, mask(sent)));
+            if sent.first & 0x08 != 0 {
+                told.controls.push((sent.first & 0x0F, sent.payload.clone()));
+                continue;
+            }
+            told.messages += u32::from(sent.first & 0x0F != 0 || !open);
+            open = sent.first & 0x80 == 0;
+        }
+        told
+    }
+
+    /// Cuts `stream` into inputs whose lengths repeat `cuts`.
+    fn cut<'a>(stream: &'a [u8], cuts: &'a [usize]) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = stream;
+        cuts.iter().cycle().map_while(move |cut| {
+            let (input, after) = rest.split_at((*cut).min(rest.len()));
+            rest = after;
+            if input.is_empty() { None } else { Some(input) }
+        })
+    }
+
+    fn cuts() -> impl Strategy<Value = Vec<usize>> {
+        prop::collection::vec(prop_oneof![1..20_usize, 1..4096_usize], 1..20)
+    }
+
+    proptest! {
+        #[test]
+        fn fz_4_however_valid_frames_are_cut_the_same_comes_out(
+            frames in prop::collection::vec(sent(), 1..20), cuts in cuts(), client: bool, extensions: bool,
+        ) {
+            let sender = if client { Sender::Client } else { Sender::Backend };
+            let told = told(&frames, |sent| if client { Some(sent.mask) } else { None });
+            prop_assert_eq!(scan(sender, extensions, None, cut(&told.passed, &cuts)), told);
+        }
+
+        #[test]
+        fn fz_4_a_boundary_is_exactly_where_a_frame_ends(frames in prop::collection::vec(sent(), 1..20), cuts in cuts()) {
+            let ends: Vec<_> = (0..=frames.len()).map(|sent| told(&frames[..sent], |_| None).passed.len()).collect();
+            let stream = told(&frames, |_| None).passed;
+            let mut scanner = Scanner::new(Sender::Backend, false);
+            let mut passed = 0;
+            for mut input in cut(&stream, &cuts) {
+                while !input.is_empty() {
+                    let piece = scanner.next(input, None).unwrap();
+                    input = &input[piece.taken..];
+                    passed += match piece.what {
+                        What::Data { held, .. } => held.as_slice().len() + piece.taken,
+                        What::Control(control) => control.as_slice().len(),
+                        What::Held => 0,
+                    };
+                    prop_assert_eq!(scanner.at_boundary(), ends.contains(&passed));
+                }
+            }
+            prop_assert_eq!(passed, stream.len());
+        }
+
+        #[test]
+        fn fz_4_however_a_hostile_stream_is_cut_the_same_passes_before_the_same_fault(
+            frames in prop::collection::vec(sent(), 0..6), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            garbage: Vec<u8>, cuts in cuts(), client: bool, extensions: bool, max in prop::option::of(0..300_u64),
+        ) {
+            let sender = if client { Sender::Client } else { Sender::Backend };
+            let mut stream = told(&frames, |sent| if client { Some(sent.mask) } else { None }).passed;
+            stream.extend(garbage);
+            for (at, byte) in flips.iter().filter(|_| !stream.is_empty()).collect::<Vec<_>>() {
+                let at = at.index(stream.len());
+                stream[at] = *byte;
+            }
+            let whole = scan(sender, extensions, max, cut(&stream, &[usize::MAX]));
+            prop_assert!(stream.starts_with(&whole.passed));
+            prop_assert_eq!(scan(sender, extensions, max, cut(&stream, &cuts)), whole);
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Sidegate, a WebSocket sidecar: it terminates TLS, decides who may open a WebSocket, relays to a
+//! local backend, and swaps routing, policy and certificates atomically when their files change.
+//!
+//! This is the wiring: [`Agent`] binds the sockets and starts the planes. What happens to a
+//! connection is told in `data`, what happens to a changed file in `control`.
+
+pub mod admin;
+pub mod close;
+pub mod control;
+pub mod data;
+pub mod observe;
+pub mod policy;
+pub mod refusal;
+pub mod snapshot;
+pub mod tunnels;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{Admin, AdminListener, MetricsListener};
+use crate::control::config::diagnostic::Diagnostic;
+use crate::control::reload::{Cause, Outcome, Reloader, Requests, Standing};
+use crate::control::revoke;
+use crate::data::Shared;
+use crate::data::listener::Bound;
+use crate::observe::log::Drops;
+use crate::observe::metrics::Metrics;
+use crate::snapshot::Live;
+use crate::tunnels::{End, Tunnels};
+
+/// How long a cut tunnel has for its last words on the books.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// A running agent. Dropping it ends it at once.
+pub struct Agent {
+    listeners: Vec<(Arc<str>, SocketAddr)>,
+    metrics: Option<SocketAddr>,
+    admin: Option<PathBuf>,
+    requests: Requests,
+    orders: mpsc::Sender<Order>,
+    ended: watch::Receiver<bool>,
+    control: Option<JoinHandle<()>>,
+}
+
+/// What an agent is told from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Stop accepting, let tunnels end, then end; given twice: end at once.
+    Drain,
+}
+
+/// Why an agent did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The files are missing or wrong: exit code 78.
+    Files(Vec<Diagnostic>),
+    /// A port, a socket or descriptors are not to be had: exit code 75.
+    Unavailable(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Files(diagnostics) => diagnostics.iter().try_for_each(|diagnostic| writeln!(f, "{diagnostic}")),
+            StartError::Unavailable(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Agent {
+    /// Loads `config`, binds every socket, and serves when it returns. `drops` counts dropped log lines.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing is left behind.
+    pub fn start(config: &Path, drops: Drops) -> Result<Agent, StartError> {
+        let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
+        let (snapshot, standing, handover) = control::reload::start(&config).map_err(StartError::Files)?.into_parts();
+        let settings = standing.settings.load_full();
+        let threads = settings.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let most = most_connections();
+
+        let metrics = Metrics::new();
+        metrics.running(&snapshot);
+        metrics.succeeded(jiff::Timestamp::now());
+        let live = Arc::new(Live::new(snapshot));
+        let tunnels = Tunnels::new(Arc::clone(&live));
+        let shared = Shared::new(Arc::clone(&live), Arc::clone(&tunnels), Arc::clone(&metrics), most);
+
+        let mut shares: Vec<Vec<Bound>> = (0..threads).map(|_| Vec::new()).collect();
+        let mut listeners = Vec::new();
+        for listener in &settings.listeners {
+            let bound = data::listener::bind(listener, threads, most).map_err(|error| {
+                unavailable(&format!("listener `{}` cannot listen on {}", listener.name, listener.address), &error)
+            })?;
+            metrics.listener(&listener.name).limit(listener.max_connections.unwrap_or(most));
+            listeners.extend(bound.first().map(|one| (Arc::clone(&listener.name), one.address())));
+            for (share, one) in shares.iter_mut().zip(bound) {
+                share.push(one);
+            }
+        }
+        let scrapes = settings.metrics.listen.map(MetricsListener::bind).transpose();
+        let scrapes = scrapes.map_err(|error| unavailable("[metrics] cannot listen", &error))?;
+        let asks = AdminListener::bind(&settings.admin, &config).map_err(|error| unavailable("[admin] cannot listen", &error))?;
+
+        let tracker = TaskTracker::new();
+        let (reloader, requests) = Reloader::new(
+            config.clone(),
+            (Arc::clone(&standing), handover),
+            Arc::clone(&live),
+            Arc::clone(&tunnels),
+            Arc::clone(&metrics),
+            tracker.clone(),
+        );
+        let (orders, told) = mpsc::channel(4);
+        let (end, ended) = watch::channel(false);
+        let admin = Admin {
+            live,
+            tunnels,
+            metrics: Arc::clone(&metrics),
+            standing: Arc::clone(&standing),
+            requests: requests.clone(),
+            orders: orders.clone(),
+            drops,
+        };
+
+        let agent_metrics = scrapes.as_ref().map(MetricsListener::address);
+        let agent_admin = asks.as_ref().map(|asks| asks.path().to_owned());
+        let planes = Planes { shared, standing, threads: Vec::new(), tracker, told };
+        let control = spawn("control", move || planes.run(shares, reloader, Arc::new(admin), scrapes, asks, &end))?;
+        Ok(Agent { listeners, metrics: agent_metrics, admin: agent_admin, requests, orders, ended, control: Some(control) })
+    }
+
+    /// The listeners' names and the addresses that were bound.
+    pub fn listeners(&self) -> &[(Arc<str>, SocketAddr)] {
+        &self.listeners
+    }
+
+    /// Where `/metrics`, `/livez` and `/readyz` are served.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// Where the admin socket is.
+    pub fn admin(&self) -> Option<&Path> {
+        self.admin.as_deref()
+    }
+
+    /// Reloads, and awaits the outcome; `None` if the agent is ending.
+    pub async fn reload(&self, cause: Cause) -> Option<Outcome> {
+        self.requests.reload(cause).await
+    }
+
+    /// Asks for a reload, whose outcome stands in the log.
+    pub fn nudge(&self, cause: Cause) {
+        self.requests.nudge(cause);
+    }
+
+    /// Gives an order.
+    pub async fn order(&self, order: Order) {
+        // An agent that is gone has nothing to be ordered.
+        let _ = self.orders.send(order).await;
+    }
+
+    /// Waits until everything has ended.
+    pub async fn ended(&mut self) {
+        let _ = self.ended.wait_for(|ended| *ended).await;
+        if let Some(control) = self.control.take() {
+            let _ = control.join();
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // A drain, and a second one at once.
+        let _ = self.orders.try_send(Order::Drain);
+        let _ = self.orders.try_send(Order::Drain);
+        if let Some(control) = self.control.take() {
+            let _ = control.join();
+        }
+    }
+}
+
+/// Both planes, on the control plane's thread.
+struct Planes {
+    shared: Arc<Shared>,
+    standing: Arc<Standing>,
+    threads: Vec<JoinHandle<()>>,
+    tracker: TaskTracker,
+    told: mpsc::Receiver<Order>,
+}
+
+impl Planes {
+    fn run(
+        mut self,
+        shares: Vec<Vec<Bound>>,
+        reloader: Reloader,
+        admin: Arc<Admin>,
+        scrapes: Option<MetricsListener>,
+        asks: Option<AdminListener>,
+        ended: &watch::Sender<bool>,
+    ) {
+        let runtime = match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, "the control plane has no runtime");
+                ended.send_replace(true);
+                return;
+            }
+        };
+        let (end, ending) = watch::channel(false);
+        for (index, share) in shares.into_iter().enumerate() {
+            let (shared, ending) = (Arc::clone(&self.shared), ending.clone());
+            let thread = spawn(&format!("data-{index}"), move || {
+                if let Err(error) = data::run_thread(&shared, share, ending) {
+                    tracing::error!(%error, "a data-plane thread ended");
+                }
+            });
+            self.threads.extend(thread.ok());
+        }
+        runtime.block_on(async {
+            let stop = CancellationToken::new();
+            self.tracker.spawn(reloader.run(stop.clone()));
+            if let Some(scrapes) = scrapes {
+                self.tracker.spawn(scrapes.serve(Arc::clone(&admin), stop.clone()));
+            }
+            if let Some(asks) = asks {
+                self.tracker.spawn(asks.serve(admin, stop.clone()));
+            }
+            // `None`: the agent was dropped.
+            let _first = self.told.recv().await;
+            self.drain(&end).await;
+            stop.cancel();
+            self.tracker.close();
+        });
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        runtime.shutdown_timeout(LAST_WORDS);
+        ended.send_replace(true);
+    }
+
+    /// Lets everything end (SEMANTICS, "drain"), and cuts what is left at the deadline or a second order.
+    async fn drain(&mut self, end: &watch::Sender<bool>) {
+        let settings = self.standing.settings.load().shutdown.clone();
+        let tunnels = &self.shared.tunnels;
+        tracing::info!(tunnels = tunnels.len(), "draining");
+        self.shared.metrics.drains();
+        let until = Instant::now() + settings.delay + settings.deadline;
+        let gone = async {
+            sleep(settings.delay).await;
+            self.shared.stop_accepting.cancel();
+            tunnels.drain(settings.code);
+            self.shared.finish.cancel();
+            revoke::drain(tunnels, settings.code, settings.spread).await;
+            while self.threads.iter().any(|thread| !thread.is_finished()) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            gone = timeout_at(until, gone) => if gone.is_ok() {
+                tracing::info!("drained");
+                return;
+            },
+            _second = self.told.recv() => {}
+        }
+        let left = tunnels.entries();
+        tracing::warn!(tunnels = left.len(), "cutting what is left");
+        self.shared.stop_accepting.cancel();
+        self.shared.finish.cancel();
+        for entry in left {
+            entry.end(End::Cut);
+        }
+        let last = Instant::now() + LAST_WORDS;
+        while !tunnels.is_empty() && Instant::now() < last {
+            sleep(Duration::from_millis(5)).await;
+        }
+        end.send_replace(true);
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    std::thread::Builder::new().name(name.into()).spawn(work).map_err(|error| unavailable("a thread cannot be started", &error))
+}
+
+fn unavailable(what: &str, error: &std::io::Error) -> StartError {
+    let remedy = match error.kind() {
+        std::io::ErrorKind::AddrInUse => ": something else listens there already; stop it, or choose another address",
+        std::io::ErrorKind::PermissionDenied => ": not permitted; ports below 1024 need CAP_NET_BIND_SERVICE",
+        std::io::ErrorKind::AddrNotAvailable => ": no interface has this address",
+        _ => "",
+    };
+    StartError::Unavailable(format!("{what}: {error}{remedy}"))
+}
+
+/// The process' total of connections: each takes two descriptors, and some are kept for everything else.
+fn most_connections() -> usize {
+    let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    ((limit - (limit / 4).min(256)) / 2).max(8)
+}

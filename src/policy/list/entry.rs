@@ -1,0 +1,436 @@
+//! One line of a list: a network, its sign, and what is noted beside it.
+//!
+//! The same grammar holds in `*.cidr` files and in the strings of `[lists]`
+//! (FORMATS, "policies/lists/NAME.cidr"). It reads text that was handed in, and
+//! never skips a line that it doesn't understand.
+
+use std::net::IpAddr;
+use std::ops::Range;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use jiff::civil::{Date, Time};
+use jiff::tz::Offset;
+
+use crate::policy::network::fold;
+
+/// One network of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Without host bits, and folded (see [`fold`]).
+    pub network: IpNet,
+    /// Whether the list takes this network in; `false`: a `!` carve-out.
+    pub admits: bool,
+    /// The first instant at which it is lapsed; `None`: never.
+    pub expires: Option<Timestamp>,
+    /// Whose network it is.
+    pub owner: Option<Box<str>>,
+    /// Why it is here.
+    pub ticket: Option<Box<str>>,
+}
+
+/// What is wrong with a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryFault {
+    /// Where: bytes in the line.
+    pub span: Range<usize>,
+    /// What, in one sentence without its full stop.
+    pub fault: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+impl Entry {
+    /// Reads one line, its end taken off or not. `None`: nothing on it but blanks or a comment.
+    pub fn parse(line: &str) -> Result<Option<Entry>, EntryFault> {
+        let mut tokens = tokens(line);
+        let Some(first) = tokens.next() else { return Ok(None) };
+        let mut entry = first.entry()?;
+        for token in tokens {
+            token.annotate(&mut entry)?;
+        }
+        Ok(Some(entry))
+    }
+
+    /// Whether it has expired by `now`: it is then as if absent.
+    pub fn lapsed(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+/// A run of characters without a blank.
+#[derive(Clone, Copy)]
+struct Token<'a> {
+    text: &'a str,
+    start: usize,
+}
+
+/// The tokens of a line up to its comment.
+fn tokens(line: &str) -> impl Iterator<Item = Token<'_>> {
+    let runs = line.split_ascii_whitespace();
+    let tokens = runs.map(|text| Token { text, start: text.as_ptr().addr() - line.as_ptr().addr() });
+    tokens.take_while(|token| !token.text.starts_with(['#', ';']))
+}
+
+impl Token<'_> {
+    /// The first token of a line: a network and its sign.
+    fn entry(self) -> Result<Entry, EntryFault> {
+        let (admits, network) = match self.text.strip_prefix('!') {
+            Some("") => return self.fault("`!` stands alone", "write the network right after it: `!192.0.2.1`"),
+            Some(network) => (false, Token { text: network, start: self.start + 1 }),
+            None => (true, self),
+        };
+        let network = network.network(if admits { "" } else { "!" })?;
+        Ok(Entry { network, admits, expires: None, owner: None, ticket: None })
+    }
+
+    /// A network without host bits; `sign` is what the remedy has to repeat.
+    fn network(self, sign: &str) -> Result<IpNet, EntryFault> {
+        let (address, length) = self.text.split_once('/').map_or((self.text, None), |(address, length)| (address, Some(length)));
+        let Ok(address) = address.parse::<IpAddr>() else {
+            return self.fault(format!("`{}` is not an address", shown(address)), self.instead_of_address());
+        };
+        let Some(length) = length else { return Ok(fold(address.into())) };
+        let network = self.prefix(address, length, sign)?;
+        if network != network.trunc() {
+            return self.fault(
+                format!("{network} has host bits set"),
+                format!("write {sign}{} for the network, or {sign}{address} for the one address", network.trunc()),
+            );
+        }
+        Ok(fold(network))
+    }
+
+    /// `address` with the prefix length that stands behind the `/`.
+    fn prefix(self, address: IpAddr, length: &str, sign: &str) -> Result<IpNet, EntryFault> {
+        let (family, longest) = if address.is_ipv4() { ("IPv4", 32) } else { ("IPv6", 128) };
+        let masked = length.parse().ok().and_then(|mask| IpNet::with_netmask(address, mask).ok());
+        if let Some(network) = masked {
+            let remedy = format!("write {sign}{}", network.trunc());
+            return self.fault(format!("`{length}` is a netmask, not a prefix length"), remedy);
+        }
+        let remedy = format!("write a prefix length from /0 to /{longest}");
+        // Digits alone: what parses integers would take a `+` too.
+        if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
+            return self.fault(format!("`{}` is not a prefix length", shown(length)), remedy);
+        }
+        let network = length.parse().ok().and_then(|length| IpNet::new(address, length).ok());
+        network.ok_or_else(|| self.at(format!("/{} is too long for an {family} address", shown(length)), remedy))
+    }
+
+    /// What to write where no address was found.
+    fn instead_of_address(self) -> String {
+        let glued = self.text.find(['#', ';']);
+        if let Some(end) = glued.filter(|end| (Token { text: &self.text[..*end], ..self }).network("").is_ok()) {
+            return format!("put a space before the `{}` of a comment", &self.text[end..=end]);
+        }
+        let is_range = self.text.split_once('-').is_some_and(|(from, _)| from.parse::<IpAddr>().is_ok());
+        if is_range {
+            return "write a range as networks, one per line, such as 192.0.2.0/28".into();
+        }
+        "write an address such as 192.0.2.1 or 2001:db8::1, or a network such as 192.0.2.0/24".into()
+    }
+
+    /// A later token of a line: a note on `entry`.
+    fn annotate(self, entry: &mut Entry) -> Result<(), EntryFault> {
+        let Some((key, value)) = self.text.split_once('=').filter(|(key, _)| !key.is_empty()) else { return self.stray() };
+        let value = || match value {
+            "" => self.fault(format!("`{key}` has no value"), format!("write it right after the `=`, or leave `{key}` out")),
+            value => Ok(value),
+        };
+        let given = match key {
+            "owner" => entry.owner.replace(value()?.into()).is_some(),
+            "ticket" => entry.ticket.replace(value()?.into()).is_some(),
+            "expires" => entry.expires.replace(self.expiry(value()?)?).is_some(),
+            unknown => return self.unknown(unknown),
+        };
+        if given { self.fault(format!("`{key}` is given twice"), "keep one of the two") } else { Ok(()) }
+    }
+
+    /// A day, through its last second in UTC, or an instant (RFC 3339 §5.6).
+    fn expiry(self, value: &str) -> Result<Timestamp, EntryFault> {
+        expiry(value).ok_or_else(|| {
+            let fault = format!("`{}` is not a date", shown(value));
+            self.at(fault, "write expires=2026-12-31 (through the end of that day in UTC) or expires=2026-12-31T18:00:00Z")
+        })
+    }
+
+    fn stray<T>(self) -> Result<T, EntryFault> {
+        let bare = self.text.strip_prefix('!').unwrap_or(self.text);
+        let address = bare.split_once('/').map_or(bare, |(address, _)| address);
+        if address.parse::<IpAddr>().is_ok() {
+            return self.fault("this is a second network on one line", format!("give {} a line of its own", shown(self.text)));
+        }
+        self.fault(format!("`{}` is not an annotation", shown(self.text)), "write `key=value`, or ` #` before a comment")
+    }
+
+    fn unknown<T>(self, key: &str) -> Result<T, EntryFault> {
+        let written = key.to_ascii_lowercase();
+        let meant = ["owner", "ticket", "expires"].into_iter().find(|known| distance(&written, known) <= 2);
+        let remedy = match meant {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => "the annotations are `owner`, `ticket` and `expires`; ` #` begins a comment".into(),
+        };
+        let span = self.start..self.start + key.len();
+        Err(EntryFault { span, fault: format!("unknown annotation `{}`", shown(key)), remedy })
+    }
+
+    fn fault<T>(self, fault: impl Into<String>, remedy: impl Into<String>) -> Result<T, EntryFault> {
+        Err(self.at(fault, remedy))
+    }
+
+    fn at(self, fault: impl Into<String>, remedy: impl Into<String>) -> EntryFault {
+        EntryFault { span: self.start..self.start + self.text.len(), fault: fault.into(), remedy: remedy.into() }
+    }
+}
+
+/// The first instant at which an entry with `expires=value` is lapsed.
+fn expiry(value: &str) -> Option<Timestamp> {
+    let (day, time) = value.split_at_checked(10)?;
+    // jiff reads more spellings of a day than people should have to.
+    let is_day = day.bytes().enumerate().all(|(at, byte)| if matches!(at, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() });
+    if !is_day {
+        return None;
+    }
+    if time.is_empty() {
+        return Some(day_after(day.parse().ok()?));
+    }
+    if !time.starts_with(['T', 't']) || time.contains('[') {
+        return None;
+    }
+    value.parse().ok()
+}
+
+/// Midnight in UTC at the end of `day`. 9999-12-31, people's way to write "for ever", has no day after.
+fn day_after(day: Date) -> Timestamp {
+    let midnight = day.tomorrow().map(|next| next.to_datetime(Time::midnight()));
+    midnight.and_then(|midnight| Offset::UTC.to_timestamp(midnight)).unwrap_or(Timestamp::MAX)
+}
+
+/// How many letters have to be added, dropped or replaced to make `known` of `word`.
+fn distance(word: &str, known: &str) -> usize {
+    let mut row: Vec<usize> = (0..=known.len()).collect();
+    for (at, letter) in word.bytes().enumerate() {
+        let mut before = std::mem::replace(&mut row[0], at + 1);
+        for (column, other) in known.bytes().enumerate() {
+            let replaced = before + usize::from(letter != other);
+            before = row[column + 1];
+            row[column + 1] = replaced.min(before + 1).min(row[column] + 1);
+        }
+    }
+    row[known.len()]
+}
+
+/// What was written, fit for a message: short, and without control characters.
+fn shown(text: &str) -> String {
+    const MOST: usize = 48;
+    let mut shown: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MOST).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What `line` reads as: the entry in one word per part, `-` for nothing,
+    /// or `[what the span holds] the fault: the remedy`.
+    fn check(line: &str, reads: &str) {
+        let read = match Entry::parse(line) {
+            Ok(None) => "-".to_owned(),
+            Ok(Some(entry)) => {
+                let sign = if entry.admits { "" } else { "!" };
+                let notes = [
+                    entry.owner.map(|owner| format!(" owner {owner}")),
+                    entry.ticket.map(|ticket| format!(" ticket {ticket}")),
+                    entry.expires.map(|expires| format!(" until {expires}")),
+                ];
+                format!("{sign}{}{}", entry.network, notes.into_iter().flatten().collect::<String>())
+            }
+            Err(fault) => format!("[{}] {}: {}", &line[fault.span], fault.fault, fault.remedy),
+        };
+        assert_eq!(read, reads, "of {line:?}");
+    }
+
+    #[test]
+    fn a_line_is_a_network_and_its_annotations() {
+        check("10.0.0.0/8", "10.0.0.0/8");
+        check("203.0.113.0/24    owner=acme ticket=SEC-1042     # Acme VPN egress", "203.0.113.0/24 owner acme ticket SEC-1042");
+        check("!203.0.113.66     ticket=SEC-2190                # carve-out", "!203.0.113.66/32 ticket SEC-2190");
+        check("\t2001:DB8::/32\towner=a=b", "2001:db8::/32 owner a=b");
+        check("0.0.0.0/0", "0.0.0.0/0");
+        check("192.0.2.1 ticket=#12", "192.0.2.1/32 ticket #12");
+    }
+
+    #[test]
+    fn a_bare_address_is_a_network_of_one() {
+        check("192.0.2.7", "192.0.2.7/32");
+        check("2001:db8::7", "2001:db8::7/128");
+    }
+
+    #[test]
+    fn blanks_and_comments_are_no_entries() {
+        for line in ["", "   \t", "\r\n", "# a comment", "; another", "  #10.0.0.0/8", ";10.0.0.0/8"] {
+            check(line, "-");
+        }
+    }
+
+    #[test]
+    fn a_plain_feed_loads_unchanged() {
+        check("1.10.16.0/20 ; SBL256894", "1.10.16.0/20");
+        check("192.0.2.1\r\n", "192.0.2.1/32");
+        check("192.0.2.1 # seen 3 times = bad", "192.0.2.1/32");
+    }
+
+    #[test]
+    fn an_ipv4_mapped_network_folds() {
+        check("::ffff:10.0.0.0/104", "10.0.0.0/8");
+        check("!::ffff:10.1.2.3", "!10.1.2.3/32");
+    }
+
+    #[test]
+    fn an_expiry_is_a_day_in_utc_or_an_instant() {
+        check("192.0.2.1 expires=2026-12-31", "192.0.2.1/32 until 2027-01-01T00:00:00Z");
+        check("192.0.2.1 expires=2024-02-28", "192.0.2.1/32 until 2024-02-29T00:00:00Z");
+        check("192.0.2.1 expires=2026-12-31T18:00:00Z", "192.0.2.1/32 until 2026-12-31T18:00:00Z");
+        check("192.0.2.1 expires=2026-12-31T18:00:00+02:00", "192.0.2.1/32 until 2026-12-31T16:00:00Z");
+        check("192.0.2.1 expires=9999-12-31", "192.0.2.1/32 until 9999-12-30T22:00:00.999999999Z");
+    }
+
+    #[test]
+    fn an_entry_lapses_when_its_last_second_is_over() {
+        let entry = Entry::parse("192.0.2.1 expires=2026-12-31").unwrap().unwrap();
+        assert!(!entry.lapsed("2026-12-31T23:59:59.999Z".parse().unwrap()));
+        assert!(entry.lapsed("2027-01-01T00:00:00Z".parse().unwrap()));
+        assert!(!entry.lapsed(Timestamp::MIN));
+    }
+
+    #[test]
+    fn what_is_no_date_is_a_fault() {
+        let remedy = "write expires=2026-12-31 (through the end of that day in UTC) or expires=2026-12-31T18:00:00Z";
+        for value in [
+            "2026-02-30",
+            "31.12.2026",
+            "20261231",
+            "20261231T1",
+            "2026-12-31T18:00:00",
+            "2026-12-31T18:00:00Z[UTC]",
+            "tomorrow",
+            "2026-12-31x",
+        ] {
+            check(&format!("192.0.2.1 expires={value}"), &format!("[expires={value}] `{value}` is not a date: {remedy}"));
+        }
+    }
+
+    #[test]
+    fn host_bits_are_a_fault_that_names_the_network() {
+        check(
+            "10.0.0.1/8",
+            "[10.0.0.1/8] 10.0.0.1/8 has host bits set: write 10.0.0.0/8 for the network, or 10.0.0.1 for the one address",
+        );
+        check(
+            "  !2001:db8::1/32 # x",
+            "[2001:db8::1/32] 2001:db8::1/32 has host bits set: write !2001:db8::/32 for the network, or !2001:db8::1 for the one address",
+        );
+    }
+
+    #[test]
+    fn a_prefix_length_fits_its_family() {
+        check("10.0.0.0/33", "[10.0.0.0/33] /33 is too long for an IPv4 address: write a prefix length from /0 to /32");
+        check("::/129", "[::/129] /129 is too long for an IPv6 address: write a prefix length from /0 to /128");
+        check("::/999", "[::/999] /999 is too long for an IPv6 address: write a prefix length from /0 to /128");
+        check("10.0.0.0/", "[10.0.0.0/] `` is not a prefix length: write a prefix length from /0 to /32");
+        check("10.0.0.0/+8", "[10.0.0.0/+8] `+8` is not a prefix length: write a prefix length from /0 to /32");
+        check("10.1.0.0/255.0.0.0", "[10.1.0.0/255.0.0.0] `255.0.0.0` is a netmask, not a prefix length: write 10.0.0.0/8");
+    }
+
+    #[test]
+    fn what_is_no_address_is_a_fault() {
+        let remedy = "write an address such as 192.0.2.1 or 2001:db8::1, or a network such as 192.0.2.0/24";
+        for (line, named) in
+            [("office", "office"), ("10.0.0/8", "10.0.0"), ("010.0.0.1", "010.0.0.1"), ("fe80::1%eth0", "fe80::1%eth0")]
+        {
+            check(line, &format!("[{line}] `{named}` is not an address: {remedy}"));
+        }
+        check("\u{a0}10.0.0.1", &format!("[\u{a0}10.0.0.1] `\\u{{a0}}10.0.0.1` is not an address: {remedy}"));
+        check("!!10.0.0.1", &format!("[!10.0.0.1] `!10.0.0.1` is not an address: {remedy}"));
+        check(
+            "192.0.2.1-192.0.2.9",
+            "[192.0.2.1-192.0.2.9] `192.0.2.1-192.0.2.9` is not an address: write a range as networks, one per line, such as 192.0.2.0/28",
+        );
+        check(
+            "192.0.2.1#office",
+            "[192.0.2.1#office] `192.0.2.1#office` is not an address: put a space before the `#` of a comment",
+        );
+        let long = "x".repeat(4096);
+        check(&long, &format!("[{long}] `{}…` is not an address: {remedy}", "x".repeat(48)));
+    }
+
+    #[test]
+    fn a_carve_out_needs_its_network() {
+        check("!", "[!] `!` stands alone: write the network right after it: `!192.0.2.1`");
+        check("! 10.0.0.0/8", "[!] `!` stands alone: write the network right after it: `!192.0.2.1`");
+    }
+
+    #[test]
+    fn one_line_holds_one_network() {
+        check(
+            "10.0.0.0/8 192.0.2.0/24",
+            "[192.0.2.0/24] this is a second network on one line: give 192.0.2.0/24 a line of its own",
+        );
+        check("10.0.0.0/8\r!::1", "[!::1] this is a second network on one line: give !::1 a line of its own");
+    }
+
+    #[test]
+    fn an_unknown_annotation_is_a_fault_that_guesses() {
+        check("192.0.2.1 expire=2026-12-31", "[expire] unknown annotation `expire`: did you mean `expires`?");
+        check("192.0.2.1 expiry=2026-12-31", "[expiry] unknown annotation `expiry`: did you mean `expires`?");
+        check("192.0.2.1 Owner=acme", "[Owner] unknown annotation `Owner`: did you mean `owner`?");
+        check("192.0.2.1 tickets=1", "[tickets] unknown annotation `tickets`: did you mean `ticket`?");
+        check(
+            "192.0.2.1 note=hello",
+            "[note] unknown annotation `note`: the annotations are `owner`, `ticket` and `expires`; ` #` begins a comment",
+        );
+        check("192.0.2.1 =1", "[=1] `=1` is not an annotation: write `key=value`, or ` #` before a comment");
+        check("192.0.2.1 office", "[office] `office` is not an annotation: write `key=value`, or ` #` before a comment");
+    }
+
+    #[test]
+    fn an_annotation_has_one_value() {
+        check("192.0.2.1 owner=", "[owner=] `owner` has no value: write it right after the `=`, or leave `owner` out");
+        check("192.0.2.1 owner=a owner=b", "[owner=b] `owner` is given twice: keep one of the two");
+        check(
+            "192.0.2.1 expires=2026-12-31 expires=2027-12-31",
+            "[expires=2027-12-31] `expires` is given twice: keep one of the two",
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1024) })]
+
+        #[test]
+        fn no_line_makes_it_panic_and_every_span_lies_in_the_line(line in "(?s).{0,60}|[!0-9a-f:./ =#;\t\r-]{0,60}|(owner|ticket|expires)=.{0,20}") {
+            for line in [line.clone(), format!("192.0.2.1 {line}"), format!("192.0.2.1 expires={line}")] {
+                if let Err(fault) = Entry::parse(&line) {
+                    prop_assert!(line.get(fault.span).is_some_and(|text| !text.is_empty()));
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_displayed_reads_back(bits: u128, length in 0u8..=128, v6: bool, admits: bool) {
+            let written = if v6 {
+                IpNet::new(IpAddr::V6(bits.into()), length)
+            } else {
+                IpNet::new(IpAddr::V4((bits as u32).into()), length.min(32))
+            };
+            let network = written.unwrap().trunc();
+            let line = format!("{}{network}", if admits { "" } else { "!" });
+            let entry = Entry::parse(&line).unwrap().unwrap();
+            prop_assert_eq!((entry.network, entry.admits), (fold(network), admits));
+        }
+    }
+}

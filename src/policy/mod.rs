@@ -1,0 +1,104 @@
+//! Who may: one policy's rules, and what they say of a client and its request.
+//!
+//! Pure: no sockets, no files, no clock of its own (`now` is passed in). Order
+//! never matters: `deny` beats `allow`, and `allow` is required.
+
+pub mod limit;
+pub mod list;
+pub mod network;
+pub mod origin;
+pub mod request;
+pub mod route;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::policy::limit::{Budgets, Limits};
+use crate::policy::list::List;
+use crate::policy::network::Client;
+use crate::policy::origin::Origins;
+use crate::policy::request::{Kind, Request};
+use crate::refusal::Refusal;
+
+/// One page of rules, by name, compiled from one file.
+#[derive(Debug)]
+pub struct Policy {
+    /// The file's stem: `policies/NAME.toml`.
+    pub name: Arc<str>,
+    /// Where it was read, for people: `policies/NAME.toml`.
+    pub file: Arc<str>,
+    /// Who is admitted.
+    pub allow: Allow,
+    /// Whom nobody may admit; beats `allow`.
+    pub deny: Vec<Arc<List>>,
+    /// Which pages may open it; `None`: not looked at.
+    pub origins: Option<Origins>,
+    /// Which subprotocols an attempt may offer; `None`: not looked at.
+    pub subprotocols: Option<Vec<Box<str>>>,
+    /// How much of it.
+    pub limits: Limits,
+    /// What has been used of the limits; outlives the generation.
+    pub budgets: Budgets,
+}
+
+/// The `allow` rule.
+#[derive(Debug)]
+pub enum Allow {
+    /// `["any"]`: everyone, said out loud.
+    Any,
+    /// Clients that one of these lists admits.
+    Lists(Vec<Arc<List>>),
+}
+
+impl Policy {
+    /// Says whether `client` may make `request` at the time `now`; charges nothing.
+    pub fn judge(&self, client: Client, request: &Request, now: Timestamp) -> Result<(), Refusal> {
+        self.judge_network(client, now)?;
+        self.judge_origin(request)?;
+        self.judge_subprotocol(request)
+    }
+
+    /// The lists that its rules name, each once.
+    pub fn lists(&self) -> impl Iterator<Item = &Arc<List>> {
+        let allowed: &[Arc<List>] = match &self.allow {
+            Allow::Any => &[],
+            Allow::Lists(lists) => lists,
+        };
+        let denied = self.deny.iter().filter(|list| !allowed.iter().any(|one| Arc::ptr_eq(one, list)));
+        allowed.iter().chain(denied)
+    }
+
+    fn judge_network(&self, client: Client, now: Timestamp) -> Result<(), Refusal> {
+        if self.deny.iter().any(|list| list.admits(client, now)) {
+            return Err(Refusal::Network);
+        }
+        let admitted = match &self.allow {
+            Allow::Any => true,
+            Allow::Lists(lists) => lists.iter().any(|list| list.admits(client, now)),
+        };
+        if admitted { Ok(()) } else { Err(Refusal::Network) }
+    }
+
+    /// The rule binds every attempt, and plain HTTP that carries an Origin
+    /// (browsers send none on a same-origin GET).
+    fn judge_origin(&self, request: &Request) -> Result<(), Refusal> {
+        let Some(origins) = &self.origins else { return Ok(()) };
+        if request.is_plain() && request.origin.is_none() {
+            return Ok(());
+        }
+        if origins.admit(request.origin.as_deref()) { Ok(()) } else { Err(Refusal::Origin) }
+    }
+
+    /// An attempt must offer at least one admitted subprotocol; that the
+    /// backend chose an admitted one is looked at when it answers.
+    fn judge_subprotocol(&self, request: &Request) -> Result<(), Refusal> {
+        let (Some(admitted), Kind::Attempt { subprotocols }) = (&self.subprotocols, &request.kind) else { return Ok(()) };
+        if subprotocols.iter().any(|offered| admitted.contains(offered)) { Ok(()) } else { Err(Refusal::Subprotocol) }
+    }
+
+    /// Whether the rules let the backend choose `subprotocol`.
+    pub fn admits_subprotocol(&self, chosen: &str) -> bool {
+        self.subprotocols.as_ref().is_none_or(|admitted| admitted.iter().any(|one| **one == *chosen))
+    }
+}

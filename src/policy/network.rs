@@ -1,0 +1,250 @@
+//! Addresses by the role they play, and networks by longest prefix.
+//!
+//! IPv4-mapped IPv6 is folded to IPv4 here, once, so that no other room meets
+//! both spellings of one address. It never resolves a name.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::PrefixMap;
+
+/// The socket's other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Peer(IpAddr);
+
+/// Whom the peer speaks for: itself, or whom a listed forwarder named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Client(IpAddr);
+
+/// What limits count by: an IPv4 address, or an IPv6 /64 (one host owns a whole one).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// The address.
+    V4(u32),
+    /// The upper 64 bits.
+    V6(u64),
+}
+
+impl Peer {
+    /// Folds an IPv4-mapped address to IPv4 (RFC 4291 §2.5.5.2).
+    pub const fn new(address: IpAddr) -> Self {
+        Peer(address.to_canonical())
+    }
+
+    /// The folded address.
+    pub const fn ip(self) -> IpAddr {
+        self.0
+    }
+}
+
+impl Client {
+    /// Folds an IPv4-mapped address to IPv4 (RFC 4291 §2.5.5.2).
+    pub const fn new(address: IpAddr) -> Self {
+        Client(address.to_canonical())
+    }
+
+    /// The client of a peer that speaks for itself.
+    pub const fn at(peer: Peer) -> Self {
+        Client(peer.0)
+    }
+
+    /// The folded address.
+    pub const fn ip(self) -> IpAddr {
+        self.0
+    }
+
+    /// What limits count this client by.
+    pub const fn key(self) -> Key {
+        match self.0 {
+            IpAddr::V4(address) => Key::V4(address.to_bits()),
+            IpAddr::V6(address) => Key::V6((address.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+impl Key {
+    /// The network that this key lies in, as a key of its own: the /24 of an IPv4 address, the /48 of an IPv6 one.
+    pub const fn block(self) -> Key {
+        match self {
+            Key::V4(address) => Key::V4(address & !0xff),
+            Key::V6(network) => Key::V6(network & !0xffff),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Key::V4(address) => Ipv4Addr::from_bits(address).fmt(f),
+            Key::V6(network) => write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(network) << 64)),
+        }
+    }
+}
+
+/// Values by network, found by address. Of a network only its prefix counts: host bits are ignored.
+#[derive(Debug, Clone)]
+pub struct Networks<T> {
+    v4: PrefixMap<Ipv4Net, T>,
+    v6: PrefixMap<Ipv6Net, T>,
+}
+
+impl<T> Default for Networks<T> {
+    fn default() -> Self {
+        Networks { v4: PrefixMap::new(), v6: PrefixMap::new() }
+    }
+}
+
+impl<T> Networks<T> {
+    /// Puts `value` at exactly `network`, and returns what stood there.
+    pub fn insert(&mut self, network: IpNet, value: T) -> Option<T> {
+        match fold(network) {
+            IpNet::V4(network) => self.v4.insert(network, value),
+            IpNet::V6(network) => self.v6.insert(network, value),
+        }
+    }
+
+    /// What stands at exactly `network`.
+    pub fn get(&self, network: &IpNet) -> Option<&T> {
+        match fold(*network) {
+            IpNet::V4(network) => self.v4.get(&network),
+            IpNet::V6(network) => self.v6.get(&network),
+        }
+    }
+
+    /// The values of all networks that hold `address`, the shortest prefix first.
+    pub fn covering(&self, address: IpAddr) -> impl Iterator<Item = &T> {
+        let (v4, v6) = match address.to_canonical() {
+            IpAddr::V4(address) => (Some(self.v4.cover_values(&address.into())), None),
+            IpAddr::V6(address) => (None, Some(self.v6.cover_values(&address.into()))),
+        };
+        v4.into_iter().flatten().chain(v6.into_iter().flatten())
+    }
+
+    /// The value of the longest prefix that holds `address`; the last of [`Networks::covering`], without the walk.
+    pub fn longest(&self, address: IpAddr) -> Option<&T> {
+        match address.to_canonical() {
+            IpAddr::V4(address) => self.v4.get_lpm(&address.into()).map(|(_, value)| value),
+            IpAddr::V6(address) => self.v6.get_lpm(&address.into()).map(|(_, value)| value),
+        }
+    }
+
+    /// How many networks there are.
+    pub fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The network as it is judged: one of IPv4-mapped addresses becomes the IPv4 network
+/// (`::ffff:10.0.0.0/104` → `10.0.0.0/8`), since no client keeps a mapped address.
+/// One that is wider than the mapped range (shorter than /96) stays IPv6.
+pub fn fold(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    let folded = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    folded.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(address: &str) -> IpAddr {
+        address.parse().unwrap()
+    }
+
+    fn key(address: &str) -> Key {
+        Client::new(ip(address)).key()
+    }
+
+    /// Which of `networks` cover `address`, the shortest first.
+    fn check(networks: &[&str], address: &str, covering: &[&str]) {
+        let mut map = Networks::default();
+        for network in networks {
+            assert_eq!(map.insert(network.parse().unwrap(), *network), None);
+        }
+        assert_eq!(map.len(), networks.len());
+        assert_eq!(map.covering(ip(address)).copied().collect::<Vec<_>>(), covering);
+        assert_eq!(map.longest(ip(address)), covering.last());
+    }
+
+    #[test]
+    fn covering_networks_come_shortest_first() {
+        check(
+            &["10.1.0.0/16", "10.0.0.0/8", "0.0.0.0/0", "10.1.2.3/32", "10.2.0.0/16"],
+            "10.1.2.3",
+            &["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32"],
+        );
+        check(&["2001:db8::/32", "::/0", "2001:db8::1/128"], "2001:db8::1", &["::/0", "2001:db8::/32", "2001:db8::1/128"]);
+        check(&["10.0.0.0/8"], "11.0.0.1", &[]);
+    }
+
+    #[test]
+    fn the_families_are_apart() {
+        check(&["::/0"], "10.0.0.1", &[]);
+        check(&["0.0.0.0/0"], "2001:db8::1", &[]);
+    }
+
+    #[test]
+    fn an_ipv4_mapped_address_meets_ipv4_networks() {
+        check(&["10.0.0.0/16"], "::ffff:10.0.1.2", &["10.0.0.0/16"]);
+        check(&["::ffff:10.0.0.0/112"], "10.0.1.2", &["::ffff:10.0.0.0/112"]);
+        assert_eq!(Client::new(ip("::ffff:10.1.2.3")), Client::at(Peer::new(ip("10.1.2.3"))));
+        assert_eq!(Peer::new(ip("::ffff:10.1.2.3")).to_string(), "10.1.2.3");
+    }
+
+    #[test]
+    fn a_mapped_network_folds_and_a_wider_one_does_not() {
+        let folded = |network: &str| fold(network.parse().unwrap()).to_string();
+        assert_eq!(folded("::ffff:10.0.0.0/104"), "10.0.0.0/8");
+        assert_eq!(folded("::ffff:0.0.0.0/96"), "0.0.0.0/0");
+        assert_eq!(folded("::ffff:192.0.2.1/128"), "192.0.2.1/32");
+        assert_eq!(folded("::ffff:0.0.0.0/95"), "::ffff:0.0.0.0/95");
+        assert_eq!(folded("::/0"), "::/0");
+        assert_eq!(folded("2001:db8::/96"), "2001:db8::/96");
+    }
+
+    #[test]
+    fn inserting_twice_replaces() {
+        let mut map = Networks::default();
+        assert!(map.is_empty());
+        assert_eq!(map.insert("::ffff:10.0.0.0/104".parse().unwrap(), 1), None);
+        assert_eq!(map.insert("10.0.0.0/8".parse().unwrap(), 2), Some(1));
+        assert_eq!(map.get(&"10.0.0.0/8".parse().unwrap()), Some(&2));
+        assert_eq!(map.get(&"10.0.0.0/9".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn a_key_is_an_ipv4_address_or_an_ipv6_64() {
+        assert_eq!(key("192.0.2.1").to_string(), "192.0.2.1");
+        assert_eq!(key("2001:db8:1:2:3:4:5:6").to_string(), "2001:db8:1:2::/64");
+        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::"));
+        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
+    }
+
+    #[test]
+    fn a_block_is_a_24_or_a_48() {
+        assert_eq!(key("192.0.2.1").block(), key("192.0.2.200").block());
+        assert_ne!(key("192.0.2.1").block(), key("192.0.3.1").block());
+        assert_eq!(key("2001:db8:1:2::1").block(), key("2001:db8:1:ffff::1").block());
+        assert_ne!(key("2001:db8:1:2::1").block(), key("2001:db8:2:2::1").block());
+    }
+}

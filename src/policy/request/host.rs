@@ -1,0 +1,186 @@
+//! The host of a request, canonical: what routes and certificates are looked up by.
+//!
+//! It never resolves a name and never repairs one: what isn't plainly a host is none.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+/// The longest name, without the trailing dot (RFC 1035 §2.3.4).
+const NAME_MAX: usize = 253;
+
+/// The longest label (RFC 1035 §2.3.4).
+const LABEL_MAX: usize = 63;
+
+/// The host that a `Host` field or an authority names (RFC 9110 §7.2), and its port if one is written.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Host {
+    name: Box<str>,
+    port: Option<u16>,
+}
+
+impl Host {
+    /// Reads `name[:port]`, `192.0.2.1[:port]` or `[2001:db8::1][:port]` (RFC 3986 §3.2). `None` for
+    /// anything else: empty, userinfo, zone, a path, escapes, another script than ASCII, a port beyond 65535.
+    ///
+    /// Stricter than RFC 3986, whose `reg-name` may hold escapes and `!$&'()*+,;=`; `_` passes, since
+    /// people do name hosts so. An empty port (`a.example:`) is as none, which RFC 3986 §3.2.3 has legal.
+    pub fn parse(value: &[u8]) -> Option<Host> {
+        let value = str::from_utf8(value).ok()?;
+        let (name, rest) = match value.strip_prefix('[') {
+            Some(literal) => {
+                let (address, rest) = literal.split_once(']')?;
+                (format!("[{}]", address.parse::<Ipv6Addr>().ok()?), rest)
+            }
+            None => {
+                let (name, rest) = value.split_at(value.find(':').unwrap_or(value.len()));
+                (canonical_name(name)?, rest)
+            }
+        };
+        let port = match rest.strip_prefix(':') {
+            None if rest.is_empty() => None,
+            None => return None,
+            Some("") => None,
+            Some(digits) => Some(port(digits)?),
+        };
+        Some(Host { name: name.into_boxed_str(), port })
+    }
+
+    /// The name: lower case, without trailing dot and port; an IPv6 address in brackets as RFC 5952 writes it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The port, where one was written.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// Whether this is an address or the tail of one: no top-level domain is a number (RFC 3696 §2).
+    pub fn is_address(&self) -> bool {
+        let last = self.name.rsplit('.').next().unwrap_or(&self.name);
+        self.name.starts_with('[') || last.bytes().all(|byte| byte.is_ascii_digit())
+    }
+}
+
+impl fmt::Display for Host {
+    /// As it stands in a `Host` field.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn canonical_name(name: &str) -> Option<String> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let sound = name.len() <= NAME_MAX && name.split('.').all(is_label);
+    sound.then(|| name.to_ascii_lowercase())
+}
+
+fn is_label(label: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    !label.is_empty() && label.len() <= LABEL_MAX && label.bytes().all(legal)
+}
+
+/// Digits alone: Rust's own parser would let `+80` through.
+fn port(digits: &str) -> Option<u16> {
+    let plain = digits.len() <= 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if plain { digits.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use proptest::prelude::*;
+
+    /// `canonical` is the name and port read from `value`, as `Display` writes them; `None`: no host.
+    fn check(value: &str, canonical: Option<&str>) {
+        let read = Host::parse(value.as_bytes()).map(|host| host.to_string());
+        assert_eq!(read.as_deref(), canonical, "{value:?}");
+    }
+
+    // C-RT-14
+    #[test]
+    fn case_trailing_dot_and_port_are_normalised() {
+        check("WS.Example.COM", Some("ws.example.com"));
+        check("ws.example.com.", Some("ws.example.com"));
+        check("WS.example.com.:8443", Some("ws.example.com:8443"));
+        check("ws.example.com:", Some("ws.example.com"));
+        check("ws.example.com:00080", Some("ws.example.com:80"));
+        check("my_host-1", Some("my_host-1"));
+        check("192.0.2.1:80", Some("192.0.2.1:80"));
+    }
+
+    // C-RT-14
+    #[test]
+    fn ipv6_literals_have_one_form() {
+        check("[2001:DB8:0:0::1]:8443", Some("[2001:db8::1]:8443"));
+        check("[::ffff:192.0.2.1]", Some("[::ffff:192.0.2.1]"));
+        check("[::1]:", Some("[::1]"));
+        for odd in
+            ["::1", "[::1", "[::1]x", "[::1]80", "[]", "[192.0.2.1]", "[fe80::1%25eth0]", "[v1.x]", "[a.example]", "[[::1]]"]
+        {
+            check(odd, None);
+        }
+    }
+
+    // C-RT-14
+    #[test]
+    fn what_is_not_plainly_a_host_is_none() {
+        for odd in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            ".a",
+            "a..",
+            " a",
+            "a b",
+            "a/b",
+            "/",
+            "a\\b",
+            "user@a",
+            "user:pw@a",
+            "a,b",
+            "a%2eb",
+            "a?",
+            "a#",
+            "*",
+        ] {
+            check(odd, None);
+        }
+        for odd in [":80", "a:b", "a:80:80", "a:+80", "a:-1", "a:65536", "a:000080", "a: 80", "é.example", "a\0"] {
+            check(odd, None);
+        }
+        check(&"a".repeat(63), Some(&"a".repeat(63)));
+        check(&"a".repeat(64), None);
+        check(&format!("{}a", "a.".repeat(126)), Some(&format!("{}a", "a.".repeat(126))));
+        check(&format!("{}aa", "a.".repeat(126)), None);
+        assert_eq!(Host::parse(b"\xff.example"), None);
+    }
+
+    #[test]
+    fn an_address_is_told_from_a_name() {
+        for (value, is_address) in [("192.0.2.1", true), ("0.2.1", true), ("[::1]", true), ("1.example", false), ("a1", false)] {
+            assert_eq!(Host::parse(value.as_bytes()).map(|host| host.is_address()), Some(is_address), "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_host_read_from_what_it_writes_is_the_same(value in "[a-zA-Z0-9_.-]{0,12}|\\[[0-9a-fA-F:.]{2,12}\\]", port in "(:[0-9]{0,6})?") {
+            if let Some(host) = Host::parse(format!("{value}{port}").as_bytes()) {
+                prop_assert_eq!(Host::parse(host.to_string().as_bytes()), Some(host.clone()));
+                prop_assert_eq!(Host::parse(host.name().as_bytes()).map(|again| again.name), Some(host.name));
+            }
+        }
+
+        #[test]
+        fn no_bytes_upset_the_reader(value in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = Host::parse(&value);
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The gate: a request head becomes a [`Request`], or is refused before anybody is asked.
+//!
+//! It stands behind hyper's HTTP/1.1 server, which lets more pass than a gate may, and says of each
+//! head the one thing that it means. It never looks at a policy, a key or a body.
+
+mod host;
+mod path;
+
+use http::header::{CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+
+pub use self::host::Host;
+pub use self::path::{canonical_path, decoded};
+use crate::refusal::{Head, Refusal};
+
+/// The longest target: path and query, in bytes as they came.
+const TARGET_MAX: usize = 8 * 1024;
+
+/// The most subprotocols that an attempt may offer.
+const SUBPROTOCOLS_MAX: usize = 32;
+
+const MALFORMED: Refusal = Refusal::Head(Head::Malformed);
+
+/// A request that passed the gate. `path` is what is judged and what is forwarded; the query stays
+/// with the head and is forwarded as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The host that it is for.
+    pub host: Host,
+    /// The canonical path, see [`canonical_path`].
+    pub path: Box<str>,
+    /// The page that opened it (RFC 6454 §7); bytes that aren't UTF-8 are replaced, so that it
+    /// matches no origin, but is never as if absent.
+    pub origin: Option<Box<str>>,
+    /// What is asked for.
+    pub kind: Kind,
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// An upgrade to WebSocket; its key, version and method aren't looked at yet.
+    Attempt {
+        /// The subprotocols offered, in order.
+        subprotocols: Box<[Box<str>]>,
+    },
+    /// Everything else: HTTP/1.0 with an `Upgrade`, `h2c`, `Upgrade` without `Connection`.
+    Plain,
+}
+
+impl Request {
+    /// Reads a head that hyper has parsed.
+    ///
+    /// # Errors
+    /// [`Refusal::Head`]: malformed or ambiguous (RFC 9112 §3.2, §6.1), or a target over 8 KiB.
+    /// [`Refusal::Path`]: see [`canonical_path`]. [`Refusal::Handshake`]: an attempt whose subprotocols
+    /// are too many or no tokens (RFC 6455 §4.2.1).
+    pub fn read(parts: &Parts) -> Result<Request, Refusal> {
+        framing(parts)?;
+        let host = host(parts)?;
+        let origin = at_most_one(&parts.headers, ORIGIN)?;
+        let path = path(&parts.uri)?;
+        let kind = kind(parts)?;
+        Ok(Request { host, path, origin: origin.map(|value| String::from_utf8_lossy(value.as_bytes()).into()), kind })
+    }
+
+    /// Whether it asks for an upgrade to WebSocket.
+    pub fn is_attempt(&self) -> bool {
+        matches!(self.kind, Kind::Attempt { .. })
+    }
+
+    /// Whether it is plain HTTP.
+    pub fn is_plain(&self) -> bool {
+        !self.is_attempt()
+    }
+}
+
+/// One reading of where this head and its body end. hyper takes `chunked, gzip, chunked` and two
+/// fields for `chunked`; the next server may not (RFC 9112 §6.1). Content-Length beside
+/// Transfer-Encoding is gone by now: hyper removes it and closes after the answer.
+fn framing(parts: &Parts) -> Result<(), Refusal> {
+    let coding = at_most_one(&parts.headers, TRANSFER_ENCODING)?;
+    let framed = match parts.version {
+        Version::HTTP_11 => coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")),
+        Version::HTTP_10 => coding.is_none(),
+        _ => false,
+    };
+    let clean = parts.headers.values().all(|value| is_one_line(value.as_bytes()));
+    if framed && clean { Ok(()) } else { Err(MALFORMED) }
+}
+
+/// hyper's parser refuses these too, but makes its values unchecked (RFC 9110 §5.5).
+fn is_one_line(value: &[u8]) -> bool {
+    !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
+}
+
+/// The one host that the request is for (RFC 9112 §3.2). HTTP/1.0 may do without one; routing can't.
+fn host(parts: &Parts) -> Result<Host, Refusal> {
+    let field = at_most_one(&parts.headers, HOST)?.ok_or(MALFORMED)?;
+    let host = Host::parse(field.as_bytes()).ok_or(MALFORMED)?;
+    let is_unambiguous = parts.method != Method::CONNECT
+        && match (parts.uri.scheme_str(), parts.uri.authority()) {
+            (None, None) => parts.uri.path().starts_with('/'), // not `*`: it leads nowhere
+            (Some(scheme), Some(authority)) => agree(scheme, authority.as_str(), &host),
+            _ => false,
+        };
+    if is_unambiguous { Ok(host) } else { Err(MALFORMED) }
+}
+
+/// Whether an absolute-form target names the same host and port as the `Host` field. RFC 9112 §3.2.2
+/// would let the target win; a backend that doesn't know would be asked for another host.
+fn agree(scheme: &str, authority: &str, host: &Host) -> bool {
+    let Some(default) = default_port(scheme) else { return false };
+    let Some(target) = Host::parse(authority.as_bytes()) else { return false };
+    target.name() == host.name() && target.port().unwrap_or(default) == host.port().unwrap_or(default)
+}
+
+/// The port that `scheme` has where none is written; `None` for schemes of others.
+pub(super) fn default_port(scheme: &str) -> Option<u16> {
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" | "ws" => Some(80),
+        "https" | "wss" => Some(443),
+        _ => None,
+    }
+}
+
+fn path(uri: &Uri) -> Result<Box<str>, Refusal> {
+    if uri.path_and_query().is_some_and(|target| target.as_str().len() > TARGET_MAX) {
+        return Err(Refusal::Head(Head::TargetTooLong));
+    }
+    Ok(canonical_path(uri.path())?.into())
+}
+
+/// An `Upgrade` counts only where `Connection` names it, and from HTTP/1.1 on (RFC 9110 §7.8).
+fn kind(parts: &Parts) -> Result<Kind, Refusal> {
+    let lists = |name, token: &str| elements(&parts.headers, name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()));
+    if parts.version != Version::HTTP_11 || !lists(UPGRADE, "websocket") || !lists(CONNECTION, "upgrade") {
+        return Ok(Kind::Plain);
+    }
+    let mut subprotocols = Vec::new();
+    for element in elements(&parts.headers, SEC_WEBSOCKET_PROTOCOL) {
+        if subprotocols.len() == SUBPROTOCOLS_MAX {
+            return Err(Refusal::Handshake);
+        }
+        subprotocols.push(token(element).ok_or(Refusal::Handshake)?.into());
+    }
+    Ok(Kind::Attempt { subprotocols: subprotocols.into_boxed_slice() })
+}
+
+/// The elements of a list field over all its lines, in order, without the empty ones (RFC 9110 §5.6.1).
+fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(name).into_iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|element| !element.is_empty())
+}
+
+/// A token of RFC 9110 §5.6.2.
+fn token(element: &[u8]) -> Option<&str> {
+    let is_token = element.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte));
+    if is_token { str::from_utf8(element).ok() } else { None }
+}
+
+/// The value of a field that may stand once: two lines are two readings.
+fn at_most_one(headers: &HeaderMap, name: HeaderName) -> Result<Option<&HeaderValue>, Refusal> {
+    let mut lines = headers.get_all(name).into_iter();
+    let first = lines.next();
+    if lines.next().is_none() { Ok(first) } else { Err(MALFORMED) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use proptest::prelude::*;
+
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
+    const UPGRADE_WEBSOCKET: Fields = &[("host", "a.example"), ("upgrade", "websocket"), ("connection", "Upgrade")];
+
+    /// Reads a request line and fields; a target that http's parser refuses is hyper's own 400.
+    fn read(line: &str, fields: Fields) -> Result<Request, Refusal> {
+        let mut words = line.split(' ');
+        let (method, target, version) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or("HTTP/1.1"));
+        let Ok(uri) = Uri::try_from(target) else { return Err(MALFORMED) };
+        let version = if version == "HTTP/1.0" { Version::HTTP_10 } else { Version::HTTP_11 };
+        let head = http::Request::builder().method(method).uri(uri).version(version);
+        let head = fields.iter().fold(head, |head, (name, value)| head.header(*name, *value));
+        Request::read(&head.body(()).unwrap().into_parts().0)
+    }
+
+    /// What is judged, as `host[:port] path`, of a request without other fields than `Host`.
+    fn check(line: &str, hosts: &[&str], judged: Result<&str, Refusal>) {
+        let fields: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+        let read = read(line, &fields).map(|request| format!("{} {}", request.host, request.path));
+        assert_eq!(read.as_deref().map_err(|refusal| *refusal), judged, "{line} with {hosts:?}");
+    }
+
+    fn check_fields(line: &str, fields: Fields, refusal: Option<Refusal>) {
+        let fields: Vec<_> = [("host", "a.example")].iter().chain(fields).copied().collect();
+        assert_eq!(read(line, &fields).err(), refusal, "{line} with {fields:?}");
+    }
+
+    fn subprotocols(lines: &[&str]) -> Result<Vec<String>, Refusal> {
+        let offered = lines.iter().map(|line| ("sec-websocket-protocol", *line));
+        let fields: Vec<_> = UPGRADE_WEBSOCKET.iter().copied().chain(offered).collect();
+        match read("GET /", &fields)?.kind {
+            Kind::Attempt { subprotocols } => Ok(subprotocols.iter().map(|offered| offered.to_string()).collect()),
+            Kind::Plain => panic!("not an attempt"),
+        }
+    }
+
+    // C-H1-03, C-H1-05
+    #[test]
+    fn only_chunked_alone_frames_a_body_and_only_in_http_1_1() {
+        check_fields("POST /", &[("transfer-encoding", "chunked")], None);
+        check_fields("POST /", &[("transfer-encoding", "Chunked")], None);
+        for value in
+            ["chunked, chunked", "chunked, gzip, chunked", "gzip, chunked", "gzip", "xchunked", "", ", chunked", "chunked;a=b"]
+        {
+            check_fields("POST /", &[("transfer-encoding", value)], Some(MALFORMED));
+        }
+        check_fields("POST /", &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], Some(MALFORMED));
+        check_fields("POST / HTTP/1.0", &[("transfer-encoding", "chunked")], Some(MALFORMED));
+        check_fields("POST / HTTP/1.0", &[("content-length", "3")], None);
+    }
+
+    // C-H1-11: no value can be made with them but behind our back
+    #[test]
+    fn a_value_is_one_line() {
+        assert!(is_one_line(b"a\tb \xff"));
+        assert!(![&b"a\rb"[..], b"a\nb", b"a\0b", b"\r\n"].into_iter().any(is_one_line));
+    }
+
+    // C-RT-14
+    #[test]
+    fn exactly_one_sound_host_is_needed() {
+        check("GET /", &["A.Example.:8443"], Ok("a.example:8443 /"));
+        check("GET / HTTP/1.0", &["a.example"], Ok("a.example /"));
+        check("GET /", &[], Err(MALFORMED));
+        check("GET / HTTP/1.0", &[], Err(MALFORMED));
+        check("GET http://a.example/", &[], Err(MALFORMED));
+        check("GET /", &["a.example", "a.example"], Err(MALFORMED));
+        for odd in ["", ".", "a:b", "a/b", "user@a", "a, b", "a b"] {
+            check("GET /", &[odd], Err(MALFORMED));
+        }
+    }
+
+    // C-RT-13
+    #[test]
+    fn an_absolute_form_agrees_with_host() {
+        check("GET http://A.example/x", &["a.Example"], Ok("a.example /x"));
+        check("GET HTTP://a.example:80/", &["a.example"], Ok("a.example /"));
+        check("GET https://a.example", &["a.example:443"], Ok("a.example:443 /"));
+        check("GET ws://a.example?q", &["a.example:80"], Ok("a.example:80 /"));
+        check("GET WSS://a.example:8443/", &["a.example:8443"], Ok("a.example:8443 /"));
+        check("GET http://[::1]:80/", &["[0::1]"], Ok("[::1] /"));
+        for (target, host) in [
+            ("http://b.example/", "a.example"),
+            ("http://a.example:81/", "a.example"),
+            ("http://a.example:443/", "a.example"),
+            ("https://a.example/", "a.example:80"),
+            ("http://user@a.example/", "a.example"),
+            ("ftp://a.example/", "a.example"),
+            ("file:///x", "a.example"),
+            ("//a.example/", ""),
+        ] {
+            check(&format!("GET {target}"), &[host], Err(MALFORMED));
+        }
+        check("GET //b.example/", &["a.example"], Ok("a.example /b.example/")); // origin-form, whatever it looks like
+    }
+
+    // C-H1-23, C-H1-27
+    #[test]
+    fn a_method_and_a_target_form_that_do_not_go_together_are_malformed() {
+        for line in
+            ["GET */test", "GET *", "OPTIONS *", "CONNECT a.example:80", "GET a.example:80", "GET admin", "GET a", "GET ?q"]
+        {
+            check(line, &["a.example"], Err(MALFORMED));
+        }
+        for target in ["/", "http://a.example/", "*", "a.example:443"] {
+            check(&format!("CONNECT {target}"), &["a.example"], Err(MALFORMED));
+        }
+        check("OPTIONS /", &["a.example"], Ok("a.example /"));
+    }
+
+    // C-H1-20
+    #[test]
+    fn a_target_over_8_kib_is_too_long_its_query_counted() {
+        let too_long = Err(Refusal::Head(Head::TargetTooLong));
+        check(&format!("GET /?{}", "a".repeat(TARGET_MAX - 2)), &["a"], Ok("a /"));
+        check(&format!("GET /?{}", "a".repeat(TARGET_MAX - 1)), &["a"], too_long);
+        check(&format!("GET http://a/{}", "/".repeat(TARGET_MAX - 1)), &["a"], Ok("a /"));
+        check(&format!("GET http://a/{}", "/".repeat(TARGET_MAX)), &["a"], too_long);
+    }
+
+    // C-RT-01, C-RT-07, C-RT-08, C-RT-11
+    #[test]
+    fn the_path_is_canonical_and_the_query_is_not_looked_at() {
+        check("GET /a/../b?x=/../%zz%2f\\", &["a"], Ok("a /b"));
+        check("GET /a#/../b", &["a"], Ok("a /a"));
+        check("GET http://a/x/./%7ey", &["a"], Ok("a /x/~y"));
+        for path in ["/%00%zz", "/%2f", "/a\\b", "/\u{e9}"] {
+            check(&format!("GET {path}"), &["a"], Err(Refusal::Path));
+        }
+    }
+
+    // C-WS-27, and "Upgrade w/o Connection"
+    #[test]
+    fn an_attempt_lists_both_tokens_in_any_case() {
+        let attempts: &[Fields] = &[
+            &[("upgrade", "WebSocket"), ("connection", "UPGRADE")],
+            &[("upgrade", "h2c, websocket"), ("connection", "keep-alive,\tUpgrade")],
+            &[("upgrade", "h2c"), ("upgrade", "websocket"), ("connection", "x"), ("connection", ", upgrade,")],
+        ];
+        let plain: &[Fields] = &[
+            &[],
+            &[("upgrade", "websocket")],
+            &[("upgrade", "websocket"), ("connection", "keep-alive")],
+            &[("connection", "upgrade")],
+            &[("upgrade", "h2c"), ("connection", "upgrade")],
+            &[("upgrade", "websocket/13"), ("connection", "upgrade")],
+            &[("upgrade", "web socket"), ("connection", "upgrade")],
+        ];
+        for (fields, is_attempt) in attempts.iter().map(|fields| (fields, true)).chain(plain.iter().map(|fields| (fields, false)))
+        {
+            let fields: Vec<_> = fields.iter().chain(&[("host", "a")]).copied().collect();
+            assert_eq!(read("GET /", &fields).unwrap().is_attempt(), is_attempt, "{fields:?}");
+            assert!(read("GET / HTTP/1.0", &fields).unwrap().is_plain(), "{fields:?}");
+        }
+        assert!(read("POST /", UPGRADE_WEBSOCKET).unwrap().is_attempt()); // its method is the handshake's business
+    }
+
+    // C-WS-14
+    #[test]
+    fn an_origin_that_cannot_be_read_is_still_an_origin() {
+        let mut head = http::Request::builder().uri("/").header("host", "a").body(()).unwrap().into_parts().0;
+        assert_eq!(Request::read(&head).unwrap().origin, None);
+        head.headers.insert(ORIGIN, HeaderValue::from_bytes(b"https://\xff").unwrap());
+        assert_eq!(Request::read(&head).unwrap().origin.as_deref(), Some("https://\u{fffd}"));
+        head.headers.insert(ORIGIN, HeaderValue::from_static(""));
+        assert_eq!(Request::read(&head).unwrap().origin.as_deref(), Some(""));
+        head.headers.append(ORIGIN, HeaderValue::from_static("https://a.example"));
+        assert_eq!(Request::read(&head), Err(MALFORMED));
+    }
+
+    #[test]
+    fn subprotocols_are_tokens_in_the_order_offered() {
+        assert_eq!(subprotocols(&["v2.ticks, v1.ticks", "", ",json"]).unwrap(), ["v2.ticks", "v1.ticks", "json"]);
+        assert_eq!(subprotocols(&[&["a"; 32].join(",")]).unwrap().len(), 32);
+        for lines in [&["a b"][..], &["a=b"], &["\"a\""], &["a", "é"], &[&["a"; 33].join(",")], &["a"; 33]] {
+            assert_eq!(subprotocols(lines), Err(Refusal::Handshake), "{lines:?}");
+        }
+        check_fields("GET /", &[("sec-websocket-protocol", "a b")], None); // plain: not ours to read
+    }
+
+    proptest! {
+        // C-RT-12
+        #[test]
+        fn what_was_judged_is_what_a_backend_judges(path in "/([a.%/~;]|%2[015e]|%7[eE]|%c3%A9|\\.\\.|//){0,10}", query in "(\\?[a-z%/?.]{0,8})?") {
+            let target = format!("{path}{query}");
+            if let Ok(request) = read(&format!("GET {target}"), UPGRADE_WEBSOCKET) {
+                let forwarded = format!("{}{query}", request.path);
+                let uri = Uri::try_from(&forwarded).unwrap();
+                prop_assert_eq!(uri.path(), &*request.path);
+                prop_assert_eq!(read(&format!("GET {forwarded}"), UPGRADE_WEBSOCKET), Ok(request));
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The canonical path: one spelling for what is judged, routed and forwarded.
+//!
+//! It never touches a query, and never decodes what would change where a segment ends.
+
+use std::borrow::Cow;
+
+use crate::refusal::Refusal;
+
+/// The canonical form of `path` (without its query): escapes of unreserved characters decoded
+/// (RFC 3986 §2.3), every other escape kept byte for byte, empty segments dropped, dot segments
+/// resolved (RFC 3986 §5.2.4; `..` stops at the root). Idempotent; borrowed where nothing changes.
+///
+/// Slashes are merged before dots are resolved, as nginx does: `/a//../b` is `/b`. An empty path is
+/// `/` (RFC 9110 §4.2.3).
+///
+/// # Errors
+/// [`Refusal::Path`]: an invalid escape; one that hides `/ \ # ?` or NUL; a raw `\`, or any other
+/// byte that a path can't hold (RFC 3986 §3.3: spaces, controls, `#`, `?`, all that isn't ASCII); no
+/// leading `/`.
+pub fn canonical_path(path: &str) -> Result<Cow<'_, str>, Refusal> {
+    if path.is_empty() {
+        return Ok(Cow::Borrowed("/"));
+    }
+    if !path.starts_with('/') {
+        return Err(Refusal::Path);
+    }
+    let path = unreserved_decoded(path)?;
+    if is_resolved(&path) { Ok(path) } else { Ok(Cow::Owned(resolved(&path))) }
+}
+
+/// The bytes that a backend sees in a canonical path once it has decoded every escape. Two
+/// canonical paths with the same bytes mean the same to it; no byte of an escape is a `/` here.
+pub fn decoded(path: &str) -> Cow<'_, [u8]> {
+    let bytes = path.as_bytes();
+    if !bytes.contains(&b'%') {
+        return Cow::Borrowed(bytes);
+    }
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let [first, after @ ..] = rest {
+        let escaped = escape(rest);
+        out.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &rest[3..] } else { after };
+    }
+    Cow::Owned(out)
+}
+
+fn unreserved_decoded(path: &str) -> Result<Cow<'_, str>, Refusal> {
+    let bytes = path.as_bytes();
+    let mut out = String::new();
+    let mut copied = 0; // `out` stands for the path up to here
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        if byte != b'%' {
+            if !is_plain(byte) {
+                return Err(Refusal::Path);
+            }
+            at += 1;
+            continue;
+        }
+        let escaped = escape(&bytes[at..]).filter(|&escaped| !deceives(escaped)).ok_or(Refusal::Path)?;
+        if is_unreserved(escaped) {
+            out.push_str(&path[copied..at]);
+            out.push(char::from(escaped));
+            copied = at + 3;
+        }
+        at += 3;
+    }
+    if copied == 0 {
+        return Ok(Cow::Borrowed(path));
+    }
+    out.push_str(&path[copied..]);
+    Ok(Cow::Owned(out))
+}
+
+/// The byte behind the escape that `bytes` begins with (RFC 3986 §2.1).
+fn escape(bytes: &[u8]) -> Option<u8> {
+    let [b'%', high, low, ..] = bytes else { return None };
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    Some(digit(*high)? << 4 | digit(*low)?)
+}
+
+/// Bytes that a path may hold as they are. Some (`"`, `{`) are against RFC 3986, but http lets them
+/// pass and no server takes them for anything else.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#' | b'?')
+}
+
+/// What a backend that decodes first would take for the end of a segment, a path or a string.
+fn deceives(byte: u8) -> bool {
+    matches!(byte, b'/' | b'\\' | b'#' | b'?' | 0)
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+fn is_resolved(path: &str) -> bool {
+    !path.contains("//") && !path.split('/').any(is_dots)
+}
+
+fn is_dots(segment: &str) -> bool {
+    segment == "." || segment == ".."
+}
+
+fn resolved(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut is_folder = false;
+    for segment in path.split('/') {
+        is_folder = segment.is_empty() || is_dots(segment);
+        match segment {
+            "" | "." => {}
+            ".." => out.truncate(out.rfind('/').unwrap_or(0)),
+            _ => {
+                out.push('/');
+                out.push_str(segment);
+            }
+        }
+    }
+    if is_folder {
+        out.push('/');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use proptest::prelude::*;
+
+    fn check(path: &str, canonical: Option<&str>) {
+        assert_eq!(canonical_path(path).ok().as_deref(), canonical, "{path:?}");
+    }
+
+    // C-RT-01..06: the sixteen of Traefik's TestSanitizePath, but that a trailing `..` leaves a
+    // slash, as RFC 3986 §5.2.4, nginx and HAProxy have it.
+    #[test]
+    fn dot_segments_and_empty_ones_are_removed() {
+        for (path, canonical) in [
+            ("/b", "/b"),
+            ("/b/", "/b/"),
+            ("/../../b/", "/b/"),
+            ("/../../b", "/b"),
+            ("/a/b/..", "/a/"),
+            ("/a/b/../", "/a/"),
+            ("/a/../../b", "/b"),
+            ("/..///b///", "/b/"),
+            ("/a/../b", "/b"),
+            ("/a/./b", "/a/b"),
+            ("/a//b", "/a/b"),
+            ("//", "/"),
+            ("/a/../c/../b", "/b"),
+            ("/a/../../../c/../b", "/b"),
+            ("/a/../c/../../b", "/b"),
+            ("/a/..//c/.././b", "/b"),
+        ] {
+            check(path, Some(canonical));
+        }
+        for (path, canonical) in
+            [("/.", "/"), ("/..", "/"), ("/a/.", "/a/"), ("/a/..", "/"), ("/a//../b", "/b"), ("", "/"), ("/", "/")]
+        {
+            check(path, Some(canonical));
+        }
+        for plain in ["/...", "/.a", "/a..", "/a.b/..c", "/a/.../b"] {
+            check(plain, Some(plain));
+        }
+    }
+
+    // C-RT-07
+    #[test]
+    fn an_invalid_escape_is_refused() {
+        for path in ["/%", "/%1", "/%zz", "/a%2", "/%%34%31", "/%2%66", "/%+1", "/% 1", "/a%/b"] {
+            check(path, None);
+        }
+    }
+
+    // C-RT-08
+    #[test]
+    fn an_escape_that_hides_a_separator_is_refused() {
+        for path in ["/a%2fb", "/a%2Fb", "/a%5cb", "/a%5C", "/a%00", "/%00%zz", "/a%23b", "/a%3fb", "/a%3F"] {
+            check(path, None);
+        }
+        for path in ["/a%3bb", "/a%3Bb", "/a;b", "/a;v=1/b", "/a%252fb", "/%c3%a9", "/%C3%a9", "/a%20b", "/a%25"] {
+            check(path, Some(path));
+        }
+    }
+
+    // C-RT-11
+    #[test]
+    fn a_raw_byte_that_a_path_cannot_hold_is_refused() {
+        for path in ["/a\\b", "/\\..\\b", "/a b", "/a\0", "/a\n", "/é", "/\u{7f}", "/a?b", "/a#b", "a", "a/b", "*", "%2f"] {
+            check(path, None);
+        }
+    }
+
+    #[test]
+    fn an_escaped_unreserved_character_is_decoded() {
+        check("/%61%2D%5f%7e%41%30", Some("/a-_~A0"));
+        check("/a/%2e%2E/b", Some("/b"));
+        check("/a/.%2e/b", Some("/b"));
+        check("/%2e/b", Some("/b"));
+        check("/%25%34%31", Some("/%2541")); // decoded once, never twice
+    }
+
+    #[test]
+    fn a_canonical_path_is_not_copied() {
+        for path in ["/", "/ticks/btc", "/a%20b/", "/a;b/%3b", "/socket.io/"] {
+            assert!(matches!(canonical_path(path), Ok(Cow::Borrowed(same)) if same == path), "{path}");
+        }
+    }
+
+    #[test]
+    fn decoding_shows_what_a_backend_sees() {
+        assert_eq!(*decoded("/a%20b%2541%c3%A9"), *b"/a b%41\xc3\xa9");
+        assert!(matches!(decoded("/plain"), Cow::Borrowed(b"/plain")));
+    }
+
+    /// Paths made of what has fooled gates before.
+    fn odd_path() -> impl Strategy<Value = String> {
+        let pieces = vec![
+            "/", "/", "//", ".", "..", "%2e", "%2E", "a", "b", "%61", "%41", "%25", "25", "%c3%a9", ";", "%3b", "~", "%7e", "!",
+            "%21", "\"", "%2f", "%", "\\", "é",
+        ];
+        prop::collection::vec(prop::sample::select(pieces), 0..14).prop_map(|pieces| format!("/{}", pieces.concat()))
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_twice_is_canonical_once(path in odd_path()) {
+            if let Ok(once) = canonical_path(&path) {
+                prop_assert!(matches!(canonical_path(&once), Ok(Cow::Borrowed(twice)) if twice == once));
+            }
+        }
+
+        #[test]
+        fn nothing_that_climbs_or_vanishes_is_left(path in odd_path()) {
+            if let Ok(canonical) = canonical_path(&path) {
+                prop_assert!(canonical.starts_with('/') && !canonical.contains("//"));
+                prop_assert!(!canonical.split('/').any(is_dots));
+                let decoded = decoded(&canonical);
+                prop_assert!(!decoded.split(|byte| *byte == b'/').any(|segment| segment == b"." || segment == b".."));
+                let slashes = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'/').count();
+                prop_assert_eq!(slashes(&decoded), slashes(canonical.as_bytes()));
+            }
+        }
+
+        #[test]
+        fn no_string_upsets_the_reader(path in any::<String>()) {
+            let _ = canonical_path(&path);
+            let _ = decoded(&path);
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! Which route a request takes: the most specific host, then the longest path.
+//!
+//! Patterns are matched by what a backend sees once it has decoded a path, so that another spelling
+//! of an escape never slips from a strict route to a broader one. What stands behind a route isn't
+//! known here.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt::{self, Write};
+use std::net::Ipv6Addr;
+
+use crate::policy::request::{Host, canonical_path, decoded};
+
+/// Routes by host and path. The order in which they were written never matters.
+#[derive(Debug)]
+pub struct Routes<T> {
+    exact: HashMap<Box<str>, Paths<T>>,
+    below: HashMap<Box<str>, Paths<T>>,
+    any: Paths<T>,
+}
+
+/// Two routes, by their places, that match the same requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Twins {
+    /// The one written first.
+    pub first: usize,
+    /// Its twin.
+    pub second: usize,
+}
+
+/// The `host` of a route, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// `ws.example.com`, `192.0.2.1` or `[2001:db8::1]`.
+    Exact(Box<str>),
+    /// `*.example.com`, of which this is `example.com`: any one label stands before it.
+    Wildcard(Box<str>),
+    /// `*`: every host.
+    Any,
+}
+
+/// The `path` of a route, canonical.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PathPattern {
+    /// `/ticks`: this path alone, not `/ticks/`.
+    Exact(Box<str>),
+    /// `/ticks/`: every path that begins so, slash included.
+    Prefix(Box<str>),
+}
+
+impl<T> Routes<T> {
+    /// Indexes `routes`.
+    ///
+    /// # Errors
+    /// The first two that have the same host and, decoded, the same path.
+    pub fn new(routes: Vec<(HostPattern, PathPattern, T)>) -> Result<Self, Twins> {
+        let mut all = Routes { exact: HashMap::new(), below: HashMap::new(), any: Paths::default() };
+        for (place, (host, path, route)) in routes.into_iter().enumerate() {
+            let paths = match host {
+                HostPattern::Exact(name) => all.exact.entry(name).or_default(),
+                HostPattern::Wildcard(parent) => all.below.entry(parent).or_default(),
+                HostPattern::Any => &mut all.any,
+            };
+            paths.insert(path, place, route).map_err(|first| Twins { first, second: place })?;
+        }
+        Ok(all)
+    }
+
+    /// The route for a canonical host name and path, as the gate makes them: of all that match both, the
+    /// one with the most specific host, then with the longest path.
+    pub fn find(&self, host: &str, path: &str) -> Option<&T> {
+        let path = decoded(path);
+        let exact = self.exact.get(host).and_then(|paths| paths.find(&path));
+        let below = || self.below.get(host.split_once('.')?.1).and_then(|paths| paths.find(&path));
+        exact.or_else(below).or_else(|| self.any.find(&path))
+    }
+}
+
+/// The routes of one host pattern, by decoded path.
+#[derive(Debug)]
+struct Paths<T> {
+    exact: HashMap<Box<[u8]>, Placed<T>>,
+    prefix: HashMap<Box<[u8]>, Placed<T>>,
+    longest_prefix: usize,
+}
+
+/// A route and its place among those written.
+#[derive(Debug)]
+struct Placed<T> {
+    place: usize,
+    route: T,
+}
+
+impl<T> Default for Paths<T> {
+    fn default() -> Self {
+        Paths { exact: HashMap::new(), prefix: HashMap::new(), longest_prefix: 0 }
+    }
+}
+
+impl<T> Paths<T> {
+    /// Fails with the place of the route that has this path already.
+    fn insert(&mut self, path: PathPattern, place: usize, route: T) -> Result<(), usize> {
+        let key: Box<[u8]> = decoded(path.as_str()).into();
+        let paths = match path {
+            PathPattern::Exact(_) => &mut self.exact,
+            PathPattern::Prefix(_) => {
+                self.longest_prefix = self.longest_prefix.max(key.len());
+                &mut self.prefix
+            }
+        };
+        match paths.entry(key) {
+            Entry::Occupied(twin) => Err(twin.get().place),
+            Entry::Vacant(free) => {
+                free.insert(Placed { place, route });
+                Ok(())
+            }
+        }
+    }
+
+    fn find(&self, path: &[u8]) -> Option<&T> {
+        let found = self.exact.get(path).or_else(|| self.longest_prefix_of(path))?;
+        Some(&found.route)
+    }
+
+    /// Tries each end of a segment, the last first; none beyond the longest prefix there is, or 8 KiB of
+    /// slashes would cost the square of it.
+    fn longest_prefix_of(&self, path: &[u8]) -> Option<&Placed<T>> {
+        let mut rest = path.get(..self.longest_prefix).unwrap_or(path);
+        while let Some(slash) = rest.iter().rposition(|byte| *byte == b'/') {
+            if let Some(found) = self.prefix.get(&rest[..=slash]) {
+                return Some(found);
+            }
+            rest = &rest[..slash];
+        }
+        None
+    }
+}
+
+impl HostPattern {
+    /// Reads the `host` of a route, and lowers its case.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong and what to write instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text == "*" {
+            return Ok(HostPattern::Any);
+        }
+        let parent = text.strip_prefix("*.");
+        let name = parent.unwrap_or(text);
+        let host = host_of_pattern(name)?;
+        match parent {
+            None => Ok(HostPattern::Exact(host.name().into())),
+            Some(_) if host.is_address() => Err("an address has nothing below it: write it in full, without `*`".into()),
+            Some(_) => Ok(HostPattern::Wildcard(host.name().into())),
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    /// As it is written in `sidegate.toml`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostPattern::Exact(name) => f.write_str(name),
+            HostPattern::Wildcard(parent) => write!(f, "*.{parent}"),
+            HostPattern::Any => f.write_str("*"),
+        }
+    }
+}
+
+fn host_of_pattern(name: &str) -> Result<Host, String> {
+    if name.is_empty() {
+        return Err("a host is missing: write a name, or `*` for every host".into());
+    }
+    if name.contains('*') {
+        return Err("`*` stands for one whole label, and the first: write `*.example.com`, or `*` for every host".into());
+    }
+    if let Some((_, rest)) = name.split_once("://") {
+        return Err(format!("a host has no scheme: write `{}`", rest.split('/').next().unwrap_or(rest)));
+    }
+    if let Some((before, _)) = name.split_once('/') {
+        return Err(format!("a host has no path: write `{before}` here and the path under `path`"));
+    }
+    if name.parse::<Ipv6Addr>().is_ok() {
+        return Err(format!("an IPv6 address stands in brackets: write `[{name}]`"));
+    }
+    if !name.is_ascii() {
+        return Err(format!("`{name}` is not ASCII: write the name as it stands in DNS, beginning with `xn--`"));
+    }
+    let host = Host::parse(name.as_bytes())
+        .ok_or_else(|| format!("`{name}` is not a host: write letters, digits, `-` and `_` between dots, or an address"))?;
+    if host.port().is_some() || name.ends_with(':') {
+        return Err(format!("a host has no port, its listener has: write `{}`", host.name()));
+    }
+    if name.ends_with('.') {
+        return Err(format!("a host is written without its trailing dot: write `{}`", host.name()));
+    }
+    Ok(host)
+}
+
+impl PathPattern {
+    /// Reads the `path` of a route.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong and what to write instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if !text.starts_with('/') {
+            return Err(format!("a path begins with a slash: write `/{text}`"));
+        }
+        if let Some(end) = text.find(['?', '#']) {
+            return Err(format!("a route is found by its path alone: write `{}`", &text[..end]));
+        }
+        let escaped = escaped(text);
+        let canonical = canonical_path(&escaped).map_err(|_| {
+            format!("no request's path can hold this: `{text}` has a `\\`, an invalid escape, or one of `/ \\ # ?` or NUL")
+        })?;
+        if *canonical != *text {
+            return Err(format!("a request's path is made canonical before it is routed: write `{canonical}`"));
+        }
+        Ok(if text.ends_with('/') { PathPattern::Prefix(text.into()) } else { PathPattern::Exact(text.into()) })
+    }
+
+    /// As it is written in `sidegate.toml`.
+    pub fn as_str(&self) -> &str {
+        match self {
+            PathPattern::Exact(path) | PathPattern::Prefix(path) => path,
+        }
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What `strip_prefix` leaves of a canonical `path` that the pattern `prefix` matched: `/ticks/btc`
+/// is `/btc` under `/ticks/`, and what an exact pattern matched is `/`.
+///
+/// Slashes are counted, since `path` may spell an escape in another way than `prefix`.
+pub fn stripped<'a>(prefix: &str, path: &'a str) -> &'a str {
+    let slashes = prefix.matches('/').count();
+    match path.match_indices('/').nth(slashes.saturating_sub(1)) {
+        Some((at, _)) if prefix.ends_with('/') => &path[at..],
+        _ => "/",
+    }
+}
+
+/// `text` with what a URI can't hold escaped, for the remedy.
+fn escaped(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_graphic() {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}"); // a String takes everything
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use proptest::prelude::*;
+
+    /// Routes written as `host/path`, each leading to its own text.
+    fn routes<'a>(written: &[&'a str]) -> Result<Routes<&'a str>, Twins> {
+        let parsed = written.iter().map(|route| {
+            let (host, path) = route.split_at(route.find('/').unwrap());
+            (HostPattern::parse(host).unwrap(), PathPattern::parse(path).unwrap(), *route)
+        });
+        Routes::new(parsed.collect())
+    }
+
+    /// Which of `written`, in either order, the request `host/path` takes.
+    fn check(written: &[&str], request: &str, found: Option<&str>) {
+        let (host, path) = request.split_at(request.find('/').unwrap());
+        let reversed: Vec<_> = written.iter().rev().copied().collect();
+        for written in [written, &reversed] {
+            assert_eq!(routes(written).unwrap().find(host, path).copied(), found, "{request} among {written:?}");
+        }
+    }
+
+    /// The sentence for a host or, where it begins with a slash, a path holds `remedy`.
+    fn check_fault(pattern: &str, remedy: &str) {
+        let fault = if pattern.starts_with('/') { PathPattern::parse(pattern).err() } else { HostPattern::parse(pattern).err() };
+        assert!(fault.as_ref().is_some_and(|sentence| sentence.contains(remedy)), "{pattern:?}: {fault:?}");
+    }
+
+    #[test]
+    fn the_most_specific_host_wins() {
+        let written = &["ws.example.com/", "*.example.com/", "*/"];
+        check(written, "ws.example.com/a", Some("ws.example.com/"));
+        check(written, "b.example.com/a", Some("*.example.com/"));
+        check(written, "a.b.example.com/a", Some("*/"));
+        check(written, "example.com/a", Some("*/"));
+        check(written, "[::1]/", Some("*/"));
+        check(&["*.example.com/"], "example.com/", None);
+        check(&["*.example.com/"], "badexample.com/", None);
+    }
+
+    #[test]
+    fn a_broader_host_serves_the_paths_that_a_specific_one_lacks() {
+        let written = &["ws.example.com/ticks/", "*.example.com/chat", "*/status/"];
+        check(written, "ws.example.com/ticks/x", Some("ws.example.com/ticks/"));
+        check(written, "ws.example.com/chat", Some("*.example.com/chat"));
+        check(written, "ws.example.com/status/", Some("*/status/"));
+        check(written, "ws.example.com/", None);
+    }
+
+    #[test]
+    fn the_longest_path_wins() {
+        let written = &["*/", "*/a/", "*/a/b/", "*/a/b", "*/a/b/c"];
+        for (request, found) in [
+            ("*/", "*/"),
+            ("*/x", "*/"),
+            ("*/a", "*/"),
+            ("*/a/", "*/a/"),
+            ("*/a/x/y", "*/a/"),
+            ("*/a/b", "*/a/b"),
+            ("*/a/b/", "*/a/b/"),
+            ("*/a/b/c", "*/a/b/c"),
+            ("*/a/b/c/", "*/a/b/"),
+            ("*/a/bc", "*/a/"),
+        ] {
+            check(written, &request.replace('*', "h"), Some(found));
+        }
+    }
+
+    #[test]
+    fn a_path_without_a_slash_at_its_end_is_exact() {
+        check(&["*/ticks"], "h/ticks", Some("*/ticks"));
+        check(&["*/ticks"], "h/ticks/", None);
+        check(&["*/ticks"], "h/ticks/a", None);
+        check(&["*/ticks/"], "h/ticks", None);
+        check(&["*/ticks/"], "h/Ticks/", None);
+    }
+
+    #[test]
+    fn equal_patterns_are_twins() {
+        for (written, first, second) in [
+            (&["a/x", "b/x", "A/x"][..], 0, 2),
+            (&["*/", "a/", "*/"], 0, 2),
+            (&["*.a/x/", "*.a/x", "*.a/x/"], 0, 2),
+            (&["a/%c3%a9", "a/%C3%A9"], 0, 1),
+            (&["a/x!", "a/x%21"], 0, 1),
+        ] {
+            assert_eq!(routes(written).err(), Some(Twins { first, second }), "{written:?}");
+        }
+        assert!(routes(&["a/x", "a/x/", "*.a/x", "*/x"]).is_ok());
+    }
+
+    // C-RT-12: a backend decodes both to one path, so both find the strict route
+    #[test]
+    fn another_spelling_of_an_escape_takes_the_same_route() {
+        let written = &["*/", "*/%C3%A9dit/", "*/a!b", "*/50%25/"];
+        check(written, "h/%c3%a9dit/x", Some("*/%C3%A9dit/"));
+        check(written, "h/a%21b", Some("*/a!b"));
+        check(written, "h/50%25/", Some("*/50%25/"));
+        check(written, "h/50%2525/", Some("*/"));
+    }
+
+    #[test]
+    fn a_stripped_prefix_leaves_a_path() {
+        for (prefix, path, left) in [
+            ("/ticks/", "/ticks/btc", "/btc"),
+            ("/ticks/", "/ticks/", "/"),
+            ("/a/b/", "/a/b/c/d/", "/c/d/"),
+            ("/", "/a", "/a"),
+            ("/ticks", "/ticks", "/"),
+            ("/%c3%a9/", "/%C3%A9/x", "/x"),
+            ("/a!/", "/a%21/x", "/x"),
+        ] {
+            assert_eq!(stripped(prefix, path), left, "{path} under {prefix}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_shows_as_it_is_written() {
+        for (text, shown) in [
+            ("WS.Example.com", "ws.example.com"),
+            ("*.Example.com", "*.example.com"),
+            ("*", "*"),
+            ("[2001:DB8::0:1]", "[2001:db8::1]"),
+        ] {
+            assert_eq!(HostPattern::parse(text).unwrap().to_string(), shown);
+        }
+        for text in ["/", "/ticks", "/ticks/", "/a%20b/;c"] {
+            assert_eq!(PathPattern::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_wrong_host_says_what_to_write() {
+        check_fault("", "`*` for every host");
+        check_fault("ws.example.com:8443", "write `ws.example.com`");
+        check_fault("ws.example.com:", "write `ws.example.com`");
+        check_fault("wss://ws.example.com/ticks", "write `ws.example.com`");
+        check_fault("ws.example.com/ticks", "write `ws.example.com`");
+        check_fault("ws.example.com.", "write `ws.example.com`");
+        check_fault("2001:db8::1", "write `[2001:db8::1]`");
+        check_fault("[::1]:443", "write `[::1]`");
+        for stars in ["**", "*.", "*.*.example.com", "ws.*.com", "*ws.example.com", "ws*.example.com"] {
+            check_fault(stars, "`*` for every host");
+        }
+        check_fault("*.0.2.1", "without `*`");
+        check_fault("*.[::1]", "without `*`");
+        check_fault("é.example", "`xn--`");
+        for odd in ["a b", "user@a", "a..b", ".a", "a:http", "[::1", "a,b"] {
+            check_fault(odd, "is not a host");
+        }
+    }
+
+    #[test]
+    fn a_wrong_path_says_what_to_write() {
+        assert!(PathPattern::parse("ticks/").is_err_and(|sentence| sentence.contains("`/ticks/`")));
+        assert!(PathPattern::parse("").is_err_and(|sentence| sentence.contains("`/`")));
+        check_fault("/ticks?x=1", "`/ticks`");
+        check_fault("/a//b/../c", "`/a/c`");
+        check_fault("/%7Euser/", "`/~user/`");
+        check_fault("/café/x y", "`/caf%C3%A9/x%20y`");
+        for odd in ["/a\\b", "/%2f", "/%zz", "/50%"] {
+            check_fault(odd, "no request's path can hold this");
+        }
+    }
+
+    proptest! {
+        // C-RT-12
+        #[test]
+        fn escaping_a_path_anew_never_changes_its_route(path in "/([ab!;]{1,2}/){0,3}[ab!;]{0,2}", mask in any::<u32>()) {
+            let routes = routes(&["*/", "*/a/", "*/a!/", "*/a/b", "*/b;/a/", "*/;/!"]).unwrap();
+            let spelled: String = path.char_indices().map(|(at, c)| match c {
+                '/' => c.to_string(),
+                _ if mask >> (at % 32) & 1 == 1 => format!("%{:02x}", u32::from(c)),
+                _ => c.to_string(),
+            }).collect();
+            let forwarded = canonical_path(&spelled).unwrap();
+            prop_assert_eq!(routes.find("h", &path), routes.find("h", &forwarded));
+        }
+
+        #[test]
+        fn no_string_upsets_the_readers(text in any::<String>()) {
+            let _ = HostPattern::parse(&text);
+            let _ = PathPattern::parse(&text);
+            let _ = stripped(&text, &text);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The words for "no": every reason why a request or a connection is refused.
+//!
+//! One enum, and one exhaustive `match` each for the word, the status and the
+//! sentence, so that the log, the metric, the answer and the close reason can
+//! never disagree. It never decides anything.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Why Sidegate said no. The same word stands in the log, in the `reason` label
+/// of `sidegate_refusals_total`, in the answer's body and in a close reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Too many connections of this client hold neither a tunnel nor an answer.
+    Pending,
+    /// The policy's networks do not admit the client.
+    Network,
+    /// The PROXY header is malformed, missing, or not welcome.
+    Proxy,
+    /// The TLS handshake failed or took too long.
+    Tls,
+    /// The request head is malformed or ambiguous.
+    Head(Head),
+    /// The path holds an invalid or a deceptive escape.
+    Path,
+    /// The forwarded headers of a listed peer cannot be read.
+    Forwarded,
+    /// Another certificate than the one served covers the host.
+    Misdirected,
+    /// No route for this host and path.
+    Route,
+    /// The page's origin is not admitted.
+    Origin,
+    /// The client certificate's identity is not admitted.
+    Identity,
+    /// None of the offered subprotocols is admitted.
+    Subprotocol,
+    /// The WebSocket handshake is malformed (RFC 6455 §4.2.1).
+    Handshake,
+    /// A WebSocket version other than 13.
+    Version,
+    /// Plain HTTP on a route that forwards none.
+    Plain,
+    /// The request's body is larger than the route's `max_body`.
+    Body,
+    /// The client has used up its rate.
+    Rate {
+        /// How long until the next token, before rounding and jitter.
+        retry_after: Duration,
+    },
+    /// The client holds as many tunnels as the policy grants it.
+    Connections,
+    /// The policy's total of tunnels is reached.
+    Capacity,
+    /// Sidegate is shutting down.
+    Draining,
+    /// The backend gave no usable answer.
+    Backend(Backend),
+}
+
+/// What is wrong with a request head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// Malformed or ambiguous: 400.
+    Malformed,
+    /// The request target is longer than 8 KiB: 414.
+    TargetTooLong,
+}
+
+/// What the backend failed at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// Refused, reset, or answered what is not valid: 502.
+    Failed,
+    /// Connected or answered too late: 504.
+    Late,
+}
+
+impl Refusal {
+    /// Every refusal once, for tables and metrics; payloads are examples.
+    pub const ALL: [Refusal; 21] = [
+        Refusal::Pending,
+        Refusal::Network,
+        Refusal::Proxy,
+        Refusal::Tls,
+        Refusal::Head(Head::Malformed),
+        Refusal::Path,
+        Refusal::Forwarded,
+        Refusal::Misdirected,
+        Refusal::Route,
+        Refusal::Origin,
+        Refusal::Identity,
+        Refusal::Subprotocol,
+        Refusal::Handshake,
+        Refusal::Version,
+        Refusal::Plain,
+        Refusal::Body,
+        Refusal::Rate { retry_after: Duration::from_secs(1) },
+        Refusal::Connections,
+        Refusal::Capacity,
+        Refusal::Draining,
+        Refusal::Backend(Backend::Failed),
+    ];
+
+    /// The stable reason word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Refusal::Pending => "pending",
+            Refusal::Network => "network",
+            Refusal::Proxy => "proxy",
+            Refusal::Tls => "tls",
+            Refusal::Head(_) => "head",
+            Refusal::Path => "path",
+            Refusal::Forwarded => "forwarded",
+            Refusal::Misdirected => "misdirected",
+            Refusal::Route => "route",
+            Refusal::Origin => "origin",
+            Refusal::Identity => "identity",
+            Refusal::Subprotocol => "subprotocol",
+            Refusal::Handshake => "handshake",
+            Refusal::Version => "version",
+            Refusal::Plain => "plain",
+            Refusal::Body => "body",
+            Refusal::Rate { .. } => "rate",
+            Refusal::Connections => "connections",
+            Refusal::Capacity => "capacity",
+            Refusal::Draining => "draining",
+            Refusal::Backend(_) => "backend",
+        }
+    }
+
+    /// The HTTP status of the answer; `None` where the connection is closed without one.
+    pub const fn status(self) -> Option<u16> {
+        match self {
+            Refusal::Pending | Refusal::Proxy | Refusal::Tls => None,
+            Refusal::Head(Head::Malformed) | Refusal::Path | Refusal::Forwarded | Refusal::Handshake => Some(400),
+            Refusal::Head(Head::TargetTooLong) => Some(414),
+            Refusal::Misdirected => Some(421),
+            Refusal::Route => Some(404),
+            Refusal::Network | Refusal::Origin | Refusal::Identity | Refusal::Subprotocol => Some(403),
+            Refusal::Version | Refusal::Plain => Some(426),
+            Refusal::Body => Some(413),
+            Refusal::Rate { .. } | Refusal::Connections => Some(429),
+            Refusal::Capacity | Refusal::Draining => Some(503),
+            Refusal::Backend(Backend::Failed) => Some(502),
+            Refusal::Backend(Backend::Late) => Some(504),
+        }
+    }
+
+    /// One sentence for the client's developer; it tells nothing of the configuration.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Refusal::Pending => "Too many of your connections wait for an answer.",
+            Refusal::Network => "Your network address is not admitted here.",
+            Refusal::Proxy => "The PROXY header is malformed, missing or not welcome.",
+            Refusal::Tls => "The TLS handshake failed.",
+            Refusal::Head(Head::Malformed) => "The request head is malformed or ambiguous.",
+            Refusal::Head(Head::TargetTooLong) => "The request target is too long.",
+            Refusal::Path => "The path holds an invalid or ambiguous escape.",
+            Refusal::Forwarded => "The forwarded headers cannot be read.",
+            Refusal::Misdirected => "This connection was opened for another host name.",
+            Refusal::Route => "Nothing is served at this host and path.",
+            Refusal::Origin => "Pages of this origin are not admitted here.",
+            Refusal::Identity => "Your certificate is not admitted here.",
+            Refusal::Subprotocol => "None of the offered subprotocols is admitted here.",
+            Refusal::Handshake => "The WebSocket handshake is malformed.",
+            Refusal::Version => "Only version 13 of the WebSocket protocol is spoken here.",
+            Refusal::Plain => "Only WebSockets are served here.",
+            Refusal::Body => "The request's body is too large.",
+            Refusal::Rate { .. } => "Too many requests; come back later.",
+            Refusal::Connections => "Too many of your connections are open.",
+            Refusal::Capacity => "Too many connections are open; come back later.",
+            Refusal::Draining => "This server is shutting down; come back in a moment.",
+            Refusal::Backend(Backend::Failed) => "The server behind this address gave no valid answer.",
+            Refusal::Backend(Backend::Late) => "The server behind this address did not answer in time.",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_word_is_distinct_and_lower_case() {
+        let words: HashSet<_> = Refusal::ALL.iter().map(|refusal| refusal.word()).collect();
+        assert_eq!(words.len(), Refusal::ALL.len());
+        assert!(words.iter().all(|word| word.chars().all(|c| c.is_ascii_lowercase())));
+    }
+
+    #[test]
+    fn only_the_gates_before_http_answer_nothing() {
+        let silent: Vec<_> = Refusal::ALL.iter().filter(|r| r.status().is_none()).map(|r| r.word()).collect();
+        assert_eq!(silent, ["pending", "proxy", "tls"]);
+    }
+}

@@ -1,0 +1,67 @@
+//! A listener as configured: where it is bound and how it speaks.
+//!
+//! Bound sockets live outside the snapshot (DESIGN decision 4); this is what
+//! every accepted connection looks up under its listener's name.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One `[[listener]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The name in `sidegate.toml`; the `listener` label.
+    pub name: Arc<str>,
+    /// The address to bind.
+    pub address: SocketAddr,
+    /// How it speaks.
+    pub speaks: Speaks,
+    /// The most bytes that a request head may have.
+    pub max_head: usize,
+    /// The most connections at once; `None`: the process' total is the only bound.
+    pub max_connections: Option<usize>,
+    /// The most connections of one client that hold neither a tunnel nor an answer.
+    pub pending_per_client: usize,
+    /// How patient we are before a request is routed.
+    pub timeouts: ListenerTimeouts,
+}
+
+/// What a listener does with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTP/1.1 over TLS.
+    Tls(TlsRules),
+    /// HTTP/1.1 in the clear.
+    Plain,
+    /// HTTP/1.1 in the clear, and every answer is a 308 to the `https` address.
+    Redirect {
+        /// The port of that address: the first TLS listener's, or 443.
+        port: u16,
+    },
+}
+
+/// The `tls_*` keys of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TlsRules {
+    /// Whether TLS 1.2 is refused (`tls_min = "1.3"`).
+    pub only_13: bool,
+    /// Whether a name that no certificate covers, or none at all, ends the TLS handshake.
+    pub strict_sni: bool,
+}
+
+/// The timeouts from accept to routing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenerTimeouts {
+    /// Accept → TLS handshake done.
+    pub tls: Duration,
+    /// → the whole request head, its first byte included.
+    pub head: Duration,
+    /// Idle between plain requests.
+    pub keep_alive: Duration,
+}
+
+impl Default for ListenerTimeouts {
+    fn default() -> Self {
+        ListenerTimeouts { tls: Duration::from_secs(10), head: Duration::from_secs(10), keep_alive: Duration::from_secs(75) }
+    }
+}

@@ -1,0 +1,138 @@
+//! Everything compiled from the files of one generation, and the verdict it gives.
+//!
+//! `judge` is pure: the same call serves live traffic, the re-judging of open
+//! tunnels and, later, `explain` and the policies' own tests. Nothing here
+//! reads a file, opens a socket or charges a budget.
+
+pub mod certificate;
+pub mod listener;
+pub mod route;
+pub mod tls;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use jiff::Timestamp;
+use rustls::ServerConfig;
+
+use crate::policy::Policy;
+use crate::policy::network::Client;
+use crate::policy::request::Request;
+use crate::policy::route::Routes;
+use crate::refusal::Refusal;
+use crate::snapshot::certificate::{Certificate, Certificates};
+use crate::snapshot::listener::Listener;
+use crate::snapshot::route::Route;
+
+/// One generation, whole: each decision is made under exactly one.
+pub struct Snapshot {
+    /// 1 for the first that served, then counted up by each publish.
+    pub generation: u64,
+    /// The digest of all files it was compiled from, for people.
+    pub digest: Arc<str>,
+    /// The listeners by name.
+    pub listeners: HashMap<Arc<str>, ListenerRules>,
+    /// What is served by SNI.
+    pub certificates: Arc<Certificates>,
+    /// Where requests lead.
+    pub routes: Routes<Arc<Route>>,
+    /// The routes in the order written.
+    pub route_list: Vec<Arc<Route>>,
+    /// The policies by name, used or not; budgets are carried over from here.
+    pub policies: HashMap<Arc<str>, Arc<Policy>>,
+}
+
+/// A listener as configured, and what its TLS handshakes are made with.
+#[derive(Debug, Clone)]
+pub struct ListenerRules {
+    /// As configured.
+    pub listener: Arc<Listener>,
+    /// `None` on a plain listener.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// The verdict on one request, and what it was made from.
+#[derive(Debug)]
+pub struct Judgement {
+    /// The generation that judged.
+    pub generation: u64,
+    /// The route that was found, if any.
+    pub route: Option<Arc<Route>>,
+    /// The one verdict.
+    pub verdict: Result<Permit, Refusal>,
+}
+
+/// Proof that a request was judged and permitted. Only [`Snapshot::judge`] mints one;
+/// dialling a backend and entering the table of tunnels demand it.
+#[derive(Debug)]
+pub struct Permit {
+    route: Arc<Route>,
+    client: Client,
+    generation: u64,
+}
+
+impl Permit {
+    /// The route that leads to the backend.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// Who was judged.
+    pub fn client(&self) -> Client {
+        self.client
+    }
+
+    /// The generation that judged.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+impl Snapshot {
+    /// Judges one request at the time `now`. `served` is the certificate that the
+    /// client's TLS handshake got; `None` on a plain listener, and when an open
+    /// tunnel is judged again (it has a connection of its own by then).
+    pub fn judge(&self, client: Client, request: &Request, served: Option<&Certificate>, now: Timestamp) -> Judgement {
+        let host = request.host.name();
+        if served.is_some_and(|served| self.misdirects(host, served)) {
+            return Judgement { generation: self.generation, route: None, verdict: Err(Refusal::Misdirected) };
+        }
+        let Some(route) = self.routes.find(host, &request.path) else {
+            return Judgement { generation: self.generation, route: None, verdict: Err(Refusal::Route) };
+        };
+        let permit = || Permit { route: Arc::clone(route), client, generation: self.generation };
+        let verdict = route.policy.judge(client, request, now).map(|()| permit());
+        Judgement { generation: self.generation, route: Some(Arc::clone(route)), verdict }
+    }
+
+    /// Whether another certificate than the one served covers `host` (RFC 9110 §7.4).
+    fn misdirects(&self, host: &str, served: &Certificate) -> bool {
+        !served.covers(host) && self.certificates.covering(host).is_some()
+    }
+}
+
+/// The one place where the running generation stands.
+pub struct Live(ArcSwap<Snapshot>);
+
+impl Live {
+    /// Starts with the first generation.
+    pub fn new(first: Snapshot) -> Self {
+        Live(ArcSwap::from_pointee(first))
+    }
+
+    /// The running generation, for one decision; never to be held across a wait.
+    pub fn load(&self) -> Guard<Arc<Snapshot>> {
+        self.0.load()
+    }
+
+    /// The running generation, for work that outlasts a decision (a reload).
+    pub fn load_full(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    /// Makes `next` the running generation; the one swap.
+    pub fn publish(&self, next: Arc<Snapshot>) {
+        self.0.store(next);
+    }
+}

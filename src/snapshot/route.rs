@@ -1,0 +1,97 @@
+//! A route as it runs: where a host and a path lead, under which policy, with which patience.
+//!
+//! A live tunnel holds its route's `Arc` and nothing else of a generation, so
+//! this room never points back at the snapshot.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::policy::Policy;
+
+/// Where requests for one host pattern and path pattern lead.
+#[derive(Debug)]
+pub struct Route {
+    /// The name in `sidegate.toml`; the `route` label of every metric.
+    pub name: Arc<str>,
+    /// The path pattern as written; what `strip_prefix` strips.
+    pub path: Box<str>,
+    /// The backends, in the order written; never empty.
+    pub backends: Box<[BackendAddress]>,
+    /// Who may.
+    pub policy: Arc<Policy>,
+    /// What happens to plain HTTP.
+    pub http: PlainHttp,
+    /// Whether `path` is taken off before forwarding.
+    pub strip_prefix: bool,
+    /// The largest body of plain HTTP, in bytes.
+    pub max_body: u64,
+    /// How patient we are on this route.
+    pub timeouts: RouteTimeouts,
+}
+
+/// What a route does with plain HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlainHttp {
+    /// 426: only WebSockets.
+    Refuse,
+    /// Forwarded through the same judge.
+    Forward,
+}
+
+/// One local server behind a route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BackendAddress {
+    /// `http://HOST:PORT`, an address literal or `localhost`.
+    Tcp(SocketAddr),
+    /// `unix:/run/app.sock`.
+    Unix(PathBuf),
+}
+
+impl BackendAddress {
+    /// Whether what we send stays on this host.
+    pub fn is_local(&self) -> bool {
+        match self {
+            BackendAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            BackendAddress::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackendAddress::Tcp(address) => write!(f, "http://{address}"),
+            BackendAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The timeouts that a route may set for itself (FORMATS: "from body_stall down per route too").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteTimeouts {
+    /// No byte of a body for so long, either side.
+    pub body_stall: Duration,
+    /// Until the backend's socket is connected.
+    pub dial: Duration,
+    /// From the connected socket to the backend's head.
+    pub response: Duration,
+    /// A peer that takes nothing for so long while we have something for it.
+    pub write_stall: Duration,
+    /// How long an ending may take after our Close or one side's end.
+    pub grace: Duration,
+}
+
+impl Default for RouteTimeouts {
+    fn default() -> Self {
+        RouteTimeouts {
+            body_stall: Duration::from_secs(30),
+            dial: Duration::from_secs(2),
+            response: Duration::from_secs(30),
+            write_stall: Duration::from_secs(30),
+            grace: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What a listener's TLS handshakes are made with: one rustls configuration per
+//! listener and generation.
+//!
+//! It chooses and configures; accepting and driving TLS is `data/tls`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerConfig};
+use rustls::sign::CertifiedKey;
+
+use crate::snapshot::certificate::{Certificate, Certificates};
+use crate::snapshot::listener::TlsRules;
+
+/// What of TLS outlives a generation: a session resumes across reloads as long
+/// as what its handshake decided (a client certificate, later) is unchanged.
+#[derive(Debug, Clone)]
+pub struct Tickets(Arc<dyn ProducesTickets>);
+
+impl Tickets {
+    /// Fresh ticket keys, rotated by rustls every six hours.
+    pub fn new() -> Result<Self, rustls::Error> {
+        rustls::crypto::aws_lc_rs::Ticketer::new().map(Tickets)
+    }
+}
+
+/// aws-lc-rs, post-quantum key exchange preferred.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// The configuration of one listener.
+pub fn server_config(
+    rules: TlsRules,
+    certificates: Arc<Certificates>,
+    tickets: &Tickets,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let versions: &[&rustls::SupportedProtocolVersion] =
+        if rules.only_13 { &[&rustls::version::TLS13] } else { &[&rustls::version::TLS13, &rustls::version::TLS12] };
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(BySni { certificates, strict: rules.strict_sni }));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.ticketer = Arc::clone(&tickets.0);
+    // Tickets resume statelessly; a store beside them would only cost memory.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    // One ticket serves the next connection; each further one costs 6 µs a handshake.
+    config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
+}
+
+/// The certificate that a ClientHello gets.
+struct BySni {
+    certificates: Arc<Certificates>,
+    strict: bool,
+}
+
+impl ResolvesServerCert for BySni {
+    /// `None` makes rustls end the TLS handshake with a fatal alert.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        chosen(&self.certificates, hello.server_name(), self.strict).map(|certificate| Arc::clone(&certificate.key))
+    }
+}
+
+impl fmt::Debug for BySni {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BySni").field("strict", &self.strict).finish_non_exhaustive()
+    }
+}
+
+/// Which certificate `sni` gets: the one that covers it, else, unless `strict`, the default.
+pub fn chosen<'a>(certificates: &'a Certificates, sni: Option<&str>, strict: bool) -> Option<&'a Arc<Certificate>> {
+    let named = sni.and_then(|name| certificates.covering(&name.to_ascii_lowercase()));
+    named.or_else(|| if strict { None } else { certificates.default() })
+}

@@ -1,0 +1,214 @@
+// Many tunnels from one cheap client: WebSocket frames written by hand over Node's TLS, one message in flight on each.
+// `node pump.js '{"port":…,"path":…,"ca":…}'` reads one JSON command a line and answers each with one JSON line:
+//   open {count}              opens so many more tunnels, a few at a time
+//   pump {size, pause}        each tunnel echoes messages of its own, verified, with a pause in milliseconds between
+//   rest                      stops pumping, and waits for the echoes that are under way
+//   flood {size, tunnels, messages}   that many echoes over the first tunnels, as fast as they come back
+//   stats, close
+'use strict';
+
+const crypto = require('node:crypto');
+const fs = require('node:fs');
+const net = require('node:net');
+const readline = require('node:readline');
+const tls = require('node:tls');
+
+const target = JSON.parse(process.argv[2]);
+const ca = target.ca && fs.readFileSync(target.ca);
+const AT_ONCE = 64; // TLS handshakes under way
+const TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10;
+
+const tunnels = [];
+const total = { opened: 0, echoed: 0, dropped: 0, corrupted: 0, closes: {} };
+let pumping = null; // { size, pause }
+let closing = false;
+let resting = null; // called as each echo arrives, while `rest` waits
+
+/// A frame from a client: masked.
+function frame(opcode, payload) {
+  const mask = crypto.randomBytes(4);
+  const long = payload.length > 125;
+  if (payload.length > 65535) throw new Error('no message here is that long');
+  const head = Buffer.alloc(long ? 8 : 6);
+  head[0] = 0x80 | opcode;
+  head[1] = 0x80 | (long ? 126 : payload.length);
+  if (long) head.writeUInt16BE(payload.length, 2);
+  mask.copy(head, head.length - 4);
+  const masked = Buffer.allocUnsafe(payload.length);
+  for (let i = 0; i < payload.length; i++) masked[i] = payload[i] ^ mask[i & 3];
+  return Buffer.concat([head, masked]);
+}
+
+class Tunnel {
+  constructor(socket) {
+    this.socket = socket;
+    this.unread = Buffer.alloc(0);
+    this.sequence = 0;
+    this.own = crypto.randomBytes(32).toString('hex');
+    this.awaited = null; // the payload whose echo is under way
+    this.echoed = null; // called with it
+    this.closed = false;
+  }
+
+  /// Resolves once the 101 is here.
+  static open() {
+    return new Promise((resolve, reject) => {
+      const where = { host: '127.0.0.1', port: target.port, localAddress: target.from, servername: 'localhost', ca };
+      const socket = ca ? tls.connect({ ...where, ciphers: 'TLS_AES_128_GCM_SHA256' }) : net.connect(where);
+      const tunnel = new Tunnel(socket);
+      socket.setNoDelay(true);
+      socket.once(ca ? 'secureConnect' : 'connect', () => {
+        const key = crypto.randomBytes(16).toString('base64');
+        socket.write(
+          `GET ${target.path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
+            `Sec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n\r\n`,
+        );
+      });
+      socket.once('error', reject);
+      let head = Buffer.alloc(0);
+      const onHead = (bytes) => {
+        head = Buffer.concat([head, bytes]);
+        const end = head.indexOf('\r\n\r\n');
+        if (end < 0) return;
+        const status = head.subarray(0, head.indexOf('\r\n')).toString();
+        if (!status.startsWith('HTTP/1.1 101')) return reject(new Error(status));
+        socket.off('data', onHead).off('error', reject);
+        tunnel.serve();
+        tunnel.read(head.subarray(end + 4));
+        resolve(tunnel);
+      };
+      socket.on('data', onHead);
+    });
+  }
+
+  serve() {
+    this.socket.on('data', (bytes) => this.read(bytes));
+    this.socket.on('error', (error) => this.gone(error.code));
+    this.socket.on('close', () => this.gone('no close frame'));
+  }
+
+  read(bytes) {
+    this.unread = this.unread.length ? Buffer.concat([this.unread, bytes]) : bytes;
+    for (;;) {
+      const { unread } = this;
+      if (unread.length < 2) return;
+      let [length, at] = [unread[1], 2];
+      if (length === 126) {
+        if (unread.length < 4) return;
+        [length, at] = [unread.readUInt16BE(2), 4];
+      } else if (length > 126 || (unread[0] & 0xf0) !== 0x80) {
+        total.corrupted += 1; // masked, longer than anything sent, or in fragments
+        return this.socket.destroy();
+      }
+      if (unread.length < at + length) return;
+      this.unread = unread.subarray(at + length);
+      this.receive(unread[0] & 15, unread.subarray(at, at + length));
+    }
+  }
+
+  receive(opcode, payload) {
+    if (opcode === PING) return this.socket.write(frame(PONG, payload));
+    if (opcode === CLOSE) {
+      const code = payload.length >= 2 ? `${payload.readUInt16BE(0)} ${payload.subarray(2)}`.trim() : 'none';
+      this.gone(code);
+      if (!closing) this.socket.write(frame(CLOSE, payload));
+      return this.socket.end();
+    }
+    if (opcode !== BINARY || !this.awaited || !payload.equals(this.awaited)) total.corrupted += 1;
+    this.awaited = null;
+    total.echoed += 1;
+    this.echoed?.();
+    resting?.();
+  }
+
+  gone(why) {
+    if (this.closed) return;
+    this.closed = true;
+    total.closes[why] = (total.closes[why] ?? 0) + 1;
+    if (!closing) total.dropped += 1;
+    this.awaited = null;
+    resting?.();
+  }
+
+  send(payload, bytes = frame(BINARY, payload)) {
+    this.awaited = payload;
+    this.socket.write(bytes);
+  }
+
+  /// One message after another, each unlike every other one.
+  pump() {
+    if (!pumping || this.closed) return;
+    const payload = Buffer.alloc(pumping.size, `${this.own} ${this.sequence++} `);
+    this.echoed = () => setTimeout(() => this.pump(), pumping?.pause * (0.5 + Math.random()));
+    this.send(payload);
+  }
+}
+
+async function open({ count }) {
+  let left = count;
+  const opener = async () => {
+    while (left-- > 0) tunnels.push(await Tunnel.open());
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, opener));
+  total.opened = tunnels.length;
+}
+
+function pump({ size, pause }) {
+  pumping = { size, pause };
+  for (const tunnel of tunnels) setTimeout(() => tunnel.pump(), Math.random() * pause);
+}
+
+async function rest() {
+  pumping = null;
+  const busy = () => tunnels.some((tunnel) => tunnel.awaited);
+  if (busy()) await new Promise((resolve) => (resting = () => busy() || resolve()));
+  resting = null;
+}
+
+/// Each tunnel has one message in flight, always the same one: the client costs next to nothing.
+async function flood({ size, tunnels: count, messages }) {
+  const payload = Buffer.alloc(size, 'sidegate');
+  const bytes = frame(BINARY, payload);
+  let [left, returned] = [messages, 0];
+  const began = process.hrtime.bigint();
+  await new Promise((resolve, reject) => {
+    for (const tunnel of tunnels.slice(0, count)) {
+      tunnel.socket.once('close', () => reject(new Error('a tunnel ended under the flood')));
+      tunnel.echoed = () => {
+        if (++returned === messages) return resolve();
+        if (left-- > 0) tunnel.send(payload, bytes);
+      };
+      if (left-- > 0) tunnel.send(payload, bytes);
+    }
+  });
+  for (const tunnel of tunnels) tunnel.socket.removeAllListeners('close').on('close', () => tunnel.gone('no close frame'));
+  return { seconds: Number(process.hrtime.bigint() - began) / 1e9 };
+}
+
+async function close() {
+  closing = true;
+  const open = tunnels.filter((tunnel) => !tunnel.closed);
+  await Promise.all(
+    open.map((tunnel) => {
+      const ended = new Promise((resolve) => tunnel.socket.once('close', resolve));
+      tunnel.socket.write(frame(CLOSE, Buffer.from([0x03, 0xe8])));
+      return ended;
+    }),
+  );
+  tunnels.length = 0;
+  closing = false;
+}
+
+const commands = { open, pump, rest, flood, stats: () => {}, close };
+
+(async () => {
+  for await (const line of readline.createInterface({ input: process.stdin })) {
+    const { do: command, ...rest } = JSON.parse(line);
+    const more = await commands[command](rest);
+    console.log(JSON.stringify({ ...total, open: tunnels.filter((tunnel) => !tunnel.closed).length, ...more }));
+  }
+  process.exit(0);
+})().catch((error) => {
+  console.error(error);
+  process.exit(1);
+});
