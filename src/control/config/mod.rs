@@ -24,7 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use toml::de::DeTable;
 
 use self::diagnostic::{Diagnostic, Place};
 use self::document::Document;
@@ -81,10 +80,8 @@ fn load_at(files: &mut Files, config: &Path, now: Timestamp) -> Result<Loaded, V
 /// no reason not to find the agent that runs. `None`: it names no path.
 pub fn named_socket(config: &Path) -> Option<PathBuf> {
     let bytes = Files::new().read(config, MOST_TOML).ok()?;
-    let text = std::str::from_utf8(&bytes).ok()?;
-    let (table, _errors) = DeTable::parse_recoverable(text);
-    let admin = table.get_ref().get("admin")?.get_ref().as_table()?;
-    let socket = admin.get("socket")?.get_ref().as_str()?;
+    let document = Document::parse(Arc::default(), &bytes);
+    let socket = document.root().table("admin").get("socket")?.as_str()?;
     match socket {
         "auto" | "off" => None,
         path => Some(config.parent().unwrap_or(Path::new("")).join(path)),

@@ -6,7 +6,7 @@ use super::{SIDEGATE, check, load};
 
 /// A chain of one and its key, for `names`, valid in 2026.
 fn pair(names: &[&str]) -> (String, String) {
-    let names: Vec<_> = names.iter().map(|name| name.to_string()).collect();
+    let names: Vec<_> = names.iter().map(ToString::to_string).collect();
     made(CertificateParams::new(names).unwrap(), 2026, 2027)
 }
 

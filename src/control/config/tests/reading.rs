@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{Diagnostic, Files, POLICY, SIDEGATE, check, write};
-use crate::control::config::load;
+use crate::control::config::{load, named_socket};
 
 /// That loading after `spoil` has had its way with the folder says `expected`, one line per diagnostic.
 #[track_caller]
@@ -78,4 +78,17 @@ fn lists_may_be_named_by_an_absolute_path() {
     write(&path, "10.0.0.0/8\n");
     let policy = format!("schema = 1\nclient.allow = [\"feed\"]\nlists.feed = {{ file = \"{}\" }}\n", path.display());
     check(&[("policies/chat.toml", &policy)], "");
+}
+
+#[test]
+fn the_admin_socket_is_found_in_a_file_that_is_broken_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sidegate.toml");
+    let named = |text: &str| {
+        write(&path, text);
+        named_socket(&path)
+    };
+    assert_eq!(named("schema = 7\nx = 16KiB\n[admin]\nsocket = \"run/a.sock\"\n"), Some(folder.path().join("run/a.sock")));
+    assert_eq!(named("[admin]\nsocket = \"auto\"\n"), None);
+    assert_eq!(named(&format!("admin{} = 1", ".a".repeat(1_000_000))), None);
 }

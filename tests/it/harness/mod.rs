@@ -1,0 +1,24 @@
+//! The three nouns of an end-to-end test: a backend, a sidegate in front of it, clients.
+//!
+//! Each is made with a builder and stands when `run` (or `open`) returns; ports are free
+//! ones, files lie in a temporary folder, and nothing is waited for without a limit.
+
+pub mod backend;
+pub mod certificate;
+pub mod client;
+pub mod sidegate;
+pub mod wire;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// How long anything that is awaited may take, on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Awaits `what`, and panics with its name if it takes too long.
+pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
+    }
+}

@@ -1,0 +1,556 @@
+//! A whole agent in this process, over files in a temporary folder.
+//!
+//! It listens on free ports of 127.0.0.1, has one data-plane thread, an admin socket in its
+//! folder, and revokes without a spread, unless a test says otherwise.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sidegate::control::reload::{Cause, Outcome};
+use sidegate::{Agent, Order, StartError};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use toml::{Table, Value};
+
+use crate::harness::backend::Backend;
+use crate::harness::certificate;
+use crate::harness::within;
+
+/// What every agent of a test begins with.
+const BASE: &str = r#"
+schema = 1
+metrics.listen = "127.0.0.1:0"
+admin.socket = "admin.sock"
+process.threads = 1
+reload.revoke_spread = "0s"
+shutdown = { spread = "0s", deadline = "5s" }
+"#;
+
+/// How long between two looks at something that only can be looked at.
+const BETWEEN: Duration = Duration::from_millis(5);
+
+/// One TLS listener, and a policy `default` that admits everyone until [`Builder::allow`] says otherwise.
+pub fn new() -> Builder {
+    let mut config = toml(BASE);
+    let listener = toml("name = 'public'\nlisten = '127.0.0.1:0'");
+    config.insert("listener".into(), Value::Array(vec![listener.into()]));
+    config.insert("route".into(), Value::Array(Vec::new()));
+    let policies = vec![("default".to_owned(), Page::new())];
+    Builder { config, policies, certificates: Vec::new(), tls: true, files: Vec::new() }
+}
+
+/// An agent that is not yet there.
+#[derive(Clone)]
+pub struct Builder {
+    config: Table,
+    policies: Vec<(String, Page)>,
+    certificates: Vec<Vec<String>>,
+    tls: bool,
+    files: Vec<(String, String)>,
+}
+
+impl Builder {
+    /// A route for any host, under the policy `default`. Its name is the path's letters ("/chat/" → `chat`), or `root`.
+    pub fn route(self, path: &str, backend: &Backend) -> Self {
+        self.route_to(path, &[backend])
+    }
+
+    /// A route that leads to one of several backends.
+    pub fn route_to(mut self, path: &str, backends: &[&Backend]) -> Self {
+        let letters = path.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let name = match letters.trim_matches('-') {
+            "" => "root",
+            name => name,
+        };
+        let mut route = toml("host = '*'\npolicy = 'default'");
+        route.insert("name".into(), name.into());
+        route.insert("path".into(), path.into());
+        let backends: Vec<Value> = backends.iter().map(|backend| backend.address().into()).collect();
+        route.insert("backend".into(), if let [one] = &backends[..] { one.clone() } else { backends.into() });
+        self.tables("route").push(route.into());
+        self
+    }
+
+    /// The last route's host: exact, `*.example.com`, or `*`.
+    pub fn host(self, host: &str) -> Self {
+        self.on_route(&format!("host = '{host}'"))
+    }
+
+    /// More keys of the last route: `http = 'forward'`, `name = 'other'`.
+    pub fn on_route(mut self, keys: &str) -> Self {
+        merge_into(self.tables("route").last_mut().expect("a route"), keys);
+        self
+    }
+
+    /// More keys of the first listener: `max_connections = 3`.
+    pub fn on_listener(mut self, keys: &str) -> Self {
+        merge_into(&mut self.tables("listener")[0], keys);
+        self
+    }
+
+    /// Anything of `sidegate.toml`, merged into what is there; `[[listener]]` and the like are added.
+    pub fn toml(mut self, text: &str) -> Self {
+        merge(&mut self.config, toml(text));
+        self
+    }
+
+    /// `[timeouts]`: `head = '200ms'`.
+    pub fn timeouts(self, keys: &str) -> Self {
+        self.toml(&format!("[timeouts]\n{keys}"))
+    }
+
+    /// So many data-plane threads.
+    pub fn threads(self, threads: u32) -> Self {
+        self.toml(&format!("process.threads = {threads}"))
+    }
+
+    /// `wss://`, which it is without being told.
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// `ws://`.
+    pub fn clear(mut self) -> Self {
+        self.tls = false;
+        self
+    }
+
+    /// A certificate for these names; the first is the default one. Without any, one is made for `localhost`, 127.0.0.1 and the routes' hosts.
+    pub fn certificate(mut self, names: &[&str]) -> Self {
+        self.certificates.push(names.iter().map(ToString::to_string).collect());
+        self
+    }
+
+    /// Whom the policy `default` allows besides those it allows already.
+    pub fn allow(self, network: &str) -> Self {
+        self.policy(|page| page.allow(network))
+    }
+
+    /// Whom the policy `default` denies as well.
+    pub fn deny(self, network: &str) -> Self {
+        self.policy(|page| page.deny(network))
+    }
+
+    /// Which origins the policy `default` admits.
+    pub fn origins(self, origins: &[&str]) -> Self {
+        self.policy(|page| page.origins(origins))
+    }
+
+    /// Which subprotocols the policy `default` admits.
+    pub fn subprotocols(self, subprotocols: &[&str]) -> Self {
+        self.policy(|page| page.subprotocols(subprotocols))
+    }
+
+    /// `[limits]` of the policy `default`: `connections = { total = 1 }`.
+    pub fn limits(self, keys: &str) -> Self {
+        self.policy(|page| page.limits(keys))
+    }
+
+    /// Changes the policy `default`.
+    pub fn policy(mut self, change: impl FnOnce(Page) -> Page) -> Self {
+        self.policies[0].1 = change(self.policies[0].1.clone());
+        self
+    }
+
+    /// One more policy, which the last route is under.
+    pub fn under(mut self, name: &str, change: impl FnOnce(Page) -> Page) -> Self {
+        self.policies.push((name.to_owned(), change(Page::new())));
+        self.on_route(&format!("policy = '{name}'"))
+    }
+
+    /// One more file, at a path relative to `sidegate.toml`.
+    pub fn file(mut self, path: &str, text: &str) -> Self {
+        self.files.push((path.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// Writes the files and starts the agent; panics if it refuses to.
+    pub async fn run(self) -> Sidegate {
+        match self.try_run().await {
+            Ok(sidegate) => sidegate,
+            Err(error) => panic!("not started:\n{error}"),
+        }
+    }
+
+    /// Writes the files and starts the agent.
+    pub async fn try_run(self) -> Result<Sidegate, StartError> {
+        let (config, pages, tls) = (self.config.clone(), self.policies.clone(), self.tls);
+        let folder = self.write();
+        let agent = Agent::start(&folder.path().join("sidegate.toml"), sidegate::observe::log::Drops::default())?;
+        Ok(Sidegate { agent, folder, config, pages, tls })
+    }
+
+    /// Writes the files alone, for tests of the commands; `sidegate.toml` is in the folder.
+    pub fn write(mut self) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        for (index, names) in self.names().iter().enumerate().filter(|_| self.tls) {
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            let pair = certificate::signed(&names);
+            put(&format!("certs/{index}.pem"), &pair.chain);
+            put(&format!("certs/{index}.key"), &pair.key);
+            self = self.toml(&format!("[[certificate]]\nchain = 'certs/{index}.pem'\nkey = 'certs/{index}.key'"));
+        }
+        let tls = self.tls;
+        let listener = self.tables("listener")[0].as_table_mut().unwrap();
+        listener.entry("tls").or_insert(tls.into());
+        std::fs::create_dir_all(folder.path().join("policies/lists")).unwrap();
+        for (name, page) in &self.policies {
+            put(&format!("policies/{name}.toml"), &page.text());
+        }
+        put("sidegate.toml", &toml::to_string(&self.config).unwrap());
+        for (path, text) in &self.files {
+            put(path, text);
+        }
+        folder
+    }
+
+    /// The names of each certificate.
+    fn names(&mut self) -> Vec<Vec<String>> {
+        if !self.certificates.is_empty() {
+            return self.certificates.clone();
+        }
+        let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let routes = self.tables("route").iter();
+        names.extend(routes.filter_map(|route| route["host"].as_str()).filter(|host| *host != "*").map(str::to_owned));
+        names.dedup();
+        vec![names]
+    }
+
+    fn tables(&mut self, name: &str) -> &mut Vec<Value> {
+        self.config[name].as_array_mut().unwrap()
+    }
+}
+
+/// A policy's file in the making.
+#[derive(Debug, Clone)]
+pub struct Page {
+    policy: Table,
+}
+
+impl Page {
+    /// One that admits everyone.
+    fn new() -> Self {
+        Page { policy: toml("schema = 1\n[client]\nallow = ['any']") }
+    }
+
+    /// Allows this list or network too; the first one takes the place of `any`.
+    pub fn allow(mut self, network: &str) -> Self {
+        let allow = self.client("allow");
+        allow.retain(|one| one.as_str() != Some("any"));
+        allow.push(network.into());
+        self
+    }
+
+    /// Allows this list or network alone.
+    pub fn allow_only(mut self, network: &str) -> Self {
+        *self.client("allow") = vec![network.into()];
+        self
+    }
+
+    /// Denies this list or network too.
+    pub fn deny(mut self, network: &str) -> Self {
+        self.client("deny").push(network.into());
+        self
+    }
+
+    /// Admits these origins alone.
+    pub fn origins(mut self, origins: &[&str]) -> Self {
+        *self.client("origins") = origins.iter().map(|origin| Value::from(*origin)).collect();
+        self
+    }
+
+    /// Admits these subprotocols alone.
+    pub fn subprotocols(mut self, subprotocols: &[&str]) -> Self {
+        *self.client("subprotocols") = subprotocols.iter().map(|one| Value::from(*one)).collect();
+        self
+    }
+
+    /// An inline list: `list("office", &["192.0.2.0/24"])`.
+    pub fn list(self, name: &str, lines: &[&str]) -> Self {
+        self.toml(&format!("[lists]\n{name} = {lines:?}"))
+    }
+
+    /// A list in the file `policies/lists/NAME.cidr`, to be written with [`Builder::file`].
+    pub fn list_file(self, name: &str) -> Self {
+        self.toml(&format!("[lists]\n{name} = {{ file = 'lists/{name}.cidr' }}"))
+    }
+
+    /// `[limits]`: `connections = { total = 1 }`.
+    pub fn limits(self, keys: &str) -> Self {
+        self.toml(&format!("[limits]\n{keys}"))
+    }
+
+    /// Anything, merged into what is there.
+    pub fn toml(mut self, text: &str) -> Self {
+        merge(&mut self.policy, toml(text));
+        self
+    }
+
+    fn client(&mut self, key: &str) -> &mut Vec<Value> {
+        let client = self.policy["client"].as_table_mut().unwrap();
+        client.entry(key).or_insert(Value::Array(Vec::new())).as_array_mut().unwrap()
+    }
+
+    fn text(&self) -> String {
+        toml::to_string(&self.policy).unwrap()
+    }
+}
+
+/// A running agent; ended at once when dropped.
+pub struct Sidegate {
+    agent: Agent,
+    folder: TempDir,
+    config: Table,
+    pages: Vec<(String, Page)>,
+    tls: bool,
+}
+
+impl Sidegate {
+    /// Where the first listener is.
+    pub fn address(&self) -> SocketAddr {
+        self.listener("public")
+    }
+
+    /// Where the listener of this name is.
+    pub fn listener(&self, name: &str) -> SocketAddr {
+        let found = self.agent.listeners().iter().find(|(own, _)| **own == *name);
+        found.unwrap_or_else(|| panic!("no listener {name}")).1
+    }
+
+    /// Whether the first listener speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// The folder with its files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its `sidegate.toml`.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("sidegate.toml")
+    }
+
+    /// The policy `default`, to be written anew, beginning without anyone that it allows; what is never named stays as it is.
+    pub fn policy(&self) -> Edit<'_> {
+        self.policy_named("default")
+    }
+
+    /// A policy, to be written anew.
+    pub fn policy_named(&self, name: &str) -> Edit<'_> {
+        let (_, page) = self.pages.iter().find(|(own, _)| own == name).unwrap_or_else(|| panic!("no policy {name}"));
+        Edit { sidegate: self, path: format!("policies/{name}.toml"), page: page.clone(), allowed: false }
+    }
+
+    /// Puts `text` in the place of a file, as editors do (a rename over it), and waits until the agent runs it; returns the
+    /// generation. Panics if it is rejected.
+    pub async fn write(&self, path: &str, text: &str) -> u64 {
+        let before = self.generation().await;
+        self.put(path, text);
+        self.expect_generation(before + 1).await
+    }
+
+    /// Puts `text` in the place of a file, waits until the agent has rejected it, and returns what `/readyz` says then.
+    pub async fn write_rejected(&self, path: &str, text: &str) -> String {
+        let rejected = self.metric("sidegate_reloads_total", [("outcome", "rejected")]).await;
+        self.put(path, text);
+        self.expect_metric("sidegate_reloads_total", [("outcome", "rejected")], rejected + 1.0).await;
+        self.readyz().await.1
+    }
+
+    /// Puts `text` in the place of a file (a rename over it), and waits for nothing.
+    pub fn put(&self, path: &str, text: impl AsRef<[u8]>) {
+        let path = self.folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let written = path.with_extension("new~");
+        std::fs::write(&written, text).unwrap();
+        std::fs::rename(written, path).unwrap();
+    }
+
+    /// Changes `sidegate.toml`, and waits until the agent runs it; the change starts from what [`Builder`] wrote.
+    pub async fn reconfigure(&self, change: impl FnOnce(&mut Table)) -> u64 {
+        let mut config: Table = std::fs::read_to_string(self.config()).unwrap().parse().unwrap();
+        change(&mut config);
+        self.write("sidegate.toml", &toml::to_string(&config).unwrap()).await
+    }
+
+    /// The `sidegate.toml` that it was started with, less its certificates.
+    pub fn toml(&self) -> &Table {
+        &self.config
+    }
+
+    /// Reads the files now, and returns what became of it.
+    pub async fn reload(&self) -> Outcome {
+        within("a reload", self.agent.reload(Cause::Asked)).await.expect("an agent that isn't ending")
+    }
+
+    /// The generation that runs.
+    pub async fn generation(&self) -> u64 {
+        self.metric("sidegate_generation", []).await as u64
+    }
+
+    /// Waits until at least this generation runs; panics if a reload is rejected meanwhile.
+    pub async fn expect_generation(&self, least: u64) -> u64 {
+        let reached = async {
+            loop {
+                let now = self.generation().await;
+                if now >= least {
+                    return now;
+                }
+                let (_, ready) = self.readyz().await;
+                assert!(!ready.contains("rejected"), "{ready}");
+                tokio::time::sleep(BETWEEN).await;
+            }
+        };
+        within(&format!("generation {least}"), reached).await
+    }
+
+    /// The sum of the series of `name` that have all these labels; 0 where there is none.
+    pub async fn metric<const N: usize>(&self, name: &str, labels: [(&str, &str); N]) -> f64 {
+        sum(&self.metrics().await, name, &labels)
+    }
+
+    /// Waits until the sum of the series of `name` that have all these labels is `value`.
+    pub async fn expect_metric<const N: usize>(&self, name: &str, labels: [(&str, &str); N], value: impl Into<f64>) {
+        let value = value.into();
+        let began = std::time::Instant::now();
+        loop {
+            let metrics = self.metrics().await;
+            let now = sum(&metrics, name, &labels);
+            if now == value {
+                return;
+            }
+            if began.elapsed() > crate::harness::PATIENCE {
+                let all: Vec<_> = metrics.lines().filter(|line| line.starts_with(name)).collect();
+                panic!("{name} {labels:?} is {now}, not {value}:\n{}", all.join("\n"));
+            }
+            tokio::time::sleep(BETWEEN).await;
+        }
+    }
+
+    /// All that `/metrics` says.
+    pub async fn metrics(&self) -> String {
+        self.ask("/metrics").await.1
+    }
+
+    /// The status and the body of `/readyz`.
+    pub async fn readyz(&self) -> (u16, String) {
+        self.ask("/readyz").await
+    }
+
+    /// Asks the metrics listener.
+    pub async fn ask(&self, path: &str) -> (u16, String) {
+        let asked = async {
+            let mut stream = TcpStream::connect(self.agent.metrics().expect("a metrics listener")).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let answer = within(path, asked).await;
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// Orders a drain; a second time: ends at once.
+    pub async fn drain(&self) {
+        self.agent.order(Order::Drain).await;
+    }
+
+    /// Waits until the agent has ended.
+    pub async fn ended(&mut self) {
+        within("the end of the agent", self.agent.ended()).await;
+    }
+
+    /// The agent itself.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+}
+
+/// A policy to be written anew.
+pub struct Edit<'s> {
+    sidegate: &'s Sidegate,
+    path: String,
+    page: Page,
+    allowed: bool,
+}
+
+impl Edit<'_> {
+    /// Allows this list or network; the first one takes the place of all that was allowed before.
+    pub fn allow(mut self, network: &str) -> Self {
+        self.page = if self.allowed { self.page.allow(network) } else { self.page.allow_only(network) };
+        self.allowed = true;
+        self
+    }
+
+    /// Denies this list or network too.
+    pub fn deny(self, network: &str) -> Self {
+        self.change(|page| page.deny(network))
+    }
+
+    /// `[limits]`, merged into what is there.
+    pub fn limits(self, keys: &str) -> Self {
+        self.change(|page| page.limits(keys))
+    }
+
+    /// Any change.
+    pub fn change(mut self, change: impl FnOnce(Page) -> Page) -> Self {
+        self.page = change(self.page);
+        self
+    }
+
+    /// Writes it, and returns the new generation once it runs.
+    pub async fn write(self) -> u64 {
+        self.sidegate.write(&self.path, &self.page.text()).await
+    }
+
+    /// Writes it, and waits for nothing.
+    pub fn put(self) {
+        self.sidegate.put(&self.path, self.page.text());
+    }
+}
+
+fn sum(metrics: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let of_name = metrics.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let (own, value) = rest.rsplit_once(' ')?;
+        (own.is_empty() || own.starts_with('{')).then_some((own, value))
+    });
+    let matching = of_name.filter(|(own, _)| {
+        labels.iter().all(|(label, value)| {
+            let wanted = format!("{label}=\"{value}\"");
+            own.trim_matches(['{', '}']).split(',').any(|pair| pair == wanted)
+        })
+    });
+    matching.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+}
+
+fn toml(text: &str) -> Table {
+    text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn merge_into(table: &mut Value, keys: &str) {
+    merge(table.as_table_mut().unwrap(), toml(keys));
+}
+
+/// Tables are merged, arrays of tables joined, everything else is replaced.
+fn merge(into: &mut Table, more: Table) {
+    for (key, value) in more {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => merge(old, new),
+            (Some(Value::Array(old)), Value::Array(new)) if new.iter().all(Value::is_table) => old.extend(new),
+            (_, value) => drop(into.insert(key, value)),
+        }
+    }
+}
