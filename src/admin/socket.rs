@@ -194,12 +194,6 @@ async fn reload(admin: &Admin, query: Option<&str>) -> Answer {
         admin.requests.nudge(Cause::Asked);
         return answer_json(StatusCode::ACCEPTED, &json!({ "outcome": "asked" }));
     }
-    if admin.tunnels.is_draining() || admin.metrics.is_draining() {
-        return answer_json(
-            StatusCode::CONFLICT,
-            &json!({ "outcome": "rejected", "diagnostics": [{ "text": "error: draining: nothing is reloaded any more\n" }] }),
-        );
-    }
     match admin.requests.reload(Cause::Asked).await {
         None => text(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending\n"),
         Some(Outcome::Published { generation, digest, revoked, warnings }) => answer_json(

@@ -216,6 +216,10 @@ impl Reloader {
     ///
     /// If it fails, what runs is kept: no traffic and no socket is touched.
     async fn reload(&mut self, cause: Cause) -> Option<Outcome> {
+        if self.metrics.is_draining() {
+            let errors = vec![Diagnostic::of(&self.config, "draining: nothing is reloaded any more".into(), None)];
+            return (cause != Cause::Poll).then(|| self.reject(cause, errors));
+        }
         let began = Instant::now();
         let (files, loaded) = match self.read(cause).await {
             Some(read) => read,

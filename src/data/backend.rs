@@ -312,7 +312,8 @@ impl Drop for GiveBack {
 
 fn client() -> Builder {
     let mut builder = Builder::new();
-    builder.preserve_header_case(true).max_header_size(MAX_HEAD);
+    // Ours are written as they are documented; a client's own keep their case.
+    builder.preserve_header_case(true).title_case_headers(true).max_header_size(MAX_HEAD);
     builder
 }
 

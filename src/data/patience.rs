@@ -58,6 +58,11 @@ impl Patience {
         Patience(Arc::new(Mutex::new(State { timeouts, write_stall, phase, stalled: None, heard: false })))
     }
 
+    /// A route was found, which has its own patience with a client that takes nothing.
+    pub fn routed(&self, write_stall: Duration) {
+        self.lock().write_stall = write_stall;
+    }
+
     /// A request's head is whole.
     pub fn request_began(&self) {
         self.lock().phase = Phase::Busy;

@@ -166,9 +166,7 @@ impl Tunnel {
                 if way == Way::FromClient {
                     self.clock.heard(now);
                 }
-                let plain = std::mem::take(&mut buffers.plain);
-                self.relay(way, cx, &plain[..read], now);
-                buffers.plain = plain;
+                self.relay(way, cx, &buffers.plain[..read], now);
                 true
             }
             Poll::Ready(Err(error)) => {

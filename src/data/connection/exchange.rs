@@ -131,13 +131,16 @@ impl Exchange {
         patience: Patience,
     ) -> Result<Response<Outgoing>, GivenUp> {
         patience.request_began();
-        let ended = Ended(patience);
+        let ended = Ended(patience.clone());
         let mut asked = Asked::new(&request);
         let answer = match self.decide(request, &mut asked).await {
             Ok(answer) => answer,
             Err(Denied::Refused(refusal)) => self.refuse(&asked, refusal),
-            Err(Denied::Stalled) => return Err(GivenUp),
+            Err(Denied::Stalled) => return Err(self.give_up(&asked)),
         };
+        if let Some(route) = &asked.route {
+            patience.routed(route.timeouts.write_stall);
+        }
         drop(self.waiting.take());
         Ok(answer.map(|body| body.holding(ended)))
     }
@@ -244,8 +247,8 @@ impl Exchange {
             client = %self.came.arrival.client,
             peer = %self.came.peer,
             kind = asked.kind.word(),
-            host = %asked.host,
-            path = ?asked.path,
+            host = %asked.host.escape_debug(),
+            path = %asked.path.escape_debug(),
             status,
             request_id = asked.id(),
             generation = asked.generation,
@@ -270,8 +273,8 @@ impl Exchange {
             client = %self.came.arrival.client,
             peer = %self.came.peer,
             kind = asked.kind.word(),
-            host = ?asked.host,
-            path = ?asked.path,
+            host = %asked.host.escape_debug(),
+            path = %asked.path.escape_debug(),
             reason = refusal.word(),
             status = refusal.status(),
             request_id = asked.id(),
@@ -280,6 +283,13 @@ impl Exchange {
             "refused"
         );
         answer::refusal(refusal, &asked.id, after)
+    }
+
+    /// Books a request whose body stalled.
+    fn give_up(&self, asked: &Asked) -> GivenUp {
+        self.core.shared.metrics.request(asked.route(), asked.kind, RequestResult::Failed);
+        tracing::info!(route = asked.route(), client = %self.came.arrival.client, request_id = asked.id(), "given up: the client's body stalled");
+        GivenUp
     }
 
     /// Books a head that hyper refused by itself, or that came too late.

@@ -160,6 +160,7 @@ async fn converse(core: &Arc<Core>, rules: &ListenerRules, stream: Stream, excha
     let service = service_fn(|request| Arc::clone(&exchange).answer(request, patience.clone()));
     let connection = http1::Builder::new()
         .preserve_header_case(true)
+        .title_case_headers(true)
         .max_header_size(rules.listener.max_head)
         .max_buf_size(rules.listener.max_head + 8 * 1024)
         .header_read_timeout(None)

@@ -63,7 +63,9 @@ pub fn refusing() -> Backend {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     let address = format!("http://{}", socket.local_addr().unwrap().as_socket().unwrap());
-    Backend { _socket: Some(socket), ..Backend::at(address) }
+    let mut backend = Backend::at(address);
+    backend._socket = Some(socket);
+    backend
 }
 
 /// A port that answers no connection attempt: its queue is full.
@@ -82,7 +84,9 @@ pub fn full() -> Backend {
         })
         .collect();
     let address = format!("http://{}", address.as_socket().unwrap());
-    Backend { _socket: Some(socket), _waiting: waiting, ..Backend::at(address) }
+    let mut backend = Backend::at(address);
+    (backend._socket, backend._waiting) = (Some(socket), waiting);
+    backend
 }
 
 type Done = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -123,7 +127,8 @@ impl Builder {
                 (Listener::Unix(listener), format!("unix:{}", path.display()))
             }
         };
-        let mut backend = Backend { _folder: folder, ..Backend::at(address) };
+        let mut backend = Backend::at(address);
+        backend._folder = folder;
         let (seen, stop, script, over) =
             (Arc::clone(&backend.seen), backend.stop.clone(), self.script, backend.hand_over.clone());
         backend.thread = Some(std::thread::spawn(move || {

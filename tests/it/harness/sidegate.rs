@@ -31,6 +31,10 @@ shutdown = { spread = "0s", deadline = "5s" }
 /// How long between two looks at something that only can be looked at.
 const BETWEEN: Duration = Duration::from_millis(5);
 
+const GENERATION: &str = "sidegate_generation";
+const RELOADS: &str = "sidegate_reloads_total";
+const REJECTED: [(&str, &str); 1] = [("outcome", "rejected")];
+
 /// One TLS listener, and a policy `default` that admits everyone until [`Builder::allow`] says otherwise.
 pub fn new() -> Builder {
     let mut config = toml(BASE);
@@ -177,10 +181,10 @@ impl Builder {
 
     /// Writes the files and starts the agent.
     pub async fn try_run(self) -> Result<Sidegate, StartError> {
-        let (config, pages, tls) = (self.config.clone(), self.policies.clone(), self.tls);
+        let tls = self.tls;
         let folder = self.write();
         let agent = Agent::start(&folder.path().join("sidegate.toml"), sidegate::observe::log::Drops::default())?;
-        Ok(Sidegate { agent, folder, config, pages, tls })
+        Ok(Sidegate { agent, folder, tls })
     }
 
     /// Writes the files alone, for tests of the commands; `sidegate.toml` is in the folder.
@@ -191,7 +195,8 @@ impl Builder {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        for (index, names) in self.names().iter().enumerate().filter(|_| self.tls) {
+        let names = if self.tls { self.names() } else { Vec::new() };
+        for (index, names) in names.iter().enumerate() {
             let names: Vec<_> = names.iter().map(String::as_str).collect();
             let pair = certificate::signed(&names);
             put(&format!("certs/{index}.pem"), &pair.chain);
@@ -308,8 +313,6 @@ impl Page {
 pub struct Sidegate {
     agent: Agent,
     folder: TempDir,
-    config: Table,
-    pages: Vec<(String, Page)>,
     tls: bool,
 }
 
@@ -340,30 +343,45 @@ impl Sidegate {
         self.folder.path().join("sidegate.toml")
     }
 
-    /// The policy `default`, to be written anew, beginning without anyone that it allows; what is never named stays as it is.
+    /// The policy `default`, to be written anew; it begins with what its file says now.
     pub fn policy(&self) -> Edit<'_> {
         self.policy_named("default")
     }
 
-    /// A policy, to be written anew.
+    /// A policy, to be written anew; it begins with what its file says now.
     pub fn policy_named(&self, name: &str) -> Edit<'_> {
-        let (_, page) = self.pages.iter().find(|(own, _)| own == name).unwrap_or_else(|| panic!("no policy {name}"));
-        Edit { sidegate: self, path: format!("policies/{name}.toml"), page: page.clone(), allowed: false }
+        let path = format!("policies/{name}.toml");
+        let page = Page { policy: toml(&std::fs::read_to_string(self.folder().join(&path)).unwrap()) };
+        Edit { sidegate: self, path, page, allowed: false }
     }
 
     /// Puts `text` in the place of a file, as editors do (a rename over it), and waits until the agent runs it; returns the
     /// generation. Panics if it is rejected.
     pub async fn write(&self, path: &str, text: &str) -> u64 {
-        let before = self.generation().await;
+        let before = self.metrics().await;
+        let (generation, rejected) = (sum(&before, GENERATION, &[]), sum(&before, RELOADS, &REJECTED));
         self.put(path, text);
-        self.expect_generation(before + 1).await
+        let reached = async {
+            loop {
+                let metrics = self.metrics().await;
+                if sum(&metrics, RELOADS, &REJECTED) > rejected {
+                    panic!("{path} was rejected: {}", self.readyz().await.1);
+                }
+                let now = sum(&metrics, GENERATION, &[]);
+                if now > generation {
+                    return now as u64;
+                }
+                tokio::time::sleep(BETWEEN).await;
+            }
+        };
+        within(&format!("a generation with the new {path}"), reached).await
     }
 
     /// Puts `text` in the place of a file, waits until the agent has rejected it, and returns what `/readyz` says then.
     pub async fn write_rejected(&self, path: &str, text: &str) -> String {
-        let rejected = self.metric("sidegate_reloads_total", [("outcome", "rejected")]).await;
+        let rejected = self.metric(RELOADS, REJECTED).await;
         self.put(path, text);
-        self.expect_metric("sidegate_reloads_total", [("outcome", "rejected")], rejected + 1.0).await;
+        self.expect_metric(RELOADS, REJECTED, rejected + 1.0).await;
         self.readyz().await.1
     }
 
@@ -376,16 +394,16 @@ impl Sidegate {
         std::fs::rename(written, path).unwrap();
     }
 
-    /// Changes `sidegate.toml`, and waits until the agent runs it; the change starts from what [`Builder`] wrote.
+    /// Changes `sidegate.toml`, and waits until the agent runs it.
     pub async fn reconfigure(&self, change: impl FnOnce(&mut Table)) -> u64 {
-        let mut config: Table = std::fs::read_to_string(self.config()).unwrap().parse().unwrap();
+        let mut config = self.toml();
         change(&mut config);
         self.write("sidegate.toml", &toml::to_string(&config).unwrap()).await
     }
 
-    /// The `sidegate.toml` that it was started with, less its certificates.
-    pub fn toml(&self) -> &Table {
-        &self.config
+    /// What stands in its `sidegate.toml`.
+    pub fn toml(&self) -> Table {
+        toml(&std::fs::read_to_string(self.config()).unwrap())
     }
 
     /// Reads the files now, and returns what became of it.
@@ -395,23 +413,7 @@ impl Sidegate {
 
     /// The generation that runs.
     pub async fn generation(&self) -> u64 {
-        self.metric("sidegate_generation", []).await as u64
-    }
-
-    /// Waits until at least this generation runs; panics if a reload is rejected meanwhile.
-    pub async fn expect_generation(&self, least: u64) -> u64 {
-        let reached = async {
-            loop {
-                let now = self.generation().await;
-                if now >= least {
-                    return now;
-                }
-                let (_, ready) = self.readyz().await;
-                assert!(!ready.contains("rejected"), "{ready}");
-                tokio::time::sleep(BETWEEN).await;
-            }
-        };
-        within(&format!("generation {least}"), reached).await
+        self.metric(GENERATION, []).await as u64
     }
 
     /// The sum of the series of `name` that have all these labels; 0 where there is none.
