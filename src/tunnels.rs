@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
-use atomic_waker::AtomicWaker;
 use jiff::Timestamp;
 
 use crate::close::Traffic;
@@ -43,17 +43,20 @@ pub struct Entry {
     pub request: Request,
     /// What has passed so far.
     pub traffic: TrafficCell,
-    /// The last refusal given by a reconcile; a later one that permits takes it back.
-    refused: Mutex<Option<Refusal>>,
     orders: Mutex<Orders>,
     /// Whether `orders` holds something new; looked at by every poll of the tunnel.
     ordered: AtomicBool,
-    waker: AtomicWaker,
 }
 
 struct Orders {
     route: Arc<Route>,
+    /// The generation that judged last.
+    generation: u64,
+    /// What it said, where it refused; a later one that permits takes it back.
+    refused: Option<Refusal>,
     end: Option<End>,
+    /// Whom to wake; kept when it is used, since the tunnel hands it over once.
+    waker: Option<Waker>,
 }
 
 /// An order to end, from outside the tunnel.
@@ -67,11 +70,18 @@ pub enum End {
     Cut,
 }
 
-/// The right to hold a tunnel: a token of the rate was taken, a place under the
-/// caps is held, and both it and the table's entry are given back on drop.
+/// The right to hold a tunnel: a token of the rate was taken, and a place under
+/// the caps is held.
 pub struct Slot {
-    tunnels: Arc<Tunnels>,
     permit: Permit,
+    place: Place,
+}
+
+/// What a tunnel holds while it lives: its place under the caps and its entry in
+/// the table, given back on drop. The permit is not part of it: it would keep the
+/// lists of the generation that judged in memory for as long.
+pub struct Place {
+    tunnels: Arc<Tunnels>,
     entry: Option<Arc<Entry>>,
     _count: Count,
 }
@@ -110,8 +120,8 @@ impl Tunnels {
         })?;
         // Counted before the flag is read, so that a drain either sees this slot or refuses it.
         self.slots.fetch_add(1, Ordering::SeqCst);
-        let slot = Slot { tunnels: Arc::clone(self), permit, entry: None, _count: count };
-        if self.is_draining() { Err(Refusal::Draining) } else { Ok(slot) }
+        let place = Place { tunnels: Arc::clone(self), entry: None, _count: count };
+        if self.is_draining() { Err(Refusal::Draining) } else { Ok(Slot { permit, place }) }
     }
 
     /// Takes what a plain request costs: a token of the client's rate.
@@ -179,23 +189,29 @@ impl Slot {
     /// Enters the table: the tunnel is open. A generation published since the
     /// permit was judged has walked the table without it, so the order is: enter
     /// first, then compare generations, and judge again if the live one moved.
-    pub fn enter(&mut self, request: Request, now: Timestamp) -> Arc<Entry> {
-        let tunnels = &self.tunnels;
+    pub fn enter(self, request: Request, now: Timestamp) -> (Place, Arc<Entry>) {
+        let Slot { permit, mut place } = self;
+        let tunnels = &place.tunnels;
         let entry = Arc::new(Entry {
             id: tunnels.next.fetch_add(1, Ordering::Relaxed),
-            client: self.permit.client(),
+            client: permit.client(),
             request,
             traffic: TrafficCell::default(),
-            refused: Mutex::new(None),
-            orders: Mutex::new(Orders { route: Arc::clone(self.permit.route()), end: None }),
-            ordered: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
+            orders: Mutex::new(Orders {
+                route: Arc::clone(permit.route()),
+                generation: permit.generation(),
+                refused: None,
+                end: None,
+                waker: None,
+            }),
+            // So that the tunnel asks at its first poll, and leaves its waker.
+            ordered: AtomicBool::new(true),
         });
         tunnels.shard(entry.id).insert(entry.id, Arc::clone(&entry));
-        self.entry = Some(Arc::clone(&entry));
+        place.entry = Some(Arc::clone(&entry));
 
         let live = tunnels.live.load();
-        if live.generation != self.permit.generation()
+        if live.generation != permit.generation()
             && let Err(refusal) = entry.rejudge(&live, now)
         {
             entry.end(End::Revoke(refusal));
@@ -204,11 +220,11 @@ impl Slot {
         if code != 0 {
             entry.end(End::Drain(code as u16));
         }
-        entry
+        (place, entry)
     }
 }
 
-impl Drop for Slot {
+impl Drop for Place {
     fn drop(&mut self) {
         if let Some(entry) = self.entry.take() {
             self.tunnels.shard(entry.id).remove(&entry.id);
@@ -218,23 +234,27 @@ impl Drop for Slot {
 }
 
 impl Entry {
-    /// Judges the tunnel again. Permitted, it gets its route's present rules.
+    /// Judges the tunnel again. Permitted, it gets its route's present rules. The verdict of a
+    /// generation older than the one that judged last changes nothing.
     fn rejudge(&self, snapshot: &Snapshot, now: Timestamp) -> Result<(), Refusal> {
         let verdict = snapshot.judge(self.client, &self.request, None, now).verdict;
-        *lock(&self.refused) = verdict.as_ref().err().copied();
-        let permit = verdict?;
         let mut orders = lock(&self.orders);
+        if snapshot.generation < orders.generation {
+            return Ok(());
+        }
+        orders.generation = snapshot.generation;
+        orders.refused = verdict.as_ref().err().copied();
+        let permit = verdict?;
         if !Arc::ptr_eq(&orders.route, permit.route()) {
             orders.route = Arc::clone(permit.route());
-            drop(orders);
-            self.wake();
+            self.tell(orders);
         }
         Ok(())
     }
 
     /// Revokes it if the last reconcile still refuses it; says whether it did.
     pub fn revoke_if_refused(&self) -> bool {
-        let refused = *lock(&self.refused);
+        let refused = lock(&self.orders).refused;
         refused.is_some_and(|refusal| self.end(End::Revoke(refusal)))
     }
 
@@ -245,8 +265,7 @@ impl Entry {
             return false;
         }
         orders.end = Some(end);
-        drop(orders);
-        self.wake();
+        self.tell(orders);
         true
     }
 
@@ -255,25 +274,27 @@ impl Entry {
         Arc::clone(&lock(&self.orders).route)
     }
 
-    /// What changed since the last call: the rules, and the order to end if one was given.
-    /// `None`, without a lock, when nothing did.
-    pub fn changed(&self) -> Option<(Arc<Route>, Option<End>)> {
+    /// What changed since the last call: the rules, and the order to end if one was given; the
+    /// first call tells all. `None`, without a lock, when nothing did. `waker` is woken at every
+    /// change from then on: that of the first call, since a spawned task's never changes.
+    pub fn changed(&self, waker: &Waker) -> Option<(Arc<Route>, Option<End>)> {
         if !self.ordered.load(Ordering::Acquire) {
             return None;
         }
-        self.ordered.store(false, Ordering::Release);
-        let orders = lock(&self.orders);
+        let mut orders = lock(&self.orders);
+        self.ordered.store(false, Ordering::Relaxed);
+        orders.waker.get_or_insert_with(|| waker.clone());
         Some((Arc::clone(&orders.route), orders.end))
     }
 
-    /// Whom to wake when an order comes. A spawned task's waker never changes, so once is enough.
-    pub fn listen(&self, waker: &std::task::Waker) {
-        self.waker.register(waker);
-    }
-
-    fn wake(&self) {
+    /// Lets the tunnel know; under the lock, so that nothing is told twice or never.
+    fn tell(&self, orders: MutexGuard<'_, Orders>) {
         self.ordered.store(true, Ordering::Release);
-        self.waker.wake();
+        let waker = orders.waker.clone();
+        drop(orders);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 
@@ -312,4 +333,220 @@ impl TrafficCell {
 /// A poisoned lock guards values that are whole at every step: go on with them.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::limit::{Budgets, Limits, Rate};
+    use crate::policy::list::{Entry as Line, List};
+    use crate::policy::request::{Host, Kind};
+    use crate::policy::route::{HostPattern, PathPattern, Routes};
+    use crate::policy::{Allow, Policy};
+    use crate::snapshot::certificate::Certificates;
+    use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
+    use std::num::NonZeroU32;
+    use std::task::Wake;
+    use std::time::Duration;
+
+    /// A generation with one route, whose policy denies `denied` and has these limits.
+    fn snapshot(generation: u64, denied: &str, limits: &Limits, before: Option<&Snapshot>) -> Snapshot {
+        let lines = Line::parse(denied).unwrap().map(|line| (line, 1));
+        let denied = List::new("banned", "banned", lines.into_iter().collect()).unwrap();
+        let budgets = Budgets::carry(before.map(|before| &before.route_list[0].policy.budgets), limits);
+        let policy = Policy {
+            name: "chat".into(),
+            file: "policies/chat.toml".into(),
+            allow: Allow::Any,
+            deny: vec![Arc::new(denied)],
+            origins: None,
+            subprotocols: None,
+            limits: limits.clone(),
+            budgets,
+        };
+        let route = Arc::new(Route {
+            name: "chat".into(),
+            path: "/".into(),
+            backends: [BackendAddress::Unix("app.sock".into())].into(),
+            policy: Arc::new(policy),
+            http: PlainHttp::Refuse,
+            strip_prefix: false,
+            max_body: 0,
+            timeouts: RouteTimeouts::default(),
+        });
+        let table = vec![(HostPattern::Any, PathPattern::parse("/").unwrap(), Arc::clone(&route))];
+        Snapshot {
+            generation,
+            digest: "".into(),
+            listeners: HashMap::new(),
+            certificates: Arc::new(Certificates::new(Vec::new())),
+            routes: Routes::new(table).unwrap(),
+            route_list: vec![route],
+            policies: HashMap::new(),
+        }
+    }
+
+    fn request() -> Request {
+        let kind = Kind::Attempt { subprotocols: [].into() };
+        Request { host: Host::parse(b"localhost").unwrap(), path: "/".into(), origin: None, kind }
+    }
+
+    /// A table under generation 1, which denies nobody.
+    fn table(limits: &Limits) -> (Arc<Tunnels>, Arc<Live>) {
+        let live = Arc::new(Live::new(snapshot(1, "", limits, None)));
+        (Tunnels::new(Arc::clone(&live)), live)
+    }
+
+    /// Makes the next generation the running one, with the limits of the one before.
+    fn publish(live: &Live, generation: u64, denied: &str) -> Arc<Snapshot> {
+        let before = live.load_full();
+        let next = Arc::new(snapshot(generation, denied, &before.route_list[0].policy.limits, Some(&before)));
+        live.publish(Arc::clone(&next));
+        next
+    }
+
+    /// Charges 192.0.2.`host`, judged by what runs.
+    fn charge(tunnels: &Arc<Tunnels>, live: &Live, host: u8) -> Result<Slot, Refusal> {
+        let permit = live.load().judge(Client::new([192, 0, 2, host].into()), &request(), None, Timestamp::now()).verdict?;
+        tunnels.charge(permit)
+    }
+
+    fn enter(slot: Slot) -> (Place, Arc<Entry>) {
+        slot.enter(request(), Timestamp::now())
+    }
+
+    fn end_of(entry: &Entry) -> Option<End> {
+        entry.changed(Waker::noop()).and_then(|(_, end)| end)
+    }
+
+    const REVOKED: Option<End> = Some(End::Revoke(Refusal::Network));
+
+    #[test]
+    fn one_that_enters_after_a_reconcile_walked_the_table_is_revoked_all_the_same() {
+        let (tunnels, live) = table(&Limits::default());
+        let (slot, other) = (charge(&tunnels, &live, 1).unwrap(), charge(&tunnels, &live, 2).unwrap());
+        let next = publish(&live, 2, "192.0.2.1");
+        assert!(tunnels.reconcile(&next, Timestamp::now()).is_empty(), "nobody is in the table yet");
+        let ((_places, entry), (_other, stays)) = (enter(slot), enter(other));
+        assert_eq!((end_of(&entry), end_of(&stays)), (REVOKED, None));
+        assert!(Arc::ptr_eq(&stays.route(), &next.route_list[0]), "who stays has the present rules");
+    }
+
+    #[test]
+    fn a_reconcile_finds_exactly_those_that_are_refused_now() {
+        let (tunnels, live) = table(&Limits::default());
+        let open: Vec<_> = (1..=9).map(|host| enter(charge(&tunnels, &live, host).unwrap())).collect();
+        let next = publish(&live, 2, "192.0.2.4/31");
+        let mut refused: Vec<_> = tunnels.reconcile(&next, Timestamp::now()).iter().map(|entry| entry.id).collect();
+        refused.sort_unstable();
+        assert_eq!(refused, [open[3].1.id, open[4].1.id]);
+        assert!(open[3].1.revoke_if_refused() && !open[3].1.revoke_if_refused() && !open[2].1.revoke_if_refused());
+        assert_eq!((end_of(&open[3].1), end_of(&open[4].1)), (REVOKED, None), "the second one's turn has not come");
+    }
+
+    #[test]
+    fn one_that_a_later_generation_permits_again_before_its_turn_is_left_alone() {
+        let (tunnels, live) = table(&Limits::default());
+        let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
+        assert_eq!(tunnels.reconcile(&publish(&live, 2, "192.0.2.1"), Timestamp::now()).len(), 1);
+        assert!(tunnels.reconcile(&publish(&live, 3, ""), Timestamp::now()).is_empty());
+        assert!(!entry.revoke_if_refused());
+    }
+
+    #[test]
+    fn the_verdict_of_an_older_generation_changes_nothing() {
+        let (tunnels, live) = table(&Limits::default());
+        let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
+        let (older, newer) = (publish(&live, 2, "192.0.2.1"), publish(&live, 3, ""));
+        tunnels.reconcile(&newer, Timestamp::now());
+        assert!(tunnels.reconcile(&older, Timestamp::now()).is_empty());
+        assert!(!entry.revoke_if_refused() && Arc::ptr_eq(&entry.route(), &newer.route_list[0]));
+    }
+
+    #[test]
+    fn every_order_wakes_the_tunnel_and_not_only_the_first() {
+        #[derive(Default)]
+        struct Woken(AtomicUsize);
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let (tunnels, live) = table(&Limits::default());
+        let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        assert!(entry.changed(&waker).is_some(), "the first call tells all");
+        for generation in 2..5 {
+            assert!(entry.changed(&waker).is_none());
+            tunnels.reconcile(&publish(&live, generation, ""), Timestamp::now());
+            assert_eq!(woken.0.load(Ordering::SeqCst) as u64, generation - 1);
+            assert!(entry.changed(&waker).is_some());
+        }
+        entry.end(End::Cut);
+        assert_eq!((woken.0.load(Ordering::SeqCst), end_of(&entry)), (4, Some(End::Cut)));
+    }
+
+    #[test]
+    fn a_tunnel_keeps_nothing_of_a_generation_that_is_gone() {
+        let (tunnels, live) = table(&Limits::default());
+        let first = Arc::downgrade(&live.load().route_list[0]);
+        let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
+        tunnels.reconcile(&publish(&live, 2, ""), Timestamp::now());
+        assert!(entry.changed(Waker::noop()).is_some());
+        assert!(first.upgrade().is_none(), "lists of an old generation would stay in memory with it");
+    }
+
+    /// With `limits`, what charging says to these clients in turn while all that were charged hold their slots.
+    fn check(limits: &Limits, clients: &[(u8, Result<(), &str>)]) {
+        let (tunnels, live) = table(limits);
+        let mut slots = Vec::new();
+        for (host, says) in clients {
+            let charged = charge(&tunnels, &live, *host);
+            assert_eq!(charged.as_ref().map(|_| ()).map_err(|refusal| refusal.word()), *says);
+            slots.extend(charged);
+            assert_eq!(tunnels.slots(), slots.len(), "who is refused holds nothing");
+        }
+        drop(slots);
+        assert_eq!((tunnels.slots(), live.load().route_list[0].policy.budgets.counts.total()), (0, 0));
+    }
+
+    #[test]
+    fn the_rate_is_asked_before_the_client_s_places_and_those_before_the_total() {
+        let rate = Rate { tokens: NonZeroU32::MIN, per: Duration::from_secs(3600), burst: NonZeroU32::new(2).unwrap() };
+        check(&Limits { per_client: Some(1), ..Limits::default() }, &[(1, Ok(())), (1, Err("connections")), (2, Ok(()))]);
+        check(&Limits { total: Some(1), ..Limits::default() }, &[(1, Ok(())), (2, Err("capacity"))]);
+        let all = Limits { upgrades: Some(rate), per_client: Some(1), total: Some(1), ..Limits::default() };
+        check(&all, &[(1, Ok(())), (1, Err("connections")), (1, Err("rate")), (2, Err("capacity"))]);
+    }
+
+    #[test]
+    fn a_place_is_given_back_and_the_table_left_on_drop() {
+        let (tunnels, live) = table(&Limits { total: Some(1), ..Limits::default() });
+        let (place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
+        assert_eq!((tunnels.len(), tunnels.slots()), (1, 1));
+        assert!(Arc::ptr_eq(&tunnels.entries()[0], &entry));
+        drop(place);
+        assert!(tunnels.is_empty() && tunnels.slots() == 0);
+        assert!(charge(&tunnels, &live, 1).is_ok());
+    }
+
+    #[test]
+    fn a_drain_refuses_who_comes_and_ends_who_was_on_the_way() {
+        let (tunnels, live) = table(&Limits::default());
+        let (slot, (_place, entry)) = (charge(&tunnels, &live, 1).unwrap(), enter(charge(&tunnels, &live, 1).unwrap()));
+        tunnels.drain(1012);
+        assert_eq!(charge(&tunnels, &live, 1).err(), Some(Refusal::Draining));
+        assert_eq!((end_of(&enter(slot).1), end_of(&entry)), (Some(End::Drain(1012)), None));
+    }
+
+    #[test]
+    fn the_first_order_holds_and_only_a_cut_overrides() {
+        let (tunnels, live) = table(&Limits::default());
+        let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
+        assert!(entry.end(End::Revoke(Refusal::Network)) && !entry.end(End::Drain(1001)));
+        assert_eq!(end_of(&entry), REVOKED);
+        assert!(entry.end(End::Cut));
+        assert_eq!(end_of(&entry), Some(End::Cut));
+    }
 }

@@ -1,7 +1,135 @@
-//! placeholder replaced below
-use crate::cli::Exit;
+//! `sidegate init`: a configuration to begin with, commented, that runs as it is.
+//!
+//! It writes all of its files or none, and never over a file that is there.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::cli::certificate::self_signed;
+use crate::cli::{Exit, complain, say};
+use sidegate::control::config;
+
+const CONFIG: &str = include_str!("init/sidegate.toml");
+const POLICY: &str = include_str!("init/main.toml");
+const LIST: &str = include_str!("init/office.cidr");
+
+/// For how long the certificate is valid: as long as any client accepts (Apple's: 825 days).
+const DAYS: i32 = 820;
+
+/// The arguments.
 #[derive(clap::Args)]
-pub struct Init {}
-pub fn init(_: &Init) -> Exit {
+pub struct Init {
+    /// The server behind: http://HOST:PORT on this machine, or unix:/PATH.
+    #[arg(long, value_name = "URL", value_parser = config::backend)]
+    backend: String,
+    /// Where to write; made if it isn't there.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+}
+
+/// One file to write.
+struct Page {
+    path: PathBuf,
+    text: String,
+    mode: u32,
+}
+
+/// Writes a configuration.
+pub fn init(verb: &Init) -> Exit {
+    let pages = match pages(verb) {
+        Ok(pages) => pages,
+        Err(error) => return fail(format_args!("no certificate: {error}")),
+    };
+    let there: Vec<_> = pages.iter().filter(|page| fs::symlink_metadata(&page.path).is_ok()).collect();
+    if !there.is_empty() {
+        for page in &there {
+            complain(format_args!("{} is there already", page.path.display()));
+        }
+        return fail("nothing was written: move it away, or name another folder with --dir");
+    }
+    let mut written = Vec::new();
+    for page in &pages {
+        if let Err(error) = page.write() {
+            complain(format_args!("{}: {error}", page.path.display()));
+            return undo(&written);
+        }
+        written.push(&page.path);
+    }
+    say(next(verb, &pages));
     Exit::Yes
+}
+
+fn pages(verb: &Init) -> Result<Vec<Page>, rcgen::Error> {
+    let pair = self_signed("Sidegate development", DAYS)?;
+    let backend = toml::Value::from(verb.backend.as_str()).to_string();
+    let page = |path: &str, text: String, mode| Page { path: verb.dir.join(path), text, mode };
+    Ok(vec![
+        page("sidegate.toml", CONFIG.replace("{backend}", &backend), 0o644),
+        page("policies/main.toml", POLICY.into(), 0o644),
+        page("policies/lists/office.cidr", LIST.into(), 0o644),
+        page("certs/dev.pem", pair.chain, 0o644),
+        page("certs/dev.key", pair.key, 0o600),
+    ])
+}
+
+impl Page {
+    fn write(&self) -> io::Result<()> {
+        if let Some(folder) = self.path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        // Only a new file: somebody may have put one there since we looked.
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(self.mode).open(&self.path)?;
+        let written = file.write_all(self.text.as_bytes());
+        if written.is_err() {
+            // It is ours, and half of it is worse than nothing.
+            let _ = fs::remove_file(&self.path);
+        }
+        written
+    }
+}
+
+/// Takes back what was written before something failed.
+fn undo(written: &[&PathBuf]) -> Exit {
+    for path in written {
+        if let Err(error) = fs::remove_file(path) {
+            complain(format_args!("{} could not be removed again: {error}", path.display()));
+        }
+    }
+    fail("nothing was written")
+}
+
+fn fail(what: impl std::fmt::Display) -> Exit {
+    complain(what);
+    Exit::No
+}
+
+/// What was written, and what to do with it.
+fn next(verb: &Init, pages: &[Page]) -> String {
+    let at = |path: &str| quoted(&verb.dir.join(path));
+    let files: String = pages.iter().map(|page| format!("  {}\n", page.path.display())).collect();
+    let (config, certificate) = (at("sidegate.toml"), at("certs/dev.pem"));
+    format!(
+        "\
+Written:
+{files}
+Next, with your backend running at {backend}:
+
+  sidegate check --config {config}
+  sidegate run --config {config}
+  curl --cacert {certificate} https://localhost:8443/     # 426: alive, and only WebSockets are served
+  SSL_CERT_FILE={certificate} python3 -m websockets wss://localhost:8443/
+
+It listens on this machine only and admits only this machine: see `listen` in sidegate.toml, and policies/lists/office.cidr.
+The certificate is for development: it vouches for itself.",
+        backend = verb.backend,
+    )
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@%:,".contains(&byte));
+    if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

@@ -1,5 +1,6 @@
 //! The verbs, and what they have in common: where the configuration is, and how a command ends.
 
+mod certificate;
 mod check;
 mod demo;
 mod init;

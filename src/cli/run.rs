@@ -40,7 +40,7 @@ pub fn run(verb: &Run) -> Exit {
         }
     };
     match Agent::start(&verb.config.config, log.drops()) {
-        Ok(agent) => serve(agent),
+        Ok(agent) => serve(agent, || {}),
         Err(error) => refuse(&error),
     }
 }
@@ -60,11 +60,8 @@ pub fn refuse(error: &StartError) -> Exit {
     }
 }
 
-/// Obeys signals until the agent has ended.
-pub fn serve(mut agent: Agent) -> Exit {
-    for (name, address) in agent.listeners() {
-        tracing::info!(listener = %name, %address, "listening");
-    }
+/// Obeys signals until the agent has ended; `greet` is called once they are obeyed.
+pub fn serve(mut agent: Agent, greet: impl FnOnce()) -> Exit {
     let runtime = match Builder::new_current_thread().enable_io().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -76,6 +73,10 @@ pub fn serve(mut agent: Agent) -> Exit {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        greet();
+        for (name, address) in agent.listeners() {
+            tracing::info!(listener = %name, %address, "listening");
+        }
         loop {
             tokio::select! {
                 () = agent.ended() => return Ok(()),

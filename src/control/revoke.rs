@@ -12,7 +12,7 @@ use crate::tunnels::{End, Entry, Tunnels};
 
 /// Revokes `refused` evenly over `spread`; one that a later generation permits again is left alone.
 pub async fn revoke(refused: Vec<Arc<Entry>>, spread: Duration) {
-    pace(refused, spread, |entry| {
+    pace(refused, spread, |entry: &Arc<Entry>| {
         entry.revoke_if_refused();
     })
     .await;
@@ -20,18 +20,44 @@ pub async fn revoke(refused: Vec<Arc<Entry>>, spread: Duration) {
 
 /// Ends every tunnel with `code`, evenly over `spread`.
 pub async fn drain(tunnels: &Tunnels, code: u16, spread: Duration) {
-    pace(tunnels.entries(), spread, |entry| {
+    pace(tunnels.entries(), spread, |entry: &Arc<Entry>| {
         entry.end(End::Drain(code));
     })
     .await;
 }
 
-async fn pace(entries: Vec<Arc<Entry>>, spread: Duration, order: impl Fn(&Entry)) {
+/// Calls `order` for each of `all`, evenly over `spread`.
+async fn pace<T>(all: Vec<T>, spread: Duration, order: impl Fn(&T)) {
     let began = Instant::now();
-    let count = u32::try_from(entries.len()).unwrap_or(u32::MAX).max(1);
+    let count = u32::try_from(all.len()).unwrap_or(u32::MAX).max(1);
     let step = spread / count;
-    for (turn, entry) in (0u32..).zip(entries) {
+    for (turn, one) in (0u32..).zip(all) {
         sleep_until(began + step * turn).await;
-        order(&entry);
+        order(&one);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mass_close_is_even_over_its_window() {
+        let began = Instant::now();
+        let ordered = RefCell::new(Vec::new());
+        pace((0..5).collect(), Duration::from_secs(2), |turn: &u32| {
+            ordered.borrow_mut().push((*turn, began.elapsed().as_millis()))
+        })
+        .await;
+        assert_eq!(*ordered.borrow(), [(0, 0), (1, 400), (2, 800), (3, 1200), (4, 1600)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_to_close_takes_no_time() {
+        let began = Instant::now();
+        pace(Vec::<u32>::new(), Duration::from_secs(2), |_| unreachable!()).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 }

@@ -164,3 +164,54 @@ fn read(event: notify::Result<Event>) -> Option<Sign> {
         EventKind::Modify(_) | EventKind::Access(_) | EventKind::Any | EventKind::Other => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use notify::event::{CreateKind, DataChange, Flag, MetadataKind, RenameMode};
+
+    use super::*;
+
+    #[test]
+    fn reads_mean_nothing_and_a_finished_write_means_a_look() {
+        let check = |kind, expected| assert_eq!(read(Ok(Event::new(kind))), expected, "{kind:?}");
+        check(EventKind::Access(AccessKind::Open(AccessMode::Any)), None);
+        check(EventKind::Access(AccessKind::Close(AccessMode::Read)), None);
+        check(EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any)), None);
+        check(EventKind::Modify(ModifyKind::Data(DataChange::Any)), Some(Sign::Writing));
+        check(EventKind::Access(AccessKind::Close(AccessMode::Write)), Some(Sign::Changed));
+        check(EventKind::Modify(ModifyKind::Name(RenameMode::To)), Some(Sign::Changed));
+        check(EventKind::Create(CreateKind::File), Some(Sign::Changed));
+    }
+
+    #[test]
+    fn c_rld_07_a_queue_that_ran_over_means_a_look() {
+        let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        assert_eq!(read(Ok(overflow)), Some(Sign::Changed));
+    }
+
+    #[test]
+    fn the_folders_behind_every_link_on_the_way_are_watched() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for folder in ["mounted", "mounted/v1", "config"] {
+            fs::create_dir(at(folder)).unwrap();
+        }
+        fs::write(at("mounted/v1/policy.toml"), "x").unwrap();
+        symlink("v1", at("mounted/..data")).unwrap();
+        symlink("../mounted/..data/policy.toml", at("config/policy.toml")).unwrap();
+
+        let found: Vec<_> = directories(&at("config/policy.toml")).iter().filter_map(|one| one.canonicalize().ok()).collect();
+        for folder in ["config", "mounted/v1"] {
+            assert!(found.contains(&at(folder).canonicalize().unwrap()), "{folder} is not among {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_yet_is_looked_for_where_it_would_appear() {
+        let root = tempfile::tempdir().unwrap();
+        let found = directories(&root.path().join("not/there/yet.toml"));
+        assert!(found.contains(&root.path().to_owned()), "{found:?}");
+    }
+}

@@ -24,7 +24,7 @@ use crate::data::forward;
 use crate::data::socket::Socket;
 use crate::data::websocket::handshake::{Agreed, Handshake};
 use crate::observe::metrics::Metrics;
-use crate::refusal::{Backend, Refusal};
+use crate::refusal::{Backend, Head, Refusal};
 use crate::snapshot::Permit;
 use crate::snapshot::route::BackendAddress;
 
@@ -334,6 +334,10 @@ fn relayed(
 fn broken(permit: &Permit, fault: &Fault, error: &hyper::Error) -> Refusal {
     if fault.is_too_big() {
         return Refusal::Body;
+    }
+    // A chunk that cannot be read is malformed as a head is, and none of the backend's doing.
+    if fault.is_broken() {
+        return Refusal::Head(Head::Malformed);
     }
     failed(permit, error)
 }

@@ -37,6 +37,7 @@ pub struct Fault(Arc<AtomicU8>);
 
 const TOO_BIG: u8 = 1;
 const STALLED: u8 = 2;
+const BROKEN: u8 = 3;
 
 impl Fault {
     /// Whether more came than `max_body`.
@@ -49,9 +50,18 @@ impl Fault {
         self.0.load(Ordering::Relaxed) == STALLED
     }
 
+    /// Whether what came cannot be read, or broke off.
+    pub fn is_broken(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == BROKEN
+    }
+
     fn set(&self, fault: u8) -> Broken {
         self.0.store(fault, Ordering::Relaxed);
-        Broken(if fault == TOO_BIG { "the body is too large" } else { "the body stalled" })
+        Broken(match fault {
+            TOO_BIG => "the body is too large",
+            STALLED => "the body stalled",
+            _ => "the client's body broke off",
+        })
     }
 }
 
@@ -89,7 +99,7 @@ impl Body for Upload {
         body.patience.reset();
         Poll::Ready(match frame {
             None => None,
-            Some(Err(_)) => Some(Err(Broken("the client's body broke off"))),
+            Some(Err(_)) => Some(Err(body.fault.set(BROKEN))),
             Some(Ok(frame)) => {
                 let size = frame.data_ref().map_or(0, Bytes::len) as u64;
                 match body.left.checked_sub(size) {

@@ -113,6 +113,11 @@ impl Channel {
         }
     }
 
+    /// Whether our direction ends, or has ended: nothing may be written any more.
+    pub fn is_finishing(&self) -> bool {
+        self.finishing != Finish::Not
+    }
+
     /// Bytes that the socket has taken so far.
     pub fn sent(&self) -> u64 {
         self.sent

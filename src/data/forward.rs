@@ -13,7 +13,8 @@ use crate::policy::route::stripped;
 use crate::snapshot::route::Route;
 
 /// Fields that are for one connection only (RFC 9110 §7.6.1), beside those that `Connection` names.
-const HOP_BY_HOP: [&str; 7] = ["connection", "proxy-connection", "keep-alive", "te", "transfer-encoding", "upgrade", "http2-settings"];
+const HOP_BY_HOP: [&str; 7] =
+    ["connection", "proxy-connection", "keep-alive", "te", "transfer-encoding", "upgrade", "http2-settings"];
 
 /// Fields by which a backend is told who asks and for what: never a client's to set. Compared with `_` read as `-`.
 const OURS_TO_SAY: [&str; 9] = [

@@ -214,3 +214,41 @@ impl AsyncWrite for Watched {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patience() -> Patience {
+        Patience::new(ListenerTimeouts::default(), Duration::from_secs(30))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_head_is_waited_for_from_the_start_and_the_next_from_its_first_byte() {
+        let began = Instant::now();
+        let patience = patience();
+        assert_eq!(patience.deadline(), Some((began + Duration::from_secs(10), Waits::Head)));
+        patience.read();
+        assert_eq!(patience.deadline(), Some((began + Duration::from_secs(10), Waits::Head)));
+        patience.request_began();
+        assert_eq!(patience.deadline(), None);
+        patience.request_ended();
+        assert_eq!(patience.deadline(), Some((began + Duration::from_secs(75), Waits::Idle)));
+        tokio::time::advance(Duration::from_secs(70)).await;
+        patience.read();
+        assert_eq!(patience.deadline(), Some((began + Duration::from_secs(80), Waits::Head)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_waited_for_from_its_first_refusal() {
+        let began = Instant::now();
+        let patience = patience();
+        patience.request_began();
+        patience.wrote(false);
+        tokio::time::advance(Duration::from_secs(20)).await;
+        patience.wrote(false);
+        assert_eq!(patience.deadline(), Some((began + Duration::from_secs(30), Waits::Taken)));
+        patience.wrote(true);
+        assert_eq!(patience.deadline(), None);
+    }
+}

@@ -132,6 +132,7 @@ impl Session {
         }
     }
 
+    /// What this makes rustls want to say is sent with the tunnel's next flush, where its progress is counted.
     fn decrypt(&mut self, socket: &mut Socket, cx: &mut Context<'_>, mut cipher: &[u8], plain: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while !cipher.is_empty() && !self.ended {
@@ -143,8 +144,6 @@ impl Session {
             }
             filled = self.take_plaintext(plain, filled)?;
         }
-        // A key update or a renegotiation refused asks for an answer.
-        let _ = self.poll_flush(socket, cx)?;
         Ok(filled)
     }
 
@@ -157,6 +156,11 @@ impl Session {
                 }
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(filled),
+                // FIN without close_notify, seen before the upgrade: frames say by themselves whether they are whole.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.ended = true;
+                    return Ok(filled);
+                }
                 Err(error) => return Err(error),
             }
         }

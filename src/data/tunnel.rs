@@ -8,7 +8,6 @@
 mod clock;
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,7 +24,7 @@ use crate::data::websocket::frame::{self, Control, Fault, Scanner, Sender, What}
 use crate::policy::limit::Bucket;
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
-use crate::tunnels::{End, Entry, Slot};
+use crate::tunnels::{End, Entry, Place};
 
 /// An open tunnel. Spawn it as it is: an async block around it would make the task three times as large.
 pub struct Tunnel {
@@ -36,12 +35,12 @@ pub struct Tunnel {
     clock: Clock,
     /// What both sides had sent behind their heads: the client's, the backend's.
     early: Option<Box<(Bytes, Bytes)>>,
-    /// The client's allowance of messages, where the policy limits their rate.
-    allowance: Option<Box<Bucket>>,
     ending: Option<Ending>,
-    listening: bool,
+    /// Whether it is we who end it: then the grace is all the time that is left. Else, while
+    /// the sides end it among themselves, what they had begun is still relayed.
+    firm: bool,
     /// Its places in the table and on its backend, given back on drop.
-    _held: (Slot, Load),
+    _held: (Place, Load),
 }
 
 /// One side: its channel, the frames it sends, and how far its closing has got.
@@ -49,6 +48,8 @@ struct Side {
     channel: Channel,
     /// Scans what this side sends.
     scanner: Scanner,
+    /// The messages that it may send, where the policy limits their rate.
+    allowance: Option<Box<Bucket>>,
     /// A Close frame has gone out to this side, relayed or ours; nothing follows it.
     told: bool,
     /// A Close frame has come from this side.
@@ -94,22 +95,21 @@ impl Tunnel {
         backend: Channel,
         early: (Bytes, Bytes),
         extensions: bool,
-        held: (Slot, Load),
+        held: (Place, Load),
         entry: Arc<Entry>,
     ) -> Self {
         let route = entry.route();
         let now = Instant::now();
         let has_early = !early.0.is_empty() || !early.1.is_empty();
         Tunnel {
-            client: Side::new(client, Scanner::new(Sender::Client, extensions)),
-            backend: Side::new(backend, Scanner::new(Sender::Backend, extensions)),
-            allowance: allowance(&route),
+            client: Side::new(client, Scanner::new(Sender::Client, extensions), allowance(&route)),
+            backend: Side::new(backend, Scanner::new(Sender::Backend, extensions), None),
             clock: Clock::new(now),
             entry,
             route,
             early: has_early.then(|| Box::new(early)),
             ending: None,
-            listening: false,
+            firm: false,
             _held: held,
         }
     }
@@ -153,7 +153,8 @@ impl Tunnel {
     /// Moves what one read gives. False when this way has nothing to do until it is woken.
     fn pump(&mut self, way: Way, cx: &mut Context<'_>, buffers: &mut Buffers, now: Instant) -> bool {
         let (from, to) = self.sides(way);
-        if from.ended || !to.flush(cx) {
+        // A side that was told the end gets nothing more: whether it takes that is no reason not to hear the other.
+        if from.ended || !(to.flush(cx) || to.told) {
             return false;
         }
         match from.channel.poll_read(cx, buffers) {
@@ -169,8 +170,8 @@ impl Tunnel {
                 self.relay(way, cx, &buffers.plain[..read], now);
                 true
             }
-            Poll::Ready(Err(error)) => {
-                from.dead |= error.kind() != io::ErrorKind::UnexpectedEof;
+            Poll::Ready(Err(_)) => {
+                from.dead = true;
                 self.stream_ended(way, now);
                 false
             }
@@ -190,7 +191,8 @@ impl Tunnel {
                 Ok(left @ 1..) if to.close.is_some() => bytes.len().min(left),
                 _ => bytes.len(),
             };
-            let piece = match from.scanner.next(&bytes[..until], max) {
+            let allows = || from.allowance.as_ref().is_none_or(|allowance| allowance.take());
+            let piece = match from.scanner.next_if(&bytes[..until], max, allows) {
                 Ok(piece) => piece,
                 Err(fault) => return self.violated(way, fault, cx, now),
             };
@@ -203,9 +205,6 @@ impl Tunnel {
                         to.close_if_wanted(way, cx);
                     }
                     self.passed(way, sent, messages, now);
-                    if way == Way::FromClient && !self.allows(messages) {
-                        self.end(Ending::ours(Reason::MessageRate, None), cx, now);
-                    }
                 }
                 What::Control(control) => self.control(way, &control, cx, now),
             }
@@ -234,7 +233,7 @@ impl Tunnel {
                 Way::FromBackend => (By::Backend, Reason::BackendClosed),
             };
             self.ending = Some(Ending { by, reason, code: control.close_code(), refusal: None });
-            self.clock.end_within(now, self.route.timeouts.grace);
+            self.give_grace(now);
         }
     }
 
@@ -250,67 +249,65 @@ impl Tunnel {
         self.clock.relayed(now);
         // After a side's own Close the other may still be sending what it had begun.
         if self.ending.is_some_and(|ending| matches!(ending.reason, Reason::ClientClosed | Reason::BackendClosed)) {
-            self.clock.end_within(now, self.route.timeouts.grace);
+            self.give_grace(now);
         }
-    }
-
-    fn allows(&self, messages: u32) -> bool {
-        self.allowance.as_ref().is_none_or(|bucket| (0..messages).all(|_| bucket.take()))
     }
 
     /// A side's stream is over: FIN or close_notify, or its socket failed.
     fn stream_ended(&mut self, way: Way, now: Instant) {
-        let grace = self.route.timeouts.grace;
         let (from, to) = self.sides(way);
         from.ended = true;
-        let said_close = from.closed;
-        match way {
+        let code = match way {
             // No Close is made up for the backend: FIN, and what it sends still flows.
-            Way::FromClient => to.channel.finish(),
-            // In the middle of a frame no Close can be put: the client is dropped at once.
-            Way::FromBackend if !said_close && !from.scanner.at_boundary() => to.dead = true,
-            Way::FromBackend if !said_close => to.want_close(code::ERROR, Reason::BackendGone.word()),
-            Way::FromBackend => {}
-        }
-        self.clock.end_within(now, grace);
-        if self.ending.is_none() {
-            let (by, reason, code) = match way {
-                Way::FromClient => (By::Client, Reason::ClientGone, None),
-                Way::FromBackend => (By::Backend, Reason::BackendGone, Some(code::ERROR)),
-            };
-            self.ending = Some(Ending { by, reason, code, refusal: None });
-        }
+            Way::FromClient => {
+                to.channel.finish();
+                None
+            }
+            // Nor for a client that has got one already, or is gone itself.
+            Way::FromBackend if from.closed || to.told || to.ended => None,
+            Way::FromBackend if from.scanner.at_boundary() => {
+                to.want_close(code::ERROR, Reason::BackendGone.word());
+                Some(code::ERROR)
+            }
+            // In the middle of a frame no Close can be put: dropped at once.
+            Way::FromBackend => {
+                (from.dead, to.dead) = (true, true);
+                None
+            }
+        };
+        self.ending.get_or_insert(match way {
+            Way::FromClient => Ending { by: By::Client, reason: Reason::ClientGone, code, refusal: None },
+            Way::FromBackend => Ending { by: By::Backend, reason: Reason::BackendGone, code, refusal: None },
+        });
+        self.give_grace(now);
     }
 
-    /// A side broke the framing or a size: it is told, and the other goes away.
+    /// A side broke the framing or a limit: it is told, and the other goes away.
     fn violated(&mut self, way: Way, fault: Fault, cx: &mut Context<'_>, now: Instant) {
         let by = match way {
             Way::FromClient => By::Client,
             Way::FromBackend => By::Backend,
         };
-        let (reason, code) = match fault {
-            Fault::Framing(_) => (Reason::Framing, code::PROTOCOL),
-            Fault::TooBig => (Reason::TooBig, code::TOO_BIG),
-        };
-        let word = match fault {
-            Fault::Framing(what) => what,
-            Fault::TooBig => reason.word(),
+        let (by, reason, code, word) = match fault {
+            Fault::Framing(what) => (by, Reason::Framing, code::PROTOCOL, what),
+            Fault::TooBig => (by, Reason::TooBig, code::TOO_BIG, Reason::TooBig.word()),
+            Fault::TooMany => (By::Sidegate, Reason::MessageRate, code::POLICY, Reason::MessageRate.word()),
         };
         let (from, to) = self.sides(way);
         // What comes after a violation has no frames any more.
         from.closed = true;
         from.want_close(code, word);
         to.want_close(code::AWAY, "");
-        if self.ending.is_none() {
-            self.ending = Some(Ending { by, reason, code: Some(code), refusal: None });
-            self.clock.end_within(now, self.route.timeouts.grace);
-        }
+        self.ending.get_or_insert(Ending { by, reason, code: Some(code), refusal: None });
+        self.give_grace(now);
+        self.firm = true;
         self.inject(cx);
     }
 
-    /// Ends the tunnel for a reason of ours; the first one holds.
+    /// Ends the tunnel for a reason of ours. One that is ending already keeps its
+    /// reason, but has no longer than the grace from now on.
     fn end(&mut self, ending: Ending, cx: &mut Context<'_>, now: Instant) {
-        if self.ending.is_some() {
+        if self.firm {
             return;
         }
         let word = ending.refusal.map_or_else(|| ending.reason.word(), Refusal::word);
@@ -318,8 +315,9 @@ impl Tunnel {
             self.client.want_close(code, word);
             self.backend.want_close(ending.reason.to_backend(), word);
         }
-        self.ending = Some(ending);
-        self.clock.end_within(now, self.route.timeouts.grace);
+        self.ending.get_or_insert(ending);
+        self.give_grace(now);
+        self.firm = true;
         self.inject(cx);
         if ending.reason == Reason::NoPong {
             // Best effort was made; a client that is not there answers nothing.
@@ -328,15 +326,18 @@ impl Tunnel {
         }
     }
 
+    /// The grace runs from now on, unless it is running out for good.
+    fn give_grace(&mut self, now: Instant) {
+        if !self.firm {
+            self.clock.end_within(now, self.route.timeouts.grace);
+        }
+    }
+
     /// Carries out what came from outside: new rules, an order to end.
     fn obey(&mut self, cx: &mut Context<'_>, now: Instant) {
-        if !self.listening {
-            self.listening = true;
-            self.entry.listen(cx.waker());
-        }
-        let Some((route, end)) = self.entry.changed() else { return };
+        let Some((route, end)) = self.entry.changed(cx.waker()) else { return };
         if route.policy.limits.tunnel.message_rate != self.route.policy.limits.tunnel.message_rate {
-            self.allowance = allowance(&route);
+            self.client.allowance = allowance(&route);
         }
         self.route = route;
         match end {
@@ -383,7 +384,8 @@ impl Tunnel {
     fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let rules = &self.route.policy.limits.tunnel;
         let timeouts = &self.route.timeouts;
-        let stalled = self.clock.stalled(now, timeouts.write_stall, [&self.client.channel, &self.backend.channel]);
+        let unsent = [self.client.unsent(), self.backend.unsent()];
+        let stalled = self.clock.stalled(now, timeouts.write_stall, unsent);
         if let Some(side) = stalled {
             let by = if side == 0 { By::Client } else { By::Backend };
             self.ending.get_or_insert(Ending { by, reason: Reason::Stalled, code: None, refusal: None });
@@ -392,12 +394,19 @@ impl Tunnel {
             return true;
         }
         if self.ending.is_some() {
+            if !self.firm && self.is_delivering() {
+                self.clock.end_within(now, timeouts.grace);
+            }
             if self.clock.is_grace_over(now) {
                 self.client.dead = true;
                 self.backend.dead = true;
                 return true;
             }
-            self.clock.arm_ending(cx, now, timeouts);
+            if !self.firm && self.clock.is_outlived(now, rules) {
+                self.end(Ending::ours(Reason::Lifetime, None), cx, now);
+                return true;
+            }
+            self.clock.arm_ending(cx, now, rules, timeouts);
             return false;
         }
         // A client that we don't read, because the backend takes nothing, cannot be heard.
@@ -421,6 +430,12 @@ impl Tunnel {
                 false
             }
         }
+    }
+
+    /// Whether a side has not got yet all that the other sent before it ended: `write_stall` bounds that, not the grace.
+    fn is_delivering(&self) -> bool {
+        let waits = |to: &Side, from: &Side| from.is_done() && to.unsent().is_some();
+        waits(&self.client, &self.backend) || waits(&self.backend, &self.client)
     }
 
     /// Whether nothing is left to do: each side is dead, or has ended and got all that was for it.
@@ -478,8 +493,8 @@ impl Ending {
 }
 
 impl Side {
-    fn new(channel: Channel, scanner: Scanner) -> Self {
-        Side { channel, scanner, told: false, closed: false, ended: false, dead: false, close: None }
+    fn new(channel: Channel, scanner: Scanner, allowance: Option<Box<Bucket>>) -> Self {
+        Side { channel, scanner, allowance, told: false, closed: false, ended: false, dead: false, close: None }
     }
 
     /// Sends `bytes` unless a Close has gone before them; returns how many were taken. A socket that
@@ -508,8 +523,13 @@ impl Side {
         true
     }
 
+    /// How much it has taken so far, where there is more for it.
+    fn unsent(&self) -> Option<u64> {
+        (!self.dead && self.channel.has_unsent()).then(|| self.channel.sent())
+    }
+
     fn want_close(&mut self, code: u16, reason: &'static str) {
-        if !self.told {
+        if !self.told && !self.channel.is_finishing() {
             self.close.get_or_insert((code, reason));
         }
     }

@@ -637,3 +637,48 @@ impl ConnectionEnd {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text<M: Collector + Clone>(family: &Family<M>) -> String {
+        let mut families = Vec::new();
+        family.gather(&mut families);
+        TextEncoder::new().encode_to_string(&families).unwrap()
+    }
+
+    #[test]
+    fn label_values_that_run_together_alike_are_two_series() {
+        let family = counter("t_total", "Test.", &["a", "b"]);
+        family.with(&["ab", "c"]).inc();
+        family.with(&["a", "bc"]).inc_by(2);
+        let text = text(&family);
+        assert!(text.contains("t_total{a=\"ab\",b=\"c\"} 1\n"), "{text}");
+        assert!(text.contains("t_total{a=\"a\",b=\"bc\"} 2\n"), "{text}");
+        assert_eq!(text.matches("# TYPE").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_series_is_one_however_often_it_is_asked_for() {
+        let family = counter("t_total", "Test.", &["a"]);
+        family.with(&["x"]).inc();
+        family.with(&["x"]).inc();
+        assert!(text(&family).contains("t_total{a=\"x\"} 2\n"));
+    }
+
+    #[test]
+    fn every_reason_to_end_a_connection_has_a_word_of_its_own() {
+        let ends = [
+            ConnectionEnd::Client,
+            ConnectionEnd::KeepAlive,
+            ConnectionEnd::Refused,
+            ConnectionEnd::Upgraded,
+            ConnectionEnd::Drain,
+            ConnectionEnd::Panic,
+            ConnectionEnd::Because(Refusal::Tls),
+        ];
+        let words: std::collections::HashSet<_> = ends.iter().map(|end| end.word()).collect();
+        assert_eq!(words.len(), ends.len());
+    }
+}

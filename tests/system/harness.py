@@ -152,12 +152,12 @@ class Process:
         return [self.pid, *map(int, children)]
 
     def cpu(self):
-        """Seconds of CPU that it and its children have used."""
-        ticks = 0
+        """Seconds of CPU that it and its children have used: in the program itself, and in the kernel for it."""
+        ticks = [0, 0]
         for pid in self.tree():
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+            ticks = [ticks[0] + int(fields[11]), ticks[1] + int(fields[12])]
+        return [count / os.sysconf("SC_CLK_TCK") for count in ticks]
 
     def pss(self):
         """Bytes of memory that it and its children hold, shared pages by share."""
@@ -315,7 +315,7 @@ class Nginx:
     RECIPE = """
 daemon off;
 user root;
-worker_processes auto;
+worker_processes 1;
 worker_rlimit_nofile 16384;
 pid {dir}/nginx.pid;
 error_log stderr warn;

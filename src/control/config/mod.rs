@@ -88,6 +88,16 @@ pub fn named_socket(config: &Path) -> Option<PathBuf> {
     }
 }
 
+/// `text`, if it can stand as a route's `backend`; else why not, and what to write instead.
+///
+/// # Errors
+/// One sentence for people.
+pub fn backend(text: &str) -> Result<String, String> {
+    let mut files = Files::new();
+    let reading = Reading { files: &mut files, folder: Path::new(""), now: Timestamp::now(), lists: HashSet::new() };
+    file::backend(text, &reading).map(|_| text.to_owned()).map_err(|finding| finding.sentence())
+}
+
 /// What `path` cannot be read for.
 fn about(path: &str, fault: &Fault) -> Finding {
     error(format!("{path} {fault}")).perhaps(fault.remedy())

@@ -84,6 +84,11 @@ impl Finding {
         Finding { earlier: Some(Box::new((place, label.into()))), ..self }
     }
 
+    /// What is wrong and what to do about it, without a place.
+    pub fn sentence(&self) -> String {
+        self.remedy.as_ref().map_or_else(|| self.message.clone(), |remedy| format!("{}: {remedy}", self.message))
+    }
+
     /// Turns it into a diagnostic about `place`.
     pub fn at(self, place: Place) -> Diagnostic {
         let diagnostic = Diagnostic::new(self.level, place, self.message, self.remedy);

@@ -337,13 +337,13 @@ pub struct Opening {
 
 impl Opening {
     /// Opens the tunnel: enters the table, and is told at once if a newer generation refuses it.
-    pub fn open(mut self, core: &Core, client: Channel, read_ahead: &[u8]) -> Tunnel {
-        let entry = self.slot.enter(self.request, Timestamp::now());
+    pub fn open(self, core: &Core, client: Channel, read_ahead: &[u8]) -> Tunnel {
+        let (place, entry) = self.slot.enter(self.request, Timestamp::now());
         core.shared.metrics.tunnel_opened(&entry.route().name, self.began.elapsed());
         let Switched { channel, early, agreed, load, .. } = *self.backend;
         // A copy: hyper's whole buffer would live as long as the tunnel.
         let early = (Bytes::copy_from_slice(read_ahead), early);
-        Tunnel::new(client, channel, early, agreed.extensions, (self.slot, load), entry)
+        Tunnel::new(client, channel, early, agreed.extensions, (place, load), entry)
     }
 }
 

@@ -11,7 +11,6 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use crate::close::Reason;
-use crate::data::channel::Channel;
 use crate::policy::limit::TunnelLimits;
 use crate::snapshot::route::RouteTimeouts;
 
@@ -115,22 +114,28 @@ impl Clock {
         self.opened.elapsed()
     }
 
-    /// The side, 0 or 1, that has taken nothing for `patience` while there was something for it.
-    pub fn stalled(&mut self, now: Instant, patience: Duration, channels: [&Channel; 2]) -> Option<usize> {
-        for (stall, channel) in self.stalls.iter_mut().zip(channels) {
-            *stall = match *stall {
-                _ if !channel.has_unsent() => None,
-                Some((since, sent)) if sent == channel.sent() => Some((since, sent)),
-                _ => Some((now, channel.sent())),
+    /// The side, 0 or 1, that has taken nothing for `patience` while there was something for it;
+    /// `unsent` says of each for which there is how much it has taken so far.
+    pub fn stalled(&mut self, now: Instant, patience: Duration, unsent: [Option<u64>; 2]) -> Option<usize> {
+        for (stall, unsent) in self.stalls.iter_mut().zip(unsent) {
+            *stall = match (*stall, unsent) {
+                (_, None) => None,
+                (Some((since, before)), Some(sent)) if before == sent => Some((since, sent)),
+                (_, Some(sent)) => Some((now, sent)),
             };
         }
         self.stalls.iter().position(|stall| stall.is_some_and(|(since, _)| since + patience <= now))
     }
 
+    /// Whether the tunnel is older than it may get.
+    pub fn is_outlived(&self, now: Instant, rules: &TunnelLimits) -> bool {
+        self.lifetime_ends(rules).is_some_and(|end| end <= now)
+    }
+
     /// What is due now. `deaf`: the client isn't read at the moment, so its silence says nothing.
     pub fn due(&self, now: Instant, rules: &TunnelLimits, deaf: bool) -> Option<Due> {
         let over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if over(self.lifetime_ends(rules)) {
+        if self.is_outlived(now, rules) {
             return Some(Due::End(Reason::Lifetime));
         }
         if over(self.idle_ends(rules)) {
@@ -151,9 +156,10 @@ impl Clock {
         self.wake_at(cx, now, next.into_iter().flatten().min());
     }
 
-    /// Wakes the task when the ending has taken too long.
-    pub fn arm_ending(&mut self, cx: &mut Context<'_>, now: Instant, timeouts: &RouteTimeouts) {
-        let next = [self.grace_ends, self.stall_ends(timeouts.write_stall)];
+    /// Wakes the task when the ending, or the tunnel, has taken too long.
+    pub fn arm_ending(&mut self, cx: &mut Context<'_>, now: Instant, rules: &TunnelLimits, timeouts: &RouteTimeouts) {
+        let lifetime = self.lifetime_ends(rules).filter(|end| *end > now);
+        let next = [self.grace_ends, self.stall_ends(timeouts.write_stall), lifetime];
         self.wake_at(cx, now, next.into_iter().flatten().min());
     }
 
@@ -194,5 +200,139 @@ impl Clock {
 
     fn stall_ends(&self, patience: Duration) -> Option<Instant> {
         self.stalls.iter().flatten().map(|(since, _)| *since + patience).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A Ping after 25 s of silence, 20 s for an answer, and the idle and lifetime limits of a strict policy.
+    fn rules() -> TunnelLimits {
+        TunnelLimits { idle: Some(seconds(600)), lifetime: Some(seconds(3600)), ..TunnelLimits::default() }
+    }
+
+    /// After `happened`, each at its second, what is due at the seconds of `expected`; the client is read all the time.
+    fn check(rules: &TunnelLimits, happened: &[(u64, fn(&mut Clock, Instant))], expected: &[(u64, Option<Due>)]) {
+        let opened = Instant::now();
+        let mut clock = Clock::new(opened);
+        for (at, happens) in happened {
+            happens(&mut clock, opened + seconds(*at));
+        }
+        for (at, due) in expected {
+            assert_eq!(clock.due(opened + seconds(*at), rules, false), *due, "at {at} s");
+        }
+    }
+
+    fn pings(clock: &mut Clock, now: Instant) {
+        clock.ping(now);
+    }
+
+    fn answers_ours(clock: &mut Clock, now: Instant) {
+        clock.heard(now);
+        let payload = clock.payload.unwrap();
+        assert!(clock.ponged(&payload), "it is to be swallowed");
+    }
+
+    fn answers_the_backend(clock: &mut Clock, now: Instant) {
+        clock.heard(now);
+        assert!(!clock.ponged(b"the backend's"), "it is to be passed on");
+    }
+
+    const PING: Option<Due> = Some(Due::Ping);
+    const NO_PONG: Option<Due> = Some(Due::End(Reason::NoPong));
+    const IDLE: Option<Due> = Some(Due::End(Reason::Idle));
+    const LIFETIME: Option<Due> = Some(Due::End(Reason::Lifetime));
+
+    #[test]
+    fn a_silent_client_is_pinged_once_and_has_so_long_to_answer() {
+        check(&rules(), &[], &[(24, None), (25, PING)]);
+        check(&rules(), &[(25, pings)], &[(25, None), (44, None), (45, NO_PONG)]);
+        check(&rules(), &[(25, pings), (26, answers_ours)], &[(45, None), (50, None), (51, PING)]);
+    }
+
+    #[test]
+    fn any_byte_of_the_client_counts_as_life() {
+        check(&rules(), &[(20, Clock::heard)], &[(25, None), (45, PING)]);
+        check(&rules(), &[(25, pings), (44, Clock::heard)], &[(45, None), (64, None), (69, PING)]);
+    }
+
+    #[test]
+    fn while_a_ping_of_the_backends_is_unanswered_ours_is_withheld_and_its_clock_runs() {
+        check(&rules(), &[(10, Clock::backend_pinged)], &[(25, None), (29, None), (30, NO_PONG)]);
+        check(&rules(), &[(10, Clock::backend_pinged), (20, Clock::backend_pinged)], &[(30, NO_PONG)]);
+        check(&rules(), &[(10, Clock::backend_pinged), (20, Clock::heard)], &[(39, None), (40, NO_PONG)]);
+        check(&rules(), &[(10, Clock::backend_pinged), (11, answers_the_backend)], &[(35, None), (36, PING)]);
+    }
+
+    #[test]
+    fn only_the_pong_with_our_bytes_is_swallowed() {
+        let mut clock = Clock::new(Instant::now());
+        assert!(!clock.ponged(b""), "no Ping of ours has gone out");
+        let payload = clock.ping(Instant::now());
+        assert!(!clock.ponged(&payload[..7]) && !clock.ponged(b"unasked") && clock.ponged(&payload));
+        assert_eq!(clock.ping(Instant::now()), payload, "a late Pong is still known");
+    }
+
+    #[test]
+    fn without_a_ping_nobody_is_declared_dead() {
+        let rules = TunnelLimits { ping: None, ..TunnelLimits::default() };
+        check(&rules, &[(1, Clock::backend_pinged)], &[(1_000_000, None)]);
+    }
+
+    #[test]
+    fn a_ping_that_found_a_frame_on_its_way_is_tried_again_in_a_moment() {
+        check(&rules(), &[(25, Clock::ping_later)], &[(25, None), (26, PING)]);
+    }
+
+    #[test]
+    fn idle_counts_from_the_last_frame_and_not_from_our_pings() {
+        let rules = TunnelLimits { idle: Some(seconds(60)), ..TunnelLimits::default() };
+        check(&rules, &[(25, pings), (26, answers_ours)], &[(60, IDLE)]);
+        check(&rules, &[(30, Clock::relayed), (31, Clock::heard)], &[(60, PING), (89, PING), (90, IDLE)]);
+    }
+
+    #[test]
+    fn a_lifetime_ends_whatever_passes() {
+        check(&rules(), &[(3599, Clock::heard), (3599, Clock::relayed)], &[(3599, None), (3600, LIFETIME)]);
+    }
+
+    #[test]
+    fn the_silence_of_a_client_that_is_not_read_says_nothing() {
+        let opened = Instant::now();
+        let mut clock = Clock::new(opened);
+        clock.ping(opened);
+        assert_eq!(clock.due(opened + seconds(21), &rules(), true), None);
+        assert_eq!(clock.due(opened + seconds(21), &rules(), false), NO_PONG);
+    }
+
+    /// At each second, how much each side has taken while there was more for it, and who has stalled by then; after 30 s.
+    fn check_stalls(steps: &[(u64, [Option<u64>; 2], Option<usize>)]) {
+        let opened = Instant::now();
+        let mut clock = Clock::new(opened);
+        for (at, unsent, stalled) in steps {
+            assert_eq!(clock.stalled(opened + seconds(*at), seconds(30), *unsent), *stalled, "at {at} s");
+        }
+    }
+
+    #[test]
+    fn a_side_that_takes_nothing_stalls_and_one_that_takes_little_does_not() {
+        check_stalls(&[(10, [Some(5), None], None), (39, [Some(5), None], None), (40, [Some(5), None], Some(0))]);
+        check_stalls(&[(10, [None, Some(0)], None), (40, [None, Some(0)], Some(1))]);
+        check_stalls(&[(10, [Some(5), None], None), (39, [Some(6), None], None), (68, [Some(6), None], None)]);
+        check_stalls(&[(10, [Some(5), None], None), (20, [None, None], None), (40, [Some(5), None], None)]);
+    }
+
+    #[test]
+    fn a_grace_is_over_when_it_is_over() {
+        let opened = Instant::now();
+        let mut clock = Clock::new(opened);
+        assert!(!clock.is_grace_over(opened + seconds(100)), "none runs");
+        clock.end_within(opened, seconds(5));
+        assert_eq!([4, 5].map(|at| clock.is_grace_over(opened + seconds(at))), [false, true]);
     }
 }

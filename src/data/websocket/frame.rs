@@ -76,6 +76,8 @@ pub enum Fault {
     Framing(&'static str),
     /// The frame would make its message larger than allowed: 1009.
     TooBig,
+    /// The frame begins a message that is one too many: 1008.
+    TooMany,
 }
 
 /// A control frame, held whole (RFC 6455 §5.5).
@@ -98,6 +100,13 @@ pub type Frame = Inline<{ 2 + 4 + Control::PAYLOAD }>;
 pub struct Inline<const N: usize> {
     len: u8,
     bytes: [u8; N],
+}
+
+/// What a frame must keep to beside the framing.
+struct Rules<F> {
+    message_max: Option<u64>,
+    /// Whether one more message may begin; takes what it costs.
+    admits: F,
 }
 
 /// A header that is complete and allowed.
@@ -126,16 +135,23 @@ impl Scanner {
     /// in bytes as on the wire, and may change between calls. However a stream is cut
     /// into inputs, the same bytes, controls, messages and fault come out.
     pub fn next(&mut self, input: &[u8], message_max: Option<u64>) -> Result<Piece, Fault> {
+        self.next_if(input, message_max, || true)
+    }
+
+    /// The same where messages are rationed: `admits` is asked for each that begins, before anything
+    /// of it is passed on, and takes what it costs; its no is [`Fault::TooMany`].
+    pub fn next_if(&mut self, input: &[u8], message_max: Option<u64>, admits: impl Fn() -> bool) -> Result<Piece, Fault> {
         debug_assert!(!input.is_empty());
+        let rules = Rules { message_max, admits };
         match &mut self.front {
-            Front::Payload(0) => self.begin(Head::EMPTY, input, message_max),
+            Front::Payload(0) => self.begin(Head::EMPTY, input, &rules),
             Front::Payload(left) => {
                 let left = *left;
-                Ok(self.run(Head::EMPTY, left, 0, input, message_max))
+                Ok(self.run(Head::EMPTY, left, 0, input, &rules))
             }
             Front::Head(held) => {
                 let held = *held;
-                self.begin(held, input, message_max)
+                self.begin(held, input, &rules)
             }
             Front::Control(frame) => {
                 let whole = Control::whole(frame.bytes[1]);
@@ -165,7 +181,7 @@ impl Scanner {
     }
 
     /// A frame begins with `held` and goes on in `input`.
-    fn begin(&mut self, held: Head, input: &[u8], message_max: Option<u64>) -> Result<Piece, Fault> {
+    fn begin(&mut self, held: Head, input: &[u8], rules: &Rules<impl Fn() -> bool>) -> Result<Piece, Fault> {
         let mut head = held;
         let joined = if held.len == 0 {
             input
@@ -173,7 +189,7 @@ impl Scanner {
             head.fill(input, Head::ROOM);
             head.as_slice()
         };
-        let Some(header) = self.parse(joined, message_max)? else {
+        let Some(header) = self.parse(joined, rules)? else {
             let mut kept = held;
             let taken = kept.fill(input, Head::ROOM);
             self.front = Front::Head(kept);
@@ -184,14 +200,14 @@ impl Scanner {
         }
         self.enter(&header);
         let end = (header.len - usize::from(held.len)) as u64 + header.payload;
-        Ok(self.run(held, end, header.begins.into(), input, message_max))
+        Ok(self.run(held, end, header.begins.into(), input, rules))
     }
 
     /// Spans the data frame at the front, which ends `end` bytes into `input` or
     /// beyond it, and those that follow; `messages` have begun so far.
-    fn run(&mut self, held: Head, mut end: u64, mut messages: u32, input: &[u8], message_max: Option<u64>) -> Piece {
+    fn run(&mut self, held: Head, mut end: u64, mut messages: u32, input: &[u8], rules: &Rules<impl Fn() -> bool>) -> Piece {
         while let Some(rest) = usize::try_from(end).ok().and_then(|end| input.get(end..))
-            && let Ok(Some(header)) = self.parse(rest, message_max)
+            && let Ok(Some(header)) = self.parse(rest, rules)
             && !header.control
         {
             self.enter(&header);
@@ -226,7 +242,7 @@ impl Scanner {
     /// Reads the header at the front of `bytes`; `None` where it is incomplete. A
     /// fault shows as soon as the bytes that prove it are there.
     #[inline] // A run of small frames takes half as long again without.
-    fn parse(&self, bytes: &[u8], message_max: Option<u64>) -> Result<Option<Header>, Fault> {
+    fn parse(&self, bytes: &[u8], rules: &Rules<impl Fn() -> bool>) -> Result<Option<Header>, Fault> {
         let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
         let (opcode, last) = (first & 0x0F, first & 0x80 != 0);
         let (masked, short) = (second & 0x80 != 0, second & 0x7F);
@@ -263,8 +279,12 @@ impl Scanner {
         // A continuation of nothing counts as a message too, or a rate could be evaded with it.
         let begins = opcode != 0 || !self.open;
         let message = if begins { payload } else { self.message.saturating_add(payload) };
-        if !control && message_max.is_some_and(|max| message > max) {
+        if !control && rules.message_max.is_some_and(|max| message > max) {
             return Err(Fault::TooBig);
+        }
+        // Last: a header that is read again must not have cost anything yet.
+        if !control && begins && !(rules.admits)() {
+            return Err(Fault::TooMany);
         }
         Ok(Some(Header { len, payload, message, control, begins, last }))
     }
@@ -528,6 +548,42 @@ mod tests {
     fn what_breaks_a_message_is_left_to_the_backend_and_counts_as_a_new_one() {
         check_good(Sender::Client, false, &[&text(0x80, "of nothing"), &text(0x80, "again")], 2);
         check_good(Sender::Client, false, &[&text(0x01, "begun"), &text(0x01, "begun anew"), &text(0x80, "end")], 2);
+    }
+
+    /// What passes of `frames`, in inputs of `size` bytes, while `tokens` messages may begin.
+    fn check_ration(tokens: u32, frames: &[&[u8]], size: usize, passed: &[&[u8]]) {
+        let left = std::cell::Cell::new(tokens);
+        let admits = || left.replace(left.get().saturating_sub(1)) > 0;
+        let (mut scanner, mut out, mut fault) = (Scanner::new(Sender::Client, false), Vec::new(), None);
+        'stream: for mut input in frames.concat().chunks(size) {
+            while !input.is_empty() {
+                match scanner.next_if(input, None, admits) {
+                    Ok(Piece { taken, what }) => {
+                        match what {
+                            What::Data { held, .. } => out.extend([held.as_slice(), &input[..taken]].concat()),
+                            What::Control(control) => out.extend(control.as_slice()),
+                            What::Held => {}
+                        }
+                        input = &input[taken..];
+                    }
+                    Err(found) => {
+                        fault = Some(found);
+                        break 'stream;
+                    }
+                }
+            }
+        }
+        assert_eq!(out, passed.concat());
+        assert_eq!((fault, scanner.at_boundary()), (Some(Fault::TooMany), true));
+    }
+
+    #[test]
+    fn of_a_message_too_many_nothing_passes_and_what_precedes_it_does() {
+        let (one, start, ping, end) = (text(0x81, "one"), text(0x01, "two, "), text(0x89, ""), text(0x80, "its end"));
+        for size in [1, 7, usize::MAX] {
+            check_ration(2, &[&one, &start, &ping, &end, &one, &one], size, &[&one, &start, &ping, &end]);
+            check_ration(0, &[&ping, &one], size, &[&ping]);
+        }
     }
 
     #[test]

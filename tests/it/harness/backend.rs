@@ -50,7 +50,10 @@ pub fn http(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Builder
 
 /// Accepts, and reads and says nothing.
 pub fn silent() -> Builder {
-    raw(|_wire| pending())
+    raw(|wire| async move {
+        let _open = wire;
+        pending().await
+    })
 }
 
 /// Hands each connection to the test: [`Backend::accepted`].
@@ -216,10 +219,7 @@ impl Backend {
 
     /// Waits until `count` connections have been served to their end.
     pub async fn expect_done(&self, count: usize) {
-        self.wait("the end of the backend's connections", |seen| {
-            (seen.over.load(Ordering::SeqCst) >= count).then_some(())
-        })
-        .await;
+        self.wait("the end of the backend's connections", |seen| (seen.over.load(Ordering::SeqCst) >= count).then_some(())).await;
     }
 
     /// That nobody has connected.
@@ -270,12 +270,7 @@ impl Seen {
     }
 }
 
-async fn serve(
-    listener: Listener,
-    script: Script,
-    seen: &Arc<Seen>,
-    hand_over: &mpsc::UnboundedSender<std::net::TcpStream>,
-) {
+async fn serve(listener: Listener, script: Script, seen: &Arc<Seen>, hand_over: &mpsc::UnboundedSender<std::net::TcpStream>) {
     let mut connections = JoinSet::new();
     let mut serve = |wire: Wire| {
         let Script::Does(script) = &script else { return };
@@ -328,7 +323,9 @@ pub async fn grant(wire: &mut Wire, lines: &str) -> Head {
 /// The 101 that answers `head`, with more header `lines`.
 pub fn granted(head: &Head, lines: &str) -> String {
     let accept = derive_accept_key(head.header("sec-websocket-key").unwrap().as_bytes());
-    format!("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n{lines}\r\n")
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n{lines}\r\n"
+    )
 }
 
 async fn echo_all(mut wire: Wire, lines: &str) {
@@ -408,4 +405,3 @@ async fn answer_all(mut wire: Wire, answer: Arc<impl Fn(&Asked) -> Reply>) {
         }
     }
 }
-

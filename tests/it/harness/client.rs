@@ -11,6 +11,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::WebSocketStream;
@@ -21,7 +22,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use crate::harness::certificate;
 use crate::harness::sidegate::Sidegate;
-use crate::harness::wire::{Answer, End, Head, Io, Wire};
+use crate::harness::wire::{Answer, End, Head, Io, Wire, lossy};
 use crate::harness::within;
 
 /// A client of `sidegate`'s first listener, from 127.0.0.1, over TLS where the listener speaks it; it trusts the run's authority.
@@ -51,6 +52,12 @@ impl Client {
     /// From this loopback address.
     pub fn from(mut self, address: &str) -> Self {
         self.from = address.parse().unwrap();
+        self
+    }
+
+    /// To another address than the first listener's.
+    pub fn to(mut self, address: SocketAddr) -> Self {
+        self.address = address;
         self
     }
 
@@ -147,6 +154,25 @@ impl Client {
         let mut wire = self.connect().await;
         wire.send(bytes).await;
         wire.answer().await
+    }
+
+    /// That these bytes, on a connection of their own, are refused with this status and word, and that the connection is closed then.
+    pub async fn expect_refused(&self, bytes: impl AsRef<[u8]>, status: u16, word: &str) -> Answer {
+        let mut wire = self.connect().await;
+        wire.send(&bytes).await;
+        let answer = wire.answer().await;
+        answer.expect_refused(status, word);
+        wire.expect_end().await;
+        answer
+    }
+
+    /// That these bytes, on a connection of their own, are answered by hyper itself: this status, no body, and the connection is closed.
+    pub async fn expect_rejected(&self, bytes: impl AsRef<[u8]>, status: u16) {
+        let mut wire = self.connect().await;
+        wire.send(&bytes).await;
+        let answer = wire.answer().await;
+        assert_eq!((answer.status(), answer.text().as_str()), (status, ""), "{:?}", lossy(bytes.as_ref()));
+        wire.expect_end().await;
     }
 
     /// GET, without an upgrade.
@@ -258,6 +284,8 @@ impl Tunnel {
         let (got, reason) = close.map_or((1005, String::new()), |close| (close.code.into(), close.reason.to_string()));
         assert_eq!(got, code, "{reason:?}");
         while self.next().await.is_ok() {}
+        // As a client does (RFC 6455 §7.1.1): the server has closed, so its own side of TCP ends too.
+        let _: io::Result<()> = within("ending the connection", self.stream.get_mut().shutdown()).await;
         reason
     }
 

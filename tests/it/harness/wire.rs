@@ -244,7 +244,7 @@ impl Wire {
 }
 
 /// The head of a request or an answer, as it came.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Head {
     /// All of it, with the empty line.
     pub raw: Vec<u8>,
@@ -281,7 +281,8 @@ impl Head {
         self.word(1).parse().unwrap_or_else(|_| panic!("no answer: {:?}", self.first))
     }
 
-    fn word(&self, index: usize) -> &str {
+    /// A word of the first line.
+    pub fn word(&self, index: usize) -> &str {
         self.first.split(' ').nth(index).unwrap_or_else(|| panic!("no head: {:?}", self.first))
     }
 
@@ -301,6 +302,12 @@ impl Head {
     /// Whether a header line begins with exactly `name`, its case included.
     pub fn spells(&self, name: &str) -> bool {
         self.lines.iter().any(|(own, _)| own == name)
+    }
+}
+
+impl std::fmt::Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", lossy(&self.raw))
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::route::backend;
 use super::certificate;
 use super::document::{Document, Table, Value};
 use super::page::{Finding, error, warning};

@@ -159,7 +159,7 @@ fn backends(value: Value<'_>, reading: &Reading<'_>) -> Option<Box<[BackendAddre
 }
 
 /// `"http://HOST[:PORT]"`, where HOST is an address or `localhost`, or `"unix:PATH"`.
-fn backend(text: &str, reading: &Reading<'_>) -> Result<BackendAddress, Finding> {
+pub fn backend(text: &str, reading: &Reading<'_>) -> Result<BackendAddress, Finding> {
     if let Some(path) = text.strip_prefix("unix:") {
         return socket_path(reading, path).map(BackendAddress::Unix);
     }

@@ -1,0 +1,106 @@
+//! `sidegate demo`: an agent, a backend behind it and a page to open, all of a moment.
+//!
+//! Everything lies in one temporary folder, which is removed at the end; nothing listens
+//! beyond the loopback, and no file of anybody's is touched.
+
+mod echo;
+mod stage;
+
+use crate::cli::demo::stage::{Ports, Stage};
+use crate::cli::run::{refuse, serve};
+use crate::cli::{Exit, complain, say};
+use sidegate::observe::log::{Format, Log};
+use sidegate::{Agent, StartError};
+
+/// How often ports are looked for again, when somebody took them between the look and the bind.
+const TRIES: usize = 5;
+
+/// The arguments: none.
+#[derive(clap::Args)]
+pub struct Demo {}
+
+/// Shows it working, until Ctrl-C.
+pub fn demo(_: &Demo) -> Exit {
+    let log = match Log::start(Format::Text) {
+        Ok(log) => log,
+        Err(error) => return fail(format_args!("no log: {error}")),
+    };
+    let stage = match Stage::set() {
+        Ok(stage) => stage,
+        Err(error) => return fail(format_args!("the demo cannot be set up: {error}")),
+    };
+    for _ in 0..TRIES {
+        let ports = match stage.write() {
+            Ok(ports) => ports,
+            Err(error) => return fail(format_args!("the demo cannot be set up: {error}")),
+        };
+        match Agent::start(&stage.config(), log.drops()) {
+            Ok(agent) => return serve(agent, || say(greeting(&stage, &ports))),
+            Err(StartError::Unavailable(what)) => tracing::debug!(%what, "looking for other ports"),
+            Err(error) => return refuse(&error),
+        }
+    }
+    fail("no free ports: something takes them as fast as they are found")
+}
+
+fn fail(what: impl std::fmt::Display) -> Exit {
+    complain(what);
+    Exit::Unavailable
+}
+
+/// What runs, and what to try.
+fn greeting(stage: &Stage, ports: &Ports) -> String {
+    let Ports { https, metrics, .. } = ports;
+    let folder = stage.folder().display();
+    let backend = stage.backend();
+    let (authority, list) = (stage.authority(), stage.list());
+    let (authority, list) = (authority.display(), list.display());
+    let taken = ports.taken();
+    let policy = indented(stage::POLICY);
+    let entries = indented(stage::LIST);
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "\
+{taken}Sidegate {version}, a demo:
+
+  page       https://localhost:{https}/
+  WebSocket  wss://localhost:{https}/websocket, an echo: the backend is at http://{backend}
+  metrics    http://127.0.0.1:{metrics}/metrics
+  files      {folder} (removed at the end)
+
+Try this:
+
+  1. Open https://localhost:{https}/ in a browser. It warns, since the demo's own authority is
+     nobody it knows: go on, or have it trust {authority}
+     (who signed with it is forgotten already: its key was never written down).
+
+  2. Talk to the echo from another terminal (`pip install websockets`; or any client, with that authority):
+
+     SSL_CERT_FILE={authority} python3 -m websockets wss://localhost:{https}/websocket
+
+  3. Lock yourself out while a tunnel is open: add these two lines to the list, in an editor or so:
+
+     printf '!127.0.0.1\\n!::1\\n' >> {list}
+
+     The tunnel is closed with 1008 at once, and the log below says why; new ones are refused with 403.
+     Take the lines out again, and you are let in again.
+
+  4. Break that file, or {folder}/policies/demo.toml:
+     what runs is kept, and the log says where the mistake is.
+
+  Ctrl-C drains: open tunnels are closed with 1001, then it ends.
+
+The policy, policies/demo.toml:
+
+{policy}
+and its list, policies/lists/demo.cidr:
+
+{entries}
+The log:
+"
+    )
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") }).collect()
+}

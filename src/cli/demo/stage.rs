@@ -1,0 +1,147 @@
+//! What the demo stands on: its folder with configuration, policy and certificates, its
+//! backend, and free ports.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::cli::certificate::of_own_authority;
+use crate::cli::demo::echo::Echo;
+
+/// The policy, as shipped.
+pub const POLICY: &str = include_str!("../../../policies/demo.toml");
+
+/// The policy's list, as shipped.
+pub const LIST: &str = include_str!("../../../policies/lists/demo.cidr");
+
+const CONFIG: &str = include_str!("sidegate.toml");
+const PAGE: &str = include_str!("page.html");
+
+/// The ports to begin with, and how many further ones are tried.
+const HTTPS: u16 = 8443;
+const METRICS: u16 = 10464;
+const MORE: u16 = 100;
+
+/// For how long the certificate is valid: a demo that is forgotten doesn't stay trusted.
+const DAYS: i32 = 7;
+
+/// A Unix socket's path has at most so many bytes.
+const LONGEST_SOCKET: usize = 107;
+
+/// The set stage. Dropped, the backend ends and the folder is removed.
+pub struct Stage {
+    backend: Echo,
+    folder: TempDir,
+    v6: bool,
+}
+
+/// The ports that were free a moment ago.
+pub struct Ports {
+    /// Of the page and the WebSocket.
+    pub https: u16,
+    /// Of the metrics.
+    pub metrics: u16,
+}
+
+impl Stage {
+    /// Makes the folder and everything in it but `sidegate.toml`, and starts the backend.
+    pub fn set() -> io::Result<Stage> {
+        let folder = tempfile::Builder::new().prefix("sidegate-demo-").tempdir()?;
+        let path = folder.path();
+        fs::create_dir_all(path.join("policies/lists"))?;
+        fs::create_dir(path.join("certs"))?;
+        fs::write(path.join("policies/demo.toml"), POLICY)?;
+        fs::write(list(path), LIST)?;
+        let (authority, pair) = of_own_authority("Sidegate demo", DAYS).map_err(io::Error::other)?;
+        fs::write(authority_of(path), authority)?;
+        fs::write(path.join("certs/localhost.pem"), pair.chain)?;
+        // The folder is ours alone, and so is the key.
+        fs::write(path.join("certs/localhost.key"), pair.key)?;
+        let backend = Echo::start(PAGE.replace("{list}", &escaped(&list(path))))?;
+        let v6 = is_free((Ipv6Addr::LOCALHOST, 0).into());
+        Ok(Stage { backend, folder, v6 })
+    }
+
+    /// Finds free ports, and writes `sidegate.toml` for them.
+    pub fn write(&self) -> io::Result<Ports> {
+        let https = next_free(HTTPS, |port| {
+            is_free((Ipv4Addr::LOCALHOST, port).into()) && (!self.v6 || is_free((Ipv6Addr::LOCALHOST, port).into()))
+        })?;
+        let metrics = next_free(METRICS, |port| is_free((Ipv4Addr::LOCALHOST, port).into()))?;
+        let admin = self.folder().join("sidegate.sock");
+        let admin = if admin.as_os_str().len() > LONGEST_SOCKET { "off" } else { "sidegate.sock" };
+        let mut config = CONFIG
+            .replace("{https}", &https.to_string())
+            .replace("{metrics}", &metrics.to_string())
+            .replace("{admin}", admin)
+            .replace("{backend}", &self.backend().to_string());
+        if self.v6 {
+            config.push_str(&format!("\n[[listener]]\nname   = \"public-v6\"\nlisten = \"[::1]:{https}\"\n"));
+        }
+        fs::write(self.config(), config)?;
+        Ok(Ports { https, metrics })
+    }
+
+    /// Where everything lies.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `sidegate.toml`.
+    pub fn config(&self) -> PathBuf {
+        self.folder().join("sidegate.toml")
+    }
+
+    /// The certificate of the authority that signed.
+    pub fn authority(&self) -> PathBuf {
+        authority_of(self.folder())
+    }
+
+    /// The list that says who may.
+    pub fn list(&self) -> PathBuf {
+        list(self.folder())
+    }
+
+    /// Where the backend listens.
+    pub fn backend(&self) -> SocketAddr {
+        self.backend.address()
+    }
+}
+
+impl Ports {
+    /// Says which ports others have; nothing if none.
+    pub fn taken(&self) -> String {
+        let told = |wanted, got| match wanted == got {
+            true => String::new(),
+            false => format!("Port {wanted} is taken: {got} instead.\n"),
+        };
+        let all = told(HTTPS, self.https) + &told(METRICS, self.metrics);
+        if all.is_empty() { all } else { all + "\n" }
+    }
+}
+
+fn list(folder: &Path) -> PathBuf {
+    folder.join("policies/lists/demo.cidr")
+}
+
+fn authority_of(folder: &Path) -> PathBuf {
+    folder.join("certs/ca.pem")
+}
+
+fn next_free(first: u16, is_free: impl Fn(u16) -> bool) -> io::Result<u16> {
+    let last = first + MORE;
+    let taken = || io::Error::new(io::ErrorKind::AddrInUse, format!("every port from {first} to {last} is taken"));
+    (first..=last).find(|port| is_free(*port)).ok_or_else(taken)
+}
+
+fn is_free(address: SocketAddr) -> bool {
+    TcpListener::bind(address).is_ok()
+}
+
+/// A path as HTML shows it.
+fn escaped(path: &Path) -> String {
+    path.display().to_string().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

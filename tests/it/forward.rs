@@ -1,0 +1,416 @@
+//! What reaches a backend and what comes back: headers, and plain HTTP streamed both ways.
+
+use crate::harness::backend::{self, Backend};
+use crate::harness::client;
+use crate::harness::sidegate::{self, Sidegate};
+use crate::harness::wire::{Answer, Head, Wire, lossy};
+
+/// An agent that forwards plain HTTP to `backend`.
+async fn forwarding(backend: &Backend) -> Sidegate {
+    sidegate::new().route("/", backend).on_route("http = 'forward'").run().await
+}
+
+/// A plain request with these header lines (`|` stands for CRLF), and the head that the backend gets of it.
+async fn forwarded(lines: &str) -> Head {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = forwarding(&backend).await;
+    let lines = lines.replace('|', "\r\n");
+    client::new(&sidegate).send(format!("GET /x HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n")).await.expect(200);
+    backend.head().await
+}
+
+/// A plain request, its answer as the backend writes it (`|` stands for CRLF), and what the client gets.
+async fn answered(answer: &str) -> Answer {
+    let answer = answer.replace('|', "\r\n");
+    let backend = backend::raw(move |mut wire| {
+        let answer = answer.clone();
+        async move {
+            wire.head().await;
+            wire.send(answer).await;
+        }
+    });
+    let backend = backend.run().await;
+    client::new(&forwarding(&backend).await).get("/").await
+}
+
+/// A connection to `sidegate`, and the one that its first request (whose answer is 200, with a length) made to the backend, now idle.
+async fn idle(sidegate: &Sidegate, backend: &Backend) -> (Wire, Wire) {
+    let mut client = client::new(sidegate).connect().await;
+    client.send("GET /first HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut at_backend = backend.accepted().await;
+    at_backend.head().await;
+    at_backend.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    client.answer().await.expect(200);
+    (client, at_backend)
+}
+
+#[tokio::test]
+async fn a_backend_is_told_who_asks_and_for_what() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/chat", &backend).certificate(&["ws.example.com"]).run().await;
+    client::new(&sidegate).host("ws.example.com").header("X-Own", "1").from("127.0.0.7").open("/chat").await;
+    let head = backend.head().await;
+    let port = sidegate.address().port().to_string();
+    for (name, value) in [
+        ("X-Forwarded-For", "127.0.0.7"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "ws.example.com"),
+        ("X-Forwarded-Port", &port),
+        ("Host", "ws.example.com"),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+    ] {
+        assert_eq!(head.header(name), Some(value), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_forges_of_our_headers_is_removed() {
+    let forged = "X-Forwarded-For: 10.0.0.1|X-Forwarded-Proto: https|X-Forwarded-Host: evil|X-Forwarded-Port: 1|X-Forwarded-Prefix: /x|\
+        Forwarded: for=10.0.0.1|X-Real-IP: 10.0.0.1|True-Client-IP: 10.0.0.1|CF-Connecting-IP: 10.0.0.1|X-Client-IP: 10.0.0.1|\
+        X-Cluster-Client-IP: 10.0.0.1|X-Original-URL: /admin|X-Rewrite-URL: /admin|Client-Cert: x|Client-Cert-Chain: x|X-Request-Id: mine";
+    let head = forwarded(&format!("{forged}|X-Forwarded-For: 10.0.0.2")).await;
+    assert_eq!(head.all("x-forwarded-for"), ["127.0.0.1"]);
+    let removed = ["forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip", "x-client-ip", "x-cluster-client-ip"];
+    for name in
+        removed.iter().chain(&["x-original-url", "x-rewrite-url", "client-cert", "client-cert-chain", "x-forwarded-prefix"])
+    {
+        assert_eq!(head.header(name), None, "{name}");
+    }
+    let text = lossy(&head.raw);
+    assert!(!text.contains("10.0.0.") && !text.contains("evil") && !text.contains("mine"), "{text}");
+}
+
+// C-H1-14
+#[tokio::test]
+async fn underscore_spellings_of_our_headers_are_removed_and_others_pass() {
+    let head =
+        forwarded("X_Forwarded_For: 10.0.0.1|x-forwarded_proto: https|X_Real_IP: 1|CLIENT_CERT: x|X_Request_Id: y|x_api_key: 7")
+            .await;
+    for name in ["X_Forwarded_For", "x-forwarded_proto", "X_Real_IP", "CLIENT_CERT", "X_Request_Id"] {
+        assert_eq!(head.header(name), None, "{name}");
+    }
+    assert_eq!(head.header("x_api_key"), Some("7"));
+}
+
+// C-H1-15
+#[tokio::test]
+async fn hop_by_hop_headers_go_no_further_in_either_direction() {
+    let hops =
+        "Connection: keep-alive, X-Named|X-Named: 1|Keep-Alive: timeout=5|Proxy-Connection: keep-alive|TE: trailers|Upgrade: h2c";
+    let head = forwarded(hops).await;
+    let answer = answered(&format!("HTTP/1.1 200 OK|{hops}|X-Kept: 1|Content-Length: 2||ok")).await;
+    for name in ["connection", "x-named", "keep-alive", "proxy-connection", "te", "upgrade"] {
+        assert_eq!((head.header(name), answer.header(name)), (None, None), "{name}");
+    }
+    answer.expect_header("x-kept", "1");
+}
+
+// C-WS-11
+#[tokio::test]
+async fn h2c_is_never_upgraded_to() {
+    let head = forwarded("Connection: Upgrade, HTTP2-Settings|Upgrade: h2c|HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA").await;
+    assert_eq!((head.header("upgrade"), head.header("connection"), head.header("http2-settings")), (None, None, None));
+}
+
+#[tokio::test]
+async fn a_request_id_is_ours_and_the_same_on_both_sides() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = forwarding(&backend).await;
+    let client = client::new(&sidegate).header("X-Request-Id", "forged");
+    client.get("/one").await.expect(200);
+    client.get("/two").await.expect(200);
+    let ids = [backend.head().await, backend.head().await].map(|head| head.header("x-request-id").unwrap().to_owned());
+    assert!(
+        ids[0] != ids[1] && ids.iter().all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())),
+        "{ids:?}"
+    );
+}
+
+#[tokio::test]
+async fn names_keep_their_case_and_values_their_order_and_bytes_both_ways() {
+    let fields = "x-LoWeR-UpPeR: 1|Cookie: a=1; b=\"2\"|X-Many: one|X-Many: two, three|X-Many: one|X-Empty:|ETag: W/\"x\"";
+    let (head, answer) = (forwarded(fields).await, answered(&format!("HTTP/1.1 200 OK|{fields}|Content-Length: 0||")).await);
+    for head in [head, answer.head] {
+        assert!(head.spells("x-LoWeR-UpPeR") && head.spells("ETag") && head.spells("X-Many"), "{head:?}");
+        assert_eq!(head.all("x-many"), ["one", "two, three", "one"]);
+        assert_eq!((head.header("cookie"), head.header("x-empty")), (Some("a=1; b=\"2\""), Some("")));
+    }
+}
+
+#[tokio::test]
+async fn our_own_headers_are_spelled_as_documented() {
+    let head = forwarded("x-own: 1").await;
+    for name in ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Request-Id", "Host"] {
+        assert!(head.spells(name), "{name} in {head:?}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_beyond_ascii_in_a_value_pass_as_they_are() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = forwarding(&backend).await;
+    client::new(&sidegate).send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Name: J\xf6rg \xe2\x82\xac\r\n\r\n").await.expect(200);
+    let raw = backend.head().await.raw;
+    assert!(raw.windows(10).any(|bytes| bytes == b": J\xf6rg \xe2\x82\xac"), "{:?}", lossy(&raw));
+}
+
+#[tokio::test]
+async fn a_requests_body_is_streamed() {
+    let backend = backend::manual().run().await;
+    let sidegate = forwarding(&backend).await;
+    let mut client = client::new(&sidegate).connect().await;
+    client.send("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").await;
+    let mut at_backend = backend.accepted().await;
+    assert_eq!(at_backend.head().await.header("transfer-encoding"), Some("chunked"));
+    assert_eq!(at_backend.chunk().await.unwrap(), b"one"); // the client has not sent the rest yet
+    client.send("3\r\ntwo\r\n0\r\n\r\n").await;
+    assert_eq!((at_backend.chunk().await.unwrap(), at_backend.chunk().await), (b"two".to_vec(), None));
+    at_backend.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    client.answer().await.expect(201);
+}
+
+#[tokio::test]
+async fn an_answers_body_is_streamed() {
+    let backend = backend::manual().run().await;
+    let sidegate = forwarding(&backend).await;
+    let mut client = client::new(&sidegate).connect().await;
+    client.send("GET /events HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut at_backend = backend.accepted().await;
+    at_backend.head().await;
+    at_backend.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").await;
+    assert_eq!(client.head().await.header("content-type"), Some("text/event-stream"));
+    assert_eq!(client.chunk().await.unwrap(), b"one"); // the backend has not sent the rest yet
+    at_backend.send("3\r\ntwo\r\n0\r\n\r\n").await;
+    assert_eq!((client.chunk().await.unwrap(), client.chunk().await), (b"two".to_vec(), None));
+}
+
+#[tokio::test]
+async fn large_bodies_arrive_byte_for_byte() {
+    let backend = backend::http(|asked| backend::reply(200).body(asked.body.repeat(8))).run().await;
+    let sidegate = forwarding(&backend).await;
+    let body: Vec<u8> = (0..1_000_000_u32).map(|at| (at * 7 + at / 256) as u8).collect();
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+    let answer = client::new(&sidegate).send([head.as_bytes(), &body].concat()).await;
+    assert!(answer.expect(200).body == body.repeat(8), "the bodies differ");
+}
+
+#[tokio::test]
+async fn a_backends_connection_is_used_again_by_whoever_comes() {
+    let backend = backend::http(|_| backend::reply(200).body("x")).run().await;
+    let sidegate = forwarding(&backend).await;
+    for address in ["127.0.0.2", "127.0.0.3", "127.0.0.2"] {
+        let client = client::new(&sidegate).from(address);
+        client.get("/").await.expect(200);
+        client.send(client.request("POST / HTTP/1.1", "Content-Length: 2\r\n").clone() + "ab").await.expect(200);
+    }
+    assert_eq!((backend.connections(), backend.heads().len()), (1, 6));
+}
+
+#[tokio::test]
+async fn a_backend_that_closes_after_its_answer_is_dialled_anew() {
+    let backend = backend::http(|_| backend::reply(200).header("Connection", "close").body("x")).run().await;
+    let sidegate = forwarding(&backend).await;
+    let mut wire = client::new(&sidegate).connect().await;
+    for _ in 0..3 {
+        wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        wire.answer().await.expect(200); // and the client's connection stays
+    }
+    assert_eq!(backend.connections(), 3);
+}
+
+#[tokio::test]
+async fn a_safe_request_is_sent_again_when_a_used_connection_turns_out_closed() {
+    let backend = backend::manual().run().await;
+    let sidegate = forwarding(&backend).await;
+    let (mut client, mut at_backend) = idle(&sidegate, &backend).await;
+    client.send("GET /second HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(at_backend.head().await.target(), "/second");
+    drop(at_backend);
+    let mut again = backend.accepted().await;
+    assert_eq!(again.head().await.target(), "/second");
+    again.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes").await;
+    assert_eq!(client.answer().await.expect(200).text(), "yes");
+}
+
+#[tokio::test]
+async fn a_request_that_is_not_safe_or_has_a_body_is_never_sent_again() {
+    for request in ["POST /second HTTP/1.1\r\nHost: a\r\n\r\n", "GET /second HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab"]
+    {
+        let backend = backend::manual().run().await;
+        let sidegate = forwarding(&backend).await;
+        let (mut client, mut at_backend) = idle(&sidegate, &backend).await;
+        client.send(request).await;
+        assert_eq!(at_backend.head().await.target(), "/second");
+        drop(at_backend);
+        client.answer().await.expect_refused(502, "backend");
+        assert_eq!(backend.connections(), 1);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_again_after_a_byte_of_the_answer_or_on_a_fresh_connection() {
+    let backend = backend::manual().run().await;
+    let sidegate = forwarding(&backend).await;
+    let (mut client, mut at_backend) = idle(&sidegate, &backend).await;
+    client.send("GET /second HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    at_backend.head().await;
+    at_backend.send("HTTP/1.1 2").await;
+    drop(at_backend);
+    client.answer().await.expect_refused(502, "backend");
+    client.send("GET /third HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    drop(backend.accepted().await);
+    client.answer().await.expect_refused(502, "backend");
+    assert_eq!(backend.connections(), 2);
+}
+
+// C-H1-16
+#[tokio::test]
+async fn an_answer_whose_framing_is_ambiguous_is_a_502() {
+    for framing in [
+        "Content-Length: 2|Content-Length: 2",
+        "Content-Length: 2|Content-Length: 3",
+        "Content-Length: 2|Transfer-Encoding: chunked",
+        "Transfer-Encoding: chunked|Transfer-Encoding: chunked",
+        "Transfer-Encoding: gzip",
+        "Transfer-Encoding: chunked, gzip",
+        "Transfer-Encoding: gzip, chunked",
+        "Content-Length: two",
+        "Content-Length: +2",
+        "Content-Length: -2",
+    ] {
+        println!("{framing}");
+        answered(&format!("HTTP/1.1 200 OK|{framing}||ok")).await.expect_refused(502, "backend");
+    }
+}
+
+// C-WS-10
+#[tokio::test]
+async fn a_101_that_nobody_asked_for_is_a_502() {
+    let switched = "HTTP/1.1 101 Switching Protocols|Upgrade: websocket|Connection: Upgrade||";
+    answered(switched).await.expect_refused(502, "backend");
+}
+
+#[tokio::test]
+async fn nonsense_and_a_head_without_end_are_502() {
+    answered("SSH-2.0-OpenSSH||").await.expect_refused(502, "backend");
+    answered("HTTP/1.1 200 OK|X: a\0b||").await.expect_refused(502, "backend");
+    answered("").await.expect_refused(502, "backend");
+    answered(&format!("HTTP/1.1 200 OK|X-Big: {}||", "x".repeat(100 * 1024))).await.expect_refused(502, "backend");
+}
+
+// C-H1-19
+#[tokio::test]
+async fn an_early_hint_never_desyncs() {
+    let answer =
+        answered("HTTP/1.1 103 Early Hints|Link: </a.css>||HTTP/1.1 100 Continue||HTTP/1.1 200 OK|Content-Length: 2||ok").await;
+    assert_eq!(answer.expect(200).text(), "ok");
+}
+
+#[tokio::test]
+async fn an_answer_that_lasts_to_the_end_of_its_connection_arrives_whole() {
+    for version in ["1.0", "1.1"] {
+        let answer = answered(&format!("HTTP/{version} 200 OK||until the end")).await;
+        assert_eq!((answer.expect(200).text().as_str(), answer.head.word(0)), ("until the end", "HTTP/1.1"));
+    }
+}
+
+#[tokio::test]
+async fn answers_without_a_body_keep_their_length() {
+    let backend = backend::http(|asked| match asked.head.target() {
+        "/304" => backend::reply(304).header("ETag", "x"),
+        _ => backend::reply(200).body("hello"),
+    });
+    let backend = backend.run().await;
+    let sidegate = forwarding(&backend).await;
+    let mut wire = client::new(&sidegate).connect().await;
+    wire.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    wire.answer_to("HEAD").await.expect(200).expect_header("content-length", "5");
+    wire.send("GET /304 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    wire.answer().await.expect(304).expect_header("etag", "x");
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(wire.answer().await.expect(200).text(), "hello");
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_gets_no_chunks() {
+    let backend = backend::raw(|mut wire| async move {
+        wire.head().await;
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n").await;
+        wire.rest().await;
+    });
+    let backend = backend.run().await;
+    let sidegate = forwarding(&backend).await;
+    let mut wire = client::new(&sidegate).connect().await;
+    wire.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    let answer = wire.answer().await;
+    assert_eq!((answer.expect(200).text().as_str(), answer.header("transfer-encoding")), ("onetwo", None));
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_breaks_off_for_the_client_too() {
+    for framing in ["Content-Length: 100", "Transfer-Encoding: chunked"] {
+        let backend = backend::raw(move |mut wire| async move {
+            wire.head().await;
+            wire.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n5\r\nhello\r\n")).await;
+        });
+        let backend = backend.run().await;
+        let sidegate = forwarding(&backend).await;
+        let mut wire = client::new(&sidegate).connect().await;
+        wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let answer = lossy(&wire.rest().await);
+        assert!(answer.contains("hello") && !answer.ends_with("0\r\n\r\n"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_ends_its_request_at_the_backend() {
+    let backend = backend::manual().run().await;
+    let sidegate = forwarding(&backend).await;
+    let mut client = client::new(&sidegate).connect().await;
+    client.send("GET /events HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut at_backend = backend.accepted().await;
+    at_backend.head().await;
+    at_backend.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").await;
+    client.head().await;
+    client.reset();
+    at_backend.expect_end().await;
+    sidegate.expect_metric("sidegate_connections_open", [], 0).await;
+}
+
+#[tokio::test]
+async fn strip_prefix_holds_for_plain_http_as_well() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = sidegate::new().route("/api/", &backend).on_route("http = 'forward'\nstrip_prefix = true").run().await;
+    client::new(&sidegate).get("/api/v1/./users?x=/../").await.expect(200);
+    assert_eq!(backend.head().await.target(), "/v1/users?x=/../");
+}
+
+#[tokio::test]
+async fn the_next_backend_gets_a_plain_request_that_the_first_refuses() {
+    let (refusing, http) = (backend::refusing(), backend::http(|_| backend::reply(200)).run().await);
+    let sidegate = sidegate::new().route_to("/", &[&refusing, &http]).on_route("http = 'forward'").run().await;
+    client::new(&sidegate).send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab").await.expect(200);
+    assert_eq!(http.head().await.method(), "POST");
+}
+
+#[tokio::test]
+async fn a_redirect_listener_only_answers_308() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/chat", &backend);
+    let sidegate =
+        sidegate.toml("[[listener]]\nname = 'plain'\nlisten = '127.0.0.1:0'\ntls = false\nredirect = 'https'").run().await;
+    let client = client::new(&sidegate).to_clear(sidegate.listener("plain")).host("ws.example.com:80");
+    for request in [client.request("GET /a/./b?c=%2f HTTP/1.1", ""), client.attempt_head("/a/./b?c=%2f", "")] {
+        let mut wire = client.connect().await;
+        wire.send(request).await;
+        wire.answer()
+            .await
+            .expect(308)
+            .expect_header("location", "https://ws.example.com/a/./b?c=%2f")
+            .expect_header("connection", "close");
+        wire.expect_end().await;
+    }
+    client.expect_refused("GET / HTTP/1.1\r\n\r\n", 400, "head").await;
+    backend.expect_untouched();
+}
