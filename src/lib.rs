@@ -95,6 +95,9 @@ impl Agent {
         let metrics = Metrics::new();
         metrics.running(&snapshot);
         metrics.succeeded(jiff::Timestamp::now());
+        for warning in standing.warnings.load().iter() {
+            tracing::warn!(place = warning.place(), "{}", warning.message);
+        }
         let live = Arc::new(Live::new(snapshot));
         let tunnels = Tunnels::new(Arc::clone(&live));
         let shared = Shared::new(Arc::clone(&live), Arc::clone(&tunnels), Arc::clone(&metrics), most);

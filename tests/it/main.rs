@@ -5,7 +5,11 @@
 #[allow(dead_code, reason = "a vocabulary; not every word is in use")]
 mod harness;
 
+mod demo;
 mod forward;
 mod gate;
+mod init;
 mod policy;
+mod readme;
+mod tunnel;
 mod upgrade;

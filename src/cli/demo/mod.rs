@@ -70,15 +70,15 @@ fn greeting(stage: &Stage, ports: &Ports) -> String {
 
 Try this:
 
-  1. Open https://localhost:{https}/ in a browser. It warns, since the demo's own authority is
-     nobody it knows: go on, or have it trust {authority}
-     (who signed with it is forgotten already: its key was never written down).
+  1. Open https://localhost:{https}/ in a browser. It warns, because it doesn't know the demo's own
+     authority. Go on all the same, or have it trust {authority}
+     (made a moment ago; its key was never written down, so it signs nothing else).
 
-  2. Talk to the echo from another terminal (`pip install websockets`; or any client, with that authority):
+  2. Talk to the echo from another terminal (`pip install websockets`; or any client that trusts that file):
 
      SSL_CERT_FILE={authority} python3 -m websockets wss://localhost:{https}/websocket
 
-  3. Lock yourself out while a tunnel is open: add these two lines to the list, in an editor or so:
+  3. Lock yourself out while a tunnel is open: add these two lines to the list, in an editor or like this:
 
      printf '!127.0.0.1\\n!::1\\n' >> {list}
 

@@ -1,9 +1,10 @@
 //! What the demo stands on: its folder with configuration, policy and certificates, its
 //! backend, and free ports.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -58,8 +59,10 @@ impl Stage {
         let (authority, pair) = of_own_authority("Sidegate demo", DAYS).map_err(io::Error::other)?;
         fs::write(authority_of(path), authority)?;
         fs::write(path.join("certs/localhost.pem"), pair.chain)?;
-        // The folder is ours alone, and so is the key.
-        fs::write(path.join("certs/localhost.key"), pair.key)?;
+        let key = path.join("certs/localhost.key");
+        fs::write(&key, pair.key)?;
+        // Not a moment too late: nobody else can enter the folder.
+        fs::set_permissions(key, Permissions::from_mode(0o600))?;
         let backend = Echo::start(PAGE.replace("{list}", &escaped(&list(path))))?;
         let v6 = is_free((Ipv6Addr::LOCALHOST, 0).into());
         Ok(Stage { backend, folder, v6 })

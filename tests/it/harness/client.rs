@@ -4,13 +4,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
@@ -35,6 +37,18 @@ pub fn new(sidegate: &Sidegate) -> Client {
         tls: sidegate.is_tls().then(|| Arc::new(config(&[&rustls::version::TLS13, &rustls::version::TLS12]))),
         lines: Vec::new(),
     }
+}
+
+/// A client of whatever listens at `address` over TLS; it trusts what stands in this PEM file alone.
+pub fn at(address: SocketAddr, trusted: &Path) -> Client {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(trusted).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let (from, host) = ([127, 0, 0, 1].into(), "localhost".to_owned());
+    Client { address, from, host, sni: None, tls: Some(Arc::new(config)), lines: Vec::new() }
 }
 
 /// Who opens connections, and what stands in its requests.

@@ -1,0 +1,123 @@
+//! `sidegate demo`, as a person runs it: the whole process, its page and its echo, until Ctrl-C.
+
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::task::spawn_blocking;
+
+use crate::harness::client::Client;
+use crate::harness::{client, within};
+
+/// A demo that runs in a temporary folder of its own.
+struct Demo {
+    process: Option<Child>,
+    said: String,
+    temporary: TempDir,
+}
+
+async fn demo() -> Demo {
+    let temporary = TempDir::new().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sidegate"));
+    command.arg("demo").env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut process = command.spawn().unwrap();
+    let lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut demo = Demo { process: Some(process), said: String::new(), temporary };
+    let greeting =
+        spawn_blocking(|| lines.take_while(|line| line != "The log:").fold(String::new(), |said, line| said + &line + "\n"));
+    demo.said = within("the greeting", greeting).await.unwrap();
+    demo
+}
+
+impl Demo {
+    /// What follows `before` in what it said, up to the next blank.
+    fn named(&self, before: &str) -> &str {
+        let (_, after) = self.said.split_once(before).unwrap_or_else(|| panic!("{before:?} is not in {}", self.said));
+        after.split_whitespace().next().unwrap()
+    }
+
+    fn client(&self) -> Client {
+        let port = self.named("https://localhost:").trim_end_matches('/').parse().unwrap();
+        client::at((Ipv4Addr::LOCALHOST, port).into(), Path::new(self.named("SSL_CERT_FILE=")))
+    }
+
+    fn metrics(&self) -> SocketAddr {
+        self.named("metrics    http://").trim_end_matches("/metrics").parse().unwrap()
+    }
+
+    fn list(&self) -> PathBuf {
+        self.named(">> ").into()
+    }
+
+    /// Ctrl-C; returns the exit code.
+    async fn interrupt(&mut self) -> Option<i32> {
+        let mut process = self.process.take().unwrap();
+        kill_process(Pid::from_child(&process), Signal::INT).unwrap();
+        within("the end", spawn_blocking(move || process.wait())).await.unwrap().unwrap().code()
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+}
+
+fn lock_out(list: &Path) {
+    OpenOptions::new().append(true).open(list).unwrap().write_all(b"!127.0.0.1\n!::1\n").unwrap();
+}
+
+#[tokio::test]
+async fn the_demo_serves_its_page_and_says_under_which_policy() {
+    let demo = demo().await;
+    let page = demo.client().get("/").await;
+    page.expect(200).expect_header("content-type", "text/html; charset=utf-8");
+    for id in ["open", "send", "close", "message", "log", "state"] {
+        assert!(page.text().contains(&format!("id=\"{id}\"")), "{id}");
+    }
+    assert!(page.text().contains(&demo.list().display().to_string()));
+    let policy = std::fs::read_to_string(demo.list().with_file_name("../demo.toml")).unwrap();
+    assert!(policy.lines().all(|line| demo.said.contains(line)), "{}", demo.said);
+}
+
+#[tokio::test]
+async fn an_edit_of_the_demos_list_closes_the_tunnel_with_1008_and_refuses_the_next() {
+    let demo = demo().await;
+    let mut tunnel = demo.client().open("/websocket").await;
+    tunnel.expect_echo("hello").await;
+    lock_out(&demo.list());
+    tunnel.expect_close_with(1008, "network").await;
+    demo.client().attempt("/websocket").await.expect_refused(403, "network");
+    let metrics = demo.client().to_clear(demo.metrics()).get("/metrics").await.text();
+    assert!(metrics.contains("sidegate_tunnels_opened_total{route=\"websocket\"} 1\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn ctrl_c_drains_the_demo_and_leaves_nothing_behind() {
+    let mut demo = demo().await;
+    let mut tunnel = demo.client().open("/websocket").await;
+    tunnel.expect_echo("hello").await;
+    let (code, ()) = tokio::join!(demo.interrupt(), async { drop(tunnel.expect_close(1001).await) });
+    assert_eq!(code, Some(0));
+    assert_eq!(std::fs::read_dir(demo.temporary.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_demo_whose_ports_are_taken_says_which_ones_it_has_instead() {
+    // Somebody else's, if this fails.
+    let _https = TcpListener::bind((Ipv4Addr::LOCALHOST, 8443));
+    let _metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 10464));
+    let demo = demo().await;
+    let https = demo.named("Port 8443 is taken: ").to_owned();
+    assert_eq!(demo.named("https://localhost:"), https + "/");
+    let metrics: u16 = demo.named("Port 10464 is taken: ").parse().unwrap();
+    assert_eq!(demo.metrics().port(), metrics);
+    demo.client().open("/websocket").await.expect_echo("hello").await;
+}

@@ -1,0 +1,104 @@
+//! `sidegate init`: what it writes runs as it is, and nothing that is there is lost.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use sidegate::Agent;
+use tempfile::TempDir;
+
+use crate::harness::{backend, client};
+
+const FILES: [&str; 5] = ["sidegate.toml", "policies/main.toml", "policies/lists/office.cidr", "certs/dev.pem", "certs/dev.key"];
+
+fn sidegate(arguments: &[&str], folder: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sidegate")).args(arguments).current_dir(folder).output().unwrap()
+}
+
+fn init(backend: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let output = sidegate(&["init", "--backend", backend], folder.path());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    folder
+}
+
+/// That `check` finds no error and no warning.
+fn expect_clean(folder: &Path) {
+    let output = sidegate(&["check", "--strict", "."], folder);
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+/// Changes one of the files.
+fn edit(folder: &Path, file: &str, change: impl FnOnce(String) -> String) {
+    let path = folder.join(file);
+    fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
+}
+
+/// Turns on every line that is off: a `#` right before a key, a sign or a number.
+fn turned_on(text: &str) -> String {
+    let is_off = |line: &&str| line[1..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '!');
+    let line = |line| if str::starts_with(line, "#") && is_off(&line) { &line[1..] } else { line };
+    text.lines().map(|one| format!("{}\n", line(one))).collect()
+}
+
+#[tokio::test]
+async fn what_init_writes_serves_its_backend_at_once() {
+    let backend = backend::echo().run().await;
+    let folder = init(backend.address());
+    expect_clean(folder.path());
+    // Tests take free ports.
+    let ports = |text: String| text.replace("8443\"", "0\"").replace("#listen = \"127.0.0.1:10464\"", "listen = \"127.0.0.1:0\"");
+    edit(folder.path(), "sidegate.toml", |text| ports(text).replace("#socket = \"auto\"", "socket = \"off\""));
+    let agent = Agent::start(&folder.path().join("sidegate.toml"), Default::default()).unwrap();
+    let client = client::at(agent.listeners()[0].1, &folder.path().join("certs/dev.pem"));
+    client.open("/").await.expect_echo("hello").await;
+    client.get("/").await.expect_refused(426, "plain");
+}
+
+#[test]
+fn every_line_that_init_leaves_off_can_be_turned_on() {
+    let folder = init("unix:/run/it's a \"socket\".sock");
+    for file in &FILES[..3] {
+        edit(folder.path(), file, |text| turned_on(&text));
+    }
+    expect_clean(folder.path());
+}
+
+#[test]
+fn the_key_that_init_writes_is_for_its_owner_alone() {
+    let folder = init("http://127.0.0.1:8080");
+    assert_eq!(fs::metadata(folder.path().join("certs/dev.key")).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn init_writes_nothing_at_all_where_one_of_its_files_is_there() {
+    for taken in FILES {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(taken);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "mine").unwrap();
+        let output = sidegate(&["init", "--backend", "http://127.0.0.1:8080"], folder.path());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("{taken} is there already")), "{output:?}");
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+        assert_eq!(FILES.iter().filter(|file| folder.path().join(file).exists()).count(), 1);
+    }
+}
+
+#[test]
+fn init_says_what_is_wrong_with_a_backend() {
+    let folder = TempDir::new().unwrap();
+    for (backend, word) in [
+        ("https://127.0.0.1:8080", "not in this version"),
+        ("127.0.0.1:8080", "write \"http://127.0.0.1:8080\""),
+        ("http://127.0.0.1:8080/chat", "a backend has no path"),
+        ("http://app.internal:8080", "names are not resolved"),
+        ("unix:", "an empty path"),
+    ] {
+        let output = sidegate(&["init", "--backend", backend], folder.path());
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(word), "{output:?}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}

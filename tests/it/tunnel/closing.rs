@@ -1,0 +1,246 @@
+//! Endings with a Close: of a side, or ours; and what is never said.
+
+use super::{Ends, both, expect_close, expect_ended, open};
+use crate::harness::wire::Frame;
+
+const REVOKED: (u16, &str) = (1008, "network");
+
+async fn revoke(ends: &Ends) {
+    ends.sidegate.policy().deny("127.0.0.1").write().await;
+}
+
+// C-WS-21
+#[tokio::test]
+async fn a_close_of_the_client_passes_is_answered_by_the_backend_and_we_end_tcp_first() {
+    both(
+        |sidegate| sidegate,
+        async |mut ends| {
+            ends.client.send_frame(Frame::close(3456, "done here")).await;
+            assert_eq!(ends.backend.frame().await, Frame::close(3456, "done here"));
+            ends.backend.send_frame(Frame::close(1000, "as you like")).await;
+            assert_eq!(ends.client.frame().await, Frame::close(1000, "as you like"));
+            ends.expect_over(["client", "closing", "client_closed"]).await;
+        },
+    )
+    .await;
+}
+
+// C-WS-21
+#[tokio::test]
+async fn a_close_of_the_backend_passes_and_the_client_answers() {
+    both(
+        |sidegate| sidegate,
+        async |mut ends| {
+            ends.backend.send_frame(Frame::close(4001, "")).await;
+            assert_eq!(ends.client.frame().await, Frame::close(4001, ""));
+            ends.client.send_frame(Frame::text("sent before your Close came")).await;
+            ends.client.send_frame(Frame::close(4001, "")).await;
+            assert_eq!(ends.backend.frame().await, Frame::text("sent before your Close came"));
+            assert_eq!(ends.backend.frame().await, Frame::close(4001, ""));
+            ends.expect_over(["backend", "closing", "backend_closed"]).await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_close_without_a_code_passes_as_it_came() {
+    let mut ends = open(|sidegate| sidegate).await;
+    ends.client.send_frame(Frame::new(0x88, "")).await;
+    assert_eq!(ends.backend.frame().await, Frame::new(0x88, ""));
+    ends.backend.send_frame(Frame::new(0x88, "")).await;
+    assert_eq!(ends.client.frame().await, Frame::new(0x88, ""));
+    ends.expect_over(["client", "closing", "client_closed"]).await;
+}
+
+#[tokio::test]
+async fn what_the_other_had_begun_when_a_side_said_close_is_delivered() {
+    let mut ends = open(|sidegate| sidegate).await;
+    ends.client.send_frame(Frame::close(1000, "")).await;
+    assert_eq!(ends.backend.frame().await, Frame::close(1000, ""));
+    for text in ["still", "under", "way"] {
+        ends.backend.send_frame(Frame::text(text)).await;
+        assert_eq!(ends.client.frame().await, Frame::text(text));
+    }
+    ends.backend.send_frame(Frame::close(1000, "")).await;
+    assert_eq!(ends.client.frame().await, Frame::close(1000, ""));
+    ends.expect_over(["client", "closing", "client_closed"]).await;
+}
+
+#[tokio::test]
+async fn what_follows_a_close_is_dropped() {
+    let mut ends = open(|sidegate| sidegate).await;
+    ends.client.send_frame(Frame::close(1000, "")).await;
+    ends.client.send_frame(Frame::text("after the end")).await;
+    assert_eq!(ends.backend.frame().await, Frame::close(1000, ""));
+    ends.backend.send_frame(Frame::close(1000, "")).await;
+    ends.backend.send_frame(Frame::text("after the end")).await;
+    assert_eq!(ends.client.frame().await, Frame::close(1000, ""));
+    ends.expect_over(["client", "closing", "client_closed"]).await;
+}
+
+#[tokio::test]
+async fn a_client_that_says_close_and_leaves_at_once_still_has_it_delivered() {
+    both(
+        |sidegate| sidegate,
+        async |mut ends| {
+            ends.client.send_frame(Frame::text("bye")).await;
+            ends.client.send_frame(Frame::close(1000, "")).await;
+            drop(ends.client);
+            assert_eq!(ends.backend.frame().await, Frame::text("bye"));
+            assert_eq!(ends.backend.frame().await, Frame::close(1000, ""));
+            ends.backend.expect_end().await;
+            drop(ends.backend);
+            expect_ended(&ends.sidegate, ["client", "closing", "client_closed"]).await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_peer_that_never_answers_a_close_is_let_go_after_the_grace() {
+    both(
+        |sidegate| sidegate.timeouts("grace = '200ms'"),
+        async |mut ends| {
+            ends.client.send_frame(Frame::close(1000, "")).await;
+            assert_eq!(ends.backend.frame().await, Frame::close(1000, ""));
+            ends.backend.expect_end().await;
+            ends.client.expect_end().await;
+            expect_ended(&ends.sidegate, ["client", "closing", "client_closed"]).await;
+        },
+    )
+    .await;
+}
+
+// C-IP-06
+#[tokio::test]
+async fn a_revoked_tunnel_gets_1008_with_the_word_on_both_sides() {
+    both(
+        |sidegate| sidegate,
+        async |ends| {
+            revoke(&ends).await;
+            ends.sidegate.expect_metric("sidegate_tunnels_open", [], 1).await;
+            ends.expect_closed(REVOKED, REVOKED, ["sidegate", "closing", "revoked"]).await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn after_our_close_nothing_more_is_relayed() {
+    let mut ends = open(|sidegate| sidegate).await;
+    revoke(&ends).await;
+    for (wire, other) in [(&mut ends.client, "client"), (&mut ends.backend, "backend")] {
+        assert_eq!(wire.frame().await, Frame::close(1008, "network"), "{other}");
+        wire.send_frame(Frame::text("too late")).await;
+        wire.send_frame(Frame::ping("too late")).await;
+        wire.send_frame(Frame::close(1008, "")).await;
+    }
+    ends.sidegate.expect_metric("sidegate_revoked_total", [("route", "chat"), ("refusal", "network")], 0).await;
+    ends.expect_over(["sidegate", "closing", "revoked"]).await;
+}
+
+#[tokio::test]
+async fn a_revoked_peer_that_answers_nothing_is_let_go_after_the_grace() {
+    let mut ends = open(|sidegate| sidegate.timeouts("grace = '200ms'")).await;
+    revoke(&ends).await;
+    assert_eq!(ends.client.frame().await, Frame::close(1008, "network"));
+    ends.client.expect_end().await;
+    expect_ended(&ends.sidegate, ["sidegate", "closing", "revoked"]).await;
+    ends.sidegate.expect_metric("sidegate_revoked_total", [("route", "chat"), ("refusal", "network")], 1).await;
+}
+
+#[tokio::test]
+async fn our_close_to_the_client_waits_for_the_end_of_the_frame_that_is_on_its_way() {
+    both(
+        |sidegate| sidegate,
+        async |mut ends| {
+            let frame = Frame::binary(vec![7; 200_000]).encode(false);
+            ends.backend.send(&frame[..150_000]).await;
+            assert!(ends.client.bytes(150_000).await == frame[..150_000]);
+            revoke(&ends).await;
+            // The other direction is at a boundary: that its Close is there says that the order has come.
+            assert_eq!(ends.backend.frame().await, Frame::close(1008, "network"));
+            let more = [&frame[150_000..], &Frame::text("not this one").encode(false), &Frame::close(1008, "").encode(false)];
+            ends.backend.send(more.concat()).await;
+            assert!(ends.client.bytes(frame.len() - 150_000).await == frame[150_000..]);
+            expect_close(&mut ends.client, REVOKED).await;
+            ends.expect_over(["sidegate", "closing", "revoked"]).await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn our_close_to_the_backend_waits_for_the_end_of_the_frame_that_is_on_its_way() {
+    let mut ends = open(|sidegate| sidegate).await;
+    let frame = Frame::new(0x02, vec![7; 200_000]).encode(true);
+    ends.client.send(&frame[..150_000]).await;
+    assert!(ends.backend.bytes(150_000).await == frame[..150_000]);
+    revoke(&ends).await;
+    assert_eq!(ends.client.frame().await, Frame::close(1008, "network"));
+    ends.client.send([&frame[150_000..], &Frame::close(1008, "").encode(true)].concat()).await;
+    assert!(ends.backend.bytes(frame.len() - 150_000).await == frame[150_000..]);
+    // Between the fragments of a message is legal (RFC 6455 §5.4).
+    expect_close(&mut ends.backend, REVOKED).await;
+    ends.expect_over(["sidegate", "closing", "revoked"]).await;
+}
+
+#[tokio::test]
+async fn a_frame_that_never_ends_is_cut_after_the_grace_and_not_padded() {
+    both(
+        |sidegate| sidegate.timeouts("grace = '300ms'"),
+        async |mut ends| {
+            let begun = &Frame::binary(vec![7; 1000]).encode(false)[..600];
+            ends.backend.send(begun).await;
+            assert_eq!(ends.client.bytes(600).await, begun);
+            revoke(&ends).await;
+            assert_eq!(ends.backend.frame().await, Frame::close(1008, "network"));
+            ends.client.expect_end().await;
+            expect_ended(&ends.sidegate, ["sidegate", "closing", "revoked"]).await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn no_close_of_ours_follows_one_that_has_passed() {
+    let mut ends = open(|sidegate| sidegate.timeouts("grace = '400ms'")).await;
+    ends.client.send_frame(Frame::close(1000, "")).await;
+    assert_eq!(ends.backend.frame().await, Frame::close(1000, ""));
+    revoke(&ends).await;
+    // The client has not got one yet.
+    assert_eq!(ends.client.frame().await, Frame::close(1008, "network"));
+    ends.client.expect_end().await;
+    ends.backend.expect_end().await;
+    expect_ended(&ends.sidegate, ["client", "closing", "client_closed"]).await;
+}
+
+#[tokio::test]
+async fn a_backend_that_goes_on_after_the_clients_close_does_not_outlive_a_revocation() {
+    let mut ends = open(|sidegate| sidegate.timeouts("grace = '300ms'")).await;
+    ends.client.send_frame(Frame::close(1000, "")).await;
+    assert_eq!(ends.backend.frame().await, Frame::close(1000, ""));
+    revoke(&ends).await;
+    let talks = async {
+        while ends.backend.try_frame().await.is_none() {
+            ends.backend.send_frame(Frame::text("on and on")).await;
+        }
+    };
+    let hears = async { while ends.client.try_frame().await.is_some() {} };
+    tokio::select! { () = talks => unreachable!(), () = hears => {} }
+    expect_ended(&ends.sidegate, ["client", "closing", "client_closed"]).await;
+}
+
+#[tokio::test]
+async fn our_closes_to_the_backend_have_a_mask_of_their_own_each() {
+    let mut masks = std::collections::HashSet::new();
+    for _ in 0..3 {
+        let mut ends = open(|sidegate| sidegate).await;
+        revoke(&ends).await;
+        let close = ends.backend.bytes(2 + 4 + 9).await;
+        assert_eq!(close[..2], [0x88, 0x80 | 9]);
+        masks.insert(close[2..6].to_owned());
+    }
+    assert_eq!(masks.len(), 3);
+}

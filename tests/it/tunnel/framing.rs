@@ -1,0 +1,163 @@
+//! What a side may not send: violations of the framing, messages too big or too many.
+
+use super::{Ends, both, ends, open};
+use crate::harness::wire::Frame;
+use crate::harness::{backend, client, sidegate};
+
+/// Who sends a frame.
+#[derive(Clone, Copy, PartialEq)]
+enum Sender {
+    Client,
+    Backend,
+}
+use Sender::{Backend, Client};
+
+/// That of `bytes` nothing passes, that their sender gets a Close with `code` and the other one with 1001, behind `before`.
+async fn check(mut ends: Ends, sender: Sender, before: &[Frame], bytes: &[u8], code: u16, reason: &str) {
+    let (from, to) = match sender {
+        Client => (&mut ends.client, &mut ends.backend),
+        Backend => (&mut ends.backend, &mut ends.client),
+    };
+    for frame in before {
+        from.send_frame(frame.clone()).await;
+    }
+    from.send(bytes).await;
+    for frame in before {
+        assert_eq!(to.frame().await, *frame);
+    }
+    assert_eq!(to.frame().await, Frame::close(1001, ""), "to the other");
+    to.send_frame(Frame::close(1001, "")).await;
+    let (got, _) = from.frame().await.closes().unwrap();
+    assert_eq!(got, code, "to the sender");
+    from.send_frame(Frame::close(code, "")).await;
+    let by = match (sender, reason) {
+        (_, "message_rate") => "sidegate",
+        (Client, _) => "client",
+        (Backend, _) => "backend",
+    };
+    ends.expect_over([by, "closing", reason]).await;
+}
+
+async fn check_framing(sender: Sender, bytes: &[u8]) {
+    let before = [Frame::text("before"), Frame::ping("before")];
+    check(open(|sidegate| sidegate.limits("ping = 'off'")).await, sender, &before, bytes, 1002, "framing").await;
+}
+
+// C-WS-20
+#[tokio::test]
+async fn an_unmasked_client_frame_is_a_violation() {
+    check_framing(Client, &Frame::text("bare").encode(false)).await;
+    check_framing(Client, &Frame::close(1000, "bare").encode(false)).await;
+}
+
+#[tokio::test]
+async fn a_masked_backend_frame_is_a_violation() {
+    check_framing(Backend, &Frame::text("masked").encode(true)).await;
+    check_framing(Backend, &Frame::pong("masked").encode(true)).await;
+}
+
+#[tokio::test]
+async fn an_oversize_or_fragmented_control_frame_is_a_violation() {
+    for (sender, masked) in [(Client, true), (Backend, false)] {
+        check_framing(sender, &Frame::ping(vec![0; 126]).encode(masked)).await;
+        check_framing(sender, &Frame::new(0x09, "more follows").encode(masked)).await;
+        check_framing(sender, &Frame::new(0x08, 1000_u16.to_be_bytes()).encode(masked)).await;
+    }
+}
+
+#[tokio::test]
+async fn reserved_bits_and_opcodes_are_violations_where_no_extension_was_agreed() {
+    for (sender, masked) in [(Client, true), (Backend, false)] {
+        for first in [0xC1, 0xA2, 0x91, 0x83, 0x87, 0x8B, 0x8F, 0xC9] {
+            check_framing(sender, &Frame::new(first, "odd").encode(masked)).await;
+        }
+    }
+}
+
+// C-WS-17
+#[tokio::test]
+async fn reserved_bits_and_opcodes_pass_where_an_extension_was_agreed() {
+    let server = backend::manual().run().await;
+    let sidegate = sidegate::new().route("/chat", &server).run().await;
+    let offers = client::new(&sidegate).header("Sec-WebSocket-Extensions", "permessage-deflate");
+    let (mut client, mut backend) = ends(&offers, &server, "Sec-WebSocket-Extensions: permessage-deflate\r\n").await;
+    for first in [0xC1, 0xA2, 0x93, 0x8B, 0xCA] {
+        client.send_frame(Frame::new(first, "odd")).await;
+        assert_eq!(backend.frame().await, Frame::new(first, "odd"));
+        backend.send_frame(Frame::new(first, "odd")).await;
+        assert_eq!(client.frame().await, Frame::new(first, "odd"));
+    }
+}
+
+async fn check_size(sender: Sender, before: &[Frame], bytes: &[u8]) {
+    let ends = open(|sidegate| sidegate.limits("message = { max = '1KiB' }")).await;
+    check(ends, sender, before, bytes, 1009, "too_big").await;
+}
+
+#[tokio::test]
+async fn of_a_frame_too_big_nothing_passes_and_its_header_is_enough_to_know() {
+    for (sender, masked) in [(Client, true), (Backend, false)] {
+        let fits = Frame::binary(vec![1; 1024]);
+        check_size(sender, &[fits.clone(), fits], &Frame::binary(vec![2; 1025]).encode(masked)).await;
+        check_size(sender, &[], &Frame::binary(vec![2; 1 << 20]).encode(masked)[..14]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_fragmented_message_too_big_ends_before_the_fragment_that_makes_it_so() {
+    for (sender, masked) in [(Client, true), (Backend, false)] {
+        let before = [Frame::new(0x02, vec![1; 600]), Frame::ping("between"), Frame::new(0x00, vec![2; 424])];
+        check_size(sender, &before, &Frame::new(0x80, "x").encode(masked)).await;
+    }
+}
+
+#[tokio::test]
+async fn of_messages_too_many_none_passes() {
+    both(
+        |sidegate| sidegate.limits("message = { rate = '3/m' }"),
+        async |ends| {
+            // Fragments and control frames are no messages of their own.
+            let before = [
+                Frame::text("one"),
+                Frame::new(0x01, "tw"),
+                Frame::ping("?"),
+                Frame::new(0x80, "o"),
+                Frame::text("three"),
+                Frame::pong("!"),
+            ];
+            let more = [Frame::text("four"), Frame::text("five")].map(|frame| frame.encode(true)).concat();
+            check(ends, Client, &before, &more, 1008, "message_rate").await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_message_rate_binds_the_client_alone() {
+    let mut ends = open(|sidegate| sidegate.limits("message = { rate = '1/m' }")).await;
+    for _ in 0..10 {
+        ends.backend.send_frame(Frame::text("news")).await;
+        assert_eq!(ends.client.frame().await, Frame::text("news"));
+    }
+}
+
+#[tokio::test]
+async fn a_violation_while_a_frame_is_on_its_way_to_the_violator_is_told_behind_it() {
+    let mut ends = open(|sidegate| sidegate).await;
+    let frame = Frame::binary(vec![3; 1000]).encode(false);
+    ends.backend.send(&frame[..600]).await;
+    assert_eq!(ends.client.bytes(600).await, frame[..600]);
+    ends.client.send(Frame::text("bare").encode(false)).await;
+    assert_eq!(ends.backend.frame().await, Frame::close(1001, ""));
+    ends.backend.send(&frame[600..]).await;
+    ends.backend.send_frame(Frame::text("not this one")).await;
+    assert_eq!(ends.client.bytes(frame.len() - 600).await, frame[600..]);
+    assert_eq!(ends.client.frame().await.closes().unwrap().0, 1002);
+}
+
+#[tokio::test]
+async fn a_violation_in_the_same_piece_as_good_frames_lets_those_pass() {
+    let ends = open(|sidegate| sidegate).await;
+    let bytes = [Frame::text("bare").encode(false), Frame::text("never seen").encode(true)].concat();
+    check(ends, Client, &[Frame::text("good")], &bytes, 1002, "framing").await;
+}

@@ -1,0 +1,243 @@
+//! Endings without a Close: a side's FIN, close_notify or reset, at a boundary and in the middle of a frame.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
+
+use super::{Ends, both, expect_close, expect_ended, open};
+use crate::harness::wire::Frame;
+
+const BACKEND_GONE: (u16, &str) = (1011, "backend_gone");
+
+// C-WS-21
+#[tokio::test]
+async fn what_a_backend_sent_before_it_went_is_delivered_and_then_1011() {
+    both(
+        |sidegate| sidegate,
+        async |mut ends| {
+            for text in ["some", "last", "words"] {
+                ends.backend.send_frame(Frame::text(text)).await;
+            }
+            drop(ends.backend);
+            for text in ["some", "last", "words"] {
+                assert_eq!(ends.client.frame().await, Frame::text(text));
+            }
+            expect_close(&mut ends.client, BACKEND_GONE).await;
+            ends.client.expect_end().await;
+            drop(ends.client);
+            expect_ended(&ends.sidegate, ["backend", "closing", "backend_gone"]).await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_backend_that_resets_at_a_boundary_is_1011_too() {
+    let mut ends = open(|sidegate| sidegate).await;
+    ends.backend.send_frame(Frame::text("hello")).await;
+    assert_eq!(ends.client.frame().await, Frame::text("hello"));
+    ends.backend.reset();
+    expect_close(&mut ends.client, BACKEND_GONE).await;
+    ends.client.expect_end().await;
+    drop(ends.client);
+    expect_ended(&ends.sidegate, ["backend", "closing", "backend_gone"]).await;
+}
+
+/// That a backend which `leaves` in the middle of a frame costs the client its connection at once, and not a byte more.
+async fn check_mid_frame(mut ends: Ends, leaves: impl FnOnce(crate::harness::wire::Wire)) {
+    let begun = &Frame::binary(vec![7; 1000]).encode(false)[..600];
+    ends.backend.send(begun).await;
+    assert_eq!(ends.client.bytes(600).await, begun);
+    let began = Instant::now();
+    leaves(ends.backend);
+    ends.client.expect_end().await;
+    assert!(began.elapsed() < Duration::from_secs(2), "not after the grace");
+    expect_ended(&ends.sidegate, ["backend", "open", "backend_gone"]).await;
+}
+
+// F03
+#[tokio::test]
+async fn a_backend_that_goes_in_the_middle_of_a_frame_takes_the_client_along_at_once() {
+    both(|sidegate| sidegate, async |ends| check_mid_frame(ends, drop).await).await;
+    both(|sidegate| sidegate, async |ends| check_mid_frame(ends, crate::harness::wire::Wire::reset).await).await;
+}
+
+#[tokio::test]
+async fn a_backend_that_goes_in_the_middle_of_a_frame_and_took_nothing_before_takes_the_client_along_as_well() {
+    let Ends { sidegate, client, mut backend, server } = open(|sidegate| sidegate).await;
+    let (mut hears, mut says) = split(client.into_parts().0);
+    let flood = async {
+        let frame = Frame::binary(vec![0; 65_536]).encode(true);
+        while says.write_all(&frame).await.is_ok() {}
+    };
+    let leaves = async {
+        // Nothing passes any more: what is for the backend waits in the tunnel.
+        let (mut before, mut now) = (-1.0, 0.0);
+        while now == 0.0 || now > before {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            (before, now) = (now, sidegate.metric("sidegate_bytes_total", [("direction", "from_client")]).await);
+        }
+        let began = Instant::now();
+        backend.send(&Frame::binary(vec![7; 1000]).encode(false)[..600]).await;
+        backend.finish().await;
+        let mut heard = Vec::new();
+        let _ = crate::harness::within("the client's end", hears.read_to_end(&mut heard)).await;
+        assert!(began.elapsed() < Duration::from_secs(2), "not after the grace");
+    };
+    tokio::join!(flood, leaves);
+    expect_ended(&sidegate, ["backend", "open", "backend_gone"]).await;
+    drop(server);
+}
+
+// F04, C-WS-31
+#[tokio::test]
+async fn what_a_client_sends_after_the_backends_half_close_still_flows_until_its_close() {
+    both(
+        |sidegate| sidegate,
+        async |mut ends| {
+            ends.backend.finish().await;
+            assert_eq!(ends.client.frame().await, Frame::close(1011, "backend_gone"));
+            for text in ["late", "but", "there"] {
+                ends.client.send_frame(Frame::text(text)).await;
+                assert_eq!(ends.backend.frame().await, Frame::text(text));
+            }
+            ends.client.send_frame(Frame::close(1011, "")).await;
+            assert_eq!(ends.backend.frame().await, Frame::close(1011, ""));
+            ends.client.expect_end().await;
+            ends.client.finish().await;
+            ends.backend.expect_end().await;
+            expect_ended(&ends.sidegate, ["backend", "closing", "backend_gone"]).await;
+        },
+    )
+    .await;
+}
+
+// F04
+#[tokio::test]
+async fn what_a_client_sends_after_the_backends_half_close_flows_no_longer_than_the_grace() {
+    let mut ends = open(|sidegate| sidegate.timeouts("grace = '300ms'")).await;
+    ends.backend.finish().await;
+    assert_eq!(ends.client.frame().await, Frame::close(1011, "backend_gone"));
+    let began = Instant::now();
+    while ends.backend.try_frame().await.is_some_and(|frame| frame == Frame::text("on and on")) || began.elapsed().is_zero() {
+        ends.client.send_frame(Frame::text("on and on")).await;
+    }
+    expect_ended(&ends.sidegate, ["backend", "closing", "backend_gone"]).await;
+}
+
+// C-WS-31
+#[tokio::test]
+async fn what_a_backend_sends_after_the_clients_half_close_is_still_delivered_and_no_close_made_up() {
+    both(
+        |sidegate| sidegate,
+        async |mut ends| {
+            ends.client.send_frame(Frame::text("that was all")).await;
+            ends.client.finish().await;
+            assert_eq!(ends.backend.frame().await, Frame::text("that was all"));
+            ends.backend.expect_end().await;
+            for text in ["late", "but", "there"] {
+                ends.backend.send_frame(Frame::text(text)).await;
+                assert_eq!(ends.client.frame().await, Frame::text(text));
+            }
+            drop(ends.backend);
+            ends.client.expect_end().await;
+            expect_ended(&ends.sidegate, ["client", "open", "client_gone"]).await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_backend_sends_after_the_clients_half_close_flows_no_longer_than_the_grace() {
+    let mut ends = open(|sidegate| sidegate.timeouts("grace = '300ms'")).await;
+    ends.client.finish().await;
+    ends.backend.expect_end().await;
+    let mut heard = 0;
+    loop {
+        ends.backend.send_frame(Frame::text("on and on")).await;
+        match ends.client.try_frame().await {
+            Some(_) => heard += 1,
+            None => break,
+        }
+    }
+    assert!(heard > 0);
+    expect_ended(&ends.sidegate, ["client", "open", "client_gone"]).await;
+}
+
+// C-WS-22
+#[tokio::test]
+async fn what_a_client_sent_before_it_went_reaches_the_backend() {
+    both(
+        |sidegate| sidegate,
+        async |mut ends| {
+            ends.client.send_frame(Frame::text("bye!")).await;
+            drop(ends.client);
+            assert_eq!(ends.backend.frame().await, Frame::text("bye!"));
+            ends.backend.expect_end().await;
+            drop(ends.backend);
+            expect_ended(&ends.sidegate, ["client", "open", "client_gone"]).await;
+        },
+    )
+    .await;
+}
+
+// C-TLS-12
+#[tokio::test]
+async fn a_client_that_resets_is_gone_at_once_and_the_backend_gets_no_close() {
+    both(
+        |sidegate| sidegate,
+        async |mut ends| {
+            ends.client.send_frame(Frame::text("bye!")).await;
+            assert_eq!(ends.backend.frame().await, Frame::text("bye!"));
+            ends.client.reset();
+            ends.backend.expect_end().await;
+            expect_ended(&ends.sidegate, ["client", "open", "client_gone"]).await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_in_the_middle_of_a_frame_leaves_it_unpadded() {
+    let mut ends = open(|sidegate| sidegate).await;
+    let begun = &Frame::binary(vec![7; 1000]).encode(true)[..600];
+    ends.client.send(begun).await;
+    assert_eq!(ends.backend.bytes(600).await, begun);
+    drop(ends.client);
+    ends.backend.expect_end().await;
+    drop(ends.backend);
+    expect_ended(&ends.sidegate, ["client", "open", "client_gone"]).await;
+}
+
+/// What a backend sends before it goes: more than any socket holds.
+const LAST: usize = 24 << 20;
+
+/// That a client which takes nothing for longer than the grace, when its backend is gone already, still gets everything and `end`.
+async fn check_slow(last: &[u8], end: Frame) {
+    let mut ends = open(|sidegate| sidegate.timeouts("grace = '200ms'")).await;
+    let frame = Frame::binary(vec![7; LAST]).encode(false);
+    let goes = async {
+        ends.backend.send([&frame, last].concat()).await;
+        ends.backend.finish().await;
+    };
+    let takes = async {
+        let mut taken = 0;
+        let all = (frame.len() + last.len()) as f64;
+        // As little as it takes until all has left the backend.
+        while ends.sidegate.metric("sidegate_bytes_total", [("direction", "from_backend")]).await < all {
+            let piece = (256 * 1024).min(frame.len() - taken);
+            assert!(ends.client.bytes(piece).await.iter().skip(10).all(|byte| *byte == 7 || taken == 0));
+            taken += piece;
+        }
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        ends.client.bytes(frame.len() - taken).await;
+        assert_eq!(ends.client.frame().await, end);
+    };
+    tokio::join!(goes, takes);
+}
+
+#[tokio::test]
+async fn a_slow_client_gets_all_that_a_backend_sent_before_it_went_however_short_the_grace() {
+    check_slow(&[], Frame::close(1011, "backend_gone")).await;
+    check_slow(&Frame::close(1000, "done").encode(false), Frame::close(1000, "done")).await;
+}
