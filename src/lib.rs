@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use crate::admin::Order;
 use crate::admin::{Admin, AdminListener, MetricsListener};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::reload::{Cause, Outcome, Reloader, Requests, Standing};
@@ -51,13 +52,6 @@ pub struct Agent {
     orders: mpsc::Sender<Order>,
     ended: watch::Receiver<bool>,
     control: Option<JoinHandle<()>>,
-}
-
-/// What an agent is told from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Stop accepting, let tunnels end, then end; given twice: end at once.
-    Drain,
 }
 
 /// Why an agent did not start.

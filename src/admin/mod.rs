@@ -23,7 +23,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::Order;
 use crate::control::reload::{Requests, Standing};
 use crate::observe::log::Drops;
 use crate::observe::metrics::Metrics;
@@ -55,6 +54,13 @@ pub struct Admin {
     pub orders: mpsc::Sender<Order>,
     /// Dropped log lines.
     pub drops: Drops,
+}
+
+/// What an agent is told from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Stop accepting, let tunnels end, then end; given twice: end at once.
+    Drain,
 }
 
 type Answer = Response<Full<Bytes>>;

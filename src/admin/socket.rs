@@ -20,8 +20,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::Order;
-use crate::admin::{Admin, Answer, MOST, converse, json as answer_json, text};
+use crate::admin::{Admin, Answer, MOST, Order, converse, json as answer_json, text};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::{AdminSettings, AdminSocket};
 use crate::control::reload::{Cause, Outcome};

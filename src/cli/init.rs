@@ -5,10 +5,10 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::cli::certificate::self_signed;
-use crate::cli::{Exit, complain, say};
+use crate::cli::{Exit, complain, quoted, say};
 use sidegate::control::config;
 
 const CONFIG: &str = include_str!("init/sidegate.toml");
@@ -125,11 +125,4 @@ It listens on this machine only and admits only this machine: see `listen` in si
 The certificate is for development: it vouches for itself.",
         backend = verb.backend,
     )
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@%:,".contains(&byte));
-    if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

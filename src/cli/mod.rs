@@ -8,7 +8,7 @@ mod reload;
 mod run;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -96,6 +96,13 @@ fn show(diagnostics: &[Diagnostic]) {
     for diagnostic in diagnostics {
         let _ = writeln!(io::stderr(), "{}\n", diagnostic.render(color));
     }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@%:,".contains(&byte));
+    if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// "1 error", "2 errors".

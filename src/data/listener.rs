@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::data::Core;
 use crate::data::connection::{self, Accepted};
-use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
+use crate::observe::metrics::{ConnectionEnd, ListenerMetrics, NO_ROUTE};
 use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
 use crate::snapshot::listener::Listener;
@@ -152,7 +152,7 @@ fn admit(
     let rules = core.shared.live.load().listeners.get(&listener.name).cloned();
     let most = rules.as_ref().map_or(listener.pending_per_client, |rules| rules.listener.pending_per_client);
     let Some(waiting) = core.shared.pending.enter(Client::at(peer), most) else {
-        core.shared.metrics.refused(crate::observe::metrics::NO_ROUTE, Refusal::Pending);
+        core.shared.metrics.refused(NO_ROUTE, Refusal::Pending);
         core.shared.metrics.connection_closed(metrics, ConnectionEnd::Because(Refusal::Pending));
         return;
     };

@@ -5,11 +5,14 @@
 #[allow(dead_code, reason = "a vocabulary; not every word is in use")]
 mod harness;
 
+mod deadlines;
 mod demo;
 mod forward;
 mod gate;
 mod init;
+mod limits;
 mod policy;
 mod readme;
+mod tls_edge;
 mod tunnel;
 mod upgrade;

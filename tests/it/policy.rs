@@ -216,7 +216,7 @@ async fn the_most_specific_host_wins_then_the_longest_path() {
     let backend = backend::echo().run().await;
     let allow = |network: &'static str| move |page: sidegate::Page| page.allow(network);
     let sidegate = sidegate::new().clear();
-    let sidegate = sidegate.route("/", &backend).on_route("name = 'any'").under("one", allow("127.0.0.1"));
+    let sidegate = sidegate.route("/", &backend).on_route("name = 'other'").under("one", allow("127.0.0.1"));
     let sidegate = sidegate.route("/", &backend).host("*.example.com").on_route("name = 'wild'").under("two", allow("127.0.0.2"));
     let sidegate =
         sidegate.route("/", &backend).host("a.example.com").on_route("name = 'exact'").under("three", allow("127.0.0.3"));

@@ -8,7 +8,7 @@ mod stage;
 
 use crate::cli::demo::stage::{Ports, Stage};
 use crate::cli::run::{refuse, serve};
-use crate::cli::{Exit, complain, say};
+use crate::cli::{Exit, complain, quoted, say};
 use sidegate::observe::log::{Format, Log};
 use sidegate::{Agent, StartError};
 
@@ -53,8 +53,7 @@ fn greeting(stage: &Stage, ports: &Ports) -> String {
     let Ports { https, metrics, .. } = ports;
     let folder = stage.folder().display();
     let backend = stage.backend();
-    let (authority, list) = (stage.authority(), stage.list());
-    let (authority, list) = (authority.display(), list.display());
+    let (authority, list) = (quoted(&stage.authority()), quoted(&stage.list()));
     let taken = ports.taken();
     let policy = indented(stage::POLICY);
     let entries = indented(stage::LIST);

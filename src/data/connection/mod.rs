@@ -24,7 +24,7 @@ use crate::data::patience::{Patience, Stream, Waits, Watched};
 use crate::data::pending::Waiting;
 use crate::data::tls;
 use crate::data::tunnel::{Ended, Tunnel};
-use crate::observe::metrics::{ConnectionEnd, ListenerMetrics, Metrics, TlsResult};
+use crate::observe::metrics::{ConnectionEnd, ListenerMetrics, Metrics, NO_ROUTE, TlsResult};
 use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
 use crate::snapshot::ListenerRules;
@@ -137,7 +137,7 @@ async fn encrypt(
     match accepted {
         Ok(Ok((stream, _))) => Ok((Stream::Tls(Box::new(stream)), served)),
         _ => {
-            core.shared.metrics.refused(crate::observe::metrics::NO_ROUTE, Refusal::Tls);
+            core.shared.metrics.refused(NO_ROUTE, Refusal::Tls);
             Err(ConnectionEnd::Because(Refusal::Tls))
         }
     }

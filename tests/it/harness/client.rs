@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use crate::harness::certificate;
 use crate::harness::sidegate::Sidegate;
-use crate::harness::wire::{Answer, End, Head, Io, Wire, lossy};
+use crate::harness::wire::{Answer, End, Head, Io, Wire, lossy, reset};
 use crate::harness::within;
 
 /// A client of `sidegate`'s first listener, from 127.0.0.1, over TLS where the listener speaks it; it trusts the run's authority.
@@ -327,7 +327,7 @@ impl Tunnel {
 
     /// Resets the connection.
     pub fn reset(self) {
-        self.stream.get_ref().abort();
+        reset(&**self.stream.get_ref());
     }
 }
 
@@ -335,8 +335,8 @@ impl Io for Box<dyn Io> {
     fn tls(&self) -> Option<&rustls::ClientConnection> {
         (**self).tls()
     }
-    fn abort(&self) {
-        (**self).abort();
+    fn tcp(&self) -> Option<&tokio::net::TcpStream> {
+        (**self).tcp()
     }
 }
 

@@ -20,15 +20,17 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
     fn tls(&self) -> Option<&ClientConnection> {
         None
     }
-    /// Makes the close that follows a reset.
-    fn abort(&self) {}
+    /// The socket, where it is a TCP one.
+    fn tcp(&self) -> Option<&TcpStream> {
+        None
+    }
 }
 
 impl Io for UnixStream {}
 
 impl Io for TcpStream {
-    fn abort(&self) {
-        SockRef::from(self).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self)
     }
 }
 
@@ -36,8 +38,8 @@ impl Io for TlsStream<TcpStream> {
     fn tls(&self) -> Option<&ClientConnection> {
         Some(self.get_ref().1)
     }
-    fn abort(&self) {
-        self.get_ref().0.abort();
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self.get_ref().0)
     }
 }
 
@@ -75,6 +77,12 @@ impl Wire {
         let _: io::Result<()> = within("sending", sent).await;
     }
 
+    /// Sends bytes on the socket below TLS, behind its back.
+    pub async fn send_below_tls(&mut self, bytes: &[u8]) {
+        within("sending below TLS", self.io.tcp().expect("a TCP socket").writable()).await.unwrap();
+        assert_eq!(self.io.tcp().unwrap().try_write(bytes).unwrap(), bytes.len());
+    }
+
     /// Ends our direction: FIN, or close_notify and FIN.
     pub async fn finish(&mut self) {
         let _: io::Result<()> = within("ending our direction", self.io.shutdown()).await;
@@ -82,7 +90,7 @@ impl Wire {
 
     /// Resets the connection.
     pub fn reset(self) {
-        self.io.abort();
+        reset(&*self.io);
     }
 
     /// Reads one HTTP head; panics if the connection ends before.
@@ -465,6 +473,12 @@ impl std::fmt::Debug for Frame {
 /// Bytes for a person.
 pub fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Makes the close that follows a reset.
+pub fn reset(io: &dyn Io) {
+    let tcp = io.tcp().expect("a TCP socket");
+    SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO)).unwrap();
 }
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {

@@ -118,7 +118,7 @@ async fn large_transfers_both_ways_at_once_arrive_whole_and_are_counted_exactly(
     both(
         |sidegate| sidegate,
         async |Ends { sidegate, client, backend, server }| {
-            let [up, down] = exchange(client, backend, 1, 16 << 20, far_off()).await;
+            let [up, down] = exchange(client, backend, 1, 6 << 20, far_off()).await;
             sidegate.expect_metric("sidegate_tunnels_open", [], 0).await;
             for (direction, (bytes, messages)) in [("from_client", up), ("from_backend", down)] {
                 let of = [("route", "chat"), ("direction", direction)];
@@ -238,13 +238,16 @@ async fn a_backend_that_takes_nothing_holds_its_client_up_and_is_dropped_as_stal
     .await;
 }
 
+/// Of 64 KiB each: more than fits between two ends.
+const FRAMES: usize = 512;
+
 /// That a reader who begins late, when nothing more fits between, gets everything.
 async fn check_late(from: Wire, masked: bool, to: Wire) {
     let (mut input, _output) = split(to.into_parts().0);
     let (_input, mut output) = split(from.into_parts().0);
     let (full, taken) = (tokio::sync::Notify::new(), Cell::new(0));
     let sends = async {
-        for seed in 0..1024 {
+        for seed in 0..FRAMES {
             let frame = Frame::binary(vec![seed as u8; 65_536]).encode(masked);
             // A write that doesn't end at once means that all is full.
             let mut write = std::pin::pin!(output.write_all(&frame));
@@ -258,7 +261,7 @@ async fn check_late(from: Wire, masked: bool, to: Wire) {
     };
     let reads = async {
         within("a full pipe", full.notified()).await;
-        let (mut buffer, whole) = (vec![0; 65_536], 1024 * Frame::binary(vec![0; 65_536]).encode(masked).len());
+        let (mut buffer, whole) = (vec![0; 65_536], FRAMES * Frame::binary(vec![0; 65_536]).encode(masked).len());
         while taken.get() < whole {
             let read = within("reading", input.read(&mut buffer)).await.unwrap();
             assert!(read > 0, "the end after {}", taken.get());

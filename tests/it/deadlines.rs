@@ -1,0 +1,208 @@
+//! Deadlines and caps before a tunnel: nobody holds a connection for nothing.
+//!
+//! Each waits for the event; the time that it must not come before is looked at afterwards.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::backend::{self, Backend};
+use crate::harness::client;
+use crate::harness::sidegate::{self, Sidegate};
+use crate::harness::wire::Wire;
+
+/// The deadline under test, and what is far away beside it.
+const SHORT: &str = "300ms";
+const LIMIT: Duration = Duration::from_millis(300);
+
+/// An agent in the clear that forwards plain HTTP, under this deadline alone.
+async fn with(timeout: &str, backend: &Backend) -> Sidegate {
+    let sidegate = sidegate::new().clear().route("/", backend).on_route("http = 'forward'");
+    sidegate.timeouts(&format!("{timeout} = '{SHORT}'")).run().await
+}
+
+/// Sends `drip` over and over until the connection ends; that it did not end before the limit, and soon after.
+async fn check_ends(wire: &mut Wire, began: Instant, drip: &str) {
+    let limit = Duration::from_millis(20);
+    while tokio::time::timeout(limit, wire.readable()).await.is_err() {
+        wire.send(drip).await;
+    }
+    wire.expect_end().await;
+    let took = began.elapsed();
+    assert!(took >= LIMIT - Duration::from_millis(5), "closed too early: {took:?}");
+    assert!(took < LIMIT + Duration::from_secs(2), "closed too late: {took:?}");
+}
+
+// C-RES-01
+#[tokio::test]
+async fn a_client_that_says_nothing_is_closed() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = with("head", &backend).await;
+    let began = Instant::now();
+    check_ends(&mut client::new(&sidegate).connect().await, began, "").await;
+    backend.expect_untouched();
+    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "head")], 1).await;
+    sidegate.expect_metric("sidegate_refusals_total", [("route", "-"), ("reason", "head")], 1).await;
+}
+
+// C-RES-02, C-RES-03
+#[tokio::test]
+async fn a_head_that_is_not_whole_in_time_is_closed_however_it_drips() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = with("head", &backend).await;
+    for (first, drip) in
+        [("GET / HT", ""), ("PRI * HTT", ""), ("GET / HTTP/1.1\r\nHost: a\r\n", "X: y\r\n"), ("G", "E"), ("\r\n", "\r\n")]
+    {
+        let began = Instant::now();
+        let mut wire = client::new(&sidegate).connect().await;
+        wire.send(first).await;
+        check_ends(&mut wire, began, drip).await;
+    }
+    backend.expect_untouched();
+    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "head")], 5).await;
+}
+
+#[tokio::test]
+async fn the_heads_deadline_holds_for_every_head_of_a_connection() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = with("head", &backend).await;
+    let mut wire = client::new(&sidegate).connect().await;
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    wire.answer().await.expect(200);
+    let began = Instant::now();
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\n").await;
+    check_ends(&mut wire, began, "X: y\r\n").await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_after_keep_alive() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = with("keep_alive", &backend).await;
+    let mut wire = client::new(&sidegate).connect().await;
+    for _ in 0..2 {
+        wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        wire.answer().await.expect(200);
+    }
+    check_ends(&mut wire, Instant::now(), "").await;
+    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "keep_alive")], 1).await;
+}
+
+// C-RES-04
+#[tokio::test]
+async fn a_body_that_stalls_is_closed_and_the_backend_let_go() {
+    for framing in ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhel"] {
+        let backend = backend::manual().run().await;
+        let sidegate = with("body_stall", &backend).await;
+        let mut wire = client::new(&sidegate).connect().await;
+        let began = Instant::now();
+        wire.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}")).await;
+        let mut at_backend = backend.accepted().await;
+        at_backend.head().await;
+        check_ends(&mut wire, began, "").await;
+        at_backend.rest().await;
+    }
+}
+
+// C-RES-04
+#[tokio::test]
+async fn a_body_that_moves_is_not_stalled_however_slow() {
+    let backend = backend::http(|asked| backend::reply(200).body(asked.body.clone())).run().await;
+    let sidegate = with("body_stall", &backend).await;
+    let mut wire = client::new(&sidegate).connect().await;
+    wire.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n").await;
+    for byte in ["a", "b", "c", "d", "e", "f"] {
+        tokio::time::sleep(LIMIT / 3).await; // the claim is about time: twice the limit in all
+        wire.send(byte).await;
+    }
+    assert_eq!(wire.answer().await.expect(200).text(), "abcdef");
+}
+
+#[tokio::test]
+async fn an_answers_body_that_stalls_cuts_both_sides() {
+    let backend = backend::manual().run().await;
+    let sidegate = with("body_stall", &backend).await;
+    let mut wire = client::new(&sidegate).connect().await;
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut at_backend = backend.accepted().await;
+    at_backend.head().await;
+    let began = Instant::now();
+    at_backend.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello").await;
+    wire.head().await;
+    assert_eq!(wire.bytes(5).await, b"hello");
+    check_ends(&mut wire, began, "").await;
+    at_backend.expect_end().await;
+}
+
+// F02
+#[tokio::test]
+async fn an_answer_that_comes_too_late_is_a_504_for_attempts_and_plain_http() {
+    let backend = backend::manual().run().await;
+    let sidegate = with("response", &backend).await;
+    for head in [client::new(&sidegate).attempt_head("/", ""), "GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()] {
+        let mut wire = client::new(&sidegate).connect().await;
+        let began = Instant::now();
+        wire.send(head).await;
+        let mut at_backend = backend.accepted().await;
+        at_backend.head().await;
+        at_backend.send("HTTP/1.1 20").await; // of a head, a part
+        wire.answer().await.expect_refused(504, "backend");
+        assert!(began.elapsed() >= LIMIT, "too early");
+        at_backend.expect_end().await;
+    }
+    sidegate.expect_metric("sidegate_requests_total", [("result", "failed")], 2).await;
+}
+
+#[tokio::test]
+async fn a_route_may_have_timeouts_of_its_own() {
+    let (slow, quick) = (backend::silent().run().await, backend::silent().run().await);
+    let sidegate = sidegate::new().route("/slow", &slow).route("/quick", &quick);
+    let sidegate = sidegate.on_route("timeouts = { response = '50ms' }").timeouts("response = '1h'").run().await;
+    let mut waiting = client::new(&sidegate).connect().await;
+    waiting.send(client::new(&sidegate).attempt_head("/slow", "")).await;
+    client::new(&sidegate).attempt("/quick").await.expect_refused(504, "backend");
+    assert_eq!(slow.head().await.target(), "/slow");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_is_cut() {
+    let backend = backend::http(|_| backend::reply(200).body(vec![b'x'; 32 << 20])).run().await;
+    let sidegate = with("write_stall", &backend).await;
+    let mut wire = client::new(&sidegate).connect().await;
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    sidegate.expect_metric("sidegate_connections_open", [], 0).await;
+    assert!(wire.rest().await.len() < 32 << 20);
+}
+
+#[tokio::test]
+async fn a_client_has_only_so_many_connections_that_wait() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/chat", &backend).on_listener("pending_per_client = 2").run().await;
+    let client = client::new(&sidegate).from("127.0.0.2");
+    let mut tunnel = client.open("/chat").await; // holds a tunnel: it waits for nothing
+    let (first, _second) = (client.connect_below_tls().await, client.connect().await);
+    client.connect_below_tls().await.expect_end().await;
+    client::new(&sidegate).from("127.0.0.3").open("/chat").await.expect_echo("others are not concerned").await;
+    drop(first);
+    sidegate.expect_metric("sidegate_probes_total", [], 1).await;
+    client.open("/chat").await.expect_echo("a place again").await;
+    tunnel.expect_echo("still here").await;
+    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "pending")], 1).await;
+    sidegate.expect_metric("sidegate_refusals_total", [("route", "-"), ("reason", "pending")], 1).await;
+}
+
+// C-RES-10, F10
+#[tokio::test]
+async fn at_max_connections_accepting_pauses_and_resumes() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/chat", &backend).on_listener("max_connections = 2").run().await;
+    let client = client::new(&sidegate);
+    let (mut one, mut two) = (client.open("/chat").await, client.open("/chat").await);
+    let mut waiting = client.connect_below_tls().await; // in the kernel's queue
+    sidegate.expect_metric("sidegate_connections_limit", [("listener", "public")], 2).await;
+    assert!(tokio::time::timeout(LIMIT, waiting.readable()).await.is_err(), "it was accepted, or closed");
+    sidegate.expect_metric("sidegate_connections_accepted_total", [("listener", "public")], 2).await;
+    one.expect_echo("unharmed").await;
+    drop(waiting);
+    one.close(1000, "").await;
+    drop(one);
+    client.open("/chat").await.expect_echo("a place again").await;
+    two.expect_echo("unharmed").await;
+}
