@@ -1,5 +1,6 @@
 //! `sidegate reload`: asks the running agent over its admin socket, and prints what became of it.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -68,7 +69,7 @@ fn tell(answer: &Value) -> Exit {
 }
 
 fn complain_whole(text: &str) {
-    eprintln!("{text}\n");
+    let _ = writeln!(io::stderr(), "{text}\n");
 }
 
 /// POSTs to the agent of `config`.

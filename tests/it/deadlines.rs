@@ -152,13 +152,16 @@ async fn an_answer_that_comes_too_late_is_a_504_for_attempts_and_plain_http() {
 
 #[tokio::test]
 async fn a_route_may_have_timeouts_of_its_own() {
-    let (slow, quick) = (backend::silent().run().await, backend::silent().run().await);
-    let sidegate = sidegate::new().route("/slow", &slow).route("/quick", &quick);
+    let (patient, quick) = (backend::manual().run().await, backend::silent().run().await);
+    let sidegate = sidegate::new().route("/patient", &patient).route("/quick", &quick);
     let sidegate = sidegate.on_route("timeouts = { response = '50ms' }").timeouts("response = '1h'").run().await;
-    let mut waiting = client::new(&sidegate).connect().await;
-    waiting.send(client::new(&sidegate).attempt_head("/slow", "")).await;
-    client::new(&sidegate).attempt("/quick").await.expect_refused(504, "backend");
-    assert_eq!(slow.head().await.target(), "/slow");
+    let client = client::new(&sidegate);
+    let mut waiting = client.connect().await;
+    waiting.send(client.attempt_head("/patient", "")).await;
+    let mut at_backend = patient.accepted().await;
+    client.attempt("/quick").await.expect_refused(504, "backend");
+    backend::grant(&mut at_backend, "").await;
+    waiting.answer().await.expect(101);
 }
 
 #[tokio::test]
@@ -167,7 +170,7 @@ async fn a_client_that_takes_nothing_of_its_answer_is_cut() {
     let sidegate = with("write_stall", &backend).await;
     let mut wire = client::new(&sidegate).connect().await;
     wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    sidegate.expect_metric("sidegate_connections_open", [], 0).await;
+    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "client")], 1).await;
     assert!(wire.rest().await.len() < 32 << 20);
 }
 

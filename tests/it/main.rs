@@ -13,6 +13,7 @@ mod init;
 mod limits;
 mod policy;
 mod readme;
+mod tls;
 mod tls_edge;
 mod tunnel;
 mod upgrade;

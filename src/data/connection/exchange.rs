@@ -239,10 +239,27 @@ impl Exchange {
 
     /// Books a request that reached its backend.
     fn permitted(&self, asked: &Asked, status: u16) {
-        let route = asked.route();
-        self.core.shared.metrics.request(route, asked.kind, RequestResult::Permitted);
+        self.core.shared.metrics.request(asked.route(), asked.kind, RequestResult::Permitted);
+        self.log("permitted", asked, Some(status), None);
+    }
+
+    /// Books a refusal, and makes the answer.
+    fn refuse(&self, asked: &Asked, refusal: Refusal) -> Response<Outgoing> {
+        let result = if matches!(refusal, Refusal::Backend(_)) { RequestResult::Failed } else { RequestResult::Refused };
+        self.core.shared.metrics.request(asked.route(), asked.kind, result);
+        self.core.shared.metrics.refused(asked.route(), refusal);
+        let after = asked.after();
+        if after == After::Close {
+            self.closes.store(true, Ordering::Relaxed);
+        }
+        self.log("refused", asked, refusal.status(), Some(refusal));
+        answer::refusal(refusal, &asked.id, after)
+    }
+
+    /// The one line of a decision.
+    fn log(&self, verdict: &str, asked: &Asked, status: Option<u16>, refusal: Option<Refusal>) {
         tracing::info!(
-            route,
+            route = asked.route(),
             listener = %self.came.listener,
             client = %self.came.arrival.client,
             peer = %self.came.peer,
@@ -250,39 +267,12 @@ impl Exchange {
             host = %asked.host.escape_debug(),
             path = %asked.path.escape_debug(),
             status,
+            reason = refusal.map(Refusal::word),
             request_id = asked.id(),
             generation = asked.generation,
             policy = asked.policy(),
-            "permitted"
+            "{verdict}"
         );
-    }
-
-    /// Books a refusal, and makes the answer.
-    fn refuse(&self, asked: &Asked, refusal: Refusal) -> Response<Outgoing> {
-        let route = asked.route();
-        let result = if matches!(refusal, Refusal::Backend(_)) { RequestResult::Failed } else { RequestResult::Refused };
-        self.core.shared.metrics.request(route, asked.kind, result);
-        self.core.shared.metrics.refused(route, refusal);
-        let after = asked.after();
-        if after == After::Close {
-            self.closes.store(true, Ordering::Relaxed);
-        }
-        tracing::info!(
-            route,
-            listener = %self.came.listener,
-            client = %self.came.arrival.client,
-            peer = %self.came.peer,
-            kind = asked.kind.word(),
-            host = %asked.host.escape_debug(),
-            path = %asked.path.escape_debug(),
-            reason = refusal.word(),
-            status = refusal.status(),
-            request_id = asked.id(),
-            generation = asked.generation,
-            policy = asked.policy(),
-            "refused"
-        );
-        answer::refusal(refusal, &asked.id, after)
     }
 
     /// Books a request whose body stalled.
