@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::runtime::Builder;
 
-use crate::cli::{Config, Exit, complain, say};
+use crate::cli::{Config, Exit, complain, count, say};
 use sidegate::admin::socket_paths;
 use sidegate::control::config::named_socket;
 
@@ -46,7 +46,8 @@ fn tell(answer: &Value) -> Exit {
     match answer["outcome"].as_str().unwrap_or_default() {
         "published" => {
             let digest = answer["digest"].as_str().unwrap_or_default();
-            say(format_args!("published: generation {} ({digest}), {} tunnels revoked", number("generation"), number("revoked")));
+            let revoked = count(usize::try_from(number("revoked")).unwrap_or(usize::MAX), "tunnel");
+            say(format_args!("published: generation {} ({digest}), {revoked} revoked", number("generation")));
             Exit::Yes
         }
         "unchanged" => {

@@ -48,7 +48,7 @@ mod tests {
         let began = Instant::now();
         let ordered = RefCell::new(Vec::new());
         pace((0..5).collect(), Duration::from_secs(2), |turn: &u32| {
-            ordered.borrow_mut().push((*turn, began.elapsed().as_millis()))
+            ordered.borrow_mut().push((*turn, began.elapsed().as_millis()));
         })
         .await;
         assert_eq!(*ordered.borrow(), [(0, 0), (1, 400), (2, 800), (3, 1200), (4, 1600)]);

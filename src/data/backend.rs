@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::data::body::{Fault, Outgoing, Upload};
 use crate::data::channel::Channel;
 use crate::data::forward;
+use crate::data::heard::{Heard, Hearing};
 use crate::data::socket::Socket;
 use crate::data::websocket::handshake::{Agreed, Handshake};
 use crate::observe::metrics::Metrics;
@@ -95,12 +96,21 @@ pub struct Dialler {
     backends: Arc<Backends>,
     metrics: Arc<Metrics>,
     tracker: TaskTracker,
-    idle: Mutex<HashMap<BackendAddress, Vec<Idle>>>,
+    /// `None` once a drain has closed them: what comes back then is closed too, or its end would be waited for.
+    idle: Mutex<Option<HashMap<BackendAddress, Vec<Idle>>>>,
 }
 
 struct Idle {
-    sender: SendRequest<Upload>,
+    line: Line,
     since: Instant,
+}
+
+/// A connection for plain requests.
+struct Line {
+    address: BackendAddress,
+    sender: SendRequest<Upload>,
+    /// Whether a byte of the latest answer has come.
+    heard: Heard,
 }
 
 /// A backend's answer to an attempt.
@@ -128,7 +138,7 @@ pub struct Switched {
 impl Dialler {
     /// A thread's own; `tracker` owns the tasks that drive its connections.
     pub fn new(backends: Arc<Backends>, metrics: Arc<Metrics>, tracker: TaskTracker) -> Self {
-        Dialler { backends, metrics, tracker, idle: Mutex::default() }
+        Dialler { backends, metrics, tracker, idle: Mutex::new(Some(HashMap::new())) }
     }
 
     /// Sends an attempt, and takes the connection back if the backend switches.
@@ -180,21 +190,25 @@ impl Dialler {
         let late = Instant::now() + permit.route().timeouts.dial + permit.route().timeouts.response;
         let again = (method.is_safe() && body.is_end_stream()).then(|| head.clone());
         let mut request = Request::from_parts(head, body);
-        while let Some((address, mut sender)) = self.take_idle(permit).await {
-            let sent = timeout_at(late, sender.try_send_request(request)).await.map_err(|_| Refusal::Backend(Backend::Late))?;
+        while let Some(mut line) = self.take_idle(permit).await {
+            line.heard.clear();
+            let sent =
+                timeout_at(late, line.sender.try_send_request(request)).await.map_err(|_| Refusal::Backend(Backend::Late))?;
             match sent {
-                Ok(answer) => return self.answered(permit, answer, &method, address, sender),
+                Ok(answer) => return self.answered(permit, answer, &method, line),
                 // Closed meanwhile: nothing was sent, or nothing that matters.
                 Err(mut error) => match (error.take_message(), &again) {
                     (Some(unsent), _) => request = unsent,
-                    (None, Some(head)) if !fault.is_too_big() => request = Request::from_parts(head.clone(), Upload::Empty),
+                    (None, Some(head)) if !line.heard.is_set() => request = Request::from_parts(head.clone(), Upload::Empty),
                     _ => return Err(broken(permit, fault, error.error())),
                 },
             }
         }
         let (socket, load, address) = self.dial_any(permit).await?;
         drop(load);
-        let (mut sender, connection) = client().handshake(TokioIo::new(socket)).await.map_err(|error| failed(permit, &error))?;
+        let heard = Heard::default();
+        let io = TokioIo::new(Hearing::new(socket, heard.clone()));
+        let (mut sender, connection) = client().handshake(io).await.map_err(|error| failed(permit, &error))?;
         self.tracker.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a backend's connection broke");
@@ -202,21 +216,22 @@ impl Dialler {
         });
         let answer = timeout_at(late, sender.send_request(request)).await.map_err(|_| Refusal::Backend(Backend::Late))?;
         let answer = answer.map_err(|error| broken(permit, fault, &error))?;
-        self.answered(permit, answer, &method, address, sender)
+        self.answered(permit, answer, &method, Line { address, sender, heard })
     }
 
     /// Closes the idle connections that nobody asked for in time.
     pub fn tidy(&self) {
         let mut idle = lock(&self.idle);
+        let Some(idle) = &mut *idle else { return };
         for kept in idle.values_mut() {
-            kept.retain(|one| one.since.elapsed() < KEPT_IDLE && !one.sender.is_closed());
+            kept.retain(|one| one.since.elapsed() < KEPT_IDLE && !one.line.sender.is_closed());
         }
         idle.retain(|_, kept| !kept.is_empty());
     }
 
-    /// Closes all idle connections.
+    /// Closes all idle connections, those that are still to come back too.
     pub fn close_idle(&self) {
-        lock(&self.idle).clear();
+        *lock(&self.idle) = None;
     }
 
     fn answered(
@@ -224,35 +239,35 @@ impl Dialler {
         permit: &Permit,
         answer: Response<Incoming>,
         method: &http::Method,
-        address: BackendAddress,
-        sender: SendRequest<Upload>,
+        line: Line,
     ) -> Result<Response<Outgoing>, Refusal> {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(failed(permit, &"switched protocols unasked"));
         }
         let answer = relayed(permit, answer, method, false)?;
-        let back = GiveBack { dialler: Arc::clone(self), address, sender: Some(sender) };
+        let back = GiveBack { dialler: Arc::clone(self), line: Some(line) };
         Ok(answer.map(|body| body.holding(back)))
     }
 
-    async fn take_idle(&self, permit: &Permit) -> Option<(BackendAddress, SendRequest<Upload>)> {
+    async fn take_idle(&self, permit: &Permit) -> Option<Line> {
         loop {
-            let (address, mut sender) = self.pop_idle(permit)?;
+            let mut line = self.pop_idle(permit)?;
             // Ready at once unless its last answer is only just being finished; never for long.
-            if let Ok(Ok(())) = timeout(permit.route().timeouts.dial, sender.ready()).await {
-                return Some((address, sender));
+            if let Ok(Ok(())) = timeout(permit.route().timeouts.dial, line.sender.ready()).await {
+                return Some(line);
             }
         }
     }
 
-    fn pop_idle(&self, permit: &Permit) -> Option<(BackendAddress, SendRequest<Upload>)> {
+    fn pop_idle(&self, permit: &Permit) -> Option<Line> {
         let ranked = self.backends.ranked(&permit.route().backends);
         let mut idle = lock(&self.idle);
+        let idle = idle.as_mut()?;
         for (address, _) in ranked {
             let Some(kept) = idle.get_mut(&address) else { continue };
             while let Some(one) = kept.pop() {
-                if one.since.elapsed() < KEPT_IDLE && !one.sender.is_closed() {
-                    return Some((address, one.sender));
+                if one.since.elapsed() < KEPT_IDLE && !one.line.sender.is_closed() {
+                    return Some(one.line);
                 }
             }
         }
@@ -295,17 +310,17 @@ impl Dialler {
 /// Gives a connection back to the idle ones when its answer's body is over.
 struct GiveBack {
     dialler: Arc<Dialler>,
-    address: BackendAddress,
-    sender: Option<SendRequest<Upload>>,
+    line: Option<Line>,
 }
 
 impl Drop for GiveBack {
     fn drop(&mut self) {
-        let Some(sender) = self.sender.take().filter(|sender| !sender.is_closed()) else { return };
+        let Some(line) = self.line.take().filter(|line| !line.sender.is_closed()) else { return };
         let mut idle = lock(&self.dialler.idle);
-        let kept = idle.entry(self.address.clone()).or_default();
+        let Some(idle) = &mut *idle else { return };
+        let kept = idle.entry(line.address.clone()).or_default();
         if kept.len() < MOST_IDLE {
-            kept.push(Idle { sender, since: Instant::now() });
+            kept.push(Idle { line, since: Instant::now() });
         }
     }
 }

@@ -11,6 +11,7 @@ mod buffers;
 mod channel;
 mod connection;
 mod forward;
+mod heard;
 pub mod listener;
 mod patience;
 mod pending;

@@ -95,7 +95,7 @@ async fn an_edit_of_the_demos_list_closes_the_tunnel_with_1008_and_refuses_the_n
     lock_out(&demo.list());
     tunnel.expect_close_with(1008, "network").await;
     demo.client().attempt("/websocket").await.expect_refused(403, "network");
-    let metrics = demo.client().to_clear(demo.metrics()).get("/metrics").await.text();
+    let metrics = demo.client().at_clear(demo.metrics()).get("/metrics").await.text();
     assert!(metrics.contains("sidegate_tunnels_opened_total{route=\"websocket\"} 1\n"), "{metrics}");
 }
 

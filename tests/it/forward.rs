@@ -400,7 +400,7 @@ async fn a_redirect_listener_only_answers_308() {
     let sidegate = sidegate::new().route("/chat", &backend);
     let sidegate =
         sidegate.toml("[[listener]]\nname = 'plain'\nlisten = '127.0.0.1:0'\ntls = false\nredirect = 'https'").run().await;
-    let client = client::new(&sidegate).to_clear(sidegate.listener("plain")).host("ws.example.com:80");
+    let client = client::new(&sidegate).at_clear(sidegate.listener("plain")).host("ws.example.com:80");
     for request in [client.request("GET /a/./b?c=%2f HTTP/1.1", ""), client.attempt_head("/a/./b?c=%2f", "")] {
         let mut wire = client.connect().await;
         wire.send(request).await;

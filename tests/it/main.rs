@@ -5,14 +5,18 @@
 #[allow(dead_code, reason = "a vocabulary; not every word is in use")]
 mod harness;
 
+mod cli;
 mod deadlines;
 mod demo;
+mod drain;
 mod forward;
 mod gate;
 mod init;
+mod layers;
 mod limits;
 mod policy;
 mod readme;
+mod reload;
 mod tls;
 mod tls_edge;
 mod tunnel;

@@ -18,7 +18,7 @@ async fn check(sidegate: &Sidegate, expected: &[(&str, u16)]) {
 /// That attempts with this Origin (or none) end so: 101 or 403.
 async fn check_origin(sidegate: &Sidegate, origin: Option<&str>, status: u16) {
     let client = client::new(sidegate);
-    let client = origin.into_iter().fold(client, |client, origin| client.origin(origin));
+    let client = origin.into_iter().fold(client, client::Client::origin);
     let answer = client.attempt("/chat").await;
     assert_eq!(answer.status(), status, "{origin:?}");
     if status == 403 {

@@ -17,7 +17,7 @@ pub struct Ends {
     pub sidegate: Sidegate,
     pub client: Wire,
     pub backend: Wire,
-    server: Backend,
+    pub server: Backend,
 }
 
 /// A tunnel at `/chat` behind what `build` makes of a sidegate.

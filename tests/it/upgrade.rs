@@ -494,8 +494,8 @@ async fn exchange(wire: Wire, bytes: &[u8], count: usize) -> Vec<u8> {
         writes.write_all(bytes).await?;
         writes.flush().await
     };
-    let done = within("four megabytes each way", async { tokio::join!(reads.read_exact(&mut got), write) }).await;
-    (done.0.unwrap(), done.1.unwrap());
+    let both = async { tokio::try_join!(reads.read_exact(&mut got), write) };
+    within("four megabytes each way", both).await.unwrap();
     got
 }
 

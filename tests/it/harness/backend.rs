@@ -52,7 +52,7 @@ pub fn http(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Builder
 pub fn silent() -> Builder {
     raw(|wire| async move {
         let _open = wire;
-        pending().await
+        pending::<()>().await;
     })
 }
 

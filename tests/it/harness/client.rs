@@ -51,6 +51,11 @@ pub fn at(address: SocketAddr, trusted: &Path) -> Client {
     Client { address, from, host, sni: None, tls: Some(Arc::new(config)), lines: Vec::new() }
 }
 
+/// A client of whatever listens at `address` in the clear.
+pub fn clear(address: SocketAddr) -> Client {
+    Client { address, from: [127, 0, 0, 1].into(), host: "localhost".to_owned(), sni: None, tls: None, lines: Vec::new() }
+}
+
 /// Who opens connections, and what stands in its requests.
 #[derive(Clone)]
 pub struct Client {
@@ -76,7 +81,7 @@ impl Client {
     }
 
     /// To another listener than the first, in the clear.
-    pub fn to_clear(mut self, address: SocketAddr) -> Self {
+    pub fn at_clear(mut self, address: SocketAddr) -> Self {
         (self.address, self.tls) = (address, None);
         self
     }

@@ -4,6 +4,7 @@
 //! folder, and revokes without a spread, unless a test says otherwise.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -193,7 +194,7 @@ impl Builder {
         let put = |path: &str, text: &str| {
             let path = folder.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
+            write(&path, text.as_bytes());
         };
         let names = if self.tls { self.names() } else { Vec::new() };
         for (index, names) in names.iter().enumerate() {
@@ -209,6 +210,9 @@ impl Builder {
         std::fs::create_dir_all(folder.path().join("policies/lists")).unwrap();
         for (name, page) in &self.policies {
             put(&format!("policies/{name}.toml"), &page.text());
+        }
+        if self.tables("route").is_empty() {
+            self.config.remove("route");
         }
         put("sidegate.toml", &toml::to_string(&self.config).unwrap());
         for (path, text) in &self.files {
@@ -389,8 +393,8 @@ impl Sidegate {
     pub fn put(&self, path: &str, text: impl AsRef<[u8]>) {
         let path = self.folder.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let written = path.with_extension("new~");
-        std::fs::write(&written, text).unwrap();
+        let written = path.with_added_extension("new~");
+        write(&written, text.as_ref());
         std::fs::rename(written, path).unwrap();
     }
 
@@ -536,6 +540,12 @@ fn sum(metrics: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
         })
     });
     matching.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+}
+
+/// A file that its owner alone may read, as keys have to be.
+fn write(path: &Path, text: &[u8]) {
+    let mut file = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
+    std::io::Write::write_all(&mut file, text).unwrap();
 }
 
 fn toml(text: &str) -> Table {

@@ -77,12 +77,6 @@ impl Wire {
         let _: io::Result<()> = within("sending", sent).await;
     }
 
-    /// Sends bytes on the socket below TLS, behind its back.
-    pub async fn send_below_tls(&mut self, bytes: &[u8]) {
-        within("sending below TLS", self.io.tcp().expect("a TCP socket").writable()).await.unwrap();
-        assert_eq!(self.io.tcp().unwrap().try_write(bytes).unwrap(), bytes.len());
-    }
-
     /// Ends our direction: FIN, or close_notify and FIN.
     pub async fn finish(&mut self) {
         let _: io::Result<()> = within("ending our direction", self.io.shutdown()).await;

@@ -216,20 +216,26 @@ async fn no_close_of_ours_follows_one_that_has_passed() {
     expect_ended(&ends.sidegate, ["client", "closing", "client_closed"]).await;
 }
 
-#[tokio::test]
-async fn a_backend_that_goes_on_after_the_clients_close_does_not_outlive_a_revocation() {
-    let mut ends = open(|sidegate| sidegate.timeouts("grace = '300ms'")).await;
+/// That a backend which goes on and on after the client's Close is ended all the same, by what `happens`.
+async fn check_talkative(limits: &str, happens: impl AsyncFnOnce(&Ends)) {
+    let mut ends = open(|sidegate| sidegate.timeouts("grace = '300ms'").limits(limits)).await;
     ends.client.send_frame(Frame::close(1000, "")).await;
     assert_eq!(ends.backend.frame().await, Frame::close(1000, ""));
-    revoke(&ends).await;
+    happens(&ends).await;
     let talks = async {
         while ends.backend.try_frame().await.is_none() {
             ends.backend.send_frame(Frame::text("on and on")).await;
         }
     };
     let hears = async { while ends.client.try_frame().await.is_some() {} };
-    tokio::select! { () = talks => unreachable!(), () = hears => {} }
+    tokio::select! { () = talks => {}, () = hears => {} }
     expect_ended(&ends.sidegate, ["client", "closing", "client_closed"]).await;
+}
+
+#[tokio::test]
+async fn a_backend_that_goes_on_after_the_clients_close_outlives_neither_a_revocation_nor_the_lifetime() {
+    check_talkative("", async |ends| revoke(ends).await).await;
+    check_talkative("lifetime = '700ms'", async |_| {}).await;
 }
 
 #[tokio::test]

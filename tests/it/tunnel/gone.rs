@@ -209,6 +209,22 @@ async fn a_client_that_goes_in_the_middle_of_a_frame_leaves_it_unpadded() {
     expect_ended(&ends.sidegate, ["client", "open", "client_gone"]).await;
 }
 
+#[tokio::test]
+async fn a_backend_that_goes_in_the_middle_of_a_frame_after_our_close_leaves_the_client_its_time_to_answer() {
+    let mut ends = open(|sidegate| sidegate).await;
+    ends.sidegate.policy().deny("127.0.0.1").write().await;
+    assert_eq!(ends.client.frame().await, Frame::close(1008, "network"));
+    assert_eq!(ends.backend.frame().await, Frame::close(1008, "network"));
+    ends.backend.send(&Frame::binary(vec![7; 1000]).encode(false)[..600]).await;
+    drop(ends.backend);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    ends.sidegate.expect_metric("sidegate_tunnels_closed_total", [], 0).await;
+    ends.client.send_frame(Frame::close(1008, "")).await;
+    ends.client.expect_end().await;
+    drop(ends.client);
+    expect_ended(&ends.sidegate, ["sidegate", "closing", "revoked"]).await;
+}
+
 /// What a backend sends before it goes: more than any socket holds.
 const LAST: usize = 24 << 20;
 

@@ -1,0 +1,258 @@
+//! The commands as people and systemd run them: what they print, and how they end.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use crate::harness::wire::lossy;
+use crate::harness::{backend, client, sidegate, within};
+
+/// An agent in a process of its own, and what it logs.
+struct Running {
+    process: Option<Child>,
+    log: mpsc::UnboundedReceiver<Value>,
+    listener: Option<SocketAddr>,
+}
+
+/// Runs the agent of `folder`, and waits until it listens.
+async fn run(folder: &Path) -> Running {
+    let mut command = command(&["run", "--config", "sidegate.toml", "--log", "json"], folder);
+    let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let (tell, log) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in lines {
+            // Not JSON: what is said before the log begins.
+            let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+            if tell.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let mut running = Running { process: Some(process), log, listener: None };
+    running.listener = running.logged("listening").await["address"].as_str().map(|address| address.parse().unwrap());
+    running
+}
+
+impl Running {
+    fn client(&self) -> client::Client {
+        client::clear(self.listener.unwrap())
+    }
+
+    /// The next log line with this message.
+    async fn logged(&mut self, message: &str) -> Value {
+        let found = async {
+            while let Some(line) = self.log.recv().await {
+                if line["message"] == message {
+                    return line;
+                }
+            }
+            panic!("the agent ended without logging it")
+        };
+        within(&format!("the log line {message:?}"), found).await
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.process.as_ref().unwrap()), signal).unwrap();
+    }
+
+    /// Waits for its end; the exit code.
+    async fn code(&mut self) -> Option<i32> {
+        let mut process = self.process.take().unwrap();
+        within("the end of the process", spawn_blocking(move || process.wait())).await.unwrap().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+}
+
+fn command(arguments: &[&str], folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sidegate"));
+    // A folder of its own for what is temporary, and no runtime directory of somebody else's.
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .env("TMPDIR", folder)
+        .env_remove("RUNTIME_DIRECTORY")
+        .env_remove("XDG_RUNTIME_DIR");
+    command
+}
+
+/// Runs a command to its end.
+async fn done(arguments: &[&str], folder: &Path) -> Output {
+    let mut command = command(arguments, folder);
+    within(&format!("{arguments:?}"), spawn_blocking(move || command.output())).await.unwrap().unwrap()
+}
+
+/// That a command ends with this code and has said all these on its standard error (or, where it is fine, output).
+async fn check(arguments: &[&str], folder: &Path, code: i32, said: &[&str]) {
+    let output = done(arguments, folder).await;
+    let text = lossy(if code == 0 { &output.stdout } else { &output.stderr });
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+    for part in said {
+        assert!(text.contains(part), "{arguments:?}: no {part:?} in {text}");
+    }
+}
+
+const RUN: &[&str] = &["run", "--config", "sidegate.toml"];
+const RELOAD: &[&str] = &["reload", "--config", "sidegate.toml", "--wait"];
+
+#[tokio::test]
+async fn check_says_that_fine_files_are_fine() {
+    let folder = sidegate::new().route("/chat", &backend::echo().run().await).write();
+    check(&["check", "--config", "sidegate.toml"], folder.path(), 0, &["fine", "1 route, 1 policy"]).await;
+    check(&["check", "."], folder.path(), 0, &["fine"]).await;
+    check(&["check", "--strict", "."], folder.path(), 0, &["fine"]).await;
+}
+
+#[tokio::test]
+async fn check_says_everything_that_is_wrong_at_once() {
+    let sidegate = sidegate::new().route("/chat", &backend::echo().run().await).toml("[timeouts]\nhed = '1s'");
+    let sidegate = sidegate.file("policies/other.toml", "schema = 1\n[client]\nallow = ['10.0.0.1/8']\n");
+    let folder = sidegate.file("policies/lists/x.cidr", "").policy(|page| page.list_file("x").allow("x")).write();
+    let said = ["sidegate.toml:", "`head`", "policies/other.toml:3", "10.0.0.0/8", "policies/lists/x.cidr", "3 errors"];
+    check(&["check", "."], folder.path(), 1, &said).await;
+}
+
+#[tokio::test]
+async fn strict_makes_errors_of_warnings() {
+    let folder = sidegate::new().write(); // no route: every request is answered 404
+    check(&["check", "."], folder.path(), 0, &["1 warning"]).await;
+    check(&["check", "--strict", "."], folder.path(), 1, &["no [[route]]"]).await;
+}
+
+#[tokio::test]
+async fn files_that_are_wrong_or_missing_end_run_with_78() {
+    let folder =
+        sidegate::new().route("/chat", &backend::echo().run().await).file("policies/default.toml", "schema = 2\n").write();
+    check(RUN, folder.path(), 78, &["policies/default.toml:1:10", "allow", "not started"]).await;
+    check(&["run", "--config", "none.toml"], folder.path(), 78, &["none.toml"]).await;
+    check(&["check", "none.toml"], folder.path(), 1, &["none.toml"]).await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_ends_run_with_75() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let sidegate = sidegate::new().clear();
+    let listening = sidegate.clone().on_listener(&format!("listen = '{address}'")).write();
+    check(RUN, listening.path(), 75, &[&address.to_string(), "`public`", "something else listens there"]).await;
+    let metrics = sidegate.toml(&format!("metrics.listen = '{address}'")).write();
+    check(RUN, metrics.path(), 75, &[&address.to_string(), "[metrics]"]).await;
+}
+
+#[tokio::test]
+async fn a_second_instance_on_the_same_port_or_admin_socket_ends_with_75() {
+    let first = sidegate::new().clear().write();
+    let running = run(first.path()).await;
+    let listen = format!("listen = '{}'", running.listener.unwrap());
+    check(RUN, sidegate::new().clear().on_listener(&listen).write().path(), 75, &["something else listens there"]).await;
+    check(RUN, first.path(), 75, &["another agent answers there"]).await; // its port is a free one, its admin socket isn't
+    running.client().get("/").await.expect_refused(404, "route"); // and the first one serves
+}
+
+#[tokio::test]
+async fn an_admin_socket_that_nobody_answers_is_taken_over() {
+    let folder = sidegate::new().clear().write();
+    drop(UnixListener::bind(folder.path().join("admin.sock")).unwrap());
+    let _running = run(folder.path()).await;
+    check(RELOAD, folder.path(), 0, &["unchanged"]).await;
+}
+
+// F18
+#[tokio::test]
+async fn sigterm_drains_and_ends_with_0() {
+    let backend = backend::echo().run().await;
+    let folder = sidegate::new().clear().route("/chat", &backend).write();
+    let mut running = run(folder.path()).await;
+    let mut tunnel = running.client().open("/chat").await;
+    let mut idle = running.client().connect().await;
+    tunnel.expect_echo("before").await;
+    running.signal(Signal::TERM);
+    tunnel.expect_close(1001).await;
+    idle.expect_end().await;
+    assert_eq!(running.code().await, Some(0));
+    assert!(!folder.path().join("admin.sock").exists());
+}
+
+#[tokio::test]
+async fn a_drain_whose_deadline_passes_cuts_what_is_left_and_ends_with_0() {
+    let backend = backend::echo().run().await;
+    let folder = sidegate::new().clear().route("/chat", &backend).toml("shutdown.deadline = '300ms'").write();
+    let mut running = run(folder.path()).await;
+    let mut stubborn = running.client().open_wire("/chat").await; // answers no Close
+    running.signal(Signal::TERM);
+    running.logged("cutting what is left").await;
+    assert_eq!(running.code().await, Some(0));
+    assert_eq!(stubborn.frame().await.closes().map(|(code, _)| code), Some(1001));
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_at_once_with_0() {
+    let backend = backend::echo().run().await;
+    let folder = sidegate::new().clear().route("/chat", &backend).toml("shutdown.deadline = '1h'\ntimeouts.grace = '1h'").write();
+    let mut running = run(folder.path()).await;
+    let mut stubborn = running.client().open_wire("/chat").await;
+    running.signal(Signal::TERM);
+    assert_eq!(stubborn.frame().await.closes().map(|(code, _)| code), Some(1001));
+    running.signal(Signal::TERM);
+    assert_eq!(running.code().await, Some(0));
+}
+
+#[tokio::test]
+async fn sighup_reloads() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().clear().route("/chat", &backend).toml("reload.watch = 'off'");
+    let folder = sidegate.write();
+    let mut running = run(folder.path()).await;
+    running.client().attempt("/chat").await.expect(101);
+    std::fs::write(folder.path().join("policies/default.toml"), "schema = 1\nclient.allow = ['192.0.2.0/24']\n").unwrap();
+    running.signal(Signal::HUP);
+    assert_eq!(running.logged("published").await["cause"], "signal");
+    running.client().attempt("/chat").await.expect_refused(403, "network");
+}
+
+#[tokio::test]
+async fn reload_wait_says_what_became_of_it() {
+    let backend = backend::echo().run().await;
+    let folder = sidegate::new().clear().route("/chat", &backend).toml("reload.watch = 'off'").write();
+    let running = run(folder.path()).await;
+    let tunnel = running.client().open("/chat").await;
+    check(RELOAD, folder.path(), 0, &["unchanged", "generation 1"]).await;
+    let policy = folder.path().join("policies/default.toml");
+    std::fs::write(&policy, "schema = 1\nclient.allow = ['192.0.2.0/24']\n").unwrap();
+    check(RELOAD, folder.path(), 0, &["published: generation 2", "1 tunnel revoked"]).await;
+    std::fs::write(&policy, "schema = 1\nclient.alow = ['any']\n").unwrap();
+    check(RELOAD, folder.path(), 1, &["policies/default.toml:2", "`allow`", "rejected: what runs was kept"]).await;
+    std::fs::remove_file(&policy).unwrap();
+    check(RELOAD, folder.path(), 1, &["policies/default.toml", "rejected"]).await;
+    running.client().attempt("/chat").await.expect_refused(403, "network");
+    drop(tunnel);
+}
+
+#[tokio::test]
+async fn reload_ends_with_1_where_nothing_runs() {
+    let folder = sidegate::new().clear().write();
+    check(RELOAD, folder.path(), 1, &["no agent answers"]).await;
+}
+
+#[tokio::test]
+async fn wrong_usage_ends_with_2_and_the_version_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    check(&["walk"], folder.path(), 2, &["walk"]).await;
+    check(&["run", "--nonsense"], folder.path(), 2, &["--nonsense"]).await;
+    check(&["--version"], folder.path(), 0, &[concat!("sidegate ", env!("CARGO_PKG_VERSION"))]).await;
+}

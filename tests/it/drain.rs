@@ -1,0 +1,293 @@
+//! The end of the process: what is refused, what may finish, what is told to go, and what is cut.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::backend::{self, Backend};
+use crate::harness::client::{self, Client};
+use crate::harness::sidegate::{self, Sidegate};
+use crate::harness::wire::{Frame, Wire};
+use crate::harness::within;
+use crate::tunnel::{Ends, ends, open};
+
+/// An echo backend, and a sidegate with these `[shutdown]` keys.
+async fn echoing(shutdown: &str) -> (Sidegate, Client, Backend) {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/chat", &backend).toml(&format!("[shutdown]\n{shutdown}")).run().await;
+    let client = client::new(&sidegate);
+    (sidegate, client, backend)
+}
+
+/// A plain request that waits for its backend: the client's end, and the backend's.
+async fn waiting(sidegate: &Sidegate, server: &Backend) -> (Wire, Wire) {
+    let client = client::new(sidegate);
+    let mut wire = client.connect().await;
+    wire.send(client.request("GET /chat HTTP/1.1", "")).await;
+    let mut at_backend = server.accepted().await;
+    at_backend.head().await;
+    (wire, at_backend)
+}
+
+// C-LIFE-02, C-LIFE-07
+#[tokio::test]
+async fn tunnels_are_told_1001_and_the_process_ends_when_they_have_gone() {
+    for tls in [true, false] {
+        let build = |sidegate: sidegate::Builder| if tls { sidegate } else { sidegate.clear() };
+        let Ends { mut sidegate, mut client, mut backend, .. } = open(build).await;
+        let began = Instant::now();
+        sidegate.drain().await;
+        for wire in [&mut client, &mut backend] {
+            assert_eq!(wire.frame().await, Frame::close(1001, "drain"));
+            wire.send_frame(Frame::close(1001, "")).await;
+        }
+        client.expect_end().await;
+        drop((client, backend));
+        sidegate.ended().await;
+        assert!(began.elapsed() < Duration::from_secs(3), "it waited for the deadline");
+    }
+}
+
+#[tokio::test]
+async fn the_code_of_a_drain_is_configured_for_clients_and_1001_for_backends() {
+    let Ends { sidegate, mut client, mut backend, .. } = open(|sidegate| sidegate.toml("shutdown.code = 1012")).await;
+    sidegate.drain().await;
+    assert_eq!(client.frame().await, Frame::close(1012, "drain"));
+    assert_eq!(backend.frame().await, Frame::close(1001, "drain"));
+}
+
+#[tokio::test]
+async fn a_drain_is_booked_as_such() {
+    let Ends { sidegate, mut client, mut backend, server } = open(|sidegate| sidegate).await;
+    // It is in no hurry, and the process waits for it.
+    let _other = ends(&client::new(&sidegate), &server, "").await;
+    sidegate.drain().await;
+    for wire in [&mut client, &mut backend] {
+        assert_eq!(wire.frame().await, Frame::close(1001, "drain"));
+    }
+    drop((client, backend));
+    let of = [("by", "sidegate"), ("phase", "closing"), ("reason", "drain")];
+    sidegate.expect_metric("sidegate_tunnels_closed_total", of, 1).await;
+}
+
+// C-LIFE-01, F18
+#[tokio::test]
+async fn readyz_says_503_at_once_and_accepting_stops_after_the_delay() {
+    let (mut sidegate, client, _backend) = echoing("delay = '700ms'").await;
+    let mut before = client.open("/chat").await;
+    sidegate.drain().await;
+    sidegate.expect_metric("sidegate_draining", [], 1).await;
+    let (status, body) = sidegate.readyz().await;
+    assert!(status == 503 && body.contains("draining"), "{status} {body}");
+    assert_eq!(sidegate.ask("/livez").await.0, 200);
+    client.open("/chat").await.expect_echo("in the delay all goes on").await;
+    before.expect_echo("here too").await;
+    before.expect_close_with(1001, "drain").await;
+    assert!(within("a connection attempt", tokio::net::TcpStream::connect(sidegate.address())).await.is_err());
+    sidegate.ended().await;
+}
+
+// F18
+#[tokio::test]
+async fn without_a_delay_accepting_stops_within_a_moment() {
+    let Ends { sidegate, client: _client, backend: _backend, .. } = open(|sidegate| sidegate).await;
+    let began = Instant::now();
+    sidegate.drain().await;
+    while tokio::net::TcpStream::connect(sidegate.address()).await.is_ok() {}
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+// C-LIFE-02
+#[tokio::test]
+async fn the_tunnels_ends_are_spread_over_the_window() {
+    let (mut sidegate, client, _backend) = echoing("spread = '600ms'").await;
+    let mut open = Vec::new();
+    for _ in 0..6 {
+        open.push(client.open("/chat").await);
+    }
+    sidegate.drain().await;
+    let closes = open.iter_mut().map(|tunnel| async {
+        tunnel.expect_close_with(1001, "drain").await;
+        Instant::now()
+    });
+    let mut closed = futures_util::future::join_all(closes).await;
+    closed.sort();
+    let spread = closed[5] - closed[0];
+    assert!((Duration::from_millis(300)..Duration::from_secs(3)).contains(&spread), "{spread:?}");
+    sidegate.ended().await;
+}
+
+// C-LIFE-01
+#[tokio::test]
+async fn a_request_that_is_worked_on_is_answered_and_its_connection_closed() {
+    let server = backend::manual().run().await;
+    let mut sidegate = sidegate::new().route("/chat", &server).on_route("http = 'forward'").run().await;
+    let (mut wire, mut at_backend) = waiting(&sidegate, &server).await;
+    let began = Instant::now();
+    sidegate.drain().await;
+    sidegate.expect_metric("sidegate_draining", [], 1).await;
+    while tokio::net::TcpStream::connect(sidegate.address()).await.is_ok() {}
+    at_backend.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndo").await;
+    at_backend.send("ne").await;
+    let answer = wire.answer().await;
+    answer.expect(200).expect_header("connection", "close");
+    assert_eq!(answer.text(), "done");
+    wire.expect_end().await;
+    // The backend would have kept its connection for the next one.
+    at_backend.expect_end().await;
+    sidegate.ended().await;
+    assert!(began.elapsed() < Duration::from_secs(3), "it waited for the deadline");
+}
+
+#[tokio::test]
+async fn connections_between_two_requests_or_before_the_first_have_nothing_to_wait_for() {
+    let (mut sidegate, client, _backend) = echoing("").await;
+    let (mut silent, mut kept) = (client.connect().await, client.connect().await);
+    kept.send(client.request("GET /chat HTTP/1.1", "")).await;
+    kept.answer().await.expect(426);
+    let began = Instant::now();
+    sidegate.drain().await;
+    silent.expect_end().await;
+    kept.expect_end().await;
+    sidegate.ended().await;
+    assert!(began.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn an_attempt_that_comes_in_a_drain_is_refused_and_may_come_back() {
+    let server = backend::manual().run().await;
+    let sidegate = sidegate::new().route("/chat", &server).run().await;
+    let client = client::new(&sidegate);
+    let head = client.attempt_head("/chat", "");
+    let mut wire = client.connect().await;
+    // Half a head, so that the connection is not idle.
+    wire.send(&head[..40]).await;
+    sidegate.drain().await;
+    while tokio::net::TcpStream::connect(sidegate.address()).await.is_ok() {}
+    wire.send(&head[40..]).await;
+    let answer = wire.answer().await;
+    answer.expect_refused(503, "draining").expect_header("connection", "close");
+    assert!(answer.header("retry-after").unwrap().parse::<u64>().unwrap() >= 5);
+    wire.expect_end().await;
+    server.expect_untouched();
+}
+
+// C-LIFE-07
+#[tokio::test]
+async fn an_attempt_that_a_drain_overtakes_opens_and_is_told_to_go() {
+    let server = backend::manual().run().await;
+    let mut sidegate = sidegate::new().route("/chat", &server).run().await;
+    let client = client::new(&sidegate);
+    let mut wire = client.connect().await;
+    wire.send(client.attempt_head("/chat", "")).await;
+    let mut at_backend = server.accepted().await;
+    at_backend.readable().await;
+    sidegate.drain().await;
+    while tokio::net::TcpStream::connect(sidegate.address()).await.is_ok() {}
+    backend::grant(&mut at_backend, "").await;
+    wire.answer().await.expect(101);
+    for wire in [&mut wire, &mut at_backend] {
+        assert_eq!(wire.frame().await, Frame::close(1001, "drain"));
+    }
+    drop((wire, at_backend));
+    sidegate.ended().await;
+}
+
+// C-LIFE-02
+#[tokio::test]
+async fn what_has_not_ended_at_the_deadline_is_cut() {
+    let Ends { mut sidegate, mut client, mut backend, server } =
+        open(|sidegate| sidegate.toml("shutdown = { spread = '0s', deadline = '400ms' }")).await;
+    // In the middle of a frame, so that no Close can be put.
+    backend.send(&Frame::binary(vec![7; 1000]).encode(false)[..600]).await;
+    client.bytes(600).await;
+    let plain = waiting_elsewhere(&sidegate).await;
+    let began = Instant::now();
+    sidegate.drain().await;
+    client.expect_end().await;
+    sidegate.ended().await;
+    let took = began.elapsed();
+    assert!((Duration::from_millis(400)..Duration::from_secs(3)).contains(&took), "{took:?}");
+    drop((plain, server));
+}
+
+/// A connection that never gets on with its head.
+async fn waiting_elsewhere(sidegate: &Sidegate) -> Wire {
+    let mut wire = client::new(sidegate).connect().await;
+    wire.send("GET /chat HTTP/1.1\r\n").await;
+    wire
+}
+
+#[tokio::test]
+async fn a_tunnel_whose_turn_did_not_come_before_the_deadline_is_booked_as_cut() {
+    let (mut sidegate, client, _backend) = echoing("spread = '60s'\ndeadline = '300ms'").await;
+    let mut open = [client.open("/chat").await, client.open("/chat").await];
+    let began = Instant::now();
+    sidegate.drain().await;
+    let ends = open.iter_mut().map(|tunnel| async { while tunnel.next().await.is_ok() {} });
+    futures_util::future::join_all(ends).await;
+    sidegate.ended().await;
+    assert!(began.elapsed() < Duration::from_secs(3));
+}
+
+// C-LIFE-02
+#[tokio::test]
+async fn a_second_order_ends_everything_at_once() {
+    let Ends { mut sidegate, mut client, backend, server } =
+        open(|sidegate| sidegate.toml("shutdown = { delay = '60s', deadline = '60s' }")).await;
+    sidegate.drain().await;
+    sidegate.expect_metric("sidegate_draining", [], 1).await;
+    let began = Instant::now();
+    sidegate.drain().await;
+    client.expect_end().await;
+    sidegate.ended().await;
+    assert!(began.elapsed() < Duration::from_secs(3));
+    drop((backend, server));
+}
+
+#[tokio::test]
+async fn a_process_without_connections_ends_at_once() {
+    let (mut sidegate, _client, _backend) = echoing("spread = '20s'\ndeadline = '60s'").await;
+    let began = Instant::now();
+    sidegate.drain().await;
+    sidegate.ended().await;
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_revoked_tunnel_that_has_not_gone_yet_is_not_told_twice() {
+    let Ends { sidegate, mut client, mut backend, .. } = open(|sidegate| sidegate).await;
+    sidegate.policy().deny("127.0.0.1").write().await;
+    assert_eq!(client.frame().await, Frame::close(1008, "network"));
+    sidegate.drain().await;
+    while tokio::net::TcpStream::connect(sidegate.address()).await.is_ok() {}
+    client.send_frame(Frame::close(1008, "")).await;
+    assert_eq!(backend.frame().await, Frame::close(1008, "network"));
+    backend.send_frame(Frame::close(1008, "")).await;
+    client.expect_end().await;
+}
+
+// C-OBS-03
+#[tokio::test]
+async fn what_was_counted_in_is_counted_out_or_still_there() {
+    let server = backend::manual().run().await;
+    let sidegate = sidegate::new().threads(2).route("/chat", &server).on_route("http = 'forward'").run().await;
+    let client = client::new(&sidegate);
+    let mut kept = Vec::new();
+    for turn in 0..30 {
+        match turn % 6 {
+            0 => kept.push(ends(&client, &server, "").await),
+            1 => drop(ends(&client, &server, "").await),
+            2 => ends(&client, &server, "").await.0.reset(),
+            3 => drop(client.expect_refused(client.attempt_head("/elsewhere", ""), 404, "route").await),
+            4 => drop(client.connect_below_tls().await),
+            _ => drop(client.connect().await),
+        }
+    }
+    sidegate.expect_metric("sidegate_connections_open", [], 5).await;
+    sidegate.expect_metric("sidegate_tunnels_open", [], 5).await;
+    sidegate.expect_metric("sidegate_connections_accepted_total", [], 30).await;
+    sidegate.expect_metric("sidegate_connections_closed_total", [], 25).await;
+    sidegate.expect_metric("sidegate_tunnels_opened_total", [], 15).await;
+    sidegate.expect_metric("sidegate_tunnels_closed_total", [], 10).await;
+    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "upgraded")], 10).await;
+    sidegate.expect_metric("sidegate_panics_total", [], 0).await;
+}

@@ -1,0 +1,108 @@
+//! The import table of docs/architecture.md, held to: each row imports only from rows above it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The rooms, top row first; those of one row stand apart and never import each other.
+const ROWS: [&[&str]; 7] = [
+    &["refusal", "close"],
+    &["policy"],
+    &["snapshot"],
+    &["tunnels"],
+    &["observe"],
+    &["data", "control"],
+    &["admin", "lib", "cli", "main"],
+];
+
+/// The last row is the wiring: its rooms know each other.
+const WIRING: usize = 6;
+
+/// Every file of `src` with its text.
+fn sources() -> BTreeMap<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut folders, mut files) = (vec![root.clone()], BTreeMap::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.insert(path.strip_prefix(&root).unwrap().to_owned(), std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    assert!(files.len() > 50, "only {} files", files.len());
+    files
+}
+
+/// The room that a file is in, or that a path of modules begins with: `data` of `data/tls.rs`.
+fn room(first: &str) -> &str {
+    first.strip_suffix(".rs").unwrap_or(first)
+}
+
+fn row(room: &str) -> usize {
+    ROWS.iter().position(|row| row.contains(&room)).unwrap_or_else(|| panic!("`{room}` is in no row of the table"))
+}
+
+/// The rooms that a file names: what stands behind `crate::`, and behind `sidegate::` in the binary.
+fn named(text: &str, in_binary: bool) -> Vec<String> {
+    let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code = code.join("\n");
+    let prefix = if in_binary { "sidegate::" } else { "crate::" };
+    code.split(prefix).skip(1).flat_map(first_words).collect()
+}
+
+/// The first word of a path, or of each of `{a::b, c}`; a word with a capital letter is something of `lib.rs`.
+fn first_words(path: &str) -> Vec<String> {
+    let paths = match path.strip_prefix('{') {
+        Some(inside) => inside.split('}').next().unwrap().split(',').collect(),
+        None => vec![path],
+    };
+    let words = paths.into_iter().filter_map(|path| path.trim().split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next());
+    let words = words.filter(|word| !word.is_empty());
+    words.map(|word| if word.starts_with(|c: char| c.is_ascii_uppercase()) { "lib" } else { word }.to_owned()).collect()
+}
+
+#[test]
+fn every_room_imports_from_the_rows_above_it_alone() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let own = room(path.iter().next().unwrap().to_str().unwrap());
+        let in_binary = matches!(own, "cli" | "main");
+        for other in named(&text, in_binary).iter().filter(|other| *other != own) {
+            if row(other) >= row(own) && row(own) != WIRING {
+                wrong.push(format!("{} names `{other}`", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_pure_rooms_name_no_socket_no_file_and_no_runtime() {
+    for (path, text) in sources() {
+        let own = room(path.iter().next().unwrap().to_str().unwrap());
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        if row(own) < row("snapshot") {
+            for foreign in ["tokio::", "std::fs", "std::net::Tcp", "Instant::now", "Timestamp::now", "SystemTime"] {
+                let names = code.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(foreign));
+                assert!(!names, "{} names {foreign}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    for (path, text) in sources() {
+        let first = text.lines().next().unwrap_or_default();
+        assert!(first.starts_with("//! ") && first.len() > 10, "{} begins with {first:?}", path.display());
+    }
+}
+
+#[test]
+fn the_reading_of_imports_sees_every_form_of_them() {
+    let text = "use crate::policy::Policy;\n// crate::data is not meant\nuse crate::{\n    close,\n    refusal::Refusal,\n};\nlet x = crate::Order::Drain;\n";
+    assert_eq!(named(text, false), ["policy", "close", "refusal", "lib"]);
+    assert_eq!(named("use sidegate::{Agent, control::config};", true), ["lib", "control"]);
+}
