@@ -187,13 +187,13 @@ impl Dialler {
         fault: &Fault,
     ) -> Result<Response<Outgoing>, Refusal> {
         let method = head.method.clone();
-        let late = Instant::now() + permit.route().timeouts.dial + permit.route().timeouts.response;
+        let patience = permit.route().timeouts.response;
         let again = (method.is_safe() && body.is_end_stream()).then(|| head.clone());
         let mut request = Request::from_parts(head, body);
         while let Some(mut line) = self.take_idle(permit).await {
             line.heard.clear();
-            let sent =
-                timeout_at(late, line.sender.try_send_request(request)).await.map_err(|_| Refusal::Backend(Backend::Late))?;
+            let sent = timeout(patience, line.sender.try_send_request(request)).await;
+            let sent = sent.map_err(|_| Refusal::Backend(Backend::Late))?;
             match sent {
                 Ok(answer) => return self.answered(permit, answer, &method, line),
                 // Closed meanwhile: nothing was sent, or nothing that matters.
@@ -214,7 +214,7 @@ impl Dialler {
                 tracing::debug!(%error, "a backend's connection broke");
             }
         });
-        let answer = timeout_at(late, sender.send_request(request)).await.map_err(|_| Refusal::Backend(Backend::Late))?;
+        let answer = timeout(patience, sender.send_request(request)).await.map_err(|_| Refusal::Backend(Backend::Late))?;
         let answer = answer.map_err(|error| broken(permit, fault, &error))?;
         self.answered(permit, answer, &method, Line { address, sender, heard })
     }

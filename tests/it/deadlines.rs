@@ -135,7 +135,7 @@ async fn an_answers_body_that_stalls_cuts_both_sides() {
 #[tokio::test]
 async fn an_answer_that_comes_too_late_is_a_504_for_attempts_and_plain_http() {
     let backend = backend::manual().run().await;
-    let sidegate = with("response", &backend).await;
+    let sidegate = with("dial = '1h'\nresponse", &backend).await;
     for head in [client::new(&sidegate).attempt_head("/", ""), "GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()] {
         let mut wire = client::new(&sidegate).connect().await;
         let began = Instant::now();

@@ -285,6 +285,18 @@ async fn a_101_with_an_extension_or_subprotocol_that_was_not_offered_is_a_502() 
     }
 }
 
+// C-H1-16
+#[tokio::test]
+async fn an_answer_to_an_attempt_whose_framing_is_ambiguous_is_a_502() {
+    let backend = backend::manual().run().await;
+    let sidegate = sidegate::new().route("/chat", &backend).run().await;
+    for framing in
+        ["Content-Length: 2\r\nTransfer-Encoding: chunked", "Content-Length: 2\r\nContent-Length: 2", "Transfer-Encoding: gzip"]
+    {
+        check_answer(&sidegate, &backend, "", |_| format!("HTTP/1.1 401 Unauthorized\r\n{framing}\r\n\r\nno")).await;
+    }
+}
+
 // F03
 #[tokio::test]
 async fn a_backend_that_talks_nonsense_or_hangs_up_is_a_502() {
@@ -320,6 +332,16 @@ async fn a_backend_that_refuses_the_connection_is_a_502() {
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     client::new(&sidegate).attempt("/chat").await.expect_refused(502, "backend").expect_header("connection", "close");
     sidegate.expect_metric("sidegate_requests_total", [("result", "failed")], 1).await;
+}
+
+// F01
+#[tokio::test]
+async fn a_backend_that_is_back_is_used_at_once() {
+    let backend = backend::refusing();
+    let sidegate = sidegate::new().route("/chat", &backend).on_route("timeouts = { response = '50ms' }").run().await;
+    client::new(&sidegate).attempt("/chat").await.expect_refused(502, "backend");
+    backend.listen(); // and still says nothing
+    client::new(&sidegate).attempt("/chat").await.expect_refused(504, "backend");
 }
 
 // F02

@@ -111,9 +111,10 @@ async function main() {
   const counted = await (await fetch(metrics)).text();
   assert.match(counted, /^sidegate_tunnels_closed_total\{[^}]*revoked[^}]*\} 1$/m, 'the revocation is counted');
 
+  const ended = once(demo, 'exit');
   demo.kill('SIGINT');
   await shows(page, '#state', /\b1001\b/);
-  const [code] = await once(demo, 'exit');
+  const [code] = await ended;
   assert.equal(code, 0, 'Ctrl-C drains');
   await browser.close();
 }

@@ -67,7 +67,7 @@ pub fn refusing() -> Backend {
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     let address = format!("http://{}", socket.local_addr().unwrap().as_socket().unwrap());
     let mut backend = Backend::at(address);
-    backend._socket = Some(socket);
+    backend.socket = Some(socket);
     backend
 }
 
@@ -88,7 +88,7 @@ pub fn full() -> Backend {
         .collect();
     let address = format!("http://{}", address.as_socket().unwrap());
     let mut backend = Backend::at(address);
-    (backend._socket, backend._waiting) = (Some(socket), waiting);
+    (backend.socket, backend._waiting) = (Some(socket), waiting);
     backend
 }
 
@@ -157,7 +157,7 @@ pub struct Backend {
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
     _folder: Option<TempDir>,
-    _socket: Option<Socket>,
+    socket: Option<Socket>,
     _waiting: Vec<Socket>,
 }
 
@@ -183,7 +183,7 @@ impl Backend {
             stop: CancellationToken::new(),
             thread: None,
             _folder: None,
-            _socket: None,
+            socket: None,
             _waiting: Vec::new(),
         }
     }
@@ -220,6 +220,11 @@ impl Backend {
     /// Waits until `count` connections have been served to their end.
     pub async fn expect_done(&self, count: usize) {
         self.wait("the end of the backend's connections", |seen| (seen.over.load(Ordering::SeqCst) >= count).then_some(())).await;
+    }
+
+    /// Makes a [`refusing`] one accept from now on; it answers nothing.
+    pub fn listen(&self) {
+        self.socket.as_ref().unwrap().listen(16).unwrap();
     }
 
     /// That nobody has connected.

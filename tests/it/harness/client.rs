@@ -181,6 +181,7 @@ impl Client {
         wire.send(&bytes).await;
         let answer = wire.answer().await;
         answer.expect_refused(status, word);
+        assert!(answer.informed.is_empty(), "told to go on before the refusal: {:?}", answer.informed);
         wire.expect_end().await;
         answer
     }
