@@ -308,7 +308,6 @@ impl Metrics {
             accepted: self.connections_accepted.with(&[name]),
             open: self.connections_open.with(&[name]),
             probes: self.probes.with(&[name]),
-            tls_seconds: self.tls_handshake_seconds.with(&[name]),
             limit: self.connections_limit.with(&[name]),
         }
     }
@@ -323,7 +322,7 @@ impl Metrics {
     pub fn tls_handshake(&self, listener: &ListenerMetrics, result: TlsResult, took: Duration) {
         self.tls_handshakes.with(&[&listener.name, result.word()]).inc();
         if matches!(result, TlsResult::Full | TlsResult::Resumed) {
-            listener.tls_seconds.observe(took.as_secs_f64());
+            self.tls_handshake_seconds.with(&[&listener.name]).observe(took.as_secs_f64());
         }
     }
 
@@ -558,7 +557,6 @@ pub struct ListenerMetrics {
     accepted: IntCounter,
     open: IntGauge,
     probes: IntCounter,
-    tls_seconds: Histogram,
     limit: IntGauge,
 }
 

@@ -28,7 +28,7 @@ async fn check_ends(wire: &mut Wire, began: Instant, drip: &str) {
     wire.expect_end().await;
     let took = began.elapsed();
     assert!(took >= LIMIT - Duration::from_millis(5), "closed too early: {took:?}");
-    assert!(took < LIMIT + Duration::from_secs(2), "closed too late: {took:?}");
+    assert!(took < LIMIT + Duration::from_secs(5), "closed too late: {took:?}");
 }
 
 // C-RES-01

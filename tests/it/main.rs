@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that is surprised fails")]
 
-#[allow(dead_code, reason = "a vocabulary; not every word is in use")]
 mod harness;
 
 mod cli;

@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use crate::harness::certificate;
 use crate::harness::sidegate::Sidegate;
-use crate::harness::wire::{Answer, End, Head, Io, Wire, lossy, reset};
+use crate::harness::wire::{Answer, End, Head, Io, Wire, lossy};
 use crate::harness::within;
 
 /// A client of `sidegate`'s first listener, from 127.0.0.1, over TLS where the listener speaks it; it trusts the run's authority.
@@ -250,11 +250,6 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// The head of the 101.
-    pub fn head(&self) -> &Head {
-        &self.head
-    }
-
     /// The subprotocol that was chosen.
     pub fn subprotocol(&self) -> Option<&str> {
         self.head.header("sec-websocket-protocol")
@@ -314,26 +309,10 @@ impl Tunnel {
         assert_eq!(self.expect_close(code).await, reason);
     }
 
-    /// That the connection ends without a Close.
-    pub async fn expect_gone(&mut self) {
-        loop {
-            match self.next().await {
-                Ok(Message::Ping(_) | Message::Pong(_)) => {}
-                Ok(other) => panic!("not an end, but {other:?}"),
-                Err(_) => return,
-            }
-        }
-    }
-
     /// Sends a Close with this code and reason.
     pub async fn close(&mut self, code: u16, reason: &str) {
         let frame = CloseFrame { code: code.into(), reason: reason.to_owned().into() };
         within("sending a Close", self.stream.close(Some(frame))).await.unwrap();
-    }
-
-    /// Resets the connection.
-    pub fn reset(self) {
-        reset(&**self.stream.get_ref());
     }
 }
 

@@ -84,7 +84,8 @@ impl Wire {
 
     /// Resets the connection.
     pub fn reset(self) {
-        reset(&*self.io);
+        let tcp = self.io.tcp().expect("a TCP socket");
+        SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO)).unwrap();
     }
 
     /// Reads one HTTP head; panics if the connection ends before.
@@ -467,12 +468,6 @@ impl std::fmt::Debug for Frame {
 /// Bytes for a person.
 pub fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Makes the close that follows a reset.
-pub fn reset(io: &dyn Io) {
-    let tcp = io.tcp().expect("a TCP socket");
-    SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO)).unwrap();
 }
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {

@@ -118,7 +118,10 @@ fn policy(value: Value<'_>, policies: &BTreeSet<Arc<str>>) -> Option<Arc<str>> {
     let name = value.parse("a policy's name", name)?;
     if !policies.contains(&name) {
         let finding = error(format!("there is no policies/{name}.toml"));
-        value.report(finding.perhaps(did_you_mean(&name, policies.iter().map(|name| &**name))));
+        let meant = did_you_mean(&name, policies.iter().map(|name| &**name));
+        value.report(
+            finding.remedy(meant.unwrap_or_else(|| "write it; all that it must say is `schema` and `[client] allow`".into())),
+        );
         return None;
     }
     Some(name)

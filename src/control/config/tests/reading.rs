@@ -42,7 +42,7 @@ fn a_file_that_is_no_file_is_told_so() {
             fs::remove_dir_all(folder.join("policies")).unwrap();
             write(&folder.join("policies"), "");
         },
-        "sidegate.toml:13:10: error: policy: there is no policies/chat.toml\npolicies:1:1: error: policies cannot be read: not a directory",
+        "sidegate.toml:13:10: error: policy: there is no policies/chat.toml (write it; all that it must say is `schema` and `[client] allow`)\npolicies:1:1: error: policies cannot be read: not a directory",
     );
 }
 

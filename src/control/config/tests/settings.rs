@@ -572,6 +572,8 @@ error: policy: there is no policies/market-data.toml
    |
 13 | policy = "market-data"
    |          ^^^^^^^^^^^^^
+   |
+   = help: write it; all that it must say is `schema` and `[client] allow`
 "#,
     );
 }
