@@ -196,16 +196,22 @@ impl Reloader {
     }
 
     async fn turn(&mut self) {
-        let poll = self.watching.pause(self.standing.settings.load().reload.poll);
+        let slow = self.standing.settings.load().reload.poll;
+        let poll = self.watching.pause(slow);
         let (cause, told) = tokio::select! {
             request = self.requests.recv() => match request {
                 Some(request) => request,
                 None => std::future::pending().await,
             },
             () = self.watching.changed() => (Cause::Saved, None),
-            () = pause(poll) => (Cause::Poll, None),
+            () = sleep(poll.unwrap_or(slow)) => (Cause::Poll, None),
         };
-        let outcome = self.reload(cause).await;
+        let looks = cause != Cause::Poll || poll.is_some();
+        let outcome = if looks { self.reload(cause).await } else { None };
+        if !matches!(outcome, Some(Outcome::Published { .. })) {
+            // Nothing changed but the time: an entry may have lapsed.
+            self.reconcile();
+        }
         if let (Some(told), Some(outcome)) = (told, outcome) {
             // Whoever asked may have gone away.
             let _ = told.send(outcome);
@@ -291,13 +297,9 @@ impl Reloader {
     fn publish(&self, cause: Cause, built: (Snapshot, Settings, Vec<Diagnostic>), began: Instant) -> Outcome {
         let (snapshot, settings, warnings) = built;
         let snapshot = Arc::new(snapshot);
-        let spread = settings.reload.revoke_spread;
-        self.live.publish(Arc::clone(&snapshot));
-        let refused = self.tunnels.reconcile(&snapshot, Timestamp::now());
-        let revoked = refused.len();
-        self.tracker.spawn(revoke::revoke(refused, spread));
-
         self.standing.settings.store(Arc::new(settings));
+        self.live.publish(Arc::clone(&snapshot));
+        let revoked = self.reconcile();
         self.standing.rejected.store(None);
         for warning in &warnings {
             tracing::warn!(place = warning.place(), "{}", warning.message);
@@ -309,6 +311,17 @@ impl Reloader {
         tracing::info!(cause = cause.word(), generation = snapshot.generation, digest = %snapshot.digest, revoked, milliseconds, "published");
         let (generation, digest) = (snapshot.generation, Arc::clone(&snapshot.digest));
         Outcome::Published { generation, digest, revoked, warnings: warnings.into() }
+    }
+
+    /// Judges the open tunnels by what runs and what time it is, and revokes those that are refused; says how many.
+    fn reconcile(&self) -> usize {
+        let refused = self.tunnels.reconcile(&self.live.load(), Timestamp::now());
+        let revoked = refused.len();
+        if revoked > 0 {
+            tracing::info!(tunnels = revoked, "revoking");
+            self.tracker.spawn(revoke::revoke(refused, self.standing.settings.load().reload.revoke_spread));
+        }
+        revoked
     }
 
     fn unchanged(&self, cause: Cause) -> Outcome {
@@ -368,14 +381,6 @@ fn needs_restart(now: &Settings, next: &Settings) -> Vec<String> {
         changed.push("[process] threads changed".into());
     }
     changed
-}
-
-/// `None`: for ever.
-async fn pause(length: Option<Duration>) {
-    match length {
-        Some(length) => sleep(length).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Runs what reads files or takes long apart from the runtime's own thread; `None` if it panicked.

@@ -409,6 +409,27 @@ fn toml(text: &str) -> Value {
     Value::Table(text.parse().unwrap())
 }
 
+/// That a tunnel which an entry of the list let in is revoked when that lapses, and no other, with these `[reload]` keys.
+async fn check_lapse(keys: &str) {
+    let backend = backend::echo().run().await;
+    let builder = sidegate::new().route("/chat", &backend).policy(|page| page.list_file("guests").allow("guests"));
+    let until = jiff::Timestamp::now() + Duration::from_millis(1500);
+    let list = format!("127.0.0.2 expires={until}\n127.0.0.3\n");
+    let sidegate = builder.toml(&format!("[reload]\n{keys}")).file("policies/lists/guests.cidr", &list).run().await;
+    let mut guest = client::new(&sidegate).from("127.0.0.2").open("/chat").await;
+    let mut stays = client::new(&sidegate).from("127.0.0.3").open("/chat").await;
+    guest.expect_close_with(1008, "network").await;
+    assert!(jiff::Timestamp::now() >= until);
+    stays.expect_echo("still here").await;
+    assert_eq!(counts(&sidegate).await, [0.0; 3]);
+}
+
+#[tokio::test]
+async fn an_entry_that_lapses_revokes_who_came_by_it_though_no_file_changed() {
+    check_lapse("poll = '100ms'").await;
+    check_lapse("poll = '100ms'\nwatch = 'off'").await;
+}
+
 #[tokio::test]
 async fn mass_revocations_are_spread_over_the_window() {
     let backend = backend::echo().run().await;

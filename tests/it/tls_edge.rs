@@ -419,7 +419,11 @@ async fn key_updates_under_the_wrong_key_are_the_clients_end_alone() {
 async fn eight_mebibytes_to_a_client_that_reads_late_arrive_whole() {
     let Edge { sidegate, mut client, mut backend, _server } = edge_13().await;
     let frame = Frame::binary((0..8 << 20).map(|at| (at * 7 + at / 251) as u8).collect::<Vec<_>>()).encode(false);
-    let sent = backend.send(&frame);
+    let sent = async {
+        for piece in frame.chunks(1 << 20) {
+            backend.send(piece).await;
+        }
+    };
     let taken = async {
         // Until nothing more fits between the two.
         let (mut before, mut now) = (-1.0, 0.0);
