@@ -2,6 +2,7 @@
 
 use super::{Ends, both, expect_close, expect_ended, open};
 use crate::harness::wire::Frame;
+use crate::harness::within;
 
 const REVOKED: (u16, &str) = (1008, "network");
 
@@ -55,10 +56,12 @@ async fn a_close_without_a_code_passes_as_it_came() {
 
 #[tokio::test]
 async fn what_the_other_had_begun_when_a_side_said_close_is_delivered() {
-    let mut ends = open(|sidegate| sidegate).await;
+    let mut ends = open(|sidegate| sidegate.timeouts("grace = '400ms'")).await;
     ends.client.send_frame(Frame::close(1000, "")).await;
     assert_eq!(ends.backend.frame().await, Frame::close(1000, ""));
-    for text in ["still", "under", "way"] {
+    // Longer in all than the grace, which bounds each silence.
+    for text in ["still", "under", "way", "for", "long"] {
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
         ends.backend.send_frame(Frame::text(text)).await;
         assert_eq!(ends.client.frame().await, Frame::text(text));
     }
@@ -229,7 +232,7 @@ async fn check_talkative(limits: &str, happens: impl AsyncFnOnce(&Ends)) {
         }
     };
     let hears = async { while ends.client.try_frame().await.is_some() {} };
-    tokio::select! { () = talks => unreachable!("it talks for hours"), () = hears => {} }
+    tokio::select! { () = talks => unreachable!("it talks for hours"), () = within("the end", hears) => {} }
     expect_ended(&ends.sidegate, ["client", "closing", "client_closed"]).await;
 }
 
