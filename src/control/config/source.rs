@@ -118,11 +118,6 @@ impl Files {
         self.files.get(path)?.stamp.map(|stamp| stamp.mode)
     }
 
-    /// When a file that was read was last modified.
-    pub fn modified(&self, path: &Path) -> Option<SystemTime> {
-        self.files.get(path)?.stamp?.modified
-    }
-
     /// What this pass found, in 32 bytes: equal for equal paths and contents, whenever they were written. The names in
     /// a folder are not part of it: an editor's swap file is no change.
     pub fn digest(&self) -> Digest {

@@ -66,11 +66,6 @@ impl Handshake {
         derive_accept_key(&self.key)
     }
 
-    /// The subprotocols offered, in the client's order of preference.
-    pub fn subprotocols(&self) -> &[Box<str>] {
-        &self.subprotocols
-    }
-
     /// Whether the backend's answer is a valid 101 to this handshake (RFC 6455
     /// §4.2.2); if not, the sentence says what is wrong with it.
     pub fn agree(&self, status: StatusCode, headers: &HeaderMap) -> Result<Agreed, &'static str> {
