@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use crate::close::Traffic;
 use crate::policy::limit::{Count, Full};
-use crate::policy::network::Client;
+use crate::policy::network::{Client, Peer};
 use crate::policy::request::Request;
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
@@ -39,8 +39,14 @@ pub struct Entry {
     pub id: u64,
     /// Who holds it.
     pub client: Client,
+    /// The other end of its socket.
+    pub peer: Peer,
     /// What was asked, for judging it again.
     pub request: Request,
+    /// Under which id the attempt stands in the logs of both sides.
+    pub request_id: Box<str>,
+    /// When it opened.
+    pub opened: Timestamp,
     /// What has passed so far.
     pub traffic: TrafficCell,
     orders: Mutex<Orders>,
@@ -75,6 +81,14 @@ pub enum End {
 pub struct Slot {
     permit: Permit,
     place: Place,
+}
+
+/// Where an attempt came from, and what it is called.
+pub struct Origination {
+    /// The other end of its socket.
+    pub peer: Peer,
+    /// Its request id.
+    pub request_id: Box<str>,
 }
 
 /// What a tunnel holds while it lives: its place under the caps and its entry in
@@ -189,13 +203,16 @@ impl Slot {
     /// Enters the table: the tunnel is open. A generation published since the
     /// permit was judged has walked the table without it, so the order is: enter
     /// first, then compare generations, and judge again if the live one moved.
-    pub fn enter(self, request: Request, now: Timestamp) -> (Place, Arc<Entry>) {
+    pub fn enter(self, request: Request, from: Origination, now: Timestamp) -> (Place, Arc<Entry>) {
         let Slot { permit, mut place } = self;
         let tunnels = &place.tunnels;
         let entry = Arc::new(Entry {
             id: tunnels.next.fetch_add(1, Ordering::Relaxed),
             client: permit.client(),
+            peer: from.peer,
             request,
+            request_id: from.request_id,
+            opened: now,
             traffic: TrafficCell::default(),
             orders: Mutex::new(Orders {
                 route: Arc::clone(permit.route()),
@@ -412,7 +429,8 @@ mod tests {
     }
 
     fn enter(slot: Slot) -> (Place, Arc<Entry>) {
-        slot.enter(request(), Timestamp::now())
+        let from = Origination { peer: Peer::new([192, 0, 2, 254].into()), request_id: "abc".into() };
+        slot.enter(request(), from, Timestamp::now())
     }
 
     fn end_of(entry: &Entry) -> Option<End> {

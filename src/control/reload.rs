@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::control::compile::compile;
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::{Digest, Files};
-use crate::control::config::{self, Loaded, Settings};
+use crate::control::config::{self, Loaded, PolicyPage, Settings};
 use crate::control::revoke;
 use crate::control::watch::Watching;
 use crate::observe::metrics::{Metrics, ReloadResult};
@@ -91,6 +91,46 @@ pub struct Standing {
     pub rejected: ArcSwapOption<Vec<Diagnostic>>,
     /// What somebody should look at in the files that run.
     pub warnings: ArcSwap<Vec<Diagnostic>>,
+    /// When the generation that runs was published.
+    pub since: ArcSwap<Timestamp>,
+    /// The last reload; `None`: there was none since the start.
+    pub last: ArcSwapOption<Last>,
+    /// The list files of the policies that run.
+    pub lists: ArcSwap<Vec<ListFile>>,
+}
+
+/// How the last reload went; what it was rejected for stands in [`Standing::rejected`].
+#[derive(Debug, Clone)]
+pub struct Last {
+    /// Who wanted it.
+    pub cause: Cause,
+    /// What became of it.
+    pub result: ReloadResult,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A list file, as it was found when the files were last looked at: a feed that brings the same
+/// entries again is fresh, though nothing is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListFile {
+    /// The policy that names it.
+    pub policy: Arc<str>,
+    /// The list's name there.
+    pub list: Arc<str>,
+    /// When it was last written.
+    pub modified: Timestamp,
+}
+
+impl ListFile {
+    /// Those of these policies.
+    fn all(policies: &[PolicyPage]) -> Vec<ListFile> {
+        let of = |policy: &PolicyPage| {
+            let files = policy.lists().filter_map(|list| Some((Arc::clone(&list.name), list.modified?)));
+            files.map(|(list, modified)| ListFile { policy: Arc::clone(&policy.name), list, modified }).collect::<Vec<_>>()
+        };
+        policies.iter().flat_map(of).collect()
+    }
 }
 
 /// The first generation, and what it takes to make the next.
@@ -114,11 +154,15 @@ pub fn start(config: &Path) -> Result<Started, Vec<Diagnostic>> {
     let broken = |what: String| vec![Diagnostic::of(config, what, None)];
     let tickets = Tickets::new().map_err(|error| broken(format!("no keys for TLS tickets: {error}")))?;
     let digest = files.digest();
+    let lists = ListFile::all(&loaded.policies);
     let (snapshot, settings, warnings) = build(loaded, &digest.to_string(), None, &tickets).map_err(broken)?;
     let standing = Standing {
         settings: ArcSwap::from_pointee(settings),
         rejected: ArcSwapOption::empty(),
         warnings: ArcSwap::from_pointee(warnings),
+        since: ArcSwap::from_pointee(Timestamp::now()),
+        last: ArcSwapOption::empty(),
+        lists: ArcSwap::from_pointee(lists),
     };
     let paths = files.paths().map(Path::to_owned).collect();
     Ok(Started { snapshot, standing: Arc::new(standing), tickets, digest, paths })
@@ -184,6 +228,7 @@ impl Reloader {
         let (standing, Handover { tickets, digest, paths }) = started;
         let watching = Watching::new(standing.settings.load().reload.watch, &paths);
         metrics.watch_degraded(watching.is_degraded());
+        metrics.lists_modified(standing.lists.load().iter().map(|one| (&*one.policy, &*one.list, one.modified)));
         let (tried, running) = (digest, digest);
         let reloader =
             Reloader { config, live, tunnels, metrics, standing, tickets, tried, running, watching, requests, tracker };
@@ -234,6 +279,11 @@ impl Reloader {
         self.watching.cover(files.paths());
         self.metrics.watch_degraded(self.watching.is_degraded());
         let digest = files.digest();
+        if let Ok(loaded) = &loaded
+            && digest == self.running
+        {
+            self.found(ListFile::all(&loaded.policies));
+        }
         if cause == Cause::Poll && digest == self.tried {
             return None;
         }
@@ -242,6 +292,7 @@ impl Reloader {
             Ok(loaded) => loaded,
             Err(errors) => return Some(self.reject(cause, errors)),
         };
+        let lists = ListFile::all(&loaded.policies);
         if digest == self.running {
             return Some(self.unchanged(cause));
         }
@@ -256,6 +307,7 @@ impl Reloader {
             Err(what) => Some(self.reject(cause, vec![Diagnostic::of(&self.config, what, None)])),
             Ok(built) => {
                 self.running = digest;
+                self.found(lists);
                 Some(self.publish(cause, built, began))
             }
         }
@@ -305,8 +357,9 @@ impl Reloader {
             tracing::warn!(place = warning.place(), "{}", warning.message);
         }
         self.standing.warnings.store(Arc::new(warnings.clone()));
+        self.standing.since.store(Arc::new(Timestamp::now()));
         self.metrics.running(&snapshot);
-        self.metrics.reloaded(ReloadResult::Published, Timestamp::now());
+        self.ended(cause, ReloadResult::Published);
         let milliseconds = began.elapsed().as_millis() as u64;
         tracing::info!(cause = cause.word(), generation = snapshot.generation, digest = %snapshot.digest, revoked, milliseconds, "published");
         let (generation, digest) = (snapshot.generation, Arc::clone(&snapshot.digest));
@@ -324,16 +377,29 @@ impl Reloader {
         revoked
     }
 
+    /// Books a reload that came to its outcome.
+    fn ended(&self, cause: Cause, result: ReloadResult) {
+        let at = Timestamp::now();
+        self.metrics.reloaded(result, at);
+        self.standing.last.store(Some(Arc::new(Last { cause, result, at })));
+    }
+
+    /// Books the list files of what runs.
+    fn found(&self, lists: Vec<ListFile>) {
+        self.metrics.lists_modified(lists.iter().map(|one| (&*one.policy, &*one.list, one.modified)));
+        self.standing.lists.store(Arc::new(lists));
+    }
+
     fn unchanged(&self, cause: Cause) -> Outcome {
         self.standing.rejected.store(None);
-        self.metrics.reloaded(ReloadResult::Unchanged, Timestamp::now());
+        self.ended(cause, ReloadResult::Unchanged);
         let generation = self.live.load().generation;
         tracing::info!(cause = cause.word(), generation, "unchanged");
         Outcome::Unchanged { generation }
     }
 
     fn reject(&self, cause: Cause, errors: Vec<Diagnostic>) -> Outcome {
-        self.metrics.reloaded(ReloadResult::Rejected, Timestamp::now());
+        self.ended(cause, ReloadResult::Rejected);
         for error in errors.iter().filter(|error| error.is_error()) {
             tracing::error!(place = error.place(), remedy = error.remedy.as_deref(), "{}", error.message);
         }

@@ -132,6 +132,7 @@ pub struct Metrics {
     config_info: Family<IntGauge>,
     certificate_not_after: Family<Gauge>,
     list_entries: Family<IntGauge>,
+    list_modified: Family<Gauge>,
     limiter_keys: Family<IntGauge>,
     limiter_overflow: Family<IntGauge>,
     watch_degraded: Family<IntGauge>,
@@ -140,6 +141,21 @@ pub struct Metrics {
     panics: Family<IntCounter>,
     scrapes_refused: Family<IntCounter>,
     build_info: Family<IntGauge>,
+}
+
+/// What a route has carried since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RouteTotals {
+    /// Tunnels that are open.
+    pub open: u64,
+    /// Tunnels that opened.
+    pub opened: u64,
+    /// Requests that were refused, or failed at the backend.
+    pub refused: u64,
+    /// What came from clients.
+    pub from_client: Traffic,
+    /// What came from backends.
+    pub from_backend: Traffic,
 }
 
 /// Whether a request was for an upgrade.
@@ -272,6 +288,12 @@ impl Metrics {
                 |opts| Gauge::with_opts(opts.clone()),
             ),
             list_entries: gauge("sidegate_list_entries", "Entries of a list.", &["list", "policy"]),
+            list_modified: Family::new(
+                "sidegate_list_modified_timestamp_seconds",
+                "When a list's file was last written.",
+                &["list", "policy"],
+                |opts| Gauge::with_opts(opts.clone()),
+            ),
             limiter_keys: gauge("sidegate_limiter_keys", "Clients whose rate is tracked.", &["policy", "limit"]),
             limiter_overflow: gauge(
                 "sidegate_limiter_overflow_total",
@@ -398,6 +420,14 @@ impl Metrics {
         }
     }
 
+    /// The list files of what runs: policy, list, and when it was last written.
+    pub fn lists_modified<'a>(&self, lists: impl Iterator<Item = (&'a str, &'a str, Timestamp)>) {
+        self.list_modified.retain(|_| false);
+        for (policy, list, modified) in lists {
+            self.list_modified.with(&[list, policy]).set(modified.as_second() as f64);
+        }
+    }
+
     /// Whether watching is degraded to polling.
     pub fn watch_degraded(&self, degraded: bool) {
         self.watch_degraded.with(&[]).set(degraded.into());
@@ -479,13 +509,30 @@ impl Metrics {
         for family in [&self.tls_handshake_seconds, &self.upgrade_seconds, &self.dial_seconds, &self.tunnel_lifetime] {
             family.gather(&mut families);
         }
-        for family in [&self.reload_success_timestamp, &self.certificate_not_after] {
+        for family in [&self.reload_success_timestamp, &self.certificate_not_after, &self.list_modified] {
             family.gather(&mut families);
         }
         self.gather_overflow(&mut families);
         self.gather_traffic(&live, &mut families);
         families.sort_by(|a, b| a.name().cmp(b.name()));
         TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+    }
+
+    /// What each route of `snapshot` has carried since the start, in the order written.
+    pub fn totals(&self, snapshot: &Snapshot, tunnels: &Tunnels) -> Vec<(Arc<str>, RouteTotals)> {
+        let _moving = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = self.sum_tunnels(snapshot, tunnels);
+        let of = |route: &str| {
+            let (mut from_client, mut from_backend) = live.get(route).copied().unwrap_or_default();
+            for (direction, traffic) in [("from_client", &mut from_client), ("from_backend", &mut from_backend)] {
+                traffic.bytes += self.bytes.with(&[route, direction]).get();
+                traffic.messages += self.messages.with(&[route, direction]).get();
+            }
+            let open = u64::try_from(self.tunnels_open.with(&[route]).get()).unwrap_or_default();
+            let refused = Refusal::ALL.iter().map(|refusal| self.refusals.with(&[route, refusal.word()]).get()).sum();
+            RouteTotals { open, opened: self.tunnels_opened.with(&[route]).get(), refused, from_client, from_backend }
+        };
+        snapshot.route_list.iter().map(|route| (Arc::clone(&route.name), of(&route.name))).collect()
     }
 
     /// Sets the gauges of open tunnels, and returns the traffic of those by route.

@@ -51,6 +51,17 @@ pub enum Allow {
     Lists(Vec<Arc<List>>),
 }
 
+impl Allow {
+    /// The lists that it and a `deny` name, each once.
+    pub fn lists<'a>(&'a self, deny: &'a [Arc<List>]) -> impl Iterator<Item = &'a Arc<List>> {
+        let allowed: &[Arc<List>] = match self {
+            Allow::Any => &[],
+            Allow::Lists(lists) => lists,
+        };
+        allowed.iter().chain(deny.iter().filter(|list| !allowed.iter().any(|one| Arc::ptr_eq(one, list))))
+    }
+}
+
 impl Policy {
     /// Says whether `client` may make `request` at the time `now`; charges nothing.
     pub fn judge(&self, client: Client, request: &Request, now: Timestamp) -> Result<(), Refusal> {
@@ -61,12 +72,7 @@ impl Policy {
 
     /// The lists that its rules name, each once.
     pub fn lists(&self) -> impl Iterator<Item = &Arc<List>> {
-        let allowed: &[Arc<List>] = match &self.allow {
-            Allow::Any => &[],
-            Allow::Lists(lists) => lists,
-        };
-        let denied = self.deny.iter().filter(|list| !allowed.iter().any(|one| Arc::ptr_eq(one, list)));
-        allowed.iter().chain(denied)
+        self.allow.lists(&self.deny)
     }
 
     fn judge_network(&self, client: Client, now: Timestamp) -> Result<(), Refusal> {

@@ -263,3 +263,10 @@ pub struct PolicyPage {
     /// How much of it.
     pub limits: Limits,
 }
+
+impl PolicyPage {
+    /// The lists that its rules name, each once.
+    pub fn lists(&self) -> impl Iterator<Item = &Arc<List>> {
+        self.allow.lists(&self.deny)
+    }
+}

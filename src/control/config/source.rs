@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 /// The largest TOML file, in bytes.
@@ -116,6 +117,11 @@ impl Files {
     /// The permission bits of a file that was read.
     pub fn mode(&self, path: &Path) -> Option<u32> {
         self.files.get(path)?.stamp.map(|stamp| stamp.mode)
+    }
+
+    /// When a file that was read was last written.
+    pub fn modified(&self, path: &Path) -> Option<Timestamp> {
+        Timestamp::try_from(self.files.get(path)?.stamp?.modified?).ok()
     }
 
     /// What this pass found, in 32 bytes: equal for equal paths and contents, whenever they were written. The names in

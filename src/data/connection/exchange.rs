@@ -35,7 +35,7 @@ use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::Speaks;
 use crate::snapshot::route::{PlainHttp, Route};
 use crate::snapshot::{Judgement, Permit};
-use crate::tunnels::Slot;
+use crate::tunnels::{Origination, Slot};
 
 /// What the requests of one connection share.
 pub struct Exchange {
@@ -70,6 +70,7 @@ pub struct Ready {
     backend: Box<Switched>,
     slot: Slot,
     request: Request,
+    from: Origination,
     began: Instant,
 }
 
@@ -198,7 +199,8 @@ impl Exchange {
                     *subprotocols = [chosen].into();
                 }
                 let (head, ()) = std::mem::replace(&mut backend.head, Response::new(())).into_parts();
-                self.ready.put(Box::new(Ready { on, backend, slot, request, began: asked.began }));
+                let from = Origination { peer: self.came.peer, request_id: asked.id().into() };
+                self.ready.put(Box::new(Ready { on, backend, slot, request, from, began: asked.began }));
                 Ok(Response::from_parts(head, Outgoing::empty()))
             }
         }
@@ -311,9 +313,9 @@ impl Exchange {
 impl Ready {
     /// Waits until the 101 is written, and takes the client's stream back. `None`: the client went away.
     pub async fn upgraded(self: Box<Self>) -> Option<(TakenBack, Opening)> {
-        let Ready { on, backend, slot, request, began } = *self;
+        let Ready { on, backend, slot, request, from, began } = *self;
         let parts = on.await.ok()?.downcast::<TokioIo<Watched>>().ok()?;
-        Some((parts, Opening { backend, slot, request, began }))
+        Some((parts, Opening { backend, slot, request, from, began }))
     }
 }
 
@@ -322,13 +324,14 @@ pub struct Opening {
     backend: Box<Switched>,
     slot: Slot,
     request: Request,
+    from: Origination,
     began: Instant,
 }
 
 impl Opening {
     /// Opens the tunnel: enters the table, and is told at once if a newer generation refuses it.
     pub fn open(self, core: &Core, client: Channel, read_ahead: &[u8]) -> Tunnel {
-        let (place, entry) = self.slot.enter(self.request, Timestamp::now());
+        let (place, entry) = self.slot.enter(self.request, self.from, Timestamp::now());
         core.shared.metrics.tunnel_opened(&entry.route().name, self.began.elapsed());
         let Switched { channel, early, agreed, load, .. } = *self.backend;
         // A copy: hyper's whole buffer would live as long as the tunnel.

@@ -21,6 +21,10 @@ pub struct List {
     pub name: Arc<str>,
     /// Where it was read, for people.
     pub file: Arc<str>,
+    /// When its file was last written; `None`: it stands in the policy itself.
+    pub modified: Option<Timestamp>,
+    /// When each entry that expires does, in seconds of Unix time, the first to lapse first.
+    expiries: Box<[i64]>,
     entries: Vec<(Entry, u32)>,
     by_network: Networks<u32>,
 }
@@ -60,8 +64,22 @@ impl List {
         }
         entries.truncate(kept as usize);
         entries.shrink_to_fit();
+        let mut expiries: Vec<_> = entries.iter().filter_map(|(entry, _)| Some(entry.expires?.as_second())).collect();
+        expiries.sort_unstable();
+        let (name, file, expiries) = (name.into(), file.into(), expiries.into());
         // A clone has none of the room that growing left: a fifth of a large one.
-        Ok(List { name: name.into(), file: file.into(), entries, by_network: by_network.clone() })
+        Ok(List { name, file, modified: None, expiries, entries, by_network: by_network.clone() })
+    }
+
+    /// The same list, of a file that was written at `modified`.
+    pub fn modified(self, modified: Option<Timestamp>) -> List {
+        List { modified, ..self }
+    }
+
+    /// How many entries lapse after `now`, up to and including `until`.
+    pub fn lapsing(&self, now: Timestamp, until: Timestamp) -> usize {
+        let by = |time: Timestamp| self.expiries.partition_point(|expiry| *expiry <= time.as_second());
+        by(until).saturating_sub(by(now))
     }
 
     /// Whether the list holds `client` at the time `now`.
@@ -194,6 +212,16 @@ mod tests {
         let clash = list(&["10.0.0.0/8", "192.0.2.1 ticket=SEC-1", "!192.0.2.1/32"]).unwrap_err();
         assert_eq!((clash.first, clash.second, clash.network), (2, 3, "192.0.2.1/32".parse().unwrap()));
         assert!(list(&["!192.0.2.1 expires=2020-01-01", "192.0.2.1"]).is_err(), "a lapsed one as well");
+    }
+
+    #[test]
+    fn what_lapses_soon_is_counted_without_what_has_lapsed() {
+        let list =
+            list(&["192.0.2.1 expires=2026-12-31", "192.0.2.2 expires=2027-01-15", "192.0.2.3 expires=2027-03-01", "192.0.2.4"]);
+        let check = |now: &str, until: &str| list.as_ref().unwrap().lapsing(now.parse().unwrap(), until.parse().unwrap());
+        assert_eq!(check("2027-01-01T00:00:00Z", "2027-01-31T00:00:00Z"), 1);
+        assert_eq!(check("2026-12-31T23:59:59Z", "2027-01-31T00:00:00Z"), 2);
+        assert_eq!(check("2027-03-02T00:00:00Z", "2027-04-01T00:00:00Z"), 0);
     }
 
     #[test]

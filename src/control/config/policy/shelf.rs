@@ -102,11 +102,12 @@ impl Shelf {
         let path = reading.folder.join(&shown);
         let shown: Arc<str> = shown.display().to_string().into();
         let bytes = reading.files.read(&path, MOST_LIST).map_err(|fault| value.report(about(&shown, &fault))).ok()?;
+        let modified = reading.files.modified(&path);
         let (list, found) = list::from_file(name, shown, &path, &bytes, reading.now);
         // Two policies may name one file; its errors are told once.
         if reading.lists.insert(path) {
             self.found.extend(found);
         }
-        list
+        list.map(|list| list.modified(modified))
     }
 }
