@@ -385,6 +385,8 @@ impl Tunnel {
         let rules = &self.route.policy.limits.tunnel;
         let timeouts = &self.route.timeouts;
         let unsent = [self.client.unsent(), self.backend.unsent()];
+        self.clock.wakes(now);
+        self.clock.holds_back(now, unsent[0].is_some());
         let stalled = self.clock.stalled(now, timeouts.write_stall, unsent);
         if let Some(side) = stalled {
             let by = if side == 0 { By::Client } else { By::Backend };

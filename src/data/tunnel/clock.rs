@@ -17,6 +17,12 @@ use crate::snapshot::route::RouteTimeouts;
 /// How long a Ping waits that could not be put because a frame was on its way.
 const PING_AGAIN: Duration = Duration::from_secs(1);
 
+/// A timer that rings so much too late tells of a process that was stopped or starved.
+const OVERSLEPT: Duration = Duration::from_secs(1);
+
+/// How long silence says nothing after that: what has come meanwhile is read first.
+const EXCUSED: Duration = Duration::from_secs(2);
+
 /// What is due now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
@@ -40,10 +46,23 @@ pub struct Clock {
     /// The 8 random bytes of our Pings; the same for the tunnel's life, so that a late Pong is still known.
     payload: Option<[u8; 8]>,
     ping_not_before: Option<Instant>,
+    /// Until when the client had not taken what stood before our Ping.
+    taken: Taken,
+    /// Until then silence says nothing, since the whole process was held up.
+    excused: Option<Instant>,
     grace_ends: Option<Instant>,
     /// Since when a side has taken nothing, and what it had taken by then.
     stalls: [Option<(Instant, u64)>; 2],
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Whether a Ping of ours has left yet, or waits behind data that the client is slow to take.
+#[derive(Clone, Copy)]
+enum Taken {
+    /// Something is unsent.
+    NotYet,
+    /// Nothing has been since then.
+    Since(Instant),
 }
 
 impl Clock {
@@ -57,6 +76,8 @@ impl Clock {
             backend_pinged: None,
             payload: None,
             ping_not_before: None,
+            taken: Taken::Since(now),
+            excused: None,
             grace_ends: None,
             stalls: [None; 2],
             timer: None,
@@ -99,6 +120,28 @@ impl Clock {
         ours
     }
 
+    /// Whether something waits for a client that takes it slowly: a Ping of ours behind it cannot be answered
+    /// yet, and a client that takes nothing at all has stalled.
+    pub fn holds_back(&mut self, now: Instant, unsent: bool) {
+        self.taken = match (self.taken, unsent) {
+            (_, true) => Taken::NotYet,
+            (Taken::NotYet, false) => Taken::Since(now),
+            (since, false) => since,
+        };
+    }
+
+    /// Notices that the timer rings far too late: the process was stopped, or starved. What the sides have sent
+    /// meanwhile may not be readable yet where there are thousands of them, so nobody is judged by it for a moment.
+    pub fn wakes(&mut self, now: Instant) {
+        if self.timer.as_ref().is_some_and(|timer| timer.deadline() + OVERSLEPT <= now) {
+            self.excused = Some(now + EXCUSED);
+            self.timer = None;
+        }
+        if self.is_excused(now) {
+            self.stalls = [None; 2];
+        }
+    }
+
     /// From now on the tunnel has `grace` to end.
     pub fn end_within(&mut self, now: Instant, grace: Duration) {
         self.grace_ends = Some(now + grace);
@@ -138,10 +181,11 @@ impl Clock {
         if self.is_outlived(now, rules) {
             return Some(Due::End(Reason::Lifetime));
         }
-        if over(self.idle_ends(rules)) {
+        let excused = self.is_excused(now);
+        if !excused && over(self.idle_ends(rules)) {
             return Some(Due::End(Reason::Idle));
         }
-        if !deaf && over(self.pong_ends(rules)) {
+        if !deaf && !excused && over(self.pong_ends(rules)) {
             return Some(Due::End(Reason::NoPong));
         }
         if over(self.ping_at(rules)) { Some(Due::Ping) } else { None }
@@ -153,7 +197,8 @@ impl Clock {
         let pong = if deaf { None } else { self.pong_ends(rules) };
         let stall = self.stall_ends(timeouts.write_stall);
         let next = [self.lifetime_ends(rules), self.idle_ends(rules), pong, self.ping_at(rules), stall];
-        self.wake_at(cx, now, next.into_iter().flatten().min());
+        let next = next.into_iter().flatten().min();
+        self.wake_at(cx, now, next.map(|next| self.excused.map_or(next, |excused| next.max(excused))));
     }
 
     /// Wakes the task when the ending, or the tunnel, has taken too long.
@@ -164,7 +209,10 @@ impl Clock {
     }
 
     fn wake_at(&mut self, cx: &mut Context<'_>, now: Instant, next: Option<Instant>) {
-        let Some(next) = next else { return };
+        let Some(next) = next else {
+            self.timer = None;
+            return;
+        };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
         if timer.deadline() > next || timer.deadline() <= now {
             timer.as_mut().reset(next);
@@ -195,7 +243,12 @@ impl Clock {
     fn pong_ends(&self, rules: &TunnelLimits) -> Option<Instant> {
         rules.ping?;
         let oldest = [self.pinged, self.backend_pinged].into_iter().flatten().min()?;
-        Some(oldest.max(self.heard) + rules.pong)
+        let Taken::Since(taken) = self.taken else { return None };
+        Some(oldest.max(self.heard).max(taken) + rules.pong)
+    }
+
+    fn is_excused(&self, now: Instant) -> bool {
+        self.excused.is_some_and(|until| now < until)
     }
 
     fn stall_ends(&self, patience: Duration) -> Option<Instant> {
@@ -299,6 +352,33 @@ mod tests {
     #[test]
     fn a_lifetime_ends_whatever_passes() {
         check(&rules(), &[(3599, Clock::heard), (3599, Clock::relayed)], &[(3599, None), (3600, LIFETIME)]);
+    }
+
+    #[test]
+    fn a_ping_behind_data_that_the_client_takes_slowly_is_not_unanswered() {
+        fn fills(clock: &mut Clock, now: Instant) {
+            clock.holds_back(now, true);
+        }
+        fn empties(clock: &mut Clock, now: Instant) {
+            clock.holds_back(now, false);
+        }
+        check(&rules(), &[(24, fills), (25, pings)], &[(45, None), (100, None)]);
+        check(&rules(), &[(24, fills), (25, pings), (40, empties)], &[(59, None), (60, NO_PONG)]);
+        check(&rules(), &[(20, fills), (24, empties), (25, pings), (40, empties)], &[(45, NO_PONG)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_was_stopped_hears_what_came_before_it_judges() {
+        let opened = Instant::now();
+        let mut clock = Clock::new(opened);
+        clock.ping(opened);
+        clock.arm(&mut Context::from_waker(std::task::Waker::noop()), opened, &rules(), &RouteTimeouts::default(), false);
+        let woken = opened + seconds(3000);
+        clock.wakes(woken);
+        assert_eq!(clock.due(woken, &rules(), false), None, "neither idle nor without a Pong");
+        assert_eq!(clock.due(woken + EXCUSED, &rules(), false), IDLE, "who still says nothing then is");
+        clock.wakes(woken + seconds(1));
+        assert_eq!(clock.due(opened + seconds(3600), &rules(), false), LIFETIME, "a lifetime knows no excuse");
     }
 
     #[test]

@@ -85,6 +85,27 @@ async fn a_client_that_answers_nothing_gets_a_best_effort_1001_and_is_dropped() 
 }
 
 #[tokio::test]
+async fn a_client_that_is_slow_to_take_what_stands_before_our_ping_is_not_dead() {
+    let mut ends = open(|sidegate| sidegate.limits("ping = '100ms'\npong = '2s'")).await;
+    let data = Frame::binary(vec![7; 65_536]);
+    let sends = async {
+        for _ in 0..400 {
+            ends.backend.send_frame(data.clone()).await;
+        }
+    };
+    // Silent all the time, for longer than ping and pong; some megabytes are always on their way to it.
+    let takes = async {
+        for _ in 0..400 {
+            while ends.client.frame().await != data {}
+            tokio::time::sleep(std::time::Duration::from_millis(8)).await;
+        }
+    };
+    tokio::join!(sends, takes);
+    ends.client.send_frame(Frame::text("still here")).await;
+    assert_eq!(ends.backend.frame().await, Frame::text("still here"));
+}
+
+#[tokio::test]
 async fn a_client_that_sends_data_counts_as_alive_though_it_answers_no_ping() {
     let mut ends = open(|sidegate| sidegate.limits("ping = '50ms'\npong = '300ms'")).await;
     for _ in 0..10 {
