@@ -6,16 +6,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Context;
 
 use http::{Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::admin::{Admin, Answer, MOST, PATIENCE, converse, json as json_answer, text, with_type};
+use crate::admin::{Admin, Answer, PATIENCE, attend, converse, json as json_answer, text, with_type};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::policy::network::Peer;
 
@@ -52,25 +51,12 @@ impl MetricsListener {
             Ok(socket) => socket,
             Err(error) => return tracing::error!(%error, "the metrics listener cannot be served"),
         };
-        let places = Arc::new(Semaphore::new(MOST));
-        let asked = TaskTracker::new();
-        loop {
-            let Some(Ok(place)) = stop.run_until_cancelled(Arc::clone(&places).acquire_owned()).await else { return };
-            let Some(accepted) = stop.run_until_cancelled(socket.accept()).await else { return };
-            match accepted {
-                Ok((stream, address)) => {
-                    let admin = Arc::clone(&admin);
-                    asked.spawn(async move {
-                        answer_all(&admin, stream, Peer::new(address.ip())).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "the metrics listener cannot accept");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
-            }
-        }
+        let accept = |context: &mut Context<'_>| socket.poll_accept(context);
+        let answer = |(stream, address): (TcpStream, SocketAddr)| {
+            let admin = Arc::clone(&admin);
+            async move { answer_all(&admin, stream, Peer::new(address.ip())).await }
+        };
+        attend(accept, answer, stop).await;
     }
 }
 

@@ -8,7 +8,10 @@ mod metrics;
 mod socket;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,8 +23,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::control::reload::{Requests, Standing};
 use crate::observe::log::Drops;
@@ -37,6 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The most who ask at one time, at each of the two.
 const MOST: usize = 32;
+
+/// How long to leave a socket alone that cannot accept (no descriptors are left, mostly).
+const BREATH: Duration = Duration::from_millis(100);
 
 /// What those who ask are told from, and what those who command reach.
 pub struct Admin {
@@ -78,6 +86,36 @@ fn with_type(status: StatusCode, body: impl Into<Bytes>, content_type: &'static 
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
+}
+
+/// Gives each connection that `accept` brings to `answer`, at most [`MOST`] at a time, until `stop`;
+/// further ones wait in the socket's queue.
+async fn attend<S, F>(
+    mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<S>>,
+    answer: impl Fn(S) -> F,
+    stop: CancellationToken,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(MOST));
+    let asked = TaskTracker::new();
+    loop {
+        let Some(Ok(place)) = stop.run_until_cancelled(Arc::clone(&places).acquire_owned()).await else { return };
+        let Some(accepted) = stop.run_until_cancelled(poll_fn(&mut accept)).await else { return };
+        match accepted {
+            Ok(stream) => {
+                let answered = answer(stream);
+                asked.spawn(async move {
+                    answered.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "one who asks cannot be accepted");
+                sleep(BREATH).await;
+            }
+        }
+    }
 }
 
 /// Answers the requests of one connection within `patience`; one who takes longer is cut off.

@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
@@ -16,11 +17,9 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::admin::{Admin, Answer, MOST, Order, converse, json as answer_json, text};
+use crate::admin::{Admin, Answer, Order, attend, converse, json as answer_json, text};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::{AdminSettings, AdminSocket};
 use crate::control::reload::{Cause, Outcome};
@@ -75,25 +74,8 @@ impl AdminListener {
             Some(Err(error)) => return tracing::error!(%error, "the admin socket cannot be served"),
             None => return,
         };
-        let places = Arc::new(Semaphore::new(MOST));
-        let asked = TaskTracker::new();
-        loop {
-            let Some(Ok(place)) = stop.run_until_cancelled(Arc::clone(&places).acquire_owned()).await else { return };
-            let Some(accepted) = stop.run_until_cancelled(socket.accept()).await else { return };
-            match accepted {
-                Ok((stream, _)) => {
-                    let admin = Arc::clone(&admin);
-                    asked.spawn(async move {
-                        answer_all(admin, stream).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "the admin socket cannot accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+        let accept = |context: &mut Context<'_>| socket.poll_accept(context);
+        attend(accept, |(stream, _)| answer_all(Arc::clone(&admin), stream), stop).await;
     }
 }
 
