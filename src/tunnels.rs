@@ -355,6 +355,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::decisive::RuleLines;
     use crate::policy::limit::{Budgets, Limits, Rate};
     use crate::policy::list::{Entry as Line, List};
     use crate::policy::request::{Host, Kind};
@@ -380,6 +381,7 @@ mod tests {
             subprotocols: None,
             limits: limits.clone(),
             budgets,
+            lines: RuleLines::default(),
         };
         let route = Arc::new(Route {
             name: "chat".into(),

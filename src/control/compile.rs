@@ -60,8 +60,8 @@ pub fn compile(
 
 fn policy(page: PolicyPage, used: Option<&Budgets>) -> Policy {
     let budgets = Budgets::carry(used, &page.limits);
-    let PolicyPage { name, file, allow, deny, origins, subprotocols, limits } = page;
-    Policy { name, file, allow, deny, origins, subprotocols, limits, budgets }
+    let PolicyPage { name, file, allow, deny, origins, subprotocols, limits, lines } = page;
+    Policy { name, file, allow, deny, origins, subprotocols, limits, budgets, lines }
 }
 
 fn route(page: &RoutePage, policy: Arc<Policy>) -> Route {

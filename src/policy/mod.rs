@@ -3,6 +3,7 @@
 //! Pure: no sockets, no files, no clock of its own (`now` is passed in). Order
 //! never matters: `deny` beats `allow`, and `allow` is required.
 
+pub mod decisive;
 pub mod limit;
 pub mod list;
 pub mod network;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::policy::decisive::RuleLines;
 use crate::policy::limit::{Budgets, Limits};
 use crate::policy::list::List;
 use crate::policy::network::Client;
@@ -40,6 +42,8 @@ pub struct Policy {
     pub limits: Limits,
     /// What has been used of the limits; outlives the generation.
     pub budgets: Budgets,
+    /// Where its rules stand in the file.
+    pub lines: RuleLines,
 }
 
 /// The `allow` rule.

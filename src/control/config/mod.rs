@@ -30,6 +30,7 @@ use self::document::Document;
 use self::page::{Finding, error};
 use self::source::{Fault, Files, MOST_TOML};
 use crate::policy::Allow;
+use crate::policy::decisive::RuleLines;
 use crate::policy::limit::Limits;
 use crate::policy::list::List;
 use crate::policy::network::Networks;
@@ -262,6 +263,8 @@ pub struct PolicyPage {
     pub subprotocols: Option<Vec<Box<str>>>,
     /// How much of it.
     pub limits: Limits,
+    /// Where its rules stand in the file.
+    pub lines: RuleLines,
 }
 
 impl PolicyPage {

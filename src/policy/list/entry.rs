@@ -4,6 +4,7 @@
 //! (FORMATS, "policies/lists/NAME.cidr"). It reads text that was handed in, and
 //! never skips a line that it doesn't understand.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -55,6 +56,38 @@ impl Entry {
     /// Whether it has expired by `now`: it is then as if absent.
     pub fn lapsed(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// Until when it holds, as a list's line says it: a day, through its last second in UTC, or an instant.
+    pub fn expiry(&self) -> Option<impl fmt::Display> {
+        self.expires.map(Expiry)
+    }
+}
+
+/// The network and its sign, as a list's line begins: `!203.0.113.66`.
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.admits { "" } else { "!" })?;
+        match self.network.prefix_len() == self.network.max_prefix_len() {
+            true => self.network.addr().fmt(f),
+            false => self.network.fmt(f),
+        }
+    }
+}
+
+/// The first instant at which an entry is lapsed, shown as the `expires` that gives it.
+struct Expiry(Timestamp);
+
+impl fmt::Display for Expiry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == Timestamp::MAX {
+            return Date::MAX.fmt(f);
+        }
+        let end = Offset::UTC.to_datetime(self.0);
+        match end.date().yesterday() {
+            Ok(day) if end.time() == Time::midnight() => day.fmt(f),
+            _ => self.0.fmt(f),
+        }
     }
 }
 
@@ -253,6 +286,23 @@ mod tests {
             Err(fault) => format!("[{}] {}: {}", &line[fault.span], fault.fault, fault.remedy),
         };
         assert_eq!(read, reads, "of {line:?}");
+    }
+
+    /// How the entry of `line` is written back.
+    fn check_shown(line: &str, shown: &str) {
+        let entry = Entry::parse(line).unwrap().unwrap();
+        let expires = entry.expiry().map(|expiry| format!(" expires={expiry}"));
+        assert_eq!(format!("{entry}{}", expires.unwrap_or_default()), shown, "of {line:?}");
+    }
+
+    #[test]
+    fn an_entry_is_shown_as_a_line_says_it() {
+        check_shown("!203.0.113.66/32 ticket=SEC-1", "!203.0.113.66");
+        check_shown("2001:db8::/32", "2001:db8::/32");
+        check_shown("192.0.2.1 expires=2026-12-31", "192.0.2.1 expires=2026-12-31");
+        check_shown("192.0.2.1 expires=9999-12-31", "192.0.2.1 expires=9999-12-31");
+        check_shown("192.0.2.1 expires=2026-12-31T18:00:00Z", "192.0.2.1 expires=2026-12-31T18:00:00Z");
+        check_shown("192.0.2.1 expires=2027-01-01T00:00:00Z", "192.0.2.1 expires=2026-12-31"); // the same instant
     }
 
     #[test]

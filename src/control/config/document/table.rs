@@ -47,6 +47,12 @@ impl<'d> Table<'d> {
         self.keys.is_some_and(|keys| keys.contains_key(key))
     }
 
+    /// The number of the line that `key` is in, from 1; 0 if it isn't there.
+    pub fn line(&self, key: &str) -> u32 {
+        let name = self.keys.and_then(|keys| keys.get_key_value(key)).map(|(name, _)| name.span().start);
+        name.map_or(0, |at| self.document.line(at) as u32)
+    }
+
     /// The value of `key`, if there is one.
     pub fn get(&mut self, key: &'static str) -> Option<Value<'d>> {
         self.known.push(key);

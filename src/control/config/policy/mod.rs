@@ -78,10 +78,12 @@ fn page(
     let origins = rule::origins(&mut client);
     let subprotocols = rule::subprotocols(&mut client);
     client.later("certificate");
+    let table = root.table("limits");
+    let lines = rule::lines(&client, &table);
     client.finish();
-    let limits = limit::read(root.table("limits"));
+    let limits = limit::read(table);
     root.later("test");
     shelf.report_unused(document);
     root.finish();
-    Some(PolicyPage { name, file, allow: allow?, deny, origins, subprotocols, limits })
+    Some(PolicyPage { name, file, allow: allow?, deny, origins, subprotocols, limits, lines })
 }

@@ -1,4 +1,4 @@
-//! `[client]`: whom a policy admits and denies, from which pages, with which subprotocols.
+//! `[client]`: whom a policy admits and denies, from which pages, with which subprotocols; and where it says so.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::control::config::list;
 use crate::control::config::name::is_name;
 use crate::control::config::page::{error, warning};
 use crate::policy::Allow;
+use crate::policy::decisive::RuleLines;
 use crate::policy::list::List;
 use crate::policy::origin::Origins;
 
@@ -71,6 +72,19 @@ pub fn subprotocols(client: &mut Table<'_>) -> Option<Vec<Box<str>>> {
         }
     }
     Some(strings.into_iter().map(|(text, _)| text.into()).collect())
+}
+
+/// Where the rules of a policy are written.
+pub fn lines(client: &Table<'_>, limits: &Table<'_>) -> RuleLines {
+    RuleLines {
+        allow: client.line("allow"),
+        deny: client.line("deny"),
+        origins: client.line("origins"),
+        subprotocols: client.line("subprotocols"),
+        upgrades: limits.line("upgrades"),
+        requests: limits.line("requests"),
+        connections: limits.line("connections"),
+    }
 }
 
 /// The lists that `items` name, and one of the networks that stand there themselves; `look` sees each with its item.
