@@ -167,6 +167,27 @@ impl Reason {
 }
 
 impl Reason {
+    /// One sentence for operators.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Reason::ClientClosed => "The client sent a Close frame.",
+            Reason::BackendClosed => "The backend sent a Close frame.",
+            Reason::ClientGone => "The client ended its stream without a Close frame, or its socket failed.",
+            Reason::BackendGone => "The backend ended its stream without a Close frame, or its socket failed.",
+            Reason::Idle => "No frame passed either way for the policy's `idle`.",
+            Reason::Lifetime => "It reached the policy's `lifetime`.",
+            Reason::NoPong => "No byte of the client came for the policy's `pong` after a Ping.",
+            Reason::Stalled => "A side took nothing for `write_stall` while there was something for it.",
+            Reason::TooBig => "A side sent a message or a frame larger than the policy's `message` `max`: 1009 to it, 1001 to the other.",
+            Reason::MessageRate => "The client sent more messages than the policy's `message` `rate`.",
+            Reason::Framing => "A side violated the framing (RFC 6455 §5): 1002 to it, 1001 to the other.",
+            Reason::Revoked => "The policy no longer permits it; the `refusal` says why.",
+            Reason::Drain => "Sidegate is shutting down: `[shutdown] code`, 1001 unless set.",
+            Reason::Cut => "A deadline, or a second SIGTERM, ended it without ceremony.",
+            Reason::Panic => "A bug of Sidegate's ended this tunnel, and only this one: please report it.",
+        }
+    }
+
     /// The close code that the client gets where the ending is ours to tell; a
     /// drain's is configured, and the others are not told to a client by us.
     pub const fn to_client(self) -> Option<u16> {
