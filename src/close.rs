@@ -104,6 +104,9 @@ pub mod code {
 }
 
 impl By {
+    /// Each once, in the order of their numbers.
+    pub const ALL: [By; 3] = [By::Client, By::Backend, By::Sidegate];
+
     /// The label's value.
     pub const fn word(self) -> &'static str {
         match self {
@@ -115,6 +118,9 @@ impl By {
 }
 
 impl Phase {
+    /// Each once, in the order of their numbers.
+    pub const ALL: [Phase; 2] = [Phase::Open, Phase::Closing];
+
     /// The label's value.
     pub const fn word(self) -> &'static str {
         match self {
@@ -125,7 +131,7 @@ impl Phase {
 }
 
 impl Reason {
-    /// Every reason once, for tables and metrics.
+    /// Every reason once, for tables and metrics; in the order of their numbers.
     pub const ALL: [Reason; 15] = [
         Reason::ClientClosed,
         Reason::BackendClosed,

@@ -87,7 +87,6 @@ impl Agent {
         let most = most_connections();
 
         let metrics = Metrics::new();
-        metrics.running(&snapshot);
         metrics.succeeded(jiff::Timestamp::now());
         for warning in standing.warnings.load().iter() {
             tracing::warn!(place = warning.place(), "{}", warning.message);
@@ -102,7 +101,7 @@ impl Agent {
             let bound = data::listener::bind(listener, threads, most).map_err(|error| {
                 unavailable(&format!("listener `{}` cannot listen on {}", listener.name, listener.address), &error)
             })?;
-            metrics.listener(&listener.name).limit(listener.max_connections.unwrap_or(most));
+            metrics.connections_limit(&listener.name, listener.max_connections.unwrap_or(most));
             listeners.extend(bound.first().map(|one| (Arc::clone(&listener.name), one.address())));
             for (share, one) in shares.iter_mut().zip(bound) {
                 share.push(one);

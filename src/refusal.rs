@@ -102,6 +102,33 @@ impl Refusal {
         Refusal::Backend(Backend::Failed),
     ];
 
+    /// Its place in [`Refusal::ALL`], by which it is counted.
+    pub const fn number(self) -> usize {
+        match self {
+            Refusal::Pending => 0,
+            Refusal::Network => 1,
+            Refusal::Proxy => 2,
+            Refusal::Tls => 3,
+            Refusal::Head(_) => 4,
+            Refusal::Path => 5,
+            Refusal::Forwarded => 6,
+            Refusal::Misdirected => 7,
+            Refusal::Route => 8,
+            Refusal::Origin => 9,
+            Refusal::Identity => 10,
+            Refusal::Subprotocol => 11,
+            Refusal::Handshake => 12,
+            Refusal::Version => 13,
+            Refusal::Plain => 14,
+            Refusal::Body => 15,
+            Refusal::Rate { .. } => 16,
+            Refusal::Connections => 17,
+            Refusal::Capacity => 18,
+            Refusal::Draining => 19,
+            Refusal::Backend(_) => 20,
+        }
+    }
+
     /// The stable reason word.
     pub const fn word(self) -> &'static str {
         match self {

@@ -333,13 +333,6 @@ impl TrafficCell {
         (read(&self.from_client), read(&self.from_backend))
     }
 
-    /// Starts at nothing again: the totals stand elsewhere now.
-    pub fn clear(&self) {
-        for total in self.from_client.iter().chain(&self.from_backend) {
-            total.store(0, Ordering::Relaxed);
-        }
-    }
-
     fn add(cell: &[AtomicU64; 2], bytes: u64, messages: u64) {
         for (total, more) in cell.iter().zip([bytes, messages]) {
             total.store(total.load(Ordering::Relaxed) + more, Ordering::Relaxed);
@@ -384,6 +377,7 @@ mod tests {
             lines: RuleLines::default(),
         };
         let route = Arc::new(Route {
+            number: 0,
             name: "chat".into(),
             path: "/".into(),
             backends: [BackendAddress::Unix("app.sock".into())].into(),
@@ -401,6 +395,7 @@ mod tests {
             certificates: Arc::new(Certificates::new(Vec::new())),
             routes: Routes::new(table).unwrap(),
             route_list: vec![route],
+            numbered: 1,
             policies: HashMap::new(),
         }
     }

@@ -10,6 +10,7 @@ use std::task::Context;
 
 use http::{Method, Request, StatusCode, header};
 use hyper::body::Incoming;
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -78,7 +79,7 @@ fn answer(admin: &Admin, request: &Request<Incoming>) -> Answer {
     }
     match request.uri().path() {
         "/metrics" => {
-            let body = admin.metrics.scrape(&admin.live.load(), &admin.tunnels, admin.drops.count());
+            let body = admin.metrics.scrape(&admin.live.load(), admin.drops.count(), Timestamp::now());
             with_type(StatusCode::OK, body, EXPOSITION)
         }
         "/livez" => text(StatusCode::OK, "alive\n"),

@@ -34,12 +34,13 @@ pub fn compile(
             (Arc::clone(&page.name), Arc::new(policy(page, used.map(|policy| &policy.budgets))))
         })
         .collect();
+    let mut numbers = Numbers::after(before);
     let mut table = Vec::new();
     let mut route_list = Vec::new();
     for page in &loaded.settings.routes {
         let policy =
             policies.get(&page.policy).ok_or_else(|| format!("route `{}` has no policy `{}`", page.name, page.policy))?;
-        let route = Arc::new(route(page, Arc::clone(policy)));
+        let route = Arc::new(route(page, numbers.of(&page.name), Arc::clone(policy)));
         route_list.push(Arc::clone(&route));
         table.push((page.host.clone(), page.path.clone(), route));
     }
@@ -54,8 +55,29 @@ pub fn compile(
         certificates,
         routes,
         route_list,
+        numbered: numbers.given,
         policies,
     })
+}
+
+/// The numbers of routes: a name keeps the one that it has, and one that is gone is never given again.
+struct Numbers<'s> {
+    known: HashMap<&'s str, usize>,
+    given: usize,
+}
+
+impl<'s> Numbers<'s> {
+    fn after(before: Option<&'s Snapshot>) -> Self {
+        let known = before.into_iter().flat_map(|before| &before.route_list).map(|route| (&*route.name, route.number));
+        Numbers { known: known.collect(), given: before.map_or(0, |before| before.numbered) }
+    }
+
+    fn of(&mut self, name: &str) -> usize {
+        self.known.get(name).copied().unwrap_or_else(|| {
+            self.given += 1;
+            self.given - 1
+        })
+    }
 }
 
 fn policy(page: PolicyPage, used: Option<&Budgets>) -> Policy {
@@ -64,8 +86,9 @@ fn policy(page: PolicyPage, used: Option<&Budgets>) -> Policy {
     Policy { name, file, allow, deny, origins, subprotocols, limits, budgets, lines }
 }
 
-fn route(page: &RoutePage, policy: Arc<Policy>) -> Route {
+fn route(page: &RoutePage, number: usize, policy: Arc<Policy>) -> Route {
     Route {
+        number,
         name: Arc::clone(&page.name),
         path: page.path.to_string().into(),
         backends: page.backends.clone(),

@@ -358,7 +358,6 @@ impl Reloader {
         }
         self.standing.warnings.store(Arc::new(warnings.clone()));
         self.standing.since.store(Arc::new(Timestamp::now()));
-        self.metrics.running(&snapshot);
         self.ended(cause, ReloadResult::Published);
         let milliseconds = began.elapsed().as_millis() as u64;
         tracing::info!(cause = cause.word(), generation = snapshot.generation, digest = %snapshot.digest, revoked, milliseconds, "published");

@@ -6,6 +6,7 @@
 //! reused connection that turns out to be closed (DESIGN decision 7).
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::data::forward;
 use crate::data::heard::{Heard, Hearing};
 use crate::data::socket::Socket;
 use crate::data::websocket::handshake::{Agreed, Handshake};
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{BackendMetrics, CoreMetrics, Metrics};
 use crate::refusal::{Backend, Head, Refusal};
 use crate::snapshot::Permit;
 use crate::snapshot::route::BackendAddress;
@@ -42,13 +43,13 @@ const MOST_IDLE: usize = 64;
 const MAX_HEAD: usize = 64 * 1024;
 
 /// What the process knows of its backends.
-#[derive(Default)]
 pub struct Backends {
+    metrics: Arc<Metrics>,
     standings: Mutex<HashMap<BackendAddress, Arc<Standing>>>,
 }
 
-#[derive(Default)]
 struct Standing {
+    metrics: Arc<BackendMetrics>,
     tunnels: AtomicUsize,
     down_until: Mutex<Option<Instant>>,
 }
@@ -63,13 +64,19 @@ impl Drop for Load {
 }
 
 impl Backends {
+    /// Nothing is known yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Backends { metrics, standings: Mutex::default() }
+    }
+
     /// The addresses in the order in which they are tried: those that are up, fewest tunnels first.
     fn ranked(&self, addresses: &[BackendAddress]) -> Vec<(BackendAddress, Arc<Standing>)> {
         let mut standings = lock(&self.standings);
-        let mut ranked: Vec<_> = addresses
-            .iter()
-            .map(|address| (address.clone(), Arc::clone(standings.entry(address.clone()).or_default())))
-            .collect();
+        let mut standing = |address: &BackendAddress| {
+            let new = || Arc::new(Standing::new(self.metrics.backend(address)));
+            (address.clone(), Arc::clone(standings.entry(address.clone()).or_insert_with(new)))
+        };
+        let mut ranked: Vec<_> = addresses.iter().map(&mut standing).collect();
         let now = Instant::now();
         ranked.sort_by_key(|(_, standing)| (standing.is_down(now), standing.tunnels.load(Ordering::Relaxed)));
         ranked
@@ -77,12 +84,30 @@ impl Backends {
 }
 
 impl Standing {
+    fn new(metrics: Arc<BackendMetrics>) -> Self {
+        Standing { metrics, tunnels: AtomicUsize::new(0), down_until: Mutex::new(None) }
+    }
+
     fn is_down(&self, now: Instant) -> bool {
         lock(&self.down_until).is_some_and(|until| until > now)
     }
 
-    fn mark(&self, down: bool) {
-        *lock(&self.down_until) = down.then(|| Instant::now() + DOWN_FOR);
+    /// A dial succeeded.
+    fn up(&self, address: &BackendAddress) {
+        *lock(&self.down_until) = None;
+        if self.metrics.dialled(true) {
+            tracing::info!(backend = %address, "the backend is up again");
+        }
+    }
+
+    /// A dial failed; one warning for each time that it goes down, however many dials fail then.
+    fn down(&self, address: &BackendAddress, route: &str, error: &dyn fmt::Display) {
+        *lock(&self.down_until) = Some(Instant::now() + DOWN_FOR);
+        if self.metrics.dialled(false) {
+            tracing::warn!(route, backend = %address, %error, "the backend is down");
+        } else {
+            tracing::debug!(route, backend = %address, %error, "the backend is still down");
+        }
     }
 
     fn load(self: &Arc<Self>) -> Load {
@@ -94,7 +119,7 @@ impl Standing {
 /// One thread's way to the backends: its idle connections, and the tasks that drive them.
 pub struct Dialler {
     backends: Arc<Backends>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<CoreMetrics>,
     tracker: TaskTracker,
     /// `None` once a drain has closed them: what comes back then is closed too, or its end would be waited for.
     idle: Mutex<Option<HashMap<BackendAddress, Vec<Idle>>>>,
@@ -137,7 +162,7 @@ pub struct Switched {
 
 impl Dialler {
     /// A thread's own; `tracker` owns the tasks that drive its connections.
-    pub fn new(backends: Arc<Backends>, metrics: Arc<Metrics>, tracker: TaskTracker) -> Self {
+    pub fn new(backends: Arc<Backends>, metrics: Arc<CoreMetrics>, tracker: TaskTracker) -> Self {
         Dialler { backends, metrics, tracker, idle: Mutex::new(Some(HashMap::new())) }
     }
 
@@ -288,17 +313,13 @@ impl Dialler {
             let load = standing.load();
             match timeout_at(late, Socket::connect(&address)).await {
                 Ok(Ok(socket)) => {
-                    standing.mark(false);
-                    self.metrics.dialled(&route.name, began.elapsed());
+                    standing.up(&address);
+                    self.metrics.route(route).dialled(began.elapsed());
                     return Ok((socket, load, address));
                 }
-                Ok(Err(error)) => {
-                    standing.mark(true);
-                    tracing::warn!(route = %route.name, backend = %address, %error, "the backend refused the connection");
-                }
+                Ok(Err(error)) => standing.down(&address, &route.name, &error),
                 Err(_) => {
-                    standing.mark(true);
-                    tracing::warn!(route = %route.name, backend = %address, "the backend did not accept the connection in time");
+                    standing.down(&address, &route.name, &"it did not take the connection in time");
                     return Err(Refusal::Backend(Backend::Late));
                 }
             }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::data::Core;
 use crate::data::connection::{self, Accepted};
-use crate::observe::metrics::{ConnectionEnd, ListenerMetrics, NO_ROUTE};
+use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
 use crate::snapshot::listener::Listener;
@@ -108,7 +108,7 @@ pub fn accept_all(core: Arc<Core>, bound: Bound) -> io::Result<impl Future<Outpu
         reason = "its replacement is unsafe, for types that change their descriptor; a std listener owns the one it has"
     )]
     let socket = AsyncFd::new(bound.socket)?;
-    let metrics = core.shared.metrics.listener(&bound.listener.name);
+    let metrics = core.metrics.listener(&bound.listener.name);
     let (listener, cap) = (bound.listener, bound.cap);
     Ok(async move {
         let stop = core.shared.stop_accepting.clone();
@@ -142,7 +142,7 @@ pub fn accept_all(core: Arc<Core>, bound: Bound) -> io::Result<impl Future<Outpu
 fn admit(
     core: &Arc<Core>,
     listener: &Arc<Listener>,
-    metrics: &ListenerMetrics,
+    metrics: &Arc<ListenerMetrics>,
     stream: StdStream,
     address: SocketAddr,
     places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
@@ -152,12 +152,12 @@ fn admit(
     let rules = core.shared.live.load().listeners.get(&listener.name).cloned();
     let most = rules.as_ref().map_or(listener.pending_per_client, |rules| rules.listener.pending_per_client);
     let Some(waiting) = core.shared.pending.enter(Client::at(peer), most) else {
-        core.shared.metrics.refused(NO_ROUTE, Refusal::Pending);
-        core.shared.metrics.connection_closed(metrics, ConnectionEnd::Because(Refusal::Pending));
+        core.metrics.no_route().refused(Refusal::Pending);
+        metrics.closed(ConnectionEnd::Pending);
         return;
     };
     let Ok((stream, local)) = adopt(stream) else {
-        core.shared.metrics.connection_closed(metrics, ConnectionEnd::Client);
+        metrics.closed(ConnectionEnd::Client);
         return;
     };
     let accepted = Accepted {
@@ -165,7 +165,7 @@ fn admit(
         peer,
         port: local.port(),
         listener: Arc::clone(&listener.name),
-        metrics: metrics.clone(),
+        metrics: Arc::clone(metrics),
         places,
         waiting,
     };

@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::data::backend::{Backends, Dialler};
 use crate::data::listener::{Bound, Cap};
 use crate::data::pending::Pending;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{CoreMetrics, Metrics};
 use crate::snapshot::Live;
 use crate::tunnels::Tunnels;
 
@@ -56,6 +56,7 @@ pub struct Shared {
 impl Shared {
     /// What the threads share, with room for `connections` in all.
     pub fn new(live: Arc<Live>, tunnels: Arc<Tunnels>, metrics: Arc<Metrics>, connections: usize) -> Arc<Self> {
+        let backends = Backends::new(Arc::clone(&metrics));
         Arc::new(Shared {
             live,
             tunnels,
@@ -64,7 +65,7 @@ impl Shared {
             stop_accepting: CancellationToken::new(),
             finish: CancellationToken::new(),
             pending: Pending::default(),
-            backends: Arc::default(),
+            backends: Arc::new(backends),
         })
     }
 }
@@ -72,6 +73,7 @@ impl Shared {
 /// What the tasks of one thread share.
 pub struct Core {
     shared: Arc<Shared>,
+    metrics: Arc<CoreMetrics>,
     dialler: Arc<Dialler>,
     tracker: TaskTracker,
 }
@@ -85,8 +87,10 @@ pub fn run_thread(shared: &Arc<Shared>, sockets: Vec<Bound>, mut end: watch::Rec
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         let tracker = TaskTracker::new();
-        let dialler = Dialler::new(Arc::clone(&shared.backends), Arc::clone(&shared.metrics), tracker.clone());
-        let core = Arc::new(Core { shared: Arc::clone(shared), dialler: Arc::new(dialler), tracker: tracker.clone() });
+        let metrics = shared.metrics.core();
+        let dialler = Dialler::new(Arc::clone(&shared.backends), Arc::clone(&metrics), tracker.clone());
+        let core = Core { shared: Arc::clone(shared), metrics, dialler: Arc::new(dialler), tracker: tracker.clone() };
+        let core = Arc::new(core);
         for bound in sockets {
             tracker.spawn(listener::accept_all(Arc::clone(&core), bound)?);
         }

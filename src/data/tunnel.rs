@@ -21,6 +21,7 @@ use crate::data::buffers::{self, Buffers};
 use crate::data::channel::Channel;
 use crate::data::tunnel::clock::Clock;
 use crate::data::websocket::frame::{self, Control, Fault, Scanner, Sender, What};
+use crate::observe::metrics::{Direction, RouteMetrics};
 use crate::policy::limit::Bucket;
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
@@ -32,6 +33,8 @@ pub struct Tunnel {
     backend: Side,
     entry: Arc<Entry>,
     route: Arc<Route>,
+    /// The counters of the route under which it opened, of this thread.
+    metrics: Arc<RouteMetrics>,
     clock: Clock,
     /// What both sides had sent behind their heads: the client's, the backend's.
     early: Option<Box<(Bytes, Bytes)>>,
@@ -97,6 +100,7 @@ impl Tunnel {
         extensions: bool,
         held: (Place, Load),
         entry: Arc<Entry>,
+        metrics: Arc<RouteMetrics>,
     ) -> Self {
         let route = entry.route();
         let now = Instant::now();
@@ -107,6 +111,7 @@ impl Tunnel {
             clock: Clock::new(now),
             entry,
             route,
+            metrics,
             early: has_early.then(|| Box::new(early)),
             ending: None,
             firm: false,
@@ -122,6 +127,11 @@ impl Tunnel {
     /// The route under which it runs now.
     pub fn route(&self) -> &Arc<Route> {
         &self.route
+    }
+
+    /// Where it is counted.
+    pub fn metrics(&self) -> &RouteMetrics {
+        &self.metrics
     }
 
     /// Reads both sides until neither has more, then looks at the clock.
@@ -243,8 +253,14 @@ impl Tunnel {
         }
         let (bytes, messages) = (bytes as u64, u64::from(messages));
         match way {
-            Way::FromClient => self.entry.traffic.add_from_client(bytes, messages),
-            Way::FromBackend => self.entry.traffic.add_from_backend(bytes, messages),
+            Way::FromClient => {
+                self.entry.traffic.add_from_client(bytes, messages);
+                self.metrics.relayed(Direction::FromClient, bytes, messages);
+            }
+            Way::FromBackend => {
+                self.entry.traffic.add_from_backend(bytes, messages);
+                self.metrics.relayed(Direction::FromBackend, bytes, messages);
+            }
         }
         self.clock.relayed(now);
         // After a side's own Close the other may still be sending what it had begun.

@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub routes: Routes<Arc<Route>>,
     /// The routes in the order written.
     pub route_list: Vec<Arc<Route>>,
+    /// How many numbers were given to routes so far, those of earlier generations included.
+    pub numbered: usize,
     /// The policies by name, used or not; budgets are carried over from here.
     pub policies: HashMap<Arc<str>, Arc<Policy>>,
 }

@@ -14,6 +14,8 @@ use crate::policy::Policy;
 /// Where requests for one host pattern and path pattern lead.
 #[derive(Debug)]
 pub struct Route {
+    /// Which of all routes that this process has had it is: a name keeps its number over reloads.
+    pub number: usize,
     /// The name in `sidegate.toml`; the `route` label of every metric.
     pub name: Arc<str>,
     /// The path pattern as written; what `strip_prefix` strips.

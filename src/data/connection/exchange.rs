@@ -241,15 +241,16 @@ impl Exchange {
 
     /// Books a request that reached its backend.
     fn permitted(&self, asked: &Asked, status: u16) {
-        self.core.shared.metrics.request(asked.route(), asked.kind, RequestResult::Permitted);
+        self.core.metrics.found(asked.route.as_ref()).request(asked.kind, RequestResult::Permitted);
         self.log("permitted", asked, Some(status), None);
     }
 
     /// Books a refusal, and makes the answer.
     fn refuse(&self, asked: &Asked, refusal: Refusal) -> Response<Outgoing> {
         let result = if matches!(refusal, Refusal::Backend(_)) { RequestResult::Failed } else { RequestResult::Refused };
-        self.core.shared.metrics.request(asked.route(), asked.kind, result);
-        self.core.shared.metrics.refused(asked.route(), refusal);
+        let metrics = self.core.metrics.found(asked.route.as_ref());
+        metrics.request(asked.kind, result);
+        metrics.refused(refusal);
         let after = asked.after();
         if after == After::Close {
             self.closes.store(true, Ordering::Relaxed);
@@ -279,7 +280,7 @@ impl Exchange {
 
     /// Books a request whose body stalled.
     fn give_up(&self, asked: &Asked) -> GivenUp {
-        self.core.shared.metrics.request(asked.route(), asked.kind, RequestResult::Failed);
+        self.core.metrics.found(asked.route.as_ref()).request(asked.kind, RequestResult::Failed);
         tracing::info!(route = asked.route(), client = %self.came.arrival.client, request_id = asked.id(), "given up: the client's body stalled");
         GivenUp
     }
@@ -287,7 +288,7 @@ impl Exchange {
     /// Books a head that hyper refused by itself, or that came too late.
     pub fn malformed(&self) -> ConnectionEnd {
         let refusal = Refusal::Head(Head::Malformed);
-        self.core.shared.metrics.refused(NO_ROUTE, refusal);
+        self.core.metrics.no_route().refused(refusal);
         tracing::info!(
             route = NO_ROUTE,
             listener = %self.came.listener,
@@ -296,7 +297,7 @@ impl Exchange {
             reason = refusal.word(),
             "refused"
         );
-        ConnectionEnd::Because(refusal)
+        ConnectionEnd::Head
     }
 
     /// Whether an answer of ours closed the connection.
@@ -332,11 +333,12 @@ impl Opening {
     /// Opens the tunnel: enters the table, and is told at once if a newer generation refuses it.
     pub fn open(self, core: &Core, client: Channel, read_ahead: &[u8]) -> Tunnel {
         let (place, entry) = self.slot.enter(self.request, self.from, Timestamp::now());
-        core.shared.metrics.tunnel_opened(&entry.route().name, self.began.elapsed());
+        let metrics = core.metrics.route(&entry.route());
+        metrics.tunnel_opened(self.began.elapsed());
         let Switched { channel, early, agreed, load, .. } = *self.backend;
         // A copy: hyper's whole buffer would live as long as the tunnel.
         let early = (Bytes::copy_from_slice(read_ahead), early);
-        Tunnel::new(client, channel, early, agreed.extensions, (place, load), entry)
+        Tunnel::new(client, channel, early, agreed.extensions, (place, load), entry, metrics)
     }
 }
 

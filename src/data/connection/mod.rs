@@ -24,7 +24,7 @@ use crate::data::patience::{Patience, Stream, Waits, Watched};
 use crate::data::pending::Waiting;
 use crate::data::tls;
 use crate::data::tunnel::{Ended, Tunnel};
-use crate::observe::metrics::{ConnectionEnd, ListenerMetrics, Metrics, NO_ROUTE, TlsResult};
+use crate::observe::metrics::{ConnectionEnd, ListenerMetrics, TlsResult};
 use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
 use crate::snapshot::ListenerRules;
@@ -44,7 +44,7 @@ pub struct Accepted {
     /// The listener's name.
     pub listener: Arc<str>,
     /// The listener's counters.
-    pub metrics: ListenerMetrics,
+    pub metrics: Arc<ListenerMetrics>,
     /// Its places under the listener's cap and the process'.
     pub places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
     /// Its place among those of its client that wait.
@@ -53,8 +53,8 @@ pub struct Accepted {
 
 /// A connection that counts as open until this is dropped.
 struct Open {
-    metrics: Arc<Metrics>,
-    listener: ListenerMetrics,
+    core: Arc<Core>,
+    listener: Arc<ListenerMetrics>,
     end: ConnectionEnd,
     _places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
@@ -63,17 +63,16 @@ impl Drop for Open {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.end = ConnectionEnd::Panic;
-            self.metrics.panicked();
+            self.core.shared.metrics.panicked();
         }
-        self.metrics.connection_closed(&self.listener, self.end);
+        self.listener.closed(self.end);
     }
 }
 
 /// Serves one connection to its end.
 pub async fn serve(core: Arc<Core>, accepted: Accepted) {
     let Accepted { stream, peer, port, listener, metrics, places, waiting } = accepted;
-    let mut open =
-        Open { metrics: Arc::clone(&core.shared.metrics), listener: metrics, end: ConnectionEnd::Client, _places: places };
+    let mut open = Open { core: Arc::clone(&core), listener: metrics, end: ConnectionEnd::Client, _places: places };
     // The listener may be gone from the configuration while its socket is still being closed.
     let Some(rules) = core.shared.live.load().listeners.get(&listener).cloned() else { return };
 
@@ -94,7 +93,7 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
             open.end = ConnectionEnd::Upgraded;
             let tunnel = opening.open(&core, client.io.into_inner().into_channel(), &client.read_buf);
             // The struct itself: an async block around it would triple the task.
-            core.tracker.spawn(Recorded { tunnel, open, core: Arc::clone(&core), over: false });
+            core.tracker.spawn(Recorded { tunnel, open, over: false });
         }
     }
 }
@@ -133,12 +132,12 @@ async fn encrypt(
         }
         Err(_) => TlsResult::Timeout,
     };
-    core.shared.metrics.tls_handshake(&open.listener, result, took);
+    open.listener.tls_handshake(result, took);
     match accepted {
         Ok(Ok((stream, _))) => Ok((Stream::Tls(Box::new(stream)), served)),
         _ => {
-            core.shared.metrics.refused(NO_ROUTE, Refusal::Tls);
-            Err(ConnectionEnd::Because(Refusal::Tls))
+            core.metrics.no_route().refused(Refusal::Tls);
+            Err(ConnectionEnd::Tls)
         }
     }
 }
@@ -226,7 +225,6 @@ fn late(exchange: &Exchange, patience: &Patience) -> ConnectionEnd {
 struct Recorded {
     tunnel: Tunnel,
     open: Open,
-    core: Arc<Core>,
     over: bool,
 }
 
@@ -236,7 +234,7 @@ impl Recorded {
         let Ended { closed, refusal } = ended;
         let entry = self.tunnel.entry();
         let route = &self.tunnel.route().name;
-        self.core.shared.metrics.tunnel_closed(route, entry, &closed, refusal);
+        self.tunnel.metrics().tunnel_closed(&closed, refusal);
         tracing::info!(
             route = %route,
             client = %entry.client,

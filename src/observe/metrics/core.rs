@@ -1,0 +1,283 @@
+//! What one thread of the data plane counts: cells of its own, which nobody else writes.
+//!
+//! Who counts holds the set of its listener or route and finds a cell by the numbers of
+//! enums: no string, no lock, no allocation. A scrape sums the sets of all threads.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::lock;
+use super::words::{ConnectionEnd, Direction, RequestKind, RequestResult, TlsResult};
+use crate::close::{By, Closed, Phase, Reason, Traffic};
+use crate::refusal::Refusal;
+use crate::snapshot::route::Route;
+
+/// The upper bounds of what takes 100 µs to 30 s: dials, upgrades, TLS handshakes.
+pub const LATENCY: [f64; 17] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Of what takes a second to a week: how long tunnels live.
+pub const LIFETIME: [f64; 12] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0, 604_800.0];
+
+/// All that one thread counts. Each thread has its own; others only read it.
+#[derive(Default)]
+pub struct CoreMetrics {
+    listeners: Mutex<BTreeMap<Arc<str>, Arc<ListenerMetrics>>>,
+    routes: Mutex<BTreeMap<Arc<str>, Arc<RouteMetrics>>>,
+    /// Those of `routes` that were asked for, at the places of the routes' numbers.
+    numbered: ArcSwap<Vec<Option<Arc<RouteMetrics>>>>,
+    /// What is refused before a route is found.
+    no_route: Arc<RouteMetrics>,
+}
+
+impl CoreMetrics {
+    /// The counters of a listener, to be kept.
+    pub fn listener(&self, name: &Arc<str>) -> Arc<ListenerMetrics> {
+        Arc::clone(lock(&self.listeners).entry(Arc::clone(name)).or_default())
+    }
+
+    /// The counters of a route.
+    pub fn route(&self, route: &Route) -> Arc<RouteMetrics> {
+        match self.numbered.load().get(route.number) {
+            Some(Some(known)) => Arc::clone(known),
+            _ => self.first_time(route),
+        }
+    }
+
+    /// The counters of a route, or those of requests for which none was found.
+    pub fn found(&self, route: Option<&Arc<Route>>) -> Arc<RouteMetrics> {
+        route.map_or_else(|| Arc::clone(&self.no_route), |route| self.route(route))
+    }
+
+    /// The counters of what is refused before there is a request, or without a route.
+    pub fn no_route(&self) -> &RouteMetrics {
+        &self.no_route
+    }
+
+    /// A route keeps its counters when it comes back by its name under another number.
+    fn first_time(&self, route: &Route) -> Arc<RouteMetrics> {
+        let mut routes = lock(&self.routes);
+        let own = Arc::clone(routes.entry(Arc::clone(&route.name)).or_default());
+        let mut numbered = Vec::clone(&self.numbered.load());
+        numbered.resize(numbered.len().max(route.number + 1), None);
+        numbered[route.number] = Some(Arc::clone(&own));
+        self.numbered.store(Arc::new(numbered));
+        own
+    }
+
+    /// Adds what was counted here to the sums of all threads.
+    pub(super) fn add_to(&self, sums: &mut Sums) {
+        for (name, listener) in lock(&self.listeners).iter() {
+            add(listener.counts(), sums.listeners.entry(Arc::clone(name)).or_default().counts());
+        }
+        for (name, route) in lock(&self.routes).iter() {
+            add(route.counts(), sums.routes.entry(Arc::clone(name)).or_default().counts());
+        }
+        add(self.no_route.counts(), sums.no_route.counts());
+    }
+}
+
+/// What all threads have counted, by the names of listeners and routes.
+#[derive(Default)]
+pub struct Sums {
+    pub listeners: BTreeMap<Arc<str>, ListenerMetrics>,
+    pub routes: BTreeMap<Arc<str>, RouteMetrics>,
+    pub no_route: RouteMetrics,
+}
+
+/// What one thread has counted of a listener. Apart by two cache lines, which processors fetch in pairs.
+#[derive(Default)]
+#[repr(align(128))]
+pub struct ListenerMetrics {
+    pub(super) closed: [Count; ConnectionEnd::ALL.len()],
+    pub(super) accepted: Count,
+    pub(super) probes: Count,
+    pub(super) tls_handshakes: [Count; TlsResult::ALL.len()],
+    pub(super) tls_handshake_seconds: Histogram<{ LATENCY.len() }>,
+}
+
+impl ListenerMetrics {
+    /// A connection was accepted.
+    pub fn accepted(&self) {
+        self.accepted.add(1);
+    }
+
+    /// A connection ended without a byte: a health check.
+    pub fn probed(&self) {
+        self.probes.add(1);
+    }
+
+    /// A TLS handshake came to its end, `took` after the accept.
+    pub fn tls_handshake(&self, result: TlsResult, took: Duration) {
+        self.tls_handshakes[result as usize].add(1);
+        if matches!(result, TlsResult::Full | TlsResult::Resumed) {
+            self.tls_handshake_seconds.observe(&LATENCY, took);
+        }
+    }
+
+    /// A connection ended.
+    pub fn closed(&self, end: ConnectionEnd) {
+        self.closed[end as usize].add(1);
+    }
+
+    /// Those that were accepted and are not closed yet.
+    pub(super) fn open(&self) -> u64 {
+        self.accepted.sum().saturating_sub(sum(&self.closed))
+    }
+
+    /// `closed` before `accepted`: whose end is seen, its beginning is too.
+    fn counts(&self) -> impl Iterator<Item = &Count> {
+        let rest = [&self.accepted, &self.probes].into_iter().chain(&self.tls_handshakes);
+        self.closed.iter().chain(rest).chain(self.tls_handshake_seconds.counts())
+    }
+}
+
+/// What one thread has counted of a route, or of what found none.
+#[derive(Default)]
+#[repr(align(128))]
+pub struct RouteMetrics {
+    pub(super) bytes: [Count; Direction::ALL.len()],
+    pub(super) messages: [Count; Direction::ALL.len()],
+    pub(super) requests: [[Count; RequestResult::ALL.len()]; RequestKind::ALL.len()],
+    pub(super) refusals: [Count; Refusal::ALL.len()],
+    pub(super) dial_seconds: Histogram<{ LATENCY.len() }>,
+    pub(super) upgrade_seconds: Histogram<{ LATENCY.len() }>,
+    pub(super) closed: [[[Count; Reason::ALL.len()]; Phase::ALL.len()]; By::ALL.len()],
+    pub(super) opened: Count,
+    pub(super) lifetime_seconds: Histogram<{ LIFETIME.len() }>,
+    pub(super) revoked: [Count; Refusal::ALL.len()],
+}
+
+impl RouteMetrics {
+    /// A request was answered.
+    pub fn request(&self, kind: RequestKind, result: RequestResult) {
+        self.requests[kind as usize][result as usize].add(1);
+    }
+
+    /// A request, or a connection before it, was refused; or its backend failed.
+    pub fn refused(&self, refusal: Refusal) {
+        self.refusals[refusal.number()].add(1);
+    }
+
+    /// A backend took the connection.
+    pub fn dialled(&self, took: Duration) {
+        self.dial_seconds.observe(&LATENCY, took);
+    }
+
+    /// A tunnel opened, `took` after its head.
+    pub fn tunnel_opened(&self, took: Duration) {
+        self.opened.add(1);
+        self.upgrade_seconds.observe(&LATENCY, took);
+    }
+
+    /// A tunnel relayed something.
+    #[inline]
+    pub fn relayed(&self, direction: Direction, bytes: u64, messages: u64) {
+        self.bytes[direction as usize].add(bytes);
+        self.messages[direction as usize].add(messages);
+    }
+
+    /// A tunnel that opened here ended; `refusal` where it was revoked.
+    pub fn tunnel_closed(&self, closed: &Closed, refusal: Option<Refusal>) {
+        self.closed[closed.by as usize][closed.phase as usize][closed.reason as usize].add(1);
+        self.lifetime_seconds.observe(&LIFETIME, closed.lasted);
+        if let Some(refusal) = refusal {
+            self.revoked[refusal.number()].add(1);
+        }
+    }
+
+    /// Tunnels that opened and have not closed yet.
+    pub(super) fn open(&self) -> u64 {
+        self.opened.sum().saturating_sub(sum(self.ends()))
+    }
+
+    /// What was relayed one way.
+    pub(super) fn traffic(&self, direction: Direction) -> Traffic {
+        Traffic { bytes: self.bytes[direction as usize].sum(), messages: self.messages[direction as usize].sum() }
+    }
+
+    fn ends(&self) -> &[Count] {
+        self.closed.as_flattened().as_flattened()
+    }
+
+    /// `closed` before `opened`: whose end is seen, its beginning is too.
+    fn counts(&self) -> impl Iterator<Item = &Count> {
+        let tunnels = self.ends().iter().chain([&self.opened]).chain(self.lifetime_seconds.counts()).chain(&self.revoked);
+        let passed = self.bytes.iter().chain(&self.messages);
+        let requests = self.requests.as_flattened().iter().chain(&self.refusals);
+        let waits = self.dial_seconds.counts().chain(self.upgrade_seconds.counts());
+        tunnels.chain(passed).chain(requests).chain(waits)
+    }
+}
+
+/// A number that one thread adds to and scrapes read; so a plain load and store do. What was
+/// counted before it is seen by whoever sees it.
+#[derive(Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    #[inline]
+    fn add(&self, more: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Release);
+    }
+
+    /// What was counted so far.
+    pub fn sum(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Durations by size: how many are within each bound and above the one before, and how long all took.
+pub struct Histogram<const BOUNDS: usize> {
+    within: [Count; BOUNDS],
+    beyond: Count,
+    microseconds: Count,
+}
+
+impl<const BOUNDS: usize> Default for Histogram<BOUNDS> {
+    fn default() -> Self {
+        Histogram { within: std::array::from_fn(|_| Count::default()), beyond: Count::default(), microseconds: Count::default() }
+    }
+}
+
+impl<const BOUNDS: usize> Histogram<BOUNDS> {
+    fn observe(&self, bounds: &[f64; BOUNDS], took: Duration) {
+        let seconds = took.as_secs_f64();
+        let bucket = bounds.iter().position(|bound| seconds <= *bound).map_or(&self.beyond, |at| &self.within[at]);
+        bucket.add(1);
+        self.microseconds.add(u64::try_from((took.as_nanos() + 500) / 1000).unwrap_or(u64::MAX));
+    }
+
+    /// How many are within each bound, those of smaller ones included; and how many there are.
+    pub(super) fn cumulative(&self) -> ([u64; BOUNDS], u64) {
+        let mut total = 0;
+        let within = std::array::from_fn(|at| {
+            total += self.within[at].sum();
+            total
+        });
+        (within, total + self.beyond.sum())
+    }
+
+    /// How long all took.
+    pub(super) fn seconds(&self) -> f64 {
+        self.microseconds.sum() as f64 / 1e6
+    }
+
+    fn counts(&self) -> impl Iterator<Item = &Count> {
+        self.within.iter().chain([&self.beyond, &self.microseconds])
+    }
+}
+
+fn add<'c>(counts: impl Iterator<Item = &'c Count>, sums: impl Iterator<Item = &'c Count>) {
+    for (count, sum) in counts.zip(sums) {
+        sum.add(count.sum());
+    }
+}
+
+fn sum(counts: &[Count]) -> u64 {
+    counts.iter().map(Count::sum).sum()
+}

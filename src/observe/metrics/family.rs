@@ -1,0 +1,165 @@
+//! Every metric family: its name, type, labels and help, written here and nowhere else.
+//!
+//! The help is the documentation: what is counted, in which unit, from when to when.
+
+/// One metric family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Family {
+    /// What it is called in a scrape.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// Its labels, in the order in which they are written.
+    pub labels: &'static [&'static str],
+    /// What it says, in a sentence or two.
+    pub help: &'static str,
+}
+
+/// What a family's numbers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, from 0 at the start of the process.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by size.
+    Histogram,
+}
+
+impl Kind {
+    /// As Prometheus calls it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// Every family once, in the order of the documentation.
+pub fn table() -> Vec<Family> {
+    TABLE.to_vec()
+}
+
+macro_rules! families {
+    ($($family:ident: $kind:ident $name:literal [$($label:literal)*] $help:literal;)*) => {
+        $(pub(super) const $family: Family = Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
+        const TABLE: &[Family] = &[$($family),*];
+    };
+}
+
+families! {
+    CONNECTIONS_ACCEPTED: Counter "sidegate_connections_accepted_total" ["listener"]
+        "Connections accepted, before anything is known of them.";
+    CONNECTIONS_OPEN: Gauge "sidegate_connections_open" ["listener"]
+        "Connections accepted and not yet closed, whatever they do: TLS handshake, requests, a tunnel.";
+    CONNECTIONS_CLOSED: Counter "sidegate_connections_closed_total" ["listener" "reason"]
+        "Connections closed, by the one reason: client (it left or broke off), keep_alive (idle between plain requests), refused (by an answer that closes), upgraded (its tunnel ended), drain, panic (a bug of ours), or a refusal that gets no answer: pending, tls, head.";
+    CONNECTIONS_LIMIT: Gauge "sidegate_connections_limit" ["listener"]
+        "The most connections at once: the listener's max_connections, or the process' total.";
+    PROBES: Counter "sidegate_probes_total" ["listener"]
+        "Connections that ended without a byte, as health checks do; also counted as closed, reason client.";
+    TLS_HANDSHAKES: Counter "sidegate_tls_handshakes_total" ["listener" "result"]
+        "TLS handshakes that came to an end: full, resumed (of an earlier session), failed (the client's fault, or it left), timeout. Empty connections are not among them.";
+    TLS_HANDSHAKE_SECONDS: Histogram "sidegate_tls_handshake_seconds" ["listener"]
+        "Seconds from the accept to the end of the TLS handshake, of those that succeeded.";
+    REQUESTS: Counter "sidegate_requests_total" ["route" "kind" "result"]
+        "Requests by kind, upgrade (an attempt to open a WebSocket) or plain, and by result: permitted (the backend answered, whatever it said), refused (we said no), failed (the backend gave no usable answer, or the client's body stalled). Where no route was found, route is -.";
+    REFUSALS: Counter "sidegate_refusals_total" ["route" "reason"]
+        "Refusals by reason, also of connections and heads that never became a request (route -). Reason backend is a 502 or a 504, failed in sidegate_requests_total. A series begins with its first refusal.";
+    UPGRADE_SECONDS: Histogram "sidegate_upgrade_seconds" ["route"]
+        "Seconds from the whole head of an attempt until its 101 is sent, of those that became tunnels.";
+    DIAL_SECONDS: Histogram "sidegate_dial_seconds" ["route"]
+        "Seconds from the wish for a connection to a backend until it stands, backends that refused before included; of dials that succeeded. A kept connection is not dialled again.";
+    BACKEND_UP: Gauge "sidegate_backend_up" ["route" "backend"]
+        "0: the last dial of this backend was refused or came too late; 1: it succeeded, or there was none yet. Whatever route dialled, the backend's state is the same for all.";
+    BACKEND_CHANGES: Counter "sidegate_backend_changes_total" ["route" "backend"]
+        "How often sidegate_backend_up changed, both ways.";
+    TUNNELS_OPEN: Gauge "sidegate_tunnels_open" ["route"]
+        "Tunnels opened and not yet closed. A tunnel belongs to the route under which it opened, even where a reload leads its path elsewhere.";
+    TUNNELS_OPENED: Counter "sidegate_tunnels_opened_total" ["route"]
+        "Tunnels opened: the 101 was sent.";
+    TUNNELS_CLOSED: Counter "sidegate_tunnels_closed_total" ["route" "by" "phase" "reason"]
+        "Tunnels closed: by whom first (client, backend, sidegate), in which phase (closing: a Close frame had gone out, a side's or ours; open: none had), and the one reason. A series begins with its first tunnel.";
+    TUNNELS_LIMIT: Gauge "sidegate_tunnels_limit" ["policy"]
+        "The most tunnels at once under a policy: its limit connections.total. Without that limit there is no series.";
+    TUNNEL_LIFETIME_SECONDS: Histogram "sidegate_tunnel_lifetime_seconds" ["route"]
+        "Seconds from the 101 to the end of a tunnel, of those that ended.";
+    BYTES: Counter "sidegate_bytes_total" ["route" "direction"]
+        "Bytes of WebSocket frames relayed, headers included, before encryption; open tunnels are in it, frames of our own are not.";
+    MESSAGES: Counter "sidegate_messages_total" ["route" "direction"]
+        "WebSocket messages relayed, each counted when it begins; control frames are none. Open tunnels are in it.";
+    REVOKED: Counter "sidegate_revoked_total" ["route" "refusal"]
+        "Tunnels that ended because they are no longer permitted, by the refusal that a new attempt would get. A series begins with its first tunnel.";
+    RELOADS: Counter "sidegate_reloads_total" ["outcome"]
+        "Reloads: published (a new generation runs), unchanged (the files are what runs), rejected (what runs was kept). A look that finds nothing new is no reload, nor is the start.";
+    GENERATION: Gauge "sidegate_generation" []
+        "The number of the generation that runs: 1 from the start, and one more by each reload that is published.";
+    RELOAD_SUCCESSFUL: Gauge "sidegate_config_last_reload_successful" []
+        "1: the files are what runs; 0: the last reload was rejected.";
+    RELOAD_SUCCESS_TIMESTAMP: Gauge "sidegate_config_last_reload_success_timestamp_seconds" []
+        "When the files last became what runs, or were found to be by a reload; in seconds of Unix time.";
+    CONFIG_INFO: Gauge "sidegate_config_info" ["digest"]
+        "Always 1; digest is that of all files which the running generation was made from.";
+    CERTIFICATE_NOT_AFTER: Gauge "sidegate_certificate_not_after_timestamp_seconds" ["certificate"]
+        "When a certificate that is served stops being valid, in seconds of Unix time; certificate is its chain as written.";
+    LIST_ENTRIES: Gauge "sidegate_list_entries" ["list" "policy"]
+        "Networks in a list that a policy's rules name, lapsed ones included.";
+    LIST_MODIFIED: Gauge "sidegate_list_modified_timestamp_seconds" ["list" "policy"]
+        "When the file of a list was last written, in seconds of Unix time. A list that stands in the policy itself has no series.";
+    ENTRIES_LAPSING: Gauge "sidegate_entries_lapsing_30d" ["list" "policy"]
+        "Entries of a list that expire within the next 30 days; those that have lapsed already are not counted.";
+    LIMITER_KEYS: Gauge "sidegate_limiter_keys" ["policy" "limit"]
+        "Clients whose rate is tracked, by limit: upgrades or requests. IPv6 clients are tracked by /64.";
+    LIMITER_OVERFLOW: Counter "sidegate_limiter_overflow_total" ["policy" "limit"]
+        "Tokens taken from a budget that clients share, because the table of clients was full.";
+    WATCH_DEGRADED: Gauge "sidegate_watch_degraded" []
+        "1: the files are polled, because they cannot be watched; 0: all is as configured.";
+    DRAINING: Gauge "sidegate_draining" []
+        "1: shutting down, from the order until the end of the process; else 0.";
+    LOG_DROPS: Counter "sidegate_log_drops_total" []
+        "Log lines dropped, because what takes the log was too slow.";
+    PANICS: Counter "sidegate_panics_total" []
+        "Bugs of ours, each of which ended one connection.";
+    SCRAPES_REFUSED: Counter "sidegate_scrapes_refused_total" []
+        "Requests for metrics or health that came from outside [metrics] allow.";
+    BUILD_INFO: Gauge "sidegate_build_info" ["version"]
+        "Always 1; version is that of the program.";
+    CPU_SECONDS: Counter "process_cpu_seconds_total" []
+        "Seconds of CPU time that the process has used, in user and system mode, to the hundredth.";
+    RESIDENT_MEMORY: Gauge "process_resident_memory_bytes" []
+        "Bytes of memory that the process has in RAM.";
+    VIRTUAL_MEMORY: Gauge "process_virtual_memory_bytes" []
+        "Bytes of address space that the process has mapped.";
+    START_TIME: Gauge "process_start_time_seconds" []
+        "When the process started, in seconds of Unix time.";
+    THREADS: Gauge "process_threads" []
+        "Threads of the process.";
+    OPEN_FDS: Gauge "process_open_fds" []
+        "File descriptors that are open: about two for each tunnel.";
+    MAX_FDS: Gauge "process_max_fds" []
+        "The most file descriptors that may be open.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_family_is_named_as_prometheus_wants_it_and_says_what_it_is() {
+        for family in table() {
+            let Family { name, kind, labels, help } = family;
+            assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
+            assert!(kind != Kind::Histogram || name.ends_with("_seconds"), "{name}");
+            assert!(help.ends_with('.') && help.len() > 20 && !help.contains(['\n', '|']), "{name}: {help}");
+            assert!(labels.iter().all(|label| label.chars().all(|c| c.is_ascii_lowercase())), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_family_is_there_twice() {
+        let names: std::collections::HashSet<_> = table().iter().map(|family| family.name).collect();
+        assert_eq!(names.len(), table().len());
+    }
+}

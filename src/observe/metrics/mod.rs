@@ -1,0 +1,200 @@
+//! What is counted, by whom, and what a scrape says of it.
+//!
+//! The data plane counts in sets of its own threads ([`CoreMetrics`]); what happens seldom is
+//! counted here. What a snapshot or a limiter knows is not kept twice: a scrape asks it.
+//! Labels carry words from the configuration and fixed words only, never an address, a path or
+//! a header off the wire.
+
+mod core;
+mod family;
+mod page;
+mod process;
+mod scrape;
+mod words;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::snapshot::Snapshot;
+use crate::snapshot::route::BackendAddress;
+use crate::tunnels::Tunnels;
+
+pub use self::core::{CoreMetrics, ListenerMetrics, RouteMetrics};
+pub use self::family::{Family, Kind, table};
+pub use self::scrape::RouteTotals;
+pub use self::words::{ConnectionEnd, Direction, ReloadResult, RequestKind, RequestResult, TlsResult};
+
+/// The label's value where no route was found.
+pub const NO_ROUTE: &str = "-";
+
+/// Everything that is counted.
+pub struct Metrics {
+    /// The counters of each thread of the data plane.
+    cores: Mutex<Vec<Arc<CoreMetrics>>>,
+    connections_limits: Mutex<BTreeMap<Arc<str>, usize>>,
+    backends: Mutex<HashMap<BackendAddress, Arc<BackendMetrics>>>,
+    reloads: [AtomicU64; ReloadResult::ALL.len()],
+    reload_rejected: AtomicBool,
+    /// In milliseconds of Unix time.
+    reload_succeeded: AtomicI64,
+    lists_modified: Mutex<Vec<ListModified>>,
+    watch_degraded: AtomicBool,
+    draining: AtomicBool,
+    panics: AtomicU64,
+    scrapes_refused: AtomicU64,
+    /// In seconds of Unix time.
+    process_started: Option<f64>,
+}
+
+/// A list's file: list, policy, and when it was last written.
+type ListModified = (Box<str>, Box<str>, Timestamp);
+
+impl Metrics {
+    /// Nothing counted yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Metrics {
+            cores: Mutex::default(),
+            connections_limits: Mutex::default(),
+            backends: Mutex::default(),
+            reloads: Default::default(),
+            reload_rejected: AtomicBool::new(false),
+            reload_succeeded: AtomicI64::new(0),
+            lists_modified: Mutex::default(),
+            watch_degraded: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            panics: AtomicU64::new(0),
+            scrapes_refused: AtomicU64::new(0),
+            process_started: process::start_time(),
+        })
+    }
+
+    /// The counters of one more thread of the data plane, which alone may count there.
+    pub fn core(&self) -> Arc<CoreMetrics> {
+        let core = Arc::new(CoreMetrics::default());
+        lock(&self.cores).push(Arc::clone(&core));
+        core
+    }
+
+    /// The most connections of a listener at once.
+    pub fn connections_limit(&self, listener: &Arc<str>, connections: usize) {
+        lock(&self.connections_limits).insert(Arc::clone(listener), connections);
+    }
+
+    /// What is known of a backend, whichever thread or route dials it.
+    pub fn backend(&self, address: &BackendAddress) -> Arc<BackendMetrics> {
+        Arc::clone(lock(&self.backends).entry(address.clone()).or_default())
+    }
+
+    /// A reload came to its outcome at `now`.
+    pub fn reloaded(&self, result: ReloadResult, now: Timestamp) {
+        self.reloads[result as usize].fetch_add(1, Ordering::Relaxed);
+        match result {
+            ReloadResult::Published | ReloadResult::Unchanged => self.succeeded(now),
+            ReloadResult::Rejected => self.reload_rejected.store(true, Ordering::Relaxed),
+        }
+    }
+
+    /// The files are what runs; a start is no reload, but says so too.
+    pub fn succeeded(&self, now: Timestamp) {
+        self.reload_rejected.store(false, Ordering::Relaxed);
+        self.reload_succeeded.store(now.as_millisecond(), Ordering::Relaxed);
+    }
+
+    /// The list files of what runs: policy, list, and when it was last written.
+    pub fn lists_modified<'a>(&self, lists: impl Iterator<Item = (&'a str, &'a str, Timestamp)>) {
+        *lock(&self.lists_modified) = lists.map(|(policy, list, modified)| (list.into(), policy.into(), modified)).collect();
+    }
+
+    /// Whether watching is degraded to polling.
+    pub fn watch_degraded(&self, degraded: bool) {
+        self.watch_degraded.store(degraded, Ordering::Relaxed);
+    }
+
+    /// Whether files are polled because they cannot be watched.
+    pub fn is_watch_degraded(&self) -> bool {
+        self.watch_degraded.load(Ordering::Relaxed)
+    }
+
+    /// A drain began.
+    pub fn drains(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a drain began.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// A bug of ours ended a connection.
+    pub fn panicked(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many bugs of ours ended a connection.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    /// Somebody outside `[metrics] allow` asked.
+    pub fn scrape_refused(&self) {
+        self.scrapes_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The backends of `snapshot` whose last dial failed, each once, in the order written.
+    pub fn backends_down<'s>(&self, snapshot: &'s Snapshot) -> Vec<&'s BackendAddress> {
+        let backends = lock(&self.backends);
+        let mut down = Vec::new();
+        for address in snapshot.route_list.iter().flat_map(|route| &route.backends) {
+            if backends.get(address).is_some_and(|backend| !backend.is_up()) && !down.contains(&address) {
+                down.push(address);
+            }
+        }
+        down
+    }
+
+    /// All metrics at the time `now` in Prometheus' text format 0.0.4. Counters go on for routes that are
+    /// gone; what a generation has (backends, lists, certificates, limits) is that of `snapshot` alone.
+    pub fn scrape(&self, snapshot: &Snapshot, log_drops: u64, now: Timestamp) -> String {
+        scrape::text(self, snapshot, log_drops, now)
+    }
+
+    /// What each route of `snapshot` has carried since the start, in the order written.
+    pub fn totals(&self, snapshot: &Snapshot, tunnels: &Tunnels) -> Vec<(Arc<str>, RouteTotals)> {
+        scrape::totals(self, snapshot, tunnels)
+    }
+}
+
+/// What is known of one backend; all threads write it, at a change alone.
+pub struct BackendMetrics {
+    up: AtomicBool,
+    changes: AtomicU64,
+}
+
+impl Default for BackendMetrics {
+    fn default() -> Self {
+        BackendMetrics { up: AtomicBool::new(true), changes: AtomicU64::new(0) }
+    }
+}
+
+impl BackendMetrics {
+    /// A dial found it up, or not; says whether that is a change.
+    pub fn dialled(&self, up: bool) -> bool {
+        let changed = self.up.load(Ordering::Relaxed) != up && self.up.swap(up, Ordering::Relaxed) != up;
+        if changed {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
+        changed
+    }
+
+    /// Whether the last dial found it up; also before the first.
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,130 @@
+//! A scrape in the making: samples under their families, and the text that Prometheus reads.
+
+use std::collections::BTreeMap;
+
+use prometheus::TextEncoder;
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram as Sizes, LabelPair, Metric, MetricFamily, MetricType};
+
+use crate::observe::metrics::core::Histogram;
+use crate::observe::metrics::family::{Family, Kind};
+
+/// Samples, by the names of their families.
+#[derive(Default)]
+pub struct Page(BTreeMap<&'static str, MetricFamily>);
+
+impl Page {
+    /// A sample of a counter or a gauge; `values` in the order of the family's labels.
+    pub fn put(&mut self, family: &Family, values: &[&str], value: f64) {
+        let mut metric = metric(family, values);
+        match family.kind {
+            Kind::Counter => {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+            Kind::Gauge | Kind::Histogram => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+        }
+        self.family(family).mut_metric().push(metric);
+    }
+
+    /// A sample of a counter; counts are whole numbers.
+    pub fn count(&mut self, family: &Family, values: &[&str], count: u64) {
+        self.put(family, values, count as f64);
+    }
+
+    /// A sample of a counter whose series begins with the first that it counts.
+    pub fn count_any(&mut self, family: &Family, values: &[&str], count: u64) {
+        if count > 0 {
+            self.count(family, values, count);
+        }
+    }
+
+    /// A sample of a histogram.
+    pub fn histogram<const N: usize>(&mut self, family: &Family, values: &[&str], bounds: &[f64; N], histogram: &Histogram<N>) {
+        let (within, total) = histogram.cumulative();
+        let bucket = |(bound, count): (&f64, u64)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(count);
+            bucket
+        };
+        let mut sizes = Sizes::default();
+        sizes.set_bucket(bounds.iter().zip(within).map(bucket).collect());
+        sizes.set_sample_count(total);
+        sizes.set_sample_sum(histogram.seconds());
+        let mut metric = metric(family, values);
+        metric.set_histogram(sizes);
+        self.family(family).mut_metric().push(metric);
+    }
+
+    /// The text format 0.0.4: families by name, each with its help and type.
+    pub fn text(self) -> String {
+        let families: Vec<_> = self.0.into_values().collect();
+        // It fails for a family without a name or a sample alone, and none is here.
+        TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+    }
+
+    fn family(&mut self, family: &Family) -> &mut MetricFamily {
+        self.0.entry(family.name).or_insert_with(|| {
+            let mut made = MetricFamily::default();
+            made.set_name(family.name.into());
+            made.set_help(family.help.into());
+            made.set_field_type(match family.kind {
+                Kind::Counter => MetricType::COUNTER,
+                Kind::Gauge => MetricType::GAUGE,
+                Kind::Histogram => MetricType::HISTOGRAM,
+            });
+            made
+        })
+    }
+}
+
+fn metric(family: &Family, values: &[&str]) -> Metric {
+    debug_assert_eq!(family.labels.len(), values.len(), "{}", family.name);
+    let pair = |(label, value): (&&str, &&str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*label).into());
+        pair.set_value((*value).into());
+        pair
+    };
+    Metric::from_label(family.labels.iter().zip(values).map(pair).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOTAL: Family = Family { name: "t_total", kind: Kind::Counter, labels: &["a", "b"], help: "Test." };
+    const NOW: Family = Family { name: "now", kind: Kind::Gauge, labels: &["a"], help: "Test." };
+
+    #[test]
+    fn label_values_that_run_together_alike_are_two_series() {
+        let mut page = Page::default();
+        page.count(&TOTAL, &["ab", "c"], 1);
+        page.count(&TOTAL, &["a", "bc"], 2);
+        let text = "# HELP t_total Test.\n# TYPE t_total counter\nt_total{a=\"ab\",b=\"c\"} 1\nt_total{a=\"a\",b=\"bc\"} 2\n";
+        assert_eq!(page.text(), text);
+    }
+
+    #[test]
+    fn families_come_by_name_and_empty_ones_not_at_all() {
+        let mut page = Page::default();
+        page.count_any(&TOTAL, &["x", "y"], 0);
+        assert_eq!(page.text(), "");
+        let mut page = Page::default();
+        page.count_any(&TOTAL, &["x", "y"], 1);
+        page.put(&NOW, &["x"], 0.5);
+        assert!(page.text().starts_with("# HELP now Test.\n# TYPE now gauge\nnow{a=\"x\"} 0.5\n# HELP t_total"));
+    }
+
+    #[test]
+    fn what_would_end_a_label_is_escaped() {
+        let mut page = Page::default();
+        page.put(&NOW, &["unix:/run/a\"b\\c\nd.sock"], 1.0);
+        assert!(page.text().ends_with("now{a=\"unix:/run/a\\\"b\\\\c\\nd.sock\"} 1\n"));
+    }
+}

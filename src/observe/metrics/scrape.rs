@@ -1,0 +1,215 @@
+//! A scrape: the counters of all threads summed, and what the running generation says of itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::close::{By, Phase, Reason, Traffic};
+use crate::observe::metrics::core::{LATENCY, LIFETIME, ListenerMetrics, RouteMetrics, Sums};
+use crate::observe::metrics::page::Page;
+use crate::observe::metrics::words::{ConnectionEnd, Direction, ReloadResult, RequestKind, RequestResult, TlsResult};
+use crate::observe::metrics::{Metrics, NO_ROUTE, family, lock, process};
+use crate::refusal::Refusal;
+use crate::snapshot::Snapshot;
+use crate::snapshot::listener::Speaks;
+use crate::tunnels::Tunnels;
+
+/// How far ahead entries that lapse are counted.
+const LAPSING: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// What a route has carried since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RouteTotals {
+    /// Tunnels that are open and run under this route now.
+    pub open: u64,
+    /// Tunnels that opened.
+    pub opened: u64,
+    /// Requests that were refused, or failed at the backend.
+    pub refused: u64,
+    /// What came from clients.
+    pub from_client: Traffic,
+    /// What came from backends.
+    pub from_backend: Traffic,
+}
+
+/// See [`Metrics::totals`].
+pub fn totals(metrics: &Metrics, snapshot: &Snapshot, tunnels: &Tunnels) -> Vec<(Arc<str>, RouteTotals)> {
+    let sums = sums(metrics);
+    let mut open: HashMap<Arc<str>, u64> = HashMap::new();
+    for entry in tunnels.entries() {
+        *open.entry(Arc::clone(&entry.route().name)).or_default() += 1;
+    }
+    let of = |route: &Arc<str>| {
+        let open = open.get(route).copied().unwrap_or_default();
+        let Some(sums) = sums.routes.get(route) else { return RouteTotals { open, ..RouteTotals::default() } };
+        RouteTotals {
+            open,
+            opened: sums.opened.sum(),
+            refused: sums.refusals.iter().map(|count| count.sum()).sum(),
+            from_client: sums.traffic(Direction::FromClient),
+            from_backend: sums.traffic(Direction::FromBackend),
+        }
+    };
+    snapshot.route_list.iter().map(|route| (Arc::clone(&route.name), of(&route.name))).collect()
+}
+
+/// See [`Metrics::scrape`].
+pub fn text(metrics: &Metrics, snapshot: &Snapshot, log_drops: u64, now: Timestamp) -> String {
+    let mut page = Page::default();
+    let mut sums = sums(metrics);
+    for (name, limit) in lock(&metrics.connections_limits).iter() {
+        page.put(&family::CONNECTIONS_LIMIT, &[name], *limit as f64);
+        sums.listeners.entry(Arc::clone(name)).or_default();
+    }
+    for (name, listener) in &sums.listeners {
+        let rules = snapshot.listeners.get(name);
+        let has_tls = rules.is_some_and(|rules| matches!(rules.listener.speaks, Speaks::Tls(_)));
+        put_listener(&mut page, name, listener, has_tls);
+    }
+    for route in &snapshot.route_list {
+        sums.routes.entry(Arc::clone(&route.name)).or_default();
+    }
+    for (name, route) in &sums.routes {
+        put_requests(&mut page, name, route);
+        put_tunnels(&mut page, name, route);
+    }
+    put_refused(&mut page, NO_ROUTE, &sums.no_route);
+    put_backends(&mut page, metrics, snapshot);
+    put_policies(&mut page, snapshot, now);
+    put_control(&mut page, metrics, snapshot);
+    page.count(&family::LOG_DROPS, &[], log_drops);
+    page.put(&family::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    process::put(&mut page, metrics.process_started);
+    page.text()
+}
+
+fn sums(metrics: &Metrics) -> Sums {
+    let mut sums = Sums::default();
+    for core in lock(&metrics.cores).iter() {
+        core.add_to(&mut sums);
+    }
+    sums
+}
+
+fn put_listener(page: &mut Page, name: &str, listener: &ListenerMetrics, has_tls: bool) {
+    page.count(&family::CONNECTIONS_ACCEPTED, &[name], listener.accepted.sum());
+    page.count(&family::CONNECTIONS_OPEN, &[name], listener.open());
+    page.count(&family::PROBES, &[name], listener.probes.sum());
+    for end in ConnectionEnd::ALL {
+        page.count(&family::CONNECTIONS_CLOSED, &[name, end.word()], listener.closed[end as usize].sum());
+    }
+    if has_tls {
+        for result in TlsResult::ALL {
+            page.count(&family::TLS_HANDSHAKES, &[name, result.word()], listener.tls_handshakes[result as usize].sum());
+        }
+        page.histogram(&family::TLS_HANDSHAKE_SECONDS, &[name], &LATENCY, &listener.tls_handshake_seconds);
+    }
+}
+
+fn put_requests(page: &mut Page, name: &str, route: &RouteMetrics) {
+    for kind in RequestKind::ALL {
+        for result in RequestResult::ALL {
+            let count = route.requests[kind as usize][result as usize].sum();
+            page.count(&family::REQUESTS, &[name, kind.word(), result.word()], count);
+        }
+    }
+    put_refusals(page, name, route);
+    page.histogram(&family::DIAL_SECONDS, &[name], &LATENCY, &route.dial_seconds);
+    page.histogram(&family::UPGRADE_SECONDS, &[name], &LATENCY, &route.upgrade_seconds);
+}
+
+/// Where no route is found, there is nothing but refusals.
+fn put_refused(page: &mut Page, name: &str, route: &RouteMetrics) {
+    let refused = RequestResult::Refused;
+    for kind in RequestKind::ALL {
+        let count = route.requests[kind as usize][refused as usize].sum();
+        page.count(&family::REQUESTS, &[name, kind.word(), refused.word()], count);
+    }
+    put_refusals(page, name, route);
+}
+
+fn put_refusals(page: &mut Page, name: &str, route: &RouteMetrics) {
+    for refusal in Refusal::ALL {
+        page.count_any(&family::REFUSALS, &[name, refusal.word()], route.refusals[refusal.number()].sum());
+    }
+}
+
+fn put_tunnels(page: &mut Page, name: &str, route: &RouteMetrics) {
+    page.count(&family::TUNNELS_OPENED, &[name], route.opened.sum());
+    page.count(&family::TUNNELS_OPEN, &[name], route.open());
+    for by in By::ALL {
+        for phase in Phase::ALL {
+            for reason in Reason::ALL {
+                let count = route.closed[by as usize][phase as usize][reason as usize].sum();
+                page.count_any(&family::TUNNELS_CLOSED, &[name, by.word(), phase.word(), reason.word()], count);
+            }
+        }
+    }
+    page.histogram(&family::TUNNEL_LIFETIME_SECONDS, &[name], &LIFETIME, &route.lifetime_seconds);
+    for direction in Direction::ALL {
+        let Traffic { bytes, messages } = route.traffic(direction);
+        page.count(&family::BYTES, &[name, direction.word()], bytes);
+        page.count(&family::MESSAGES, &[name, direction.word()], messages);
+    }
+    for refusal in Refusal::ALL {
+        page.count_any(&family::REVOKED, &[name, refusal.word()], route.revoked[refusal.number()].sum());
+    }
+}
+
+/// A series goes with its route or backend: else an alert on one that is down would never end.
+fn put_backends(page: &mut Page, metrics: &Metrics, snapshot: &Snapshot) {
+    for route in &snapshot.route_list {
+        let mut told: Vec<&_> = Vec::new();
+        for address in &route.backends {
+            if told.contains(&address) {
+                continue; // A list may name one twice.
+            }
+            told.push(address);
+            let backend = metrics.backend(address);
+            let name = address.to_string();
+            page.put(&family::BACKEND_UP, &[&route.name, &name], f64::from(u8::from(backend.is_up())));
+            page.count(&family::BACKEND_CHANGES, &[&route.name, &name], backend.changes.load(Ordering::Relaxed));
+        }
+    }
+}
+
+fn put_policies(page: &mut Page, snapshot: &Snapshot, now: Timestamp) {
+    let until = now.saturating_add(LAPSING).unwrap_or(Timestamp::MAX);
+    for policy in snapshot.policies.values() {
+        if let Some(total) = policy.limits.total {
+            page.put(&family::TUNNELS_LIMIT, &[&policy.name], f64::from(total));
+        }
+        for list in policy.lists() {
+            page.put(&family::LIST_ENTRIES, &[&list.name, &policy.name], list.len() as f64);
+            page.put(&family::ENTRIES_LAPSING, &[&list.name, &policy.name], list.lapsing(now, until) as f64);
+        }
+        for (limit, limiter) in [("upgrades", &policy.budgets.upgrades), ("requests", &policy.budgets.requests)] {
+            let Some(limiter) = limiter else { continue };
+            page.put(&family::LIMITER_KEYS, &[&policy.name, limit], limiter.keys() as f64);
+            page.count(&family::LIMITER_OVERFLOW, &[&policy.name, limit], limiter.overflowed());
+        }
+    }
+}
+
+fn put_control(page: &mut Page, metrics: &Metrics, snapshot: &Snapshot) {
+    let flag = |flag: bool| f64::from(u8::from(flag));
+    for result in ReloadResult::ALL {
+        page.count(&family::RELOADS, &[result.word()], metrics.reloads[result as usize].load(Ordering::Relaxed));
+    }
+    page.count(&family::GENERATION, &[], snapshot.generation);
+    page.put(&family::RELOAD_SUCCESSFUL, &[], flag(!metrics.reload_rejected.load(Ordering::Relaxed)));
+    page.put(&family::RELOAD_SUCCESS_TIMESTAMP, &[], metrics.reload_succeeded.load(Ordering::Relaxed) as f64 / 1000.0);
+    page.put(&family::CONFIG_INFO, &[&snapshot.digest], 1.0);
+    for certificate in snapshot.certificates.iter() {
+        page.put(&family::CERTIFICATE_NOT_AFTER, &[&certificate.label], certificate.not_after.as_second() as f64);
+    }
+    for (list, policy, modified) in lock(&metrics.lists_modified).iter() {
+        page.put(&family::LIST_MODIFIED, &[list, policy], modified.as_second() as f64);
+    }
+    page.put(&family::WATCH_DEGRADED, &[], flag(metrics.is_watch_degraded()));
+    page.put(&family::DRAINING, &[], flag(metrics.is_draining()));
+    page.count(&family::PANICS, &[], metrics.panics());
+    page.count(&family::SCRAPES_REFUSED, &[], metrics.scrapes_refused.load(Ordering::Relaxed));
+}
