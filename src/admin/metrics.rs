@@ -1,26 +1,34 @@
 //! The metrics listener: `/metrics`, `/livez` and `/readyz`, for those in `[metrics] allow`.
 //!
-//! A rejected reload or degraded watching stands in the body of `/readyz` and never takes a
-//! serving host out of its load balancer: 503 is for a drain alone.
+//! It is bounded in time and number: a scraper that stalls, or comes a hundred at a time, keeps
+//! the next one waiting for a moment, and the data plane not at all.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Context;
+use std::time::Duration;
 
+use http::header::HeaderValue;
 use http::{Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Admin, Answer, PATIENCE, attend, converse, json as json_answer, text, with_type};
-use crate::control::config::diagnostic::Diagnostic;
+use crate::admin::{Admin, Answer, MOST, PATIENCE, attend, converse, health, text, with_type};
 use crate::policy::network::Peer;
 
 /// The format that Prometheus scrapes.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How long one who asks has in a crowd, and one who isn't allowed to ask always.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// More than so many at a time are a crowd.
+const MANY: usize = MOST / 2;
 
 /// The bound socket.
 pub struct MetricsListener {
@@ -53,68 +61,86 @@ impl MetricsListener {
             Err(error) => return tracing::error!(%error, "the metrics listener cannot be served"),
         };
         let accept = |context: &mut Context<'_>| socket.poll_accept(context);
+        let guests = Arc::new(Guests::default());
         let answer = |(stream, address): (TcpStream, SocketAddr)| {
-            let admin = Arc::clone(&admin);
-            async move { answer_all(&admin, stream, Peer::new(address.ip())).await }
+            let (admin, guests) = (Arc::clone(&admin), Arc::clone(&guests));
+            async move { answer_one(&admin, &guests, stream, Peer::new(address.ip())).await }
         };
         attend(accept, answer, stop).await;
     }
 }
 
-async fn answer_all(admin: &Admin, stream: TcpStream, peer: Peer) {
+/// One request: who wants another comes again, and nobody holds a place between two.
+async fn answer_one(admin: &Admin, guests: &Guests, stream: TcpStream, peer: Peer) {
     let allowed = admin.standing.settings.load().metrics.allow.longest(peer.ip()).is_some();
-    converse(stream, PATIENCE, |request| {
-        if !allowed {
-            admin.metrics.scrape_refused();
-        }
-        let answer = if allowed { answer(admin, &request) } else { text(StatusCode::FORBIDDEN, "not in [metrics] allow\n") };
+    if !allowed {
+        admin.metrics.scrape_refused();
+    }
+    let Some(guest) = guests.enter(allowed) else { return };
+    let answered = converse(stream, PATIENCE, |request| {
+        let mut answer = if allowed { answer(admin, &request) } else { text(StatusCode::FORBIDDEN, "not in [metrics] allow\n") };
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         async { answer }
-    })
-    .await;
+    });
+    tokio::select! {
+        () = answered => {}
+        () = guest.outstay() => tracing::debug!(%peer, "one who asked was too slow, and others wait"),
+    }
 }
 
 fn answer(admin: &Admin, request: &Request<Incoming>) -> Answer {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "GET only: what changes something is asked on the admin socket\n");
+        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "GET only: what changes something is asked on the admin socket\n");
+        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return answer;
     }
     match request.uri().path() {
         "/metrics" => {
             let body = admin.metrics.scrape(&admin.live.load(), admin.drops.count(), Timestamp::now());
             with_type(StatusCode::OK, body, EXPOSITION)
         }
-        "/livez" => text(StatusCode::OK, "alive\n"),
-        "/readyz" => readyz(admin, request),
+        "/livez" => health::livez(request.headers()),
+        "/readyz" => health::readyz(admin, request.headers()),
         _ => text(StatusCode::NOT_FOUND, "here are /metrics, /livez and /readyz\n"),
     }
 }
 
-fn readyz(admin: &Admin, request: &Request<Incoming>) -> Answer {
-    let draining = admin.tunnels.is_draining() || admin.metrics.is_draining();
-    let status = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    let word = if draining { "draining" } else { "ready" };
-    let live = admin.live.load();
-    let rejected = admin.standing.rejected.load_full();
-    let lines: Vec<String> =
-        rejected.iter().flat_map(|errors| errors.iter()).filter(|one| one.is_error()).map(Diagnostic::one_line).collect();
-    let wants_json =
-        request.headers().get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
-    if wants_json {
-        let body = json!({
-            "status": word,
-            "generation": live.generation,
-            "digest": &*live.digest,
-            "last_reload_rejected": lines,
-            "watch_degraded": admin.metrics.is_watch_degraded(),
-        });
-        return json_answer(status, &body);
+/// Those who ask now. Where many do, whoever takes long has to go, so that the next is heard.
+#[derive(Default)]
+struct Guests {
+    inside: AtomicUsize,
+    strangers: AtomicUsize,
+}
+
+/// One who asks, until dropped.
+struct Guest<'g> {
+    guests: &'g Guests,
+    stranger: bool,
+}
+
+impl Guests {
+    /// `None`: there are too many already of those who are only told that they aren't allowed.
+    fn enter(&self, allowed: bool) -> Option<Guest<'_>> {
+        let guest = Guest { guests: self, stranger: !allowed };
+        self.inside.fetch_add(1, Ordering::Relaxed);
+        let strangers = self.strangers.fetch_add(usize::from(!allowed), Ordering::Relaxed);
+        (allowed || strangers < MANY / 2).then_some(guest)
     }
-    let mut body = format!("{word}: generation {} ({})\n", live.generation, live.digest);
-    if !lines.is_empty() {
-        body.push_str("the last reload was rejected, what runs was kept:\n");
-        body.extend(lines.iter().map(|line| format!("  {line}\n")));
+}
+
+impl Guest<'_> {
+    /// Waits until it has been here for longer than it may: [`SHORT`], for a stranger or in a crowd.
+    async fn outstay(&self) {
+        sleep(SHORT).await;
+        while !self.stranger && self.guests.inside.load(Ordering::Relaxed) <= MANY {
+            sleep(SHORT / 10).await;
+        }
     }
-    if admin.metrics.is_watch_degraded() {
-        body.push_str("files are polled every 2 s, because they cannot be watched\n");
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        self.guests.inside.fetch_sub(1, Ordering::Relaxed);
+        self.guests.strangers.fetch_sub(usize::from(self.stranger), Ordering::Relaxed);
     }
-    text(status, body)
 }

@@ -4,6 +4,7 @@
 //! Both are plain HTTP on the control plane, bounded so that nobody who asks slowly
 //! or often can hurt: a few connections at a time, each with a deadline.
 
+mod health;
 mod metrics;
 mod socket;
 

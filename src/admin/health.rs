@@ -1,0 +1,150 @@
+//! `/livez` and `/readyz`: whether to restart this process, whether to send clients to it, and what
+//! somebody should look at.
+//!
+//! A host that serves is ready: a rejected reload, files that cannot be watched, a backend that is down
+//! and the like stand in the body, and never take it out of its load balancer.
+
+use http::{HeaderMap, StatusCode, header};
+use serde_json::json;
+
+use crate::admin::{Admin, Answer, json as json_answer, text};
+use crate::control::config::diagnostic::Diagnostic;
+
+/// The most diagnostics of one kind that are told; `sidegate status` has all.
+const TOLD: usize = 20;
+
+/// 200 while the process runs its loops.
+pub fn livez(headers: &HeaderMap) -> Answer {
+    if wants_json(headers) {
+        return json_answer(StatusCode::OK, &json!({ "status": "alive" }));
+    }
+    text(StatusCode::OK, "alive\n")
+}
+
+/// 200 while a generation serves, and none does only before the first; 503 while draining.
+pub fn readyz(admin: &Admin, headers: &HeaderMap) -> Answer {
+    let health = Health::of(admin);
+    let status = if health.draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    if wants_json(headers) { json_answer(status, &health.json()) } else { text(status, health.text()) }
+}
+
+/// What `/readyz` tells.
+struct Health {
+    draining: bool,
+    generation: u64,
+    digest: String,
+    since: String,
+    /// What the last reload was rejected for; empty: the files are what runs.
+    rejected: Vec<String>,
+    /// What somebody should look at in the files that run.
+    warnings: Vec<String>,
+    watch_degraded: bool,
+    backends_down: Vec<String>,
+    log_drops: u64,
+    panics: u64,
+}
+
+impl Health {
+    fn of(admin: &Admin) -> Self {
+        let live = admin.live.load();
+        let rejected = admin.standing.rejected.load();
+        let rejected = rejected.iter().flat_map(|errors| errors.iter()).filter(|one| one.is_error());
+        Health {
+            draining: admin.tunnels.is_draining() || admin.metrics.is_draining(),
+            generation: live.generation,
+            digest: live.digest.to_string(),
+            since: admin.standing.since.load().to_string(),
+            rejected: lines(rejected),
+            warnings: lines(admin.standing.warnings.load().iter()),
+            watch_degraded: admin.metrics.is_watch_degraded(),
+            backends_down: admin.metrics.backends_down(&live).iter().map(ToString::to_string).collect(),
+            log_drops: admin.drops.count(),
+            panics: admin.metrics.panics(),
+        }
+    }
+
+    fn word(&self) -> &'static str {
+        if self.draining { "draining" } else { "ready" }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "status": self.word(),
+            "generation": self.generation,
+            "digest": self.digest,
+            "since": self.since,
+            "last_reload_rejected": self.rejected,
+            "warnings": self.warnings,
+            "watch_degraded": self.watch_degraded,
+            "backends_down": self.backends_down,
+            "log_drops": self.log_drops,
+            "panics": self.panics,
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{}: generation {} ({}) since {}\n", self.word(), self.generation, self.digest, self.since);
+        let mut tell = |what: &str, lines: &[String]| {
+            if !lines.is_empty() {
+                text.push_str(what);
+                text.push('\n');
+                text.extend(lines.iter().map(|line| format!("  {line}\n")));
+            }
+        };
+        tell("the last reload was rejected, what runs was kept:", &self.rejected);
+        tell("look at these in the files that run:", &self.warnings);
+        tell("these backends took no connection when they were last dialled:", &self.backends_down);
+        if self.watch_degraded {
+            text.push_str("files are polled every 2 s, because they cannot be watched\n");
+        }
+        if self.log_drops > 0 {
+            text.push_str(&format!("log lines dropped since the start: {}\n", self.log_drops));
+        }
+        if self.panics > 0 {
+            text.push_str(&format!("bugs that ended a connection since the start: {}\n", self.panics));
+        }
+        text
+    }
+}
+
+/// One line each, and how many more there are.
+fn lines<'d>(diagnostics: impl Iterator<Item = &'d Diagnostic>) -> Vec<String> {
+    let mut lines: Vec<_> = diagnostics.map(Diagnostic::one_line).collect();
+    let more = lines.len().saturating_sub(TOLD);
+    if more > 0 {
+        lines.truncate(TOLD);
+        lines.push(format!("and {more} more"));
+    }
+    lines
+}
+
+/// Whether JSON is among what is accepted (RFC 9110 §12.5.1). Text is what everybody else gets, so weights don't matter.
+fn wants_json(headers: &HeaderMap) -> bool {
+    let ranges =
+        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let mut types = ranges.filter_map(|range| range.split(';').next());
+    types.any(|media| media.trim().eq_ignore_ascii_case("application/json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(accept: &[&'static str], json: bool) {
+        let mut headers = HeaderMap::new();
+        for value in accept {
+            headers.append(header::ACCEPT, header::HeaderValue::from_static(value));
+        }
+        assert_eq!(wants_json(&headers), json, "{accept:?}");
+    }
+
+    #[test]
+    fn json_is_for_those_who_name_it_wherever_they_do() {
+        check(&["application/json"], true);
+        check(&["text/html;q=0.9, Application/JSON;charset=utf-8;q=0.1"], true);
+        check(&["text/plain", "application/json"], true);
+        check(&[], false);
+        check(&["*/*"], false);
+        check(&["application/jsonp, text/plain;x=application/json"], false);
+    }
+}
