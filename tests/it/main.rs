@@ -13,6 +13,7 @@ mod gate;
 mod init;
 mod layers;
 mod limits;
+mod metrics;
 mod policy;
 mod readme;
 mod reload;

@@ -111,7 +111,7 @@ families! {
     ENTRIES_LAPSING: Gauge "sidegate_entries_lapsing_30d" ["list" "policy"]
         "Entries of a list that expire within the next 30 days; those that have lapsed already are not counted.";
     LIMITER_KEYS: Gauge "sidegate_limiter_keys" ["policy" "limit"]
-        "Clients whose rate is tracked, by limit: upgrades or requests. IPv6 clients are tracked by /64.";
+        "Clients that a rate is tracked for, by limit: upgrades or requests. IPv6 clients are tracked by /64; one whose budget is full again is forgotten when its place is wanted.";
     LIMITER_OVERFLOW: Counter "sidegate_limiter_overflow_total" ["policy" "limit"]
         "Tokens taken from a budget that clients share, because the table of clients was full.";
     WATCH_DEGRADED: Gauge "sidegate_watch_degraded" []
@@ -123,7 +123,7 @@ families! {
     PANICS: Counter "sidegate_panics_total" []
         "Bugs of ours, each of which ended one connection.";
     SCRAPES_REFUSED: Counter "sidegate_scrapes_refused_total" []
-        "Requests for metrics or health that came from outside [metrics] allow.";
+        "Connections to the address of [metrics] from outside its allow; each is told so by a 403.";
     BUILD_INFO: Gauge "sidegate_build_info" ["version"]
         "Always 1; version is that of the program.";
     CPU_SECONDS: Counter "process_cpu_seconds_total" []

@@ -1,0 +1,401 @@
+//! What `/metrics`, `/livez` and `/readyz` say, to whom, and that nobody who asks hurts anybody else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread::JoinHandle;
+
+use ::sidegate::observe::metrics::table;
+use jiff::{Timestamp, ToSpan};
+use tokio::runtime::Builder;
+use tokio::task::JoinSet;
+
+use crate::harness::client::Client;
+use crate::harness::sidegate::Sidegate;
+use crate::harness::wire::{Frame, Wire};
+use crate::harness::{backend, client, sidegate, within};
+
+const SCRAPE: &str = "GET /metrics HTTP/1.1\r\nHost: metrics\r\n\r\n";
+
+/// A client of the metrics listener.
+fn scraper(sidegate: &Sidegate) -> Client {
+    client::clear(sidegate.agent().metrics().unwrap())
+}
+
+/// The samples of a scrape by series.
+fn series(scrape: &str) -> BTreeMap<&str, f64> {
+    let samples = scrape.lines().filter(|line| !line.starts_with('#'));
+    samples.map(|line| line.rsplit_once(' ').unwrap()).map(|(series, value)| (series, value.parse().unwrap())).collect()
+}
+
+/// The sum of the samples of a family whose labels begin with these.
+fn sum(scrape: &str, series_of: &str) -> f64 {
+    series(scrape).iter().filter(|(name, _)| name.starts_with(series_of)).map(|(_, value)| value).sum()
+}
+
+/// That whatever came in went out or is there, for connections and for the tunnels of `route`; returns what is open.
+fn check_conserved(scrape: &str, route: &str) -> (f64, f64) {
+    let connections = |what: &str| sum(scrape, &format!("sidegate_connections_{what}{{listener=\"public\""));
+    let tunnels = |what: &str| sum(scrape, &format!("sidegate_tunnels_{what}{{route=\"{route}\""));
+    assert_eq!(connections("accepted_total"), connections("open") + connections("closed_total"), "{scrape}");
+    assert_eq!(tunnels("opened_total"), tunnels("open") + tunnels("closed_total"), "{scrape}");
+    (connections("open"), tunnels("open"))
+}
+
+/// Does it on a thread of its own.
+fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    std::thread::spawn(move || runtime.block_on(work))
+}
+
+/// Comes and goes in every way there is; says how many tunnels it opened.
+async fn churn(client: Client, turns: u32) -> u32 {
+    let mut opened = 0;
+    for turn in 0..turns {
+        match turn % 6 {
+            0 => client.open("/chat").await.expect_echo("hello").await,
+            1 => client.open_wire("/chat").await.reset(),
+            2 => client.open_wire("/chat").await.send_frame(Frame::close(1000, "")).await,
+            3 => drop(client.attempt("/elsewhere").await),
+            4 => drop(client.get("/chat").await),
+            _ => drop(client.connect_below_tls().await),
+        }
+        opened += u32::from(turn % 6 < 3);
+    }
+    opened
+}
+
+// C-OBS-03
+#[tokio::test]
+async fn at_every_moment_what_came_in_went_out_or_is_there() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().clear().threads(3).route("/chat", &backend).run().await;
+    let client = client::new(&sidegate);
+    let _kept = (client.open("/chat").await, client.open("/chat").await, client.connect_below_tls().await);
+    let churning: Vec<_> = (0..4).map(|_| apart(churn(client.clone(), 120))).collect();
+    let mut most = 0.0;
+    while churning.iter().any(|one| !one.is_finished()) {
+        most = check_conserved(&sidegate.metrics().await, "chat").0.max(most);
+    }
+    assert!(most > 3.0, "nobody was ever seen there");
+    let opened = 2 + churning.into_iter().map(|one| one.join().unwrap()).sum::<u32>();
+    sidegate.expect_metric("sidegate_connections_open", [], 3).await;
+    sidegate.expect_metric("sidegate_tunnels_opened_total", [("route", "chat")], opened).await;
+    sidegate.expect_metric("sidegate_connections_accepted_total", [], 4 * 120 + 3).await;
+    assert_eq!(check_conserved(&sidegate.metrics().await, "chat"), (3.0, 2.0));
+}
+
+#[tokio::test]
+async fn what_all_threads_relayed_is_counted_once_while_tunnels_are_open_and_after() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().clear().threads(4).route("/chat", &backend).run().await;
+    let client = client::new(&sidegate);
+    let mut open = Vec::new();
+    for _ in 0..16 {
+        let mut wire = client.open_wire("/chat").await;
+        wire.expect_echo("ten bytes.").await;
+        open.push(wire);
+    }
+    for open in [open, Vec::new()] {
+        sidegate.expect_metric("sidegate_messages_total", [("route", "chat"), ("direction", "from_client")], 16).await;
+        sidegate.expect_metric("sidegate_bytes_total", [("route", "chat"), ("direction", "from_client")], 16 * 16).await;
+        sidegate.expect_metric("sidegate_bytes_total", [("route", "chat"), ("direction", "from_backend")], 16 * 12).await;
+        sidegate.expect_metric("sidegate_tunnels_open", [("route", "chat")], open.len() as u32).await;
+        drop(open);
+        sidegate.expect_metric("sidegate_tunnels_open", [("route", "chat")], 0).await;
+    }
+    sidegate.expect_metric("sidegate_tunnel_lifetime_seconds_count", [("route", "chat")], 16).await;
+    sidegate.expect_metric("sidegate_upgrade_seconds_bucket", [("route", "chat"), ("le", "+Inf")], 16).await;
+    sidegate.expect_metric("sidegate_dial_seconds_count", [("route", "chat")], 16).await;
+}
+
+/// Requests that nobody has made before: their addresses, hosts, paths and headers.
+async fn stray(client: Client, turns: u32) {
+    for turn in 0..turns {
+        let random = || format!("{:x}", rand::random::<u64>());
+        let [a, b, c] = rand::random::<[u8; 3]>();
+        let client = client.clone().from(&format!("127.{a}.{b}.{}", c.clamp(1, 254)));
+        let client = client.host(&format!("{}.example.com", random())).header(&format!("X-{}", random()), &random());
+        let path = format!("/{}?{}", random(), random());
+        match turn % 5 {
+            0 => client.get(&path).await.expect(404),
+            1 => client.get(&format!("/a{path}")).await.expect(204),
+            2 => client.origin(&format!("https://{}", random())).attempt(&format!("/ab{path}")).await.expect(204),
+            3 => client.subprotocols(&[&random()]).attempt(&format!("/-{path}")).await.expect(404),
+            _ => client.get(&format!("/a/%zz{path}")).await.expect(400),
+        };
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_strangers_add_no_series() {
+    let backend = backend::http(|_| backend::reply(204)).run().await;
+    let limits = "upgrades = { rate = '9/m', burst = 99 }\nrequests = { rate = '9/m', burst = 99 }";
+    let sidegate = sidegate::new().clear().threads(2).limits(limits).route("/a/", &backend).on_route("http = 'forward'");
+    let sidegate = sidegate.route("/ab/", &backend).on_route("name = 'a-_0'").run().await;
+    stray(client::new(&sidegate), 5).await;
+    let before = sidegate.metrics().await;
+    let strays: Vec<_> = (0..4).map(|_| apart(stray(client::new(&sidegate), 2500))).collect();
+    strays.into_iter().for_each(|one| one.join().unwrap());
+    let after = sidegate.metrics().await;
+    assert_eq!(series(&before).into_keys().collect::<Vec<_>>(), series(&after).into_keys().collect::<Vec<_>>());
+    assert_eq!(sum(&after, "sidegate_requests_total"), 10_005.0);
+    assert!(sum(&after, "sidegate_limiter_keys") > 3000.0, "{after}");
+}
+
+/// An agent where everything has happened that is counted.
+async fn eventful(backend: &backend::Backend) -> Sidegate {
+    let expires = |days: i64| (Timestamp::now() + (days * 24).hours()).to_string();
+    let partners = format!("127.0.0.0/8\n192.0.2.1 expires={}\n192.0.2.2 expires={}\n", expires(29), expires(31));
+    let limits = "connections = { total = 9 }\nupgrades = { rate = '9/s', burst = 99 }";
+    let sidegate = sidegate::new().route("/chat", backend).limits(limits);
+    let sidegate = sidegate.policy(|page| page.list_file("partners").allow("partners"));
+    let sidegate = sidegate.file("policies/lists/partners.cidr", &partners).run().await;
+    let mut leaving = client::new(&sidegate).from("127.0.0.2").open("/chat").await;
+    sidegate.policy().deny("127.0.0.2").write().await;
+    leaving.expect_close(1008).await;
+    sidegate.expect_metric("sidegate_revoked_total", [("refusal", "network")], 1).await;
+    client::new(&sidegate).attempt("/elsewhere").await.expect(404);
+    sidegate
+}
+
+#[tokio::test]
+async fn a_scrape_has_every_family_of_the_table_once_and_no_other() {
+    let backend = backend::echo().run().await;
+    let sidegate = eventful(&backend).await;
+    let scrape = sidegate.metrics().await;
+    let mut wanted: Vec<_> = table().into_iter().map(|family| (family.name, family.kind.word(), family.help)).collect();
+    wanted.sort_unstable();
+    let told = |word: &str| -> Vec<(&str, &str)> {
+        scrape.lines().filter_map(|line| line.strip_prefix(word)?.split_once(' ')).collect()
+    };
+    assert_eq!(told("# HELP "), wanted.iter().map(|(name, _, help)| (*name, *help)).collect::<Vec<_>>());
+    assert_eq!(told("# TYPE "), wanted.iter().map(|(name, kind, _)| (*name, *kind)).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn every_sample_has_the_labels_of_its_family_and_stands_under_it() {
+    let backend = backend::echo().run().await;
+    let scrape = eventful(&backend).await.metrics().await;
+    let mut family = None;
+    let mut samples = BTreeSet::new();
+    for line in scrape.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            family = table().into_iter().find(|family| rest.starts_with(&format!("{} ", family.name)));
+        } else if !line.starts_with('#') {
+            let family = family.unwrap();
+            let (name, labels) =
+                line.rsplit_once(' ').unwrap().0.split_once('{').unwrap_or((line.split(' ').next().unwrap(), ""));
+            let labels = labels.split(',').filter_map(|label| Some(label.split_once('=')?.0)).filter(|label| *label != "le");
+            assert!(name.starts_with(family.name) && labels.eq(family.labels.iter().copied()), "{line}");
+            assert!(samples.insert(line.rsplit_once(' ').unwrap().0), "twice: {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn entries_that_lapse_within_thirty_days_are_counted() {
+    let backend = backend::echo().run().await;
+    let sidegate = eventful(&backend).await;
+    let partners = [("list", "partners"), ("policy", "default")];
+    sidegate.expect_metric("sidegate_list_entries", partners, 3).await;
+    sidegate.expect_metric("sidegate_entries_lapsing_30d", partners, 1).await;
+    let written = sidegate.metric("sidegate_list_modified_timestamp_seconds", partners).await;
+    assert!((Timestamp::now().as_second() as f64 - written).abs() < 3600.0);
+}
+
+#[tokio::test]
+async fn a_backend_is_down_from_a_refused_dial_until_one_succeeds() {
+    let backend = backend::refusing();
+    let sidegate = sidegate::new().route("/one", &backend).route("/two", &backend).toml("timeouts.response = '1ms'").run().await;
+    let (up, changes) = ("sidegate_backend_up", "sidegate_backend_changes_total");
+    sidegate.expect_metric(up, [], 2).await;
+    for _ in 0..3 {
+        client::new(&sidegate).attempt("/one").await.expect_refused(502, "backend");
+    }
+    for route in ["one", "two"] {
+        sidegate.expect_metric(up, [("route", route), ("backend", backend.address())], 0).await;
+        sidegate.expect_metric(changes, [("route", route), ("backend", backend.address())], 1).await;
+    }
+    assert!(sidegate.readyz().await.1.contains(backend.address()));
+    backend.listen();
+    client::new(&sidegate).attempt("/two").await.expect_refused(504, "backend");
+    sidegate.expect_metric(up, [("route", "one")], 1).await;
+    sidegate.expect_metric(changes, [("route", "one")], 2).await;
+}
+
+#[tokio::test]
+async fn a_backend_that_is_configured_no_more_has_no_series() {
+    let (gone, stays) = (backend::refusing(), backend::echo().run().await);
+    let sidegate = sidegate::new().route_to("/chat", &[&gone, &stays]).run().await;
+    while sidegate.metric("sidegate_backend_changes_total", []).await == 0.0 {
+        client::new(&sidegate).open("/chat").await.expect_echo("over the other").await;
+    }
+    sidegate.reconfigure(|config| config["route"][0]["backend"] = stays.address().into()).await;
+    let scrape = sidegate.metrics().await;
+    assert!(!scrape.contains(gone.address()), "{scrape}");
+    assert_eq!(sidegate.metric("sidegate_backend_up", [("backend", stays.address())]).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_route_keeps_its_counters_whatever_comes_before_it_and_goes() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/chat", &backend).route("/feed", &backend).run().await;
+    let before = sidegate.toml();
+    let only = |path: &str| {
+        vec![before["route"].as_array().unwrap().iter().find(|route| route["path"].as_str() == Some(path)).unwrap().clone()]
+    };
+    let client = client::new(&sidegate);
+    let mut kept = client.open("/chat").await;
+    sidegate.reconfigure(|config| config["route"] = only("/feed").into()).await;
+    kept.expect_close(1008).await;
+    client.open("/feed").await.expect_echo("alone").await;
+    sidegate.reconfigure(|config| config["route"] = [only("/feed"), only("/chat")].concat().into()).await;
+    for _ in 0..2 {
+        client.open("/chat").await.expect_echo("here again").await;
+    }
+    sidegate.expect_metric("sidegate_tunnels_opened_total", [("route", "chat")], 3).await;
+    sidegate.expect_metric("sidegate_tunnels_opened_total", [("route", "feed")], 1).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_a_reload_leads_elsewhere_stays_where_it_was_counted() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/chat", &backend).run().await;
+    let mut tunnel = client::new(&sidegate).open("/chat").await;
+    tunnel.expect_echo("before").await;
+    sidegate.reconfigure(|config| config["route"][0]["name"] = "renamed".into()).await;
+    tunnel.expect_echo("after").await;
+    sidegate.expect_metric("sidegate_messages_total", [("route", "chat"), ("direction", "from_client")], 2).await;
+    sidegate.expect_metric("sidegate_tunnels_open", [("route", "chat")], 1).await;
+    tunnel.close(1000, "").await;
+    sidegate.expect_metric("sidegate_tunnels_closed_total", [("route", "chat"), ("reason", "client_closed")], 1).await;
+    assert_eq!(check_conserved(&sidegate.metrics().await, "chat").1, 0.0);
+}
+
+#[tokio::test]
+async fn what_would_end_a_label_is_escaped() {
+    let backend = backend::refusing();
+    let sidegate = sidegate::new().clear().route("/chat", &backend).on_route("backend = 'unix:/run/a\"b\\c.sock'").run().await;
+    assert!(sidegate.metrics().await.contains("backend=\"unix:/run/a\\\"b\\\\c.sock\"} 1\n"));
+}
+
+#[tokio::test]
+async fn a_scrape_is_typed_as_prometheus_wants_it() {
+    let sidegate = sidegate::new().run().await;
+    let answer = scraper(&sidegate).get("/metrics").await;
+    answer
+        .expect(200)
+        .expect_header("content-type", "text/plain; version=0.0.4; charset=utf-8")
+        .expect_header("connection", "close");
+    assert!(answer.text().starts_with("# HELP process_cpu_seconds_total "), "{}", answer.text());
+    scraper(&sidegate).get("/elsewhere").await.expect(404);
+    let changing = scraper(&sidegate).send("POST /metrics HTTP/1.1\r\nHost: metrics\r\nContent-Length: 0\r\n\r\n").await;
+    changing.expect(405).expect_header("allow", "GET, HEAD");
+}
+
+#[tokio::test]
+async fn head_is_answered_without_a_body() {
+    let sidegate = sidegate::new().run().await;
+    for path in ["/metrics", "/livez", "/readyz"] {
+        let mut wire = scraper(&sidegate).connect().await;
+        wire.send(format!("HEAD {path} HTTP/1.1\r\nHost: metrics\r\n\r\n")).await;
+        let answer = wire.answer_to("HEAD").await;
+        assert!(answer.expect(200).header("content-length").unwrap().parse::<u64>().unwrap() > 0);
+        wire.expect_end().await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_in_allow_gets_403_and_is_counted() {
+    let sidegate = sidegate::new().toml("metrics.allow = ['127.0.0.0/30']").run().await;
+    for (turn, path) in (1u32..).zip(["/metrics", "/livez", "/readyz"]) {
+        let answer = scraper(&sidegate).from("127.0.0.9").get(path).await;
+        assert_eq!(answer.expect(403).text(), "not in [metrics] allow\n");
+        sidegate.expect_metric("sidegate_scrapes_refused_total", [], turn).await;
+    }
+    scraper(&sidegate).from("127.0.0.3").get("/metrics").await.expect(200);
+}
+
+/// So many connections that ask for all metrics and take nothing, or don't even ask.
+async fn stall(scraper: &Client, count: usize) -> Vec<Wire> {
+    let mut stalled = Vec::new();
+    for turn in 0..count {
+        let mut wire = scraper.connect().await;
+        if turn % 2 == 0 {
+            wire.send(SCRAPE).await;
+        }
+        stalled.push(wire);
+    }
+    stalled
+}
+
+// C-OBS, F28
+#[tokio::test]
+async fn a_hundred_scrapers_that_stall_keep_the_next_one_waiting_for_a_moment() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/chat", &backend).run().await;
+    let mut tunnel = client::new(&sidegate).open("/chat").await;
+    let mut stalled = stall(&scraper(&sidegate), 100).await;
+    tunnel.expect_echo("meanwhile").await;
+    within("a scrape behind them", scraper(&sidegate).get("/metrics")).await.expect(200);
+    stalled[1].expect_end().await;
+}
+
+#[tokio::test]
+async fn a_hundred_strangers_that_stall_do_not_hold_up_one_who_may_ask() {
+    let sidegate = sidegate::new().toml("metrics.allow = ['127.0.0.1']").run().await;
+    let _stalled = stall(&scraper(&sidegate).from("127.0.0.9"), 100).await;
+    within("a scrape beside them", scraper(&sidegate).get("/metrics")).await.expect(200);
+    sidegate.expect_metric("sidegate_scrapes_refused_total", [], 100).await;
+}
+
+#[tokio::test]
+async fn a_hundred_scrapes_at_a_time_are_all_answered() {
+    let sidegate = sidegate::new().run().await;
+    let scraper = scraper(&sidegate);
+    let mut scrapes: JoinSet<_> =
+        (0..100).map(|_| scraper.clone()).map(|scraper| async move { scraper.get("/metrics").await }).collect();
+    while let Some(answer) = scrapes.join_next().await {
+        assert!(answer.unwrap().expect(200).text().contains("\nsidegate_generation 1\n"));
+    }
+}
+
+#[tokio::test]
+async fn livez_says_alive_in_the_form_that_is_accepted() {
+    let sidegate = sidegate::new().run().await;
+    let answer = scraper(&sidegate).get("/livez").await;
+    assert_eq!(answer.expect(200).text(), "alive\n");
+    let answer = scraper(&sidegate).header("Accept", "text/html, application/json;q=0.5").get("/livez").await;
+    answer.expect(200).expect_header("content-type", "application/json");
+    assert_eq!(answer.text(), "{\"status\":\"alive\"}\n");
+}
+
+/// What `/readyz` says as JSON.
+async fn ready(sidegate: &Sidegate, status: u16) -> serde_json::Value {
+    let answer = scraper(sidegate).header("Accept", "application/json").get("/readyz").await;
+    serde_json::from_str(&answer.expect(status).text()).unwrap()
+}
+
+#[tokio::test]
+async fn a_host_that_serves_is_ready_whatever_somebody_should_look_at() {
+    let backend = backend::refusing();
+    let sidegate = sidegate::new().route("/chat", &backend).run().await;
+    client::new(&sidegate).attempt("/chat").await.expect_refused(502, "backend");
+    let text = sidegate.write_rejected("policies/default.toml", "schema = 2").await;
+    assert!(text.starts_with("ready: generation 1 ("), "{text}");
+    assert!(text.contains("rejected, what runs was kept:\n  ") && text.contains("default.toml:1:"), "{text}");
+    let json = ready(&sidegate, 200).await;
+    assert_eq!((&json["status"], &json["generation"], &json["watch_degraded"]), (&"ready".into(), &1.into(), &false.into()));
+    assert!(json["last_reload_rejected"][0].as_str().unwrap().contains("default.toml:1:"), "{json}");
+    assert_eq!(json["backends_down"], serde_json::json!([backend.address()]));
+    assert_eq!((&json["log_drops"], &json["panics"]), (&0.into(), &0.into()));
+}
+
+#[tokio::test]
+async fn a_host_that_drains_is_alive_and_not_ready() {
+    let sidegate = sidegate::new().toml("shutdown.delay = '5s'").run().await;
+    assert_eq!(ready(&sidegate, 200).await["last_reload_rejected"], serde_json::json!([]));
+    sidegate.drain().await;
+    sidegate.expect_metric("sidegate_draining", [], 1).await;
+    assert_eq!(ready(&sidegate, 503).await["status"], "draining");
+    scraper(&sidegate).get("/livez").await.expect(200);
+}
