@@ -4,24 +4,17 @@
 //! enums: no string, no lock, no allocation. A scrape sums the sets of all threads.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::lock;
-use super::words::{ConnectionEnd, Direction, RequestKind, RequestResult, TlsResult};
 use crate::close::{By, Closed, Phase, Reason, Traffic};
+use crate::observe::metrics::count::{Count, Histogram, LATENCY, LIFETIME};
+use crate::observe::metrics::lock;
+use crate::observe::metrics::words::{ConnectionEnd, Direction, RequestKind, RequestResult, TlsResult};
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
-
-/// The upper bounds of what takes 100 µs to 30 s: dials, upgrades, TLS handshakes.
-pub const LATENCY: [f64; 17] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-
-/// Of what takes a second to a week: how long tunnels live.
-pub const LIFETIME: [f64; 12] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0, 604_800.0];
 
 /// All that one thread counts. Each thread has its own; others only read it.
 #[derive(Default)]
@@ -214,64 +207,6 @@ impl RouteMetrics {
     }
 }
 
-/// A number that one thread adds to and scrapes read; so a plain load and store do. What was
-/// counted before it is seen by whoever sees it.
-#[derive(Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    #[inline]
-    fn add(&self, more: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Release);
-    }
-
-    /// What was counted so far.
-    pub fn sum(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
-/// Durations by size: how many are within each bound and above the one before, and how long all took.
-pub struct Histogram<const BOUNDS: usize> {
-    within: [Count; BOUNDS],
-    beyond: Count,
-    microseconds: Count,
-}
-
-impl<const BOUNDS: usize> Default for Histogram<BOUNDS> {
-    fn default() -> Self {
-        Histogram { within: std::array::from_fn(|_| Count::default()), beyond: Count::default(), microseconds: Count::default() }
-    }
-}
-
-impl<const BOUNDS: usize> Histogram<BOUNDS> {
-    fn observe(&self, bounds: &[f64; BOUNDS], took: Duration) {
-        let seconds = took.as_secs_f64();
-        let bucket = bounds.iter().position(|bound| seconds <= *bound).map_or(&self.beyond, |at| &self.within[at]);
-        bucket.add(1);
-        self.microseconds.add(u64::try_from((took.as_nanos() + 500) / 1000).unwrap_or(u64::MAX));
-    }
-
-    /// How many are within each bound, those of smaller ones included; and how many there are.
-    pub(super) fn cumulative(&self) -> ([u64; BOUNDS], u64) {
-        let mut total = 0;
-        let within = std::array::from_fn(|at| {
-            total += self.within[at].sum();
-            total
-        });
-        (within, total + self.beyond.sum())
-    }
-
-    /// How long all took.
-    pub(super) fn seconds(&self) -> f64 {
-        self.microseconds.sum() as f64 / 1e6
-    }
-
-    fn counts(&self) -> impl Iterator<Item = &Count> {
-        self.within.iter().chain([&self.beyond, &self.microseconds])
-    }
-}
-
 fn add<'c>(counts: impl Iterator<Item = &'c Count>, sums: impl Iterator<Item = &'c Count>) {
     for (count, sum) in counts.zip(sums) {
         sum.add(count.sum());
@@ -280,4 +215,52 @@ fn add<'c>(counts: impl Iterator<Item = &'c Count>, sums: impl Iterator<Item = &
 
 fn sum(counts: &[Count]) -> u64 {
     counts.iter().map(Count::sum).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed(by: By, reason: Reason) -> Closed {
+        let nothing = Traffic::default();
+        let (phase, lasted) = (Phase::Closing, Duration::from_secs(2));
+        Closed { by, phase, reason, code: None, from_client: nothing, from_backend: nothing, lasted }
+    }
+
+    #[test]
+    fn what_each_thread_counted_of_one_name_is_summed() {
+        let (cores, name) = ([CoreMetrics::default(), CoreMetrics::default()], Arc::from("public"));
+        for core in &cores {
+            let listener = core.listener(&name);
+            listener.accepted();
+            listener.accepted();
+            core.listener(&name).closed(ConnectionEnd::Tls);
+            core.no_route().refused(Refusal::Tls);
+        }
+        let mut sums = Sums::default();
+        cores.iter().for_each(|core| core.add_to(&mut sums));
+        let listener = &sums.listeners[&name];
+        let facts = [listener.accepted.sum(), listener.open(), listener.closed[ConnectionEnd::Tls as usize].sum()];
+        assert_eq!((facts, sums.no_route.refusals[Refusal::Tls.number()].sum()), ([4, 2, 2], 2));
+    }
+
+    #[test]
+    fn every_count_of_a_route_reaches_the_sums() {
+        let route = RouteMetrics::default();
+        route.tunnel_opened(Duration::from_millis(3));
+        route.dialled(Duration::from_micros(300));
+        route.relayed(Direction::FromBackend, 7, 1);
+        route.request(RequestKind::Plain, RequestResult::Failed);
+        route.tunnel_closed(&closed(By::Sidegate, Reason::Revoked), Some(Refusal::Network));
+        let sums = RouteMetrics::default();
+        (0..3).for_each(|_| add(route.counts(), sums.counts()));
+        assert_eq!((sums.opened.sum(), sums.open(), sums.revoked[Refusal::Network.number()].sum()), (3, 0, 3));
+        assert_eq!(sums.traffic(Direction::FromBackend), Traffic { bytes: 21, messages: 3 });
+        assert_eq!(sums.requests[RequestKind::Plain as usize][RequestResult::Failed as usize].sum(), 3);
+        assert_eq!(
+            [sums.dial_seconds.cumulative().1, sums.upgrade_seconds.cumulative().1, sums.lifetime_seconds.cumulative().1],
+            [3; 3]
+        );
+        assert_eq!(sums.closed[By::Sidegate as usize][Phase::Closing as usize][Reason::Revoked as usize].sum(), 3);
+    }
 }

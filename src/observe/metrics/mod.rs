@@ -6,6 +6,7 @@
 //! a header off the wire.
 
 mod core;
+mod count;
 mod family;
 mod page;
 mod process;
@@ -197,4 +198,17 @@ impl BackendMetrics {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_is_up_until_a_dial_fails_and_only_changes_are_told() {
+        let backend = BackendMetrics::default();
+        let dials = [(true, false), (false, true), (false, false), (true, true), (true, false)];
+        assert!(dials.iter().all(|(up, changes)| backend.dialled(*up) == *changes && backend.is_up() == *up));
+        assert_eq!(backend.changes.load(Ordering::Relaxed), 2);
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram as Sizes, LabelPair, Metric, MetricFamily, MetricType};
 
-use crate::observe::metrics::core::Histogram;
+use crate::observe::metrics::count::Histogram;
 use crate::observe::metrics::family::{Family, Kind};
 
 /// Samples, by the names of their families.

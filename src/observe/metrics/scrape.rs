@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::close::{By, Phase, Reason, Traffic};
-use crate::observe::metrics::core::{LATENCY, LIFETIME, ListenerMetrics, RouteMetrics, Sums};
+use crate::observe::metrics::core::{ListenerMetrics, RouteMetrics, Sums};
+use crate::observe::metrics::count::{LATENCY, LIFETIME};
 use crate::observe::metrics::page::Page;
 use crate::observe::metrics::words::{ConnectionEnd, Direction, ReloadResult, RequestKind, RequestResult, TlsResult};
 use crate::observe::metrics::{Metrics, NO_ROUTE, family, lock, process};

@@ -1,0 +1,110 @@
+//! The cells that are counted in: numbers, and durations by size.
+//!
+//! Each has one thread that writes it. That makes counting a load and a store, without a lock.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The upper bounds of what takes 100 µs to 30 s: dials, upgrades, TLS handshakes.
+pub const LATENCY: [f64; 17] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Of what takes a second to a week: how long tunnels live.
+pub const LIFETIME: [f64; 12] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0, 604_800.0];
+
+/// A number that one thread adds to and scrapes read; so a plain load and store do. What was
+/// counted before it is seen by whoever sees it.
+#[derive(Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Counts so many more.
+    #[inline]
+    pub fn add(&self, more: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Release);
+    }
+
+    /// What was counted so far.
+    pub fn sum(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Durations by size: how many are within each bound and above the one before, and how long all took.
+pub struct Histogram<const BOUNDS: usize> {
+    within: [Count; BOUNDS],
+    beyond: Count,
+    microseconds: Count,
+}
+
+impl<const BOUNDS: usize> Default for Histogram<BOUNDS> {
+    fn default() -> Self {
+        Histogram { within: std::array::from_fn(|_| Count::default()), beyond: Count::default(), microseconds: Count::default() }
+    }
+}
+
+impl<const BOUNDS: usize> Histogram<BOUNDS> {
+    /// One took so long; `bounds` are always the same.
+    pub fn observe(&self, bounds: &[f64; BOUNDS], took: Duration) {
+        let seconds = took.as_secs_f64();
+        let bucket = bounds.iter().position(|bound| seconds <= *bound).map_or(&self.beyond, |at| &self.within[at]);
+        bucket.add(1);
+        self.microseconds.add(u64::try_from((took.as_nanos() + 500) / 1000).unwrap_or(u64::MAX));
+    }
+
+    /// How many are within each bound, those of smaller ones included; and how many there are.
+    pub fn cumulative(&self) -> ([u64; BOUNDS], u64) {
+        let mut total = 0;
+        let within = std::array::from_fn(|at| {
+            total += self.within[at].sum();
+            total
+        });
+        (within, total + self.beyond.sum())
+    }
+
+    /// How long all took.
+    pub fn seconds(&self) -> f64 {
+        self.microseconds.sum() as f64 / 1e6
+    }
+
+    /// Every cell.
+    pub fn counts(&self) -> impl Iterator<Item = &Count> {
+        self.within.iter().chain([&self.beyond, &self.microseconds])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where something that took so many microseconds is counted, of the bounds 1 ms and 1 s.
+    fn check(microseconds: u64, within: [u64; 2]) {
+        let histogram = Histogram::default();
+        histogram.observe(&[0.001, 1.0], Duration::from_micros(microseconds));
+        assert_eq!(histogram.cumulative(), (within, 1), "{microseconds} µs");
+        assert_eq!(histogram.seconds(), microseconds as f64 / 1e6);
+    }
+
+    #[test]
+    fn a_duration_counts_within_every_bound_that_it_reaches_at_most() {
+        check(0, [1, 1]);
+        check(1000, [1, 1]);
+        check(1001, [0, 1]);
+        check(1_000_000, [0, 1]);
+        check(1_000_001, [0, 0]);
+    }
+
+    #[test]
+    fn durations_are_rounded_and_not_cut() {
+        let histogram = Histogram::default();
+        histogram.observe(&LATENCY, Duration::from_nanos(1500));
+        assert_eq!(histogram.seconds(), 2e-6);
+    }
+
+    #[test]
+    fn bounds_grow_and_span_what_they_say() {
+        for (bounds, least, most) in [(&LATENCY[..], 0.0001, 30.0), (&LIFETIME[..], 1.0, 7.0 * 86_400.0)] {
+            assert!(bounds.is_sorted() && (bounds[0], bounds[bounds.len() - 1]) == (least, most));
+        }
+    }
+}
