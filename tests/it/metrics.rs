@@ -272,6 +272,20 @@ async fn a_tunnel_that_a_reload_leads_elsewhere_stays_where_it_was_counted() {
 }
 
 #[tokio::test]
+async fn what_can_be_expected_to_happen_is_there_before_it_does() {
+    let backend = backend::echo().run().await;
+    let scrape = sidegate::new().route("/chat", &backend).run().await.metrics().await;
+    let expected = ["refusals_total{route=\"chat\",reason=\"capacity\"}", "refusals_total{route=\"-\",reason=\"route\"}"];
+    let more = ["revoked_total{route=\"chat\",refusal=\"network\"}", "backend_changes_total{route=\"chat\",backend="];
+    let failed = "requests_total{route=\"chat\",kind=\"plain\",result=\"failed\"}";
+    for series in expected.into_iter().chain(more).chain([failed, "tls_handshakes_total{listener=\"public\",result=\"timeout\"}"])
+    {
+        assert!(scrape.lines().any(|line| line.starts_with(&format!("sidegate_{series}")) && line.ends_with(" 0")), "{series}");
+    }
+    assert!(!scrape.contains("sidegate_refusals_total{route=\"chat\",reason=\"route\"}"));
+}
+
+#[tokio::test]
 async fn what_would_end_a_label_is_escaped() {
     let backend = backend::refusing();
     let sidegate = sidegate::new().clear().route("/chat", &backend).on_route("backend = 'unix:/run/a\"b\\c.sock'").run().await;

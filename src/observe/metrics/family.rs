@@ -67,7 +67,7 @@ families! {
     REQUESTS: Counter "sidegate_requests_total" ["route" "kind" "result"]
         "Requests by kind, upgrade (an attempt to open a WebSocket) or plain, and by result: permitted (the backend answered, whatever it said), refused (we said no), failed (the backend gave no usable answer, or the client's body stalled). Where no route was found, route is -.";
     REFUSALS: Counter "sidegate_refusals_total" ["route" "reason"]
-        "Refusals by reason, also of connections and heads that never became a request (route -). Reason backend is a 502 or a 504, failed in sidegate_requests_total. A series begins with its first refusal.";
+        "Refusals by reason, also of connections and heads that never became a request (route -). Reason backend is a 502 or a 504, failed in sidegate_requests_total.";
     UPGRADE_SECONDS: Histogram "sidegate_upgrade_seconds" ["route"]
         "Seconds from the whole head of an attempt until its 101 is sent, of those that became tunnels.";
     DIAL_SECONDS: Histogram "sidegate_dial_seconds" ["route"]
@@ -91,7 +91,7 @@ families! {
     MESSAGES: Counter "sidegate_messages_total" ["route" "direction"]
         "WebSocket messages relayed, each counted when it begins; control frames are none. Open tunnels are in it.";
     REVOKED: Counter "sidegate_revoked_total" ["route" "refusal"]
-        "Tunnels that ended because they are no longer permitted, by the refusal that a new attempt would get. A series begins with its first tunnel.";
+        "Tunnels that ended because they are no longer permitted, by the refusal that a new attempt would get.";
     RELOADS: Counter "sidegate_reloads_total" ["outcome"]
         "Reloads: published (a new generation runs), unchanged (the files are what runs), rejected (what runs was kept). A look that finds nothing new is no reload, nor is the start.";
     GENERATION: Gauge "sidegate_generation" []

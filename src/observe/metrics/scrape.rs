@@ -8,7 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::close::{By, Phase, Reason, Traffic};
 use crate::observe::metrics::core::{ListenerMetrics, RouteMetrics, Sums};
-use crate::observe::metrics::count::{LATENCY, LIFETIME};
+use crate::observe::metrics::count::{Count, LATENCY, LIFETIME};
+use crate::observe::metrics::family::Family;
 use crate::observe::metrics::page::Page;
 use crate::observe::metrics::words::{ConnectionEnd, Direction, ReloadResult, RequestKind, RequestResult, TlsResult};
 use crate::observe::metrics::{Metrics, NO_ROUTE, family, lock, process};
@@ -116,7 +117,9 @@ fn put_requests(page: &mut Page, name: &str, route: &RouteMetrics) {
             page.count(&family::REQUESTS, &[name, kind.word(), result.word()], count);
         }
     }
-    put_refusals(page, name, route);
+    for refusal in Refusal::ALL {
+        put_counted(page, &family::REFUSALS, name, refusal, &route.refusals, is_of_a_route(refusal));
+    }
     page.histogram(&family::DIAL_SECONDS, &[name], &LATENCY, &route.dial_seconds);
     page.histogram(&family::UPGRADE_SECONDS, &[name], &LATENCY, &route.upgrade_seconds);
 }
@@ -128,12 +131,16 @@ fn put_refused(page: &mut Page, name: &str, route: &RouteMetrics) {
         let count = route.requests[kind as usize][refused as usize].sum();
         page.count(&family::REQUESTS, &[name, kind.word(), refused.word()], count);
     }
-    put_refusals(page, name, route);
+    for refusal in Refusal::ALL {
+        put_counted(page, &family::REFUSALS, name, refusal, &route.refusals, !is_of_a_route(refusal));
+    }
 }
 
-fn put_refusals(page: &mut Page, name: &str, route: &RouteMetrics) {
-    for refusal in Refusal::ALL {
-        page.count_any(&family::REFUSALS, &[name, refusal.word()], route.refusals[refusal.number()].sum());
+/// A series that is `expected` is there from the start, so that its first count is an increase.
+fn put_counted(page: &mut Page, family: &Family, name: &str, refusal: Refusal, counts: &[Count], expected: bool) {
+    let count = counts[refusal.number()].sum();
+    if expected || count > 0 {
+        page.count(family, &[name, refusal.word()], count);
     }
 }
 
@@ -155,8 +162,40 @@ fn put_tunnels(page: &mut Page, name: &str, route: &RouteMetrics) {
         page.count(&family::MESSAGES, &[name, direction.word()], messages);
     }
     for refusal in Refusal::ALL {
-        page.count_any(&family::REVOKED, &[name, refusal.word()], route.revoked[refusal.number()].sum());
+        put_counted(page, &family::REVOKED, name, refusal, &route.revoked, revokes(refusal));
     }
+}
+
+/// Whether it is said once the route is found. A late fault of a body (`head`) may be said then too, but is not expected.
+const fn is_of_a_route(refusal: Refusal) -> bool {
+    match refusal {
+        Refusal::Pending
+        | Refusal::Proxy
+        | Refusal::Tls
+        | Refusal::Head(_)
+        | Refusal::Path
+        | Refusal::Forwarded
+        | Refusal::Misdirected
+        | Refusal::Route => false,
+        Refusal::Network
+        | Refusal::Origin
+        | Refusal::Identity
+        | Refusal::Subprotocol
+        | Refusal::Handshake
+        | Refusal::Version
+        | Refusal::Plain
+        | Refusal::Body
+        | Refusal::Rate { .. }
+        | Refusal::Connections
+        | Refusal::Capacity
+        | Refusal::Draining
+        | Refusal::Backend(_) => true,
+    }
+}
+
+/// Whether an open tunnel may be revoked for it: what `judge` says.
+const fn revokes(refusal: Refusal) -> bool {
+    matches!(refusal, Refusal::Network | Refusal::Origin | Refusal::Identity | Refusal::Subprotocol | Refusal::Route)
 }
 
 /// A series goes with its route or backend: else an alert on one that is down would never end.
