@@ -82,8 +82,8 @@ impl<'s> Numbers<'s> {
 
 fn policy(page: PolicyPage, used: Option<&Budgets>) -> Policy {
     let budgets = Budgets::carry(used, &page.limits);
-    let PolicyPage { name, file, allow, deny, origins, subprotocols, limits, lines } = page;
-    Policy { name, file, allow, deny, origins, subprotocols, limits, budgets, lines }
+    let PolicyPage { name, file, owner, allow, deny, origins, subprotocols, limits, lines } = page;
+    Policy { name, file, owner, allow, deny, origins, subprotocols, limits, budgets, lines }
 }
 
 fn route(page: &RoutePage, number: usize, policy: Arc<Policy>) -> Route {

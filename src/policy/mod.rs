@@ -30,6 +30,8 @@ pub struct Policy {
     pub name: Arc<str>,
     /// Where it was read, for people: `policies/NAME.toml`.
     pub file: Arc<str>,
+    /// Who answers for it, as written.
+    pub owner: Option<Box<str>>,
     /// Who is admitted.
     pub allow: Allow,
     /// Whom nobody may admit; beats `allow`.

@@ -141,6 +141,12 @@ impl<T> Networks<T> {
         }
     }
 
+    /// Every network, the IPv4 ones first.
+    pub fn iter(&self) -> impl Iterator<Item = (IpNet, &T)> {
+        let v4 = self.v4.iter().map(|(network, value)| (IpNet::V4(network), value));
+        v4.chain(self.v6.iter().map(|(network, value)| (IpNet::V6(network), value)))
+    }
+
     /// How many networks there are.
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()

@@ -3,6 +3,8 @@
 //! It keeps other sites' scripts out of a user's session (RFC 6455 §10.2). It is no proof of who
 //! asks: whatever isn't a browser sends the origin that it likes.
 
+use std::fmt;
+
 use crate::policy::request::{Host, default_port};
 
 /// The `origins` of a policy; their order never matters.
@@ -76,6 +78,11 @@ impl Origins {
         }
     }
 
+    /// Every entry, as it may be written.
+    pub fn iter(&self) -> impl Iterator<Item = &Pattern> {
+        self.0.iter()
+    }
+
     /// Whether a request with this `Origin` field may pass; `None`: it has none.
     pub fn admit(&self, origin: Option<&str>) -> bool {
         match origin {
@@ -99,7 +106,28 @@ impl Pattern {
     }
 }
 
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pattern::Absent => f.write_str("none"),
+            Pattern::Opaque => f.write_str("null"),
+            Pattern::Page(origin) => origin.write(f, ""),
+            Pattern::Below(origin) => origin.write(f, "*."),
+        }
+    }
+}
+
 impl Origin {
+    /// `scheme://` + `below` + `host[:port]`, the port where it isn't the scheme's own.
+    fn write(&self, f: &mut fmt::Formatter<'_>, below: &str) -> fmt::Result {
+        let (scheme, host) = (&self.scheme, &self.host);
+        write!(f, "{scheme}://{below}{host}")?;
+        match self.port.filter(|port| Some(*port) != default_port(scheme)) {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+
     /// An origin as it is serialised (RFC 6454 §6.2): nothing after the port.
     fn parse(text: &str) -> Option<Origin> {
         let (scheme, authority) = text.split_once("://")?;
@@ -143,6 +171,22 @@ mod tests {
     fn check_fault(pattern: &str, remedy: &str) {
         let sentence = Origins::parse_one(pattern).expect_err(pattern);
         assert!(sentence.contains(remedy), "{pattern:?}: {sentence}");
+    }
+
+    #[test]
+    fn an_entry_is_written_so_that_it_reads_the_same() {
+        for written in [
+            "none",
+            "null",
+            "https://app.example.com",
+            "http://a.example:8080",
+            "https://*.partner.example:8443",
+            "https://[2001:db8::1]:444",
+        ] {
+            let pattern = Origins::parse_one(written).unwrap();
+            assert_eq!(pattern.to_string(), written);
+        }
+        assert_eq!(Origins::parse_one("HTTPS://App.Example.com:443").unwrap().to_string(), "https://app.example.com");
     }
 
     // C-WS-15

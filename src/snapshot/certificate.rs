@@ -13,6 +13,8 @@ use rustls::sign::CertifiedKey;
 pub struct Certificate {
     /// `chain` as written in `sidegate.toml`; the `certificate` label.
     pub label: Arc<str>,
+    /// `key` as written.
+    pub key_file: Arc<str>,
     /// The DNS names and addresses of the leaf's SANs, lower case, without a
     /// trailing dot; a wildcard as `*.example.com`; an address as `192.0.2.1`.
     pub names: Vec<Box<str>>,

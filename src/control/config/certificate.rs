@@ -62,7 +62,13 @@ pub fn read(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Opti
     if let Some(finding) = leaf.out_of_date(reading.now) {
         chain.report(finding);
     }
-    Some(Certificate { label: chain_name.into(), names: leaf.names, not_after: leaf.not_after, key: Arc::new(certified) })
+    Some(Certificate {
+        label: chain_name.into(),
+        key_file: key_name.into(),
+        names: leaf.names,
+        not_after: leaf.not_after,
+        key: Arc::new(certified),
+    })
 }
 
 /// What a PEM file holds, as far as we use it.

@@ -7,6 +7,7 @@
 mod certificate;
 pub mod diagnostic;
 mod document;
+pub mod effective;
 mod file;
 mod list;
 mod name;
@@ -37,7 +38,7 @@ use crate::policy::network::Networks;
 use crate::policy::origin::Origins;
 use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::certificate::Certificate;
-use crate::snapshot::listener::Listener;
+use crate::snapshot::listener::{Listener, ListenerTimeouts};
 use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
 
 /// Reads and checks everything that `config`, the path of `sidegate.toml`, names.
@@ -155,6 +156,10 @@ pub struct Settings {
     pub certificates: Vec<Arc<Certificate>>,
     /// In the order written.
     pub routes: Vec<RoutePage>,
+    /// `[timeouts]` up to routing.
+    pub listener_timeouts: ListenerTimeouts,
+    /// `[timeouts]` from there on, which a route may set for itself.
+    pub route_timeouts: RouteTimeouts,
 }
 
 /// Where `/metrics`, `/livez` and `/readyz` are served, and to whom.
@@ -253,6 +258,8 @@ pub struct PolicyPage {
     pub name: Arc<str>,
     /// The file, as people write it: `policies/NAME.toml`.
     pub file: Arc<str>,
+    /// Who answers for it, as written.
+    pub owner: Option<Box<str>>,
     /// Who is admitted.
     pub allow: Allow,
     /// Whom nobody may admit.

@@ -66,6 +66,30 @@ pub fn rate(text: &str) -> Result<(NonZeroU32, Duration), Finding> {
     Ok((tokens, per))
 }
 
+/// A duration as it may be written: in the largest unit that holds it whole; less than a millisecond is lost.
+pub fn written_duration(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    let whole = units.into_iter().find(|(unit, _)| milliseconds > 0 && milliseconds.is_multiple_of(*unit));
+    match whole {
+        Some((unit, name)) => format!("{}{name}", milliseconds / unit),
+        None if milliseconds == 0 => "0s".into(),
+        None => format!("{milliseconds}ms"),
+    }
+}
+
+/// A size as it may be written, in the largest unit that holds it whole.
+pub fn written_size(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let whole = units.into_iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
+    whole.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
+}
+
+/// A rate as it may be written.
+pub fn written_rate(tokens: NonZeroU32, per: Duration) -> String {
+    format!("{tokens}/{}", if per == Duration::from_secs(60) { "m" } else { "s" })
+}
+
 /// A whole number (saturated at the largest) and what follows it.
 fn split(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -114,6 +138,21 @@ mod tests {
         check(size, "64KB", "\"64KB\" is not a size");
         check(size, "64", "\"64\" is not a size");
         check(size, "99999999999GiB", "\"99999999999GiB\" is too large");
+    }
+
+    #[test]
+    fn what_is_written_reads_the_same() {
+        for text in ["0s", "1ms", "250ms", "1500ms", "10s", "75s", "5m", "90m", "24h", "8784h"] {
+            assert_eq!(written_duration(duration(text).ok().unwrap()), text);
+        }
+        for text in ["0B", "1023B", "1KiB", "1025B", "64KiB", "1MiB", "3GiB"] {
+            assert_eq!(written_size(size(text).ok().unwrap()), text);
+        }
+        for text in ["5/s", "300/m"] {
+            let (tokens, per) = rate(text).ok().unwrap();
+            assert_eq!(written_rate(tokens, per), text);
+        }
+        assert_eq!(written_duration(duration("120s").ok().unwrap()), "2m");
     }
 
     #[test]

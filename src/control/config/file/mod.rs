@@ -53,7 +53,7 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
     root.finish();
 
     let certificates = certificates.unwrap_or_default();
-    Settings { metrics, admin, reload, shutdown, threads, listeners, certificates, routes }
+    Settings { metrics, admin, reload, shutdown, threads, listeners, certificates, routes, listener_timeouts, route_timeouts }
 }
 
 /// `schema = 1`, which every TOML file of ours begins with.

@@ -166,6 +166,11 @@ pub fn backend(text: &str, reading: &Reading<'_>) -> Result<BackendAddress, Find
     if let Some(path) = text.strip_prefix("unix:") {
         return socket_path(reading, path).map(BackendAddress::Unix);
     }
+    if let Some(at) = text.rfind('@') {
+        // Said without the text, which may hold a password.
+        let finding = error("a backend has no user name and no password").remedy("leave out what stands before the @");
+        return Err(finding.within(0..at + 1));
+    }
     if text.starts_with("https://") {
         return Err(error("https:// backends: not in this version"));
     }

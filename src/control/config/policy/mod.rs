@@ -70,7 +70,7 @@ fn page(
 ) -> Option<PolicyPage> {
     let mut root = document.root();
     file::schema(&mut root);
-    root.string("owner");
+    let owner = root.string("owner").map(Box::from);
     shelf.fill(root.table("lists"), reading);
     let mut client = root.table("client");
     let allow = rule::allow(&mut client, shelf, reading.now);
@@ -85,5 +85,5 @@ fn page(
     root.later("test");
     shelf.report_unused(document);
     root.finish();
-    Some(PolicyPage { name, file, allow: allow?, deny, origins, subprotocols, limits, lines })
+    Some(PolicyPage { name, file, owner, allow: allow?, deny, origins, subprotocols, limits, lines })
 }

@@ -1,0 +1,205 @@
+//! The effective configuration: what runs, with every default filled in, under the names that the
+//! files have for it.
+//!
+//! Values look as they may be written ("10s", "64KiB", "5/s"). Files are named and never shown: of a
+//! key there is its path, of a list how long it is.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::document::unit::{written_duration as duration, written_rate, written_size as size};
+use super::{AdminSettings, AdminSocket, ReloadSettings, RoutePage, Settings, ShutdownSettings, Watch};
+use crate::policy::limit::{Limits, Rate, TunnelLimits};
+use crate::policy::list::List;
+use crate::policy::{Allow, Policy};
+use crate::snapshot::certificate::Certificate;
+use crate::snapshot::listener::{Listener, ListenerTimeouts, Speaks};
+use crate::snapshot::route::{PlainHttp, RouteTimeouts};
+
+/// Of what stands in a policy itself, so many networks are written out.
+const MOST_INLINE: usize = 100;
+
+/// `sidegate.toml` as it runs.
+pub fn settings(settings: &Settings) -> Value {
+    let allow: Vec<_> = settings.metrics.allow.iter().map(|(network, ())| network.to_string()).collect();
+    let mut timeouts = listener_timeouts(settings.listener_timeouts);
+    timeouts.extend(route_timeouts(settings.route_timeouts));
+    json!({
+        "schema": 1,
+        "metrics": { "listen": settings.metrics.listen.map_or("off".into(), |address| address.to_string()), "allow": allow },
+        "admin": admin(&settings.admin),
+        "reload": reload(&settings.reload),
+        "shutdown": shutdown(&settings.shutdown),
+        "timeouts": timeouts,
+        "process": { "threads": auto(settings.threads.map(|threads| threads.get())) },
+        "listener": settings.listeners.iter().map(|one| listener(one)).collect::<Vec<_>>(),
+        "certificate": settings.certificates.iter().map(|one| certificate(one)).collect::<Vec<_>>(),
+        "route": settings.routes.iter().map(route).collect::<Vec<_>>(),
+    })
+}
+
+/// `policies/NAME.toml` as it runs. `now` says which entries lapse within 30 days.
+pub fn policy(policy: &Policy, now: Timestamp) -> Value {
+    let named = policy.lists().filter(|list| !is_inline(list));
+    let lists: Map<_, _> = named.map(|one| (one.name.to_string(), list(one, now))).collect();
+    let allow = match &policy.allow {
+        Allow::Any => vec!["any".to_owned()],
+        Allow::Lists(lists) => rule(lists),
+    };
+    let origins = policy.origins.as_ref().map(|origins| origins.iter().map(ToString::to_string).collect::<Vec<_>>());
+    json!({
+        "schema": 1,
+        "file": &*policy.file,
+        "owner": policy.owner,
+        "lists": lists,
+        "client": { "allow": allow, "deny": rule(&policy.deny), "origins": origins, "subprotocols": policy.subprotocols },
+        "limits": limits(&policy.limits),
+    })
+}
+
+fn admin(admin: &AdminSettings) -> Value {
+    let socket = match &admin.socket {
+        AdminSocket::Auto => "auto".into(),
+        AdminSocket::Path(path) => path.display().to_string(),
+        AdminSocket::Off => "off".into(),
+    };
+    json!({ "socket": socket, "mode": format!("{:04o}", admin.mode), "group": admin.group.as_deref().unwrap_or_default() })
+}
+
+fn reload(reload: &ReloadSettings) -> Value {
+    let watch = match reload.watch {
+        Watch::Auto => "auto",
+        Watch::Poll => "poll",
+        Watch::Off => "off",
+    };
+    let (poll, spread) = (duration(reload.poll), duration(reload.revoke_spread));
+    json!({ "watch": watch, "poll": poll, "revoke_spread": spread, "max_revoked": "100%" })
+}
+
+/// `[shutdown]` as it runs.
+pub fn shutdown(shutdown: &ShutdownSettings) -> Value {
+    json!({
+        "delay": duration(shutdown.delay),
+        "spread": duration(shutdown.spread),
+        "deadline": duration(shutdown.deadline),
+        "code": shutdown.code,
+    })
+}
+
+fn listener_timeouts(timeouts: ListenerTimeouts) -> Map<String, Value> {
+    let ListenerTimeouts { tls, head, keep_alive } = timeouts;
+    [("tls", tls), ("head", head), ("keep_alive", keep_alive)]
+        .map(|(name, time)| (name.into(), duration(time).into()))
+        .into_iter()
+        .collect()
+}
+
+fn route_timeouts(timeouts: RouteTimeouts) -> Map<String, Value> {
+    let RouteTimeouts { body_stall, dial, response, write_stall, grace } = timeouts;
+    let all =
+        [("body_stall", body_stall), ("dial", dial), ("response", response), ("write_stall", write_stall), ("grace", grace)];
+    all.map(|(name, time)| (name.into(), duration(time).into())).into_iter().collect()
+}
+
+fn listener(listener: &Listener) -> Value {
+    let mut keys = json!({
+        "name": &*listener.name,
+        "listen": listener.address.to_string(),
+        "tls": false,
+        "http2": false,
+        "max_head": size(listener.max_head as u64),
+        "max_connections": auto(listener.max_connections),
+        "pending_per_client": listener.pending_per_client,
+    });
+    match listener.speaks {
+        Speaks::Tls(rules) => {
+            keys["tls"] = true.into();
+            keys["tls_min"] = if rules.only_13 { "1.3" } else { "1.2" }.into();
+            keys["strict_sni"] = rules.strict_sni.into();
+        }
+        Speaks::Plain => {}
+        Speaks::Redirect { .. } => keys["redirect"] = "https".into(),
+    }
+    keys
+}
+
+fn certificate(certificate: &Certificate) -> Value {
+    json!({ "chain": &*certificate.label, "key": &*certificate.key_file })
+}
+
+fn route(route: &RoutePage) -> Value {
+    let http = match route.http {
+        PlainHttp::Refuse => "refuse",
+        PlainHttp::Forward => "forward",
+    };
+    json!({
+        "name": &*route.name,
+        "host": route.host.to_string(),
+        "path": route.path.to_string(),
+        "backend": route.backends.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "policy": &*route.policy,
+        "http": http,
+        "forward_as": "x-forwarded",
+        "refuse": "answer",
+        "strip_prefix": route.strip_prefix,
+        "max_body": size(route.max_body),
+        "timeouts": route_timeouts(route.timeouts),
+    })
+}
+
+/// The names of the lists that a rule names, and the networks that stand in it.
+fn rule(lists: &[Arc<List>]) -> Vec<String> {
+    let mut items = Vec::new();
+    for list in lists {
+        if !is_inline(list) {
+            items.push(list.name.to_string());
+            continue;
+        }
+        let written = list.entries().take(MOST_INLINE).map(|(entry, _)| {
+            let sign = if entry.admits { "" } else { "!" };
+            let expires = entry.expires.map(|expires| format!(" expires={expires}")).unwrap_or_default();
+            format!("{sign}{}{expires}", entry.network)
+        });
+        items.extend(written);
+        if list.len() > MOST_INLINE {
+            items.push(format!("… and {} more", list.len() - MOST_INLINE));
+        }
+    }
+    items
+}
+
+fn list(list: &List, now: Timestamp) -> Value {
+    json!({
+        "file": &*list.file,
+        "entries": list.len(),
+        "lapsing_30d": list.lapsing(now, now + jiff::SignedDuration::from_hours(30 * 24)),
+    })
+}
+
+/// What stands in a rule itself has a name that no list of a file can have.
+fn is_inline(list: &List) -> bool {
+    list.name.starts_with('(')
+}
+
+fn limits(limits: &Limits) -> Value {
+    let Limits { upgrades, requests, per_client, total, tunnel } = limits;
+    let TunnelLimits { message_max, message_rate, idle, lifetime, ping, pong } = tunnel;
+    let per_client_rate = |rate: &Rate| json!({ "rate": written_rate(rate.tokens, rate.per), "burst": rate.burst });
+    json!({
+        "upgrades": upgrades.as_ref().map(per_client_rate),
+        "requests": requests.as_ref().map(per_client_rate),
+        "connections": { "per_client": per_client, "total": total },
+        "message": { "max": message_max.map(size), "rate": message_rate.map(|rate| written_rate(rate.tokens, rate.per)) },
+        "idle": idle.map(duration),
+        "lifetime": lifetime.map(duration),
+        "ping": ping.map_or("off".into(), duration),
+        "pong": duration(*pong),
+    })
+}
+
+/// A number, or `"auto"`.
+fn auto(number: Option<usize>) -> Value {
+    number.map_or_else(|| "auto".into(), Value::from)
+}
