@@ -45,6 +45,8 @@ pub struct Entry {
     pub request: Request,
     /// Under which id the attempt stands in the logs of both sides.
     pub request_id: Box<str>,
+    /// The subprotocol that both sides speak.
+    pub subprotocol: Option<Box<str>>,
     /// When it opened.
     pub opened: Timestamp,
     /// What has passed so far.
@@ -89,6 +91,8 @@ pub struct Origination {
     pub peer: Peer,
     /// Its request id.
     pub request_id: Box<str>,
+    /// The subprotocol that the backend chose.
+    pub subprotocol: Option<Box<str>>,
 }
 
 /// What a tunnel holds while it lives: its place under the caps and its entry in
@@ -212,6 +216,7 @@ impl Slot {
             peer: from.peer,
             request,
             request_id: from.request_id,
+            subprotocol: from.subprotocol,
             opened: now,
             traffic: TrafficCell::default(),
             orders: Mutex::new(Orders {
@@ -291,6 +296,11 @@ impl Entry {
         Arc::clone(&lock(&self.orders).route)
     }
 
+    /// The generation that judged it last.
+    pub fn generation(&self) -> u64 {
+        lock(&self.orders).generation
+    }
+
     /// What changed since the last call: the rules, and the order to end if one was given; the
     /// first call tells all. `None`, without a lock, when nothing did. `waker` is woken at every
     /// change from then on: that of the first call, since a spawned task's never changes.
@@ -368,6 +378,7 @@ mod tests {
         let policy = Policy {
             name: "chat".into(),
             file: "policies/chat.toml".into(),
+            owner: None,
             allow: Allow::Any,
             deny: vec![Arc::new(denied)],
             origins: None,
@@ -426,7 +437,7 @@ mod tests {
     }
 
     fn enter(slot: Slot) -> (Place, Arc<Entry>) {
-        let from = Origination { peer: Peer::new([192, 0, 2, 254].into()), request_id: "abc".into() };
+        let from = Origination { peer: Peer::new([192, 0, 2, 254].into()), request_id: "abc".into(), subprotocol: None };
         slot.enter(request(), from, Timestamp::now())
     }
 

@@ -194,12 +194,13 @@ impl Exchange {
             }
             Answer::Switched(mut backend) => {
                 self.permitted(asked, 101);
-                if let (Kind::Attempt { subprotocols }, Some(chosen)) = (&mut request.kind, backend.agreed.subprotocol.take()) {
+                let subprotocol = backend.agreed.subprotocol.take();
+                if let (Kind::Attempt { subprotocols }, Some(chosen)) = (&mut request.kind, &subprotocol) {
                     // From now on it is judged by what it speaks, no longer by what it offered.
-                    *subprotocols = [chosen].into();
+                    *subprotocols = [chosen.clone()].into();
                 }
                 let (head, ()) = std::mem::replace(&mut backend.head, Response::new(())).into_parts();
-                let from = Origination { peer: self.came.peer, request_id: asked.id().into() };
+                let from = Origination { peer: self.came.peer, request_id: asked.id().into(), subprotocol };
                 self.ready.put(Box::new(Ready { on, backend, slot, request, from, began: asked.began }));
                 Ok(Response::from_parts(head, Outgoing::empty()))
             }
