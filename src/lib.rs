@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use crate::admin::Order;
-use crate::admin::{Admin, AdminListener, MetricsListener};
+use crate::admin::{Admin, AdminListener, MetricsListener, Rates};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::reload::{Cause, Outcome, Reloader, Requests, Standing};
 use crate::control::revoke;
@@ -130,6 +131,10 @@ impl Agent {
             requests: requests.clone(),
             orders: orders.clone(),
             drops,
+            config: config.clone(),
+            listeners: listeners.iter().map(|(name, address)| (Arc::clone(name), address.to_string())).collect(),
+            rates: Rates::default(),
+            ordered: AtomicBool::new(false),
         };
 
         let agent_metrics = scrapes.as_ref().map(MetricsListener::address);

@@ -4,14 +4,21 @@
 //! Both are plain HTTP on the control plane, bounded so that nobody who asks slowly
 //! or often can hurt: a few connections at a time, each with a deadline.
 
+mod command;
 mod health;
 mod metrics;
+mod place;
+mod rates;
 mod socket;
+mod status;
+mod tunnels;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,7 +29,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
@@ -36,10 +43,18 @@ use crate::snapshot::Live;
 use crate::tunnels::Tunnels;
 
 pub use self::metrics::MetricsListener;
-pub use self::socket::{AdminListener, socket_paths};
+pub use self::place::socket_paths;
+pub use self::rates::Rates;
+pub use self::socket::AdminListener;
 
 /// How long one who asks has, from connecting to having the answer. A reload has its own time.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a request's head may take, and how long a connection may be idle between two.
+const HEAD: Duration = Duration::from_secs(5);
+
+/// The most bytes of a request's head.
+const MOST_HEAD: usize = 16 * 1024;
 
 /// The most who ask at one time, at each of the two.
 const MOST: usize = 32;
@@ -63,6 +78,14 @@ pub struct Admin {
     pub orders: mpsc::Sender<Order>,
     /// Dropped log lines.
     pub drops: Drops,
+    /// Where `sidegate.toml` is.
+    pub config: PathBuf,
+    /// The listeners' names, and what each was bound to.
+    pub listeners: Vec<(Arc<str>, String)>,
+    /// How much passes each route.
+    pub rates: Rates,
+    /// Whether a drain was ordered here.
+    pub ordered: AtomicBool,
 }
 
 /// What an agent is told from outside.
@@ -129,7 +152,9 @@ where
         let answer = answer(request);
         async { Ok::<_, Infallible>(answer.await) }
     });
-    let connection = http1::Builder::new().keep_alive(true).header_read_timeout(None).serve_connection(TokioIo::new(io), service);
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MOST_HEAD);
+    let connection = http.serve_connection(TokioIo::new(io), service);
     match timeout(patience, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "one who asked went away"),

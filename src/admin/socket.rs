@@ -1,49 +1,51 @@
 //! The admin socket: HTTP over a Unix socket, the only place where anything can be changed.
 //!
-//! Who may connect is the file system's decision: the socket's mode and group. Each command's
-//! log line says which user gave it.
+//! Who may connect is the file system's decision: the socket's mode and group, which hold from
+//! the first moment on. What is asked there is answered in `command`.
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
-use http::{Method, Request, StatusCode};
-use hyper::body::Incoming;
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use rustix::fs::{Mode, fchmod};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Admin, Answer, Order, attend, converse, json as answer_json, text};
-use crate::control::config::diagnostic::Diagnostic;
+use crate::admin::{Admin, attend, command, converse, place};
 use crate::control::config::{AdminSettings, AdminSocket};
-use crate::control::reload::{Cause, Outcome};
 
 /// How long a command may take: a reload waits for files that are being written.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many may wait to be accepted.
+const QUEUE: i32 = 128;
 
 /// The bound socket; its file is removed on drop.
 pub struct AdminListener {
     socket: Option<StdListener>,
     path: PathBuf,
+    /// The device and the number of our file, so that no other is ever removed in its place.
+    node: (u64, u64),
 }
 
 impl AdminListener {
     /// Binds the socket that `settings` want; `None`: it is off, or no folder of `auto` is usable (a warning).
     ///
     /// # Errors
-    /// The path is taken by something alive, or cannot be made.
+    /// The path is taken by something alive or by something other than a socket, or cannot be made.
     pub fn bind(settings: &AdminSettings, config: &Path) -> io::Result<Option<Self>> {
         let path = match &settings.socket {
             AdminSocket::Off => return Ok(None),
             AdminSocket::Path(path) => config.parent().unwrap_or(Path::new("")).join(path),
-            AdminSocket::Auto => match folders().into_iter().find(|folder| is_usable(folder)) {
-                Some(folder) => folder.join(file_name(config)),
+            AdminSocket::Auto => match place::automatic(config) {
+                Some(path) => path,
                 None => {
                     tracing::warn!("no folder for the admin socket is usable: name one with [admin] socket");
                     return Ok(None);
@@ -51,15 +53,39 @@ impl AdminListener {
             },
         };
         let at = |error: io::Error| io::Error::new(error.kind(), format!("at {}: {error}", path.display()));
-        clear(&path).map_err(at)?;
-        let socket = StdListener::bind(&path).map_err(at)?;
-        fs::set_permissions(&path, Permissions::from_mode(settings.mode)).map_err(at)?;
-        if let Some(group) = &settings.group {
-            let id = group_id(group).ok_or_else(|| at(io::Error::new(io::ErrorKind::NotFound, format!("no group `{group}`"))))?;
-            std::os::unix::fs::chown(&path, None, Some(id)).map_err(at)?;
-        }
+        let listener = Self::make(path.clone()).map_err(at)?;
+        listener.open_to(settings).map_err(at)?;
+        Ok(Some(listener))
+    }
+
+    /// A socket at `path` that nobody but our own user may connect to.
+    fn make(path: PathBuf) -> io::Result<Self> {
+        clear(&path)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // Linux gives a socket's file the mode of the socket itself, less the umask, which is the whole process' and not ours to change.
+        fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        socket.bind(&SockAddr::unix(&path)?).map_err(cannot_make)?;
+        let made = fs::symlink_metadata(&path)?;
         socket.set_nonblocking(true)?;
-        Ok(Some(AdminListener { socket: Some(socket), path }))
+        let mut listener = AdminListener { socket: None, path, node: (made.dev(), made.ino()) };
+        socket.listen(QUEUE)?;
+        listener.socket = Some(OwnedFd::from(socket).into());
+        Ok(listener)
+    }
+
+    /// Lets those in whom `[admin]` names: the group first, so that the mode never speaks of another.
+    fn open_to(&self, settings: &AdminSettings) -> io::Result<()> {
+        if let Some(group) = &settings.group {
+            let unknown = || io::Error::other(format!("/etc/group has no `{group}`: make it, or give another [admin] group"));
+            let id = group_id(group).ok_or_else(unknown)?;
+            let refused = |error| {
+                io::Error::other(format!(
+                    "cannot be given to the group `{group}` ({error}): our own user has to be a member of it"
+                ))
+            };
+            lchown(&self.path, None, Some(id)).map_err(refused)?;
+        }
+        fs::set_permissions(&self.path, Permissions::from_mode(settings.mode))
     }
 
     /// Where it is.
@@ -75,146 +101,166 @@ impl AdminListener {
             None => return,
         };
         let accept = |context: &mut Context<'_>| socket.poll_accept(context);
-        attend(accept, |(stream, _)| answer_all(Arc::clone(&admin), stream), stop).await;
+        let look = || admin.metrics.totals(&admin.live.load(), &admin.tunnels);
+        tokio::select! {
+            () = attend(accept, |(stream, _)| answer_all(Arc::clone(&admin), stream), stop) => {}
+            () = admin.rates.sample(look) => {}
+        }
     }
 }
 
 impl Drop for AdminListener {
     fn drop(&mut self) {
-        // It may be gone already, with its folder.
-        let _ = fs::remove_file(&self.path);
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.node);
+        if ours {
+            // It may be gone by now, with its folder.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
-/// The paths at which the agent of `config` may have its `auto` socket, the likeliest first.
-pub fn socket_paths(config: &Path) -> Vec<PathBuf> {
-    let name = file_name(config);
-    let mut paths: Vec<PathBuf> = folders().into_iter().map(|folder| folder.join(&name)).collect();
-    let runtime = fs::read_dir("/run").into_iter().flatten().flatten();
-    let ours = runtime.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"sidegate"));
-    paths.extend(ours.map(|entry| entry.path().join(&name)));
-    paths
-}
-
-/// The folders of `auto`, the first usable one wins.
-fn folders() -> Vec<PathBuf> {
-    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    // systemd may name several, separated by colons.
-    let runtime = from("RUNTIME_DIRECTORY").and_then(|all| std::env::split_paths(&all).next());
-    let session = from("XDG_RUNTIME_DIR").map(|folder| folder.join("sidegate"));
-    let own = std::env::temp_dir().join(format!("sidegate-{}", rustix::process::getuid().as_raw()));
-    runtime.into_iter().chain([PathBuf::from("/run/sidegate")]).chain(session).chain([own]).collect()
-}
-
-/// Whether we may put a socket there: a directory of ours, made if its parent lets us, that nobody else may write.
-fn is_usable(folder: &Path) -> bool {
-    let own = rustix::process::getuid().as_raw();
-    let made = || folder.starts_with("/run/sidegate") || fs::DirBuilder::new().mode(0o700).create(folder).is_ok();
-    if !folder.exists() && !made() {
-        return false;
-    }
-    let Ok(metadata) = fs::symlink_metadata(folder) else { return false };
-    let safe = metadata.is_dir() && metadata.mode() & 0o002 == 0;
-    let writable = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok();
-    safe && writable && (metadata.uid() == own || !folder.starts_with(std::env::temp_dir()))
-}
-
-fn file_name(config: &Path) -> String {
-    let path = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
-    let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
-    let hash: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    format!("{hash}.sock")
-}
-
-/// Makes room at `path`: a socket that nobody answers is removed, one that is alive is an error.
+/// Removes the socket of an agent that is gone.
 fn clear(path: &Path) -> io::Result<()> {
+    let taken = |what: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, what));
     match fs::symlink_metadata(path) {
-        Err(_) => return Ok(()),
-        Ok(metadata) if !std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()) => {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something other than a socket is there"));
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(cannot_make(error)),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "something other than a socket is there: move it, or name another path",
+            ));
         }
         Ok(_) => {}
     }
-    if StdStream::connect(path).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another agent answers there"));
+    // Without waiting: one whose queue is full is alive, and might never take us.
+    let knock = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    knock.set_nonblocking(true)?;
+    match knock.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(cannot_make),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => taken("a socket of somebody else's is there"),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PROTOTYPE.raw_os_error()) => {
+            taken("something alive answers there that is no agent")
+        }
+        _ => taken("another agent answers there"),
     }
-    fs::remove_file(path)
 }
 
-/// The id of a group by name, as /etc/group has it.
-fn group_id(name: &str) -> Option<u32> {
-    let groups = fs::read_to_string("/etc/group").ok()?;
-    groups.lines().find_map(|line| {
+/// A folder that is not ours to write says so, whatever ports may need.
+fn cannot_make(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            io::Error::other(format!("{error}: our own user has to own the folder, or be let write there"))
+        }
+        io::ErrorKind::NotFound => io::Error::other(format!("{error}: make the folder first")),
+        _ => error,
+    }
+}
+
+/// The id of a group by its name, as /etc/group has it, or by its number.
+fn group_id(group: &str) -> Option<u32> {
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    let named = groups.lines().find_map(|line| {
         let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
-    })
+        (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok())?
+    });
+    named.or_else(|| group.parse().ok())
 }
 
 async fn answer_all(admin: Arc<Admin>, stream: UnixStream) {
-    let uid = stream.peer_cred().map(|peer| peer.uid()).ok();
-    converse(stream, PATIENCE, |request| answer(Arc::clone(&admin), request, uid)).await;
+    let caller = stream.peer_cred().ok();
+    converse(stream, PATIENCE, |request| command::answer(Arc::clone(&admin), request, caller)).await;
 }
 
-async fn answer(admin: Arc<Admin>, request: Request<Incoming>, uid: Option<u32>) -> Answer {
-    let path = request.uri().path().to_owned();
-    tracing::info!(uid, method = %request.method(), path, "admin");
-    match (request.method().clone(), path.as_str()) {
-        (Method::GET, "/v1/status") => answer_json(StatusCode::OK, &status(&admin)),
-        (Method::POST, "/v1/reload") => reload(&admin, request.uri().query()).await,
-        (Method::POST, "/v1/drain") => {
-            let _ = admin.orders.send(Order::Drain).await;
-            answer_json(StatusCode::ACCEPTED, &json!({ "outcome": "draining" }))
-        }
-        (_, "/v1/status" | "/v1/reload" | "/v1/drain") => text(StatusCode::METHOD_NOT_ALLOWED, "GET to ask, POST to change\n"),
-        _ => text(StatusCode::NOT_FOUND, "here are GET /v1/status, POST /v1/reload and POST /v1/drain\n"),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::os::unix::net::{UnixDatagram, UnixStream as StdStream};
+
+    fn settings(path: &str, mode: u32, group: Option<&str>) -> AdminSettings {
+        AdminSettings { socket: AdminSocket::Path(path.into()), mode, group: group.map(str::to_owned) }
     }
-}
 
-async fn reload(admin: &Admin, query: Option<&str>) -> Answer {
-    if query == Some("wait=false") {
-        admin.requests.nudge(Cause::Asked);
-        return answer_json(StatusCode::ACCEPTED, &json!({ "outcome": "asked" }));
+    /// The listener at `admin.sock` beside a `sidegate.toml` in `folder`.
+    fn bind(folder: &Path) -> io::Result<AdminListener> {
+        AdminListener::bind(&settings("admin.sock", 0o660, None), &folder.join("sidegate.toml")).map(Option::unwrap)
     }
-    match admin.requests.reload(Cause::Asked).await {
-        None => text(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending\n"),
-        Some(Outcome::Published { generation, digest, revoked, warnings }) => answer_json(
-            StatusCode::OK,
-            &json!({ "outcome": "published", "generation": generation, "digest": &*digest, "revoked": revoked, "diagnostics": told(&warnings) }),
-        ),
-        Some(Outcome::Unchanged { generation }) => {
-            answer_json(StatusCode::OK, &json!({ "outcome": "unchanged", "generation": generation }))
-        }
-        Some(Outcome::Rejected { errors }) => {
-            answer_json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "outcome": "rejected", "diagnostics": told(&errors) }))
-        }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
     }
-}
 
-fn status(admin: &Admin) -> Value {
-    let live = admin.live.load();
-    let rejected = admin.standing.rejected.load_full();
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "generation": live.generation,
-        "digest": &*live.digest,
-        "draining": admin.metrics.is_draining(),
-        "tunnels": admin.tunnels.len(),
-        "rejected": rejected.map(|errors| told(&errors)),
-        "warnings": told(&admin.standing.warnings.load()),
-    })
-}
+    /// That a path which `take` took is an error with this in it, and is left as it is.
+    fn check_taken<T>(take: impl FnOnce(&Path) -> T, said: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let _taken = take(&path);
+        let before = fs::symlink_metadata(&path).unwrap().ino();
+        let error = bind(folder.path()).err().unwrap().to_string();
+        assert!(error.contains(said) && error.contains(&path.display().to_string()), "{error}");
+        assert_eq!(fs::symlink_metadata(&path).unwrap().ino(), before);
+    }
 
-fn told(diagnostics: &[Diagnostic]) -> Vec<Value> {
-    let one = |diagnostic: &Diagnostic| {
-        json!({
-            "level": if diagnostic.is_error() { "error" } else { "warning" },
-            "file": &*diagnostic.file,
-            "line": diagnostic.line,
-            "column": diagnostic.column,
-            "message": &diagnostic.message,
-            "remedy": &diagnostic.remedy,
-            "text": diagnostic.render(false),
-        })
-    };
-    diagnostics.iter().map(one).collect()
+    #[test]
+    fn nobody_else_can_connect_before_the_mode_is_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = AdminListener::make(folder.path().join("admin.sock")).unwrap();
+        assert_eq!(mode(listener.path()) & 0o077, 0);
+        listener.open_to(&settings("", 0o622, None)).unwrap();
+        assert_eq!(mode(listener.path()), 0o622, "whatever the umask");
+    }
+
+    #[test]
+    fn the_group_is_given_by_name_or_by_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = AdminListener::make(folder.path().join("admin.sock")).unwrap();
+        let own = rustix::process::getgid().as_raw();
+        listener.open_to(&settings("", 0o660, Some(&own.to_string()))).unwrap();
+        assert_eq!(fs::metadata(listener.path()).unwrap().gid(), own);
+        assert_eq!((group_id("root"), group_id("4711"), group_id("no-such-group")), (Some(0), Some(4711), None));
+        let error = listener.open_to(&settings("", 0o660, Some("no-such-group"))).unwrap_err();
+        assert!(error.to_string().contains("`no-such-group`"), "{error}");
+    }
+
+    #[test]
+    fn a_path_that_is_taken_by_something_alive_is_an_error() {
+        check_taken(|path| StdListener::bind(path).unwrap(), "another agent answers there");
+        check_taken(|path| UnixDatagram::bind(path).unwrap(), "no agent");
+        check_taken(|path| fs::write(path, "mine").unwrap(), "other than a socket");
+        check_taken(|path| std::os::unix::fs::symlink("elsewhere", path).unwrap(), "other than a socket");
+    }
+
+    #[test]
+    fn one_who_is_alive_and_takes_nobody_is_alive() {
+        let full = |path: &Path| {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            socket.bind(&SockAddr::unix(path).unwrap()).unwrap();
+            socket.listen(0).unwrap();
+            (StdStream::connect(path).unwrap(), socket)
+        };
+        check_taken(full, "another agent answers there");
+    }
+
+    #[test]
+    fn the_socket_of_one_who_is_gone_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        drop(StdListener::bind(&path).unwrap());
+        let listener = bind(folder.path()).unwrap();
+        StdStream::connect(&path).unwrap();
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_socket_that_took_our_place_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = bind(folder.path()).unwrap();
+        fs::remove_file(first.path()).unwrap();
+        let second = bind(folder.path()).unwrap();
+        drop(first);
+        StdStream::connect(second.path()).unwrap();
+    }
 }

@@ -162,6 +162,11 @@ impl Metrics {
         scrape::text(self, snapshot, log_drops, now)
     }
 
+    /// Each listener's name, how many of its connections are open, and how many may be.
+    pub fn connections(&self) -> Vec<(Arc<str>, u64, usize)> {
+        scrape::connections(self)
+    }
+
     /// What each route of `snapshot` has carried since the start, in the order written.
     pub fn totals(&self, snapshot: &Snapshot, tunnels: &Tunnels) -> Vec<(Arc<str>, RouteTotals)> {
         scrape::totals(self, snapshot, tunnels)

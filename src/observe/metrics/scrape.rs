@@ -57,6 +57,13 @@ pub fn totals(metrics: &Metrics, snapshot: &Snapshot, tunnels: &Tunnels) -> Vec<
     snapshot.route_list.iter().map(|route| (Arc::clone(&route.name), of(&route.name))).collect()
 }
 
+/// See [`Metrics::connections`].
+pub fn connections(metrics: &Metrics) -> Vec<(Arc<str>, u64, usize)> {
+    let sums = sums(metrics);
+    let open = |name: &Arc<str>| sums.listeners.get(name).map_or(0, ListenerMetrics::open);
+    lock(&metrics.connections_limits).iter().map(|(name, limit)| (Arc::clone(name), open(name), *limit)).collect()
+}
+
 /// See [`Metrics::scrape`].
 pub fn text(metrics: &Metrics, snapshot: &Snapshot, log_drops: u64, now: Timestamp) -> String {
     let mut page = Page::default();

@@ -1,0 +1,144 @@
+//! How much passes each route: counters looked at every few seconds, and what they have grown by
+//! over the last minute.
+//!
+//! It counts nothing itself. It keeps a minute of samples, bounded by the number of routes.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::close::Traffic;
+use crate::observe::metrics::RouteTotals;
+
+/// The time between two samples.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Samples that are kept: a minute of them.
+const KEPT: usize = 12;
+
+/// What the counters of all routes were at one time.
+type Totals = Vec<(Arc<str>, RouteTotals)>;
+
+/// The last minute's samples.
+#[derive(Default)]
+pub struct Rates(Mutex<VecDeque<(Instant, Totals)>>);
+
+/// What a route has done each second, on average over a while.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// The while: a minute, or as long as the route has been looked at.
+    pub over: Duration,
+    /// Tunnels opened.
+    pub opened: f64,
+    /// Requests refused, or failed at the backend.
+    pub refused: f64,
+    /// Messages and bytes from clients.
+    pub from_client: [f64; 2],
+    /// Messages and bytes from backends.
+    pub from_backend: [f64; 2],
+}
+
+impl Rates {
+    /// Takes a sample of what `look` sees every few seconds, for ever.
+    pub async fn sample(&self, look: impl Fn() -> Totals) {
+        loop {
+            self.take(Instant::now(), look());
+            sleep(EVERY).await;
+        }
+    }
+
+    fn take(&self, at: Instant, totals: Totals) {
+        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        samples.truncate(KEPT - 1);
+        samples.push_front((at, totals));
+    }
+
+    /// The rate of `route`, whose counters are `now` at `at`; `None`: it has not been looked at for a second yet.
+    pub fn of(&self, route: &str, at: Instant, now: &RouteTotals) -> Option<Rate> {
+        let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The oldest that knows it: a route that was added later has no minute behind it.
+        let known = samples.iter().rev().find_map(|(then, totals)| {
+            let (_, totals) = totals.iter().find(|(name, _)| **name == *route)?;
+            Some((*then, *totals))
+        });
+        let (then, before) = known?;
+        let over = at.saturating_duration_since(then);
+        if over < Duration::from_secs(1) {
+            return None;
+        }
+        let rate = |before: u64, now: u64| now.saturating_sub(before) as f64 / over.as_secs_f64();
+        let both = |before: Traffic, now: Traffic| [rate(before.messages, now.messages), rate(before.bytes, now.bytes)];
+        Some(Rate {
+            over,
+            opened: rate(before.opened, now.opened),
+            refused: rate(before.refused, now.refused),
+            from_client: both(before.from_client, now.from_client),
+            from_backend: both(before.from_backend, now.from_backend),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn totals(opened: u64) -> RouteTotals {
+        let traffic = Traffic { bytes: opened * 100, messages: opened * 2 };
+        RouteTotals { opened, from_client: traffic, ..RouteTotals::default() }
+    }
+
+    fn sample(rates: &Rates, at: Instant, all: &[(&str, u64)]) {
+        rates.take(at, all.iter().map(|(name, opened)| (Arc::from(*name), totals(*opened))).collect());
+    }
+
+    /// Seconds, and tunnels opened each second.
+    fn check(rates: &Rates, route: &str, at: Instant, opened: u64, expected: Option<(u64, f64)>) {
+        let rate = rates.of(route, at, &totals(opened));
+        assert_eq!(rate.map(|rate| (rate.over.as_secs(), rate.opened)), expected);
+        assert!(rate.is_none_or(|rate| rate.from_client == [2.0 * rate.opened, 100.0 * rate.opened]));
+    }
+
+    #[test]
+    fn a_rate_is_over_the_last_minute_or_since_the_start() {
+        let (rates, start) = (Rates::default(), Instant::now());
+        check(&rates, "chat", start, 0, None);
+        for turn in 0..100 {
+            sample(&rates, start + EVERY * turn, &[("chat", 10 * u64::from(turn))]);
+            let young = u64::from(turn.min(KEPT as u32 - 1)) * EVERY.as_secs();
+            check(&rates, "chat", start + EVERY * turn, 10 * u64::from(turn), (young > 0).then_some((young, 2.0)));
+        }
+        check(&rates, "chat", start + EVERY * 100, 990, Some((60, 110.0 / 60.0)));
+        assert_eq!(rates.0.lock().unwrap().len(), KEPT);
+    }
+
+    #[test]
+    fn a_route_that_was_added_later_is_looked_at_from_then_on() {
+        let (rates, start) = (Rates::default(), Instant::now());
+        sample(&rates, start, &[("chat", 0)]);
+        sample(&rates, start + EVERY, &[("chat", 0), ("ticks", 50)]);
+        check(&rates, "ticks", start + EVERY * 3, 70, Some((10, 2.0)));
+        check(&rates, "other", start + EVERY * 3, 70, None);
+        check(&rates, "chat", start + Duration::from_millis(900), 70, None);
+    }
+
+    #[test]
+    fn counters_that_went_back_make_no_rate_below_zero() {
+        let (rates, start) = (Rates::default(), Instant::now());
+        sample(&rates, start, &[("chat", 50)]);
+        check(&rates, "chat", start + EVERY, 10, Some((5, 0.0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn samples_come_every_few_seconds() {
+        let (rates, looked) = (Rates::default(), std::cell::Cell::new(0));
+        let look = || {
+            looked.set(looked.get() + 1);
+            vec![("chat".into(), totals(looked.get()))]
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(17), rates.sample(look)).await;
+        assert_eq!(looked.get(), 4);
+        check(&rates, "chat", Instant::now(), 18, Some((17, 1.0)));
+    }
+}

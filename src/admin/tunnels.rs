@@ -1,0 +1,172 @@
+//! The live tunnels, page by page: `GET /v1/tunnels`.
+//!
+//! Pages go by id, which only grows: a tunnel that is open from the first page to the last stands on
+//! exactly one of them, whatever opens and closes meanwhile.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::close::Traffic;
+use crate::policy::list::Entry as Line;
+use crate::policy::request::decoded;
+use crate::snapshot::Snapshot;
+use crate::tunnels::{Entry, Tunnels};
+
+/// The most tunnels on a page, and as many where `limit` says nothing.
+const MOST: usize = 1000;
+
+/// Which tunnels are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    route: Option<String>,
+    client: Option<IpNet>,
+    limit: usize,
+    after: u64,
+}
+
+impl Filter {
+    /// Reads `route=NAME&client=NETWORK&limit=N&after=ID`, each of which may be left out.
+    ///
+    /// # Errors
+    /// A sentence that says which parameter is wrong, and what to write.
+    pub fn parse(query: &str) -> Result<Filter, String> {
+        let mut filter = Filter { route: None, client: None, limit: MOST, after: 0 };
+        let mut seen = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = text(value).ok_or_else(|| format!("`{name}` is not UTF-8"))?;
+            if seen.contains(&name) {
+                return Err(format!("`{name}` is there twice"));
+            }
+            seen.push(name);
+            match name {
+                "route" => filter.route = Some(value),
+                "client" => filter.client = Some(network(&value)?),
+                "limit" => filter.limit = limit(&value)?,
+                "after" => filter.after = value.parse().map_err(|_| "`after` is the `next` of the page before".to_owned())?,
+                _ => return Err(format!("there is no `{}`: route, client, limit and after", name.escape_debug())),
+            }
+        }
+        Ok(filter)
+    }
+
+    fn admits(&self, entry: &Entry) -> bool {
+        self.client.is_none_or(|network| network.contains(&entry.client.ip()))
+            && self.route.as_ref().is_none_or(|route| *route == *entry.route().name)
+    }
+}
+
+/// The page that `filter` asks for.
+///
+/// # Errors
+/// A sentence, where there is no such route.
+pub fn page(filter: &Filter, tunnels: &Tunnels, snapshot: &Snapshot, now: Timestamp) -> Result<Value, String> {
+    let mut found: Vec<_> = tunnels.entries().into_iter().filter(|entry| filter.admits(entry)).collect();
+    if let Some(route) = &filter.route
+        && found.is_empty()
+        && !snapshot.route_list.iter().any(|one| *one.name == **route)
+    {
+        return Err(format!("there is no route `{}`", route.escape_debug()));
+    }
+    let matching = found.len();
+    found.retain(|entry| entry.id > filter.after);
+    found.sort_unstable_by_key(|entry| entry.id);
+    let more = found.len() > filter.limit;
+    found.truncate(filter.limit);
+    let next = found.last().filter(|_| more).map(|entry| entry.id);
+    let tunnels: Vec<_> = found.iter().map(|entry| tunnel(entry, now)).collect();
+    Ok(json!({ "matching": matching, "tunnels": tunnels, "next": next }))
+}
+
+fn tunnel(entry: &Arc<Entry>, now: Timestamp) -> Value {
+    let route = entry.route();
+    let (from_client, from_backend) = entry.traffic.totals();
+    json!({
+        "id": entry.id,
+        "route": &*route.name,
+        "policy": &*route.policy.name,
+        "generation": entry.generation(),
+        "client": entry.client.to_string(),
+        "peer": entry.peer.to_string(),
+        "host": entry.request.host.to_string(),
+        "path": entry.request.path,
+        "origin": entry.request.origin,
+        "subprotocol": entry.subprotocol,
+        "request_id": entry.request_id,
+        "opened": entry.opened.to_string(),
+        "seconds": now.duration_since(entry.opened).as_secs().max(0),
+        "from_client": traffic(from_client),
+        "from_backend": traffic(from_backend),
+    })
+}
+
+fn traffic(traffic: Traffic) -> Value {
+    json!({ "messages": traffic.messages, "bytes": traffic.bytes })
+}
+
+fn limit(value: &str) -> Result<usize, String> {
+    let number = value.parse().ok().filter(|number| (1..=MOST).contains(number));
+    number.ok_or_else(|| format!("`limit` is a number from 1 to {MOST}"))
+}
+
+/// A network or an address, as a line of a list may begin.
+fn network(value: &str) -> Result<IpNet, String> {
+    let line = Line::parse(value).map_err(|fault| format!("`client`: {}: {}", fault.fault, fault.remedy))?;
+    let plain = line.filter(|line| line.admits && !value.contains(char::is_whitespace));
+    plain.map(|line| line.network).ok_or_else(|| "`client` is a network or an address, like 192.0.2.0/24".into())
+}
+
+/// A value without its percent-encoding.
+fn text(value: &str) -> Option<String> {
+    String::from_utf8(decoded(value).into_owned()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `query` is read as, or what the sentence holds.
+    fn check(query: &str, expected: Result<(Option<&str>, Option<&str>, usize, u64), &str>) {
+        match (Filter::parse(query), expected) {
+            (Ok(filter), Ok((route, client, limit, after))) => {
+                let client = client.map(|client| client.parse().unwrap());
+                assert_eq!(filter, Filter { route: route.map(str::to_owned), client, limit, after }, "{query}");
+            }
+            (Err(sentence), Err(part)) => assert!(sentence.contains(part), "{query}: {sentence}"),
+            (found, expected) => panic!("{query}: {found:?}, not {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn parameters_may_be_left_out_and_escaped() {
+        check("", Ok((None, None, MOST, 0)));
+        check("route=chat&after=41&limit=1", Ok((Some("chat"), None, 1, 41)));
+        check("client=192.0.2.0%2F24", Ok((None, Some("192.0.2.0/24"), MOST, 0)));
+        check("client=2001:db8::1&", Ok((None, Some("2001:db8::1/128"), MOST, 0)));
+        check("client=::ffff:10.0.0.0/104&limit=1000", Ok((None, Some("10.0.0.0/8"), MOST, 0)));
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_named() {
+        for (query, said) in [
+            ("limit=0", "from 1 to 1000"),
+            ("limit=1001", "from 1 to 1000"),
+            ("limit=", "from 1 to 1000"),
+            ("limit=-1", "from 1 to 1000"),
+            ("after=x", "`after` is the `next`"),
+            ("client=10.0.0.1/8", "write 10.0.0.0/8"),
+            ("client=office", "`client`: `office` is not an address"),
+            ("client=!10.0.0.0/8", "like 192.0.2.0/24"),
+            ("client=10.0.0.0/8%20owner=acme", "like 192.0.2.0/24"),
+            ("client=", "like 192.0.2.0/24"),
+            ("route=a&route=b", "`route` is there twice"),
+            ("router=a", "there is no `router`: route, client, limit and after"),
+            ("route=%ff", "`route` is not UTF-8"),
+        ] {
+            check(query, Err(said));
+        }
+    }
+}
