@@ -1,11 +1,14 @@
 //! The verbs, and what they have in common: where the configuration is, and how a command ends.
 
+mod ask;
 mod certificate;
 mod check;
 mod demo;
+mod drain;
 mod init;
 mod reload;
 mod run;
+mod status;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -34,6 +37,10 @@ enum Verb {
     Check(check::Check),
     /// Make the running agent read its files now.
     Reload(reload::Reload),
+    /// Say how the running agent stands: what runs since when, tunnels, rates, certificates, lists, warnings.
+    Status(status::Status),
+    /// Make the running agent stop accepting, let its tunnels end, and end.
+    Drain(drain::Drain),
 }
 
 /// Where the configuration is.
@@ -76,6 +83,8 @@ pub fn main() -> ExitCode {
         Verb::Init(verb) => init::init(&verb),
         Verb::Check(verb) => check::check(&verb),
         Verb::Reload(verb) => reload::reload(&verb),
+        Verb::Status(verb) => status::status(&verb),
+        Verb::Drain(verb) => drain::drain(&verb),
     };
     exit.into()
 }
@@ -90,9 +99,14 @@ fn complain(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "sidegate: {text}");
 }
 
+/// Whether what is printed there may be colored: on a terminal, unless NO_COLOR says otherwise (no-color.org).
+fn may_color(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Prints diagnostics as people read them, in color on a terminal.
 fn show(diagnostics: &[Diagnostic]) {
-    let color = io::stderr().is_terminal();
+    let color = may_color(&io::stderr());
     for diagnostic in diagnostics {
         let _ = writeln!(io::stderr(), "{}\n", diagnostic.render(color));
     }

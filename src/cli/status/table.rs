@@ -1,0 +1,113 @@
+//! Columns that line up, and the few colors of the screen.
+
+use clap::builder::styling::{AnsiColor, Style};
+
+/// So many rows of a table are shown.
+const MOST: usize = 20;
+
+/// How a piece of text is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// As it is.
+    Plain,
+    /// A heading.
+    Head,
+    /// Of less weight.
+    Quiet,
+    /// As it should be.
+    Good,
+    /// To be looked at.
+    Odd,
+    /// Broken.
+    Bad,
+}
+
+/// One line of a table, and what stands below it.
+pub struct Row {
+    /// One for each column.
+    pub cells: Vec<(String, Tone)>,
+    /// A line of its own, further in; empty: none.
+    pub note: String,
+}
+
+/// `text` in its color, if there are colors.
+pub fn paint(text: &str, tone: Tone, color: bool) -> String {
+    let style = match tone {
+        _ if !color || text.is_empty() => return text.into(),
+        Tone::Plain => return text.into(),
+        Tone::Head => Style::new().bold(),
+        Tone::Quiet => Style::new().dimmed(),
+        Tone::Good => AnsiColor::Green.on_default(),
+        Tone::Odd => AnsiColor::Yellow.on_default(),
+        Tone::Bad => AnsiColor::Red.on_default().bold(),
+    };
+    format!("{style}{text}{style:#}")
+}
+
+/// The rows under their heads; a head that begins with `>` stands, like its column, to the right.
+pub fn table(heads: &[&str], rows: &[Row], color: bool) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().take(MOST).filter_map(|row| row.cells.get(column)).map(|(text, _)| text.chars().count());
+        cells.chain([heads[column].trim_start_matches('>').chars().count()]).max().unwrap_or_default()
+    };
+    let widths: Vec<_> = (0..heads.len()).map(width).collect();
+    let line = |cells: Vec<(&str, Tone)>| {
+        let mut line = String::new();
+        for ((text, tone), (width, head)) in cells.into_iter().zip(widths.iter().zip(heads)) {
+            let blank = " ".repeat(width.saturating_sub(text.chars().count()));
+            let painted = paint(text, tone, color);
+            line.push_str(&if head.starts_with('>') { format!("{blank}{painted}  ") } else { format!("{painted}{blank}  ") });
+        }
+        format!("{}\n", line.trim_end())
+    };
+    let mut out = line(heads.iter().map(|head| (head.trim_start_matches('>'), Tone::Head)).collect());
+    for row in rows.iter().take(MOST) {
+        out.push_str(&line(row.cells.iter().map(|(text, tone)| (text.as_str(), *tone)).collect()));
+        if !row.note.is_empty() {
+            out.push_str(&format!("  {}\n", row.note));
+        }
+    }
+    if rows.len() > MOST {
+        out.push_str(&format!("… and {} more, which --json has\n", rows.len() - MOST));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(cells: &[&str], note: &str) -> Row {
+        Row { cells: cells.iter().map(|cell| ((*cell).to_owned(), Tone::Plain)).collect(), note: note.into() }
+    }
+
+    #[test]
+    fn columns_line_up_and_numbers_stand_to_the_right() {
+        let rows = [row(&["a", "3,102", "x"], "further in"), row(&["longer", "1", "y"], "")];
+        assert_eq!(
+            table(&["name", ">tunnels", "z"], &rows, false),
+            "name    tunnels  z\na         3,102  x\n  further in\nlonger        1  y\n"
+        );
+    }
+
+    #[test]
+    fn color_takes_no_room() {
+        let rows = [Row { cells: vec![("a".into(), Tone::Bad), ("b".into(), Tone::Plain)], note: String::new() }];
+        let (plain, colored) = (table(&["n", "m"], &rows, false), table(&["n", "m"], &rows, true));
+        assert!(!plain.contains('\u{1b}') && colored.contains("\u{1b}[31m"), "{colored:?}");
+        let mut stripped = colored.clone();
+        while let Some(from) = stripped.find('\u{1b}') {
+            let end = stripped[from..].find('m').unwrap();
+            stripped.replace_range(from..=from + end, "");
+        }
+        assert_eq!(stripped, plain);
+    }
+
+    #[test]
+    fn a_long_table_is_cut_and_says_so() {
+        let rows: Vec<_> = (0..50).map(|number| row(&[&number.to_string()], "")).collect();
+        let text = table(&["n"], &rows, false);
+        assert_eq!(text.lines().count(), 22);
+        assert!(text.ends_with("… and 30 more, which --json has\n"), "{text}");
+    }
+}
