@@ -184,7 +184,9 @@ impl Reason {
             Reason::Lifetime => "It reached the policy's `lifetime`.",
             Reason::NoPong => "No byte of the client came for the policy's `pong` after a Ping.",
             Reason::Stalled => "A side took nothing for `write_stall` while there was something for it.",
-            Reason::TooBig => "A side sent a message or a frame larger than the policy's `message` `max`: 1009 to it, 1001 to the other.",
+            Reason::TooBig => {
+                "A side sent a message or a frame larger than the policy's `message` `max`: 1009 to it, 1001 to the other."
+            }
             Reason::MessageRate => "The client sent more messages than the policy's `message` `rate`.",
             Reason::Framing => "A side violated the framing (RFC 6455 §5): 1002 to it, 1001 to the other.",
             Reason::Revoked => "The policy no longer permits it; the `refusal` says why.",

@@ -356,7 +356,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::policy::decisive::RuleLines;
     use crate::policy::limit::{Budgets, Limits, Rate};
@@ -417,7 +417,7 @@ mod tests {
     }
 
     /// A table under generation 1, which denies nobody.
-    fn table(limits: &Limits) -> (Arc<Tunnels>, Arc<Live>) {
+    pub fn table(limits: &Limits) -> (Arc<Tunnels>, Arc<Live>) {
         let live = Arc::new(Live::new(snapshot(1, "", limits, None)));
         (Tunnels::new(Arc::clone(&live)), live)
     }
@@ -431,12 +431,13 @@ mod tests {
     }
 
     /// Charges 192.0.2.`host`, judged by what runs.
-    fn charge(tunnels: &Arc<Tunnels>, live: &Live, host: u8) -> Result<Slot, Refusal> {
+    pub fn charge(tunnels: &Arc<Tunnels>, live: &Live, host: u8) -> Result<Slot, Refusal> {
         let permit = live.load().judge(Client::new([192, 0, 2, host].into()), &request(), None, Timestamp::now()).verdict?;
         tunnels.charge(permit)
     }
 
-    fn enter(slot: Slot) -> (Place, Arc<Entry>) {
+    /// Opens the tunnel of a slot.
+    pub fn enter(slot: Slot) -> (Place, Arc<Entry>) {
         let from = Origination { peer: Peer::new([192, 0, 2, 254].into()), request_id: "abc".into(), subprotocol: None };
         slot.enter(request(), from, Timestamp::now())
     }

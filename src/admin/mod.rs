@@ -12,6 +12,7 @@ mod rates;
 mod socket;
 mod status;
 mod tunnels;
+mod unix;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -159,5 +160,42 @@ where
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "one who asked went away"),
         Err(_) => tracing::debug!("one who asked was too slow"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::Instant;
+
+    /// After how many seconds the connection of one who sends `bytes` at once and then nothing ends, and how it began to be answered.
+    async fn check(bytes: &str, seconds: u64, answered: &str) {
+        let (mut asks, io) = duplex(1024);
+        asks.write_all(bytes.as_bytes()).await.unwrap();
+        let began = Instant::now();
+        converse(io, Duration::from_secs(60), |_| async { text(StatusCode::OK, "yes") }).await;
+        let mut answer = String::new();
+        asks.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(began.elapsed().as_secs(), seconds, "{bytes:?}");
+        assert!(answer.starts_with(answered) && (answer.is_empty() == answered.is_empty()), "{bytes:?}: {answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_stalls_holds_no_place_for_long() {
+        check("", HEAD.as_secs(), "").await;
+        check("GET / HTTP/1.1\r\nHost:", HEAD.as_secs(), "").await;
+        check("GET / HTTP/1.1\r\nHost: a\r\n\r\n", HEAD.as_secs(), "HTTP/1.1 200 OK").await;
+        check("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n", 0, "HTTP/1.1 200 OK").await;
+        check("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 0, "HTTP/1.1 200 OK").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_takes_no_answer_is_cut_off() {
+        let (mut asks, io) = duplex(64);
+        asks.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let began = Instant::now();
+        converse(io, Duration::from_secs(60), |_| async { text(StatusCode::OK, vec![b'a'; 1 << 20]) }).await;
+        assert_eq!(began.elapsed().as_secs(), 60);
     }
 }

@@ -96,8 +96,10 @@ mod tests {
     /// Seconds, and tunnels opened each second.
     fn check(rates: &Rates, route: &str, at: Instant, opened: u64, expected: Option<(u64, f64)>) {
         let rate = rates.of(route, at, &totals(opened));
-        assert_eq!(rate.map(|rate| (rate.over.as_secs(), rate.opened)), expected);
-        assert!(rate.is_none_or(|rate| rate.from_client == [2.0 * rate.opened, 100.0 * rate.opened]));
+        let rounded = |rate: f64| (rate * 1000.0).round() / 1000.0;
+        assert_eq!(rate.map(|rate| (rate.over.as_secs(), rounded(rate.opened))), expected);
+        let times = |factor: f64| rate.map(|rate| rounded(rate.opened * factor));
+        assert_eq!(rate.map(|rate| rate.from_client.map(rounded)), times(2.0).zip(times(100.0)).map(Into::into));
     }
 
     #[test]
@@ -109,7 +111,7 @@ mod tests {
             let young = u64::from(turn.min(KEPT as u32 - 1)) * EVERY.as_secs();
             check(&rates, "chat", start + EVERY * turn, 10 * u64::from(turn), (young > 0).then_some((young, 2.0)));
         }
-        check(&rates, "chat", start + EVERY * 100, 990, Some((60, 110.0 / 60.0)));
+        check(&rates, "chat", start + EVERY * 100, 990, Some((60, 1.833)));
         assert_eq!(rates.0.lock().unwrap().len(), KEPT);
     }
 

@@ -5,34 +5,29 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::{PermissionsExt, lchown};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
-use rustix::fs::{Mode, fchmod};
-use socket2::{Domain, SockAddr, Socket, Type};
+use rustix::fs::Mode;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::unix::{self, SocketFile};
 use crate::admin::{Admin, attend, command, converse, place};
 use crate::control::config::{AdminSettings, AdminSocket};
 
 /// How long a command may take: a reload waits for files that are being written.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How many may wait to be accepted.
-const QUEUE: i32 = 128;
-
 /// The bound socket; its file is removed on drop.
 pub struct AdminListener {
-    socket: Option<StdListener>,
+    socket: StdListener,
+    file: SocketFile,
     path: PathBuf,
-    /// The device and the number of our file, so that no other is ever removed in its place.
-    node: (u64, u64),
 }
 
 impl AdminListener {
@@ -53,39 +48,10 @@ impl AdminListener {
             },
         };
         let at = |error: io::Error| io::Error::new(error.kind(), format!("at {}: {error}", path.display()));
-        let listener = Self::make(path.clone()).map_err(at)?;
-        listener.open_to(settings).map_err(at)?;
-        Ok(Some(listener))
-    }
-
-    /// A socket at `path` that nobody but our own user may connect to.
-    fn make(path: PathBuf) -> io::Result<Self> {
-        clear(&path)?;
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // Linux gives a socket's file the mode of the socket itself, less the umask, which is the whole process' and not ours to change.
-        fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-        socket.bind(&SockAddr::unix(&path)?).map_err(cannot_make)?;
-        let made = fs::symlink_metadata(&path)?;
-        socket.set_nonblocking(true)?;
-        let mut listener = AdminListener { socket: None, path, node: (made.dev(), made.ino()) };
-        socket.listen(QUEUE)?;
-        listener.socket = Some(OwnedFd::from(socket).into());
-        Ok(listener)
-    }
-
-    /// Lets those in whom `[admin]` names: the group first, so that the mode never speaks of another.
-    fn open_to(&self, settings: &AdminSettings) -> io::Result<()> {
-        if let Some(group) = &settings.group {
-            let unknown = || io::Error::other(format!("/etc/group has no `{group}`: make it, or give another [admin] group"));
-            let id = group_id(group).ok_or_else(unknown)?;
-            let refused = |error| {
-                io::Error::other(format!(
-                    "cannot be given to the group `{group}` ({error}): our own user has to be a member of it"
-                ))
-            };
-            lchown(&self.path, None, Some(id)).map_err(refused)?;
-        }
-        fs::set_permissions(&self.path, Permissions::from_mode(settings.mode))
+        // Nobody else may connect until its group and mode are set.
+        let (socket, file) = unix::bind(&path, Mode::RUSR | Mode::WUSR).map_err(at)?;
+        open_to(&path, settings).map_err(at)?;
+        Ok(Some(AdminListener { socket, file, path }))
     }
 
     /// Where it is.
@@ -94,11 +60,11 @@ impl AdminListener {
     }
 
     /// Answers until `stop`.
-    pub async fn serve(mut self, admin: Arc<Admin>, stop: CancellationToken) {
-        let socket = match self.socket.take().map(UnixListener::from_std) {
-            Some(Ok(socket)) => socket,
-            Some(Err(error)) => return tracing::error!(%error, "the admin socket cannot be served"),
-            None => return,
+    pub async fn serve(self, admin: Arc<Admin>, stop: CancellationToken) {
+        let AdminListener { socket, file: _file, .. } = self;
+        let socket = match UnixListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => return tracing::error!(%error, "the admin socket cannot be served"),
         };
         let accept = |context: &mut Context<'_>| socket.poll_accept(context);
         let look = || admin.metrics.totals(&admin.live.load(), &admin.tunnels);
@@ -109,53 +75,17 @@ impl AdminListener {
     }
 }
 
-impl Drop for AdminListener {
-    fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.node);
-        if ours {
-            // It may be gone by now, with its folder.
-            let _ = fs::remove_file(&self.path);
-        }
+/// Lets those in whom `[admin]` names: the group first, so that the mode never speaks of another.
+fn open_to(path: &Path, settings: &AdminSettings) -> io::Result<()> {
+    if let Some(group) = &settings.group {
+        let unknown = || io::Error::other(format!("/etc/group has no `{group}`: make it, or give another [admin] group"));
+        let id = group_id(group).ok_or_else(unknown)?;
+        let refused = |error| {
+            io::Error::other(format!("cannot be given to the group `{group}` ({error}): our own user has to be a member of it"))
+        };
+        lchown(path, None, Some(id)).map_err(refused)?;
     }
-}
-
-/// Removes the socket of an agent that is gone.
-fn clear(path: &Path) -> io::Result<()> {
-    let taken = |what: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, what));
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(cannot_make(error)),
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "something other than a socket is there: move it, or name another path",
-            ));
-        }
-        Ok(_) => {}
-    }
-    // Without waiting: one whose queue is full is alive, and might never take us.
-    let knock = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    knock.set_nonblocking(true)?;
-    match knock.connect(&SockAddr::unix(path)?) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(cannot_make),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => taken("a socket of somebody else's is there"),
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PROTOTYPE.raw_os_error()) => {
-            taken("something alive answers there that is no agent")
-        }
-        _ => taken("another agent answers there"),
-    }
-}
-
-/// A folder that is not ours to write says so, whatever ports may need.
-fn cannot_make(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            io::Error::other(format!("{error}: our own user has to own the folder, or be let write there"))
-        }
-        io::ErrorKind::NotFound => io::Error::other(format!("{error}: make the folder first")),
-        _ => error,
-    }
+    fs::set_permissions(path, Permissions::from_mode(settings.mode))
 }
 
 /// The id of a group by its name, as /etc/group has it, or by its number.
@@ -177,7 +107,10 @@ async fn answer_all(admin: Arc<Admin>, stream: UnixStream) {
 mod tests {
     use super::*;
 
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::{UnixDatagram, UnixStream as StdStream};
+
+    use socket2::{Domain, SockAddr, Socket, Type};
 
     fn settings(path: &str, mode: u32, group: Option<&str>) -> AdminSettings {
         AdminSettings { socket: AdminSocket::Path(path.into()), mode, group: group.map(str::to_owned) }
@@ -204,24 +137,28 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_can_connect_before_the_mode_is_set() {
+    fn the_mode_is_as_written_whatever_the_umask() {
         let folder = tempfile::tempdir().unwrap();
-        let listener = AdminListener::make(folder.path().join("admin.sock")).unwrap();
-        assert_eq!(mode(listener.path()) & 0o077, 0);
-        listener.open_to(&settings("", 0o622, None)).unwrap();
-        assert_eq!(mode(listener.path()), 0o622, "whatever the umask");
+        let config = folder.path().join("sidegate.toml");
+        for wanted in [0o660, 0o622, 0o600] {
+            let listener = AdminListener::bind(&settings("admin.sock", wanted, None), &config).unwrap().unwrap();
+            assert_eq!(mode(listener.path()), wanted);
+        }
     }
 
     #[test]
     fn the_group_is_given_by_name_or_by_number() {
         let folder = tempfile::tempdir().unwrap();
-        let listener = AdminListener::make(folder.path().join("admin.sock")).unwrap();
+        let bind =
+            |group: &str| AdminListener::bind(&settings("admin.sock", 0o660, Some(group)), &folder.path().join("sidegate.toml"));
         let own = rustix::process::getgid().as_raw();
-        listener.open_to(&settings("", 0o660, Some(&own.to_string()))).unwrap();
+        let listener = bind(&own.to_string()).unwrap().unwrap();
         assert_eq!(fs::metadata(listener.path()).unwrap().gid(), own);
+        drop(listener);
         assert_eq!((group_id("root"), group_id("4711"), group_id("no-such-group")), (Some(0), Some(4711), None));
-        let error = listener.open_to(&settings("", 0o660, Some("no-such-group"))).unwrap_err();
-        assert!(error.to_string().contains("`no-such-group`"), "{error}");
+        let error = bind("no-such-group").err().unwrap().to_string();
+        assert!(error.contains("/etc/group has no `no-such-group`"), "{error}");
+        assert!(!folder.path().join("admin.sock").exists(), "nothing is left behind");
     }
 
     #[test]
@@ -252,15 +189,5 @@ mod tests {
         StdStream::connect(&path).unwrap();
         drop(listener);
         assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_socket_that_took_our_place_is_not_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = bind(folder.path()).unwrap();
-        fs::remove_file(first.path()).unwrap();
-        let second = bind(folder.path()).unwrap();
-        drop(first);
-        StdStream::connect(second.path()).unwrap();
     }
 }

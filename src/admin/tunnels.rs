@@ -126,7 +126,11 @@ fn text(value: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::policy::limit::Limits;
+    use crate::tunnels::tests::{charge, enter, table};
 
     /// What `query` is read as, or what the sentence holds.
     fn check(query: &str, expected: Result<(Option<&str>, Option<&str>, usize, u64), &str>) {
@@ -168,5 +172,28 @@ mod tests {
         ] {
             check(query, Err(said));
         }
+    }
+
+    #[test]
+    fn thousands_are_told_once_each_whatever_opens_and_closes_between_two_pages() {
+        let (tunnels, live) = table(&Limits::default());
+        let open = |host: u64| enter(charge(&tunnels, &live, (host % 250) as u8).unwrap());
+        let mut staying: Vec<_> = (0..4000).map(open).collect();
+        let mut leaving: Vec<_> = (0..2000).map(open).collect();
+        let stay: BTreeSet<u64> = staying.iter().map(|(_, entry)| entry.id).collect();
+        let (mut told, mut filter) = (Vec::new(), Filter::parse("limit=1000").unwrap());
+        loop {
+            let page = page(&filter, &tunnels, &live.load(), Timestamp::now()).unwrap();
+            let ids: Vec<_> = page["tunnels"].as_array().unwrap().iter().map(|one| one["id"].as_u64().unwrap()).collect();
+            assert!(ids.len() <= MOST && !ids.is_empty());
+            told.extend(ids);
+            let Some(next) = page["next"].as_u64() else { break };
+            filter.after = next;
+            leaving.truncate(leaving.len() - 300);
+            staying.extend((0..100).map(open));
+        }
+        let once: BTreeSet<u64> = told.iter().copied().collect();
+        assert!(told.is_sorted() && once.len() == told.len(), "none twice");
+        assert!(stay.is_subset(&once), "none left out");
     }
 }

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::cli::{Config, Exit, ask, complain, count, say};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The order is only taken; what comes of it is not waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The arguments.
 #[derive(clap::Args)]

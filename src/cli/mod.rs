@@ -10,6 +10,7 @@ mod reload;
 mod run;
 mod status;
 
+use std::ffi::OsStr;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -99,14 +100,19 @@ fn complain(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "sidegate: {text}");
 }
 
-/// Whether what is printed there may be colored: on a terminal, unless NO_COLOR says otherwise (no-color.org).
-fn may_color(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// Whether what is printed there is colored.
+fn is_colored(stream: &impl IsTerminal) -> bool {
+    may_color(stream.is_terminal(), std::env::var_os("NO_COLOR").as_deref())
+}
+
+/// On a terminal, unless NO_COLOR is set to something (no-color.org).
+fn may_color(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
 /// Prints diagnostics as people read them, in color on a terminal.
 fn show(diagnostics: &[Diagnostic]) {
-    let color = may_color(&io::stderr());
+    let color = is_colored(&io::stderr());
     for diagnostic in diagnostics {
         let _ = writeln!(io::stderr(), "{}\n", diagnostic.render(color));
     }
@@ -122,4 +128,18 @@ fn quoted(path: &Path) -> String {
 /// "1 error", "2 errors".
 fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn color_is_for_terminals_whose_user_wants_it() {
+        for (is_terminal, no_color, colored) in
+            [(true, None, true), (true, Some(""), true), (true, Some("1"), false), (true, Some("0"), false), (false, None, false)]
+        {
+            assert_eq!(may_color(is_terminal, no_color.map(OsStr::new)), colored, "{is_terminal} {no_color:?}");
+        }
+    }
 }

@@ -135,7 +135,8 @@ impl Policy {
                 return (Some(Listed { list, entry, line }), instead.map(|(entry, line)| Listed { list, entry, line }));
             }
         }
-        let mut lapsed = lists.iter().flat_map(|list| list.covering(client).map(move |(entry, line)| Listed { list, entry, line }));
+        let mut lapsed =
+            lists.iter().flat_map(|list| list.covering(client).map(move |(entry, line)| Listed { list, entry, line }));
         (lapsed.find(|listed| listed.entry.admits), None)
     }
 }
@@ -210,6 +211,7 @@ mod tests {
         Policy {
             name: "feed".into(),
             file: "policies/feed.toml".into(),
+            owner: None,
             allow: if allow.is_empty() { Allow::Any } else { Allow::Lists(lists('a', allow)) },
             deny: lists('d', deny),
             origins: Some(Origins::new(vec![Origins::parse_one("https://a.example").unwrap()])),
@@ -279,7 +281,8 @@ mod tests {
     #[test]
     fn what_no_list_decides_has_its_own_line_or_none() {
         let (policy, now) = (policy(&[&["192.0.2.1"]], &[]), Timestamp::UNIX_EPOCH);
-        let line = |refusal, is_plain| policy.decisive(client("192.0.2.1"), is_plain, Err(refusal), now).map(|one| one.place.line);
+        let line =
+            |refusal, is_plain| policy.decisive(client("192.0.2.1"), is_plain, Err(refusal), now).map(|one| one.place.line);
         let rate = Refusal::Rate { retry_after: std::time::Duration::from_secs(1) };
         assert_eq!([line(rate, false), line(rate, true)], [Some(20), Some(21)]);
         assert_eq!([line(Refusal::Origin, false), line(Refusal::Subprotocol, false)], [Some(12), Some(13)]);

@@ -15,14 +15,14 @@ use crate::harness::wire::lossy;
 use crate::harness::{backend, client, sidegate, within};
 
 /// An agent in a process of its own, and what it logs.
-struct Running {
+pub struct Running {
     process: Option<Child>,
     log: mpsc::UnboundedReceiver<Value>,
     listener: Option<SocketAddr>,
 }
 
 /// Runs the agent of `folder`, and waits until it listens.
-async fn run(folder: &Path) -> Running {
+pub async fn run(folder: &Path) -> Running {
     let mut command = command(&["run", "--config", "sidegate.toml", "--log", "json"], folder);
     let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
@@ -42,12 +42,13 @@ async fn run(folder: &Path) -> Running {
 }
 
 impl Running {
-    fn client(&self) -> client::Client {
+    /// A client of its first listener, in the clear.
+    pub fn client(&self) -> client::Client {
         client::clear(self.listener.unwrap())
     }
 
     /// The next log line with this message.
-    async fn logged(&mut self, message: &str) -> Value {
+    pub async fn logged(&mut self, message: &str) -> Value {
         let found = async {
             while let Some(line) = self.log.recv().await {
                 if line["message"] == message {
@@ -59,12 +60,13 @@ impl Running {
         within(&format!("the log line {message:?}"), found).await
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(self.process.as_ref().unwrap()), signal).unwrap();
     }
 
     /// Waits for its end; the exit code.
-    async fn code(&mut self) -> Option<i32> {
+    pub async fn code(&mut self) -> Option<i32> {
         let mut process = self.process.take().unwrap();
         within("the end of the process", spawn_blocking(move || process.wait())).await.unwrap().unwrap().code()
     }
@@ -79,7 +81,8 @@ impl Drop for Running {
     }
 }
 
-fn command(arguments: &[&str], folder: &Path) -> Command {
+/// A command that looks for its agent in `folder` alone.
+pub fn command(arguments: &[&str], folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidegate"));
     // A folder of its own for what is temporary, and no runtime directory of somebody else's.
     command
@@ -92,13 +95,13 @@ fn command(arguments: &[&str], folder: &Path) -> Command {
 }
 
 /// Runs a command to its end.
-async fn done(arguments: &[&str], folder: &Path) -> Output {
+pub async fn done(arguments: &[&str], folder: &Path) -> Output {
     let mut command = command(arguments, folder);
     within(&format!("{arguments:?}"), spawn_blocking(move || command.output())).await.unwrap().unwrap()
 }
 
 /// That a command ends with this code and has said all these on its standard error (or, where it is fine, output).
-async fn check(arguments: &[&str], folder: &Path, code: i32, said: &[&str]) {
+pub async fn check(arguments: &[&str], folder: &Path, code: i32, said: &[&str]) {
     let output = done(arguments, folder).await;
     let text = lossy(if code == 0 { &output.stdout } else { &output.stderr });
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");

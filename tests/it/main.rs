@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod admin;
 mod cli;
 mod deadlines;
 mod demo;
@@ -17,6 +18,7 @@ mod metrics;
 mod policy;
 mod readme;
 mod reload;
+mod status;
 mod tls;
 mod tls_edge;
 mod tunnel;

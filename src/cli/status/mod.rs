@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::cli::{Config, Exit, ask, complain, may_color, say};
+use crate::cli::{Config, Exit, ask, complain, is_colored, say};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A status is made at once: an agent that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The arguments.
 #[derive(clap::Args)]
@@ -27,7 +28,7 @@ pub struct Status {
 pub fn status(verb: &Status) -> Exit {
     match ask::ask(&verb.config.config, &Method::GET, "/v1/status", PATIENCE) {
         Ok(answer) if verb.json => say(format_args!("{answer:#}")),
-        Ok(answer) => say(screen::screen(&answer, may_color(&io::stdout())).trim_end()),
+        Ok(answer) => say(screen::screen(&answer, is_colored(&io::stdout())).trim_end()),
         Err(what) => {
             complain(what);
             return Exit::No;

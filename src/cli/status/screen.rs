@@ -25,7 +25,8 @@ fn head(status: &Value, color: bool) -> String {
     let (version, pid) = (text(&status["version"]), &status["pid"]);
     let tunnels = whole(&status["tunnels"]);
     let draining = if status["draining"] == true { paint(", draining", Tone::Odd, color) } else { String::new() };
-    let mut out = line("sidegate", &format!("{version}, pid {pid}, {} tunnels{draining}", number(tunnels)));
+    let noun = if tunnels == 1 { "tunnel" } else { "tunnels" };
+    let mut out = line("sidegate", &format!("{version}, pid {pid}, {} {noun}{draining}", number(tunnels)));
     out.push_str(&line("config", &text(&status["config"])));
     out.push_str(&line("generation", &format!("{} ({})", status["generation"], text(&status["digest"]))));
     out.push_str(&line("since", &moment(&text(&status["since"]), &now)));

@@ -8,15 +8,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value as Json;
 use sidegate::control::reload::{Cause, Outcome};
 use sidegate::{Agent, Order, StartError};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use toml::{Table, Value};
 
 use crate::harness::backend::Backend;
 use crate::harness::certificate;
+use crate::harness::wire::{End, Wire};
 use crate::harness::within;
 
 /// What every agent of a test begins with.
@@ -466,6 +468,21 @@ impl Sidegate {
         let answer = within(path, asked).await;
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// A connection to the admin socket.
+    pub async fn admin(&self) -> Wire {
+        let path = self.agent.admin().expect("an admin socket");
+        Wire::new(UnixStream::connect(path).await.unwrap(), End::Client, None)
+    }
+
+    /// What the admin socket answers to `GET /v1/status` and its like: the status, and the JSON.
+    pub async fn told(&self, line: &str) -> (u16, Json) {
+        let mut wire = self.admin().await;
+        wire.send(format!("{line} HTTP/1.1\r\nHost: sidegate\r\nConnection: close\r\n\r\n")).await;
+        let answer = wire.answer().await;
+        let json = serde_json::from_str(&answer.text()).unwrap_or_else(|error| panic!("{error}: {}", answer.text()));
+        (answer.status(), json)
     }
 
     /// Orders a drain; a second time: ends at once.

@@ -18,7 +18,7 @@ use crate::snapshot::listener::{ListenerTimeouts, Speaks, TlsRules};
 use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
 
 /// Every key of this version with its default.
-const EVERYTHING: &str = r#"schema = 1
+pub const EVERYTHING: &str = r#"schema = 1
 
 [metrics]
 listen = "127.0.0.1:10464"
@@ -83,7 +83,7 @@ max_body = "1MiB"
 "#;
 
 /// The same without what has a default.
-const NOTHING: &str = r#"schema = 1
+pub const NOTHING: &str = r#"schema = 1
 
 [[listener]]
 name   = "public"
@@ -101,7 +101,7 @@ backend = "http://127.0.0.1:8080"
 policy  = "market-data"
 "#;
 
-const POLICY: &str = r#"schema = 1
+pub const POLICY: &str = r#"schema = 1
 owner  = "security@example.com"
 
 [lists]
@@ -131,7 +131,7 @@ const PARTNERS: &str = "203.0.113.0/24    owner=acme ticket=SEC-1042     # Acme 
 198.51.100.7      expires=2026-12-31             # through the last second of that UTC day
 ";
 
-fn loaded(sidegate: &str, policy: &str) -> Loaded {
+pub fn loaded(sidegate: &str, policy: &str) -> Loaded {
     let mut params = CertificateParams::new(vec!["ws.example.com".to_owned()]).unwrap();
     params.not_before = rcgen::date_time_ymd(2026, 1, 1);
     let key = KeyPair::generate().unwrap();

@@ -4,6 +4,7 @@
 
 mod certificates;
 mod defaults;
+mod effective;
 mod lists;
 mod policies;
 mod reading;

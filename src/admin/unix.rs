@@ -1,0 +1,140 @@
+//! The files of Unix sockets: made where nothing alive is, and removed when they are still ours.
+//!
+//! It never removes a file that it did not make, but for the socket of somebody who is gone.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, fchmod};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// How many may wait to be accepted.
+const QUEUE: i32 = 128;
+
+/// A file that we made, removed on drop.
+pub struct SocketFile {
+    path: PathBuf,
+    /// Its device and number, so that no other is ever removed in its place.
+    node: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        let made = fs::symlink_metadata(path)?;
+        Ok(SocketFile { path: path.to_owned(), node: (made.dev(), made.ino()) })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.node);
+        if ours {
+            // It may be gone by now, with its folder.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A listening socket at `path` that those whom `mode` names may connect to, from the first moment on (less the umask).
+///
+/// # Errors
+/// The path is taken by something alive or by something other than a socket, or cannot be made.
+pub fn bind(path: &Path, mode: Mode) -> io::Result<(UnixListener, SocketFile)> {
+    clear(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Linux gives a socket's file the mode of the socket itself, less the umask, which is the whole process' and not ours to change.
+    fchmod(&socket, mode)?;
+    socket.bind(&SockAddr::unix(path)?).map_err(cannot_make)?;
+    let file = SocketFile::of(path)?;
+    socket.set_nonblocking(true)?;
+    socket.listen(QUEUE)?;
+    Ok((OwnedFd::from(socket).into(), file))
+}
+
+/// Removes the socket of an agent that is gone.
+fn clear(path: &Path) -> io::Result<()> {
+    let taken = |what: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, what));
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(cannot_make(error)),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "something other than a socket is there: move it, or name another path",
+            ));
+        }
+        Ok(_) => {}
+    }
+    // Without waiting: one whose queue is full is alive, and might never take us.
+    let knock = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    knock.set_nonblocking(true)?;
+    match knock.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(cannot_make),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => taken("a socket of somebody else's is there"),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PROTOTYPE.raw_os_error()) => {
+            taken("something alive answers there that is no agent")
+        }
+        _ => taken("another agent answers there"),
+    }
+}
+
+/// A folder that is not ours to write says so, whatever ports may need.
+fn cannot_make(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            io::Error::other(format!("{error}: our own user has to own the folder, or be let write there"))
+        }
+        io::ErrorKind::NotFound => io::Error::other(format!("{error}: make the folder first")),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_socket_has_its_mode_and_is_gone_with_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let bound = bind(&path, Mode::RUSR | Mode::WUSR).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        drop(bound);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_dead_are_replaced_and_the_living_and_other_files_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let alive = UnixListener::bind(&path).unwrap();
+        assert_eq!(bind(&path, Mode::RUSR).err().unwrap().kind(), io::ErrorKind::AddrInUse);
+        drop(alive);
+        bind(&path, Mode::RUSR).unwrap();
+        fs::write(&path, "notes").unwrap();
+        assert_eq!(bind(&path, Mode::RUSR).err().unwrap().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "notes");
+    }
+
+    #[test]
+    fn a_file_that_took_the_place_of_ours_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let bound = bind(&path, Mode::RUSR).unwrap();
+        fs::rename(&path, folder.path().join("moved")).unwrap();
+        fs::write(&path, "another's").unwrap();
+        drop(bound);
+        assert!(path.exists());
+    }
+}

@@ -1,0 +1,81 @@
+//! The effective configuration: every key, as it may be written.
+
+use serde_json::{Value, json};
+
+use super::defaults::{EVERYTHING, NOTHING, POLICY, loaded};
+use crate::control::config::{Loaded, PolicyPage, effective};
+use crate::policy::Policy;
+use crate::policy::limit::Budgets;
+
+/// A file's text as the JSON that it would be.
+fn written(text: &str) -> Value {
+    serde_json::to_value(text.parse::<toml::Table>().unwrap()).unwrap()
+}
+
+/// The effective policy of the one page, in the middle of December 2026.
+fn policy(loaded: Loaded) -> Value {
+    let page = loaded.policies.into_iter().find(|page| &*page.name == "market-data").unwrap();
+    let budgets = Budgets::carry(None, &page.limits);
+    let PolicyPage { name, file, owner, allow, deny, origins, subprotocols, limits, lines } = page;
+    let policy = Policy { name, file, owner, allow, deny, origins, subprotocols, limits, budgets, lines };
+    effective::policy(&policy, "2026-12-15T00:00:00Z".parse().unwrap())
+}
+
+#[test]
+fn every_key_stands_there_with_its_default_under_its_name_in_the_file() {
+    let mut expected = written(EVERYTHING);
+    // What may be written in two ways, and what a route has from `[timeouts]`.
+    expected["metrics"]["allow"][1] = "::1/128".into();
+    expected["route"][0]["backend"] = json!(["http://127.0.0.1:8080"]);
+    expected["route"][0]["timeouts"] =
+        json!({ "body_stall": "30s", "dial": "2s", "response": "30s", "write_stall": "30s", "grace": "5s" });
+    for text in [EVERYTHING, NOTHING] {
+        assert_eq!(effective::settings(&loaded(text, POLICY).settings), expected);
+    }
+}
+
+#[test]
+fn what_it_shows_may_be_written_and_means_the_same() {
+    let shown = effective::settings(&loaded(&NOTHING.replace("0.0.0.0:8443", "[::1]:9"), POLICY).settings);
+    let text = toml::to_string(&shown).unwrap();
+    assert_eq!(effective::settings(&loaded(&text, POLICY).settings), shown, "{text}");
+}
+
+#[test]
+fn a_policy_shows_its_rules_and_of_its_lists_how_long_they_are() {
+    let shown = policy(loaded(NOTHING, POLICY));
+    let mut expected = written(POLICY);
+    expected["file"] = "policies/market-data.toml".into();
+    expected["lists"] = json!({
+        "office": { "file": "policies/market-data.toml", "entries": 2, "lapsing_30d": 0 },
+        "partners": { "file": "policies/lists/partners.cidr", "entries": 3, "lapsing_30d": 1 },
+        "banned": { "file": "policies/lists/banned.cidr", "entries": 1, "lapsing_30d": 0 },
+    });
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn a_rule_with_many_networks_is_cut_and_says_so() {
+    let many: Vec<_> = (0..250).map(|last| format!("'10.0.0.{last}'")).collect();
+    let text = format!("schema = 1\nclient.allow = ['10.0.1.0/24', '!10.0.1.7', {}]", many.join(", "));
+    let shown = policy(loaded(NOTHING, &text));
+    let allow = shown["client"]["allow"].as_array().unwrap();
+    assert_eq!((allow.len(), &allow[1], &allow[100]), (101, &json!("!10.0.1.7/32"), &json!("… and 152 more")));
+    assert_eq!((&shown["client"]["origins"], &shown["limits"]["idle"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
+fn nothing_of_a_key_and_no_password_is_shown() {
+    let loaded = loaded(NOTHING, POLICY);
+    let shown = effective::settings(&loaded.settings).to_string();
+    assert!(shown.contains("certs/ws.example.com.key") && !shown.contains("PRIVATE"), "{shown}");
+    for backend in ["http://user:secret@127.0.0.1:8080", "https://user:secret@127.0.0.1", "ws://secret@127.0.0.1"] {
+        let (found, _) = super::load(&[("sidegate.toml", &super::SIDEGATE.replace("http://127.0.0.1:8080", backend))]);
+        let found = found.unwrap_err();
+        assert!(
+            found.iter().any(|one| one.message.ends_with("a backend has no user name and no password")),
+            "{backend}: {found:?}"
+        );
+        assert!(found.iter().all(|one| !one.one_line().contains("secret")), "{found:?}");
+    }
+}

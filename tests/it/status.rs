@@ -1,0 +1,119 @@
+//! `sidegate status` and `sidegate drain` as people run them.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+
+use serde_json::Value;
+use tokio::task::spawn_blocking;
+
+use crate::cli::{check, done, run};
+use crate::harness::wire::lossy;
+use crate::harness::{backend, sidegate, within};
+
+const STATUS: &[&str] = &["status", "--config", "sidegate.toml"];
+const DRAIN: &[&str] = &["drain", "--config", "sidegate.toml"];
+
+/// Somebody who may do nothing here.
+const NOBODY: u32 = 65_534;
+
+/// The user who asks where the socket lets nobody in: root is let in everywhere, so root asks as somebody else.
+fn stranger() -> Option<u32> {
+    rustix::process::getuid().is_root().then_some(NOBODY)
+}
+
+/// A copy of the program that everybody may run: the folder of the tests' own need not be open to all.
+fn open_to_all(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(folder.join("sidegate.toml"), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_sidegate"), folder.join("sidegate")).unwrap();
+}
+
+#[tokio::test]
+async fn status_shows_one_screen_and_no_escape_where_it_is_no_terminal() {
+    let backend = backend::echo().run().await;
+    let folder = sidegate::new().clear().route("/chat", &backend).write();
+    let running = run(folder.path()).await;
+    let _tunnel = running.client().open("/chat").await;
+    let output = done(STATUS, folder.path()).await;
+    let screen = lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", lossy(&output.stderr));
+    for part in ["1 tunnel", "generation   1 (", "none since the start", "public    127.0.0.1:", "plain", "policy default"] {
+        assert!(screen.contains(part), "no {part:?} in\n{screen}");
+    }
+    assert!(!screen.contains('\u{1b}') && screen.lines().count() < 24, "{screen}");
+}
+
+#[tokio::test]
+async fn status_gives_programs_what_the_socket_says() {
+    let folder = sidegate::new().clear().write();
+    let _running = run(folder.path()).await;
+    let output = done(&[STATUS, &["--json"]].concat(), folder.path()).await;
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &told["generation"], &told["tunnels"]), (Some(0), &1.into(), &0.into()));
+}
+
+#[tokio::test]
+async fn with_nothing_running_the_paths_that_were_tried_are_told() {
+    let folder = sidegate::new().clear().write();
+    let path = folder.path().join("admin.sock").display().to_string();
+    for verb in [STATUS, DRAIN] {
+        check(verb, folder.path(), 1, &["no agent answers for sidegate.toml", &format!("{path}: no socket")]).await;
+    }
+    drop(UnixListener::bind(&path).unwrap());
+    check(STATUS, folder.path(), 1, &[&path, "nobody answers: its agent is gone"]).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_is_not_waited_for_for_ever() {
+    let folder = sidegate::new().clear().write();
+    let path = folder.path().join("admin.sock");
+    let _mute = UnixListener::bind(&path).unwrap();
+    check(STATUS, folder.path(), 1, &[&path.display().to_string(), "no answer for 5 s", "hangs"]).await;
+}
+
+#[tokio::test]
+async fn who_may_not_connect_is_told_so_and_what_to_do() {
+    let folder = sidegate::new().clear().toml("admin.mode = '0000'").write();
+    open_to_all(folder.path());
+    let _running = run(folder.path()).await;
+    let mut command = std::process::Command::new(folder.path().join("sidegate"));
+    command.args(STATUS).current_dir(folder.path()).env("TMPDIR", folder.path());
+    if let Some(stranger) = stranger() {
+        command.uid(stranger).gid(stranger);
+    }
+    let output = within("status", spawn_blocking(move || command.output())).await.unwrap().unwrap();
+    let said = lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["permission denied at", "admin.sock", "sudo", "[admin] group"] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+}
+
+#[tokio::test]
+async fn drain_says_what_happens_next_and_the_agent_ends() {
+    let backend = backend::echo().run().await;
+    let folder = sidegate::new().clear().route("/chat", &backend).write();
+    let mut running = run(folder.path()).await;
+    let mut tunnel = running.client().open("/chat").await;
+    tunnel.expect_echo("before").await;
+    check(DRAIN, folder.path(), 0, &["accepting stops now", "1 tunnel", "1001 over 0s", "after 5s is cut"]).await;
+    tunnel.expect_close(1001).await;
+    assert_eq!(running.code().await, Some(0));
+    check(DRAIN, folder.path(), 1, &["no agent answers"]).await;
+}
+
+#[tokio::test]
+async fn what_is_no_agent_is_not_mistaken_for_one() {
+    let folder = sidegate::new().clear().write();
+    let listener = UnixListener::bind(folder.path().join("admin.sock")).unwrap();
+    let other = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        std::io::Read::read(&mut stream, &mut [0; 1024]).unwrap();
+        std::io::Write::write_all(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").unwrap();
+    });
+    check(STATUS, folder.path(), 1, &["no agent of this version", "hello"]).await;
+    other.join().unwrap();
+}
