@@ -200,6 +200,9 @@ fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Value> {
     if admin.metrics.is_watch_degraded() {
         warn("watch_degraded", "files are polled every 2 s, because they cannot be watched".into());
     }
+    for backend in admin.metrics.backends_down(live) {
+        warn("backend_down", format!("{backend} took no connection when it was last dialled"));
+    }
     for certificate in live.certificates.iter() {
         let (left, label) = (days_left(certificate, now), &certificate.label);
         if left < 0 {

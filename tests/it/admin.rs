@@ -93,6 +93,16 @@ async fn status_says_what_a_reload_was_rejected_for_until_one_is_not() {
 }
 
 #[tokio::test]
+async fn status_says_which_backend_is_down() {
+    let gone = backend::refusing();
+    let sidegate = sidegate::new().clear().route("/chat", &gone).run().await;
+    client::new(&sidegate).attempt("/chat").await.expect_refused(502, "backend");
+    let (_, told) = sidegate.told("GET /v1/status").await;
+    assert_eq!(told["routes"][0]["backends"][0]["up"], false);
+    assert_eq!(told["warnings"][0]["word"], "backend_down");
+}
+
+#[tokio::test]
 async fn the_configuration_shows_defaults_and_paths_and_no_key() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
@@ -268,4 +278,32 @@ async fn the_log_says_who_asked_for_what_and_what_became_of_it() {
         assert_eq!([&line["method"], &line["path"], &line["outcome"]], [method, path, outcome], "{line}");
     }
     assert_eq!(running.code().await, Some(0));
+}
+
+/// The names of all members of `json`, however deep.
+fn names(json: &Value, into: &mut BTreeSet<String>) {
+    match json {
+        Value::Object(members) => members.iter().for_each(|(name, value)| {
+            into.insert(name.clone());
+            names(value, into);
+        }),
+        Value::Array(items) => items.iter().for_each(|item| names(item, into)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn every_name_stands_in_the_documentation() {
+    let backend = backend::echo().run().await;
+    let builder = sidegate::new().route("/chat", &backend).policy(|page| page.list_file("banned").deny("banned"));
+    let sidegate = builder.file("policies/lists/banned.cidr", "127.0.0.9\n").run().await;
+    let _tunnel = client::new(&sidegate).open("/chat").await;
+    sidegate.write_rejected("policies/default.toml", "schema = 2\n").await;
+    let mut used = BTreeSet::new();
+    for line in ["GET /v1/status", "GET /v1/tunnels", "POST /v1/reload", "POST /v1/reload?wait=false", "POST /v1/drain"] {
+        names(&sidegate.told(line).await.1, &mut used);
+    }
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/admin.md")).unwrap();
+    let missing: Vec<_> = used.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty() && used.len() > 50, "{missing:?} of {}", used.len());
 }
