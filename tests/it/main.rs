@@ -22,4 +22,5 @@ mod status;
 mod tls;
 mod tls_edge;
 mod tunnel;
+mod units;
 mod upgrade;
