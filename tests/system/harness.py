@@ -207,9 +207,9 @@ def run(*argv, code=0, **more):
     return done.stdout
 
 
-def echo_backend(place, kind="ws", deflate=True):
+def echo_backend(place, kind="ws", deflate=True, port=None):
     """A WebSocket server that echoes: npm's `ws`, or Python's `websockets`. Returns its port."""
-    port = free_port()
+    port = port or free_port()
     argv = ["node", HERE / "echo.js"] if kind == "ws" else [sys.executable, HERE / "echo.py"]
     process = place.start(f"echo-{kind}", *argv, port, "deflate" if deflate else "plain")
     await_that(f"the {kind} backend listens", lambda: process.alive() and listening(port))

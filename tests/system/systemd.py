@@ -1,0 +1,457 @@
+"""Under a real systemd, in a real Debian, installed as docs/operations.md says: what an operator does, and what goes wrong.
+
+Live WebSocket clients count what each of it costs them. The commands below the document's headings are typed as they
+stand there, so the document is what is tested.
+"""
+
+import collections
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import sys
+import threading
+import time
+import urllib.request
+
+from debian import Debian, alone, typed
+from harness import HERE, Authority, Place, await_that, echo_backend, figure, need, note
+from mirror import CLOSE, Ended, closing, connect, masked
+
+DOCUMENT = "docs/operations.md"
+UNITS = ("sidegate.service", "sidegate@.service", "sidegate.socket")
+CONFIG, POLICY = "/etc/sidegate/sidegate.toml", "/etc/sidegate/policies/main.toml"
+PORT, ACTIVATED, METRICS = 8443, 443, 10464
+AFAR = "192.0.2.1"  # an address of this host that isn't `localhost`: for IPAddressDeny= it stands for the network
+TUNNELS = 200
+CONNECTING = 8  # clients that connect all the time
+WATCHDOG = 3  # seconds, instead of the unit's 30: it holds through all of this, and fires only where it is meant to
+RESTART = 1.0  # seconds from a SIGKILL to the first client that is served, with socket activation
+
+
+class Host:
+    """The Debian with Sidegate installed, and what its clients know of it."""
+
+    def __init__(self, place, debian):
+        self.place, self.debian = place, debian
+        self.backend = echo_backend(place, port=8080)
+        self.restarts = 0  # those that were provoked
+        self.pumps = 0
+
+    def type(self, heading):
+        """Types what the document says below a heading."""
+        return self.debian.type(typed(DOCUMENT, heading))
+
+    @property
+    def ca(self):
+        return self.debian.root / "etc/sidegate/certs/dev.pem"
+
+    def unit(self):
+        return self.debian.unit("sidegate")
+
+    def sentence(self):
+        """What the service says about itself in `systemctl status`."""
+        return self.unit().get("StatusText", "")
+
+    def runs(self):
+        """What systemd says about the unit, once it runs."""
+        unit = self.unit()
+        return unit["ActiveState"] == "active" and unit
+
+    def journal(self, since):
+        return self.debian.journal("sidegate", since)
+
+    def said(self, since, *words):
+        """Waits until one entry has all these words."""
+        has = lambda entry: all(word in entry["MESSAGE"] for word in words)
+        return await_that(f"the journal says {words}", lambda: [one for one in self.journal(since) if has(one)], 10, every=0.1)
+
+    def clients(self, port=PORT, count=TUNNELS):
+        """Live clients, each echoing messages of its own."""
+        self.pumps += 1
+        target = json.dumps({"port": port, "path": "/", "ca": str(self.ca)})
+        pump = self.place.start(f"clients-{self.pumps}", "node", HERE / "pump.js", target, talks=True)
+        need(pump.ask(do="open", count=count)["open"] == count, "every client gets in")
+        pump.ask(do="pump", size=256, pause=200)
+        return pump
+
+    def served(self, port=PORT):
+        """Whether a client gets in, and its first message comes back."""
+        with contextlib.suppress(OSError, Ended):
+            return attempt(port, self.ca) == "served"
+
+    def metric(self, name):
+        with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name), None)
+
+
+def attempt(port, ca, address="127.0.0.1"):
+    """One client: in, one message there and back, out. `served`, or the status of the answer."""
+    wire = connect(port, ca, address)
+    with wire.connection:
+        wire.send(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        start, _ = wire.head()
+        if " 101 " not in start:
+            return start.split()[1]
+        wire.send(masked(2, b"there and back"))
+        need(wire.frame() == (0x82, b"there and back"), "the echo is what was sent")
+        wire.send(masked(CLOSE, closing(1000)))
+        wire.rest()
+    return "served"
+
+
+def rested(pump, claim, lost=0):
+    """The clients come to rest; they lost what was to be lost, and nothing was corrupted."""
+    stats = pump.ask(do="rest")
+    need((stats["dropped"], stats["corrupted"]) == (lost, 0), f"{claim}: {stats}")
+    return stats
+
+
+def ends(pump):
+    """How the clients' tunnels ended, once all have."""
+
+    def ended():
+        stats = pump.ask(do="stats")
+        return not stats["open"] and stats
+
+    return await_that("every tunnel has ended", ended, 20, every=0.1)["closes"]
+
+
+# --- what an operator does --------------------------------------------------------------------------------------------
+
+
+def installed(host):
+    """As the document says; systemd finds nothing to complain of in the units."""
+    debian = host.debian
+    need(debian.run("runuser", "-u", "nobody", "--", "id", "-un").strip() == "nobody", "a Debian that answers")
+    debian.write("/etc/systemd/system/sidegate.service.d/suite.conf", f"[Service]\nWatchdogSec={WATCHDOG}\n")
+    began = time.monotonic()
+    host.type("The unit")
+    took = time.monotonic() - began
+    said = debian.run("systemd-analyze", "verify", *(f"systemd/{name}" for name in UNITS))
+    need(not said, f"systemd-analyze verify is silent:\n{said}")
+    unit = host.unit()
+    need((unit["ActiveState"], unit["Type"]) == ("active", "notify"), f"the unit runs, and said so itself: {unit['SubState']}")
+    owner = debian.run("stat", "--format=%U:%G %a", "/etc/sidegate/certs/dev.key").strip()
+    need(owner == "root:sidegate 640", f"the key is root's, for the group to read: {owner}")
+    user = debian.run("stat", "--format=%U:%G", f"/proc/{unit['MainPID']}").strip()
+    need(user == "sidegate:sidegate", f"it runs as {user}")
+    need(host.served(), "a client is served")
+    figure(f"installed, checked and started in {took:.1f} s")
+
+
+def hardened(host, threshold):
+    """`systemd-analyze security` finds no more exposure than promised."""
+    arguments = ("--offline=true", "--no-pager", "sidegate.service")
+    said = host.debian.run("systemd-analyze", "security", f"--threshold={round(threshold * 10)}", *arguments)
+    return said.strip().rsplit("level for sidegate.service: ", 1)[1].split()[0]
+
+
+def explained(host):
+    """One sentence in `systemctl status`; the metrics are there, those of the process included."""
+    text = host.sentence()
+    need(text and "\n" not in text, f"one sentence says what runs: {text!r}")
+    need(text in host.debian.run("systemctl", "status", "sidegate"), "`systemctl status` shows it")
+    note(f"status: {text}")
+    need(host.metric("sidegate_generation") == 1, "the metrics are reachable")
+    started = host.metric("process_start_time_seconds")
+    need(started and abs(time.time() - started) < 120, f"the process knows when it started: {started}")
+    for name in ("process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"):
+        need(host.metric(name), f"{name} can be read inside the sandbox")
+    refused = host.debian.run("runuser", "-u", "nobody", "--", "sidegate", "reload", "--wait", code=1)
+    need("permission denied" in refused, f"not everybody may ask for a reload:\n{refused}")
+
+
+def reloaded(host):
+    """`systemctl reload` takes up good files and fails over broken ones; neither disturbs a tunnel."""
+    debian, pump = host.debian, host.clients()
+    good = debian.read(POLICY)
+    debian.write(POLICY, good.replace("[limits]", "[limits]\nlifetime = \"23h\"", 1))
+    debian.run("systemctl", "reload", "sidegate")
+    need(host.metric("sidegate_generation") == 2, "`systemctl reload` returns when the new generation runs")
+    since = debian.cursor()
+    broken = good.replace("allow =", "alow =", 1)
+    line = 1 + broken[: broken.index("alow")].count("\n")
+    debian.write(POLICY, broken)
+    debian.run("systemctl", "reload", "sidegate", code=1)
+    host.said(since, f"policies/main.toml:{line}:1")
+    need(f"policies/main.toml:{line}" in debian.ask("systemctl", "status", "--lines=50", "sidegate").stdout, "`status` says why")
+    unit = host.unit()
+    need(unit["ActiveState"] == "active" and host.metric("sidegate_generation") == 2, f"what ran runs on: {unit['SubState']}")
+    need("reject" in host.sentence(), f"the sentence says that the files are not what runs: {host.sentence()!r}")
+    debian.write(POLICY, good)
+    debian.run("systemctl", "reload", "sidegate")
+    need("reject" not in host.sentence(), "a good file clears it")
+    stats = rested(pump, "no reload costs a tunnel")
+    need(stats["open"] == TUNNELS, f"all tunnels are open: {stats}")
+    pump.ask(do="close")
+    figure(f"reload good, broken (exit 1, says policies/main.toml:{line}), good: {TUNNELS} tunnels, 0 lost")
+
+
+def renewed(host):
+    """certbot's hook of the document: a renewed certificate is served without anybody asking."""
+    debian, authority = host.debian, Authority(host.place)
+    host.type("Certificates")
+    lineage = debian.root / "root/lineage"
+    lineage.mkdir()
+
+    def renew(name):
+        """What certbot does: a new pair, the key for root alone, then its hooks."""
+        chain, dash, key = authority.issue(name).read_text().partition("-----BEGIN PRIVATE KEY-----")
+        (lineage / "fullchain.pem").write_text(chain)
+        (lineage / "privkey.pem").write_text(dash + key)
+        (lineage / "privkey.pem").chmod(0o600)
+        debian.run("env", "RENEWED_LINEAGE=/root/lineage", "run-parts", "--exit-on-error", "/etc/letsencrypt/renewal-hooks/deploy")
+
+    def served():
+        wire = connect(PORT, authority.ca)
+        with wire.connection as secured:
+            return hashlib.sha256(secured.getpeercert(binary_form=True)).hexdigest()
+
+    renew("first")
+    key = debian.run("stat", "--format=%U:%G %a", "/etc/sidegate/certs/ws.example.com.key").strip()
+    need(key == "root:sidegate 640", f"the hook leaves the key for the group to read: {key}")
+    before = debian.read(CONFIG)
+    debian.write(CONFIG, before.replace("certs/dev.", "certs/ws.example.com."))
+    debian.run("systemctl", "reload", "sidegate")
+    first = served()
+    renew("second")
+    await_that("the renewed certificate is served", lambda: served() != first, 10)
+    debian.write(CONFIG, before)
+    debian.run("systemctl", "reload", "sidegate")
+    figure("a certificate renewed by certbot's hook is served")
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def hung(host):
+    """Stopped for longer than the watchdog waits, it is ended and started again."""
+    pump, since, before = host.clients(), host.debian.cursor(), host.runs()
+    host.debian.run("systemctl", "kill", "--kill-whom=main", "--signal=STOP", "sidegate")
+    began = time.monotonic()
+    again = await_that("the watchdog ends it, and it is back", lambda: restarted(host, before), 4 * WATCHDOG, every=0.05)
+    took = time.monotonic() - began
+    host.said(since, "Watchdog timeout")
+    lost = ends(pump)
+    need(host.served(), f"process {again['MainPID']} serves")
+    figure(f"SIGSTOP: back after {took:.1f} s (WatchdogSec={WATCHDOG}), {sum(lost.values())} of {TUNNELS} tunnels lost with the process")
+
+
+def restarted(host, before):
+    """What systemd says about the unit, once another process than `before` runs in it; one more restart is counted."""
+    unit = host.runs()
+    if unit and unit["MainPID"] != before["MainPID"]:
+        need(int(unit["NRestarts"]) == int(before["NRestarts"]) + 1, f"one restart: {unit['NRestarts']}")
+        return unit
+
+
+def killed(host):
+    """SIGKILL without socket activation: back soon, but who connects meanwhile is refused."""
+    before = host.runs()
+    host.debian.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "sidegate")
+    began = time.monotonic()
+    await_that("a client is served again", lambda: host.served(), 10)
+    took = time.monotonic() - began
+    need(restarted(host, before), "one restart")
+    figure(f"SIGKILL: serves again after {took:.2f} s")
+
+
+def wrong(host):
+    """A wrong file at the start: exit 78, `failed`, and no further try."""
+    debian, since, good = host.debian, host.debian.cursor(), host.debian.read(POLICY)
+    pump = host.clients()
+    debian.write(POLICY, good.replace("allow =", "alow =", 1))
+    debian.run("systemctl", "restart", "sidegate", code=1)
+    unit = host.unit()
+    state = (unit["ActiveState"], unit["SubState"], unit["ExecMainStatus"], unit["NRestarts"])
+    # A unit that is going to be tried again is `activating`, never `failed`.
+    need(state == ("failed", "failed", "78", "0"), f"exit 78 stays down: {state}")
+    host.said(since, "policies/main.toml:")
+    starts = [one for one in host.journal(since) if one["MESSAGE"].startswith("Starting ")]
+    need(len(starts) == 1, f"one try: {len(starts)}")
+    closes = ends(pump)
+    need(all(why.startswith("1001") for why in closes), f"the restart drained what was open before: {closes}")
+    debian.write(POLICY, good)
+    debian.run("systemctl", "start", "sidegate")
+    figure("exit 78: failed at once, 1 try")
+
+
+def taken(host):
+    """A port that is taken: exit 75, again and again, until it is free."""
+    debian, since = host.debian, host.debian.cursor()
+    debian.run("systemctl", "stop", "sidegate")
+    with socket.create_server(("127.0.0.1", PORT)):
+        debian.run("systemctl", "start", "--no-block", "sidegate")
+        tried = await_that("it is tried again and again", lambda: int(host.unit()["NRestarts"]) >= 3 and host.unit(), 20, every=0.1)
+        need(tried["ActiveState"] == "activating", f"and not given up: {tried['ActiveState']}")
+        host.said(since, f"127.0.0.1:{PORT}")
+        exits = {one.get("EXIT_STATUS") for one in host.journal(since) if one["MESSAGE"].startswith("Main process exited") or "Main process exited" in one["MESSAGE"]}
+        need(exits == {"0", "75"} or exits == {"75"}, f"each try ended with 75: {exits}")
+    began = time.monotonic()
+    await_that("it serves as soon as the port is free", host.served, 10)
+    figure(f"exit 75: {tried['NRestarts']} tries while the port was taken, serving {time.monotonic() - began:.1f} s after it was free")
+
+
+# --- socket activation ------------------------------------------------------------------------------------------------
+
+
+class Connecting:
+    """Clients that connect, are served and leave, one after the other; what became of them is counted."""
+
+    def __init__(self, host, count=CONNECTING):
+        self.host, self.ca = host, str(host.ca)
+        self.became, self.longest, self.leaving = collections.Counter(), 0, threading.Event()
+        self.threads = [threading.Thread(target=self.go) for _ in range(count)]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        await_that("clients come and go", lambda: self.became["served"] > 2 * len(self.threads))
+        return self
+
+    def __exit__(self, *_):
+        self.leaving.set()
+        for thread in self.threads:
+            thread.join()
+
+    def go(self):
+        while not self.leaving.is_set():
+            began = time.monotonic()
+            try:
+                outcome = attempt(ACTIVATED, self.ca)
+            except ConnectionRefusedError:
+                outcome = "refused"
+            except (OSError, Ended):
+                outcome = "cut"  # it had been accepted by the process that was killed
+            self.became[outcome] += 1
+            self.longest = max(self.longest, time.monotonic() - began)
+
+
+def activated(host):
+    """As the document says: systemd holds the port, so nobody is refused while Sidegate is killed or restarted."""
+    debian = host.debian
+    host.type("Socket activation")
+    unit = host.unit()
+    need(unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == "", "no capability is left")
+    outside = attempt(ACTIVATED, host.ca, AFAR)
+    need(outside == "403", f"clients of other hosts reach it, and the policy decides: {outside}")
+    pump, since = host.clients(ACTIVATED), debian.cursor()
+    with Connecting(host) as clients:
+        took = [survive(host, clients) for _ in range(3)]
+    lost = ends(pump)
+    need(clients.became["refused"] == 0, f"nobody is refused: {dict(clients.became)}")
+    need(set(clients.became) <= {"served", "cut"}, f"each is served, unless it was inside the killed process: {dict(clients.became)}")
+    figure(
+        f"socket activation: 3 SIGKILLs, {clients.became['served']} connects served, 0 refused, {clients.became['cut']} cut with the process; "
+        f"serves again after {max(took):.2f} s at most; {sum(lost.values())} tunnels lost with it"
+    )
+    need(max(took) <= RESTART, f"it is back within {RESTART} s: {took}")
+    with Connecting(host) as clients:
+        debian.run("systemctl", "restart", "sidegate")
+        served = clients.became["served"]
+        await_that("they are served again", lambda: clients.became["served"] > served + 2 * CONNECTING)
+    need(clients.became["refused"] == clients.became["cut"] == 0, f"a restart in order costs no connect: {dict(clients.became)}")
+    figure(f"`systemctl restart`: {dict(clients.became)}, longest wait {clients.longest:.1f} s")
+
+
+def survive(host, clients):
+    """Seconds from a SIGKILL until a client is served by the next process."""
+    before, served = host.runs(), clients.became["served"]
+    host.debian.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "sidegate")
+    began = time.monotonic()
+    await_that("a client is served again", lambda: clients.became["served"] > served + CONNECTING, 10, every=0.002)
+    took = time.monotonic() - began
+    await_that("one restart", lambda: restarted(host, before), 10, every=0.05)
+    return took
+
+
+def more_sockets(host):
+    """As the document says: metrics and admin socket from systemd, too; commands find the one, Prometheus the other."""
+    debian = host.debian
+    host.type("Socket activation")
+    need(host.metric("sidegate_generation") == 1, "the metrics are asked at systemd's socket")
+    debian.run("systemctl", "reload", "sidegate")
+    owner = debian.run("stat", "--format=%U:%G %a", "/run/sidegate-admin.sock").strip()
+    need(owner == "root:adm 660", f"the admin socket is as its unit says: {owner}")
+    debian.run("systemctl", "restart", "sidegate")
+    debian.run("systemctl", "reload", "sidegate")
+    need(host.served(ACTIVATED), "a client is served")
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+def journalled(host, since):
+    """Entries have fields to ask for, and a priority."""
+    fields = {}
+    for entry in host.journal(since):
+        fields.update(entry)
+    note(f"fields: {' '.join(sorted(name for name in fields if not name.startswith('_')))}")
+
+
+def drained(host):
+    """`systemctl stop` drains: 1001 to every client, exit 0, and systemd saw it happen."""
+    debian, pump, since = host.debian, host.clients(), host.debian.cursor()
+    began = time.monotonic()
+    debian.run("systemctl", "stop", "--no-block", "sidegate")
+    text = await_that("the sentence says that it drains", lambda: draining(host), 5)
+    closes = ends(pump)
+    need(all(why.startswith("1001") for why in closes), f"1001 to every client: {closes}")
+    unit = await_that("it has stopped", lambda: stopped(host), 10, every=0.05)
+    took = time.monotonic() - began
+    need((unit["Result"], unit["ExecMainStatus"]) == ("success", "0"), f"exit 0: {unit['Result']} {unit['ExecMainStatus']}")
+    host.said(since, "Deactivated successfully")
+    figure(f"stop: {TUNNELS} tunnels closed with 1001, exit 0 after {took:.1f} s; it said: {text}")
+
+
+def draining(host):
+    text = host.sentence()
+    return "drain" in text and text
+
+
+def stopped(host):
+    unit = host.unit()
+    return unit["ActiveState"] == "inactive" and unit
+
+
+def instance(host):
+    """One instance per backend, each with its files, its sockets and its commands."""
+    echo_backend(host.place, kind="websockets", port=8081)
+    host.type("One instance per backend")
+    ca = host.debian.root / "etc/sidegate/ticks/certs/dev.pem"
+    need(attempt(8444, ca) == "served", "the instance serves its own backend")
+    said = host.debian.run("sidegate", "reload", "--wait", "--config", "/etc/sidegate/ticks/sidegate.toml")
+    need("unchanged" in said, f"its commands find it: {said}")
+    host.debian.run("systemctl", "stop", "sidegate@ticks")
+
+
+def main():
+    alone(AFAR)
+    with Place() as place, Debian(place) as debian:
+        host = Host(place, debian)
+        began = debian.cursor()
+        installed(host)
+        exposure = hardened(host, 1.5)
+        explained(host)
+        reloaded(host)
+        renewed(host)
+        hung(host)
+        killed(host)
+        wrong(host)
+        taken(host)
+        instance(host)
+        drained(host)
+        journalled(host, began)
+        activated(host)
+        figure(f"exposure {exposure}, with socket activation {hardened(host, 1.2)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
