@@ -15,6 +15,7 @@ mod init;
 mod layers;
 mod limits;
 mod metrics;
+mod operations;
 mod policy;
 mod readme;
 mod reload;

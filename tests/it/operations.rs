@@ -1,0 +1,73 @@
+//! `docs/operations.md` says what the program does: its tables are made from the words of the code.
+//!
+//! A table stands between `<!-- table NAME -->` and `<!-- end -->`. After a change of the code,
+//! `SIDEGATE_WRITE_DOCS=1 cargo test --test it operations` writes them anew.
+
+use std::fs;
+use std::path::PathBuf;
+
+use sidegate::close::Reason;
+use sidegate::observe::metrics::{Family, table as families};
+use sidegate::refusal::{Backend, Head, Refusal};
+
+/// The tables of the document, each with how to make it.
+const TABLES: [(&str, fn() -> String); 3] = [("refusals", refusals), ("endings", endings), ("metrics", metrics)];
+
+fn document() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")
+}
+
+/// The document with its tables made anew.
+fn made_anew(text: &str) -> String {
+    TABLES.iter().fold(text.to_owned(), |text, (name, make)| {
+        let opening = format!("<!-- table {name} -->\n");
+        let (before, rest) = text.split_once(&opening).unwrap_or_else(|| panic!("no {opening}"));
+        let (_, after) = rest.split_once("<!-- end -->").expect("an end of each table");
+        format!("{before}{opening}{}<!-- end -->{after}", make())
+    })
+}
+
+#[test]
+fn the_tables_of_the_operations_page_are_those_of_the_code() {
+    let written = fs::read_to_string(document()).unwrap();
+    let made = made_anew(&written);
+    if std::env::var_os("SIDEGATE_WRITE_DOCS").is_some() {
+        return fs::write(document(), &made).unwrap();
+    }
+    let differing = written.lines().zip(made.lines()).find(|(written, made)| written != made);
+    assert!(written == made, "docs/operations.md: {differing:?}; SIDEGATE_WRITE_DOCS=1 cargo test --test it operations");
+}
+
+fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let head_line = line(head.iter().map(|cell| (*cell).to_owned()).collect());
+    let rule = format!("|{}\n", "---|".repeat(head.len()));
+    [head_line, rule].into_iter().chain(rows.into_iter().map(line)).collect()
+}
+
+fn refusals() -> String {
+    let more = [Refusal::Head(Head::TargetTooLong), Refusal::Backend(Backend::Late)];
+    let all = Refusal::ALL.iter().flat_map(|refusal| {
+        let twin = more.iter().find(|twin| twin.word() == refusal.word() && *twin != refusal);
+        [Some(refusal), twin].into_iter().flatten()
+    });
+    let row = |refusal: &Refusal| {
+        let answer = refusal.status().map_or("closed without an answer".into(), |status| status.to_string());
+        vec![format!("`{}`", refusal.word()), answer, refusal.sentence().to_owned()]
+    };
+    table(&["reason", "answer", "what the client is told"], all.map(row))
+}
+
+fn endings() -> String {
+    let code = |code: Option<u16>| code.map_or("–".into(), |code| code.to_string());
+    let row = |reason: &Reason| vec![format!("`{}`", reason.word()), code(reason.to_client()), reason.sentence().to_owned()];
+    table(&["reason", "our code to the client", "what happened"], Reason::ALL.iter().map(row))
+}
+
+fn metrics() -> String {
+    let row = |family: &Family| {
+        let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        vec![format!("`{}`", family.name), family.kind.word().into(), labels.join(", "), family.help.to_owned()]
+    };
+    table(&["metric", "type", "labels", "what it says"], families().iter().map(row))
+}
