@@ -128,7 +128,7 @@ async fn stray(client: Client, turns: u32) {
 #[tokio::test]
 async fn ten_thousand_strangers_add_no_series() {
     let backend = backend::http(|_| backend::reply(204)).run().await;
-    let limits = "upgrades = { rate = '9/m', burst = 99 }\nrequests = { rate = '9/m', burst = 99 }";
+    let limits = "upgrades = { rate = '1/m', burst = 99 }\nrequests = { rate = '1/m', burst = 99 }";
     let sidegate = sidegate::new().clear().threads(2).limits(limits).route("/a/", &backend).on_route("http = 'forward'");
     let sidegate = sidegate.route("/ab/", &backend).on_route("name = 'a-_0'").run().await;
     stray(client::new(&sidegate), 5).await;
@@ -138,7 +138,7 @@ async fn ten_thousand_strangers_add_no_series() {
     let after = sidegate.metrics().await;
     assert_eq!(series(&before).into_keys().collect::<Vec<_>>(), series(&after).into_keys().collect::<Vec<_>>());
     assert_eq!(sum(&after, "sidegate_requests_total"), 10_005.0);
-    assert!(sum(&after, "sidegate_limiter_keys") > 3000.0, "{after}");
+    assert!(sum(&after, "sidegate_limiter_keys") > 100.0, "{after}");
 }
 
 /// An agent where everything has happened that is counted.
