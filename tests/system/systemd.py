@@ -8,8 +8,6 @@ import collections
 import contextlib
 import hashlib
 import json
-import os
-import shutil
 import socket
 import sys
 import threading
@@ -129,7 +127,6 @@ def ends(pump):
 def installed(host):
     """As the document says; systemd finds nothing to complain of in the units."""
     debian = host.debian
-    need(debian.run("runuser", "-u", "nobody", "--", "id", "-un").strip() == "nobody", "a Debian that answers")
     debian.write("/etc/systemd/system/sidegate.service.d/suite.conf", f"[Service]\nWatchdogSec={WATCHDOG}\n")
     began = time.monotonic()
     host.type("The unit")
@@ -137,7 +134,7 @@ def installed(host):
     said = debian.run("systemd-analyze", "verify", *(f"systemd/{name}" for name in UNITS))
     need(not said, f"systemd-analyze verify is silent:\n{said}")
     unit = host.unit()
-    need((unit["ActiveState"], unit["Type"]) == ("active", "notify"), f"the unit runs, and said so itself: {unit['SubState']}")
+    need(unit["ActiveState"] == "active", f"`systemctl enable --now` returns once it serves: {unit['SubState']}")
     owner = debian.run("stat", "--format=%U:%G %a", "/etc/sidegate/certs/dev.key").strip()
     need(owner == "root:sidegate 640", f"the key is root's, for the group to read: {owner}")
     user = debian.run("stat", "--format=%U:%G", f"/proc/{unit['MainPID']}").strip()
@@ -292,8 +289,8 @@ def taken(host):
         tried = await_that("it is tried again and again", lambda: int(host.unit()["NRestarts"]) >= 3 and host.unit(), 20, every=0.1)
         need(tried["ActiveState"] == "activating", f"and not given up: {tried['ActiveState']}")
         host.said(since, f"127.0.0.1:{PORT}")
-        exits = {one.get("EXIT_STATUS") for one in host.journal(since) if one["MESSAGE"].startswith("Main process exited") or "Main process exited" in one["MESSAGE"]}
-        need(exits == {"0", "75"} or exits == {"75"}, f"each try ended with 75: {exits}")
+        exits = {one["EXIT_STATUS"] for one in host.journal(since) if "Main process exited" in one["MESSAGE"]}
+        need(exits == {"75"}, f"each try ended with 75: {exits}")
     began = time.monotonic()
     await_that("it serves as soon as the port is free", host.served, 10)
     figure(f"exit 75: {tried['NRestarts']} tries while the port was taken, serving {time.monotonic() - began:.1f} s after it was free")
@@ -375,7 +372,7 @@ def survive(host, clients):
 def more_sockets(host):
     """As the document says: metrics and admin socket from systemd, too; commands find the one, Prometheus the other."""
     debian = host.debian
-    host.type("Socket activation")
+    host.type("More sockets")
     need(host.metric("sidegate_generation") == 1, "the metrics are asked at systemd's socket")
     debian.run("systemctl", "reload", "sidegate")
     owner = debian.run("stat", "--format=%U:%G %a", "/run/sidegate-admin.sock").strip()
@@ -450,6 +447,7 @@ def main():
         drained(host)
         journalled(host, began)
         activated(host)
+        more_sockets(host)
         figure(f"exposure {exposure}, with socket activation {hardened(host, 1.2)}")
 
 
