@@ -18,7 +18,7 @@ use crate::policy::network::{Client, Peer};
 use crate::policy::request::Request;
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
-use crate::snapshot::{Live, Permit, Snapshot};
+use crate::snapshot::{Judgement, Live, Permit, Snapshot};
 
 const SHARDS: usize = 16;
 
@@ -61,10 +61,29 @@ struct Orders {
     /// The generation that judged last.
     generation: u64,
     /// What it said, where it refused; a later one that permits takes it back.
-    refused: Option<Refusal>,
+    refused: Option<Arc<Refused>>,
     end: Option<End>,
     /// Whom to wake; kept when it is used, since the tunnel hands it over once.
     waker: Option<Waker>,
+}
+
+/// A tunnel that the generation which judged last refuses. It keeps that generation's route in memory, for
+/// as long as the tunnel takes to end.
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// By the policy of which route; `None`: none was found.
+    pub route: Option<Arc<Route>>,
+    /// At which time it was judged.
+    pub at: Timestamp,
+}
+
+/// The last verdict on a tunnel.
+pub struct Judged {
+    /// The generation that judged.
+    pub generation: u64,
+    /// `None`: it permitted.
+    pub refused: Option<Arc<Refused>>,
 }
 
 /// An order to end, from outside the tunnel.
@@ -259,13 +278,13 @@ impl Entry {
     /// Judges the tunnel again. Permitted, it gets its route's present rules. The verdict of a
     /// generation older than the one that judged last changes nothing.
     fn rejudge(&self, snapshot: &Snapshot, now: Timestamp) -> Result<(), Refusal> {
-        let verdict = snapshot.judge(self.client, &self.request, None, now).verdict;
+        let Judgement { verdict, route, .. } = snapshot.judge(self.client, &self.request, None, now);
         let mut orders = lock(&self.orders);
         if snapshot.generation < orders.generation {
             return Ok(());
         }
         orders.generation = snapshot.generation;
-        orders.refused = verdict.as_ref().err().copied();
+        orders.refused = verdict.as_ref().err().map(|refusal| Arc::new(Refused { refusal: *refusal, route, at: now }));
         let permit = verdict?;
         if !Arc::ptr_eq(&orders.route, permit.route()) {
             orders.route = Arc::clone(permit.route());
@@ -276,7 +295,7 @@ impl Entry {
 
     /// Revokes it if the last reconcile still refuses it; says whether it did.
     pub fn revoke_if_refused(&self) -> bool {
-        let refused = lock(&self.orders).refused;
+        let refused = lock(&self.orders).refused.as_ref().map(|refused| refused.refusal);
         refused.is_some_and(|refusal| self.end(End::Revoke(refusal)))
     }
 
@@ -299,6 +318,12 @@ impl Entry {
     /// The generation that judged it last.
     pub fn generation(&self) -> u64 {
         lock(&self.orders).generation
+    }
+
+    /// What the generation that judged last said.
+    pub fn judged(&self) -> Judged {
+        let orders = lock(&self.orders);
+        Judged { generation: orders.generation, refused: orders.refused.clone() }
     }
 
     /// What changed since the last call: the rules, and the order to end if one was given; the

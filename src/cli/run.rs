@@ -13,7 +13,7 @@ use sidegate::{Agent, Order, StartError};
 pub struct Run {
     #[command(flatten)]
     config: Config,
-    /// How log lines look: text on a terminal, JSON otherwise.
+    /// How log lines look: what the journal takes where standard error is the journal, text on a terminal, else JSON.
     #[arg(long, value_enum, default_value = "auto")]
     log: LogFormat,
 }
@@ -23,6 +23,7 @@ enum LogFormat {
     Auto,
     Text,
     Json,
+    Journald,
 }
 
 /// Serves.
@@ -31,6 +32,7 @@ pub fn run(verb: &Run) -> Exit {
         LogFormat::Auto => Format::fitting(),
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
+        LogFormat::Journald => Format::Journald,
     };
     let log = match Log::start(format) {
         Ok(log) => log,

@@ -42,6 +42,12 @@ const MOST_IDLE: usize = 64;
 /// The largest head of a backend's answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
+/// What is said of a backend that took the request and then nothing came.
+const NO_ANSWER: &str = "no answer in time";
+
+/// What is said of one that doesn't take the connection.
+const NOT_TAKEN: &str = "it did not take the connection in time";
+
 /// What the process knows of its backends.
 pub struct Backends {
     metrics: Arc<Metrics>,
@@ -160,6 +166,27 @@ pub struct Switched {
     pub load: Load,
 }
 
+/// Which backend a request was sent to, and why nothing came of it: for the line of its decision.
+#[derive(Default)]
+pub struct Tried {
+    /// The one that was dialled last.
+    pub backend: Option<BackendAddress>,
+    /// What went wrong, for people.
+    pub error: Option<String>,
+}
+
+impl Tried {
+    fn failed(&mut self, what: &dyn fmt::Display) -> Refusal {
+        self.error = Some(what.to_string());
+        Refusal::Backend(Backend::Failed)
+    }
+
+    fn late(&mut self, what: &str) -> Refusal {
+        self.error = Some(what.to_owned());
+        Refusal::Backend(Backend::Late)
+    }
+}
+
 impl Dialler {
     /// A thread's own; `tracker` owns the tasks that drive its connections.
     pub fn new(backends: Arc<Backends>, metrics: Arc<CoreMetrics>, tracker: TaskTracker) -> Self {
@@ -167,11 +194,17 @@ impl Dialler {
     }
 
     /// Sends an attempt, and takes the connection back if the backend switches.
-    pub async fn upgrade(&self, permit: &Permit, head: request::Parts, handshake: &Handshake) -> Result<Answer, Refusal> {
+    pub async fn upgrade(
+        &self,
+        permit: &Permit,
+        head: request::Parts,
+        handshake: &Handshake,
+        tried: &mut Tried,
+    ) -> Result<Answer, Refusal> {
         let timeouts = permit.route().timeouts;
-        let (socket, load) = self.dial(permit).await?;
+        let (socket, load) = self.dial(permit, tried).await?;
         let late = Instant::now() + timeouts.response;
-        let (mut sender, connection) = client().handshake(TokioIo::new(socket)).await.map_err(|error| failed(permit, &error))?;
+        let (mut sender, connection) = client().handshake(TokioIo::new(socket)).await.map_err(|error| tried.failed(&error))?;
         self.tracker.spawn(async move {
             // Whatever ends it, the sender's future says so.
             if let Err(error) = connection.with_upgrades().await {
@@ -179,21 +212,21 @@ impl Dialler {
             }
         });
         let sent = sender.send_request(Request::from_parts(head, Upload::Empty));
-        let answer = timeout_at(late, sent).await.map_err(|_| Refusal::Backend(Backend::Late))?;
-        let mut answer = answer.map_err(|error| failed(permit, &error))?;
+        let answer = timeout_at(late, sent).await.map_err(|_| tried.late(NO_ANSWER))?;
+        let mut answer = answer.map_err(|error| tried.failed(&error))?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let answer = relayed(permit, answer, &http::Method::GET, true)?;
+            let answer = relayed(permit, answer, &http::Method::GET, true, tried)?;
             return Ok(Answer::Other(answer.map(|body| body.holding(load))));
         }
-        let agreed = handshake.agree(answer.status(), answer.headers()).map_err(|what| failed(permit, &what))?;
+        let agreed = handshake.agree(answer.status(), answer.headers()).map_err(|what| tried.failed(&what))?;
         if let Some(chosen) = &agreed.subprotocol
             && !permit.route().policy.admits_subprotocol(chosen)
         {
-            return Err(failed(permit, &"chose a subprotocol that the policy doesn't admit"));
+            return Err(tried.failed(&"chose a subprotocol that the policy doesn't admit"));
         }
-        let upgraded = timeout_at(late, hyper::upgrade::on(&mut answer)).await.map_err(|_| Refusal::Backend(Backend::Late))?;
-        let upgraded = upgraded.map_err(|error| failed(permit, &error))?;
-        let parts = upgraded.downcast::<TokioIo<Socket>>().map_err(|_| failed(permit, &"its connection was lost"))?;
+        let upgraded = timeout_at(late, hyper::upgrade::on(&mut answer)).await.map_err(|_| tried.late(NO_ANSWER))?;
+        let upgraded = upgraded.map_err(|error| tried.failed(&error))?;
+        let parts = upgraded.downcast::<TokioIo<Socket>>().map_err(|_| tried.failed(&"its connection was lost"))?;
         let (mut head, _) = answer.into_parts();
         forward::to_client(&mut head, true);
         let channel = Channel::clear(parts.io.into_inner());
@@ -210,6 +243,7 @@ impl Dialler {
         head: request::Parts,
         body: Upload,
         fault: &Fault,
+        tried: &mut Tried,
     ) -> Result<Response<Outgoing>, Refusal> {
         let method = head.method.clone();
         let patience = permit.route().timeouts.response;
@@ -217,31 +251,32 @@ impl Dialler {
         let mut request = Request::from_parts(head, body);
         while let Some(mut line) = self.take_idle(permit).await {
             line.heard.clear();
+            tried.backend = Some(line.address.clone());
             let sent = timeout(patience, line.sender.try_send_request(request)).await;
-            let sent = sent.map_err(|_| Refusal::Backend(Backend::Late))?;
+            let sent = sent.map_err(|_| tried.late(NO_ANSWER))?;
             match sent {
-                Ok(answer) => return self.answered(permit, answer, &method, line),
+                Ok(answer) => return self.answered(permit, answer, &method, line, tried),
                 // Closed meanwhile: nothing was sent, or nothing that matters.
                 Err(mut error) => match (error.take_message(), &again) {
                     (Some(unsent), _) => request = unsent,
                     (None, Some(head)) if !line.heard.is_set() => request = Request::from_parts(head.clone(), Upload::Empty),
-                    _ => return Err(broken(permit, fault, error.error())),
+                    _ => return Err(broken(tried, fault, error.error())),
                 },
             }
         }
-        let (socket, load, address) = self.dial_any(permit).await?;
+        let (socket, load, address) = self.dial_any(permit, tried).await?;
         drop(load);
         let heard = Heard::default();
         let io = TokioIo::new(Hearing::new(socket, heard.clone()));
-        let (mut sender, connection) = client().handshake(io).await.map_err(|error| failed(permit, &error))?;
+        let (mut sender, connection) = client().handshake(io).await.map_err(|error| tried.failed(&error))?;
         self.tracker.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a backend's connection broke");
             }
         });
-        let answer = timeout(patience, sender.send_request(request)).await.map_err(|_| Refusal::Backend(Backend::Late))?;
-        let answer = answer.map_err(|error| broken(permit, fault, &error))?;
-        self.answered(permit, answer, &method, Line { address, sender, heard })
+        let answer = timeout(patience, sender.send_request(request)).await.map_err(|_| tried.late(NO_ANSWER))?;
+        let answer = answer.map_err(|error| broken(tried, fault, &error))?;
+        self.answered(permit, answer, &method, Line { address, sender, heard }, tried)
     }
 
     /// Closes the idle connections that nobody asked for in time.
@@ -265,11 +300,12 @@ impl Dialler {
         answer: Response<Incoming>,
         method: &http::Method,
         line: Line,
+        tried: &mut Tried,
     ) -> Result<Response<Outgoing>, Refusal> {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(failed(permit, &"switched protocols unasked"));
+            return Err(tried.failed(&"switched protocols unasked"));
         }
-        let answer = relayed(permit, answer, method, false)?;
+        let answer = relayed(permit, answer, method, false, tried)?;
         let back = GiveBack { dialler: Arc::clone(self), line: Some(line) };
         Ok(answer.map(|body| body.holding(back)))
     }
@@ -299,28 +335,33 @@ impl Dialler {
         None
     }
 
-    async fn dial(&self, permit: &Permit) -> Result<(Socket, Load), Refusal> {
-        self.dial_any(permit).await.map(|(socket, load, _)| (socket, load))
+    async fn dial(&self, permit: &Permit, tried: &mut Tried) -> Result<(Socket, Load), Refusal> {
+        self.dial_any(permit, tried).await.map(|(socket, load, _)| (socket, load))
     }
 
     /// Connects to the first backend that takes the connection, within the route's `dial`.
-    async fn dial_any(&self, permit: &Permit) -> Result<(Socket, Load, BackendAddress), Refusal> {
+    async fn dial_any(&self, permit: &Permit, tried: &mut Tried) -> Result<(Socket, Load, BackendAddress), Refusal> {
         let route = permit.route();
         let began = Instant::now();
         let late = began + route.timeouts.dial;
         for (address, standing) in self.backends.ranked(&route.backends) {
             // The weight is there before the wait, so that a burst spreads.
             let load = standing.load();
+            tried.backend = Some(address.clone());
             match timeout_at(late, Socket::connect(&address)).await {
                 Ok(Ok(socket)) => {
+                    tried.error = None;
                     standing.up(&address);
                     self.metrics.route(route).dialled(began.elapsed());
                     return Ok((socket, load, address));
                 }
-                Ok(Err(error)) => standing.down(&address, &route.name, &error),
+                Ok(Err(error)) => {
+                    standing.down(&address, &route.name, &error);
+                    tried.error = Some(error.to_string());
+                }
                 Err(_) => {
-                    standing.down(&address, &route.name, &"it did not take the connection in time");
-                    return Err(Refusal::Backend(Backend::Late));
+                    standing.down(&address, &route.name, &NOT_TAKEN);
+                    return Err(tried.late(NOT_TAKEN));
                 }
             }
         }
@@ -359,15 +400,16 @@ fn relayed(
     answer: Response<Incoming>,
     method: &http::Method,
     attempt: bool,
+    tried: &mut Tried,
 ) -> Result<Response<Outgoing>, Refusal> {
     let (mut head, body) = answer.into_parts();
-    forward::accept_head(&head, method).map_err(|what| failed(permit, &what))?;
+    forward::accept_head(&head, method).map_err(|what| tried.failed(&what))?;
     forward::to_client(&mut head, attempt);
     Ok(Response::from_parts(head, Outgoing::relayed(body, permit.route().timeouts.body_stall)))
 }
 
 /// A request that could not be sent to its end: the client's fault or the backend's.
-fn broken(permit: &Permit, fault: &Fault, error: &hyper::Error) -> Refusal {
+fn broken(tried: &mut Tried, fault: &Fault, error: &hyper::Error) -> Refusal {
     if fault.is_too_big() {
         return Refusal::Body;
     }
@@ -375,12 +417,7 @@ fn broken(permit: &Permit, fault: &Fault, error: &hyper::Error) -> Refusal {
     if fault.is_broken() {
         return Refusal::Head(Head::Malformed);
     }
-    failed(permit, error)
-}
-
-fn failed(permit: &Permit, what: &dyn std::fmt::Display) -> Refusal {
-    tracing::warn!(route = %permit.route().name, error = %what, "the backend gave no valid answer");
-    Refusal::Backend(Backend::Failed)
+    tried.failed(error)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::data::Core;
 use crate::data::connection::{self, Accepted};
+use crate::observe::log::decision::{self, Party};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
@@ -153,6 +154,8 @@ fn admit(
     let most = rules.as_ref().map_or(listener.pending_per_client, |rules| rules.listener.pending_per_client);
     let Some(waiting) = core.shared.pending.enter(Client::at(peer), most) else {
         core.metrics.no_route().refused(Refusal::Pending);
+        let party = Party { listener: &listener.name, client: Client::at(peer), peer };
+        decision::turned_away(party, Refusal::Pending, None, &core.cap);
         metrics.closed(ConnectionEnd::Pending);
         return;
     };

@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::data::backend::{Backends, Dialler};
 use crate::data::listener::{Bound, Cap};
 use crate::data::pending::Pending;
+use crate::observe::log::cap::Cap as RefusalCap;
 use crate::observe::metrics::{CoreMetrics, Metrics};
 use crate::snapshot::Live;
 use crate::tunnels::Tunnels;
@@ -76,6 +77,8 @@ pub struct Core {
     metrics: Arc<CoreMetrics>,
     dialler: Arc<Dialler>,
     tracker: TaskTracker,
+    /// Which refusals the log shows.
+    cap: RefusalCap,
 }
 
 /// Runs one thread of the data plane over its share of the sockets, until a drain has
@@ -89,8 +92,8 @@ pub fn run_thread(shared: &Arc<Shared>, sockets: Vec<Bound>, mut end: watch::Rec
         let tracker = TaskTracker::new();
         let metrics = shared.metrics.core();
         let dialler = Dialler::new(Arc::clone(&shared.backends), Arc::clone(&metrics), tracker.clone());
-        let core = Core { shared: Arc::clone(shared), metrics, dialler: Arc::new(dialler), tracker: tracker.clone() };
-        let core = Arc::new(core);
+        let (dialler, cap) = (Arc::new(dialler), RefusalCap::default());
+        let core = Arc::new(Core { shared: Arc::clone(shared), metrics, dialler, tracker: tracker.clone(), cap });
         for bound in sockets {
             tracker.spawn(listener::accept_all(Arc::clone(&core), bound)?);
         }
@@ -109,10 +112,11 @@ pub fn run_thread(shared: &Arc<Shared>, sockets: Vec<Bound>, mut end: watch::Rec
     })
 }
 
-/// Closes idle connections to backends in time, and all of them with the drain.
+/// Closes idle connections to backends in time, and all of them with the drain; says what the log left out.
 async fn tidy(core: Arc<Core>) {
     while core.shared.finish.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await.is_some() {
         core.dialler.tidy();
+        core.cap.tidy(std::time::Instant::now());
     }
     core.dialler.close_idle();
 }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::data::Core;
 use crate::data::answer::{self, After};
-use crate::data::backend::{Answer, Switched};
+use crate::data::backend::{Answer, Switched, Tried};
 use crate::data::body::{Fault, Outgoing, Upload};
 use crate::data::channel::Channel;
 use crate::data::connection::Once;
@@ -27,6 +27,7 @@ use crate::data::patience::{Patience, Watched};
 use crate::data::pending::Waiting;
 use crate::data::tunnel::Tunnel;
 use crate::data::websocket::handshake::Handshake;
+use crate::observe::log::decision::{self, Decision, Party};
 use crate::observe::metrics::{ConnectionEnd, NO_ROUTE, RequestKind, RequestResult};
 use crate::policy::network::Peer;
 use crate::policy::request::{Kind, Request};
@@ -64,6 +65,12 @@ pub struct Came {
     pub served: Option<Arc<Certificate>>,
 }
 
+impl Came {
+    fn party(&self) -> Party<'_> {
+        Party { listener: &self.listener, client: self.arrival.client, peer: self.peer }
+    }
+}
+
 /// An attempt that was granted: all that a tunnel needs but the client's stream.
 pub struct Ready {
     on: hyper::upgrade::OnUpgrade,
@@ -87,8 +94,11 @@ struct Asked {
     passed: bool,
     host: String,
     path: String,
+    origin: Option<Box<str>>,
     route: Option<Arc<Route>>,
-    generation: u64,
+    /// Under which generation, and when.
+    judged: Option<(u64, Timestamp)>,
+    tried: Tried,
 }
 
 /// Why a request gets no answer of the backend's.
@@ -167,9 +177,10 @@ impl Exchange {
     /// The verdict, under the generation that runs now: no connection holds one between requests.
     fn judge(&self, request: &Request, asked: &mut Asked) -> Result<Permit, Refusal> {
         let live = self.core.shared.live.load();
+        let now = Timestamp::now();
         let Judgement { generation, route, verdict } =
-            live.judge(self.came.arrival.client, request, self.came.served.as_deref(), Timestamp::now());
-        asked.generation = generation;
+            live.judge(self.came.arrival.client, request, self.came.served.as_deref(), now);
+        asked.judged = Some((generation, now));
         asked.route = route;
         verdict
     }
@@ -181,12 +192,12 @@ impl Exchange {
         mut request: Request,
         permit: Permit,
         on: hyper::upgrade::OnUpgrade,
-        asked: &Asked,
+        asked: &mut Asked,
     ) -> Result<Response<Outgoing>, Refusal> {
         let handshake = Handshake::parse(&parts)?;
         let slot = self.core.shared.tunnels.charge(permit)?;
         forward::to_backend(&mut parts, &request, slot.permit().route(), &self.came.arrival, &asked.id);
-        match self.core.dialler.upgrade(slot.permit(), parts, &handshake).await? {
+        match self.core.dialler.upgrade(slot.permit(), parts, &handshake, &mut asked.tried).await? {
             Answer::Other(answer) => {
                 self.closes.store(true, Ordering::Relaxed);
                 self.permitted(asked, answer.status().as_u16());
@@ -214,7 +225,7 @@ impl Exchange {
         body: Incoming,
         request: &Request,
         permit: &Permit,
-        asked: &Asked,
+        asked: &mut Asked,
     ) -> Result<Response<Outgoing>, Denied> {
         let route = permit.route();
         if route.http == PlainHttp::Refuse {
@@ -230,12 +241,15 @@ impl Exchange {
         } else {
             (Upload::Empty, Fault::default())
         };
-        match self.core.dialler.forward(permit, parts, body, &fault).await {
+        match self.core.dialler.forward(permit, parts, body, &fault, &mut asked.tried).await {
             Ok(answer) => {
                 self.permitted(asked, answer.status().as_u16());
                 Ok(answer)
             }
-            Err(_) if fault.is_stalled() => Err(Denied::Stalled),
+            Err(_) if fault.is_stalled() => {
+                asked.tried.error = Some("the client's body stalled".into());
+                Err(Denied::Stalled)
+            }
             Err(refusal) => Err(refusal.into()),
         }
     }
@@ -243,7 +257,7 @@ impl Exchange {
     /// Books a request that reached its backend.
     fn permitted(&self, asked: &Asked, status: u16) {
         self.core.metrics.found(asked.route.as_ref()).request(asked.kind, RequestResult::Permitted);
-        self.log("permitted", asked, Some(status), None);
+        self.log(RequestResult::Permitted, asked, Some(status), None);
     }
 
     /// Books a refusal, and makes the answer.
@@ -256,48 +270,42 @@ impl Exchange {
         if after == After::Close {
             self.closes.store(true, Ordering::Relaxed);
         }
-        self.log("refused", asked, refusal.status(), Some(refusal));
+        self.log(result, asked, refusal.status(), Some(refusal));
         answer::refusal(refusal, &asked.id, after)
     }
 
     /// The one line of a decision.
-    fn log(&self, verdict: &str, asked: &Asked, status: Option<u16>, refusal: Option<Refusal>) {
-        tracing::info!(
-            route = asked.route(),
-            listener = %self.came.listener,
-            client = %self.came.arrival.client,
-            peer = %self.came.peer,
-            kind = asked.kind.word(),
-            host = %asked.host.escape_debug(),
-            path = %asked.path.escape_debug(),
+    fn log(&self, result: RequestResult, asked: &Asked, status: Option<u16>, refusal: Option<Refusal>) {
+        let decision = Decision {
+            party: self.came.party(),
+            kind: asked.kind,
+            host: &asked.host,
+            path: &asked.path,
+            origin: asked.origin.as_deref(),
+            request_id: asked.id(),
+            route: asked.route.as_deref(),
+            judged: asked.judged,
+            result,
+            refusal,
             status,
-            reason = refusal.map(Refusal::word),
-            request_id = asked.id(),
-            generation = asked.generation,
-            policy = asked.policy(),
-            "{verdict}"
-        );
+            backend: asked.tried.backend.as_ref(),
+            error: asked.tried.error.as_deref(),
+        };
+        decision.log(&self.core.cap);
     }
 
     /// Books a request whose body stalled.
     fn give_up(&self, asked: &Asked) -> GivenUp {
         self.core.metrics.found(asked.route.as_ref()).request(asked.kind, RequestResult::Failed);
-        tracing::info!(route = asked.route(), client = %self.came.arrival.client, request_id = asked.id(), "given up: the client's body stalled");
+        self.log(RequestResult::Failed, asked, None, None);
         GivenUp
     }
 
     /// Books a head that hyper refused by itself, or that came too late.
-    pub fn malformed(&self) -> ConnectionEnd {
+    pub fn malformed(&self, error: &str) -> ConnectionEnd {
         let refusal = Refusal::Head(Head::Malformed);
         self.core.metrics.no_route().refused(refusal);
-        tracing::info!(
-            route = NO_ROUTE,
-            listener = %self.came.listener,
-            client = %self.came.arrival.client,
-            peer = %self.came.peer,
-            reason = refusal.word(),
-            "refused"
-        );
+        decision::turned_away(self.came.party(), refusal, Some(error), &self.core.cap);
         ConnectionEnd::Head
     }
 
@@ -367,8 +375,10 @@ impl Asked {
                 .map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned())
                 .unwrap_or_default(),
             path: request.uri().path().to_owned(),
+            origin: None,
             route: None,
-            generation: 0,
+            judged: None,
+            tried: Tried::default(),
         }
     }
 
@@ -377,6 +387,7 @@ impl Asked {
         self.passed = true;
         self.host = request.host.name().to_owned();
         self.path = request.path.to_string();
+        self.origin.clone_from(&request.origin);
     }
 
     /// A refused attempt closes, so does a head that did not pass the gate, or a body that nobody reads.
@@ -386,10 +397,6 @@ impl Asked {
 
     fn route(&self) -> &str {
         self.route.as_ref().map_or(NO_ROUTE, |route| &route.name)
-    }
-
-    fn policy(&self) -> Option<&str> {
-        self.route.as_ref().map(|route| &*route.policy.name)
     }
 
     fn id(&self) -> &str {

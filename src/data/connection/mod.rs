@@ -24,6 +24,7 @@ use crate::data::patience::{Patience, Stream, Waits, Watched};
 use crate::data::pending::Waiting;
 use crate::data::tls;
 use crate::data::tunnel::{Ended, Tunnel};
+use crate::observe::log::decision::{self, Party};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics, TlsResult};
 use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
@@ -126,17 +127,20 @@ async fn encrypt(
             open.listener.probed();
             return Err(ConnectionEnd::Client);
         }
-        Ok(Err(tls::Failure::Broken(error))) => {
-            tracing::debug!(listener = %rules.listener.name, %peer, %error, "the TLS handshake failed");
-            TlsResult::Failed
-        }
+        Ok(Err(tls::Failure::Broken(_))) => TlsResult::Failed,
         Err(_) => TlsResult::Timeout,
     };
     open.listener.tls_handshake(result, took);
     match accepted {
         Ok(Ok((stream, _))) => Ok((Stream::Tls(Box::new(stream)), served)),
-        _ => {
+        failed => {
             core.metrics.no_route().refused(Refusal::Tls);
+            let error = match failed {
+                Ok(Err(tls::Failure::Broken(error))) => error.to_string(),
+                _ => "not done in time".to_owned(),
+            };
+            let party = Party { listener: &listener, client: Client::at(peer), peer };
+            decision::turned_away(party, Refusal::Tls, Some(&error), &core.cap);
             Err(ConnectionEnd::Tls)
         }
     }
@@ -205,7 +209,7 @@ async fn converse(core: &Arc<Core>, rules: &ListenerRules, stream: Stream, excha
     Spoken::Over(match spoken {
         Err(None) if finishing => ConnectionEnd::Drain,
         Err(None) => late(&exchange, &patience),
-        Err(Some(error)) if error.is_parse() => exchange.malformed(),
+        Err(Some(error)) if error.is_parse() => exchange.malformed(&error.to_string()),
         _ if exchange.closed_it() => ConnectionEnd::Refused,
         _ if finishing => ConnectionEnd::Drain,
         _ => ConnectionEnd::Client,
@@ -215,7 +219,7 @@ async fn converse(core: &Arc<Core>, rules: &ListenerRules, stream: Stream, excha
 /// A deadline passed: the word depends on what was waited for.
 fn late(exchange: &Exchange, patience: &Patience) -> ConnectionEnd {
     match patience.deadline() {
-        Some((_, Waits::Head)) => exchange.malformed(),
+        Some((_, Waits::Head)) => exchange.malformed("not there in time"),
         Some((_, Waits::Idle)) => ConnectionEnd::KeepAlive,
         _ => ConnectionEnd::Client,
     }
@@ -235,22 +239,7 @@ impl Recorded {
         let entry = self.tunnel.entry();
         let route = &self.tunnel.route().name;
         self.tunnel.metrics().tunnel_closed(&closed, refusal);
-        tracing::info!(
-            route = %route,
-            client = %entry.client,
-            tunnel = entry.id,
-            by = closed.by.word(),
-            phase = closed.phase.word(),
-            reason = closed.reason.word(),
-            refusal = refusal.map(Refusal::word),
-            code = closed.code,
-            bytes_from_client = closed.from_client.bytes,
-            messages_from_client = closed.from_client.messages,
-            bytes_from_backend = closed.from_backend.bytes,
-            messages_from_backend = closed.from_backend.messages,
-            seconds = closed.lasted.as_secs_f64(),
-            "tunnel closed"
-        );
+        decision::closed(route, entry, &closed, refusal);
     }
 }
 

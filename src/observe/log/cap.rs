@@ -1,0 +1,230 @@
+//! How many refusals of one client are shown: the first few of each window, then one line that says
+//! how many were left out.
+//!
+//! Bounded in memory: clients beyond the table share one window. Only refusals are capped, never who
+//! was let in: what bounds that is a rule (`upgrades`, `requests`), not the log.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::policy::network::{Client, Key};
+
+/// How long a client's refusals are counted together.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// How many of them are shown.
+const SHOWN: u64 = 10;
+
+/// The most clients with a window of their own.
+const MOST_CLIENTS: usize = 1024;
+
+/// One thread's cap. What it left out is said when the window ends, or the cap does.
+#[derive(Default)]
+pub struct Cap(Mutex<Windows>);
+
+/// What a line would be about.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// The route, or `-`.
+    pub route: &'a str,
+    /// The listener.
+    pub listener: &'a str,
+    /// The refusal's word.
+    pub reason: &'static str,
+}
+
+impl Cap {
+    /// Whether a refusal of `client` at the time `now` is shown.
+    pub fn lets_through(&self, client: Client, about: About<'_>, now: Instant) -> bool {
+        let (is_shown, before) = self.lock().count(client.key(), about, now);
+        before.into_iter().for_each(Summary::log);
+        is_shown
+    }
+
+    /// Says what was left out of the windows that have ended; to be called about once a second.
+    pub fn tidy(&self, now: Instant) {
+        let ended = self.lock().take_ended(now);
+        ended.into_iter().for_each(Summary::log);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Windows> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Cap {
+    fn drop(&mut self) {
+        let left = self.lock().take_all();
+        left.into_iter().for_each(Summary::log);
+    }
+}
+
+#[derive(Default)]
+struct Windows {
+    clients: HashMap<Key, Window>,
+    /// Of those for whom there was no room.
+    others: Option<Window>,
+}
+
+struct Window {
+    began: Instant,
+    refused: u64,
+    route: Box<str>,
+    listener: Box<str>,
+    reason: &'static str,
+}
+
+/// What was left out of one window; route, listener and reason are those of the last.
+#[derive(Debug, PartialEq, Eq)]
+struct Summary {
+    client: Whom,
+    left_out: u64,
+    route: Box<str>,
+    listener: Box<str>,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    One(Key),
+    Others,
+}
+
+impl Windows {
+    /// Counts one more; says whether it is shown, and what was left out of the window before.
+    fn count(&mut self, key: Key, about: About<'_>, now: Instant) -> (bool, Option<Summary>) {
+        let has_room = self.clients.len() < MOST_CLIENTS || self.clients.contains_key(&key);
+        let (whom, window) = if has_room {
+            (Whom::One(key), self.clients.entry(key).or_insert_with(|| Window::new(about, now)))
+        } else {
+            (Whom::Others, self.others.get_or_insert_with(|| Window::new(about, now)))
+        };
+        let before = window.has_ended(now).then(|| std::mem::replace(window, Window::new(about, now)));
+        (window.count(about), before.and_then(|before| before.summary(whom)))
+    }
+
+    fn take_ended(&mut self, now: Instant) -> Vec<Summary> {
+        let clients = self.clients.extract_if(|_, window| window.has_ended(now));
+        let clients = clients.filter_map(|(key, window)| window.summary(Whom::One(key)));
+        let others = self.others.take_if(|window| window.has_ended(now));
+        clients.chain(others.and_then(|window| window.summary(Whom::Others))).collect()
+    }
+
+    fn take_all(&mut self) -> Vec<Summary> {
+        let clients = self.clients.drain().filter_map(|(key, window)| window.summary(Whom::One(key)));
+        clients.chain(self.others.take().and_then(|window| window.summary(Whom::Others))).collect()
+    }
+}
+
+impl Window {
+    fn new(about: About<'_>, began: Instant) -> Self {
+        Window { began, refused: 0, route: about.route.into(), listener: about.listener.into(), reason: about.reason }
+    }
+
+    fn has_ended(&self, now: Instant) -> bool {
+        now.duration_since(self.began) >= WINDOW
+    }
+
+    fn count(&mut self, about: About<'_>) -> bool {
+        self.refused += 1;
+        self.reason = about.reason;
+        for (last, this) in [(&mut self.route, about.route), (&mut self.listener, about.listener)] {
+            if **last != *this {
+                *last = this.into();
+            }
+        }
+        self.refused <= SHOWN
+    }
+
+    fn summary(self, client: Whom) -> Option<Summary> {
+        let left_out = self.refused.checked_sub(SHOWN).filter(|left_out| *left_out > 0)?;
+        Some(Summary { client, left_out, route: self.route, listener: self.listener, reason: self.reason })
+    }
+}
+
+impl Summary {
+    fn log(self) {
+        let Summary { client, left_out, route, listener, reason } = self;
+        tracing::info!(route, listener, %client, result = "refused", reason, left_out, "refusals left out");
+    }
+}
+
+impl fmt::Display for Whom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Whom::One(key) => key.fmt(f),
+            Whom::Others => f.write_str("others"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NETWORK: About<'_> = About { route: "ticks", listener: "public", reason: "network" };
+    const RATE: About<'_> = About { route: "chat", listener: "public", reason: "rate" };
+
+    fn key(address: &str) -> Key {
+        Client::new(address.parse().unwrap()).key()
+    }
+
+    /// Refuses `address` so many times; how many of them are shown.
+    fn check(windows: &mut Windows, address: &str, times: usize, now: Instant, shown: usize) {
+        let counted = (0..times).filter(|_| windows.count(key(address), NETWORK, now).0).count();
+        assert_eq!(counted, shown, "{address}");
+    }
+
+    fn said(summaries: Vec<Summary>) -> Vec<String> {
+        let mut said: Vec<_> = summaries
+            .iter()
+            .map(|one| format!("{} {} {} {} {}", one.client, one.left_out, one.route, one.listener, one.reason))
+            .collect();
+        said.sort();
+        said
+    }
+
+    #[test]
+    fn of_a_flood_the_first_ten_are_shown_and_the_rest_is_counted() {
+        let (mut windows, began) = (Windows::default(), Instant::now());
+        check(&mut windows, "192.0.2.1", 1000, began, 10);
+        assert_eq!(windows.count(key("192.0.2.1"), RATE, began), (false, None));
+        check(&mut windows, "192.0.2.2", 3, began, 3);
+        assert_eq!(said(windows.take_ended(began + WINDOW / 2)), [""; 0]);
+        assert_eq!(said(windows.take_ended(began + WINDOW)), ["192.0.2.1 991 chat public rate"]);
+        assert!(windows.clients.is_empty());
+    }
+
+    #[test]
+    fn a_flood_that_goes_on_is_counted_window_by_window() {
+        let (mut windows, began) = (Windows::default(), Instant::now());
+        check(&mut windows, "192.0.2.1", 30, began, 10);
+        let (is_shown, before) = windows.count(key("192.0.2.1"), NETWORK, began + WINDOW);
+        assert_eq!((is_shown, said(before.into_iter().collect())), (true, vec!["192.0.2.1 20 ticks public network".into()]));
+        check(&mut windows, "192.0.2.1", 10, began + WINDOW, 9);
+        assert_eq!(said(windows.take_all()), ["192.0.2.1 1 ticks public network"]);
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_64() {
+        let (mut windows, now) = (Windows::default(), Instant::now());
+        check(&mut windows, "2001:db8::1", 8, now, 8);
+        check(&mut windows, "2001:db8::ffff:1", 8, now, 2);
+        check(&mut windows, "2001:db8:0:1::1", 8, now, 8);
+        assert_eq!(said(windows.take_all()), ["2001:db8::/64 6 ticks public network"]);
+    }
+
+    #[test]
+    fn more_clients_than_there_is_room_for_share_a_window() {
+        let (mut windows, now) = (Windows::default(), Instant::now());
+        for client in 0..5000_u32 {
+            windows.count(Key::V4(client), NETWORK, now);
+        }
+        assert_eq!(windows.clients.len(), MOST_CLIENTS);
+        let left_out = 5000 - MOST_CLIENTS as u64 - SHOWN;
+        assert_eq!(said(windows.take_ended(now + WINDOW)), [format!("others {left_out} ticks public network")]);
+        assert!(windows.clients.is_empty() && windows.others.is_none());
+    }
+}

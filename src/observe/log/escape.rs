@@ -1,0 +1,171 @@
+//! Values made harmless: nothing that a terminal obeys, nothing that ends a line early, nothing endless.
+//!
+//! It knows how each format quotes, and not what the values mean.
+
+use std::fmt::{self, Write};
+
+/// How a format quotes a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quoting {
+    /// As it is, but for what cannot be seen: a sentence, or the value of a field that has a line to itself.
+    Bare,
+    /// Between quotes where it would not be one word otherwise.
+    Word,
+    /// The inside of a JSON string (RFC 8259 §7).
+    Json,
+}
+
+/// Appends `value` to `out`, escaped, as at most `most` bytes and the mark of the cut, `…`.
+pub fn escape(out: &mut String, quoting: Quoting, most: usize, value: &dyn fmt::Display) {
+    let start = out.len();
+    let mut escaping = Escaping { end: start + most, out, quoting, is_cut: false };
+    // The error says that there is no room for more.
+    let _ = write!(escaping, "{value}");
+    if escaping.is_cut {
+        out.push('…');
+    }
+    let is_word = |text: &str| !text.is_empty() && !text.contains([' ', '"', '=', '\\']);
+    if quoting == Quoting::Word && !is_word(&out[start..]) {
+        out.insert(start, '"');
+        out.push('"');
+    }
+}
+
+struct Escaping<'o> {
+    out: &'o mut String,
+    quoting: Quoting,
+    /// How long `out` may become.
+    end: usize,
+    is_cut: bool,
+}
+
+impl Write for Escaping<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut seen = 0;
+        for (at, c) in text.char_indices() {
+            if self.passes(c) {
+                continue;
+            }
+            self.run(&text[seen..at])?;
+            self.escaped(c)?;
+            seen = at + c.len_utf8();
+        }
+        self.run(&text[seen..])
+    }
+}
+
+impl Escaping<'_> {
+    /// Whether `c` stands for itself.
+    fn passes(&self, c: char) -> bool {
+        match c {
+            '"' | '\\' => self.quoting == Quoting::Bare,
+            ' '..='~' => true,
+            // Controls, marks of direction, what has no width or joins what stands before it.
+            c => !c.is_ascii() && c.escape_debug().len() == 1,
+        }
+    }
+
+    fn run(&mut self, run: &str) -> fmt::Result {
+        let room = self.end.saturating_sub(self.out.len());
+        if run.len() <= room && !self.is_cut {
+            self.out.push_str(run);
+            return Ok(());
+        }
+        if !self.is_cut {
+            self.out.push_str(&run[..run.floor_char_boundary(room)]);
+        }
+        self.cut()
+    }
+
+    /// Whole or not at all: half an escape would say something else.
+    fn escaped(&mut self, c: char) -> fmt::Result {
+        let before = self.out.len();
+        match (self.quoting, c) {
+            (_, '"' | '\\') => self.out.extend(['\\', c]),
+            (Quoting::Json, c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(self.out, "\\u{unit:04x}")?;
+                }
+            }
+            (Quoting::Bare | Quoting::Word, c) => self.out.extend(c.escape_debug()),
+        }
+        if self.out.len() > self.end {
+            self.out.truncate(before);
+            return self.cut();
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self) -> fmt::Result {
+        self.is_cut = true;
+        Err(fmt::Error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(value: &str, bare: &str, word: &str, json: &str) {
+        for (quoting, escaped) in [(Quoting::Bare, bare), (Quoting::Word, word), (Quoting::Json, json)] {
+            let mut out = String::new();
+            escape(&mut out, quoting, 64, &value);
+            assert_eq!(out, escaped, "{quoting:?} of {value:?}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_seen_stands_for_itself() {
+        check("ws.example.com:8443", "ws.example.com:8443", "ws.example.com:8443", "ws.example.com:8443");
+        check("Bücher/日本", "Bücher/日本", "Bücher/日本", "Bücher/日本");
+        check("two words", "two words", "\"two words\"", "two words");
+        check("a=b", "a=b", "\"a=b\"", "a=b");
+        check("", "", "\"\"", "");
+    }
+
+    #[test]
+    fn nothing_ends_a_line_or_a_string_or_moves_a_terminal() {
+        check("a\nPRIORITY=0", r"a\nPRIORITY=0", r#""a\nPRIORITY=0""#, r"a\u000aPRIORITY=0");
+        check("\x1b[2J\0\x7f", r"\u{1b}[2J\0\u{7f}", r#""\u{1b}[2J\0\u{7f}""#, r"\u001b[2J\u0000\u007f");
+        check("\u{9b}31m", r"\u{9b}31m", r#""\u{9b}31m""#, r"\u009b31m");
+        check(r#"","level":"ERROR"#, r#"","level":"ERROR"#, r#""\",\"level\":\"ERROR""#, r#"\",\"level\":\"ERROR"#);
+        check("a\\", "a\\", r#""a\\""#, r"a\\");
+        check("\u{202e}gpj.exe\u{2066}", r"\u{202e}gpj.exe\u{2066}", r#""\u{202e}gpj.exe\u{2066}""#, r"\u202egpj.exe\u2066");
+        check("\u{2028}\u{feff}\u{200b}", r"\u{2028}\u{feff}\u{200b}", r#""\u{2028}\u{feff}\u{200b}""#, r"\u2028\ufeff\u200b");
+        check("\u{e0001}", r"\u{e0001}", r#""\u{e0001}""#, r"\udb40\udc01");
+        check(&String::from_utf8_lossy(b"\xff\xc3("), "\u{fffd}\u{fffd}(", "\u{fffd}\u{fffd}(", "\u{fffd}\u{fffd}(");
+    }
+
+    #[test]
+    fn a_long_value_is_cut_and_says_so() {
+        let mut out = "path=".to_owned();
+        escape(&mut out, Quoting::Word, 8, &"/12345678");
+        assert_eq!(out, "path=/1234567…");
+        let mut out = String::new();
+        escape(&mut out, Quoting::Json, 8, &"日本語"); // nine bytes
+        assert_eq!(out, "日本…");
+        let mut out = String::new();
+        escape(&mut out, Quoting::Json, 8, &"ab\n\n");
+        assert_eq!(out, r"ab\u000a…");
+    }
+
+    proptest! {
+        #[test]
+        fn json_reads_back_what_was_written(value in any::<String>()) {
+            let mut out = String::new();
+            escape(&mut out, Quoting::Json, usize::MAX / 2, &value);
+            prop_assert_eq!(serde_json::from_str::<String>(&format!("\"{out}\"")).unwrap(), value);
+        }
+
+        #[test]
+        fn no_control_gets_through_and_no_bound_is_passed(value in any::<String>(), most in 0usize..40) {
+            for quoting in [Quoting::Bare, Quoting::Word, Quoting::Json] {
+                let mut out = String::new();
+                escape(&mut out, quoting, most, &value);
+                prop_assert!(!out.chars().any(char::is_control), "{out:?}");
+                prop_assert!(out.len() <= most + "\"…\"".len());
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The fields of the log's lines: every name that may stand in one, and what it means.
+//!
+//! A name that is a metric's label as well has the same values there. The journal has them in
+//! capitals.
+
+/// Each field with its meaning, those of decisions and endings first.
+pub const FIELDS: &[(&str, &str)] = &[
+    ("route", "The route's name; `-` where none was found."),
+    ("listener", "The listener's name."),
+    ("client", "Whom the peer speaks for. Of refusals left out: an IPv6 client's /64, or `others`."),
+    ("peer", "The socket's other end."),
+    ("kind", "`upgrade` or `plain`."),
+    ("result", "`permitted`, `refused`, or `failed` at the backend."),
+    ("reason", "Of a refusal its word; of a tunnel the word of its ending."),
+    ("status", "The status of the answer; left out where there was none."),
+    ("host", "The host asked for; as it came where the request was malformed."),
+    ("path", "The path that was judged, without its query; the path of an order on the admin socket."),
+    ("origin", "The page that asked, where the reason is `origin`."),
+    ("request_id", "The id that the backend got as `X-Request-Id` and a refused client as `request_id`."),
+    ("generation", "The generation that judged; of a reload the one that runs."),
+    ("policy", "The policy that judged."),
+    ("rule", "File and line of the policy's rule that decided."),
+    ("list", "The list of the entry that decided; `(inline)` for what stands in the rule itself."),
+    ("entry", "The entry that decided: the network that admitted or denied the client, or kept it out (`!`, or lapsed)."),
+    ("entry_at", "File and line of that entry."),
+    ("owner", "The entry's `owner`."),
+    ("ticket", "The entry's `ticket`."),
+    ("expires", "The entry's `expires`."),
+    ("would_match", "The entry of the same list that would have admitted the client."),
+    ("backend", "The backend that was dialled."),
+    ("error", "What went wrong, in the words of whoever noticed."),
+    ("left_out", "How many refusals of this client have no line of their own; reason and route are those of the last."),
+    ("tunnel", "The tunnel's number in this process."),
+    ("by", "Who ended the tunnel: `client`, `backend` or `sidegate`."),
+    ("phase", "Where the tunnel stood: `open` or `closing`."),
+    ("refusal", "The refusal's word, of a tunnel that was revoked."),
+    ("code", "The close code that decided."),
+    ("bytes_from_client", "Bytes of WebSocket frames that the client sent and the backend got."),
+    ("messages_from_client", "Messages that the client sent."),
+    ("bytes_from_backend", "Bytes of WebSocket frames that the backend sent and the client got."),
+    ("messages_from_backend", "Messages that the backend sent."),
+    ("seconds", "How long the tunnel was open."),
+    ("cause", "What asked for a reload: `signal`, `file`, …"),
+    ("digest", "The digest of the files that run."),
+    ("revoked", "How many tunnels a reload revokes."),
+    ("milliseconds", "How long a reload took."),
+    ("place", "File, line and column of what is wrong; of a bug of ours its place in the source."),
+    ("remedy", "What to write instead."),
+    ("tunnels", "How many tunnels are concerned."),
+    ("address", "The address that is listened on."),
+    ("uid", "The user who gave an order on the admin socket."),
+    ("method", "The method of an order on the admin socket."),
+    ("thread", "The thread that a bug of ours broke."),
+    ("cut", "`true` where the line was too long and its last fields are missing."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_stands_once_and_its_name_is_one_that_the_journal_takes() {
+        for (at, (name, meaning)) in FIELDS.iter().enumerate() {
+            assert!(FIELDS[..at].iter().all(|(other, _)| other != name), "{name} twice");
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') && !name.starts_with('_'), "{name}");
+            assert!(meaning.ends_with(['.', '…']), "{name}: {meaning}");
+        }
+    }
+}

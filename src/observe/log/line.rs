@@ -1,0 +1,303 @@
+//! An event as a line, in each of the three shapes.
+//!
+//! It says everything that an event holds, once, and decides nothing: which events there are is
+//! said where they happen. Lines are bounded, whatever their fields hold.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+
+use jiff::Timestamp;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::Context;
+
+use crate::observe::log::escape::{Quoting, escape};
+
+/// The most bytes of one value, escaped.
+const MOST_VALUE: usize = 1024;
+
+/// The most bytes of all fields together; those that would go beyond are left out.
+const MOST_FIELDS: usize = 8 * 1024;
+
+/// The most bytes of the message.
+const MOST_MESSAGE: usize = 4 * 1024;
+
+/// What room a line begins with.
+const ROOM: usize = 768;
+
+/// How a line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// `2026-12-31T23:59:59.999Z INFO refused route=ticks reason=network …`
+    Text {
+        /// By ANSI escapes.
+        colours: bool,
+    },
+    /// `{"timestamp":"…","level":"INFO","message":"refused","route":"ticks",…}`
+    Json,
+    /// `PRIORITY=6`, `MESSAGE=refused route=ticks …`, `ROUTE=ticks`, …: one entry, one line for each field.
+    Journald,
+}
+
+/// Writes each event as a line.
+pub struct Lines<W> {
+    shape: Shape,
+    writer: W,
+    clock: fn() -> Timestamp,
+}
+
+impl<W> Lines<W> {
+    /// Lines of this shape, at the times that `clock` gives.
+    pub fn new(shape: Shape, writer: W, clock: fn() -> Timestamp) -> Self {
+        Lines { shape, writer, clock }
+    }
+}
+
+impl<S: Subscriber, W: for<'w> MakeWriter<'w> + 'static> Layer<S> for Lines<W> {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields { shape: self.shape, message: String::new(), words: String::new(), own: String::new(), is_cut: false };
+        fields.words.reserve(ROOM);
+        event.record(&mut fields);
+        let line = fields.line(*event.metadata().level(), (self.clock)());
+        // One write is one line; a sink that doesn't take it counts it.
+        let _ = self.writer.make_writer().write_all(line.as_bytes());
+    }
+}
+
+/// What an event holds, escaped as far as it has been recorded.
+struct Fields {
+    shape: Shape,
+    message: String,
+    /// ` route=ticks reason=network`, for people; not in JSON.
+    words: String,
+    /// `,"route":"ticks","reason":"network"`, or a line for each in the journal.
+    own: String,
+    is_cut: bool,
+}
+
+impl Fields {
+    fn line(mut self, level: Level, now: Timestamp) -> String {
+        if self.is_cut {
+            self.put("cut", Quoted(&true, false), usize::MAX);
+        }
+        let Fields { shape, message, words, own, .. } = self;
+        let mut line = String::with_capacity(words.len() + own.len() + message.len() + 96);
+        // Writing to a string doesn't fail.
+        let _ = match shape {
+            Shape::Text { colours: false } => writeln!(line, "{now:.3} {level:>5} {message}{words}"),
+            Shape::Text { colours: true } => {
+                writeln!(line, "{DIM}{now:.3}{PLAIN} {}{level:>5}{PLAIN} {message}{words}", colour(level))
+            }
+            Shape::Json => {
+                writeln!(line, r#"{{"timestamp":"{now:.3}","level":"{level}","message":"{message}"{own}}}"#)
+            }
+            Shape::Journald => {
+                let priority = priority(level);
+                write!(line, "PRIORITY={priority}\nSYSLOG_IDENTIFIER=sidegate\nMESSAGE={message}{words}\n{own}")
+            }
+        };
+        line
+    }
+
+    /// One more field, unless there is no room for more.
+    fn field(&mut self, field: &Field, value: Quoted<'_>) {
+        if field.name() == "message" {
+            let quoting = if self.shape == Shape::Json { Quoting::Json } else { Quoting::Bare };
+            escape(&mut self.message, quoting, MOST_MESSAGE, value.0);
+        } else if !self.is_cut {
+            self.put(field.name(), value, MOST_FIELDS);
+        }
+    }
+
+    fn put(&mut self, name: &str, Quoted(value, quoted): Quoted<'_>, most: usize) {
+        let (words, own) = (self.words.len(), self.own.len());
+        let named = match self.shape {
+            Shape::Text { colours: true } => write!(self.words, " {DIM}{name}={PLAIN}"),
+            Shape::Text { colours: false } | Shape::Journald => write!(self.words, " {name}="),
+            Shape::Json => write!(self.own, r#","{name}":"#),
+        };
+        debug_assert!(named.is_ok());
+        match self.shape {
+            Shape::Text { .. } => escape(&mut self.words, Quoting::Word, MOST_VALUE, value),
+            Shape::Journald => {
+                escape(&mut self.words, Quoting::Word, MOST_VALUE, value);
+                self.own.extend(name.chars().map(journal_letter));
+                self.own.push('=');
+                escape(&mut self.own, Quoting::Bare, MOST_VALUE, value);
+                self.own.push('\n');
+            }
+            Shape::Json if quoted => {
+                self.own.push('"');
+                escape(&mut self.own, Quoting::Json, MOST_VALUE, value);
+                self.own.push('"');
+            }
+            Shape::Json => escape(&mut self.own, Quoting::Json, MOST_VALUE, value),
+        }
+        if self.words.len().max(self.own.len()) > most {
+            self.words.truncate(words);
+            self.own.truncate(own);
+            self.is_cut = true;
+        }
+    }
+}
+
+/// A value, and whether JSON quotes it.
+struct Quoted<'v>(&'v dyn fmt::Display, bool);
+
+/// What `Debug` says, as a value; tracing hands `Display` over so as well.
+struct Shown<'v>(&'v dyn fmt::Debug);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.field(field, Quoted(&Shown(value), true));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.field(field, Quoted(&value, true));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.field(field, Quoted(&value, false));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.field(field, Quoted(&value, false));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.field(field, Quoted(&value, false));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has no word for infinity.
+        self.field(field, Quoted(&value, !value.is_finite()));
+    }
+}
+
+/// A letter of a field's name as the journal wants it: `A` to `Z`, digits and `_`.
+fn journal_letter(letter: char) -> char {
+    if letter.is_ascii_alphanumeric() { letter.to_ascii_uppercase() } else { '_' }
+}
+
+/// The syslog priority (RFC 5424 §6.2.1).
+const fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    }
+}
+
+const DIM: &str = "\x1b[2m";
+const PLAIN: &str = "\x1b[0m";
+
+const fn colour(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "\x1b[31m",
+        Level::WARN => "\x1b[33m",
+        Level::INFO => "\x1b[32m",
+        Level::DEBUG => "\x1b[34m",
+        Level::TRACE => "\x1b[35m",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::layer::SubscriberExt;
+
+    /// A sink that a test can read.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What `log` writes, at one instant of 2026.
+    fn written(shape: Shape, log: &dyn Fn()) -> String {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let clock = || "2026-11-22T20:05:01.0005Z".parse().unwrap();
+        let subscriber = tracing_subscriber::registry().with(Lines::new(shape, move || writer.clone(), clock));
+        tracing::subscriber::with_default(subscriber, log);
+        String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
+    }
+
+    fn check(log: &dyn Fn(), text: &str, json: &str, journald: &str) {
+        assert_eq!(written(Shape::Text { colours: false }, log), text);
+        assert_eq!(written(Shape::Json, log), json);
+        assert_eq!(written(Shape::Journald, log), journald);
+        serde_json::from_str::<serde_json::Value>(json).unwrap();
+    }
+
+    #[test]
+    fn a_line_says_what_the_event_holds_in_each_shape() {
+        check(
+            &|| tracing::info!(route = "ticks", client = %"192.0.2.1", status = 403, reason = None::<&str>, seconds = 0.25, "refused"),
+            "2026-11-22T20:05:01.000Z  INFO refused route=ticks client=192.0.2.1 status=403 seconds=0.25\n",
+            "{\"timestamp\":\"2026-11-22T20:05:01.000Z\",\"level\":\"INFO\",\"message\":\"refused\",\"route\":\"ticks\",\"client\":\"192.0.2.1\",\"status\":403,\"seconds\":0.25}\n",
+            "PRIORITY=6\nSYSLOG_IDENTIFIER=sidegate\nMESSAGE=refused route=ticks client=192.0.2.1 status=403 seconds=0.25\nROUTE=ticks\nCLIENT=192.0.2.1\nSTATUS=403\nSECONDS=0.25\n",
+        );
+        check(
+            &|| tracing::error!("no list `x`: \"a\""),
+            "2026-11-22T20:05:01.000Z ERROR no list `x`: \"a\"\n",
+            "{\"timestamp\":\"2026-11-22T20:05:01.000Z\",\"level\":\"ERROR\",\"message\":\"no list `x`: \\\"a\\\"\"}\n",
+            "PRIORITY=3\nSYSLOG_IDENTIFIER=sidegate\nMESSAGE=no list `x`: \"a\"\n",
+        );
+    }
+
+    #[test]
+    fn hostile_bytes_stay_within_their_field() {
+        let host = "a\nPRIORITY=0\n\x1b[2J\"},{\"";
+        check(
+            &|| tracing::warn!(host, "{host}"),
+            "2026-11-22T20:05:01.000Z  WARN a\\nPRIORITY=0\\n\\u{1b}[2J\"},{\" host=\"a\\nPRIORITY=0\\n\\u{1b}[2J\\\"},{\\\"\"\n",
+            "{\"timestamp\":\"2026-11-22T20:05:01.000Z\",\"level\":\"WARN\",\"message\":\"a\\u000aPRIORITY=0\\u000a\\u001b[2J\\\"},{\\\"\",\"host\":\"a\\u000aPRIORITY=0\\u000a\\u001b[2J\\\"},{\\\"\"}\n",
+            "PRIORITY=4\nSYSLOG_IDENTIFIER=sidegate\nMESSAGE=a\\nPRIORITY=0\\n\\u{1b}[2J\"},{\" host=\"a\\nPRIORITY=0\\n\\u{1b}[2J\\\"},{\\\"\"\nHOST=a\\nPRIORITY=0\\n\\u{1b}[2J\"},{\"\n",
+        );
+    }
+
+    #[test]
+    fn colours_are_for_terminals() {
+        let line = written(Shape::Text { colours: true }, &|| tracing::warn!(route = "ticks", "refused"));
+        assert_eq!(line, "\x1b[2m2026-11-22T20:05:01.000Z\x1b[0m \x1b[33m WARN\x1b[0m refused \x1b[2mroute=\x1b[0mticks\n");
+    }
+
+    #[test]
+    fn an_endless_line_is_cut_and_says_so() {
+        let (path, short) = ("/a".repeat(4096), "x".repeat(1000));
+        let (a, b) = (&*path, &*short);
+        let log = || tracing::info!(path = a, a = b, b, c = b, d = b, e = b, f = b, g = b, h = b, i = b, last = 1, "{a}");
+        for shape in [Shape::Text { colours: false }, Shape::Json, Shape::Journald] {
+            let line = written(shape, &log);
+            assert!(line.len() < 2 * (MOST_FIELDS + MOST_MESSAGE), "{} bytes", line.len());
+            assert!(line.contains("/a…") && line.contains("cut") && !line.contains("last"), "{line}");
+        }
+        serde_json::from_str::<serde_json::Value>(&written(Shape::Json, &log)).unwrap();
+    }
+
+    #[test]
+    fn what_has_no_number_in_json_is_a_string() {
+        let line = written(Shape::Json, &|| tracing::info!(seconds = f64::INFINITY, open = true, left = -1, "odd"));
+        assert!(line.ends_with("\"seconds\":\"inf\",\"open\":true,\"left\":-1}\n"), "{line}");
+    }
+}

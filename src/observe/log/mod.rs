@@ -1,0 +1,189 @@
+//! The log: one line for each decision, one for each ending, and what the control plane did.
+//!
+//! Nothing secret goes in (no query, no cookie, no key), and what came off the wire is escaped where
+//! lines are written. Only this program's own events are logged, at any level: what the libraries
+//! below it trace may hold whole heads. A slow or full sink loses lines, which are counted, and
+//! never blocks whoever logs.
+
+pub mod cap;
+pub mod decision;
+mod escape;
+pub mod field;
+mod journald;
+mod line;
+mod sink;
+
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::panic::PanicHookInfo;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::observe::log::journald::Journal;
+use crate::observe::log::line::{Lines, Shape};
+use crate::observe::log::sink::{Descriptor, Sink};
+
+/// How many lines wait for a slow sink before further ones are dropped.
+const WAITING_LINES: usize = 16_384;
+
+/// How long the last lines have at the end.
+const LAST_LINES: Duration = Duration::from_millis(1200);
+
+/// The targets of our own events.
+const OWN: &str = "sidegate";
+
+/// How lines look, and where they go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people, on standard error; in colours on a terminal.
+    Text,
+    /// One JSON object a line, on standard error.
+    Json,
+    /// Native entries of the systemd journal, each field its own.
+    Journald,
+}
+
+/// Why there is no log.
+#[derive(Debug)]
+pub enum LogError {
+    /// The journal's socket cannot be reached.
+    NoJournal(io::Error),
+    /// Standard error cannot be written to.
+    NoDescriptor(io::Error),
+    /// This process logs already.
+    Twice,
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogError::NoJournal(error) => write!(
+                f,
+                "the journal cannot be reached at {}: {error}; leave `--log journald` out where no journald runs",
+                journald::SOCKET
+            ),
+            LogError::NoDescriptor(error) => write!(f, "standard error cannot be used: {error}"),
+            LogError::Twice => f.write_str("this process logs already"),
+        }
+    }
+}
+
+impl std::error::Error for LogError {}
+
+impl Format {
+    /// What fits where standard error goes: the journal's own form if it is the journal, text on a terminal, else JSON.
+    pub fn fitting() -> Self {
+        let stderr = io::stderr();
+        if journald::is_stream(&stderr, std::env::var_os("JOURNAL_STREAM")) && Journal::open(journald::SOCKET).is_ok() {
+            Format::Journald
+        } else if stderr.is_terminal() {
+            Format::Text
+        } else {
+            Format::Json
+        }
+    }
+}
+
+/// The running log; lines that wait are written when it is dropped.
+pub struct Log {
+    guard: Option<WorkerGuard>,
+    drops: Drops,
+}
+
+impl Log {
+    /// Starts logging from a thread of its own, so that a slow or full sink never blocks a byte.
+    /// `SIDEGATE_LOG` filters (`info` otherwise). A panic is logged too, instead of being printed.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn start(format: Format) -> Result<Log, LogError> {
+        let lost = Arc::<AtomicU64>::default();
+        let (shape, (writer, guard)) = match format {
+            Format::Journald => {
+                let journal = Journal::open(journald::SOCKET).map_err(LogError::NoJournal)?;
+                (Shape::Journald, worker(Sink::new(journal, Arc::clone(&lost)), WAITING_LINES))
+            }
+            Format::Text | Format::Json => {
+                let stderr = Descriptor::stderr().map_err(LogError::NoDescriptor)?;
+                let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+                let shape = if format == Format::Json { Shape::Json } else { Shape::Text { colours } };
+                (shape, worker(Sink::new(stderr, Arc::clone(&lost)), WAITING_LINES))
+            }
+        };
+        let drops = Drops { queue: Some(writer.error_counter()), sink: lost };
+        let filter = EnvFilter::builder()
+            .with_env_var("SIDEGATE_LOG")
+            .with_default_directive(tracing::Level::INFO.into())
+            .from_env_lossy();
+        let own = filter_fn(|metadata| is_own(metadata.target()));
+        let lines = Lines::new(shape, writer, Timestamp::now);
+        tracing_subscriber::registry().with(filter).with(own).with(lines).try_init().map_err(|_| LogError::Twice)?;
+        // The default hook prints to standard error from the thread that panicked, which may be the data plane's.
+        std::panic::set_hook(Box::new(panicked));
+        Ok(Log { guard: Some(guard), drops })
+    }
+
+    /// Counts the lines that were dropped so far.
+    pub fn drops(&self) -> Drops {
+        self.drops.clone()
+    }
+}
+
+impl Drop for Log {
+    /// Waits for the last lines, but not for a sink that takes none.
+    fn drop(&mut self) {
+        let guard = self.guard.take();
+        let (done, waits) = channel::<()>();
+        // Where lines wait, the guard complains on standard output, which may block as well.
+        let last = std::thread::Builder::new().name("log-end".into()).spawn(move || {
+            drop(guard);
+            drop(done);
+        });
+        if last.is_ok() {
+            let _ = waits.recv_timeout(LAST_LINES);
+        }
+    }
+}
+
+/// Whether an event is this program's own; a library below it may trace what is secret.
+fn is_own(target: &str) -> bool {
+    target.strip_prefix(OWN).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// A thread that writes to `sink`, for which at most `lines` wait.
+fn worker(sink: Sink<impl io::Write + Send + 'static>, lines: usize) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default().lossy(true).buffered_lines_limit(lines).thread_name("log").finish(sink)
+}
+
+fn panicked(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let place = panic.location().map(tracing::field::display);
+    let error = panic.payload_as_str().unwrap_or("?");
+    tracing::error!(thread = thread.name(), place, error, "panicked: a bug of ours");
+}
+
+/// Counts dropped lines.
+#[derive(Clone, Default)]
+pub struct Drops {
+    /// Those for which no more could wait.
+    queue: Option<ErrorCounter>,
+    /// Those that the sink did not take.
+    sink: Arc<AtomicU64>,
+}
+
+impl Drops {
+    /// How many lines were dropped since the start; 0 where nothing is logged.
+    pub fn count(&self) -> u64 {
+        let queue = self.queue.as_ref().map_or(0, |counter| counter.dropped_lines() as u64);
+        queue + self.sink.load(Ordering::Relaxed)
+    }
+}
