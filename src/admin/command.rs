@@ -59,7 +59,7 @@ impl Drop for Call {
         let Call { caller, method, path, outcome } = self;
         let (uid, gid) = (caller.map(|caller| caller.uid()), caller.map(|caller| caller.gid()));
         let pid = caller.and_then(|caller| caller.pid());
-        tracing::info!(uid, gid, pid, %method, path = %path.escape_debug(), outcome = *outcome, "admin");
+        tracing::info!(uid, gid, pid, %method, path = path.as_str(), outcome = *outcome, "admin");
     }
 }
 

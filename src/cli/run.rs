@@ -76,6 +76,9 @@ pub fn serve(mut agent: Agent, greet: impl FnOnce()) -> Exit {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         greet();
+        if let Some(address) = agent.metrics() {
+            tracing::info!(%address, "serving metrics");
+        }
         for (name, address) in agent.listeners() {
             tracing::info!(listener = %name, %address, "listening");
         }

@@ -18,7 +18,7 @@ const ROWS: [&[&str]; 7] = [
 const WIRING: usize = 6;
 
 /// Every file of `src` with its text.
-fn sources() -> BTreeMap<PathBuf, String> {
+pub fn sources() -> BTreeMap<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut folders, mut files) = (vec![root.clone()], BTreeMap::new());
     while let Some(folder) = folders.pop() {

@@ -14,6 +14,7 @@ mod gate;
 mod init;
 mod layers;
 mod limits;
+mod log;
 mod metrics;
 mod operations;
 mod policy;

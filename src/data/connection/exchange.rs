@@ -28,7 +28,7 @@ use crate::data::pending::Waiting;
 use crate::data::tunnel::Tunnel;
 use crate::data::websocket::handshake::Handshake;
 use crate::observe::log::decision::{self, Decision, Party};
-use crate::observe::metrics::{ConnectionEnd, NO_ROUTE, RequestKind, RequestResult};
+use crate::observe::metrics::{ConnectionEnd, RequestKind, RequestResult};
 use crate::policy::network::Peer;
 use crate::policy::request::{Kind, Request};
 use crate::refusal::{Head, Refusal};
@@ -393,10 +393,6 @@ impl Asked {
     /// A refused attempt closes, so does a head that did not pass the gate, or a body that nobody reads.
     fn after(&self) -> After {
         if self.kind == RequestKind::Upgrade || self.has_body || !self.passed { After::Close } else { After::Keep }
-    }
-
-    fn route(&self) -> &str {
-        self.route.as_ref().map_or(NO_ROUTE, |route| &route.name)
     }
 
     fn id(&self) -> &str {

@@ -57,7 +57,8 @@ impl<W> Lines<W> {
 
 impl<S: Subscriber, W: for<'w> MakeWriter<'w> + 'static> Layer<S> for Lines<W> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut fields = Fields { shape: self.shape, message: String::new(), words: String::new(), own: String::new(), is_cut: false };
+        let mut fields =
+            Fields { shape: self.shape, message: String::new(), words: String::new(), own: String::new(), is_cut: false };
         fields.words.reserve(ROOM);
         event.record(&mut fields);
         let line = fields.line(*event.metadata().level(), (self.clock)());

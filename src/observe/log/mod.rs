@@ -187,3 +187,17 @@ impl Drops {
         queue + self.sink.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_of_other_crates_are_not_logged() {
+        for (target, own) in
+            [("sidegate", true), ("sidegate::data", true), ("sidegateway", false), ("hyper::proto", false), ("", false)]
+        {
+            assert_eq!(is_own(target), own, "{target}");
+        }
+    }
+}

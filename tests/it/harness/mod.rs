@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod certificate;
 pub mod client;
+pub mod process;
 pub mod sidegate;
 pub mod wire;
 
