@@ -30,15 +30,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use crate::admin::Order;
-use crate::admin::{Admin, AdminListener, MetricsListener, Rates};
+use crate::admin::{Admin, AdminListener, MetricsListener, Rates, Scrapes};
+use crate::control::config::MetricsAddress;
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::reload::{Cause, Outcome, Reloader, Requests, Standing};
+use crate::control::reload::{Bind, Cause, Outcome, Reloader, Requests, Standing};
 use crate::control::revoke;
+use crate::control::systemd::{self, Facts, Phase, Sockets};
 use crate::data::Shared;
 use crate::data::listener::Bound;
 use crate::observe::log::Drops;
 use crate::observe::metrics::Metrics;
+use crate::observe::pulse::Pulses;
 use crate::snapshot::Live;
+use crate::snapshot::listener::Address;
 use crate::tunnels::{End, Tunnels};
 
 /// How long a cut tunnel has for its last words on the books.
@@ -47,9 +51,10 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// A running agent. Dropping it ends it at once.
 pub struct Agent {
     listeners: Vec<(Arc<str>, SocketAddr)>,
-    metrics: Option<SocketAddr>,
+    scrapes: Arc<Scrapes>,
     admin: Option<PathBuf>,
     requests: Requests,
+    phase: watch::Sender<Phase>,
     orders: mpsc::Sender<Order>,
     ended: watch::Receiver<bool>,
     control: Option<JoinHandle<()>>,
@@ -76,13 +81,15 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 impl Agent {
-    /// Loads `config`, binds every socket, and serves when it returns. `drops` counts dropped log lines.
+    /// Loads `config`, binds every socket but those `passed` by systemd, and serves when it returns. `drops` counts
+    /// dropped log lines.
     ///
     /// # Errors
     /// See [`StartError`]. Nothing is left behind.
-    pub fn start(config: &Path, drops: Drops) -> Result<Agent, StartError> {
+    pub fn start(config: &Path, passed: Sockets, drops: Drops) -> Result<Agent, StartError> {
         let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
-        let (snapshot, standing, handover) = control::reload::start(&config).map_err(StartError::Files)?.into_parts();
+        let passed = Arc::new(passed);
+        let (snapshot, standing, handover) = control::reload::start(&config, &passed).map_err(StartError::Files)?.into_parts();
         let settings = standing.settings.load_full();
         let threads = settings.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let most = most_connections();
@@ -99,22 +106,29 @@ impl Agent {
         let mut shares: Vec<Vec<Bound>> = (0..threads).map(|_| Vec::new()).collect();
         let mut listeners = Vec::new();
         for listener in &settings.listeners {
-            let bound = data::listener::bind(listener, threads, most).map_err(|error| {
+            let bound = match &listener.address {
+                Address::Tcp(address) => data::listener::bind(listener, *address, threads, most),
+                Address::Systemd(name) => {
+                    passed.tcp(name).and_then(|sockets| data::listener::share(listener, &sockets, threads, most))
+                }
+            };
+            let bound = bound.map_err(|error| {
                 unavailable(&format!("listener `{}` cannot listen on {}", listener.name, listener.address), &error)
             })?;
             metrics.connections_limit(&listener.name, listener.max_connections.unwrap_or(most));
-            listeners.extend(bound.first().map(|one| (Arc::clone(&listener.name), one.address())));
-            for (share, one) in shares.iter_mut().zip(bound) {
-                share.push(one);
+            listeners.extend(bound.iter().take(1).flatten().map(|one| (Arc::clone(&listener.name), one.address())));
+            for (share, more) in shares.iter_mut().zip(bound) {
+                share.extend(more);
             }
         }
-        let scrapes = settings.metrics.listen.map(MetricsListener::bind).transpose();
-        let scrapes = scrapes.map_err(|error| unavailable("[metrics] cannot listen", &error))?;
-        let asks = AdminListener::bind(&settings.admin, &config).map_err(|error| unavailable("[admin] cannot listen", &error))?;
+        let scraped = settings.metrics.listen.as_ref().map(|address| MetricsListener::bind(address, &passed)).transpose();
+        let scraped = scraped.map_err(|error| unavailable("[metrics] cannot listen", &error))?;
+        let asks = AdminListener::bind(&settings.admin, &config, &passed);
+        let asks = asks.map_err(|error| unavailable("[admin] cannot listen", &error))?;
 
         let tracker = TaskTracker::new();
         let (reloader, requests) = Reloader::new(
-            config.clone(),
+            (config.clone(), Arc::clone(&passed)),
             (Arc::clone(&standing), handover),
             Arc::clone(&live),
             Arc::clone(&tunnels),
@@ -123,25 +137,29 @@ impl Agent {
         );
         let (orders, told) = mpsc::channel(4);
         let (end, ended) = watch::channel(false);
-        let admin = Admin {
+        let (phase, _) = watch::channel(Phase::Starts);
+        let pulses = Pulses::new(systemd::period(systemd::watchdog()));
+        let admin = Arc::new(Admin {
             live,
             tunnels,
             metrics: Arc::clone(&metrics),
             standing: Arc::clone(&standing),
             requests: requests.clone(),
             orders: orders.clone(),
+            pulses: Arc::clone(&pulses),
             drops,
             config: config.clone(),
             listeners: listeners.iter().map(|(name, address)| (Arc::clone(name), address.to_string())).collect(),
             rates: Rates::default(),
             ordered: AtomicBool::new(false),
-        };
-
-        let agent_metrics = scrapes.as_ref().map(MetricsListener::address);
-        let agent_admin = asks.as_ref().map(|asks| asks.path().to_owned());
-        let planes = Planes { shared, standing, threads: Vec::new(), tracker, told };
-        let control = spawn("control", move || planes.run(shares, reloader, Arc::new(admin), scrapes, asks, &end))?;
-        Ok(Agent { listeners, metrics: agent_metrics, admin: agent_admin, requests, orders, ended, control: Some(control) })
+        });
+        let scrapes = Scrapes::new(Arc::clone(&admin), scraped);
+        let admin_path = asks.as_ref().map(|asks| asks.path().to_owned());
+        let rebind = rebind(&config, &passed, &scrapes);
+        let planes = Planes { shared, standing, threads: Vec::new(), tracker, told, phase: phase.clone(), pulses };
+        let serving = Serving { admin, scrapes: Arc::clone(&scrapes), asks };
+        let control = spawn("control", move || planes.run(shares, (reloader, rebind), serving, &end))?;
+        Ok(Agent { listeners, scrapes, admin: admin_path, requests, phase, orders, ended, control: Some(control) })
     }
 
     /// The listeners' names and the addresses that were bound.
@@ -149,14 +167,25 @@ impl Agent {
         &self.listeners
     }
 
-    /// Where `/metrics`, `/livez` and `/readyz` are served.
+    /// Where `/metrics`, `/livez` and `/readyz` are served now; `None`: nowhere, or at a Unix socket.
     pub fn metrics(&self) -> Option<SocketAddr> {
-        self.metrics
+        self.scrapes.address()
     }
 
     /// Where the admin socket is.
     pub fn admin(&self) -> Option<&Path> {
         self.admin.as_deref()
+    }
+
+    /// Tells systemd, if it started us, that we are ready: to be called once whoever commands is obeyed.
+    pub fn ready(&self) {
+        self.phase.send_if_modified(|phase| {
+            let starts = *phase == Phase::Starts;
+            if starts {
+                *phase = Phase::Serves;
+            }
+            starts
+        });
     }
 
     /// Reloads, and awaits the outcome; `None` if the agent is ending.
@@ -202,16 +231,23 @@ struct Planes {
     threads: Vec<JoinHandle<()>>,
     tracker: TaskTracker,
     told: mpsc::Receiver<Order>,
+    phase: watch::Sender<Phase>,
+    pulses: Arc<Pulses>,
+}
+
+/// What answers those who ask and command.
+struct Serving {
+    admin: Arc<Admin>,
+    scrapes: Arc<Scrapes>,
+    asks: Option<AdminListener>,
 }
 
 impl Planes {
     fn run(
         mut self,
         shares: Vec<Vec<Bound>>,
-        reloader: Reloader,
-        admin: Arc<Admin>,
-        scrapes: Option<MetricsListener>,
-        asks: Option<AdminListener>,
+        (reloader, rebind): (Reloader, Bind),
+        Serving { admin, scrapes, asks }: Serving,
         ended: &watch::Sender<bool>,
     ) {
         let runtime = match Builder::new_current_thread().enable_all().build() {
@@ -225,8 +261,11 @@ impl Planes {
         let (end, ending) = watch::channel(false);
         for (index, share) in shares.into_iter().enumerate() {
             let (shared, ending) = (Arc::clone(&self.shared), ending.clone());
-            let thread = spawn(&format!("data-{index}"), move || {
-                if let Err(error) = data::run_thread(&shared, share, ending) {
+            let name = format!("data-{index}");
+            // Begun before its thread, so that one that never comes is missed as well.
+            let pulse = self.pulses.begin(&*name);
+            let thread = spawn(&name, move || {
+                if let Err(error) = data::run_thread(&shared, share, pulse, ending) {
                     tracing::error!(%error, "a data-plane thread ended");
                 }
             });
@@ -234,10 +273,16 @@ impl Planes {
         }
         runtime.block_on(async {
             let stop = CancellationToken::new();
-            self.tracker.spawn(reloader.run(stop.clone()));
-            if let Some(scrapes) = scrapes {
-                self.tracker.spawn(scrapes.serve(Arc::clone(&admin), stop.clone()));
-            }
+            let facts = Facts {
+                live: Arc::clone(&admin.live),
+                tunnels: Arc::clone(&admin.tunnels),
+                standing: Arc::clone(&self.standing),
+                metrics: Arc::clone(&self.shared.metrics),
+            };
+            let (pulses, phase) = (Arc::clone(&self.pulses), self.phase.subscribe());
+            self.tracker.spawn(systemd::supervise(facts, pulses, systemd::watchdog(), phase));
+            self.tracker.spawn(reloader.run(rebind, self.pulses.begin("reload"), stop.clone()));
+            scrapes.begin(&self.tracker, &stop);
             if let Some(asks) = asks {
                 self.tracker.spawn(asks.serve(admin, stop.clone()));
             }
@@ -261,6 +306,7 @@ impl Planes {
         tracing::info!(tunnels = tunnels.len(), "draining");
         self.shared.metrics.drains();
         let until = Instant::now() + settings.delay + settings.deadline;
+        self.phase.send_replace(Phase::Drains(until));
         let gone = async {
             sleep(settings.delay).await;
             self.shared.stop_accepting.cancel();
@@ -293,18 +339,49 @@ impl Planes {
     }
 }
 
+/// What a reload can bind: the metrics listener, so far.
+fn rebind(config: &Path, passed: &Arc<Sockets>, scrapes: &Arc<Scrapes>) -> Bind {
+    let (config, passed, scrapes) = (config.to_owned(), Arc::clone(passed), Arc::clone(scrapes));
+    Arc::new(move |now, next| {
+        if now.metrics.listen == next.metrics.listen {
+            return Ok(Box::new(|| {}));
+        }
+        let bound = next.metrics.listen.as_ref().map(|address| MetricsListener::bind(address, &passed)).transpose();
+        let bound = bound.map_err(|error| {
+            let (what, remedy) = told("[metrics] cannot listen", &error);
+            let port = |address: &Option<MetricsAddress>| match address {
+                Some(MetricsAddress::Tcp(address)) => Some(address.port()),
+                _ => None,
+            };
+            let same_port = port(&now.metrics.listen) == port(&next.metrics.listen);
+            let remedy = if same_port { Some("sidegate itself has that port: restart it, or take another port") } else { remedy };
+            vec![Diagnostic::of(&config, what, remedy.map(str::to_owned))]
+        })?;
+        let scrapes = Arc::clone(&scrapes);
+        Ok(Box::new(move || scrapes.replace(bound)))
+    })
+}
+
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
     std::thread::Builder::new().name(name.into()).spawn(work).map_err(|error| unavailable("a thread cannot be started", &error))
 }
 
 fn unavailable(what: &str, error: &std::io::Error) -> StartError {
+    StartError::Unavailable(match told(what, error) {
+        (what, Some(remedy)) => format!("{what}: {remedy}"),
+        (what, None) => what,
+    })
+}
+
+/// Why something cannot be had, and what to do about it.
+fn told(what: &str, error: &std::io::Error) -> (String, Option<&'static str>) {
     let remedy = match error.kind() {
-        std::io::ErrorKind::AddrInUse => ": something else listens there already; stop it, or choose another address",
-        std::io::ErrorKind::PermissionDenied => ": not permitted; ports below 1024 need CAP_NET_BIND_SERVICE",
-        std::io::ErrorKind::AddrNotAvailable => ": no interface has this address",
-        _ => "",
+        std::io::ErrorKind::AddrInUse => Some("something else listens there already; stop it, or choose another address"),
+        std::io::ErrorKind::PermissionDenied => Some("not permitted; ports below 1024 need CAP_NET_BIND_SERVICE"),
+        std::io::ErrorKind::AddrNotAvailable => Some("no interface has this address"),
+        _ => None,
     };
-    StartError::Unavailable(format!("{what}: {error}{remedy}"))
+    (format!("{what}: {error}"), remedy)
 }
 
 /// The process' total of connections: each takes two descriptors, and some are kept for everything else.

@@ -9,16 +9,24 @@ use serde_json::json;
 
 use crate::admin::{Admin, Answer, json as json_answer, text};
 use crate::control::config::diagnostic::Diagnostic;
+use crate::control::systemd::SILENCE;
 
 /// The most diagnostics of one kind that are told; `sidegate status` has all.
 const TOLD: usize = 20;
 
-/// 200 while the process runs its loops.
-pub fn livez(headers: &HeaderMap) -> Answer {
+/// 200 while the process runs its loops; 503 for one that has stopped turning, where only a restart helps.
+pub fn livez(admin: &Admin, headers: &HeaderMap) -> Answer {
+    let stalled = admin.pulses.stalled(SILENCE);
+    let (status, word) = match stalled[..] {
+        [] => (StatusCode::OK, "alive"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "stalled"),
+    };
     if wants_json(headers) {
-        return json_answer(StatusCode::OK, &json!({ "status": "alive" }));
+        let stalled: Vec<&str> = stalled.iter().map(|name| &**name).collect();
+        return json_answer(status, &json!({ "status": word, "stalled": stalled }));
     }
-    text(StatusCode::OK, "alive\n")
+    let named = if stalled.is_empty() { String::new() } else { format!(": {}", stalled.join(", ")) };
+    text(status, format!("{word}{named}\n"))
 }
 
 /// 200 while a generation serves, and none does only before the first; 503 while draining.

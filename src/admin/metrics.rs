@@ -1,24 +1,19 @@
-//! The metrics listener: `/metrics`, `/livez` and `/readyz`, for those in `[metrics] allow`.
+//! What the metrics listener answers: `/metrics`, `/livez` and `/readyz`, for those in `[metrics] allow`.
 //!
 //! It is bounded in time and number: a scraper that stalls, or comes a hundred at a time, keeps
 //! the next one waiting for a moment, and the data plane not at all.
 
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Context;
 use std::time::Duration;
 
 use http::header::HeaderValue;
 use http::{Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Admin, Answer, MOST, PATIENCE, attend, converse, health, text, with_type};
+use crate::admin::{Admin, Answer, MOST, PATIENCE, converse, health, text, with_type};
 use crate::policy::network::Peer;
 
 /// The format that Prometheus scrapes.
@@ -30,49 +25,10 @@ const SHORT: Duration = Duration::from_secs(1);
 /// More than so many at a time are a crowd.
 const MANY: usize = MOST / 2;
 
-/// The bound socket.
-pub struct MetricsListener {
-    socket: std::net::TcpListener,
-    address: SocketAddr,
-}
-
-impl MetricsListener {
-    /// Binds `address`.
-    ///
-    /// # Errors
-    /// The address is taken or not ours.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let at = |error: io::Error| io::Error::new(error.kind(), format!("on {address}: {error}"));
-        let socket = std::net::TcpListener::bind(address).map_err(at)?;
-        socket.set_nonblocking(true)?;
-        let address = socket.local_addr()?;
-        Ok(MetricsListener { socket, address })
-    }
-
-    /// What was bound.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Answers until `stop`.
-    pub async fn serve(self, admin: Arc<Admin>, stop: CancellationToken) {
-        let socket = match TcpListener::from_std(self.socket) {
-            Ok(socket) => socket,
-            Err(error) => return tracing::error!(%error, "the metrics listener cannot be served"),
-        };
-        let accept = |context: &mut Context<'_>| socket.poll_accept(context);
-        let guests = Arc::new(Guests::default());
-        let answer = |(stream, address): (TcpStream, SocketAddr)| {
-            let (admin, guests) = (Arc::clone(&admin), Arc::clone(&guests));
-            async move { answer_one(&admin, &guests, stream, Peer::new(address.ip())).await }
-        };
-        attend(accept, answer, stop).await;
-    }
-}
-
 /// One request: who wants another comes again, and nobody holds a place between two.
-async fn answer_one(admin: &Admin, guests: &Guests, stream: TcpStream, peer: Peer) {
-    let allowed = admin.standing.settings.load().metrics.allow.longest(peer.ip()).is_some();
+/// `peer` is `None` over a Unix socket, where the file has said who may.
+pub async fn answer_one(admin: &Admin, guests: &Guests, stream: impl AsyncRead + AsyncWrite + Unpin, peer: Option<Peer>) {
+    let allowed = peer.is_none_or(|peer| admin.standing.settings.load().metrics.allow.longest(peer.ip()).is_some());
     if !allowed {
         admin.metrics.scrape_refused();
     }
@@ -84,7 +40,7 @@ async fn answer_one(admin: &Admin, guests: &Guests, stream: TcpStream, peer: Pee
     });
     tokio::select! {
         () = answered => {}
-        () = guest.outstay() => tracing::debug!(%peer, "one who asked was too slow, and others wait"),
+        () = guest.outstay() => tracing::debug!(peer = ?peer, "one who asked was too slow, and others wait"),
     }
 }
 
@@ -99,7 +55,7 @@ fn answer(admin: &Admin, request: &Request<Incoming>) -> Answer {
             let body = admin.metrics.scrape(&admin.live.load(), admin.drops.count(), Timestamp::now());
             with_type(StatusCode::OK, body, EXPOSITION)
         }
-        "/livez" => health::livez(request.headers()),
+        "/livez" => health::livez(admin, request.headers()),
         "/readyz" => health::readyz(admin, request.headers()),
         _ => text(StatusCode::NOT_FOUND, "here are /metrics, /livez and /readyz\n"),
     }
@@ -107,7 +63,7 @@ fn answer(admin: &Admin, request: &Request<Incoming>) -> Answer {
 
 /// Those who ask now. Where many do, whoever takes long has to go, so that the next is heard.
 #[derive(Default)]
-struct Guests {
+pub struct Guests {
     inside: AtomicUsize,
     strangers: AtomicUsize,
 }

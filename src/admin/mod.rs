@@ -9,6 +9,7 @@ mod health;
 mod metrics;
 mod place;
 mod rates;
+mod scrapes;
 mod socket;
 mod status;
 mod tunnels;
@@ -40,12 +41,13 @@ use tokio_util::task::TaskTracker;
 use crate::control::reload::{Requests, Standing};
 use crate::observe::log::Drops;
 use crate::observe::metrics::Metrics;
+use crate::observe::pulse::Pulses;
 use crate::snapshot::Live;
 use crate::tunnels::Tunnels;
 
-pub use self::metrics::MetricsListener;
 pub use self::place::socket_paths;
 pub use self::rates::Rates;
+pub use self::scrapes::{MetricsListener, Scrapes};
 pub use self::socket::AdminListener;
 
 /// How long one who asks has, from connecting to having the answer. A reload has its own time.
@@ -77,6 +79,8 @@ pub struct Admin {
     pub requests: Requests,
     /// Drains.
     pub orders: mpsc::Sender<Order>,
+    /// Whether the loops turn.
+    pub pulses: Arc<Pulses>,
     /// Dropped log lines.
     pub drops: Drops,
     /// Where `sidegate.toml` is.

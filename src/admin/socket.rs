@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, lchown};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::fs::Mode;
@@ -19,25 +19,28 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::unix::{self, SocketFile};
 use crate::admin::{Admin, attend, command, converse, place};
 use crate::control::config::{AdminSettings, AdminSocket};
+use crate::control::systemd::Sockets;
 
 /// How long a command may take: a reload waits for files that are being written.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The bound socket; its file is removed on drop.
+/// The bound socket, or all that systemd passed under its name.
 pub struct AdminListener {
-    socket: StdListener,
-    file: SocketFile,
+    sockets: Vec<StdListener>,
+    /// The socket's file, or the link to the one that systemd made.
+    file: Option<SocketFile>,
     path: PathBuf,
 }
 
 impl AdminListener {
-    /// Binds the socket that `settings` want; `None`: it is off, or no folder of `auto` is usable (a warning).
+    /// Binds the socket that `settings` want, or takes it from those `passed`; `None`: it is off, or no folder of `auto` is usable (a warning).
     ///
     /// # Errors
     /// The path is taken by something alive or by something other than a socket, or cannot be made.
-    pub fn bind(settings: &AdminSettings, config: &Path) -> io::Result<Option<Self>> {
+    pub fn bind(settings: &AdminSettings, config: &Path, passed: &Sockets) -> io::Result<Option<Self>> {
         let path = match &settings.socket {
             AdminSocket::Off => return Ok(None),
+            AdminSocket::Systemd(name) => return Self::adopt(passed.unix(name)?, config).map(Some),
             AdminSocket::Path(path) => config.parent().unwrap_or(Path::new("")).join(path),
             AdminSocket::Auto => match place::automatic(config) {
                 Some(path) => path,
@@ -51,7 +54,24 @@ impl AdminListener {
         // Nobody else may connect until its group and mode are set.
         let (socket, file) = unix::bind(&path, Mode::RUSR | Mode::WUSR).map_err(at)?;
         open_to(&path, settings).map_err(at)?;
-        Ok(Some(AdminListener { socket, file, path }))
+        Ok(Some(AdminListener { sockets: vec![socket], file: Some(file), path }))
+    }
+
+    /// Takes the sockets that systemd passed. Only their unit knows where they are, so a link to the first stands where
+    /// commands look.
+    fn adopt(sockets: Vec<StdListener>, config: &Path) -> io::Result<Self> {
+        sockets.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
+        let named = sockets.first().and_then(|socket| Some(socket.local_addr().ok()?.as_pathname()?.to_owned()));
+        let path = named.unwrap_or_default();
+        let linked = match place::automatic(config) {
+            Some(place) if place == path => Ok(None),
+            Some(place) => unix::link(&path, &place).map(Some),
+            None => Err(io::Error::other("no folder for it is usable")),
+        };
+        if let Err(error) = &linked {
+            tracing::warn!(%error, socket = %path.display(), "no link leads to the admin socket: commands don't find it");
+        }
+        Ok(AdminListener { sockets, file: linked.ok().flatten(), path })
     }
 
     /// Where it is.
@@ -61,12 +81,15 @@ impl AdminListener {
 
     /// Answers until `stop`.
     pub async fn serve(self, admin: Arc<Admin>, stop: CancellationToken) {
-        let AdminListener { socket, file: _file, .. } = self;
-        let socket = match UnixListener::from_std(socket) {
-            Ok(socket) => socket,
+        let AdminListener { sockets, file: _file, .. } = self;
+        let sockets: Vec<_> = match sockets.into_iter().map(UnixListener::from_std).collect::<io::Result<_>>() {
+            Ok(sockets) => sockets,
             Err(error) => return tracing::error!(%error, "the admin socket cannot be served"),
         };
-        let accept = |context: &mut Context<'_>| socket.poll_accept(context);
+        let accept = |context: &mut Context<'_>| {
+            let mut accepted = sockets.iter().map(|socket| socket.poll_accept(context));
+            accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
+        };
         let look = || admin.metrics.totals(&admin.live.load(), &admin.tunnels);
         tokio::select! {
             () = attend(accept, |(stream, _)| answer_all(Arc::clone(&admin), stream), stop) => {}
@@ -118,7 +141,8 @@ mod tests {
 
     /// The listener at `admin.sock` beside a `sidegate.toml` in `folder`.
     fn bind(folder: &Path) -> io::Result<AdminListener> {
-        AdminListener::bind(&settings("admin.sock", 0o660, None), &folder.join("sidegate.toml")).map(Option::unwrap)
+        let passed = Sockets::default();
+        AdminListener::bind(&settings("admin.sock", 0o660, None), &folder.join("sidegate.toml"), &passed).map(Option::unwrap)
     }
 
     fn mode(path: &Path) -> u32 {
@@ -141,7 +165,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("sidegate.toml");
         for wanted in [0o660, 0o622, 0o600] {
-            let listener = AdminListener::bind(&settings("admin.sock", wanted, None), &config).unwrap().unwrap();
+            let listener =
+                AdminListener::bind(&settings("admin.sock", wanted, None), &config, &Sockets::default()).unwrap().unwrap();
             assert_eq!(mode(listener.path()), wanted);
         }
     }
@@ -149,8 +174,10 @@ mod tests {
     #[test]
     fn the_group_is_given_by_name_or_by_number() {
         let folder = tempfile::tempdir().unwrap();
-        let bind =
-            |group: &str| AdminListener::bind(&settings("admin.sock", 0o660, Some(group)), &folder.path().join("sidegate.toml"));
+        let bind = |group: &str| {
+            let settings = settings("admin.sock", 0o660, Some(group));
+            AdminListener::bind(&settings, &folder.path().join("sidegate.toml"), &Sockets::default())
+        };
         let own = rustix::process::getgid().as_raw();
         let listener = bind(&own.to_string()).unwrap().unwrap();
         assert_eq!(fs::metadata(listener.path()).unwrap().gid(), own);

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,19 @@ pub fn bind(path: &Path, mode: Mode) -> io::Result<(UnixListener, SocketFile)> {
     socket.set_nonblocking(true)?;
     socket.listen(QUEUE)?;
     Ok((OwnedFd::from(socket).into(), file))
+}
+
+/// A symbolic link at `path` to somebody else's socket.
+///
+/// # Errors
+/// The path is taken by something other than such a link, or cannot be made.
+pub fn link(target: &Path, path: &Path) -> io::Result<SocketFile> {
+    if fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink()) {
+        fs::remove_file(path).map_err(cannot_make)?;
+    }
+    clear(path)?;
+    symlink(target, path).map_err(cannot_make)?;
+    SocketFile::of(path)
 }
 
 /// Removes the socket of an agent that is gone.
@@ -136,5 +149,17 @@ mod tests {
         fs::write(&path, "another's").unwrap();
         drop(bound);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_link_replaces_the_one_before_it_and_leaves_what_it_leads_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, path) = (folder.path().join("passed"), folder.path().join("link"));
+        let _passed = UnixListener::bind(&target).unwrap();
+        symlink("/nowhere", &path).unwrap();
+        let file = link(&target, &path).unwrap();
+        assert_eq!(fs::read_link(&path).unwrap(), target);
+        drop(file);
+        assert!(target.exists() && fs::symlink_metadata(&path).is_err());
     }
 }

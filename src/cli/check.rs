@@ -29,7 +29,7 @@ pub fn check(verb: &Check) -> Exit {
 
 fn is_clean(path: &Path, strict: bool) -> bool {
     let config = if path.is_dir() { path.join("sidegate.toml") } else { path.to_owned() };
-    match config::load(&mut Files::new(), &config) {
+    match config::load(&mut Files::new(), &config, None) {
         Ok(loaded) => {
             show(&loaded.warnings);
             let warnings = loaded.warnings.len();

@@ -5,6 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Config, Exit, complain, show};
 use sidegate::control::reload::Cause;
+use sidegate::control::systemd::Sockets;
 use sidegate::observe::log::{Format, Log};
 use sidegate::{Agent, Order, StartError};
 
@@ -41,7 +42,14 @@ pub fn run(verb: &Run) -> Exit {
             return Exit::Unavailable;
         }
     };
-    match Agent::start(&verb.config.config, log.drops()) {
+    let passed = match Sockets::passed() {
+        Ok(passed) => passed,
+        Err(what) => {
+            complain(what);
+            return Exit::Config;
+        }
+    };
+    match Agent::start(&verb.config.config, passed, log.drops()) {
         Ok(agent) => serve(agent, || {}),
         Err(error) => refuse(&error),
     }
@@ -82,6 +90,7 @@ pub fn serve(mut agent: Agent, greet: impl FnOnce()) -> Exit {
         for (name, address) in agent.listeners() {
             tracing::info!(listener = %name, %address, "listening");
         }
+        agent.ready();
         loop {
             tokio::select! {
                 () = agent.ended() => return Ok(()),

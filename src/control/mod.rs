@@ -7,4 +7,5 @@ pub mod compile;
 pub mod config;
 pub mod reload;
 pub mod revoke;
+pub mod systemd;
 pub mod watch;

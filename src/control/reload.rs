@@ -1,8 +1,8 @@
-//! The story of a reload: read, load, compile, publish, reconcile.
+//! The story of a reload: read, load, compile, bind, publish, reconcile.
 //!
 //! Until the publish every step is a function from value to value: if one fails,
 //! what runs is kept, and the failure stands in the log, in a metric and in
-//! `/readyz`'s body. It never touches a socket.
+//! `/readyz`'s body. It never touches a socket: binding is the wiring's, handed in as [`Bind`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,8 +20,10 @@ use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::{Digest, Files};
 use crate::control::config::{self, Loaded, PolicyPage, Settings};
 use crate::control::revoke;
+use crate::control::systemd::Sockets;
 use crate::control::watch::Watching;
 use crate::observe::metrics::{Metrics, ReloadResult};
+use crate::observe::pulse::Pulse;
 use crate::snapshot::tls::Tickets;
 use crate::snapshot::{Live, Snapshot};
 use crate::tunnels::Tunnels;
@@ -144,13 +146,13 @@ pub struct Started {
     paths: Vec<PathBuf>,
 }
 
-/// Loads and compiles the first generation.
+/// Loads and compiles the first generation; `passed` is what systemd passed.
 ///
 /// # Errors
 /// All that is wrong with the files.
-pub fn start(config: &Path) -> Result<Started, Vec<Diagnostic>> {
+pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>> {
     let mut files = Files::new();
-    let loaded = config::load(&mut files, config)?;
+    let loaded = config::load(&mut files, config, Some(passed))?;
     let broken = |what: String| vec![Diagnostic::of(config, what, None)];
     let tickets = Tickets::new().map_err(|error| broken(format!("no keys for TLS tickets: {error}")))?;
     let digest = files.digest();
@@ -198,16 +200,26 @@ impl Requests {
     }
 }
 
+/// Binds the sockets that the second settings want and the first, which run, have not. It may take a while, and
+/// changes nothing for anybody; what cannot be bound is told as diagnostics.
+pub type Bind = Arc<dyn Fn(&Settings, &Settings) -> Result<Takeover, Vec<Diagnostic>> + Send + Sync>;
+
+/// Serves on what was bound, and stops accepting on what is no longer wanted; called on the control plane once
+/// the settings run. Dropped instead, it was as if nothing had been bound.
+pub type Takeover = Box<dyn FnOnce() + Send>;
+
 /// The task that reloads: one reload at a time.
 pub struct Reloader {
     config: PathBuf,
+    passed: Arc<Sockets>,
     live: Arc<Live>,
     tunnels: Arc<Tunnels>,
     metrics: Arc<Metrics>,
     standing: Arc<Standing>,
     tickets: Tickets,
-    /// What was last tried, published or not: a poll that finds it is no reload.
-    tried: Digest,
+    /// What was last tried, published or not: a poll that finds it is no reload. `None`: it is to be
+    /// tried again, for a bind may succeed the next time.
+    tried: Option<Digest>,
     running: Digest,
     watching: Watching,
     requests: mpsc::Receiver<(Cause, Option<oneshot::Sender<Outcome>>)>,
@@ -217,7 +229,7 @@ pub struct Reloader {
 impl Reloader {
     /// Takes over from the first generation. Revocations run on `tracker`.
     pub fn new(
-        config: PathBuf,
+        (config, passed): (PathBuf, Arc<Sockets>),
         started: (Arc<Standing>, Handover),
         live: Arc<Live>,
         tunnels: Arc<Tunnels>,
@@ -229,18 +241,28 @@ impl Reloader {
         let watching = Watching::new(standing.settings.load().reload.watch, &paths);
         metrics.watch_degraded(watching.is_degraded());
         metrics.lists_modified(standing.lists.load().iter().map(|one| (&*one.policy, &*one.list, one.modified)));
-        let (tried, running) = (digest, digest);
+        let (tried, running) = (Some(digest), digest);
         let reloader =
-            Reloader { config, live, tunnels, metrics, standing, tickets, tried, running, watching, requests, tracker };
+            Reloader { config, passed, live, tunnels, metrics, standing, tickets, tried, running, watching, requests, tracker };
         (reloader, Requests(ask))
     }
 
-    /// Reloads whenever a file changes or somebody asks, until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
-        while stop.run_until_cancelled(self.turn()).await.is_some() {}
+    /// Reloads whenever a file changes or somebody asks, until `stop`; `pulse` beats meanwhile, also while a
+    /// reload waits for its files to be read.
+    pub async fn run(mut self, bind: Bind, pulse: Pulse, stop: CancellationToken) {
+        let turning = async {
+            loop {
+                self.turn(&bind).await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => pulse.end(),
+            () = pulse.keep() => {}
+            () = turning => {}
+        }
     }
 
-    async fn turn(&mut self) {
+    async fn turn(&mut self, bind: &Bind) {
         let slow = self.standing.settings.load().reload.poll;
         let poll = self.watching.pause(slow);
         let (cause, told) = tokio::select! {
@@ -252,7 +274,7 @@ impl Reloader {
             () = sleep(poll.unwrap_or(slow)) => (Cause::Poll, None),
         };
         let looks = cause != Cause::Poll || poll.is_some();
-        let outcome = if looks { self.reload(cause).await } else { None };
+        let outcome = if looks { self.reload(cause, bind).await } else { None };
         if !matches!(outcome, Some(Outcome::Published { .. })) {
             // Nothing changed but the time: an entry may have lapsed.
             self.reconcile();
@@ -266,7 +288,7 @@ impl Reloader {
     /// One reload. `None`: a poll that found what was tried already.
     ///
     /// If it fails, what runs is kept: no traffic and no socket is touched.
-    async fn reload(&mut self, cause: Cause) -> Option<Outcome> {
+    async fn reload(&mut self, cause: Cause, bind: &Bind) -> Option<Outcome> {
         if self.metrics.is_draining() {
             let errors = vec![Diagnostic::of(&self.config, "draining: nothing is reloaded any more".into(), None)];
             return (cause != Cause::Poll).then(|| self.reject(cause, errors));
@@ -284,10 +306,10 @@ impl Reloader {
         {
             self.found(ListFile::all(&loaded.policies));
         }
-        if cause == Cause::Poll && digest == self.tried {
+        if cause == Cause::Poll && self.tried == Some(digest) {
             return None;
         }
-        self.tried = digest;
+        self.tried = Some(digest);
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(errors) => return Some(self.reject(cause, errors)),
@@ -303,12 +325,24 @@ impl Reloader {
                 restart.into_iter().map(|what| Diagnostic::of(&self.config, what, Some("restart sidegate to change it".into())));
             return Some(self.reject(cause, errors.collect()));
         }
-        match build(loaded, &digest.to_string(), Some(&before), &self.tickets) {
-            Err(what) => Some(self.reject(cause, vec![Diagnostic::of(&self.config, what, None)])),
-            Ok(built) => {
+        let built = match build(loaded, &digest.to_string(), Some(&before), &self.tickets) {
+            Ok(built) => built,
+            Err(what) => return Some(self.reject(cause, vec![Diagnostic::of(&self.config, what, None)])),
+        };
+        // Last of all: nothing that is bound has to be given back.
+        let (bind, now) = (Arc::clone(bind), self.standing.settings.load_full());
+        let bound = blocking(move || bind(&now, &built.1).map(|takeover| (built, takeover))).await?;
+        match bound {
+            Ok((built, takeover)) => {
                 self.running = digest;
                 self.found(lists);
-                Some(self.publish(cause, built, began))
+                let outcome = self.publish(cause, built, began);
+                takeover();
+                Some(outcome)
+            }
+            Err(errors) => {
+                self.tried = None;
+                Some(self.reject(cause, errors))
             }
         }
     }
@@ -322,7 +356,7 @@ impl Reloader {
         }
         while began.elapsed() < RESTLESS {
             let (files, loaded) = self.load().await?;
-            if cause == Cause::Poll && files.digest() == self.tried {
+            if cause == Cause::Poll && self.tried == Some(files.digest()) {
                 return Some((files, loaded));
             }
             sleep(APART).await;
@@ -335,10 +369,10 @@ impl Reloader {
     }
 
     async fn load(&self) -> Option<(Files, Result<Loaded, Vec<Diagnostic>>)> {
-        let config = self.config.clone();
+        let (config, passed) = (self.config.clone(), Arc::clone(&self.passed));
         blocking(move || {
             let mut files = Files::new();
-            let loaded = config::load(&mut files, &config);
+            let loaded = config::load(&mut files, &config, Some(&passed));
             (files, loaded)
         })
         .await
@@ -428,16 +462,13 @@ impl Started {
 fn needs_restart(now: &Settings, next: &Settings) -> Vec<String> {
     let sockets = |settings: &Settings| {
         let mut sockets: Vec<_> =
-            settings.listeners.iter().map(|one| (Arc::clone(&one.name), one.address, one.max_connections)).collect();
+            settings.listeners.iter().map(|one| (Arc::clone(&one.name), one.address.clone(), one.max_connections)).collect();
         sockets.sort();
         sockets
     };
     let mut changed = Vec::new();
     if sockets(now) != sockets(next) {
         changed.push("[[listener]]: a listener's name, address or max_connections changed, or one was added or removed".into());
-    }
-    if now.metrics.listen != next.metrics.listen {
-        changed.push("[metrics] listen changed".into());
     }
     if now.admin != next.admin {
         changed.push("[admin] changed".into());

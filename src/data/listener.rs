@@ -1,6 +1,7 @@
 //! Listeners: binding, and accepting without ever waiting on a peer.
 //!
-//! Each thread has a socket of its own on the same address (`SO_REUSEPORT`).
+//! Each thread has a socket of its own on the same address (`SO_REUSEPORT`), or a share in those that
+//! systemd passed, which are closed in the end and never shut down: their queue is the next process'.
 //! When a cap is reached, or descriptors run out, accepting pauses and resumes;
 //! it never spins and never ends.
 
@@ -14,6 +15,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use crate::data::Core;
@@ -56,6 +58,8 @@ pub struct Bound {
     socket: StdListener,
     listener: Arc<Listener>,
     address: SocketAddr,
+    /// Whether other threads accept on the same socket.
+    shared: bool,
     cap: Cap,
 }
 
@@ -66,25 +70,39 @@ impl Bound {
     }
 }
 
-/// Binds `listener` once for each of `threads`; `most` is the cap where it has none of its own.
+/// Binds `listener` to `address`: a share for each of `threads`. `most` is the cap where it has none of its own.
 ///
 /// # Errors
 /// `AddrInUse` also when another process listens there with `SO_REUSEPORT`: the first
 /// bind is without it, so that a second instance never silently takes a share.
-pub fn bind(listener: &Arc<Listener>, threads: usize, most: usize) -> io::Result<Vec<Bound>> {
-    let wanted = listener.address;
-    if wanted.port() != 0 {
-        drop(socket(wanted, false)?);
+pub fn bind(listener: &Arc<Listener>, address: SocketAddr, threads: usize, most: usize) -> io::Result<Vec<Vec<Bound>>> {
+    if address.port() != 0 {
+        drop(socket(address, false)?);
     }
     let cap = Cap::new(listener.max_connections.unwrap_or(most));
-    let first = socket(wanted, true)?;
+    let first = socket(address, true)?;
     let address = first.local_addr()?;
     let mut sockets = vec![first];
     for _ in 1..threads {
         sockets.push(socket(address, true)?);
     }
-    let bound = |socket| Bound { socket, listener: Arc::clone(listener), address, cap: cap.clone() };
+    let bound = |socket| vec![Bound { socket, listener: Arc::clone(listener), address, shared: false, cap: cap.clone() }];
     Ok(sockets.into_iter().map(bound).collect())
+}
+
+/// Gives each of `threads` a duplicate of each of `sockets`, which came to `listener` bound and listening. All
+/// threads wait at the same queue, and whoever is free first takes a connection.
+///
+/// # Errors
+/// No descriptor is left.
+pub fn share(listener: &Arc<Listener>, sockets: &[StdListener], threads: usize, most: usize) -> io::Result<Vec<Vec<Bound>>> {
+    let cap = Cap::new(listener.max_connections.unwrap_or(most));
+    let bound = |socket: &StdListener| {
+        let (socket, address) = (socket.try_clone()?, socket.local_addr()?);
+        socket.set_nonblocking(true)?;
+        Ok(Bound { socket, listener: Arc::clone(listener), address, shared: true, cap: cap.clone() })
+    };
+    (0..threads).map(|_| sockets.iter().map(bound).collect()).collect()
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
@@ -110,7 +128,7 @@ pub fn accept_all(core: Arc<Core>, bound: Bound) -> io::Result<impl Future<Outpu
     )]
     let socket = AsyncFd::new(bound.socket)?;
     let metrics = core.metrics.listener(&bound.listener.name);
-    let (listener, cap) = (bound.listener, bound.cap);
+    let (listener, shared, cap) = (bound.listener, bound.shared, bound.cap);
     Ok(async move {
         let stop = core.shared.stop_accepting.clone();
         let mut pause = Pause::default();
@@ -125,6 +143,10 @@ pub fn accept_all(core: Arc<Core>, bound: Bound) -> io::Result<impl Future<Outpu
                 Ok(Ok((stream, address))) => {
                     pause.length = FIRST_PAUSE / 2;
                     admit(&core, &listener, &metrics, stream, address, places);
+                    if shared {
+                        // The rest of the queue is for every thread, and this one has a connection to serve now.
+                        yield_now().await;
+                    }
                 }
                 Ok(Err(error)) if is_the_peers(&error) => {}
                 Ok(Err(error)) => {

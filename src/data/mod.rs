@@ -33,6 +33,7 @@ use crate::data::listener::{Bound, Cap};
 use crate::data::pending::Pending;
 use crate::observe::log::cap::Cap as RefusalCap;
 use crate::observe::metrics::{CoreMetrics, Metrics};
+use crate::observe::pulse::Pulse;
 use crate::snapshot::Live;
 use crate::tunnels::Tunnels;
 
@@ -82,11 +83,17 @@ pub struct Core {
 }
 
 /// Runs one thread of the data plane over its share of the sockets, until a drain has
-/// nothing left to wait for, or `end` is true; what is still open then is dropped.
+/// nothing left to wait for, or `end` is true; what is still open then is dropped. `pulse` beats for as long as the
+/// runtime turns: an accept loop that pauses is no fault of it.
 ///
 /// # Errors
 /// If the runtime cannot be made, or a socket cannot be registered with it.
-pub fn run_thread(shared: &Arc<Shared>, sockets: Vec<Bound>, mut end: watch::Receiver<bool>) -> std::io::Result<()> {
+pub fn run_thread(
+    shared: &Arc<Shared>,
+    sockets: Vec<Bound>,
+    pulse: Pulse,
+    mut end: watch::Receiver<bool>,
+) -> std::io::Result<()> {
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         let tracker = TaskTracker::new();
@@ -107,7 +114,9 @@ pub fn run_thread(shared: &Arc<Shared>, sockets: Vec<Bound>, mut end: watch::Rec
             () = drained => {}
             // An error means that whoever would end us is gone: so we end.
             _ = end.wait_for(|end| *end) => {}
+            () = pulse.keep() => {}
         }
+        pulse.end();
         Ok(())
     })
 }

@@ -3,6 +3,7 @@
 //! Bound sockets live outside the snapshot (DESIGN decision 4); this is what
 //! every accepted connection looks up under its listener's name.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use std::time::Duration;
 pub struct Listener {
     /// The name in `sidegate.toml`; the `listener` label.
     pub name: Arc<str>,
-    /// The address to bind.
-    pub address: SocketAddr,
+    /// Where its connections come in.
+    pub address: Address,
     /// How it speaks.
     pub speaks: Speaks,
     /// The most bytes that a request head may have.
@@ -24,6 +25,24 @@ pub struct Listener {
     pub pending_per_client: usize,
     /// How patient we are before a request is routed.
     pub timeouts: ListenerTimeouts,
+}
+
+/// Where a listener's connections come in. Displays as `sidegate.toml` has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Address {
+    /// At this address, which is to be bound.
+    Tcp(SocketAddr),
+    /// At the sockets that systemd passes under this name.
+    Systemd(Arc<str>),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Systemd(name) => write!(f, "systemd:{name}"),
+        }
+    }
 }
 
 /// What a listener does with a connection.

@@ -50,7 +50,7 @@ async fn what_init_writes_serves_its_backend_at_once() {
     // Tests take free ports.
     let ports = |text: String| text.replace("8443\"", "0\"").replace("#listen = \"127.0.0.1:10464\"", "listen = \"127.0.0.1:0\"");
     edit(folder.path(), "sidegate.toml", |text| ports(text).replace("#socket = \"auto\"", "socket = \"off\""));
-    let agent = Agent::start(&folder.path().join("sidegate.toml"), Default::default()).unwrap();
+    let agent = Agent::start(&folder.path().join("sidegate.toml"), Default::default(), Default::default()).unwrap();
     let client = client::at(agent.listeners()[0].1, &folder.path().join("certs/dev.pem"));
     client.open("/").await.expect_echo("hello").await;
     client.get("/").await.expect_refused(426, "plain");

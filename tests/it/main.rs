@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod activation;
 mod admin;
 mod cli;
 mod deadlines;
@@ -19,8 +20,10 @@ mod metrics;
 mod operations;
 mod policy;
 mod readme;
+mod rebind;
 mod reload;
 mod status;
+mod systemd;
 mod tls;
 mod tls_edge;
 mod tunnel;

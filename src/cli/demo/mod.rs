@@ -9,6 +9,7 @@ mod stage;
 use crate::cli::demo::stage::{Ports, Stage};
 use crate::cli::run::{refuse, serve};
 use crate::cli::{Exit, complain, quoted, say};
+use sidegate::control::systemd::Sockets;
 use sidegate::observe::log::{Format, Log};
 use sidegate::{Agent, StartError};
 
@@ -34,7 +35,7 @@ pub fn demo(_: &Demo) -> Exit {
             Ok(ports) => ports,
             Err(error) => return fail(format_args!("the demo cannot be set up: {error}")),
         };
-        match Agent::start(&stage.config(), log.drops()) {
+        match Agent::start(&stage.config(), Sockets::default(), log.drops()) {
             Ok(agent) => return serve(agent, || say(greeting(&stage, &ports))),
             Err(StartError::Unavailable(what)) => tracing::debug!(error = what, "looking for other ports"),
             Err(error) => return refuse(&error),

@@ -28,7 +28,7 @@ pub fn settings(settings: &Settings) -> Value {
     timeouts.extend(route_timeouts(settings.route_timeouts));
     json!({
         "schema": 1,
-        "metrics": { "listen": settings.metrics.listen.map_or("off".into(), |address| address.to_string()), "allow": allow },
+        "metrics": { "listen": settings.metrics.listen.as_ref().map_or("off".into(), ToString::to_string), "allow": allow },
         "admin": admin(&settings.admin),
         "reload": reload(&settings.reload),
         "shutdown": shutdown(&settings.shutdown),
@@ -63,6 +63,7 @@ fn admin(admin: &AdminSettings) -> Value {
     let socket = match &admin.socket {
         AdminSocket::Auto => "auto".into(),
         AdminSocket::Path(path) => path.display().to_string(),
+        AdminSocket::Systemd(name) => format!("systemd:{name}"),
         AdminSocket::Off => "off".into(),
     };
     json!({ "socket": socket, "mode": format!("{:04o}", admin.mode), "group": admin.group.as_deref().unwrap_or_default() })

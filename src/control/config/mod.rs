@@ -18,6 +18,7 @@ pub mod source;
 mod tests;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ use self::diagnostic::{Diagnostic, Place};
 use self::document::Document;
 use self::page::{Finding, error};
 use self::source::{Fault, Files, MOST_TOML};
+use crate::control::systemd::Sockets;
 use crate::policy::Allow;
 use crate::policy::decisive::RuleLines;
 use crate::policy::limit::Limits;
@@ -41,23 +43,24 @@ use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{Listener, ListenerTimeouts};
 use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
 
-/// Reads and checks everything that `config`, the path of `sidegate.toml`, names.
+/// Reads and checks everything that `config`, the path of `sidegate.toml`, names. `passed` is what systemd
+/// passed; `None` where no agent is to run, and every socket is taken for granted.
 ///
 /// # Errors
 /// All errors of all files at once, and after them the warnings.
-pub fn load(files: &mut Files, config: &Path) -> Result<Loaded, Vec<Diagnostic>> {
-    load_at(files, config, Timestamp::now())
+pub fn load(files: &mut Files, config: &Path, passed: Option<&Sockets>) -> Result<Loaded, Vec<Diagnostic>> {
+    load_at(files, config, passed, Timestamp::now())
 }
 
 /// [`load`], where `now` says which entries and certificates are past their time: a matter of warnings alone.
-fn load_at(files: &mut Files, config: &Path, now: Timestamp) -> Result<Loaded, Vec<Diagnostic>> {
+fn load_at(files: &mut Files, config: &Path, passed: Option<&Sockets>, now: Timestamp) -> Result<Loaded, Vec<Diagnostic>> {
     let file = Arc::from(config.display().to_string());
     let bytes = files.read(config, MOST_TOML).map_err(|fault| {
         let remedy = "name the file with --config, or let `sidegate init` write one";
         vec![about(&file, &fault).perhaps((fault == Fault::Missing).then(|| remedy.into())).at(Place::file(Arc::clone(&file)))]
     })?;
     let folder = config.parent().unwrap_or(Path::new(""));
-    let mut reading = Reading { files, folder, now, lists: HashSet::new() };
+    let mut reading = Reading { files, folder, now, passed, lists: HashSet::new() };
     let (names, misnamed) = policy::names(&mut reading);
 
     let document = Document::parse(file, &bytes);
@@ -86,6 +89,8 @@ pub fn named_socket(config: &Path) -> Option<PathBuf> {
     let socket = document.root().table("admin").get("socket")?.as_str()?;
     match socket {
         "auto" | "off" => None,
+        // A link to it is where `auto` would be.
+        passed if passed.starts_with("systemd:") => None,
         path => Some(config.parent().unwrap_or(Path::new("")).join(path)),
     }
 }
@@ -96,7 +101,8 @@ pub fn named_socket(config: &Path) -> Option<PathBuf> {
 /// One sentence for people.
 pub fn backend(text: &str) -> Result<String, String> {
     let mut files = Files::new();
-    let reading = Reading { files: &mut files, folder: Path::new(""), now: Timestamp::now(), lists: HashSet::new() };
+    let reading =
+        Reading { files: &mut files, folder: Path::new(""), now: Timestamp::now(), passed: None, lists: HashSet::new() };
     file::backend(text, &reading).map(|_| text.to_owned()).map_err(|finding| finding.sentence())
 }
 
@@ -112,6 +118,8 @@ struct Reading<'f> {
     /// Where `sidegate.toml` is, and relative paths begin.
     folder: &'f Path,
     now: Timestamp,
+    /// What systemd passed, where that can be known.
+    passed: Option<&'f Sockets>,
     /// The list files whose findings have been told.
     lists: HashSet<PathBuf>,
 }
@@ -166,9 +174,30 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct MetricsSettings {
     /// `None`: off.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<MetricsAddress>,
     /// Who may ask.
     pub allow: Networks<()>,
+}
+
+/// Where `/metrics` is asked. Displays as `sidegate.toml` has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MetricsAddress {
+    /// At this address.
+    Tcp(SocketAddr),
+    /// At a Unix socket with this path.
+    Unix(PathBuf),
+    /// At the sockets that systemd passes under this name.
+    Systemd(Arc<str>),
+}
+
+impl fmt::Display for MetricsAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MetricsAddress::Tcp(address) => address.fmt(f),
+            MetricsAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+            MetricsAddress::Systemd(name) => write!(f, "systemd:{name}"),
+        }
+    }
 }
 
 /// The admin socket.
@@ -189,6 +218,8 @@ pub enum AdminSocket {
     Auto,
     /// At this path.
     Path(PathBuf),
+    /// At the sockets that systemd passes under this name.
+    Systemd(Arc<str>),
     /// Nowhere.
     Off,
 }

@@ -4,12 +4,15 @@
 //! folder, and revokes without a spread, unless a test says otherwise.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 use sidegate::control::reload::{Cause, Outcome};
+use sidegate::control::systemd::Sockets;
 use sidegate::{Agent, Order, StartError};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,7 +48,7 @@ pub fn new() -> Builder {
     config.insert("listener".into(), Value::Array(vec![listener.into()]));
     config.insert("route".into(), Value::Array(Vec::new()));
     let policies = vec![("default".to_owned(), Page::new())];
-    Builder { config, policies, certificates: Vec::new(), tls: true, files: Vec::new() }
+    Builder { config, policies, certificates: Vec::new(), tls: true, files: Vec::new(), passed: Vec::new() }
 }
 
 /// An agent that is not yet there.
@@ -56,6 +59,7 @@ pub struct Builder {
     certificates: Vec<Vec<String>>,
     tls: bool,
     files: Vec<(String, String)>,
+    passed: Vec<(String, Arc<OwnedFd>)>,
 }
 
 impl Builder {
@@ -174,6 +178,12 @@ impl Builder {
         self
     }
 
+    /// A socket that systemd passes under this name.
+    pub fn passed(mut self, name: &str, socket: impl Into<OwnedFd>) -> Self {
+        self.passed.push((name.to_owned(), Arc::new(socket.into())));
+        self
+    }
+
     /// Writes the files and starts the agent; panics if it refuses to.
     pub async fn run(self) -> Sidegate {
         match self.try_run().await {
@@ -185,8 +195,9 @@ impl Builder {
     /// Writes the files and starts the agent.
     pub async fn try_run(self) -> Result<Sidegate, StartError> {
         let tls = self.tls;
+        let passed = Sockets::new(self.passed.iter().map(|(name, socket)| (name.clone(), socket.try_clone().unwrap())));
         let folder = self.write();
-        let agent = Agent::start(&folder.path().join("sidegate.toml"), sidegate::observe::log::Drops::default())?;
+        let agent = Agent::start(&folder.path().join("sidegate.toml"), passed, sidegate::observe::log::Drops::default())?;
         Ok(Sidegate { agent, folder, tls })
     }
 

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{address, auto_or_count};
+use super::named::{Named, SYSTEMD, Wants};
+use super::{auto_or_count, not_yet};
+use crate::control::config::MetricsAddress;
 use crate::control::config::document::{Table, unit};
 use crate::control::config::name::Taken;
 use crate::control::config::page::{error, warning};
-use crate::snapshot::listener::{Listener, ListenerTimeouts, Speaks, TlsRules};
+use crate::snapshot::listener::{Address, Listener, ListenerTimeouts, Speaks, TlsRules};
 
 /// Where redirects lead when no TLS listener has a port of its own.
 const HTTPS: u16 = 443;
@@ -19,13 +21,15 @@ const MOST_HEAD: u64 = 1 << 20;
 pub fn all(
     tables: Vec<Table<'_>>,
     timeouts: ListenerTimeouts,
-    metrics: Option<SocketAddr>,
+    metrics: Option<&MetricsAddress>,
     certified: bool,
+    named: &mut Named<'_>,
 ) -> Vec<Arc<Listener>> {
-    let mut known = Known { names: Taken::new(), addresses: Taken::new(), metrics, certified };
+    let mut known = Known { names: Taken::new(), addresses: Taken::new(), metrics, certified, named };
     let mut listeners: Vec<_> = tables.into_iter().filter_map(|table| read(table, timeouts, &mut known)).collect();
     let first_tls = listeners.iter().find(|listener| matches!(listener.speaks, Speaks::Tls(_)));
-    let https = first_tls.map(|listener| listener.address.port()).filter(|port| *port > 0).unwrap_or(HTTPS);
+    let port = first_tls.and_then(|listener| known.sockets(&listener.address).first().map(SocketAddr::port));
+    let https = port.filter(|port| *port > 0).unwrap_or(HTTPS);
     for listener in &mut listeners {
         if let Speaks::Redirect { port } = &mut listener.speaks {
             *port = https;
@@ -35,14 +39,25 @@ pub fn all(
 }
 
 /// What one listener has to know of the others and of the file.
-struct Known {
+struct Known<'k, 's> {
     names: Taken<Arc<str>>,
     addresses: Taken<SocketAddr>,
-    metrics: Option<SocketAddr>,
+    metrics: Option<&'k MetricsAddress>,
     certified: bool,
+    named: &'k mut Named<'s>,
 }
 
-fn read(mut table: Table<'_>, timeouts: ListenerTimeouts, known: &mut Known) -> Option<Listener> {
+impl Known<'_, '_> {
+    /// The addresses that `address` comes to, as far as they are known.
+    fn sockets(&self, address: &Address) -> Vec<SocketAddr> {
+        match address {
+            Address::Tcp(address) => vec![*address],
+            Address::Systemd(name) => self.named.addresses(name),
+        }
+    }
+}
+
+fn read(mut table: Table<'_>, timeouts: ListenerTimeouts, known: &mut Known<'_, '_>) -> Option<Listener> {
     let name = known.names.name(&mut table, "public");
     let speaks = speaks(&mut table);
     let address = listen(&mut table, name.as_ref(), speaks, known);
@@ -103,23 +118,30 @@ fn speaks(table: &mut Table<'_>) -> Speaks {
     if redirects { Speaks::Redirect { port: HTTPS } } else { Speaks::Plain }
 }
 
-fn listen(table: &mut Table<'_>, name: Option<&Arc<str>>, speaks: Speaks, known: &mut Known) -> Option<SocketAddr> {
+fn listen(table: &mut Table<'_>, name: Option<&Arc<str>>, speaks: Speaks, known: &mut Known<'_, '_>) -> Option<Address> {
     let value = table.need("listen", "listen = \"0.0.0.0:8443\"")?;
-    let address = value.parse("an address like \"0.0.0.0:8443\"", address)?;
-    if speaks == Speaks::Plain && !address.ip().to_canonical().is_loopback() {
+    let who = name.map_or_else(|| "this listener".to_owned(), |name| format!("listener `{name}`"));
+    let address = value.parse("an address like \"0.0.0.0:8443\"", |text| match text.strip_prefix(SYSTEMD) {
+        Some(socket) => known.named.want(&value, socket, &who, Wants::Tcp).map(Address::Systemd),
+        None if text.starts_with("unix:") => Err(not_yet(text)),
+        None => super::address(text).map(Address::Tcp),
+    })?;
+    let reachable = known.sockets(&address).iter().any(|address| !address.ip().to_canonical().is_loopback());
+    if speaks == Speaks::Plain && reachable {
         let finding = warning("plain ws:// on an address that others can reach");
         value.report(finding.remedy("tls = true, or listen on a loopback address"));
     }
     // Port 0 is a port of its own each time.
-    if address.port() == 0 {
+    let Address::Tcp(fixed) = address else { return Some(address) };
+    if fixed.port() == 0 {
         return Some(address);
     }
-    if known.metrics == Some(address) {
-        value.report(error(format!("{address} is the address of [metrics]")));
+    if known.metrics == Some(&MetricsAddress::Tcp(fixed)) {
+        value.report(error(format!("{fixed} is the address of [metrics]")));
     }
     let nameless = Arc::from("another listener");
-    if let Err((first, place)) = known.addresses.take(address, name.unwrap_or(&nameless), &value) {
-        value.report(error(format!("{address} is the address of `{first}`")).and(place, "first here"));
+    if let Err((first, place)) = known.addresses.take(fixed, name.unwrap_or(&nameless), &value) {
+        value.report(error(format!("{fixed} is the address of `{first}`")).and(place, "first here"));
     }
     Some(address)
 }

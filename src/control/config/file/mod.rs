@@ -4,6 +4,7 @@
 //! goes on; the settings count only if nothing was wrong.
 
 mod listener;
+mod named;
 mod process;
 mod route;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use self::named::Named;
 pub use self::route::backend;
 use super::certificate;
 use super::document::{Document, Table, Value};
@@ -29,8 +31,9 @@ use crate::snapshot::route::RouteTimeouts;
 pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTreeSet<Arc<str>>) -> Settings {
     let mut root = document.root();
     schema(&mut root);
-    let metrics = process::metrics(root.table("metrics"));
-    let admin = process::admin(root.table("admin"), reading);
+    let mut named = Named::new(reading.passed);
+    let metrics = process::metrics(root.table("metrics"), reading, &mut named);
+    let admin = process::admin(root.table("admin"), reading, &mut named);
     let reload = process::reload(root.table("reload"));
     let shutdown = process::shutdown(root.table("shutdown"));
     let (listener_timeouts, route_timeouts) = timeouts(root.table("timeouts"));
@@ -40,7 +43,7 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
     let certified = !written.is_empty();
     let read: Vec<_> = written.into_iter().map(|table| read_certificate(reading, table)).collect();
     let certificates: Option<Vec<_>> = read.into_iter().collect();
-    let listeners = listener::all(root.tables("listener"), listener_timeouts, metrics.listen, certified);
+    let listeners = listener::all(root.tables("listener"), listener_timeouts, metrics.listen.as_ref(), certified, &mut named);
     let covering = covering(&listeners, certificates.as_deref());
     let ground = route::Ground { reading, policies, certificates: covering.as_ref(), timeouts: route_timeouts };
     let routes = route::all(root.tables("route"), &ground);
@@ -50,6 +53,7 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
     if routes.is_empty() && !root.has("route") && !document.is_torn() {
         root.report(warning("no [[route]]: every request is answered 404"));
     }
+    named.finish(&root);
     root.finish();
 
     let certificates = certificates.unwrap_or_default();
@@ -103,11 +107,8 @@ fn route_timeouts(table: &mut Table<'_>, default: RouteTimeouts) -> RouteTimeout
     }
 }
 
-/// `"127.0.0.1:8443"`; no names, and not yet Unix sockets or those of systemd.
+/// `"127.0.0.1:8443"`; no names of hosts.
 fn address(text: &str) -> Result<SocketAddr, Finding> {
-    if text.starts_with("unix:") || text.starts_with("systemd:") {
-        return Err(not_yet(text));
-    }
     let fault = || error(format!("\"{text}\" is not an address with a port")).remedy("like \"127.0.0.1:8443\" or \"[::]:8443\"");
     text.parse().map_err(|_| fault())
 }

@@ -4,22 +4,32 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::{address, auto_or_count, network, not_yet, socket_path};
-use crate::control::config::document::Table;
+use super::named::{Named, SYSTEMD, Wants};
+use super::{address, auto_or_count, network, socket_path};
+use crate::control::config::document::{Table, Value};
 use crate::control::config::page::{Finding, error, warning};
-use crate::control::config::{AdminSettings, AdminSocket, MetricsSettings, Reading, ReloadSettings, ShutdownSettings, Watch};
+use crate::control::config::{
+    AdminSettings, AdminSocket, MetricsAddress, MetricsSettings, Reading, ReloadSettings, ShutdownSettings, Watch,
+};
 use crate::policy::network::Networks;
 
 /// More data-plane threads than any host has CPUs.
 const MOST_THREADS: i64 = 4096;
 
 /// `[metrics]`
-pub fn metrics(mut table: Table<'_>) -> MetricsSettings {
-    let default = Some((Ipv4Addr::LOCALHOST, 10464).into());
+pub fn metrics(mut table: Table<'_>, reading: &Reading<'_>, named: &mut Named<'_>) -> MetricsSettings {
     let listen = match table.get("listen") {
         Some(value) if value.as_str() == Some("off") => None,
-        Some(value) => value.parse("an address like \"127.0.0.1:10464\"", address),
-        None => default,
+        Some(value) => value.parse("an address like \"127.0.0.1:10464\"", |text| {
+            if let Some(name) = text.strip_prefix(SYSTEMD) {
+                return named.want(&value, name, "[metrics]", Wants::Both).map(MetricsAddress::Systemd);
+            }
+            match text.strip_prefix("unix:") {
+                Some(path) => socket_path(reading, path).map(MetricsAddress::Unix),
+                None => address(text).map(MetricsAddress::Tcp),
+            }
+        }),
+        None => Some(MetricsAddress::Tcp((Ipv4Addr::LOCALHOST, 10464).into())),
     };
     let written = table.get("allow").and_then(|value| value.strings());
     let networks: Vec<_> = match written {
@@ -35,18 +45,20 @@ pub fn metrics(mut table: Table<'_>) -> MetricsSettings {
 }
 
 /// `[admin]`
-pub fn admin(mut table: Table<'_>, reading: &Reading<'_>) -> AdminSettings {
-    let socket = |text: &str| match text {
+pub fn admin(mut table: Table<'_>, reading: &Reading<'_>, named: &mut Named<'_>) -> AdminSettings {
+    let mut socket = |value: &Value<'_>, text: &str| match text {
         "auto" => Ok(AdminSocket::Auto),
         "off" => Ok(AdminSocket::Off),
-        _ if text.starts_with("systemd:") => Err(not_yet(text)),
         _ if text.starts_with("unix:") => Err(error("a path stands here without `unix:`")),
-        _ => socket_path(reading, text).map(AdminSocket::Path),
+        _ => match text.strip_prefix(SYSTEMD) {
+            Some(name) => named.want(value, name, "[admin]", Wants::Unix).map(AdminSocket::Systemd),
+            None => socket_path(reading, text).map(AdminSocket::Path),
+        },
     };
     let settings = AdminSettings {
         socket: table
             .get("socket")
-            .and_then(|value| value.parse("\"auto\", a path or \"off\"", socket))
+            .and_then(|value| value.parse("\"auto\", a path or \"off\"", |text| socket(&value, text)))
             .unwrap_or(AdminSocket::Auto),
         mode: table.get("mode").and_then(|value| value.parse("an octal string like \"0660\"", mode)).unwrap_or(0o660),
         group: table.get("group").and_then(|value| value.parse("a group's name", group)).flatten(),

@@ -10,7 +10,7 @@ use rcgen::{CertificateParams, KeyPair};
 
 use super::{load, write};
 use crate::control::config::source::Files;
-use crate::control::config::{AdminSettings, AdminSocket, Loaded, ReloadSettings, ShutdownSettings, Watch};
+use crate::control::config::{AdminSettings, AdminSocket, Loaded, MetricsAddress, ReloadSettings, ShutdownSettings, Watch};
 use crate::policy::Allow;
 use crate::policy::limit::{Limits, Rate, TunnelLimits};
 use crate::policy::network::Client;
@@ -152,7 +152,7 @@ pub fn loaded(sidegate: &str, policy: &str) -> Loaded {
 fn what_is_left_out_has_the_documented_default() {
     for text in [NOTHING, EVERYTHING] {
         let settings = loaded(text, POLICY).settings;
-        assert_eq!(settings.metrics.listen, Some("127.0.0.1:10464".parse().unwrap()));
+        assert_eq!(settings.metrics.listen, Some(MetricsAddress::Tcp("127.0.0.1:10464".parse().unwrap())));
         assert_eq!(settings.metrics.allow.len(), 2);
         for (address, may) in [("127.9.9.9", true), ("::1", true), ("10.0.0.1", false), ("::2", false)] {
             assert_eq!(settings.metrics.allow.longest(address.parse().unwrap()).is_some(), may, "{address}");
@@ -165,7 +165,7 @@ fn what_is_left_out_has_the_documented_default() {
         assert_eq!(settings.threads, None);
 
         let [listener] = &settings.listeners[..] else { panic!("{:?}", settings.listeners) };
-        assert_eq!((&*listener.name, listener.address), ("public", "0.0.0.0:8443".parse().unwrap()));
+        assert_eq!((&*listener.name, listener.address.to_string().as_str()), ("public", "0.0.0.0:8443"));
         assert_eq!(listener.speaks, Speaks::Tls(TlsRules { only_13: false, strict_sni: false }));
         assert_eq!((listener.max_head, listener.max_connections, listener.pending_per_client), (32768, None, 512));
         assert_eq!(listener.timeouts, ListenerTimeouts::default());
@@ -312,7 +312,7 @@ fn one_file_means_one_digest() {
     write(&folder.path().join("policies/chat.toml"), super::POLICY);
     let pass = || {
         let mut files = Files::new();
-        crate::control::config::load(&mut files, &path).unwrap();
+        crate::control::config::load(&mut files, &path, None).unwrap();
         files
     };
     let first = pass();
@@ -325,6 +325,6 @@ fn one_file_means_one_digest() {
 
 #[test]
 fn a_relative_path_is_shown_as_it_was_given() {
-    let found = crate::control::config::load(&mut Files::new(), Path::new("nowhere/sidegate.toml")).unwrap_err();
+    let found = crate::control::config::load(&mut Files::new(), Path::new("nowhere/sidegate.toml"), None).unwrap_err();
     assert_eq!(found[0].file, Arc::from("nowhere/sidegate.toml"));
 }

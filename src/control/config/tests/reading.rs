@@ -13,8 +13,9 @@ fn spoiled(spoil: impl FnOnce(&Path), expected: &str) {
     write(&folder.path().join("sidegate.toml"), SIDEGATE);
     write(&folder.path().join("policies/chat.toml"), POLICY);
     spoil(folder.path());
-    let found =
-        load(&mut Files::new(), &folder.path().join("sidegate.toml")).map(|loaded| loaded.warnings).unwrap_or_else(|found| found);
+    let found = load(&mut Files::new(), &folder.path().join("sidegate.toml"), None)
+        .map(|loaded| loaded.warnings)
+        .unwrap_or_else(|found| found);
     let lines: Vec<_> = found.iter().map(Diagnostic::one_line).collect();
     assert_eq!(lines.join("\n").replace(&format!("{}/", folder.path().display()), ""), expected);
 }
@@ -62,7 +63,7 @@ fn every_file_that_is_named_is_among_the_paths() {
     let policy = "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = { file = \"lists/feed.cidr\" }\n";
     write(&folder.path().join("policies/chat.toml"), policy);
     let mut files = Files::new();
-    assert!(load(&mut files, &folder.path().join("sidegate.toml")).is_err());
+    assert!(load(&mut files, &folder.path().join("sidegate.toml"), None).is_err());
     let paths: Vec<_> =
         files.paths().map(|path| path.strip_prefix(folder.path()).unwrap_or(path).display().to_string()).collect();
     assert_eq!(

@@ -898,18 +898,12 @@ error: socket: a Unix socket's path has at most 107 bytes
 #[test]
 fn what_a_later_version_does_is_an_error_in_this_one() {
     let text = r#"schema = 1
-[metrics]
-listen = "unix:/run/metrics.sock"
-
-[admin]
-socket = "systemd:admin"
-
 [reload]
 max_revoked = "10%"
 
 [[listener]]
 name = "public"
-listen = "systemd:public"
+listen = "unix:/run/public.sock"
 tls = false
 http2 = true
 proxy_protocol = { from = ["10.20.0.0/24"] }

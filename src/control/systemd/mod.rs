@@ -1,0 +1,270 @@
+//! systemd, as far as we speak with it: readiness, one sentence of status, the watchdog, sockets by name.
+//!
+//! Where the manager is gone, deaf or was never there, nothing changes for anybody: it is told things, and
+//! never waited for. `RELOADING=1` isn't used: `ExecReload=sidegate reload --wait` waits for the outcome itself.
+
+mod adopt;
+mod sockets;
+mod status;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::observe::pulse::Pulses;
+
+pub use self::sockets::{Kind, Sockets};
+pub use self::status::Facts;
+
+/// How often a loop beats where no watchdog asks for more, and the status may change.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How long a loop may be silent where no watchdog says otherwise.
+pub const SILENCE: Duration = Duration::from_secs(10);
+
+/// What a drain may take beyond its deadline, for the last words.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// Where the process stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Signals are not yet obeyed.
+    Starts,
+    /// Everything is bound, and whoever commands is obeyed.
+    Serves,
+    /// Nothing new is accepted; what is left is cut at this moment.
+    Drains(Instant),
+}
+
+/// The time between two `WATCHDOG=1` after which systemd acts, if it does.
+pub fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero())
+}
+
+/// How often the loops have to beat for this watchdog.
+pub fn period(watchdog: Option<Duration>) -> Duration {
+    watchdog.map_or(SECOND, |interval| (interval / 8).clamp(Duration::from_millis(10), SECOND))
+}
+
+/// Ticks for `pulses`, says which loop stalls, and tells systemd what it wants to know, until dropped.
+pub async fn supervise(facts: Facts, pulses: Arc<Pulses>, watchdog: Option<Duration>, mut phase: watch::Receiver<Phase>) {
+    let mut ticks = interval(pulses.period());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let most = watchdog.map_or(SILENCE, |interval| interval / 2);
+    let mut stalled = Vec::new();
+    let mut words = Words::new(watchdog);
+    let mut manager = Manager::default();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => pulses.tick(),
+            // An error means that the agent is gone, and this with it in a moment.
+            Ok(()) = phase.changed() => {}
+        }
+        let silent = pulses.stalled(most);
+        if silent != stalled {
+            report(&stalled, &silent);
+            stalled = silent;
+        }
+        if !manager.listens() {
+            continue;
+        }
+        let (now, phase) = (Instant::now(), *phase.borrow_and_update());
+        if let Some(message) = words.next(now, phase, stalled.is_empty(), || facts.sentence(now, phase, &stalled)) {
+            manager.tell(message);
+        }
+    }
+}
+
+fn report(before: &[Arc<str>], stalled: &[Arc<str>]) {
+    for name in stalled.iter().filter(|name| !before.contains(name)) {
+        tracing::error!(stalled = %name, "a loop has stopped turning: if it stays so, systemd's watchdog restarts the process");
+    }
+    for name in before.iter().filter(|name| !stalled.contains(name)) {
+        tracing::info!(stalled = %name, "the loop turns again");
+    }
+}
+
+/// One datagram to the manager (sd_notify(3)).
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Message {
+    ready: bool,
+    stopping: bool,
+    alive: bool,
+    status: Option<String>,
+    /// We need so much longer.
+    extend: Option<Duration>,
+}
+
+impl Message {
+    fn send(&self) -> io::Result<()> {
+        let extend = self.extend.map(|time| u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
+        let said = [
+            self.ready.then_some(NotifyState::Ready),
+            self.stopping.then_some(NotifyState::Stopping),
+            self.status.as_deref().map(NotifyState::Status),
+            self.alive.then_some(NotifyState::Watchdog),
+            extend.map(NotifyState::ExtendTimeoutUsec),
+        ];
+        let said: Vec<_> = said.into_iter().flatten().collect();
+        sd_notify::notify(&said)
+    }
+}
+
+/// What was said and when, and so what is to be said next.
+struct Words {
+    watchdog: Option<Duration>,
+    phase: Phase,
+    status: String,
+    stated: Option<Instant>,
+    fed: Option<Instant>,
+}
+
+impl Words {
+    fn new(watchdog: Option<Duration>) -> Self {
+        Words { watchdog, phase: Phase::Starts, status: String::new(), stated: None, fed: None }
+    }
+
+    /// What to tell the manager `now`; `turns`: every loop does.
+    fn next(&mut self, now: Instant, phase: Phase, turns: bool, sentence: impl FnOnce() -> String) -> Option<Message> {
+        if phase == Phase::Starts {
+            return None;
+        }
+        let due = |last: Option<Instant>, after: Duration| last.is_none_or(|last| now.saturating_duration_since(last) >= after);
+        let ready = self.phase == Phase::Starts;
+        let stopping = matches!(phase, Phase::Drains(_)) && !matches!(self.phase, Phase::Drains(_));
+        self.phase = phase;
+        let mut message = Message { ready, stopping, ..Message::default() };
+        if ready || stopping || due(self.stated, SECOND) {
+            self.stated = Some(now);
+            let sentence = sentence();
+            if sentence != self.status {
+                self.status.clone_from(&sentence);
+                message.status = Some(sentence);
+            }
+            if let Phase::Drains(until) = phase {
+                message.extend = Some(until.saturating_duration_since(now) + MARGIN);
+            }
+        }
+        // A third, so that with a beat's delay there are two in each interval still.
+        if turns && self.watchdog.is_some_and(|interval| due(self.fed, interval / 3)) {
+            self.fed = Some(now);
+            message.alive = true;
+        }
+        (message != Message::default()).then_some(message)
+    }
+}
+
+/// The manager's end. Writing to it may block for as long as it reads nothing, so that a thread apart does it.
+#[derive(Default)]
+struct Manager {
+    telling: Option<JoinHandle<()>>,
+    broken: Arc<AtomicBool>,
+}
+
+impl Manager {
+    /// Whether there is one that has taken what it was told last.
+    fn listens(&self) -> bool {
+        std::env::var_os("NOTIFY_SOCKET").is_some() && self.telling.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn tell(&mut self, message: Message) {
+        let broken = Arc::clone(&self.broken);
+        self.telling = Some(tokio::task::spawn_blocking(move || match message.send() {
+            Ok(()) => broken.store(false, Ordering::Relaxed),
+            Err(error) => {
+                if !broken.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "systemd cannot be told anything: NOTIFY_SOCKET leads nowhere");
+                }
+            }
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(3);
+
+    /// What is said at each of these moments, in milliseconds.
+    #[track_caller]
+    fn check(words: &mut Words, began: Instant, moments: &[(u64, Phase, &str, &str)]) {
+        for (at, phase, status, expected) in moments {
+            let turns = !status.starts_with("stalled");
+            let said = words.next(began + Duration::from_millis(*at), *phase, turns, || (*status).to_owned());
+            let said = said.map(|message| {
+                let flags = [(message.ready, "ready"), (message.stopping, "stopping"), (message.alive, "alive")];
+                let mut parts: Vec<_> = flags.iter().filter(|(is, _)| *is).map(|(_, word)| (*word).to_owned()).collect();
+                parts.extend(message.status);
+                parts.extend(message.extend.map(|time| format!("{} s", time.as_secs())));
+                parts.join(", ")
+            });
+            assert_eq!(said.unwrap_or_default(), *expected, "at {at} ms");
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_before_we_serve_and_then_all_of_it_at_once() {
+        let mut words = Words::new(Some(INTERVAL));
+        let moments = [(0, Phase::Starts, "one", ""), (500, Phase::Serves, "one", "ready, alive, one")];
+        check(&mut words, Instant::now(), &moments);
+    }
+
+    #[test]
+    fn the_status_is_said_when_it_changes_and_at_most_once_a_second() {
+        let moments = [
+            (0, Phase::Serves, "one", "ready, one"),
+            (400, Phase::Serves, "two", ""),
+            (1000, Phase::Serves, "three", "three"),
+            (2000, Phase::Serves, "three", ""),
+            (2500, Phase::Serves, "four", ""),
+            (3000, Phase::Serves, "four", "four"),
+        ];
+        check(&mut Words::new(None), Instant::now(), &moments);
+    }
+
+    // C-LIFE-04
+    #[test]
+    fn the_watchdog_is_fed_three_times_an_interval_and_not_while_a_loop_stalls() {
+        let moments = [
+            (0, Phase::Serves, "", "ready, alive"),
+            (900, Phase::Serves, "", ""),
+            (1000, Phase::Serves, "", "alive"),
+            (2000, Phase::Serves, "stalled", "stalled"),
+            (3000, Phase::Serves, "stalled", ""),
+            (3100, Phase::Serves, "", "alive"),
+            (4100, Phase::Serves, "", "alive"),
+        ];
+        check(&mut Words::new(Some(INTERVAL)), Instant::now(), &moments);
+    }
+
+    #[test]
+    fn a_drain_is_told_once_and_asks_for_the_time_that_it_may_take() {
+        let began = Instant::now();
+        let drains = Phase::Drains(began + Duration::from_secs(30));
+        let moments = [
+            (0, Phase::Serves, "serving", "ready, serving"),
+            (100, drains, "draining", "stopping, draining, 34 s"),
+            (600, drains, "drained", ""),
+            (1100, drains, "draining", "33 s"),
+            (40_000, drains, "draining", "5 s"),
+        ];
+        check(&mut Words::new(None), began, &moments);
+    }
+
+    #[test]
+    fn loops_beat_often_enough_for_any_watchdog() {
+        let check =
+            |watchdog: Option<u64>, expected| assert_eq!(period(watchdog.map(Duration::from_millis)).as_millis(), expected);
+        check(None, 1000);
+        check(Some(30_000), 1000);
+        check(Some(2000), 250);
+        check(Some(20), 10);
+    }
+}

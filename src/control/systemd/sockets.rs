@@ -1,0 +1,156 @@
+//! The sockets that systemd bound for us and passed by name (sd_listen_fds(3)).
+//!
+//! They are handed out as duplicates and never unlinked nor shut down: the originals stay open to the end,
+//! so that what connects while we restart waits in their queue for the next process.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use socket2::{SockRef, Type};
+
+use super::adopt::duplicate;
+
+/// What systemd passed; by default nothing.
+#[derive(Debug, Default)]
+pub struct Sockets(Vec<Socket>);
+
+#[derive(Debug)]
+struct Socket {
+    name: Arc<str>,
+    kind: Kind,
+    descriptor: OwnedFd,
+}
+
+/// What a passed descriptor is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A listening TCP socket, with its address.
+    Tcp(SocketAddr),
+    /// A listening Unix socket, with its path; `None`: it has none in the file system.
+    Unix(Option<PathBuf>),
+    /// Something that nobody can accept from, in words: "a datagram socket".
+    Other(&'static str),
+}
+
+impl Sockets {
+    /// What systemd passed to this process by `LISTEN_FDS`, with the names of `LISTEN_FDNAMES`.
+    ///
+    /// The variables stay in the environment, where they name this process and no child of it, and the descriptors
+    /// are closed on exec; changing the environment would be unsound once there are threads.
+    ///
+    /// # Errors
+    /// The variables contradict each other or what is open; one sentence for people.
+    pub fn passed() -> Result<Sockets, String> {
+        let told = |error: io::Error| format!("the sockets from systemd (LISTEN_FDS, LISTEN_FDNAMES) cannot be taken: {error}");
+        let passed = sd_notify::listen_fds_with_names().map_err(told)?;
+        let adopted = passed.map(|(number, name)| Ok((name, duplicate(number)?)));
+        Ok(Sockets::new(adopted.collect::<io::Result<Vec<_>>>().map_err(told)?))
+    }
+
+    /// These descriptors under these names.
+    pub fn new(named: impl IntoIterator<Item = (String, OwnedFd)>) -> Sockets {
+        let socket = |(name, descriptor): (String, OwnedFd)| Socket { name: name.into(), kind: kind(&descriptor), descriptor };
+        Sockets(named.into_iter().map(socket).collect())
+    }
+
+    /// The names, each once, in the order passed.
+    pub fn names(&self) -> Vec<&Arc<str>> {
+        let mut names: Vec<&Arc<str>> = Vec::new();
+        for socket in &self.0 {
+            if !names.contains(&&socket.name) {
+                names.push(&socket.name);
+            }
+        }
+        names
+    }
+
+    /// What came under `name`: a `.socket` unit with two `ListenStream=` passes two.
+    pub fn kinds(&self, name: &str) -> impl Iterator<Item = &Kind> {
+        self.named(name).map(|socket| &socket.kind)
+    }
+
+    /// Duplicates of the TCP sockets under `name`.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn tcp(&self, name: &str) -> io::Result<Vec<TcpListener>> {
+        let tcp = self.named(name).filter(|socket| matches!(socket.kind, Kind::Tcp(_)));
+        tcp.map(|socket| Ok(socket.descriptor.try_clone()?.into())).collect()
+    }
+
+    /// Duplicates of the Unix sockets under `name`.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn unix(&self, name: &str) -> io::Result<Vec<UnixListener>> {
+        let unix = self.named(name).filter(|socket| matches!(socket.kind, Kind::Unix(_)));
+        unix.map(|socket| Ok(socket.descriptor.try_clone()?.into())).collect()
+    }
+
+    fn named(&self, name: &str) -> impl Iterator<Item = &Socket> {
+        self.0.iter().filter(move |socket| *socket.name == *name)
+    }
+}
+
+fn kind(descriptor: &OwnedFd) -> Kind {
+    let socket = SockRef::from(descriptor);
+    let Ok(r#type) = socket.r#type() else { return Kind::Other("no socket") };
+    match r#type {
+        Type::STREAM => {}
+        Type::DGRAM => return Kind::Other("a datagram socket"),
+        Type::SEQPACKET => return Kind::Other("a socket of packets"),
+        _ => return Kind::Other("a socket without connections"),
+    }
+    if !socket.is_listener().unwrap_or(false) {
+        return Kind::Other("a connection, not a listening socket");
+    }
+    let Ok(address) = socket.local_addr() else { return Kind::Other("a socket without an address") };
+    if address.is_unix() {
+        return Kind::Unix(address.as_pathname().map(Into::into));
+    }
+    address.as_socket().map_or(Kind::Other("neither a TCP nor a Unix socket"), Kind::Tcp)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpStream, UdpSocket};
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
+    use super::*;
+
+    fn check(descriptor: impl Into<OwnedFd>, expected: Kind) {
+        assert_eq!(kind(&descriptor.into()), expected);
+    }
+
+    #[test]
+    fn what_was_passed_is_told_by_what_can_be_done_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        check(TcpStream::connect(address).unwrap(), Kind::Other("a connection, not a listening socket"));
+        check(tcp, Kind::Tcp(address));
+        check(UnixListener::bind(&path).unwrap(), Kind::Unix(Some(path)));
+        check(UnixStream::pair().unwrap().0, Kind::Other("a connection, not a listening socket"));
+        check(UdpSocket::bind("127.0.0.1:0").unwrap(), Kind::Other("a datagram socket"));
+        check(UnixDatagram::unbound().unwrap(), Kind::Other("a datagram socket"));
+        check(tempfile::tempfile().unwrap(), Kind::Other("no socket"));
+    }
+
+    #[test]
+    fn several_sockets_of_one_name_are_all_handed_out() {
+        let socket = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (one, two, other) = (socket(), socket(), socket());
+        let addresses = [one.local_addr().unwrap(), two.local_addr().unwrap()];
+        let named = [("public", one), ("other", other), ("public", two)];
+        let sockets = Sockets::new(named.map(|(name, socket)| (name.to_owned(), socket.into())));
+        assert_eq!(sockets.names(), [&Arc::from("public"), &Arc::from("other")]);
+        let found: Vec<_> = sockets.tcp("public").unwrap().iter().map(|socket| socket.local_addr().unwrap()).collect();
+        assert_eq!(found, addresses);
+        assert!(sockets.unix("public").unwrap().is_empty() && sockets.tcp("none").unwrap().is_empty());
+    }
+}

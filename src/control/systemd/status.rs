@@ -1,0 +1,109 @@
+//! The sentence that `systemctl status` shows.
+//!
+//! It is made of what the log and the metrics say too, and decides nothing.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Phase;
+use crate::control::reload::Standing;
+use crate::observe::metrics::Metrics;
+use crate::snapshot::Live;
+use crate::tunnels::Tunnels;
+
+/// A longer sentence is cut: systemd takes 4096 bytes, people a line or two.
+const LONGEST: usize = 600;
+
+/// What the sentence is made of.
+pub struct Facts {
+    /// The running generation.
+    pub live: Arc<Live>,
+    /// The table of live tunnels.
+    pub tunnels: Arc<Tunnels>,
+    /// What the files were found to be.
+    pub standing: Arc<Standing>,
+    /// Whether files can be watched.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Facts {
+    /// One line about how things stand `now`.
+    pub(super) fn sentence(&self, now: Instant, phase: Phase, stalled: &[Arc<str>]) -> String {
+        let tunnels = count(self.tunnels.len());
+        let mut said = match phase {
+            Phase::Drains(until) => {
+                let left = until.saturating_duration_since(now).as_secs_f64().ceil();
+                format!("draining: {tunnels} left, cut in {left} s")
+            }
+            Phase::Starts | Phase::Serves => {
+                let live = self.live.load();
+                let since = self.standing.since.load().strftime("%Y-%m-%d %H:%M UTC");
+                let routes = live.route_list.len();
+                let routes = if routes == 1 { "1 route".to_owned() } else { format!("{routes} routes") };
+                format!("generation {} ({}) since {since}, {tunnels} on {routes}", live.generation, live.digest)
+            }
+        };
+        for name in stalled {
+            let _ = write!(said, "; {name} has stopped turning");
+        }
+        if let Some(rejected) = self.standing.rejected.load_full() {
+            let mut errors = rejected.iter().filter(|one| one.is_error());
+            if let Some(first) = errors.next() {
+                let _ = write!(said, "; last reload rejected: {} {}", first.place(), first.message);
+            }
+            match errors.count() {
+                0 => {}
+                1 => said.push_str(" (and 1 more)"),
+                more => drop(write!(said, " (and {more} more)")),
+            }
+        }
+        if self.metrics.is_watch_degraded() {
+            said.push_str("; files are polled, because they cannot be watched");
+        }
+        line(&said)
+    }
+}
+
+/// "1 tunnel", "3,102 tunnels".
+fn count(tunnels: usize) -> String {
+    let digits = tunnels.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{grouped} tunnel{}", if tunnels == 1 { "" } else { "s" })
+}
+
+/// `text` in one line that isn't too long.
+fn line(text: &str) -> String {
+    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let end = plain.floor_char_boundary(LONGEST);
+    if end == plain.len() { plain } else { format!("{}…", &plain[..end]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_grouped() {
+        let check = |tunnels, expected| assert_eq!(count(tunnels), expected);
+        check(0, "0 tunnels");
+        check(1, "1 tunnel");
+        check(999, "999 tunnels");
+        check(3102, "3,102 tunnels");
+        check(1_234_567, "1,234,567 tunnels");
+    }
+
+    #[test]
+    fn whatever_a_message_holds_stays_one_line_of_bounded_length() {
+        assert_eq!(line("a\nb\x1b[0m"), "a b [0m");
+        let long = line(&"é".repeat(1000));
+        assert!(long.ends_with("é…") && long.len() <= LONGEST + "…".len(), "{}", long.len());
+    }
+}

@@ -1,0 +1,155 @@
+//! An agent in a process of its own, started as systemd starts a service: with somebody to be told
+//! (`NOTIFY_SOCKET`), perhaps a watchdog, and perhaps a socket (`LISTEN_FDS`).
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::UnixDatagram;
+use tokio::task::spawn_blocking;
+
+use crate::harness::wire::lossy;
+use crate::harness::within;
+
+/// Becomes the agent, whose LISTEN_PID is then known; what is passed comes as the shell's standard input,
+/// since std's `Command` passes no other descriptor.
+const SHELL: &str = "if [ $LISTEN_FDS ]; then exec 3<&0 </dev/null; fi; LISTEN_PID=$$ exec \"$0\" \"$@\"";
+
+/// The agent of the `sidegate.toml` in `folder`.
+pub fn of(folder: &Path) -> Builder {
+    let notify = folder.join("notify");
+    // A process that is started in the place of another one has the same manager.
+    let _ = std::fs::remove_file(&notify);
+    let manager = UnixDatagram::bind(&notify).unwrap();
+    Builder { folder: folder.to_owned(), watchdog: None, socket: None, manager }
+}
+
+/// An agent that is not yet started.
+pub struct Builder {
+    folder: PathBuf,
+    watchdog: Option<Duration>,
+    socket: Option<(String, OwnedFd)>,
+    manager: UnixDatagram,
+}
+
+impl Builder {
+    /// Under a watchdog with this interval.
+    pub fn watchdog(mut self, interval: Duration) -> Self {
+        self.watchdog = Some(interval);
+        self
+    }
+
+    /// With this socket under this name.
+    pub fn passed(mut self, name: &str, socket: impl Into<OwnedFd>) -> Self {
+        self.socket = Some((name.to_owned(), socket.into()));
+        self
+    }
+
+    /// Starts it, and waits until it says that it is ready.
+    pub async fn run(self) -> Unit {
+        let unit = self.start();
+        let first = unit.told().await;
+        assert!(first.contains("READY=1\n"), "{first}");
+        unit
+    }
+
+    /// Starts it.
+    pub fn start(self) -> Unit {
+        let process = self.command().spawn().unwrap();
+        Unit { process: Some(process), manager: self.manager, notify: self.folder.join("notify") }
+    }
+
+    /// Runs it to its end, which has to come by itself.
+    pub async fn output(self) -> Output {
+        let mut command = self.command();
+        within("the end of the process", spawn_blocking(move || command.output())).await.unwrap().unwrap()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", SHELL, env!("CARGO_BIN_EXE_sidegate")]);
+        command.args(["run", "--config", "sidegate.toml", "--log", "json"]).current_dir(&self.folder);
+        command.env("TMPDIR", &self.folder).env_remove("RUNTIME_DIRECTORY").env_remove("XDG_RUNTIME_DIR");
+        command.env("NOTIFY_SOCKET", self.folder.join("notify")).env_remove("WATCHDOG_PID");
+        if let Some(interval) = self.watchdog {
+            command.env("WATCHDOG_USEC", interval.as_micros().to_string());
+        }
+        if let Some((name, socket)) = &self.socket {
+            command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name).stdin(socket.try_clone().unwrap());
+        } else {
+            command.env_remove("LISTEN_FDS").env_remove("LISTEN_FDNAMES");
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+}
+
+/// A started agent; killed when dropped.
+pub struct Unit {
+    process: Option<Child>,
+    manager: UnixDatagram,
+    notify: PathBuf,
+}
+
+impl Unit {
+    /// What it says next to its manager.
+    pub async fn told(&self) -> String {
+        let mut message = [0; 4096];
+        let length = within("a word to the manager", self.manager.recv(&mut message)).await.unwrap();
+        lossy(&message[..length])
+    }
+
+    /// Waits until it says something with all these in it, and returns that.
+    pub async fn expect_told(&self, parts: &[&str]) -> String {
+        let mut heard = String::new();
+        let saying = async {
+            loop {
+                let message = self.told().await;
+                if parts.iter().all(|part| message.contains(part)) {
+                    return message;
+                }
+                heard.push_str(&message);
+            }
+        };
+        match tokio::time::timeout(super::PATIENCE, saying).await {
+            Ok(message) => message,
+            Err(_) => panic!("no {parts:?} in what was said:\n{heard}"),
+        }
+    }
+
+    /// The path at which its manager listens.
+    pub fn notify(&self) -> &Path {
+        &self.notify
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.process.as_ref().unwrap()), signal).unwrap();
+    }
+
+    /// Waits for its end: how it ended, and what it logged.
+    pub async fn ended(mut self) -> (ExitStatus, String) {
+        let process = self.process.take().unwrap();
+        let output = within("the end of the process", spawn_blocking(move || process.wait_with_output())).await.unwrap().unwrap();
+        (output.status, lossy(&output.stderr))
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+}
+
+/// A TCP socket as systemd binds one, and its address.
+pub fn socket() -> (std::net::TcpListener, SocketAddr) {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}

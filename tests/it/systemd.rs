@@ -1,0 +1,102 @@
+//! What systemd is told: readiness, status, the watchdog, the end; and that a manager which is gone harms nobody.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::harness::backend::{self, Backend};
+use crate::harness::client;
+use crate::harness::sidegate;
+use crate::harness::unit;
+
+/// The files of an agent in the clear on a socket called `public`, before an echo.
+async fn files(shutdown: &str) -> (TempDir, Backend) {
+    let backend = backend::echo().run().await;
+    let shutdown = format!("[shutdown]\n{shutdown}");
+    let sidegate = sidegate::new().clear().route("/chat", &backend).on_listener("listen = 'systemd:public'").toml(&shutdown);
+    (sidegate.write(), backend)
+}
+
+/// Its generation's list of those admitted, made wrong.
+fn break_policy(folder: &Path) {
+    std::fs::write(folder.join("policies/default.toml"), "schema = 1\n[client]\nalow = ['any']\n").unwrap();
+}
+
+// C-LIFE-04
+#[tokio::test]
+async fn readiness_status_and_the_end_are_told() {
+    let (folder, _backend) = files("deadline = '20s'").await;
+    let (socket, address) = unit::socket();
+    let unit = unit::of(folder.path()).passed("public", socket).start();
+    unit.expect_told(&["READY=1\n", "STATUS=generation 1 (", " UTC, 0 tunnels on 1 route\n"]).await;
+    let mut tunnel = client::clear(address).open("/chat").await;
+    unit.expect_told(&["STATUS=generation 1 (", "1 tunnel on 1 route\n"]).await;
+    break_policy(folder.path());
+    unit.expect_told(&["1 tunnel on 1 route; last reload rejected: ", "policies/default.toml:2:1 "]).await;
+    unit.signal(Signal::TERM);
+    unit.expect_told(&["STOPPING=1\n", "STATUS=draining: ", " left, cut in ", "EXTEND_TIMEOUT_USEC="]).await;
+    tunnel.expect_close(1001).await;
+    drop(tunnel);
+    assert_eq!(unit.ended().await.0.code(), Some(0));
+}
+
+// C-LIFE-04
+#[tokio::test]
+async fn the_watchdog_is_fed_at_least_twice_an_interval() {
+    const INTERVAL: Duration = Duration::from_secs(3);
+    let (folder, _backend) = files("").await;
+    let unit = unit::of(folder.path()).passed("public", unit::socket().0).watchdog(INTERVAL).start();
+    unit.expect_told(&["READY=1\n", "WATCHDOG=1\n"]).await;
+    let mut last = Instant::now();
+    for _ in 0..4 {
+        unit.expect_told(&["WATCHDOG=1\n"]).await;
+        assert!(last.elapsed() <= INTERVAL / 2, "{:?}", last.elapsed());
+        last = Instant::now();
+    }
+}
+
+// F27
+#[tokio::test]
+async fn after_a_stop_of_the_whole_process_all_goes_on_and_no_loop_is_blamed() {
+    const INTERVAL: Duration = Duration::from_millis(800);
+    let (folder, _backend) = files("").await;
+    let (socket, address) = unit::socket();
+    let unit = unit::of(folder.path()).passed("public", socket).watchdog(INTERVAL).run().await;
+    let mut tunnel = client::clear(address).open("/chat").await;
+    unit.signal(Signal::STOP);
+    // Longer than any loop may be silent.
+    tokio::time::sleep(INTERVAL * 2).await;
+    unit.signal(Signal::CONT);
+    tunnel.expect_echo("still here").await;
+    for _ in 0..4 {
+        unit.expect_told(&["WATCHDOG=1\n"]).await;
+    }
+    drop(tunnel);
+    unit.signal(Signal::TERM);
+    let (ended, log) = unit.ended().await;
+    assert!(ended.code() == Some(0) && !log.contains("stopped turning"), "{ended} {log}");
+}
+
+#[tokio::test]
+async fn a_manager_that_is_gone_or_reads_nothing_hurts_nobody() {
+    for gone in [true, false] {
+        let (folder, _backend) = files("").await;
+        let (socket, address) = unit::socket();
+        let unit = unit::of(folder.path()).passed("public", socket).watchdog(Duration::from_millis(80)).run().await;
+        if gone {
+            std::fs::remove_file(unit.notify()).unwrap();
+        } else {
+            let other = std::os::unix::net::UnixDatagram::unbound().unwrap();
+            other.set_nonblocking(true).unwrap();
+            while other.send_to(b"FULL=1", unit.notify()).is_ok() {}
+        }
+        let mut tunnel = client::clear(address).open("/chat").await;
+        tunnel.expect_echo("as ever").await;
+        unit.signal(Signal::TERM);
+        tunnel.expect_close(1001).await;
+        drop(tunnel);
+        assert_eq!(unit.ended().await.0.code(), Some(0), "gone: {gone}");
+    }
+}
