@@ -19,6 +19,11 @@ async fn echoing() -> (Sidegate, backend::Backend) {
     (sidegate, backend)
 }
 
+/// Waits until so many tunnels are in the table: a client has its 101 a moment before.
+async fn settled(sidegate: &Sidegate, tunnels: u32) {
+    sidegate.expect_metric("sidegate_tunnels_open", [], tunnels).await;
+}
+
 /// What the socket answers to this line is an error with this status, and a sentence with this in it.
 async fn check_wrong(sidegate: &Sidegate, line: &str, status: u16, said: &str) {
     let (got, body) = sidegate.told(line).await;
@@ -142,6 +147,7 @@ async fn tunnels_are_filtered_by_route_and_by_network() {
     let mut open = Vec::new();
     for (path, from) in [("/chat", "127.0.0.2"), ("/chat", "127.0.0.130"), ("/ticks", "127.0.0.3")] {
         open.push(client::new(&sidegate).from(from).open(path).await);
+        settled(&sidegate, open.len() as u32).await; // so that their ids are in this order
     }
     for (query, clients) in [
         ("route=chat", &["127.0.0.2", "127.0.0.130"][..]),
@@ -166,6 +172,7 @@ async fn what_is_open_from_the_first_page_to_the_last_is_told_once() {
         staying.push(client.open("/chat").await);
         leaving.push(client.open("/chat").await);
     }
+    settled(&sidegate, 80).await;
     let before = walk(&sidegate, 1000, async || {}).await;
     let stay: BTreeSet<u64> = before.iter().copied().step_by(2).collect();
     let told = walk(&sidegate, 7, async || {
@@ -233,6 +240,7 @@ async fn a_drain_is_ordered_once_however_often_it_is_asked_for() {
     let config = "shutdown = { spread = '0s', deadline = '1h' }\ntimeouts.grace = '1h'";
     let sidegate = sidegate::new().clear().route("/chat", &backend).toml(config).run().await;
     let mut stubborn = client::new(&sidegate).open_wire("/chat").await; // answers no Close
+    settled(&sidegate, 1).await;
     let (status, first) = sidegate.told("POST /v1/drain").await;
     assert_eq!(
         (status, &first["outcome"], &first["already"], &first["tunnels"]),
@@ -298,6 +306,7 @@ async fn every_name_stands_in_the_documentation() {
     let builder = sidegate::new().route("/chat", &backend).policy(|page| page.list_file("banned").deny("banned"));
     let sidegate = builder.file("policies/lists/banned.cidr", "127.0.0.9\n").run().await;
     let _tunnel = client::new(&sidegate).open("/chat").await;
+    settled(&sidegate, 1).await;
     sidegate.write_rejected("policies/default.toml", "schema = 2\n").await;
     let mut used = BTreeSet::new();
     for line in ["GET /v1/status", "GET /v1/tunnels", "POST /v1/reload", "POST /v1/reload?wait=false", "POST /v1/drain"] {

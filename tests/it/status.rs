@@ -36,7 +36,8 @@ async fn status_shows_one_screen_and_no_escape_where_it_is_no_terminal() {
     let backend = backend::echo().run().await;
     let folder = sidegate::new().clear().route("/chat", &backend).write();
     let running = run(folder.path()).await;
-    let _tunnel = running.client().open("/chat").await;
+    let mut tunnel = running.client().open("/chat").await;
+    tunnel.expect_echo("open").await;
     let output = done(STATUS, folder.path()).await;
     let screen = lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{}", lossy(&output.stderr));
