@@ -56,6 +56,9 @@ async fn connect(config: &Path) -> Result<(PathBuf, UnixStream), String> {
     }
     Err(match denied {
         Some(path) => format!("permission denied at {}: {}", path.display(), remedy(&path)),
+        None if fs::File::open(config).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) => {
+            format!("permission denied at {}, which says where the socket is: ask as root (sudo)", config.display())
+        }
         None => format!("no agent answers for {}: is `sidegate run` running with it? Tried:{tried}", config.display()),
     })
 }

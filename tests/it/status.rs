@@ -1,9 +1,11 @@
 //! `sidegate status` and `sidegate drain` as people run them.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 use tokio::task::spawn_blocking;
@@ -18,17 +20,26 @@ const DRAIN: &[&str] = &["drain", "--config", "sidegate.toml"];
 /// Somebody who may do nothing here.
 const NOBODY: u32 = 65_534;
 
-/// The user who asks where the socket lets nobody in: root is let in everywhere, so root asks as somebody else.
-fn stranger() -> Option<u32> {
-    rustix::process::getuid().is_root().then_some(NOBODY)
+/// `sidegate status` by a copy of the program that everybody may run, as somebody whom permissions bind: root asks as another user.
+async fn asked_by_a_stranger(folder: &Path) -> Output {
+    fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_sidegate"), folder.join("sidegate")).unwrap();
+    let mut command = Command::new(folder.join("sidegate"));
+    command.args(STATUS).current_dir(folder).env("TMPDIR", folder);
+    if rustix::process::getuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    within("status", spawn_blocking(move || command.output())).await.unwrap().unwrap()
 }
 
-/// A copy of the program that everybody may run: the folder of the tests' own need not be open to all.
-fn open_to_all(folder: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(folder.join("sidegate.toml"), fs::Permissions::from_mode(0o644)).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_sidegate"), folder.join("sidegate")).unwrap();
+/// That a stranger who asks is told all these, and ends with 1.
+async fn check_denied(folder: &Path, parts: &[&str]) {
+    let output = asked_by_a_stranger(folder).await;
+    let said = lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in parts {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
 }
 
 #[tokio::test]
@@ -78,19 +89,12 @@ async fn an_agent_that_hangs_is_not_waited_for_for_ever() {
 #[tokio::test]
 async fn who_may_not_connect_is_told_so_and_what_to_do() {
     let folder = sidegate::new().clear().toml("admin.mode = '0000'").write();
-    open_to_all(folder.path());
     let _running = run(folder.path()).await;
-    let mut command = std::process::Command::new(folder.path().join("sidegate"));
-    command.args(STATUS).current_dir(folder.path()).env("TMPDIR", folder.path());
-    if let Some(stranger) = stranger() {
-        command.uid(stranger).gid(stranger);
-    }
-    let output = within("status", spawn_blocking(move || command.output())).await.unwrap().unwrap();
-    let said = lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    for part in ["permission denied at", "admin.sock", "sudo", "[admin] group"] {
-        assert!(said.contains(part), "no {part:?} in {said}");
-    }
+    let config = folder.path().join("sidegate.toml");
+    fs::set_permissions(&config, Permissions::from_mode(0o644)).unwrap();
+    check_denied(folder.path(), &["permission denied at", "admin.sock", "sudo", "[admin] group"]).await;
+    fs::set_permissions(&config, Permissions::from_mode(0o000)).unwrap();
+    check_denied(folder.path(), &["permission denied at sidegate.toml", "sudo"]).await;
 }
 
 #[tokio::test]
