@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod drain;
 mod init;
+mod manual;
 mod reload;
 mod run;
 mod status;
@@ -20,7 +21,7 @@ use sidegate::control::config::diagnostic::Diagnostic;
 
 /// A WebSocket sidecar: terminates TLS, decides who may open a WebSocket, relays to a local backend.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, after_help = manual::chapters())]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -59,20 +60,41 @@ enum Exit {
     Yes,
     /// No: errors, a rejection, nothing running.
     No,
+    /// The arguments are wrong: clap ends so by itself.
+    Usage,
     /// A port, a socket or descriptors not to be had; systemd tries again.
     Unavailable,
     /// A file missing, unreadable or wrong; systemd does not try again.
     Config,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(match exit {
+impl Exit {
+    const ALL: [Exit; 5] = [Exit::Yes, Exit::No, Exit::Usage, Exit::Unavailable, Exit::Config];
+
+    const fn code(self) -> u8 {
+        match self {
             Exit::Yes => 0,
             Exit::No => 1,
+            Exit::Usage => 2,
             Exit::Unavailable => 75,
             Exit::Config => 78,
-        })
+        }
+    }
+
+    const fn meaning(self) -> &'static str {
+        match self {
+            Exit::Yes => "yes, clean, drained (also by a second SIGTERM)",
+            Exit::No => "no: errors found, reload rejected, nothing running, permission denied",
+            Exit::Usage => "wrong arguments",
+            Exit::Unavailable => "run: a port, a socket or descriptors are not to be had; systemd tries again",
+            Exit::Config => "run: a file is missing, unreadable or wrong; systemd doesn't try again",
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit.code())
     }
 }
 

@@ -9,6 +9,13 @@ use sidegate::control::systemd::Sockets;
 use sidegate::observe::log::{Format, Log};
 use sidegate::{Agent, Order, StartError};
 
+/// The signals that [`serve`] obeys.
+pub const SIGNALS: [(&str, &str); 3] = [
+    ("SIGHUP", "reload; refused while draining"),
+    ("SIGTERM", "drain: stop accepting, close tunnels over [shutdown] spread, end; a second one ends at once"),
+    ("SIGINT", "as SIGTERM"),
+];
+
 /// The arguments.
 #[derive(clap::Args)]
 pub struct Run {

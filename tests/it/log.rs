@@ -125,7 +125,7 @@ async fn the_other_rules_and_the_limits_have_their_lines() {
     let a = process.client().origin("https://a.example");
     let refusal = |client: &str, reason: &str, status: u16, rule: String| json!({ "client": client, "result": "refused", "reason": reason, "status": status, "policy": "default", "rule": rule });
     let mut denied = refusal("127.0.0.4", "network", 403, rule(folder.path(), "deny"));
-    (denied["list"], denied["entry"]) = ("(inline)".into(), "127.0.0.4".into());
+    (denied["list"], denied["entry"]) = ("(deny)".into(), "127.0.0.4".into());
     denied["entry_at"] = denied["rule"].clone();
     check_refused(a.clone().from("127.0.0.4"), &mut process, 403, denied).await;
     let mut origin = refusal("127.0.0.1", "origin", 403, rule(folder.path(), "origins"));

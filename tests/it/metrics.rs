@@ -413,3 +413,12 @@ async fn a_host_that_drains_is_alive_and_not_ready() {
     assert_eq!(ready(&sidegate, 503).await["status"], "draining");
     scraper(&sidegate).get("/livez").await.expect(200);
 }
+
+#[tokio::test]
+async fn what_stands_in_allow_itself_and_in_deny_itself_are_two_lists() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/chat", &backend).allow("127.0.0.0/8").deny("10.0.0.0/8").run().await;
+    for list in ["(allow)", "(deny)"] {
+        sidegate.expect_metric("sidegate_list_entries", [("list", list), ("policy", "default")], 1).await;
+    }
+}

@@ -5,13 +5,23 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use sidegate::close::Reason;
+use sidegate::observe::log::field::FIELDS;
 use sidegate::observe::metrics::{Family, table as families};
 use sidegate::refusal::{Backend, Head, Refusal};
 
 /// The tables of the document, each with how to make it.
-const TABLES: [(&str, fn() -> String); 3] = [("refusals", refusals), ("endings", endings), ("metrics", metrics)];
+const TABLES: [(&str, fn() -> String); 7] = [
+    ("refusals", refusals),
+    ("endings", endings),
+    ("metrics", metrics),
+    ("fields", fields),
+    ("exits", || chapter("Exit codes", "exit code")),
+    ("signals", || chapter("Signals of `run`", "signal")),
+    ("files", || chapter("Files", "file")),
+];
 
 fn document() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")
@@ -70,4 +80,21 @@ fn metrics() -> String {
         vec![format!("`{}`", family.name), family.kind.word().into(), labels.join(", "), family.help.to_owned()]
     };
     table(&["metric", "type", "labels", "what it says"], families().iter().map(row))
+}
+
+fn fields() -> String {
+    table(&["field", "what it says"], FIELDS.iter().map(|(name, meaning)| vec![format!("`{name}`"), (*meaning).to_owned()]))
+}
+
+/// A chapter of `sidegate --help`.
+fn chapter(title: &str, head: &str) -> String {
+    let help = Command::new(env!("CARGO_BIN_EXE_sidegate")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let (_, rest) = help.split_once(&format!("{title}:\n")).unwrap_or_else(|| panic!("no {title} in {help}"));
+    let lines = rest.lines().take_while(|line| line.starts_with("  "));
+    let row = |line: &str| {
+        let (name, meaning) = line.trim().split_once("  ").expect("a name and a meaning");
+        vec![format!("`{name}`"), meaning.trim().to_owned()]
+    };
+    table(&[head, "meaning"], lines.map(row))
 }

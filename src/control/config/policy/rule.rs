@@ -14,8 +14,9 @@ use crate::policy::decisive::RuleLines;
 use crate::policy::list::List;
 use crate::policy::origin::Origins;
 
-/// The list of what stands in `allow` or `deny` itself.
-const INLINE: &str = "(inline)";
+/// The lists of what stands in a rule itself; no list that is given a name can be called so.
+const ALLOW_ITSELF: &str = "(allow)";
+const DENY_ITSELF: &str = "(deny)";
 
 /// `allow`, which must be there; `None`: it has an error.
 pub fn allow(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Option<Allow> {
@@ -30,7 +31,7 @@ pub fn allow(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Optio
     if strings.is_empty() {
         value.report(warning("an empty list admits nobody").remedy("allow = [\"any\"] admits everyone"));
     }
-    let lists = lists(&strings, shelf, now, |item, list| {
+    let lists = lists(&strings, ALLOW_ITSELF, shelf, now, |item, list| {
         if list.is_empty() {
             item.report(warning(format!("`{}` has no entries: it admits nobody", list.name)));
         }
@@ -45,7 +46,7 @@ pub fn deny(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Vec<Ar
         any.report(error("\"any\" stands in allow only").remedy("allow = [] admits nobody"));
         return Vec::new();
     }
-    lists(&strings, shelf, now, |_, _| {})
+    lists(&strings, DENY_ITSELF, shelf, now, |_, _| {})
 }
 
 /// `origins`
@@ -87,8 +88,14 @@ pub fn lines(client: &Table<'_>, limits: &Table<'_>) -> RuleLines {
     }
 }
 
-/// The lists that `items` name, and one of the networks that stand there themselves; `look` sees each with its item.
-fn lists(items: &[(&str, Value<'_>)], shelf: &mut Shelf, now: Timestamp, look: impl Fn(&Value<'_>, &List)) -> Vec<Arc<List>> {
+/// The lists that `items` name, and one, called `itself`, of the networks that stand there themselves; `look` sees each with its item.
+fn lists(
+    items: &[(&str, Value<'_>)],
+    itself: &str,
+    shelf: &mut Shelf,
+    now: Timestamp,
+    look: impl Fn(&Value<'_>, &List),
+) -> Vec<Arc<List>> {
     let (mut lists, mut lines) = (Vec::new(), Vec::new());
     for (text, item) in items {
         if *text == "unix" {
@@ -106,7 +113,7 @@ fn lists(items: &[(&str, Value<'_>)], shelf: &mut Shelf, now: Timestamp, look: i
         }
     }
     if !lines.is_empty() {
-        lists.extend(list::from_strings(INLINE.into(), shelf.policy(), &lines, now).map(Arc::new));
+        lists.extend(list::from_strings(itself.into(), shelf.policy(), &lines, now).map(Arc::new));
     }
     lists
 }

@@ -196,7 +196,7 @@ fn every_key_of_a_policy_is_read() {
         [
             ("office", "policies/market-data.toml", 2),
             ("partners", "policies/lists/partners.cidr", 3),
-            ("(inline)", "policies/market-data.toml", 1),
+            ("(allow)", "policies/market-data.toml", 1),
             ("banned", "policies/lists/banned.cidr", 1),
         ]
     );
