@@ -2,13 +2,14 @@
 //! local backend, and swaps routing, policy and certificates atomically when their files change.
 //!
 //! This is the wiring: [`Agent`] binds the sockets and starts the planes. What happens to a
-//! connection is told in `data`, what happens to a changed file in `control`.
+//! connection is told in `data`, what happens to a changed file in `control`, how it all ends in `planes`.
 
 pub mod admin;
 pub mod close;
 pub mod control;
 pub mod data;
 pub mod observe;
+mod planes;
 pub mod policy;
 pub mod refusal;
 pub mod snapshot;
@@ -21,32 +22,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout_at};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use crate::admin::Order;
 use crate::admin::{Admin, AdminListener, MetricsListener, Rates, Scrapes};
 use crate::control::config::MetricsAddress;
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::reload::{Bind, Cause, Outcome, Reloader, Requests, Standing};
-use crate::control::revoke;
-use crate::control::systemd::{self, Facts, Phase, Sockets};
+use crate::control::reload::{Bind, Cause, Outcome, Reloader, Requests};
+use crate::control::systemd::{self, Phase, Sockets};
 use crate::data::Shared;
 use crate::data::listener::Bound;
 use crate::observe::log::Drops;
 use crate::observe::metrics::Metrics;
 use crate::observe::pulse::Pulses;
+use crate::planes::{Planes, Serving};
 use crate::snapshot::Live;
 use crate::snapshot::listener::Address;
-use crate::tunnels::{End, Tunnels};
-
-/// How long a cut tunnel has for its last words on the books.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+use crate::tunnels::Tunnels;
 
 /// A running agent. Dropping it ends it at once.
 pub struct Agent {
@@ -221,121 +215,6 @@ impl Drop for Agent {
         if let Some(control) = self.control.take() {
             let _ = control.join();
         }
-    }
-}
-
-/// Both planes, on the control plane's thread.
-struct Planes {
-    shared: Arc<Shared>,
-    standing: Arc<Standing>,
-    threads: Vec<JoinHandle<()>>,
-    tracker: TaskTracker,
-    told: mpsc::Receiver<Order>,
-    phase: watch::Sender<Phase>,
-    pulses: Arc<Pulses>,
-}
-
-/// What answers those who ask and command.
-struct Serving {
-    admin: Arc<Admin>,
-    scrapes: Arc<Scrapes>,
-    asks: Option<AdminListener>,
-}
-
-impl Planes {
-    fn run(
-        mut self,
-        shares: Vec<Vec<Bound>>,
-        (reloader, rebind): (Reloader, Bind),
-        Serving { admin, scrapes, asks }: Serving,
-        ended: &watch::Sender<bool>,
-    ) {
-        let runtime = match Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                tracing::error!(%error, "the control plane has no runtime");
-                ended.send_replace(true);
-                return;
-            }
-        };
-        let (end, ending) = watch::channel(false);
-        for (index, share) in shares.into_iter().enumerate() {
-            let (shared, ending) = (Arc::clone(&self.shared), ending.clone());
-            let name = format!("data-{index}");
-            // Begun before its thread, so that one that never comes is missed as well.
-            let pulse = self.pulses.begin(&*name);
-            let thread = spawn(&name, move || {
-                if let Err(error) = data::run_thread(&shared, share, pulse, ending) {
-                    tracing::error!(%error, "a data-plane thread ended");
-                }
-            });
-            self.threads.extend(thread.ok());
-        }
-        runtime.block_on(async {
-            let stop = CancellationToken::new();
-            let facts = Facts {
-                live: Arc::clone(&admin.live),
-                tunnels: Arc::clone(&admin.tunnels),
-                standing: Arc::clone(&self.standing),
-                metrics: Arc::clone(&self.shared.metrics),
-            };
-            let (pulses, phase) = (Arc::clone(&self.pulses), self.phase.subscribe());
-            self.tracker.spawn(systemd::supervise(facts, pulses, systemd::watchdog(), phase));
-            self.tracker.spawn(reloader.run(rebind, self.pulses.begin("reload"), stop.clone()));
-            scrapes.begin(&self.tracker, &stop);
-            if let Some(asks) = asks {
-                self.tracker.spawn(asks.serve(admin, stop.clone()));
-            }
-            // `None`: the agent was dropped.
-            let _first = self.told.recv().await;
-            self.drain(&end).await;
-            stop.cancel();
-            self.tracker.close();
-        });
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-        runtime.shutdown_timeout(LAST_WORDS);
-        ended.send_replace(true);
-    }
-
-    /// Lets everything end (SEMANTICS, "drain"), and cuts what is left at the deadline or a second order.
-    async fn drain(&mut self, end: &watch::Sender<bool>) {
-        let settings = self.standing.settings.load().shutdown.clone();
-        let tunnels = &self.shared.tunnels;
-        tracing::info!(tunnels = tunnels.len(), "draining");
-        self.shared.metrics.drains();
-        let until = Instant::now() + settings.delay + settings.deadline;
-        self.phase.send_replace(Phase::Drains(until));
-        let gone = async {
-            sleep(settings.delay).await;
-            self.shared.stop_accepting.cancel();
-            tunnels.drain(settings.code);
-            self.shared.finish.cancel();
-            revoke::drain(tunnels, settings.code, settings.spread).await;
-            while self.threads.iter().any(|thread| !thread.is_finished()) {
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::select! {
-            gone = timeout_at(until, gone) => if gone.is_ok() {
-                tracing::info!("drained");
-                return;
-            },
-            _second = self.told.recv() => {}
-        }
-        let left = tunnels.entries();
-        tracing::warn!(tunnels = left.len(), "cutting what is left");
-        self.shared.stop_accepting.cancel();
-        self.shared.finish.cancel();
-        for entry in left {
-            entry.end(End::Cut);
-        }
-        let last = Instant::now() + LAST_WORDS;
-        while !tunnels.is_empty() && Instant::now() < last {
-            sleep(Duration::from_millis(5)).await;
-        }
-        end.send_replace(true);
     }
 }
 

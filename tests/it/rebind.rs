@@ -1,14 +1,19 @@
 //! Addresses that change while the agent runs: bound last of all, and given up after the publish.
 
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use ::sidegate::control::reload::Outcome;
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use crate::harness::backend::{self, Backend};
 use crate::harness::client;
 use crate::harness::sidegate::{self, Sidegate};
 use crate::harness::within;
+
+/// Between two looks at something that only can be looked at.
+const BETWEEN: Duration = Duration::from_millis(5);
 
 async fn echoing() -> (Sidegate, Backend) {
     let backend = backend::echo().run().await;
@@ -59,7 +64,7 @@ async fn an_address_that_is_taken_is_a_rejection_and_tried_again_until_it_is_fre
     drop(taken);
     let moved = async {
         while sidegate.agent().metrics() != Some(address) {
-            tokio::task::yield_now().await
+            sleep(BETWEEN).await;
         }
     };
     within("the new address", moved).await;
@@ -80,7 +85,7 @@ async fn metrics_can_be_turned_off_and_on_and_moved_to_a_unix_socket() {
     assert_eq!(sidegate.generation().await, 4);
     within("the end of the Unix socket", async {
         while path.exists() {
-            tokio::task::yield_now().await
+            sleep(BETWEEN).await;
         }
     })
     .await;

@@ -1004,3 +1004,47 @@ fn the_only_values_of_this_version_are_accepted() {
     changed("policy = \"chat\"", "policy = \"chat\"\nforward_as = \"x-forwarded\"\nrefuse = \"answer\"", "");
     with("[reload]\nmax_revoked = \"100%\"", "");
 }
+
+#[test]
+fn sockets_from_systemd_are_taken_for_granted_where_no_agent_runs() {
+    changed("listen = \"127.0.0.1:8443\"", "listen = \"systemd:sidegate.socket\"", "");
+    with("[metrics]\nlisten = \"systemd:metrics\"\n[admin]\nsocket = \"systemd:admin\"", "");
+    with("[metrics]\nlisten = \"unix:run/metrics.sock\"", "");
+}
+
+#[test]
+fn a_socket_from_systemd_has_a_name_and_one_user() {
+    with(
+        "[metrics]\nlisten = \"systemd:\"\n[admin]\nsocket = \"systemd:a:b\"",
+        r#"
+error: listen: "systemd:" cannot be the name of a socket
+  --> sidegate.toml:16:10
+   |
+16 | listen = "systemd:"
+   |          ^^^^^^^^^^
+   |
+   = help: like "systemd:public", with FileDescriptorName=public in the .socket unit
+
+error: socket: "systemd:a:b" cannot be the name of a socket
+  --> sidegate.toml:18:10
+   |
+18 | socket = "systemd:a:b"
+   |          ^^^^^^^^^^^^^
+   |
+   = help: like "systemd:public", with FileDescriptorName=public in the .socket unit
+"#,
+    );
+    with(
+        "[metrics]\nlisten = \"systemd:one\"\n[admin]\nsocket = \"systemd:one\"",
+        r#"
+error: socket: the socket `one` is that of [metrics]
+  --> sidegate.toml:18:10
+   |
+16 | listen = "systemd:one"
+   |          ------------- first here
+17 | [admin]
+18 | socket = "systemd:one"
+   |          ^^^^^^^^^^^^^
+"#,
+    );
+}
