@@ -21,11 +21,10 @@ pub fn livez(admin: &Admin, headers: &HeaderMap) -> Answer {
         [] => (StatusCode::OK, "alive"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "stalled"),
     };
-    if wants_json(headers) {
-        let stalled: Vec<&str> = stalled.iter().map(|name| &**name).collect();
-        return json_answer(status, &json!({ "status": word, "stalled": stalled }));
-    }
     let named = if stalled.is_empty() { String::new() } else { format!(": {}", stalled.join(", ")) };
+    if wants_json(headers) {
+        return json_answer(status, &json!({ "status": format!("{word}{named}") }));
+    }
     text(status, format!("{word}{named}\n"))
 }
 

@@ -233,13 +233,13 @@ mod tests {
     #[test]
     fn the_watchdog_is_fed_three_times_an_interval_and_not_while_a_loop_stalls() {
         let moments = [
-            (0, Phase::Serves, "", "ready, alive"),
-            (900, Phase::Serves, "", ""),
-            (1000, Phase::Serves, "", "alive"),
+            (0, Phase::Serves, "fine", "ready, alive, fine"),
+            (900, Phase::Serves, "fine", ""),
+            (1000, Phase::Serves, "fine", "alive"),
             (2000, Phase::Serves, "stalled", "stalled"),
             (3000, Phase::Serves, "stalled", ""),
-            (3100, Phase::Serves, "", "alive"),
-            (4100, Phase::Serves, "", "alive"),
+            (3100, Phase::Serves, "fine", "alive"),
+            (4100, Phase::Serves, "fine", "alive, fine"),
         ];
         check(&mut Words::new(Some(INTERVAL)), Instant::now(), &moments);
     }

@@ -923,76 +923,64 @@ refuse = "close"
     check(
         &[("sidegate.toml", text)],
         r#"
-error: listen: "unix:/run/metrics.sock": not in this version
- --> sidegate.toml:3:10
-  |
-3 | listen = "unix:/run/metrics.sock"
-  |          ^^^^^^^^^^^^^^^^^^^^^^^^
-
-error: socket: "systemd:admin": not in this version
- --> sidegate.toml:6:10
-  |
-6 | socket = "systemd:admin"
-  |          ^^^^^^^^^^^^^^^
-
 error: max_revoked: other values than "100%": not in this version
- --> sidegate.toml:9:15
+ --> sidegate.toml:3:15
   |
-9 | max_revoked = "10%"
+3 | max_revoked = "10%"
   |               ^^^^^
 
-error: listen: "systemd:public": not in this version
-  --> sidegate.toml:13:10
-   |
-13 | listen = "systemd:public"
-   |          ^^^^^^^^^^^^^^^^
+error: listen: "unix:/run/public.sock": not in this version
+ --> sidegate.toml:7:10
+  |
+7 | listen = "unix:/run/public.sock"
+  |          ^^^^^^^^^^^^^^^^^^^^^^^
 
 error: http2: not in this version
-  --> sidegate.toml:15:9
-   |
-15 | http2 = true
-   |         ^^^^
+ --> sidegate.toml:9:9
+  |
+9 | http2 = true
+  |         ^^^^
 
 error: proxy_protocol: not in this version
-  --> sidegate.toml:16:1
+  --> sidegate.toml:10:1
    |
-16 | proxy_protocol = { from = ["10.20.0.0/24"] }
+10 | proxy_protocol = { from = ["10.20.0.0/24"] }
    | ^^^^^^^^^^^^^^
 
 error: forwarded: not in this version
-  --> sidegate.toml:17:1
+  --> sidegate.toml:11:1
    |
-17 | forwarded = { header = "x-forwarded-for", from = ["10.20.0.0/24"] }
+11 | forwarded = { header = "x-forwarded-for", from = ["10.20.0.0/24"] }
    | ^^^^^^^^^
 
 error: client_certificates: not in this version
-  --> sidegate.toml:18:1
+  --> sidegate.toml:12:1
    |
-18 | client_certificates = { ca = "certs/clients.pem" }
+12 | client_certificates = { ca = "certs/clients.pem" }
    | ^^^^^^^^^^^^^^^^^^^
 
 error: backend: https:// backends: not in this version
-  --> sidegate.toml:24:11
+  --> sidegate.toml:18:11
    |
-24 | backend = "https://127.0.0.1:8080"
+18 | backend = "https://127.0.0.1:8080"
    |           ^^^^^^^^^^^^^^^^^^^^^^^^
 
 error: backend_tls: not in this version
-  --> sidegate.toml:25:1
+  --> sidegate.toml:19:1
    |
-25 | backend_tls = { ca = "certs/backend-ca.pem" }
+19 | backend_tls = { ca = "certs/backend-ca.pem" }
    | ^^^^^^^^^^^
 
 error: forward_as: "forwarded": not in this version
-  --> sidegate.toml:27:14
+  --> sidegate.toml:21:14
    |
-27 | forward_as = "forwarded"
+21 | forward_as = "forwarded"
    |              ^^^^^^^^^^^
 
 error: refuse: "close": not in this version
-  --> sidegate.toml:28:10
+  --> sidegate.toml:22:10
    |
-28 | refuse = "close"
+22 | refuse = "close"
    |          ^^^^^^^
 "#,
     );
