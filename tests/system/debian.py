@@ -65,6 +65,8 @@ class Debian:
             return self
 
     def __exit__(self, *why):
+        if why[0]:
+            print("--- the journal, its end", self.ask("journalctl", "--lines=60", "--output=short-monotonic").stdout, sep="\n", flush=True)
         return self.undo.__exit__(*why)
 
     def assemble(self, undo):
