@@ -86,7 +86,7 @@ async fn a_client_that_answers_nothing_gets_a_best_effort_1001_and_is_dropped() 
 
 #[tokio::test]
 async fn a_client_that_is_slow_to_take_what_stands_before_our_ping_is_not_dead() {
-    let mut ends = open(|sidegate| sidegate.limits("ping = '100ms'\npong = '2s'")).await;
+    let mut ends = open(|sidegate| sidegate.limits("ping = '100ms'\npong = '5s'")).await;
     let data = Frame::binary(vec![7; 65_536]);
     let sends = async {
         for _ in 0..400 {
@@ -97,7 +97,7 @@ async fn a_client_that_is_slow_to_take_what_stands_before_our_ping_is_not_dead()
     let takes = async {
         for _ in 0..400 {
             while ends.client.frame().await != data {}
-            tokio::time::sleep(std::time::Duration::from_millis(8)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
     tokio::join!(sends, takes);
