@@ -91,10 +91,19 @@ impl Patience {
         self.lock().heard
     }
 
-    /// Whether the connection is between two requests, or before its first byte.
+    /// Whether the connection is between two requests.
     pub fn is_idle(&self) -> bool {
-        let state = self.lock();
-        matches!(state.phase, Phase::Idle { .. }) || !state.heard
+        matches!(self.lock().phase, Phase::Idle { .. })
+    }
+
+    /// A client that has said nothing yet has no longer than until `last` for its first head.
+    pub fn hurry(&self, last: Instant) {
+        let mut state = self.lock();
+        if let Phase::Head { until } = state.phase
+            && !state.heard
+        {
+            state.phase = Phase::Head { until: until.min(last) };
+        }
     }
 
     fn read(&self) {

@@ -138,17 +138,29 @@ async fn a_request_that_is_worked_on_is_answered_and_its_connection_closed() {
 }
 
 #[tokio::test]
-async fn connections_between_two_requests_or_before_the_first_have_nothing_to_wait_for() {
+async fn connections_between_two_requests_have_nothing_to_wait_for_and_silent_ones_little() {
     let (mut sidegate, client, _backend) = echoing("").await;
     let (mut silent, mut kept) = (client.connect().await, client.connect().await);
     kept.send(client.request("GET /chat HTTP/1.1", "")).await;
     kept.answer().await.expect(426);
     let began = Instant::now();
     sidegate.drain().await;
-    silent.expect_end().await;
     kept.expect_end().await;
+    assert!(began.elapsed() < Duration::from_millis(1500));
+    silent.expect_end().await;
     sidegate.ended().await;
-    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(began.elapsed() < Duration::from_secs(6), "it waited for a head until the timeout");
+}
+
+#[tokio::test]
+async fn who_was_accepted_before_a_drain_is_answered_though_the_head_comes_after_it() {
+    let (sidegate, client, _backend) = echoing("").await;
+    let mut wire = client.connect().await;
+    sidegate.expect_metric("sidegate_connections_open", [("listener", "public")], 1).await;
+    sidegate.drain().await;
+    while tokio::net::TcpStream::connect(sidegate.address()).await.is_ok() {}
+    wire.send(client.attempt_head("/chat", "")).await;
+    wire.answer().await.expect_refused(503, "draining").expect_header("connection", "close");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -33,6 +34,9 @@ use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::Speaks;
 use crate::snapshot::route::RouteTimeouts;
 use crate::snapshot::tls::chosen;
+
+/// How long one that was accepted before a drain began has for its first head: whoever was let in is answered.
+const FIRST_BYTE: Duration = Duration::from_secs(2);
 
 /// A connection as it was accepted.
 pub struct Accepted {
@@ -171,11 +175,16 @@ async fn converse(core: &Arc<Core>, rules: &ListenerRules, stream: Stream, excha
         .with_upgrades();
     let mut connection = pin!(connection);
     let mut finish = pin!(core.shared.finish.cancelled());
-    let mut finishing = false;
+    let (mut finishing, mut closing) = (false, false);
     let mut timer = pin!(sleep_until(Instant::now()));
     let spoken = poll_fn(|cx| {
         if !finishing && finish.as_mut().poll(cx).is_ready() {
             finishing = true;
+            patience.hurry(Instant::now() + FIRST_BYTE);
+        }
+        // hyper would close a connection that has said nothing yet, whose first head may be on its way.
+        if finishing && !closing && patience.heard() {
+            closing = true;
             connection.as_mut().graceful_shutdown();
         }
         if let Poll::Ready(result) = connection.as_mut().poll(cx) {
