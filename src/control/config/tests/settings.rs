@@ -1028,11 +1028,13 @@ error: socket: "systemd:a:b" cannot be the name of a socket
 error: socket: the socket `one` is that of [metrics]
   --> sidegate.toml:18:10
    |
-16 | listen = "systemd:one"
-   |          ------------- first here
-17 | [admin]
 18 | socket = "systemd:one"
    |          ^^^^^^^^^^^^^
+   |
+  ::: sidegate.toml:16:10
+   |
+16 | listen = "systemd:one"
+   |          ------------- first here
 "#,
     );
 }
