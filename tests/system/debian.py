@@ -66,7 +66,8 @@ class Debian:
 
     def __exit__(self, *why):
         if why[0]:
-            print("--- the journal, its end", self.ask("journalctl", "--lines=60", "--output=short-monotonic").stdout, sep="\n", flush=True)
+            journal = self.ask("journalctl", "--lines=60", "--output=short-monotonic")
+            print("--- the journal, its end", journal.stdout, sep="\n", flush=True)
         return self.undo.__exit__(*why)
 
     def assemble(self, undo):
@@ -86,8 +87,7 @@ class Debian:
 
     def leave_no_group(self):
         (self.cgroup / "cgroup.kill").write_text("1")
-        empty = lambda: "populated 0" in (self.cgroup / "cgroup.events").read_text()
-        await_that("nothing runs any more", empty, 10)
+        await_that("nothing runs any more", lambda: "populated 0" in (self.cgroup / "cgroup.events").read_text(), 10)
         for folder, _, _ in os.walk(self.cgroup, topdown=False):
             os.rmdir(folder)
 

@@ -5,126 +5,24 @@ stand there, so the document is what is tested.
 """
 
 import collections
-import contextlib
 import hashlib
-import json
 import re
 import socket
 import sys
-import threading
 import time
-import urllib.request
 
-from debian import Debian, alone, typed
-from harness import HERE, Authority, Place, await_that, echo_backend, figure, need, note
-from mirror import CLOSE, Ended, closing, connect, masked
+from debian import Debian, alone
+from harness import Authority, Place, await_that, echo_backend, figure, need, note
+from host import ACTIVATED, CONNECTING, PORT, TUNNELS, Connecting, Host, attempt, ends
+from mirror import connect
 
-DOCUMENT = "docs/operations.md"
 UNITS = ("sidegate.service", "sidegate@.service", "sidegate.socket")
 CONFIG, POLICY = "/etc/sidegate/sidegate.toml", "/etc/sidegate/policies/main.toml"
-PORT, ACTIVATED, METRICS = 8443, 443, 10464
 AFAR = "192.0.2.1"  # an address of this host that isn't `localhost`: for IPAddressDeny= it stands for the network
-TUNNELS = 200
 STOP = 15  # seconds that a stop may take at most: [shutdown] spread is 5 s, clients answer at once
-CONNECTING = 8  # clients that connect all the time
 WATCHDOG = 3  # seconds, instead of the unit's 30: it holds through all of this, and fires only where it is meant to
 PATIENCE = 2  # seconds that a stop has, instead of the unit's 45: less than a drain takes, so Sidegate has to ask for more
-RESTART = 1.0  # seconds from a SIGKILL to a client that is served: the promise for a quiet machine; three times as much is let pass here
-
-
-class Host:
-    """The Debian with Sidegate installed, and what its clients know of it."""
-
-    def __init__(self, place, debian):
-        self.place, self.debian = place, debian
-        self.backend = echo_backend(place, port=8080)
-        self.restarts = 0  # those that were provoked
-        self.pumps = 0
-
-    def type(self, heading):
-        """Types what the document says below a heading."""
-        return self.debian.type(typed(DOCUMENT, heading))
-
-    @property
-    def ca(self):
-        return self.debian.root / "etc/sidegate/certs/dev.pem"
-
-    def unit(self):
-        return self.debian.unit("sidegate")
-
-    def sentence(self):
-        """What the service says about itself in `systemctl status`."""
-        return self.unit().get("StatusText", "")
-
-    def runs(self):
-        """What systemd says about the unit, once it runs."""
-        unit = self.unit()
-        return unit["ActiveState"] == "active" and unit
-
-    def journal(self, since):
-        return self.debian.journal("sidegate", since)
-
-    def said(self, since, *words):
-        """Waits until one entry has all these words."""
-        has = lambda entry: all(word in entry["MESSAGE"] for word in words)
-        return await_that(f"the journal says {words}", lambda: [one for one in self.journal(since) if has(one)], 10, every=0.1)
-
-    def clients(self, port=PORT, count=TUNNELS):
-        """Live clients, each echoing messages of its own."""
-        self.pumps += 1
-        target = json.dumps({"port": port, "path": "/", "ca": str(self.ca)})
-        pump = self.place.start(f"clients-{self.pumps}", "node", HERE / "pump.js", target, talks=True)
-        need(pump.ask(do="open", count=count)["open"] == count, "every client gets in")
-        pump.ask(do="pump", size=256, pause=200)
-        return pump
-
-    def served(self, port=PORT):
-        """Whether a client gets in, and its first message comes back."""
-        with contextlib.suppress(OSError, Ended):
-            return attempt(port, self.ca) == "served"
-
-    def metric(self, name):
-        with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
-        return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name), None)
-
-
-def attempt(port, ca, address="127.0.0.1"):
-    """One client: in, one message there and back, out. `served`; or the status of the answer, or the close code."""
-    wire = connect(port, ca, address)
-    with wire.connection:
-        wire.send(
-            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
-        start, _ = wire.head()
-        if " 101 " not in start:
-            return start.split()[1]
-        wire.send(masked(2, b"there and back"))
-        first, payload = wire.frame()
-        if first & 15 == CLOSE:
-            return str(int.from_bytes(payload[:2], "big"))
-        need((first, payload) == (0x82, b"there and back"), f"the echo is what was sent: {first:#x} {payload!r}")
-        wire.send(masked(CLOSE, closing(1000)))
-        wire.rest()
-    return "served"
-
-
-def rested(pump, claim, lost=0):
-    """The clients come to rest; they lost what was to be lost, and nothing was corrupted."""
-    stats = pump.ask(do="rest")
-    need((stats["dropped"], stats["corrupted"]) == (lost, 0), f"{claim}: {stats}")
-    return stats
-
-
-def ends(pump):
-    """How the clients' tunnels ended, once all have."""
-
-    def ended():
-        stats = pump.ask(do="stats")
-        return not stats["open"] and stats
-
-    return await_that("every tunnel has ended", ended, 20, every=0.1)["closes"]
+RESTART = 1.0  # seconds from a SIGKILL to a client that is served, on a quiet machine; three times as much is let pass here
 
 
 # --- what an operator does --------------------------------------------------------------------------------------------
@@ -133,7 +31,8 @@ def ends(pump):
 def installed(host):
     """As the document says; systemd finds nothing to complain of in the units."""
     debian = host.debian
-    debian.write("/etc/systemd/system/sidegate.service.d/suite.conf", f"[Service]\nWatchdogSec={WATCHDOG}\nTimeoutStopSec={PATIENCE}\n")
+    shorter = f"[Service]\nWatchdogSec={WATCHDOG}\nTimeoutStopSec={PATIENCE}\n"
+    debian.write("/etc/systemd/system/sidegate.service.d/suite.conf", shorter)
     began = time.monotonic()
     host.type("The unit")
     took = time.monotonic() - began
@@ -162,7 +61,8 @@ def explained(host):
     shown = re.search(r'Status: "(generation 1 .*)"', debian.run("systemctl", "status", "sidegate"))
     need(shown, "`systemctl status` says what runs")
     note(f"status: {shown[1]}")
-    need("generation 1" in debian.run("sidegate", "status"), "`sidegate status` finds the service without being told where it is")
+    said = debian.run("sidegate", "status")
+    need(re.search(r"generation +1\b", said), f"`sidegate status` finds the service without being told where it is:\n{said}")
     need(host.metric("sidegate_generation") == 1, "the metrics are reachable")
     started = host.metric("process_start_time_seconds")
     need(started and abs(time.time() - started) < 120, f"the process knows when it started: {started}")
@@ -193,8 +93,9 @@ def reloaded(host):
     debian.write(POLICY, good)
     debian.run("systemctl", "reload", "sidegate")
     await_that("a good file clears it", lambda: "rejected" not in host.sentence(), 5)
-    stats = rested(pump, "no reload costs a tunnel")
-    need(stats["open"] == TUNNELS, f"all tunnels are open: {stats}")
+    stats = pump.ask(do="rest")
+    lost = (stats["dropped"], stats["corrupted"], TUNNELS - stats["open"])
+    need(lost == (0, 0, 0), f"no reload costs a tunnel: {stats}")
     pump.ask(do="close")
     figure(f"reload good, broken (exit 1, says policies/main.toml:{line}), good: {TUNNELS} tunnels, 0 lost")
 
@@ -244,9 +145,9 @@ def hung(host):
     again = await_that("the watchdog ends it, and it is back", lambda: restarted(host, before), 4 * WATCHDOG, every=0.05)
     took = time.monotonic() - began
     host.said(since, "Watchdog timeout")
-    lost = ends(pump)
+    lost = sum(ends(pump).values())
     need(host.served(), f"process {again['MainPID']} serves")
-    figure(f"SIGSTOP: back after {took:.1f} s (WatchdogSec={WATCHDOG}), {sum(lost.values())} of {TUNNELS} tunnels lost with the process")
+    figure(f"SIGSTOP: back after {took:.1f} s (WatchdogSec={WATCHDOG}), {lost} of {TUNNELS} tunnels lost with the process")
 
 
 def restarted(host, before):
@@ -301,49 +202,11 @@ def taken(host):
         need(exits == {"75"}, f"each try ended with 75: {exits}")
     began = time.monotonic()
     await_that("it serves as soon as the port is free", host.served, 10)
-    figure(f"exit 75: {tried['NRestarts']} tries while the port was taken, serving {time.monotonic() - began:.1f} s after it was free")
+    took = time.monotonic() - began
+    figure(f"exit 75: {tried['NRestarts']} tries while the port was taken, serving {took:.1f} s after it was free")
 
 
 # --- socket activation ------------------------------------------------------------------------------------------------
-
-
-class Connecting:
-    """Clients that connect, are served and leave, one after the other; what became of them is counted."""
-
-    def __init__(self, host, count=CONNECTING):
-        self.host, self.ca = host, str(host.ca)
-        self.became, self.longest, self.leaving = collections.Counter(), 0, threading.Event()
-        self.newest = 0  # when the one that came last of those that were served had begun
-        self.threads = [threading.Thread(target=self.go) for _ in range(count)]
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        self.served_since(time.monotonic())
-        return self
-
-    def __exit__(self, *_):
-        self.leaving.set()
-        for thread in self.threads:
-            thread.join()
-
-    def go(self):
-        while not self.leaving.is_set():
-            began = time.monotonic()
-            try:
-                outcome = attempt(ACTIVATED, self.ca)
-            except ConnectionRefusedError:
-                outcome = "refused"
-            except (OSError, Ended):
-                outcome = "cut"  # it had been accepted by the process that was killed
-            self.became[outcome] += 1
-            if outcome == "served":
-                self.newest = max(self.newest, began)
-                self.longest = max(self.longest, time.monotonic() - began)
-
-    def served_since(self, moment):
-        """Waits until a client has been served that began after that moment."""
-        await_that("clients come and are served", lambda: self.newest > moment, 20, every=0.002)
 
 
 def activated(host):
@@ -358,12 +221,12 @@ def activated(host):
     pump, since = host.clients(ACTIVATED), debian.cursor()
     with Connecting(host) as clients:
         took = [survive(host, clients) for _ in range(3)]
-    lost = ends(pump)
-    need(clients.became["refused"] == 0, f"nobody is refused: {dict(clients.became)}")
-    need(set(clients.became) <= {"served", "cut"}, f"each is served, unless it was inside the killed process: {dict(clients.became)}")
+    became, lost = clients.became, sum(ends(pump).values())
+    need(became["refused"] == 0, f"nobody is refused: {dict(became)}")
+    need(set(became) <= {"served", "cut"}, f"each is served, unless it was inside the killed process: {dict(became)}")
     figure(
-        f"socket activation: 3 SIGKILLs, {clients.became['served']} connects served, 0 refused, {clients.became['cut']} cut with the process; "
-        f"serves again after {max(took):.2f} s at most; {sum(lost.values())} tunnels lost with it"
+        f"socket activation: 3 SIGKILLs, {became['served']} connects served, 0 refused, {became['cut']} cut with the process; "
+        f"serves again after {max(took):.2f} s at most; {lost} tunnels lost with it"
     )
     note(f"promised on a quiet machine: {RESTART} s")
     need(max(took) <= 3 * RESTART, f"it is back soon: {took}")
@@ -371,9 +234,10 @@ def activated(host):
         debian.run("systemctl", "restart", "sidegate")
         clients.served_since(time.monotonic())
     # Who was inside as the drain began got 503, or 1001, or had not asked yet and was let go.
-    inside = sum(clients.became[outcome] for outcome in ("503", "1001", "cut"))
-    need(clients.became["refused"] == 0 and inside <= CONNECTING, f"a restart refuses nobody: {dict(clients.became)}")
-    figure(f"`systemctl restart`: {clients.became['served']} served, 0 refused, longest wait {clients.longest:.1f} s; inside: {inside} of {CONNECTING}")
+    became, longest = clients.became, clients.longest
+    inside = sum(became[outcome] for outcome in ("503", "1001", "cut"))
+    need(became["refused"] == 0 and inside <= CONNECTING, f"a restart refuses nobody: {dict(became)}")
+    figure(f"`systemctl restart`: {became['served']} served, 0 refused, {inside} inside; longest wait {longest:.1f} s")
 
 
 def survive(host, clients):
@@ -414,7 +278,8 @@ def journalled(host, since):
     need(ended["drain"] >= TUNNELS, f"each tunnel's end has an entry: {dict(ended)}")
     rejected = [one for one in entries if one["MESSAGE"].startswith("rejected: ") and one.get("GENERATION")]
     need(rejected and int(rejected[0]["PRIORITY"]) <= 4, f"a rejected reload is a warning at least: {rejected}")
-    figure(f"journal: {len(entries)} entries; tunnels ended by {', '.join(f'{why} {count}' for why, count in sorted(ended.items()))}")
+    reasons = ", ".join(f"{why} {count}" for why, count in sorted(ended.items()))
+    figure(f"journal: {len(entries)} entries; tunnels ended by {reasons}")
 
 
 def drained(host):
