@@ -1,7 +1,8 @@
 //! How many refusals of one client are shown: the first few of each window, then one line that says
 //! how many were left out.
 //!
-//! Bounded in memory: clients beyond the table share one window. Only refusals are capped, never who
+//! Each thread of the data plane has its own, so that a client whose connections spread is shown as often
+//! on each. Bounded in memory: clients beyond the table share one window. Only refusals are capped, never who
 //! was let in: what bounds that is a rule (`upgrades`, `requests`), not the log.
 
 use std::collections::HashMap;

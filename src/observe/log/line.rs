@@ -13,7 +13,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::Context;
 
-use crate::observe::log::escape::{Quoting, escape};
+use crate::observe::log::escape::{Quoting, escape, is_word};
 
 /// The most bytes of one value, escaped.
 const MOST_VALUE: usize = 1024;
@@ -57,9 +57,7 @@ impl<W> Lines<W> {
 
 impl<S: Subscriber, W: for<'w> MakeWriter<'w> + 'static> Layer<S> for Lines<W> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut fields =
-            Fields { shape: self.shape, message: String::new(), words: String::new(), own: String::new(), is_cut: false };
-        fields.words.reserve(ROOM);
+        let mut fields = Fields::new(self.shape);
         event.record(&mut fields);
         let line = fields.line(*event.metadata().level(), (self.clock)());
         // One write is one line; a sink that doesn't take it counts it.
@@ -79,9 +77,15 @@ struct Fields {
 }
 
 impl Fields {
+    fn new(shape: Shape) -> Self {
+        let room = |is_used| String::with_capacity(if is_used { ROOM } else { 0 });
+        let (words, own) = (room(shape != Shape::Json), room(!matches!(shape, Shape::Text { .. })));
+        Fields { shape, message: String::new(), words, own, is_cut: false }
+    }
+
     fn line(mut self, level: Level, now: Timestamp) -> String {
         if self.is_cut {
-            self.put("cut", Quoted(&true, false), usize::MAX);
+            self.put("cut", Value::Plain(&true), usize::MAX);
         }
         let Fields { shape, message, words, own, .. } = self;
         let mut line = String::with_capacity(words.len() + own.len() + message.len() + 96);
@@ -103,89 +107,105 @@ impl Fields {
     }
 
     /// One more field, unless there is no room for more.
-    fn field(&mut self, field: &Field, value: Quoted<'_>) {
+    fn field(&mut self, field: &Field, value: Value<'_>) {
         if field.name() == "message" {
             let quoting = if self.shape == Shape::Json { Quoting::Json } else { Quoting::Bare };
-            escape(&mut self.message, quoting, MOST_MESSAGE, value.0);
+            escape(&mut self.message, quoting, MOST_MESSAGE, |out| value.say(out));
         } else if !self.is_cut {
             self.put(field.name(), value, MOST_FIELDS);
         }
     }
 
-    fn put(&mut self, name: &str, Quoted(value, quoted): Quoted<'_>, most: usize) {
-        let (words, own) = (self.words.len(), self.own.len());
-        let named = match self.shape {
-            Shape::Text { colours: true } => write!(self.words, " {DIM}{name}={PLAIN}"),
-            Shape::Text { colours: false } | Shape::Journald => write!(self.words, " {name}="),
-            Shape::Json => write!(self.own, r#","{name}":"#),
-        };
-        debug_assert!(named.is_ok());
+    fn put(&mut self, name: &str, value: Value<'_>, most: usize) {
+        let Fields { words, own, .. } = self;
+        let before = (words.len(), own.len());
         match self.shape {
-            Shape::Text { .. } => escape(&mut self.words, Quoting::Word, MOST_VALUE, value),
+            Shape::Text { colours } => {
+                let (dim, plain) = if colours { (DIM, PLAIN) } else { ("", "") };
+                words.extend([" ", dim, name, "=", plain]);
+                escape(words, Quoting::Word, MOST_VALUE, |out| value.say(out));
+            }
+            Shape::Json => {
+                let quote = if value.is_plain() { "" } else { "\"" };
+                own.extend([",\"", name, "\":", quote]);
+                escape(own, Quoting::Json, MOST_VALUE, |out| value.say(out));
+                own.push_str(quote);
+            }
             Shape::Journald => {
-                escape(&mut self.words, Quoting::Word, MOST_VALUE, value);
-                self.own.extend(name.chars().map(journal_letter));
-                self.own.push('=');
-                escape(&mut self.own, Quoting::Bare, MOST_VALUE, value);
-                self.own.push('\n');
+                own.extend(name.bytes().map(journal_letter));
+                own.push('=');
+                let start = own.len();
+                escape(own, Quoting::Bare, MOST_VALUE, |out| value.say(out));
+                words.extend([" ", name, "="]);
+                match &own[start..] {
+                    word if is_word(word) => words.push_str(word),
+                    _ => escape(words, Quoting::Word, MOST_VALUE, |out| value.say(out)),
+                }
+                own.push('\n');
             }
-            Shape::Json if quoted => {
-                self.own.push('"');
-                escape(&mut self.own, Quoting::Json, MOST_VALUE, value);
-                self.own.push('"');
-            }
-            Shape::Json => escape(&mut self.own, Quoting::Json, MOST_VALUE, value),
         }
-        if self.words.len().max(self.own.len()) > most {
-            self.words.truncate(words);
-            self.own.truncate(own);
+        if words.len().max(own.len()) > most {
+            words.truncate(before.0);
+            own.truncate(before.1);
             self.is_cut = true;
         }
     }
 }
 
-/// A value, and whether JSON quotes it.
-struct Quoted<'v>(&'v dyn fmt::Display, bool);
+/// The value of a field.
+#[derive(Clone, Copy)]
+enum Value<'v> {
+    Text(&'v str),
+    /// What JSON doesn't quote: a number, a boolean.
+    Plain(&'v dyn fmt::Display),
+    /// What `Debug` says; tracing hands `Display` over so as well.
+    Shown(&'v dyn fmt::Debug),
+}
 
-/// What `Debug` says, as a value; tracing hands `Display` over so as well.
-struct Shown<'v>(&'v dyn fmt::Debug);
+impl Value<'_> {
+    fn say(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        match self {
+            Value::Text(text) => out.write_str(text),
+            Value::Plain(value) => write!(out, "{value}"),
+            Value::Shown(value) => write!(out, "{value:?}"),
+        }
+    }
 
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+    fn is_plain(&self) -> bool {
+        matches!(self, Value::Plain(_))
     }
 }
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.field(field, Quoted(&Shown(value), true));
+        self.field(field, Value::Shown(value));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.field(field, Quoted(&value, true));
+        self.field(field, Value::Text(value));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.field(field, Quoted(&value, false));
+        self.field(field, Value::Plain(&value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.field(field, Quoted(&value, false));
+        self.field(field, Value::Plain(&value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.field(field, Quoted(&value, false));
+        self.field(field, Value::Plain(&value));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has no word for infinity.
-        self.field(field, Quoted(&value, !value.is_finite()));
+        self.field(field, if value.is_finite() { Value::Plain(&value) } else { Value::Shown(&value) });
     }
 }
 
 /// A letter of a field's name as the journal wants it: `A` to `Z`, digits and `_`.
-fn journal_letter(letter: char) -> char {
-    if letter.is_ascii_alphanumeric() { letter.to_ascii_uppercase() } else { '_' }
+fn journal_letter(letter: u8) -> char {
+    if letter.is_ascii_alphanumeric() { letter.to_ascii_uppercase().into() } else { '_' }
 }
 
 /// The syslog priority (RFC 5424 §6.2.1).

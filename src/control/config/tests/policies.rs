@@ -321,6 +321,16 @@ error: subprotocols: "" is not a subprotocol
 }
 
 #[test]
+fn the_line_of_each_rule_is_known() {
+    let text = "schema = 1\n[client]\ndeny = []\nallow = [\n  \"any\",\n]\norigins = [\"https://a.example\"]\n\
+                [limits]\nconnections = { total = 3 }\n[limits.upgrades]\nrate = \"1/s\"\n";
+    let (loaded, found) = load(&[("policies/chat.toml", text)]);
+    let lines = loaded.unwrap_or_else(|_| panic!("{found}")).policies[0].lines;
+    let expected = RuleLines { deny: 3, allow: 4, origins: 7, connections: 9, upgrades: 10, ..RuleLines::default() };
+    assert_eq!(lines, expected);
+}
+
+#[test]
 fn limits_are_read() {
     policy(
         r#"client.allow = ["any"]
