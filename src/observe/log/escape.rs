@@ -155,7 +155,7 @@ mod tests {
         escape(&mut out, Quoting::Json, 8, |out| out.write_str("日本語")); // nine bytes
         assert_eq!(out, "日本…");
         let mut out = String::new();
-        escape(&mut out, Quoting::Json, 8, |out| write!(out, "ab{}", "\n\n"));
+        escape(&mut out, Quoting::Json, 8, |out| write!(out, "{}\n\n", "ab".to_owned()));
         assert_eq!(out, r"ab\u000a…");
     }
 
