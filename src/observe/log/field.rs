@@ -48,6 +48,8 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("remedy", "What to write instead."),
     ("tunnels", "How many tunnels are concerned."),
     ("address", "The address that is listened on."),
+    ("socket", "The admin socket to which no link leads."),
+    ("stalled", "The loop that has stopped turning, or turns again."),
     ("uid", "The user who gave an order on the admin socket."),
     ("gid", "The group of that user."),
     ("pid", "The process that gave the order."),
