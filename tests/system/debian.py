@@ -65,7 +65,7 @@ class Debian:
             return self
 
     def __exit__(self, *why):
-        if why[0]:
+        if why[0] and why[0] is not SystemExit:
             journal = self.ask("journalctl", "--lines=60", "--output=short-monotonic")
             print("--- the journal, its end", journal.stdout, sep="\n", flush=True)
         return self.undo.__exit__(*why)
