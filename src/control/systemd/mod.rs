@@ -83,7 +83,7 @@ pub async fn supervise(facts: Facts, pulses: Arc<Pulses>, watchdog: Option<Durat
 
 fn report(before: &[Arc<str>], stalled: &[Arc<str>]) {
     for name in stalled.iter().filter(|name| !before.contains(name)) {
-        tracing::error!(stalled = %name, "a loop has stopped turning: if it stays so, systemd's watchdog restarts the process");
+        tracing::error!(stalled = %name, "a loop has stopped turning, and systemd's watchdog is fed no more");
     }
     for name in before.iter().filter(|name| !stalled.contains(name)) {
         tracing::info!(stalled = %name, "the loop turns again");
