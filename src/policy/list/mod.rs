@@ -4,6 +4,7 @@
 //! the policy's to say. It reads no file, resolves no name, and knows no clock.
 
 mod entry;
+mod index;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use crate::policy::network::{Client, Networks};
+use crate::policy::list::index::Index;
+use crate::policy::network::Client;
 
 pub use self::entry::{Entry, EntryFault};
 
@@ -26,7 +28,7 @@ pub struct List {
     /// When each entry that expires does, in seconds of Unix time, the first to lapse first.
     expiries: Box<[i64]>,
     entries: Vec<(Entry, u32)>,
-    by_network: Networks<u32>,
+    index: Index,
 }
 
 /// One network stands in a list with both signs.
@@ -43,32 +45,20 @@ pub struct Clash {
 impl List {
     /// Indexes `entries`, each with its line. Of a network that stands there twice with one sign the latest expiry holds.
     pub fn new(name: impl Into<Arc<str>>, file: impl Into<Arc<str>>, mut entries: Vec<(Entry, u32)>) -> Result<List, Clash> {
-        let mut by_network = Networks::default();
-        let mut kept = 0;
-        // In place: a second vector of a million entries would double what a reload needs.
-        for at in 0..entries.len() {
-            let network = entries[at].0.network;
-            let Some(&twin) = by_network.get(&network) else {
-                by_network.insert(network, kept);
-                entries.swap(kept as usize, at);
-                kept += 1;
-                continue;
-            };
-            let ((first, first_line), (second, second_line)) = (&entries[twin as usize], &entries[at]);
-            if first.admits != second.admits {
-                return Err(Clash { first: *first_line, second: *second_line, network });
-            }
-            if outlasts(second, first) {
-                entries.swap(twin as usize, at);
-            }
+        let twins = twins(&entries)?;
+        if !twins.is_empty() {
+            let mut at = 0;
+            entries.retain(|_| {
+                at += 1;
+                twins.binary_search(&(at - 1)).is_err()
+            });
         }
-        entries.truncate(kept as usize);
         entries.shrink_to_fit();
+        let index = Index::new(entries.iter().map(|(entry, _)| entry.network));
         let mut expiries: Vec<_> = entries.iter().filter_map(|(entry, _)| Some(entry.expires?.as_second())).collect();
         expiries.sort_unstable();
         let (name, file, expiries) = (name.into(), file.into(), expiries.into());
-        // A clone has none of the room that growing left: a fifth of a large one.
-        Ok(List { name, file, modified: None, expiries, entries, by_network: by_network.clone() })
+        Ok(List { name, file, modified: None, expiries, entries, index })
     }
 
     /// The same list, of a file that was written at `modified`.
@@ -89,16 +79,13 @@ impl List {
 
     /// The entry that decides on `client`, and its line: the longest prefix that has not lapsed by `now`.
     pub fn decide(&self, client: Client, now: Timestamp) -> Option<(&Entry, u32)> {
-        let longest = self.at(*self.by_network.longest(client.ip())?);
-        if !longest.0.lapsed(now) {
-            return Some(longest);
-        }
-        self.covering(client).filter(|(entry, _)| !entry.lapsed(now)).last()
+        self.index.holding(client.ip()).map(|at| self.at(at)).find(|(entry, _)| !entry.lapsed(now))
     }
 
     /// Every entry whose network holds `client`, lapsed ones too, the shortest prefix first.
     pub fn covering(&self, client: Client) -> impl Iterator<Item = (&Entry, u32)> {
-        self.by_network.covering(client.ip()).map(|at| self.at(*at))
+        let longest_first: Vec<_> = self.index.holding(client.ip()).collect();
+        longest_first.into_iter().rev().map(|at| self.at(at))
     }
 
     /// Every entry and its line.
@@ -120,6 +107,27 @@ impl List {
         let (entry, line) = &self.entries[at as usize];
         (entry, *line)
     }
+}
+
+/// The places, in order, of entries whose network stands there again with an expiry at least as late.
+fn twins(entries: &[(Entry, u32)]) -> Result<Vec<usize>, Clash> {
+    let mut order: Vec<u32> = (0..entries.len() as u32).collect();
+    let network = |at: &u32| entries[*at as usize].0.network;
+    order.sort_unstable_by_key(|at| (network(at), *at));
+    let mut twins = Vec::new();
+    for same in order.chunk_by(|one, other| network(one) == network(other)) {
+        let mut kept = same[0] as usize;
+        for at in same[1..].iter().map(|at| *at as usize) {
+            let ((first, first_line), (second, second_line)) = (&entries[kept], &entries[at]);
+            if first.admits != second.admits {
+                return Err(Clash { first: *first_line, second: *second_line, network: first.network });
+            }
+            let loser = if outlasts(second, first) { std::mem::replace(&mut kept, at) } else { at };
+            twins.push(loser);
+        }
+    }
+    twins.sort_unstable();
+    Ok(twins)
 }
 
 /// Whether `one` expires later than `other`; no expiry is the latest.
