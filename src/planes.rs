@@ -120,9 +120,10 @@ impl Planes {
         self.phase.send_replace(Phase::Drains(until));
         let gone = async {
             sleep(settings.delay).await;
-            self.shared.stop_accepting.cancel();
+            // Who finds the port closed has seen all of it: what is answered from then on says `Connection: close`.
             tunnels.drain(settings.code);
             self.shared.finish.cancel();
+            self.shared.stop_accepting.cancel();
             revoke::drain(tunnels, settings.code, settings.spread).await;
             while self.threads.iter().any(|thread| !thread.is_finished()) {
                 sleep(Duration::from_millis(10)).await;
