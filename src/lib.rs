@@ -30,7 +30,7 @@ pub use crate::admin::Order;
 use crate::admin::{Admin, AdminListener, MetricsListener, Rates, Scrapes};
 use crate::control::config::MetricsAddress;
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::reload::{Bind, Cause, Outcome, Reloader, Requests};
+use crate::control::reload::{Accept, Bind, Cause, Outcome, Reloader, Requests};
 use crate::control::systemd::{self, Phase, Sockets};
 use crate::data::Shared;
 use crate::data::listener::Bound;
@@ -184,12 +184,12 @@ impl Agent {
 
     /// Reloads, and awaits the outcome; `None` if the agent is ending.
     pub async fn reload(&self, cause: Cause) -> Option<Outcome> {
-        self.requests.reload(cause).await
+        self.requests.reload(cause, Accept::default()).await
     }
 
     /// Asks for a reload, whose outcome stands in the log.
     pub fn nudge(&self, cause: Cause) {
-        self.requests.nudge(cause);
+        self.requests.nudge(cause, Accept::default());
     }
 
     /// Gives an order.

@@ -13,8 +13,9 @@ use std::task::Waker;
 use jiff::Timestamp;
 
 use crate::close::Traffic;
-use crate::policy::limit::{Count, Full};
-use crate::policy::network::{Client, Peer};
+use crate::policy::Policy;
+use crate::policy::limit::{Count, Full, Limiters, Rate, TunnelLimits};
+use crate::policy::network::{Client, Key, Peer};
 use crate::policy::request::Request;
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
@@ -57,7 +58,7 @@ pub struct Entry {
 }
 
 struct Orders {
-    route: Arc<Route>,
+    terms: Terms,
     /// The generation that judged last.
     generation: u64,
     /// What it said, where it refused; a later one that permits takes it back.
@@ -67,15 +68,46 @@ struct Orders {
     waker: Option<Waker>,
 }
 
-/// A tunnel that the generation which judged last refuses. It keeps that generation's route in memory, for
+/// The rules of an open tunnel: those of its route, with the limits that hold for its client.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// The route under which it runs.
+    pub route: Arc<Route>,
+    exception: Option<usize>,
+}
+
+impl Terms {
+    fn new(route: &Arc<Route>, client: Client, now: Timestamp) -> Terms {
+        Terms { route: Arc::clone(route), exception: route.policy.limits.exception(client, now) }
+    }
+
+    /// What the tunnel may do.
+    pub fn limits(&self) -> &TunnelLimits {
+        &self.route.policy.limits.share(self.exception).tunnel
+    }
+
+    fn agree(&self, other: &Terms) -> bool {
+        Arc::ptr_eq(&self.route, &other.route) && self.exception == other.exception
+    }
+}
+
+/// A tunnel that the generation which judged last refuses. It keeps that generation's policy in memory, for
 /// as long as the tunnel takes to end.
 pub struct Refused {
     /// Why.
     pub refusal: Refusal,
-    /// By the policy of which route; `None`: none was found.
-    pub route: Option<Arc<Route>>,
+    /// By which policy; `None`: no route was found.
+    pub policy: Option<Arc<Policy>>,
     /// At which time it was judged.
     pub at: Timestamp,
+}
+
+/// What came of judging every tunnel again.
+pub struct Reconciled {
+    /// Those that are refused.
+    pub refused: Vec<Arc<Entry>>,
+    /// How many of the others each policy's candidate would refuse.
+    pub would_revoke: HashMap<Arc<str>, usize>,
 }
 
 /// The last verdict on a tunnel.
@@ -147,10 +179,9 @@ impl Tunnels {
     pub fn charge(self: &Arc<Self>, permit: Permit) -> Result<Slot, Refusal> {
         let policy = &permit.route().policy;
         let key = permit.client().key();
-        if let Some(rate) = &policy.budgets.upgrades {
-            rate.take(key).map_err(|retry_after| Refusal::Rate { retry_after })?;
-        }
-        let counted = policy.budgets.counts.enter(key, policy.limits.per_client, policy.limits.total);
+        let share = policy.limits.of(permit.client(), permit.at());
+        take(&policy.budgets.upgrades, share.upgrades, key)?;
+        let counted = policy.budgets.counts.enter(key, share.per_client, policy.limits.total);
         let count = counted.map_err(|full| match full {
             Full::Client => Refusal::Connections,
             Full::Total => Refusal::Capacity,
@@ -163,22 +194,66 @@ impl Tunnels {
 
     /// Takes what a plain request costs: a token of the client's rate.
     pub fn charge_plain(&self, permit: &Permit) -> Result<(), Refusal> {
-        if let Some(rate) = &permit.route().policy.budgets.requests {
-            rate.take(permit.client().key()).map_err(|retry_after| Refusal::Rate { retry_after })?;
-        }
-        Ok(())
+        let policy = &permit.route().policy;
+        take(&policy.budgets.requests, policy.limits.of(permit.client(), permit.at()).requests, permit.client().key())
+    }
+
+    /// What `policy`'s candidate says of a request of which its rules said `judged`: charged to budgets of the
+    /// candidate's own, and held against the tunnels that are open. `None`: there is no candidate.
+    pub fn charge_candidate(
+        policy: &Policy,
+        client: Client,
+        is_plain: bool,
+        judged: Result<(), Refusal>,
+        now: Timestamp,
+    ) -> Option<Result<(), Refusal>> {
+        let candidate = policy.candidate.as_ref()?;
+        let charged = || {
+            let (share, key) = (candidate.limits.of(client, now), client.key());
+            if is_plain {
+                return take(&candidate.budgets.requests, share.requests, key);
+            }
+            take(&candidate.budgets.upgrades, share.upgrades, key)?;
+            // The tunnels are the policy's: it is those that the candidate would find.
+            let counts = &policy.budgets.counts;
+            if share.per_client.is_some_and(|most| counts.of(key) >= most) {
+                return Err(Refusal::Connections);
+            }
+            if candidate.limits.total.is_some_and(|most| counts.total() >= most) {
+                return Err(Refusal::Capacity);
+            }
+            Ok(())
+        };
+        Some(judged.and_then(|()| charged()))
     }
 
     /// Judges every live tunnel under `snapshot` and returns those it refuses.
     /// The others get their route's new rules at once; nobody is charged.
-    pub fn reconcile(&self, snapshot: &Snapshot, now: Timestamp) -> Vec<Arc<Entry>> {
-        let mut refused = Vec::new();
+    pub fn reconcile(&self, snapshot: &Snapshot, now: Timestamp) -> Reconciled {
+        let candidates = snapshot.policies.values().filter(|policy| policy.candidate.is_some());
+        let mut reconciled =
+            Reconciled { refused: Vec::new(), would_revoke: candidates.map(|policy| (Arc::clone(&policy.name), 0)).collect() };
         for entry in self.entries() {
-            if entry.rejudge(snapshot, now).is_err() {
-                refused.push(entry);
+            let (verdict, would_revoke) = entry.rejudge(snapshot, now);
+            if verdict.is_err() {
+                reconciled.refused.push(entry);
+            } else if let Some(count) = would_revoke.and_then(|policy| reconciled.would_revoke.get_mut(&policy)) {
+                *count += 1;
             }
         }
-        refused
+        reconciled
+    }
+
+    /// How many tunnels are open, and which of them `snapshot` would refuse that are not refused now. Nothing changes.
+    pub fn weigh(&self, snapshot: &Snapshot, now: Timestamp) -> (usize, Vec<(Arc<Entry>, Refusal)>) {
+        let entries = self.entries();
+        let open = entries.len();
+        let standing = entries.into_iter().filter(|entry| !entry.is_refused());
+        let refused = standing.filter_map(|entry| {
+            let verdict = snapshot.judge(entry.client, &entry.request, None, now).verdict;
+            verdict.err().map(|refusal| (entry, refusal))
+        });
+        (open, refused.collect())
     }
 
     /// From now on every charge is refused, and every tunnel that enters is
@@ -217,6 +292,12 @@ impl Tunnels {
     }
 }
 
+/// Takes one token of `key`'s, if its rate is limited.
+fn take(limiters: &Limiters, rate: Option<Rate>, key: Key) -> Result<(), Refusal> {
+    let limiter = rate.and_then(|rate| limiters.of(rate));
+    limiter.map_or(Ok(()), |limiter| limiter.take(key)).map_err(|retry_after| Refusal::Rate { retry_after })
+}
+
 impl Slot {
     /// The permit that was charged.
     pub fn permit(&self) -> &Permit {
@@ -239,7 +320,7 @@ impl Slot {
             opened: now,
             traffic: TrafficCell::default(),
             orders: Mutex::new(Orders {
-                route: Arc::clone(permit.route()),
+                terms: Terms::new(permit.route(), permit.client(), now),
                 generation: permit.generation(),
                 refused: None,
                 end: None,
@@ -253,7 +334,7 @@ impl Slot {
 
         let live = tunnels.live.load();
         if live.generation != permit.generation()
-            && let Err(refusal) = entry.rejudge(&live, now)
+            && let (Err(refusal), _) = entry.rejudge(&live, now)
         {
             entry.end(End::Revoke(refusal));
         }
@@ -277,20 +358,33 @@ impl Drop for Place {
 impl Entry {
     /// Judges the tunnel again. Permitted, it gets its route's present rules. The verdict of a
     /// generation older than the one that judged last changes nothing.
-    fn rejudge(&self, snapshot: &Snapshot, now: Timestamp) -> Result<(), Refusal> {
-        let Judgement { verdict, route, .. } = snapshot.judge(self.client, &self.request, None, now);
+    /// Also says which policy's candidate would refuse it, where the policy itself permits.
+    fn rejudge(&self, snapshot: &Snapshot, now: Timestamp) -> (Result<(), Refusal>, Option<Arc<str>>) {
+        let Judgement { verdict, policy, candidate, .. } = snapshot.judge(self.client, &self.request, None, now);
         let mut orders = lock(&self.orders);
         if snapshot.generation < orders.generation {
-            return Ok(());
+            return (Ok(()), None);
         }
+        let would_revoke = policy.as_ref().filter(|_| verdict.is_ok() && candidate.is_some_and(|says| says.is_err()));
+        let would_revoke = would_revoke.map(|policy| Arc::clone(&policy.name));
         orders.generation = snapshot.generation;
-        orders.refused = verdict.as_ref().err().map(|refusal| Arc::new(Refused { refusal: *refusal, route, at: now }));
-        let permit = verdict?;
-        if !Arc::ptr_eq(&orders.route, permit.route()) {
-            orders.route = Arc::clone(permit.route());
+        orders.refused = verdict.as_ref().err().map(|refusal| Arc::new(Refused { refusal: *refusal, policy, at: now }));
+        let permit = match verdict {
+            Ok(permit) => permit,
+            Err(refusal) => return (Err(refusal), None),
+        };
+        let terms = Terms::new(permit.route(), self.client, now);
+        if !orders.terms.agree(&terms) {
+            orders.terms = terms;
             self.tell(orders);
         }
-        Ok(())
+        (Ok(()), would_revoke)
+    }
+
+    /// Whether the last verdict refused it, or it was ordered to end.
+    fn is_refused(&self) -> bool {
+        let orders = lock(&self.orders);
+        orders.refused.is_some() || orders.end.is_some()
     }
 
     /// Revokes it if the last reconcile still refuses it; says whether it did.
@@ -310,9 +404,14 @@ impl Entry {
         true
     }
 
+    /// The rules under which it runs now.
+    pub fn terms(&self) -> Terms {
+        lock(&self.orders).terms.clone()
+    }
+
     /// The route under which it runs now.
     pub fn route(&self) -> Arc<Route> {
-        Arc::clone(&lock(&self.orders).route)
+        Arc::clone(&lock(&self.orders).terms.route)
     }
 
     /// The generation that judged it last.
@@ -329,14 +428,14 @@ impl Entry {
     /// What changed since the last call: the rules, and the order to end if one was given; the
     /// first call tells all. `None`, without a lock, when nothing did. `waker` is woken at every
     /// change from then on: that of the first call, since a spawned task's never changes.
-    pub fn changed(&self, waker: &Waker) -> Option<(Arc<Route>, Option<End>)> {
+    pub fn changed(&self, waker: &Waker) -> Option<(Terms, Option<End>)> {
         if !self.ordered.load(Ordering::Acquire) {
             return None;
         }
         let mut orders = lock(&self.orders);
         self.ordered.store(false, Ordering::Relaxed);
         orders.waker.get_or_insert_with(|| waker.clone());
-        Some((Arc::clone(&orders.route), orders.end))
+        Some((orders.terms.clone(), orders.end))
     }
 
     /// Lets the tunnel know; under the lock, so that nothing is told twice or never.
@@ -384,7 +483,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) mod tests {
     use super::*;
     use crate::policy::decisive::RuleLines;
-    use crate::policy::limit::{Budgets, Limits, Rate};
+    use crate::policy::limit::{Budgets, Limits, Share};
     use crate::policy::list::{Entry as Line, List};
     use crate::policy::request::{Host, Kind};
     use crate::policy::route::{HostPattern, PathPattern, Routes};
@@ -411,6 +510,7 @@ pub(crate) mod tests {
             limits: limits.clone(),
             budgets,
             lines: RuleLines::default(),
+            candidate: None,
         };
         let route = Arc::new(Route {
             number: 0,
@@ -433,6 +533,7 @@ pub(crate) mod tests {
             route_list: vec![route],
             numbered: 1,
             policies: HashMap::new(),
+            baseline: None,
         }
     }
 
@@ -478,7 +579,7 @@ pub(crate) mod tests {
         let (tunnels, live) = table(&Limits::default());
         let (slot, other) = (charge(&tunnels, &live, 1).unwrap(), charge(&tunnels, &live, 2).unwrap());
         let next = publish(&live, 2, "192.0.2.1");
-        assert!(tunnels.reconcile(&next, Timestamp::now()).is_empty(), "nobody is in the table yet");
+        assert!(tunnels.reconcile(&next, Timestamp::now()).refused.is_empty(), "nobody is in the table yet");
         let ((_places, entry), (_other, stays)) = (enter(slot), enter(other));
         assert_eq!((end_of(&entry), end_of(&stays)), (REVOKED, None));
         assert!(Arc::ptr_eq(&stays.route(), &next.route_list[0]), "who stays has the present rules");
@@ -489,7 +590,7 @@ pub(crate) mod tests {
         let (tunnels, live) = table(&Limits::default());
         let open: Vec<_> = (1..=9).map(|host| enter(charge(&tunnels, &live, host).unwrap())).collect();
         let next = publish(&live, 2, "192.0.2.4/31");
-        let mut refused: Vec<_> = tunnels.reconcile(&next, Timestamp::now()).iter().map(|entry| entry.id).collect();
+        let mut refused: Vec<_> = tunnels.reconcile(&next, Timestamp::now()).refused.iter().map(|entry| entry.id).collect();
         refused.sort_unstable();
         assert_eq!(refused, [open[3].1.id, open[4].1.id]);
         assert!(open[3].1.revoke_if_refused() && !open[3].1.revoke_if_refused() && !open[2].1.revoke_if_refused());
@@ -500,8 +601,8 @@ pub(crate) mod tests {
     fn one_that_a_later_generation_permits_again_before_its_turn_is_left_alone() {
         let (tunnels, live) = table(&Limits::default());
         let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
-        assert_eq!(tunnels.reconcile(&publish(&live, 2, "192.0.2.1"), Timestamp::now()).len(), 1);
-        assert!(tunnels.reconcile(&publish(&live, 3, ""), Timestamp::now()).is_empty());
+        assert_eq!(tunnels.reconcile(&publish(&live, 2, "192.0.2.1"), Timestamp::now()).refused.len(), 1);
+        assert!(tunnels.reconcile(&publish(&live, 3, ""), Timestamp::now()).refused.is_empty());
         assert!(!entry.revoke_if_refused());
     }
 
@@ -511,7 +612,7 @@ pub(crate) mod tests {
         let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
         let (older, newer) = (publish(&live, 2, "192.0.2.1"), publish(&live, 3, ""));
         tunnels.reconcile(&newer, Timestamp::now());
-        assert!(tunnels.reconcile(&older, Timestamp::now()).is_empty());
+        assert!(tunnels.reconcile(&older, Timestamp::now()).refused.is_empty());
         assert!(!entry.revoke_if_refused() && Arc::ptr_eq(&entry.route(), &newer.route_list[0]));
     }
 
@@ -550,6 +651,10 @@ pub(crate) mod tests {
     }
 
     /// With `limits`, what charging says to these clients in turn while all that were charged hold their slots.
+    fn limits(upgrades: Option<Rate>, per_client: Option<u32>, total: Option<u32>) -> Limits {
+        Limits { share: Share { upgrades, per_client, ..Share::default() }, total, ..Limits::default() }
+    }
+
     fn check(limits: &Limits, clients: &[(u8, Result<(), &str>)]) {
         let (tunnels, live) = table(limits);
         let mut slots = Vec::new();
@@ -566,15 +671,15 @@ pub(crate) mod tests {
     #[test]
     fn the_rate_is_asked_before_the_client_s_places_and_those_before_the_total() {
         let rate = Rate { tokens: NonZeroU32::MIN, per: Duration::from_secs(3600), burst: NonZeroU32::new(2).unwrap() };
-        check(&Limits { per_client: Some(1), ..Limits::default() }, &[(1, Ok(())), (1, Err("connections")), (2, Ok(()))]);
-        check(&Limits { total: Some(1), ..Limits::default() }, &[(1, Ok(())), (2, Err("capacity"))]);
-        let all = Limits { upgrades: Some(rate), per_client: Some(1), total: Some(1), ..Limits::default() };
+        check(&limits(None, Some(1), None), &[(1, Ok(())), (1, Err("connections")), (2, Ok(()))]);
+        check(&limits(None, None, Some(1)), &[(1, Ok(())), (2, Err("capacity"))]);
+        let all = limits(Some(rate), Some(1), Some(1));
         check(&all, &[(1, Ok(())), (1, Err("connections")), (1, Err("rate")), (2, Err("capacity"))]);
     }
 
     #[test]
     fn a_place_is_given_back_and_the_table_left_on_drop() {
-        let (tunnels, live) = table(&Limits { total: Some(1), ..Limits::default() });
+        let (tunnels, live) = table(&limits(None, None, Some(1)));
         let (place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
         assert_eq!((tunnels.len(), tunnels.slots()), (1, 1));
         assert!(Arc::ptr_eq(&tunnels.entries()[0], &entry));

@@ -16,7 +16,7 @@ use tokio::net::unix::UCred;
 use crate::admin::tunnels::Filter;
 use crate::admin::{Admin, Answer, Order, json as answer_json, status, tunnels};
 use crate::control::config::effective;
-use crate::control::reload::{Cause, Outcome};
+use crate::control::reload::{Accept, Cause, Outcome};
 
 /// So much of a path goes into the log.
 const MOST_PATH: usize = 128;
@@ -99,15 +99,15 @@ fn tunnels(admin: &Admin, query: &str) -> Said {
 }
 
 async fn reload(admin: &Admin, query: &str) -> Said {
-    match query {
-        "" | "wait=true" => {}
-        "wait=false" => {
-            admin.requests.nudge(Cause::Asked);
-            return ("asked", answer_json(StatusCode::ACCEPTED, &json!({ "outcome": "asked" })));
-        }
-        _ => return wrong(StatusCode::BAD_REQUEST, "a reload takes wait=true or wait=false and nothing else"),
+    let Some((wait, accept)) = wishes(query) else {
+        let sentence = "a reload takes wait=true or wait=false, accept_shrink=LIST and accept_revocations=true";
+        return wrong(StatusCode::BAD_REQUEST, sentence);
+    };
+    if !wait {
+        admin.requests.nudge(Cause::Asked, accept);
+        return ("asked", answer_json(StatusCode::ACCEPTED, &json!({ "outcome": "asked" })));
     }
-    match admin.requests.reload(Cause::Asked).await {
+    match admin.requests.reload(Cause::Asked, accept).await {
         None => wrong(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending"),
         Some(Outcome::Published { generation, digest, revoked, warnings }) => {
             let told = status::told(&warnings);
@@ -122,6 +122,21 @@ async fn reload(admin: &Admin, query: &str) -> Said {
             ("rejected", answer_json(StatusCode::UNPROCESSABLE_ENTITY, &body))
         }
     }
+}
+
+/// Whether the outcome is waited for, and what is accepted of a reload that is held.
+fn wishes(query: &str) -> Option<(bool, Accept)> {
+    let (mut wait, mut accept) = (true, Accept::default());
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=')? {
+            ("wait", "true") => wait = true,
+            ("wait", "false") => wait = false,
+            ("accept_shrink", list) if !list.is_empty() => accept.shrunk.push(list.to_owned()),
+            ("accept_revocations", "true") => accept.revocations = true,
+            _ => return None,
+        }
+    }
+    Some((wait, accept))
 }
 
 /// Orders a drain, once: a second order would cut everything at once, and who runs a command twice means no such thing.

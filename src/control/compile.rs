@@ -1,12 +1,15 @@
-//! From values to a snapshot: a pure step, apart from the keys of fresh tickets.
+//! From values to a snapshot that has passed its tests.
 //!
 //! What has been used of an unchanged limit is carried over from the generation
 //! before, so that a reload gives nobody a full bucket.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::control::config::{Loaded, PolicyPage, RoutePage};
+use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::{Feed, Loaded, PolicyPage, RoutePage, Settings};
+use crate::control::rehearsal::{Script, rehearse};
 use crate::policy::Policy;
 use crate::policy::limit::Budgets;
 use crate::policy::route::Routes;
@@ -16,28 +19,76 @@ use crate::snapshot::route::Route;
 use crate::snapshot::tls::{Tickets, server_config};
 use crate::snapshot::{ListenerRules, Snapshot};
 
-/// Compiles `loaded`, as the generation after `before`.
+/// One generation, compiled and rehearsed.
+pub struct Built {
+    /// What will run.
+    pub snapshot: Snapshot,
+    /// `sidegate.toml`.
+    pub settings: Settings,
+    /// What somebody should look at.
+    pub warnings: Vec<Diagnostic>,
+    /// The lists that are read from files, each with its policy.
+    pub feeds: Vec<(Arc<str>, Feed)>,
+}
+
+/// Compiles `loaded`, what `config` named, as the generation after `before`, and runs the policies' own tests against it.
 ///
 /// # Errors
-/// What rustls refuses of a TLS listener: nothing that a file can cause by itself.
-pub fn compile(
-    loaded: &Loaded,
+/// The tests that fail; what rustls refuses.
+pub fn build(
+    mut loaded: Loaded,
+    config: &Path,
+    digest: &str,
+    before: Option<&Snapshot>,
+    tickets: &Tickets,
+) -> Result<Built, Vec<Diagnostic>> {
+    let scripts = Script::all(&mut loaded);
+    let Loaded { settings, mut baseline, mut policies, candidates, mut warnings } = loaded;
+    let mut feeds = Vec::new();
+    for page in policies.iter_mut().chain(&mut baseline) {
+        feeds.extend(std::mem::take(&mut page.feeds).into_iter().map(|feed| (Arc::clone(&page.name), feed)));
+    }
+    let pages = Pages { policies, candidates, baseline };
+    let snapshot = compile(&settings, pages, digest, before, tickets);
+    let snapshot = snapshot.map_err(|what| vec![Diagnostic::of(config, what, None)])?;
+    let (errors, more): (Vec<_>, Vec<_>) = rehearse(&snapshot, &scripts).into_iter().partition(Diagnostic::is_error);
+    warnings.extend(more);
+    if errors.is_empty() { Ok(Built { snapshot, settings, warnings, feeds }) } else { Err(errors) }
+}
+
+/// The policies of one generation.
+struct Pages {
     policies: Vec<PolicyPage>,
+    /// What may replace some of them, under their names.
+    candidates: Vec<PolicyPage>,
+    baseline: Option<PolicyPage>,
+}
+
+/// A pure step, but for the keys of fresh tickets. It fails with what rustls refuses of a TLS listener: nothing that
+/// a file can cause by itself.
+fn compile(
+    settings: &Settings,
+    pages: Pages,
     digest: &str,
     before: Option<&Snapshot>,
     tickets: &Tickets,
 ) -> Result<Snapshot, String> {
-    let policies: HashMap<Arc<str>, Arc<Policy>> = policies
-        .into_iter()
-        .map(|page| {
-            let used = before.and_then(|before| before.policies.get(&page.name));
-            (Arc::clone(&page.name), Arc::new(policy(page, used.map(|policy| &policy.budgets))))
-        })
-        .collect();
+    let used = |name: &str| before.and_then(|before| before.policies.get(name));
+    let candidates = pages.candidates.into_iter().map(|page| {
+        // A candidate is charged too, to budgets of its own.
+        let used = used(&page.name).and_then(|policy| policy.candidate.as_ref());
+        (Arc::clone(&page.name), Arc::new(policy(page, used.map(|candidate| &candidate.budgets), None)))
+    });
+    let mut candidates: HashMap<_, _> = candidates.collect();
+    let policies = pages.policies.into_iter().map(|page| {
+        let (used, candidate) = (used(&page.name), candidates.remove(&page.name));
+        (Arc::clone(&page.name), Arc::new(policy(page, used.map(|policy| &policy.budgets), candidate)))
+    });
+    let policies: HashMap<Arc<str>, Arc<Policy>> = policies.collect();
     let mut numbers = Numbers::after(before);
     let mut table = Vec::new();
     let mut route_list = Vec::new();
-    for page in &loaded.settings.routes {
+    for page in &settings.routes {
         let policy =
             policies.get(&page.policy).ok_or_else(|| format!("route `{}` has no policy `{}`", page.name, page.policy))?;
         let route = Arc::new(route(page, numbers.of(&page.name), Arc::clone(policy)));
@@ -45,9 +96,8 @@ pub fn compile(
         table.push((page.host.clone(), page.path.clone(), route));
     }
     let routes = Routes::new(table).map_err(|twins| format!("routes {} and {} are equal", twins.first, twins.second))?;
-    let certificates = Arc::new(Certificates::new(loaded.settings.certificates.clone()));
-    let listeners =
-        loaded.settings.listeners.iter().map(|one| Ok((Arc::clone(&one.name), listener(one, &certificates, tickets)?)));
+    let certificates = Arc::new(Certificates::new(settings.certificates.clone()));
+    let listeners = settings.listeners.iter().map(|one| Ok((Arc::clone(&one.name), listener(one, &certificates, tickets)?)));
     Ok(Snapshot {
         generation: before.map_or(1, |before| before.generation + 1),
         digest: digest.into(),
@@ -57,6 +107,7 @@ pub fn compile(
         route_list,
         numbered: numbers.given,
         policies,
+        baseline: pages.baseline.map(|page| Arc::new(policy(page, None, None))),
     })
 }
 
@@ -80,10 +131,10 @@ impl<'s> Numbers<'s> {
     }
 }
 
-fn policy(page: PolicyPage, used: Option<&Budgets>) -> Policy {
+fn policy(page: PolicyPage, used: Option<&Budgets>, candidate: Option<Arc<Policy>>) -> Policy {
     let budgets = Budgets::carry(used, &page.limits);
-    let PolicyPage { name, file, owner, allow, deny, origins, subprotocols, limits, lines } = page;
-    Policy { name, file, owner, allow, deny, origins, subprotocols, limits, budgets, lines }
+    let PolicyPage { name, file, owner, allow, deny, origins, subprotocols, limits, lines, feeds: _, tests: _ } = page;
+    Policy { name, file, owner, allow, deny, origins, subprotocols, limits, budgets, lines, candidate }
 }
 
 fn route(page: &RoutePage, number: usize, policy: Arc<Policy>) -> Route {

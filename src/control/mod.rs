@@ -5,6 +5,7 @@
 
 pub mod compile;
 pub mod config;
+mod rehearsal;
 pub mod reload;
 pub mod revoke;
 pub mod systemd;

@@ -15,18 +15,19 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::control::compile::compile;
+use crate::control::compile::{Built, build};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::{Digest, Files};
-use crate::control::config::{self, Loaded, PolicyPage, Settings};
+use crate::control::config::{self, Feed, Loaded, Settings};
 use crate::control::revoke;
 use crate::control::systemd::Sockets;
 use crate::control::watch::Watching;
 use crate::observe::metrics::{Metrics, ReloadResult};
 use crate::observe::pulse::Pulse;
+use crate::refusal::Refusal;
 use crate::snapshot::tls::Tickets;
 use crate::snapshot::{Live, Snapshot};
-use crate::tunnels::Tunnels;
+use crate::tunnels::{Entry, Reconciled, Tunnels};
 
 /// How long the two reads of a saved change are apart.
 const APART: Duration = Duration::from_millis(50);
@@ -122,16 +123,24 @@ pub struct ListFile {
     pub list: Arc<str>,
     /// When it was last written.
     pub modified: Timestamp,
+    /// How old it may become.
+    pub max_age: Option<Duration>,
 }
 
 impl ListFile {
-    /// Those of these policies.
-    fn all(policies: &[PolicyPage]) -> Vec<ListFile> {
-        let of = |policy: &PolicyPage| {
-            let files = policy.lists().filter_map(|list| Some((Arc::clone(&list.name), list.modified?)));
-            files.map(|(list, modified)| ListFile { policy: Arc::clone(&policy.name), list, modified }).collect::<Vec<_>>()
+    /// Those of these feeds, each with its policy.
+    fn all<'f>(feeds: impl Iterator<Item = (&'f Arc<str>, &'f Feed)>) -> Vec<ListFile> {
+        let file = |(policy, feed): (&Arc<str>, &Feed)| {
+            let (policy, list) = (Arc::clone(policy), Arc::clone(&feed.name));
+            Some(ListFile { policy, list, modified: feed.modified?, max_age: feed.max_age })
         };
-        policies.iter().flat_map(of).collect()
+        feeds.filter_map(file).collect()
+    }
+
+    /// How old it is at the time `now`, if that is older than it may be.
+    pub fn stale(&self, now: Timestamp) -> Option<Duration> {
+        let age = Duration::try_from(now.duration_since(self.modified)).ok()?;
+        self.max_age.filter(|most| age > *most).map(|_| age)
     }
 }
 
@@ -156,47 +165,81 @@ pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>
     let broken = |what: String| vec![Diagnostic::of(config, what, None)];
     let tickets = Tickets::new().map_err(|error| broken(format!("no keys for TLS tickets: {error}")))?;
     let digest = files.digest();
-    let lists = ListFile::all(&loaded.policies);
-    let (snapshot, settings, warnings) = build(loaded, &digest.to_string(), None, &tickets).map_err(broken)?;
+    let Built { snapshot, settings, warnings, feeds } = build(loaded, config, &digest.to_string(), None, &tickets)?;
     let standing = Standing {
         settings: ArcSwap::from_pointee(settings),
         rejected: ArcSwapOption::empty(),
         warnings: ArcSwap::from_pointee(warnings),
         since: ArcSwap::from_pointee(Timestamp::now()),
         last: ArcSwapOption::empty(),
-        lists: ArcSwap::from_pointee(lists),
+        lists: ArcSwap::from_pointee(ListFile::all(feeds.iter().map(|(policy, feed)| (policy, feed)))),
     };
     let paths = files.paths().map(Path::to_owned).collect();
     Ok(Started { snapshot, standing: Arc::new(standing), tickets, digest, paths })
 }
 
-fn build(
-    mut loaded: Loaded,
-    digest: &str,
-    before: Option<&Snapshot>,
-    tickets: &Tickets,
-) -> Result<(Snapshot, Settings, Vec<Diagnostic>), String> {
-    let policies = std::mem::take(&mut loaded.policies);
-    let snapshot = compile(&loaded, policies, digest, before, tickets)?;
-    Ok((snapshot, loaded.settings, loaded.warnings))
+/// What somebody who has looked accepts of a reload that is held.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Accept {
+    /// That these lists shrank, by their names.
+    pub shrunk: Vec<String>,
+    /// That so many tunnels are closed.
+    pub revocations: bool,
+}
+
+/// What a reload would do now.
+pub struct Preview {
+    /// What runs.
+    pub now: Arc<Snapshot>,
+    /// Its settings.
+    pub settings: Arc<Settings>,
+    /// What the files would make of it; or what is wrong with them.
+    pub next: Result<Built, Vec<Diagnostic>>,
+    /// What would become of the tunnels.
+    pub weighed: Weighed,
+}
+
+/// What a generation would do to the tunnels that are open.
+#[derive(Default)]
+pub struct Weighed {
+    /// How many are open.
+    pub open: usize,
+    /// Those that it would refuse, and why, which what runs permits.
+    pub revoked: Vec<(Arc<Entry>, Refusal)>,
+    /// Why it is not published unless somebody accepts.
+    pub held: Vec<Diagnostic>,
+}
+
+/// What the reloader is asked for.
+enum Ask {
+    Reload { cause: Cause, accept: Accept, told: Option<oneshot::Sender<Outcome>> },
+    Preview { promoted: Option<String>, told: oneshot::Sender<Preview> },
 }
 
 /// Who may be asked for a reload, from anywhere in the process.
 #[derive(Clone)]
-pub struct Requests(mpsc::Sender<(Cause, Option<oneshot::Sender<Outcome>>)>);
+pub struct Requests(mpsc::Sender<Ask>);
 
 impl Requests {
     /// Asks for a reload and awaits its outcome; `None` if the process is ending.
-    pub async fn reload(&self, cause: Cause) -> Option<Outcome> {
+    pub async fn reload(&self, cause: Cause, accept: Accept) -> Option<Outcome> {
         let (told, outcome) = oneshot::channel();
-        self.0.send((cause, Some(told))).await.ok()?;
+        self.0.send(Ask::Reload { cause, accept, told: Some(told) }).await.ok()?;
         outcome.await.ok()
     }
 
     /// Asks for a reload; the outcome stands in the log. Requests that wait already serve for this one.
-    pub fn nudge(&self, cause: Cause) {
+    pub fn nudge(&self, cause: Cause, accept: Accept) {
         // Full: a reload that has not begun will see what this one would.
-        let _ = self.0.try_send((cause, None));
+        let _ = self.0.try_send(Ask::Reload { cause, accept, told: None });
+    }
+
+    /// Asks what a reload would do, once the candidate of the policy `promoted` stands in its place; `None` if the
+    /// process is ending.
+    pub async fn preview(&self, promoted: Option<String>) -> Option<Preview> {
+        let (told, preview) = oneshot::channel();
+        self.0.send(Ask::Preview { promoted, told }).await.ok()?;
+        preview.await.ok()
     }
 }
 
@@ -222,7 +265,7 @@ pub struct Reloader {
     tried: Option<Digest>,
     running: Digest,
     watching: Watching,
-    requests: mpsc::Receiver<(Cause, Option<oneshot::Sender<Outcome>>)>,
+    requests: mpsc::Receiver<Ask>,
     tracker: TaskTracker,
 }
 
@@ -265,16 +308,27 @@ impl Reloader {
     async fn turn(&mut self, bind: &Bind) {
         let slow = self.standing.settings.load().reload.poll;
         let poll = self.watching.pause(slow);
-        let (cause, told) = tokio::select! {
+        let by_itself = |cause| (cause, Accept::default(), None);
+        let (cause, accept, told) = tokio::select! {
             request = self.requests.recv() => match request {
-                Some(request) => request,
+                Some(Ask::Reload { cause, accept, told }) => (cause, accept, told),
+                Some(Ask::Preview { promoted, told }) => {
+                    // Whoever asked may have gone away.
+                    let _ = told.send(self.preview(promoted).await);
+                    return;
+                }
                 None => std::future::pending().await,
             },
-            () = self.watching.changed() => (Cause::Saved, None),
-            () = sleep(poll.unwrap_or(slow)) => (Cause::Poll, None),
+            () = self.watching.changed() => by_itself(Cause::Saved),
+            () = sleep(poll.unwrap_or(slow)) => by_itself(Cause::Poll),
+            // The files are as they were, but not what they say.
+            () = lapse(&self.live) => {
+                self.reconcile();
+                return;
+            }
         };
         let looks = cause != Cause::Poll || poll.is_some();
-        let outcome = if looks { self.reload(cause, bind).await } else { None };
+        let outcome = if looks { self.reload(cause, &accept, bind).await } else { None };
         if !matches!(outcome, Some(Outcome::Published { .. })) {
             // Nothing changed but the time: an entry may have lapsed.
             self.reconcile();
@@ -288,7 +342,7 @@ impl Reloader {
     /// One reload. `None`: a poll that found what was tried already.
     ///
     /// If it fails, what runs is kept: no traffic and no socket is touched.
-    async fn reload(&mut self, cause: Cause, bind: &Bind) -> Option<Outcome> {
+    async fn reload(&mut self, cause: Cause, accept: &Accept, bind: &Bind) -> Option<Outcome> {
         if self.metrics.is_draining() {
             let errors = vec![Diagnostic::of(&self.config, "draining: nothing is reloaded any more".into(), None)];
             return (cause != Cause::Poll).then(|| self.reject(cause, errors));
@@ -304,7 +358,7 @@ impl Reloader {
         if let Ok(loaded) = &loaded
             && digest == self.running
         {
-            self.found(ListFile::all(&loaded.policies));
+            self.found(ListFile::all(loaded.feeds()));
         }
         if cause == Cause::Poll && self.tried == Some(digest) {
             return None;
@@ -314,24 +368,26 @@ impl Reloader {
             Ok(loaded) => loaded,
             Err(errors) => return Some(self.reject(cause, errors)),
         };
-        let lists = ListFile::all(&loaded.policies);
         if digest == self.running {
             return Some(self.unchanged(cause));
         }
         let before = self.live.load_full();
-        let restart = needs_restart(&self.standing.settings.load(), &loaded.settings);
+        let restart = self.restart(&loaded.settings);
         if !restart.is_empty() {
-            let errors =
-                restart.into_iter().map(|what| Diagnostic::of(&self.config, what, Some("restart sidegate to change it".into())));
-            return Some(self.reject(cause, errors.collect()));
+            return Some(self.reject(cause, restart));
         }
-        let built = match build(loaded, &digest.to_string(), Some(&before), &self.tickets) {
+        let built = match build(loaded, &self.config, &digest.to_string(), Some(&before), &self.tickets) {
             Ok(built) => built,
-            Err(what) => return Some(self.reject(cause, vec![Diagnostic::of(&self.config, what, None)])),
+            Err(errors) => return Some(self.reject(cause, errors)),
         };
+        let held = self.weigh(&built, &before, accept).held;
+        if !held.is_empty() {
+            return Some(self.reject(cause, held));
+        }
+        let lists = ListFile::all(built.feeds.iter().map(|(policy, feed)| (policy, feed)));
         // Last of all: nothing that is bound has to be given back.
         let (bind, now) = (Arc::clone(bind), self.standing.settings.load_full());
-        let bound = blocking(move || bind(&now, &built.1).map(|takeover| (built, takeover))).await?;
+        let bound = blocking(move || bind(&now, &built.settings).map(|takeover| (built, takeover))).await?;
         match bound {
             Ok((built, takeover)) => {
                 self.running = digest;
@@ -352,10 +408,10 @@ impl Reloader {
     async fn read(&self, cause: Cause) -> Option<(Files, Result<Loaded, Vec<Diagnostic>>)> {
         let began = Instant::now();
         if matches!(cause, Cause::Asked | Cause::Signal) {
-            return self.load().await;
+            return self.load(None).await;
         }
         while began.elapsed() < RESTLESS {
-            let (files, loaded) = self.load().await?;
+            let (files, loaded) = self.load(None).await?;
             if cause == Cause::Poll && self.tried == Some(files.digest()) {
                 return Some((files, loaded));
             }
@@ -368,20 +424,66 @@ impl Reloader {
         None
     }
 
-    async fn load(&self) -> Option<(Files, Result<Loaded, Vec<Diagnostic>>)> {
+    async fn load(&self, promoted: Option<String>) -> Option<(Files, Result<Loaded, Vec<Diagnostic>>)> {
         let (config, passed) = (self.config.clone(), Arc::clone(&self.passed));
         blocking(move || {
             let mut files = Files::new();
-            let loaded = config::load(&mut files, &config, Some(&passed));
+            let loaded = match promoted {
+                Some(name) => config::load_promoting(&mut files, &config, Some(&passed), &name),
+                None => config::load(&mut files, &config, Some(&passed)),
+            };
             (files, loaded)
         })
         .await
     }
 
+    /// What a reload would do now; it is none.
+    async fn preview(&self, promoted: Option<String>) -> Preview {
+        let (now, settings) = (self.live.load_full(), self.standing.settings.load_full());
+        let next = match self.load(promoted).await {
+            Some((files, loaded)) => loaded.and_then(|loaded| {
+                let restart = self.restart(&loaded.settings);
+                if restart.is_empty() { Ok(()) } else { Err(restart) }?;
+                build(loaded, &self.config, &files.digest().to_string(), Some(&now), &self.tickets)
+            }),
+            None => Err(vec![Diagnostic::of(&self.config, "the reading broke off: see the log".into(), None)]),
+        };
+        let weighed = next.as_ref().map(|built| self.weigh(built, &now, &Accept::default())).unwrap_or_default();
+        Preview { now, settings, next, weighed }
+    }
+
+    /// Says what `built` would do to the open tunnels, and why it should be looked at before it does.
+    fn weigh(&self, built: &Built, before: &Snapshot, accept: &Accept) -> Weighed {
+        let now = Timestamp::now();
+        let (open, revoked) = self.tunnels.weigh(&built.snapshot, now);
+        let mut held: Vec<_> = built
+            .feeds
+            .iter()
+            .filter_map(|(policy, feed)| {
+                let policy = before.all_policies().find(|before| before.name == *policy);
+                let list = policy.and_then(|policy| policy.lists().into_iter().find(|list| list.name == feed.name));
+                feed.rejection(list.map(|list| list.len()), accept.shrunk.iter().any(|name| *name == *feed.name), now)
+            })
+            .collect();
+        let bound = built.settings.reload.max_revoked;
+        if !accept.revocations && bound.is_exceeded(revoked.len(), open) {
+            let fault = format!("{} of {open} open tunnels would be closed, more than max_revoked = \"{bound}\"", revoked.len());
+            let remedy = "`sidegate diff` says which; if they are meant: sidegate reload --accept-revocations";
+            held.push(Diagnostic::of(&self.config, fault, Some(remedy.into())));
+        }
+        Weighed { open, revoked, held }
+    }
+
+    /// What of `next` cannot be changed while running.
+    fn restart(&self, next: &Settings) -> Vec<Diagnostic> {
+        let changed = needs_restart(&self.standing.settings.load(), next).into_iter();
+        changed.map(|what| Diagnostic::of(&self.config, what, Some("restart sidegate to change it".into()))).collect()
+    }
+
     /// The one swap, and then the open tunnels: those that the new generation refuses are closed
     /// over the window, the others are not touched.
-    fn publish(&self, cause: Cause, built: (Snapshot, Settings, Vec<Diagnostic>), began: Instant) -> Outcome {
-        let (snapshot, settings, warnings) = built;
+    fn publish(&self, cause: Cause, built: Built, began: Instant) -> Outcome {
+        let Built { snapshot, settings, warnings, feeds: _ } = built;
         let snapshot = Arc::new(snapshot);
         self.standing.settings.store(Arc::new(settings));
         self.live.publish(Arc::clone(&snapshot));
@@ -401,7 +503,8 @@ impl Reloader {
 
     /// Judges the open tunnels by what runs and what time it is, and revokes those that are refused; says how many.
     fn reconcile(&self) -> usize {
-        let refused = self.tunnels.reconcile(&self.live.load(), Timestamp::now());
+        let Reconciled { refused, would_revoke } = self.tunnels.reconcile(&self.live.load(), Timestamp::now());
+        self.metrics.candidates_would_revoke(would_revoke);
         let revoked = refused.len();
         if revoked > 0 {
             tracing::info!(tunnels = revoked, "revoking");
@@ -456,6 +559,14 @@ impl Started {
         let Started { snapshot, standing, tickets, digest, paths } = self;
         (snapshot, standing, Handover { tickets, digest, paths })
     }
+}
+
+/// Waits until an entry of what runs lapses, if one will.
+async fn lapse(live: &Live) {
+    let now = Timestamp::now();
+    let Some(next) = live.load().next_expiry(now) else { return std::future::pending().await };
+    // The clock is looked at again every so often, since it may be set.
+    sleep(Duration::try_from(next.duration_since(now)).unwrap_or_default()).await;
 }
 
 /// What of `next` cannot be changed while running.

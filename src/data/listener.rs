@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
@@ -172,14 +173,23 @@ fn admit(
 ) {
     let peer = Peer::new(address.ip());
     metrics.accepted();
-    let rules = core.shared.live.load().listeners.get(&listener.name).cloned();
-    let most = rules.as_ref().map_or(listener.pending_per_client, |rules| rules.listener.pending_per_client);
-    let Some(waiting) = core.shared.pending.enter(Client::at(peer), most) else {
-        core.metrics.no_route().refused(Refusal::Pending);
+    let (live, now) = (core.shared.live.load(), Timestamp::now());
+    let rules = live.listeners.get(&listener.name);
+    let turn_away = |refusal, decisive, end| {
+        core.metrics.no_route().refused(refusal);
         let party = Party { listener: &listener.name, client: Client::at(peer), peer };
-        decision::turned_away(party, Refusal::Pending, None, &core.cap);
-        metrics.closed(ConnectionEnd::Pending);
-        return;
+        decision::turned_away(party, refusal, decisive, None, &core.cap);
+        metrics.closed(end);
+    };
+    // Whom the baseline denies gets no TLS handshake.
+    if let Some(baseline) = live.denied(Client::at(peer), now) {
+        let refusal = Refusal::Network;
+        let decisive = baseline.decisive(Client::at(peer), false, Err(refusal), now);
+        return turn_away(refusal, decisive, ConnectionEnd::Network);
+    }
+    let most = rules.map_or(listener.pending_per_client, |rules| rules.listener.pending_per_client);
+    let Some(waiting) = core.shared.pending.enter(Client::at(peer), most) else {
+        return turn_away(Refusal::Pending, None, ConnectionEnd::Pending);
     };
     let Ok((stream, local)) = adopt(stream) else {
         metrics.closed(ConnectionEnd::Client);

@@ -80,6 +80,8 @@ pub struct Core {
     tracker: TaskTracker,
     /// Which refusals the log shows.
     cap: RefusalCap,
+    /// Of the lines about candidates.
+    differences: RefusalCap,
 }
 
 /// Runs one thread of the data plane over its share of the sockets, until a drain has
@@ -100,7 +102,14 @@ pub fn run_thread(
         let metrics = shared.metrics.core();
         let dialler = Dialler::new(Arc::clone(&shared.backends), Arc::clone(&metrics), tracker.clone());
         let (dialler, cap) = (Arc::new(dialler), RefusalCap::default());
-        let core = Arc::new(Core { shared: Arc::clone(shared), metrics, dialler, tracker: tracker.clone(), cap });
+        let core = Arc::new(Core {
+            shared: Arc::clone(shared),
+            metrics,
+            dialler,
+            tracker: tracker.clone(),
+            cap,
+            differences: RefusalCap::default(),
+        });
         for bound in sockets {
             tracker.spawn(listener::accept_all(Arc::clone(&core), bound)?);
         }
@@ -126,6 +135,7 @@ async fn tidy(core: Arc<Core>) {
     while core.shared.finish.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await.is_some() {
         core.dialler.tidy();
         core.cap.tidy(std::time::Instant::now());
+        core.differences.tidy(std::time::Instant::now());
     }
     core.dialler.close_idle();
 }

@@ -25,14 +25,14 @@ use crate::observe::metrics::{Direction, RouteMetrics};
 use crate::policy::limit::Bucket;
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
-use crate::tunnels::{End, Entry, Place};
+use crate::tunnels::{End, Entry, Place, Terms};
 
 /// An open tunnel. Spawn it as it is: an async block around it would make the task three times as large.
 pub struct Tunnel {
     client: Side,
     backend: Side,
     entry: Arc<Entry>,
-    route: Arc<Route>,
+    terms: Terms,
     /// The counters of the route under which it opened, of this thread.
     metrics: Arc<RouteMetrics>,
     clock: Clock,
@@ -102,15 +102,15 @@ impl Tunnel {
         entry: Arc<Entry>,
         metrics: Arc<RouteMetrics>,
     ) -> Self {
-        let route = entry.route();
+        let terms = entry.terms();
         let now = Instant::now();
         let has_early = !early.0.is_empty() || !early.1.is_empty();
         Tunnel {
-            client: Side::new(client, Scanner::new(Sender::Client, extensions), allowance(&route)),
+            client: Side::new(client, Scanner::new(Sender::Client, extensions), allowance(&terms)),
             backend: Side::new(backend, Scanner::new(Sender::Backend, extensions), None),
             clock: Clock::new(now),
             entry,
-            route,
+            terms,
             metrics,
             early: has_early.then(|| Box::new(early)),
             ending: None,
@@ -126,7 +126,7 @@ impl Tunnel {
 
     /// The route under which it runs now.
     pub fn route(&self) -> &Arc<Route> {
-        &self.route
+        &self.terms.route
     }
 
     /// Where it is counted.
@@ -190,7 +190,7 @@ impl Tunnel {
 
     /// Passes on what `bytes` hold: data unchanged, control frames once read.
     fn relay(&mut self, way: Way, cx: &mut Context<'_>, mut bytes: &[u8], now: Instant) {
-        let max = self.route.policy.limits.tunnel.message_max;
+        let max = self.terms.limits().message_max;
         while !bytes.is_empty() {
             let (from, to) = self.sides(way);
             if from.closed {
@@ -345,17 +345,17 @@ impl Tunnel {
     /// The grace runs from now on, unless it is running out for good.
     fn give_grace(&mut self, now: Instant) {
         if !self.firm {
-            self.clock.end_within(now, self.route.timeouts.grace);
+            self.clock.end_within(now, self.terms.route.timeouts.grace);
         }
     }
 
     /// Carries out what came from outside: new rules, an order to end.
     fn obey(&mut self, cx: &mut Context<'_>, now: Instant) {
-        let Some((route, end)) = self.entry.changed(cx.waker()) else { return };
-        if route.policy.limits.tunnel.message_rate != self.route.policy.limits.tunnel.message_rate {
-            self.client.allowance = allowance(&route);
+        let Some((terms, end)) = self.entry.changed(cx.waker()) else { return };
+        if terms.limits().message_rate != self.terms.limits().message_rate {
+            self.client.allowance = allowance(&terms);
         }
-        self.route = route;
+        self.terms = terms;
         match end {
             None => {}
             Some(End::Revoke(refusal)) => self.end(Ending::ours(Reason::Revoked, Some(refusal)), cx, now),
@@ -398,8 +398,8 @@ impl Tunnel {
 
     /// Looks at the clocks. True if one of them changed the tunnel's state.
     fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let rules = &self.route.policy.limits.tunnel;
-        let timeouts = &self.route.timeouts;
+        let rules = self.terms.limits();
+        let timeouts = &self.terms.route.timeouts;
         let unsent = [self.client.unsent(), self.backend.unsent()];
         self.clock.wakes(now);
         self.clock.holds_back(now, unsent[0].is_some());
@@ -566,6 +566,6 @@ impl Side {
     }
 }
 
-fn allowance(route: &Route) -> Option<Box<Bucket>> {
-    route.policy.limits.tunnel.message_rate.map(|rate| Box::new(Bucket::new(rate)))
+fn allowance(terms: &Terms) -> Option<Box<Bucket>> {
+    terms.limits().message_rate.map(|rate| Box::new(Bucket::new(rate)))
 }

@@ -116,6 +116,12 @@ impl Policy {
         Some(Decisive { rule, place: Place { file: &self.file, line: self.lines.of(rule) }, by, instead })
     }
 
+    /// Where `rule` is written; `None`: nowhere.
+    pub fn place(&self, rule: Rule) -> Option<Place<'_>> {
+        let line = self.lines.of(rule);
+        (line > 0).then_some(Place { file: &self.file, line })
+    }
+
     /// The entry that admits `client`; `None` also where everyone is admitted.
     fn admitting(&self, client: Client, now: Timestamp) -> Option<Listed<'_>> {
         match &self.allow {
@@ -219,6 +225,7 @@ mod tests {
             budgets: Budgets::carry(None, &limits),
             limits,
             lines: LINES,
+            candidate: None,
         }
     }
 

@@ -46,6 +46,8 @@ pub struct Policy {
     pub budgets: Budgets,
     /// Where its rules stand in the file.
     pub lines: RuleLines,
+    /// What may replace it: judged beside it, and never enforced.
+    pub candidate: Option<Arc<Policy>>,
 }
 
 /// The `allow` rule.
@@ -58,13 +60,12 @@ pub enum Allow {
 }
 
 impl Allow {
-    /// The lists that it and a `deny` name, each once.
-    pub fn lists<'a>(&'a self, deny: &'a [Arc<List>]) -> impl Iterator<Item = &'a Arc<List>> {
-        let allowed: &[Arc<List>] = match self {
+    /// The lists that it names.
+    pub fn lists(&self) -> &[Arc<List>] {
+        match self {
             Allow::Any => &[],
             Allow::Lists(lists) => lists,
-        };
-        allowed.iter().chain(deny.iter().filter(|list| !allowed.iter().any(|one| Arc::ptr_eq(one, list))))
+        }
     }
 }
 
@@ -76,12 +77,31 @@ impl Policy {
         self.judge_subprotocol(request)
     }
 
-    /// The lists that its rules name, each once.
-    pub fn lists(&self) -> impl Iterator<Item = &Arc<List>> {
-        self.allow.lists(&self.deny)
+    /// Its candidate where that is `promoted`, else itself.
+    pub fn named<'p>(self: &'p Arc<Self>, promoted: Option<&str>) -> &'p Arc<Policy> {
+        self.candidate.as_ref().filter(|_| promoted == Some(&*self.name)).unwrap_or(self)
     }
 
-    fn judge_network(&self, client: Client, now: Timestamp) -> Result<(), Refusal> {
+    /// The lists that its rules name, each once.
+    pub fn lists(&self) -> Vec<&Arc<List>> {
+        let mut lists: Vec<&Arc<List>> = Vec::new();
+        let limited = self.limits.exceptions.iter().flat_map(|exception| &exception.clients);
+        for list in self.allow.lists().iter().chain(&self.deny).chain(limited) {
+            if !lists.iter().any(|known| Arc::ptr_eq(known, list)) {
+                lists.push(list);
+            }
+        }
+        lists
+    }
+
+    /// When the next of its entries lapses, or of its candidate's, after `now`.
+    pub fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
+        let own = self.lists().into_iter().filter_map(|list| list.next_expiry(now));
+        own.chain(self.candidate.as_ref().and_then(|candidate| candidate.next_expiry(now))).min()
+    }
+
+    /// Says whether its networks admit `client` at the time `now`.
+    pub fn judge_network(&self, client: Client, now: Timestamp) -> Result<(), Refusal> {
         if self.deny.iter().any(|list| list.admits(client, now)) {
             return Err(Refusal::Network);
         }

@@ -85,11 +85,17 @@ impl Origins {
 
     /// Whether a request with this `Origin` field may pass; `None`: it has none.
     pub fn admit(&self, origin: Option<&str>) -> bool {
-        match origin {
-            None => self.0.contains(&Pattern::Absent),
-            Some("null") => self.0.contains(&Pattern::Opaque),
-            Some(text) => Origin::parse(text).is_some_and(|origin| self.0.iter().any(|pattern| pattern.admits(&origin))),
-        }
+        self.admitting(origin).is_some()
+    }
+
+    /// The entry that lets such a request pass.
+    pub fn admitting(&self, origin: Option<&str>) -> Option<&Pattern> {
+        let page = match origin {
+            None => return self.0.iter().find(|pattern| **pattern == Pattern::Absent),
+            Some("null") => return self.0.iter().find(|pattern| **pattern == Pattern::Opaque),
+            Some(text) => Origin::parse(text)?,
+        };
+        self.0.iter().find(|pattern| pattern.admits(&page))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Everything compiled from the files of one generation, and the verdict it gives.
 //!
 //! `judge` is pure: the same call serves live traffic, the re-judging of open
-//! tunnels and, later, `explain` and the policies' own tests. Nothing here
+//! tunnels, `explain` and the policies' own tests. Nothing here
 //! reads a file, opens a socket or charges a budget.
 
 pub mod certificate;
+pub mod explanation;
 pub mod listener;
 pub mod route;
 pub mod tls;
@@ -43,6 +44,8 @@ pub struct Snapshot {
     pub numbered: usize,
     /// The policies by name, used or not; budgets are carried over from here.
     pub policies: HashMap<Arc<str>, Arc<Policy>>,
+    /// The policy whose denials come before every other; it admits whom it doesn't deny.
+    pub baseline: Option<Arc<Policy>>,
 }
 
 /// A listener as configured, and what its TLS handshakes are made with.
@@ -61,8 +64,12 @@ pub struct Judgement {
     pub generation: u64,
     /// The route that was found, if any.
     pub route: Option<Arc<Route>>,
+    /// The policy that gave the verdict, if one did: the baseline's, or the route's.
+    pub policy: Option<Arc<Policy>>,
     /// The one verdict.
     pub verdict: Result<Permit, Refusal>,
+    /// What the policy's candidate says, if there is one and the policy was asked.
+    pub candidate: Option<Result<(), Refusal>>,
 }
 
 /// Proof that a request was judged and permitted. Only [`Snapshot::judge`] mints one;
@@ -72,6 +79,7 @@ pub struct Permit {
     route: Arc<Route>,
     client: Client,
     generation: u64,
+    at: Timestamp,
 }
 
 impl Permit {
@@ -89,6 +97,11 @@ impl Permit {
     pub fn generation(&self) -> u64 {
         self.generation
     }
+
+    /// When it was judged.
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
 }
 
 impl Snapshot {
@@ -96,16 +109,58 @@ impl Snapshot {
     /// client's TLS handshake got; `None` on a plain listener, and when an open
     /// tunnel is judged again (it has a connection of its own by then).
     pub fn judge(&self, client: Client, request: &Request, served: Option<&Certificate>, now: Timestamp) -> Judgement {
+        self.judge_by(client, request, served, now, None)
+    }
+
+    /// The same, where the candidate of the policy `promoted`, if there is one, has that policy's place.
+    pub fn judge_by(
+        &self,
+        client: Client,
+        request: &Request,
+        served: Option<&Certificate>,
+        now: Timestamp,
+        promoted: Option<&str>,
+    ) -> Judgement {
+        let refused = |route: Option<&Arc<Route>>, policy: Option<&Arc<Policy>>, refusal| Judgement {
+            generation: self.generation,
+            route: route.cloned(),
+            policy: policy.cloned(),
+            verdict: Err(refusal),
+            candidate: None,
+        };
         let host = request.host.name();
         if served.is_some_and(|served| self.misdirects(host, served)) {
-            return Judgement { generation: self.generation, route: None, verdict: Err(Refusal::Misdirected) };
+            return refused(None, None, Refusal::Misdirected);
         }
-        let Some(route) = self.routes.find(host, &request.path) else {
-            return Judgement { generation: self.generation, route: None, verdict: Err(Refusal::Route) };
-        };
-        let permit = || Permit { route: Arc::clone(route), client, generation: self.generation };
-        let verdict = route.policy.judge(client, request, now).map(|()| permit());
-        Judgement { generation: self.generation, route: Some(Arc::clone(route)), verdict }
+        let route = self.routes.find(host, &request.path);
+        if let Some(denied) = self.denied(client, now) {
+            return refused(route, Some(denied), Refusal::Network);
+        }
+        let Some(route) = route else { return refused(None, None, Refusal::Route) };
+        let policy = route.policy.named(promoted);
+        let permit = || Permit { route: Arc::clone(route), client, generation: self.generation, at: now };
+        Judgement {
+            generation: self.generation,
+            route: Some(Arc::clone(route)),
+            policy: Some(Arc::clone(policy)),
+            verdict: policy.judge(client, request, now).map(|()| permit()),
+            candidate: policy.candidate.as_ref().map(|candidate| candidate.judge(client, request, now)),
+        }
+    }
+
+    /// The baseline, if it denies `client` at the time `now`: whatever is asked, and before anything is.
+    pub fn denied(&self, client: Client, now: Timestamp) -> Option<&Arc<Policy>> {
+        self.baseline.as_ref().filter(|baseline| baseline.judge_network(client, now).is_err())
+    }
+
+    /// When the next entry of any policy lapses after `now`.
+    pub fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
+        self.all_policies().filter_map(|policy| policy.next_expiry(now)).min()
+    }
+
+    /// Every policy, used or not, and the baseline.
+    pub fn all_policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.values().chain(&self.baseline)
     }
 
     /// Whether another certificate than the one served covers `host` (RFC 9110 §7.4).

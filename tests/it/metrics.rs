@@ -148,7 +148,10 @@ async fn eventful(backend: &backend::Backend) -> Sidegate {
     let limits = "connections = { total = 9 }\nupgrades = { rate = '9/s', burst = 99 }";
     let sidegate = sidegate::new().route("/chat", backend).limits(limits);
     let sidegate = sidegate.policy(|page| page.list_file("partners").allow("partners"));
+    let candidate = "schema = 1\nclient.allow = ['127.0.0.2']\n";
+    let sidegate = sidegate.file("policies/default.shadow.toml", candidate);
     let sidegate = sidegate.file("policies/lists/partners.cidr", &partners).run().await;
+    client::new(&sidegate).open("/chat").await.expect_echo("which the candidate would refuse").await;
     let mut leaving = client::new(&sidegate).from("127.0.0.2").open("/chat").await;
     sidegate.policy().deny("127.0.0.2").write().await;
     leaving.expect_close(1008).await;

@@ -509,7 +509,6 @@ async fn what_this_version_does_not_act_on_is_rejected_and_never_ignored() {
         ("listener", "client_certificates = { ca = 'ca.pem' }", "client_certificates"),
         ("route", "refuse = 'close'", "refuse"),
         ("route", "forward_as = 'forwarded'", "forward_as"),
-        ("reload", "max_revoked = '5%'", "max_revoked"),
     ] {
         check_rejected(|config| set(config, table, keys), &[word, "not in this version"]).await;
     }

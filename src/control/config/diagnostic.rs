@@ -36,6 +36,7 @@ pub struct Diagnostic {
     pub remedy: Option<String>,
     excerpt: Option<Excerpt>,
     earlier: Option<Box<Earlier>>,
+    because: Option<Box<str>>,
 }
 
 /// A place in a file, with the line to show of it.
@@ -72,7 +73,7 @@ impl Diagnostic {
     /// `message` about `place`.
     pub(super) fn new(level: Level, place: Place, message: String, remedy: Option<String>) -> Diagnostic {
         let Place { file, line, column, excerpt } = place;
-        Diagnostic { level, file, line, column, message, remedy, excerpt, earlier: None }
+        Diagnostic { level, file, line, column, message, remedy, excerpt, earlier: None, because: None }
     }
 
     /// An error about `file` as a whole, from whoever uses what was loaded.
@@ -83,6 +84,12 @@ impl Diagnostic {
     /// Shows `place` as well, under `label`.
     pub(super) fn and(mut self, place: Place, label: String) -> Diagnostic {
         self.earlier = Some(Box::new(Earlier { place, label }));
+        self
+    }
+
+    /// Adds what it was found by, of several lines.
+    pub fn because(mut self, explanation: String) -> Diagnostic {
+        self.because = Some(explanation.into());
         self
     }
 
@@ -107,6 +114,10 @@ impl Diagnostic {
         if let Some(Earlier { place, label }) = self.earlier.as_deref() {
             let position = (place.line, place.column);
             group = show(group, &place.file, position, place.excerpt.as_ref(), AnnotationKind::Context, Some(label));
+        }
+        if let Some(because) = &self.because {
+            let lines = because.lines().map(normalize_untrusted_str).collect::<Vec<_>>();
+            group = group.element(Label::NOTE.message(lines.join("\n")));
         }
         if let Some(remedy) = &self.remedy {
             group = group.element(Label::HELP.message(normalize_untrusted_str(remedy)));

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::document::unit::{written_duration as duration, written_rate, written_size as size};
 use super::{AdminSettings, AdminSocket, ReloadSettings, RoutePage, Settings, ShutdownSettings, Watch};
-use crate::policy::limit::{Limits, Rate, TunnelLimits};
+use crate::policy::limit::{Limits, Rate, Share, TunnelLimits};
 use crate::policy::list::List;
 use crate::policy::{Allow, Policy};
 use crate::snapshot::certificate::Certificate;
@@ -42,7 +42,7 @@ pub fn settings(settings: &Settings) -> Value {
 
 /// `policies/NAME.toml` as it runs. `now` says which entries lapse within 30 days.
 pub fn policy(policy: &Policy, now: Timestamp) -> Value {
-    let named = policy.lists().filter(|list| !is_inline(list));
+    let named = policy.lists().into_iter().filter(|list| !is_inline(list));
     let lists: Map<_, _> = named.map(|one| (one.name.to_string(), list(one, now))).collect();
     let allow = match &policy.allow {
         Allow::Any => vec!["any".to_owned()],
@@ -76,7 +76,7 @@ fn reload(reload: &ReloadSettings) -> Value {
         Watch::Off => "off",
     };
     let (poll, spread) = (duration(reload.poll), duration(reload.revoke_spread));
-    json!({ "watch": watch, "poll": poll, "revoke_spread": spread, "max_revoked": "100%" })
+    json!({ "watch": watch, "poll": poll, "revoke_spread": spread, "max_revoked": reload.max_revoked.to_string() })
 }
 
 /// `[shutdown]` as it runs.
@@ -185,13 +185,29 @@ fn is_inline(list: &List) -> bool {
 }
 
 fn limits(limits: &Limits) -> Value {
-    let Limits { upgrades, requests, per_client, total, tunnel } = limits;
+    let Limits { share: common, total, exceptions } = limits;
+    let mut keys = share(common);
+    keys["connections"]["total"] = json!(total);
+    let exceptions: Vec<_> = exceptions
+        .iter()
+        .map(|exception| {
+            let mut keys = share(&exception.share);
+            keys["client"] = json!(rule(&exception.clients));
+            keys
+        })
+        .collect();
+    keys["for"] = exceptions.into();
+    keys
+}
+
+fn share(share: &Share) -> Value {
+    let Share { upgrades, requests, per_client, tunnel } = share;
     let TunnelLimits { message_max, message_rate, idle, lifetime, ping, pong } = tunnel;
     let per_client_rate = |rate: &Rate| json!({ "rate": written_rate(rate.tokens, rate.per), "burst": rate.burst });
     json!({
         "upgrades": upgrades.as_ref().map(per_client_rate),
         "requests": requests.as_ref().map(per_client_rate),
-        "connections": { "per_client": per_client, "total": total },
+        "connections": { "per_client": per_client },
         "message": { "max": message_max.map(size), "rate": message_rate.map(|rate| written_rate(rate.tokens, rate.per)) },
         "idle": idle.map(duration),
         "lifetime": lifetime.map(duration),

@@ -8,10 +8,11 @@ mod certificate;
 pub mod diagnostic;
 mod document;
 pub mod effective;
+mod feed;
 mod file;
 mod list;
 mod name;
-mod page;
+pub(in crate::control) mod page;
 mod policy;
 pub mod source;
 #[cfg(test)]
@@ -29,16 +30,21 @@ use jiff::Timestamp;
 
 use self::diagnostic::{Diagnostic, Place};
 use self::document::Document;
+pub use self::document::unit::Bound;
 use self::page::{Finding, error};
+pub use self::policy::Expect;
+use self::policy::Sheet;
 use self::source::{Fault, Files, MOST_TOML};
 use crate::control::systemd::Sockets;
 use crate::policy::Allow;
 use crate::policy::decisive::RuleLines;
 use crate::policy::limit::Limits;
 use crate::policy::list::List;
-use crate::policy::network::Networks;
+use crate::policy::network::{Client, Networks};
 use crate::policy::origin::Origins;
+use crate::policy::request::Request;
 use crate::policy::route::{HostPattern, PathPattern};
+use crate::refusal::Refusal;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{Listener, ListenerTimeouts};
 use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
@@ -49,11 +55,25 @@ use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
 /// # Errors
 /// All errors of all files at once, and after them the warnings.
 pub fn load(files: &mut Files, config: &Path, passed: Option<&Sockets>) -> Result<Loaded, Vec<Diagnostic>> {
-    load_at(files, config, passed, Timestamp::now())
+    load_at(files, config, passed, None, Timestamp::now())
+}
+
+/// [`load`], as if the candidate of the policy `name` had been promoted.
+///
+/// # Errors
+/// As [`load`]; there is no such candidate.
+pub fn load_promoting(files: &mut Files, config: &Path, passed: Option<&Sockets>, name: &str) -> Result<Loaded, Vec<Diagnostic>> {
+    load_at(files, config, passed, Some(name), Timestamp::now())
 }
 
 /// [`load`], where `now` says which entries and certificates are past their time: a matter of warnings alone.
-fn load_at(files: &mut Files, config: &Path, passed: Option<&Sockets>, now: Timestamp) -> Result<Loaded, Vec<Diagnostic>> {
+fn load_at(
+    files: &mut Files,
+    config: &Path,
+    passed: Option<&Sockets>,
+    promoted: Option<&str>,
+    now: Timestamp,
+) -> Result<Loaded, Vec<Diagnostic>> {
     let file = Arc::from(config.display().to_string());
     let bytes = files.read(config, MOST_TOML).map_err(|fault| {
         let remedy = "name the file with --config, or let `sidegate init` write one";
@@ -62,23 +82,34 @@ fn load_at(files: &mut Files, config: &Path, passed: Option<&Sockets>, now: Time
     let folder = config.parent().unwrap_or(Path::new(""));
     let mut reading = Reading { files, folder, now, passed, lists: HashSet::new() };
     let (names, misnamed) = policy::names(&mut reading);
+    if let Some(name) = promoted
+        && !names.candidates.contains(name)
+    {
+        let shown = format!("policies/{name}.shadow.toml");
+        let remedy = "a candidate is written there, judged beside the policy for a while, and then promoted";
+        let missing = error(format!("{shown} does not exist: there is nothing to promote")).remedy(remedy);
+        return Err(vec![missing.at(Place::file(folder.join(&shown).display().to_string().into()))]);
+    }
+    let names = names.promoting(promoted);
 
     let document = Document::parse(file, &bytes);
-    let settings = file::read(&mut reading, &document, &names);
+    let settings = file::read(&mut reading, &document, &names.policies);
     let mut found = document.into_diagnostics();
     found.extend(misnamed);
-    let mut policies = Vec::new();
-    for name in names {
-        let (page, diagnostics) = policy::read(&mut reading, name);
-        policies.extend(page);
+    let mut read = |sheet| {
+        let (page, diagnostics) = policy::read(&mut reading, sheet);
         found.extend(diagnostics);
-    }
+        page
+    };
+    let baseline = if names.baseline { read(Sheet::Baseline) } else { None };
+    let policies = names.policies.iter().filter_map(|name| read(Sheet::Policy { name, file: names.file_of(name) })).collect();
+    let candidates = names.candidates.iter().filter_map(|name| read(Sheet::Candidate(name))).collect();
 
     found.sort_by_key(|diagnostic| diagnostic.level);
     if found.iter().any(Diagnostic::is_error) {
         return Err(found);
     }
-    Ok(Loaded { settings, policies, warnings: found })
+    Ok(Loaded { settings, baseline, policies, candidates, warnings: found })
 }
 
 /// The admin socket that `config` names, as far as it can be read: a file that is broken elsewhere is
@@ -139,10 +170,22 @@ impl Reading<'_> {
 pub struct Loaded {
     /// What the operator's file says.
     pub settings: Settings,
+    /// `policies/baseline.toml`, whose denials come before every policy.
+    pub baseline: Option<PolicyPage>,
     /// Every policy, used or not, by name.
     pub policies: Vec<PolicyPage>,
+    /// `policies/NAME.shadow.toml`, under the names of the policies that they may replace.
+    pub candidates: Vec<PolicyPage>,
     /// What somebody should look at.
     pub warnings: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    /// The lists that policies read from files, each with its policy.
+    pub fn feeds(&self) -> impl Iterator<Item = (&Arc<str>, &Feed)> {
+        let pages = self.policies.iter().chain(&self.baseline);
+        pages.flat_map(|page| page.feeds.iter().map(|feed| (&page.name, feed)))
+    }
 }
 
 /// `sidegate.toml`, defaults filled in.
@@ -233,6 +276,8 @@ pub struct ReloadSettings {
     pub poll: Duration,
     /// Newly refused tunnels are closed over this long.
     pub revoke_spread: Duration,
+    /// A reload that would close more of the live tunnels is rejected until accepted.
+    pub max_revoked: Bound,
 }
 
 /// How changes are noticed.
@@ -303,11 +348,48 @@ pub struct PolicyPage {
     pub limits: Limits,
     /// Where its rules stand in the file.
     pub lines: RuleLines,
+    /// The lists that it reads from files.
+    pub feeds: Vec<Feed>,
+    /// What it expects of itself, in the order written.
+    pub tests: Vec<PolicyTest>,
 }
 
-impl PolicyPage {
-    /// The lists that its rules name, each once.
-    pub fn lists(&self) -> impl Iterator<Item = &Arc<List>> {
-        self.allow.lists(&self.deny)
-    }
+/// A list that a policy reads from a file, and how that file is minded.
+#[derive(Debug)]
+pub struct Feed {
+    /// The list's name.
+    pub name: Arc<str>,
+    /// Its file, as people write it.
+    pub file: Arc<str>,
+    /// How many entries it has.
+    pub entries: usize,
+    /// When it was last written.
+    pub modified: Option<Timestamp>,
+    /// How old it may become.
+    pub max_age: Option<Duration>,
+    /// Whether a reload with an older one is rejected.
+    pub rejects_stale: bool,
+    /// By how much of its entries, in percent, a reload may shrink it.
+    pub max_shrink: u8,
+    /// Where the policy names it.
+    pub place: Place,
+}
+
+/// One `[[test]]` of a policy.
+#[derive(Debug)]
+pub struct PolicyTest {
+    /// What it shows.
+    pub name: Arc<str>,
+    /// Who asks.
+    pub client: Client,
+    /// What is asked; a path that the gate refuses is judged by nobody.
+    pub request: Result<Request, Refusal>,
+    /// When; `None`: at a time when no entry has lapsed.
+    pub at: Option<Timestamp>,
+    /// What should come of it.
+    pub expect: Expect,
+    /// Where its URL stands.
+    pub at_url: Place,
+    /// Where it says what should come of it.
+    pub at_expect: Place,
 }

@@ -28,7 +28,8 @@ use crate::data::pending::Waiting;
 use crate::data::tunnel::Tunnel;
 use crate::data::websocket::handshake::Handshake;
 use crate::observe::log::decision::{self, Decision, Party};
-use crate::observe::metrics::{ConnectionEnd, RequestKind, RequestResult};
+use crate::observe::metrics::{ConnectionEnd, Difference, RequestKind, RequestResult};
+use crate::policy::Policy;
 use crate::policy::network::Peer;
 use crate::policy::request::{Kind, Request};
 use crate::refusal::{Head, Refusal};
@@ -36,7 +37,7 @@ use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::Speaks;
 use crate::snapshot::route::{PlainHttp, Route};
 use crate::snapshot::{Judgement, Permit};
-use crate::tunnels::{Origination, Slot};
+use crate::tunnels::{Origination, Slot, Tunnels};
 
 /// What the requests of one connection share.
 pub struct Exchange {
@@ -96,6 +97,9 @@ struct Asked {
     path: String,
     origin: Option<Box<str>>,
     route: Option<Arc<Route>>,
+    policy: Option<Arc<Policy>>,
+    /// What the policy's candidate judged.
+    candidate: Option<Result<(), Refusal>>,
     /// Under which generation, and when.
     judged: Option<(u64, Timestamp)>,
     tried: Tried,
@@ -178,10 +182,15 @@ impl Exchange {
     fn judge(&self, request: &Request, asked: &mut Asked) -> Result<Permit, Refusal> {
         let live = self.core.shared.live.load();
         let now = Timestamp::now();
-        let Judgement { generation, route, verdict } =
+        let Judgement { generation, route, policy, verdict, candidate } =
             live.judge(self.came.arrival.client, request, self.came.served.as_deref(), now);
         asked.judged = Some((generation, now));
         asked.route = route;
+        asked.policy = policy;
+        asked.candidate = candidate;
+        if let Err(refusal) = &verdict {
+            self.compare(asked, self.candidate(asked), Some(*refusal));
+        }
         verdict
     }
 
@@ -195,7 +204,10 @@ impl Exchange {
         asked: &mut Asked,
     ) -> Result<Response<Outgoing>, Refusal> {
         let handshake = Handshake::parse(&parts)?;
-        let slot = self.core.shared.tunnels.charge(permit)?;
+        let candidate = self.candidate(asked);
+        let slot = self.core.shared.tunnels.charge(permit);
+        self.compare(asked, candidate, slot.as_ref().err().copied());
+        let slot = slot?;
         forward::to_backend(&mut parts, &request, slot.permit().route(), &self.came.arrival, &asked.id);
         match self.core.dialler.upgrade(slot.permit(), parts, &handshake, &mut asked.tried).await? {
             Answer::Other(answer) => {
@@ -234,7 +246,10 @@ impl Exchange {
         if declared_length(&parts).is_some_and(|length| length > route.max_body) {
             return Err(Refusal::Body.into());
         }
-        self.core.shared.tunnels.charge_plain(permit)?;
+        let candidate = self.candidate(asked);
+        let charged = self.core.shared.tunnels.charge_plain(permit);
+        self.compare(asked, candidate, charged.err());
+        charged?;
         forward::to_backend(&mut parts, request, route, &self.came.arrival, &asked.id);
         let (body, fault) = if asked.has_body {
             Upload::streamed(body, route.max_body, route.timeouts.body_stall)
@@ -252,6 +267,25 @@ impl Exchange {
             }
             Err(refusal) => Err(refusal.into()),
         }
+    }
+
+    /// What the candidate of the policy that judged says, charged to budgets of its own.
+    fn candidate(&self, asked: &Asked) -> Option<Result<(), Refusal>> {
+        let (policy, judged, (_, now)) = (asked.policy.as_ref()?, asked.candidate?, asked.judged?);
+        let is_plain = asked.kind == RequestKind::Plain;
+        Tunnels::charge_candidate(policy, self.came.arrival.client, is_plain, judged, now)
+    }
+
+    /// Counts and logs where a candidate would have decided otherwise. More never comes of it.
+    fn compare(&self, asked: &Asked, candidate: Option<Result<(), Refusal>>, refusal: Option<Refusal>) {
+        let (difference, reason) = match (candidate, refusal) {
+            (Some(Err(reason)), None) => (Difference::WouldRefuse, reason),
+            (Some(Ok(())), Some(reason)) => (Difference::WouldAdmit, reason),
+            _ => return,
+        };
+        let Some(policy) = &asked.policy else { return };
+        self.core.shared.metrics.candidate_differs(&policy.name, difference, reason);
+        self.decision(asked, RequestResult::Refused, None, Some(reason)).log_difference(difference, &self.core.differences);
     }
 
     /// Books a request that reached its backend.
@@ -276,7 +310,17 @@ impl Exchange {
 
     /// The one line of a decision.
     fn log(&self, result: RequestResult, asked: &Asked, status: Option<u16>, refusal: Option<Refusal>) {
-        let decision = Decision {
+        self.decision(asked, result, status, refusal).log(&self.core.cap);
+    }
+
+    fn decision<'d>(
+        &'d self,
+        asked: &'d Asked,
+        result: RequestResult,
+        status: Option<u16>,
+        refusal: Option<Refusal>,
+    ) -> Decision<'d> {
+        Decision {
             party: self.came.party(),
             kind: asked.kind,
             host: &asked.host,
@@ -284,14 +328,14 @@ impl Exchange {
             origin: asked.origin.as_deref(),
             request_id: asked.id(),
             route: asked.route.as_deref(),
+            policy: asked.policy.as_deref(),
             judged: asked.judged,
             result,
             refusal,
             status,
             backend: asked.tried.backend.as_ref(),
             error: asked.tried.error.as_deref(),
-        };
-        decision.log(&self.core.cap);
+        }
     }
 
     /// Books a request whose body stalled.
@@ -305,7 +349,7 @@ impl Exchange {
     pub fn malformed(&self, error: &str) -> ConnectionEnd {
         let refusal = Refusal::Head(Head::Malformed);
         self.core.metrics.no_route().refused(refusal);
-        decision::turned_away(self.came.party(), refusal, Some(error), &self.core.cap);
+        decision::turned_away(self.came.party(), refusal, None, Some(error), &self.core.cap);
         ConnectionEnd::Head
     }
 
@@ -377,6 +421,8 @@ impl Asked {
             path: request.uri().path().to_owned(),
             origin: None,
             route: None,
+            policy: None,
+            candidate: None,
             judged: None,
             tried: Tried::default(),
         }

@@ -144,7 +144,7 @@ async fn encrypt(
                 _ => "not done in time".to_owned(),
             };
             let party = Party { listener: &listener, client: Client::at(peer), peer };
-            decision::turned_away(party, Refusal::Tls, Some(&error), &core.cap);
+            decision::turned_away(party, Refusal::Tls, None, Some(&error), &core.cap);
             Err(ConnectionEnd::Tls)
         }
     }

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 
 use crate::close::Closed;
 use crate::observe::log::cap::{About, Cap};
-use crate::observe::metrics::{NO_ROUTE, RequestKind, RequestResult};
+use crate::observe::metrics::{Difference, NO_ROUTE, RequestKind, RequestResult};
+use crate::policy::Policy;
 use crate::policy::decisive::Decisive;
 use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
@@ -44,6 +45,8 @@ pub struct Decision<'d> {
     pub request_id: &'d str,
     /// Where it led.
     pub route: Option<&'d Route>,
+    /// The policy that judged it.
+    pub policy: Option<&'d Policy>,
     /// Under which generation it was judged, and when; `None`: it was refused before.
     pub judged: Option<(u64, Timestamp)>,
     /// Permitted, refused or failed.
@@ -91,7 +94,7 @@ impl Decision<'_> {
             origin = self.origin.filter(|_| self.refusal == Some(Refusal::Origin)),
             request_id = self.request_id,
             generation = self.judged.map(|(generation, _)| generation),
-            policy = self.route.map(|route| &*route.policy.name),
+            policy = self.policy.map(|policy| &*policy.name),
             rule = decisive.map(|decisive| display(decisive.place)),
             list = by.map(|by| &*by.list.name),
             entry = by.map(|by| display(by.entry)),
@@ -106,6 +109,46 @@ impl Decision<'_> {
         );
     }
 
+    /// The line of a decision that the policy's candidate would have made otherwise; `refusal` is that of the one
+    /// that refuses.
+    pub fn log_difference(&self, difference: Difference, cap: &Cap) {
+        let Decision { party: Party { listener, client, peer }, .. } = *self;
+        let (Some(policy), Some(refusal), Some((generation, now))) = (self.policy, self.refusal, self.judged) else { return };
+        let route = self.route.map_or(NO_ROUTE, |route| &route.name);
+        if !cap.lets_through(client, About { route, listener, reason: difference.word() }, Instant::now()) {
+            return;
+        }
+        let refusing = match difference {
+            Difference::WouldRefuse => policy.candidate.as_deref(),
+            Difference::WouldAdmit => Some(policy),
+        };
+        let decisive = refusing.and_then(|policy| policy.decisive(client, self.kind == RequestKind::Plain, Err(refusal), now));
+        let by = decisive.and_then(|decisive| decisive.by);
+        tracing::info!(
+            route,
+            listener,
+            client = %client,
+            peer = %peer,
+            kind = self.kind.word(),
+            difference = difference.word(),
+            reason = refusal.word(),
+            host = self.host,
+            path = self.path,
+            origin = self.origin.filter(|_| refusal == Refusal::Origin),
+            request_id = self.request_id,
+            generation,
+            policy = &*policy.name,
+            rule = decisive.map(|decisive| display(decisive.place)),
+            list = by.map(|by| &*by.list.name),
+            entry = by.map(|by| display(by.entry)),
+            entry_at = by.map(|by| display(by.place())),
+            owner = by.and_then(|by| by.entry.owner.as_deref()),
+            ticket = by.and_then(|by| by.entry.ticket.as_deref()),
+            expires = by.and_then(|by| by.entry.expiry()).map(display),
+            "candidate differs"
+        );
+    }
+
     /// What decided, of the policy that did, as it was when it did.
     fn decisive(&self) -> Option<Decisive<'_>> {
         let (_, judged) = self.judged?;
@@ -114,24 +157,42 @@ impl Decision<'_> {
             None | Some(Refusal::Backend(_)) => Ok(()),
             Some(refusal) => Err(refusal),
         };
-        self.route?.policy.decisive(self.party.client, self.kind == RequestKind::Plain, verdict, judged)
+        self.policy?.decisive(self.party.client, self.kind == RequestKind::Plain, verdict, judged)
     }
 }
 
 /// The line of a connection that is refused before it has made a request.
-pub fn turned_away(party: Party<'_>, refusal: Refusal, error: Option<&str>, cap: &Cap) {
+pub fn turned_away(party: Party<'_>, refusal: Refusal, decisive: Option<Decisive<'_>>, error: Option<&str>, cap: &Cap) {
     let Party { listener, client, peer } = party;
     let (route, reason, result) = (NO_ROUTE, refusal.word(), RequestResult::Refused.word());
-    if cap.lets_through(client, About { route, listener, reason }, Instant::now()) {
-        tracing::info!(route, listener, client = %client, peer = %peer, result, reason, error, "{result}");
+    if !cap.lets_through(client, About { route, listener, reason }, Instant::now()) {
+        return;
     }
+    let by = decisive.and_then(|decisive| decisive.by);
+    tracing::info!(
+        route,
+        listener,
+        client = %client,
+        peer = %peer,
+        result,
+        reason,
+        rule = decisive.map(|decisive| display(decisive.place)),
+        list = by.map(|by| &*by.list.name),
+        entry = by.map(|by| display(by.entry)),
+        entry_at = by.map(|by| display(by.place())),
+        owner = by.and_then(|by| by.entry.owner.as_deref()),
+        ticket = by.and_then(|by| by.entry.ticket.as_deref()),
+        expires = by.and_then(|by| by.entry.expiry()).map(display),
+        error,
+        "{result}"
+    );
 }
 
 /// The line of a tunnel that is over; `route` is the one under which it ran last.
 pub fn closed(route: &str, entry: &Entry, closed: &Closed, refusal: Option<Refusal>) {
     let last = entry.judged();
     let revoked = last.refused.as_deref().filter(|_| refusal.is_some());
-    let policy = revoked.and_then(|refused| refused.route.as_ref()).map(|route| &*route.policy);
+    let policy = revoked.and_then(|refused| refused.policy.as_deref());
     let decisive = revoked.zip(policy);
     let decisive = decisive.and_then(|(refused, policy)| policy.decisive(entry.client, false, Err(refused.refusal), refused.at));
     let by = decisive.and_then(|decisive| decisive.by);

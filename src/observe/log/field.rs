@@ -12,6 +12,10 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("kind", "`upgrade` or `plain`."),
     ("result", "`permitted`, `refused`, or `failed` at the backend."),
     ("reason", "Of a refusal its word; of a tunnel the word of its ending."),
+    (
+        "difference",
+        "How a policy's candidate would have decided otherwise: `would_refuse` or `would_admit`; `reason` and `rule` are of the one that refuses.",
+    ),
     ("status", "The status of the answer; left out where there was none."),
     ("host", "The host asked for; as it came where the request was malformed."),
     ("path", "The path that was judged, without its query; the path of an order on the admin socket."),

@@ -110,6 +110,10 @@ families! {
         "When the file of a list was last written, in seconds of Unix time. A list that stands in the policy itself has no series.";
     ENTRIES_LAPSING: Gauge "sidegate_entries_lapsing_30d" ["list" "policy"]
         "Entries of a list that expire within the next 30 days; those that have lapsed already are not counted.";
+    CANDIDATE_DIFFERENCES: Counter "sidegate_candidate_differences_total" ["policy" "difference" "reason"]
+        "Decisions that a policy's candidate (policies/NAME.shadow.toml) would have made otherwise, by difference: would_refuse what the policy permitted, would_admit what it refused; reason is the refusal of the one that refuses. A series begins with its first decision.";
+    CANDIDATE_WOULD_REVOKE: Gauge "sidegate_candidate_would_revoke" ["policy"]
+        "Open tunnels that a policy's candidate would revoke, as of the last reload or poll. Without a candidate there is no series.";
     LIMITER_KEYS: Gauge "sidegate_limiter_keys" ["policy" "limit"]
         "Clients that a rate is tracked for, by limit: upgrades or requests. IPv6 clients are tracked by /64; one whose budget is full again is forgotten when its place is wanted.";
     LIMITER_OVERFLOW: Counter "sidegate_limiter_overflow_total" ["policy" "limit"]

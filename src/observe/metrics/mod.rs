@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::snapshot::route::BackendAddress;
 use crate::tunnels::Tunnels;
@@ -26,7 +27,7 @@ use crate::tunnels::Tunnels;
 pub use self::core::{CoreMetrics, ListenerMetrics, RouteMetrics};
 pub use self::family::{Family, Kind, table};
 pub use self::scrape::RouteTotals;
-pub use self::words::{ConnectionEnd, Direction, ReloadResult, RequestKind, RequestResult, TlsResult};
+pub use self::words::{ConnectionEnd, Difference, Direction, ReloadResult, RequestKind, RequestResult, TlsResult};
 
 /// The label's value where no route was found.
 pub const NO_ROUTE: &str = "-";
@@ -42,6 +43,8 @@ pub struct Metrics {
     /// In milliseconds of Unix time.
     reload_succeeded: AtomicI64,
     lists_modified: Mutex<Vec<ListModified>>,
+    differences: Mutex<BTreeMap<(Arc<str>, Difference, &'static str), u64>>,
+    would_revoke: Mutex<HashMap<Arc<str>, usize>>,
     watch_degraded: AtomicBool,
     draining: AtomicBool,
     panics: AtomicU64,
@@ -64,6 +67,8 @@ impl Metrics {
             reload_rejected: AtomicBool::new(false),
             reload_succeeded: AtomicI64::new(0),
             lists_modified: Mutex::default(),
+            differences: Mutex::default(),
+            would_revoke: Mutex::default(),
             watch_degraded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             panics: AtomicU64::new(0),
@@ -107,6 +112,30 @@ impl Metrics {
     /// The list files of what runs: policy, list, and when it was last written.
     pub fn lists_modified<'a>(&self, lists: impl Iterator<Item = (&'a str, &'a str, Timestamp)>) {
         *lock(&self.lists_modified) = lists.map(|(policy, list, modified)| (list.into(), policy.into(), modified)).collect();
+    }
+
+    /// The candidate of `policy` would have decided otherwise; `reason` is the refusal of the two.
+    pub fn candidate_differs(&self, policy: &Arc<str>, difference: Difference, reason: Refusal) {
+        *lock(&self.differences).entry((Arc::clone(policy), difference, reason.word())).or_default() += 1;
+    }
+
+    /// How many open tunnels the candidate of each policy that has one would revoke.
+    pub fn candidates_would_revoke(&self, tunnels: HashMap<Arc<str>, usize>) {
+        *lock(&self.would_revoke) = tunnels;
+    }
+
+    /// How often each candidate would have decided otherwise since the start: by policy and difference.
+    pub fn candidate_differences(&self) -> BTreeMap<(Arc<str>, Difference), u64> {
+        let mut sums = BTreeMap::new();
+        for ((policy, difference, _), count) in lock(&self.differences).iter() {
+            *sums.entry((Arc::clone(policy), *difference)).or_default() += count;
+        }
+        sums
+    }
+
+    /// How many open tunnels the candidate of `policy` would revoke, as of the last look.
+    pub fn candidate_would_revoke(&self, policy: &str) -> Option<usize> {
+        lock(&self.would_revoke).get(policy).copied()
     }
 
     /// Whether watching is degraded to polling.

@@ -87,6 +87,7 @@ pub fn text(metrics: &Metrics, snapshot: &Snapshot, log_drops: u64, now: Timesta
     put_refused(&mut page, NO_ROUTE, &sums.no_route);
     put_backends(&mut page, metrics, snapshot);
     put_policies(&mut page, snapshot, now);
+    put_candidates(&mut page, metrics);
     put_control(&mut page, metrics, snapshot);
     page.count(&family::LOG_DROPS, &[], log_drops);
     page.put(&family::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
@@ -224,7 +225,7 @@ fn put_backends(page: &mut Page, metrics: &Metrics, snapshot: &Snapshot) {
 
 fn put_policies(page: &mut Page, snapshot: &Snapshot, now: Timestamp) {
     let until = now.saturating_add(LAPSING).unwrap_or(Timestamp::MAX);
-    for policy in snapshot.policies.values() {
+    for policy in snapshot.all_policies() {
         if let Some(total) = policy.limits.total {
             page.put(&family::TUNNELS_LIMIT, &[&policy.name], f64::from(total));
         }
@@ -232,11 +233,24 @@ fn put_policies(page: &mut Page, snapshot: &Snapshot, now: Timestamp) {
             page.put(&family::LIST_ENTRIES, &[&list.name, &policy.name], list.len() as f64);
             page.put(&family::ENTRIES_LAPSING, &[&list.name, &policy.name], list.lapsing(now, until) as f64);
         }
-        for (limit, limiter) in [("upgrades", &policy.budgets.upgrades), ("requests", &policy.budgets.requests)] {
-            let Some(limiter) = limiter else { continue };
-            page.put(&family::LIMITER_KEYS, &[&policy.name, limit], limiter.keys() as f64);
-            page.count(&family::LIMITER_OVERFLOW, &[&policy.name, limit], limiter.overflowed());
+        for (limit, limiters) in [("upgrades", &policy.budgets.upgrades), ("requests", &policy.budgets.requests)] {
+            if limiters.is_empty() {
+                continue;
+            }
+            let keys: usize = limiters.iter().map(|limiter| limiter.keys()).sum();
+            page.put(&family::LIMITER_KEYS, &[&policy.name, limit], keys as f64);
+            // One whose rate nobody has any more is gone, with its count.
+            page.count(&family::LIMITER_OVERFLOW, &[&policy.name, limit], limiters.iter().map(|one| one.overflowed()).sum());
         }
+    }
+}
+
+fn put_candidates(page: &mut Page, metrics: &Metrics) {
+    for ((policy, difference, reason), count) in lock(&metrics.differences).iter() {
+        page.count(&family::CANDIDATE_DIFFERENCES, &[policy, difference.word(), reason], *count);
+    }
+    for (policy, tunnels) in lock(&metrics.would_revoke).iter() {
+        page.put(&family::CANDIDATE_WOULD_REVOKE, &[policy], *tunnels as f64);
     }
 }
 

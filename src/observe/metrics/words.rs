@@ -65,10 +65,21 @@ pub enum ConnectionEnd {
     Panic,
     /// Refused at the accept: [`Refusal::Pending`].
     Pending,
+    /// The baseline denies it.
+    Network,
     /// The TLS handshake failed: [`Refusal::Tls`].
     Tls,
     /// The head was malformed or late, and got no answer of ours: [`Refusal::Head`].
     Head,
+}
+
+/// How a candidate's verdict differs from its policy's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Difference {
+    /// The policy permitted, the candidate would not have.
+    WouldRefuse,
+    /// The policy refused, the candidate would have permitted.
+    WouldAdmit,
 }
 
 /// Which way what was relayed went.
@@ -138,7 +149,7 @@ impl ReloadResult {
 
 impl ConnectionEnd {
     /// Each once, in the order of their numbers.
-    pub const ALL: [ConnectionEnd; 9] = [
+    pub const ALL: [ConnectionEnd; 10] = [
         ConnectionEnd::Client,
         ConnectionEnd::KeepAlive,
         ConnectionEnd::Refused,
@@ -146,6 +157,7 @@ impl ConnectionEnd {
         ConnectionEnd::Drain,
         ConnectionEnd::Panic,
         ConnectionEnd::Pending,
+        ConnectionEnd::Network,
         ConnectionEnd::Tls,
         ConnectionEnd::Head,
     ];
@@ -160,8 +172,22 @@ impl ConnectionEnd {
             ConnectionEnd::Drain => "drain",
             ConnectionEnd::Panic => "panic",
             ConnectionEnd::Pending => Refusal::Pending.word(),
+            ConnectionEnd::Network => Refusal::Network.word(),
             ConnectionEnd::Tls => Refusal::Tls.word(),
             ConnectionEnd::Head => Refusal::Head(crate::refusal::Head::Malformed).word(),
+        }
+    }
+}
+
+impl Difference {
+    /// Each once, in the order of their numbers.
+    pub const ALL: [Difference; 2] = [Difference::WouldRefuse, Difference::WouldAdmit];
+
+    /// The label's value.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Difference::WouldRefuse => "would_refuse",
+            Difference::WouldAdmit => "would_admit",
         }
     }
 }
@@ -199,6 +225,7 @@ mod tests {
         check(&ReloadResult::ALL, |one| one as usize, ReloadResult::word);
         check(&ConnectionEnd::ALL, |one| one as usize, ConnectionEnd::word);
         check(&Direction::ALL, |one| one as usize, Direction::word);
+        check(&Difference::ALL, |one| one as usize, Difference::word);
         check(&By::ALL, |one| one as usize, By::word);
         check(&Phase::ALL, |one| one as usize, Phase::word);
         check(&Reason::ALL, |one| one as usize, Reason::word);

@@ -54,6 +54,11 @@ impl Counts {
         Ok(Count { counts: Arc::clone(self), key })
     }
 
+    /// How many of `key`'s are open.
+    pub fn of(&self, key: Key) -> u32 {
+        self.clients(key).get(&key).copied().unwrap_or(0)
+    }
+
     /// How many tunnels are open.
     pub fn total(&self) -> u32 {
         self.total.load(Ordering::Relaxed)

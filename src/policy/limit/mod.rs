@@ -5,29 +5,79 @@
 //! waits: a refusal says when to come back.
 
 mod bucket;
+mod budget;
 mod count;
 mod rate;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 pub use self::bucket::Bucket;
+pub use self::budget::{Budgets, Limiters};
 pub use self::count::{Count, Counts, Full};
 pub use self::rate::{Limiter, Rate};
+use crate::policy::list::List;
+use crate::policy::network::Client;
 
 /// A policy's `[limits]`; what is `None` doesn't hold.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Limits {
-    /// Attempts of one client.
-    pub upgrades: Option<Rate>,
-    /// Plain HTTP requests of one client.
-    pub requests: Option<Rate>,
-    /// Tunnels of one client at once.
-    pub per_client: Option<u32>,
+    /// What a client may have that no exception names.
+    pub share: Share,
     /// Tunnels of all clients at once.
     pub total: Option<u32>,
-    /// What one tunnel may do.
+    /// `[[limits.for]]`: other shares for the clients of some networks. No network stands in two of them.
+    pub exceptions: Box<[Exception]>,
+}
+
+/// What one client may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Share {
+    /// Attempts.
+    pub upgrades: Option<Rate>,
+    /// Plain HTTP requests.
+    pub requests: Option<Rate>,
+    /// Tunnels at once.
+    pub per_client: Option<u32>,
+    /// What each tunnel may do.
     pub tunnel: TunnelLimits,
+}
+
+/// One `[[limits.for]]`, with all that it leaves out filled in from `[limits]`.
+#[derive(Debug, Clone)]
+pub struct Exception {
+    /// Whose share it is: the clients that one of these lists holds.
+    pub clients: Vec<Arc<List>>,
+    /// The share.
+    pub share: Share,
+    /// Its line in the policy's file, from 1.
+    pub line: u32,
+}
+
+impl Limits {
+    /// The exception for `client` at the time `now`: of those that name it, the one with the longest network.
+    pub fn exception(&self, client: Client, now: Timestamp) -> Option<usize> {
+        let longest = |exception: &Exception| exception.clients.iter().filter_map(|list| list.holds(client, now)).max();
+        let named = self.exceptions.iter().enumerate().filter_map(|(at, exception)| Some((longest(exception)?, at)));
+        named.max_by_key(|(length, _)| *length).map(|(_, at)| at)
+    }
+
+    /// The share of an exception, or of everybody else.
+    pub fn share(&self, exception: Option<usize>) -> &Share {
+        exception.and_then(|at| self.exceptions.get(at)).map_or(&self.share, |exception| &exception.share)
+    }
+
+    /// What `client` may have at the time `now`.
+    pub fn of(&self, client: Client, now: Timestamp) -> &Share {
+        self.share(self.exception(client, now))
+    }
+
+    /// Every share, that of everybody else first.
+    pub fn shares(&self) -> impl Iterator<Item = &Share> {
+        std::iter::once(&self.share).chain(self.exceptions.iter().map(|exception| &exception.share))
+    }
 }
 
 /// What one tunnel may do, and how its client's pulse is taken.
@@ -61,85 +111,64 @@ impl Default for TunnelLimits {
     }
 }
 
-/// What is left of a policy's limits, shared by all routes and generations that name the policy.
-#[derive(Debug, Clone)]
-pub struct Budgets {
-    /// For `upgrades`; `None`: no such limit.
-    pub upgrades: Option<Arc<Limiter>>,
-    /// For `requests`; `None`: no such limit.
-    pub requests: Option<Arc<Limiter>>,
-    /// The tunnels of each client and of all.
-    pub counts: Arc<Counts>,
-}
-
-impl Budgets {
-    /// The budgets for `limits`. Of the `previous` generation's those are kept whose rate is unchanged,
-    /// so that a reload refills nobody's; counts are kept always, for the tunnels live on.
-    pub fn carry(previous: Option<&Budgets>, limits: &Limits) -> Budgets {
-        Budgets {
-            upgrades: carry(previous.and_then(|previous| previous.upgrades.as_ref()), limits.upgrades),
-            requests: carry(previous.and_then(|previous| previous.requests.as_ref()), limits.requests),
-            counts: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.counts)),
-        }
-    }
-}
-
-fn carry(previous: Option<&Arc<Limiter>>, rate: Option<Rate>) -> Option<Arc<Limiter>> {
-    let rate = rate?;
-    let unchanged = previous.filter(|previous| previous.rate() == rate);
-    Some(unchanged.map_or_else(|| Arc::new(Limiter::new(rate)), Arc::clone))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::network::Key;
     use std::num::NonZeroU32;
 
-    const CLIENT: Key = Key::V4(1);
+    use crate::policy::list::Entry;
 
-    /// One token per `seconds`.
-    fn slow(seconds: u64) -> Option<Rate> {
-        Some(Rate { tokens: NonZeroU32::MIN, per: Duration::from_secs(seconds), burst: NonZeroU32::MIN })
+    fn exception(line: u32, networks: &[&str]) -> Exception {
+        let entries = networks.iter().map(|text| (Entry::parse(text).unwrap().unwrap(), 1));
+        let list = List::new("nets", "policies/chat.toml", entries.collect()).unwrap();
+        Exception { clients: vec![Arc::new(list)], share: Share { per_client: Some(line), ..Share::default() }, line }
     }
 
-    /// After a client has used up its upgrades under `before`, whether it may try again under `after`.
-    fn check(before: Option<Rate>, after: Option<Rate>, again: bool) {
-        let first = Budgets::carry(None, &Limits { upgrades: before, requests: slow(7200), ..Limits::default() });
-        if let Some(limiter) = &first.upgrades {
-            limiter.take(CLIENT).unwrap();
+    /// The share of `client` on new year's day of 2027, by the line of its exception; 1: everybody else's.
+    fn check(exceptions: &[(u32, &[&str])], client: &str, line: u32) {
+        let exceptions = exceptions.iter().map(|(line, networks)| exception(*line, networks)).collect();
+        let limits = Limits { share: Share { per_client: Some(1), ..Share::default() }, total: None, exceptions };
+        let (client, now) = (Client::new(client.parse().unwrap()), "2027-01-01T00:00:00Z".parse().unwrap());
+        assert_eq!(limits.of(client, now).per_client, Some(line), "{client}");
+    }
+
+    #[test]
+    fn the_longest_network_says_whose_share_it_is_whatever_the_order() {
+        let both: [(u32, &[&str]); 2] = [(10, &["192.0.2.0/24", "!192.0.2.9"]), (20, &["192.0.2.8/30", "10.0.0.0/8"])];
+        let swapped = [both[1], both[0]];
+        for exceptions in [both, swapped] {
+            check(&exceptions, "192.0.2.1", 10);
+            check(&exceptions, "192.0.2.8", 20);
+            check(&exceptions, "192.0.2.9", 20);
+            check(&exceptions, "10.1.2.3", 20);
+            check(&exceptions, "203.0.113.1", 1);
         }
-        let next = Budgets::carry(Some(&first), &Limits { upgrades: after, requests: slow(7200), ..Limits::default() });
-        assert_eq!(next.upgrades.is_none_or(|limiter| limiter.take(CLIENT).is_ok()), again);
-        assert!(Arc::ptr_eq(&first.requests.unwrap(), &next.requests.unwrap()), "the other limit is untouched");
     }
 
     #[test]
-    fn an_unchanged_rate_keeps_its_budgets() {
-        check(slow(3600), slow(3600), false);
+    fn what_has_lapsed_or_is_carved_out_is_as_everybody_else() {
+        check(&[(10, &["192.0.2.1 expires=2026-12-31"])], "192.0.2.1", 1);
+        check(&[(10, &["192.0.2.0/24", "!192.0.2.1"])], "192.0.2.1", 1);
     }
 
     #[test]
-    fn a_changed_a_new_or_a_dropped_rate_starts_afresh() {
-        check(slow(3600), slow(7200), true);
-        check(None, slow(3600), true);
-        check(slow(3600), None, true);
-    }
-
-    #[test]
-    fn counts_are_kept_whatever_changes() {
-        let first = Budgets::carry(None, &Limits::default());
-        let _tunnel = first.counts.enter(CLIENT, None, None).unwrap();
-        let next = Budgets::carry(Some(&first), &Limits { per_client: Some(1), upgrades: slow(1), ..Limits::default() });
-        assert_eq!(next.counts.enter(CLIENT, Some(1), None).unwrap_err(), Full::Client);
+    fn every_share_is_told() {
+        let rate = Rate { tokens: NonZeroU32::MIN, per: Duration::from_secs(1), burst: NonZeroU32::MIN };
+        let one = exception(10, &["192.0.2.1"]);
+        let exceptions = [Exception { share: Share { upgrades: Some(rate), ..one.share }, ..one }].into();
+        let limits = Limits { exceptions, ..Limits::default() };
+        assert_eq!(limits.shares().map(|share| share.upgrades).collect::<Vec<_>>(), [None, Some(rate)]);
     }
 
     #[test]
     fn by_default_only_the_pulse_is_taken() {
         let limits = Limits::default();
-        assert_eq!((limits.upgrades, limits.requests, limits.per_client, limits.total), (None, None, None, None));
-        let pulse = TunnelLimits { ping: Some(Duration::from_secs(25)), pong: Duration::from_secs(20), ..limits.tunnel };
-        assert_eq!(limits.tunnel, pulse);
+        assert_eq!(
+            (limits.share.upgrades, limits.share.requests, limits.share.per_client, limits.total),
+            (None, None, None, None)
+        );
+        let pulse = TunnelLimits { ping: Some(Duration::from_secs(25)), pong: Duration::from_secs(20), ..limits.share.tunnel };
+        assert_eq!(limits.share.tunnel, pulse);
         assert_eq!((pulse.message_max, pulse.message_rate, pulse.idle, pulse.lifetime), (None, None, None, None));
     }
 }

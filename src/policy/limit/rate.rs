@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use governor::clock::{Clock, MonotonicClock};
+use governor::clock::{Clock, MonotonicClock, Reference};
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
@@ -57,11 +57,20 @@ impl Rate {
     }
 }
 
+impl fmt::Display for Rate {
+    /// `5/s, burst 20`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = if self.per == Duration::from_secs(60) { "m" } else { "s" };
+        write!(f, "{}/{unit}, burst {}", self.tokens, self.burst)
+    }
+}
+
 /// One rate, and a budget for each client. It is shared by all threads.
 pub struct Limiter<C: Clock = MonotonicClock> {
     rate: Rate,
     governor: RateLimiter<Key, Store, C, NoOpMiddleware<C::Instant>>,
     table: Arc<Table>,
+    start: C::Instant,
 }
 
 impl Limiter {
@@ -75,8 +84,9 @@ impl<C: Clock> Limiter<C> {
     /// The same by a clock that was handed in.
     pub fn by(rate: Rate, clock: C) -> Self {
         let table = Arc::new(Table::new(rate.token()));
+        let start = clock.now();
         let governor = RateLimiter::new(rate.quota(), Store(Arc::clone(&table)), clock);
-        Limiter { rate, governor, table }
+        Limiter { rate, governor, table, start }
     }
 
     /// The rate that it was made for.
@@ -87,6 +97,18 @@ impl<C: Clock> Limiter<C> {
     /// Takes one token of `key`'s. `Err`: there is none, and how long until the next; the try costs nothing.
     pub fn take(&self, key: Key) -> Result<(), Duration> {
         self.governor.check_key(&key).map_err(|until| until.wait_time_from(self.governor.clock().now()))
+    }
+
+    /// How many tokens `key` has left; nothing is taken. Of one whose budget is shared: as many as are saved up at most.
+    pub fn left(&self, key: Key) -> u32 {
+        let full_at = match key {
+            Key::V4(address) => self.table.v4.shard(address).full_at(address),
+            Key::V6(network) => self.table.v6.shard(network).full_at(network),
+        };
+        let now = self.governor.clock().now().duration_since(self.start);
+        let lacking = full_at.map_or(Nanos::default(), |full_at| full_at.saturating_sub(now));
+        let tokens = lacking.as_u64().div_ceil(self.table.token.as_u64());
+        self.rate.burst.get().saturating_sub(u32::try_from(tokens).unwrap_or(u32::MAX))
     }
 
     /// How many keys have a budget of their own.
@@ -219,6 +241,11 @@ impl<K: Copy + Eq + Hash> Shard<K> {
         self.seat(Budget { key, full_at }, now).then_some(Ok(spent))
     }
 
+    /// When the budget of `key` will be full again; `None`: it has none of its own.
+    fn full_at(&self, key: K) -> Option<Nanos> {
+        self.by_key.get(&key).map(|at| self.budgets[*at].full_at)
+    }
+
     /// Puts a new budget in the place of one that is full again (to forget that one changes nothing for its key),
     /// or else behind the last; `false`: no room. So the table holds little more than the budgets that matter.
     fn seat(&mut self, budget: Budget<K>, now: Nanos) -> bool {
@@ -331,6 +358,21 @@ mod tests {
         assert_eq!(got, 20, "of its forty tries exactly its burst");
         assert_eq!(limiter.keys(), KEYS);
         assert_eq!(limiter.overflowed(), 1_000_000 - (KEYS as u64 - 1), "one place of them all is the client's");
+    }
+
+    #[test]
+    fn what_is_left_is_told_without_taking_any() {
+        let clock = FakeRelativeClock::default();
+        let limiter = Limiter::by(rate(1, Duration::from_secs(1), 3), clock.clone());
+        assert_eq!(limiter.left(CLIENT), 3);
+        for left in [2, 1, 0] {
+            limiter.take(CLIENT).unwrap();
+            assert_eq!([limiter.left(CLIENT), limiter.left(CLIENT)], [left; 2]);
+        }
+        clock.advance(Duration::from_millis(1500));
+        assert_eq!(limiter.left(CLIENT), 1);
+        clock.advance(Duration::from_secs(9));
+        assert_eq!(limiter.left(CLIENT), 3);
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl List {
         }
         entries.shrink_to_fit();
         let index = Index::new(entries.iter().map(|(entry, _)| entry.network));
-        let mut expiries: Vec<_> = entries.iter().filter_map(|(entry, _)| Some(entry.expires?.as_second())).collect();
+        let mut expiries: Vec<_> = entries.iter().filter_map(|(entry, _)| Some(second_of(entry.expires?))).collect();
         expiries.sort_unstable();
         let (name, file, expiries) = (name.into(), file.into(), expiries.into());
         Ok(List { name, file, modified: None, expiries, entries, index })
@@ -72,9 +72,20 @@ impl List {
         by(until).saturating_sub(by(now))
     }
 
+    /// When the next entry lapses after `now`; `None`: none does.
+    pub fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
+        let next = self.expiries.partition_point(|expiry| *expiry <= now.as_second());
+        Timestamp::from_second(*self.expiries.get(next)?).ok()
+    }
+
     /// Whether the list holds `client` at the time `now`.
     pub fn admits(&self, client: Client, now: Timestamp) -> bool {
         self.decide(client, now).is_some_and(|(entry, _)| entry.admits)
+    }
+
+    /// How long the prefix is by which the list holds `client` at the time `now`; `None`: it doesn't.
+    pub fn holds(&self, client: Client, now: Timestamp) -> Option<u8> {
+        self.decide(client, now).filter(|(entry, _)| entry.admits).map(|(entry, _)| entry.network.prefix_len())
     }
 
     /// The entry that decides on `client`, and its line: the longest prefix that has not lapsed by `now`.
@@ -107,6 +118,11 @@ impl List {
         let (entry, line) = &self.entries[at as usize];
         (entry, *line)
     }
+}
+
+/// The first whole second at which an entry with this expiry is lapsed.
+fn second_of(expires: Timestamp) -> i64 {
+    expires.as_second() + i64::from(expires.subsec_nanosecond() > 0)
 }
 
 /// The places, in order, of entries whose network stands there again with an expiry at least as late.

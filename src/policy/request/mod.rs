@@ -5,6 +5,7 @@
 
 mod host;
 mod path;
+mod url;
 
 use http::header::{CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
@@ -12,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
 pub use self::host::Host;
 pub use self::path::{canonical_path, decoded};
+pub use self::url::UrlFault;
 use crate::refusal::{Head, Refusal};
 
 /// The longest target: path and query, in bytes as they came.

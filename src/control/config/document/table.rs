@@ -97,8 +97,12 @@ impl<'d> Table<'d> {
             value.report(error("one table where several can be").remedy(format!("write [[{key}]]")));
             return Vec::new();
         }
+        let title = match self.title.strip_prefix('[').and_then(|title| title.strip_suffix(']')) {
+            Some(parent) => format!("[[{parent}.{key}]]"),
+            None => format!("[[{key}]]"),
+        };
         let tables = value.items().unwrap_or_default();
-        tables.iter().filter_map(|item| item.table(format!("[[{key}]]"))).collect()
+        tables.iter().filter_map(|item| item.table(title.clone())).collect()
     }
 
     /// Every key with its value, whatever its name, in the order written.

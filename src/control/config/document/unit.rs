@@ -2,6 +2,7 @@
 //!
 //! Pure: a string in, a value or what is wrong with it out.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -66,6 +67,22 @@ pub fn rate(text: &str) -> Result<(NonZeroU32, Duration), Finding> {
     Ok((tokens, per))
 }
 
+/// `"50%"`: whole percent.
+pub fn percent(text: &str) -> Result<u8, Finding> {
+    let number = split(text).filter(|(number, unit)| *unit == "%" && *number <= 100);
+    let fault = || error(format!("\"{text}\" is not a share")).remedy("0% to 100%, in whole percent");
+    number.map(|(number, _)| number as u8).ok_or_else(fault)
+}
+
+/// `"20%"` or `"300"`: a share of what there is, or a number.
+pub fn share_or_number(text: &str) -> Result<Bound, Finding> {
+    match split(text) {
+        Some((number, "%")) if number <= 100 => Ok(Bound::Percent(number as u8)),
+        Some((number, "")) => Ok(Bound::Number(usize::try_from(number).unwrap_or(usize::MAX))),
+        _ => Err(error(format!("\"{text}\" is neither a share nor a number")).remedy("like \"20%\" or \"300\"")),
+    }
+}
+
 /// A duration as it may be written: in the largest unit that holds it whole; less than a millisecond is lost.
 pub fn written_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
@@ -98,6 +115,34 @@ fn split(text: &str) -> Option<(u64, &str)> {
         return None;
     }
     Some((digits.parse().unwrap_or(u64::MAX), unit))
+}
+
+/// How many of so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// This share of them, in whole percent.
+    Percent(u8),
+    /// This number.
+    Number(usize),
+}
+
+impl Bound {
+    /// Whether `some` of `all` are more.
+    pub fn is_exceeded(self, some: usize, all: usize) -> bool {
+        match self {
+            Bound::Percent(percent) => some.saturating_mul(100) > all.saturating_mul(percent.into()),
+            Bound::Number(number) => some > number,
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bound::Percent(percent) => write!(f, "{percent}%"),
+            Bound::Number(number) => number.fmt(f),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +198,21 @@ mod tests {
             assert_eq!(written_rate(tokens, per), text);
         }
         assert_eq!(written_duration(duration("120s").ok().unwrap()), "2m");
+    }
+
+    #[test]
+    fn a_bound_is_a_share_or_a_number() {
+        check(percent, "50%", "50");
+        check(share_or_number, "20%", "Percent(20)");
+        check(share_or_number, "300", "Number(300)");
+        for wrong in ["", "%", "101%", "20 %", "-1", "a fifth"] {
+            check(share_or_number, wrong, &format!("\"{wrong}\" is neither a share nor a number"));
+        }
+        check(percent, "50", "\"50\" is not a share");
+        let exceeded = |bound: &str, some, all| share_or_number(bound).ok().unwrap().is_exceeded(some, all);
+        assert!(exceeded("20%", 21, 100) && !exceeded("20%", 20, 100) && !exceeded("20%", 0, 0));
+        assert!(exceeded("0%", 1, 100) && !exceeded("100%", 100, 100));
+        assert!(exceeded("2", 3, 100) && !exceeded("2", 2, 2));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::ops::{Range, RangeInclusive};
 
+use jiff::Timestamp;
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
@@ -104,6 +105,22 @@ impl<'d> Value<'d> {
             self.report(error(format!("{integer} is out of range")).remedy(remedy));
         }
         number
+    }
+
+    /// It, as an instant: a date with a time and an offset, or a day, which stands for its first second in UTC.
+    pub fn instant(&self) -> Option<Timestamp> {
+        let datetime = self.or_expected("a date and time like 2027-01-01T00:00:00Z", self.value.get_ref().as_datetime())?;
+        let written = datetime.to_string();
+        let instant = match (datetime.date, datetime.time, datetime.offset) {
+            (Some(_), Some(_), Some(_)) => written.parse().ok(),
+            (Some(_), None, None) => format!("{written}T00:00:00Z").parse().ok(),
+            _ => None,
+        };
+        if instant.is_none() {
+            let finding = error(format!("{written} is no instant"));
+            self.report(finding.remedy("a date and time with its offset, like 2027-01-01T00:00:00Z"));
+        }
+        instant
     }
 
     /// Its items, in the order written.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::named::{Named, SYSTEMD, Wants};
 use super::{address, auto_or_count, network, socket_path};
+use crate::control::config::document::unit::{self, Bound};
 use crate::control::config::document::{Table, Value};
 use crate::control::config::page::{Finding, error, warning};
 use crate::control::config::{
@@ -73,12 +74,11 @@ pub fn reload(mut table: Table<'_>) -> ReloadSettings {
         watch: table.choice("watch", &[("auto", Watch::Auto), ("poll", Watch::Poll), ("off", Watch::Off)]).unwrap_or(Watch::Auto),
         poll: table.positive_duration("poll").unwrap_or(Duration::from_secs(30)),
         revoke_spread: table.duration("revoke_spread").unwrap_or(Duration::from_secs(2)),
+        max_revoked: table
+            .get("max_revoked")
+            .and_then(|value| value.parse("a share like \"20%\", or a number like \"300\"", unit::share_or_number))
+            .unwrap_or(Bound::Percent(100)),
     };
-    if let Some(value) = table.get("max_revoked")
-        && value.as_str() != Some("100%")
-    {
-        value.report(error("other values than \"100%\": not in this version"));
-    }
     table.finish();
     settings
 }

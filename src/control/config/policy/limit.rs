@@ -1,29 +1,71 @@
-//! `[limits]`: how much of it.
+//! `[limits]`: how much of it, and of whom else how much.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use super::rule;
+use super::shelf::Shelf;
+use crate::control::config::diagnostic::Place;
 use crate::control::config::document::{Table, unit};
 use crate::control::config::page::error;
-use crate::policy::limit::{Limits, Rate, TunnelLimits};
+use crate::policy::limit::{Exception, Limits, Rate, Share, TunnelLimits};
 
 /// Reads the whole table; what is left out doesn't hold, but `ping` and `pong` do.
-pub fn read(mut table: Table<'_>) -> Limits {
-    let upgrades = per_client(&mut table, "upgrades");
-    let requests = per_client(&mut table, "requests");
-
+pub fn read(mut table: Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Limits {
     let mut connections = table.table("connections");
-    let mut count = |key| connections.get(key)?.integer(1..=u32::MAX.into()).and_then(|count| u32::try_from(count).ok());
-    let (per_client, total) = (count("per_client"), count("total"));
-    connections.finish();
-
-    let tunnel = tunnel(&mut table);
-    table.later("for");
+    let total = count(&mut connections, "total");
+    let common = share(&mut table, connections, Share::default());
+    let mut taken = HashMap::new();
+    let tables = table.tables("for").into_iter();
+    let exceptions = tables.filter_map(|table| exception(table, common, shelf, now, &mut taken)).collect();
     table.finish();
-    Limits { upgrades, requests, per_client, total, tunnel }
+    Limits { share: common, total, exceptions }
 }
 
-fn tunnel(table: &mut Table<'_>) -> TunnelLimits {
-    let default = TunnelLimits::default();
+/// One `[[limits.for]]`; what it leaves out is as in `common`. `taken` has the networks of those above it.
+fn exception(
+    mut table: Table<'_>,
+    common: Share,
+    shelf: &mut Shelf,
+    now: Timestamp,
+    taken: &mut HashMap<IpNet, (u32, Place)>,
+) -> Option<Exception> {
+    let value = table.need("client", "client = [\"office\"], lists or networks");
+    let mut connections = table.table("connections");
+    connections.refuse("total", error("the total is of the whole policy").remedy("write it in [limits]"));
+    let share = share(&mut table, connections, common);
+    table.finish();
+    let value = value?;
+    let (clients, line) = (rule::exempt(&value, shelf, now), value.line() as u32);
+    let admitted = clients.iter().flat_map(|list| list.entries()).filter(|(entry, _)| entry.admits);
+    for network in admitted.map(|(entry, _)| entry.network) {
+        let (first, place) = taken.entry(network).or_insert_with(|| (line, value.place()));
+        if *first != line {
+            let finding = error(format!("{network} is in two [[limits.for]]")).remedy("keep it in one of the two");
+            value.report(finding.and(place.clone(), "first here"));
+            break;
+        }
+    }
+    Some(Exception { clients, share, line })
+}
+
+/// What one client may have, and in `connections` how many; what is left out is as in `base`.
+fn share(table: &mut Table<'_>, mut connections: Table<'_>, base: Share) -> Share {
+    let upgrades = per_client(table, "upgrades").or(base.upgrades);
+    let requests = per_client(table, "requests").or(base.requests);
+    let per_client = count(&mut connections, "per_client").or(base.per_client);
+    connections.finish();
+    Share { upgrades, requests, per_client, tunnel: tunnel(table, base.tunnel) }
+}
+
+fn count(connections: &mut Table<'_>, key: &'static str) -> Option<u32> {
+    connections.get(key)?.integer(1..=u32::MAX.into()).and_then(|count| u32::try_from(count).ok())
+}
+
+fn tunnel(table: &mut Table<'_>, base: TunnelLimits) -> TunnelLimits {
     let mut message = table.table("message");
     let message_max = message.get("max").and_then(|value| {
         let max = value.parse("a size like \"1MiB\"", unit::size)?;
@@ -39,15 +81,15 @@ fn tunnel(table: &mut Table<'_>) -> TunnelLimits {
         Some(value) => value.parse("a duration like \"25s\", or \"off\"", |text| {
             unit::positive_duration(text).map_err(|finding| finding.remedy("a duration like \"25s\", or \"off\""))
         }),
-        None => default.ping,
+        None => base.ping,
     };
     TunnelLimits {
-        message_max,
-        message_rate,
-        idle: table.positive_duration("idle"),
-        lifetime: table.positive_duration("lifetime"),
+        message_max: message_max.or(base.message_max),
+        message_rate: message_rate.or(base.message_rate),
+        idle: table.positive_duration("idle").or(base.idle),
+        lifetime: table.positive_duration("lifetime").or(base.lifetime),
         ping,
-        pong: table.positive_duration("pong").unwrap_or(default.pong),
+        pong: table.positive_duration("pong").unwrap_or(base.pong),
     }
 }
 

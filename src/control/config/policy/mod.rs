@@ -1,28 +1,99 @@
-//! `policies/NAME.toml`: the security team's files, one policy each.
+//! `policies/*.toml`: the security team's files, one policy each, the baseline, and candidates.
 //!
 //! It says what a policy says, and never whether anybody may.
 
 mod limit;
 mod rule;
 mod shelf;
+mod test;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+pub use self::test::Expect;
+
 use self::shelf::Shelf;
 use super::diagnostic::{Diagnostic, Place};
-use super::document::Document;
+use super::document::{Document, Table};
 use super::name::{is_name, is_reserved};
-use super::page::{Finding, error};
+use super::page::{Finding, error, warning};
 use super::source::{Fault, MOST_TOML};
 use super::{PolicyPage, Reading, about, file};
+use crate::policy::Allow;
+use crate::policy::limit::Limits;
 
 /// The folder of the policies, beside `sidegate.toml`.
 const FOLDER: &str = "policies";
 
-/// The names of all policies, and what is wrong with other files among them.
-pub fn names(reading: &mut Reading<'_>) -> (BTreeSet<Arc<str>>, Vec<Diagnostic>) {
-    let (mut names, mut found) = (BTreeSet::new(), Vec::new());
+/// What the folder holds.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// The names of all policies.
+    pub policies: BTreeSet<Arc<str>>,
+    /// The names of those that a candidate stands beside.
+    pub candidates: BTreeSet<Arc<str>>,
+    /// Whether there is a baseline.
+    pub baseline: bool,
+    promoted: Option<Arc<str>>,
+}
+
+impl Names {
+    /// The same, once the candidate of `name` has been promoted.
+    pub fn promoting(mut self, name: Option<&str>) -> Names {
+        self.promoted = name.and_then(|name| self.candidates.take(name));
+        self
+    }
+
+    /// The file in which the policy `name` stands, as people write it.
+    pub fn file_of(&self, name: &Arc<str>) -> Arc<str> {
+        let candidate = self.promoted.as_ref() == Some(name);
+        if candidate { candidate_file(name) } else { format!("{FOLDER}/{name}.toml").into() }
+    }
+}
+
+/// One file of the folder.
+#[derive(Debug, Clone)]
+pub enum Sheet<'n> {
+    /// A policy, and the file in which it stands.
+    Policy {
+        /// Its name.
+        name: &'n Arc<str>,
+        /// The file, as people write it.
+        file: Arc<str>,
+    },
+    /// The candidate of the policy of this name.
+    Candidate(&'n Arc<str>),
+    /// The baseline.
+    Baseline,
+}
+
+impl Sheet<'_> {
+    fn name(&self) -> Arc<str> {
+        match self {
+            Sheet::Policy { name, .. } | Sheet::Candidate(name) => Arc::clone(name),
+            Sheet::Baseline => BASELINE.into(),
+        }
+    }
+
+    fn file(&self) -> Arc<str> {
+        match self {
+            Sheet::Policy { file, .. } => Arc::clone(file),
+            Sheet::Candidate(name) => candidate_file(name),
+            Sheet::Baseline => format!("{FOLDER}/{BASELINE}.toml").into(),
+        }
+    }
+}
+
+fn candidate_file(name: &str) -> Arc<str> {
+    format!("{FOLDER}/{name}.shadow.toml").into()
+}
+
+/// The policy whose denials come before every other.
+const BASELINE: &str = "baseline";
+
+/// The names of all policies and candidates, and what is wrong with other files among them.
+pub fn names(reading: &mut Reading<'_>) -> (Names, Vec<Diagnostic>) {
+    let (mut names, mut found) = (Names::default(), Vec::new());
     let folder = reading.folder.join(FOLDER);
     let at = |file: &str, finding: Finding| finding.at(Place::file(folder.join(file).display().to_string().into()));
     let listed = match reading.files.list(&folder) {
@@ -32,21 +103,28 @@ pub fn names(reading: &mut Reading<'_>) -> (BTreeSet<Arc<str>>, Vec<Diagnostic>)
     };
     for file in listed.iter() {
         let Some(stem) = file.strip_suffix(".toml") else { continue };
-        let shadow = stem.strip_suffix(".shadow").is_some_and(is_name);
-        if stem == "baseline" || shadow {
-            found.push(at(file, error(format!("{file}: not in this version"))));
-        } else if is_reserved(stem) {
-            found.push(at(file, error(format!("`{stem}` is a reserved word")).remedy("take another name")));
+        let policy = stem.strip_suffix(".shadow").filter(|name| is_name(name));
+        if stem == BASELINE {
+            names.baseline = true;
+        } else if is_reserved(policy.unwrap_or(stem)) {
+            let finding = error(format!("`{}` is a reserved word", policy.unwrap_or(stem))).remedy("take another name");
+            found.push(at(file, finding));
+        } else if let Some(name) = policy {
+            names.candidates.insert(name.into());
         } else if is_name(stem) {
-            names.insert(stem.into());
+            names.policies.insert(stem.into());
         }
+    }
+    for name in names.candidates.difference(&names.policies) {
+        let finding = error(format!("a candidate of a policy that isn't there: {FOLDER}/{name}.toml"));
+        found.push(at(&format!("{name}.shadow.toml"), finding.remedy("a candidate is judged beside the policy of its name")));
     }
     (names, found)
 }
 
-/// The policy `name`; `None`: what is found holds an error.
-pub fn read(reading: &mut Reading<'_>, name: Arc<str>) -> (Option<PolicyPage>, Vec<Diagnostic>) {
-    let shown: Arc<str> = format!("{FOLDER}/{name}.toml").into();
+/// The policy in `sheet`; `None`: what is found holds an error.
+pub fn read(reading: &mut Reading<'_>, sheet: Sheet<'_>) -> (Option<PolicyPage>, Vec<Diagnostic>) {
+    let shown = sheet.file();
     let path = reading.folder.join(&*shown);
     let file: Arc<str> = path.display().to_string().into();
     let bytes = match reading.files.read(&path, MOST_TOML) {
@@ -55,35 +133,49 @@ pub fn read(reading: &mut Reading<'_>, name: Arc<str>) -> (Option<PolicyPage>, V
     };
     let document = Document::parse(file, &bytes);
     let mut shelf = Shelf::new(Arc::clone(&shown));
-    let page = page(reading, &document, &mut shelf, name, shown);
+    let page = page(reading, &document, &mut shelf, &sheet);
     let mut found = document.into_diagnostics();
     found.extend(shelf.into_diagnostics());
     (page, found)
 }
 
-fn page(
-    reading: &mut Reading<'_>,
-    document: &Document<'_>,
-    shelf: &mut Shelf,
-    name: Arc<str>,
-    file: Arc<str>,
-) -> Option<PolicyPage> {
+fn page(reading: &mut Reading<'_>, document: &Document<'_>, shelf: &mut Shelf, sheet: &Sheet<'_>) -> Option<PolicyPage> {
     let mut root = document.root();
     file::schema(&mut root);
     let owner = root.string("owner").map(Box::from);
     shelf.fill(root.table("lists"), reading);
     let mut client = root.table("client");
-    let allow = rule::allow(&mut client, shelf, reading.now);
+    let is_baseline = matches!(sheet, Sheet::Baseline);
+    let (allow, limits, lines) = if is_baseline {
+        denies_alone(&mut root, &mut client);
+        (Some(Allow::Any), Limits::default(), rule::lines(&client, None))
+    } else {
+        let allow = rule::allow(&mut client, shelf, reading.now);
+        let table = root.table("limits");
+        let lines = rule::lines(&client, Some(&table));
+        (allow, limit::read(table, shelf, reading.now), lines)
+    };
     let deny = rule::deny(&mut client, shelf, reading.now);
-    let origins = rule::origins(&mut client);
-    let subprotocols = rule::subprotocols(&mut client);
+    let (origins, subprotocols) =
+        if is_baseline { (None, None) } else { (rule::origins(&mut client), rule::subprotocols(&mut client)) };
     client.later("certificate");
-    let table = root.table("limits");
-    let lines = rule::lines(&client, &table);
     client.finish();
-    let limits = limit::read(table);
-    root.later("test");
+    let tests = test::read(&mut root);
     shelf.report_unused(document);
     root.finish();
-    Some(PolicyPage { name, file, owner, allow: allow?, deny, origins, subprotocols, limits, lines })
+    let feeds = shelf.feeds();
+    let (name, file) = (sheet.name(), sheet.file());
+    Some(PolicyPage { name, file, owner, allow: allow?, deny, origins, subprotocols, limits, lines, feeds, tests })
+}
+
+/// Of what a policy may say, a baseline says less: it admits nobody.
+fn denies_alone(root: &mut Table<'_>, client: &mut Table<'_>) {
+    let alone = || error("the baseline has lists, `deny` and tests only").remedy("write it in a policy");
+    root.refuse("limits", alone());
+    for key in ["allow", "origins", "subprotocols"] {
+        client.refuse(key, alone());
+    }
+    if !client.has("deny") {
+        client.report(warning("the baseline denies nobody").remedy("deny = [\"banned\"] denies a list on every route"));
+    }
 }

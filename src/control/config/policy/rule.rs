@@ -17,6 +17,7 @@ use crate::policy::origin::Origins;
 /// The lists of what stands in a rule itself; no list that is given a name can be called so.
 const ALLOW_ITSELF: &str = "(allow)";
 const DENY_ITSELF: &str = "(deny)";
+const LIMITS_ITSELF: &str = "(limits.for)";
 
 /// `allow`, which must be there; `None`: it has an error.
 pub fn allow(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Option<Allow> {
@@ -49,6 +50,19 @@ pub fn deny(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Vec<Ar
     lists(&strings, DENY_ITSELF, shelf, now, |_, _| {})
 }
 
+/// The clients of a `[[limits.for]]`.
+pub fn exempt(value: &Value<'_>, shelf: &mut Shelf, now: Timestamp) -> Vec<Arc<List>> {
+    let strings = value.strings().unwrap_or_default();
+    if let Some((_, any)) = strings.iter().find(|(text, _)| *text == "any") {
+        any.report(error("\"any\" stands in allow only").remedy("what holds for everyone stands in [limits] itself"));
+        return Vec::new();
+    }
+    if strings.is_empty() {
+        value.report(warning("an empty list is nobody's"));
+    }
+    lists(&strings, LIMITS_ITSELF, shelf, now, |_, _| {})
+}
+
 /// `origins`
 pub fn origins(client: &mut Table<'_>) -> Option<Origins> {
     let value = client.get("origins")?;
@@ -76,15 +90,16 @@ pub fn subprotocols(client: &mut Table<'_>) -> Option<Vec<Box<str>>> {
 }
 
 /// Where the rules of a policy are written.
-pub fn lines(client: &Table<'_>, limits: &Table<'_>) -> RuleLines {
+pub fn lines(client: &Table<'_>, limits: Option<&Table<'_>>) -> RuleLines {
+    let limit = |key| limits.map_or(0, |limits| limits.line(key));
     RuleLines {
         allow: client.line("allow"),
         deny: client.line("deny"),
         origins: client.line("origins"),
         subprotocols: client.line("subprotocols"),
-        upgrades: limits.line("upgrades"),
-        requests: limits.line("requests"),
-        connections: limits.line("connections"),
+        upgrades: limit("upgrades"),
+        requests: limit("requests"),
+        connections: limit("connections"),
     }
 }
 

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::config::document::{Document, Table, Value, did_you_mean};
+use crate::control::config::document::{Document, Table, Value, did_you_mean, unit};
 use crate::control::config::list;
 use crate::control::config::name::name;
 use crate::control::config::page::{Finding, error, warning};
 use crate::control::config::source::MOST_LIST;
-use crate::control::config::{Reading, about};
+use crate::control::config::{Feed, Reading, about};
 use crate::policy::list::List;
+
+/// By how much of its entries a reload may shrink a list that says nothing of it, in percent.
+const MAX_SHRINK: u8 = 50;
 
 /// What `[lists]` holds, and what was found in the files that it names.
 #[derive(Debug)]
@@ -19,6 +22,7 @@ pub struct Shelf {
     policy: Arc<str>,
     lists: Vec<Shelved>,
     found: Vec<Diagnostic>,
+    feeds: Vec<Feed>,
 }
 
 #[derive(Debug)]
@@ -33,7 +37,7 @@ struct Shelved {
 impl Shelf {
     /// No lists yet, of the policy in the file `policy`.
     pub fn new(policy: Arc<str>) -> Shelf {
-        Shelf { policy, lists: Vec::new(), found: Vec::new() }
+        Shelf { policy, lists: Vec::new(), found: Vec::new(), feeds: Vec::new() }
     }
 
     /// The file of the policy, as people write it.
@@ -68,9 +72,16 @@ impl Shelf {
     /// Warns of lists that neither `allow` nor `deny` names: a forgotten one denies nobody.
     pub fn report_unused(&self, document: &Document<'_>) {
         for shelved in self.lists.iter().filter(|shelved| !shelved.used) {
-            document
-                .report(shelved.key.clone(), warning(format!("the list `{}` is used by neither allow nor deny", shelved.name)));
+            document.report(
+                shelved.key.clone(),
+                warning(format!("the list `{}` is used by neither allow nor deny nor limits", shelved.name)),
+            );
         }
+    }
+
+    /// The lists that are read from files, once they have been.
+    pub fn feeds(&mut self) -> Vec<Feed> {
+        std::mem::take(&mut self.feeds)
     }
 
     /// What was found in list files.
@@ -89,11 +100,33 @@ impl Shelf {
         }
         let mut table = value.table(format!("the list `{name}`"))?;
         let file = table.need("file", format!("{name} = {{ file = \"lists/{name}.cidr\" }}"));
-        for key in ["max_age", "on_stale", "max_shrink"] {
-            table.later(key);
+        let max_age = table.positive_duration("max_age");
+        let on_stale = table.get("on_stale");
+        let rejects_stale = on_stale.and_then(|value| value.choice(&[("warn", false), ("reject", true)])).unwrap_or(false);
+        if let Some(value) = on_stale
+            && !table.has("max_age")
+        {
+            value.report(warning("nothing is ever stale without a `max_age`").remedy("max_age = \"36h\""));
         }
+        let max_shrink = table.get("max_shrink").and_then(|value| value.parse("a share like \"50%\"", unit::percent));
         table.finish();
-        self.read_file(name, file?, reading)
+        let file = file?;
+        let list = self.read_file(Arc::clone(&name), file, reading)?;
+        let feed = Feed {
+            name,
+            file: Arc::clone(&list.file),
+            entries: list.len(),
+            modified: list.modified,
+            max_age,
+            rejects_stale,
+            max_shrink: max_shrink.unwrap_or(MAX_SHRINK),
+            place: file.place(),
+        };
+        if let Some(age) = feed.stale(reading.now) {
+            file.report(warning(feed.staleness(age)).remedy("let whatever writes it write it again, or raise max_age"));
+        }
+        self.feeds.push(feed);
+        Some(list)
     }
 
     fn read_file(&mut self, name: Arc<str>, value: Value<'_>, reading: &mut Reading<'_>) -> Option<List> {

@@ -10,9 +10,11 @@ use rcgen::{CertificateParams, KeyPair};
 
 use super::{load, write};
 use crate::control::config::source::Files;
-use crate::control::config::{AdminSettings, AdminSocket, Loaded, MetricsAddress, ReloadSettings, ShutdownSettings, Watch};
+use crate::control::config::{
+    AdminSettings, AdminSocket, Bound, Loaded, MetricsAddress, ReloadSettings, ShutdownSettings, Watch,
+};
 use crate::policy::Allow;
-use crate::policy::limit::{Limits, Rate, TunnelLimits};
+use crate::policy::limit::{Rate, Share, TunnelLimits};
 use crate::policy::network::Client;
 use crate::snapshot::listener::{ListenerTimeouts, Speaks, TlsRules};
 use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
@@ -159,7 +161,10 @@ fn what_is_left_out_has_the_documented_default() {
         }
         assert_eq!(settings.admin, AdminSettings { socket: AdminSocket::Auto, mode: 0o660, group: None });
         let seconds = Duration::from_secs;
-        assert_eq!(settings.reload, ReloadSettings { watch: Watch::Auto, poll: seconds(30), revoke_spread: seconds(2) });
+        assert_eq!(
+            settings.reload,
+            ReloadSettings { watch: Watch::Auto, poll: seconds(30), revoke_spread: seconds(2), max_revoked: Bound::Percent(100) }
+        );
         let shutdown = ShutdownSettings { delay: Duration::ZERO, spread: seconds(5), deadline: seconds(30), code: 1001 };
         assert_eq!(settings.shutdown, shutdown);
         assert_eq!(settings.threads, None);
@@ -215,11 +220,10 @@ fn every_key_of_a_policy_is_read() {
         let (tokens, burst) = (NonZeroU32::new(tokens).unwrap(), NonZeroU32::new(burst).unwrap());
         Some(Rate { tokens, per: Duration::from_secs(1), burst })
     };
-    let limits = Limits {
+    let share = Share {
         upgrades: rate(5, 20),
         requests: rate(50, 200),
         per_client: Some(10),
-        total: Some(20000),
         tunnel: TunnelLimits {
             message_max: Some(1 << 20),
             message_rate: rate(200, 200),
@@ -229,7 +233,7 @@ fn every_key_of_a_policy_is_read() {
             pong: Duration::from_secs(20),
         },
     };
-    assert_eq!(policy.limits, limits);
+    assert_eq!((policy.limits.share, policy.limits.total), (share, Some(20000)));
 }
 
 #[test]
@@ -238,7 +242,7 @@ fn a_policy_of_one_rule_limits_nothing_but_silence() {
     let policy = loaded.policies.iter().find(|policy| &*policy.name == "market-data").unwrap();
     assert!(matches!(policy.allow, Allow::Any) && policy.deny.is_empty());
     assert!(policy.origins.is_none() && policy.subprotocols.is_none());
-    assert_eq!(policy.limits, Limits::default());
+    assert_eq!((policy.limits.share, policy.limits.total), (Share::default(), None));
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn load(files: &[(&str, &str)]) -> (Result<Loaded, Vec<Diagnostic>>, String) {
         write(&folder.path().join(name), text);
     }
     let now = "2026-07-01T00:00:00Z".parse().unwrap();
-    let loaded = load_at(&mut Files::new(), &folder.path().join("sidegate.toml"), None, now);
+    let loaded = load_at(&mut Files::new(), &folder.path().join("sidegate.toml"), None, None, now);
     let found = match &loaded {
         Ok(loaded) => &loaded.warnings,
         Err(found) => found,

@@ -202,7 +202,7 @@ warning: subprotocols: an empty list admits no attempt
     policy(
         "[lists]\noffice = [\"# nobody yet\"]\nspare = []\n[client]\nallow = [\"office\"]",
         r#"
-warning: the list `spare` is used by neither allow nor deny
+warning: the list `spare` is used by neither allow nor deny nor limits
  --> policies/chat.toml:4:1
   |
 4 | spare = []
@@ -276,7 +276,7 @@ error: number: expected an array of networks or { file = "…" }, found an integ
 6 | number = 1
   |          ^
 
-warning: the list `number` is used by neither allow nor deny
+warning: the list `number` is used by neither allow nor deny nor limits
  --> policies/chat.toml:6:1
   |
 6 | number = 1
@@ -432,82 +432,48 @@ error: pong: "off" is not a duration
 fn what_a_later_version_does_is_an_error_in_this_one() {
     policy(
         r#"
-[lists]
-feed = { file = "lists/feed.cidr", max_age = "36h", on_stale = "warn", max_shrink = "50%" }
 [client]
-allow = ["feed", "unix"]
+allow = ["unix"]
 certificate = { required = true }
 [limits]
 upgrades = { rate = "5/s", per = "identity" }
-[[limits.for]]
-client = ["feed"]
 [[test]]
 name = "x"
+client = "192.0.2.1"
+url = "wss://a.example/"
+identity = "spiffe://example.com/ws/a"
+expect = "refuse:identity"
 "#,
         r#"
-error: file: policies/lists/feed.cidr does not exist
- --> policies/chat.toml:4:17
-  |
-4 | feed = { file = "lists/feed.cidr", max_age = "36h", on_stale = "warn", max_shrink = "50%" }
-  |                 ^^^^^^^^^^^^^^^^^
-
-error: max_age: not in this version
- --> policies/chat.toml:4:36
-  |
-4 | feed = { file = "lists/feed.cidr", max_age = "36h", on_stale = "warn", max_shrink = "50%" }
-  |                                    ^^^^^^^
-
-error: on_stale: not in this version
- --> policies/chat.toml:4:53
-  |
-4 | feed = { file = "lists/feed.cidr", max_age = "36h", on_stale = "warn", max_shrink = "50%" }
-  |                                                     ^^^^^^^^
-
-error: max_shrink: not in this version
- --> policies/chat.toml:4:72
-  |
-4 | feed = { file = "lists/feed.cidr", max_age = "36h", on_stale = "warn", max_shrink = "50%" }
-  |                                                                        ^^^^^^^^^^
-
 error: allow: "unix": not in this version
- --> policies/chat.toml:6:18
+ --> policies/chat.toml:4:10
   |
-6 | allow = ["feed", "unix"]
-  |                  ^^^^^^
+4 | allow = ["unix"]
+  |          ^^^^^^
 
 error: certificate: not in this version
- --> policies/chat.toml:7:1
+ --> policies/chat.toml:5:1
   |
-7 | certificate = { required = true }
+5 | certificate = { required = true }
   | ^^^^^^^^^^^
 
 error: per: not in this version
- --> policies/chat.toml:9:28
+ --> policies/chat.toml:7:28
   |
-9 | upgrades = { rate = "5/s", per = "identity" }
+7 | upgrades = { rate = "5/s", per = "identity" }
   |                            ^^^
 
-error: for: not in this version
-  --> policies/chat.toml:10:10
+error: identity: not in this version
+  --> policies/chat.toml:12:1
    |
-10 | [[limits.for]]
-   |          ^^^
+12 | identity = "spiffe://example.com/ws/a"
+   | ^^^^^^^^
 
-error: test: not in this version
-  --> policies/chat.toml:12:3
+error: expect: identity: not in this version
+  --> policies/chat.toml:13:18
    |
-12 | [[test]]
-   |   ^^^^
-"#,
-    );
-    check(
-        &[("policies/baseline.toml", "schema = 1"), ("policies/chat.shadow.toml", "schema = 1")],
-        r#"
-error: baseline.toml: not in this version
---> policies/baseline.toml:1:1
-
-error: chat.shadow.toml: not in this version
---> policies/chat.shadow.toml:1:1
+13 | expect = "refuse:identity"
+   |                  ^^^^^^^^
 "#,
     );
 }

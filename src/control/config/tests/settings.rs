@@ -267,7 +267,7 @@ error: `192.0.2.300` is not an address
   |
   = help: write an address such as 192.0.2.1 or 2001:db8::1, or a network such as 192.0.2.0/24
 
-warning: the list `office` is used by neither allow nor deny
+warning: the list `office` is used by neither allow nor deny nor limits
  --> policies/desk.toml:5:1
   |
 5 | office = { file = "lists/office.cidr" }
@@ -923,12 +923,6 @@ refuse = "close"
     check(
         &[("sidegate.toml", text)],
         r#"
-error: max_revoked: other values than "100%": not in this version
- --> sidegate.toml:3:15
-  |
-3 | max_revoked = "10%"
-  |               ^^^^^
-
 error: listen: "unix:/run/public.sock": not in this version
  --> sidegate.toml:7:10
   |

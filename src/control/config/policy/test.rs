@@ -1,0 +1,96 @@
+//! `[[test]]`: what the security team expects of its policy, held at every load.
+//!
+//! It reads what is asked and what is expected; whether it comes so is seen by `rehearsal`.
+
+use std::net::IpAddr;
+
+use crate::control::config::PolicyTest;
+use crate::control::config::document::{Table, Value, did_you_mean};
+use crate::control::config::page::{Finding, error};
+use crate::policy::network::Client;
+use crate::policy::request::Request;
+use crate::refusal::Refusal;
+
+/// What a test expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// `"allow"`
+    Allow,
+    /// `"refuse"`, whatever for.
+    Refuse,
+    /// `"refuse:WORD"`
+    RefuseFor(&'static str),
+}
+
+/// The refusals that judging gives.
+const JUDGED: [Refusal; 5] = [Refusal::Path, Refusal::Route, Refusal::Network, Refusal::Origin, Refusal::Subprotocol];
+
+/// Every `[[test]]` of the file whose table is `root`.
+pub fn read(root: &mut Table<'_>) -> Vec<PolicyTest> {
+    root.tables("test").into_iter().filter_map(test).collect()
+}
+
+fn test(mut table: Table<'_>) -> Option<PolicyTest> {
+    let name = table.need("name", "name = \"what it shows\"").and_then(|value| value.string());
+    let client = table.need("client", "client = \"192.0.2.1\"").and_then(|value| value.parse("an address", address));
+    let url = table.need("url", "url = \"wss://ws.example.com/ticks\"");
+    let expect = table.need("expect", "expect = \"allow\", \"refuse\" or \"refuse:WORD\"");
+    let (origin, subprotocol) = (table.string("origin"), table.string("subprotocol"));
+    let at = table.get("at").map(|value| value.instant());
+    table.later("identity");
+    table.finish();
+    let (url, expect) = (url?, expect?);
+    let text = url.string()?;
+    let request = Request::of_url(text, origin, subprotocol);
+    let request = request.map_err(|fault| url.report(error(fault.fault).remedy(fault.remedy))).ok()?;
+    let at = match at {
+        Some(at) => Some(at?),
+        None => None,
+    };
+    Some(PolicyTest {
+        name: name?.into(),
+        client: client?,
+        request,
+        at,
+        expect: expectation(&expect)?,
+        at_url: url.place(),
+        at_expect: expect.place(),
+    })
+}
+
+fn address(text: &str) -> Result<Client, Finding> {
+    let address = text.parse::<IpAddr>();
+    address.map(Client::new).map_err(|_| error(format!("\"{text}\" is not an address")).remedy("one client, like \"192.0.2.1\""))
+}
+
+fn expectation(value: &Value<'_>) -> Option<Expect> {
+    value.parse("\"allow\", \"refuse\" or \"refuse:WORD\"", |text| match text {
+        "allow" => Ok(Expect::Allow),
+        "refuse" => Ok(Expect::Refuse),
+        _ => match text.strip_prefix("refuse:") {
+            Some(word) => reason(word).map(Expect::RefuseFor),
+            None => {
+                let words = ["allow", "refuse"];
+                Err(error(format!("\"{text}\" is nothing that a test can expect"))
+                    .remedy("\"allow\", \"refuse\" or \"refuse:network\"")
+                    .perhaps(did_you_mean(text, words)))
+            }
+        },
+    })
+}
+
+/// The word of a refusal that judging gives.
+fn reason(word: &str) -> Result<&'static str, Finding> {
+    let within = "refuse:".len().."refuse:".len() + word.len();
+    if word == Refusal::Identity.word() {
+        return Err(error("identity: not in this version").within(within));
+    }
+    let words = JUDGED.map(Refusal::word);
+    if let Some(known) = words.into_iter().find(|known| *known == word) {
+        return Ok(known);
+    }
+    let known = Refusal::ALL.iter().any(|refusal| refusal.word() == word);
+    let fault = if known { format!("`{word}` is not for a policy to say") } else { format!("there is no reason `{word}`") };
+    let remedy = format!("what judging gives: {}", words.join(", "));
+    Err(error(fault).remedy(remedy).perhaps(did_you_mean(word, words)).within(within))
+}

@@ -1,0 +1,117 @@
+//! What is left of a policy's limits, from one generation to the next.
+//!
+//! A rate that a reload doesn't change keeps its budgets, so that a reload refills nobody's.
+
+use std::slice;
+use std::sync::Arc;
+
+use crate::policy::limit::{Counts, Limiter, Limits, Rate, Share};
+
+/// What is left of a policy's limits, shared by all routes and generations that name the policy.
+#[derive(Debug, Clone)]
+pub struct Budgets {
+    /// For `upgrades`.
+    pub upgrades: Limiters,
+    /// For `requests`.
+    pub requests: Limiters,
+    /// The tunnels of each client and of all.
+    pub counts: Arc<Counts>,
+}
+
+/// The limiters of one limit: one for each rate that some client has.
+#[derive(Debug, Clone, Default)]
+pub struct Limiters(Box<[Arc<Limiter>]>);
+
+impl Budgets {
+    /// The budgets for `limits`. Of the `previous` generation's those are kept whose rate is still some
+    /// client's; counts are kept always, for the tunnels live on.
+    pub fn carry(previous: Option<&Budgets>, limits: &Limits) -> Budgets {
+        let rates = |rate: fn(&Share) -> Option<Rate>| limits.shares().filter_map(rate);
+        Budgets {
+            upgrades: Limiters::carry(previous.map(|previous| &previous.upgrades), rates(|share| share.upgrades)),
+            requests: Limiters::carry(previous.map(|previous| &previous.requests), rates(|share| share.requests)),
+            counts: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.counts)),
+        }
+    }
+}
+
+impl Limiters {
+    /// One for each of `rates`, the `previous` generation's where it has one.
+    fn carry(previous: Option<&Limiters>, rates: impl Iterator<Item = Rate>) -> Limiters {
+        let mut limiters: Vec<Arc<Limiter>> = Vec::new();
+        for rate in rates {
+            if limiters.iter().all(|known| known.rate() != rate) {
+                let kept = previous.and_then(|previous| previous.of(rate)).map(Arc::clone);
+                limiters.push(kept.unwrap_or_else(|| Arc::new(Limiter::new(rate))));
+            }
+        }
+        Limiters(limiters.into())
+    }
+
+    /// The one for `rate`; there is one for every rate of the limits that it was made for.
+    pub fn of(&self, rate: Rate) -> Option<&Arc<Limiter>> {
+        self.0.iter().find(|limiter| limiter.rate() == rate)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> slice::Iter<'_, Arc<Limiter>> {
+        self.0.iter()
+    }
+
+    /// Whether nobody is limited.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use crate::policy::limit::Full;
+    use crate::policy::network::Key;
+    use std::num::NonZeroU32;
+
+    const CLIENT: Key = Key::V4(1);
+
+    /// One token per `seconds`.
+    fn slow(seconds: u64) -> Option<Rate> {
+        Some(Rate { tokens: NonZeroU32::MIN, per: Duration::from_secs(seconds), burst: NonZeroU32::MIN })
+    }
+
+    fn limits(upgrades: Option<Rate>) -> Limits {
+        Limits { share: Share { upgrades, requests: slow(7200), ..Share::default() }, ..Limits::default() }
+    }
+
+    /// After a client has used up its upgrades under `before`, whether it may try again under `after`.
+    fn check(before: Option<Rate>, after: Option<Rate>, again: bool) {
+        let first = Budgets::carry(None, &limits(before));
+        for limiter in first.upgrades.iter() {
+            limiter.take(CLIENT).unwrap();
+        }
+        let next = Budgets::carry(Some(&first), &limits(after));
+        assert_eq!(next.upgrades.iter().all(|limiter| limiter.take(CLIENT).is_ok()), again);
+        assert!(Arc::ptr_eq(&first.requests.0[0], &next.requests.0[0]), "the other limit is untouched");
+    }
+
+    #[test]
+    fn an_unchanged_rate_keeps_its_budgets() {
+        check(slow(3600), slow(3600), false);
+    }
+
+    #[test]
+    fn a_changed_a_new_or_a_dropped_rate_starts_afresh() {
+        check(slow(3600), slow(7200), true);
+        check(None, slow(3600), true);
+        check(slow(3600), None, true);
+    }
+
+    #[test]
+    fn counts_are_kept_whatever_changes() {
+        let first = Budgets::carry(None, &Limits::default());
+        let _tunnel = first.counts.enter(CLIENT, None, None).unwrap();
+        let next = Budgets::carry(Some(&first), &Limits { total: Some(1), ..limits(slow(1)) });
+        assert_eq!(next.counts.enter(CLIENT, Some(1), None).unwrap_err(), Full::Client);
+    }
+}

@@ -1,0 +1,101 @@
+//! A URL as the request that a client makes of it: for whoever asks before anybody connects.
+//!
+//! It passes the same gate as a request off the wire, so that a test and an explanation speak of
+//! what would be judged.
+
+use http::Uri;
+
+use crate::policy::request::{Host, Kind, Request, canonical_path, token};
+use crate::refusal::Refusal;
+
+/// Why a text is no URL that leads here: what is wrong, and what to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UrlFault {
+    /// What, in one sentence without its full stop.
+    pub fault: &'static str,
+    /// What to write instead.
+    pub remedy: &'static str,
+}
+
+const EXAMPLE: &str = "write it as a page would: wss://ws.example.com/ticks/btc";
+
+impl Request {
+    /// What a client asks that opens `url` from a page of `origin`, offering `subprotocol`: an attempt where it
+    /// begins with `ws://` or `wss://` (RFC 6455 §3), plain HTTP where it begins with `http://` or `https://`. The
+    /// inner result is the gate's: a path that it refuses is judged by nobody.
+    ///
+    /// # Errors
+    /// It is no such URL.
+    pub fn of_url(url: &str, origin: Option<&str>, subprotocol: Option<&str>) -> Result<Result<Request, Refusal>, UrlFault> {
+        let fault = |fault, remedy| Err(UrlFault { fault, remedy });
+        if url.contains('#') {
+            return fault("a WebSocket's URL has no fragment", "leave out the `#` and what follows");
+        }
+        let Some((scheme, rest)) = url.split_once("://") else { return fault("not a URL", EXAMPLE) };
+        let attempt = match scheme.to_ascii_lowercase().as_str() {
+            "ws" | "wss" => true,
+            "http" | "https" => false,
+            _ => return fault("neither a WebSocket's URL nor plain HTTP's", EXAMPLE),
+        };
+        let authority = rest.split(['/', '?', '\\']).next().unwrap_or_default();
+        let Some(host) = Host::parse(authority.as_bytes()) else { return fault("the host is none", EXAMPLE) };
+        let target = &rest[authority.len()..];
+        let path = target.split('?').next().unwrap_or_default();
+        let path = if path.is_empty() { "/" } else { path };
+        // Of what no head can carry there is nothing to judge.
+        if Uri::try_from(format!("/{}", target.replace('\\', "/"))).is_err() {
+            return fault("the path or the query holds what a URL cannot", "percent-encode it (RFC 3986 §2.1)");
+        }
+        let subprotocols = match subprotocol {
+            None => [].into(),
+            Some(name) if !name.is_empty() && token(name.as_bytes()).is_some() => [name.into()].into(),
+            Some(_) => return fault("the subprotocol is no token", "letters, digits and !#$%&'*+-.^_`|~"),
+        };
+        let kind = if attempt { Kind::Attempt { subprotocols } } else { Kind::Plain };
+        Ok(canonical_path(path).map(|path| Request { host, path: path.into(), origin: origin.map(Into::into), kind }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Host, path and kind of what `url` asks, or the word of what it is refused for, or a part of the fault.
+    fn check(url: &str, expected: &str) {
+        let found = match Request::of_url(url, None, None) {
+            Ok(Ok(request)) => {
+                format!("{} {}{}", request.host, request.path, if request.is_plain() { " plain" } else { "" })
+            }
+            Ok(Err(refusal)) => refusal.word().to_owned(),
+            Err(fault) => fault.fault.to_owned(),
+        };
+        assert_eq!(found, expected, "{url}");
+    }
+
+    #[test]
+    fn a_url_asks_what_its_request_asks() {
+        check("wss://ws.example.com/ticks/btc?x=/../y", "ws.example.com /ticks/btc");
+        check("WSS://WS.Example.com.:8443", "ws.example.com:8443 /");
+        check("ws://[2001:db8::1]/a/../b/%41", "[2001:db8::1] /b/A");
+        check("ws://a.example?x", "a.example /");
+        check("https://a.example/health", "a.example /health plain");
+    }
+
+    #[test]
+    fn what_the_gate_refuses_is_refused_here_too() {
+        check("wss://a.example/x%2fy", "path");
+        check("wss://a.example/x\\y", "path");
+        check("wss://a.example/%zz", "path");
+    }
+
+    #[test]
+    fn what_is_no_url_says_so() {
+        check("ws.example.com/ticks", "not a URL");
+        check("ftp://a.example/", "neither a WebSocket's URL nor plain HTTP's");
+        check("wss:///ticks", "the host is none");
+        check("wss://user@a.example/", "the host is none");
+        check("wss://a.example/#top", "a WebSocket's URL has no fragment");
+        check("wss://a.example/a b", "the path or the query holds what a URL cannot");
+        assert!(Request::of_url("wss://a.example/", None, Some("a b")).is_err());
+    }
+}

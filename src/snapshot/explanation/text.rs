@@ -1,0 +1,140 @@
+//! An explanation as people read it: the verdict, and a line for each thing that it was made from.
+
+use std::fmt;
+
+use super::{Entry, Explanation, Limited, ListSaid};
+
+impl fmt::Display for Explanation {
+    /// Several lines, without a last newline.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.verdict(f)?;
+        line(f, "client", &format_args!("{}, {}", self.client, self.derived))?;
+        if let Some(at) = &self.at {
+            line(f, "time", at)?;
+        }
+        match &self.route {
+            Some(route) => line(f, "route", &format_args!("{route}, for {} ({})", self.target, self.kind))?,
+            None if self.target.is_empty() => {}
+            None => line(f, "route", &format_args!("none for {}", self.target))?,
+        }
+        for said in &self.rules {
+            line(f, &said.rule, &said.says)?;
+        }
+        for limited in &self.limits {
+            line(f, "limit", limited)?;
+        }
+        if let Some(candidate) = &self.candidate {
+            let would = match &candidate.reason {
+                Some(reason) => format!("would refuse: {reason}"),
+                None => "would permit".into(),
+            };
+            line(f, "candidate", &format_args!("{} {would}", candidate.file))?;
+        }
+        Ok(())
+    }
+}
+
+impl Explanation {
+    /// `REFUSE 403 network   policy market-data (policies/market-data.toml:10)`
+    fn verdict(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.reason, self.status) {
+            (None, _) => f.write_str("ALLOW")?,
+            (Some(reason), Some(status)) => write!(f, "REFUSE {status} {reason}")?,
+            (Some(reason), None) => write!(f, "REFUSE {reason}")?,
+        }
+        match (&self.policy, &self.rule) {
+            (Some(policy), Some(rule)) => write!(f, "   policy {policy} ({rule})"),
+            (Some(policy), None) => write!(f, "   policy {policy}"),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, subject: &str, text: &dyn fmt::Display) -> fmt::Result {
+    write!(f, "\n  {subject:<11} {text}")
+}
+
+/// What a rule's lists say; those that decide nothing are told together.
+pub fn lists(lists: &[ListSaid], admits: bool) -> String {
+    if let Some(held) = lists.iter().find(|list| list.holds) {
+        return match &held.by {
+            Some(entry) => format!("in {}: {entry}", name(held)),
+            None => format!("in {}", name(held)),
+        };
+    }
+    let mut said: Vec<String> = Vec::new();
+    let silent: Vec<_> = lists.iter().filter(|list| list.by.is_none() && list.instead.is_none()).collect();
+    for list in lists {
+        match (&list.by, &list.instead) {
+            (Some(by), Some(instead)) => {
+                let would = if admits { "would match" } else { "carved out of" };
+                said.push(format!("{}: carved out by {by}; {would} {instead}", name(list)));
+            }
+            (Some(by), None) => said.push(format!("{}: carved out by {by}", name(list))),
+            (None, Some(lapsed)) => said.push(format!("{}: {lapsed} has lapsed", name(list))),
+            (None, None) => {}
+        }
+    }
+    if !silent.is_empty() {
+        let names: Vec<_> = silent.iter().map(|list| format!("{} ({})", name(list), entries(list.entries))).collect();
+        said.push(format!("not in {}", names.join(", ")));
+    }
+    if said.is_empty() { "nobody: it names no list".into() } else { said.join("; ") }
+}
+
+/// `1,204 entries`
+fn entries(count: usize) -> String {
+    format!("{} {}", grouped(count), if count == 1 { "entry" } else { "entries" })
+}
+
+/// A list by its name, or the rule in which it stands.
+fn name(list: &ListSaid) -> String {
+    match list.list.strip_prefix('(') {
+        Some(_) => "the rule itself".into(),
+        None => format!("`{}`", list.list),
+    }
+}
+
+impl fmt::Display for Entry {
+    /// `203.0.113.66 (policies/lists/partners.cidr:2, ticket SEC-2190)`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}", self.entry, self.place)?;
+        for (noted, word) in [(&self.owner, "owner"), (&self.ticket, "ticket"), (&self.expires, "expires")] {
+            if let Some(noted) = noted {
+                write!(f, ", {word} {}", noted.escape_debug())?;
+            }
+        }
+        f.write_str(")")
+    }
+}
+
+impl fmt::Display for Limited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.limit, self.written)?;
+        if let Some(place) = &self.place {
+            let exception = if self.exception { "an exception, " } else { "" };
+            write!(f, " ({exception}{place})")?;
+        }
+        match self.left {
+            Some(left) => write!(f, "; {} left", grouped(left as usize)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `a, b, c`; of many the first ones.
+pub fn among<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| item.to_string().escape_debug().to_string()).collect();
+    match items.len() {
+        0 => "nothing".into(),
+        1..=8 => items.join(", "),
+        more => format!("{}, … and {} more", items[..8].join(", "), more - 8),
+    }
+}
+
+/// `1204` as `1,204`.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev().map(|group| String::from_utf8_lossy(group).into_owned());
+    groups.collect::<Vec<_>>().join(",")
+}
