@@ -43,7 +43,7 @@ pub fn build(
     tickets: &Tickets,
 ) -> Result<Built, Vec<Diagnostic>> {
     let scripts = Script::all(&mut loaded);
-    let Loaded { settings, mut baseline, mut policies, candidates, mut warnings } = loaded;
+    let Loaded { settings, mut baseline, mut policies, candidates, lists: _, mut warnings } = loaded;
     let mut feeds = Vec::new();
     for page in policies.iter_mut().chain(&mut baseline) {
         feeds.extend(std::mem::take(&mut page.feeds).into_iter().map(|feed| (Arc::clone(&page.name), feed)));

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::control::compile::{Built, build};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::{Digest, Files};
-use crate::control::config::{self, Feed, Loaded, Settings};
+use crate::control::config::{self, Feed, ListFiles, Loaded, Pass, Settings};
 use crate::control::revoke;
 use crate::control::systemd::Sockets;
 use crate::control::watch::Watching;
@@ -152,6 +152,7 @@ pub struct Started {
     pub standing: Arc<Standing>,
     tickets: Tickets,
     digest: Digest,
+    known: ListFiles,
     paths: Vec<PathBuf>,
 }
 
@@ -161,7 +162,8 @@ pub struct Started {
 /// All that is wrong with the files.
 pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>> {
     let mut files = Files::new();
-    let loaded = config::load(&mut files, config, Some(passed))?;
+    let mut loaded = config::load(&mut files, config, Some(passed))?;
+    let known = std::mem::take(&mut loaded.lists);
     let broken = |what: String| vec![Diagnostic::of(config, what, None)];
     let tickets = Tickets::new().map_err(|error| broken(format!("no keys for TLS tickets: {error}")))?;
     let digest = files.digest();
@@ -175,7 +177,7 @@ pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>
         lists: ArcSwap::from_pointee(ListFile::all(feeds.iter().map(|(policy, feed)| (policy, feed)))),
     };
     let paths = files.paths().map(Path::to_owned).collect();
-    Ok(Started { snapshot, standing: Arc::new(standing), tickets, digest, paths })
+    Ok(Started { snapshot, standing: Arc::new(standing), tickets, digest, known, paths })
 }
 
 /// What somebody who has looked accepts of a reload that is held.
@@ -264,6 +266,8 @@ pub struct Reloader {
     /// tried again, for a bind may succeed the next time.
     tried: Option<Digest>,
     running: Digest,
+    /// What the list files of the generation that runs say.
+    known: Arc<ListFiles>,
     watching: Watching,
     requests: mpsc::Receiver<Ask>,
     tracker: TaskTracker,
@@ -280,13 +284,26 @@ impl Reloader {
         tracker: TaskTracker,
     ) -> (Self, Requests) {
         let (ask, requests) = mpsc::channel(16);
-        let (standing, Handover { tickets, digest, paths }) = started;
+        let (standing, Handover { tickets, digest, known, paths }) = started;
         let watching = Watching::new(standing.settings.load().reload.watch, &paths);
         metrics.watch_degraded(watching.is_degraded());
         metrics.lists_modified(standing.lists.load().iter().map(|one| (&*one.policy, &*one.list, one.modified)));
-        let (tried, running) = (Some(digest), digest);
-        let reloader =
-            Reloader { config, passed, live, tunnels, metrics, standing, tickets, tried, running, watching, requests, tracker };
+        let (tried, running, known) = (Some(digest), digest, Arc::new(known));
+        let reloader = Reloader {
+            config,
+            passed,
+            live,
+            tunnels,
+            metrics,
+            standing,
+            tickets,
+            tried,
+            running,
+            known,
+            watching,
+            requests,
+            tracker,
+        };
         (reloader, Requests(ask))
     }
 
@@ -364,10 +381,11 @@ impl Reloader {
             return None;
         }
         self.tried = Some(digest);
-        let loaded = match loaded {
+        let mut loaded = match loaded {
             Ok(loaded) => loaded,
             Err(errors) => return Some(self.reject(cause, errors)),
         };
+        let known = std::mem::take(&mut loaded.lists);
         if digest == self.running {
             return Some(self.unchanged(cause));
         }
@@ -391,6 +409,7 @@ impl Reloader {
         match bound {
             Ok((built, takeover)) => {
                 self.running = digest;
+                self.known = Arc::new(known);
                 self.found(lists);
                 let outcome = self.publish(cause, built, began);
                 takeover();
@@ -416,8 +435,8 @@ impl Reloader {
                 return Some((files, loaded));
             }
             sleep(APART).await;
-            let (again, files) = blocking(move || (files.again(), files)).await?;
-            if again.agrees_with(&files) {
+            let (unchanged, files) = blocking(move || (files.unchanged(), files)).await?;
+            if unchanged {
                 return Some((files, loaded));
             }
         }
@@ -425,13 +444,11 @@ impl Reloader {
     }
 
     async fn load(&self, promoted: Option<String>) -> Option<(Files, Result<Loaded, Vec<Diagnostic>>)> {
-        let (config, passed) = (self.config.clone(), Arc::clone(&self.passed));
+        let (config, passed, known) = (self.config.clone(), Arc::clone(&self.passed), Arc::clone(&self.known));
         blocking(move || {
             let mut files = Files::new();
-            let loaded = match promoted {
-                Some(name) => config::load_promoting(&mut files, &config, Some(&passed), &name),
-                None => config::load(&mut files, &config, Some(&passed)),
-            };
+            let pass = Pass { passed: Some(&passed), promoted: promoted.as_deref(), known: Some(&known) };
+            let loaded = config::load_as(&mut files, &config, pass);
             (files, loaded)
         })
         .await
@@ -550,14 +567,15 @@ impl Reloader {
 pub struct Handover {
     tickets: Tickets,
     digest: Digest,
+    known: ListFiles,
     paths: Vec<PathBuf>,
 }
 
 impl Started {
     /// The snapshot to run, what stands in the files, and what the reloader needs.
     pub fn into_parts(self) -> (Snapshot, Arc<Standing>, Handover) {
-        let Started { snapshot, standing, tickets, digest, paths } = self;
-        (snapshot, standing, Handover { tickets, digest, paths })
+        let Started { snapshot, standing, tickets, digest, known, paths } = self;
+        (snapshot, standing, Handover { tickets, digest, known, paths })
     }
 }
 

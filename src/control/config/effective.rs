@@ -160,7 +160,7 @@ fn rule(lists: &[Arc<List>]) -> Vec<String> {
         }
         let written = list.entries().take(MOST_INLINE).map(|(entry, _)| {
             let sign = if entry.admits { "" } else { "!" };
-            let expires = entry.expires.map(|expires| format!(" expires={expires}")).unwrap_or_default();
+            let expires = entry.expires().map(|expires| format!(" expires={expires}")).unwrap_or_default();
             format!("{sign}{}{expires}", entry.network)
         });
         items.extend(written);

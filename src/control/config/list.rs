@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -14,7 +14,8 @@ use jiff::Timestamp;
 use super::diagnostic::Diagnostic;
 use super::document::Value;
 use super::page::{Finding, Page, error, warning};
-use crate::policy::list::{Entry, EntryFault, List};
+use super::source::Digest;
+use crate::policy::list::{Entries, Entry, EntryFault, List};
 use crate::policy::network::Client;
 
 /// Of more errors in one list than this, the first ones are shown.
@@ -23,8 +24,39 @@ const MOST_ERRORS: usize = 20;
 /// A longer line is refused, in bytes.
 const LONGEST_LINE: usize = 4 << 10;
 
-/// The list `name` in the bytes of the file at `path`, which people write `shown`; `None`: what is found holds an error.
-pub fn from_file(name: Arc<str>, shown: Arc<str>, path: &Path, bytes: &[u8], now: Timestamp) -> (Option<List>, Vec<Diagnostic>) {
+/// What the list files of a pass say, by path. One whose bytes are still the same says the same, and isn't read again: the
+/// generations share it, and so do the policies that name it.
+#[derive(Debug, Default)]
+pub struct ListFiles(HashMap<PathBuf, (Digest, Option<Arc<Entries>>)>);
+
+impl ListFiles {
+    /// What the file at `path`, of which `files` has read `bytes`, says, and what is found in it, which is told once.
+    /// `known` is of an earlier pass. `None`: there is an error.
+    pub fn read(
+        &mut self,
+        known: &ListFiles,
+        path: &Path,
+        (bytes, digest): (&[u8], Digest),
+        now: Timestamp,
+    ) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
+        if let Some(entries) = self.of(path, digest) {
+            return (Some(Arc::clone(entries)), Vec::new());
+        }
+        if self.0.contains_key(path) {
+            return (None, Vec::new());
+        }
+        let (entries, found) = from_file(path, bytes, known.of(path, digest), now);
+        self.0.insert(path.to_owned(), (digest, entries.clone()));
+        (entries, found)
+    }
+
+    fn of(&self, path: &Path, digest: Digest) -> Option<&Arc<Entries>> {
+        self.0.get(path).filter(|(of, _)| *of == digest)?.1.as_ref()
+    }
+}
+
+/// What stands in the bytes of the file at `path`, where it isn't `known` already.
+fn from_file(path: &Path, bytes: &[u8], known: Option<&Arc<Entries>>, now: Timestamp) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
     let file = Arc::from(path.display().to_string());
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
@@ -36,8 +68,11 @@ pub fn from_file(name: Arc<str>, shown: Arc<str>, path: &Path, bytes: &[u8], now
         }
     };
     let page = Page::new(file, text, MOST_ERRORS);
-    let list = read(name, shown, &page, now);
-    (list, page.into_diagnostics())
+    let entries = known.map(Arc::clone).or_else(|| read(&page).map(Arc::new));
+    if let Some(entries) = &entries {
+        report_lapsed(&page, entries, now);
+    }
+    (entries, page.into_diagnostics())
 }
 
 /// The list `name` in an array's strings, which stand in the file `shown`.
@@ -79,17 +114,13 @@ pub fn from_strings(name: Arc<str>, shown: Arc<str>, items: &[Value<'_>], now: T
     Some(list)
 }
 
-fn read(name: Arc<str>, shown: Arc<str>, page: &Page<'_>, now: Timestamp) -> Option<List> {
+fn read(page: &Page<'_>) -> Option<Entries> {
     let entries = entries(page);
     if page.errors() > 0 {
         return None;
     }
-    if let Some((first, line)) = entries.iter().find(|(entry, _)| entry.lapsed(now)) {
-        let more = entries.iter().filter(|(entry, _)| entry.lapsed(now)).count() - 1;
-        page.report(span_of(page, *line), lapsed(first, more));
-    }
-    let clash = match List::new(name, shown, entries) {
-        Ok(list) => return Some(list),
+    let clash = match Entries::new(entries) {
+        Ok(entries) => return Some(entries),
         Err(clash) => clash,
     };
     // The list stops at the first clash; people want to see them all.
@@ -102,6 +133,17 @@ fn read(name: Arc<str>, shown: Arc<str>, page: &Page<'_>, now: Timestamp) -> Opt
         page.report(span_of(page, second), both_signs().and(page.place(span_of(page, first)), "first here"));
     }
     None
+}
+
+/// One warning for all that have lapsed.
+fn report_lapsed(page: &Page<'_>, entries: &Entries, now: Timestamp) {
+    let mut all = entries.iter().filter(|(entry, _)| entry.lapsed(now));
+    // Asked first: most lists have none, and needn't be walked.
+    if entries.lapsing(Timestamp::MIN, now) > 0
+        && let Some((first, line)) = all.next()
+    {
+        page.report(span_of(page, line), lapsed(first, all.count()));
+    }
 }
 
 /// Every entry with its line; faults are reported.
@@ -156,7 +198,7 @@ fn both_signs() -> Finding {
 }
 
 fn lapsed(entry: &Entry, more: usize) -> Finding {
-    let when = entry.expires.map(|expires| format!(" since {expires}")).unwrap_or_default();
+    let when = entry.expires().map(|expires| format!(" since {expires}")).unwrap_or_default();
     let others = match more {
         0 => String::new(),
         1 => ", and one more entry".into(),

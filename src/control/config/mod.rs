@@ -18,7 +18,6 @@ pub mod source;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -31,6 +30,7 @@ use jiff::Timestamp;
 use self::diagnostic::{Diagnostic, Place};
 use self::document::Document;
 pub use self::document::unit::Bound;
+pub use self::list::ListFiles;
 use self::page::{Finding, error};
 pub use self::policy::Expect;
 use self::policy::Sheet;
@@ -55,32 +55,29 @@ use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
 /// # Errors
 /// All errors of all files at once, and after them the warnings.
 pub fn load(files: &mut Files, config: &Path, passed: Option<&Sockets>) -> Result<Loaded, Vec<Diagnostic>> {
-    load_at(files, config, passed, None, Timestamp::now())
+    load_as(files, config, Pass { passed, ..Pass::default() })
 }
 
-/// [`load`], as if the candidate of the policy `name` had been promoted.
+/// [`load`], as `pass` says.
 ///
 /// # Errors
-/// As [`load`]; there is no such candidate.
-pub fn load_promoting(files: &mut Files, config: &Path, passed: Option<&Sockets>, name: &str) -> Result<Loaded, Vec<Diagnostic>> {
-    load_at(files, config, passed, Some(name), Timestamp::now())
+/// As there; there is no candidate to promote.
+pub fn load_as(files: &mut Files, config: &Path, pass: Pass<'_>) -> Result<Loaded, Vec<Diagnostic>> {
+    load_at(files, config, pass, Timestamp::now())
 }
 
-/// [`load`], where `now` says which entries and certificates are past their time: a matter of warnings alone.
-fn load_at(
-    files: &mut Files,
-    config: &Path,
-    passed: Option<&Sockets>,
-    promoted: Option<&str>,
-    now: Timestamp,
-) -> Result<Loaded, Vec<Diagnostic>> {
+/// [`load_as`], where `now` says which entries and certificates are past their time: a matter of warnings alone.
+fn load_at(files: &mut Files, config: &Path, pass: Pass<'_>, now: Timestamp) -> Result<Loaded, Vec<Diagnostic>> {
+    let Pass { passed, promoted, known } = pass;
     let file = Arc::from(config.display().to_string());
     let bytes = files.read(config, MOST_TOML).map_err(|fault| {
         let remedy = "name the file with --config, or let `sidegate init` write one";
         vec![about(&file, &fault).perhaps((fault == Fault::Missing).then(|| remedy.into())).at(Place::file(Arc::clone(&file)))]
     })?;
     let folder = config.parent().unwrap_or(Path::new(""));
-    let mut reading = Reading { files, folder, now, passed, lists: HashSet::new() };
+    let nothing = ListFiles::default();
+    let known = known.unwrap_or(&nothing);
+    let mut reading = Reading { files, folder, now, passed, known, lists: ListFiles::default() };
     let (names, misnamed) = policy::names(&mut reading);
     if let Some(name) = promoted
         && !names.candidates.contains(name)
@@ -109,7 +106,7 @@ fn load_at(
     if found.iter().any(Diagnostic::is_error) {
         return Err(found);
     }
-    Ok(Loaded { settings, baseline, policies, candidates, warnings: found })
+    Ok(Loaded { settings, baseline, policies, candidates, lists: reading.lists, warnings: found })
 }
 
 /// The admin socket that `config` names, as far as it can be read: a file that is broken elsewhere is
@@ -131,15 +128,26 @@ pub fn named_socket(config: &Path) -> Option<PathBuf> {
 /// # Errors
 /// One sentence for people.
 pub fn backend(text: &str) -> Result<String, String> {
-    let mut files = Files::new();
-    let reading =
-        Reading { files: &mut files, folder: Path::new(""), now: Timestamp::now(), passed: None, lists: HashSet::new() };
+    let (mut files, known) = (Files::new(), ListFiles::default());
+    let (folder, now, lists) = (Path::new(""), Timestamp::now(), ListFiles::default());
+    let reading = Reading { files: &mut files, folder, now, passed: None, known: &known, lists };
     file::backend(text, &reading).map(|_| text.to_owned()).map_err(|finding| finding.sentence())
 }
 
 /// What `path` cannot be read for.
 fn about(path: &str, fault: &Fault) -> Finding {
     error(format!("{path} {fault}")).perhaps(fault.remedy())
+}
+
+/// What a pass over the files knows beforehand.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pass<'p> {
+    /// What systemd passed; `None` where no agent is to run, and every socket is taken for granted.
+    pub passed: Option<&'p Sockets>,
+    /// The policy whose candidate is read in its place, as if it had been promoted.
+    pub promoted: Option<&'p str>,
+    /// The list files of an earlier pass: those that say the same are not read into entries again.
+    pub known: Option<&'p ListFiles>,
 }
 
 /// One pass over the files.
@@ -151,8 +159,10 @@ struct Reading<'f> {
     now: Timestamp,
     /// What systemd passed, where that can be known.
     passed: Option<&'f Sockets>,
-    /// The list files whose findings have been told.
-    lists: HashSet<PathBuf>,
+    /// What list files said before.
+    known: &'f ListFiles,
+    /// What those say that have been read.
+    lists: ListFiles,
 }
 
 impl Reading<'_> {
@@ -176,6 +186,8 @@ pub struct Loaded {
     pub policies: Vec<PolicyPage>,
     /// `policies/NAME.shadow.toml`, under the names of the policies that they may replace.
     pub candidates: Vec<PolicyPage>,
+    /// What their list files say, for the next pass.
+    pub lists: ListFiles,
     /// What somebody should look at.
     pub warnings: Vec<Diagnostic>,
 }

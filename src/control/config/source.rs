@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use jiff::Timestamp;
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 /// The largest TOML file, in bytes.
@@ -21,6 +23,9 @@ pub const MOST_TOML: u64 = 10 << 20;
 pub const MOST_LIST: u64 = 64 << 20;
 /// The largest PEM file, in bytes.
 pub const MOST_PEM: u64 = 1 << 20;
+
+/// Of so many bytes are those that are compared again.
+const CHUNK: usize = 64 << 10;
 
 /// The files and folders of one pass over the configuration.
 #[derive(Debug, Default)]
@@ -33,7 +38,9 @@ pub struct Files {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     stamp: Option<Stamp>,
-    bytes: Result<Arc<[u8]>, Fault>,
+    bytes: Result<Bytes, Fault>,
+    /// Of the bytes, or of the fault.
+    digest: Digest,
 }
 
 /// What tells two versions of a file apart before their bytes do.
@@ -60,11 +67,13 @@ pub enum Fault {
         /// The bound, in bytes.
         most: u64,
     },
-    /// The operating system refuses it.
-    Unreadable(io::ErrorKind),
+    /// Symbolic links that lead in a circle, or further than the operating system follows.
+    Circle,
+    /// The operating system refuses it, with this number.
+    Unreadable(i32),
 }
 
-/// SHA-256 over every path that was asked for and what was found there.
+/// SHA-256 over what was found at a path, or at every path that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
@@ -78,7 +87,7 @@ impl Files {
     ///
     /// # Errors
     /// Anything else than a file of 1 to `most` bytes.
-    pub fn read(&mut self, path: &Path, most: u64) -> Result<Arc<[u8]>, Fault> {
+    pub fn read(&mut self, path: &Path, most: u64) -> Result<Bytes, Fault> {
         if let Some(seen) = self.files.get(path) {
             match &seen.bytes {
                 Ok(bytes) if bytes.len() as u64 > most => return Err(Fault::TooLarge { most }),
@@ -105,13 +114,10 @@ impl Files {
         names
     }
 
-    /// Looks at the same files once more; what they say is not followed any further.
-    pub fn again(&self) -> Files {
-        let once_more = |(path, seen): (&PathBuf, &Seen)| {
-            let most = if let Err(Fault::TooLarge { most }) = seen.bytes { most } else { MOST_LIST };
-            (path.clone(), see(path, most))
-        };
-        Files { files: self.files.iter().map(once_more).collect(), folders: BTreeMap::new() }
+    /// Looks at the same files once more: whether they have the same sizes, times and bytes, so that nobody is writing.
+    /// What they say is not followed any further, and nothing of it is kept.
+    pub fn unchanged(&self) -> bool {
+        self.files.iter().all(|(path, seen)| seen.stands_at(path))
     }
 
     /// The permission bits of a file that was read.
@@ -130,17 +136,14 @@ impl Files {
         let mut sha = Sha256::new();
         for (path, seen) in &self.files {
             mix(&mut sha, b"file", path.as_os_str().as_encoded_bytes());
-            match &seen.bytes {
-                Ok(bytes) => mix(&mut sha, b"read", bytes),
-                Err(fault) => mix(&mut sha, b"fault", fault.to_string().as_bytes()),
-            }
+            sha.update(seen.digest.0);
         }
         Digest(sha.finalize().into())
     }
 
-    /// Whether `other` found the same files with the same sizes, times and bytes: nobody is writing.
-    pub fn agrees_with(&self, other: &Files) -> bool {
-        self.files == other.files
+    /// The same of one file that was read.
+    pub fn digest_of(&self, path: &Path) -> Option<Digest> {
+        Some(self.files.get(path)?.digest)
     }
 
     /// Every path that was asked for, found or not, and every folder that was listed.
@@ -157,35 +160,82 @@ fn mix(sha: &mut Sha256, kind: &[u8], bytes: &[u8]) {
 }
 
 fn see(path: &Path, most: u64) -> Seen {
-    // Asked before it is opened: opening a FIFO waits for a writer.
-    let found = match fs::metadata(path) {
-        Ok(found) => found,
-        Err(error) => return Seen { stamp: None, bytes: Err(Fault::from(error)) },
+    let file = match open(path) {
+        Ok(file) => file,
+        Err(fault) => return Seen::new(None, Err(fault)),
     };
+    match take(file, most) {
+        Ok((stamp, bytes)) => Seen::new(Some(stamp), bytes),
+        Err(error) => Seen::new(None, Err(Fault::from(error))),
+    }
+}
+
+/// Opens a regular file.
+fn open(path: &Path) -> Result<File, Fault> {
+    // Asked before it is opened: opening a FIFO waits for a writer.
+    let found = fs::metadata(path)?;
     if found.is_dir() {
-        return Seen { stamp: None, bytes: Err(Fault::Directory) };
+        return Err(Fault::Directory);
     }
     if !found.is_file() {
-        return Seen { stamp: None, bytes: Err(Fault::Irregular) };
+        return Err(Fault::Irregular);
     }
-    take(path, most).unwrap_or_else(|error| Seen { stamp: Some(Stamp::of(&found)), bytes: Err(Fault::from(error)) })
+    Ok(File::open(path)?)
 }
 
 /// The stamp is of the file that was opened, which a rename may have replaced meanwhile.
-fn take(path: &Path, most: u64) -> io::Result<Seen> {
-    let file = File::open(path)?;
+fn take(file: File, most: u64) -> io::Result<(Stamp, Result<Bytes, Fault>)> {
     let stamp = Stamp::of(&file.metadata()?);
     if stamp.size > most {
-        return Ok(Seen { stamp: Some(stamp), bytes: Err(Fault::TooLarge { most }) });
+        return Ok((stamp, Err(Fault::TooLarge { most })));
     }
-    let mut bytes = Vec::with_capacity(stamp.size as usize);
+    // With room to find the end in, so that it doesn't grow.
+    let mut bytes = Vec::with_capacity(stamp.size as usize + 1);
     file.take(most + 1).read_to_end(&mut bytes)?;
     let bytes = match bytes.len() as u64 {
         0 => Err(Fault::Empty),
         length if length > most => Err(Fault::TooLarge { most }),
         _ => Ok(bytes.into()),
     };
-    Ok(Seen { stamp: Some(stamp), bytes })
+    Ok((stamp, bytes))
+}
+
+impl Seen {
+    fn new(stamp: Option<Stamp>, bytes: Result<Bytes, Fault>) -> Seen {
+        let mut sha = Sha256::new();
+        match &bytes {
+            Ok(bytes) => mix(&mut sha, b"read", bytes),
+            Err(fault) => mix(&mut sha, b"fault", fault.to_string().as_bytes()),
+        }
+        Seen { stamp, bytes, digest: Digest(sha.finalize().into()) }
+    }
+
+    /// Whether the same is found at `path` now.
+    fn stands_at(&self, path: &Path) -> bool {
+        match &self.bytes {
+            // Beside the bytes that are there, not into memory of its own: they may be many.
+            Ok(bytes) => open(path).is_ok_and(|file| self.is(file, bytes).unwrap_or(false)),
+            Err(Fault::TooLarge { most }) => *self == see(path, *most),
+            Err(_) => *self == see(path, MOST_LIST),
+        }
+    }
+
+    fn is(&self, mut file: File, mut bytes: &[u8]) -> io::Result<bool> {
+        if self.stamp != Some(Stamp::of(&file.metadata()?)) {
+            return Ok(false);
+        }
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let read = match file.read(&mut chunk) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            match bytes.strip_prefix(&chunk[..read]) {
+                Some(rest) if read > 0 => bytes = rest,
+                rest => return Ok(rest.is_some_and(<[u8]>::is_empty)),
+            }
+        }
+    }
 }
 
 fn names(path: &Path) -> Result<Arc<[String]>, Fault> {
@@ -208,7 +258,8 @@ impl Fault {
     pub fn remedy(&self) -> Option<String> {
         match self {
             Fault::Empty => Some("a file is never left empty on purpose here: was it cut short?".into()),
-            Fault::Unreadable(io::ErrorKind::PermissionDenied) => {
+            Fault::Circle => Some("let the link lead to a file".into()),
+            Fault::Unreadable(code) if *code == Errno::ACCESS.raw_os_error() => {
                 Some("let the user or the group that sidegate runs as read it".into())
             }
             Fault::Missing | Fault::Directory | Fault::Irregular | Fault::TooLarge { .. } | Fault::Unreadable(_) => None,
@@ -218,12 +269,21 @@ impl Fault {
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Fault {
-        match error.kind() {
-            io::ErrorKind::NotFound => Fault::Missing,
-            io::ErrorKind::IsADirectory => Fault::Directory,
-            kind => Fault::Unreadable(kind),
+        // What has no number doesn't come from the operating system; nothing here makes such an error.
+        match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
+            Errno::NOENT => Fault::Missing,
+            Errno::ISDIR => Fault::Directory,
+            Errno::LOOP => Fault::Circle,
+            code => Fault::Unreadable(code.raw_os_error()),
         }
     }
+}
+
+/// What the operating system calls an error, as the end of a sentence.
+fn sentence(code: i32) -> String {
+    let said = io::Error::from_raw_os_error(code).to_string();
+    let said = said.split(" (os error").next().unwrap_or_default();
+    said.chars().take(1).flat_map(char::to_lowercase).chain(said.chars().skip(1)).collect()
 }
 
 impl fmt::Display for Fault {
@@ -234,7 +294,8 @@ impl fmt::Display for Fault {
             Fault::Irregular => f.write_str("is not a regular file"),
             Fault::Empty => f.write_str("is empty (zero bytes)"),
             Fault::TooLarge { most } => write!(f, "is larger than {} MiB", most >> 20),
-            Fault::Unreadable(kind) => write!(f, "cannot be read: {kind}"),
+            Fault::Circle => f.write_str("is a symbolic link that leads in a circle"),
+            Fault::Unreadable(code) => write!(f, "cannot be read: {}", sentence(*code)),
         }
     }
 }
@@ -311,12 +372,12 @@ mod tests {
         let first = pass(&[&a, &b]);
         assert_eq!(first.digest(), pass(&[&b, &a]).digest());
         assert_ne!(first.digest(), pass(&[&a]).digest());
-        assert!(first.agrees_with(&pass(&[&b, &a])));
+        assert!(first.unchanged());
 
         let later = SystemTime::now() + std::time::Duration::from_secs(5);
         File::options().write(true).open(&a).unwrap().set_modified(later).unwrap();
         assert_eq!(first.digest(), pass(&[&a, &b]).digest());
-        assert!(!first.agrees_with(&pass(&[&a, &b])));
+        assert!(!first.unchanged());
 
         fs::write(&a, "2").unwrap();
         assert_ne!(first.digest(), pass(&[&a, &b]).digest());

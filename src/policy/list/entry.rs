@@ -22,12 +22,16 @@ pub struct Entry {
     pub network: IpNet,
     /// Whether the list takes this network in; `false`: a `!` carve-out.
     pub admits: bool,
-    /// The first instant at which it is lapsed; `None`: never.
-    pub expires: Option<Timestamp>,
-    /// Whose network it is.
-    pub owner: Option<Box<str>>,
-    /// Why it is here.
-    pub ticket: Option<Box<str>>,
+    /// What is noted beside it. Most entries of a large list have none, and pay for none.
+    notes: Option<Box<Notes>>,
+}
+
+/// The annotations of an entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Notes {
+    expires: Option<Timestamp>,
+    owner: Option<Box<str>>,
+    ticket: Option<Box<str>>,
 }
 
 /// What is wrong with a line.
@@ -53,14 +57,34 @@ impl Entry {
         Ok(Some(entry))
     }
 
+    /// The first instant at which it is lapsed; `None`: never.
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.notes.as_ref()?.expires
+    }
+
+    /// Whose network it is.
+    pub fn owner(&self) -> Option<&str> {
+        self.notes.as_ref()?.owner.as_deref()
+    }
+
+    /// Why it is here.
+    pub fn ticket(&self) -> Option<&str> {
+        self.notes.as_ref()?.ticket.as_deref()
+    }
+
+    /// Whether there is a note beside it.
+    pub fn is_annotated(&self) -> bool {
+        self.notes.is_some()
+    }
+
     /// Whether it has expired by `now`: it is then as if absent.
     pub fn lapsed(&self, now: Timestamp) -> bool {
-        self.expires.is_some_and(|expires| expires <= now)
+        self.expires().is_some_and(|expires| expires <= now)
     }
 
     /// Until when it holds, as a list's line says it: a day, through its last second in UTC, or an instant.
     pub fn expiry(&self) -> Option<impl fmt::Display> {
-        self.expires.map(Expiry)
+        self.expires().map(Expiry)
     }
 }
 
@@ -114,7 +138,7 @@ impl Token<'_> {
             None => (true, self),
         };
         let network = network.network(if admits { "" } else { "!" })?;
-        Ok(Entry { network, admits, expires: None, owner: None, ticket: None })
+        Ok(Entry { network, admits, notes: None })
     }
 
     /// A network without host bits; `sign` is what the remedy has to repeat.
@@ -171,10 +195,11 @@ impl Token<'_> {
             "" => self.fault(format!("`{key}` has no value"), format!("write it right after the `=`, or leave `{key}` out")),
             value => Ok(value),
         };
+        let notes = entry.notes.get_or_insert_default();
         let given = match key {
-            "owner" => entry.owner.replace(value()?.into()).is_some(),
-            "ticket" => entry.ticket.replace(value()?.into()).is_some(),
-            "expires" => entry.expires.replace(self.expiry(value()?)?).is_some(),
+            "owner" => notes.owner.replace(value()?.into()).is_some(),
+            "ticket" => notes.ticket.replace(value()?.into()).is_some(),
+            "expires" => notes.expires.replace(self.expiry(value()?)?).is_some(),
             unknown => return self.unknown(unknown),
         };
         if given { self.fault(format!("`{key}` is given twice"), "keep one of the two") } else { Ok(()) }
@@ -277,9 +302,9 @@ mod tests {
             Ok(Some(entry)) => {
                 let sign = if entry.admits { "" } else { "!" };
                 let notes = [
-                    entry.owner.map(|owner| format!(" owner {owner}")),
-                    entry.ticket.map(|ticket| format!(" ticket {ticket}")),
-                    entry.expires.map(|expires| format!(" until {expires}")),
+                    entry.owner().map(|owner| format!(" owner {owner}")),
+                    entry.ticket().map(|ticket| format!(" ticket {ticket}")),
+                    entry.expires().map(|expires| format!(" until {expires}")),
                 ];
                 format!("{sign}{}{}", entry.network, notes.into_iter().flatten().collect::<String>())
             }

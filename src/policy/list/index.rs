@@ -1,17 +1,24 @@
 //! Which entries hold an address: all networks in order, each with the nearest one around it.
 //!
 //! Of two networks either one holds the other or they are apart. So the last one that begins at or before
-//! an address, or one of those around it, is the longest that holds it. Built once, and never changed.
+//! an address, or one of those around it, is the longest that holds it. A ladder leads there, and what a decision
+//! needs of an entry stands beside its network: however many there are, a decision waits for memory once or twice.
+//! Built once, and never changed.
 
+use std::iter;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::policy::list::Entry;
+
 /// No network is around this one.
 const NONE: u32 = u32::MAX;
 
-/// The networks of one list; each stands for its place in what it was built from.
-#[derive(Default)]
+/// Of so many networks a rung of the ladder names the first: the starts of sixteen IPv4 networks fill a cache line.
+const STEP: usize = 16;
+
+/// The networks of one list.
 pub struct Index {
     v4: Family<u32>,
     v6: Family<u128>,
@@ -19,12 +26,29 @@ pub struct Index {
 
 /// The networks of one family, by their first address and then the widest first.
 struct Family<A> {
-    starts: Box<[A]>,
-    lengths: Box<[u8]>,
-    /// The place in this order of the nearest network around each.
-    around: Box<[u32]>,
-    /// The place of each in what the index was built from.
-    places: Box<[u32]>,
+    networks: Box<[Network<A>]>,
+    /// From the bottom: each `STEP`th start of the networks, each `STEP`th of those, and so on, until few are left.
+    ladder: Box<[Box<[A]>]>,
+}
+
+struct Network<A> {
+    start: A,
+    /// The place in this order of the nearest network around it.
+    around: u32,
+    held: Held,
+}
+
+/// A network that holds the address that was asked about, and what a decision needs of its entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The place of its entry in what the index was built from.
+    pub place: u32,
+    /// The length of its prefix.
+    pub length: u8,
+    /// Whether its entry admits.
+    pub admits: bool,
+    /// Whether its entry lapses one day.
+    pub expires: bool,
 }
 
 /// An address as a number.
@@ -46,64 +70,86 @@ impl Address for u128 {
 }
 
 impl Index {
-    /// Of `networks`, which are folded, have no host bits, and are all different.
-    pub fn new(networks: impl Iterator<Item = IpNet>) -> Index {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for (place, network) in (0u32..).zip(networks) {
-            match network {
-                IpNet::V4(network) => v4.push((network.network().to_bits(), network.prefix_len(), place)),
-                IpNet::V6(network) => v6.push((network.network().to_bits(), network.prefix_len(), place)),
+    /// Of `entries`, each with its line; their networks are folded and have no host bits.
+    pub fn new(entries: &[(Entry, u32)]) -> Index {
+        let in_v4 = entries.iter().filter(|(entry, _)| matches!(entry.network, IpNet::V4(_))).count();
+        // With the room that they need, and no more: there may be a million.
+        let (mut v4, mut v6) = (Vec::with_capacity(in_v4), Vec::with_capacity(entries.len() - in_v4));
+        for (place, (entry, _)) in (0..).zip(entries) {
+            let length = entry.network.prefix_len();
+            let held = Held { place, length, admits: entry.admits, expires: entry.expires().is_some() };
+            match entry.network {
+                IpNet::V4(network) => v4.push(Network { start: network.addr().to_bits(), around: NONE, held }),
+                IpNet::V6(network) => v6.push(Network { start: network.addr().to_bits(), around: NONE, held }),
             }
         }
         Index { v4: Family::new(v4), v6: Family::new(v6) }
     }
 
-    /// The places of all networks that hold `address`, the longest prefix first.
-    pub fn holding(&self, address: IpAddr) -> impl Iterator<Item = u32> {
+    /// The networks that hold `address`, the longest prefix first.
+    pub fn holding(&self, address: IpAddr) -> impl Iterator<Item = Held> {
         let (v4, v6) = match address.to_canonical() {
             IpAddr::V4(address) => (Some(self.v4.holding(address.to_bits())), None),
             IpAddr::V6(address) => (None, Some(self.v6.holding(address.to_bits()))),
         };
         v4.into_iter().flatten().chain(v6.into_iter().flatten())
     }
-}
 
-impl<A> Default for Family<A> {
-    fn default() -> Self {
-        Family { starts: Box::default(), lengths: Box::default(), around: Box::default(), places: Box::default() }
+    /// For each network that more than one entry names, the places of all that do, in order.
+    pub fn twins(&self) -> impl Iterator<Item = Vec<u32>> {
+        self.v4.twins().chain(self.v6.twins())
     }
 }
 
 impl<A: Address> Family<A> {
-    fn new(mut networks: Vec<(A, u8, u32)>) -> Self {
-        networks.sort_unstable();
-        let mut around = Vec::with_capacity(networks.len());
-        for (at, (start, ..)) in networks.iter().enumerate() {
+    fn new(mut networks: Vec<Network<A>>) -> Self {
+        networks.sort_unstable_by_key(|network| (network.start, network.held.length, network.held.place));
+        for at in 1..networks.len() {
+            let start = networks[at].start;
             // Whatever is around this one is the network before it, or around that.
-            let mut wider = at.checked_sub(1).map_or(NONE, |before| before as u32);
-            while let Some((other, length, _)) = networks.get(wider as usize) {
-                if start.agrees(*other, *length) {
+            let mut wider = at as u32 - 1;
+            while let Some(network) = networks.get(wider as usize) {
+                if start.agrees(network.start, network.held.length) {
                     break;
                 }
-                wider = around[wider as usize];
+                wider = network.around;
             }
-            around.push(wider);
+            networks[at].around = wider;
         }
-        Family {
-            starts: networks.iter().map(|(start, ..)| *start).collect(),
-            lengths: networks.iter().map(|(_, length, _)| *length).collect(),
-            places: networks.iter().map(|(.., place)| *place).collect(),
-            around: around.into(),
+        let mut ladder: Vec<Box<[A]>> = Vec::new();
+        let mut rung: Box<[A]> = networks.iter().step_by(STEP).map(|network| network.start).collect();
+        while rung.len() > 1 {
+            let next = rung.iter().copied().step_by(STEP).collect();
+            ladder.push(std::mem::replace(&mut rung, next));
         }
+        Family { networks: networks.into(), ladder: ladder.into() }
     }
 
-    fn holding(&self, address: A) -> impl Iterator<Item = u32> {
-        let before = self.starts.partition_point(|start| *start <= address);
-        let nearest = before.checked_sub(1).map_or(NONE, |at| at as u32);
-        let chain = std::iter::successors(Some(nearest), |at| self.around.get(*at as usize).copied());
-        let known = chain.take_while(|at| *at != NONE).map(|at| at as usize);
-        known.filter(move |at| address.agrees(self.starts[*at], self.lengths[*at])).map(|at| self.places[at])
+    fn holding(&self, address: A) -> impl Iterator<Item = Held> {
+        let nearest = self.last(address).and_then(|at| self.networks.get(at));
+        let chain = iter::successors(nearest, |inner| self.networks.get(inner.around as usize));
+        chain.filter(move |network| address.agrees(network.start, network.held.length)).map(|network| network.held)
     }
+
+    /// The place in order of the last network that begins at or before `address`.
+    fn last(&self, address: A) -> Option<usize> {
+        let mut at = 0;
+        for rung in self.ladder.iter().rev() {
+            at = (at + begun(&rung[at..], address, |start| *start)).checked_sub(1)? * STEP;
+        }
+        (at + begun(&self.networks[at..], address, |network| network.start)).checked_sub(1)
+    }
+
+    fn twins(&self) -> impl Iterator<Item = Vec<u32>> {
+        let same = self.networks.chunk_by(|one, other| (one.start, one.held.length) == (other.start, other.held.length));
+        same.filter(|same| same.len() > 1).map(|same| same.iter().map(|network| network.held.place).collect())
+    }
+}
+
+/// How many of the first `STEP`, which are in order, begin at or before `address`. All are looked at: a
+/// branch that depends on the address would be guessed wrong half of the time.
+fn begun<A: Address, T>(all: &[T], address: A, start: impl Fn(&T) -> A) -> usize {
+    all.iter().take(STEP).filter(|one| start(one) <= address).count()
 }
 
 #[cfg(test)]
@@ -111,10 +157,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Entries that admit these networks, all on line 1.
+    fn entries(networks: impl IntoIterator<Item = impl std::fmt::Display>) -> Vec<(Entry, u32)> {
+        networks.into_iter().map(|network| (Entry::parse(&network.to_string()).unwrap().unwrap(), 1)).collect()
+    }
+
+    fn places(index: &Index, address: IpAddr) -> Vec<u32> {
+        index.holding(address).map(|held| held.place).collect()
+    }
+
     /// The places of the networks that hold `address`, the longest first.
     fn check(networks: &[&str], address: &str, holding: &[u32]) {
-        let index = Index::new(networks.iter().map(|network| network.parse().unwrap()));
-        assert_eq!(index.holding(address.parse().unwrap()).collect::<Vec<_>>(), holding, "{address} in {networks:?}");
+        let index = Index::new(&entries(networks));
+        assert_eq!(places(&index, address.parse().unwrap()), holding, "{address} in {networks:?}");
     }
 
     #[test]
@@ -136,23 +191,54 @@ mod tests {
         check(&["0.0.0.0/0"], "2001:db8::1", &[]);
     }
 
+    #[test]
+    fn what_a_decision_needs_stands_beside_the_network() {
+        let index = Index::new(&entries(["10.0.0.0/8 expires=2026-12-31", "!10.1.0.0/16 owner=acme"]));
+        let held: Vec<_> = index.holding("10.1.0.1".parse().unwrap()).collect();
+        let [inner, outer] = [(1, 16, false, false), (0, 8, true, true)].map(|(place, length, admits, expires)| Held {
+            place,
+            length,
+            admits,
+            expires,
+        });
+        assert_eq!(held, [inner, outer]);
+    }
+
+    #[test]
+    fn networks_that_stand_there_twice_are_told_with_all_their_places() {
+        let index = Index::new(&entries(["10.0.0.0/8", "::/0", "!10.0.0.0/8", "10.0.0.0/16", "::/0 owner=acme", "10.0.0.0/8"]));
+        assert_eq!(index.twins().collect::<Vec<_>>(), [vec![0, 2, 5], vec![1, 4]]);
+    }
+
+    #[test]
+    fn each_of_many_is_found_however_high_the_ladder() {
+        for count in [1, 15, 16, 17, 255, 256, 257, 4096, 5000] {
+            let at = |number: u32| IpAddr::V4((0x0a00_0000 + 2 * number).into());
+            let index = Index::new(&entries((0..count).map(at)));
+            for number in 0..count {
+                assert_eq!(places(&index, at(number)), [number], "of {count}");
+                assert!(places(&index, IpAddr::V4((0x0a00_0001 + 2 * number).into())).is_empty(), "of {count}");
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
         #[test]
         fn it_finds_what_a_naive_search_finds(
-            networks in prop::collection::hash_set((0u32..256, 24u8..=32), 0..40),
+            networks in prop::collection::hash_set((0u32..256, 24u8..=32), 0..90),
             asked in prop::collection::vec(0u32..260, 1..20),
         ) {
             // A small world, so that networks nest and meet: the last byte alone differs.
             let at = |low: u32| std::net::Ipv4Addr::from_bits(0xc000_0200 + low);
             let networks: std::collections::BTreeSet<_> =
                 networks.iter().map(|(low, length)| ipnet::Ipv4Net::new(at(*low), *length).unwrap().trunc()).collect();
-            let index = Index::new(networks.iter().map(|network| IpNet::V4(*network)));
+            let index = Index::new(&entries(&networks));
             for low in asked {
                 let mut naive: Vec<_> = networks.iter().zip(0u32..).filter(|(network, _)| network.contains(&at(low))).collect();
                 naive.sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_len()));
                 let naive: Vec<_> = naive.into_iter().map(|(_, place)| place).collect();
-                prop_assert_eq!(index.holding(at(low).into()).collect::<Vec<_>>(), naive);
+                prop_assert_eq!(places(&index, at(low).into()), naive);
             }
         }
     }

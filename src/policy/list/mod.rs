@@ -12,12 +12,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use crate::policy::list::index::Index;
+use crate::policy::list::index::{Held, Index};
 use crate::policy::network::Client;
 
 pub use self::entry::{Entry, EntryFault};
 
-/// Entries by network, each with the line that it stands on.
+/// Entries under the name that a policy gives them.
 pub struct List {
     /// The name that policies call it by.
     pub name: Arc<str>,
@@ -25,10 +25,17 @@ pub struct List {
     pub file: Arc<str>,
     /// When its file was last written; `None`: it stands in the policy itself.
     pub modified: Option<Timestamp>,
+    entries: Arc<Entries>,
+}
+
+/// What stands in a list, whoever names it: policies that name one file share it, and so do generations
+/// in which the file says the same.
+pub struct Entries {
+    /// In the order written, each with its line.
+    all: Box<[(Entry, u32)]>,
+    index: Index,
     /// When each entry that expires does, in seconds of Unix time, the first to lapse first.
     expiries: Box<[i64]>,
-    entries: Vec<(Entry, u32)>,
-    index: Index,
 }
 
 /// One network stands in a list with both signs.
@@ -42,28 +49,27 @@ pub struct Clash {
     pub network: IpNet,
 }
 
-impl List {
-    /// Indexes `entries`, each with its line. Of a network that stands there twice with one sign the latest expiry holds.
-    pub fn new(name: impl Into<Arc<str>>, file: impl Into<Arc<str>>, mut entries: Vec<(Entry, u32)>) -> Result<List, Clash> {
-        let twins = twins(&entries)?;
-        if !twins.is_empty() {
-            let mut at = 0;
-            entries.retain(|_| {
-                at += 1;
-                twins.binary_search(&(at - 1)).is_err()
-            });
+impl Entries {
+    /// Indexes `all`, each with its line. Of a network that stands there twice with one sign the latest expiry holds.
+    ///
+    /// # Errors
+    /// A network stands there with both signs.
+    pub fn new(mut all: Vec<(Entry, u32)>) -> Result<Entries, Clash> {
+        let mut index = Index::new(&all);
+        let outlasted = outlasted(&all, &index)?;
+        if !outlasted.is_empty() {
+            let mut places = 0..;
+            all.retain(|_| places.next().is_some_and(|place| outlasted.binary_search(&place).is_err()));
+            index = Index::new(&all);
         }
-        entries.shrink_to_fit();
-        let index = Index::new(entries.iter().map(|(entry, _)| entry.network));
-        let mut expiries: Vec<_> = entries.iter().filter_map(|(entry, _)| Some(second_of(entry.expires?))).collect();
+        let mut expiries: Vec<_> = all.iter().filter_map(|(entry, _)| Some(second_of(entry.expires()?))).collect();
         expiries.sort_unstable();
-        let (name, file, expiries) = (name.into(), file.into(), expiries.into());
-        Ok(List { name, file, modified: None, expiries, entries, index })
+        Ok(Entries { all: all.into(), index, expiries: expiries.into() })
     }
 
-    /// The same list, of a file that was written at `modified`.
-    pub fn modified(self, modified: Option<Timestamp>) -> List {
-        List { modified, ..self }
+    /// Every entry and its line.
+    pub fn iter(&self) -> impl Iterator<Item = (&Entry, u32)> {
+        self.all.iter().map(|(entry, line)| (entry, *line))
     }
 
     /// How many entries lapse after `now`, up to and including `until`.
@@ -72,15 +78,48 @@ impl List {
         by(until).saturating_sub(by(now))
     }
 
-    /// When the next entry lapses after `now`; `None`: none does.
-    pub fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
+    fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
         let next = self.expiries.partition_point(|expiry| *expiry <= now.as_second());
         Timestamp::from_second(*self.expiries.get(next)?).ok()
     }
 
-    /// Whether the list holds `client` at the time `now`.
-    pub fn admits(&self, client: Client, now: Timestamp) -> bool {
-        self.decide(client, now).is_some_and(|(entry, _)| entry.admits)
+    fn decide(&self, client: Client, now: Timestamp) -> Option<Held> {
+        self.index.holding(client.ip()).find(|held| !held.expires || !self.at(*held).0.lapsed(now))
+    }
+
+    fn at(&self, held: Held) -> (&Entry, u32) {
+        let (entry, line) = &self.all[held.place as usize];
+        (entry, *line)
+    }
+}
+
+impl List {
+    /// A list with entries of its own, which stand in the policy itself.
+    ///
+    /// # Errors
+    /// See [`Entries::new`].
+    pub fn new(name: impl Into<Arc<str>>, file: impl Into<Arc<str>>, entries: Vec<(Entry, u32)>) -> Result<List, Clash> {
+        Ok(List { name: name.into(), file: file.into(), modified: None, entries: Arc::new(Entries::new(entries)?) })
+    }
+
+    /// The list of a file that says `entries` and was written at `modified`.
+    pub fn of_file(name: Arc<str>, file: Arc<str>, modified: Option<Timestamp>, entries: Arc<Entries>) -> List {
+        List { name, file, modified, entries }
+    }
+
+    /// Whether both are of the same entries, and share them.
+    pub fn shares(&self, other: &List) -> bool {
+        Arc::ptr_eq(&self.entries, &other.entries)
+    }
+
+    /// How many entries lapse after `now`, up to and including `until`.
+    pub fn lapsing(&self, now: Timestamp, until: Timestamp) -> usize {
+        self.entries.lapsing(now, until)
+    }
+
+    /// When the next entry lapses after `now`; `None`: none does.
+    pub fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
+        self.entries.next_expiry(now)
     }
 
     /// How long the prefix is by which the list holds `client` at the time `now`; `None`: it doesn't.
@@ -88,35 +127,35 @@ impl List {
         self.decide(client, now).filter(|(entry, _)| entry.admits).map(|(entry, _)| entry.network.prefix_len())
     }
 
+    /// Whether the list holds `client` at the time `now`.
+    pub fn admits(&self, client: Client, now: Timestamp) -> bool {
+        self.entries.decide(client, now).is_some_and(|held| held.admits)
+    }
+
     /// The entry that decides on `client`, and its line: the longest prefix that has not lapsed by `now`.
     pub fn decide(&self, client: Client, now: Timestamp) -> Option<(&Entry, u32)> {
-        self.index.holding(client.ip()).map(|at| self.at(at)).find(|(entry, _)| !entry.lapsed(now))
+        self.entries.decide(client, now).map(|held| self.entries.at(held))
     }
 
     /// Every entry whose network holds `client`, lapsed ones too, the shortest prefix first.
     pub fn covering(&self, client: Client) -> impl Iterator<Item = (&Entry, u32)> {
-        let longest_first: Vec<_> = self.index.holding(client.ip()).collect();
-        longest_first.into_iter().rev().map(|at| self.at(at))
+        let longest_first: Vec<_> = self.entries.index.holding(client.ip()).collect();
+        longest_first.into_iter().rev().map(|held| self.entries.at(held))
     }
 
     /// Every entry and its line.
     pub fn entries(&self) -> impl Iterator<Item = (&Entry, u32)> {
-        self.entries.iter().map(|(entry, line)| (entry, *line))
+        self.entries.iter()
     }
 
     /// How many networks it has; one that was written twice counts once.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.all.len()
     }
 
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    fn at(&self, at: u32) -> (&Entry, u32) {
-        let (entry, line) = &self.entries[at as usize];
-        (entry, *line)
+        self.entries.all.is_empty()
     }
 }
 
@@ -126,32 +165,35 @@ fn second_of(expires: Timestamp) -> i64 {
 }
 
 /// The places, in order, of entries whose network stands there again with an expiry at least as late.
-fn twins(entries: &[(Entry, u32)]) -> Result<Vec<usize>, Clash> {
-    let mut order: Vec<u32> = (0..entries.len() as u32).collect();
-    let network = |at: &u32| entries[*at as usize].0.network;
-    order.sort_unstable_by_key(|at| (network(at), *at));
-    let mut twins = Vec::new();
-    for same in order.chunk_by(|one, other| network(one) == network(other)) {
-        let mut kept = same[0] as usize;
-        for at in same[1..].iter().map(|at| *at as usize) {
-            let ((first, first_line), (second, second_line)) = (&entries[kept], &entries[at]);
+fn outlasted(all: &[(Entry, u32)], index: &Index) -> Result<Vec<u32>, Clash> {
+    let mut outlasted = Vec::new();
+    for twins in index.twins() {
+        let mut kept = twins[0];
+        for place in &twins[1..] {
+            let ((first, first_line), (second, second_line)) = (&all[kept as usize], &all[*place as usize]);
             if first.admits != second.admits {
                 return Err(Clash { first: *first_line, second: *second_line, network: first.network });
             }
-            let loser = if outlasts(second, first) { std::mem::replace(&mut kept, at) } else { at };
-            twins.push(loser);
+            let loser = if outlasts(second, first) { std::mem::replace(&mut kept, *place) } else { *place };
+            outlasted.push(loser);
         }
     }
-    twins.sort_unstable();
-    Ok(twins)
+    outlasted.sort_unstable();
+    Ok(outlasted)
 }
 
 /// Whether `one` expires later than `other`; no expiry is the latest.
 fn outlasts(one: &Entry, other: &Entry) -> bool {
-    match (one.expires, other.expires) {
+    match (one.expires(), other.expires()) {
         (_, None) => false,
         (None, Some(_)) => true,
         (Some(one), Some(other)) => one > other,
+    }
+}
+
+impl fmt::Debug for Entries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Entries({})", self.all.len())
     }
 }
 
@@ -278,13 +320,10 @@ mod tests {
     }
 
     fn entries() -> impl Strategy<Value = Vec<Entry>> {
-        let expires = prop_oneof![Just(None), (0i64..4).prop_map(|second| Some(Timestamp::from_second(second).unwrap()))];
-        let entry = (networks(), any::<bool>(), expires).prop_map(|(network, admits, expires)| Entry {
-            network: crate::policy::network::fold(network),
-            admits,
-            expires,
-            owner: None,
-            ticket: None,
+        let entry = (networks(), any::<bool>(), prop::option::of(0i64..4)).prop_map(|(network, admits, expires)| {
+            let expires = expires.map(|second| format!(" expires={}", Timestamp::from_second(second).unwrap()));
+            let line = format!("{}{network}{}", if admits { "" } else { "!" }, expires.unwrap_or_default());
+            Entry::parse(&line).unwrap().unwrap()
         });
         proptest::collection::vec(entry, 0..24)
     }

@@ -287,8 +287,8 @@ fn said(listed: Listed<'_>, now: Timestamp) -> Entry {
     Entry {
         entry: listed.entry.to_string(),
         place: listed.place().to_string(),
-        owner: listed.entry.owner.as_deref().map(str::to_owned),
-        ticket: listed.entry.ticket.as_deref().map(str::to_owned),
+        owner: listed.entry.owner().map(str::to_owned),
+        ticket: listed.entry.ticket().map(str::to_owned),
         expires: listed.entry.expiry().map(|expiry| expiry.to_string()),
         lapsed: listed.entry.lapsed(now),
     }

@@ -121,7 +121,7 @@ fn not_yet(text: &str) -> Finding {
 /// A network, and nothing else of what a list's line may hold.
 fn network(text: &str) -> Result<IpNet, Finding> {
     let entry = Entry::parse(text).map_err(|fault| error(fault.fault).remedy(fault.remedy).within(fault.span))?;
-    let plain = entry.filter(|entry| entry.admits && entry.expires.is_none() && entry.owner.is_none() && entry.ticket.is_none());
+    let plain = entry.filter(|entry| entry.admits && !entry.is_annotated());
     let network = plain.map(|entry| entry.network);
     network.ok_or_else(|| error(format!("\"{text}\" is not a network alone")).remedy("like \"192.0.2.0/24\" or \"::1\""))
 }

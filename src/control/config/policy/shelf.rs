@@ -135,12 +135,9 @@ impl Shelf {
         let path = reading.folder.join(&shown);
         let shown: Arc<str> = shown.display().to_string().into();
         let bytes = reading.files.read(&path, MOST_LIST).map_err(|fault| value.report(about(&shown, &fault))).ok()?;
-        let modified = reading.files.modified(&path);
-        let (list, found) = list::from_file(name, shown, &path, &bytes, reading.now);
-        // Two policies may name one file; its errors are told once.
-        if reading.lists.insert(path) {
-            self.found.extend(found);
-        }
-        list.map(|list| list.modified(modified))
+        let (modified, digest) = (reading.files.modified(&path), reading.files.digest_of(&path)?);
+        let (entries, found) = reading.lists.read(reading.known, &path, (&bytes, digest), reading.now);
+        self.found.extend(found);
+        Some(List::of_file(name, shown, modified, entries?))
     }
 }

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use super::diagnostic::Diagnostic;
 use super::source::Files;
-use super::{Loaded, load_at};
+use super::{Loaded, Pass, load_at};
 
 /// A `sidegate.toml` with which nothing is wrong, beside [`POLICY`] as `policies/chat.toml`.
 const SIDEGATE: &str = r#"schema = 1
@@ -45,7 +45,7 @@ fn load(files: &[(&str, &str)]) -> (Result<Loaded, Vec<Diagnostic>>, String) {
         write(&folder.path().join(name), text);
     }
     let now = "2026-07-01T00:00:00Z".parse().unwrap();
-    let loaded = load_at(&mut Files::new(), &folder.path().join("sidegate.toml"), None, None, now);
+    let loaded = load_at(&mut Files::new(), &folder.path().join("sidegate.toml"), Pass::default(), now);
     let found = match &loaded {
         Ok(loaded) => &loaded.warnings,
         Err(found) => found,

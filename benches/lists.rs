@@ -1,0 +1,103 @@
+//! What a list costs: a decision, and loading it. Repeat with `just bench`; docs/performance.md says what came out.
+//!
+//! Each decision is about another address, and which one is next depends on the last answer, so that no two overlap.
+
+#![allow(missing_docs, reason = "criterion's macros write functions without")]
+
+mod feed;
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
+use jiff::Timestamp;
+use sidegate::control::config::{self, source::Files};
+use sidegate::control::reload;
+use sidegate::control::systemd::Sockets;
+use sidegate::policy::list::{Entry, List};
+use sidegate::policy::network::Client;
+use sidegate::policy::request::{Host, Kind, Request};
+
+use self::feed::Family;
+
+/// Networks in a large list.
+const MANY: usize = 1_000_000;
+
+/// Clients to ask about: more than caches hold of a large list.
+const ASKED: usize = 1 << 20;
+
+criterion_group!(benches, decision, judgement, loading);
+criterion_main!(benches);
+
+fn decision(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("decision");
+    for (family, count) in [(Family::V4, MANY), (Family::V6, MANY), (Family::V4, 1000), (Family::V6, 1000)] {
+        let networks = feed::networks(family, count);
+        let entries = networks.iter().zip(1..).map(|(network, line)| (entry(&network.to_string()), line));
+        let list = List::new("feed", "lists/feed.cidr", entries.collect()).expect("no network stands there twice");
+        let name = |what| format!("{what} of {count} {} networks", family.word());
+        asking(&mut group, &name("inside"), &feed::inside(&networks, ASKED), |client, now| list.admits(client, now));
+        let outside: Vec<_> = feed::anywhere(family, 2 * ASKED);
+        let outside: Vec<_> = outside.into_iter().filter(|client| !list.admits(*client, Timestamp::MIN)).take(ASKED).collect();
+        asking(&mut group, &name("outside"), &outside, |client, now| list.admits(client, now));
+    }
+    group.finish();
+}
+
+/// A whole snapshot, as a request meets it: an office, a carve-out, partners for a while, a feed to deny, pages and subprotocols.
+fn judgement(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let networks = feed::networks(Family::V4, 1000);
+    let policy = r#"schema = 1
+[lists]
+office = ["10.0.0.0/8", "!10.66.0.0/16 ticket=SEC-3", "2001:db8::/32", "192.0.2.1 expires=2999-12-31"]
+banned = { file = "lists/feed.cidr" }
+[client]
+allow = ["office", "172.16.0.0/12"]
+deny = ["banned"]
+origins = ["https://app.example.com", "https://*.partner.example"]
+subprotocols = ["v2.ticks"]
+"#;
+    let config = feed::configuration(folder.path(), &feed::text(&networks), policy);
+    let (snapshot, ..) = reload::start(&config, &Sockets::new([])).expect("a sound configuration").into_parts();
+    let kind = Kind::Attempt { subprotocols: ["v2.ticks".into()].into() };
+    let (host, origin) = (Host::parse(b"ws.example.com").expect("a host"), Some("https://desk.partner.example".into()));
+    let request = Request { host, path: "/chat/ticks".into(), origin, kind };
+    let office = feed::inside(&["10.0.0.0/8".parse().expect("a network")], ASKED);
+    let elsewhere = feed::anywhere(Family::V4, ASKED);
+    let mut group = criterion.benchmark_group("judgement");
+    for (name, clients) in [("from the office", &office), ("from anywhere", &elsewhere)] {
+        asking(&mut group, name, clients, |client, now| snapshot.judge(client, &request, None, now).verdict.is_ok());
+    }
+    group.finish();
+}
+
+/// From files to values; the feed is a file in a configuration, so reading and its digest are part of it.
+fn loading(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("loading");
+    group.sample_size(10).measurement_time(Duration::from_secs(10));
+    for (family, count) in [(Family::V4, 100_000), (Family::V4, MANY), (Family::V6, MANY)] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let config = feed::configuration(folder.path(), &feed::text(&feed::networks(family, count)), feed::POLICY);
+        group.bench_function(format!("{count} {} networks", family.word()), |bencher| {
+            bencher.iter_with_large_drop(|| {
+                let mut files = Files::new();
+                let loaded = config::load(&mut files, &config, None).expect("a sound configuration");
+                black_box(files.digest());
+                loaded
+            });
+        });
+    }
+    group.finish();
+}
+
+fn asking(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, clients: &[Client], ask: impl Fn(Client, Timestamp) -> bool) {
+    let (now, mut at) = (Timestamp::now(), 0);
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| at = (at + 1 + usize::from(ask(clients[at], now))) % clients.len());
+    });
+}
+
+fn entry(line: &str) -> Entry {
+    Entry::parse(line).expect("a network").expect("not a comment")
+}
