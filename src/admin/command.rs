@@ -13,8 +13,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::net::unix::UCred;
 
+use crate::admin::explain::Asked;
 use crate::admin::tunnels::Filter;
-use crate::admin::{Admin, Answer, Order, json as answer_json, status, tunnels};
+use crate::admin::{Admin, Answer, Order, diff, explain, json as answer_json, query, status, tunnels};
 use crate::control::config::effective;
 use crate::control::reload::{Accept, Cause, Outcome};
 
@@ -31,9 +32,15 @@ pub async fn answer(admin: Arc<Admin>, request: Request<Incoming>, caller: Optio
         (&Method::GET, "/v1/tunnels") => tunnels(&admin, query),
         (&Method::POST, "/v1/reload") => reload(&admin, query).await,
         (&Method::POST, "/v1/drain") => drain(&admin).await,
+        (&Method::POST, "/v1/explain") => explain(&admin, query),
+        (&Method::POST, "/v1/diff") => diff(&admin, query).await,
         (_, "/v1/status" | "/v1/config" | "/v1/tunnels") => not_allowed("GET"),
-        (_, "/v1/reload" | "/v1/drain") => not_allowed("POST"),
-        _ => wrong(StatusCode::NOT_FOUND, "here are GET /v1/status, /v1/config and /v1/tunnels, POST /v1/reload and /v1/drain"),
+        (_, "/v1/reload" | "/v1/drain" | "/v1/explain" | "/v1/diff") => not_allowed("POST"),
+        _ => {
+            let here =
+                "here are GET /v1/status, /v1/config and /v1/tunnels, POST /v1/reload, /v1/drain, /v1/explain and /v1/diff";
+            wrong(StatusCode::NOT_FOUND, here)
+        }
     };
     call.outcome = outcome;
     answer
@@ -98,9 +105,33 @@ fn tunnels(admin: &Admin, query: &str) -> Said {
     }
 }
 
+fn explain(admin: &Admin, query: &str) -> Said {
+    match Asked::parse(query) {
+        Ok(asked) => {
+            let told = explain::explain(&asked, &admin.live.load(), Timestamp::now());
+            ("told", answer_json(StatusCode::OK, &told))
+        }
+        Err(sentence) => wrong(StatusCode::BAD_REQUEST, &sentence),
+    }
+}
+
+async fn diff(admin: &Admin, query: &str) -> Said {
+    let promoted = match diff::promoted(query) {
+        Ok(promoted) => promoted,
+        Err(sentence) => return wrong(StatusCode::BAD_REQUEST, &sentence),
+    };
+    match admin.requests.preview(promoted).await {
+        Some(preview) => {
+            let (outcome, status, body) = diff::told(&preview, Timestamp::now());
+            (outcome, answer_json(status, &body))
+        }
+        None => wrong(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending"),
+    }
+}
+
 async fn reload(admin: &Admin, query: &str) -> Said {
     let Some((wait, accept)) = wishes(query) else {
-        let sentence = "a reload takes wait=true or wait=false, accept_shrink=LIST and accept_revocations=true";
+        let sentence = "a reload takes wait=true or wait=false, accept_shrink=LIST,… and accept_revocations=true";
         return wrong(StatusCode::BAD_REQUEST, sentence);
     };
     if !wait {
@@ -125,13 +156,13 @@ async fn reload(admin: &Admin, query: &str) -> Said {
 }
 
 /// Whether the outcome is waited for, and what is accepted of a reload that is held.
-fn wishes(query: &str) -> Option<(bool, Accept)> {
+fn wishes(text: &str) -> Option<(bool, Accept)> {
     let (mut wait, mut accept) = (true, Accept::default());
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        match pair.split_once('=')? {
+    for (name, value) in query::pairs(text).ok()? {
+        match (name, &*value) {
             ("wait", "true") => wait = true,
             ("wait", "false") => wait = false,
-            ("accept_shrink", list) if !list.is_empty() => accept.shrunk.push(list.to_owned()),
+            ("accept_shrink", lists) => accept.shrunk = lists.split(',').map(str::to_owned).collect(),
             ("accept_revocations", "true") => accept.revocations = true,
             _ => return None,
         }

@@ -5,9 +5,12 @@
 //! or often can hurt: a few connections at a time, each with a deadline.
 
 mod command;
+mod diff;
+mod explain;
 mod health;
 mod metrics;
 mod place;
+mod query;
 mod rates;
 mod scrapes;
 mod socket;
@@ -45,6 +48,7 @@ use crate::observe::pulse::Pulses;
 use crate::snapshot::Live;
 use crate::tunnels::Tunnels;
 
+pub use self::explain::Asked;
 pub use self::place::socket_paths;
 pub use self::rates::Rates;
 pub use self::scrapes::{MetricsListener, Scrapes};

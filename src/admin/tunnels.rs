@@ -9,9 +9,9 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::admin::query;
 use crate::close::Traffic;
 use crate::policy::list::Entry as Line;
-use crate::policy::request::decoded;
 use crate::snapshot::Snapshot;
 use crate::tunnels::{Entry, Tunnels};
 
@@ -34,20 +34,13 @@ impl Filter {
     /// A sentence that says which parameter is wrong, and what to write.
     pub fn parse(query: &str) -> Result<Filter, String> {
         let mut filter = Filter { route: None, client: None, limit: MOST, after: 0 };
-        let mut seen = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = text(value).ok_or_else(|| format!("`{name}` is not UTF-8"))?;
-            if seen.contains(&name) {
-                return Err(format!("`{name}` is there twice"));
-            }
-            seen.push(name);
+        for (name, value) in query::pairs(query)? {
             match name {
                 "route" => filter.route = Some(value),
                 "client" => filter.client = Some(network(&value)?),
                 "limit" => filter.limit = limit(&value)?,
                 "after" => filter.after = value.parse().map_err(|_| "`after` is the `next` of the page before".to_owned())?,
-                _ => return Err(format!("there is no `{}`: route, client, limit and after", name.escape_debug())),
+                _ => return Err(query::unknown(name, "route, client, limit and after")),
             }
         }
         Ok(filter)
@@ -117,11 +110,6 @@ fn network(value: &str) -> Result<IpNet, String> {
     let line = Line::parse(value).map_err(|fault| format!("`client`: {}: {}", fault.fault, fault.remedy))?;
     let plain = line.filter(|line| line.admits && !value.contains(char::is_whitespace));
     plain.map(|line| line.network).ok_or_else(|| "`client` is a network or an address, like 192.0.2.0/24".into())
-}
-
-/// A value without its percent-encoding.
-fn text(value: &str) -> Option<String> {
-    String::from_utf8(decoded(value).into_owned()).ok()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Asks the running agent over its admin socket: what `status`, `reload` and `drain` have in common.
+//! Asks the running agent over its admin socket: what the verbs that need one have in common.
 //!
 //! It finds the socket as the agent did; why nobody answers is a sentence that names every path it tried.
 
@@ -34,6 +34,23 @@ pub fn ask(config: &Path, method: &Method, target: &str, patience: Duration) -> 
         };
         timeout(patience, exchange(stream, method, target)).await.map_err(late)?
     })
+}
+
+/// A path with `parameters`, percent-encoded (RFC 3986 §2.1).
+pub fn target(path: &str, parameters: &[(&str, &str)]) -> String {
+    let mut target = path.to_owned();
+    for (at, (name, value)) in parameters.iter().enumerate() {
+        target.push(if at == 0 { '?' } else { '&' });
+        target.push_str(name);
+        target.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => target.push(char::from(byte)),
+                _ => target.push_str(&format!("%{byte:02X}")),
+            }
+        }
+    }
+    target
 }
 
 /// The first socket at which somebody answers.

@@ -4,9 +4,12 @@ mod ask;
 mod certificate;
 mod check;
 mod demo;
+mod diff;
 mod drain;
+mod explain;
 mod init;
 mod manual;
+mod promote;
 mod reload;
 mod run;
 mod status;
@@ -37,6 +40,12 @@ enum Verb {
     Init(init::Init),
     /// Say everything that is wrong with a configuration.
     Check(check::Check),
+    /// Say why a client is admitted or refused, down to the line of the list.
+    Explain(explain::Explain),
+    /// Say what the files would change of what runs, and which tunnels that would close.
+    Diff(diff::Diff),
+    /// Put a policy's candidate in its place, after all gates.
+    Promote(promote::Promote),
     /// Make the running agent read its files now.
     Reload(reload::Reload),
     /// Say how the running agent stands: what runs since when, tunnels, rates, certificates, lists, warnings.
@@ -84,7 +93,7 @@ impl Exit {
     const fn meaning(self) -> &'static str {
         match self {
             Exit::Yes => "yes, clean, drained (also by a second SIGTERM)",
-            Exit::No => "no: errors found, reload rejected, nothing running, permission denied",
+            Exit::No => "no: errors found, refused, reload rejected, over the bound, nothing running, permission denied",
             Exit::Usage => "wrong arguments",
             Exit::Unavailable => "run: a port, a socket or descriptors are not to be had; systemd tries again",
             Exit::Config => "run: a file is missing, unreadable or wrong; systemd doesn't try again",
@@ -105,6 +114,9 @@ pub fn main() -> ExitCode {
         Verb::Demo(verb) => demo::demo(&verb),
         Verb::Init(verb) => init::init(&verb),
         Verb::Check(verb) => check::check(&verb),
+        Verb::Explain(verb) => explain::explain(&verb),
+        Verb::Diff(verb) => diff::diff(&verb),
+        Verb::Promote(verb) => promote::promote(&verb),
         Verb::Reload(verb) => reload::reload(&verb),
         Verb::Status(verb) => status::status(&verb),
         Verb::Drain(verb) => drain::drain(&verb),
@@ -120,6 +132,11 @@ fn say(text: impl std::fmt::Display) {
 /// Prints an error sentence to standard error.
 fn complain(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "sidegate: {text}");
+}
+
+/// Prints text of several lines to standard error, as it is.
+fn complain_whole(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}\n");
 }
 
 /// Whether what is printed there is colored.

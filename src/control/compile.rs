@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::config::{Feed, Loaded, PolicyPage, RoutePage, Settings};
+use crate::control::config::source::Files;
+use crate::control::config::{self, Feed, Loaded, Pass, PolicyPage, RoutePage, Settings};
 use crate::control::rehearsal::{Script, rehearse};
 use crate::policy::Policy;
 use crate::policy::limit::Budgets;
@@ -36,14 +37,57 @@ pub struct Built {
 /// # Errors
 /// The tests that fail; what rustls refuses.
 pub fn build(
-    mut loaded: Loaded,
+    loaded: Loaded,
     config: &Path,
     digest: &str,
     before: Option<&Snapshot>,
     tickets: &Tickets,
 ) -> Result<Built, Vec<Diagnostic>> {
+    let (mut built, scripts) = assemble(loaded, config, digest, before, tickets)?;
+    let (errors, more): (Vec<_>, Vec<_>) = rehearse(&built.snapshot, &scripts).into_iter().partition(Diagnostic::is_error);
+    built.warnings.extend(more);
+    if errors.is_empty() { Ok(built) } else { Err(errors) }
+}
+
+/// What `config` names, compiled where no agent runs; the policies' own tests are not run.
+///
+/// # Errors
+/// All that is wrong with the files, but for those tests.
+pub fn unrehearsed(config: &Path) -> Result<Built, Vec<Diagnostic>> {
+    let mut files = Files::new();
+    let loaded = config::load(&mut files, config, None)?;
+    let tickets = fresh_tickets(config)?;
+    assemble(loaded, config, &files.digest().to_string(), None, &tickets).map(|(built, _)| built)
+}
+
+/// The same, once the candidate of the policy `promoted` stands in its place; and the tests are run.
+///
+/// # Errors
+/// All that is wrong with the files.
+pub fn promoted(config: &Path, promoted: &str) -> Result<Built, Vec<Diagnostic>> {
+    let mut files = Files::new();
+    let loaded = config::load_as(&mut files, config, Pass { promoted: Some(promoted), ..Pass::default() })?;
+    let tickets = fresh_tickets(config)?;
+    build(loaded, config, &files.digest().to_string(), None, &tickets)
+}
+
+/// Keys for TLS tickets.
+///
+/// # Errors
+/// The machine has no randomness.
+pub fn fresh_tickets(config: &Path) -> Result<Tickets, Vec<Diagnostic>> {
+    Tickets::new().map_err(|error| vec![Diagnostic::of(config, format!("no keys for TLS tickets: {error}"), None)])
+}
+
+fn assemble(
+    mut loaded: Loaded,
+    config: &Path,
+    digest: &str,
+    before: Option<&Snapshot>,
+    tickets: &Tickets,
+) -> Result<(Built, Vec<Script>), Vec<Diagnostic>> {
     let scripts = Script::all(&mut loaded);
-    let Loaded { settings, mut baseline, mut policies, candidates, lists: _, mut warnings } = loaded;
+    let Loaded { settings, mut baseline, mut policies, candidates, lists: _, warnings } = loaded;
     let mut feeds = Vec::new();
     for page in policies.iter_mut().chain(&mut baseline) {
         feeds.extend(std::mem::take(&mut page.feeds).into_iter().map(|feed| (Arc::clone(&page.name), feed)));
@@ -51,9 +95,7 @@ pub fn build(
     let pages = Pages { policies, candidates, baseline };
     let snapshot = compile(&settings, pages, digest, before, tickets);
     let snapshot = snapshot.map_err(|what| vec![Diagnostic::of(config, what, None)])?;
-    let (errors, more): (Vec<_>, Vec<_>) = rehearse(&snapshot, &scripts).into_iter().partition(Diagnostic::is_error);
-    warnings.extend(more);
-    if errors.is_empty() { Ok(Built { snapshot, settings, warnings, feeds }) } else { Err(errors) }
+    Ok((Built { snapshot, settings, warnings, feeds }, scripts))
 }
 
 /// The policies of one generation.

@@ -5,6 +5,7 @@
 
 pub mod compile;
 pub mod config;
+pub mod difference;
 mod rehearsal;
 pub mod reload;
 pub mod revoke;

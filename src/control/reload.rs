@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::control::compile::{Built, build};
+use crate::control::compile::{Built, build, fresh_tickets};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::{Digest, Files};
 use crate::control::config::{self, Feed, ListFiles, Loaded, Pass, Settings};
@@ -164,8 +164,7 @@ pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>
     let mut files = Files::new();
     let mut loaded = config::load(&mut files, config, Some(passed))?;
     let known = std::mem::take(&mut loaded.lists);
-    let broken = |what: String| vec![Diagnostic::of(config, what, None)];
-    let tickets = Tickets::new().map_err(|error| broken(format!("no keys for TLS tickets: {error}")))?;
+    let tickets = fresh_tickets(config)?;
     let digest = files.digest();
     let Built { snapshot, settings, warnings, feeds } = build(loaded, config, &digest.to_string(), None, &tickets)?;
     let standing = Standing {

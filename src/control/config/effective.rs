@@ -48,13 +48,12 @@ pub fn policy(policy: &Policy, now: Timestamp) -> Value {
         Allow::Any => vec!["any".to_owned()],
         Allow::Lists(lists) => rule(lists),
     };
-    let origins = policy.origins.as_ref().map(|origins| origins.iter().map(ToString::to_string).collect::<Vec<_>>());
     json!({
         "schema": 1,
         "file": &*policy.file,
         "owner": policy.owner,
         "lists": lists,
-        "client": { "allow": allow, "deny": rule(&policy.deny), "origins": origins, "subprotocols": policy.subprotocols },
+        "client": { "allow": allow, "deny": rule(&policy.deny), "origins": origins(policy), "subprotocols": policy.subprotocols },
         "limits": limits(&policy.limits),
     })
 }
@@ -148,6 +147,35 @@ fn route(route: &RoutePage) -> Value {
         "max_body": size(route.max_body),
         "timeouts": route_timeouts(route.timeouts),
     })
+}
+
+/// What a policy's rules say, but for networks: of a list there is its name.
+pub fn rules(policy: &Policy) -> Value {
+    let names = |lists: &[Arc<List>]| -> Vec<_> {
+        lists.iter().filter(|list| !is_inline(list)).map(|list| list.name.to_string()).collect()
+    };
+    let allow = match &policy.allow {
+        Allow::Any => vec!["any".to_owned()],
+        Allow::Lists(lists) => names(lists),
+    };
+    let mut limits = limits(&policy.limits);
+    for (keys, exception) in limits["for"].as_array_mut().into_iter().flatten().zip(&policy.limits.exceptions) {
+        keys["client"] = json!(names(&exception.clients));
+    }
+    json!({
+        "owner": policy.owner,
+        "client": {
+            "allow": allow,
+            "deny": names(&policy.deny),
+            "origins": origins(policy),
+            "subprotocols": policy.subprotocols,
+        },
+        "limits": limits,
+    })
+}
+
+fn origins(policy: &Policy) -> Option<Vec<String>> {
+    policy.origins.as_ref().map(|origins| origins.iter().map(ToString::to_string).collect())
 }
 
 /// The names of the lists that a rule names, and the networks that stand in it.

@@ -134,6 +134,14 @@ pub fn backend(text: &str) -> Result<String, String> {
     file::backend(text, &reading).map(|_| text.to_owned()).map_err(|finding| finding.sentence())
 }
 
+/// `text`, as a share or a number of things.
+///
+/// # Errors
+/// One sentence for people.
+pub fn bound(text: &str) -> Result<Bound, String> {
+    document::unit::share_or_number(text).map_err(|finding| finding.sentence())
+}
+
 /// What `path` cannot be read for.
 fn about(path: &str, fault: &Fault) -> Finding {
     error(format!("{path} {fault}")).perhaps(fault.remedy())

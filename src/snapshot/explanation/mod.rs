@@ -154,7 +154,7 @@ impl Snapshot {
             generation: live.then_some(self.generation),
             client: client.ip().to_string(),
             derived: "the socket's peer".into(),
-            at: at.map(|at| at.to_string()),
+            at: at.map(|at| Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()),
             kind: String::new(),
             target: String::new(),
             route: None,

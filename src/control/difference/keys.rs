@@ -1,0 +1,82 @@
+//! Two trees of keys, and where they say something else.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::KeyDifference;
+
+/// Adds to `found` every key of `file` under which `from` and `to` differ; tables of a name are compared by it.
+pub fn compare(file: &str, from: &Value, to: &Value, found: &mut Vec<KeyDifference>) {
+    walk(file, &mut Vec::new(), (Some(from), Some(to)), found);
+}
+
+fn walk(file: &str, path: &mut Vec<String>, (from, to): (Option<&Value>, Option<&Value>), found: &mut Vec<KeyDifference>) {
+    let nothing = Value::Null;
+    if from.unwrap_or(&nothing) == to.unwrap_or(&nothing) {
+        return;
+    }
+    let children = match (from, to) {
+        (Some(Value::Object(one)), Some(Value::Object(other))) => {
+            let keys: BTreeSet<_> = one.keys().chain(other.keys()).cloned().collect();
+            keys.into_iter().map(|key| (one.get(&key), other.get(&key), key)).collect()
+        }
+        (Some(Value::Array(one)), Some(Value::Array(other))) if one.iter().chain(other).all(|item| name(item).is_some()) => {
+            let find = |all: &'_ [Value], key: &str| all.iter().position(|item| name(item) == Some(key));
+            let keys: BTreeSet<_> = one.iter().chain(other).filter_map(name).map(str::to_owned).collect();
+            let pair = |key: String| (find(one, &key).map(|at| &one[at]), find(other, &key).map(|at| &other[at]), key);
+            keys.into_iter().map(pair).collect::<Vec<_>>()
+        }
+        _ => {
+            let said = |value: Option<&Value>| value.filter(|value| !value.is_null()).cloned();
+            found.push(KeyDifference { file: file.into(), key: path.join("."), from: said(from), to: said(to) });
+            return;
+        }
+    };
+    for (from, to, key) in children {
+        path.push(key);
+        walk(file, path, (from, to), found);
+        path.pop();
+    }
+}
+
+/// What tells a table of an array from the others.
+fn name(item: &Value) -> Option<&str> {
+    item.get("name").or_else(|| item.get("chain"))?.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// `key: from → to` of every difference.
+    fn check(from: Value, to: Value, expected: &[&str]) {
+        let mut found = Vec::new();
+        compare("file", &from, &to, &mut found);
+        let shown = |value: &Option<Value>| value.as_ref().map_or("-".into(), Value::to_string);
+        let told: Vec<_> = found.iter().map(|one| format!("{}: {} → {}", one.key, shown(&one.from), shown(&one.to))).collect();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn what_is_the_same_is_not_told() {
+        check(json!({ "a": [1, { "b": null }] }), json!({ "a": [1, { "b": null }] }), &[]);
+        check(json!({ "a": null }), json!({}), &[]);
+    }
+
+    #[test]
+    fn a_key_is_told_by_its_path() {
+        check(json!({ "a": { "b": 1, "c": 2 } }), json!({ "a": { "b": 3, "c": 2, "d": [] } }), &["a.b: 1 → 3", "a.d: - → []"]);
+        check(json!({ "a": [1, 2] }), json!({ "a": [2, 1] }), &["a: [1,2] → [2,1]"]);
+    }
+
+    #[test]
+    fn tables_are_known_by_their_names_wherever_they_stand() {
+        let from = json!({ "route": [{ "name": "a", "policy": "x" }, { "name": "b", "policy": "x" }] });
+        let to = json!({ "route": [{ "name": "b", "policy": "y" }, { "name": "a", "policy": "x" }] });
+        check(from.clone(), to, &["route.b.policy: \"x\" → \"y\""]);
+        let gone = json!({ "route": [{ "name": "a", "policy": "x" }] });
+        check(from, gone, &[r#"route.b: {"name":"b","policy":"x"} → -"#]);
+    }
+}

@@ -1,0 +1,137 @@
+//! Two generations of a list, and the entries that only one of them has.
+
+use std::cmp::Ordering;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::ListDifference;
+use crate::policy::Policy;
+use crate::policy::list::{Entry, List};
+
+/// So many entries are told one by one.
+const MOST: usize = 10;
+
+/// The lists of `from` and `to`, two generations of one policy, that differ.
+pub fn compare(from: &Policy, to: &Policy, now: Timestamp) -> Vec<ListDifference> {
+    let (mut before, after) = (from.lists(), to.lists());
+    let mut found = Vec::new();
+    for list in after {
+        let at = before.iter().position(|one| one.name == list.name);
+        let old = at.map(|at| before.swap_remove(at));
+        if old.is_some_and(|old| old.shares(list)) {
+            continue;
+        }
+        found.extend(entries(&to.name, list, old.map(|old| &**old), Some(list), now));
+    }
+    for gone in before {
+        found.extend(entries(&to.name, gone, Some(gone), None, now));
+    }
+    found
+}
+
+/// What differs between the entries of `from` and `to`; `list` is the one to be named.
+fn entries(policy: &str, list: &List, from: Option<&List>, to: Option<&List>, now: Timestamp) -> Option<ListDifference> {
+    let soon = now.saturating_add(SignedDuration::from_hours(30 * 24)).unwrap_or(Timestamp::MAX);
+    let mut difference = ListDifference {
+        policy: policy.to_owned(),
+        list: list.name.to_string(),
+        file: list.file.to_string(),
+        added: 0,
+        removed: 0,
+        altered: 0,
+        lapsing_30d: to.map_or(0, |to| to.lapsing(now, soon)),
+        sample: Vec::new(),
+    };
+    let (from, to) = (sorted(from), sorted(to));
+    let (mut from, mut to) = (from.into_iter().peekable(), to.into_iter().peekable());
+    loop {
+        let order = match (from.peek(), to.peek()) {
+            (None, None) => break,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(one), Some(other)) => key(one).cmp(&key(other)),
+        };
+        let (old, new) = match order {
+            Ordering::Less => (from.next(), None),
+            Ordering::Greater => (None, to.next()),
+            Ordering::Equal => (from.next(), to.next()),
+        };
+        match (old, new) {
+            (Some(old), Some(new)) if old == new => continue,
+            (Some(_), Some(new)) => difference.note('~', new),
+            (Some(old), None) => difference.note('-', old),
+            (None, Some(new)) => difference.note('+', new),
+            (None, None) => break,
+        }
+    }
+    (difference.added + difference.removed + difference.altered > 0).then_some(difference)
+}
+
+fn sorted(list: Option<&List>) -> Vec<&Entry> {
+    let mut entries: Vec<_> = list.into_iter().flat_map(List::entries).map(|(entry, _)| entry).collect();
+    entries.sort_unstable_by_key(|entry| key(entry));
+    entries
+}
+
+/// One network may stand in a list once, but with the other sign in the next generation.
+fn key(entry: &Entry) -> (ipnet::IpNet, bool) {
+    (entry.network, entry.admits)
+}
+
+impl ListDifference {
+    fn note(&mut self, sign: char, entry: &Entry) {
+        match sign {
+            '+' => self.added += 1,
+            '-' => self.removed += 1,
+            _ => self.altered += 1,
+        }
+        if self.sample.len() < MOST {
+            self.sample.push(format!("{sign}{}", written(entry)));
+        }
+    }
+}
+
+/// An entry with its annotations, as a list's line has them.
+fn written(entry: &Entry) -> String {
+    let mut line = entry.to_string();
+    let expires = entry.expiry().map(|expiry| expiry.to_string());
+    for (key, value) in [("owner", entry.owner()), ("ticket", entry.ticket()), ("expires", expires.as_deref())] {
+        if let Some(value) = value {
+            line.push_str(&format!(" {key}={}", value.escape_debug()));
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(lines: &[&str]) -> List {
+        let entries = lines.iter().zip(1..).map(|(line, number)| (Entry::parse(line).unwrap().unwrap(), number));
+        List::new("partners", "policies/lists/partners.cidr", entries.collect()).unwrap()
+    }
+
+    /// `+added -removed ~altered` and the sample.
+    fn check(from: &[&str], to: &[&str], counts: [usize; 3], sample: &[&str]) {
+        let (from, to, now) = (list(from), list(to), "2026-12-15T00:00:00Z".parse().unwrap());
+        let found = entries("market-data", &to, Some(&from), Some(&to), now);
+        let told = found.map(|found| ([found.added, found.removed, found.altered], found.sample));
+        let expected = (counts != [0; 3]).then(|| (counts, sample.iter().map(|line| (*line).to_owned()).collect()));
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn entries_are_compared_whatever_their_order() {
+        check(&["10.0.0.0/8", "192.0.2.1"], &["192.0.2.1", "10.0.0.0/8"], [0, 0, 0], &[]);
+        check(
+            &["10.0.0.0/8"],
+            &["10.0.0.0/8", "198.51.100.7 expires=2026-12-31"],
+            [1, 0, 0],
+            &["+198.51.100.7 expires=2026-12-31"],
+        );
+        check(&["10.0.0.0/8", "192.0.2.1"], &["10.0.0.0/8"], [0, 1, 0], &["-192.0.2.1"]);
+        check(&["192.0.2.1 owner=acme"], &["192.0.2.1 owner=other"], [0, 0, 1], &["~192.0.2.1 owner=other"]);
+        check(&["192.0.2.1"], &["!192.0.2.1"], [1, 1, 0], &["+!192.0.2.1", "-192.0.2.1"]);
+    }
+}
