@@ -307,8 +307,12 @@ async fn every_name_stands_in_the_documentation() {
     let sidegate = builder.file("policies/lists/banned.cidr", "127.0.0.9\n").run().await;
     let _tunnel = client::new(&sidegate).open("/chat").await;
     settled(&sidegate, 1).await;
-    sidegate.write_rejected("policies/default.toml", "schema = 2\n").await;
     let mut used = BTreeSet::new();
+    sidegate.put("policies/lists/banned.cidr", "127.0.0.0/24\n");
+    names(&sidegate.told("POST /v1/diff").await.1, &mut used);
+    let asked = "POST /v1/explain?client=127.0.0.9&url=wss://localhost/chat";
+    names(&sidegate.told(asked).await.1, &mut used);
+    sidegate.write_rejected("policies/default.toml", "schema = 2\n").await;
     for line in ["GET /v1/status", "GET /v1/tunnels", "POST /v1/reload", "POST /v1/reload?wait=false", "POST /v1/drain"] {
         names(&sidegate.told(line).await.1, &mut used);
     }

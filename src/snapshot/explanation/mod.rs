@@ -6,6 +6,8 @@
 mod limits;
 mod text;
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -162,10 +164,16 @@ impl Snapshot {
             limits: Vec::new(),
             candidate: None,
         };
+        let denied = self.denied(client, now);
+        if let Some(baseline) = &self.baseline {
+            let lists: Vec<_> = baseline.deny.iter().map(|list| list_said(list, client, now)).collect();
+            explanation.rules.push(networks("baseline", baseline, Rule::Deny, lists));
+        }
         let request = match request {
             Ok(request) => request,
             Err(refusal) => {
-                explanation.refuse(refusal);
+                // Whom the baseline denies is not heard at all.
+                explanation.decided(denied, client, false, Err(denied.map_or(refusal, |_| Refusal::Network)), now);
                 return explanation;
             }
         };
@@ -173,10 +181,6 @@ impl Snapshot {
         explanation.target = format!("{}{}", request.host, request.path);
         let judgement = self.judge_by(client, request, None, now, candidate);
         explanation.judged(&judgement, client, request, now);
-        if let Some(baseline) = &self.baseline {
-            let lists: Vec<_> = baseline.deny.iter().map(|list| list_said(list, client, now)).collect();
-            explanation.rules.push(networks("baseline", baseline, Rule::Deny, lists));
-        }
         if let Some(route) = &judgement.route {
             explanation.route = Some(route.name.to_string());
             let policy = route.policy.named(candidate);
@@ -188,21 +192,27 @@ impl Snapshot {
 }
 
 impl Explanation {
-    fn refuse(&mut self, refusal: Refusal) {
-        self.reason = Some(refusal.word().into());
-        self.status = refusal.status();
+    /// The verdict, and by which rule of which policy.
+    fn decided(
+        &mut self,
+        policy: Option<&Arc<Policy>>,
+        client: Client,
+        is_plain: bool,
+        verdict: Result<(), Refusal>,
+        now: Timestamp,
+    ) {
+        self.permitted = verdict.is_ok();
+        self.reason = verdict.err().map(|refusal| refusal.word().into());
+        self.status = verdict.err().and_then(Refusal::status);
+        self.policy = policy.map(|policy| policy.name.to_string());
+        let decisive = policy.and_then(|policy| policy.decisive(client, is_plain, verdict, now));
+        self.rule = decisive.map(|decisive| decisive.place.to_string());
     }
 
     fn judged(&mut self, judgement: &Judgement, client: Client, request: &Request, now: Timestamp) {
         let verdict = judgement.verdict.as_ref().map(|_| ()).map_err(|refusal| *refusal);
-        match verdict {
-            Ok(()) => self.permitted = true,
-            Err(refusal) => self.refuse(refusal),
-        }
+        self.decided(judgement.policy.as_ref(), client, request.is_plain(), verdict, now);
         let Some(policy) = &judgement.policy else { return };
-        self.policy = Some(policy.name.to_string());
-        let decisive = policy.decisive(client, request.is_plain(), verdict, now);
-        self.rule = decisive.map(|decisive| decisive.place.to_string());
         let candidate = policy.candidate.as_ref().zip(judgement.candidate);
         self.candidate = candidate.map(|(candidate, verdict)| Candidate {
             file: candidate.file.to_string(),

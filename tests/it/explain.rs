@@ -1,0 +1,202 @@
+//! `sidegate explain` and `POST /v1/explain`: that it says what the agent does, and why.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+use serde_json::Value;
+
+use crate::cli::{check, done, run};
+use crate::harness::wire::lossy;
+use crate::harness::{backend, client, sidegate};
+
+const POLICY: &str = r#"schema = 1
+
+[lists]
+partners = { file = "lists/partners.cidr" }
+banned   = ["127.0.0.99"]
+
+[client]
+allow = ["partners", "127.0.1.0/24"]
+deny  = ["banned"]
+origins = ["https://*.partner.example", "none"]
+
+[limits]
+upgrades    = { rate = "1/m", burst = 3 }
+connections = { total = 9 }
+
+[[limits.for]]
+client      = ["127.0.1.0/24"]
+connections = { per_client = 2 }
+"#;
+
+const PARTNERS: &str = "127.0.0.0/24 owner=acme\n!127.0.0.66 ticket=SEC-2190\n127.0.2.7 expires=2026-12-31\n";
+
+fn files() -> sidegate::Builder {
+    let base = sidegate::new().clear().file("policies/default.toml", POLICY);
+    base.file("policies/lists/partners.cidr", PARTNERS).toml("reload.watch = 'off'")
+}
+
+/// `sidegate explain` of `client` on the route of these files says so, and ends with this code.
+async fn explained(more: &[&str], client: &str, code: i32, said: &[&str]) {
+    let folder = files().route("/chat", &backend::echo().run().await).write();
+    let asked = ["explain", "--config", "sidegate.toml", "--client", client, "--url", "ws://localhost/chat"];
+    let output = done(&[&asked, more].concat(), folder.path()).await;
+    let text = lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(code), "{text}{}", lossy(&output.stderr));
+    for part in said {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_carve_out_is_told_with_its_annotations_and_what_would_match() {
+    let carved = "`partners`: carved out by !127.0.0.66 (policies/lists/partners.cidr:2, ticket SEC-2190)";
+    let would = "would match 127.0.0.0/24 (policies/lists/partners.cidr:1, owner acme)";
+    let verdict = "REFUSE 403 network   policy default (policies/default.toml:8)";
+    explained(&[], "127.0.0.66", 1, &[verdict, "the socket's peer", carved, would, "not in `banned` (1 entry)"]).await;
+}
+
+#[tokio::test]
+async fn who_is_admitted_is_told_by_which_entry_and_what_the_limits_are() {
+    let by = "in `partners`: 127.0.0.0/24 (policies/lists/partners.cidr:1, owner acme)";
+    let limits = ["upgrades 1/m, burst 3 (policies/default.toml:13)", "total 9 tunnels in all (policies/default.toml:14)"];
+    explained(&[], "127.0.0.1", 0, &["ALLOW   policy default (policies/default.toml:8)", by, limits[0], limits[1]]).await;
+    let exception = "per_client 2 tunnels of one client (an exception, policies/default.toml:17)";
+    explained(&[], "127.0.1.1", 0, &["in the rule itself: 127.0.1.0/24 (policies/default.toml:8)", exception]).await;
+}
+
+#[tokio::test]
+async fn a_denial_and_an_origin_are_told_for_themselves() {
+    let page = ["--origin", "https://evil.example"];
+    let origin = "https://evil.example: admitted by none of https://*.partner.example, none";
+    let denied = "in `banned`: 127.0.0.99 (policies/default.toml:5)";
+    explained(&page, "127.0.0.99", 1, &["REFUSE 403 network   policy default (policies/default.toml:9)", denied, origin]).await;
+    explained(&page, "127.0.0.1", 1, &["REFUSE 403 origin   policy default (policies/default.toml:10)", origin]).await;
+}
+
+#[tokio::test]
+async fn another_time_is_asked_for_with_at() {
+    let lapsed = "`partners`: 127.0.2.7 (policies/lists/partners.cidr:3, expires 2026-12-31) has lapsed";
+    explained(&["--at", "2026-12-31T23:59:59Z"], "127.0.2.7", 0, &["ALLOW", "2026-12-31T23:59:59Z"]).await;
+    explained(&["--at", "2027-01-01"], "127.0.2.7", 1, &["REFUSE 403 network", lapsed]).await;
+}
+
+#[tokio::test]
+async fn a_url_without_a_route_and_one_that_the_gate_refuses_are_told() {
+    let folder = files().route("/chat", &backend::echo().run().await).write();
+    let asked = |url: &'static str| ["explain", "--config", "sidegate.toml", "--client", "::1", "--url", url];
+    for (url, said) in [("ws://localhost/x", "REFUSE 404 route"), ("ws://localhost/a%2fb", "REFUSE 400 path")] {
+        let output = done(&asked(url), folder.path()).await;
+        assert!(lossy(&output.stdout).starts_with(said) && output.status.code() == Some(1), "{output:?}");
+    }
+    check(&asked("localhost"), folder.path(), 2, &["`localhost`: not a URL"]).await;
+}
+
+#[tokio::test]
+async fn broken_files_are_told_and_a_failing_test_is_no_hindrance() {
+    let test = "[[test]]\nname = 'x'\nclient = '127.0.0.1'\nurl = 'ws://localhost/chat'\nexpect = 'refuse'\n";
+    let folder = files().route("/chat", &backend::echo().run().await).write();
+    let policy = folder.path().join("policies/default.toml");
+    let asked = ["explain", "--config", "sidegate.toml", "--client", "127.0.0.1", "--url", "ws://localhost/chat"];
+    std::fs::write(&policy, format!("{POLICY}{test}")).unwrap();
+    check(&asked, folder.path(), 0, &["ALLOW"]).await;
+    std::fs::write(&policy, "schema = 1\nclient.alow = []\n").unwrap();
+    check(&asked, folder.path(), 1, &["policies/default.toml:2", "`allow`"]).await;
+}
+
+#[tokio::test]
+async fn the_agent_also_says_what_is_left() {
+    let backend = backend::echo().run().await;
+    let folder = files().route("/chat", &backend).write();
+    let running = run(folder.path()).await;
+    let _tunnel = running.client().open("/chat").await;
+    let asked = ["explain", "--config", "sidegate.toml", "--live", "--client", "127.0.0.1", "--url", "ws://localhost/chat"];
+    check(&asked, folder.path(), 0, &["burst 3 (policies/default.toml:13); 2 left", "in all (policies/default.toml:14); 8 left"])
+        .await;
+    let output = done(&[&asked[..], &["--json"]].concat(), folder.path()).await;
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["permitted"], &told["generation"], &told["route"]), (&true.into(), &1.into(), &"chat".into()));
+    assert_eq!((&told["limits"][0]["left"], &told["rules"][1]["rule"]), (&2.into(), &"allow".into()));
+    assert_eq!(told["rules"][1]["lists"][0]["by"]["owner"], "acme");
+}
+
+/// Some of `all`.
+fn some<T: Copy>(random: &mut StdRng, all: &[T]) -> Vec<T> {
+    all.iter().copied().filter(|_| random.random_bool(0.5)).collect()
+}
+
+/// A random policy over 127.0.0.0/28.
+fn policy(random: &mut StdRng) -> String {
+    let mut network = |sign: bool| {
+        let length = random.random_range(28..=32);
+        let bits = u32::from(Ipv4Addr::new(127, 0, 0, 0)) | (random.random_range(0..16u32) & (!0 << (32 - length)));
+        let expires = ["", " expires=2020-01-01", " expires=2099-01-01"][random.random_range(0..3)];
+        format!("{}{}/{length}{expires}", if sign { "" } else { "!" }, Ipv4Addr::from(bits))
+    };
+    let mut unlike = |count: usize| -> Vec<String> {
+        let mut lines: Vec<(String, String)> = Vec::new();
+        for at in 0..count {
+            let line = network(at % 3 != 2);
+            let bare = line.trim_start_matches('!').split(' ').next().unwrap().to_owned();
+            if lines.iter().all(|(known, _)| *known != bare) {
+                lines.push((bare, line));
+            }
+        }
+        lines.into_iter().map(|(_, line)| line).collect()
+    };
+    let (office, banned, own) = (unlike(4), unlike(2), unlike(2));
+    let mut text = format!("schema = 1\n[lists]\noffice = {office:?}\nbanned = {banned:?}\n[client]\n");
+    let allow: Vec<String> = if random.random_bool(0.2) { vec!["any".into()] } else { [vec!["office".into()], own].concat() };
+    text.push_str(&format!("allow = {allow:?}\ndeny = {:?}\n", some(random, &["banned"])));
+    if random.random_bool(0.5) {
+        text.push_str(&format!("origins = {:?}\n", some(random, &["https://a.example", "https://*.a.example", "none", "null"])));
+    }
+    if random.random_bool(0.4) {
+        text.push_str(&format!("subprotocols = {:?}\n", some(random, &["v1", "v2"])));
+    }
+    text
+}
+
+#[tokio::test]
+async fn it_says_what_the_agent_answers_whatever_the_policy_and_the_request() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().clear().route("/chat/", &backend).toml("reload.watch = 'off'").run().await;
+    let seed: u64 = rand::rng().next_u64();
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..25 {
+        let (policy, baseline) =
+            (policy(&mut random), format!("schema = 1\nclient.deny = ['127.0.0.{}']\n", random.random_range(0..16)));
+        sidegate.put("policies/default.toml", &policy);
+        sidegate.put("policies/baseline.toml", &baseline);
+        assert_eq!(sidegate.told("POST /v1/reload").await.0, 200, "seed {seed}: {policy}");
+        for _ in 0..20 {
+            let from = IpAddr::from([127, 0, 0, random.random_range(1..16)]);
+            let origin = [None, Some("https://a.example"), Some("https://b.a.example"), Some("null")][random.random_range(0..4)];
+            let offered = [None, Some("v1"), Some("v3")][random.random_range(0..3)];
+            let path = ["/chat/", "/chat/x%41", "/chat/../y", "/chat/a%2fb"][random.random_range(0..4)];
+            let mut asks = client::new(&sidegate).from(&from.to_string());
+            let mut query = format!("client={from}&url=ws://localhost{}", path.replace('%', "%25"));
+            for (name, value) in [("origin", origin), ("subprotocol", offered)] {
+                let Some(value) = value else { continue };
+                query.push_str(&format!("&{name}={value}"));
+                asks = if name == "origin" { asks.origin(value) } else { asks.subprotocols(&[value]) };
+            }
+            let (status, told) = sidegate.told(&format!("POST /v1/explain?{query}")).await;
+            assert_eq!(status, 200, "{told}");
+            let before = told["policy"] == "baseline";
+            let got = match before {
+                // Denied before anything is heard: closed without an answer.
+                true => asks.try_connect().await.is_ok_and(|_| false).to_string(),
+                false => format!("{}", asks.attempt(path).await.status()),
+            };
+            let says = match (before, told["status"].as_u64()) {
+                (true, _) => "false".to_owned(),
+                (false, Some(status)) => status.to_string(),
+                // A backend that was offered nothing it knows switches all the same.
+                (false, None) => "101".into(),
+            };
+            assert_eq!(got, says, "seed {seed}: {query}: {told:#}\n{policy}{baseline}");
+        }
+    }
+}
