@@ -69,7 +69,11 @@ async fn diff_is_json_for_programs_and_tells_of_the_configuration_too() {
     put(&folder, "policies/other.toml", "schema = 1\nclient.allow = ['any']\n");
     let output = done(&[DIFF, &["--json"]].concat(), folder.path()).await;
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&told["outcome"], &told["held"], &told["tunnels"]["revoked"]), (&json!("changed"), &json!([]), &json!(0)), "{told:#}");
+    assert_eq!(
+        (&told["outcome"], &told["held"], &told["tunnels"]["revoked"]),
+        (&json!("changed"), &json!([]), &json!(0)),
+        "{told:#}"
+    );
     let changed = json!({ "file": "sidegate.toml", "key": "reload.revoke_spread", "from": "0s", "to": "7s" });
     assert_eq!(told["keys"][0], changed);
     assert_eq!((&told["keys"][1]["file"], &told["keys"][1]["from"]), (&json!("policies/other.toml"), &Value::Null));

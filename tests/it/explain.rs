@@ -69,7 +69,7 @@ async fn who_is_admitted_is_told_by_which_entry_and_what_the_limits_are() {
 #[tokio::test]
 async fn a_denial_and_an_origin_are_told_for_themselves() {
     let page = ["--origin", "https://evil.example"];
-    let origin = "https://evil.example: admitted by none of https://*.partner.example, none";
+    let origin = "https://evil.example: not among \"https://*.partner.example\", \"none\"";
     let denied = "in `banned`: 127.0.0.99 (policies/default.toml:5)";
     explained(&page, "127.0.0.99", 1, &["REFUSE 403 network   policy default (policies/default.toml:9)", denied, origin]).await;
     explained(&page, "127.0.0.1", 1, &["REFUSE 403 origin   policy default (policies/default.toml:10)", origin]).await;

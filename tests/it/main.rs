@@ -7,6 +7,7 @@ mod harness;
 mod activation;
 mod admin;
 mod cli;
+mod cookbook;
 mod deadlines;
 mod demo;
 mod difference;

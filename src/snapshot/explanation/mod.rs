@@ -262,8 +262,11 @@ fn origin(policy: &Policy, request: &Request) -> Option<Said> {
         origin => {
             let shown = origin.map_or_else(|| "none sent".to_owned(), |origin| origin.escape_debug().to_string());
             match origins.admitting(origin) {
-                Some(pattern) => (true, format!("{shown}: admitted by {pattern}")),
-                None => (false, format!("{shown}: admitted by none of {}", text::among(origins.iter()))),
+                Some(pattern) => (true, format!("{shown}: admitted by \"{pattern}\"")),
+                None => {
+                    let admitted = origins.iter().map(|pattern| format!("\"{pattern}\""));
+                    (false, format!("{shown}: not among {}", text::among(admitted)))
+                }
             }
         }
     };

@@ -124,7 +124,7 @@ impl fmt::Display for Limited {
 
 /// `a, b, c`; of many the first ones.
 pub fn among<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
-    let items: Vec<_> = items.into_iter().map(|item| item.to_string().escape_debug().to_string()).collect();
+    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
     match items.len() {
         0 => "nothing".into(),
         1..=8 => items.join(", "),
