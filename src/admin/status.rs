@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::admin::Admin;
 use crate::admin::rates::Rate;
 use crate::control::config::diagnostic::Diagnostic;
-use crate::observe::metrics::RouteTotals;
+use crate::observe::metrics::{Difference, RouteTotals};
 use crate::policy::Policy;
 use crate::policy::network::Key;
 use crate::snapshot::Snapshot;
@@ -55,7 +55,7 @@ pub fn status(admin: &Admin) -> Value {
         "last_reload": last,
         "listeners": listeners(admin, &live),
         "routes": routes(admin, &live),
-        "policies": sorted(&live).iter().map(|policy| self::policy(policy)).collect::<Vec<_>>(),
+        "policies": sorted(&live).iter().map(|policy| self::policy(admin, policy)).collect::<Vec<_>>(),
         "certificates": live.certificates.iter().map(|one| certificate(one, now)).collect::<Vec<_>>(),
         "lists": lists(admin, &live, now),
         "diagnostics": told(&standing.warnings.load()),
@@ -144,12 +144,23 @@ fn per_second(rate: Rate) -> Value {
 }
 
 fn sorted(live: &Snapshot) -> Vec<&Arc<Policy>> {
-    live.policies.iter().collect::<BTreeMap<_, _>>().into_values().collect()
+    live.all_policies().map(|policy| (&policy.name, policy)).collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
-fn policy(policy: &Policy) -> Value {
+fn policy(admin: &Admin, policy: &Policy) -> Value {
     let tunnels = policy.budgets.counts.total();
-    json!({ "name": &*policy.name, "file": &*policy.file, "tunnels": tunnels, "limit": policy.limits.total })
+    let differences = admin.metrics.candidate_differences();
+    let so_often = |difference| differences.get(&(Arc::clone(&policy.name), difference)).copied().unwrap_or_default();
+    let candidate = policy.candidate.as_ref().map(|candidate| {
+        json!({
+            "file": &*candidate.file,
+            "would_refuse": so_often(Difference::WouldRefuse),
+            "would_admit": so_often(Difference::WouldAdmit),
+            "would_revoke": admin.metrics.candidate_would_revoke(&policy.name),
+        })
+    });
+    let (name, file, limit) = (&*policy.name, &*policy.file, policy.limits.total);
+    json!({ "name": name, "file": file, "tunnels": tunnels, "limit": limit, "candidate": candidate })
 }
 
 fn certificate(certificate: &Certificate, now: Timestamp) -> Value {

@@ -14,7 +14,7 @@ const SOON: i64 = 14;
 
 /// The whole screen.
 pub fn screen(status: &Value, color: bool) -> String {
-    let sections = [head, listeners, routes, certificates, lists, warnings].map(|section| section(status, color));
+    let sections = [head, listeners, routes, candidates, certificates, lists, warnings].map(|section| section(status, color));
     sections.into_iter().filter(|section| !section.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
@@ -127,6 +127,20 @@ fn certificates(status: &Value, color: bool) -> String {
         Row { cells: vec![cell(&certificate["chain"]), (names, Tone::Plain), expires], note: String::new() }
     };
     section(&["CERTIFICATE", "NAMES", "EXPIRES IN"], &status["certificates"], one, color)
+}
+
+/// Of the policies that a candidate stands beside: how far the two are apart.
+fn candidates(status: &Value, color: bool) -> String {
+    let one = |candidate: &Value| {
+        let odd = |name: &str| {
+            let count = whole(&candidate[name]);
+            (number(count), if count > 0 { Tone::Odd } else { Tone::Plain })
+        };
+        let cells = vec![cell(&candidate["file"]), odd("would_refuse"), odd("would_admit"), odd("would_revoke")];
+        Row { cells, note: String::new() }
+    };
+    let all: Value = each(&status["policies"]).map(|policy| policy["candidate"].clone()).filter(|one| !one.is_null()).collect();
+    section(&["CANDIDATE", ">WOULD REFUSE", ">WOULD ADMIT", ">WOULD CLOSE"], &all, one, color)
 }
 
 fn lists(status: &Value, color: bool) -> String {
