@@ -104,7 +104,7 @@ pub struct Refused {
 
 /// What came of judging every tunnel again.
 pub struct Reconciled {
-    /// Those that are refused.
+    /// Those that are refused, and were not before.
     pub refused: Vec<Arc<Entry>>,
     /// How many of the others each policy's candidate would refuse.
     pub would_revoke: HashMap<Arc<str>, usize>,
@@ -227,16 +227,17 @@ impl Tunnels {
         Some(judged.and_then(|()| charged()))
     }
 
-    /// Judges every live tunnel under `snapshot` and returns those it refuses.
-    /// The others get their route's new rules at once; nobody is charged.
+    /// Judges every live tunnel under `snapshot` and returns those it refuses, less those that are about to end
+    /// already. The others get their route's new rules at once; nobody is charged.
     pub fn reconcile(&self, snapshot: &Snapshot, now: Timestamp) -> Reconciled {
         let candidates = snapshot.policies.values().filter(|policy| policy.candidate.is_some());
         let mut reconciled =
             Reconciled { refused: Vec::new(), would_revoke: candidates.map(|policy| (Arc::clone(&policy.name), 0)).collect() };
         for entry in self.entries() {
+            let stood = !entry.is_refused();
             let (verdict, would_revoke) = entry.rejudge(snapshot, now);
             if verdict.is_err() {
-                reconciled.refused.push(entry);
+                reconciled.refused.extend(stood.then_some(entry));
             } else if let Some(count) = would_revoke.and_then(|policy| reconciled.would_revoke.get_mut(&policy)) {
                 *count += 1;
             }

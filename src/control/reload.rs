@@ -19,6 +19,7 @@ use crate::control::compile::{Built, build, fresh_tickets};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::{Digest, Files};
 use crate::control::config::{self, Feed, ListFiles, Loaded, Pass, Settings};
+use crate::control::rehearsal::{Script, rehearse};
 use crate::control::revoke;
 use crate::control::systemd::Sockets;
 use crate::control::watch::Watching;
@@ -264,6 +265,8 @@ pub struct Reloader {
     /// What was last tried, published or not: a poll that finds it is no reload. `None`: it is to be
     /// tried again, for a bind may succeed the next time.
     tried: Option<Digest>,
+    /// The list files of it: one that was rejected for a stale list may be in order once that is fresh.
+    tried_lists: Vec<ListFile>,
     running: Digest,
     /// What the list files of the generation that runs say.
     known: Arc<ListFiles>,
@@ -288,6 +291,7 @@ impl Reloader {
         metrics.watch_degraded(watching.is_degraded());
         metrics.lists_modified(standing.lists.load().iter().map(|one| (&*one.policy, &*one.list, one.modified)));
         let (tried, running, known) = (Some(digest), digest, Arc::new(known));
+        let tried_lists = standing.lists.load().to_vec();
         let reloader = Reloader {
             config,
             passed,
@@ -297,6 +301,7 @@ impl Reloader {
             standing,
             tickets,
             tried,
+            tried_lists,
             running,
             known,
             watching,
@@ -310,6 +315,8 @@ impl Reloader {
     /// reload waits for its files to be read.
     pub async fn run(mut self, bind: Bind, pulse: Pulse, stop: CancellationToken) {
         let turning = async {
+            // So that what is told of candidates is there from the start.
+            self.reconcile();
             loop {
                 self.turn(&bind).await;
             }
@@ -364,22 +371,25 @@ impl Reloader {
             return (cause != Cause::Poll).then(|| self.reject(cause, errors));
         }
         let began = Instant::now();
-        let (files, loaded) = match self.read(cause).await {
+        let (files, mut loaded) = match self.read(cause).await {
             Some(read) => read,
             None => return Some(self.reject(cause, vec![Diagnostic::of(&self.config, "the files keep changing".into(), None)])),
         };
         self.watching.cover(files.paths());
         self.metrics.watch_degraded(self.watching.is_degraded());
         let digest = files.digest();
-        if let Ok(loaded) = &loaded
+        let lists = loaded.as_ref().map(|loaded| ListFile::all(loaded.feeds())).unwrap_or_default();
+        let was_tried = self.tried == Some(digest) && (digest == self.running || self.tried_lists == lists);
+        (self.tried, self.tried_lists) = (Some(digest), lists.clone());
+        if let Ok(loaded) = &mut loaded
             && digest == self.running
         {
-            self.found(ListFile::all(loaded.feeds()));
+            self.found(lists);
+            self.look(loaded);
         }
-        if cause == Cause::Poll && self.tried == Some(digest) {
+        if cause == Cause::Poll && was_tried {
             return None;
         }
-        self.tried = Some(digest);
         let mut loaded = match loaded {
             Ok(loaded) => loaded,
             Err(errors) => return Some(self.reject(cause, errors)),
@@ -534,6 +544,14 @@ impl Reloader {
         let at = Timestamp::now();
         self.metrics.reloaded(result, at);
         self.standing.last.store(Some(Arc::new(Last { cause, result, at })));
+    }
+
+    /// Books what somebody should look at in the files that run, of which the clock has its part: a list that has become
+    /// stale, or has been written again.
+    fn look(&self, loaded: &mut Loaded) {
+        let mut warnings = std::mem::take(&mut loaded.warnings);
+        warnings.extend(rehearse(&self.live.load(), &Script::all(loaded)));
+        self.standing.warnings.store(Arc::new(warnings));
     }
 
     /// Books the list files of what runs.

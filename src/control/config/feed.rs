@@ -8,9 +8,13 @@ use jiff::Timestamp;
 
 use super::Feed;
 use super::diagnostic::Diagnostic;
+use super::document::unit;
 use super::page::error;
 
-/// A list of fewer entries may shrink as it likes.
+/// A list that says nothing of it may shrink by so much of its entries, in percent.
+const MAX_SHRINK: u8 = 50;
+
+/// One that says nothing of it, and has no more entries than this, may shrink as it likes.
 const SMALL: usize = 100;
 
 impl Feed {
@@ -22,8 +26,8 @@ impl Feed {
 
     /// The sentence about a file of that age.
     pub fn staleness(&self, age: Duration) -> String {
-        let most = self.max_age.map(hours).unwrap_or_default();
-        format!("{} was last written {} ago; max_age is {most}", self.file, hours(age))
+        let most = self.max_age.map(unit::written_duration).unwrap_or_default();
+        format!("{} was last written {} ago; max_age is \"{most}\"", self.file, in_words(age))
     }
 
     /// Why a reload with it is rejected at the time `now`, where the list that runs has `before` entries.
@@ -32,20 +36,25 @@ impl Feed {
             let remedy = "let whatever writes it write it again; on_stale = \"warn\" takes it as it is";
             return Some(error(self.staleness(age)).remedy(remedy).of(&self.name).at(self.place.clone()));
         }
-        let before = before.filter(|before| *before > SMALL && !accepted)?;
-        let lost = before.saturating_sub(self.entries);
-        if lost * 100 <= before * usize::from(self.max_shrink) {
+        let before = before.filter(|before| !accepted && (self.max_shrink.is_some() || *before > SMALL))?;
+        let Feed { name, file, entries, .. } = self;
+        let (lost, most) = (before.saturating_sub(*entries), self.max_shrink.unwrap_or(MAX_SHRINK));
+        if lost * 100 <= before * usize::from(most) {
             return None;
         }
-        let Feed { name, file, entries, max_shrink, .. } = self;
-        let fault = format!("{file} shrank from {before} entries to {entries}; max_shrink is {max_shrink}%");
+        let fault = format!("{file} shrank from {before} entries to {entries}; max_shrink is \"{most}%\"");
         let remedy = format!("was it cut short? If it is meant: sidegate reload --accept-shrink {name}");
         Some(error(fault).remedy(remedy).of(name).at(self.place.clone()))
     }
 }
 
-/// A time in whole hours, or in minutes where it is less than two.
-fn hours(time: Duration) -> String {
-    let minutes = time.as_secs() / 60;
-    if minutes >= 120 { format!("{} h", minutes / 60) } else { format!("{minutes} min") }
+/// A time for people, in whole units of which there are at least two.
+pub fn in_words(time: Duration) -> String {
+    let units = [(24 * 3600, "days"), (3600, "hours"), (60, "minutes")];
+    let unit = units.into_iter().find(|(unit, _)| time.as_secs() >= 2 * unit);
+    let (unit, name) = unit.unwrap_or((1, "seconds"));
+    match time.as_secs() / unit {
+        1 => "1 second".into(),
+        number => format!("{number} {name}"),
+    }
 }

@@ -389,8 +389,8 @@ pub struct Feed {
     pub max_age: Option<Duration>,
     /// Whether a reload with an older one is rejected.
     pub rejects_stale: bool,
-    /// By how much of its entries, in percent, a reload may shrink it.
-    pub max_shrink: u8,
+    /// By how much of its entries, in percent, a reload may shrink it; `None`: it doesn't say.
+    pub max_shrink: Option<u8>,
     /// Where the policy names it.
     pub place: Place,
 }

@@ -280,7 +280,8 @@ impl Exchange {
     fn compare(&self, asked: &Asked, candidate: Option<Result<(), Refusal>>, refusal: Option<Refusal>) {
         let (difference, reason) = match (candidate, refusal) {
             (Some(Err(reason)), None) => (Difference::WouldRefuse, reason),
-            (Some(Ok(())), Some(reason)) => (Difference::WouldAdmit, reason),
+            // A drain refuses whatever any policy says.
+            (Some(Ok(())), Some(reason)) if reason != Refusal::Draining => (Difference::WouldAdmit, reason),
             _ => return,
         };
         let Some(policy) = &asked.policy else { return };

@@ -38,7 +38,7 @@ impl Request {
             _ => return fault("neither a WebSocket's URL nor plain HTTP's", EXAMPLE),
         };
         let authority = rest.split(['/', '?', '\\']).next().unwrap_or_default();
-        let Some(host) = Host::parse(authority.as_bytes()) else { return fault("the host is none", EXAMPLE) };
+        let Some(host) = Host::parse(authority.as_bytes()) else { return fault("the host is neither a name nor an address", EXAMPLE) };
         let target = &rest[authority.len()..];
         let path = target.split('?').next().unwrap_or_default();
         let path = if path.is_empty() { "/" } else { path };
@@ -92,8 +92,8 @@ mod tests {
     fn what_is_no_url_says_so() {
         check("ws.example.com/ticks", "not a URL");
         check("ftp://a.example/", "neither a WebSocket's URL nor plain HTTP's");
-        check("wss:///ticks", "the host is none");
-        check("wss://user@a.example/", "the host is none");
+        check("wss:///ticks", "the host is neither a name nor an address");
+        check("wss://user@a.example/", "the host is neither a name nor an address");
         check("wss://a.example/#top", "a WebSocket's URL has no fragment");
         check("wss://a.example/a b", "the path or the query holds what a URL cannot");
         assert!(Request::of_url("wss://a.example/", None, Some("a b")).is_err());

@@ -18,38 +18,41 @@ pub fn read(mut table: Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Limits {
     let mut connections = table.table("connections");
     let total = count(&mut connections, "total");
     let common = share(&mut table, connections, Share::default());
-    let mut taken = HashMap::new();
+    let mut taken = Taken::default();
     let tables = table.tables("for").into_iter();
     let exceptions = tables.filter_map(|table| exception(table, common, shelf, now, &mut taken)).collect();
     table.finish();
     Limits { share: common, total, exceptions }
 }
 
+/// The networks that stand in a `[[limits.for]]`, and where its `client` is.
+#[derive(Default)]
+struct Taken {
+    by: HashMap<IpNet, usize>,
+    places: Vec<Place>,
+}
+
 /// One `[[limits.for]]`; what it leaves out is as in `common`. `taken` has the networks of those above it.
-fn exception(
-    mut table: Table<'_>,
-    common: Share,
-    shelf: &mut Shelf,
-    now: Timestamp,
-    taken: &mut HashMap<IpNet, (u32, Place)>,
-) -> Option<Exception> {
+fn exception(mut table: Table<'_>, common: Share, shelf: &mut Shelf, now: Timestamp, taken: &mut Taken) -> Option<Exception> {
     let value = table.need("client", "client = [\"office\"], lists or networks");
     let mut connections = table.table("connections");
     connections.refuse("total", error("the total is of the whole policy").remedy("write it in [limits]"));
     let share = share(&mut table, connections, common);
     table.finish();
     let value = value?;
-    let (clients, line) = (rule::exempt(&value, shelf, now), value.line() as u32);
+    taken.places.push(value.place());
+    let number = taken.places.len();
+    let clients = rule::exempt(&value, number, shelf, now);
     let admitted = clients.iter().flat_map(|list| list.entries()).filter(|(entry, _)| entry.admits);
     for network in admitted.map(|(entry, _)| entry.network) {
-        let (first, place) = taken.entry(network).or_insert_with(|| (line, value.place()));
-        if *first != line {
+        let first = *taken.by.entry(network).or_insert(number);
+        if first != number {
             let finding = error(format!("{network} is in two [[limits.for]]")).remedy("keep it in one of the two");
-            value.report(finding.and(place.clone(), "first here"));
+            value.report(finding.and(taken.places[first - 1].clone(), "first here"));
             break;
         }
     }
-    Some(Exception { clients, share, line })
+    Some(Exception { clients, share, line: value.line() as u32 })
 }
 
 /// What one client may have, and in `connections` how many; what is left out is as in `base`.

@@ -106,6 +106,9 @@ pub fn names(reading: &mut Reading<'_>) -> (Names, Vec<Diagnostic>) {
         let policy = stem.strip_suffix(".shadow").filter(|name| is_name(name));
         if stem == BASELINE {
             names.baseline = true;
+        } else if policy == Some(BASELINE) {
+            let finding = error("the baseline has no candidate");
+            found.push(at(file, finding.remedy("deny in the candidates of the policies, policies/NAME.shadow.toml")));
         } else if is_reserved(policy.unwrap_or(stem)) {
             let finding = error(format!("`{}` is a reserved word", policy.unwrap_or(stem))).remedy("take another name");
             found.push(at(file, finding));

@@ -8,7 +8,7 @@ use super::shelf::Shelf;
 use crate::control::config::document::{Table, Value};
 use crate::control::config::list;
 use crate::control::config::name::is_name;
-use crate::control::config::page::{error, warning};
+use crate::control::config::page::{Finding, error, warning};
 use crate::policy::Allow;
 use crate::policy::decisive::RuleLines;
 use crate::policy::list::List;
@@ -17,7 +17,7 @@ use crate::policy::origin::Origins;
 /// The lists of what stands in a rule itself; no list that is given a name can be called so.
 const ALLOW_ITSELF: &str = "(allow)";
 const DENY_ITSELF: &str = "(deny)";
-const LIMITS_ITSELF: &str = "(limits.for)";
+const LIMITS_ITSELF: &str = "limits.for";
 
 /// `allow`, which must be there; `None`: it has an error.
 pub fn allow(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Option<Allow> {
@@ -50,8 +50,8 @@ pub fn deny(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Vec<Ar
     lists(&strings, DENY_ITSELF, shelf, now, |_, _| {})
 }
 
-/// The clients of a `[[limits.for]]`.
-pub fn exempt(value: &Value<'_>, shelf: &mut Shelf, now: Timestamp) -> Vec<Arc<List>> {
+/// The clients of the `[[limits.for]]` with this number, from 1.
+pub fn exempt(value: &Value<'_>, number: usize, shelf: &mut Shelf, now: Timestamp) -> Vec<Arc<List>> {
     let strings = value.strings().unwrap_or_default();
     if let Some((_, any)) = strings.iter().find(|(text, _)| *text == "any") {
         any.report(error("\"any\" stands in allow only").remedy("what holds for everyone stands in [limits] itself"));
@@ -60,7 +60,9 @@ pub fn exempt(value: &Value<'_>, shelf: &mut Shelf, now: Timestamp) -> Vec<Arc<L
     if strings.is_empty() {
         value.report(warning("an empty list is nobody's"));
     }
-    lists(&strings, LIMITS_ITSELF, shelf, now, |_, _| {})
+    // Each has a name of its own, for a metric with one list's labels twice could not be read.
+    let itself = if number == 1 { format!("({LIMITS_ITSELF})") } else { format!("({LIMITS_ITSELF} {number})") };
+    lists(&strings, &itself, shelf, now, |_, _| {})
 }
 
 /// `origins`
@@ -81,12 +83,14 @@ pub fn subprotocols(client: &mut Table<'_>) -> Option<Vec<Box<str>>> {
     if strings.is_empty() {
         value.report(warning("an empty list admits no attempt").remedy("leave it out, and subprotocols are not looked at"));
     }
-    for (text, item) in &strings {
-        if !is_token(text) {
-            item.report(error(format!("\"{text}\" is not a subprotocol")).remedy("letters, digits and !#$%&'*+-.^_`|~"));
-        }
-    }
-    Some(strings.into_iter().map(|(text, _)| text.into()).collect())
+    let parse = |(_, item): (&str, Value<'_>)| item.parse("a subprotocol", subprotocol).map(Box::from);
+    Some(strings.into_iter().filter_map(parse).collect())
+}
+
+/// The name of a subprotocol (RFC 6455 §4.1).
+pub fn subprotocol(text: &str) -> Result<&str, Finding> {
+    let fault = || error(format!("\"{text}\" is not a subprotocol")).remedy("letters, digits and !#$%&'*+-.^_`|~");
+    if is_token(text) { Ok(text) } else { Err(fault()) }
 }
 
 /// Where the rules of a policy are written.

@@ -13,9 +13,6 @@ use crate::control::config::source::MOST_LIST;
 use crate::control::config::{Feed, Reading, about};
 use crate::policy::list::List;
 
-/// By how much of its entries a reload may shrink a list that says nothing of it, in percent.
-const MAX_SHRINK: u8 = 50;
-
 /// What `[lists]` holds, and what was found in the files that it names.
 #[derive(Debug)]
 pub struct Shelf {
@@ -69,12 +66,12 @@ impl Shelf {
         Err(error(format!("there is no list `{name}`")).remedy(remedy))
     }
 
-    /// Warns of lists that neither `allow` nor `deny` names: a forgotten one denies nobody.
+    /// Warns of lists that no rule names: a forgotten one denies nobody.
     pub fn report_unused(&self, document: &Document<'_>) {
         for shelved in self.lists.iter().filter(|shelved| !shelved.used) {
             document.report(
                 shelved.key.clone(),
-                warning(format!("the list `{}` is used by neither allow nor deny nor limits", shelved.name)),
+                warning(format!("the list `{}` is used by no rule", shelved.name)),
             );
         }
     }
@@ -119,7 +116,7 @@ impl Shelf {
             modified: list.modified,
             max_age,
             rejects_stale,
-            max_shrink: max_shrink.unwrap_or(MAX_SHRINK),
+            max_shrink,
             place: file.place(),
         };
         if let Some(age) = feed.stale(reading.now) {

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use super::rule;
 use crate::control::config::PolicyTest;
 use crate::control::config::document::{Table, Value, did_you_mean};
 use crate::control::config::page::{Finding, error};
@@ -34,28 +35,31 @@ fn test(mut table: Table<'_>) -> Option<PolicyTest> {
     let name = table.need("name", "name = \"what it shows\"").and_then(|value| value.string());
     let client = table.need("client", "client = \"192.0.2.1\"").and_then(|value| value.parse("an address", address));
     let url = table.need("url", "url = \"wss://ws.example.com/ticks\"");
-    let expect = table.need("expect", "expect = \"allow\", \"refuse\" or \"refuse:WORD\"");
-    let (origin, subprotocol) = (table.string("origin"), table.string("subprotocol"));
+    let origin = table.string("origin");
+    let subprotocol = table.get("subprotocol").map(|value| value.parse("a subprotocol", rule::subprotocol));
     let at = table.get("at").map(|value| value.instant());
+    let expect = table.need("expect", "expect = \"allow\", \"refuse\" or \"refuse:WORD\"");
     table.later("identity");
     table.finish();
-    let (url, expect) = (url?, expect?);
-    let text = url.string()?;
-    let request = Request::of_url(text, origin, subprotocol);
-    let request = request.map_err(|fault| url.report(error(fault.fault).remedy(fault.remedy))).ok()?;
-    let at = match at {
-        Some(at) => Some(at?),
-        None => None,
-    };
+    // One that has an error asks nothing: what else is wrong is told all the same.
+    let request = url.and_then(|url| request(&url, origin, subprotocol.flatten()));
+    let expected = expect.and_then(|expect| expectation(&expect));
     Some(PolicyTest {
         name: name?.into(),
         client: client?,
-        request,
-        at,
-        expect: expectation(&expect)?,
-        at_url: url.place(),
-        at_expect: expect.place(),
+        request: request?,
+        at: at.map_or(Some(None), |at| at.map(Some))?,
+        expect: expected?,
+        at_url: url?.place(),
+        at_expect: expect?.place(),
     })
+}
+
+/// What is asked; the inner result is the gate's.
+fn request(url: &Value<'_>, origin: Option<&str>, subprotocol: Option<&str>) -> Option<Result<Request, Refusal>> {
+    let text = url.string()?;
+    let request = Request::of_url(text, origin, subprotocol);
+    request.map_err(|fault| url.report(error(fault.fault).remedy(fault.remedy))).ok()
 }
 
 fn address(text: &str) -> Result<Client, Finding> {

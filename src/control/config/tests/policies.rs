@@ -202,7 +202,7 @@ warning: subprotocols: an empty list admits no attempt
     policy(
         "[lists]\noffice = [\"# nobody yet\"]\nspare = []\n[client]\nallow = [\"office\"]",
         r#"
-warning: the list `spare` is used by neither allow nor deny nor limits
+warning: the list `spare` is used by no rule
  --> policies/chat.toml:4:1
   |
 4 | spare = []
@@ -276,7 +276,7 @@ error: number: expected an array of networks or { file = "…" }, found an integ
 6 | number = 1
   |          ^
 
-warning: the list `number` is used by neither allow nor deny nor limits
+warning: the list `number` is used by no rule
  --> policies/chat.toml:6:1
   |
 6 | number = 1

@@ -267,7 +267,7 @@ error: `192.0.2.300` is not an address
   |
   = help: write an address such as 192.0.2.1 or 2001:db8::1, or a network such as 192.0.2.0/24
 
-warning: the list `office` is used by neither allow nor deny nor limits
+warning: the list `office` is used by no rule
  --> policies/desk.toml:5:1
   |
 5 | office = { file = "lists/office.cidr" }
