@@ -6,6 +6,7 @@
 pub mod compile;
 pub mod config;
 pub mod difference;
+pub mod lint;
 mod rehearsal;
 pub mod reload;
 pub mod revoke;

@@ -10,6 +10,9 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level as Label, Origin, Renderer, Snippet, normalize_untrusted_str};
 
+/// A longer line is not shown, only where it is.
+const LONGEST_SHOWN: usize = 4096;
+
 /// How bad it is. Errors sort before warnings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
@@ -67,6 +70,14 @@ impl Place {
     pub fn file(file: Arc<str>) -> Place {
         Place { file, line: 1, column: 1, excerpt: None }
     }
+
+    /// The bytes `part` of the line `number`, which reads `text`.
+    pub fn line(file: Arc<str>, number: usize, text: &str, part: Range<usize>) -> Place {
+        let (from, to) = (text.floor_char_boundary(part.start), text.ceil_char_boundary(part.end));
+        let column = text.get(..from).unwrap_or_default().chars().count() + 1;
+        let excerpt = (text.len() <= LONGEST_SHOWN).then(|| Excerpt { text: text.into(), span: from..to.max(from) });
+        Place { file, line: number, column, excerpt }
+    }
 }
 
 impl Diagnostic {
@@ -81,8 +92,13 @@ impl Diagnostic {
         Diagnostic::new(Level::Error, Place::file(file.display().to_string().into()), message, remedy)
     }
 
+    /// A warning about `place`, from whoever looks at what was loaded.
+    pub fn warning(place: Place, message: String, remedy: String) -> Diagnostic {
+        Diagnostic::new(Level::Warning, place, message, Some(remedy))
+    }
+
     /// Shows `place` as well, under `label`.
-    pub(super) fn and(mut self, place: Place, label: String) -> Diagnostic {
+    pub fn and(mut self, place: Place, label: String) -> Diagnostic {
         self.earlier = Some(Box::new(Earlier { place, label }));
         self
     }
@@ -91,6 +107,14 @@ impl Diagnostic {
     pub fn because(mut self, explanation: String) -> Diagnostic {
         self.because = Some(explanation.into());
         self
+    }
+
+    /// Its level, in a word.
+    pub fn word(&self) -> &'static str {
+        match self.level {
+            Level::Error => "error",
+            Level::Warning => "warning",
+        }
     }
 
     /// Whether the configuration cannot be used because of this.
@@ -128,10 +152,7 @@ impl Diagnostic {
     /// `file:line:column: error: message (remedy)`, for a log line or a terse list.
     pub fn one_line(&self) -> String {
         let Diagnostic { file, line, column, .. } = self;
-        let level = match self.level {
-            Level::Error => "error",
-            Level::Warning => "warning",
-        };
+        let level = self.word();
         let remedy = self.remedy.as_ref().map(|remedy| format!(" ({remedy})")).unwrap_or_default();
         normalize_untrusted_str(&format!("{file}:{line}:{column}: {level}: {}{remedy}", self.message))
     }

@@ -345,6 +345,8 @@ pub struct RoutePage {
     pub max_body: u64,
     /// Its own, or those of `[timeouts]`.
     pub timeouts: RouteTimeouts,
+    /// The line of its `name` in `sidegate.toml`, from 1.
+    pub line: u32,
 }
 
 /// One `policies/NAME.toml`.

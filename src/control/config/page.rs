@@ -7,10 +7,7 @@ use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::control::config::diagnostic::{Diagnostic, Excerpt, Level, Place};
-
-/// A longer line is not shown, only where it is.
-const LONGEST_SHOWN: usize = 4096;
+use crate::control::config::diagnostic::{Diagnostic, Level, Place};
 
 /// One file's text and the findings in it.
 #[derive(Debug)]
@@ -141,10 +138,8 @@ impl<'t> Page<'t> {
         let number = self.line(start);
         let (first, line) = self.line_at(number);
         let from = (start - first).min(line.len());
-        let to = self.text.ceil_char_boundary(span.end).saturating_sub(first).clamp(from, line.len());
-        let column = line.get(..from).unwrap_or_default().chars().count() + 1;
-        let excerpt = (line.len() <= LONGEST_SHOWN).then(|| Excerpt { text: line.into(), span: from..to });
-        Place { file: Arc::clone(&self.file), line: number, column, excerpt }
+        let to = span.end.saturating_sub(first).clamp(from, line.len());
+        Place::line(Arc::clone(&self.file), number, line, from..to)
     }
 
     /// The number of the line that the byte `at` is in, from 1.

@@ -62,6 +62,7 @@ fn read(
         }
     }
     table.later("backend_tls");
+    let line = table.line("name");
     table.finish();
     Some(RoutePage {
         name: name?,
@@ -73,6 +74,7 @@ fn read(
         strip_prefix: strip_prefix.unwrap_or(false),
         max_body: max_body.unwrap_or(1 << 20),
         timeouts,
+        line,
     })
 }
 

@@ -1,0 +1,194 @@
+//! Of lists: entries that change nothing, because another one says the same, or denies it all.
+//!
+//! It knows time: what says the same for a while only says something of its own afterwards. Each entry is
+//! looked up once in an index, so that a million of them take a second or so, and of many remarks
+//! about one list the first one stands for all.
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use super::spot::{Part, Remark, Spot};
+use crate::control::config::PolicyPage;
+use crate::policy::Allow;
+use crate::policy::list::{Entry, List};
+use crate::policy::network::Client;
+
+/// An entry of a list, with its line.
+type Numbered<'l> = (&'l Entry, u32);
+
+/// The entries of `list` that wider ones make idle.
+pub fn idle(list: &List, now: Timestamp) -> Option<Remark> {
+    let (((entry, line), (wider, wider_line)), more) = first_of(shadowed(list, now))?;
+    Some(Remark {
+        spot: spot(list, entry, line),
+        message: format!("{entry} changes nothing: {wider} says the same of it, for as long{more}"),
+        remedy: "remove it, or narrow the wider one".into(),
+        other: Some((spot(list, wider, wider_line), "the wider one")),
+    })
+}
+
+/// The entries of each list of `allow` that `deny` cancels.
+pub fn cancelled(page: &PolicyPage, now: Timestamp) -> Vec<Remark> {
+    let Allow::Lists(allow) = &page.allow else { return Vec::new() };
+    let denying: Vec<_> = page.deny.iter().map(|list| Denying::new(list)).collect();
+    let remark = |list: &List| {
+        let (((entry, line), denying, (by, by_line)), more) = first_of(denied(list, &denying, now))?;
+        Some(Remark {
+            spot: spot(list, entry, line),
+            message: format!("{entry} admits nobody: `deny` holds all of it, by {by}{more}"),
+            remedy: format!("remove one of the two, or carve it out of the denying list: \"!{entry}\""),
+            other: Some((spot(denying, by, by_line), "denied here")),
+        })
+    };
+    allow.iter().filter_map(|list| remark(list)).collect()
+}
+
+/// Each entry without which all is decided the same, from `now` on, and the wider one that decides instead.
+fn shadowed(list: &List, now: Timestamp) -> impl Iterator<Item = (Numbered<'_>, Numbered<'_>)> {
+    let live = list.entries().filter(move |(entry, _)| !entry.lapsed(now));
+    live.filter_map(move |(entry, line)| {
+        let wider = around(list, entry).filter(|(other, _)| other.network != entry.network);
+        Some(((entry, line), decided_by(wider, entry, entry.admits, now)?))
+    })
+}
+
+/// Each entry that admits, but all of whose addresses one of `denying` denies while it holds: that list, and by what.
+fn denied<'l>(
+    list: &'l List,
+    denying: &[Denying<'l>],
+    now: Timestamp,
+) -> impl Iterator<Item = (Numbered<'l>, &'l List, Numbered<'l>)> {
+    let admitting = list.entries().filter(move |(entry, _)| entry.admits && !entry.lapsed(now));
+    admitting.filter_map(move |(entry, line)| {
+        denying.iter().find_map(|denying| Some(((entry, line), denying.list, denying.all_of(entry, now)?)))
+    })
+}
+
+/// A list of `deny`, and what it carves out.
+struct Denying<'l> {
+    list: &'l List,
+    /// In order: by first address, the widest first.
+    carved: Vec<IpNet>,
+}
+
+impl<'l> Denying<'l> {
+    fn new(list: &'l List) -> Self {
+        let mut carved: Vec<_> = list.entries().filter(|(entry, _)| !entry.admits).map(|(entry, _)| entry.network).collect();
+        carved.sort_unstable();
+        Denying { list, carved }
+    }
+
+    /// The entry by which it denies all addresses of `entry`, for as long as that one holds.
+    fn all_of(&self, entry: &Entry, now: Timestamp) -> Option<Numbered<'l>> {
+        // Of the networks in order, the first that begins within it is in it, or none is.
+        let after = self.carved.partition_point(|carved| *carved < entry.network);
+        if self.carved.get(after).is_some_and(|carved| entry.network.contains(carved)) {
+            return None;
+        }
+        decided_by(around(self.list, entry), entry, true, now)
+    }
+}
+
+/// The entries of `list` whose networks hold all of `entry`'s, the longest prefix first.
+fn around<'l>(list: &'l List, entry: &Entry) -> impl Iterator<Item = Numbered<'l>> {
+    let network = entry.network;
+    let covering: Vec<_> = list.covering(Client::new(network.addr())).collect();
+    covering.into_iter().rev().filter(move |(other, _)| other.network.contains(&network))
+}
+
+/// Of `deciding`, each of which decides until it lapses and then the next: the one that decides at `now`, if from
+/// then on, while `entry` holds, one always decides, and all that do have the sign `admits`.
+fn decided_by<'l>(
+    deciding: impl Iterator<Item = Numbered<'l>>,
+    entry: &Entry,
+    admits: bool,
+    now: Timestamp,
+) -> Option<Numbered<'l>> {
+    let ends = |entry: &Entry| entry.expires.unwrap_or(Timestamp::MAX);
+    let (mut first, mut until) = (None, now);
+    for (other, line) in deciding {
+        if ends(other) <= until {
+            continue;
+        }
+        if other.admits != admits {
+            return None;
+        }
+        first.get_or_insert((other, line));
+        until = ends(other);
+        if until >= ends(entry) {
+            return first;
+        }
+    }
+    None
+}
+
+/// The first, and words for how many more there are; `None`: there is none.
+fn first_of<T>(mut all: impl Iterator<Item = T>) -> Option<(T, String)> {
+    let first = all.next()?;
+    let more = match all.count() {
+        0 => String::new(),
+        1 => " (… and 1 more entry)".into(),
+        more => format!(" (… and {more} more entries)"),
+    };
+    Some((first, more))
+}
+
+fn spot(list: &List, entry: &Entry, line: u32) -> Spot {
+    Spot { file: list.file.clone(), line, part: Part::Entry(entry.clone()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The sixteen addresses that all entries here are about.
+    fn world() -> impl Iterator<Item = Client> {
+        (0..16).map(|last| Client::new([10, 0, 0, last].into()))
+    }
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn entries() -> impl Strategy<Value = Vec<Entry>> {
+        let expires = prop_oneof![2 => Just(None), 1 => (0i64..6).prop_map(|at| Some(second(at)))];
+        let entry = (0u8..16, 28u8..=32, prop::bool::weighted(0.7), expires).prop_map(|(last, length, admits, expires)| {
+            let network = IpNet::new([10, 0, 0, last].into(), length).unwrap().trunc();
+            Entry { network, admits, expires, owner: None, ticket: None }
+        });
+        prop::collection::vec(entry, 0..10)
+    }
+
+    fn list(entries: &[Entry]) -> Option<List> {
+        List::new("list", "file", entries.iter().cloned().zip(1..).collect()).ok()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2048) })]
+
+        #[test]
+        fn nobody_is_decided_otherwise_without_a_shadowed_entry(entries in entries(), now in 0i64..5) {
+            let Some(all) = list(&entries) else { return Ok(()) };
+            for ((entry, line), _) in shadowed(&all, second(now)) {
+                let others: Vec<_> = all.entries().filter(|(_, other)| *other != line).map(|(other, _)| other.clone()).collect();
+                let without = list(&others).unwrap();
+                for (client, at) in world().flat_map(|client| (now..7).map(move |at| (client, second(at)))) {
+                    prop_assert_eq!(all.admits(client, at), without.admits(client, at), "{} for {} at {}", entry, client, at);
+                }
+            }
+        }
+
+        #[test]
+        fn a_cancelled_entry_is_denied_for_as_long_as_it_holds(allow in entries(), deny in entries(), now in 0i64..5) {
+            let (Some(allow), Some(deny)) = (list(&allow), list(&deny)) else { return Ok(()) };
+            for ((entry, _), _, _) in denied(&allow, &[Denying::new(&deny)], second(now)) {
+                let held = world().filter(|client| entry.network.contains(&client.ip()));
+                for (client, at) in held.flat_map(|client| (now..7).map(move |at| (client, second(at)))) {
+                    prop_assert!(entry.lapsed(at) || deny.admits(client, at), "{} for {} at {}", entry, client, at);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What is allowed and yet hardly meant: warnings that only `sidegate check` gives.
+//!
+//! At a reload they would be noise. They are pure over what was loaded, which is sound; the text of
+//! the files is looked at only to show the line. It changes nothing and refuses nothing.
+
+mod entries;
+mod rules;
+mod spot;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::control::config::Loaded;
+use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::source::Files;
+
+/// Looks at what `files` gave for `config`, the path of `sidegate.toml`, at the time `now`; all are warnings, and no two alike.
+pub fn lint(files: &mut Files, config: &Path, loaded: &Loaded, now: Timestamp) -> Vec<Diagnostic> {
+    let mut remarks = rules::unused(loaded);
+    for page in &loaded.policies {
+        remarks.extend(rules::missing(page));
+        remarks.extend(page.lists().filter_map(|list| entries::idle(list, now)));
+        remarks.extend(entries::cancelled(page, now));
+    }
+    let folder = config.parent().unwrap_or(Path::new(""));
+    let mut found: Vec<Diagnostic> = Vec::new();
+    for diagnostic in remarks.into_iter().map(|remark| remark.shown(files, folder)) {
+        // Two policies may name one list.
+        if !found.contains(&diagnostic) {
+            found.push(diagnostic);
+        }
+    }
+    found
+}

@@ -1,0 +1,120 @@
+//! Where a remark points: to a line of a file, as people write it, and to a part of that line.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::control::config::diagnostic::{Diagnostic, Place};
+use crate::control::config::source::{Files, MOST_LIST};
+use crate::policy::list::Entry;
+
+/// A warning, before it is shown.
+pub struct Remark {
+    /// What it is about.
+    pub spot: Spot,
+    /// What is odd: one sentence without a full stop.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// The other place that it speaks of, and what to call it there.
+    pub other: Option<(Spot, &'static str)>,
+}
+
+/// A place, as far as values know it.
+pub struct Spot {
+    /// The file, relative to the folder of `sidegate.toml`.
+    pub file: Arc<str>,
+    /// From 1.
+    pub line: u32,
+    /// What of the line.
+    pub part: Part,
+}
+
+/// What of a line a remark is about.
+pub enum Part {
+    /// The file as a whole.
+    File,
+    /// This word.
+    Word(Arc<str>),
+    /// The network of this entry.
+    Entry(Entry),
+}
+
+impl Remark {
+    /// With the lines that it speaks of, which `files` has read.
+    pub fn shown(self, files: &mut Files, folder: &Path) -> Diagnostic {
+        let diagnostic = Diagnostic::warning(self.spot.place(files, folder), self.message, self.remedy);
+        match self.other {
+            Some((spot, label)) => diagnostic.and(spot.place(files, folder), label.into()),
+            None => diagnostic,
+        }
+    }
+}
+
+impl Spot {
+    fn place(self, files: &mut Files, folder: &Path) -> Place {
+        let path = folder.join(&*self.file);
+        let file = Arc::from(path.display().to_string());
+        let number = self.line as usize;
+        let bytes = files.read(&path, MOST_LIST).unwrap_or_default();
+        let text = std::str::from_utf8(&bytes).unwrap_or_default();
+        let Some(line) = text.lines().nth(number.saturating_sub(1)) else { return Place::file(file) };
+        let part = match self.part {
+            Part::File => return Place::file(file),
+            Part::Word(word) => word_in(line, &word),
+            Part::Entry(entry) => entry_in(line, &entry),
+        };
+        let indent = line.len() - line.trim_start().len();
+        Place::line(file, number, line, part.unwrap_or(indent..line.trim_end().len().max(indent)))
+    }
+}
+
+/// Where `word` stands in `line`, and is no part of a longer one.
+fn word_in(line: &str, word: &str) -> Option<Range<usize>> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let alone = |at: usize| !line[..at].ends_with(is_part) && !line[at + word.len()..].starts_with(is_part);
+    let at = line.match_indices(word).map(|(at, _)| at).find(|at| alone(*at))?;
+    Some(at..at + word.len())
+}
+
+/// Where `entry` stands in `line`: a list's own, or one with strings between quotes.
+fn entry_in(line: &str, entry: &Entry) -> Option<Range<usize>> {
+    let bare = line.trim_start_matches('\u{feff}');
+    let mut pieces = std::iter::once(bare).chain(line.split(['"', '\'']));
+    let is_it = |piece: &&str| {
+        Entry::parse(piece).ok().flatten().is_some_and(|found| found.network == entry.network && found.admits == entry.admits)
+    };
+    let written = pieces.find(is_it)?.split_ascii_whitespace().next()?;
+    let at = written.as_ptr().addr() - line.as_ptr().addr();
+    Some(at..at + written.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_found_where_it_stands_alone() {
+        for (line, word, at) in [
+            ("client.allow = [\"any\"]", "allow", Some(7)),
+            ("disallow-allow = 1; allow = 2", "allow", Some(20)),
+            ("name = \"ticks\"", "ticks", Some(8)),
+            ("name = \"tick\\u0073\"", "ticks", None),
+        ] {
+            assert_eq!(word_in(line, word).map(|range| range.start), at, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_entry_is_found_in_a_list_and_in_an_array() {
+        let entry = Entry::parse("!10.0.0.1").unwrap().unwrap();
+        for (line, part) in [
+            ("  !10.0.0.1/32   owner=acme # it's \"10.0.0.1\"", Some("!10.0.0.1/32")),
+            ("\u{feff}!10.0.0.1", Some("!10.0.0.1")),
+            ("a = [\"10.0.0.1\", '10.0.0.0/8', ' !10.0.0.1 ticket=A']", Some("!10.0.0.1")),
+            ("a = [\"\\u00210.0.0.1\"]", None),
+        ] {
+            assert_eq!(entry_in(line, &entry).map(|range| &line[range]), part, "{line}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The wording of every lint, and what each leaves alone.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::lint;
+use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::load;
+use crate::control::config::source::Files;
+
+const SIDEGATE: &str = r#"schema = 1
+
+[[listener]]
+name = "public"
+listen = "127.0.0.1:8443"
+tls = false
+
+[[route]]
+name = "chat"
+host = "*"
+path = "/"
+backend = "http://127.0.0.1:8080"
+policy = "chat"
+"#;
+
+/// What stands below `[client] allow` in a policy of which nothing is to be said.
+const SOUND: &str = "origins = [\"none\"]\n[limits]\nconnections = { per_client = 10 }\n";
+
+/// What is said of `files`, beside [`SIDEGATE`], in the middle of 2026.
+fn lints(files: &[(&str, &str)]) -> String {
+    let folder = TempDir::new().unwrap();
+    for (name, text) in [("sidegate.toml", SIDEGATE)].iter().chain(files) {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let (config, mut files) = (folder.path().join("sidegate.toml"), Files::new());
+    let loaded = load(&mut files, &config, None).unwrap();
+    let found = lint(&mut files, &config, &loaded, "2026-07-01T00:00:00Z".parse().unwrap());
+    let text: Vec<_> = found.iter().map(Diagnostic::to_string).collect();
+    text.join("\n\n").replace(&format!("{}/", folder.path().display()), "")
+}
+
+/// That exactly `expected` is said of the policy `client`, whose list `feed` has these lines.
+#[track_caller]
+fn check(client: &str, feed: &str, expected: &str) {
+    let policy = format!("schema = 1\n[lists]\nfeed = {{ file = \"lists/feed.cidr\" }}\n[client]\n{client}\n{SOUND}");
+    let found = lints(&[("policies/chat.toml", &policy), ("policies/lists/feed.cidr", feed)]);
+    expect(&found, expected);
+}
+
+#[track_caller]
+fn expect(found: &str, expected: &str) {
+    assert_eq!(found, expected.trim_matches('\n'), "\n{found}\n");
+}
+
+const FEED: &str = "allow = [\"feed\"]";
+
+#[test]
+fn a_sound_policy_is_left_alone() {
+    check(FEED, "192.0.2.0/24\n!192.0.2.13\n2001:db8::/32\n", "");
+}
+
+#[test]
+fn a_policy_that_no_route_names_binds_nobody() {
+    let policy = format!("schema = 1\n[client]\nallow = [\"any\"]\n{SOUND}");
+    let found = lints(&[("policies/chat.toml", &policy), ("policies/desk.toml", &policy)]);
+    expect(
+        &found,
+        r#"
+warning: no route names the policy `desk`: it binds nobody
+--> policies/desk.toml:1:1
+ = help: policy = "desk" in a [[route]], or remove the file
+"#,
+    );
+}
+
+#[test]
+fn what_a_policy_leaves_open_is_said() {
+    let found = lints(&[("policies/chat.toml", "schema = 1\n[client]\nallow = [\"any\"]\n[limits]\nidle = \"10m\"\n")]);
+    expect(
+        &found,
+        r#"
+warning: no `origins` beside it: any web page can open this from its visitor's browser, with the visitor's cookies
+ --> policies/chat.toml:3:1
+  |
+3 | allow = ["any"]
+  | ^^^^^
+  |
+  = help: origins = ["https://app.example.com", "none"] names your pages; "none" is for clients that are no browsers
+
+warning: `chat` limits neither `upgrades` nor `connections`: one client can take all there is
+--> policies/chat.toml:1:1
+ = help: [limits] upgrades = { rate = "5/s", burst = 20 } and connections = { per_client = 10 }
+"#,
+    );
+}
+
+#[test]
+fn an_entry_inside_a_wider_one_of_the_same_sign_changes_nothing() {
+    check(
+        FEED,
+        "10.1.2.0/24 owner=acme\n10.0.0.0/8\n10.0.0.1\n!10.3.0.0/16\n!10.3.3.0/24\n10.3.3.3\n",
+        r#"
+warning: 10.1.2.0/24 changes nothing: 10.0.0.0/8 says the same of it, for as long (… and 2 more entries)
+ --> policies/lists/feed.cidr:1:1
+  |
+1 | 10.1.2.0/24 owner=acme
+  | ^^^^^^^^^^^
+  |
+ ::: policies/lists/feed.cidr:2:1
+  |
+2 | 10.0.0.0/8
+  | ---------- the wider one
+  |
+  = help: remove it, or narrow the wider one
+"#,
+    );
+    check(
+        "allow = [\"10.0.0.0/8\", \"10.1.0.0/16 ticket=A\"]\ndeny = [\"feed\"]",
+        "192.0.2.1\n",
+        r#"
+warning: 10.1.0.0/16 changes nothing: 10.0.0.0/8 says the same of it, for as long
+ --> policies/chat.toml:5:25
+  |
+5 | allow = ["10.0.0.0/8", "10.1.0.0/16 ticket=A"]
+  |                         ^^^^^^^^^^^
+  |
+ ::: policies/chat.toml:5:11
+  |
+5 | allow = ["10.0.0.0/8", "10.1.0.0/16 ticket=A"]
+  |           ---------- the wider one
+  |
+  = help: remove it, or narrow the wider one
+"#,
+    );
+}
+
+#[test]
+fn an_entry_that_outlasts_the_wider_one_says_something() {
+    check(FEED, "10.0.0.0/8 expires=2030-01-01\n10.1.0.0/16\n10.2.0.0/16 expires=2030-01-02\n", "");
+    check(FEED, "10.0.0.0/8\n!10.1.0.0/16 expires=2030-01-01\n10.1.2.0/24\n", "");
+    check(FEED, "!10.0.0.0/8\n10.1.0.0/16 expires=2030-01-01\n10.1.2.0/24\n", "");
+    check(FEED, "10.0.0.0/8 expires=2020-01-01\n10.1.0.0/16\n10.2.0.0/16 expires=2020-01-01\n", "");
+}
+
+#[test]
+fn a_wider_one_that_lapses_leaves_it_to_the_next() {
+    check(
+        FEED,
+        "10.0.0.0/8\n!10.4.0.0/16 expires=2020-01-01\n10.4.4.0/24\n10.1.0.0/16 expires=2030-01-01\n10.1.2.0/24\n",
+        r#"
+warning: 10.4.4.0/24 changes nothing: 10.0.0.0/8 says the same of it, for as long (… and 2 more entries)
+ --> policies/lists/feed.cidr:3:1
+  |
+3 | 10.4.4.0/24
+  | ^^^^^^^^^^^
+  |
+ ::: policies/lists/feed.cidr:1:1
+  |
+1 | 10.0.0.0/8
+  | ---------- the wider one
+  |
+  = help: remove it, or narrow the wider one
+"#,
+    );
+}
+
+#[test]
+fn an_allow_that_a_deny_holds_wholly_admits_nobody() {
+    check(
+        "allow = [\"feed\", \"192.0.2.7\"]\ndeny = [\"192.0.2.0/24\", \"10.0.0.0/8\"]",
+        "10.1.0.0/16\n!10.1.2.3\n10.2.0.0/16 expires=2030-01-01\n198.51.100.0/24\n",
+        r#"
+warning: 10.1.0.0/16 admits nobody: `deny` holds all of it, by 10.0.0.0/8 (… and 1 more entry)
+ --> policies/lists/feed.cidr:1:1
+  |
+1 | 10.1.0.0/16
+  | ^^^^^^^^^^^
+  |
+ ::: policies/chat.toml:6:26
+  |
+6 | deny = ["192.0.2.0/24", "10.0.0.0/8"]
+  |                          ---------- denied here
+  |
+  = help: remove one of the two, or carve it out of the denying list: "!10.1.0.0/16"
+
+warning: 192.0.2.7 admits nobody: `deny` holds all of it, by 192.0.2.0/24
+ --> policies/chat.toml:5:19
+  |
+5 | allow = ["feed", "192.0.2.7"]
+  |                   ^^^^^^^^^
+  |
+ ::: policies/chat.toml:6:10
+  |
+6 | deny = ["192.0.2.0/24", "10.0.0.0/8"]
+  |          ------------ denied here
+  |
+  = help: remove one of the two, or carve it out of the denying list: "!192.0.2.7"
+"#,
+    );
+}
+
+#[test]
+fn an_allow_of_which_the_deny_leaves_something_is_left_alone() {
+    for (deny, allow) in [
+        ("\"10.1.0.0/16\"", "10.0.0.0/8"),
+        ("\"10.0.0.0/8\", \"!10.1.2.3\"", "10.1.0.0/16"),
+        ("\"10.0.0.0/8\", \"!10.1.0.0/16\"", "10.1.0.0/16"),
+        ("\"10.0.0.0/8\", \"!10.1.0.0/16\"", "10.1.2.0/24"),
+        ("\"10.0.0.0/8 expires=2030-01-01\"", "10.1.0.0/16"),
+        ("\"::/0\"", "10.1.0.0/16"),
+    ] {
+        check(&format!("{FEED}\ndeny = [{deny}]"), allow, "");
+    }
+}
+
+#[test]
+fn a_list_of_two_policies_is_told_once() {
+    let policy = format!("schema = 1\n[lists]\nfeed = {{ file = \"lists/feed.cidr\" }}\n[client]\n{FEED}\n{SOUND}");
+    let found = lints(&[
+        ("policies/chat.toml", &policy),
+        ("policies/desk.toml", &policy),
+        ("policies/lists/feed.cidr", "10.0.0.0/8\n10.0.0.1\n"),
+    ]);
+    assert_eq!(found.matches("changes nothing").count(), 1, "{found}");
+}
