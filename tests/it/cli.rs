@@ -114,30 +114,6 @@ const RUN: &[&str] = &["run", "--config", "sidegate.toml"];
 const RELOAD: &[&str] = &["reload", "--config", "sidegate.toml", "--wait"];
 
 #[tokio::test]
-async fn check_says_that_fine_files_are_fine() {
-    let folder = sidegate::new().route("/chat", &backend::echo().run().await).write();
-    check(&["check", "--config", "sidegate.toml"], folder.path(), 0, &["fine", "1 route, 1 policy"]).await;
-    check(&["check", "."], folder.path(), 0, &["fine"]).await;
-    check(&["check", "--strict", "."], folder.path(), 0, &["fine"]).await;
-}
-
-#[tokio::test]
-async fn check_says_everything_that_is_wrong_at_once() {
-    let sidegate = sidegate::new().route("/chat", &backend::echo().run().await).toml("[timeouts]\nhed = '1s'");
-    let sidegate = sidegate.file("policies/other.toml", "schema = 1\n[client]\nallow = ['10.0.0.1/8']\n");
-    let folder = sidegate.file("policies/lists/x.cidr", "").policy(|page| page.list_file("x").allow("x")).write();
-    let said = ["sidegate.toml:", "`head`", "policies/other.toml:3", "10.0.0.0/8", "policies/lists/x.cidr", "3 errors"];
-    check(&["check", "."], folder.path(), 1, &said).await;
-}
-
-#[tokio::test]
-async fn strict_makes_errors_of_warnings() {
-    let folder = sidegate::new().write(); // no route: every request is answered 404
-    check(&["check", "."], folder.path(), 0, &["1 warning"]).await;
-    check(&["check", "--strict", "."], folder.path(), 1, &["no [[route]]"]).await;
-}
-
-#[tokio::test]
 async fn files_that_are_wrong_or_missing_end_run_with_78() {
     let folder =
         sidegate::new().route("/chat", &backend::echo().run().await).file("policies/default.toml", "schema = 2\n").write();

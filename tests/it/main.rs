@@ -6,6 +6,7 @@ mod harness;
 
 mod activation;
 mod admin;
+mod check;
 mod cli;
 mod cookbook;
 mod deadlines;

@@ -32,9 +32,9 @@ use self::document::Document;
 pub use self::document::unit::Bound;
 pub use self::list::ListFiles;
 use self::page::{Finding, error};
-pub use self::policy::Expect;
 use self::policy::Sheet;
-use self::source::{Fault, Files, MOST_TOML};
+pub use self::policy::{Expect, lists_named, no_policy, policy_files};
+use self::source::{Fault, Files, MOST_LIST, MOST_TOML};
 use crate::control::systemd::Sockets;
 use crate::policy::Allow;
 use crate::policy::decisive::RuleLines;
@@ -120,6 +120,15 @@ pub fn named_socket(config: &Path) -> Option<PathBuf> {
         // A link to it is where `auto` would be.
         passed if passed.starts_with("systemd:") => None,
         path => Some(config.parent().unwrap_or(Path::new("")).join(path)),
+    }
+}
+
+/// The list in the file `path`, which no policy names here, and all that is found in it.
+pub fn list_alone(files: &mut Files, path: &Path, now: Timestamp) -> (Option<List>, Vec<Diagnostic>) {
+    let shown: Arc<str> = path.display().to_string().into();
+    match files.read(path, MOST_LIST) {
+        Ok(bytes) => list::from_file("list".into(), shown, path, &bytes, now),
+        Err(fault) => (None, vec![about(&shown, &fault).at(Place::file(Arc::clone(&shown)))]),
     }
 }
 

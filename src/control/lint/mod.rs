@@ -13,9 +13,11 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use self::spot::Remark;
 use crate::control::config::Loaded;
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::Files;
+use crate::policy::list::List;
 
 /// Looks at what `files` gave for `config`, the path of `sidegate.toml`, at the time `now`; all are warnings, and no two alike.
 pub fn lint(files: &mut Files, config: &Path, loaded: &Loaded, now: Timestamp) -> Vec<Diagnostic> {
@@ -26,6 +28,15 @@ pub fn lint(files: &mut Files, config: &Path, loaded: &Loaded, now: Timestamp) -
         remarks.extend(entries::cancelled(page, now));
     }
     let folder = config.parent().unwrap_or(Path::new(""));
+    shown(remarks, files, folder)
+}
+
+/// Looks at a list that no policy names here, whose file is a path as it is.
+pub fn list_alone(files: &mut Files, list: &List, now: Timestamp) -> Vec<Diagnostic> {
+    shown(entries::idle(list, now), files, Path::new(""))
+}
+
+fn shown(remarks: impl IntoIterator<Item = Remark>, files: &mut Files, folder: &Path) -> Vec<Diagnostic> {
     let mut found: Vec<Diagnostic> = Vec::new();
     for diagnostic in remarks.into_iter().map(|remark| remark.shown(files, folder)) {
         // Two policies may name one list.

@@ -8,16 +8,17 @@ mod shelf;
 mod test;
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::test::Expect;
 
 use self::shelf::Shelf;
 use super::diagnostic::{Diagnostic, Place};
-use super::document::{Document, Table};
+use super::document::{Document, Table, Value};
 use super::name::{is_name, is_reserved};
 use super::page::{Finding, error, warning};
-use super::source::{Fault, MOST_TOML};
+use super::source::{Fault, Files, MOST_TOML};
 use super::{PolicyPage, Reading, about, file};
 use crate::policy::Allow;
 use crate::policy::limit::Limits;
@@ -123,6 +124,39 @@ pub fn names(reading: &mut Reading<'_>) -> (Names, Vec<Diagnostic>) {
         found.push(at(&format!("{name}.shadow.toml"), finding.remedy("a candidate is judged beside the policy of its name")));
     }
     (names, found)
+}
+
+/// The files of all policies beside `config`, the path of `sidegate.toml`, as [`load`](super::load) shows them.
+pub fn policy_files(config: &Path) -> Vec<PathBuf> {
+    let folder = config.with_file_name(FOLDER);
+    let names = Files::new().list(&folder).unwrap_or_default();
+    names.iter().map(|name| folder.join(name)).filter(|path| no_policy(path).is_none()).collect()
+}
+
+/// Why `path` is no policy's file: it isn't there, or its name makes it one that is ignored.
+pub fn no_policy(path: &Path) -> Option<Diagnostic> {
+    let shown: Arc<str> = path.display().to_string().into();
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".toml"));
+    let stem = name.map(|name| name.strip_suffix(".shadow").unwrap_or(name));
+    let finding = if !path.exists() {
+        about(&shown, &Fault::Missing)
+    } else if !stem.is_some_and(is_name) {
+        error("no policy: a file of this name is ignored")
+            .remedy("NAME.toml, of lower-case letters, digits, - and _, the first a letter")
+    } else {
+        return None;
+    };
+    Some(finding.at(Place::file(shown)))
+}
+
+/// The files that the policy at `path` names as lists, as far as it can be read, as [`load`](super::load) shows them.
+pub fn lists_named(files: &mut Files, path: &Path) -> Vec<PathBuf> {
+    let Ok(bytes) = files.read(path, MOST_TOML) else { return Vec::new() };
+    let document = Document::parse(Arc::default(), &bytes);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let lists = document.root().table("lists").all();
+    let file = |value: Value<'_>| Some(folder.join(value.table(String::new())?.get("file")?.as_str()?));
+    lists.into_iter().filter(|(_, _, value)| value.is_table()).filter_map(|(_, _, value)| file(value)).collect()
 }
 
 /// The policy in `sheet`; `None`: what is found holds an error.

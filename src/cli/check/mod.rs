@@ -1,0 +1,39 @@
+//! `sidegate check`: the loading that `run` and a reload do, everything that it finds at once, and what is
+//! allowed and hardly meant.
+
+mod report;
+mod subject;
+
+use std::path::PathBuf;
+
+use crate::cli::Exit;
+use crate::cli::check::report::{Format, Report};
+use crate::cli::check::subject::{Configurations, Subject};
+
+/// The arguments.
+#[derive(clap::Args)]
+pub struct Check {
+    /// Configurations, directories with a `sidegate.toml`, `policies` or files in it, or lists (`*.cidr`).
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// The configuration, where no PATH is given.
+    #[arg(long, value_name = "FILE", default_value = "/etc/sidegate/sidegate.toml")]
+    config: PathBuf,
+    /// Warnings count as errors.
+    #[arg(long)]
+    strict: bool,
+    /// How to say what was found: for people, as one JSON array, or as annotations of a GitHub workflow.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// Checks every path, and says what it found.
+pub fn check(verb: &Check) -> Exit {
+    let paths = if verb.paths.is_empty() { std::slice::from_ref(&verb.config) } else { &verb.paths };
+    let mut configurations = Configurations::default();
+    let mut report = Report::new(verb.format, verb.strict);
+    for path in paths {
+        report.add(path, Subject::of(path).check(&mut configurations));
+    }
+    if report.finish() { Exit::Yes } else { Exit::No }
+}

@@ -1,0 +1,150 @@
+//! What was found, said in the form that was asked for.
+//!
+//! Text is for people: findings on standard error as a compiler prints them, one line for each PATH. The other
+//! forms put their findings, and nothing else, on standard output.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::cli::check::subject::Found;
+use crate::cli::{complain, count, say, show};
+use sidegate::control::config::diagnostic::{Diagnostic, Level};
+
+/// How findings are said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people, on standard error.
+    Text,
+    /// One array, on standard output.
+    Json,
+    /// Workflow commands, on standard output: annotations of the lines of a pull request.
+    Github,
+}
+
+/// All that is said of all paths.
+pub struct Report {
+    format: Format,
+    strict: bool,
+    said: HashSet<Diagnostic>,
+    /// In the order found, for the array.
+    all: Vec<Diagnostic>,
+    errors: usize,
+    warnings: usize,
+    unfinished: bool,
+}
+
+/// A finding as programs read it. The fields are the product's interface.
+#[derive(Serialize)]
+struct Finding<'d> {
+    level: &'static str,
+    file: &'d str,
+    line: usize,
+    column: usize,
+    message: &'d str,
+    remedy: Option<&'d str>,
+}
+
+impl Report {
+    /// Nothing said yet; `strict`: warnings count as errors.
+    pub fn new(format: Format, strict: bool) -> Report {
+        Report { format, strict, said: HashSet::new(), all: Vec::new(), errors: 0, warnings: 0, unfinished: false }
+    }
+
+    /// Says what was `found` about `path`; what was said about an earlier one is not said again.
+    pub fn add(&mut self, path: &Path, found: Found) {
+        let Found { diagnostics, holds, unfinished } = found;
+        let errors = diagnostics.iter().filter(|diagnostic| diagnostic.level == Level::Error).count();
+        let warnings = diagnostics.len() - errors;
+        for diagnostic in diagnostics {
+            if self.said.insert(diagnostic.clone()) {
+                self.tell(diagnostic);
+            }
+        }
+        self.conclude(path, &holds, (errors, warnings), unfinished);
+        self.errors += errors;
+        self.warnings += warnings;
+        self.unfinished |= unfinished;
+    }
+
+    /// Says what is left to say; whether all is well.
+    pub fn finish(self) -> bool {
+        if self.format == Format::Json {
+            let findings: Vec<_> = self.all.iter().map(Finding::of).collect();
+            say(serde_json::to_string_pretty(&findings).unwrap_or_default());
+        }
+        self.errors == 0 && !(self.strict && (self.warnings > 0 || self.unfinished))
+    }
+
+    fn tell(&mut self, diagnostic: Diagnostic) {
+        match self.format {
+            Format::Text => show(&[diagnostic]),
+            Format::Json => self.all.push(diagnostic),
+            Format::Github => say(command(&diagnostic)),
+        }
+    }
+
+    /// One line about `path` as a whole.
+    fn conclude(&self, path: &Path, holds: &str, (errors, warnings): (usize, usize), unfinished: bool) {
+        let path = path.display();
+        let counts = [(errors, "error"), (warnings, "warning")].map(|(number, noun)| (number > 0).then(|| count(number, noun)));
+        let counts: Vec<_> = counts.into_iter().flatten().collect();
+        if errors > 0 {
+            return complain(format_args!("{path}: {}", counts.join(", ")));
+        }
+        if unfinished {
+            return complain(format_args!("{path}: no errors, but errors in other files kept warnings from being looked for"));
+        }
+        if self.strict && warnings > 0 {
+            return complain(format_args!("{path}: {}, and --strict", counts.join(", ")));
+        }
+        let told: Vec<_> = [holds.to_owned()].into_iter().filter(|holds| !holds.is_empty()).chain(counts).collect();
+        let colon = if told.is_empty() { "" } else { ": " };
+        let line = format_args!("{path}: fine{colon}{}", told.join(", "));
+        if self.format == Format::Text { say(line) } else { complain(line) }
+    }
+}
+
+impl<'d> Finding<'d> {
+    fn of(diagnostic: &'d Diagnostic) -> Finding<'d> {
+        let Diagnostic { file, line, column, message, remedy, .. } = diagnostic;
+        Finding { level: diagnostic.word(), file, line: *line, column: *column, message, remedy: remedy.as_deref() }
+    }
+}
+
+/// A workflow command: <https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands>.
+fn command(diagnostic: &Diagnostic) -> String {
+    let Diagnostic { file, line, column, message, remedy, .. } = diagnostic;
+    let help = remedy.as_ref().map(|remedy| format!("\nhelp: {remedy}")).unwrap_or_default();
+    format!(
+        "::{} file={},line={line},col={column},title=sidegate check::{}",
+        diagnostic.word(),
+        property(file),
+        data(&format!("{message}{help}"))
+    )
+}
+
+/// A command's message: what would end it is escaped.
+fn data(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+/// The value of a command's property: what would end that, too.
+fn property(text: &str) -> String {
+    data(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workflow_command_escapes_what_would_end_it() {
+        let (message, remedy) = ("100% of:\r\nit, all".to_owned(), Some("write 50%".to_owned()));
+        assert_eq!(
+            command(&Diagnostic::of(Path::new("a,b:c%.toml"), message, remedy)),
+            "::error file=a%2Cb%3Ac%25.toml,line=1,col=1,title=sidegate check::100%25 of:%0D%0Ait, all%0Ahelp: write 50%25"
+        );
+    }
+}

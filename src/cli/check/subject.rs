@@ -1,0 +1,230 @@
+//! What a PATH is, and what is found about it.
+//!
+//! A policy is checked with the configuration that uses it, and of all that is found there only what
+//! is about the policy and its lists is told. A list stands for itself.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use jiff::Timestamp;
+
+use crate::cli::count;
+use sidegate::control::config::diagnostic::Diagnostic;
+use sidegate::control::config::source::Files;
+use sidegate::control::config::{self, Loaded};
+use sidegate::control::lint;
+
+/// The folder of the policies, beside `sidegate.toml`.
+const POLICIES: &str = "policies";
+
+/// What a PATH stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A `sidegate.toml`, with all that it names.
+    Configuration(PathBuf),
+    /// Policies, checked with the configuration beside their folder.
+    Policies {
+        /// The configuration.
+        config: PathBuf,
+        /// One of them; `None`: all.
+        only: Option<PathBuf>,
+    },
+    /// A list alone.
+    List(PathBuf),
+    /// A directory in which nothing is to be checked.
+    Nothing(PathBuf),
+}
+
+/// What was found about a subject.
+pub struct Found {
+    /// Errors before warnings.
+    pub diagnostics: Vec<Diagnostic>,
+    /// What it holds, for people.
+    pub holds: String,
+    /// Whether errors elsewhere kept warnings from being looked for.
+    pub unfinished: bool,
+}
+
+impl Subject {
+    /// What `path` stands for, by its name and by what is there.
+    pub fn of(path: &Path) -> Subject {
+        if path.is_dir() {
+            return Subject::of_folder(path);
+        }
+        let path = short(path);
+        if path.extension().is_some_and(|extension| extension == "cidr") {
+            return Subject::List(path.to_owned());
+        }
+        match policy_folder_of(path) {
+            Some(config) => Subject::Policies { config, only: path.file_name().map(PathBuf::from) },
+            None => Subject::Configuration(path.to_owned()),
+        }
+    }
+
+    fn of_folder(path: &Path) -> Subject {
+        let config = short(path).join("sidegate.toml");
+        if config.exists() {
+            return Subject::Configuration(config);
+        }
+        match beside(short(path)) {
+            Some(config) => Subject::Policies { config, only: None },
+            None => Subject::Nothing(path.to_owned()),
+        }
+    }
+
+    /// Looks at it.
+    pub fn check(&self, configurations: &mut Configurations) -> Found {
+        match self {
+            Subject::Configuration(config) => {
+                let Looked { diagnostics, holds, .. } = &*configurations.look(config);
+                Found { diagnostics: diagnostics.clone(), holds: holds.clone(), unfinished: false }
+            }
+            Subject::Policies { config, only } => policies(config, only.as_deref(), configurations),
+            Subject::List(path) => list(path),
+            Subject::Nothing(folder) => {
+                let what = "nothing to check: no sidegate.toml in this directory";
+                let remedy = "name a sidegate.toml, a `policies` directory or a file in it, or a *.cidr list; `sidegate init` writes all of them";
+                Found::fault(Diagnostic::of(folder, what.into(), Some(remedy.into())))
+            }
+        }
+    }
+}
+
+impl Found {
+    fn fault(diagnostic: Diagnostic) -> Found {
+        Found { diagnostics: vec![diagnostic], holds: String::new(), unfinished: false }
+    }
+}
+
+/// What was loaded already: of ten policies beside one configuration, it is loaded once.
+#[derive(Default)]
+pub struct Configurations(HashMap<PathBuf, Rc<Looked>>);
+
+/// One configuration.
+struct Looked {
+    diagnostics: Vec<Diagnostic>,
+    holds: String,
+    sound: bool,
+}
+
+impl Configurations {
+    fn look(&mut self, config: &Path) -> Rc<Looked> {
+        let look = || {
+            let mut files = Files::new();
+            Rc::new(match config::load(&mut files, config, None) {
+                Ok(loaded) => {
+                    let holds = holds(&loaded);
+                    let lints = lint::lint(&mut files, config, &loaded, Timestamp::now());
+                    Looked { diagnostics: [loaded.warnings, lints].concat(), holds, sound: true }
+                }
+                Err(diagnostics) => Looked { diagnostics, holds: String::new(), sound: false },
+            })
+        };
+        Rc::clone(self.0.entry(config.to_owned()).or_insert_with(look))
+    }
+}
+
+/// "2 routes, 1 policy"
+fn holds(loaded: &Loaded) -> String {
+    let (routes, policies) = (count(loaded.settings.routes.len(), "route"), loaded.policies.len());
+    format!("{routes}, {}", if policies == 1 { "1 policy".to_owned() } else { format!("{policies} policies") })
+}
+
+/// What is found about the policies beside `config`, or about the file `only` among them, and about the lists that they name.
+fn policies(config: &Path, only: Option<&Path>, configurations: &mut Configurations) -> Found {
+    let folder = config.with_file_name(POLICIES);
+    let named = only.map(|file| folder.join(file));
+    if let Some(fault) = named.as_deref().and_then(config::no_policy) {
+        return Found::fault(fault);
+    }
+    if !config.exists() {
+        let what = format!("{} does not exist: policies are checked with the routes that use them", config.display());
+        let remedy = "write a sidegate.toml beside the `policies` directory, or let `sidegate init` write one";
+        return Found::fault(Diagnostic::of(config, what, Some(remedy.into())));
+    }
+    let looked = configurations.look(config);
+    let policies = named.map_or_else(|| config::policy_files(config), |file| vec![file]);
+    let mut files = Files::new();
+    let mut about: BTreeSet<_> = policies.iter().flat_map(|policy| config::lists_named(&mut files, policy)).collect();
+    about.extend(policies.iter().cloned());
+    if only.is_none() {
+        about.insert(folder);
+    }
+    let is_about = |diagnostic: &&Diagnostic| about.contains(Path::new(&*diagnostic.file));
+    let diagnostics: Vec<_> = looked.diagnostics.iter().filter(is_about).cloned().collect();
+    let unfinished = !looked.sound && !diagnostics.iter().any(Diagnostic::is_error);
+    let holds = if only.is_some() { String::new() } else { count(policies.len(), "policy file") };
+    Found { diagnostics, holds, unfinished }
+}
+
+fn list(path: &Path) -> Found {
+    let mut files = Files::new();
+    let now = Timestamp::now();
+    let (list, mut diagnostics) = config::list_alone(&mut files, path, now);
+    let Some(list) = list else { return Found { diagnostics, holds: String::new(), unfinished: false } };
+    diagnostics.extend(lint::list_alone(&mut files, &list, now));
+    let holds = if list.len() == 1 { "1 entry".into() } else { format!("{} entries", list.len()) };
+    Found { diagnostics, holds, unfinished: false }
+}
+
+/// The configuration that a file in a folder of policies is checked with; `None`: it is in no such folder.
+fn policy_folder_of(file: &Path) -> Option<PathBuf> {
+    if file.extension().is_none_or(|extension| extension != "toml") {
+        return None;
+    }
+    let config = beside(file.parent()?)?;
+    // A configuration may lie in a folder of any name.
+    let is_configuration = file.file_name().is_some_and(|name| name == "sidegate.toml") && !config.exists();
+    (!is_configuration).then_some(config)
+}
+
+/// The `sidegate.toml` beside `folder`, if that is one of policies, whether it is there or not.
+fn beside(folder: &Path) -> Option<PathBuf> {
+    if folder.file_name().is_some_and(|name| name == POLICIES) {
+        return Some(folder.with_file_name("sidegate.toml"));
+    }
+    // The current one, or "a/..", may be called so, seen from outside.
+    let is_unnamed = folder.file_name().is_none();
+    let real = Path::new(".").join(folder).canonicalize();
+    let is_one = is_unnamed && real.is_ok_and(|real| real.file_name().is_some_and(|name| name == POLICIES));
+    is_one.then(|| folder.join("../sidegate.toml"))
+}
+
+/// Without a "./" before it; the current directory is "".
+fn short(path: &Path) -> &Path {
+    path.strip_prefix(".").unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &Path, expected: Subject) {
+        assert_eq!(Subject::of(path), expected, "{}", path.display());
+    }
+
+    #[test]
+    fn a_path_is_what_its_name_and_its_neighbours_say() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        fs::create_dir_all(at("policies/lists")).unwrap();
+        fs::create_dir_all(at("empty/policies")).unwrap();
+        fs::write(at("sidegate.toml"), "").unwrap();
+        let policies = |only: Option<&str>| Subject::Policies { config: at("sidegate.toml"), only: only.map(PathBuf::from) };
+        check(folder.path(), Subject::Configuration(at("sidegate.toml")));
+        check(&at("sidegate.toml"), Subject::Configuration(at("sidegate.toml")));
+        check(&at("another.toml"), Subject::Configuration(at("another.toml")));
+        check(&at("policies"), policies(None));
+        check(&at("policies/"), policies(None));
+        check(&at("policies/chat.toml"), policies(Some("chat.toml")));
+        check(&at("policies/sidegate.toml"), policies(Some("sidegate.toml")));
+        check(&at("empty/policies/sidegate.toml"), Subject::Configuration(at("empty/policies/sidegate.toml")));
+        check(&at("policies/lists/office.cidr"), Subject::List(at("policies/lists/office.cidr")));
+        check(&at("policies/lists"), Subject::Nothing(at("policies/lists")));
+        check(&at("empty"), Subject::Nothing(at("empty")));
+    }
+}
