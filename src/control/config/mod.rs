@@ -14,6 +14,7 @@ mod list;
 mod name;
 pub(in crate::control) mod page;
 mod policy;
+pub mod schema;
 pub mod source;
 #[cfg(test)]
 mod tests;

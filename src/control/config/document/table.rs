@@ -56,6 +56,8 @@ impl<'d> Table<'d> {
     /// The value of `key`, if there is one.
     pub fn get(&mut self, key: &'static str) -> Option<Value<'d>> {
         self.known.push(key);
+        #[cfg(test)]
+        self.asked_for(key);
         let (name, value) = self.keys?.get_key_value(key)?;
         Some(Value::new(self.document, name, value))
     }
@@ -149,5 +151,53 @@ impl<'d> Table<'d> {
             let known = self.known.iter().copied().filter(|_| !self.document.page.is_full());
             self.document.report(name.span(), finding.perhaps(did_you_mean(name.get_ref(), known)));
         }
+    }
+}
+
+#[cfg(test)]
+mod asked {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+    use std::ops::Range;
+
+    use toml::de::{DeTable, DeValue};
+
+    use super::{ROOT, Table};
+
+    thread_local! {
+        static ASKED: RefCell<Option<BTreeSet<(String, String)>>> = const { RefCell::new(None) };
+    }
+
+    impl Table<'_> {
+        /// Every key that `read` asks a table that is there for, with the file: `limits.upgrades.rate`, `listener[].name`.
+        pub fn keys_asked_for(read: impl FnOnce()) -> BTreeSet<(String, String)> {
+            ASKED.set(Some(BTreeSet::new()));
+            read();
+            ASKED.take().unwrap_or_default()
+        }
+
+        pub(super) fn asked_for(&self, key: &str) {
+            ASKED.with_borrow_mut(|asked| {
+                let (Some(asked), Some(_)) = (asked.as_mut(), self.keys) else { return };
+                let path = if self.title == ROOT { Some(String::new()) } else { path(&self.document.tree, &self.span) };
+                let file = self.document.place(0..0).file.to_string();
+                asked.extend(path.map(|path| (file, format!("{path}{key}"))));
+            });
+        }
+    }
+
+    /// What leads to the table at `span`, with a last dot.
+    fn path(table: &DeTable<'_>, span: &Range<usize>) -> Option<String> {
+        table.iter().find_map(|(name, value)| {
+            let below = |table: &DeTable<'_>, at: Range<usize>, sign: &str| {
+                let inside = if at == *span { Some(String::new()) } else { path(table, span) };
+                inside.map(|inside| format!("{}{sign}.{inside}", name.get_ref()))
+            };
+            match value.get_ref() {
+                DeValue::Table(table) => below(table, value.span(), ""),
+                DeValue::Array(items) => items.iter().find_map(|item| below(item.get_ref().as_table()?, item.span(), "[]")),
+                _ => None,
+            }
+        })
     }
 }

@@ -8,6 +8,7 @@ mod effective;
 mod lists;
 mod policies;
 mod reading;
+mod schema;
 mod settings;
 mod syntax;
 
@@ -50,6 +51,9 @@ fn load(files: &[(&str, &str)]) -> (Result<Loaded, Vec<Diagnostic>>, String) {
         Ok(loaded) => &loaded.warnings,
         Err(found) => found,
     };
+    if loaded.is_ok() {
+        schema::expect_all_valid(folder.path());
+    }
     let text: Vec<_> = found.iter().map(Diagnostic::to_string).collect();
     let text = text.join("\n\n").replace(&format!("{}/", folder.path().display()), "");
     (loaded, text)

@@ -1,0 +1,225 @@
+//! The schema says what the readers do: every key of theirs and no other, the same defaults, and nothing sound is flagged.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use jsonschema::Validator;
+use serde_json::Value;
+
+use super::defaults::{EVERYTHING, POLICY as EVERY_RULE, loaded};
+use crate::control::config::document::Table;
+use crate::control::config::schema::{CONFIG, POLICY, both};
+
+static OF_CONFIG: LazyLock<Validator> = LazyLock::new(|| validator(&read(CONFIG)));
+static OF_POLICY: LazyLock<Validator> = LazyLock::new(|| validator(&read(POLICY)));
+static OF_BOTH: LazyLock<Validator> = LazyLock::new(|| validator(&both()));
+
+fn read(schema: &str) -> Value {
+    serde_json::from_str(schema).unwrap()
+}
+
+fn validator(schema: &Value) -> Validator {
+    jsonschema::draft202012::meta::validate(schema).unwrap();
+    jsonschema::draft202012::new(schema).unwrap()
+}
+
+/// What a schema sees of a TOML file: times are strings.
+fn seen(value: toml::Value) -> Value {
+    match value {
+        toml::Value::Datetime(time) => time.to_string().into(),
+        toml::Value::Array(items) => items.into_iter().map(seen).collect(),
+        toml::Value::Table(table) => table.into_iter().map(|(key, value)| (key, seen(value))).collect(),
+        plain => serde_json::to_value(plain).unwrap(),
+    }
+}
+
+/// What `of` and the schema of both kinds of file flag in `text`.
+fn flagged(of: &Validator, text: &str) -> Vec<String> {
+    let file = seen(toml::Value::Table(text.trim_start_matches('\u{feff}').parse().unwrap()));
+    let found: Vec<_> = of.iter_errors(&file).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    let kind = if found.is_empty() { "sound" } else { "unsound" };
+    assert!(found.is_empty() <= OF_BOTH.is_valid(&file), "{kind} by its own schema alone:\n{text}");
+    found
+}
+
+/// That nothing in the files of `folder`, which load, is flagged.
+pub fn expect_all_valid(folder: &Path) {
+    let text = |path: &Path| fs::read_to_string(path).unwrap();
+    let mut files = vec![(&*OF_CONFIG, text(&folder.join("sidegate.toml")))];
+    let named = |path: &Path| path.to_str().is_some_and(|path| path.ends_with(".toml"));
+    let all = fs::read_dir(folder.join("policies")).unwrap().map(|entry| entry.unwrap().path());
+    let is_ignored = |path: &Path| path.file_name().unwrap().to_string_lossy().starts_with(|c: char| !c.is_ascii_lowercase());
+    files.extend(all.filter(|path| named(path) && !is_ignored(path)).map(|path| (&*OF_POLICY, text(&path))));
+    for (of, text) in files {
+        assert_eq!(flagged(of, &text), <[String; 0]>::default(), "{text}");
+    }
+}
+
+/// Every key of `schema`, as a path, with what it says of that key.
+fn keys(schema: &Value) -> BTreeMap<String, Value> {
+    let mut keys = BTreeMap::new();
+    walk(schema, schema, "", &mut keys);
+    keys
+}
+
+fn walk(root: &Value, at: &Value, path: &str, keys: &mut BTreeMap<String, Value>) {
+    if let Some(reference) = at["$ref"].as_str() {
+        walk(root, root.pointer(&reference[1..]).unwrap(), path, keys);
+    }
+    at["anyOf"].as_array().into_iter().flatten().for_each(|one| walk(root, one, path, keys));
+    if at["items"].is_object() {
+        walk(root, &at["items"], &format!("{path}[]"), keys);
+    }
+    let dot = if path.is_empty() { "" } else { "." };
+    for (key, below) in at["properties"].as_object().into_iter().flatten() {
+        keys.insert(format!("{path}{dot}{key}"), below.clone());
+        walk(root, below, &format!("{path}{dot}{key}"), keys);
+    }
+    for below in at["patternProperties"].as_object().into_iter().flat_map(|all| all.values()) {
+        walk(root, below, &format!("{path}{dot}*"), keys);
+    }
+}
+
+/// The value at `path` of a file in which each `[]` has one item.
+fn value_at<'v>(file: &'v Value, path: &str) -> &'v Value {
+    let mut at = file;
+    for step in path.split('.') {
+        at = &at[step.trim_end_matches("[]")];
+        at = if step.ends_with("[]") { &at[0] } else { at };
+    }
+    at
+}
+
+#[test]
+fn the_schema_has_every_key_that_is_read_and_no_other() {
+    // A table is read where it is there.
+    let everything = format!("{EVERYTHING}timeouts = {{}}\n");
+    let asked = Table::keys_asked_for(|| drop(loaded(&everything, EVERY_RULE)));
+    let of = |file: &str| -> BTreeSet<String> {
+        let of_file = asked.iter().filter(|(asked, _)| asked.ends_with(file));
+        // A list's name is its owner's to choose.
+        of_file.map(|(_, path)| path.replace("lists.partners.", "lists.*.").replace("lists.banned.", "lists.*.")).collect()
+    };
+    for (file, schema) in [("sidegate.toml", CONFIG), ("market-data.toml", POLICY)] {
+        assert_eq!(of(file), keys(&read(schema)).into_keys().collect(), "{file}");
+    }
+}
+
+#[test]
+fn the_schema_knows_the_defaults() {
+    let everything = seen(toml::Value::Table(EVERYTHING.parse().unwrap()));
+    let keys = keys(&read(CONFIG));
+    let defaults: Vec<_> = keys.iter().filter_map(|(path, key)| Some((path, key.get("default")?))).collect();
+    for (path, default) in &defaults {
+        assert_eq!(value_at(&everything, path), *default, "{path}");
+    }
+    let needed = ["schema", "name", "listen", "chain", "key", "host", "path", "backend", "policy", "redirect", "description"];
+    let without = keys.iter().filter(|(path, key)| key.get("default").is_none() && !path.starts_with("route[].timeouts"));
+    for (path, _) in without.filter(|(path, _)| value_at(&everything, path).is_string()) {
+        assert!(needed.contains(&path.rsplit(['.', ']']).next().unwrap()), "{path} has no default");
+    }
+    assert!(defaults.len() > 30);
+}
+
+#[test]
+fn every_key_is_explained() {
+    for schema in [CONFIG, POLICY] {
+        let root = read(schema);
+        for (path, key) in keys(&root) {
+            let named = key["$ref"].as_str().and_then(|reference| root.pointer(&reference[1..]));
+            let told = key["description"].as_str().or(named.and_then(|named| named["description"].as_str()));
+            assert!(told.is_some_and(|told| told.ends_with(['.', ')'])), "{path}: {told:?}");
+        }
+    }
+}
+
+#[test]
+fn what_both_kinds_of_file_share_is_one_definition() {
+    let (config, policy) = (read(CONFIG), read(POLICY));
+    let shared = config["$defs"].as_object().unwrap().iter().filter(|(name, _)| policy["$defs"].get(name.as_str()).is_some());
+    let names: Vec<_> = shared
+        .map(|(name, one)| {
+            assert_eq!(one, &policy["$defs"][name]);
+            name
+        })
+        .collect();
+    assert_eq!(names, ["duration", "name", "positive_duration", "schema", "size"]);
+    assert!(["config", "policy"].iter().all(|name| config["$defs"].get(name).is_none() && policy["$defs"].get(name).is_none()));
+}
+
+/// That `change` of a sound file is flagged in it.
+#[track_caller]
+fn unsound(of: &Validator, sound: &str, was: &str, is: &str) {
+    assert!(sound.contains(was), "{was}");
+    assert_ne!(flagged(of, &sound.replacen(was, is, 1)), <[String; 0]>::default(), "{was} → {is}");
+}
+
+#[test]
+fn what_the_configuration_may_not_say_is_flagged() {
+    assert_eq!(flagged(&OF_CONFIG, EVERYTHING), <[String; 0]>::default());
+    for (was, is) in [
+        ("schema = 1", "schema = 2"),
+        ("schema = 1", ""),
+        ("[metrics]", "[metric]"),
+        ("mode   = \"0660\"", "mode = \"0668\""),
+        ("watch         = \"auto\"", "watch = \"inotify\""),
+        ("poll          = \"30s\"", "poll = \"30\""),
+        ("poll          = \"30s\"", "poll = \"0s\""),
+        ("poll          = \"30s\"", "poll = 30"),
+        ("code     = 1001", "code = 1000"),
+        ("threads = \"auto\"", "threads = 0"),
+        ("name   = \"public\"", "name = \"Public\""),
+        ("name   = \"public\"", "name = \"any\""),
+        ("listen = \"0.0.0.0:8443\"", ""),
+        ("listen = \"0.0.0.0:8443\"", "listen = \"unix:/run/a.sock\""),
+        ("tls    = true", "tls = \"true\""),
+        ("tls_min = \"1.2\"", "tls_min = \"1.1\""),
+        ("http2  = false", "http2 = true"),
+        ("http2  = false", "proxy_protocol = { from = [\"10.0.0.0/8\"] }"),
+        ("max_head = \"32KiB\"", "max_head = \"32KB\""),
+        ("pending_per_client = 512", "pending_per_client = 0"),
+        ("[[certificate]]", "[certificate]"),
+        ("host    = \"ws.example.com\"", ""),
+        ("path    = \"/ticks/\"", "path = \"ticks/\""),
+        ("backend = \"http://127.0.0.1:8080\"", "backend = \"https://127.0.0.1:8080\""),
+        ("backend = \"http://127.0.0.1:8080\"", "backend = \"http://127.0.0.1:8080/chat\""),
+        ("backend = \"http://127.0.0.1:8080\"", "backend = []"),
+        ("http    = \"refuse\"", "http = \"allow\""),
+        ("refuse  = \"answer\"", "refuse = \"close\""),
+        ("strip_prefix = false", "timeouts = { tls = \"1s\" }"),
+    ] {
+        unsound(&OF_CONFIG, EVERYTHING, was, is);
+    }
+}
+
+#[test]
+fn what_a_policy_may_not_say_is_flagged() {
+    assert_eq!(flagged(&OF_POLICY, EVERY_RULE), <[String; 0]>::default());
+    for (was, is) in [
+        ("owner ", "ownr "),
+        ("office   = [", "any = ["),
+        ("office   = [", "Office = ["),
+        ("\"192.0.2.0/24\"", "\"example.com\""),
+        ("file = \"lists/partners.cidr\"", "fil = \"lists/partners.cidr\""),
+        ("allow = [\"office\"", "alow = [\"office\""),
+        ("allow = [\"office\"", "allow = [\"any\""),
+        ("deny  = [\"banned\"]", "deny = [\"any\"]"),
+        ("deny  = [\"banned\"]", "deny = \"banned\""),
+        ("https://app.example.com", "app.example.com"),
+        ("https://app.example.com", "https://app.example.com/chat"),
+        ("\"v2.ticks\"", "\"v2 ticks\""),
+        ("rate = \"5/s\"", "rate = \"5/h\""),
+        ("rate = \"5/s\"", "rate = \"0/s\""),
+        ("rate = \"5/s\", ", ""),
+        ("burst = 20", "burst = \"20\""),
+        ("burst = 20", "per = \"identity\""),
+        ("per_client = 10", "per_client = 0"),
+        ("max = \"1MiB\"", "max = \"0B\""),
+        ("idle        = \"10m\"", "idle = \"10 minutes\""),
+        ("ping        = \"25s\"", "ping = \"never\""),
+    ] {
+        unsound(&OF_POLICY, EVERY_RULE, was, is);
+    }
+}
