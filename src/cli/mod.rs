@@ -12,6 +12,7 @@ mod manual;
 mod promote;
 mod reload;
 mod run;
+mod schema;
 mod status;
 
 use std::ffi::OsStr;
@@ -46,6 +47,8 @@ enum Verb {
     Diff(diff::Diff),
     /// Put a policy's candidate in its place, after all gates.
     Promote(promote::Promote),
+    /// Print the JSON Schema of the files, for editors.
+    Schema(schema::Schema),
     /// Make the running agent read its files now.
     Reload(reload::Reload),
     /// Say how the running agent stands: what runs since when, tunnels, rates, certificates, lists, warnings.
@@ -117,6 +120,7 @@ pub fn main() -> ExitCode {
         Verb::Explain(verb) => explain::explain(&verb),
         Verb::Diff(verb) => diff::diff(&verb),
         Verb::Promote(verb) => promote::promote(&verb),
+        Verb::Schema(verb) => schema::schema(&verb),
         Verb::Reload(verb) => reload::reload(&verb),
         Verb::Status(verb) => status::status(&verb),
         Verb::Drain(verb) => drain::drain(&verb),

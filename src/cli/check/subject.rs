@@ -10,10 +10,12 @@ use std::rc::Rc;
 use jiff::Timestamp;
 
 use crate::cli::count;
+use sidegate::control::compile;
 use sidegate::control::config::diagnostic::Diagnostic;
 use sidegate::control::config::source::Files;
 use sidegate::control::config::{self, Loaded};
 use sidegate::control::lint;
+use sidegate::snapshot::tls::Tickets;
 
 /// The folder of the policies, beside `sidegate.toml`.
 const POLICIES: &str = "policies";
@@ -105,23 +107,37 @@ pub struct Configurations(HashMap<PathBuf, Rc<Looked>>);
 struct Looked {
     diagnostics: Vec<Diagnostic>,
     holds: String,
-    sound: bool,
+    /// Whether warnings were looked for.
+    complete: bool,
 }
 
 impl Configurations {
     fn look(&mut self, config: &Path) -> Rc<Looked> {
-        let look = || {
-            let mut files = Files::new();
-            Rc::new(match config::load(&mut files, config, None) {
-                Ok(loaded) => {
-                    let holds = holds(&loaded);
-                    let lints = lint::lint(&mut files, config, &loaded, Timestamp::now());
-                    Looked { diagnostics: [loaded.warnings, lints].concat(), holds, sound: true }
-                }
-                Err(diagnostics) => Looked { diagnostics, holds: String::new(), sound: false },
-            })
+        Rc::clone(self.0.entry(config.to_owned()).or_insert_with(|| Rc::new(Looked::at(config))))
+    }
+}
+
+impl Looked {
+    /// Loads it, looks at what it hardly means, and runs its tests.
+    fn at(config: &Path) -> Looked {
+        let mut files = Files::new();
+        let loaded = match config::load(&mut files, config, None) {
+            Ok(loaded) => loaded,
+            Err(diagnostics) => return Looked { diagnostics, holds: String::new(), complete: false },
         };
-        Rc::clone(self.0.entry(config.to_owned()).or_insert_with(look))
+        let holds = holds(&loaded);
+        let mut warnings = loaded.warnings.clone();
+        let lints = lint::lint(&mut files, config, &loaded, Timestamp::now());
+        let built = Tickets::new().map_err(|error| vec![Diagnostic::of(config, error.to_string(), None)]);
+        let built = built.and_then(|tickets| compile::build(loaded, config, "", None, &tickets));
+        let errors = match built {
+            Ok(built) => {
+                warnings = built.warnings;
+                Vec::new()
+            }
+            Err(errors) => errors,
+        };
+        Looked { diagnostics: [errors, warnings, lints].concat(), holds, complete: true }
     }
 }
 
@@ -153,7 +169,7 @@ fn policies(config: &Path, only: Option<&Path>, configurations: &mut Configurati
     }
     let is_about = |diagnostic: &&Diagnostic| about.contains(Path::new(&*diagnostic.file));
     let diagnostics: Vec<_> = looked.diagnostics.iter().filter(is_about).cloned().collect();
-    let unfinished = !looked.sound && !diagnostics.iter().any(Diagnostic::is_error);
+    let unfinished = !looked.complete && !diagnostics.iter().any(Diagnostic::is_error);
     let holds = if only.is_some() { String::new() } else { count(policies.len(), "policy file") };
     Found { diagnostics, holds, unfinished }
 }

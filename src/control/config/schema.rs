@@ -1,7 +1,7 @@
 //! The JSON Schema (2020-12) of the TOML files, for editors: it completes, explains and flags while somebody types.
 //!
-//! It says less than a load does, and never contradicts one: what loads is valid. Keys that this version
-//! doesn't act on are not in it. Tests hold it to what the readers ask for.
+//! It says less than a load does, and never contradicts one: what loads is valid, but for a baseline that denies
+//! nobody. Keys that this version doesn't act on are not in it. Tests hold it to what the readers ask for.
 
 use serde_json::{Map, Value, json};
 

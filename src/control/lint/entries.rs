@@ -4,17 +4,27 @@
 //! looked up once in an index, so that a million of them take a second or so, and of many remarks
 //! about one list the first one stands for all.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::spot::{Part, Remark, Spot};
 use crate::control::config::PolicyPage;
-use crate::policy::Allow;
 use crate::policy::list::{Entry, List};
 use crate::policy::network::Client;
 
 /// An entry of a list, with its line.
 type Numbered<'l> = (&'l Entry, u32);
+
+/// The entries that wider ones make idle, of each list that says who may. Of one that says whose limits are others
+/// a narrower entry can mean something: between two `[[limits.for]]` the longest network decides.
+pub fn idle_of(page: &PolicyPage, now: Timestamp) -> Vec<Remark> {
+    let limited: Vec<_> = page.limits.exceptions.iter().flat_map(|exception| &exception.clients).collect();
+    let lists = page.allow.lists().iter().chain(&page.deny);
+    let plain = lists.filter(|list| !limited.iter().any(|one| Arc::ptr_eq(one, list)));
+    plain.filter_map(|list| idle(list, now)).collect()
+}
 
 /// The entries of `list` that wider ones make idle.
 pub fn idle(list: &List, now: Timestamp) -> Option<Remark> {
@@ -27,20 +37,20 @@ pub fn idle(list: &List, now: Timestamp) -> Option<Remark> {
     })
 }
 
-/// The entries of each list of `allow` that `deny` cancels.
-pub fn cancelled(page: &PolicyPage, now: Timestamp) -> Vec<Remark> {
-    let Allow::Lists(allow) = &page.allow else { return Vec::new() };
-    let denying: Vec<_> = page.deny.iter().map(|list| Denying::new(list)).collect();
+/// The entries of each list of `allow` that `deny` cancels, or the `baseline`'s.
+pub fn cancelled(page: &PolicyPage, baseline: Option<&PolicyPage>, now: Timestamp) -> Vec<Remark> {
+    let deny = page.deny.iter().chain(baseline.into_iter().flat_map(|baseline| &baseline.deny));
+    let denying: Vec<_> = deny.map(|list| Denying::new(list)).collect();
     let remark = |list: &List| {
         let (((entry, line), denying, (by, by_line)), more) = first_of(denied(list, &denying, now))?;
         Some(Remark {
             spot: spot(list, entry, line),
-            message: format!("{entry} admits nobody: `deny` holds all of it, by {by}{more}"),
+            message: format!("{entry} admits nobody: {by} denies all of it{more}"),
             remedy: format!("remove one of the two, or carve it out of the denying list: \"!{entry}\""),
             other: Some((spot(denying, by, by_line), "denied here")),
         })
     };
-    allow.iter().filter_map(|list| remark(list)).collect()
+    page.allow.lists().iter().filter_map(|list| remark(list)).collect()
 }
 
 /// Each entry without which all is decided the same, from `now` on, and the wider one that decides instead.

@@ -3,6 +3,7 @@
 //! At a reload they would be noise. They are pure over what was loaded, which is sound; the text of
 //! the files is looked at only to show the line. It changes nothing and refuses nothing.
 
+mod coverage;
 mod entries;
 mod rules;
 mod spot;
@@ -22,10 +23,14 @@ use crate::policy::list::List;
 /// Looks at what `files` gave for `config`, the path of `sidegate.toml`, at the time `now`; all are warnings, and no two alike.
 pub fn lint(files: &mut Files, config: &Path, loaded: &Loaded, now: Timestamp) -> Vec<Diagnostic> {
     let mut remarks = rules::unused(loaded);
-    for page in &loaded.policies {
+    remarks.extend(coverage::uncovered(loaded, config));
+    for page in loaded.policies.iter().chain(&loaded.candidates) {
         remarks.extend(rules::missing(page));
-        remarks.extend(page.lists().filter_map(|list| entries::idle(list, now)));
-        remarks.extend(entries::cancelled(page, now));
+    }
+    let baseline = loaded.baseline.as_ref();
+    for page in loaded.policies.iter().chain(&loaded.candidates).chain(baseline) {
+        remarks.extend(entries::idle_of(page, now));
+        remarks.extend(entries::cancelled(page, baseline, now));
     }
     let folder = config.parent().unwrap_or(Path::new(""));
     shown(remarks, files, folder)

@@ -34,7 +34,7 @@ pub fn missing(page: &PolicyPage) -> Vec<Remark> {
         });
     }
     let limits = &page.limits;
-    if limits.upgrades.is_none() && limits.per_client.is_none() && limits.total.is_none() {
+    if limits.share.upgrades.is_none() && limits.share.per_client.is_none() && limits.total.is_none() {
         remarks.push(Remark {
             spot: whole(page),
             message: format!("`{}` limits neither `upgrades` nor `connections`: one client can take all there is", page.name),

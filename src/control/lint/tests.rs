@@ -25,7 +25,15 @@ policy = "chat"
 "#;
 
 /// What stands below `[client] allow` in a policy of which nothing is to be said.
-const SOUND: &str = "origins = [\"none\"]\n[limits]\nconnections = { per_client = 10 }\n";
+const SOUND: &str = "origins = [\"none\"]
+[limits]
+connections = { per_client = 10 }
+[[test]]
+name = \"nobody from there\"
+client = \"203.0.113.1\"
+url = \"wss://ws.example.com/\"
+expect = \"refuse\"
+";
 
 /// What is said of `files`, beside [`SIDEGATE`], in the middle of 2026.
 fn lints(files: &[(&str, &str)]) -> String {
@@ -82,6 +90,14 @@ fn what_a_policy_leaves_open_is_said() {
     expect(
         &found,
         r#"
+warning: no [[test]] leads to the route `chat`: nothing notices when its policy says something else
+ --> sidegate.toml:9:9
+  |
+9 | name = "chat"
+  |         ^^^^
+  |
+  = help: add one to policies/chat.toml, with a client and a URL, and what you expect
+
 warning: no `origins` beside it: any web page can open this from its visitor's browser, with the visitor's cookies
  --> policies/chat.toml:3:1
   |
@@ -173,7 +189,7 @@ fn an_allow_that_a_deny_holds_wholly_admits_nobody() {
         "allow = [\"feed\", \"192.0.2.7\"]\ndeny = [\"192.0.2.0/24\", \"10.0.0.0/8\"]",
         "10.1.0.0/16\n!10.1.2.3\n10.2.0.0/16 expires=2030-01-01\n198.51.100.0/24\n",
         r#"
-warning: 10.1.0.0/16 admits nobody: `deny` holds all of it, by 10.0.0.0/8 (… and 1 more entry)
+warning: 10.1.0.0/16 admits nobody: 10.0.0.0/8 denies all of it (… and 1 more entry)
  --> policies/lists/feed.cidr:1:1
   |
 1 | 10.1.0.0/16
@@ -186,7 +202,7 @@ warning: 10.1.0.0/16 admits nobody: `deny` holds all of it, by 10.0.0.0/8 (… a
   |
   = help: remove one of the two, or carve it out of the denying list: "!10.1.0.0/16"
 
-warning: 192.0.2.7 admits nobody: `deny` holds all of it, by 192.0.2.0/24
+warning: 192.0.2.7 admits nobody: 192.0.2.0/24 denies all of it
  --> policies/chat.toml:5:19
   |
 5 | allow = ["feed", "192.0.2.7"]
@@ -225,4 +241,62 @@ fn a_list_of_two_policies_is_told_once() {
         ("policies/lists/feed.cidr", "10.0.0.0/8\n10.0.0.1\n"),
     ]);
     assert_eq!(found.matches("changes nothing").count(), 1, "{found}");
+}
+
+#[test]
+fn a_test_covers_the_route_that_its_url_leads_to() {
+    let routes = [("first", "/chat"), ("second", "/chat/"), ("third", "/refused/")].map(|(name, path)| {
+        format!(
+            "[[route]]\nname = \"{name}\"\nhost = \"a.example\"\npath = \"{path}\"\nbackend = \"unix:/a\"\npolicy = \"chat\"\n"
+        )
+    });
+    let test = |url: &str| format!("[[test]]\nname = \"a\"\nclient = \"192.0.2.1\"\nurl = \"{url}\"\nexpect = \"refuse\"\n");
+    let tests = ["wss://a.example/chat/%2e/deep", "https://A.example:9/refused/", "wss://a.example/%2f"].map(test).concat();
+    let policy = format!("schema = 1\n[client]\nallow = [\"any\"]\n{SOUND}{tests}");
+    let found = lints(&[("sidegate.toml", &format!("{SIDEGATE}{}", routes.concat())), ("policies/chat.toml", &policy)]);
+    assert_eq!(found.matches("warning").count(), 1, "{found}");
+    assert!(found.contains("no [[test]] leads to the route `first`"), "{found}");
+}
+
+#[test]
+fn what_the_baseline_denies_no_policy_admits() {
+    let policy = format!("schema = 1\n[client]\nallow = [\"10.0.0.1\"]\n{SOUND}");
+    let found =
+        lints(&[("policies/chat.toml", &policy), ("policies/baseline.toml", "schema = 1\n[client]\ndeny = [\"10.0.0.0/8\"]\n")]);
+    expect(
+        &found,
+        r#"
+warning: 10.0.0.1 admits nobody: 10.0.0.0/8 denies all of it
+ --> policies/chat.toml:3:11
+  |
+3 | allow = ["10.0.0.1"]
+  |           ^^^^^^^^
+  |
+ ::: policies/baseline.toml:3:10
+  |
+3 | deny = ["10.0.0.0/8"]
+  |          ---------- denied here
+  |
+  = help: remove one of the two, or carve it out of the denying list: "!10.0.0.1"
+"#,
+    );
+}
+
+#[test]
+fn a_candidate_is_looked_at_as_its_policy_is() {
+    let policy = format!("schema = 1\n[client]\nallow = [\"any\"]\n{SOUND}");
+    let candidate = policy.replace("\"any\"", "\"10.0.0.0/8\", \"10.0.0.1\"").replace("origins", "#");
+    let found = lints(&[("policies/chat.toml", &policy), ("policies/chat.shadow.toml", &candidate)]);
+    assert_eq!(
+        (found.matches("policies/chat.shadow.toml:3").count(), found.matches("policies/chat.toml").count()),
+        (3, 0),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_narrower_network_of_other_limits_means_something() {
+    let lists = "[lists]\nnat = [\"10.0.0.0/8\", \"10.1.2.0/24\"]\n[client]\nallow = [\"nat\"]\n";
+    let limits = "[[limits.for]]\nclient = [\"nat\"]\nidle = \"1m\"\n[[limits.for]]\nclient = [\"10.1.0.0/16\"]\nidle = \"2m\"\n";
+    assert_eq!(lints(&[("policies/chat.toml", &format!("schema = 1\n{lists}{SOUND}{limits}"))]), "");
 }

@@ -1,0 +1,31 @@
+//! `sidegate schema`: the JSON Schema of the files, for editors that complete and flag as somebody types.
+
+use crate::cli::{Exit, say};
+use sidegate::control::config::schema;
+
+/// The arguments.
+#[derive(clap::Args)]
+pub struct Schema {
+    /// Of `sidegate.toml` or of policies alone; without it, one schema that serves both.
+    #[arg(value_enum, value_name = "FILE")]
+    kind: Option<Kind>,
+}
+
+/// A kind of file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// `sidegate.toml`
+    Config,
+    /// `policies/NAME.toml`, `NAME.shadow.toml` and `baseline.toml`
+    Policy,
+}
+
+/// Prints it.
+pub fn schema(verb: &Schema) -> Exit {
+    match verb.kind {
+        Some(Kind::Config) => say(schema::CONFIG.trim_end()),
+        Some(Kind::Policy) => say(schema::POLICY.trim_end()),
+        None => say(format_args!("{:#}", schema::both())),
+    }
+    Exit::Yes
+}
