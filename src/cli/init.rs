@@ -2,12 +2,10 @@
 //!
 //! It writes all of its files or none, and never over a file that is there.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use crate::cli::certificate::self_signed;
+use crate::cli::pages::{self, Page};
 use crate::cli::{Exit, complain, quoted, say};
 use sidegate::control::config;
 
@@ -29,39 +27,20 @@ pub struct Init {
     dir: PathBuf,
 }
 
-/// One file to write.
-struct Page {
-    path: PathBuf,
-    text: String,
-    mode: u32,
-}
-
 /// Writes a configuration.
 pub fn init(verb: &Init) -> Exit {
-    let pages = match pages(verb) {
+    let pages = match made(verb) {
         Ok(pages) => pages,
         Err(error) => return fail(format_args!("no certificate: {error}")),
     };
-    let there: Vec<_> = pages.iter().filter(|page| fs::symlink_metadata(&page.path).is_ok()).collect();
-    if !there.is_empty() {
-        for page in &there {
-            complain(format_args!("{} is there already", page.path.display()));
-        }
-        return fail("nothing was written: move it away, or name another folder with --dir");
-    }
-    let mut written = Vec::new();
-    for page in &pages {
-        if let Err(error) = page.write() {
-            complain(format_args!("{}: {error}", page.path.display()));
-            return undo(&written);
-        }
-        written.push(&page.path);
+    if pages::write(&pages, "--dir").is_none() {
+        return Exit::No;
     }
     say(next(verb, &pages));
     Exit::Yes
 }
 
-fn pages(verb: &Init) -> Result<Vec<Page>, rcgen::Error> {
+fn made(verb: &Init) -> Result<Vec<Page>, rcgen::Error> {
     let pair = self_signed("Sidegate development", DAYS)?;
     let backend = toml::Value::from(verb.backend.as_str()).to_string();
     let page = |path: &str, text: String, mode| Page { path: verb.dir.join(path), text, mode };
@@ -72,32 +51,6 @@ fn pages(verb: &Init) -> Result<Vec<Page>, rcgen::Error> {
         page("certs/dev.pem", pair.chain, 0o644),
         page("certs/dev.key", pair.key, 0o600),
     ])
-}
-
-impl Page {
-    fn write(&self) -> io::Result<()> {
-        if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        // Only a new file: somebody may have put one there since we looked.
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(self.mode).open(&self.path)?;
-        let written = file.write_all(self.text.as_bytes());
-        if written.is_err() {
-            // It is ours, and half of it is worse than nothing.
-            let _ = fs::remove_file(&self.path);
-        }
-        written
-    }
-}
-
-/// Takes back what was written before something failed.
-fn undo(written: &[&PathBuf]) -> Exit {
-    for path in written {
-        if let Err(error) = fs::remove_file(path) {
-            complain(format_args!("{} could not be removed again: {error}", path.display()));
-        }
-    }
-    fail("nothing was written")
 }
 
 fn fail(what: impl std::fmt::Display) -> Exit {

@@ -7,8 +7,10 @@ mod demo;
 mod diff;
 mod drain;
 mod explain;
+mod import;
 mod init;
 mod manual;
+mod pages;
 mod promote;
 mod reload;
 mod run;
@@ -39,6 +41,8 @@ enum Verb {
     Demo(demo::Demo),
     /// Write a configuration to begin with.
     Init(init::Init),
+    /// Make a configuration of nginx' one, and say what became of each of its lines.
+    Import(import::Import),
     /// Say everything that is wrong with a configuration.
     Check(check::Check),
     /// Say why a client is admitted or refused, down to the line of the list.
@@ -116,6 +120,7 @@ pub fn main() -> ExitCode {
         Verb::Run(verb) => run::run(&verb),
         Verb::Demo(verb) => demo::demo(&verb),
         Verb::Init(verb) => init::init(&verb),
+        Verb::Import(verb) => import::import(&verb),
         Verb::Check(verb) => check::check(&verb),
         Verb::Explain(verb) => explain::explain(&verb),
         Verb::Diff(verb) => diff::diff(&verb),

@@ -1,0 +1,318 @@
+//! nginx' grammar: from the bytes of one file to its statements, each with its line.
+//!
+//! It reads as `ngx_conf_read_token` does, oddities included: a quote means something at the start of a word
+//! only, a `}` ends a block only where a word could begin, and `${name}` is no block. It knows no directive.
+
+/// One statement: words, and what ended them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// Where its first word begins, from 1.
+    pub line: usize,
+    /// The words, quotes and escapes taken off; none before a `}`.
+    pub words: Vec<String>,
+    /// What ended it.
+    pub end: End,
+}
+
+/// What ends a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// `;`
+    Semicolon,
+    /// `{`
+    Open,
+    /// `}`
+    Close,
+}
+
+/// What is wrong, and on which line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// From 1.
+    pub line: usize,
+    /// In nginx' words, where it has some.
+    pub what: String,
+}
+
+/// All statements of a file.
+pub fn statements(bytes: &[u8]) -> Result<Vec<Statement>, Fault> {
+    let mut lexer = Lexer { bytes, at: 0, line: 1 };
+    let mut statements = Vec::new();
+    let mut open = Vec::new();
+    while let Some(statement) = lexer.statement()? {
+        match statement.end {
+            End::Semicolon => {}
+            End::Open => open.push(statement.line),
+            End::Close if open.pop().is_none() => return Err(fault(statement.line, "unexpected \"}\": no block is open")),
+            End::Close => {}
+        }
+        let is_raw = statement.end == End::Open && statement.words.first().is_some_and(|name| name.ends_with("_by_lua_block"));
+        statements.push(statement);
+        if is_raw {
+            lexer.skip_lua()?;
+        }
+    }
+    match open.pop() {
+        Some(line) => {
+            Err(fault(lexer.line, &format!("unexpected end of file, expecting \"}}\" for the block that begins on line {line}")))
+        }
+        None => Ok(statements),
+    }
+}
+
+fn fault(line: usize, what: &str) -> Fault {
+    Fault { line, what: what.to_owned() }
+}
+
+struct Lexer<'b> {
+    bytes: &'b [u8],
+    at: usize,
+    line: usize,
+}
+
+impl Lexer<'_> {
+    /// The next statement; `None` at the end of the file.
+    fn statement(&mut self) -> Result<Option<Statement>, Fault> {
+        let mut words = Vec::new();
+        let mut first = self.line;
+        loop {
+            self.skip_blanks();
+            let Some(&byte) = self.bytes.get(self.at) else {
+                return if words.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(fault(self.line, "unexpected end of file, expecting \";\" or \"}\""))
+                };
+            };
+            if words.is_empty() {
+                first = self.line;
+            }
+            let end = match byte {
+                b';' => End::Semicolon,
+                b'{' => End::Open,
+                b'}' => End::Close,
+                _ => {
+                    words.push(self.word()?);
+                    continue;
+                }
+            };
+            if words.is_empty() != (end == End::Close) {
+                return Err(fault(self.line, &format!("unexpected \"{}\"", char::from(byte))));
+            }
+            self.at += 1;
+            return Ok(Some(Statement { line: first, words, end }));
+        }
+    }
+
+    fn skip_blanks(&mut self) {
+        let mut comment = false;
+        while let Some(&byte) = self.bytes.get(self.at) {
+            match byte {
+                b'\n' => {
+                    self.line += 1;
+                    comment = false;
+                }
+                b'#' => comment = true,
+                b' ' | b'\t' | b'\r' => {}
+                _ if comment => {}
+                _ => return,
+            }
+            self.at += 1;
+        }
+    }
+
+    fn word(&mut self) -> Result<String, Fault> {
+        let quote = Some(self.bytes[self.at]).filter(|byte| matches!(byte, b'"' | b'\''));
+        if quote.is_some() {
+            self.at += 1;
+        }
+        let (start, first) = (self.at, self.line);
+        let end = match quote {
+            Some(quote) => self.closing(quote)?,
+            None => self.bare_end(),
+        };
+        let Ok(text) = std::str::from_utf8(&self.bytes[start..end]) else {
+            return Err(fault(first, "this is not UTF-8: save the file as UTF-8"));
+        };
+        if let Some(quote) = quote {
+            self.at += 1;
+            match self.bytes.get(self.at) {
+                Some(b' ' | b'\t' | b'\r' | b'\n' | b';' | b'{' | b')') | None => {}
+                Some(other) => {
+                    let (quote, other) = (char::from(quote), char::from(*other));
+                    return Err(fault(self.line, &format!("unexpected \"{other}\" right after the closing {quote}")));
+                }
+            }
+        }
+        Ok(unescaped(text))
+    }
+
+    /// Goes to the closing quote; where it is.
+    fn closing(&mut self, quote: u8) -> Result<usize, Fault> {
+        let first = self.line;
+        while let Some(&byte) = self.bytes.get(self.at) {
+            match byte {
+                _ if byte == quote => return Ok(self.at),
+                b'\\' => self.step(),
+                _ => {}
+            }
+            self.step();
+        }
+        Err(fault(first, &format!("unexpected end of file: the {} that opens here is never closed", char::from(quote))))
+    }
+
+    /// Goes to the end of a word without quotes; where it is.
+    fn bare_end(&mut self) -> usize {
+        let mut variable = false; // a `$` came right before
+        while let Some(&byte) = self.bytes.get(self.at) {
+            match byte {
+                b'{' if variable => {}
+                b' ' | b'\t' | b'\r' | b'\n' | b';' | b'{' => break,
+                b'\\' => self.step(),
+                _ => {}
+            }
+            // `${` keeps the state: nginx takes any `{` that follows as part of the word, too.
+            variable = byte == b'$' || (variable && byte == b'{');
+            self.step();
+        }
+        self.at.min(self.bytes.len())
+    }
+
+    fn step(&mut self) {
+        if self.bytes.get(self.at) == Some(&b'\n') {
+            self.line += 1;
+        }
+        self.at += 1;
+    }
+
+    /// Goes to the `}` that ends a block of Lua, whose own braces, strings and comments are no business of ours.
+    fn skip_lua(&mut self) -> Result<(), Fault> {
+        let (first, mut depth, mut quote) = (self.line, 0_usize, None);
+        while let Some(&byte) = self.bytes.get(self.at) {
+            match (quote, byte) {
+                (Some(_), b'\\') => self.step(),
+                (Some(open), _) if byte == open => quote = None,
+                (Some(_), _) => {}
+                (None, b'"' | b'\'') => quote = Some(byte),
+                (None, b'-') if self.bytes[self.at..].starts_with(b"--") => {
+                    while self.bytes.get(self.at).is_some_and(|byte| *byte != b'\n') {
+                        self.at += 1;
+                    }
+                    continue;
+                }
+                (None, b'{') => depth += 1,
+                (None, b'}') if depth == 0 => return Ok(()),
+                (None, b'}') => depth -= 1,
+                _ => {}
+            }
+            self.step();
+        }
+        Err(fault(first, "unexpected end of file: this block of Lua is never closed"))
+    }
+}
+
+/// `\"`, `\'` and `\\` are the second character, `\t`, `\r` and `\n` what they are in C; any other backslash stays.
+fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        let next = if c == '\\' { rest.clone().next() } else { None };
+        let meant = match next {
+            Some(quoted @ ('"' | '\'' | '\\')) => quoted,
+            Some('t') => '\t',
+            Some('r') => '\r',
+            Some('n') => '\n',
+            _ => {
+                out.push(c);
+                continue;
+            }
+        };
+        out.push(meant);
+        rest.next();
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The statements as `line:word|word` and their end, or the fault as `line! what`.
+    fn check(text: &str, expected: &[&str]) {
+        let shown = match statements(text.as_bytes()) {
+            Ok(statements) => statements.iter().map(shown).collect(),
+            Err(Fault { line, what }) => vec![format!("{line}! {what}")],
+        };
+        assert_eq!(shown, expected, "{text}");
+    }
+
+    fn shown(Statement { line, words, end }: &Statement) -> String {
+        let end = match end {
+            End::Semicolon => ';',
+            End::Open => '{',
+            End::Close => '}',
+        };
+        format!("{line}:{}{end}", words.join("|"))
+    }
+
+    #[test]
+    fn statements_end_with_a_semicolon_or_a_block() {
+        check("user www;\nhttp {\n  gzip on; }\n", &["1:user|www;", "2:http{", "3:gzip|on;", "3:}"]);
+        check("a\n  b\n  c;d;", &["1:a|b|c;", "3:d;"]);
+        check("location /{}", &["1:location|/{", "1:}"]);
+        check("", &[]);
+    }
+
+    #[test]
+    fn comments_end_with_the_line() {
+        check("# a; {\nb 1; # c;\nd#e;", &["2:b|1;", "3:d#e;"]);
+        check("a b # c\n d;", &["1:a|b|d;"]);
+        check("# caf\u{e9}", &[]);
+        assert_eq!(statements(b"# \xff\na;").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn quotes_count_at_the_start_of_a_word() {
+        check(r#"a "b c" 'd;{}' e"f;"#, &[r#"1:a|b c|d;{}|e"f;"#]);
+        check(r#"a ""; b '' {}"#, &["1:a|;", "1:b|{", "1:}"]);
+        check(r#"if ($x ~ "b{2}") {}"#, &["1:if|($x|~|b{2}|){", "1:}"]);
+        check("a \"b\nc\" d;e;", &["1:a|b\nc|d;", "2:e;"]);
+    }
+
+    #[test]
+    fn escapes_keep_a_character_from_its_meaning() {
+        check(r#"a "b\"c" d\;e f\ g \.php$ h\\i \t;"#, &["1:a|b\"c|d\\;e|f\\ g|\\.php$|h\\i|\t;"]);
+    }
+
+    #[test]
+    fn a_variable_in_braces_is_no_block() {
+        check("a ${b}c $d; e $f{", &["1:a|${b}c|$d;", "1! unexpected end of file, expecting \";\" or \"}\""]);
+        check("a b$c {}", &["1:a|b$c{", "1:}"]);
+        check("a b}c;", &["1:a|b}c;"]);
+    }
+
+    #[test]
+    fn lua_is_skipped_to_its_brace() {
+        check("access_by_lua_block {\n local t = {a = '}'} -- }\n}\nb;", &["1:access_by_lua_block{", "3:}", "4:b;"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_where() {
+        check("a;\n}", &["2! unexpected \"}\": no block is open"]);
+        check("a {\n b;", &["2! unexpected end of file, expecting \"}\" for the block that begins on line 1"]);
+        check("a\nb", &["2! unexpected end of file, expecting \";\" or \"}\""]);
+        check("a;\n;", &["2! unexpected \";\""]);
+        check("{}", &["1! unexpected \"{\""]);
+        check("a }", &["1! unexpected \"}\""]);
+        check("a \"b\"c;", &["1! unexpected \"c\" right after the closing \""]);
+        check("a\n 'b;\n", &["2! unexpected end of file: the ' that opens here is never closed"]);
+        assert_eq!(statements(b"a\n \xff;").unwrap_err().line, 2);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_upset_it(bytes in proptest::collection::vec(proptest::sample::select(b"ab {};#\"'\\$\n\xff-".to_vec()), 0..40)) {
+            let _ = statements(&bytes);
+        }
+    }
+}

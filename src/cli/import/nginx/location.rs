@@ -1,0 +1,222 @@
+//! Locations, and which of them nginx takes for a path.
+//!
+//! `find` is `ngx_http_core_find_location`: the exact one, else the longest prefix, then inside that, then the regular
+//! expressions in their order, unless the prefix is `^~`. A regular expression that is no more than the beginning of
+//! a path, or a whole one, is read as such; the others are never found, and the report says so.
+
+use std::fmt;
+
+use crate::cli::import::nginx::backend::Pass;
+use crate::cli::import::nginx::level::Level;
+use crate::cli::import::tree::Id;
+
+/// One `location`.
+#[derive(Debug)]
+pub struct Location {
+    /// The directive.
+    pub id: Id,
+    /// For which paths.
+    pub matches: Matches,
+    /// What holds there.
+    pub level: Level,
+    /// What is done there.
+    pub serves: Serves,
+    /// Whether requests are passed on, by whatever protocol: nginx then adds a missing slash to a path.
+    pub passes: bool,
+    /// What may refuse there and isn't carried over: an `if`, a `limit_except`.
+    pub hurdles: Vec<Id>,
+    /// The locations inside, by place.
+    pub inside: Vec<usize>,
+}
+
+/// For which paths a location is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Matches {
+    /// `= /a`
+    Exact(String),
+    /// `/a`, and with `^~` no regular expression comes before it.
+    Prefix(String, Regexes),
+    /// `~ ^/a`, or `~ ^/a$` where `whole`: no more than that is in it.
+    Literal(String, Whole),
+    /// Any other regular expression, as written.
+    Regex(String),
+    /// `@a`
+    Named(String),
+}
+
+/// Whether regular expressions are asked as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Regexes {
+    /// They come first.
+    Asked,
+    /// `^~`
+    Skipped,
+}
+
+/// How much of a path a literal regular expression is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whole {
+    /// `^/a$`
+    Yes,
+    /// `^/a`
+    No,
+}
+
+/// What a location does.
+#[derive(Debug)]
+pub enum Serves {
+    /// Passes requests on.
+    Proxy(Pass),
+    /// Hands over to a named location: `try_files … @a`.
+    Named(Id, String),
+    /// Answers by itself, by this directive, or refuses.
+    Answer(Id),
+    /// Another protocol to the backend, or files.
+    Other,
+}
+
+/// What nginx finds for a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// The location at this place.
+    Location(usize),
+    /// A redirect to the same path with a slash behind it, for the sake of this location.
+    Redirect(usize),
+    /// None: files.
+    None,
+}
+
+impl Matches {
+    /// Reads the words after `location`.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn parse(words: &[String]) -> Result<Matches, String> {
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let (sign, pattern) = match &words[..] {
+            [sign, pattern] if ["=", "^~", "~", "~*"].contains(sign) => (*sign, *pattern),
+            [sign, _] => return Err(format!("invalid location modifier \"{sign}\"")),
+            // The sign may touch the pattern.
+            [one] => {
+                let sign = ["^~", "~*", "~", "="].into_iter().find(|sign| one.starts_with(sign)).unwrap_or_default();
+                (sign, &one[sign.len()..])
+            }
+            _ => return Err("`location` takes a modifier and a path".into()),
+        };
+        Ok(match sign {
+            "=" => Matches::Exact(pattern.into()),
+            "^~" => Matches::Prefix(pattern.into(), Regexes::Skipped),
+            "~" => literal(pattern)
+                .map_or_else(|| Matches::Regex(format!("~ {pattern}")), |(text, whole)| Matches::Literal(text, whole)),
+            "~*" => Matches::Regex(format!("~* {pattern}")),
+            _ if pattern.starts_with('@') => Matches::Named(pattern.into()),
+            _ => Matches::Prefix(pattern.into(), Regexes::Asked),
+        })
+    }
+
+    /// The path that stands in it, if there is one.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Matches::Exact(path) | Matches::Prefix(path, _) | Matches::Literal(path, _) => Some(path),
+            Matches::Regex(_) | Matches::Named(_) => None,
+        }
+    }
+}
+
+/// As a `location` is written; a regular expression that was read is the prefix or the path that it means.
+impl fmt::Display for Matches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Matches::Exact(path) | Matches::Literal(path, Whole::Yes) => write!(f, "= {path}"),
+            Matches::Prefix(path, _) | Matches::Literal(path, Whole::No) => f.write_str(path),
+            Matches::Regex(text) | Matches::Named(text) => f.write_str(text),
+        }
+    }
+}
+
+/// The text of a regular expression that is anchored and else has nothing in it that means more than itself.
+fn literal(regex: &str) -> Option<(String, Whole)> {
+    let rest = regex.strip_prefix('^').filter(|rest| rest.starts_with('/'))?;
+    let (rest, whole) = match rest.strip_suffix('$') {
+        Some(rest) if !rest.ends_with('\\') => (rest, Whole::Yes),
+        _ => (rest, Whole::No),
+    };
+    // What may follow anyway.
+    let (rest, whole) = match rest.strip_suffix("(.*)").or_else(|| rest.strip_suffix(".*")) {
+        Some(rest) if !rest.ends_with('\\') => (rest, Whole::No),
+        _ => (rest, whole),
+    };
+    let mut text = String::new();
+    let mut chars = rest.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => text.push(chars.next().filter(char::is_ascii_punctuation)?),
+            '.' | '*' | '+' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '|' | '^' | '$' => return None,
+            plain => text.push(plain),
+        }
+    }
+    Some((text, whole))
+}
+
+/// What nginx finds for `path` among the locations at `places`.
+pub fn find(all: &[Location], places: &[usize], path: &str) -> Found {
+    search(all, places, path).0
+}
+
+/// What is found, and whether the search is over with that.
+fn search(all: &[Location], places: &[usize], path: &str) -> (Found, Over) {
+    let at = |place: &usize| &all[*place];
+    let exact = places.iter().find(|place| matches!(&at(place).matches, Matches::Exact(own) if own == path));
+    if let Some(exact) = exact {
+        return (Found::Location(*exact), Over::Yes);
+    }
+    let prefixes = places.iter().filter_map(|place| match &at(place).matches {
+        Matches::Prefix(own, regexes) if path.starts_with(own.as_str()) => Some((own.len(), *place, *regexes)),
+        _ => None,
+    });
+    let longest = prefixes.max_by_key(|(length, ..)| *length);
+    if longest.is_none_or(|(length, ..)| length < path.len())
+        && let Some(slashed) = places.iter().find(|place| redirects(at(place), path))
+    {
+        return (Found::Redirect(*slashed), Over::Yes);
+    }
+    let (mut found, mut regexes) = (Found::None, Regexes::Asked);
+    if let Some((_, place, own)) = longest {
+        (found, regexes) = (Found::Location(place), own);
+        let (inner, over) = search(all, &all[place].inside, path);
+        if inner != Found::None {
+            found = inner;
+        }
+        if over == Over::Yes {
+            return (found, Over::Yes);
+        }
+    }
+    if regexes == Regexes::Asked
+        && let Some(place) = places.iter().find(|place| is_literal(at(place), path))
+    {
+        let inner = search(all, &all[*place].inside, path).0;
+        return (if inner == Found::None { Found::Location(*place) } else { inner }, Over::Yes);
+    }
+    (found, Over::No)
+}
+
+/// Whether the regular expressions outside are still to be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    Yes,
+    No,
+}
+
+/// Whether nginx sends `path` to the same with a slash because of `location`.
+fn redirects(location: &Location, path: &str) -> bool {
+    let (Matches::Exact(own) | Matches::Prefix(own, _)) = &location.matches else { return false };
+    location.passes && own.strip_suffix('/') == Some(path)
+}
+
+fn is_literal(location: &Location, path: &str) -> bool {
+    match &location.matches {
+        Matches::Literal(own, Whole::Yes) => own == path,
+        Matches::Literal(own, Whole::No) => path.starts_with(own.as_str()),
+        _ => false,
+    }
+}

@@ -1,0 +1,223 @@
+//! One `server`: its names, where it listens, and its locations.
+
+use crate::cli::import::nginx::Reading;
+use crate::cli::import::nginx::backend::{To, Upstreams};
+use crate::cli::import::nginx::level::Level;
+use crate::cli::import::nginx::listen::Listen;
+use crate::cli::import::nginx::location::{Location, Matches, Serves};
+use crate::cli::import::nginx::name::Name;
+use crate::cli::import::report::Word;
+use crate::cli::import::tree::{Directive, Id};
+
+/// One `server`.
+#[derive(Debug)]
+pub struct Server {
+    /// The directive.
+    pub id: Id,
+    /// `server_name`, each name with its directive.
+    pub names: Vec<(Id, Name)>,
+    /// `listen`
+    pub listens: Vec<Listen>,
+    /// What holds outside of its locations.
+    pub level: Level,
+    /// All locations, those inside others too.
+    pub locations: Vec<Location>,
+    /// The places of those that are in no other.
+    pub outermost: Vec<usize>,
+    /// The `return` or `rewrite` that answers every request.
+    pub answer: Option<Id>,
+    /// What may refuse a request and isn't carried over: an `if`.
+    pub hurdles: Vec<Id>,
+    /// Every `rewrite` before a location is looked for, with its regular expression.
+    pub rewrites: Vec<(Id, String)>,
+    /// Where it sends clients to https.
+    pub to_https: Option<Id>,
+    /// `ssl_reject_handshake on`
+    pub strict_sni: Option<Id>,
+}
+
+impl Server {
+    /// Reads a `server` of the level `http`.
+    pub fn read(directive: &Directive, http: &Level, upstreams: &Upstreams, reading: &mut Reading<'_>) -> Server {
+        let level = http.inside(directive.inside(), reading);
+        let id = directive.id;
+        let mut server = Server {
+            id,
+            names: Vec::new(),
+            listens: Vec::new(),
+            level,
+            locations: Vec::new(),
+            outermost: Vec::new(),
+            answer: None,
+            hurdles: Vec::new(),
+            rewrites: Vec::new(),
+            to_https: None,
+            strict_sni: None,
+        };
+        let mut has_listen = false;
+        let mut tls = None;
+        for inner in directive.inside() {
+            match inner.name.as_str() {
+                "listen" => {
+                    has_listen = true;
+                    server.listens.extend(Listen::read(inner, reading));
+                }
+                "ssl" if inner.first() == "on" => tls = Some(inner.id),
+                "ssl_reject_handshake" if inner.first() == "on" => server.strict_sni = Some(inner.id),
+                "server_name" => {
+                    let names = inner.words.iter().flat_map(|word| Name::parse(word));
+                    server.names.extend(names.map(|name| (inner.id, name)));
+                }
+                "location" => {
+                    let level = server.level.clone();
+                    let place = server.location(inner, &level, upstreams, reading);
+                    server.outermost.extend(place);
+                }
+                "if" => {
+                    server.hurdles.push(inner.id);
+                    let redirect = inner.inside().iter().find(|inner| is_https(inner));
+                    server.to_https = server.to_https.or(redirect.map(|redirect| redirect.id));
+                }
+                "return" | "rewrite" => server.answers(inner),
+                _ => {}
+            }
+        }
+        if !has_listen {
+            server.listens.push(Listen::implied(id));
+        }
+        if let Some(id) = tls {
+            reading.notes.say(id, Word::Carried, "its listeners speak TLS");
+            server.listens.iter_mut().for_each(|listen| listen.tls = true);
+        }
+        server
+    }
+
+    /// Whether some location passes requests on.
+    pub fn proxies(&self) -> bool {
+        let passes = |location: &Location| matches!(location.serves, Serves::Proxy(_) | Serves::Named(..));
+        self.answer.is_none() && self.locations.iter().any(passes)
+    }
+
+    /// The location `@name`.
+    pub fn named(&self, name: &str) -> Option<&Location> {
+        self.locations.iter().find(|location| matches!(&location.matches, Matches::Named(own) if own == name))
+    }
+
+    fn answers(&mut self, directive: &Directive) {
+        let always = ["^", "^/", ".*", "^(.*)", "^(.*)$", "^/(.*)", "^/(.*)$", "^.*", "^.*$"];
+        if directive.name == "return" || (is_redirect(directive) && always.contains(&directive.first())) {
+            self.answer = self.answer.or(Some(directive.id));
+        } else {
+            self.rewrites.push((directive.id, directive.first().to_owned()));
+        }
+        if is_https(directive) {
+            self.to_https = self.to_https.or(Some(directive.id));
+        }
+    }
+
+    /// Reads a `location` and those inside; its place.
+    fn location(&mut self, directive: &Directive, outer: &Level, upstreams: &Upstreams, reading: &mut Reading<'_>) -> Option<usize> {
+        let matches = match Matches::parse(&directive.words) {
+            Ok(matches) => matches,
+            Err(what) => {
+                reading.fault(directive.id, what);
+                return None;
+            }
+        };
+        let level = outer.inside(directive.inside(), reading);
+        let serves = self.serves(directive, &matches, upstreams, reading);
+        let hurdle = |inner: &&Directive| matches!(inner.name.as_str(), "if" | "limit_except");
+        let hurdles = directive.inside().iter().filter(hurdle).map(|inner| inner.id).collect();
+        let passes = directive.inside().iter().any(|inner| inner.name.ends_with("_pass"));
+        let mut inside = Vec::new();
+        for inner in directive.inside().iter().filter(|inner| inner.name == "location") {
+            inside.extend(self.location(inner, &level, upstreams, reading));
+        }
+        self.check_twins(directive.id, &matches, reading);
+        self.locations.push(Location { id: directive.id, matches, level, serves, passes, hurdles, inside });
+        Some(self.locations.len() - 1)
+    }
+
+    fn check_twins(&self, id: Id, matches: &Matches, reading: &mut Reading<'_>) {
+        let around = |id: Id| reading.tree.lines[id].within.last().copied();
+        let plain = |matches: &Matches| match matches {
+            Matches::Prefix(path, _) => Some((0, path.clone())),
+            Matches::Exact(path) => Some((1, path.clone())),
+            Matches::Named(path) => Some((2, path.clone())),
+            Matches::Literal(..) | Matches::Regex(_) => None,
+        };
+        let same = |other: &&Location| around(other.id) == around(id) && plain(&other.matches) == plain(matches);
+        if plain(matches).is_some()
+            && let Some(twin) = self.locations.iter().find(same)
+        {
+            let first = reading.tree.place(twin.id).clone();
+            reading.fault(id, format!("duplicate location, the first is {first}"));
+        }
+    }
+
+    fn serves(&mut self, directive: &Directive, matches: &Matches, upstreams: &Upstreams, reading: &mut Reading<'_>) -> Serves {
+        let mut serves = Serves::Other;
+        let mut cut_by = None;
+        for inner in directive.inside() {
+            match inner.name.as_str() {
+                "return" | "internal" => {
+                    if is_https(inner) {
+                        self.to_https = self.to_https.or(Some(inner.id));
+                    }
+                    return Serves::Answer(inner.id);
+                }
+                "rewrite" => {
+                    if is_https(inner) {
+                        self.to_https = self.to_https.or(Some(inner.id));
+                    }
+                    if cuts_off(inner, matches) {
+                        cut_by = Some(inner.id);
+                    }
+                }
+                "proxy_pass" => {
+                    if let Some(pass) = upstreams.pass(inner, reading) {
+                        if let To::Unknown(why) = &pass.to {
+                            let text = format!("{why}; until then no request reaches a backend");
+                            reading.notes.say(inner.id, Word::Closes, text);
+                        }
+                        serves = Serves::Proxy(pass);
+                    }
+                }
+                "try_files" if matches!(serves, Serves::Other) => {
+                    if let Some(name) = inner.words.last().filter(|name| name.starts_with('@')) {
+                        serves = Serves::Named(inner.id, name.clone());
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Serves::Proxy(pass) = &mut serves {
+            pass.cut_by = cut_by;
+        }
+        serves
+    }
+}
+
+/// Whether a `rewrite` ends with an answer.
+fn is_redirect(directive: &Directive) -> bool {
+    let [_, to, rest @ ..] = &directive.words[..] else { return false };
+    let flagged = rest.first().is_some_and(|flag| flag == "redirect" || flag == "permanent");
+    directive.name == "rewrite" && (flagged || ["http://", "https://", "$scheme"].iter().any(|start| to.starts_with(start)))
+}
+
+/// Whether a `return` or `rewrite` sends the client to https.
+fn is_https(directive: &Directive) -> bool {
+    let to = match directive.name.as_str() {
+        "return" => directive.words.last(),
+        "rewrite" => directive.words.get(1),
+        _ => None,
+    };
+    to.is_some_and(|to| to.starts_with("https://"))
+}
+
+/// Whether a `rewrite` takes the location's own path off and does nothing else: `rewrite ^/a/(.*)$ /$1 break`.
+fn cuts_off(directive: &Directive, matches: &Matches) -> bool {
+    let (Some(path), [regex, to, flag]) = (matches.path(), &directive.words[..]) else { return false };
+    let rest = regex.strip_prefix('^').and_then(|regex| regex.strip_prefix(path)).map(|rest| rest.trim_end_matches('$'));
+    path.ends_with('/') && rest == Some("(.*)") && to == "/$1" && flag == "break"
+}

@@ -1,0 +1,77 @@
+//! The names of servers as the hosts of routes.
+//!
+//! It says what a host of a route can't: two labels under a `*`, a regular expression.
+
+use crate::cli::import::nginx::name::Name;
+use crate::cli::import::nginx::{Nginx, Reading};
+use crate::cli::import::report::{Scope, Word};
+use crate::cli::import::translate::paths::regex_escaped;
+use crate::cli::import::translate::socket::Group;
+
+/// A host of routes, and the server that answers for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// As a route writes it.
+    pub pattern: String,
+    /// As `server_name` writes it; `_` for the default server.
+    pub scope: String,
+    /// The server, by place.
+    pub server: usize,
+}
+
+impl Host {
+    /// Whether requests for `other` come here where `other` has no route for them.
+    pub fn is_around(&self, other: &Host) -> bool {
+        if self.pattern == "*" {
+            return other.pattern != "*";
+        }
+        let parent = other.pattern.split_once('.').map(|(_, parent)| parent);
+        !other.pattern.starts_with("*.") && self.pattern.strip_prefix("*.").is_some_and(|own| parent == Some(own))
+    }
+}
+
+/// The hosts of a group, the broadest first.
+pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Host> {
+    let Some(default) = group.default() else { return Vec::new() };
+    let mut hosts = vec![Host { pattern: "*".into(), scope: "_".into(), server: default }];
+    for server in group.servers().iter().copied() {
+        for (id, name) in &nginx.servers[server].names {
+            let pattern = match name {
+                Name::Exact(host) => host.clone(),
+                Name::Below(parent) => format!("*.{parent}"),
+                Name::Odd(_) | Name::Nobody if server == default => {
+                    reading.notes.say(*id, Word::Carried, "host = \"*\": it is the default server");
+                    continue;
+                }
+                Name::Odd(text) => {
+                    let scope = Scope { host: text.clone(), path: "/".into(), but: Vec::new() };
+                    let said = format!("a route's host is exact or one label under a `*`: what `{text}` matched goes to the default server's routes");
+                    reading.notes.say_of(*id, Word::Differs, said, vec![scope]);
+                    continue;
+                }
+                Name::Nobody => {
+                    reading.notes.say(*id, Word::Dropped, "no request has such a host");
+                    continue;
+                }
+            };
+            if let Some(first) = hosts.iter().find(|host| host.pattern == pattern) {
+                if first.server != server {
+                    reading.notes.say(*id, Word::Dropped, format!("another server has `{pattern}` there already: nginx ignores this one"));
+                }
+                continue;
+            }
+            reading.notes.say(*id, Word::Carried, format!("host = \"{pattern}\""));
+            if let Name::Below(parent) = name
+                && server != default
+            {
+                let scope = Scope { host: format!("~^.+\\..+\\.{}$", regex_escaped(parent)), path: "/".into(), but: Vec::new() };
+                let said = format!("`{pattern}` is one label under {parent}; a host with more of them goes to the default server's routes");
+                reading.notes.say_of(*id, Word::Differs, said, vec![scope]);
+            }
+            hosts.push(Host { scope: pattern.clone(), pattern, server });
+        }
+    }
+    let rank = |host: &Host| (host.pattern != "*", !host.pattern.starts_with('*'));
+    hosts.sort_by_key(rank);
+    hosts
+}

@@ -1,0 +1,183 @@
+//! Policies: who may, and how much, of the locations that decide alike.
+//!
+//! Budgets are a policy's own, so locations share one only if they share nginx' zones, too.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::cli::import::access::{Decided, all_v4, all_v6, decided};
+use crate::cli::import::nginx::level::Level;
+use crate::cli::import::nginx::limit::{Key, Rate, Zones};
+use crate::cli::import::nginx::{Nginx, Reading};
+use crate::cli::import::report::{Scope, Word};
+use crate::cli::import::tree::Id;
+
+/// What nginx closes an idle tunnel after, where nothing is said.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The most tokens that a limit may have.
+const MOST: u32 = 1_000_000;
+
+/// A policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Its name; empty until it has one.
+    pub name: String,
+    /// Who may.
+    pub access: Vec<Decided>,
+    /// `upgrades` and `requests`, from this zone.
+    pub rate: Option<Tokens>,
+    /// `connections.per_client`, from this zone.
+    pub per_client: Option<(String, u32)>,
+    /// `connections.total`, of this server and zone.
+    pub total: Option<(Id, String, u32)>,
+    /// `idle`; `None`: not limited.
+    pub idle: Option<Duration>,
+    /// Whether `idle` is nginx' own default.
+    pub idle_by_default: bool,
+    /// The `limit_req`s and `limit_conn`s that it came from, by zone.
+    pub limits: BTreeMap<String, Id>,
+}
+
+/// A rate and its burst.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// The zone that they come from.
+    pub zone: String,
+    /// So many …
+    pub tokens: u32,
+    /// … in so long.
+    pub per: Duration,
+    /// So many at once.
+    pub burst: u32,
+}
+
+impl Policy {
+    /// Whether two decide alike and count together.
+    pub fn is_like(&self, other: &Policy) -> bool {
+        let bare = |policy: &Policy| {
+            let access: Vec<_> = policy.access.iter().map(|one| (one.network, one.admits)).collect();
+            (access, policy.rate.clone(), policy.per_client.clone(), policy.total.clone(), policy.idle)
+        };
+        bare(self) == bare(other)
+    }
+
+    /// The policy that admits nobody, for what nginx didn't pass on.
+    pub fn closed() -> Policy {
+        let nobody = |network| Decided { network, admits: false, by: None };
+        Policy {
+            name: "closed".into(),
+            access: vec![nobody(all_v4()), nobody(all_v6())],
+            rate: None,
+            per_client: None,
+            total: None,
+            idle: None,
+            idle_by_default: false,
+            limits: BTreeMap::new(),
+        }
+    }
+
+    /// What holds at `level` for clients, and at `passing`, often the same, for the backend, of the server `server`;
+    /// `scopes` are the attempts that come there.
+    pub fn of(level: &Level, passing: &Level, server: Id, nginx: &Nginx, scopes: &[Scope], reading: &mut Reading<'_>) -> Policy {
+        let (idle, idle_by_default) = match passing.read_timeout {
+            Some(set) => (Some(set.value).filter(|idle| !idle.is_zero()), false),
+            None => (Some(READ_TIMEOUT), true),
+        };
+        let rate = rate(level, &nginx.zones, scopes, reading);
+        let mut policy =
+            Policy { name: String::new(), access: decided(&level.access), rate: None, idle, idle_by_default, ..Policy::closed() };
+        policy.name.clear();
+        if let Some((id, tokens)) = rate {
+            policy.limits.insert(tokens.zone.clone(), id);
+            policy.rate = Some(tokens);
+        }
+        policy.counts(level, server, &nginx.zones, scopes, reading);
+        policy
+    }
+
+    fn counts(&mut self, level: &Level, server: Id, zones: &Zones, scopes: &[Scope], reading: &mut Reading<'_>) {
+        for count in &level.counts {
+            let Some(zone) = zones.count(&count.zone) else {
+                reading.faults.push(Zones::missing(reading.tree, count.id, &count.zone));
+                continue;
+            };
+            if level.dry_counts {
+                reading.notes.say(count.id, Word::Dropped, "a dry run: nginx refused nobody by it");
+                continue;
+            }
+            match zone.key {
+                Key::Client if self.per_client.as_ref().is_none_or(|(_, most)| count.most < *most) => {
+                    self.per_client = Some((count.zone.clone(), count.most));
+                    let text = "the policy's `connections.per_client`, which counts tunnels and no plain requests; an IPv6 client is its /64";
+                    reading.notes.say(count.id, Word::Carried, text);
+                    reading.notes.say(zone.id, Word::Carried, "clients are counted by their address (IPv6: its /64)");
+                }
+                Key::Server => {
+                    self.total = Some((server, count.zone.clone(), count.most));
+                    let text = "the policy's `connections.total`, which counts the tunnels of its routes and no plain requests";
+                    reading.notes.say(count.id, Word::Carried, text);
+                    reading.notes.say(zone.id, Word::Carried, "the tunnels of a policy are counted");
+                }
+                Key::Client => {
+                    reading.notes.say(count.id, Word::Dropped, "another `limit_conn` here is stricter");
+                    continue;
+                }
+                Key::Other => {
+                    let text = "tunnels are counted by client or in all, not by this key: no such limit";
+                    reading.notes.say_of(count.id, Word::Opens, text, scopes.to_vec());
+                    reading.notes.say(zone.id, Word::Dropped, "see the `limit_conn`s that count in it");
+                    continue;
+                }
+            }
+            self.limits.insert(count.zone.clone(), count.id);
+        }
+    }
+}
+
+/// The rate of `level`, of several the strictest.
+fn rate(level: &Level, zones: &Zones, scopes: &[Scope], reading: &mut Reading<'_>) -> Option<(Id, Tokens)> {
+    let mut strictest: Option<(&Rate, Tokens)> = None;
+    for rate in &level.rates {
+        let Some(zone) = zones.rate(&rate.zone) else {
+            reading.faults.push(Zones::missing(reading.tree, rate.id, &rate.zone));
+            continue;
+        };
+        let (Key::Client, Some((tokens, per)), false) = (zone.key, zone.rate, level.dry_rates) else {
+            if level.dry_rates {
+                reading.notes.say(rate.id, Word::Dropped, "a dry run: nginx refused nobody by it");
+            } else {
+                let text = "rates are counted by client, not by this key: no such limit";
+                reading.notes.say_of(rate.id, Word::Opens, text, scopes.to_vec());
+                reading.notes.say(zone.id, Word::Dropped, "see the `limit_req`s that count in it");
+            }
+            continue;
+        };
+        // nginx lets one through at the rate and `burst` more.
+        let tokens = Tokens { zone: rate.zone.clone(), tokens: tokens.min(MOST), per, burst: rate.burst.saturating_add(1).min(MOST) };
+        let slower = |other: &Tokens| u128::from(tokens.tokens) * other.per.as_millis() < u128::from(other.tokens) * per.as_millis();
+        if let Some((other, _)) = &strictest {
+            let text = "a policy has one rate for each kind of request: the slower one is kept";
+            reading.notes.say(other.id.max(rate.id), Word::Differs, text);
+        }
+        if strictest.as_ref().is_none_or(|(_, other)| slower(other)) {
+            strictest = Some((rate, tokens));
+        }
+    }
+    let (rate, tokens) = strictest?;
+    let mut text = format!(
+        "the policy's `upgrades` and `requests`, each of {}/{} and a burst of {}: handshakes and plain requests are counted apart, after `allow` and `deny`; \
+         an IPv6 client is its /64",
+        tokens.tokens,
+        if tokens.per.as_secs() == 60 { "m" } else { "s" },
+        tokens.burst,
+    );
+    if !rate.at_once {
+        text.push_str("; nobody is held back, as nginx did without `nodelay`");
+    }
+    reading.notes.say(rate.id, Word::Carried, text);
+    if let Some(zone) = zones.rate(&rate.zone) {
+        reading.notes.say(zone.id, Word::Carried, "its rate stands in the policies of those who count in it");
+    }
+    Some((rate.id, tokens))
+}
