@@ -189,8 +189,9 @@ class Authority:
         )
         self.openssl("-extensions", "ca", "-keyout", "ca.key", "-out", self.ca)
 
-    def issue(self, name):
-        """A certificate for localhost and 127.0.0.1 in `certs/NAME.pem`, its key in the same file."""
+    def issue(self, name, names="DNS:localhost, IP:127.0.0.1"):
+        """A certificate for `names` in `certs/NAME.pem`, its key in the same file."""
+        self.config.write_text(re.sub("subjectAltName = .*", f"subjectAltName = {names}", self.config.read_text()))
         self.openssl("-extensions", "leaf", "-CA", self.ca, "-CAkey", "ca.key", "-keyout", "leaf.key", "-out", "leaf.pem")
         pem = (self.place.dir / "leaf.pem").read_text() + (self.place.dir / "leaf.key").read_text()
         path = self.place.write(f"certs/{name}.pem", pem)

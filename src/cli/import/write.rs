@@ -157,7 +157,11 @@ impl<'p> Clients<'p> {
 fn policy(policy: &Policy, clients: &Clients<'_>, tree: &Tree) -> String {
     let mut out = String::new();
     let ids = policy.access.iter().filter_map(|one| one.by);
-    put(&mut out, format_args!("# {}", origin(ids, tree)));
+    if *policy == Policy::closed() {
+        put(&mut out, "# For what nginx passed on to nobody; without its routes, broader ones would.");
+    } else {
+        put(&mut out, format_args!("# {}", origin(ids, tree)));
+    }
     put(&mut out, "schema = 1");
     let in_file = clients.in_file().is_some();
     if in_file {

@@ -30,10 +30,10 @@ impl Host {
     }
 }
 
-/// The hosts of a group, the broadest first.
+/// The hosts of a group, in the order in which nginx' files name them; the default server's `*` last.
 pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Host> {
     let Some(default) = group.default() else { return Vec::new() };
-    let mut hosts = vec![Host { pattern: "*".into(), scope: "_".into(), server: default }];
+    let mut hosts = Vec::<Host>::new();
     for server in group.servers().iter().copied() {
         for (id, name) in &nginx.servers[server].names {
             let pattern = match name {
@@ -71,7 +71,6 @@ pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Hos
             hosts.push(Host { scope: pattern.clone(), pattern, server });
         }
     }
-    let rank = |host: &Host| (host.pattern != "*", !host.pattern.starts_with('*'));
-    hosts.sort_by_key(rank);
+    hosts.push(Host { pattern: "*".into(), scope: "_".into(), server: default });
     hosts
 }

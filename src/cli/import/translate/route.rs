@@ -1,5 +1,6 @@
 //! Routes: for each host the patterns of its server, each with its backends and its policy.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::cli::import::access::{Whom, decided};
@@ -60,20 +61,18 @@ const RESERVED: [&str; 5] = ["any", "unix", "none", "null", "baseline"];
 /// More than any body: nginx' 0.
 const NO_LIMIT: u64 = 1 << 50;
 
-/// The routes for `hosts`, the broadest of which come first, and their policies.
+/// The routes for `hosts`, and their policies.
 pub fn routes(nginx: &Nginx, hosts: &[Host], reading: &mut Reading<'_>) -> (Vec<Route>, Vec<Policy>) {
-    let mut desk = Desk { nginx, hosts, routes: Vec::new(), policies: Vec::new() };
-    let mut servers: Vec<_> = hosts.iter().map(|host| host.server).collect();
-    servers.sort_unstable();
-    servers.dedup();
-    let translated: Vec<_> = servers.iter().map(|place| (*place, paths(&nginx.servers[*place]))).collect();
-    for (place, paths) in &translated {
+    let mut paths = BTreeMap::new();
+    for host in hosts {
+        paths.entry(host.server).or_insert_with(|| self::paths(&nginx.servers[host.server]));
+    }
+    let mut desk = Desk { nginx, hosts, paths, routes: Vec::new(), policies: Vec::new() };
+    for (place, paths) in &desk.paths {
         desk.note(*place, paths, reading);
     }
     for host in hosts {
-        if let Some((_, paths)) = translated.iter().find(|(place, _)| *place == host.server) {
-            desk.write(host, paths, reading);
-        }
+        desk.write(host, reading);
     }
     desk.note_shared(reading);
     (desk.routes, desk.policies)
@@ -83,25 +82,26 @@ pub fn routes(nginx: &Nginx, hosts: &[Host], reading: &mut Reading<'_>) -> (Vec<
 struct Desk<'n> {
     nginx: &'n Nginx,
     hosts: &'n [Host],
+    /// Of each server, by place.
+    paths: BTreeMap<usize, Paths>,
     routes: Vec<Route>,
     policies: Vec<Policy>,
 }
 
 impl Desk<'_> {
-    fn write(&mut self, host: &Host, paths: &Paths, reading: &mut Reading<'_>) {
+    fn write(&mut self, host: &Host, reading: &mut Reading<'_>) {
         let nginx = self.nginx;
         let server = &nginx.servers[host.server];
-        let mut patterns = paths.patterns.clone();
-        let open_around = self.routes.iter().any(|route| {
-            let around = self.hosts.iter().find(|other| other.pattern == route.host);
-            matches!(route.leads, Leads::To { .. }) && around.is_some_and(|around| around.is_around(host))
-        });
+        let mut patterns = self.patterns(host).to_vec();
+        let is_open = |other: &Host| self.patterns(other).iter().any(|(_, target)| *target != Target::Closed);
         // Else a broader host's routes would serve what this server doesn't.
-        if open_around && !patterns.iter().any(|(path, _)| path == "/") {
+        if self.hosts.iter().any(|other| other.is_around(host) && is_open(other)) && !patterns.iter().any(|(path, _)| path == "/") {
             patterns.insert(0, ("/".into(), Target::Closed));
         }
+        let both = patterns.clone();
+        let has_prefix = |path: &str| both.iter().any(|(other, _)| other.strip_suffix('/') == Some(path));
         for (path, target) in patterns {
-            let name = self.name(host, &path);
+            let name = self.name(host, &path, has_prefix(&path));
             let route = match target {
                 Target::Closed => {
                     let policy = self.policy(Policy::closed(), "closed");
@@ -113,7 +113,7 @@ impl Desk<'_> {
                     let Some(pass) = pass else { continue };
                     let scopes = self.scopes(host.server, location);
                     let policy = Policy::of(&location.level, level, server.id, nginx, &scopes, reading);
-                    let policy = self.policy(policy, &name);
+                    let policy = self.policy(policy, name.strip_suffix("-exact").unwrap_or(&name));
                     note_carried(location, pass, level, &name, &path, &policy, reading);
                     let leads = leads(location, pass, level, &path, reading);
                     Route { name, host: host.pattern.clone(), path, leads, policy, from: Some(location.id) }
@@ -139,10 +139,16 @@ impl Desk<'_> {
         name
     }
 
-    fn name(&self, host: &Host, path: &str) -> String {
+    fn patterns(&self, host: &Host) -> &[(String, Target)] {
+        self.paths.get(&host.server).map(|paths| &paths.patterns[..]).unwrap_or_default()
+    }
+
+    /// The name of a route; `beside` another for all that is below its path.
+    fn name(&self, host: &Host, path: &str, beside: bool) -> String {
         let host = if host.pattern == "*" { "default".into() } else { slug(&host.pattern.replace('*', "all")) };
         let path = slug(path);
         let name = if path.is_empty() { host } else { format!("{host}-{path}") };
+        let name = if beside { format!("{name}-exact") } else { name };
         let plain = name.starts_with(|c: char| c.is_ascii_lowercase()) && !RESERVED.contains(&name.as_str());
         let name = if plain { name } else { format!("r-{name}") };
         free_name(&name, |name| self.routes.iter().any(|route| route.name == name))
@@ -255,14 +261,12 @@ impl Desk<'_> {
 
     /// Says which limits are no longer counted together.
     fn note_shared(&self, reading: &mut Reading<'_>) {
-        for policy in &self.policies {
-            for (zone, id) in &policy.limits {
-                let others = self.policies.iter().filter(|other| other.name != policy.name && other.limits.contains_key(zone));
-                let names: Vec<_> = others.map(|other| format!("`{}`", other.name)).collect();
-                if !names.is_empty() {
-                    let text = format!("budgets are a policy's own: `{}` counts for itself, and so does {}", policy.name, names.join(", "));
-                    reading.notes.say(*id, Word::Differs, text);
-                }
+        for (zone, id) in self.policies.iter().flat_map(|policy| &policy.limits) {
+            let sharing = self.policies.iter().filter(|policy| policy.limits.contains_key(zone));
+            let names: Vec<_> = sharing.map(|policy| format!("`{}`", policy.name)).collect();
+            if names.len() > 1 {
+                let text = format!("budgets are a policy's own: {} count each for itself", names.join(", "));
+                reading.notes.say(*id, Word::Differs, text);
             }
         }
     }

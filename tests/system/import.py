@@ -1,0 +1,364 @@
+"""nginx and what `sidegate import nginx` makes of its configuration, side by side in front of one backend.
+
+For each configuration in `import/` a few hundred attempts (client, host, path) go to both: either both open the WebSocket
+or both refuse it, except where the report said that they differ, and then the way it said. Lines `# host`, `# path`,
+`# burst` and `# hold` in a configuration say what to try besides what it names itself.
+"""
+
+import concurrent.futures
+import contextlib
+import http.client
+import ipaddress
+import json
+import random
+import re
+import shutil
+import socket
+import ssl
+import sys
+import threading
+import urllib.parse
+from dataclasses import dataclass
+
+from harness import HERE, SIDEGATE, Authority, Place, await_that, figure, free_port, need, note, run
+from mirror import Ended, Wire, values
+
+FOLDER = HERE / "import"
+WANTED = 200  # attempts that have to end alike, for each configuration
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+ANY_NAME = ssl.create_default_context()
+ANY_NAME.check_hostname, ANY_NAME.verify_mode = False, ssl.CERT_NONE
+
+TEMPORARY = "".join(
+    f"{kind}_temp_path {{dir}}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+)
+
+
+class Backend:
+    """Opens every WebSocket that is asked for in order, and refuses all else; says which path it was asked for."""
+
+    def __init__(self, listener):
+        self.listener = listener
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                threading.Thread(target=self.serve, args=(Wire(connection),), daemon=True).start()
+
+    def serve(self, wire):
+        with wire.connection, contextlib.suppress(Ended, OSError):
+            start, fields = wire.head()
+            upgrade = [value.lower() for name in ("upgrade", "connection") for value in values(fields, name)]
+            opens = start.endswith("HTTP/1.1") and upgrade == ["websocket", "upgrade"]
+            seen = f"X-Path: {start.split()[1]}\r\n"
+            if not opens:
+                return wire.send(f"HTTP/1.1 426 Upgrade Required\r\n{seen}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            answer = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n"
+            wire.send(f"HTTP/1.1 101 Switching Protocols\r\n{answer}{seen}\r\n".encode())
+            wire.rest()
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One attempt: from this client, to this socket of the configuration, for this host and path."""
+
+    client: str
+    listen: tuple
+    host: str
+    path: str
+
+
+@dataclass
+class Answer:
+    opens: bool
+    path: str = ""
+    connection: socket.socket = None
+
+    def end(self):
+        """Ends the tunnel, and waits until it is over."""
+        with contextlib.suppress(OSError), self.connection:
+            if not isinstance(self.connection, ssl.SSLSocket):
+                self.connection.shutdown(socket.SHUT_WR)
+                Wire(self.connection).rest()
+
+
+def attempt(probe, ports, tls, keep=False):
+    address, written = probe.listen
+    connection = None
+    try:
+        connection = socket.create_connection((address, ports[written]), 10, source_address=(probe.client, 0))
+        if tls:
+            connection = ANY_NAME.wrap_socket(connection, server_hostname=probe.host.split(":")[0].rstrip("."))
+        connection.sendall(
+            f"GET {probe.path} HTTP/1.1\r\nHost: {probe.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        start, fields = Wire(connection).head()
+    except (OSError, Ended, http.client.HTTPException):
+        if connection:
+            connection.close()
+        return Answer(False)
+    answer = Answer(start.split()[1] == "101", (values(fields, "x-path") or [""])[0], connection)
+    if not keep or not answer.opens:
+        answer.end()
+    return answer
+
+
+class Subject:
+    """One configuration: its text, what it names, and what is to be tried."""
+
+    def __init__(self, path, backends):
+        self.name, self.text, self.backends = path.stem, path.read_text(), backends
+        every = "\n".join([self.text, *(other.read_text() for other in FOLDER.rglob("*.conf") if other.parent != FOLDER)])
+        self.all_text = every if self.name == "includes" else self.text
+        self.listens = {}
+        for address, port, more in re.findall(r"listen (127\.0\.0\.1|\[::1\]):(\d+)([^;]*);", self.all_text):
+            self.listens.setdefault((address.strip("[]"), int(port)), set()).update(more.split())
+        self.random = random.Random(self.name)
+
+    def told(self, word):
+        return [line.split()[2:] for line in self.text.splitlines() if line.startswith(f"# {word} ")]
+
+    def ports(self):
+        return {port: free_port() for _, port in self.listens}
+
+    def place(self, folder, ports):
+        """Its files with other ports, in `folder`."""
+
+        def other(match):
+            port = int(match[2])
+            return f"{match[1]}:{ports.get(port) or self.backends.get(port) or port}"
+
+        shutil.copytree(FOLDER, folder)
+        for path in folder.rglob("*.conf"):
+            text = re.sub(r"(127\.0\.0\.1|localhost|\[::1\]):(\d+)", other, path.read_text())
+            path.write_text(text.replace("unix:backend.sock", f"unix:{self.backends['socket']}"))
+        (folder / "users").write_text("")
+        return folder / f"{self.name}.conf"
+
+    def clients(self):
+        """Addresses in, around and apart from all networks that it names."""
+        named = re.findall(r"(?:allow|deny)\s+(127[0-9.]+(?:/\d+)?);", self.all_text)
+        some = [ipaddress.ip_address(0x7F000000 + self.random.randrange(2, 1 << 24)) for _ in range(20)]
+        for network in [ipaddress.ip_network(text, strict=False) for text in named] * 2:
+            first, last = int(network[0]), int(network[-1])
+            edges = [first - 1, first, first + 1, last - 1, last, last + 1]
+            some += map(ipaddress.ip_address, [*edges, *(self.random.randrange(first, last + 1) for _ in range(6))])
+        loopback = ipaddress.ip_network("127.0.0.0/8")
+        return [str(client) for client in some if client in loopback and client not in (loopback[0], loopback[-1])]
+
+    def hosts(self, report):
+        hosts = {"other.example.net", *(host for (host,) in self.told("host"))}
+        for host in report["hosts"]:
+            hosts |= {"unknown.example.com"} if host == "_" else {host.replace("*", "some"), host.replace("*", "deep.er")}
+        named = [host for host in report["hosts"] if host[0] not in "_*"]
+        return [*hosts, *named, *named, *(odd for host in named[:1] for odd in (host.upper(), f"{host}.", f"{host}:8443"))]
+
+    def paths(self):
+        paths = {"/", "/other", "/other/deep", *(path for (path,) in self.told("path"))}
+        for sign, path in re.findall(r'location (=|\^~|~\*|~)? ?("[^"]+"|[^ {]+)', self.all_text):
+            path = path.strip('"').lstrip("^").replace("\\", "").replace(".*", "").rstrip("$")
+            if sign.startswith("~") and not path.startswith("/") or path.startswith("@"):
+                continue
+            path = urllib.parse.quote(path, safe="/:@!$&'()*+,;=~.-_[]")
+            bare = path.rstrip("/")
+            paths |= {path, f"{path}x", f"{bare}/x", f"{bare}/x/y", bare or "/", f"{bare}x/y", f"{bare}/"}
+            paths |= {f"/.{path}", f"/{path}", f"/x/..{path}", path.replace("a", "%61"), f"{path}?a=/b"}
+        return sorted(paths)
+
+    def probes(self, report):
+        """Attempts without end; no client comes twice where clients are counted."""
+        clients, hosts, paths = self.clients(), self.hosts(report), self.paths()
+        once, seen = "limit_" in self.all_text, set()
+        while True:
+            listen = self.random.choice(list(self.listens))
+            client = "::1" if ":" in listen[0] else self.random.choice(clients)
+            if once and client in seen:
+                network = ipaddress.ip_network(f"{client}/16", strict=False)
+                client = str(network[self.random.randrange(2, 65534)])
+            if once and client in seen:
+                continue
+            seen.add(client)
+            yield Probe(client, listen, self.random.choice(hosts), self.random.choice(paths))
+
+
+class Report:
+    """What the importer said, and whether an attempt is among what it said to differ."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.names = [host for host in answer["hosts"] if host != "_"]
+        notes = [note for line in answer["lines"] for note in line["notes"]]
+        self.scopes = [(note["word"], scope) for note in notes for scope in note["attempts"]]
+
+    def words(self, probe):
+        """The words under which this attempt may end otherwise."""
+        host = probe.host.split(":")[0].rstrip(".").lower()
+        path = canonical(probe.path)
+        return {word for word, scope in self.scopes if self.is_host(scope["host"], host) and in_scope(scope, path)}
+
+    def is_host(self, scope, host):
+        if scope == "_":
+            return not any(is_name(name, host) for name in self.names)
+        return scope == "*" or is_name(scope, host)
+
+
+def is_name(name, host):
+    """As nginx compares a `server_name`."""
+    if name.startswith("~"):
+        return bool(re.search(name[1:].replace("(?<", "(?P<"), host))
+    if name.startswith("*."):
+        return host.endswith(name[1:])
+    return host.startswith(name[:-1]) if name.endswith(".*") else host == name
+
+
+def in_scope(scope, path):
+    return is_location(scope["path"], path) and not any(is_location(but, path) for but in scope["but"])
+
+
+def is_location(location, path):
+    sign, _, rest = location.partition(" ")
+    if sign == "=":
+        return path == rest
+    if sign in ("~", "~*"):
+        return bool(re.search(rest, path, re.I if sign == "~*" else 0))
+    return path.startswith(location)
+
+
+def canonical(path):
+    """As nginx sees a path: decoded, without empty and dot segments."""
+    path = urllib.parse.unquote(path.partition("?")[0])
+    kept = []
+    for segment in path.split("/")[1:]:
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment not in ("", "."):
+            kept.append(segment)
+    ends = path.endswith(("/", "/.", "/.."))
+    return "/" + "/".join(kept) + ("/" if ends and kept else "")
+
+
+def start_nginx(place, subject, config, ports):
+    text = config.read_text()
+    config.write_text(text.replace("http {", "http { access_log off; " + TEMPORARY.format(dir=place.dir), 1))
+    main = f"daemon off; user root; worker_processes 1; worker_rlimit_nofile 8192; pid {place.dir}/nginx.pid; error_log stderr;"
+    process = place.start("nginx", "nginx", "-p", config.parent, "-c", config, "-e", "stderr", "-g", main)
+    await_that(f"nginx listens for {subject.name}", lambda: process.alive() and all_listen(subject, ports))
+
+
+def start_sidegate(place, subject, written, ports):
+    processes = []
+    for number, config in enumerate(path for path in written if path.endswith("sidegate.toml")):
+        text = open(config).read()
+        text = text.split("[metrics]")[0] + text.split("[metrics]")[-1].partition("\n\n")[2] if "[metrics]" in text else text
+        off = 'schema = 1\n[metrics]\nlisten = "off"\n[admin]\nsocket = "off"\n'
+        with open(config, "w") as file:
+            file.write(text.replace("schema = 1\n", off, 1))
+        processes.append(place.start(f"sidegate-{number}", SIDEGATE, "run", "--config", config, "--log", "json"))
+    alive = lambda: all(process.alive() for process in processes)
+    await_that(f"Sidegate listens for {subject.name}", lambda: alive() and all_listen(subject, ports))
+
+
+def all_listen(subject, ports):
+    for address, port in subject.listens:
+        try:
+            socket.create_connection((address, ports[port]), 1).close()
+        except OSError:
+            return False
+    return True
+
+
+def compare(subject, report, ports):
+    """Sends attempts to both until enough had to end alike; how many were admitted, refused, and said to differ."""
+    limited = "limit_" in subject.all_text
+    admitted = refused = excused = differed = 0
+    told = Report(report)
+
+    def both(probe):
+        tls = "ssl" in subject.listens[probe.listen]
+        return probe, attempt(probe, ports["nginx"], tls), attempt(probe, ports["sidegate"], tls)
+
+    moved = tuple(path for (path,) in subject.told("moved"))
+    probes = subject.probes(report)
+    with concurrent.futures.ThreadPoolExecutor(1 if limited else 6) as pool:
+        while admitted + refused < WANTED + 20:
+            need(excused < 20 * WANTED, f"{subject.name}: hardly an attempt has to end alike")
+            for probe, nginx, sidegate in pool.map(both, [next(probes) for _ in range(60)]):
+                words = told.words(probe)
+                if nginx.opens != sidegate.opens:
+                    way = "opens" if sidegate.opens else "closes"
+                    need({way, "differs"} & words, f"{subject.name}: {probe}: nginx {nginx}, Sidegate {sidegate}, said: {words}")
+                    differed += 1
+                if {"opens", "closes", "differs"} & words:
+                    excused += 1
+                    continue
+                admitted, refused = admitted + nginx.opens, refused + (not nginx.opens)
+                if nginx.opens and re.fullmatch(r"(/\w+)+/?", probe.path) and not probe.path.startswith(moved or ("//",)):
+                    need(nginx.path == sidegate.path, f"{subject.name}: {probe}: nginx {nginx}, Sidegate {sidegate}")
+    need(min(admitted, refused) >= 10, f"{subject.name}: {admitted} admitted, {refused} refused: that shows little")
+    return admitted, refused, excused, differed
+
+
+def compare_limits(subject, ports):
+    """Bursts, one attempt right after the other, and tunnels held open together: as many pass both."""
+    for word, keep in (("burst", False), ("hold", True)):
+        for client, host, path, count, *unlimited in subject.told(word):
+            passed = {}
+            for side in ("nginx", "sidegate"):
+                probe = Probe(client, next(iter(subject.listens)), host, path)
+                answers = [attempt(probe, ports[side], False, keep) for _ in range(int(count))]
+                passed[side] = sum(answer.opens for answer in answers)
+                for answer in answers:
+                    if keep and answer.opens:
+                        answer.end()
+            note(f"{subject.name}: {word} {client} {path}: {passed} of {count}")
+            need(passed["nginx"] == passed["sidegate"], f"{subject.name}: {word} {client} {path}: {passed}")
+            need((passed["nginx"] < int(count)) != bool(unlimited), f"{subject.name}: {word} {client} {path} shows nothing: {passed}")
+
+
+def examine(path):
+    with Place() as place:
+        folder = place.dir / "backend.sock"
+        unix = socket.socket(socket.AF_UNIX)
+        unix.bind(str(folder))
+        unix.listen(128)
+        listeners = {port: socket.create_server(("127.0.0.1", 0), backlog=128) for port in (9001, 9002, 9003)}
+        backends = {port: listener.getsockname()[1] for port, listener in listeners.items()}
+        for listener in (*listeners.values(), unix):
+            Backend(listener)
+        subject = Subject(path, {**backends, "socket": folder})
+        ports = {"nginx": subject.ports(), "sidegate": subject.ports()}
+        configs = {side: subject.place(place.dir / side, ports[side]) for side in ports}
+        if "ssl" in set().union(*subject.listens.values()):
+            authority = Authority(place)
+            for name, names in (("ws", "DNS:ws.example.com"), ("feed", "DNS:*.feed.example.com")):
+                pem = authority.issue(name, names)
+                for config in configs.values():
+                    (config.parent / "certs").mkdir(exist_ok=True)
+                    shutil.copy(pem, config.parent / "certs")
+        report = json.loads(run(SIDEGATE, "import", "nginx", configs["sidegate"], "--out", place.dir / "out", "--json"))
+        for written in report["written"]:
+            if written.endswith("sidegate.toml"):
+                run(SIDEGATE, "check", "--config", written)
+        start_nginx(place, subject, configs["nginx"], ports["nginx"])
+        start_sidegate(place, subject, report["written"], ports["sidegate"])
+        counts = compare(subject, report, ports)
+        compare_limits(subject, ports)
+        for listener in (*listeners.values(), unix):
+            listener.close()
+        note("{}: {} admitted and {} refused by both; of {} said to differ {} did".format(subject.name, *counts))
+        return counts
+
+
+def main(names):
+    paths = [path for path in sorted(FOLDER.glob("*.conf")) if not names or path.stem in names]
+    results = [examine(path) for path in paths]
+    admitted, refused, excused, differed = map(sum, zip(*results))
+    figure(f"{len(paths)} configurations: {admitted} attempts admitted and {refused} refused by nginx and the imported Sidegate alike")
+    figure(f"of {excused} that the report said to differ {differed} did")
+
+
+main(sys.argv[1:])
