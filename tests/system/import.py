@@ -154,7 +154,8 @@ class Subject:
         hosts = {"other.example.net", *(host for (host,) in self.told("host"))}
         for host in report["hosts"]:
             hosts |= {"unknown.example.com"} if host == "_" else {host.replace("*", "some"), host.replace("*", "deep.er")}
-        named = [host for host in report["hosts"] if host[0] not in "_*"]
+        written = re.findall(r"(?<![$])server_name ([^;]+);", self.all_text)
+        named = [name for names in written for name in names.split() if name[0].isalnum() and "*" not in name]
         return [*hosts, *named, *named, *(odd for host in named[:1] for odd in (host.upper(), f"{host}.", f"{host}:8443"))]
 
     def paths(self):

@@ -225,8 +225,8 @@ fn list(policy: &Policy, entries: &[Decided], tree: &Tree) -> String {
 fn origin(ids: impl Iterator<Item = Id>, tree: &Tree) -> String {
     let mut ids: Vec<_> = ids.collect();
     ids.sort_unstable();
-    ids.dedup();
-    let places: Vec<_> = ids.iter().map(|id| tree.place(*id).to_string()).collect();
+    let mut places: Vec<_> = ids.iter().map(|id| tree.place(*id).to_string()).collect();
+    places.dedup();
     match &places[..] {
         [] => "Imported: nginx has no `allow` and no `deny` there.".into(),
         [all @ .., _] if all.len() >= MOST_INLINE => format!("Imported: {} and {} more rules.", places[0], all.len()),

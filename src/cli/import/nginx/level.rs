@@ -156,20 +156,20 @@ impl Level {
         let open: Vec<_> = decided(&self.access).into_iter().filter(|one| one.network.prefix_len() == 0 && one.by.is_none()).collect();
         let whom = match &open[..] {
             [] => return,
-            [one] if one.network == all_v4() => "every IPv4 client that none of them matches",
-            [_] => "every IPv6 client: none of them matches any",
-            _ => "everyone whom none of them matches",
+            [one] if one.network == all_v4() => "every other IPv4 client",
+            [_] => "every other IPv6 client",
+            _ => "everyone else",
         };
         if let Some(lost) = outer.access.iter().rev().find(|rule| !rule.admits) {
             let place = reading.tree.place(lost.id);
             let said = &reading.tree.lines[lost.id].text;
             let text = format!(
-                "rules of its own, so nothing is inherited, and `{said}` ({place}) doesn't hold here: {whom} is admitted. \
-                 Were it meant, write a `deny all` here and import again"
+                "with rules of its own nothing is inherited: `{said}` ({place}) doesn't hold here, and {whom} is admitted. \
+                 If that wasn't meant, write `deny all` here and import again"
             );
             reading.notes.say(first.id, Word::FailsOpen, text);
         } else if let Some(allow) = self.access.iter().find(|rule| rule.admits) {
-            let text = format!("no `deny all` follows, so {whom} is admitted, and an `allow` says nothing");
+            let text = format!("no `deny all` follows: {whom} is admitted as well. If that wasn't meant, write one and import again");
             reading.notes.say(allow.id, Word::FailsOpen, text);
         }
     }

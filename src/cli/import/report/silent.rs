@@ -1,6 +1,6 @@
 //! Of directives that no other room has a word for: whether Sidegate needs them.
 //!
-//! A directive that is in no list here is dropped, never taken for needless.
+//! A directive that is in no list here is never taken for needless or harmless.
 
 use super::Word;
 use crate::cli::import::tree::{Id, Tree};
@@ -12,7 +12,7 @@ const TABLES: [&str; 6] = ["map", "geo", "types", "split_clients", "charset_map"
 const FOREIGN: [&str; 3] = ["stream", "mail", "rtmp"];
 
 /// Directives whose task Sidegate has not, or does by itself; a `*` at the end stands for any rest.
-const NEEDLESS: [(&str, &str); 28] = [
+const NEEDLESS: [(&str, &str); 27] = [
     ("accept_mutex* daemon debug_connection env error_log events google_perftools* load_module lock_file master_process multi_accept pcre_jit pid \
       ssl_engine thread_pool timer_resolution use user worker_*", "how nginx runs; Sidegate runs as its unit says"),
     ("access_log log_format log_not_found log_subrequest open_log_file_cache", "Sidegate logs each decision and each tunnel's end by itself"),
@@ -41,8 +41,15 @@ const NEEDLESS: [(&str, &str); 28] = [
     ("least_conn", "the backend with the fewest tunnels gets the next"),
     ("http2* http3* quic_*", "HTTP/2 is not in this version: browsers open WebSockets over HTTP/1.1 then"),
     ("satisfy limit_req_dry_run limit_conn_dry_run", "nothing else decides"),
-    ("set map geo split_clients", "a variable; what uses it has its own line"),
 ];
+
+/// Directives that are left out, and by which nobody is refused.
+const HARMLESS: &str = "add_header add_trailer auth_basic_user_file break error_page limit_rate limit_rate_after max_ranges mirror* proxy_hide_header \
+    real_ip_recursive rewrite_log set ssl_trusted_certificate ssl_client_certificate ssl_verify_depth ssl_crl ssl_password_file status_zone \
+    stub_status uninitialized_variable_warn userid* health_check perl_modules perl_require lua_package_path lua_package_cpath lua_shared_dict";
+
+/// Variables, by which an `if`, a limit or another module may decide.
+const VARIABLES: &str = "map geo split_clients";
 
 /// Directives that are carried over where they hold for something that is passed on.
 const UNUSED: &str = "allow auth_* client_max_body_size deny limit_conn limit_conn_zone limit_req limit_req_zone listen location proxy_connect_timeout \
@@ -62,11 +69,19 @@ pub fn of(tree: &Tree, id: Id) -> Option<(Word, &'static str)> {
     if around(&["events"]) {
         return Some((Word::Needless, NEEDLESS[0].1));
     }
-    if UNUSED.split_whitespace().any(|name| is_meant(name, &line.name)) {
+    let is_in = |names: &str| names.split_whitespace().any(|name| is_meant(name, &line.name));
+    if is_in(UNUSED) {
         return Some((Word::Dropped, "it holds for nothing that is passed on"));
     }
-    let known = NEEDLESS.iter().find(|(names, _)| names.split_whitespace().any(|name| is_meant(name, &line.name)));
-    Some(known.map_or((Word::Dropped, "nothing in Sidegate stands for it"), |(_, why)| (Word::Needless, *why)))
+    if is_in(HARMLESS) {
+        return Some((Word::Dropped, "nothing in Sidegate stands for it"));
+    }
+    if is_in(VARIABLES) {
+        return Some((Word::Differs, "variables are not carried over: see what decides by it"));
+    }
+    let known = NEEDLESS.iter().find(|(names, _)| is_in(names));
+    let unknown = (Word::Differs, "not known here, and left out: whether it refused anybody can't be said");
+    Some(known.map_or(unknown, |(_, why)| (Word::Needless, *why)))
 }
 
 fn is_meant(pattern: &str, name: &str) -> bool {

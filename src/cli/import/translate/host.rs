@@ -15,6 +15,8 @@ pub struct Host {
     pub pattern: String,
     /// As `server_name` writes it; `_` for the default server.
     pub scope: String,
+    /// What its routes are called after.
+    pub label: String,
     /// The server, by place.
     pub server: usize,
 }
@@ -60,6 +62,10 @@ pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Hos
                 }
                 continue;
             }
+            if server == default && !is_between(&pattern, nginx, group) {
+                reading.notes.say(*id, Word::Carried, "host = \"*\": it is the default server, to which every other host comes, too");
+                continue;
+            }
             reading.notes.say(*id, Word::Carried, format!("host = \"{pattern}\""));
             if let Name::Below(parent) = name
                 && server != default
@@ -68,9 +74,18 @@ pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Hos
                 let said = format!("`{pattern}` is one label under {parent}; a host with more of them goes to the default server's routes");
                 reading.notes.say_of(*id, Word::Differs, said, vec![scope]);
             }
-            hosts.push(Host { scope: pattern.clone(), pattern, server });
+            hosts.push(Host { scope: pattern.clone(), label: pattern.replace('*', "all"), pattern, server });
         }
     }
-    hosts.push(Host { pattern: "*".into(), scope: "_".into(), server: default });
+    let exact = nginx.servers[default].names.iter().find_map(|(_, name)| if let Name::Exact(host) = name { Some(host) } else { None });
+    let label = exact.cloned().unwrap_or_else(|| "default".into());
+    hosts.push(Host { pattern: "*".into(), scope: "_".into(), label, server: default });
     hosts
+}
+
+/// Whether the name `pattern` of the default server stands under a `*` of another one, which would take it.
+fn is_between(pattern: &str, nginx: &Nginx, group: &Group) -> bool {
+    let others = group.servers().iter().filter(|server| group.default() != Some(**server)).flat_map(|server| &nginx.servers[*server].names);
+    let below = |parent: &str| pattern.strip_suffix(parent).is_some_and(|start| start.ends_with('.'));
+    others.into_iter().any(|(_, name)| matches!(name, Name::Below(parent) if below(parent)))
 }

@@ -145,7 +145,7 @@ impl Desk<'_> {
 
     /// The name of a route; `beside` another for all that is below its path.
     fn name(&self, host: &Host, path: &str, beside: bool) -> String {
-        let host = if host.pattern == "*" { "default".into() } else { slug(&host.pattern.replace('*', "all")) };
+        let host = slug(&host.label);
         let path = slug(path);
         let name = if path.is_empty() { host } else { format!("{host}-{path}") };
         let name = if beside { format!("{name}-exact") } else { name };
@@ -231,6 +231,9 @@ impl Desk<'_> {
             }
             Serves::Answer(id) => {
                 reading.notes.say(location.id, Word::Carried, "refused: nginx passes nothing on there");
+                if reading.tree.lines[*id].name == "internal" {
+                    return reading.notes.say(*id, Word::Carried, "refused, as nginx refused it");
+                }
                 reading.notes.say(*id, Word::Differs, "nginx answers by itself there: Sidegate refuses");
             }
             Serves::Other => reading.notes.say(location.id, Word::Carried, "refused: nginx passes nothing on there"),

@@ -22,6 +22,8 @@ pub struct Socket {
     pub default: usize,
     /// Whether it speaks TLS.
     pub tls: bool,
+    /// Whether it takes IPv4 clients at an IPv6 address.
+    pub both_families: bool,
     /// The `listen`s that made it.
     pub ids: Vec<Id>,
 }
@@ -89,7 +91,8 @@ fn sockets(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Socket> {
             let socket = match sockets.iter_mut().find(|socket| socket.address == listen.address) {
                 Some(socket) => socket,
                 None => {
-                    let new = Socket { address: listen.address, servers: Vec::new(), default: place, tls: false, ids: Vec::new() };
+                    let address = listen.address;
+                    let new = Socket { address, servers: Vec::new(), default: place, tls: false, both_families: false, ids: Vec::new() };
                     sockets.push(new);
                     let last = sockets.len() - 1;
                     &mut sockets[last]
@@ -103,6 +106,7 @@ fn sockets(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Socket> {
             socket.ids.push(listen.id);
             // What one server says of a socket holds for all.
             socket.tls |= listen.tls;
+            socket.both_families |= listen.both_families;
             if listen.default {
                 if let Some(first) = explicit.insert(listen.address, listen.id) {
                     let first = reading.tree.place(first).clone();
@@ -121,11 +125,6 @@ fn note_listen(listen: &Listen, reading: &mut Reading<'_>) {
         let text = "the PROXY protocol is not in this version: no request that comes with such a header is understood";
         reading.notes.say_of(listen.id, Word::Closes, text, vec![super::everything()]);
     }
-    let alone = listen.address.ip().is_unspecified() && listen.address.is_ipv6() && !listen.both_families;
-    if alone {
-        let text = "`[::]` takes IPv4 clients as well, unless the kernel is told otherwise (net.ipv6.bindv6only)";
-        reading.notes.say(listen.id, Word::Carried, text);
-    }
 }
 
 /// Makes one of `0.0.0.0:80` and `[::]:80`: the second takes both families, and the two can't be bound at once.
@@ -141,7 +140,14 @@ fn merge(sockets: &mut Vec<Socket>, reading: &mut Reading<'_>) {
         }
         if let Some(v6) = sockets.iter_mut().find(|socket| both(socket) && socket.address.port() == port) {
             v6.tls |= v4.tls;
+            v6.both_families = true;
             v6.ids.extend(v4.ids);
+        }
+    }
+    for socket in sockets.iter().filter(|socket| both(socket) && socket.address.is_ipv6() && !socket.both_families) {
+        for id in &socket.ids {
+            let text = "`[::]` takes IPv4 clients as well, by the same rules, unless the kernel is told otherwise (net.ipv6.bindv6only)";
+            reading.notes.say(*id, Word::Differs, text);
         }
     }
 }
