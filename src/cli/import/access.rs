@@ -47,7 +47,9 @@ impl Whom {
         }
         let network = match length {
             None => address.into(),
-            Some(digits) if digits.bytes().all(|digit| digit.is_ascii_digit()) => IpNet::new(address, digits.parse().ok()?).ok()?,
+            Some(digits) if digits.bytes().all(|digit| digit.is_ascii_digit()) => {
+                IpNet::new(address, digits.parse().ok()?).ok()?
+            }
             Some(_) => return None,
         };
         Some(Whom::Network(network.trunc()))
@@ -179,7 +181,9 @@ mod tests {
         for (text, whom) in [("192.0.2.7/24", "192.0.2.0/24"), ("2001:db8::1", "2001:db8::1/128"), ("0.0.0.0/0", "0.0.0.0/0")] {
             assert_eq!(Whom::parse(text), Some(Whom::Network(whom.parse().unwrap())), "{text}");
         }
-        for wrong in ["", "any", "192.0.2", "192.0.2.0/33", "192.0.2.0/255.255.255.0", "192.0.2.0/", "255.255.255.255", "a.example"] {
+        for wrong in
+            ["", "any", "192.0.2", "192.0.2.0/33", "192.0.2.0/255.255.255.0", "192.0.2.0/", "255.255.255.255", "a.example"]
+        {
             assert_eq!(Whom::parse(wrong), None, "{wrong}");
         }
     }

@@ -63,7 +63,10 @@ pub fn import(verb: &Import) -> Exit {
         return fail(&faults.into_iter().map(|(_, text)| text).collect::<Vec<_>>());
     }
     if configs.is_empty() {
-        return fail(&[format!("{}: no location with a `proxy_pass` that a `listen` leads to: there is nothing to import", verb.file.display())]);
+        return fail(&[format!(
+            "{}: no location with a `proxy_pass` that a `listen` leads to: there is nothing to import",
+            verb.file.display()
+        )]);
     }
     let pages = write::pages(&configs, &tree).into_iter().map(|page| Page { path: verb.out.join(&page.path), ..page });
     let pages: Vec<_> = pages.collect();

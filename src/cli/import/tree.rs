@@ -137,14 +137,14 @@ impl Reader {
         let shown: Arc<str> = file.display().to_string().into();
         let at = |line| Place { file: Arc::clone(&shown), line };
         let asked = |reader: &Reader| include.map_or(at(1), |id| reader.tree.place(id).clone());
-        let bytes = fs::read(file).map_err(|error| Fault { place: asked(self), what: format!("{shown} cannot be read: {error}") })?;
+        let bytes =
+            fs::read(file).map_err(|error| Fault { place: asked(self), what: format!("{shown} cannot be read: {error}") })?;
         // Two names of one file are one file.
         let same = file.canonicalize().unwrap_or_else(|_| file.to_owned());
         if self.files.contains(&same) {
             return Err(Fault { place: asked(self), what: format!("{shown} includes itself") });
         }
-        let statements =
-            lexer::statements(&bytes).map_err(|fault| Fault { place: at(fault.line), what: fault.what })?;
+        let statements = lexer::statements(&bytes).map_err(|fault| Fault { place: at(fault.line), what: fault.what })?;
         self.files.push(same);
         let mut statements = statements.into_iter();
         let directives = self.block(&mut statements, &shown)?;
@@ -222,7 +222,8 @@ fn matching(pattern: &Path) -> Result<Vec<PathBuf>, String> {
 
 /// A word as it can stand in a file, on one line.
 fn shown(word: &str) -> String {
-    let plain = !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, ';' | '"' | '\''));
+    let plain =
+        !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, ';' | '"' | '\''));
     if plain { word.to_owned() } else { format!("{word:?}") }
 }
 
@@ -258,15 +259,31 @@ mod tests {
     #[test]
     fn includes_are_read_where_they_stand_relative_to_the_main_file() {
         check(
-            &[("nginx.conf", "http {\n include sites/a.conf;\n gzip on;\n}"), ("sites/a.conf", "include b.conf;"), ("b.conf", "x \"y z\";")],
-            &["nginx.conf:1 http", "nginx.conf:2 include sites/a.conf", "sites/a.conf:1 include b.conf", "b.conf:1 x \"y z\"", "nginx.conf:3 gzip on"],
+            &[
+                ("nginx.conf", "http {\n include sites/a.conf;\n gzip on;\n}"),
+                ("sites/a.conf", "include b.conf;"),
+                ("b.conf", "x \"y z\";"),
+            ],
+            &[
+                "nginx.conf:1 http",
+                "nginx.conf:2 include sites/a.conf",
+                "sites/a.conf:1 include b.conf",
+                "b.conf:1 x \"y z\"",
+                "nginx.conf:3 gzip on",
+            ],
         );
     }
 
     #[test]
     fn a_pattern_brings_its_files_in_order_and_may_bring_none() {
         check(
-            &[("n", "include d/*.conf; include e/*.conf;"), ("d/b.conf", "b;"), ("d/a.conf", "a;"), ("d/.c.conf", "c;"), ("d/x", "x;")],
+            &[
+                ("n", "include d/*.conf; include e/*.conf;"),
+                ("d/b.conf", "b;"),
+                ("d/a.conf", "a;"),
+                ("d/.c.conf", "c;"),
+                ("d/x", "x;"),
+            ],
             &["n:1 include d/*.conf", "d/a.conf:1 a", "d/b.conf:1 b", "n:1 include e/*.conf"],
         );
     }
@@ -282,7 +299,10 @@ mod tests {
         check(&[("n", "a;\ninclude b;")], &["! n:2: b cannot be read: No such file or directory (os error 2)"]);
         check(&[("n", "include b;"), ("b", "\nx")], &["! b:2: unexpected end of file, expecting \";\" or \"}\""]);
         check(&[("n", "include;")], &["! n:1: `include` takes one path"]);
-        check(&[("n", &"a {".repeat(40).replace("{a", "{ a").replacen("a {", "a {", 40))], &["! n:1: unexpected end of file, expecting \"}\" for the block that begins on line 1"]);
+        check(
+            &[("n", &"a {".repeat(40).replace("{a", "{ a").replacen("a {", "a {", 40))],
+            &["! n:1: unexpected end of file, expecting \"}\" for the block that begins on line 1"],
+        );
         check(&[("n", &format!("{}{}", "a { ".repeat(33), "}".repeat(33)))], &["! n:1: blocks nested deeper than 32"]);
     }
 

@@ -29,7 +29,8 @@ pub fn pages(configs: &[Config], tree: &Tree) -> Vec<Page> {
     let mut pages = Vec::new();
     for (number, config) in (0..).zip(configs) {
         let folder = config.folder.as_ref().map(|folder| format!("{folder}/")).unwrap_or_default();
-        let mut page = |path: String, text: String| pages.push(Page { path: format!("{folder}{path}").into(), text, mode: 0o644 });
+        let mut page =
+            |path: String, text: String| pages.push(Page { path: format!("{folder}{path}").into(), text, mode: 0o644 });
         page("sidegate.toml".into(), settings(config, METRICS_PORT.saturating_add(number), tree));
         for policy in &config.policies {
             let clients = Clients::of(policy);
@@ -93,12 +94,18 @@ fn route(Route { name, host, path, leads, policy, from }: &Route, tree: &Tree) -
             match (&all[..], unknown) {
                 (_, Some(why)) => {
                     put(&mut out, format_args!("# {}", on_one_line(why)));
-                    put(&mut out, format_args!("backend = {}   # nothing listens there: write the backend's address", quoted(NOWHERE)));
+                    put(
+                        &mut out,
+                        format_args!("backend = {}   # nothing listens there: write the backend's address", quoted(NOWHERE)),
+                    );
                 }
                 ([one], None) => put(&mut out, format_args!("backend = {one}")),
                 (all, None) => put(&mut out, format_args!("backend = [{}]", all.join(", "))),
             }
-            put(&mut out, "http = \"forward\"   # nginx passed plain HTTP on as well: leave it out where only WebSockets are meant");
+            put(
+                &mut out,
+                "http = \"forward\"   # nginx passed plain HTTP on as well: leave it out where only WebSockets are meant",
+            );
             if *strip_prefix {
                 put(&mut out, "strip_prefix = true");
             }
@@ -167,11 +174,8 @@ fn policy(policy: &Policy, clients: &Clients<'_>, tree: &Tree) -> String {
     if in_file {
         put(&mut out, format_args!("\n[lists]\nclients = {{ file = {} }}", quoted(&format!("lists/{}.cidr", policy.name))));
     }
-    let entries: Vec<_> = if in_file {
-        vec![quoted("clients")]
-    } else {
-        clients.entries().iter().map(|one| quoted(&clients.entry(one))).collect()
-    };
+    let entries: Vec<_> =
+        if in_file { vec![quoted("clients")] } else { clients.entries().iter().map(|one| quoted(&clients.entry(one))).collect() };
     put(&mut out, "\n[client]");
     match clients {
         Clients::Any(all, denied) => {
@@ -197,13 +201,20 @@ fn limits(policy: &Policy, out: &mut String) {
         lines.push(format!("upgrades = {rate}   # limit_req zone={}", on_one_line(zone)));
         lines.push(format!("requests = {rate}"));
     }
-    let counts = [("per_client", policy.per_client.as_ref().map(|(_, most)| most)), ("total", policy.total.as_ref().map(|(.., most)| most))];
+    let counts = [
+        ("per_client", policy.per_client.as_ref().map(|(_, most)| most)),
+        ("total", policy.total.as_ref().map(|(.., most)| most)),
+    ];
     let counts: Vec<_> = counts.iter().filter_map(|(key, most)| most.map(|most| format!("{key} = {most}"))).collect();
     if !counts.is_empty() {
         lines.push(format!("connections = {{ {} }}", counts.join(", ")));
     }
     if let Some(idle) = policy.idle {
-        let why = if policy.idle_by_default { "nginx' default; Sidegate finds dead clients by itself, so it may be longer, or left out" } else { "proxy_read_timeout" };
+        let why = if policy.idle_by_default {
+            "nginx' default; Sidegate finds dead clients by itself, so it may be longer, or left out"
+        } else {
+            "proxy_read_timeout"
+        };
         lines.push(format!("idle = {}   # {why}", quoted(&duration(idle))));
     }
     if !lines.is_empty() {

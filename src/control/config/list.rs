@@ -56,7 +56,12 @@ impl ListFiles {
 }
 
 /// What stands in the bytes of the file at `path`, where it isn't `known` already.
-fn from_file(path: &Path, bytes: &[u8], known: Option<&Arc<Entries>>, now: Timestamp) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
+pub fn from_file(
+    path: &Path,
+    bytes: &[u8],
+    known: Option<&Arc<Entries>>,
+    now: Timestamp,
+) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
     let file = Arc::from(path.display().to_string());
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,

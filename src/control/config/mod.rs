@@ -128,7 +128,10 @@ pub fn named_socket(config: &Path) -> Option<PathBuf> {
 pub fn list_alone(files: &mut Files, path: &Path, now: Timestamp) -> (Option<List>, Vec<Diagnostic>) {
     let shown: Arc<str> = path.display().to_string().into();
     match files.read(path, MOST_LIST) {
-        Ok(bytes) => list::from_file("list".into(), shown, path, &bytes, now),
+        Ok(bytes) => {
+            let (entries, found) = list::from_file(path, &bytes, None, now);
+            (entries.map(|entries| List::of_file("list".into(), shown, None, entries)), found)
+        }
         Err(fault) => (None, vec![about(&shown, &fault).at(Place::file(Arc::clone(&shown)))]),
     }
 }

@@ -114,7 +114,7 @@ fn decided_by<'l>(
     admits: bool,
     now: Timestamp,
 ) -> Option<Numbered<'l>> {
-    let ends = |entry: &Entry| entry.expires.unwrap_or(Timestamp::MAX);
+    let ends = |entry: &Entry| entry.expires().unwrap_or(Timestamp::MAX);
     let (mut first, mut until) = (None, now);
     for (other, line) in deciding {
         if ends(other) <= until {
@@ -166,7 +166,8 @@ mod tests {
         let expires = prop_oneof![2 => Just(None), 1 => (0i64..6).prop_map(|at| Some(second(at)))];
         let entry = (0u8..16, 28u8..=32, prop::bool::weighted(0.7), expires).prop_map(|(last, length, admits, expires)| {
             let network = IpNet::new([10, 0, 0, last].into(), length).unwrap().trunc();
-            Entry { network, admits, expires, owner: None, ticket: None }
+            let expires = expires.map(|expires| format!(" expires={expires}")).unwrap_or_default();
+            Entry::parse(&format!("{}{network}{expires}", if admits { "" } else { "!" })).unwrap().unwrap()
         });
         prop::collection::vec(entry, 0..10)
     }

@@ -38,7 +38,9 @@ impl Request {
             _ => return fault("neither a WebSocket's URL nor plain HTTP's", EXAMPLE),
         };
         let authority = rest.split(['/', '?', '\\']).next().unwrap_or_default();
-        let Some(host) = Host::parse(authority.as_bytes()) else { return fault("the host is neither a name nor an address", EXAMPLE) };
+        let Some(host) = Host::parse(authority.as_bytes()) else {
+            return fault("the host is neither a name nor an address", EXAMPLE);
+        };
         let target = &rest[authority.len()..];
         let path = target.split('?').next().unwrap_or_default();
         let path = if path.is_empty() { "/" } else { path };

@@ -68,7 +68,11 @@ impl Upstreams {
             None => To::Backends(backends),
         };
         let count = if let To::Backends(backends) = &to { backends.len() } else { 0 };
-        let text = if count == 1 { "the `backend` of the routes that lead there" } else { "a list as `backend` of the routes that lead there" };
+        let text = if count == 1 {
+            "the `backend` of the routes that lead there"
+        } else {
+            "a list as `backend` of the routes that lead there"
+        };
         reading.notes.say(directive.id, Word::Carried, text);
         if self.0.insert(name.to_owned(), to).is_some() {
             reading.fault(directive.id, format!("duplicate upstream \"{name}\""));
@@ -128,7 +132,9 @@ fn server(directive: &Directive, reading: &mut Reading<'_>) -> Result<Option<Str
             "weight" if word != "weight=1" => {
                 reading.notes.say(id, Word::Differs, "backends have no weights: the one with the fewest tunnels gets the next");
             }
-            "max_conns" => reading.notes.say(id, Word::Differs, "a backend has no `max_conns`: see `connections.total` of the policy"),
+            "max_conns" => {
+                reading.notes.say(id, Word::Differs, "a backend has no `max_conns`: see `connections.total` of the policy")
+            }
             _ => {}
         }
     }

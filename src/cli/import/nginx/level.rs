@@ -140,7 +140,11 @@ impl Level {
                         None
                     }
                     optional if optional.starts_with("optional") => {
-                        reading.notes.say(id, Word::Differs, "client certificates are not in this version: the backend hears of none");
+                        reading.notes.say(
+                            id,
+                            Word::Differs,
+                            "client certificates are not in this version: the backend hears of none",
+                        );
                         None
                     }
                     _ => Some(id),
@@ -153,7 +157,8 @@ impl Level {
     /// Says where this level's own rules admit whom the ones outside refused, or whom an `allow` alone doesn't keep out.
     fn note_lost(&self, outer: &Level, reading: &mut Reading<'_>) {
         let Some(first) = self.access.first() else { return };
-        let open: Vec<_> = decided(&self.access).into_iter().filter(|one| one.network.prefix_len() == 0 && one.by.is_none()).collect();
+        let open: Vec<_> =
+            decided(&self.access).into_iter().filter(|one| one.network.prefix_len() == 0 && one.by.is_none()).collect();
         let whom = match &open[..] {
             [] => return,
             [one] if one.network == all_v4() => "every other IPv4 client",
@@ -169,7 +174,8 @@ impl Level {
             );
             reading.notes.say(first.id, Word::FailsOpen, text);
         } else if let Some(allow) = self.access.iter().find(|rule| rule.admits) {
-            let text = format!("no `deny all` follows: {whom} is admitted as well. If that wasn't meant, write one and import again");
+            let text =
+                format!("no `deny all` follows: {whom} is admitted as well. If that wasn't meant, write one and import again");
             reading.notes.say(allow.id, Word::FailsOpen, text);
         }
     }

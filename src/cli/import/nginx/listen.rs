@@ -57,7 +57,11 @@ impl Listen {
                     reading.notes.say(id, Word::Dropped, "HTTP/3 is not spoken: browsers use TCP then");
                     return None;
                 }
-                "http2" | "spdy" => reading.notes.say(id, Word::Differs, "HTTP/2 is not in this version: browsers open WebSockets over HTTP/1.1 then"),
+                "http2" | "spdy" => reading.notes.say(
+                    id,
+                    Word::Differs,
+                    "HTTP/2 is not in this version: browsers open WebSockets over HTTP/1.1 then",
+                ),
                 _ => {} // of sockets, which Sidegate opens in its own way
             }
         }

@@ -116,7 +116,13 @@ impl Server {
     }
 
     /// Reads a `location` and those inside; its place.
-    fn location(&mut self, directive: &Directive, outer: &Level, upstreams: &Upstreams, reading: &mut Reading<'_>) -> Option<usize> {
+    fn location(
+        &mut self,
+        directive: &Directive,
+        outer: &Level,
+        upstreams: &Upstreams,
+        reading: &mut Reading<'_>,
+    ) -> Option<usize> {
         let matches = match Matches::parse(&directive.words) {
             Ok(matches) => matches,
             Err(what) => {

@@ -70,7 +70,9 @@ mod tests {
 
     #[test]
     fn times_are_seconds_or_carry_their_units() {
-        for (text, milliseconds) in [("60", 60_000), ("250ms", 250), ("1h30m", 5_400_000), ("1m5", 65_000), ("7d", 604_800_000), ("0", 0)] {
+        for (text, milliseconds) in
+            [("60", 60_000), ("250ms", 250), ("1h30m", 5_400_000), ("1m5", 65_000), ("7d", 604_800_000), ("0", 0)]
+        {
             assert_eq!(time(text), Some(Duration::from_millis(milliseconds)), "{text}");
         }
         for wrong in ["", "s", "1.5s", "-1", "1x", "5m1h", "1s1s", "99999999999999999999"] {

@@ -13,30 +13,69 @@ const FOREIGN: [&str; 3] = ["stream", "mail", "rtmp"];
 
 /// Directives whose task Sidegate has not, or does by itself; a `*` at the end stands for any rest.
 const NEEDLESS: [(&str, &str); 27] = [
-    ("accept_mutex* daemon debug_connection env error_log events google_perftools* load_module lock_file master_process multi_accept pcre_jit pid \
-      ssl_engine thread_pool timer_resolution use user worker_*", "how nginx runs; Sidegate runs as its unit says"),
-    ("access_log log_format log_not_found log_subrequest open_log_file_cache", "Sidegate logs each decision and each tunnel's end by itself"),
-    ("sendfile* tcp_nodelay tcp_nopush aio* directio* output_buffers read_ahead postpone_output", "a relay has nothing to tune there"),
-    ("proxy_buffer* proxy_busy_buffers_size proxy_max_temp_file_size proxy_request_buffering proxy_temp_* proxy_limit_rate", "nothing is buffered whole, and nothing goes to disk"),
-    ("client_body_buffer_size client_body_in_file_only client_body_in_single_buffer client_body_temp_path client_header_buffer_size connection_pool_size request_pool_size", "buffers are not to be sized"),
-    ("proxy_cache* fastcgi_* uwsgi_* scgi_* grpc_* memcached_* open_file_cache* expires etag if_modified_since", "nothing is cached, and no file is served"),
-    ("gzip* gunzip* brotli* sub_filter* addition_types ssi* charset* default_type types_hash_* types override_charset image_filter* xslt_*", "bodies are never changed"),
+    (
+        "accept_mutex* daemon debug_connection env error_log events google_perftools* load_module lock_file master_process multi_accept pcre_jit pid \
+      ssl_engine thread_pool timer_resolution use user worker_*",
+        "how nginx runs; Sidegate runs as its unit says",
+    ),
+    (
+        "access_log log_format log_not_found log_subrequest open_log_file_cache",
+        "Sidegate logs each decision and each tunnel's end by itself",
+    ),
+    (
+        "sendfile* tcp_nodelay tcp_nopush aio* directio* output_buffers read_ahead postpone_output",
+        "a relay has nothing to tune there",
+    ),
+    (
+        "proxy_buffer* proxy_busy_buffers_size proxy_max_temp_file_size proxy_request_buffering proxy_temp_* proxy_limit_rate",
+        "nothing is buffered whole, and nothing goes to disk",
+    ),
+    (
+        "client_body_buffer_size client_body_in_file_only client_body_in_single_buffer client_body_temp_path client_header_buffer_size connection_pool_size request_pool_size",
+        "buffers are not to be sized",
+    ),
+    (
+        "proxy_cache* fastcgi_* uwsgi_* scgi_* grpc_* memcached_* open_file_cache* expires etag if_modified_since",
+        "nothing is cached, and no file is served",
+    ),
+    (
+        "gzip* gunzip* brotli* sub_filter* addition_types ssi* charset* default_type types_hash_* types override_charset image_filter* xslt_*",
+        "bodies are never changed",
+    ),
     ("keepalive keepalive_requests keepalive_time zone", "connections to a backend are reused"),
-    ("proxy_set_body proxy_pass_request_body proxy_pass_request_headers proxy_pass_header proxy_ignore_headers", "what a request holds is passed on"),
-    ("ssl_session_* ssl_dhparam ssl_ecdh_curve ssl_buffer_size ssl_early_data ssl_conf_command", "rustls has safe settings, and none of these"),
+    (
+        "proxy_set_body proxy_pass_request_body proxy_pass_request_headers proxy_pass_header proxy_ignore_headers",
+        "what a request holds is passed on",
+    ),
+    (
+        "ssl_session_* ssl_dhparam ssl_ecdh_curve ssl_buffer_size ssl_early_data ssl_conf_command",
+        "rustls has safe settings, and none of these",
+    ),
     ("ssl_ciphers ssl_prefer_server_ciphers", "TLS 1.2 and 1.3 with the modern suites alone"),
     ("ssl_stapling* ssl_ct*", "not stapled: clients of WebSockets don't ask"),
     ("server_tokens more_clear_headers more_set_headers", "Sidegate adds no such header"),
-    ("server_names_hash_* variables_hash_* map_hash_* proxy_headers_hash_* limit_conn_log_level limit_req_log_level rewrite_log", "a table or a log of nginx' own"),
+    (
+        "server_names_hash_* variables_hash_* map_hash_* proxy_headers_hash_* limit_conn_log_level limit_req_log_level rewrite_log",
+        "a table or a log of nginx' own",
+    ),
     ("limit_req_status limit_conn_status", "Sidegate answers 429"),
     ("resolver resolver_timeout", "names are not resolved"),
     ("proxy_redirect", "`Location` is never changed; a backend builds its addresses from X-Forwarded-Proto and Host"),
     ("proxy_next_upstream* proxy_intercept_errors", "a dial that is refused tries the next backend; nothing else is retried"),
-    ("proxy_ssl_* proxy_bind proxy_socket_keepalive proxy_method proxy_force_ranges proxy_ignore_client_abort proxy_store* proxy_headers_* proxy_cookie_*", "connections to a backend have no such settings"),
-    ("absolute_redirect port_in_redirect server_name_in_redirect recursive_error_pages msie_* merge_slashes underscores_in_headers ignore_invalid_headers", "requests have one canonical form, and no redirects are made"),
+    (
+        "proxy_ssl_* proxy_bind proxy_socket_keepalive proxy_method proxy_force_ranges proxy_ignore_client_abort proxy_store* proxy_headers_* proxy_cookie_*",
+        "connections to a backend have no such settings",
+    ),
+    (
+        "absolute_redirect port_in_redirect server_name_in_redirect recursive_error_pages msie_* merge_slashes underscores_in_headers ignore_invalid_headers",
+        "requests have one canonical form, and no redirects are made",
+    ),
     ("root index alias autoindex* try_files disable_symlinks", "no files are served: such a path is refused"),
     ("lingering_* reset_timedout_connection send_lowat", "endings have their own deadlines"),
-    ("client_header_timeout client_body_timeout keepalive_timeout send_timeout keepalive_disable", "[timeouts] of sidegate.toml has its own, set for WebSockets"),
+    (
+        "client_header_timeout client_body_timeout keepalive_timeout send_timeout keepalive_disable",
+        "[timeouts] of sidegate.toml has its own, set for WebSockets",
+    ),
     ("large_client_header_buffers", "a head may have 32 KiB: the listener's `max_head`"),
     ("least_conn", "the backend with the fewest tunnels gets the next"),
     ("http2* http3* quic_*", "HTTP/2 is not in this version: browsers open WebSockets over HTTP/1.1 then"),

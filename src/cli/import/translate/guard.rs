@@ -16,7 +16,12 @@ pub fn note(server: &Server, location: &Location, level: &Level, scopes: &[Scope
             (Some(any), true) => {
                 let text = format!("either of `{name}` and the networks was enough; here the networks decide alone");
                 reading.notes.say_of(any, Word::Differs, text, scopes.to_vec());
-                reading.notes.say_of(*id, Word::Differs, "Sidegate asks for no such thing: the networks decide alone", scopes.to_vec());
+                reading.notes.say_of(
+                    *id,
+                    Word::Differs,
+                    "Sidegate asks for no such thing: the networks decide alone",
+                    scopes.to_vec(),
+                );
             }
             _ => {
                 let text = "Sidegate asks for no such thing: whoever was refused by it is admitted, unless the backend asks";
@@ -40,13 +45,25 @@ fn hurdle(id: Id, reading: &Reading<'_>) -> (Word, String, bool) {
     }
     let inside = |name: &str| reading.tree.lines.iter().any(|line| line.within.last() == Some(&id) && line.name == name);
     if line.text.contains("$http_origin") {
-        return (Word::Opens, "conditions are not carried over: write the origins into the policy's `[client] origins`".into(), true);
+        return (
+            Word::Opens,
+            "conditions are not carried over: write the origins into the policy's `[client] origins`".into(),
+            true,
+        );
     }
     if inside("return") || inside("deny") {
-        return (Word::Opens, "conditions are not carried over: whom this one refused or sent elsewhere is let through".into(), true);
+        return (
+            Word::Opens,
+            "conditions are not carried over: whom this one refused or sent elsewhere is let through".into(),
+            true,
+        );
     }
     if inside("proxy_pass") || inside("rewrite") {
-        return (Word::Differs, "conditions are not carried over: what this one led elsewhere goes where all others go".into(), true);
+        return (
+            Word::Differs,
+            "conditions are not carried over: what this one led elsewhere goes where all others go".into(),
+            true,
+        );
     }
     (Word::Dropped, "conditions are not carried over; this one refuses nobody by itself".into(), false)
 }

@@ -47,7 +47,9 @@ pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Hos
                 }
                 Name::Odd(text) => {
                     let scope = Scope { host: text.clone(), path: "/".into(), but: Vec::new() };
-                    let said = format!("a route's host is exact or one label under a `*`: what `{text}` matched goes to the default server's routes");
+                    let said = format!(
+                        "a route's host is exact or one label under a `*`: what `{text}` matched goes to the default server's routes"
+                    );
                     reading.notes.say_of(*id, Word::Differs, said, vec![scope]);
                     continue;
                 }
@@ -58,12 +60,20 @@ pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Hos
             };
             if let Some(first) = hosts.iter().find(|host| host.pattern == pattern) {
                 if first.server != server {
-                    reading.notes.say(*id, Word::Dropped, format!("another server has `{pattern}` there already: nginx ignores this one"));
+                    reading.notes.say(
+                        *id,
+                        Word::Dropped,
+                        format!("another server has `{pattern}` there already: nginx ignores this one"),
+                    );
                 }
                 continue;
             }
             if server == default && !is_between(&pattern, nginx, group) {
-                reading.notes.say(*id, Word::Carried, "host = \"*\": it is the default server, to which every other host comes, too");
+                reading.notes.say(
+                    *id,
+                    Word::Carried,
+                    "host = \"*\": it is the default server, to which every other host comes, too",
+                );
                 continue;
             }
             reading.notes.say(*id, Word::Carried, format!("host = \"{pattern}\""));
@@ -71,13 +81,16 @@ pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Hos
                 && server != default
             {
                 let scope = Scope { host: format!("~^.+\\..+\\.{}$", regex_escaped(parent)), path: "/".into(), but: Vec::new() };
-                let said = format!("`{pattern}` is one label under {parent}; a host with more of them goes to the default server's routes");
+                let said = format!(
+                    "`{pattern}` is one label under {parent}; a host with more of them goes to the default server's routes"
+                );
                 reading.notes.say_of(*id, Word::Differs, said, vec![scope]);
             }
             hosts.push(Host { scope: pattern.clone(), label: pattern.replace('*', "all"), pattern, server });
         }
     }
-    let exact = nginx.servers[default].names.iter().find_map(|(_, name)| if let Name::Exact(host) = name { Some(host) } else { None });
+    let exact =
+        nginx.servers[default].names.iter().find_map(|(_, name)| if let Name::Exact(host) = name { Some(host) } else { None });
     let label = exact.cloned().unwrap_or_else(|| "default".into());
     hosts.push(Host { pattern: "*".into(), scope: "_".into(), label, server: default });
     hosts
@@ -85,7 +98,11 @@ pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Hos
 
 /// Whether the name `pattern` of the default server stands under a `*` of another one, which would take it.
 fn is_between(pattern: &str, nginx: &Nginx, group: &Group) -> bool {
-    let others = group.servers().iter().filter(|server| group.default() != Some(**server)).flat_map(|server| &nginx.servers[*server].names);
+    let others = group
+        .servers()
+        .iter()
+        .filter(|server| group.default() != Some(**server))
+        .flat_map(|server| &nginx.servers[*server].names);
     let below = |parent: &str| pattern.strip_suffix(parent).is_some_and(|start| start.ends_with('.'));
     others.into_iter().any(|(_, name)| matches!(name, Name::Below(parent) if below(parent)))
 }

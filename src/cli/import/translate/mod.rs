@@ -87,7 +87,8 @@ pub fn translate(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Config> {
     note_unreached(nginx, &groups, reading);
     for group in &groups {
         let listeners = listeners(nginx, group, reading);
-        let folder = (!configs.is_empty()).then(|| free_name(&listeners[0].name, |name| configs.iter().any(|config| config.folder.as_deref() == Some(name))));
+        let folder = (!configs.is_empty())
+            .then(|| free_name(&listeners[0].name, |name| configs.iter().any(|config| config.folder.as_deref() == Some(name))));
         if let Some(folder) = &folder {
             for id in group.sockets.iter().flat_map(|socket| &socket.ids) {
                 let text = format!("other servers answer there, so it gets a Sidegate of its own: {folder}/sidegate.toml");
@@ -119,7 +120,9 @@ fn listeners(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Lis
             (false, false) => Speaks::Plain,
         };
         let kind = if socket.tls { "tls" } else { "plain" };
-        let name = free_name(&format!("{kind}-{}", socket.address.port()), |name| listeners.iter().any(|listener| listener.name == name));
+        let name = free_name(&format!("{kind}-{}", socket.address.port()), |name| {
+            listeners.iter().any(|listener| listener.name == name)
+        });
         let said = match speaks {
             Speaks::Redirect => format!("listener `{name}`, which answers everything with a redirect to https"),
             Speaks::Tls { .. } | Speaks::Plain => format!("listener `{name}`"),
@@ -149,7 +152,11 @@ fn note_unreached(nginx: &Nginx, groups: &[Group], reading: &mut Reading<'_>) {
         let default = groups.iter().any(|group| group.default() == Some(place));
         let answers = groups.iter().any(|group| group.servers().contains(&place));
         if answers && !named && !default {
-            reading.notes.say(server.id, Word::Dropped, "no request comes to it: it has no name and is nowhere the default server");
+            reading.notes.say(
+                server.id,
+                Word::Dropped,
+                "no request comes to it: it has no name and is nowhere the default server",
+            );
         }
     }
 }

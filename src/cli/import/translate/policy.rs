@@ -154,8 +154,10 @@ fn rate(level: &Level, zones: &Zones, scopes: &[Scope], reading: &mut Reading<'_
             continue;
         };
         // nginx lets one through at the rate and `burst` more.
-        let tokens = Tokens { zone: rate.zone.clone(), tokens: tokens.min(MOST), per, burst: rate.burst.saturating_add(1).min(MOST) };
-        let slower = |other: &Tokens| u128::from(tokens.tokens) * other.per.as_millis() < u128::from(other.tokens) * per.as_millis();
+        let tokens =
+            Tokens { zone: rate.zone.clone(), tokens: tokens.min(MOST), per, burst: rate.burst.saturating_add(1).min(MOST) };
+        let slower =
+            |other: &Tokens| u128::from(tokens.tokens) * other.per.as_millis() < u128::from(other.tokens) * per.as_millis();
         if let Some((other, _)) = &strictest {
             let text = "a policy has one rate for each kind of request: the slower one is kept";
             reading.notes.say(other.id.max(rate.id), Word::Differs, text);

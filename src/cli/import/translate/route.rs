@@ -95,7 +95,8 @@ impl Desk<'_> {
         let mut patterns = self.patterns(host).to_vec();
         let is_open = |other: &Host| self.patterns(other).iter().any(|(_, target)| *target != Target::Closed);
         // Else a broader host's routes would serve what this server doesn't.
-        if self.hosts.iter().any(|other| other.is_around(host) && is_open(other)) && !patterns.iter().any(|(path, _)| path == "/") {
+        if self.hosts.iter().any(|other| other.is_around(host) && is_open(other)) && !patterns.iter().any(|(path, _)| path == "/")
+        {
             patterns.insert(0, ("/".into(), Target::Closed));
         }
         let both = patterns.clone();
@@ -134,7 +135,8 @@ impl Desk<'_> {
             known.limits.extend(policy.limits);
             return known.name.clone();
         }
-        let name = free_name(wish, |name| self.policies.iter().any(|policy| policy.name == name) || (name == "closed" && wish != name));
+        let name =
+            free_name(wish, |name| self.policies.iter().any(|policy| policy.name == name) || (name == "closed" && wish != name));
         self.policies.push(Policy { name: name.clone(), ..policy });
         name
     }
@@ -174,7 +176,11 @@ impl Desk<'_> {
     fn note(&self, place: usize, paths: &Paths, reading: &mut Reading<'_>) {
         let server = &self.nginx.servers[place];
         if let Some(answer) = server.answer {
-            reading.notes.say(answer, Word::Differs, "nginx answers every request by itself; nothing is passed on, so all are refused");
+            reading.notes.say(
+                answer,
+                Word::Differs,
+                "nginx answers every request by itself; nothing is passed on, so all are refused",
+            );
         }
         for (id, regex) in &server.rewrites {
             let text = "paths are never rewritten: what it led elsewhere goes where its own path leads";
@@ -201,9 +207,10 @@ impl Desk<'_> {
                 (Word::Differs, format!("go where `location {other}` leads, not `location {one}`, and by its rules"))
             }
             (Target::Open(_), Target::Closed) => (Word::Closes, "are refused".to_owned()),
-            (Target::Closed, Target::Open(other)) => {
-                (Word::Opens, format!("go where `location {}` leads; nginx passed none of them on", server.locations[other].matches))
-            }
+            (Target::Closed, Target::Open(other)) => (
+                Word::Opens,
+                format!("go where `location {}` leads; nginx passed none of them on", server.locations[other].matches),
+            ),
             (Target::Closed, Target::Closed) => return,
         };
         let text = format!("a route's path is exact or ends at a slash, so paths of `{}` {what}", gap.path);
@@ -214,11 +221,25 @@ impl Desk<'_> {
     fn note_location(&self, place: usize, server: &Server, location: &Location, open: bool, reading: &mut Reading<'_>) {
         let passes = matches!(location.serves, Serves::Proxy(_) | Serves::Named(..));
         if let Matches::Regex(regex) = &location.matches {
-            let finals = server.locations.iter().filter(|other| is_final(other)).map(|other| other.matches.to_string()).collect::<Vec<_>>();
+            let finals = server
+                .locations
+                .iter()
+                .filter(|other| is_final(other))
+                .map(|other| other.matches.to_string())
+                .collect::<Vec<_>>();
             let (word, text) = match (passes, open) {
-                (true, true) => (Word::Differs, "regular expressions are not carried over: what it matched goes where the rest of its path leads, by the rules there"),
-                (true, false) => (Word::Closes, "regular expressions are not carried over: what it matched is refused. Write routes for what it was meant to match"),
-                (false, true) => (Word::Opens, "regular expressions are not carried over: nginx passed on nothing that it matched, and Sidegate passes it on where the rest of its path leads"),
+                (true, true) => (
+                    Word::Differs,
+                    "regular expressions are not carried over: what it matched goes where the rest of its path leads, by the rules there",
+                ),
+                (true, false) => (
+                    Word::Closes,
+                    "regular expressions are not carried over: what it matched is refused. Write routes for what it was meant to match",
+                ),
+                (false, true) => (
+                    Word::Opens,
+                    "regular expressions are not carried over: nginx passed on nothing that it matched, and Sidegate passes it on where the rest of its path leads",
+                ),
                 (false, false) => (Word::Dropped, "regular expressions are not carried over; nothing of it was passed on"),
             };
             reading.notes.say_of(location.id, word, text, self.scoped(place, regex, &finals));
@@ -254,10 +275,20 @@ impl Desk<'_> {
         }
     }
 
-    fn note_passed(&self, server: &Server, location: &Location, pass: &Pass, level: &Level, scopes: &[Scope], reading: &mut Reading<'_>) {
+    fn note_passed(
+        &self,
+        server: &Server,
+        location: &Location,
+        pass: &Pass,
+        level: &Level,
+        scopes: &[Scope],
+        reading: &mut Reading<'_>,
+    ) {
         guard::note(server, location, &location.level, scopes, reading);
         if let Some(lacks) = no_upgrade(level, self.nginx) {
-            let text = format!("nginx passed no upgrade on here ({lacks}); Sidegate passes WebSockets on like everything else, and the backend decides");
+            let text = format!(
+                "nginx passed no upgrade on here ({lacks}); Sidegate passes WebSockets on like everything else, and the backend decides"
+            );
             reading.notes.say_of(pass.id, Word::Opens, text, scopes.to_vec());
         }
     }
@@ -280,7 +311,9 @@ fn resolved<'s>(server: &'s Server, location: &'s Location) -> (Option<&'s Pass>
     match &location.serves {
         Serves::Proxy(pass) => (Some(pass), &location.level),
         Serves::Named(_, name) => match server.named(name) {
-            Some(Location { serves: Serves::Proxy(pass), level, .. }) if level.access == location.level.access => (Some(pass), level),
+            Some(Location { serves: Serves::Proxy(pass), level, .. }) if level.access == location.level.access => {
+                (Some(pass), level)
+            }
             _ => (None, &location.level),
         },
         Serves::Answer(_) | Serves::Other => (None, &location.level),
@@ -290,9 +323,15 @@ fn resolved<'s>(server: &'s Server, location: &'s Location) -> (Option<&'s Pass>
 /// Whether two locations decide alike and lead to the same place.
 fn alike(server: &Server, one: usize, other: usize) -> bool {
     let (one, other) = (&server.locations[one], &server.locations[other]);
-    let ((Some(pass), level), (Some(other_pass), other_level)) = (resolved(server, one), resolved(server, other)) else { return false };
+    let ((Some(pass), level), (Some(other_pass), other_level)) = (resolved(server, one), resolved(server, other)) else {
+        return false;
+    };
     let same_limits = level.rates == other_level.rates && level.counts == other_level.counts;
-    pass.to == other_pass.to && pass.path.is_none() && other_pass.path.is_none() && level.access == other_level.access && same_limits
+    pass.to == other_pass.to
+        && pass.path.is_none()
+        && other_pass.path.is_none()
+        && level.access == other_level.access
+        && same_limits
 }
 
 /// What keeps nginx from passing an upgrade on; `None`: nothing does.
@@ -328,7 +367,13 @@ fn cut(location: &Location, pass: &Pass, path: &str) -> Cut {
     let own = location.matches.path().unwrap_or_default();
     let here = path == own || path.strip_suffix('/') == Some(own);
     if pass.cut_by.is_some() {
-        return if own == "/" { Cut::Nothing } else if here { Cut::Prefix } else { Cut::Other };
+        return if own == "/" {
+            Cut::Nothing
+        } else if here {
+            Cut::Prefix
+        } else {
+            Cut::Other
+        };
     }
     match pass.path.as_deref() {
         None | Some("$request_uri" | "$uri" | "$uri$is_args$args") => Cut::Nothing,
@@ -343,7 +388,10 @@ fn leads(location: &Location, pass: &Pass, level: &Level, path: &str, reading: &
         Cut::Nothing => false,
         Cut::Prefix => true,
         Cut::Other => {
-            let text = format!("the backend gets the path as it came: `{}` in its place can't be carried over", pass.path.as_deref().unwrap_or("/"));
+            let text = format!(
+                "the backend gets the path as it came: `{}` in its place can't be carried over",
+                pass.path.as_deref().unwrap_or("/")
+            );
             reading.notes.say(pass.id, Word::Differs, text);
             false
         }
@@ -364,7 +412,15 @@ fn leads(location: &Location, pass: &Pass, level: &Level, path: &str, reading: &
 }
 
 /// Notes what became of the directives that a route and its policy were made of.
-fn note_carried(location: &Location, pass: &Pass, level: &Level, name: &str, path: &str, policy: &str, reading: &mut Reading<'_>) {
+fn note_carried(
+    location: &Location,
+    pass: &Pass,
+    level: &Level,
+    name: &str,
+    path: &str,
+    policy: &str,
+    reading: &mut Reading<'_>,
+) {
     let notes = &mut reading.notes;
     notes.say(location.id, Word::Carried, format!("route `{name}`, path = \"{path}\""));
     let to = match (&pass.to, cut(location, pass, path)) {
@@ -391,7 +447,11 @@ fn note_carried(location: &Location, pass: &Pass, level: &Level, name: &str, pat
         notes.say(set.id, Word::Carried, text);
     }
     if let Some(set) = level.send_timeout {
-        notes.say(set.id, Word::Carried, "`timeouts.write_stall` of the route: either side takes nothing for so long; `idle` is its `proxy_read_timeout`");
+        notes.say(
+            set.id,
+            Word::Carried,
+            "`timeouts.write_stall` of the route: either side takes nothing for so long; `idle` is its `proxy_read_timeout`",
+        );
     }
     if let Some(set) = level.connect_timeout {
         notes.say(set.id, Word::Carried, "`timeouts.dial` of the route");

@@ -92,7 +92,14 @@ fn sockets(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Socket> {
                 Some(socket) => socket,
                 None => {
                     let address = listen.address;
-                    let new = Socket { address, servers: Vec::new(), default: place, tls: false, both_families: false, ids: Vec::new() };
+                    let new = Socket {
+                        address,
+                        servers: Vec::new(),
+                        default: place,
+                        tls: false,
+                        both_families: false,
+                        ids: Vec::new(),
+                    };
                     sockets.push(new);
                     let last = sockets.len() - 1;
                     &mut sockets[last]
@@ -130,7 +137,8 @@ fn note_listen(listen: &Listen, reading: &mut Reading<'_>) {
 /// Makes one of `0.0.0.0:80` and `[::]:80`: the second takes both families, and the two can't be bound at once.
 fn merge(sockets: &mut Vec<Socket>, reading: &mut Reading<'_>) {
     let both = |socket: &Socket| socket.address.ip().is_unspecified();
-    let twins: Vec<_> = sockets.iter().filter(|socket| both(socket) && socket.address.is_ipv6()).map(|socket| socket.address.port()).collect();
+    let twins: Vec<_> =
+        sockets.iter().filter(|socket| both(socket) && socket.address.is_ipv6()).map(|socket| socket.address.port()).collect();
     for port in twins {
         let v4 = |socket: &Socket| both(socket) && socket.address.is_ipv4() && socket.address.port() == port;
         let Some(at) = sockets.iter().position(v4) else { continue };
@@ -146,7 +154,8 @@ fn merge(sockets: &mut Vec<Socket>, reading: &mut Reading<'_>) {
     }
     for socket in sockets.iter().filter(|socket| both(socket) && socket.address.is_ipv6() && !socket.both_families) {
         for id in &socket.ids {
-            let text = "`[::]` takes IPv4 clients as well, by the same rules, unless the kernel is told otherwise (net.ipv6.bindv6only)";
+            let text =
+                "`[::]` takes IPv4 clients as well, by the same rules, unless the kernel is told otherwise (net.ipv6.bindv6only)";
             reading.notes.say(*id, Word::Differs, text);
         }
     }

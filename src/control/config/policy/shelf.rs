@@ -69,10 +69,7 @@ impl Shelf {
     /// Warns of lists that no rule names: a forgotten one denies nobody.
     pub fn report_unused(&self, document: &Document<'_>) {
         for shelved in self.lists.iter().filter(|shelved| !shelved.used) {
-            document.report(
-                shelved.key.clone(),
-                warning(format!("the list `{}` is used by no rule", shelved.name)),
-            );
+            document.report(shelved.key.clone(), warning(format!("the list `{}` is used by no rule", shelved.name)));
         }
     }
 
