@@ -562,7 +562,9 @@ async fn a_slow_look_at_what_was_tried_already_is_no_reload() {
     assert_eq!(counts(&sidegate).await, [0.0, 0.0, 1.0]);
     sidegate.write("policies/default.toml", "schema = 1\nclient.allow = ['127.0.0.1']").await;
     tokio::time::sleep(Duration::from_millis(800)).await;
-    assert_eq!(counts(&sidegate).await, [1.0, 0.0, 1.0]);
+    // A look that comes before the watch finds the change first, and the watch finds it done.
+    let [published, unchanged, rejected] = counts(&sidegate).await;
+    assert!([published, rejected] == [1.0; 2] && unchanged <= 1.0, "{unchanged} of a dozen looks");
 }
 
 #[tokio::test]
