@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::cli::certificate::self_signed;
 use crate::cli::pages::{self, Page};
 use crate::cli::{Exit, complain, quoted, say};
-use sidegate::control::config;
+use sidegate::control::config::{self, schema};
 
 const CONFIG: &str = include_str!("init/sidegate.toml");
 const POLICY: &str = include_str!("init/main.toml");
@@ -48,6 +48,9 @@ fn made(verb: &Init) -> Result<Vec<Page>, rcgen::Error> {
         page("sidegate.toml", CONFIG.replace("{backend}", &backend), 0o644),
         page("policies/main.toml", POLICY.into(), 0o644),
         page("policies/lists/office.cidr", LIST.into(), 0o644),
+        // Where the files' first lines say.
+        page(".schema/config.json", schema::CONFIG.into(), 0o644),
+        page(".schema/policy.json", schema::POLICY.into(), 0o644),
         page("certs/dev.pem", pair.chain, 0o644),
         page("certs/dev.key", pair.key, 0o600),
     ])

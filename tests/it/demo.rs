@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
+use crate::cli;
 use crate::harness::client::Client;
 use crate::harness::{client, within};
 
@@ -85,6 +86,21 @@ async fn the_demo_serves_its_page_and_says_under_which_policy() {
     assert!(page.text().contains(&demo.list().display().to_string()));
     let policy = std::fs::read_to_string(demo.list().with_file_name("../demo.toml")).unwrap();
     assert!(policy.lines().all(|line| demo.said.contains(line)), "{}", demo.said);
+}
+
+#[tokio::test]
+async fn the_demos_files_are_clean() {
+    let demo = demo().await;
+    let folder = demo.list().ancestors().nth(3).unwrap().to_owned();
+    cli::check(&["check", "--strict", "."], &folder, 0, &["fine: 2 routes, 1 policy"]).await;
+}
+
+#[tokio::test]
+async fn the_demos_own_page_may_open_its_websocket_and_no_other_page() {
+    let demo = demo().await;
+    let page = demo.named("https://localhost:").trim_end_matches('/');
+    demo.client().origin(&format!("https://localhost:{page}")).attempt("/websocket").await.expect(101);
+    demo.client().origin("https://elsewhere.example").attempt("/websocket").await.expect_refused(403, "origin");
 }
 
 #[tokio::test]

@@ -10,7 +10,15 @@ use tempfile::TempDir;
 
 use crate::harness::{backend, client};
 
-const FILES: [&str; 5] = ["sidegate.toml", "policies/main.toml", "policies/lists/office.cidr", "certs/dev.pem", "certs/dev.key"];
+const FILES: [&str; 7] = [
+    "sidegate.toml",
+    "policies/main.toml",
+    "policies/lists/office.cidr",
+    ".schema/config.json",
+    ".schema/policy.json",
+    "certs/dev.pem",
+    "certs/dev.key",
+];
 
 fn sidegate(arguments: &[&str], folder: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sidegate")).args(arguments).current_dir(folder).output().unwrap()

@@ -26,6 +26,7 @@ mod policy;
 mod readme;
 mod rebind;
 mod reload;
+mod schema;
 mod status;
 mod systemd;
 mod tls;

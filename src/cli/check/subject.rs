@@ -15,7 +15,6 @@ use sidegate::control::config::diagnostic::Diagnostic;
 use sidegate::control::config::source::Files;
 use sidegate::control::config::{self, Loaded};
 use sidegate::control::lint;
-use sidegate::snapshot::tls::Tickets;
 
 /// The folder of the policies, beside `sidegate.toml`.
 const POLICIES: &str = "policies";
@@ -128,8 +127,7 @@ impl Looked {
         let holds = holds(&loaded);
         let mut warnings = loaded.warnings.clone();
         let lints = lint::lint(&mut files, config, &loaded, Timestamp::now());
-        let built = Tickets::new().map_err(|error| vec![Diagnostic::of(config, error.to_string(), None)]);
-        let built = built.and_then(|tickets| compile::build(loaded, config, "", None, &tickets));
+        let built = compile::fresh_tickets(config).and_then(|tickets| compile::build(loaded, config, "", None, &tickets));
         let errors = match built {
             Ok(built) => {
                 warnings = built.warnings;

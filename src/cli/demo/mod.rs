@@ -56,7 +56,7 @@ fn greeting(stage: &Stage, ports: &Ports) -> String {
     let backend = stage.backend();
     let (authority, list) = (quoted(&stage.authority()), quoted(&stage.list()));
     let taken = ports.taken();
-    let policy = indented(stage::POLICY);
+    let policy = indented(&ports.policy());
     let entries = indented(stage::LIST);
     let version = env!("CARGO_PKG_VERSION");
     format!(

@@ -11,9 +11,10 @@ use tempfile::TempDir;
 
 use crate::cli::certificate::of_own_authority;
 use crate::cli::demo::echo::Echo;
+use sidegate::control::config::schema;
 
 /// The policy, as shipped.
-pub const POLICY: &str = include_str!("../../../policies/demo.toml");
+const POLICY: &str = include_str!("../../../policies/demo.toml");
 
 /// The policy's list, as shipped.
 pub const LIST: &str = include_str!("../../../policies/lists/demo.cidr");
@@ -48,13 +49,15 @@ pub struct Ports {
 }
 
 impl Stage {
-    /// Makes the folder and everything in it but `sidegate.toml`, and starts the backend.
+    /// Makes the folder and everything in it but what ports are named in, and starts the backend.
     pub fn set() -> io::Result<Stage> {
         let folder = tempfile::Builder::new().prefix("sidegate-demo-").tempdir()?;
         let path = folder.path();
         fs::create_dir_all(path.join("policies/lists"))?;
         fs::create_dir(path.join("certs"))?;
-        fs::write(path.join("policies/demo.toml"), POLICY)?;
+        fs::create_dir(path.join(".schema"))?;
+        fs::write(path.join(".schema/config.json"), schema::CONFIG)?;
+        fs::write(path.join(".schema/policy.json"), schema::POLICY)?;
         fs::write(list(path), LIST)?;
         let (authority, pair) = of_own_authority("Sidegate demo", DAYS).map_err(io::Error::other)?;
         fs::write(authority_of(path), authority)?;
@@ -68,7 +71,7 @@ impl Stage {
         Ok(Stage { backend, folder, v6 })
     }
 
-    /// Finds free ports, and writes `sidegate.toml` for them.
+    /// Finds free ports, and writes `sidegate.toml` and the policy for them.
     pub fn write(&self) -> io::Result<Ports> {
         let https = next_free(HTTPS, |port| {
             is_free((Ipv4Addr::LOCALHOST, port).into()) && (!self.v6 || is_free((Ipv6Addr::LOCALHOST, port).into()))
@@ -84,8 +87,10 @@ impl Stage {
         if self.v6 {
             config.push_str(&format!("\n[[listener]]\nname   = \"public-v6\"\nlisten = \"[::1]:{https}\"\n"));
         }
+        let ports = Ports { https, metrics };
         fs::write(self.config(), config)?;
-        Ok(Ports { https, metrics })
+        fs::write(self.folder().join("policies/demo.toml"), ports.policy())?;
+        Ok(ports)
     }
 
     /// Where everything lies.
@@ -115,6 +120,11 @@ impl Stage {
 }
 
 impl Ports {
+    /// The policy, which admits the page by its origin, the port included.
+    pub fn policy(&self) -> String {
+        POLICY.replace(&format!(":{HTTPS}"), &format!(":{}", self.https))
+    }
+
     /// Says which ports others have; nothing if none.
     pub fn taken(&self) -> String {
         let told = |wanted, got| match wanted == got {

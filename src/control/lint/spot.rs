@@ -56,8 +56,8 @@ impl Spot {
         let path = folder.join(&*self.file);
         let file = Arc::from(path.display().to_string());
         let number = self.line as usize;
-        let bytes = files.read(&path, MOST_LIST).unwrap_or_default();
-        let text = std::str::from_utf8(&bytes).unwrap_or_default();
+        let bytes = files.read(&path, MOST_LIST).ok();
+        let text = bytes.as_ref().and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
         let Some(line) = text.lines().nth(number.saturating_sub(1)) else { return Place::file(file) };
         let part = match self.part {
             Part::File => return Place::file(file),
