@@ -95,14 +95,14 @@ impl<'d> Table<'d> {
     /// The tables `[[key]]`, in the order written.
     pub fn tables(&mut self, key: &'static str) -> Vec<Table<'d>> {
         let Some(value) = self.get(key) else { return Vec::new() };
-        if value.is_table() {
-            value.report(error("one table where several can be").remedy(format!("write [[{key}]]")));
-            return Vec::new();
-        }
         let title = match self.title.strip_prefix('[').and_then(|title| title.strip_suffix(']')) {
             Some(parent) => format!("[[{parent}.{key}]]"),
             None => format!("[[{key}]]"),
         };
+        if value.is_table() {
+            value.report(error("one table where several can be").remedy(format!("write {title}")));
+            return Vec::new();
+        }
         let tables = value.items().unwrap_or_default();
         tables.iter().filter_map(|item| item.table(title.clone())).collect()
     }

@@ -109,6 +109,12 @@ impl<'d> Value<'d> {
 
     /// It, as an instant: a date with a time and an offset, or a day, which stands for its first second in UTC.
     pub fn instant(&self) -> Option<Timestamp> {
+        if self.is_string() {
+            self.report(
+                error("expected a date and time, found a string").remedy("write it without quotes: 2027-01-01T00:00:00Z"),
+            );
+            return None;
+        }
         let datetime = self.or_expected("a date and time like 2027-01-01T00:00:00Z", self.value.get_ref().as_datetime())?;
         let written = datetime.to_string();
         let instant = match (datetime.date, datetime.time, datetime.offset) {

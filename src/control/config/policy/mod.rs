@@ -15,7 +15,7 @@ pub use self::test::Expect;
 
 use self::shelf::Shelf;
 use super::diagnostic::{Diagnostic, Place};
-use super::document::{Document, Table, Value};
+use super::document::{Document, Table, Value, did_you_mean};
 use super::name::{is_name, is_reserved};
 use super::page::{Finding, error, warning};
 use super::source::{Fault, Files, MOST_TOML};
@@ -121,7 +121,9 @@ pub fn names(reading: &mut Reading<'_>) -> (Names, Vec<Diagnostic>) {
     }
     for name in names.candidates.difference(&names.policies) {
         let finding = error(format!("a candidate of a policy that isn't there: {FOLDER}/{name}.toml"));
-        found.push(at(&format!("{name}.shadow.toml"), finding.remedy("a candidate is judged beside the policy of its name")));
+        let finding = finding.remedy("a candidate is judged beside the policy of its name");
+        let guess = did_you_mean(name, names.policies.iter().map(|name| &**name));
+        found.push(at(&format!("{name}.shadow.toml"), finding.perhaps(guess)));
     }
     (names, found)
 }
@@ -212,7 +214,7 @@ fn denies_alone(root: &mut Table<'_>, client: &mut Table<'_>) {
     for key in ["allow", "origins", "subprotocols"] {
         client.refuse(key, alone());
     }
-    if !client.has("deny") {
+    if client.get("deny").is_none_or(|deny| deny.is_array() && deny.items().is_some_and(|items| items.is_empty())) {
         client.report(warning("the baseline denies nobody").remedy("deny = [\"banned\"] denies a list on every route"));
     }
 }

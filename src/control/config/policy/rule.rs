@@ -52,13 +52,13 @@ pub fn deny(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Vec<Ar
 
 /// The clients of the `[[limits.for]]` with this number, from 1.
 pub fn exempt(value: &Value<'_>, number: usize, shelf: &mut Shelf, now: Timestamp) -> Vec<Arc<List>> {
-    let strings = value.strings().unwrap_or_default();
+    let Some(strings) = value.strings() else { return Vec::new() };
     if let Some((_, any)) = strings.iter().find(|(text, _)| *text == "any") {
         any.report(error("\"any\" stands in allow only").remedy("what holds for everyone stands in [limits] itself"));
         return Vec::new();
     }
     if strings.is_empty() {
-        value.report(warning("an empty list is nobody's"));
+        value.report(warning("an empty list names nobody"));
     }
     // Each has a name of its own, for a metric with one list's labels twice could not be read.
     let itself = if number == 1 { format!("({LIMITS_ITSELF})") } else { format!("({LIMITS_ITSELF} {number})") };

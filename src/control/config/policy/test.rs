@@ -94,7 +94,11 @@ fn reason(word: &str) -> Result<&'static str, Finding> {
         return Ok(known);
     }
     let known = Refusal::ALL.iter().any(|refusal| refusal.word() == word);
-    let fault = if known { format!("`{word}` is not for a policy to say") } else { format!("there is no reason `{word}`") };
+    let fault = match word {
+        "" => "the reason is missing".to_owned(),
+        _ if known => format!("`{word}` is not for a policy to say"),
+        _ => format!("there is no reason `{word}`"),
+    };
     let remedy = format!("what judging gives: {}", words.join(", "));
     Err(error(fault).remedy(remedy).perhaps(did_you_mean(word, words)).within(within))
 }

@@ -5,16 +5,23 @@
 mod certificates;
 mod defaults;
 mod effective;
+mod exceptions;
+mod expectations;
+mod feeds;
 mod lists;
 mod policies;
 mod reading;
 mod schema;
 mod settings;
+mod sheets;
 mod syntax;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+use jiff::Timestamp;
+use tempfile::TempDir;
 
 use super::diagnostic::Diagnostic;
 use super::source::Files;
@@ -41,13 +48,38 @@ const POLICY: &str = "schema = 1\nclient.allow = [\"any\"]\n";
 
 /// Loads `files`, with [`SIDEGATE`] and [`POLICY`] where they name no others, in the middle of 2026.
 fn load(files: &[(&str, &str)]) -> (Result<Loaded, Vec<Diagnostic>>, String) {
+    let folder = write_all(files);
+    let loaded = load_at(&mut Files::new(), &folder.path().join("sidegate.toml"), Pass::default(), now());
+    let found = text(&loaded, folder.path());
+    (loaded, found)
+}
+
+/// The same, with the candidate of the policy `name` in its policy's place.
+fn load_promoting(files: &[(&str, &str)], name: &str) -> (Result<Loaded, Vec<Diagnostic>>, String) {
+    let folder = write_all(files);
+    let loaded =
+        load_at(&mut Files::new(), &folder.path().join("sidegate.toml"), Pass { promoted: Some(name), ..Pass::default() }, now());
+    let found = text(&loaded, folder.path());
+    (loaded, found)
+}
+
+/// The middle of 2026.
+fn now() -> Timestamp {
+    "2026-07-01T00:00:00Z".parse().unwrap()
+}
+
+/// A folder with `files`, and with [`SIDEGATE`] and [`POLICY`] where they name no others.
+fn write_all(files: &[(&str, &str)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in [("sidegate.toml", SIDEGATE), ("policies/chat.toml", POLICY)].iter().chain(files) {
         write(&folder.path().join(name), text);
     }
-    let now = "2026-07-01T00:00:00Z".parse().unwrap();
-    let loaded = load_at(&mut Files::new(), &folder.path().join("sidegate.toml"), Pass::default(), now);
-    let found = match &loaded {
+    folder
+}
+
+/// What people see of what was found, with paths as from `folder`.
+fn text(loaded: &Result<Loaded, Vec<Diagnostic>>, folder: &Path) -> String {
+    let found = match loaded {
         Ok(loaded) => &loaded.warnings,
         Err(found) => found,
     };
@@ -55,8 +87,7 @@ fn load(files: &[(&str, &str)]) -> (Result<Loaded, Vec<Diagnostic>>, String) {
         schema::expect_all_valid(folder.path());
     }
     let text: Vec<_> = found.iter().map(Diagnostic::to_string).collect();
-    let text = text.join("\n\n").replace(&format!("{}/", folder.path().display()), "");
-    (loaded, text)
+    text.join("\n\n").replace(&format!("{}/", folder.display()), "")
 }
 
 /// Writes `text`; a key is its owner's alone.

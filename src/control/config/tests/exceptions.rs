@@ -1,0 +1,203 @@
+//! What can be wrong with `[[limits.for]]`, and what comes out of it.
+
+use std::time::Duration;
+
+use super::{check, load};
+use crate::policy::limit::{Share, TunnelLimits};
+
+/// That the policy whose lists are `office` and `vpn`, with these exceptions, says `expected`.
+#[track_caller]
+fn exceptions(text: &str, expected: &str) {
+    let lists = "office = [\"192.0.2.0/24\", \"!192.0.2.13\"]\nvpn = [\"203.0.113.0/24\"]";
+    let text = format!("schema = 1\n[lists]\n{lists}\n[client]\nallow = [\"office\", \"vpn\"]\n{text}\n");
+    check(&[("policies/chat.toml", &text)], expected);
+}
+
+#[test]
+fn one_network_has_one_exception() {
+    exceptions(
+        "[[limits.for]]\nclient = [\"office\"]\nidle = \"1h\"\n[[limits.for]]\nclient = [\"vpn\", \"192.0.2.0/24\"]",
+        r#"
+error: client: 192.0.2.0/24 is in two [[limits.for]]
+  --> policies/chat.toml:11:10
+   |
+11 | client = ["vpn", "192.0.2.0/24"]
+   |          ^^^^^^^^^^^^^^^^^^^^^^^
+   |
+  ::: policies/chat.toml:8:10
+   |
+ 8 | client = ["office"]
+   |          ---------- first here
+   |
+   = help: keep it in one of the two
+"#,
+    );
+    exceptions(
+        "[limits]\nfor = [{ client = [\"office\"] }, { client = [\"office\"] }]",
+        r#"
+error: client: 192.0.2.0/24 is in two [[limits.for]]
+ --> policies/chat.toml:8:44
+  |
+8 | for = [{ client = ["office"] }, { client = ["office"] }]
+  |                                            ^^^^^^^^^^
+  |
+ ::: policies/chat.toml:8:19
+  |
+8 | for = [{ client = ["office"] }, { client = ["office"] }]
+  |                   ---------- first here
+  |
+  = help: keep it in one of the two
+"#,
+    );
+    // Within one it is said twice, and no more; what is carved out is nobody's.
+    exceptions("[[limits.for]]\nclient = [\"office\", \"192.0.2.0/24\"]\n[[limits.for]]\nclient = [\"192.0.2.13\"]", "");
+    // The longest says whose it is.
+    exceptions("[[limits.for]]\nclient = [\"office\"]\n[[limits.for]]\nclient = [\"192.0.2.0/28\"]", "");
+}
+
+#[test]
+fn an_exception_names_lists_or_networks() {
+    exceptions(
+        "[[limits.for]]\nidle = \"1h\"",
+        r#"
+error: client: missing from [[limits.for]]
+ --> policies/chat.toml:7:1
+  |
+7 | [[limits.for]]
+  | ^^^^^^^^^^^^^^
+  |
+  = help: client = ["office"], lists or networks
+"#,
+    );
+    exceptions(
+        "[[limits.for]]\nclient = [\"any\"]",
+        r#"
+error: client: "any" stands in allow only
+ --> policies/chat.toml:8:11
+  |
+8 | client = ["any"]
+  |           ^^^^^
+  |
+  = help: what holds for everyone stands in [limits] itself
+"#,
+    );
+    exceptions(
+        "[[limits.for]]\nclient = [\"ofice\", \"unix\", \"10.0.0.1/8\"]",
+        r#"
+error: client: there is no list `ofice`
+ --> policies/chat.toml:8:11
+  |
+8 | client = ["ofice", "unix", "10.0.0.1/8"]
+  |           ^^^^^^^
+  |
+  = help: did you mean `office`?
+
+error: client: "unix": not in this version
+ --> policies/chat.toml:8:20
+  |
+8 | client = ["ofice", "unix", "10.0.0.1/8"]
+  |                    ^^^^^^
+
+error: client: 10.0.0.1/8 has host bits set
+ --> policies/chat.toml:8:29
+  |
+8 | client = ["ofice", "unix", "10.0.0.1/8"]
+  |                             ^^^^^^^^^^
+  |
+  = help: write 10.0.0.0/8 for the network, or 10.0.0.1 for the one address
+"#,
+    );
+    exceptions(
+        "[[limits.for]]\nclient = []",
+        r#"
+warning: client: an empty list names nobody
+ --> policies/chat.toml:8:10
+  |
+8 | client = []
+  |          ^^
+"#,
+    );
+    exceptions(
+        "[[limits.for]]\nclient = \"office\"",
+        r#"
+error: client: expected an array, found a string
+ --> policies/chat.toml:8:10
+  |
+8 | client = "office"
+  |          ^^^^^^^^
+"#,
+    );
+    exceptions(
+        "[limits.for]\nclient = [\"office\"]",
+        r#"
+error: for: one table where several can be
+ --> policies/chat.toml:7:1
+  |
+7 | [limits.for]
+  | ^^^^^^^^^^^^
+  |
+  = help: write [[limits.for]]
+"#,
+    );
+}
+
+#[test]
+fn an_exception_says_what_limits_say_but_the_total() {
+    exceptions(
+        "[[limits.for]]\nclient = [\"office\"]\nconnections = { total = 5, per_client = 0 }\nupgrades = { burst = 5 }\nfor = []\nidel = \"1h\"",
+        r#"
+error: total: the total is of the whole policy
+ --> policies/chat.toml:9:17
+  |
+9 | connections = { total = 5, per_client = 0 }
+  |                 ^^^^^
+  |
+  = help: write it in [limits]
+
+error: per_client: 0 is out of range
+ --> policies/chat.toml:9:41
+  |
+9 | connections = { total = 5, per_client = 0 }
+  |                                         ^
+  |
+  = help: at least 1
+
+error: rate: missing from `upgrades`
+  --> policies/chat.toml:10:12
+   |
+10 | upgrades = { burst = 5 }
+   |            ^^^^^^^^^^^^^
+   |
+   = help: upgrades = { rate = "5/s", burst = 20 }
+
+error: unknown key `for` in [[limits.for]]
+  --> policies/chat.toml:11:1
+   |
+11 | for = []
+   | ^^^
+
+error: unknown key `idel` in [[limits.for]]
+  --> policies/chat.toml:12:1
+   |
+12 | idel = "1h"
+   | ^^^^
+   |
+   = help: did you mean `idle`?
+"#,
+    );
+}
+
+#[test]
+fn what_an_exception_leaves_out_is_as_for_everybody() {
+    let text = "schema = 1\nclient.allow = [\"any\"]\n[limits]\nidle = \"10m\"\nping = \"5s\"\nconnections = { per_client = 1, total = 9 }\n\
+                [[limits.for]]\nclient = [\"192.0.2.1\"]\nidle = \"1h\"\n[[limits.for]]\nclient = [\"192.0.2.2\"]\nconnections = { per_client = 5 }\n";
+    let (loaded, found) = load(&[("policies/chat.toml", text)]);
+    let limits = &loaded.unwrap_or_else(|_| panic!("{found}")).policies[0].limits;
+    let tunnel =
+        TunnelLimits { idle: Some(Duration::from_secs(600)), ping: Some(Duration::from_secs(5)), ..TunnelLimits::default() };
+    let common = Share { per_client: Some(1), tunnel, ..Share::default() };
+    assert_eq!((limits.share, limits.total), (common, Some(9)));
+    let hour = Share { tunnel: TunnelLimits { idle: Some(Duration::from_secs(3600)), ..tunnel }, ..common };
+    let shares: Vec<_> = limits.exceptions.iter().map(|one| (one.share, one.line, &*one.clients[0].name)).collect();
+    assert_eq!(shares, [(hour, 8, "(limits.for)"), (Share { per_client: Some(5), ..common }, 11, "(limits.for 2)")]);
+}

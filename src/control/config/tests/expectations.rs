@@ -1,0 +1,381 @@
+//! What can be wrong with a `[[test]]` of a policy, before it is run.
+
+use super::{check, load};
+use crate::control::config::Expect;
+use crate::refusal::Refusal;
+
+/// That the policy whose one test has these keys says `expected`.
+#[track_caller]
+fn test(keys: &str, expected: &str) {
+    let text = format!("schema = 1\nclient.allow = [\"any\"]\n[[test]]\n{keys}\n");
+    check(&[("policies/chat.toml", &text)], expected);
+}
+
+/// The test "x" of the client 192.0.2.1 that expects `expect`, with these keys besides.
+fn asking(keys: &str, expect: &str) -> String {
+    format!("name = \"x\"\nclient = \"192.0.2.1\"\nexpect = \"{expect}\"\n{keys}")
+}
+
+#[test]
+fn a_test_has_a_name_a_client_a_url_and_what_it_expects() {
+    test(
+        "",
+        r#"
+error: name: missing from [[test]]
+ --> policies/chat.toml:3:1
+  |
+3 | [[test]]
+  | ^^^^^^^^
+  |
+  = help: name = "what it shows"
+
+error: client: missing from [[test]]
+ --> policies/chat.toml:3:1
+  |
+3 | [[test]]
+  | ^^^^^^^^
+  |
+  = help: client = "192.0.2.1"
+
+error: url: missing from [[test]]
+ --> policies/chat.toml:3:1
+  |
+3 | [[test]]
+  | ^^^^^^^^
+  |
+  = help: url = "wss://ws.example.com/ticks"
+
+error: expect: missing from [[test]]
+ --> policies/chat.toml:3:1
+  |
+3 | [[test]]
+  | ^^^^^^^^
+  |
+  = help: expect = "allow", "refuse" or "refuse:WORD"
+"#,
+    );
+    test(
+        "name = \"x\"\nclent = \"192.0.2.1\"\nurl = \"wss://a.example/\"\nexpect = \"allow\"",
+        r#"
+error: client: missing from [[test]]
+ --> policies/chat.toml:3:1
+  |
+3 | [[test]]
+  | ^^^^^^^^
+  |
+  = help: client = "192.0.2.1"
+
+error: unknown key `clent` in [[test]]
+ --> policies/chat.toml:5:1
+  |
+5 | clent = "192.0.2.1"
+  | ^^^^^
+  |
+  = help: did you mean `client`?
+"#,
+    );
+}
+
+#[test]
+fn all_that_is_wrong_with_a_test_is_told_at_once() {
+    test(
+        "name = 1\nclient = \"office\"\nurl = \"a.example\"\nsubprotocol = \"v2 ticks\"\nat = 7\nexpect = \"alow\"",
+        r#"
+error: name: expected a string, found an integer
+ --> policies/chat.toml:4:8
+  |
+4 | name = 1
+  |        ^
+
+error: client: "office" is not an address
+ --> policies/chat.toml:5:10
+  |
+5 | client = "office"
+  |          ^^^^^^^^
+  |
+  = help: one client, like "192.0.2.1"
+
+error: url: not a URL
+ --> policies/chat.toml:6:7
+  |
+6 | url = "a.example"
+  |       ^^^^^^^^^^^
+  |
+  = help: write it as a page would: wss://ws.example.com/ticks/btc
+
+error: subprotocol: "v2 ticks" is not a subprotocol
+ --> policies/chat.toml:7:15
+  |
+7 | subprotocol = "v2 ticks"
+  |               ^^^^^^^^^^
+  |
+  = help: letters, digits and !#$%&'*+-.^_`|~
+
+error: at: expected a date and time like 2027-01-01T00:00:00Z, found an integer
+ --> policies/chat.toml:8:6
+  |
+8 | at = 7
+  |      ^
+
+error: expect: "alow" is nothing that a test can expect
+ --> policies/chat.toml:9:10
+  |
+9 | expect = "alow"
+  |          ^^^^^^
+  |
+  = help: did you mean `allow`?
+"#,
+    );
+}
+
+#[test]
+fn a_client_is_one_address() {
+    let of = |client: &str| format!("name = \"x\"\nclient = \"{client}\"\nurl = \"wss://a.example/\"\nexpect = \"allow\"");
+    test(
+        &of("192.0.2.0/24"),
+        r#"
+error: client: "192.0.2.0/24" is not an address
+ --> policies/chat.toml:5:10
+  |
+5 | client = "192.0.2.0/24"
+  |          ^^^^^^^^^^^^^^
+  |
+  = help: one client, like "192.0.2.1"
+"#,
+    );
+    test(&of("::ffff:192.0.2.1"), "");
+}
+
+#[test]
+fn what_is_expected_is_a_word_of_a_refusal_that_judging_gives() {
+    let of = |expect: &str| asking("url = \"wss://a.example/\"", expect);
+    test(
+        &of("alow"),
+        r#"
+error: expect: "alow" is nothing that a test can expect
+ --> policies/chat.toml:6:10
+  |
+6 | expect = "alow"
+  |          ^^^^^^
+  |
+  = help: did you mean `allow`?
+"#,
+    );
+    test(
+        &of("refuse:netwrok"),
+        r#"
+error: expect: there is no reason `netwrok`
+ --> policies/chat.toml:6:18
+  |
+6 | expect = "refuse:netwrok"
+  |                  ^^^^^^^
+  |
+  = help: did you mean `network`?
+"#,
+    );
+    test(
+        &of("refuse:rate"),
+        r#"
+error: expect: `rate` is not for a policy to say
+ --> policies/chat.toml:6:18
+  |
+6 | expect = "refuse:rate"
+  |                  ^^^^
+  |
+  = help: what judging gives: path, route, network, origin, subprotocol
+"#,
+    );
+    test(
+        &of("refuse:identity"),
+        r#"
+error: expect: identity: not in this version
+ --> policies/chat.toml:6:18
+  |
+6 | expect = "refuse:identity"
+  |                  ^^^^^^^^
+"#,
+    );
+    test(
+        &of("refuse:"),
+        r#"
+error: expect: the reason is missing
+ --> policies/chat.toml:6:18
+  |
+6 | expect = "refuse:"
+  |                  ^
+  |
+  = help: what judging gives: path, route, network, origin, subprotocol
+"#,
+    );
+    test(
+        &of("403"),
+        r#"
+error: expect: "403" is nothing that a test can expect
+ --> policies/chat.toml:6:10
+  |
+6 | expect = "403"
+  |          ^^^^^
+  |
+  = help: "allow", "refuse" or "refuse:network"
+"#,
+    );
+    for word in ["allow", "refuse", "refuse:path", "refuse:route", "refuse:network", "refuse:origin", "refuse:subprotocol"] {
+        test(&of(word), "");
+    }
+}
+
+#[test]
+fn a_url_is_a_websockets_or_plain_https_and_whole() {
+    let of = |url: &str| asking(&format!("url = \"{url}\""), "allow");
+    test(
+        &of("ws.example.com/ticks"),
+        r#"
+error: url: not a URL
+ --> policies/chat.toml:7:7
+  |
+7 | url = "ws.example.com/ticks"
+  |       ^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: write it as a page would: wss://ws.example.com/ticks/btc
+"#,
+    );
+    test(
+        &of("ftp://a.example/"),
+        r#"
+error: url: neither a WebSocket's URL nor plain HTTP's
+ --> policies/chat.toml:7:7
+  |
+7 | url = "ftp://a.example/"
+  |       ^^^^^^^^^^^^^^^^^^
+  |
+  = help: write it as a page would: wss://ws.example.com/ticks/btc
+"#,
+    );
+    test(
+        &of("wss://a.example/#top"),
+        r#"
+error: url: a WebSocket's URL has no fragment
+ --> policies/chat.toml:7:7
+  |
+7 | url = "wss://a.example/#top"
+  |       ^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: leave out the `#` and what follows
+"#,
+    );
+    test(
+        &of("wss:///ticks"),
+        r#"
+error: url: the host is neither a name nor an address
+ --> policies/chat.toml:7:7
+  |
+7 | url = "wss:///ticks"
+  |       ^^^^^^^^^^^^^^
+  |
+  = help: write it as a page would: wss://ws.example.com/ticks/btc
+"#,
+    );
+    test(
+        &of("wss://a.example/a b"),
+        r#"
+error: url: the path or the query holds what a URL cannot
+ --> policies/chat.toml:7:7
+  |
+7 | url = "wss://a.example/a b"
+  |       ^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: percent-encode it (RFC 3986 §2.1)
+"#,
+    );
+    for url in ["ws://a.example", "HTTPS://A.example:8443/x?y=z", "wss://[2001:db8::1]/"] {
+        test(&of(url), "");
+    }
+}
+
+#[test]
+fn an_instant_is_a_date_and_time_with_its_offset() {
+    let of = |at: &str| asking(&format!("url = \"wss://a.example/\"\nat = {at}"), "allow");
+    test(
+        &of("2027-01-01T00:00:00"),
+        r#"
+error: at: 2027-01-01T00:00:00 is no instant
+ --> policies/chat.toml:8:6
+  |
+8 | at = 2027-01-01T00:00:00
+  |      ^^^^^^^^^^^^^^^^^^^
+  |
+  = help: a date and time with its offset, like 2027-01-01T00:00:00Z
+"#,
+    );
+    test(
+        &of("\"2027-01-01T00:00:00Z\""),
+        r#"
+error: at: expected a date and time, found a string
+ --> policies/chat.toml:8:6
+  |
+8 | at = "2027-01-01T00:00:00Z"
+  |      ^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: write it without quotes: 2027-01-01T00:00:00Z
+"#,
+    );
+    test(
+        &of("00:30:00"),
+        r#"
+error: at: 00:30:00 is no instant
+ --> policies/chat.toml:8:6
+  |
+8 | at = 00:30:00
+  |      ^^^^^^^^
+  |
+  = help: a date and time with its offset, like 2027-01-01T00:00:00Z
+"#,
+    );
+    test(
+        &of("2027-02-30"),
+        r#"
+error: invalid date, expected day between 01 and 28
+ --> policies/chat.toml:8:6
+  |
+8 | at = 2027-02-30
+  |      ^^^^^^^^^^
+  |
+  = help: if it is meant as a string, put it in quotes
+"#,
+    );
+    for at in ["2027-01-01", "2027-01-01T01:00:00+01:00", "2027-01-01 00:00:00Z"] {
+        test(&of(at), "");
+    }
+}
+
+#[test]
+fn a_test_is_a_table_of_an_array() {
+    check(
+        &[("policies/chat.toml", "schema = 1\nclient.allow = [\"any\"]\n[test]\nname = \"x\"\n")],
+        r#"
+error: test: one table where several can be
+ --> policies/chat.toml:3:1
+  |
+3 | [test]
+  | ^^^^^^
+  |
+  = help: write [[test]]
+"#,
+    );
+}
+
+#[test]
+fn what_a_test_asks_is_what_comes_out() {
+    let text = "schema = 1\nclient.allow = ['any']\n[[test]]\nname = 'new year'\nclient = '::ffff:192.0.2.1'\n\
+                url = 'WSS://A.example:8443/x/../y?z'\norigin = 'https://a.example'\nsubprotocol = 'v2'\nat = 2027-01-01\n\
+                expect = 'refuse:network'\n[[test]]\nname = 'hidden'\nclient = '2001:db8::1'\nurl = 'ws://a.example/x%2fy'\nexpect = 'refuse'\n";
+    let (loaded, found) = load(&[("policies/chat.toml", text)]);
+    let tests = &loaded.unwrap_or_else(|_| panic!("{found}")).policies[0].tests;
+    let [one, other] = &tests[..] else { panic!("{tests:?}") };
+    let request = one.request.as_ref().unwrap();
+    assert_eq!((&*one.name, one.client.to_string(), one.expect), ("new year", "192.0.2.1".into(), Expect::RefuseFor("network")));
+    assert_eq!((request.host.to_string(), &*request.path), ("a.example:8443".into(), "/y"));
+    assert_eq!((request.origin.as_deref(), request.is_attempt()), (Some("https://a.example"), true));
+    assert_eq!(one.at, Some("2027-01-01T00:00:00Z".parse().unwrap()));
+    assert_eq!((other.request.as_ref().err(), other.at, other.expect), (Some(&Refusal::Path), None, Expect::Refuse));
+}
