@@ -11,7 +11,7 @@ use rcgen::{CertificateParams, KeyPair};
 use super::{load, write};
 use crate::control::config::source::Files;
 use crate::control::config::{
-    AdminSettings, AdminSocket, Bound, Loaded, MetricsAddress, ReloadSettings, ShutdownSettings, Watch,
+    AdminSettings, AdminSocket, Bound, Expect, Feed, Loaded, MetricsAddress, ReloadSettings, ShutdownSettings, Watch,
 };
 use crate::policy::Allow;
 use crate::policy::limit::{Rate, Share, TunnelLimits};
@@ -103,12 +103,13 @@ backend = "http://127.0.0.1:8080"
 policy  = "market-data"
 "#;
 
+/// Every key of a policy of this version.
 pub const POLICY: &str = r#"schema = 1
 owner  = "security@example.com"
 
 [lists]
 office   = ["192.0.2.0/24", "!192.0.2.13 ticket=SEC-3"]
-partners = { file = "lists/partners.cidr" }
+partners = { file = "lists/partners.cidr", max_age = "36h", on_stale = "warn", max_shrink = "50%" }
 banned   = { file = "lists/banned.cidr" }
 
 [client]
@@ -126,6 +127,26 @@ idle        = "10m"
 lifetime    = "24h"
 ping        = "25s"
 pong        = "20s"
+
+[[limits.for]]
+client      = ["office"]
+upgrades    = { rate = "50/s", burst = 500 }
+connections = { per_client = 2000 }
+
+[[test]]
+name   = "a partner opens the feed from its own page"
+client = "203.0.113.9"
+url    = "wss://ws.example.com/ticks/btc"
+origin = "https://desk.partner.example"
+subprotocol = "v2.ticks"
+expect = "allow"
+
+[[test]]
+name   = "the pentest address stops working in the new year"
+client = "198.51.100.7"
+url    = "wss://ws.example.com/ticks/btc"
+at     = 2027-01-01T00:00:00Z
+expect = "refuse:network"
 "#;
 
 const PARTNERS: &str = "203.0.113.0/24    owner=acme ticket=SEC-1042     # Acme VPN egress
@@ -234,6 +255,24 @@ fn every_key_of_a_policy_is_read() {
         },
     };
     assert_eq!((policy.limits.share, policy.limits.total), (share, Some(20000)));
+    let [office] = &policy.limits.exceptions[..] else { panic!("{:?}", policy.limits.exceptions) };
+    assert_eq!((&*office.clients[0].name, office.line), ("office", 26));
+    assert_eq!(office.share, Share { upgrades: rate(50, 500), per_client: Some(2000), ..share });
+}
+
+#[test]
+fn how_the_lists_of_a_policy_are_minded_is_read_and_so_are_its_tests() {
+    let loaded = loaded(NOTHING, POLICY);
+    let policy = loaded.policies.iter().find(|policy| &*policy.name == "market-data").unwrap();
+    let minded = |feed: &Feed| (feed.name.to_string(), feed.entries, feed.max_age, feed.rejects_stale, feed.max_shrink);
+    let feeds: Vec<_> = policy.feeds.iter().map(minded).collect();
+    let partners = ("partners".into(), 3, Some(Duration::from_secs(36 * 3600)), false, Some(50));
+    assert_eq!(feeds, [partners, ("banned".into(), 1, None, false, None)]);
+    assert!(policy.feeds.iter().all(|feed| feed.modified.is_some()));
+    let tests: Vec<_> = policy.tests.iter().map(|test| (test.client.to_string(), test.at, test.expect)).collect();
+    let new_year = Some("2027-01-01T00:00:00Z".parse().unwrap());
+    assert_eq!(tests[0], ("203.0.113.9".into(), None, Expect::Allow));
+    assert_eq!(tests[1..], [("198.51.100.7".into(), new_year, Expect::RefuseFor("network"))]);
 }
 
 #[test]
@@ -243,6 +282,7 @@ fn a_policy_of_one_rule_limits_nothing_but_silence() {
     assert!(matches!(policy.allow, Allow::Any) && policy.deny.is_empty());
     assert!(policy.origins.is_none() && policy.subprotocols.is_none());
     assert_eq!((policy.limits.share, policy.limits.total), (Share::default(), None));
+    assert!(policy.limits.exceptions.is_empty() && policy.feeds.is_empty() && policy.tests.is_empty());
 }
 
 #[test]
@@ -250,7 +290,7 @@ fn what_is_set_is_what_comes_out() {
     let text = r#"schema = 1
 metrics = { listen = "off", allow = ["10.0.0.0/8"] }
 admin = { socket = "run/admin.sock", mode = "600", group = "wheel" }
-reload = { watch = "off", poll = "1m", revoke_spread = "0s" }
+reload = { watch = "off", poll = "1m", revoke_spread = "0s", max_revoked = "10%" }
 shutdown = { delay = "1s", spread = "2s", deadline = "3s", code = 1012 }
 timeouts = { tls = "1s", dial = "500ms", grace = "1s" }
 process = { threads = 2 }
@@ -290,6 +330,7 @@ timeouts = { response = "2m" }
     assert!(matches!(&settings.admin.socket, AdminSocket::Path(path) if path.ends_with("run/admin.sock") && path.is_absolute()));
     assert_eq!((settings.admin.mode, settings.admin.group.as_deref()), (0o600, Some("wheel")));
     assert_eq!((settings.reload.watch, settings.shutdown.code), (Watch::Off, 1012));
+    assert_eq!(settings.reload.max_revoked, Bound::Percent(10));
     assert_eq!(settings.threads.map(usize::from), Some(2));
     assert_eq!(settings.listeners[0].speaks, Speaks::Redirect { port: 8443 });
     assert_eq!(settings.listeners[1].speaks, Speaks::Tls(TlsRules { only_13: true, strict_sni: true }));

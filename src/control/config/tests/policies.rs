@@ -288,19 +288,19 @@ warning: the list `number` is used by no rule
 #[test]
 fn origins_and_subprotocols_are_read() {
     policy(
-        "[client]\nallow = [\"any\"]\norigins = [\"app.example.com\", \"https://a.example/x\"]\nsubprotocols = [\"v2 ticks\", \"\"]",
+        "[client]\nallow = [\"any\"]\norigins = [\"app.example.com\", \"https://*.a.example/x\"]\nsubprotocols = [\"v2 ticks\", \"\"]",
         r#"
 error: origins: an origin begins with its scheme: write `https://app.example.com`
  --> policies/chat.toml:4:12
   |
-4 | origins = ["app.example.com", "https://a.example/x"]
+4 | origins = ["app.example.com", "https://*.a.example/x"]
   |            ^^^^^^^^^^^^^^^^^
 
-error: origins: an origin has no path, query or fragment: write `https://a.example`
+error: origins: an origin has no path, query or fragment: write `https://*.a.example`
  --> policies/chat.toml:4:31
   |
-4 | origins = ["app.example.com", "https://a.example/x"]
-  |                               ^^^^^^^^^^^^^^^^^^^^^
+4 | origins = ["app.example.com", "https://*.a.example/x"]
+  |                               ^^^^^^^^^^^^^^^^^^^^^^^
 
 error: subprotocols: "v2 ticks" is not a subprotocol
  --> policies/chat.toml:5:17

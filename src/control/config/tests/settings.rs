@@ -16,6 +16,36 @@ fn changed(from: &str, to: &str, expected: &str) {
 }
 
 #[test]
+fn a_bound_on_revocations_is_a_share_or_a_number() {
+    let text = |bound: &str| format!("reload.max_revoked = {bound}\n{}", super::SIDEGATE);
+    check(
+        &[("sidegate.toml", &text("\"101%\""))],
+        r#"
+error: max_revoked: "101%" is neither a share nor a number
+ --> sidegate.toml:1:22
+  |
+1 | reload.max_revoked = "101%"
+  |                      ^^^^^^
+  |
+  = help: like "20%" or "300"
+"#,
+    );
+    check(
+        &[("sidegate.toml", &text("20"))],
+        r#"
+error: max_revoked: expected a share like "20%", or a number like "300", found an integer
+ --> sidegate.toml:1:22
+  |
+1 | reload.max_revoked = 20
+  |                      ^^
+"#,
+    );
+    for bound in ["\"0%\"", "\"100%\"", "\"300\""] {
+        check(&[("sidegate.toml", &text(bound))], "");
+    }
+}
+
+#[test]
 fn an_unknown_key_is_an_error_that_guesses() {
     changed(
         "tls = false",
