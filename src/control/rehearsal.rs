@@ -97,3 +97,193 @@ fn written(expect: Expect) -> String {
         Expect::RefuseFor(word) => format!("refuse:{word}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::fs;
+
+    use crate::control::compile::build;
+    use crate::control::config;
+    use crate::control::config::source::Files;
+    use crate::snapshot::tls::Tickets;
+
+    const SIDEGATE: &str = "schema = 1
+[[listener]]
+name = 'public'
+listen = '127.0.0.1:0'
+tls = false
+[[route]]
+name = 'chat'
+host = 'ws.example.com'
+path = '/chat/'
+backend = 'http://127.0.0.1:8080'
+policy = 'chat'
+[[route]]
+name = 'desk'
+host = 'ws.example.com'
+path = '/desk'
+backend = 'http://127.0.0.1:8080'
+policy = 'desk'
+";
+
+    const CHAT: &str = r#"schema = 1
+
+[lists]
+office   = ["192.0.2.0/24 owner=acme", "!192.0.2.13 ticket=SEC-3"]
+visitors = ["198.51.100.7 expires=2026-12-31"]
+
+[client]
+allow   = ["office", "visitors"]
+origins = ["https://app.example.com"]
+
+"#;
+
+    /// What is told of `files`, in which [`CHAT`] is the policy `chat` where they don't name it, and of whether they can be used.
+    fn told(files: &[(&str, &str)]) -> (bool, String) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("policies")).unwrap();
+        let desk = ("policies/desk.toml", "schema = 1\nclient.allow = ['any']\n");
+        for (name, text) in [("sidegate.toml", SIDEGATE), ("policies/chat.toml", CHAT), desk].iter().chain(files) {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let (mut files, config) = (Files::new(), folder.path().join("sidegate.toml"));
+        let loaded = config::load(&mut files, &config, None).unwrap_or_else(|found| panic!("{found:?}"));
+        let built = build(loaded, &config, "", None, &Tickets::new().unwrap());
+        let found = built.as_ref().map_or_else(Clone::clone, |built| built.warnings.clone());
+        let text: Vec<_> = found.iter().map(ToString::to_string).collect();
+        (built.is_ok(), text.join("\n\n").replace(&format!("{}/", folder.path().display()), ""))
+    }
+
+    /// A `[[test]]` of a client and a path below the host of the routes.
+    fn test(client: &str, path: &str, keys: &str, expect: &str) -> String {
+        format!(
+            "[[test]]\nname = \"x\"\nclient = \"{client}\"\nurl = \"wss://ws.example.com{path}\"\n{keys}\nexpect = \"{expect}\"\n"
+        )
+    }
+
+    /// Whether the policy `chat` can be used with a test of this client, from its own page.
+    fn passes(client: &str, path: &str, at: &str, expect: &str) -> bool {
+        let keys = format!("origin = \"https://app.example.com\"\n{at}");
+        told(&[("policies/chat.toml", &format!("{CHAT}{}", test(client, path, &keys, expect)))]).0
+    }
+
+    #[test]
+    fn a_test_that_fails_shows_what_was_expected_what_came_and_why() {
+        let text = format!("{CHAT}{}", test("192.0.2.13", "/chat/a", "", "allow"));
+        let expected = r#"
+error: test "x" failed: expected allow, got refuse:network
+  --> policies/chat.toml:16:10
+   |
+16 | expect = "allow"
+   |          ^^^^^^^
+   |
+   = note: REFUSE 403 network   policy chat (policies/chat.toml:8)
+             client      192.0.2.13, the socket's peer
+             route       chat, for ws.example.com/chat/a (upgrade)
+             allow       `office`: carved out by !192.0.2.13 (policies/chat.toml:4, ticket SEC-3); would match 192.0.2.0/24 (policies/chat.toml:4, owner acme); not in `visitors` (1 entry)
+             origin      none sent: admitted by none of https://app.example.com
+"#;
+        assert_eq!(told(&[("policies/chat.toml", &text)]), (false, expected.trim_matches('\n').to_owned()));
+    }
+
+    #[test]
+    fn who_is_admitted_against_all_expectation_is_shown_by_which_entry() {
+        let text = format!("{CHAT}{}", test("192.0.2.1", "/chat/a", "origin = \"https://app.example.com\"", "refuse:network"));
+        let expected = r#"
+error: test "x" failed: expected refuse:network, got allow
+  --> policies/chat.toml:16:10
+   |
+16 | expect = "refuse:network"
+   |          ^^^^^^^^^^^^^^^^
+   |
+   = note: ALLOW   policy chat (policies/chat.toml:8)
+             client      192.0.2.1, the socket's peer
+             route       chat, for ws.example.com/chat/a (upgrade)
+             allow       in `office`: 192.0.2.0/24 (policies/chat.toml:4, owner acme)
+             origin      https://app.example.com: admitted by https://app.example.com
+"#;
+        assert_eq!(told(&[("policies/chat.toml", &text)]), (false, expected.trim_matches('\n').to_owned()));
+    }
+
+    #[test]
+    fn a_url_without_a_route_is_an_error_unless_that_is_what_is_expected() {
+        let text = format!("{CHAT}{}", test("192.0.2.1", "/chta/a", "", "refuse"));
+        let expected = r#"
+error: test "x": no route leads there
+  --> policies/chat.toml:14:7
+   |
+14 | url = "wss://ws.example.com/chta/a"
+   |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: look at the host and the path of the [[route]]s; expect = "refuse:route" where it is meant
+"#;
+        assert_eq!(told(&[("policies/chat.toml", &text)]), (false, expected.trim_matches('\n').to_owned()));
+        assert!(passes("192.0.2.1", "/chta/a", "", "refuse:route") && !passes("192.0.2.1", "/chat/a", "", "refuse:route"));
+    }
+
+    #[test]
+    fn a_url_of_another_policy_is_a_warning() {
+        let text = format!("{CHAT}{}", test("192.0.2.1", "/desk", "", "allow"));
+        let expected = r#"
+warning: test "x": its URL is `desk`'s, another policy's, to judge
+  --> policies/chat.toml:14:7
+   |
+14 | url = "wss://ws.example.com/desk"
+   |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: move it there, or look at the [[route]]s
+"#;
+        assert_eq!(told(&[("policies/chat.toml", &text)]), (true, expected.trim_matches('\n').to_owned()));
+    }
+
+    #[test]
+    fn without_an_instant_nothing_has_lapsed_and_with_one_what_has_by_then() {
+        assert!(passes("198.51.100.7", "/chat/", "", "allow"));
+        assert!(passes("198.51.100.7", "/chat/", "at = 2026-12-31T23:59:59Z", "allow"));
+        assert!(passes("198.51.100.7", "/chat/", "at = 2027-01-01T00:00:00Z", "refuse:network"));
+        assert!(!passes("198.51.100.7", "/chat/", "at = 2027-01-01", "allow"));
+    }
+
+    #[test]
+    fn any_refusal_is_a_refusal_and_each_word_only_its_own() {
+        for (client, path, word) in [("192.0.2.13", "/chat/", "network"), ("192.0.2.1", "/chat/x%2fy", "path")] {
+            assert!(passes(client, path, "", "refuse") && passes(client, path, "", &format!("refuse:{word}")));
+            assert!(!passes(client, path, "", "allow") && !passes(client, path, "", "refuse:origin"));
+        }
+        assert!(!passes("192.0.2.1", "/chat/", "", "refuse"));
+    }
+
+    #[test]
+    fn a_candidate_is_tested_in_its_policys_place_and_the_policy_as_it_is() {
+        let (here, there) = (test("10.0.0.1", "/chat/", "", "refuse:network"), test("10.0.0.1", "/chat/", "", "allow"));
+        let candidate = |tests: &str| format!("schema = 1\nclient.allow = ['10.0.0.0/8']\n{tests}");
+        let both = |policy: &str, tests: &str| {
+            told(&[("policies/chat.toml", &format!("{CHAT}{policy}")), ("policies/chat.shadow.toml", &candidate(tests))])
+        };
+        assert_eq!(both(&here, &there), (true, String::new()));
+        let (usable, found) = both("", &here);
+        assert!(!usable && found.contains("policies/chat.shadow.toml:8:10") && found.contains("ALLOW"), "{found}");
+        assert!(!both(&there, "").0);
+    }
+
+    #[test]
+    fn the_baseline_is_tested_before_every_policy_and_is_nobodys_stray() {
+        let baseline = |tests: &str| format!("schema = 1\nclient.deny = ['192.0.2.66']\n{tests}");
+        let refused = test("192.0.2.66", "/desk", "", "refuse:network");
+        assert_eq!(told(&[("policies/baseline.toml", &baseline(&refused))]), (true, String::new()));
+        let (usable, found) = told(&[("policies/baseline.toml", &baseline(&test("192.0.2.66", "/desk", "", "allow")))]);
+        assert!(!usable && found.contains("policy baseline (policies/baseline.toml:2)"), "{found}");
+        let admitted = format!("{CHAT}{}", test("192.0.2.66", "/chat/", "origin = \"https://app.example.com\"", "allow"));
+        assert!(!told(&[("policies/chat.toml", &admitted), ("policies/baseline.toml", &baseline(""))]).0);
+    }
+
+    #[test]
+    fn every_test_that_fails_is_told() {
+        let failing = test("192.0.2.13", "/chat/", "", "allow");
+        let desk = format!("schema = 1\nclient.allow = []\n{}", test("::1", "/desk", "", "allow"));
+        let (_, found) = told(&[("policies/chat.toml", &format!("{CHAT}{failing}{failing}")), ("policies/desk.toml", &desk)]);
+        assert_eq!(found.matches("failed: expected allow, got refuse:network").count(), 3, "{found}");
+    }
+}

@@ -132,6 +132,47 @@ error: office: 192.0.2.3/24 has host bits set
 }
 
 #[test]
+fn an_entry_expires_on_a_day_or_at_a_time() {
+    policy(
+        "[client]\nallow = [\"192.0.2.1 expires=tomorrow\", \"192.0.2.2 expires=2026-02-30\", \"192.0.2.3 expires=2026-12-31T18:00\", \"192.0.2.4 expires=\"]",
+        r#"
+error: allow: `tomorrow` is not a date
+ --> policies/chat.toml:3:21
+  |
+3 | allow = ["192.0.2.1 expires=tomorrow", "192.0.2.2 expires=2026-02-30", "192.0.2.3 expires=2026-12-31T18:00", "192.0.2.4 expires="]
+  |                     ^^^^^^^^^^^^^^^^
+  |
+  = help: write expires=2026-12-31 (through the end of that day in UTC) or expires=2026-12-31T18:00:00Z
+
+error: allow: `2026-02-30` is not a date
+ --> policies/chat.toml:3:51
+  |
+3 | allow = ["192.0.2.1 expires=tomorrow", "192.0.2.2 expires=2026-02-30", "192.0.2.3 expires=2026-12-31T18:00", "192.0.2.4 expires="]
+  |                                                   ^^^^^^^^^^^^^^^^^^
+  |
+  = help: write expires=2026-12-31 (through the end of that day in UTC) or expires=2026-12-31T18:00:00Z
+
+error: allow: `2026-12-31T18:00` is not a date
+ --> policies/chat.toml:3:83
+  |
+3 | allow = ["192.0.2.1 expires=tomorrow", "192.0.2.2 expires=2026-02-30", "192.0.2.3 expires=2026-12-31T18:00", "192.0.2.4 expires="]
+  |                                                                                   ^^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: write expires=2026-12-31 (through the end of that day in UTC) or expires=2026-12-31T18:00:00Z
+
+error: allow: `expires` has no value
+ --> policies/chat.toml:3:121
+  |
+3 | allow = ["192.0.2.1 expires=tomorrow", "192.0.2.2 expires=2026-02-30", "192.0.2.3 expires=2026-12-31T18:00", "192.0.2.4 expires="]
+  |                                                                                                                         ^^^^^^^^
+  |
+  = help: write it right after the `=`, or leave `expires` out
+"#,
+    );
+    policy("[client]\nallow = [\"192.0.2.1 expires=2026-12-31\", \"192.0.2.2 expires=2026-12-31T18:00:00+01:00\"]", "");
+}
+
+#[test]
 fn one_network_has_one_sign_in_a_list() {
     policy(
         "[client]\nallow = [\"10.0.0.0/8\", \"!10.1.0.0/16\", \"10.1.0.0/16\"]",
