@@ -483,64 +483,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::policy::decisive::RuleLines;
-    use crate::policy::limit::{Budgets, Limits, Share};
-    use crate::policy::list::{Entry as Line, List};
-    use crate::policy::request::{Host, Kind};
-    use crate::policy::route::{HostPattern, PathPattern, Routes};
-    use crate::policy::{Allow, Policy};
-    use crate::snapshot::certificate::Certificates;
-    use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
+    use crate::policy::limit::{Limits, Share};
+    use crate::snapshot::tests::{client, generation, policy, request};
     use std::num::NonZeroU32;
     use std::task::Wake;
     use std::time::Duration;
 
     /// A generation with one route, whose policy denies `denied` and has these limits.
-    fn snapshot(generation: u64, denied: &str, limits: &Limits, before: Option<&Snapshot>) -> Snapshot {
-        let lines = Line::parse(denied).unwrap().map(|line| (line, 1));
-        let denied = List::new("banned", "banned", lines.into_iter().collect()).unwrap();
-        let budgets = Budgets::carry(before.map(|before| &before.route_list[0].policy.budgets), limits);
-        let policy = Policy {
-            name: "chat".into(),
-            file: "policies/chat.toml".into(),
-            owner: None,
-            allow: Allow::Any,
-            deny: vec![Arc::new(denied)],
-            origins: None,
-            subprotocols: None,
-            limits: limits.clone(),
-            budgets,
-            lines: RuleLines::default(),
-            candidate: None,
-        };
-        let route = Arc::new(Route {
-            number: 0,
-            name: "chat".into(),
-            path: "/".into(),
-            backends: [BackendAddress::Unix("app.sock".into())].into(),
-            policy: Arc::new(policy),
-            http: PlainHttp::Refuse,
-            strip_prefix: false,
-            max_body: 0,
-            timeouts: RouteTimeouts::default(),
-        });
-        let table = vec![(HostPattern::Any, PathPattern::parse("/").unwrap(), Arc::clone(&route))];
-        Snapshot {
-            generation,
-            digest: "".into(),
-            listeners: HashMap::new(),
-            certificates: Arc::new(Certificates::new(Vec::new())),
-            routes: Routes::new(table).unwrap(),
-            route_list: vec![route],
-            numbered: 1,
-            policies: HashMap::new(),
-            baseline: None,
-        }
-    }
-
-    fn request() -> Request {
-        let kind = Kind::Attempt { subprotocols: [].into() };
-        Request { host: Host::parse(b"localhost").unwrap(), path: "/".into(), origin: None, kind }
+    fn snapshot(number: u64, denied: &str, limits: &Limits, before: Option<&Snapshot>) -> Snapshot {
+        let used = before.map(|before| &before.route_list[0].policy.budgets);
+        let denied = Some(denied).filter(|denied| !denied.is_empty());
+        generation(number, policy(denied.as_slice(), limits, used), None)
     }
 
     /// A table under generation 1, which denies nobody.
@@ -559,14 +512,14 @@ pub(crate) mod tests {
 
     /// Charges 192.0.2.`host`, judged by what runs.
     pub fn charge(tunnels: &Arc<Tunnels>, live: &Live, host: u8) -> Result<Slot, Refusal> {
-        let permit = live.load().judge(Client::new([192, 0, 2, host].into()), &request(), None, Timestamp::now()).verdict?;
+        let permit = live.load().judge(client(host), &request("localhost"), None, Timestamp::now()).verdict?;
         tunnels.charge(permit)
     }
 
     /// Opens the tunnel of a slot.
     pub fn enter(slot: Slot) -> (Place, Arc<Entry>) {
         let from = Origination { peer: Peer::new([192, 0, 2, 254].into()), request_id: "abc".into(), subprotocol: None };
-        slot.enter(request(), from, Timestamp::now())
+        slot.enter(request("localhost"), from, Timestamp::now())
     }
 
     fn end_of(entry: &Entry) -> Option<End> {
@@ -596,6 +549,105 @@ pub(crate) mod tests {
         assert_eq!(refused, [open[3].1.id, open[4].1.id]);
         assert!(open[3].1.revoke_if_refused() && !open[3].1.revoke_if_refused() && !open[2].1.revoke_if_refused());
         assert_eq!((end_of(&open[3].1), end_of(&open[4].1)), (REVOKED, None), "the second one's turn has not come");
+    }
+
+    #[test]
+    fn one_that_is_about_to_end_is_not_found_again() {
+        let (tunnels, live) = table(&Limits::default());
+        let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
+        let found = |next: &Snapshot| tunnels.reconcile(next, Timestamp::now()).refused.len();
+        let denying = publish(&live, 2, "192.0.2.1");
+        assert_eq!((found(&denying), found(&denying), found(&publish(&live, 3, "192.0.2.0/24"))), (1, 0, 0));
+        assert_eq!((found(&publish(&live, 4, "")), found(&publish(&live, 5, "192.0.2.1"))), (0, 1));
+        assert!(entry.revoke_if_refused());
+        assert_eq!((found(&publish(&live, 6, "")), found(&publish(&live, 7, "192.0.2.1"))), (0, 0));
+    }
+
+    #[test]
+    fn weighing_finds_whom_a_generation_would_refuse_and_changes_nothing() {
+        let (tunnels, live) = table(&Limits::default());
+        let open: Vec<_> = (1..=4).map(|host| enter(charge(&tunnels, &live, host).unwrap())).collect();
+        tunnels.reconcile(&publish(&live, 2, "192.0.2.1"), Timestamp::now());
+        let next = snapshot(3, "192.0.2.0/30", &Limits::default(), None);
+        let (all, refused) = tunnels.weigh(&next, Timestamp::now());
+        let mut refused: Vec<_> = refused.iter().map(|(entry, refusal)| (entry.id, refusal.word())).collect();
+        refused.sort_unstable();
+        assert_eq!(
+            (all, refused),
+            (4, vec![(open[1].1.id, "network"), (open[2].1.id, "network")]),
+            "less the one that is refused anyway"
+        );
+        assert!(open[1..].iter().all(|(_, entry)| entry.generation() == 2 && !entry.revoke_if_refused()));
+    }
+
+    /// A table under generation 1, whose policy denies nobody, and whose candidate denies 192.0.2.1 and has these limits.
+    fn beside(limits: &Limits) -> (Arc<Tunnels>, Arc<Live>) {
+        let candidate = Some(Arc::new(policy(&["192.0.2.1"], limits, None)));
+        let policy = Policy { candidate, ..policy(&[], &Limits::default(), None) };
+        let live = Arc::new(Live::new(generation(1, policy, None)));
+        (Tunnels::new(Arc::clone(&live)), live)
+    }
+
+    /// What the candidate says of attempts, or plain requests, of these clients in turn.
+    fn says(live: &Live, is_plain: bool, hosts: &[u8]) -> Vec<&'static str> {
+        let live = live.load();
+        let one = |host: &u8| {
+            let judged = live.judge(client(*host), &request("localhost"), None, Timestamp::UNIX_EPOCH);
+            let (policy, judged) = (judged.policy.unwrap(), judged.candidate.unwrap());
+            let says = Tunnels::charge_candidate(&policy, client(*host), is_plain, judged, Timestamp::UNIX_EPOCH);
+            says.unwrap().map_or_else(Refusal::word, |()| "")
+        };
+        hosts.iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_candidate_is_charged_to_budgets_of_its_own_and_not_for_whom_its_rules_refuse() {
+        let rate = Rate { tokens: NonZeroU32::MIN, per: Duration::from_secs(3600), burst: NonZeroU32::new(2).unwrap() };
+        let share = Share { upgrades: Some(rate), requests: Some(rate), ..Share::default() };
+        let (_, live) = beside(&Limits { share, ..Limits::default() });
+        assert_eq!(says(&live, false, &[1, 1, 1, 2, 2, 2, 3]), ["network", "network", "network", "", "", "rate", ""]);
+        assert_eq!(says(&live, true, &[2, 2, 2]), ["", "", "rate"], "plain requests have a rate of their own");
+        let policy = &live.load().route_list[0].policy;
+        let keys = |policy: &Policy| policy.budgets.upgrades.iter().map(|limiter| limiter.keys()).sum::<usize>();
+        assert_eq!((keys(policy), keys(policy.candidate.as_ref().unwrap())), (0, 2));
+    }
+
+    #[test]
+    fn a_candidate_counts_the_tunnels_that_are_open_under_its_policy() {
+        let (tunnels, live) = beside(&limits(None, Some(1), Some(2)));
+        assert_eq!(says(&live, false, &[2, 2, 3]), ["", "", ""], "none is open");
+        let _two = enter(charge(&tunnels, &live, 2).unwrap());
+        assert_eq!(says(&live, false, &[2, 3]), ["connections", ""]);
+        let _three = enter(charge(&tunnels, &live, 3).unwrap());
+        assert_eq!((says(&live, false, &[3, 4]), says(&live, true, &[2])), (vec!["connections", "capacity"], vec![""]));
+        assert_eq!(live.load().route_list[0].policy.budgets.counts.total(), 2, "nothing was taken");
+    }
+
+    #[test]
+    fn a_reconcile_counts_whom_a_candidate_would_revoke_and_revokes_none_of_them() {
+        let (tunnels, live) = beside(&Limits::default());
+        let open = [1, 1, 2].map(|host| enter(charge(&tunnels, &live, host).unwrap()));
+        let Reconciled { refused, would_revoke } = tunnels.reconcile(&live.load(), Timestamp::now());
+        assert_eq!((refused.len(), would_revoke), (0, HashMap::from([("chat".into(), 2)])));
+        assert!(open.iter().all(|(_, entry)| !entry.revoke_if_refused()));
+        assert!(tunnels.reconcile(&publish(&live, 2, ""), Timestamp::now()).would_revoke.is_empty(), "without a candidate");
+    }
+
+    #[test]
+    fn the_limits_of_a_tunnel_are_its_clients_own_and_may_change_with_the_time() {
+        let line = "192.0.2.1 expires=2026-12-31T00:00:00Z";
+        let clients = vec![Arc::clone(&policy(&[line], &Limits::default(), None).deny[0])];
+        let idle = |seconds| TunnelLimits { idle: Some(Duration::from_secs(seconds)), ..TunnelLimits::default() };
+        let share = |seconds| Share { tunnel: idle(seconds), ..Share::default() };
+        let exceptions = [crate::policy::limit::Exception { clients, share: share(9), line: 1 }].into();
+        let (tunnels, live) = table(&Limits { share: share(1), exceptions, ..Limits::default() });
+        let at = |time: &str| time.parse::<Timestamp>().unwrap();
+        let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
+        for (time, seconds) in [("2026-12-30T23:59:59Z", 9), ("2026-12-31T00:00:00Z", 1)] {
+            tunnels.reconcile(&live.load(), at(time));
+            assert_eq!(*entry.terms().limits(), idle(seconds), "{time}");
+            assert!(entry.changed(Waker::noop()).is_some(), "the tunnel is told");
+        }
     }
 
     #[test]

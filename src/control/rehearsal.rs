@@ -100,8 +100,6 @@ fn written(expect: Expect) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     use std::fs;
 
     use crate::control::compile::build;
