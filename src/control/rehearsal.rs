@@ -181,7 +181,7 @@ error: test "x" failed: expected allow, got refuse:network
              client      192.0.2.13, the socket's peer
              route       chat, for ws.example.com/chat/a (upgrade)
              allow       `office`: carved out by !192.0.2.13 (policies/chat.toml:4, ticket SEC-3); would match 192.0.2.0/24 (policies/chat.toml:4, owner acme); not in `visitors` (1 entry)
-             origin      none sent: admitted by none of https://app.example.com
+             origin      none sent: not among "https://app.example.com"
 "#;
         assert_eq!(told(&[("policies/chat.toml", &text)]), (false, expected.trim_matches('\n').to_owned()));
     }
@@ -200,7 +200,7 @@ error: test "x" failed: expected refuse:network, got allow
              client      192.0.2.1, the socket's peer
              route       chat, for ws.example.com/chat/a (upgrade)
              allow       in `office`: 192.0.2.0/24 (policies/chat.toml:4, owner acme)
-             origin      https://app.example.com: admitted by https://app.example.com
+             origin      https://app.example.com: admitted by "https://app.example.com"
 "#;
         assert_eq!(told(&[("policies/chat.toml", &text)]), (false, expected.trim_matches('\n').to_owned()));
     }

@@ -131,7 +131,13 @@ pong        = "20s"
 [[limits.for]]
 client      = ["office"]
 upgrades    = { rate = "50/s", burst = 500 }
+requests    = { rate = "50/s", burst = 500 }
 connections = { per_client = 2000 }
+message     = { max = "2MiB", rate = "2000/m" }
+idle        = "1h"
+lifetime    = "48h"
+ping        = "off"
+pong        = "30s"
 
 [[test]]
 name   = "a partner opens the feed from its own page"
@@ -257,7 +263,16 @@ fn every_key_of_a_policy_is_read() {
     assert_eq!((policy.limits.share, policy.limits.total), (share, Some(20000)));
     let [office] = &policy.limits.exceptions[..] else { panic!("{:?}", policy.limits.exceptions) };
     assert_eq!((&*office.clients[0].name, office.line), ("office", 26));
-    assert_eq!(office.share, Share { upgrades: rate(50, 500), per_client: Some(2000), ..share });
+    let tunnel = TunnelLimits {
+        message_max: Some(2 << 20),
+        message_rate: rate(2000, 2000).map(|rate| Rate { per: Duration::from_secs(60), ..rate }),
+        idle: Some(Duration::from_secs(3600)),
+        lifetime: Some(Duration::from_secs(2 * 86400)),
+        ping: None,
+        pong: Duration::from_secs(30),
+    };
+    let share = Share { upgrades: rate(50, 500), requests: rate(50, 500), per_client: Some(2000), tunnel };
+    assert_eq!(office.share, share);
 }
 
 #[test]

@@ -51,6 +51,9 @@ fn load(files: &[(&str, &str)]) -> (Result<Loaded, Vec<Diagnostic>>, String) {
     let folder = write_all(files);
     let loaded = load_at(&mut Files::new(), &folder.path().join("sidegate.toml"), Pass::default(), now());
     let found = text(&loaded, folder.path());
+    if loaded.is_ok() {
+        schema::expect_all_valid(folder.path());
+    }
     (loaded, found)
 }
 
@@ -83,9 +86,6 @@ fn text(loaded: &Result<Loaded, Vec<Diagnostic>>, folder: &Path) -> String {
         Ok(loaded) => &loaded.warnings,
         Err(found) => found,
     };
-    if loaded.is_ok() {
-        schema::expect_all_valid(folder.path());
-    }
     let text: Vec<_> = found.iter().map(Diagnostic::to_string).collect();
     text.join("\n\n").replace(&format!("{}/", folder.display()), "")
 }

@@ -1,6 +1,8 @@
 //! The baseline and candidates: what may stand in which file, and which file may stand where.
 
-use super::{check, load, load_promoting};
+use super::{check, load, load_promoting, now, text, write_all};
+use crate::control::config::source::Files;
+use crate::control::config::{Pass, load_at};
 
 const POLICY: &str = "schema = 1\n[client]\nallow = [\"192.0.2.0/24\"]\n";
 
@@ -48,9 +50,10 @@ error: limits: the baseline has lists, `deny` and tests only
 
 #[test]
 fn a_baseline_that_denies_nobody_is_a_warning() {
-    check(
-        &[("policies/baseline.toml", "schema = 1\n")],
-        r#"
+    // The schema, which cannot know a baseline by its name, wants a rule.
+    let folder = write_all(&[("policies/baseline.toml", "schema = 1\n")]);
+    let loaded = load_at(&mut Files::new(), &folder.path().join("sidegate.toml"), Pass::default(), now());
+    let expected = r#"
 warning: the baseline denies nobody
  --> policies/baseline.toml:1:1
   |
@@ -58,8 +61,8 @@ warning: the baseline denies nobody
   | ^
   |
   = help: deny = ["banned"] denies a list on every route
-"#,
-    );
+"#;
+    assert_eq!(text(&loaded, folder.path()), expected.trim_matches('\n'));
     check(
         &[("policies/baseline.toml", "schema = 1\n[client]\ndeny = []\n")],
         r#"
@@ -141,7 +144,10 @@ error: `unix` is a reserved word
  = help: take another name
 "#,
     );
-    check(&[("policies/Chat.shadow.toml", "x"), ("policies/chat.shadow.shadow.toml", "x"), ("policies/.shadow.toml", "x")], "");
+    check(
+        &[("policies/Chat.shadow.toml", "x"), ("policies/chat.shadow.shadow.toml", POLICY), ("policies/.shadow.toml", "x")],
+        "",
+    );
 }
 
 #[test]
