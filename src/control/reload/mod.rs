@@ -4,13 +4,16 @@
 //! what runs is kept, and the failure stands in the log, in a metric and in
 //! `/readyz`'s body. It never touches a socket: binding is the wiring's, handed in as [`Bind`].
 
+mod request;
+mod standing;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,132 +21,26 @@ use tokio_util::task::TaskTracker;
 use crate::control::compile::{Built, build, fresh_tickets};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::{Digest, Files};
-use crate::control::config::{self, Feed, ListFiles, Loaded, Pass, Settings};
+use crate::control::config::{self, ListFiles, Loaded, Pass, Settings};
 use crate::control::rehearsal::{Script, rehearse};
 use crate::control::revoke;
 use crate::control::systemd::Sockets;
 use crate::control::watch::Watching;
 use crate::observe::metrics::{Metrics, ReloadResult};
 use crate::observe::pulse::Pulse;
-use crate::refusal::Refusal;
 use crate::snapshot::tls::Tickets;
 use crate::snapshot::{Live, Snapshot};
-use crate::tunnels::{Entry, Reconciled, Tunnels};
+use crate::tunnels::{Reconciled, Tunnels};
+
+use self::request::Ask;
+pub use self::request::{Accept, Cause, Outcome, Preview, Requests, Weighed};
+pub use self::standing::{Last, ListFile, Standing};
 
 /// How long the two reads of a saved change are apart.
 const APART: Duration = Duration::from_millis(50);
 
 /// How long files may keep changing before the reload is given up.
 const RESTLESS: Duration = Duration::from_secs(10);
-
-/// Who wants a reload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// A file was written.
-    Saved,
-    /// The slow second look.
-    Poll,
-    /// SIGHUP.
-    Signal,
-    /// `sidegate reload`.
-    Asked,
-}
-
-impl Cause {
-    /// For the log.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Cause::Saved => "saved",
-            Cause::Poll => "poll",
-            Cause::Signal => "signal",
-            Cause::Asked => "asked",
-        }
-    }
-}
-
-/// What became of a reload.
-#[derive(Debug, Clone)]
-pub enum Outcome {
-    /// A new generation runs.
-    Published {
-        /// Its number.
-        generation: u64,
-        /// Its digest.
-        digest: Arc<str>,
-        /// How many live tunnels it no longer permits.
-        revoked: usize,
-        /// What somebody should look at.
-        warnings: Arc<[Diagnostic]>,
-    },
-    /// The files are what runs.
-    Unchanged {
-        /// The generation that runs.
-        generation: u64,
-    },
-    /// What runs was kept.
-    Rejected {
-        /// All errors, then warnings.
-        errors: Arc<[Diagnostic]>,
-    },
-}
-
-/// What the files were found to be, for everybody who asks.
-pub struct Standing {
-    /// `sidegate.toml` of the generation that runs.
-    pub settings: ArcSwap<Settings>,
-    /// What the last reload was rejected for; `None`: the files are what runs.
-    pub rejected: ArcSwapOption<Vec<Diagnostic>>,
-    /// What somebody should look at in the files that run.
-    pub warnings: ArcSwap<Vec<Diagnostic>>,
-    /// When the generation that runs was published.
-    pub since: ArcSwap<Timestamp>,
-    /// The last reload; `None`: there was none since the start.
-    pub last: ArcSwapOption<Last>,
-    /// The list files of the policies that run.
-    pub lists: ArcSwap<Vec<ListFile>>,
-}
-
-/// How the last reload went; what it was rejected for stands in [`Standing::rejected`].
-#[derive(Debug, Clone)]
-pub struct Last {
-    /// Who wanted it.
-    pub cause: Cause,
-    /// What became of it.
-    pub result: ReloadResult,
-    /// When.
-    pub at: Timestamp,
-}
-
-/// A list file, as it was found when the files were last looked at: a feed that brings the same
-/// entries again is fresh, though nothing is published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListFile {
-    /// The policy that names it.
-    pub policy: Arc<str>,
-    /// The list's name there.
-    pub list: Arc<str>,
-    /// When it was last written.
-    pub modified: Timestamp,
-    /// How old it may become.
-    pub max_age: Option<Duration>,
-}
-
-impl ListFile {
-    /// Those of these feeds, each with its policy.
-    fn all<'f>(feeds: impl Iterator<Item = (&'f Arc<str>, &'f Feed)>) -> Vec<ListFile> {
-        let file = |(policy, feed): (&Arc<str>, &Feed)| {
-            let (policy, list) = (Arc::clone(policy), Arc::clone(&feed.name));
-            Some(ListFile { policy, list, modified: feed.modified?, max_age: feed.max_age })
-        };
-        feeds.filter_map(file).collect()
-    }
-
-    /// How old it is at the time `now`, if that is older than it may be.
-    pub fn stale(&self, now: Timestamp) -> Option<Duration> {
-        let age = Duration::try_from(now.duration_since(self.modified)).ok()?;
-        self.max_age.filter(|most| age > *most).map(|_| age)
-    }
-}
 
 /// The first generation, and what it takes to make the next.
 pub struct Started {
@@ -178,71 +75,6 @@ pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>
     };
     let paths = files.paths().map(Path::to_owned).collect();
     Ok(Started { snapshot, standing: Arc::new(standing), tickets, digest, known, paths })
-}
-
-/// What somebody who has looked accepts of a reload that is held.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Accept {
-    /// That these lists shrank, by their names.
-    pub shrunk: Vec<String>,
-    /// That so many tunnels are closed.
-    pub revocations: bool,
-}
-
-/// What a reload would do now.
-pub struct Preview {
-    /// What runs.
-    pub now: Arc<Snapshot>,
-    /// Its settings.
-    pub settings: Arc<Settings>,
-    /// What the files would make of it; or what is wrong with them.
-    pub next: Result<Built, Vec<Diagnostic>>,
-    /// What would become of the tunnels.
-    pub weighed: Weighed,
-}
-
-/// What a generation would do to the tunnels that are open.
-#[derive(Default)]
-pub struct Weighed {
-    /// How many are open.
-    pub open: usize,
-    /// Those that it would refuse, and why, which what runs permits.
-    pub revoked: Vec<(Arc<Entry>, Refusal)>,
-    /// Why it is not published unless somebody accepts.
-    pub held: Vec<Diagnostic>,
-}
-
-/// What the reloader is asked for.
-enum Ask {
-    Reload { cause: Cause, accept: Accept, told: Option<oneshot::Sender<Outcome>> },
-    Preview { promoted: Option<String>, told: oneshot::Sender<Preview> },
-}
-
-/// Who may be asked for a reload, from anywhere in the process.
-#[derive(Clone)]
-pub struct Requests(mpsc::Sender<Ask>);
-
-impl Requests {
-    /// Asks for a reload and awaits its outcome; `None` if the process is ending.
-    pub async fn reload(&self, cause: Cause, accept: Accept) -> Option<Outcome> {
-        let (told, outcome) = oneshot::channel();
-        self.0.send(Ask::Reload { cause, accept, told: Some(told) }).await.ok()?;
-        outcome.await.ok()
-    }
-
-    /// Asks for a reload; the outcome stands in the log. Requests that wait already serve for this one.
-    pub fn nudge(&self, cause: Cause, accept: Accept) {
-        // Full: a reload that has not begun will see what this one would.
-        let _ = self.0.try_send(Ask::Reload { cause, accept, told: None });
-    }
-
-    /// Asks what a reload would do, once the candidate of the policy `promoted` stands in its place; `None` if the
-    /// process is ending.
-    pub async fn preview(&self, promoted: Option<String>) -> Option<Preview> {
-        let (told, preview) = oneshot::channel();
-        self.0.send(Ask::Preview { promoted, told }).await.ok()?;
-        preview.await.ok()
-    }
 }
 
 /// Binds the sockets that the second settings want and the first, which run, have not. It may take a while, and
