@@ -143,3 +143,17 @@ async fn github_gets_a_workflow_command_for_each_finding() {
     assert!(said.lines().all(|line| line.starts_with("::warning file=policies/")) && lines > 2, "{said}");
     assert!(lossy(&output.stderr).contains("policies/desk.toml: fine"), "what people read stands beside it");
 }
+
+#[tokio::test]
+async fn the_finding_that_the_docs_show_is_one_that_it_gives() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/check.md")).unwrap();
+    let (_, shown) = page.split_once("```json\n").unwrap();
+    let shown: Vec<Value> = serde_json::from_str(shown.split("```").next().unwrap()).unwrap();
+    let folder = two().await;
+    let output = done(&["check", "--format", "json", "policies/default.toml"], folder.path()).await;
+    let mut found: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    found.retain(|finding| finding["message"] == shown[0]["message"]);
+    found[0]["file"] = shown[0]["file"].clone();
+    found[0]["line"] = shown[0]["line"].clone();
+    assert_eq!(found, shown);
+}
