@@ -152,7 +152,7 @@ class Subject:
 
     def hosts(self, report):
         hosts = {"other.example.net", *(host for (host,) in self.told("host"))}
-        for host in report["hosts"]:
+        for host in {host for config in report["configs"] for host in config["hosts"]}:
             hosts |= {"unknown.example.com"} if host == "_" else {host.replace("*", "some"), host.replace("*", "deep.er")}
         written = re.findall(r"(?<![$])server_name ([^;]+);", self.all_text)
         named = [name for names in written for name in names.split() if name[0].isalnum() and "*" not in name]
@@ -190,21 +190,26 @@ class Report:
     """What the importer said, and whether an attempt is among what it said to differ."""
 
     def __init__(self, answer):
-        self.answer = answer
-        self.names = [host for host in answer["hosts"] if host != "_"]
+        self.configs = answer["configs"]
         notes = [note for line in answer["lines"] for note in line["notes"]]
         self.scopes = [(note["word"], scope) for note in notes for scope in note["attempts"]]
 
-    def words(self, probe):
-        """The words under which this attempt may end otherwise."""
+    def words(self, probe, port):
+        """The words under which this attempt, at Sidegate's `port`, may end otherwise."""
         host = probe.host.split(":")[0].rstrip(".").lower()
         path = canonical(probe.path)
-        return {word for word, scope in self.scopes if self.is_host(scope["host"], host) and in_scope(scope, path)}
+        here = [number for number, config in enumerate(self.configs) if is_at(config, port)]
+        scopes = [(word, scope) for word, scope in self.scopes if scope["config"] in (None, *here)]
+        return {word for word, scope in scopes if self.is_host(scope, host) and in_scope(scope, path)}
 
     def is_host(self, scope, host):
-        if scope == "_":
-            return not any(is_name(name, host) for name in self.names)
-        return scope == "*" or is_name(scope, host)
+        if scope["host"] == "_":
+            return not any(is_name(name, host) for name in self.configs[scope["config"]]["hosts"])
+        return scope["host"] == "*" or is_name(scope["host"], host)
+
+
+def is_at(config, port):
+    return any(listen.endswith(f":{port}") for listen in config["listen"])
 
 
 def is_name(name, host):
@@ -247,12 +252,13 @@ def start_nginx(place, subject, config, ports):
     config.write_text(text.replace("http {", "http { access_log off; " + TEMPORARY.format(dir=place.dir), 1))
     main = f"daemon off; user root; worker_processes 1; worker_rlimit_nofile 8192; pid {place.dir}/nginx.pid; error_log stderr;"
     process = place.start("nginx", "nginx", "-p", config.parent, "-c", config, "-e", "stderr", "-g", main)
-    await_that(f"nginx listens for {subject.name}", lambda: process.alive() and all_listen(subject, ports))
+    await_that(f"nginx listens for {subject.name}", lambda: process.alive() and all_listen(ports.values()))
 
 
-def start_sidegate(place, subject, written, ports):
+def start_sidegate(place, subject, configs):
     processes = []
-    for number, config in enumerate(path for path in written if path.endswith("sidegate.toml")):
+    ports = [int(listen.rpartition(":")[2]) for config in configs for listen in config["listen"]]
+    for number, config in enumerate(config["file"] for config in configs):
         text = open(config).read()
         text = text.split("[metrics]")[0] + text.split("[metrics]")[-1].partition("\n\n")[2] if "[metrics]" in text else text
         off = 'schema = 1\n[metrics]\nlisten = "off"\n[admin]\nsocket = "off"\n'
@@ -260,16 +266,17 @@ def start_sidegate(place, subject, written, ports):
             file.write(text.replace("schema = 1\n", off, 1))
         processes.append(place.start(f"sidegate-{number}", SIDEGATE, "run", "--config", config, "--log", "json"))
     alive = lambda: all(process.alive() for process in processes)
-    await_that(f"Sidegate listens for {subject.name}", lambda: alive() and all_listen(subject, ports))
+    await_that(f"Sidegate listens for {subject.name}", lambda: alive() and all_listen(ports))
 
 
-def all_listen(subject, ports):
-    for address, port in subject.listens:
-        try:
-            socket.create_connection((address, ports[port]), 1).close()
-        except OSError:
-            return False
-    return True
+def all_listen(ports):
+    return all(listening("127.0.0.1", port) or listening("::1", port) for port in ports)
+
+
+def listening(address, port):
+    with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
+        return True
+    return False
 
 
 def compare(subject, report, ports):
@@ -288,7 +295,7 @@ def compare(subject, report, ports):
         while admitted + refused < WANTED + 20:
             need(excused < 20 * WANTED, f"{subject.name}: hardly an attempt has to end alike")
             for probe, nginx, sidegate in pool.map(both, [next(probes) for _ in range(60)]):
-                words = told.words(probe)
+                words = told.words(probe, ports["sidegate"][probe.listen[1]])
                 if nginx.opens != sidegate.opens:
                     way = "opens" if sidegate.opens else "closes"
                     need({way, "differs"} & words, f"{subject.name}: {probe}: nginx {nginx}, Sidegate {sidegate}, said: {words}")
@@ -341,11 +348,10 @@ def examine(path):
                     (config.parent / "certs").mkdir(exist_ok=True)
                     shutil.copy(pem, config.parent / "certs")
         report = json.loads(run(SIDEGATE, "import", "nginx", configs["sidegate"], "--out", place.dir / "out", "--json"))
-        for written in report["written"]:
-            if written.endswith("sidegate.toml"):
-                run(SIDEGATE, "check", "--config", written)
+        for config in report["configs"]:
+            run(SIDEGATE, "check", "--config", config["file"])
         start_nginx(place, subject, configs["nginx"], ports["nginx"])
-        start_sidegate(place, subject, report["written"], ports["sidegate"])
+        start_sidegate(place, subject, report["configs"])
         counts = compare(subject, report, ports)
         compare_limits(subject, ports)
         for listener in (*listeners.values(), unix):

@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_variable_in_braces_is_no_block() {
-        check("a ${b}c $d; e $f{", &["1:a|${b}c|$d;", "1! unexpected end of file, expecting \";\" or \"}\""]);
+        check("a ${b}c $d; e $f{}", &["1:a|${b}c|$d;", "1:e|$f{", "1:}"]);
         check("a b$c {}", &["1:a|b$c{", "1:}"]);
         check("a b}c;", &["1:a|b}c;"]);
     }

@@ -76,9 +76,9 @@ pub fn import(verb: &Import) -> Exit {
         return fail(&["nothing was written".to_owned()]);
     }
     if verb.json {
-        let hosts: Vec<_> = configs.iter().flat_map(|config| config.hosts.clone()).collect();
+        let made: Vec<_> = configs.iter().zip(self::configs(&pages)).map(|(config, path)| config.json(path)).collect();
         let files: Vec<_> = pages.iter().map(|page| page.path.display().to_string()).collect();
-        say(format_args!("{:#}", report::json(&tree, &notes, &hosts, &files)));
+        say(format_args!("{:#}", report::json(&tree, &notes, &made, &files)));
     } else {
         say(report::text(&tree, &notes));
         say(next(&pages));

@@ -133,7 +133,7 @@ fn server(directive: &Directive, reading: &mut Reading<'_>) -> Result<Option<Str
                 reading.notes.say(id, Word::Differs, "backends have no weights: the one with the fewest tunnels gets the next");
             }
             "max_conns" => {
-                reading.notes.say(id, Word::Differs, "a backend has no `max_conns`: see `connections.total` of the policy")
+                reading.notes.say(id, Word::Differs, "a backend has no `max_conns`: see `connections.total` of the policy");
             }
             _ => {}
         }

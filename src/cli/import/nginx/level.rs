@@ -57,6 +57,8 @@ pub struct Level {
     pub satisfy_any: Option<Id>,
     /// What refuses besides, by the directive's name, and isn't carried over; `None`: it is off.
     pub guards: BTreeMap<&'static str, Option<Id>>,
+    /// `internal`: nobody gets there from outside.
+    pub internal: Option<Id>,
     /// `limit_req_dry_run on`
     pub dry_rates: bool,
     /// `limit_conn_dry_run on`
@@ -123,6 +125,7 @@ impl Level {
             "proxy_send_timeout" => once(&mut self.send_timeout, directive, reading, unit::time),
             "proxy_connect_timeout" => once(&mut self.connect_timeout, directive, reading, unit::time),
             "client_max_body_size" => once(&mut self.max_body, directive, reading, unit::size),
+            "internal" => self.internal = Some(id),
             "satisfy" => self.satisfy_any = (directive.first() == "any").then_some(id),
             "ssl_certificate" => self.chains.push(Set { id, value: directive.first().to_owned() }),
             "ssl_certificate_key" => self.keys.push(Set { id, value: directive.first().to_owned() }),
@@ -195,6 +198,7 @@ impl Level {
             max_body: self.max_body.or(outer.max_body),
             satisfy_any: self.satisfy_any.or(outer.satisfy_any),
             guards,
+            internal: self.internal.or(outer.internal),
             dry_rates: self.dry_rates || outer.dry_rates,
             dry_counts: self.dry_counts || outer.dry_counts,
             chains: whole(self.chains, &outer.chains),

@@ -220,3 +220,89 @@ fn is_literal(location: &Location, path: &str) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::cli::import::nginx::server;
+
+    /// Which of the locations, as written, nginx finds for a path; `301 L`: a redirect for the sake of L.
+    fn check(locations: &str, cases: &[(&str, &str)]) {
+        let server = server::of(locations);
+        for (path, expected) in cases {
+            let found = match find(&server.locations, &server.outermost, path) {
+                Found::Location(place) => server.locations[place].matches.to_string(),
+                Found::Redirect(place) => format!("301 {}", server.locations[place].matches),
+                Found::None => "none".into(),
+            };
+            assert_eq!(found, *expected, "{path} among {locations}");
+        }
+    }
+
+    fn parsed(words: &str) -> Result<Matches, String> {
+        Matches::parse(&words.split_whitespace().map(String::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_exact_one_comes_first_then_the_longest_prefix() {
+        let locations = "location / {} location /a {} location = /a {} location /a/b/ {} location = /a/b/ {}";
+        check(locations, &[("/", "/"), ("/a", "= /a"), ("/ab", "/a"), ("/a/b", "/a"), ("/a/b/", "= /a/b/"), ("/a/b/c", "/a/b/")]);
+        check("location /a/ {}", &[("/b", "none"), ("/a", "none"), ("/a/", "/a/")]);
+    }
+
+    #[test]
+    fn a_missing_slash_is_added_where_requests_are_passed_on() {
+        let pass = "{ proxy_pass http://127.0.0.1:1; }";
+        let two = format!("location / {pass} location /a/ {pass} location /b/ {{}}");
+        check(&two, &[("/a", "301 /a/"), ("/b", "/"), ("/ax", "/")]);
+        check(&format!("location /a {pass} location /a/ {pass}"), &[("/a", "/a")]);
+        let regex = format!("location = /a/ {pass} location ~ ^/a {pass}");
+        check(&regex, &[("/a", "301 = /a/"), ("/a/", "= /a/"), ("/a/b", "/a")]);
+    }
+
+    #[test]
+    fn what_is_inside_a_prefix_is_looked_for_there_alone() {
+        let locations = "location /a/ { location /a/b/c/ {} location = /a/x {} } location /a/b/ {}";
+        check(locations, &[("/a/b/c/d", "/a/b/"), ("/a/x", "= /a/x"), ("/a/y", "/a/")]);
+        check("location /a/ { location /a/c/ { location /a/c/d/ {} } }", &[("/a/c/d/e", "/a/c/d/"), ("/a/c/", "/a/c/")]);
+    }
+
+    #[test]
+    fn regular_expressions_come_before_prefixes_but_for_final_ones() {
+        let prefixes = "location / {} location ^~ /f/ {} location /a/b/ {}";
+        let locations = format!("{prefixes} location ~ ^/a/ {{}} location ~ ^/[af]/ {{}} location ~ ^/w$ {{}}");
+        check(&locations, &[("/a/b/c", "/a/"), ("/f/x", "/f/"), ("/w", "= /w"), ("/wx", "/"), ("/x", "/")]);
+        check("location /f/ { location /f/g/ {} } location ~ ^/f/g {}", &[("/f/g/h", "/f/g"), ("/f/x", "/f/")]);
+        check("location ^~ /f/ { location ~ ^/f/g {} }", &[("/f/g/h", "/f/g"), ("/f/x", "/f/")]);
+    }
+
+    #[test]
+    fn a_regular_expression_is_read_where_it_is_plain_text() {
+        for (words, text) in [
+            ("~ ^/ws/", "/ws/"),
+            ("~ ^/ws/.*$", "/ws/"),
+            ("~ ^/ws/(.*)", "/ws/"),
+            (r"~ ^/v1\.0/a\-b$", "= /v1.0/a-b"),
+            ("~^/ws", "/ws"),
+            ("~ /ws/", "~ /ws/"),
+            ("~ ^/w.s", "~ ^/w.s"),
+            ("~ ^/ws|/x", "~ ^/ws|/x"),
+            (r"~ ^/a\d", r"~ ^/a\d"),
+            (r"~ ^/a\$", "/a$"),
+            ("~* ^/ws/", "~* ^/ws/"),
+        ] {
+            assert_eq!(parsed(words).unwrap().to_string(), text, "{words}");
+        }
+    }
+
+    #[test]
+    fn the_modifier_may_touch_the_path() {
+        assert_eq!(parsed("=/a"), parsed("= /a"));
+        assert_eq!(parsed("^~/a"), parsed("^~ /a"));
+        assert_eq!(parsed("~*x"), parsed("~* x"));
+        assert_eq!(parsed("@a"), Ok(Matches::Named("@a".into())));
+        assert!(parsed("=~ /a").is_err_and(|what| what.contains("\"=~\"")));
+        assert!(parsed("").is_err() && parsed("= /a /b").is_err());
+    }
+}

@@ -110,3 +110,71 @@ fn mapped(entries: &[Directive], value: &str) -> String {
     let default = || entries.iter().find(|entry| entry.name == "default");
     exact.or_else(regex).or_else(default).map(|entry| entry.first().to_owned()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::cli::import::tree;
+
+    /// What is wrong with `text`: for each fault its line, and what is said of it among the rest.
+    fn check(text: &str, expected: &[(usize, &str)]) {
+        let tree = tree::of(text).unwrap();
+        let mut reading = Reading { tree: &tree, notes: Notes::default(), faults: Vec::new() };
+        read(&mut reading);
+        let faults: Vec<_> = reading.faults.iter().map(|fault| (fault.place.line, fault.what.as_str())).collect();
+        let fits = |((line, what), (other, part)): (&(usize, &str), &(usize, &str))| line == other && what.contains(part);
+        assert!(faults.len() == expected.len() && faults.iter().zip(expected).all(fits), "{text}: {faults:?}");
+    }
+
+    /// The level of the innermost location, the last one written.
+    fn level(text: &str) -> Level {
+        let server = server::of(text);
+        server.locations.iter().max_by_key(|location| location.id).unwrap().level.clone()
+    }
+
+    #[test]
+    fn what_nginx_would_not_start_with_says_where() {
+        check("http {\n allow 1.2.3;\n deny all all;\n}", &[(2, "parameter \"1.2.3\""), (3, "parameter \"all all\"")]);
+        check("http { proxy_read_timeout soon; }", &[(1, "invalid value \"soon\"")]);
+        check("http { client_max_body_size 1m;\n client_max_body_size 2m; }", &[(2, "is duplicate")]);
+        check("http { limit_req burst=1;\n limit_req zone=a burst=x; }", &[(1, "without a zone"), (2, "\"burst=x\"")]);
+        check("http { limit_conn a 0; }", &[(1, "number of connections \"0\"")]);
+        check("http { limit_req_zone $a zone=b:1m rate=5; }", &[(1, "invalid rate")]);
+        check("http { limit_conn_zone $a; }", &[(1, "no zone=NAME:SIZE")]);
+        check("http { upstream a {} }", &[(1, "no servers are inside upstream \"a\"")]);
+        check("server { location /a {}\n location /a {} }", &[(2, "duplicate location")]);
+        check("server { location /a {} location = /a {} location ^~ /b { location /c {} } location /c {} }", &[]);
+        check("http {} http {}", &[(1, "\"http\" directive is duplicate")]);
+        check("server { location / { proxy_pass ftp://a; } }", &[(1, "invalid URL prefix in \"ftp://a\"")]);
+        check("server { listen a.example; }", &[(1, "`a.example` is no address and port")]);
+    }
+
+    #[test]
+    fn a_level_inherits_a_list_whole_or_not_at_all() {
+        let outer = "allow 10.0.0.0/8; deny all; proxy_set_header Upgrade $http_upgrade; proxy_set_header X-A b;";
+        assert_eq!(level(&format!("{outer} location / {{}}")).access.len(), 2);
+        let own = level(&format!("{outer} location / {{ allow 10.0.0.1; proxy_set_header Host $host; }}"));
+        assert_eq!((own.access.len(), own.headers.len()), (1, 1));
+        assert_eq!(level(&format!("{outer} location /a/ {{ deny all; location /a/b/ {{}} }}")).access.len(), 1);
+    }
+
+    #[test]
+    fn a_guard_holds_until_it_is_off() {
+        assert!(level("auth_basic a; location / {}").guards["auth_basic"].is_some());
+        assert!(level("auth_basic a; location / { auth_basic off; }").guards["auth_basic"].is_none());
+    }
+
+    #[test]
+    fn a_map_is_read_for_what_it_makes_of_websocket() {
+        for (entries, value) in [
+            ("default upgrade; '' close;", "upgrade"),
+            ("default close; WebSocket upgrade;", "upgrade"),
+            ("'' close;", ""),
+            ("~. up; default close;", "up"),
+        ] {
+            let tree = tree::of(&format!("map $http_upgrade $c {{ {entries} }}")).unwrap();
+            assert_eq!(mapped(tree.directives[0].inside(), "websocket"), value, "{entries}");
+        }
+    }
+}

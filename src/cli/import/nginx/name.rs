@@ -7,8 +7,10 @@ use sidegate::policy::route::HostPattern;
 pub enum Name {
     /// `ws.example.com`
     Exact(String),
-    /// `*.example.com`: so many labels as you like before it. `.example.com` is that, and `example.com`.
+    /// `*.example.com`: so many labels as you like before it.
     Below(String),
+    /// `.example.com`: `example.com`, and all below it.
+    Both(String),
     /// `www.example.*`, or a regular expression: what no route's host can say.
     Odd(String),
     /// `""`, `_` and the like: no request has it.
@@ -16,22 +18,22 @@ pub enum Name {
 }
 
 impl Name {
-    /// Reads one word of `server_name`: one name, or two.
-    pub fn parse(text: &str) -> Vec<Name> {
+    /// Reads one word of `server_name`.
+    pub fn parse(text: &str) -> Name {
         let lower = text.to_ascii_lowercase();
         if text.starts_with('~') {
-            return vec![Name::Odd(text.to_owned())];
+            return Name::Odd(text.to_owned());
         }
         if let Some(parent) = lower.strip_prefix("*.") {
-            return vec![Name::host(parent, Name::Below)];
+            return Name::host(parent, Name::Below);
         }
         if let Some(parent) = lower.strip_prefix('.') {
-            return vec![Name::host(parent, Name::Exact), Name::host(parent, Name::Below)];
+            return Name::host(parent, Name::Both);
         }
         if lower.ends_with(".*") || lower.starts_with('$') {
-            return vec![Name::Odd(lower)];
+            return Name::Odd(lower);
         }
-        vec![Name::host(&lower, Name::Exact)]
+        Name::host(&lower, Name::Exact)
     }
 
     fn host(text: &str, name: impl Fn(String) -> Name) -> Name {
@@ -49,19 +51,19 @@ mod tests {
 
     #[test]
     fn a_name_is_exact_below_another_or_nobodys() {
-        let (exact, below) = (|name: &str| Name::Exact(name.into()), |name: &str| Name::Below(name.into()));
-        for (text, names) in [
-            ("WS.Example.com", vec![exact("ws.example.com")]),
-            ("*.example.com", vec![below("example.com")]),
-            (".example.com", vec![exact("example.com"), below("example.com")]),
-            ("www.example.*", vec![Name::Odd("www.example.*".into())]),
-            ("~^(?<user>.+)\\.A$", vec![Name::Odd("~^(?<user>.+)\\.A$".into())]),
-            ("_", vec![Name::Nobody]),
-            ("", vec![Name::Nobody]),
-            ("--", vec![exact("--")]),
-            ("!", vec![Name::Nobody]),
+        let exact = |name: &str| Name::Exact(name.into());
+        for (text, name) in [
+            ("WS.Example.com", exact("ws.example.com")),
+            ("*.example.com", Name::Below("example.com".into())),
+            (".example.com", Name::Both("example.com".into())),
+            ("www.example.*", Name::Odd("www.example.*".into())),
+            ("~^(?<user>.+)\\.A$", Name::Odd("~^(?<user>.+)\\.A$".into())),
+            ("_", Name::Nobody),
+            ("", Name::Nobody),
+            ("--", exact("--")),
+            ("!", Name::Nobody),
         ] {
-            assert_eq!(Name::parse(text), names, "{text:?}");
+            assert_eq!(Name::parse(text), name, "{text:?}");
         }
     }
 }

@@ -65,7 +65,7 @@ impl Server {
                 "ssl" if inner.first() == "on" => tls = Some(inner.id),
                 "ssl_reject_handshake" if inner.first() == "on" => server.strict_sni = Some(inner.id),
                 "server_name" => {
-                    let names = inner.words.iter().flat_map(|word| Name::parse(word));
+                    let names = inner.words.iter().map(|word| Name::parse(word));
                     server.names.extend(names.map(|name| (inner.id, name)));
                 }
                 "location" => {
@@ -132,6 +132,7 @@ impl Server {
         };
         let level = outer.inside(directive.inside(), reading);
         let serves = self.serves(directive, &matches, upstreams, reading);
+        let serves = level.internal.map_or(serves, Serves::Answer);
         let hurdle = |inner: &&Directive| matches!(inner.name.as_str(), "if" | "limit_except");
         let hurdles = directive.inside().iter().filter(hurdle).map(|inner| inner.id).collect();
         let passes = directive.inside().iter().any(|inner| inner.name.ends_with("_pass"));
@@ -166,7 +167,7 @@ impl Server {
         let mut cut_by = None;
         for inner in directive.inside() {
             match inner.name.as_str() {
-                "return" | "internal" => {
+                "return" => {
                     if is_https(inner) {
                         self.to_https = self.to_https.or(Some(inner.id));
                     }
@@ -226,4 +227,14 @@ fn cuts_off(directive: &Directive, matches: &Matches) -> bool {
     let (Some(path), [regex, to, flag]) = (matches.path(), &directive.words[..]) else { return false };
     let rest = regex.strip_prefix('^').and_then(|regex| regex.strip_prefix(path)).map(|rest| rest.trim_end_matches('$'));
     path.ends_with('/') && rest == Some("(.*)") && to == "/$1" && flag == "break"
+}
+
+/// A server with this in its braces, and nothing around it.
+#[cfg(test)]
+pub fn of(text: &str) -> Server {
+    let tree = crate::cli::import::tree::of(&format!("server {{ listen 80; {text} }}")).unwrap();
+    let mut reading = Reading { tree: &tree, notes: Default::default(), faults: Vec::new() };
+    let nginx = crate::cli::import::nginx::read(&mut reading);
+    assert!(reading.faults.is_empty(), "{:?}", reading.faults);
+    nginx.servers.into_iter().next().unwrap()
 }

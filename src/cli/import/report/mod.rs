@@ -76,6 +76,8 @@ impl Word {
 /// The attempts that a note is about, in nginx' own words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
+    /// The configuration that they come to, by its number; `None`: any.
+    pub config: Option<usize>,
     /// A `server_name`; `_`: every host that no other name takes; `*`: every host.
     pub host: String,
     /// A `location`: `/a/`, `= /a`, `~ ^/a`.
@@ -151,14 +153,14 @@ pub fn text(tree: &Tree, notes: &Notes) -> String {
     out
 }
 
-/// The same for programs; `hosts` are the names that any server goes by, `written` the files.
-pub fn json(tree: &Tree, notes: &Notes, hosts: &[String], written: &[String]) -> Value {
+/// The same for programs; `configs` are the configurations that were made, `written` all files.
+pub fn json(tree: &Tree, notes: &Notes, configs: &[Value], written: &[String]) -> Value {
     let lines: Vec<_> = notes.lines(tree).iter().map(|(line, notes)| line_json(line, notes)).collect();
-    json!({ "lines": lines, "hosts": hosts, "written": written })
+    json!({ "lines": lines, "configs": configs, "written": written })
 }
 
 fn line_json(line: &Line, notes: &[Note]) -> Value {
-    let scope = |scope: &Scope| json!({ "host": scope.host, "path": scope.path, "but": scope.but });
+    let scope = |scope: &Scope| json!({ "config": scope.config, "host": scope.host, "path": scope.path, "but": scope.but });
     let note = |note: &Note| {
         let scopes: Vec<_> = note.scopes.iter().map(scope).collect();
         json!({ "word": note.word.key(), "text": note.text, "attempts": scopes })

@@ -7,6 +7,7 @@ use crate::cli::import::nginx::{Nginx, Reading};
 use crate::cli::import::report::{Scope, Word};
 use crate::cli::import::translate::paths::regex_escaped;
 use crate::cli::import::translate::socket::Group;
+use crate::cli::import::tree::Id;
 
 /// A host of routes, and the server that answers for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,60 +34,40 @@ impl Host {
 }
 
 /// The hosts of a group, in the order in which nginx' files name them; the default server's `*` last.
-pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Host> {
+pub fn hosts(nginx: &Nginx, group: &Group, config: usize, reading: &mut Reading<'_>) -> Vec<Host> {
     let Some(default) = group.default() else { return Vec::new() };
     let mut hosts = Vec::<Host>::new();
-    for server in group.servers().iter().copied() {
-        for (id, name) in &nginx.servers[server].names {
-            let pattern = match name {
-                Name::Exact(host) => host.clone(),
-                Name::Below(parent) => format!("*.{parent}"),
-                Name::Odd(_) | Name::Nobody if server == default => {
-                    reading.notes.say(*id, Word::Carried, "host = \"*\": it is the default server");
-                    continue;
-                }
-                Name::Odd(text) => {
-                    let scope = Scope { host: text.clone(), path: "/".into(), but: Vec::new() };
-                    let said = format!(
-                        "a route's host is exact or one label under a `*`: what `{text}` matched goes to the default server's routes"
-                    );
-                    reading.notes.say_of(*id, Word::Differs, said, vec![scope]);
-                    continue;
-                }
-                Name::Nobody => {
-                    reading.notes.say(*id, Word::Dropped, "no request has such a host");
-                    continue;
-                }
-            };
-            if let Some(first) = hosts.iter().find(|host| host.pattern == pattern) {
-                if first.server != server {
-                    reading.notes.say(
-                        *id,
-                        Word::Dropped,
-                        format!("another server has `{pattern}` there already: nginx ignores this one"),
-                    );
-                }
-                continue;
-            }
-            if server == default && !is_between(&pattern, nginx, group) {
-                reading.notes.say(
-                    *id,
-                    Word::Carried,
-                    "host = \"*\": it is the default server, to which every other host comes, too",
-                );
-                continue;
-            }
-            reading.notes.say(*id, Word::Carried, format!("host = \"{pattern}\""));
-            if let Name::Below(parent) = name
-                && server != default
-            {
-                let scope = Scope { host: format!("~^.+\\..+\\.{}$", regex_escaped(parent)), path: "/".into(), but: Vec::new() };
+    let taken = taken(nginx, group, reading);
+    for Taken { id, server, pattern } in &taken {
+        if *server == default && !is_between(pattern, default, &taken) {
+            let said = "host = \"*\": it is the default server, to which every other host comes, too";
+            reading.notes.say(*id, Word::Carried, said);
+            continue;
+        }
+        reading.notes.say(*id, Word::Carried, format!("host = \"{pattern}\""));
+        if let Some(parent) = pattern.strip_prefix("*.")
+            && *server != default
+        {
+            let host = format!("~^.+\\..+\\.{}$", regex_escaped(parent));
+            let said =
+                format!("`{pattern}` is one label before {parent}: a host with more of them goes to the default server's routes");
+            reading.notes.say_of(*id, Word::Differs, said, vec![whole(config, host)]);
+        }
+        let (scope, label) = (pattern.clone(), pattern.replace('*', "all"));
+        hosts.push(Host { pattern: pattern.clone(), scope, label, server: *server });
+    }
+    for (id, name) in group.servers().iter().flat_map(|server| other_names(nginx, *server)) {
+        match name {
+            Name::Odd(text) if !nginx.servers[default].names.contains(&(id, name.clone())) => {
                 let said = format!(
-                    "`{pattern}` is one label under {parent}; a host with more of them goes to the default server's routes"
+                    "a route's host is exact or one label after a `*`: what `{text}` matched goes to the default server's routes"
                 );
-                reading.notes.say_of(*id, Word::Differs, said, vec![scope]);
+                reading.notes.say_of(id, Word::Differs, said, vec![whole(config, text.clone())]);
             }
-            hosts.push(Host { scope: pattern.clone(), label: pattern.replace('*', "all"), pattern, server });
+            Name::Nobody if !nginx.servers[default].names.contains(&(id, name.clone())) => {
+                reading.notes.say(id, Word::Dropped, "no request has such a host");
+            }
+            _ => reading.notes.say(id, Word::Carried, "host = \"*\": it is the default server"),
         }
     }
     let exact =
@@ -96,13 +77,52 @@ pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Hos
     hosts
 }
 
-/// Whether the name `pattern` of the default server stands under a `*` of another one, which would take it.
-fn is_between(pattern: &str, nginx: &Nginx, group: &Group) -> bool {
-    let others = group
-        .servers()
-        .iter()
-        .filter(|server| group.default() != Some(**server))
-        .flat_map(|server| &nginx.servers[*server].names);
+/// A name that a server got before any other.
+struct Taken {
+    id: Id,
+    server: usize,
+    pattern: String,
+}
+
+/// Who has which name: the first that claims it.
+fn taken(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Taken> {
+    let mut taken = Vec::<Taken>::new();
+    for server in group.servers().iter().copied() {
+        for (id, name) in &nginx.servers[server].names {
+            let patterns = match name {
+                Name::Exact(host) => vec![host.clone()],
+                Name::Below(parent) => vec![format!("*.{parent}")],
+                Name::Both(parent) => vec![parent.clone(), format!("*.{parent}")],
+                Name::Odd(_) | Name::Nobody => continue,
+            };
+            // nginx ignores both halves of `.example.com` where somebody has one.
+            match taken.iter().find(|taken| patterns.contains(&taken.pattern)) {
+                Some(first) if first.server == server => {}
+                Some(first) => {
+                    let said = format!("another server has `{}` there already: nginx ignores this one", first.pattern);
+                    reading.notes.say(*id, Word::Dropped, said);
+                }
+                None => taken.extend(patterns.into_iter().map(|pattern| Taken { id: *id, server, pattern })),
+            }
+        }
+    }
+    taken
+}
+
+/// The names of a server that are no host of a route.
+fn other_names(nginx: &Nginx, server: usize) -> impl Iterator<Item = (Id, &Name)> {
+    let names = nginx.servers[server].names.iter();
+    names.filter(|(_, name)| matches!(name, Name::Odd(_) | Name::Nobody)).map(|(id, name)| (*id, name))
+}
+
+/// Every attempt for this host.
+fn whole(config: usize, host: String) -> Scope {
+    Scope { config: Some(config), host, path: "/".into(), but: Vec::new() }
+}
+
+/// Whether the name `pattern` of the default server stands after a `*` of another one, which would take it.
+fn is_between(pattern: &str, default: usize, taken: &[Taken]) -> bool {
     let below = |parent: &str| pattern.strip_suffix(parent).is_some_and(|start| start.ends_with('.'));
-    others.into_iter().any(|(_, name)| matches!(name, Name::Below(parent) if below(parent)))
+    let others = taken.iter().filter(|taken| taken.server != default);
+    others.filter_map(|taken| taken.pattern.strip_prefix("*.")).any(below)
 }

@@ -12,7 +12,9 @@ mod socket;
 mod tls;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
 
 use self::policy::Policy;
 use self::route::Route;
@@ -33,10 +35,18 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Its policies.
     pub policies: Vec<Policy>,
-    /// The names that its servers go by.
+    /// What its routes are for, as `server_name` writes it; `_` for every other host.
     pub hosts: Vec<String>,
     /// `set_real_ip_from`, and the header that it is about.
     pub forwarded: Option<Forwarded>,
+}
+
+impl Config {
+    /// Where it is, where it listens and for which hosts, for programs.
+    pub fn json(&self, path: &Path) -> Value {
+        let listen: Vec<_> = self.listeners.iter().map(|listener| listener.address.to_string()).collect();
+        json!({ "file": path.display().to_string(), "listen": listen, "hosts": self.hosts })
+    }
 }
 
 /// A `[[listener]]`.
@@ -77,7 +87,7 @@ pub struct Forwarded {
 
 /// Every attempt.
 fn everything() -> Scope {
-    Scope { host: "*".into(), path: "/".into(), but: Vec::new() }
+    Scope { config: None, host: "*".into(), path: "/".into(), but: Vec::new() }
 }
 
 /// Translates all of it.
@@ -96,10 +106,9 @@ pub fn translate(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Config> {
             }
         }
         let certificates = tls::certificates(nginx, group, reading);
-        let hosts = host::hosts(nginx, group, reading);
-        let (routes, policies) = route::routes(nginx, &hosts, reading);
-        let mut names: Vec<_> = hosts.iter().map(|host| host.scope.clone()).collect();
-        names.dedup();
+        let hosts = host::hosts(nginx, group, configs.len(), reading);
+        let (routes, policies) = route::routes(nginx, &hosts, configs.len(), reading);
+        let names = hosts.iter().map(|host| host.scope.clone()).collect();
         let forwarded = forwarded(nginx, group, reading);
         configs.push(Config { folder, listeners, certificates, routes, policies, hosts: names, forwarded });
     }

@@ -4,8 +4,9 @@
 //! what the patterns can't say is told as a difference. It writes nothing and knows no host.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
-use crate::cli::import::nginx::location::{Found, Location, Matches, Regexes, Serves, find};
+use crate::cli::import::nginx::location::{Found, Location, Matches, Regexes, Serves, Whole, find};
 use crate::cli::import::nginx::server::Server;
 use sidegate::policy::route::PathPattern;
 
@@ -26,14 +27,52 @@ pub enum Target {
 pub struct Gap {
     /// The location, by place.
     pub location: usize,
-    /// The paths, as a `location`.
-    pub path: String,
-    /// The locations among them that it isn't about.
-    pub but: Vec<String>,
+    /// The paths.
+    pub paths: Region,
+    /// Those among them that it isn't about.
+    pub but: Vec<Region>,
     /// Where nginx leads them.
     pub nginx: Target,
     /// Where Sidegate does.
     pub sidegate: Target,
+}
+
+impl Gap {
+    /// Whether it is about `path`.
+    fn holds(&self, path: &str) -> bool {
+        self.paths.holds(path) && !self.but.iter().any(|but| but.holds(path))
+    }
+}
+
+/// Some paths. Displays as the `location` for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Region {
+    /// This one.
+    Exact(String),
+    /// All that begin so.
+    From(String),
+    /// All that begin so and go on with anything but a slash.
+    GoesOn(String),
+}
+
+impl Region {
+    fn holds(&self, path: &str) -> bool {
+        match self {
+            Region::Exact(own) => path == own,
+            Region::From(own) => path.starts_with(own.as_str()),
+            Region::GoesOn(own) => path.strip_prefix(own.as_str()).is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')),
+        }
+    }
+}
+
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Region::Exact(path) => write!(f, "= {path}"),
+            Region::From(path) => f.write_str(path),
+            Region::GoesOn(path) => write!(f, "~ ^{}[^/]", regex_escaped(path)),
+        }
+    }
 }
 
 /// A server's routes, but for their host.
@@ -90,7 +129,9 @@ pub fn paths(server: &Server) -> Paths {
         }
     }
     for (place, location) in server.locations.iter().enumerate() {
-        paths.gaps.extend(gap(server, place, location, &written));
+        if let Some(gap) = gap(server, place, location, &written, &paths.gaps) {
+            paths.gaps.push(gap);
+        }
     }
     let escaped = |(raw, target): (Raw, Target)| Some((canonical(raw.text())?, target));
     paths.patterns = written.0.into_iter().filter_map(escaped).collect();
@@ -133,30 +174,40 @@ fn below(server: &Server, path: &str, gaps: &mut Vec<Gap>) -> Target {
     // What is served at this path alone is worth more than that nothing is below it; what is refused below is not.
     if matches!((at, below), (Target::Open(_), Target::Closed)) && !refuses {
         let but = deeper(server, path);
-        gaps.push(Gap { location, path: path.to_owned(), but, nginx: below, sidegate: at });
+        gaps.push(Gap { location, paths: Region::From(path.to_owned()), but, nginx: below, sidegate: at });
         return at;
     }
-    gaps.push(Gap { location, path: format!("= {path}"), but: Vec::new(), nginx: at, sidegate: below });
+    gaps.push(Gap { location, paths: Region::Exact(path.to_owned()), but: Vec::new(), nginx: at, sidegate: below });
     below
 }
 
-/// Where the prefix of a location goes on without a slash, and Sidegate leads that elsewhere.
-fn gap(server: &Server, place: usize, location: &Location, written: &Written) -> Option<Gap> {
-    let path = location.matches.path().filter(|path| !path.ends_with('/') && canonical(path).is_some())?;
+/// Where the prefix of a location goes on without a slash, and Sidegate leads that elsewhere; none that was told already.
+fn gap(server: &Server, place: usize, location: &Location, written: &Written, told: &[Gap]) -> Option<Gap> {
+    let (Matches::Prefix(path, _) | Matches::Literal(path, Whole::No)) = &location.matches else { return None };
+    if path.ends_with('/') || canonical(path).is_none() {
+        return None;
+    }
     let more = format!("{path}{OTHER}");
     let (nginx, sidegate) = (target(server, &more), written.find(&more));
-    if nginx == sidegate || find(&server.locations, &server.outermost, &more) != Found::Location(place) {
+    if nginx == sidegate || told.iter().any(|gap| gap.holds(&more)) {
         return None;
     }
     let but = deeper(server, path);
-    Some(Gap { location: place, path: format!("~ ^{}[^/]", regex_escaped(path)), but, nginx, sidegate })
+    Some(Gap { location: place, paths: Region::GoesOn(path.to_owned()), but, nginx, sidegate })
 }
 
-/// The locations whose path begins with `path` and goes on, as they are written.
-pub fn deeper(server: &Server, path: &str) -> Vec<String> {
-    let all = server.locations.iter().map(|location| &location.matches);
-    let longer = |matches: &&Matches| matches.path().is_some_and(|own| own.len() > path.len() && own.starts_with(path));
-    all.filter(longer).map(Matches::to_string).collect()
+/// The locations whose path begins with `path` and goes on; none that another hides.
+pub fn deeper(server: &Server, path: &str) -> Vec<Region> {
+    let all = server.locations.iter().enumerate();
+    let longer = all.filter_map(|(place, location)| {
+        let own = location.matches.path().filter(|own| own.len() > path.len() && own.starts_with(path))?.to_owned();
+        let (region, inside) = match &location.matches {
+            Matches::Exact(_) | Matches::Literal(_, Whole::Yes) => (Region::Exact(own.clone()), own),
+            _ => (Region::From(own.clone()), format!("{own}{OTHER}")),
+        };
+        (find(&server.locations, &server.outermost, &inside) == Found::Location(place)).then_some(region)
+    });
+    longer.collect()
 }
 
 /// Text as a regular expression for it.
@@ -211,7 +262,125 @@ impl Raw {
     }
 }
 
-/// Whether regular expressions that were not read may take a path from the location at `place`.
-pub fn is_final(location: &Location) -> bool {
-    matches!(location.matches, Matches::Exact(_) | Matches::Prefix(_, Regexes::Skipped))
+/// The paths that regular expressions, which were not read, never take from their location.
+pub fn finals(server: &Server) -> Vec<Region> {
+    let asked = |location: &Location| matches!(location.matches, Matches::Prefix(_, Regexes::Asked));
+    let asked_below = |path: &str| {
+        server.locations.iter().any(|other| asked(other) && other.matches.path().is_some_and(|own| own.starts_with(path)))
+    };
+    let regions = server.locations.iter().filter_map(|location| match &location.matches {
+        Matches::Exact(path) => Some(Region::Exact(path.clone())),
+        Matches::Prefix(path, Regexes::Skipped) if !asked_below(path) => Some(Region::From(path.clone())),
+        _ => None,
+    });
+    regions.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use proptest::prelude::*;
+    use sidegate::policy::request::canonical_path;
+    use sidegate::policy::route::{HostPattern, Routes};
+
+    use crate::cli::import::nginx::server;
+
+    const PASS: &str = "{ proxy_pass http://127.0.0.1:1; }";
+
+    /// The patterns as `path location`, with `-` for what is closed; then the gaps as `paths: nginx, sidegate`.
+    fn check(locations: &str, patterns: &[&str], gaps: &[&str]) {
+        let server = server::of(&locations.replace("PASS", PASS));
+        let shown = |target: &Target| match target {
+            Target::Open(place) => server.locations[*place].matches.to_string(),
+            Target::Closed => "-".into(),
+        };
+        let paths = paths(&server);
+        let written: Vec<_> = paths.patterns.iter().map(|(path, target)| format!("{path} {}", shown(target))).collect();
+        let left = paths.gaps.iter().map(|gap| format!("{}: {}, {}", gap.paths, shown(&gap.nginx), shown(&gap.sidegate)));
+        assert_eq!(written, patterns, "{locations}");
+        assert_eq!(left.collect::<Vec<_>>(), gaps, "{locations}");
+    }
+
+    #[test]
+    fn a_prefix_that_ends_in_a_slash_is_one_pattern() {
+        check("location / PASS", &["/ /"], &[]);
+        check("location /a/ PASS", &["/a/ /a/"], &[]);
+        check("location / PASS location /a/ PASS", &["/ /", "/a -", "/a/ /a/"], &[]);
+        check("location / PASS location /a/ { return 403; }", &["/ /", "/a/ -"], &[]);
+    }
+
+    #[test]
+    fn a_prefix_without_one_is_two_and_leaves_a_gap() {
+        check("location /a PASS", &["/a /a", "/a/ /a"], &["~ ^/a[^/]: /a, -"]);
+        check("location / PASS location /a { return 403; }", &["/ /", "/a -", "/a/ -"], &["~ ^/a[^/]: -, /"]);
+    }
+
+    #[test]
+    fn an_exact_path_that_ends_in_a_slash_takes_what_is_below_unless_that_is_refused() {
+        check("location = / PASS", &["/ = /"], &["/: -, = /"]);
+        check("location = /a/ PASS location /a/ { return 403; }", &[], &["= /a/: = /a/, -"]);
+        check("location = /a/ { return 403; } location /a/ PASS", &["/a/ /a/"], &["= /a/: -, /a/"]);
+    }
+
+    #[test]
+    fn a_path_is_escaped_as_a_route_has_it() {
+        check("location '/a b/%/' PASS", &["/a%20b/%25/ /a b/%/"], &[]);
+        check("location /\u{e9}/ PASS", &["/%C3%A9/ /\u{e9}/"], &[]);
+        let unheard = |path: &str| paths(&server::of(&format!("location {path} {PASS}"))).unheard.len();
+        assert_eq!(["/a//b/", "/a?b", "/a/../b", "a", "/a#b", "/ok"].map(unheard), [1, 1, 1, 1, 1, 0]);
+    }
+
+    #[test]
+    fn a_server_that_answers_by_itself_has_no_pattern() {
+        check("return 403; location / PASS", &[], &[]);
+    }
+
+    /// Locations over few names, so that they overlap in every way.
+    fn some_locations() -> impl Strategy<Value = String> {
+        let path = "/([ab]{1,2}/){0,2}[ab]{0,2}";
+        let sign = prop::sample::select(vec!["", "= ", "^~ ", "~ ^"]);
+        let body = prop::sample::select(vec![PASS, PASS, "{ return 403; }", "{ root /a; }"]);
+        let plain = (sign, path, body).prop_map(|(sign, path, body)| (format!("{sign}{path}"), body.to_owned()));
+        let inner = prop::sample::select(vec![PASS, "{}"]);
+        let nested = (path, "[ab]", inner).prop_map(|(path, more, inner)| {
+            let body = format!("{{ proxy_pass http://127.0.0.1:1; location {path}{more} {inner} }}");
+            (path, body)
+        });
+        prop::collection::vec(prop_oneof![5 => plain, 1 => nested], 0..7).prop_map(|all| {
+            let mut seen = BTreeSet::new();
+            let fresh = all.into_iter().filter(|(head, _)| seen.insert(head.replace("^~ ", "")));
+            fresh.map(|(head, body)| format!("location {head} {body}\n")).collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn routes_lead_where_nginx_does_but_for_the_gaps(
+            locations in some_locations(),
+            tried in prop::collection::vec("/([abc]{1,3}/){0,3}[abc]{0,3}", 30),
+        ) {
+            let server = server::of(&locations);
+            let paths = paths(&server);
+            let pattern = |path: &str| PathPattern::parse(path).unwrap();
+            let written = paths.patterns.iter().map(|(path, target)| (HostPattern::Any, pattern(path), *target));
+            let routes = Routes::new(written.collect()).unwrap();
+            for path in &tried {
+                let path = canonical_path(path).unwrap();
+                let sidegate = routes.find("h", &path).copied().unwrap_or(Target::Closed);
+                let told = paths.gaps.iter().any(|gap| gap.holds(&path));
+                prop_assert!(sidegate == target(&server, &path) || told, "{path}: {sidegate:?} in\n{locations}");
+            }
+        }
+
+        #[test]
+        fn a_gap_is_one(locations in some_locations()) {
+            let server = server::of(&locations);
+            for gap in paths(&server).gaps {
+                prop_assert!(gap.nginx != gap.sidegate, "{:?} in\n{}", gap, locations);
+            }
+        }
+    }
 }
