@@ -16,6 +16,7 @@ mod drain;
 mod explain;
 mod forward;
 mod gate;
+mod import;
 mod init;
 mod layers;
 mod limits;

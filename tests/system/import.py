@@ -292,8 +292,9 @@ def compare(subject, report, ports):
     moved = tuple(path for (path,) in subject.told("moved"))
     probes = subject.probes(report)
     with concurrent.futures.ThreadPoolExecutor(1 if limited else 6) as pool:
-        while admitted + refused < WANTED + 20:
-            need(excused < 20 * WANTED, f"{subject.name}: hardly an attempt has to end alike")
+        while admitted + refused < WANTED or min(admitted, refused) < 10:
+            told_all = f"{subject.name}: {admitted} admitted, {refused} refused, {excused} said to differ: that shows little"
+            need(admitted + refused + excused < 20 * WANTED, told_all)
             for probe, nginx, sidegate in pool.map(both, [next(probes) for _ in range(60)]):
                 words = told.words(probe, ports["sidegate"][probe.listen[1]])
                 if nginx.opens != sidegate.opens:
@@ -306,7 +307,6 @@ def compare(subject, report, ports):
                 admitted, refused = admitted + nginx.opens, refused + (not nginx.opens)
                 if nginx.opens and re.fullmatch(r"(/\w+)+/?", probe.path) and not probe.path.startswith(moved or ("//",)):
                     need(nginx.path == sidegate.path, f"{subject.name}: {probe}: nginx {nginx}, Sidegate {sidegate}")
-    need(min(admitted, refused) >= 10, f"{subject.name}: {admitted} admitted, {refused} refused: that shows little")
     return admitted, refused, excused, differed
 
 

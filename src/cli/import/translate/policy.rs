@@ -53,10 +53,10 @@ pub struct Tokens {
 }
 
 impl Policy {
-    /// Whether two decide alike and count together.
+    /// Whether two decide alike, each by a rule or for want of one, and count together.
     pub fn is_like(&self, other: &Policy) -> bool {
         let bare = |policy: &Policy| {
-            let access: Vec<_> = policy.access.iter().map(|one| (one.network, one.admits)).collect();
+            let access: Vec<_> = policy.access.iter().map(|one| (one.network, one.admits, one.by.is_some())).collect();
             (access, policy.rate.clone(), policy.per_client.clone(), policy.total.clone(), policy.idle)
         };
         bare(self) == bare(other)

@@ -87,7 +87,7 @@ impl Desk<'_> {
             let (word, text) = match (passes, open) {
                 (true, true) => (
                     Word::Differs,
-                    "regular expressions are not carried over: what it matched goes where the rest of its path leads, by the rules there",
+                    "regular expressions are not carried over: what it matched goes where the rest of its path leads, by the rules there, or is refused",
                 ),
                 (true, false) => (
                     Word::Closes,
@@ -183,7 +183,11 @@ impl Carried<'_> {
     /// Notes what became of the directives.
     pub fn note(&self, reading: &mut Reading<'_>) {
         let notes = &mut reading.notes;
-        notes.say(self.location.id, Word::Carried, format!("route `{}`, path = \"{}\"", self.route, self.path));
+        notes.say(
+            self.location.id,
+            Word::Carried,
+            format!("route `{}`, path = \"{}\", policy `{}`", self.route, self.path, self.policy),
+        );
         let to = match (&self.pass.to, cut(self.location, self.pass, self.path)) {
             (To::Unknown(_), _) => None,
             (To::Backends(_), Cut::Prefix) => Some("`backend` of the route, and `strip_prefix`"),
