@@ -25,6 +25,8 @@ pub struct Location {
     pub passes: bool,
     /// What may refuse there and isn't carried over: an `if`, a `limit_except`.
     pub hurdles: Vec<Id>,
+    /// What may lead a request elsewhere and isn't carried over: a `rewrite`.
+    pub rewrites: Vec<Id>,
     /// The locations inside, by place.
     pub inside: Vec<usize>,
 }

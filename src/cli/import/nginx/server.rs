@@ -9,6 +9,9 @@ use crate::cli::import::nginx::name::Name;
 use crate::cli::import::report::Word;
 use crate::cli::import::tree::{Directive, Id};
 
+/// Regular expressions that match every path.
+const ALWAYS: [&str; 9] = ["^", "^/", ".*", "^(.*)", "^(.*)$", "^/(.*)", "^/(.*)$", "^.*", "^.*$"];
+
 /// One `server`.
 #[derive(Debug)]
 pub struct Server {
@@ -104,8 +107,7 @@ impl Server {
     }
 
     fn answers(&mut self, directive: &Directive) {
-        let always = ["^", "^/", ".*", "^(.*)", "^(.*)$", "^/(.*)", "^/(.*)$", "^.*", "^.*$"];
-        if directive.name == "return" || (is_redirect(directive) && always.contains(&directive.first())) {
+        if directive.name == "return" || ends(directive) {
             self.answer = self.answer.or(Some(directive.id));
         } else {
             self.rewrites.push((directive.id, directive.first().to_owned()));
@@ -135,13 +137,15 @@ impl Server {
         let serves = level.internal.map_or(serves, Serves::Answer);
         let hurdle = |inner: &&Directive| matches!(inner.name.as_str(), "if" | "limit_except");
         let hurdles = directive.inside().iter().filter(hurdle).map(|inner| inner.id).collect();
+        let rewrite = |inner: &&Directive| inner.name == "rewrite" && !cuts_off(inner, &matches) && !ends(inner);
+        let rewrites = directive.inside().iter().filter(rewrite).map(|inner| inner.id).collect();
         let passes = directive.inside().iter().any(|inner| inner.name.ends_with("_pass"));
         let mut inside = Vec::new();
         for inner in directive.inside().iter().filter(|inner| inner.name == "location") {
             inside.extend(self.location(inner, &level, upstreams, reading));
         }
         self.check_twins(directive.id, &matches, reading);
-        self.locations.push(Location { id: directive.id, matches, level, serves, passes, hurdles, inside });
+        self.locations.push(Location { id: directive.id, matches, level, serves, passes, hurdles, rewrites, inside });
         Some(self.locations.len() - 1)
     }
 
@@ -177,8 +181,10 @@ impl Server {
                     if is_https(inner) {
                         self.to_https = self.to_https.or(Some(inner.id));
                     }
-                    if cuts_off(inner, matches) {
-                        cut_by = Some(inner.id);
+                    match ends(inner) {
+                        true => return Serves::Answer(inner.id),
+                        false if cuts_off(inner, matches) => cut_by = Some(inner.id),
+                        false => {}
                     }
                 }
                 "proxy_pass" => {
@@ -210,6 +216,11 @@ fn is_redirect(directive: &Directive) -> bool {
     let [_, to, rest @ ..] = &directive.words[..] else { return false };
     let flagged = rest.first().is_some_and(|flag| flag == "redirect" || flag == "permanent");
     directive.name == "rewrite" && (flagged || ["http://", "https://", "$scheme"].iter().any(|start| to.starts_with(start)))
+}
+
+/// Whether a `rewrite` answers every request.
+fn ends(directive: &Directive) -> bool {
+    is_redirect(directive) && ALWAYS.contains(&directive.first())
 }
 
 /// Whether a `return` or `rewrite` sends the client to https.

@@ -112,6 +112,9 @@ pub fn of(tree: &Tree, id: Id) -> Option<(Word, &'static str)> {
     if is_in(UNUSED) {
         return Some((Word::Dropped, "it holds for nothing that is passed on"));
     }
+    if line.name == "error_page" && line.text.rsplit(' ').next().is_some_and(|to| to.starts_with('@')) {
+        return Some((Word::Closes, "an error leads nowhere else: what was passed on after one is refused"));
+    }
     if is_in(HARMLESS) {
         return Some((Word::Dropped, "nothing in Sidegate stands for it"));
     }

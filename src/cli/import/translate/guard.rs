@@ -33,6 +33,29 @@ pub fn note(server: &Server, location: &Location, level: &Level, scopes: &[Scope
         let (word, text, asks) = hurdle(*id, reading);
         reading.notes.say_of(*id, word, text, if asks { scopes.to_vec() } else { Vec::new() });
     }
+    for id in &location.rewrites {
+        let text = "paths are never rewritten: what it led elsewhere goes to this location's backend, by its own path";
+        reading.notes.say_of(*id, Word::Differs, text, scopes.to_vec());
+    }
+}
+
+/// Notes what led some of the attempts `scopes` from `location`, which passes nothing on, to where they were passed on.
+pub fn note_led_away(location: &Location, scopes: &[Scope], reading: &mut Reading<'_>) {
+    let leads = |id: &Id| is_inside(*id, "proxy_pass", reading) || is_inside(*id, "rewrite", reading);
+    let conditions: Vec<_> = location.hurdles.iter().filter(|id| leads(id)).copied().collect();
+    for id in conditions.iter().chain(&location.rewrites) {
+        reading.notes.say_of(
+            *id,
+            Word::Closes,
+            "not carried over: what it led elsewhere, perhaps to a backend, is refused",
+            scopes.to_vec(),
+        );
+    }
+}
+
+/// Whether a directive called `name` stands in the block of the directive `id`.
+fn is_inside(id: Id, name: &str, reading: &Reading<'_>) -> bool {
+    reading.tree.lines.iter().any(|line| line.within.last() == Some(&id) && line.name == name)
 }
 
 /// What to say of an `if` or a `limit_except`, and whether it may have refused an attempt.
@@ -43,7 +66,7 @@ fn hurdle(id: Id, reading: &Reading<'_>) -> (Word, String, bool) {
         let text = "methods are not looked at: those that it refused reach the backend, where plain HTTP is forwarded";
         return (Word::Opens, text.into(), !gets);
     }
-    let inside = |name: &str| reading.tree.lines.iter().any(|line| line.within.last() == Some(&id) && line.name == name);
+    let inside = |name: &str| is_inside(id, name, reading);
     if line.text.contains("$http_origin") {
         return (
             Word::Opens,

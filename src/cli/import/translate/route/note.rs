@@ -108,13 +108,17 @@ impl Desk<'_> {
                 reading.notes.say(location.id, Word::Dropped, "the server answers every request before a location is looked for");
             }
             Serves::Answer(id) => {
+                guard::note_led_away(location, &scopes, reading);
                 reading.notes.say(location.id, Word::Carried, "refused: nginx passes nothing on there");
                 if reading.tree.lines[*id].name == "internal" {
                     return reading.notes.say(*id, Word::Carried, "refused, as nginx refused it");
                 }
                 reading.notes.say(*id, Word::Differs, "nginx answers by itself there: Sidegate refuses");
             }
-            Serves::Other => reading.notes.say(location.id, Word::Carried, "refused: nginx passes nothing on there"),
+            Serves::Other => {
+                guard::note_led_away(location, &scopes, reading);
+                reading.notes.say(location.id, Word::Carried, "refused: nginx passes nothing on there");
+            }
             Serves::Named(id, name) => match resolved(server, location) {
                 (Some(pass), level) => {
                     reading.notes.say(*id, Word::Differs, format!("files are not served: every path goes to {name}"));
