@@ -223,6 +223,9 @@ fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Value> {
             warn("certificate", format!("{label} expires in {left} {day}"));
         }
     }
+    for sentence in admin.standing.lists.load().iter().filter_map(|list| list.stale(now)) {
+        warn("stale", sentence);
+    }
     for policy in sorted(live) {
         let open = policy.budgets.counts.total();
         if let Some(limit) = policy.limits.total

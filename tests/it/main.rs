@@ -18,6 +18,7 @@ mod forward;
 mod gate;
 mod import;
 mod init;
+mod language;
 mod layers;
 mod limits;
 mod log;

@@ -26,8 +26,7 @@ impl Feed {
 
     /// The sentence about a file of that age.
     pub fn staleness(&self, age: Duration) -> String {
-        let most = self.max_age.map(unit::written_duration).unwrap_or_default();
-        format!("{} was last written {} ago; max_age is \"{most}\"", self.file, in_words(age))
+        staleness(&self.file, age, self.max_age)
     }
 
     /// Why a reload with it is rejected at the time `now`, where the list that runs has `before` entries.
@@ -48,8 +47,14 @@ impl Feed {
     }
 }
 
+/// The sentence about `what`, which was written `age` ago and may become as old as `max_age`.
+pub fn staleness(what: &str, age: Duration, max_age: Option<Duration>) -> String {
+    let most = max_age.map(unit::written_duration).unwrap_or_default();
+    format!("{what} was last written {} ago; max_age is \"{most}\"", in_words(age))
+}
+
 /// A time for people, in whole units of which there are at least two.
-pub fn in_words(time: Duration) -> String {
+fn in_words(time: Duration) -> String {
     let units = [(24 * 3600, "days"), (3600, "hours"), (60, "minutes")];
     let unit = units.into_iter().find(|(unit, _)| time.as_secs() >= 2 * unit);
     let (unit, name) = unit.unwrap_or((1, "seconds"));

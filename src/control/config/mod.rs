@@ -8,7 +8,7 @@ mod certificate;
 pub mod diagnostic;
 mod document;
 pub mod effective;
-mod feed;
+pub(in crate::control) mod feed;
 mod file;
 mod list;
 mod name;

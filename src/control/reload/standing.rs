@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 
 use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::feed::staleness;
 use crate::control::config::{Feed, Settings};
 use crate::control::reload::Cause;
 use crate::observe::metrics::ReloadResult;
@@ -62,9 +63,10 @@ impl ListFile {
         feeds.filter_map(file).collect()
     }
 
-    /// How old it is at the time `now`, if that is older than it may be.
-    pub fn stale(&self, now: Timestamp) -> Option<Duration> {
+    /// That it is older at the time `now` than it may be, in one sentence.
+    pub fn stale(&self, now: Timestamp) -> Option<String> {
         let age = Duration::try_from(now.duration_since(self.modified)).ok()?;
-        self.max_age.filter(|most| age > *most).map(|_| age)
+        let most = self.max_age.filter(|most| age > *most)?;
+        Some(staleness(&format!("the list {} of {}", self.list, self.policy), age, Some(most)))
     }
 }
