@@ -6,6 +6,7 @@ mod harness;
 
 mod activation;
 mod admin;
+mod candidate;
 mod check;
 mod cli;
 mod cookbook;
@@ -16,6 +17,7 @@ mod drain;
 mod explain;
 mod forward;
 mod gate;
+mod gates;
 mod import;
 mod init;
 mod language;
