@@ -93,8 +93,9 @@ fn loading(criterion: &mut Criterion) {
 
 fn asking(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, clients: &[Client], ask: impl Fn(Client, Timestamp) -> bool) {
     let (now, mut at) = (Timestamp::now(), 0);
+    assert_eq!(clients.len(), ASKED);
     group.bench_function(name, |bencher| {
-        bencher.iter(|| at = (at + 1 + usize::from(ask(clients[at], now))) % clients.len());
+        bencher.iter(|| at = (at + 1 + usize::from(ask(clients[at], now))) % ASKED);
     });
 }
 

@@ -1,9 +1,9 @@
 //! Which entries hold an address: all networks in order, each with the nearest one around it.
 //!
 //! Of two networks either one holds the other or they are apart. So the last one that begins at or before
-//! an address, or one of those around it, is the longest that holds it. A ladder leads there, and what a decision
-//! needs of an entry stands beside its network: however many there are, a decision waits for memory once or twice.
-//! Built once, and never changed.
+//! an address, or one of those around it, is the longest that holds it. A decision about one of a million is
+//! mostly waiting for memory: so what it looks at stands together, in blocks, and the ladder that leads to the
+//! block is small enough to stay near. Built once, and never changed.
 
 use std::iter;
 use std::net::IpAddr;
@@ -12,10 +12,10 @@ use ipnet::IpNet;
 
 use crate::policy::list::Entry;
 
-/// No network is around this one.
-const NONE: u32 = u32::MAX;
+/// So many networks are looked at in one go; what they begin with fills four cache lines, or eight.
+const BLOCK: usize = 64;
 
-/// Of so many networks a rung of the ladder names the first: the starts of sixteen IPv4 networks fill a cache line.
+/// Of so many blocks the ladder's next rung names one.
 const STEP: usize = 16;
 
 /// The networks of one list.
@@ -25,65 +25,146 @@ pub struct Index {
 }
 
 /// The networks of one family, by their first address and then the widest first.
-struct Family<A> {
-    networks: Box<[Network<A>]>,
-    /// From the bottom: each `STEP`th start of the networks, each `STEP`th of those, and so on, until few are left.
-    ladder: Box<[Box<[A]>]>,
+struct Family<A: Address> {
+    blocks: Box<[Block<A::Head>]>,
+    /// From the bottom: what each block begins with, each `STEP`th of those, and so on, until few are left.
+    ladder: Vec<Box<[A::Head]>>,
+    /// What the heads leave of the first addresses; empty where that is nothing.
+    tails: Box<[u64]>,
+    rest: Box<[Rest]>,
 }
 
-struct Network<A> {
-    start: A,
+/// What every decision looks at. The last block of all is filled up with heads that count for nothing.
+#[repr(align(64))]
+struct Block<H> {
+    heads: [H; BLOCK],
+    marks: [Mark; BLOCK],
+}
+
+/// The length of a prefix, and what is to be known of its entry.
+#[derive(Clone, Copy)]
+struct Mark {
+    length: u8,
+    flags: u8,
+}
+
+const ADMITS: u8 = 1;
+const EXPIRES: u8 = 2;
+/// There is a network around this one.
+const INSIDE: u8 = 4;
+
+/// What few decisions look at.
+#[derive(Clone, Copy)]
+struct Rest {
     /// The place in this order of the nearest network around it.
     around: u32,
-    held: Held,
+    /// The place of its entry in what the index was built from.
+    place: u32,
+}
+
+/// A network, while they are being put in order.
+struct Network<A> {
+    start: A,
+    mark: Mark,
+    rest: Rest,
 }
 
 /// A network that holds the address that was asked about, and what a decision needs of its entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
-    /// The place of its entry in what the index was built from.
-    pub place: u32,
     /// The length of its prefix.
     pub length: u8,
     /// Whether its entry admits.
     pub admits: bool,
     /// Whether its entry lapses one day.
     pub expires: bool,
+    /// Its place in the order of its family.
+    at: usize,
+    is_v6: bool,
 }
 
-/// An address as a number.
-trait Address: Copy + Ord {
+/// Bits, the first of which say what a network is.
+trait Bits: Copy + Ord {
+    /// Of all of them the last in order.
+    const LAST: Self;
+
     /// Whether the first `length` bits of both are the same.
     fn agrees(self, other: Self, length: u8) -> bool;
 }
 
+macro_rules! bits {
+    ($($number:ty)*) => {
+        $(impl Bits for $number {
+            const LAST: Self = Self::MAX;
+
+            fn agrees(self, other: Self, length: u8) -> bool {
+                (self ^ other).leading_zeros() >= u32::from(length)
+            }
+        })*
+    };
+}
+bits!(u32 u64 u128);
+
+/// An address as a number, and the first part of it, by which networks are found.
+trait Address: Bits {
+    type Head: Bits;
+    /// How many bits the head has.
+    const HEAD: u8;
+
+    fn head(self) -> Self::Head;
+
+    /// What the head leaves; `None`: nothing.
+    fn tail(self) -> Option<u64>;
+}
+
 impl Address for u32 {
-    fn agrees(self, other: u32, length: u8) -> bool {
-        (self ^ other).leading_zeros() >= u32::from(length)
+    type Head = u32;
+    const HEAD: u8 = 32;
+
+    fn head(self) -> u32 {
+        self
+    }
+
+    fn tail(self) -> Option<u64> {
+        None
     }
 }
 
 impl Address for u128 {
-    fn agrees(self, other: u128, length: u8) -> bool {
-        (self ^ other).leading_zeros() >= u32::from(length)
+    /// Half of it: few networks are longer, and twice as many heads are near.
+    type Head = u64;
+    const HEAD: u8 = 64;
+
+    fn head(self) -> u64 {
+        (self >> 64) as u64
+    }
+
+    fn tail(self) -> Option<u64> {
+        Some(self as u64)
     }
 }
 
 impl Index {
     /// Of `entries`, each with its line; their networks are folded and have no host bits.
-    pub fn new(entries: &[(Entry, u32)]) -> Index {
+    ///
+    /// # Errors
+    /// For each network that more than one entry names, the places of all that do, in order.
+    pub fn new(entries: &[(Entry, u32)]) -> Result<Index, Vec<Vec<u32>>> {
         let in_v4 = entries.iter().filter(|(entry, _)| matches!(entry.network, IpNet::V4(_))).count();
         // With the room that they need, and no more: there may be a million.
         let (mut v4, mut v6) = (Vec::with_capacity(in_v4), Vec::with_capacity(entries.len() - in_v4));
         for (place, (entry, _)) in (0..).zip(entries) {
-            let length = entry.network.prefix_len();
-            let held = Held { place, length, admits: entry.admits, expires: entry.expires().is_some() };
+            let flags = if entry.admits { ADMITS } else { 0 } | if entry.expires().is_some() { EXPIRES } else { 0 };
+            let (mark, rest) = (Mark { length: entry.network.prefix_len(), flags }, Rest { around: 0, place });
             match entry.network {
-                IpNet::V4(network) => v4.push(Network { start: network.addr().to_bits(), around: NONE, held }),
-                IpNet::V6(network) => v6.push(Network { start: network.addr().to_bits(), around: NONE, held }),
+                IpNet::V4(network) => v4.push(Network { start: network.addr().to_bits(), mark, rest }),
+                IpNet::V6(network) => v6.push(Network { start: network.addr().to_bits(), mark, rest }),
             }
         }
-        Index { v4: Family::new(v4), v6: Family::new(v6) }
+        order(&mut v4);
+        order(&mut v6);
+        let twins: Vec<_> = twins(&v4).chain(twins(&v6)).collect();
+        if twins.is_empty() { Ok(Index { v4: Family::new(v4), v6: Family::new(v6) }) } else { Err(twins) }
     }
 
     /// The networks that hold `address`, the longest prefix first.
@@ -92,64 +173,121 @@ impl Index {
             IpAddr::V4(address) => (Some(self.v4.holding(address.to_bits())), None),
             IpAddr::V6(address) => (None, Some(self.v6.holding(address.to_bits()))),
         };
-        v4.into_iter().flatten().chain(v6.into_iter().flatten())
+        let held = |at, Mark { length, flags }, is_v6| {
+            let [admits, expires] = [ADMITS, EXPIRES].map(|flag| flags & flag != 0);
+            Held { length, admits, expires, at, is_v6 }
+        };
+        let v4 = v4.into_iter().flatten().map(move |(at, mark)| held(at, mark, false));
+        v4.chain(v6.into_iter().flatten().map(move |(at, mark)| held(at, mark, true)))
     }
 
-    /// For each network that more than one entry names, the places of all that do, in order.
-    pub fn twins(&self) -> impl Iterator<Item = Vec<u32>> {
-        self.v4.twins().chain(self.v6.twins())
+    /// The place of its entry in what the index was built from.
+    pub fn place(&self, held: Held) -> usize {
+        let rest = if held.is_v6 { &self.v6.rest } else { &self.v4.rest };
+        rest[held.at].place as usize
     }
 }
 
+fn order<A: Bits>(networks: &mut [Network<A>]) {
+    networks.sort_unstable_by_key(|network| (network.start, network.mark.length, network.rest.place));
+}
+
+fn twins<A: Bits>(networks: &[Network<A>]) -> impl Iterator<Item = Vec<u32>> {
+    let same = networks.chunk_by(|one, other| (one.start, one.mark.length) == (other.start, other.mark.length));
+    same.filter(|same| same.len() > 1).map(|same| same.iter().map(|network| network.rest.place).collect())
+}
+
 impl<A: Address> Family<A> {
+    /// Of networks in order, all different.
     fn new(mut networks: Vec<Network<A>>) -> Self {
-        networks.sort_unstable_by_key(|network| (network.start, network.held.length, network.held.place));
         for at in 1..networks.len() {
             let start = networks[at].start;
             // Whatever is around this one is the network before it, or around that.
-            let mut wider = at as u32 - 1;
-            while let Some(network) = networks.get(wider as usize) {
-                if start.agrees(network.start, network.held.length) {
+            let mut wider = Some(at - 1);
+            while let Some(other) = wider {
+                if start.agrees(networks[other].start, networks[other].mark.length) {
+                    networks[at].rest.around = other as u32;
+                    networks[at].mark.flags |= INSIDE;
                     break;
                 }
-                wider = network.around;
+                let is_inside = networks[other].mark.flags & INSIDE != 0;
+                wider = is_inside.then_some(networks[other].rest.around as usize);
             }
-            networks[at].around = wider;
         }
-        let mut ladder: Vec<Box<[A]>> = Vec::new();
-        let mut rung: Box<[A]> = networks.iter().step_by(STEP).map(|network| network.start).collect();
-        while rung.len() > 1 {
+        let blocks: Box<[_]> = networks.chunks(BLOCK).map(Block::new).collect();
+        let mut rung: Box<[_]> = blocks.iter().map(|block| block.heads[0]).collect();
+        let mut ladder = Vec::new();
+        while rung.len() > STEP {
             let next = rung.iter().copied().step_by(STEP).collect();
             ladder.push(std::mem::replace(&mut rung, next));
         }
-        Family { networks: networks.into(), ladder: ladder.into() }
+        ladder.push(rung);
+        let tails = networks.iter().filter_map(|network| network.start.tail()).collect();
+        Family { blocks, ladder, tails, rest: networks.iter().map(|network| network.rest).collect() }
     }
 
-    fn holding(&self, address: A) -> impl Iterator<Item = Held> {
-        let nearest = self.last(address).and_then(|at| self.networks.get(at));
-        let chain = iter::successors(nearest, |inner| self.networks.get(inner.around as usize));
-        chain.filter(move |network| address.agrees(network.start, network.held.length)).map(|network| network.held)
+    /// The places in order of the networks that hold `address`, the longest first.
+    fn holding(&self, address: A) -> impl Iterator<Item = (usize, Mark)> {
+        let chain = iter::successors(self.last(address).map(|at| (at, self.mark(at))), |(at, mark)| {
+            let around = (mark.flags & INSIDE != 0).then(|| self.rest[*at].around as usize)?;
+            Some((around, self.mark(around)))
+        });
+        chain.filter(move |(at, mark)| self.holds(*at, mark.length, address))
+    }
+
+    fn holds(&self, at: usize, length: u8, address: A) -> bool {
+        address.head().agrees(self.head(at), length.min(A::HEAD))
+            && match address.tail() {
+                Some(tail) if length > A::HEAD => tail.agrees(self.tails[at], length - A::HEAD),
+                _ => true,
+            }
     }
 
     /// The place in order of the last network that begins at or before `address`.
     fn last(&self, address: A) -> Option<usize> {
-        let mut at = 0;
+        let mut block = 0;
         for rung in self.ladder.iter().rev() {
-            at = (at + begun(&rung[at..], address, |start| *start)).checked_sub(1)? * STEP;
+            let from = block * STEP;
+            block = (from + begun(rung[from..].iter().take(STEP), address.head())).checked_sub(1)?;
         }
-        (at + begun(&self.networks[at..], address, |network| network.start)).checked_sub(1)
+        let begun = begun(self.blocks.get(block)?.heads.iter(), address.head());
+        let last = (block * BLOCK + begun).min(self.rest.len()).checked_sub(1)?;
+        let is_after = |at: usize| (self.head(at), self.tails.get(at).copied()) > (address.head(), address.tail());
+        if self.mark(last).length <= A::HEAD || !is_after(last) {
+            return Some(last);
+        }
+        // Of networks with one head, those with a higher tail are behind the address.
+        let (mut low, mut high) = (0, last);
+        while low < high {
+            let middle = low.midpoint(high);
+            if is_after(middle) { high = middle } else { low = middle + 1 }
+        }
+        low.checked_sub(1)
     }
 
-    fn twins(&self) -> impl Iterator<Item = Vec<u32>> {
-        let same = self.networks.chunk_by(|one, other| (one.start, one.held.length) == (other.start, other.held.length));
-        same.filter(|same| same.len() > 1).map(|same| same.iter().map(|network| network.held.place).collect())
+    fn head(&self, at: usize) -> A::Head {
+        self.blocks[at / BLOCK].heads[at % BLOCK]
+    }
+
+    fn mark(&self, at: usize) -> Mark {
+        self.blocks[at / BLOCK].marks[at % BLOCK]
     }
 }
 
-/// How many of the first `STEP`, which are in order, begin at or before `address`. All are looked at: a
-/// branch that depends on the address would be guessed wrong half of the time.
-fn begun<A: Address, T>(all: &[T], address: A, start: impl Fn(&T) -> A) -> usize {
-    all.iter().take(STEP).filter(|one| start(one) <= address).count()
+impl<H: Bits> Block<H> {
+    fn new<A: Address<Head = H>>(networks: &[Network<A>]) -> Self {
+        let mut block = Block { heads: [H::LAST; BLOCK], marks: [Mark { length: 0, flags: 0 }; BLOCK] };
+        for ((network, head), mark) in networks.iter().zip(&mut block.heads).zip(&mut block.marks) {
+            (*head, *mark) = (network.start.head(), network.mark);
+        }
+        block
+    }
+}
+
+/// How many of `heads`, which are in order, are not after `head`. All are looked at: a branch that depends on the
+/// address would be guessed wrong half of the time.
+fn begun<'h, H: Bits + 'h>(heads: impl Iterator<Item = &'h H>, head: H) -> usize {
+    heads.filter(|one| **one <= head).count()
 }
 
 #[cfg(test)]
@@ -162,13 +300,17 @@ mod tests {
         networks.into_iter().map(|network| (Entry::parse(&network.to_string()).unwrap().unwrap(), 1)).collect()
     }
 
-    fn places(index: &Index, address: IpAddr) -> Vec<u32> {
-        index.holding(address).map(|held| held.place).collect()
+    fn index(networks: impl IntoIterator<Item = impl std::fmt::Display>) -> Index {
+        Index::new(&entries(networks)).unwrap_or_else(|twins| panic!("twins: {twins:?}"))
+    }
+
+    fn places(index: &Index, address: IpAddr) -> Vec<usize> {
+        index.holding(address).map(|held| index.place(held)).collect()
     }
 
     /// The places of the networks that hold `address`, the longest first.
-    fn check(networks: &[&str], address: &str, holding: &[u32]) {
-        let index = Index::new(&entries(networks));
+    fn check(networks: &[&str], address: &str, holding: &[usize]) {
+        let index = index(networks);
         assert_eq!(places(&index, address.parse().unwrap()), holding, "{address} in {networks:?}");
     }
 
@@ -193,52 +335,80 @@ mod tests {
 
     #[test]
     fn what_a_decision_needs_stands_beside_the_network() {
-        let index = Index::new(&entries(["10.0.0.0/8 expires=2026-12-31", "!10.1.0.0/16 owner=acme"]));
-        let held: Vec<_> = index.holding("10.1.0.1".parse().unwrap()).collect();
-        let [inner, outer] = [(1, 16, false, false), (0, 8, true, true)].map(|(place, length, admits, expires)| Held {
-            place,
-            length,
-            admits,
-            expires,
-        });
-        assert_eq!(held, [inner, outer]);
+        let index = index(["10.0.0.0/8 expires=2026-12-31", "!10.1.0.0/16 owner=acme"]);
+        let held = index.holding("10.1.0.1".parse().unwrap()).map(|held| (held.length, held.admits, held.expires));
+        assert_eq!(held.collect::<Vec<_>>(), [(16, false, false), (8, true, true)]);
     }
 
     #[test]
     fn networks_that_stand_there_twice_are_told_with_all_their_places() {
-        let index = Index::new(&entries(["10.0.0.0/8", "::/0", "!10.0.0.0/8", "10.0.0.0/16", "::/0 owner=acme", "10.0.0.0/8"]));
-        assert_eq!(index.twins().collect::<Vec<_>>(), [vec![0, 2, 5], vec![1, 4]]);
+        let networks = ["10.0.0.0/8", "::/0", "!10.0.0.0/8", "10.0.0.0/16", "::/0 owner=acme", "10.0.0.0/8"];
+        assert_eq!(Index::new(&entries(networks)).err(), Some(vec![vec![0, 2, 5], vec![1, 4]]));
     }
 
     #[test]
     fn each_of_many_is_found_however_high_the_ladder() {
-        for count in [1, 15, 16, 17, 255, 256, 257, 4096, 5000] {
-            let at = |number: u32| IpAddr::V4((0x0a00_0000 + 2 * number).into());
-            let index = Index::new(&entries((0..count).map(at)));
-            for number in 0..count {
-                assert_eq!(places(&index, at(number)), [number], "of {count}");
-                assert!(places(&index, IpAddr::V4((0x0a00_0001 + 2 * number).into())).is_empty(), "of {count}");
+        for count in [1, 63, 64, 65, 1023, 1024, 1025, 20_000] {
+            let v4 = |number: u32| IpAddr::V4((0x0a00_0000 + number).into());
+            let v6 = |number: u32| IpAddr::V6((0x2001_0db8 << 96 | u128::from(number)).into()); // all in one /64
+            for at in [&v4 as &dyn Fn(u32) -> IpAddr, &v6] {
+                let index = index((0..count).map(|number| at(2 * number)));
+                assert!(places(&index, at(u32::MAX >> 8)).is_empty(), "of {count}");
+                for number in 0..count {
+                    assert_eq!(places(&index, at(2 * number)), [number as usize], "of {count}");
+                    assert!(places(&index, at(2 * number + 1)).is_empty(), "of {count}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn the_ends_of_the_address_space_are_like_the_rest_of_it() {
+        check(&["0.0.0.0", "255.255.255.255", "255.255.255.254/31"], "255.255.255.255", &[1, 2]);
+        check(&["0.0.0.0", "255.255.255.255"], "0.0.0.0", &[0]);
+        check(&["255.255.255.254"], "255.255.255.255", &[]);
+        check(
+            &["::", "ffff:ffff:ffff:ffff::/64", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"],
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+            &[2, 1],
+        );
+        check(&["ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe"], "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", &[]);
+    }
+
+    /// Addresses in a small world, so that networks nest and meet: of each family the last bits differ, and in IPv6 those
+    /// before its middle.
+    fn address() -> impl Strategy<Value = IpAddr> {
+        let v4 = (0u32..256).prop_map(|low| IpAddr::V4((0xc000_0200 + low).into()));
+        let v6 = (0u128..4, 0u128..256).prop_map(|(high, low)| IpAddr::V6((0x2001_0db8 << 96 | high << 64 | low).into()));
+        prop_oneof![v4, v6]
+    }
+
+    fn network() -> impl Strategy<Value = IpNet> {
+        (address(), 0u8..9, any::<bool>()).prop_map(|(address, shorter, by_half)| {
+            let longest = if address.is_ipv4() {
+                32
+            } else if by_half {
+                66
+            } else {
+                128
+            };
+            IpNet::new(address, longest - shorter).unwrap().trunc()
+        })
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
         #[test]
         fn it_finds_what_a_naive_search_finds(
-            networks in prop::collection::hash_set((0u32..256, 24u8..=32), 0..90),
-            asked in prop::collection::vec(0u32..260, 1..20),
+            networks in prop::collection::btree_set(network(), 0..200),
+            asked in prop::collection::vec(address(), 1..20),
         ) {
-            // A small world, so that networks nest and meet: the last byte alone differs.
-            let at = |low: u32| std::net::Ipv4Addr::from_bits(0xc000_0200 + low);
-            let networks: std::collections::BTreeSet<_> =
-                networks.iter().map(|(low, length)| ipnet::Ipv4Net::new(at(*low), *length).unwrap().trunc()).collect();
-            let index = Index::new(&entries(&networks));
-            for low in asked {
-                let mut naive: Vec<_> = networks.iter().zip(0u32..).filter(|(network, _)| network.contains(&at(low))).collect();
-                naive.sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_len()));
-                let naive: Vec<_> = naive.into_iter().map(|(_, place)| place).collect();
-                prop_assert_eq!(places(&index, at(low).into()), naive);
+            let index = index(&networks);
+            for address in asked {
+                let mut naive: Vec<_> = networks.iter().enumerate().filter(|(_, network)| network.contains(&address)).collect();
+                naive.sort_by_key(|(_, network)| std::cmp::Reverse(network.prefix_len()));
+                let naive: Vec<_> = naive.into_iter().map(|(place, _)| place).collect();
+                prop_assert_eq!(places(&index, address), naive);
             }
         }
     }

@@ -55,13 +55,12 @@ impl Entries {
     /// # Errors
     /// A network stands there with both signs.
     pub fn new(mut all: Vec<(Entry, u32)>) -> Result<Entries, Clash> {
-        let mut index = Index::new(&all);
-        let outlasted = outlasted(&all, &index)?;
-        if !outlasted.is_empty() {
-            let mut places = 0..;
-            all.retain(|_| places.next().is_some_and(|place| outlasted.binary_search(&place).is_err()));
-            index = Index::new(&all);
-        }
+        let index = loop {
+            match Index::new(&all) {
+                Ok(index) => break index,
+                Err(twins) => drop_outlasted(&mut all, &twins)?,
+            }
+        };
         let mut expiries: Vec<_> = all.iter().filter_map(|(entry, _)| Some(second_of(entry.expires()?))).collect();
         expiries.sort_unstable();
         Ok(Entries { all: all.into(), index, expiries: expiries.into() })
@@ -88,7 +87,7 @@ impl Entries {
     }
 
     fn at(&self, held: Held) -> (&Entry, u32) {
-        let (entry, line) = &self.all[held.place as usize];
+        let (entry, line) = &self.all[self.index.place(held)];
         (entry, *line)
     }
 }
@@ -124,7 +123,7 @@ impl List {
 
     /// How long the prefix is by which the list holds `client` at the time `now`; `None`: it doesn't.
     pub fn holds(&self, client: Client, now: Timestamp) -> Option<u8> {
-        self.decide(client, now).filter(|(entry, _)| entry.admits).map(|(entry, _)| entry.network.prefix_len())
+        self.entries.decide(client, now).filter(|held| held.admits).map(|held| held.length)
     }
 
     /// Whether the list holds `client` at the time `now`.
@@ -164,12 +163,12 @@ fn second_of(expires: Timestamp) -> i64 {
     expires.as_second() + i64::from(expires.subsec_nanosecond() > 0)
 }
 
-/// The places, in order, of entries whose network stands there again with an expiry at least as late.
-fn outlasted(all: &[(Entry, u32)], index: &Index) -> Result<Vec<u32>, Clash> {
+/// Takes out those of `twins`, which are places of entries with one network, that another outlasts.
+fn drop_outlasted(all: &mut Vec<(Entry, u32)>, twins: &[Vec<u32>]) -> Result<(), Clash> {
     let mut outlasted = Vec::new();
-    for twins in index.twins() {
-        let mut kept = twins[0];
-        for place in &twins[1..] {
+    for same in twins {
+        let mut kept = same[0];
+        for place in &same[1..] {
             let ((first, first_line), (second, second_line)) = (&all[kept as usize], &all[*place as usize]);
             if first.admits != second.admits {
                 return Err(Clash { first: *first_line, second: *second_line, network: first.network });
@@ -179,7 +178,9 @@ fn outlasted(all: &[(Entry, u32)], index: &Index) -> Result<Vec<u32>, Clash> {
         }
     }
     outlasted.sort_unstable();
-    Ok(outlasted)
+    let mut places = 0..;
+    all.retain(|_| places.next().is_some_and(|place| outlasted.binary_search(&place).is_err()));
+    Ok(())
 }
 
 /// Whether `one` expires later than `other`; no expiry is the latest.
