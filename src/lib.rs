@@ -189,7 +189,7 @@ impl Agent {
 
     /// Asks for a reload, whose outcome stands in the log.
     pub fn nudge(&self, cause: Cause) {
-        self.requests.nudge(cause, Accept::default());
+        self.requests.nudge(cause);
     }
 
     /// Gives an order.

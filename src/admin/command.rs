@@ -135,7 +135,7 @@ async fn reload(admin: &Admin, query: &str) -> Said {
         return wrong(StatusCode::BAD_REQUEST, sentence);
     };
     if !wait {
-        admin.requests.nudge(Cause::Asked, accept);
+        admin.requests.ask(Cause::Asked, accept).await;
         return ("asked", answer_json(StatusCode::ACCEPTED, &json!({ "outcome": "asked" })));
     }
     match admin.requests.reload(Cause::Asked, accept).await {

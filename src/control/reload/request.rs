@@ -112,10 +112,16 @@ impl Requests {
         outcome.await.ok()
     }
 
+    /// Asks for a reload as soon as it can be asked for; the outcome stands in the log.
+    pub async fn ask(&self, cause: Cause, accept: Accept) {
+        // A process that is ending reloads nothing.
+        let _ = self.0.send(Ask::Reload { cause, accept, told: None }).await;
+    }
+
     /// Asks for a reload; the outcome stands in the log. Requests that wait already serve for this one.
-    pub fn nudge(&self, cause: Cause, accept: Accept) {
+    pub fn nudge(&self, cause: Cause) {
         // Full: a reload that has not begun will see what this one would.
-        let _ = self.0.try_send(Ask::Reload { cause, accept, told: None });
+        let _ = self.0.try_send(Ask::Reload { cause, accept: Accept::default(), told: None });
     }
 
     /// Asks what a reload would do, once the candidate of the policy `promoted` stands in its place; `None` if the
