@@ -162,9 +162,9 @@ async fn a_list_that_is_cut_short_is_held_until_that_list_is_accepted() {
 #[tokio::test]
 async fn a_bound_that_the_policy_names_holds_for_few_entries_as_well() {
     let (sidegate, _backend) = listing(", max_shrink = '10%'", 9).await;
-    sidegate.put(LIST, &entries(7));
+    sidegate.put(LIST, entries(7));
     assert!(reload(&sidegate, "").await.1.contains("shrank from 10 entries to 8; max_shrink is \"10%\""));
-    sidegate.put(LIST, &entries(8));
+    sidegate.put(LIST, entries(8));
     assert_eq!(reload(&sidegate, "").await.0, 200);
 }
 
