@@ -4,6 +4,7 @@
 //   pump {size, pause}        each tunnel echoes messages of its own, verified, with a pause in milliseconds between
 //   rest                      stops pumping, and waits for the echoes that are under way
 //   flood {size, tunnels, messages}   that many echoes over the first tunnels, as fast as they come back
+//   pace {size, rate, seconds}   so many echoes a second, over tunnels in turn; how long they took, in microseconds
 //   stats, close
 'use strict';
 
@@ -185,6 +186,37 @@ async function flood({ size, tunnels: count, messages }) {
   return { seconds: Number(process.hrtime.bigint() - began) / 1e9 };
 }
 
+/// Sends when it is time, whatever is still under way: a tunnel that waits for its echo is passed over, and its wait counts.
+async function pace({ size, rate, seconds }) {
+  const payload = Buffer.alloc(size, 'sidegate');
+  const bytes = frame(BINARY, payload);
+  const took = [];
+  let [sent, turn] = [0, 0];
+  const began = performance.now();
+  const next = () => {
+    for (let tried = 0; tried < tunnels.length; tried++) {
+      const tunnel = tunnels[turn++ % tunnels.length];
+      if (!tunnel.awaited && !tunnel.closed) return tunnel;
+    }
+    throw new Error('every tunnel waits for an echo');
+  };
+  while (sent < rate * seconds) {
+    const due = Math.min(((performance.now() - began) * rate) / 1000, rate * seconds);
+    for (; sent < due; sent++) {
+      const tunnel = next();
+      const at = performance.now();
+      tunnel.echoed = () => took.push(performance.now() - at);
+      tunnel.send(payload, bytes);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  await rest();
+  if (took.length !== sent) throw new Error(`${sent} sent, ${took.length} echoed`);
+  took.sort((one, other) => one - other);
+  const at = (share) => Math.round(took[Math.floor((took.length - 1) * share)] * 1000);
+  return { sent, p50: at(0.5), p99: at(0.99), most: at(1) };
+}
+
 async function close() {
   closing = true;
   const open = tunnels.filter((tunnel) => !tunnel.closed);
@@ -199,7 +231,7 @@ async function close() {
   closing = false;
 }
 
-const commands = { open, pump, rest, flood, stats: () => {}, close };
+const commands = { open, pump, rest, flood, pace, stats: () => {}, close };
 
 (async () => {
   for await (const line of readline.createInterface({ input: process.stdin })) {

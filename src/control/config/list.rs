@@ -162,7 +162,8 @@ fn entries(page: &Page<'_>) -> Vec<(Entry, u32)> {
         start += line.len();
         let bare = bare.trim_end_matches(['\n', '\r']);
         if bare.len() > LONGEST_LINE {
-            page.report(from..from, error(format!("a line of more than {} KiB", LONGEST_LINE >> 10)));
+            let finding = error(format!("a line of more than {} KiB", LONGEST_LINE >> 10));
+            page.report(from..from, finding.remedy("a list has one network on each line: is this a list?"));
             continue;
         }
         match Entry::parse(bare) {

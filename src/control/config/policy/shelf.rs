@@ -9,7 +9,7 @@ use crate::control::config::document::{Document, Table, Value, did_you_mean, uni
 use crate::control::config::list;
 use crate::control::config::name::name;
 use crate::control::config::page::{Finding, error, warning};
-use crate::control::config::source::MOST_LIST;
+use crate::control::config::source::{Fault, MOST_LIST};
 use crate::control::config::{Feed, Reading, about};
 use crate::policy::list::List;
 
@@ -128,7 +128,11 @@ impl Shelf {
         let shown = PathBuf::from(super::FOLDER).join(text);
         let path = reading.folder.join(&shown);
         let shown: Arc<str> = shown.display().to_string().into();
-        let bytes = reading.files.read(&path, MOST_LIST).map_err(|fault| value.report(about(&shown, &fault))).ok()?;
+        let unreadable = |fault: Fault| {
+            let split = matches!(fault, Fault::TooLarge { .. }).then(|| "split it: a rule may name several lists".into());
+            value.report(about(&shown, &fault).perhaps(split));
+        };
+        let bytes = reading.files.read(&path, MOST_LIST).map_err(unreadable).ok()?;
         let (modified, digest) = (reading.files.modified(&path), reading.files.digest_of(&path)?);
         let (entries, found) = reading.lists.read(reading.known, &path, (&bytes, digest), reading.now);
         self.found.extend(found);

@@ -113,12 +113,34 @@ fn of_many_faults_the_first_twenty_are_shown() {
 
 #[test]
 fn a_long_line_is_refused_without_being_shown() {
-    list(
-        &format!("192.0.2.1 # {}\n", "x".repeat(4096)),
-        r#"
+    for length in [4096, 10_000_000] {
+        list(
+            &format!("192.0.2.0/24\n192.0.2.1 # {}\n", "x".repeat(length)),
+            r#"
 error: a line of more than 4 KiB
---> policies/lists/feed.cidr:1:1
+--> policies/lists/feed.cidr:2:1
+ = help: a list has one network on each line: is this a list?
 "#,
+        );
+    }
+}
+
+#[test]
+fn a_list_of_a_hundred_megabytes_is_refused_at_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let feed = folder.path().join("feed.cidr");
+    std::fs::File::create(&feed).unwrap().set_len(100_000_000).unwrap();
+    let (_, found) = super::load(&[("policies/chat.toml", &POLICY.replace("lists/feed.cidr", feed.to_str().unwrap()))]);
+    let found = found.replace(&format!("{}/", folder.path().display()), "");
+    assert_eq!(
+        found.replace(&"^".repeat(feed.as_os_str().len() + 2), "^^^"),
+        r#"error: file: feed.cidr is larger than 64 MiB
+ --> policies/chat.toml:3:17
+  |
+3 | feed = { file = "feed.cidr" }
+  |                 ^^^
+  |
+  = help: split it: a rule may name several lists"#
     );
 }
 

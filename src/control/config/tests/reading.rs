@@ -1,6 +1,7 @@
 //! Files that cannot be read at all.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::{Diagnostic, Files, POLICY, SIDEGATE, check, write};
@@ -45,6 +46,57 @@ fn a_file_that_is_no_file_is_told_so() {
         },
         "sidegate.toml:13:10: error: policy: there is no policies/chat.toml (write it; all that it must say is `schema` and `[client] allow`)\npolicies:1:1: error: policies cannot be read: not a directory",
     );
+}
+
+#[test]
+fn a_link_to_itself_is_told_so() {
+    spoiled(
+        |folder| symlink("desk.toml", folder.join("policies/desk.toml")).unwrap(),
+        "policies/desk.toml:1:1: error: policies/desk.toml is a symbolic link that leads in a circle (let the link lead to a file)",
+    );
+    spoiled(
+        |folder| {
+            let policy = "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = { file = \"lists/feed.cidr\" }\n";
+            write(&folder.join("policies/chat.toml"), policy);
+            symlink("lists", folder.join("policies/lists")).unwrap();
+        },
+        "policies/chat.toml:3:23: error: file: policies/lists/feed.cidr is a symbolic link that leads in a circle (let the link lead to a file)",
+    );
+}
+
+#[test]
+fn a_policy_that_disappears_after_its_folder_was_listed_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, desk) = (folder.path().join("sidegate.toml"), folder.path().join("policies/desk.toml"));
+    for (path, text) in [(&config, SIDEGATE), (&folder.path().join("policies/chat.toml"), POLICY), (&desk, POLICY)] {
+        write(path, text);
+    }
+    let mut files = Files::new();
+    files.list(&folder.path().join("policies")).unwrap();
+    fs::remove_file(&desk).unwrap();
+    let found = load(&mut files, &config, None).unwrap_err();
+    let shown = desk.display();
+    assert_eq!(
+        found.iter().map(Diagnostic::one_line).collect::<Vec<_>>(),
+        [format!("{shown}:1:1: error: policies/desk.toml does not exist")]
+    );
+}
+
+#[test]
+fn a_list_that_disappears_after_it_was_read_is_no_file_at_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, feed) = (folder.path().join("sidegate.toml"), folder.path().join("feed.cidr"));
+    let policy = "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = { file = \"../feed.cidr\" }\n";
+    for (path, text) in [(&config, SIDEGATE), (&folder.path().join("policies/chat.toml"), policy), (&feed, "10.0.0.0/8\n")] {
+        write(path, text);
+    }
+    let mut files = Files::new();
+    load(&mut files, &config, None).unwrap();
+    assert!(files.unchanged());
+    fs::remove_file(&feed).unwrap();
+    assert!(!files.unchanged());
+    let found = load(&mut Files::new(), &config, None).unwrap_err();
+    assert!(found[0].message.ends_with("policies/../feed.cidr does not exist"), "{found:?}");
 }
 
 #[test]
