@@ -8,6 +8,11 @@ check:
 test:
     cargo test --locked
 
+# What decisions and large lists cost (docs/performance.md): `just bench decision` for some of it
+bench *only:
+    cargo bench --locked --bench memory
+    cargo bench --locked --bench lists -- {{ only }}
+
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 

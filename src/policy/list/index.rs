@@ -15,6 +15,9 @@ use crate::policy::list::Entry;
 /// So many networks are looked at in one go; what they begin with fills four cache lines, or eight.
 const BLOCK: usize = 64;
 
+/// So many of a block lie in one or two lines: first one of each so many is looked at, then those.
+const STRIDE: usize = 8;
+
 /// Of so many blocks the ladder's next rung names one.
 const STEP: usize = 16;
 
@@ -250,7 +253,9 @@ impl<A: Address> Family<A> {
             let from = block * STEP;
             block = (from + begun(rung[from..].iter().take(STEP), address.head())).checked_sub(1)?;
         }
-        let begun = begun(self.blocks.get(block)?.heads.iter(), address.head());
+        let heads = &self.blocks.get(block)?.heads;
+        let from = begun(heads.iter().step_by(STRIDE), address.head()).saturating_sub(1) * STRIDE;
+        let begun = from + begun(heads[from..].iter().take(STRIDE), address.head());
         let last = (block * BLOCK + begun).min(self.rest.len()).checked_sub(1)?;
         let is_after = |at: usize| (self.head(at), self.tails.get(at).copied()) > (address.head(), address.tail());
         if self.mark(last).length <= A::HEAD || !is_after(last) {
