@@ -186,28 +186,30 @@ async function flood({ size, tunnels: count, messages }) {
   return { seconds: Number(process.hrtime.bigint() - began) / 1e9 };
 }
 
-/// Sends when it is time, whatever is still under way: a tunnel that waits for its echo is passed over, and its wait counts.
+/// Sends when it is time, over the next tunnel that waits for no echo; where every one does, the message's wait counts.
 async function pace({ size, rate, seconds }) {
   const payload = Buffer.alloc(size, 'sidegate');
   const bytes = frame(BINARY, payload);
   const took = [];
-  let [sent, turn] = [0, 0];
+  let [sent, turn, behind] = [0, 0, false];
   const began = performance.now();
   const next = () => {
     for (let tried = 0; tried < tunnels.length; tried++) {
       const tunnel = tunnels[turn++ % tunnels.length];
       if (!tunnel.awaited && !tunnel.closed) return tunnel;
     }
-    throw new Error('every tunnel waits for an echo');
   };
   while (sent < rate * seconds) {
     const due = Math.min(((performance.now() - began) * rate) / 1000, rate * seconds);
     for (; sent < due; sent++) {
       const tunnel = next();
-      const at = performance.now();
+      if (!tunnel) break;
+      const at = behind ? began + (sent * 1000) / rate : performance.now();
       tunnel.echoed = () => took.push(performance.now() - at);
       tunnel.send(payload, bytes);
     }
+    behind = sent < due;
+    if (!tunnels.some((tunnel) => !tunnel.closed)) throw new Error('every tunnel is closed');
     await new Promise((resolve) => setTimeout(resolve, 1));
   }
   await rest();

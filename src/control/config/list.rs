@@ -50,6 +50,12 @@ impl ListFiles {
         (entries, found)
     }
 
+    /// What these say and `next` doesn't share.
+    pub fn without(&self, next: &ListFiles) -> Vec<Arc<Entries>> {
+        let shares = |entries: &Arc<Entries>| next.0.values().flat_map(|(_, said)| said).any(|said| Arc::ptr_eq(said, entries));
+        self.0.values().filter_map(|(_, said)| said.clone()).filter(|entries| !shares(entries)).collect()
+    }
+
     fn of(&self, path: &Path, digest: Digest) -> Option<&Arc<Entries>> {
         self.0.get(path).filter(|(of, _)| *of == digest)?.1.as_ref()
     }

@@ -4,6 +4,7 @@
 //! what runs is kept, and the failure stands in the log, in a metric and in
 //! `/readyz`'s body. It never touches a socket: binding is the wiring's, handed in as [`Bind`].
 
+mod apart;
 mod request;
 mod standing;
 
@@ -32,6 +33,7 @@ use crate::snapshot::tls::Tickets;
 use crate::snapshot::{Live, Snapshot};
 use crate::tunnels::{Reconciled, Tunnels};
 
+use self::apart::Apart;
 use self::request::Ask;
 pub use self::request::{Accept, Cause, Outcome, Preview, Requests, Weighed};
 pub use self::standing::{Last, ListFile, Standing};
@@ -102,6 +104,7 @@ pub struct Reloader {
     running: Digest,
     /// What the list files of the generation that runs say.
     known: Arc<ListFiles>,
+    apart: Apart,
     watching: Watching,
     requests: mpsc::Receiver<Ask>,
     tracker: TaskTracker,
@@ -136,6 +139,7 @@ impl Reloader {
             tried_lists,
             running,
             known,
+            apart: Apart::new(),
             watching,
             requests,
             tracker,
@@ -246,14 +250,15 @@ impl Reloader {
         let lists = ListFile::all(built.feeds.iter().map(|(policy, feed)| (policy, feed)));
         // Last of all: nothing that is bound has to be given back.
         let (bind, now) = (Arc::clone(bind), self.standing.settings.load_full());
-        let bound = blocking(move || bind(&now, &built.settings).map(|takeover| (built, takeover))).await?;
+        let bound = self.apart.run(move || bind(&now, &built.settings).map(|takeover| (built, takeover))).await?;
         match bound {
             Ok((built, takeover)) => {
                 self.running = digest;
-                self.known = Arc::new(known);
+                let former = std::mem::replace(&mut self.known, Arc::new(known)).without(&self.known);
                 self.found(lists);
                 let outcome = self.publish(cause, built, began);
                 takeover();
+                self.tracker.spawn(self.apart.clone().give_back(former));
                 Some(outcome)
             }
             Err(errors) => {
@@ -276,7 +281,7 @@ impl Reloader {
                 return Some((files, loaded));
             }
             sleep(APART).await;
-            let (unchanged, files) = blocking(move || (files.unchanged(), files)).await?;
+            let (unchanged, files) = self.apart.run(move || (files.unchanged(), files)).await?;
             if unchanged {
                 return Some((files, loaded));
             }
@@ -286,13 +291,13 @@ impl Reloader {
 
     async fn load(&self, promoted: Option<String>) -> Option<(Files, Result<Loaded, Vec<Diagnostic>>)> {
         let (config, passed, known) = (self.config.clone(), Arc::clone(&self.passed), Arc::clone(&self.known));
-        blocking(move || {
+        let read = move || {
             let mut files = Files::new();
             let pass = Pass { passed: Some(&passed), promoted: promoted.as_deref(), known: Some(&known) };
             let loaded = config::load_as(&mut files, &config, pass);
             (files, loaded)
-        })
-        .await
+        };
+        self.apart.run(read).await
     }
 
     /// What a reload would do now; it is none.
@@ -455,15 +460,4 @@ fn needs_restart(now: &Settings, next: &Settings) -> Vec<String> {
         changed.push("[process] threads changed".into());
     }
     changed
-}
-
-/// Runs what reads files or takes long apart from the runtime's own thread; `None` if it panicked.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Some(done),
-        Err(error) => {
-            tracing::error!(%error, "a reload broke off");
-            None
-        }
-    }
 }
