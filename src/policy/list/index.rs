@@ -229,13 +229,17 @@ impl<A: Address> Family<A> {
         Family { blocks, ladder, tails, rest: networks.iter().map(|network| network.rest).collect() }
     }
 
-    /// The places in order of the networks that hold `address`, the longest first.
+    /// The places in order of the networks that hold `address`, the longest first. What is around one is looked up
+    /// only when it is asked for: it lies elsewhere in memory, and most decisions end with the first.
     fn holding(&self, address: A) -> impl Iterator<Item = (usize, Mark)> {
-        let chain = iter::successors(self.last(address).map(|at| (at, self.mark(at))), |(at, mark)| {
-            let around = (mark.flags & INSIDE != 0).then(|| self.rest[*at].around as usize)?;
-            Some((around, self.mark(around)))
+        let first = self.last(address).map(|at| (at, self.mark(at)));
+        let mut inner = first;
+        let outer = iter::from_fn(move || {
+            let (at, mark) = inner?;
+            inner = (mark.flags & INSIDE != 0).then(|| self.rest[at].around as usize).map(|at| (at, self.mark(at)));
+            inner
         });
-        chain.filter(move |(at, mark)| self.holds(*at, mark.length, address))
+        first.into_iter().chain(outer).filter(move |(at, mark)| self.holds(*at, mark.length, address))
     }
 
     fn holds(&self, at: usize, length: u8, address: A) -> bool {
