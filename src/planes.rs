@@ -14,8 +14,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, AdminListener, Order, Scrapes};
 use crate::control::reload::{Bind, Reloader, Standing};
-use crate::control::revoke;
 use crate::control::systemd::{self, Facts, Phase};
+use crate::control::{revoke, spare};
 use crate::data::listener::Bound;
 use crate::data::{self, Shared};
 use crate::observe::pulse::Pulses;
@@ -93,6 +93,7 @@ impl Planes {
             let (pulses, phase) = (Arc::clone(&self.pulses), self.phase.subscribe());
             self.tracker.spawn(systemd::supervise(facts, pulses, systemd::watchdog(), phase));
             self.tracker.spawn(reloader.run(rebind, self.pulses.begin("reload"), stop.clone()));
+            self.tracker.spawn(spare::give_back(Arc::clone(&self.shared.tunnels), stop.clone()));
             scrapes.begin(&self.tracker, &stop);
             if let Some(asks) = asks {
                 self.tracker.spawn(asks.serve(admin, stop.clone()));

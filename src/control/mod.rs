@@ -10,5 +10,6 @@ pub mod lint;
 mod rehearsal;
 pub mod reload;
 pub mod revoke;
+pub mod spare;
 pub mod systemd;
 pub mod watch;

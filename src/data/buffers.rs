@@ -9,19 +9,23 @@ use std::cell::RefCell;
 /// less costs 6 % in bulk, more gives nothing.
 pub const READ: usize = 128 * 1024;
 
-/// Room for what one read of ciphertext decrypts to, and for the rest of a record that came before.
-const PLAIN: usize = READ + 32 * 1024;
+/// Room for what earlier reads left: a part of a record, or of a TLS handshake message.
+pub const LEFT: usize = 64 * 1024;
+
+/// Room for `READ` bytes in records, and for what must go before them.
+const SEALED: usize = READ + 32 * 1024;
 
 /// Two buffers, whose contents mean nothing between two polls.
 pub struct Buffers {
     /// What came off the wire, as it came.
     pub cipher: Box<[u8]>,
-    /// What it means.
+    /// What it means: never more bytes than there were.
     pub plain: Box<[u8]>,
 }
 
 thread_local! {
-    static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers { cipher: vec![0; READ].into(), plain: vec![0; PLAIN].into() });
+    static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers { cipher: zeroed(LEFT + READ), plain: zeroed(LEFT + READ) });
+    static OUT: RefCell<Box<[u8]>> = RefCell::new(zeroed(SEALED));
 }
 
 /// Lends the thread's buffers to `work`.
@@ -30,4 +34,17 @@ thread_local! {
 /// If `work` asks for them again.
 pub fn lend<R>(work: impl FnOnce(&mut Buffers) -> R) -> R {
     BUFFERS.with_borrow_mut(work)
+}
+
+/// Lends a third one, for what goes out: what it is made from may lie in the others.
+///
+/// # Panics
+/// If `work` asks for it again.
+pub fn lend_out<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
+    OUT.with_borrow_mut(|out| work(out))
+}
+
+/// Pages that nobody has written to weigh nothing.
+fn zeroed(length: usize) -> Box<[u8]> {
+    vec![0; length].into()
 }

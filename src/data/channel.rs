@@ -2,19 +2,17 @@
 //! could not be written yet. It moves bytes and knows no frame.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll};
-
-use tokio::io::AsyncWrite;
 
 use crate::data::buffers::{Buffers, READ};
 use crate::data::socket::Socket;
 use crate::data::tls::Session;
+use crate::data::unsent::Unsent;
 
 /// One side of a tunnel.
 pub struct Channel {
     socket: Socket,
-    /// TLS, or the plaintext that the socket would not take yet (no memory while empty).
+    /// TLS, or the plaintext that the socket would not take yet.
     cover: Cover,
     /// Bytes that went out, to tell a peer that takes little from one that takes nothing.
     sent: u64,
@@ -22,8 +20,8 @@ pub struct Channel {
 }
 
 enum Cover {
-    Tls(Session),
-    Clear { unsent: Vec<u8>, from: usize },
+    Tls(Box<Session>),
+    Clear(Unsent),
 }
 
 /// How far the end of our direction has got.
@@ -38,11 +36,11 @@ enum Finish {
 impl Channel {
     /// A side in the clear.
     pub fn clear(socket: Socket) -> Self {
-        Channel { socket, cover: Cover::Clear { unsent: Vec::new(), from: 0 }, sent: 0, finishing: Finish::Not }
+        Channel { socket, cover: Cover::Clear(Unsent::default()), sent: 0, finishing: Finish::Not }
     }
 
     /// A side under TLS.
-    pub fn tls(socket: Socket, session: Session) -> Self {
+    pub fn tls(socket: Socket, session: Box<Session>) -> Self {
         Channel { socket, cover: Cover::Tls(session), sent: 0, finishing: Finish::Not }
     }
 
@@ -50,51 +48,27 @@ impl Channel {
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<usize>> {
         match &mut self.cover {
             Cover::Tls(session) => session.poll_read(&mut self.socket, cx, buffers),
-            Cover::Clear { .. } => self.socket.poll_fill(cx, &mut buffers.plain[..READ]),
+            Cover::Clear(_) => self.socket.poll_fill(cx, &mut buffers.plain[..READ]),
         }
     }
 
-    /// Takes all of `bytes`, in order behind what is not sent yet; [`Channel::poll_flush`] sends.
-    pub fn write(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
-        match &mut self.cover {
-            Cover::Tls(session) => session.encrypt(bytes),
-            Cover::Clear { unsent, .. } => {
-                while unsent.is_empty() && !bytes.is_empty() {
-                    match Pin::new(&mut self.socket).poll_write(cx, bytes)? {
-                        Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                        Poll::Ready(sent) => {
-                            self.sent += sent as u64;
-                            bytes = &bytes[sent..];
-                        }
-                        Poll::Pending => break,
-                    }
-                }
-                unsent.extend_from_slice(bytes);
-                Ok(())
-            }
-        }
+    /// Takes all of `bytes`, in order behind what is not sent yet, and sends what the socket takes.
+    pub fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        let sent = match &mut self.cover {
+            Cover::Tls(session) => session.write(&mut self.socket, cx, bytes)?,
+            Cover::Clear(unsent) => unsent.write(&mut self.socket, cx, bytes)?,
+        };
+        self.sent += sent as u64;
+        Ok(())
     }
 
     /// Sends what is not sent yet, then, if the end is wanted, FIN. True when nothing is left.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        match &mut self.cover {
-            Cover::Tls(session) => self.sent += session.poll_flush(&mut self.socket, cx)? as u64,
-            Cover::Clear { unsent, from } => {
-                while *from < unsent.len() {
-                    match Pin::new(&mut self.socket).poll_write(cx, &unsent[*from..])? {
-                        Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                        Poll::Ready(sent) => {
-                            self.sent += sent as u64;
-                            *from += sent;
-                        }
-                        Poll::Pending => break,
-                    }
-                }
-                if *from > 0 && *from == unsent.len() {
-                    (*unsent, *from) = (Vec::new(), 0);
-                }
-            }
-        }
+        let sent = match &mut self.cover {
+            Cover::Tls(session) => session.flush(&mut self.socket, cx)?,
+            Cover::Clear(unsent) => unsent.flush(&mut self.socket, cx)?,
+        };
+        self.sent += sent as u64;
         if self.has_unsent() {
             return Ok(false);
         }
@@ -105,11 +79,16 @@ impl Channel {
         Ok(true)
     }
 
+    /// Whether there is anything for [`Channel::poll_flush`] to do.
+    pub fn wants_flush(&self) -> bool {
+        self.has_unsent() || self.finishing == Finish::Wanted
+    }
+
     /// Whether something is not sent yet.
     pub fn has_unsent(&self) -> bool {
         match &self.cover {
             Cover::Tls(session) => session.has_unsent(),
-            Cover::Clear { unsent, .. } => !unsent.is_empty(),
+            Cover::Clear(unsent) => !unsent.is_empty(),
         }
     }
 
@@ -131,13 +110,6 @@ impl Channel {
         self.finishing = Finish::Wanted;
         if let Cover::Tls(session) = &mut self.cover {
             session.close_notify();
-        }
-    }
-
-    /// Gives back memory that only a burst needed.
-    pub fn rest(&mut self) {
-        if let Cover::Tls(session) = &mut self.cover {
-            session.rest();
         }
     }
 }

@@ -18,6 +18,7 @@ mod pending;
 mod socket;
 mod tls;
 mod tunnel;
+mod unsent;
 pub mod websocket;
 
 use std::sync::Arc;

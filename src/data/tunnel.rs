@@ -156,7 +156,6 @@ impl Tunnel {
                 break;
             }
         }
-        self.client.channel.rest();
         Poll::Pending
     }
 
@@ -211,7 +210,7 @@ impl Tunnel {
                 What::Data { held, messages } => {
                     let run = &bytes[..piece.taken];
                     let sent = to.write(cx, held.as_slice()) + to.write(cx, run);
-                    if from.scanner.at_boundary() {
+                    if to.close.is_some() && from.scanner.at_boundary() {
                         to.close_if_wanted(way, cx);
                     }
                     self.passed(way, sent, messages, now);
@@ -356,6 +355,7 @@ impl Tunnel {
             self.client.allowance = allowance(&terms);
         }
         self.terms = terms;
+        self.clock.disarm();
         match end {
             None => {}
             Some(End::Revoke(refusal)) => self.end(Ending::ours(Reason::Revoked, Some(refusal)), cx, now),
@@ -372,6 +372,14 @@ impl Tunnel {
 
     /// Sends what waits, puts Closes where a frame has ended, and finishes what is finished.
     fn settle(&mut self, cx: &mut Context<'_>) {
+        if self.ending.is_some() {
+            self.wind_up(cx);
+        }
+        self.client.flush(cx);
+        self.backend.flush(cx);
+    }
+
+    fn wind_up(&mut self, cx: &mut Context<'_>) {
         self.inject(cx);
         // Both have said or heard all there is: end our direction to the client
         // (RFC 6455 §7.1.1: the server closes first), and wait for the backend to end its own.
@@ -382,8 +390,6 @@ impl Tunnel {
             self.client.channel.finish();
             self.backend.channel.finish();
         }
-        self.client.flush(cx);
-        self.backend.flush(cx);
     }
 
     /// Puts a wanted Close where no frame is on its way.
@@ -398,9 +404,12 @@ impl Tunnel {
 
     /// Looks at the clocks. True if one of them changed the tunnel's state.
     fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let unsent = [self.client.unsent(), self.backend.unsent()];
+        if self.ending.is_none() && unsent == [None; 2] && self.clock.is_calm(now) {
+            return false;
+        }
         let rules = self.terms.limits();
         let timeouts = &self.terms.route.timeouts;
-        let unsent = [self.client.unsent(), self.backend.unsent()];
         self.clock.wakes(now);
         self.clock.holds_back(now, unsent[0].is_some());
         let stalled = self.clock.stalled(now, timeouts.write_stall, unsent);
@@ -532,13 +541,13 @@ impl Side {
 
     /// Whether all is sent, or nothing can be any more.
     fn flush(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.dead {
-            match self.channel.poll_flush(cx) {
-                Ok(done) => return done,
-                Err(_) => self.dead = true,
-            }
+        if self.dead || !self.channel.wants_flush() {
+            return true;
         }
-        true
+        self.channel.poll_flush(cx).unwrap_or_else(|_| {
+            self.dead = true;
+            true
+        })
     }
 
     /// How much it has taken so far, where there is more for it.

@@ -142,6 +142,18 @@ impl Clock {
         }
     }
 
+    /// Whether nothing can be due before the timer rings: traffic only moves its moments later. Asked while nothing is unsent.
+    pub fn is_calm(&self, now: Instant) -> bool {
+        let waits = self.pinged.is_some() || self.backend_pinged.is_some() || self.is_excused(now);
+        let takes = matches!(self.taken, Taken::Since(_)) && self.stalls == [None; 2];
+        !waits && takes && self.timer.as_ref().is_some_and(|timer| timer.deadline() > now)
+    }
+
+    /// The rules have changed: what is due when is to be seen anew.
+    pub fn disarm(&mut self) {
+        self.timer = None;
+    }
+
     /// From now on the tunnel has `grace` to end.
     pub fn end_within(&mut self, now: Instant, grace: Duration) {
         self.grace_ends = Some(now + grace);

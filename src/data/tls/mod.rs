@@ -1,0 +1,156 @@
+//! TLS towards clients: the one room that drives it.
+//!
+//! `accept` makes the TLS handshake with the configuration that the ClientHello
+//! chose; [`Stream`] is what hyper reads heads from; [`Session`] is the same
+//! connection taken back after the upgrade, decrypting and encrypting over the
+//! thread's buffers. What stands behind this door (rustls' unbuffered API) is
+//! nobody else's business.
+
+mod session;
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::ServerConfig;
+use rustls::server::{Acceptor, ClientHello, UnbufferedServerConnection};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::data::buffers::{self, READ};
+use crate::data::socket::Socket;
+
+pub use self::session::Session;
+
+/// The most that is read at once before the upgrade: what hyper doesn't take is kept for it.
+const SOME: usize = 16 * 1024;
+
+/// A client's stream after its TLS handshake, for hyper.
+pub struct Stream {
+    socket: Socket,
+    session: Box<Session>,
+}
+
+/// How the TLS handshake went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// Whether it resumed an earlier session.
+    pub resumed: bool,
+}
+
+/// Why there is no stream.
+#[derive(Debug)]
+pub enum Failure {
+    /// The connection ended before its first byte: a health check.
+    Empty,
+    /// What the client did wrong, or the socket's error; the alert has been sent.
+    Broken(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Broken(error)
+    }
+}
+
+/// Makes the TLS handshake on `tcp`; `choose` gives the configuration once the
+/// ClientHello is there, or `None` to give up. It has no deadline of its own.
+pub async fn accept(
+    tcp: TcpStream,
+    choose: impl FnOnce(&ClientHello<'_>) -> Option<Arc<ServerConfig>>,
+) -> Result<(Stream, Facts), Failure> {
+    let mut socket = Socket::Tcp(tcp);
+    let (config, mut hello) = greet(&mut socket, choose).await?;
+    let tls = UnbufferedServerConnection::new(config).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let mut session = Box::new(Session::new(tls));
+    poll_fn(|cx| Poll::Ready(session.begin(&mut socket, cx, std::mem::take(&mut hello)))).await?;
+    while !poll_fn(|cx| session.poll_shake(&mut socket, cx, SOME)).await? {}
+    let facts = Facts { resumed: session.is_resumed() };
+    Ok((Stream { socket, session }, facts))
+}
+
+/// Reads the ClientHello, and all that came with it: rustls' buffered acceptor only parses it.
+async fn greet(
+    socket: &mut Socket,
+    choose: impl FnOnce(&ClientHello<'_>) -> Option<Arc<ServerConfig>>,
+) -> Result<(Arc<ServerConfig>, Vec<u8>), Failure> {
+    let (mut acceptor, mut came) = (Acceptor::default(), Vec::new());
+    loop {
+        let from = came.len();
+        poll_fn(|cx| {
+            buffers::lend(|buffers| {
+                let read = ready!(socket.poll_fill(cx, &mut buffers.cipher[..SOME]))?;
+                came.extend_from_slice(&buffers.cipher[..read]);
+                Poll::Ready(io::Result::Ok(()))
+            })
+        })
+        .await?;
+        let mut more = &came[from..];
+        if more.is_empty() {
+            return Err(if from == 0 { Failure::Empty } else { Failure::Broken(io::ErrorKind::UnexpectedEof.into()) });
+        }
+        while !more.is_empty() {
+            acceptor.read_tls(&mut more)?;
+            match acceptor.accept() {
+                Ok(None) => {}
+                Ok(Some(accepted)) => {
+                    let config = choose(&accepted.client_hello()).ok_or(io::Error::from(io::ErrorKind::NotConnected))?;
+                    return Ok((config, came));
+                }
+                Err((error, mut alert)) => {
+                    let mut record = Vec::new();
+                    alert.write_all(&mut record)?;
+                    // That the peer takes it is no longer our concern.
+                    let _ = poll_fn(|cx| Pin::new(&mut *socket).poll_write(cx, &record)).await;
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error).into());
+                }
+            }
+        }
+    }
+}
+
+impl Stream {
+    /// The socket and the session, for the tunnel. Plaintext that hyper had not read yet stays in the session.
+    pub fn into_parts(self) -> (Socket, Box<Session>) {
+        (self.socket, self.session)
+    }
+
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.session.flush(&mut self.socket, cx)?;
+        if self.session.has_unsent() { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Stream { socket, session } = self.get_mut();
+        session.poll_read_some(socket, cx, SOME, |plain| {
+            let taken = plain.len().min(buffer.remaining());
+            buffer.put_slice(&plain[..taken]);
+            taken
+        })
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let stream = self.get_mut();
+        ready!(stream.poll_sent(cx))?;
+        let bytes = &bytes[..bytes.len().min(READ)];
+        stream.session.write(&mut stream.socket, cx, bytes)?;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_sent(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream = self.get_mut();
+        stream.session.close_notify();
+        ready!(stream.poll_sent(cx))?;
+        Poll::Ready(stream.socket.finish())
+    }
+}

@@ -1,0 +1,269 @@
+//! A TLS connection without its socket, over rustls' unbuffered API: the thread's buffers hold what passes, and a
+//! session only what could not be used up or sent yet.
+//!
+//! rustls keeps offsets into its input while a handshake message is incomplete, and panics when it is called with less
+//! of it than it last saw: so each call, whatever it is for, is given all that is left. After an error it is never called
+//! again, but for the alert.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use rustls::HandshakeKind;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus, WriteTraffic};
+
+use crate::data::buffers::{self, Buffers, LEFT, READ};
+use crate::data::socket::Socket;
+use crate::data::unsent::Unsent;
+
+/// A client's TLS connection. It holds no socket: the caller passes it in.
+pub struct Session {
+    tls: UnbufferedServerConnection,
+    /// Ciphertext that is not used up: a part of a record or of a TLS handshake message.
+    left: Vec<u8>,
+    /// Records that are not sent yet.
+    unsent: Unsent,
+    /// Plaintext that nobody has taken yet.
+    plain: Vec<u8>,
+    /// Whether close_notify, or the end of the socket's stream, has come.
+    ended: bool,
+    /// Whether our own close_notify is queued or sent.
+    closing: bool,
+    /// Whether it broke: rustls must not be called again.
+    failed: bool,
+}
+
+impl Session {
+    /// Before its first byte.
+    pub fn new(tls: UnbufferedServerConnection) -> Self {
+        let (left, unsent, plain) = (Vec::new(), Unsent::default(), Vec::new());
+        Session { tls, left, unsent, plain, ended: false, closing: false, failed: false }
+    }
+
+    /// Whether the TLS handshake resumed an earlier session.
+    pub fn is_resumed(&self) -> bool {
+        self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// Takes what was read before the session was made.
+    pub fn begin(&mut self, socket: &mut Socket, cx: &mut Context<'_>, mut came: Vec<u8>) -> io::Result<()> {
+        // Before the TLS handshake is done there is no plaintext.
+        let (used, _) = self.process(socket, cx, &mut came, &mut [])?;
+        self.left = came.split_off(used);
+        Ok(())
+    }
+
+    /// Reads until there is plaintext; returns how much of `buffers.plain` is filled, 0 at the end of the stream.
+    pub fn poll_read(&mut self, socket: &mut Socket, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<usize>> {
+        let early = std::mem::take(&mut self.plain);
+        if !early.is_empty() {
+            // No more than one read of hyper's gave.
+            buffers.plain[..early.len()].copy_from_slice(&early);
+            return Poll::Ready(Ok(early.len()));
+        }
+        loop {
+            let filled = ready!(self.poll_decrypt(socket, cx, buffers, READ))?;
+            if filled > 0 || self.ended {
+                return Poll::Ready(Ok(filled));
+            }
+        }
+    }
+
+    /// As [`Session::poll_read`], into `plaintext`, which may be smaller than what comes: the rest is kept.
+    pub fn poll_read_some(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        most: usize,
+        plaintext: impl FnOnce(&[u8]) -> usize,
+    ) -> Poll<io::Result<()>> {
+        while self.plain.is_empty() && !self.ended {
+            ready!(self.poll_keep(socket, cx, most))?;
+        }
+        let taken = plaintext(&self.plain);
+        self.plain.drain(..taken);
+        if self.plain.is_empty() {
+            self.plain = Vec::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// One step of the TLS handshake: sends what waits, then reads once. True when it is done.
+    pub fn poll_shake(&mut self, socket: &mut Socket, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<bool>> {
+        self.unsent.flush(socket, cx)?;
+        if self.has_unsent() {
+            return Poll::Pending;
+        }
+        if !self.tls.is_handshaking() {
+            return Poll::Ready(Ok(true));
+        }
+        ready!(self.poll_keep(socket, cx, most))?;
+        if self.ended && self.tls.is_handshaking() {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        Poll::Ready(Ok(false))
+    }
+
+    /// Reads at most `most` bytes once, and keeps the plaintext.
+    fn poll_keep(&mut self, socket: &mut Socket, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<()>> {
+        buffers::lend(|buffers| {
+            let filled = ready!(self.poll_decrypt(socket, cx, buffers, most))?;
+            self.plain.extend_from_slice(&buffers.plain[..filled]);
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// Reads at most `most` bytes once; returns how much of `buffers.plain` they fill, which may be nothing.
+    fn poll_decrypt(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        buffers: &mut Buffers,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        if self.failed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if self.ended {
+            return Poll::Ready(Ok(0));
+        }
+        let Buffers { cipher, plain } = buffers;
+        let kept = self.left.len();
+        if kept > LEFT {
+            self.failed = true;
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a TLS handshake message of more than 64 KiB")));
+        }
+        let read = ready!(socket.poll_fill(cx, &mut cipher[kept..kept + most]))?;
+        if read == 0 {
+            // FIN without close_notify is an end like another: frames and heads say by themselves whether they are whole.
+            self.ended = true;
+            return Poll::Ready(Ok(0));
+        }
+        let came = &mut cipher[..kept + read];
+        came[..kept].copy_from_slice(&self.left);
+        let (used, filled) = self.process(socket, cx, came, plain)?;
+        // A new one, and never room for what a burst left.
+        self.left = came[used..].to_vec();
+        Poll::Ready(Ok(filled))
+    }
+
+    /// Works through `cipher`; returns how much of it is used up, and how much of `plain` is filled. What this makes
+    /// rustls want to say waits for the next flush, where its progress is counted; but for an alert, which is sent.
+    fn process(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        cipher: &mut [u8],
+        plain: &mut [u8],
+    ) -> io::Result<(usize, usize)> {
+        self.digest(cipher, plain).inspect_err(|_| {
+            // That the peer takes it is no longer our concern.
+            let _ = self.unsent.flush(socket, cx);
+        })
+    }
+
+    fn digest(&mut self, cipher: &mut [u8], plain: &mut [u8]) -> io::Result<(usize, usize)> {
+        let (mut used, mut filled) = (0, 0);
+        loop {
+            let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut cipher[used..]);
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(invalid)?;
+                        discard += record.discard;
+                        let room = plain.get_mut(filled..filled + record.payload.len());
+                        room.ok_or(io::ErrorKind::OutOfMemory)?.copy_from_slice(record.payload);
+                        filled += record.payload.len();
+                    }
+                    if used + discard == cipher.len() && !self.tls.wants_write() {
+                        return Ok((used + discard, filled)); // as most reads end, without another call
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(message)) => queue(message, &mut self.unsent)?,
+                Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
+                Ok(ConnectionState::PeerClosed) => self.ended = true,
+                // There is nothing more to be done with what came; early data is never offered.
+                Ok(_) => return Ok((used + discard, filled)),
+                Err(error) => {
+                    self.failed = true;
+                    self.queue_alert(&mut cipher[used + discard..]);
+                    return Err(invalid(error));
+                }
+            }
+            used += discard;
+        }
+    }
+
+    /// The alert that an error has queued, behind what was to be said before it; `rest` is what is left of the input.
+    fn queue_alert(&mut self, rest: &mut [u8]) {
+        // As long as there is something to say, rustls says it before it looks at its input.
+        while self.tls.wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(message)) = self.tls.process_tls_records(rest).state else { return };
+            if queue(message, &mut self.unsent).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Encrypts `bytes`, and writes them behind what is not sent yet; returns how many bytes went out.
+    pub fn write(&mut self, socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        buffers::lend_out(|out| {
+            let mut sent = 0;
+            for part in bytes.chunks(READ) {
+                let sealed = self.traffic(|traffic| traffic.encrypt(part, out)).ok_or(io::ErrorKind::BrokenPipe)?;
+                sent += self.unsent.write(socket, cx, &out[..sealed.map_err(invalid)?])?;
+            }
+            Ok(sent)
+        })
+    }
+
+    /// Queues close_notify.
+    pub fn close_notify(&mut self) {
+        if !std::mem::replace(&mut self.closing, true) {
+            // For want of room rustls keeps it among what it wants to say, and that is queued on the way to the next thing.
+            let _ = self.traffic(|traffic| traffic.queue_close_notify(&mut []));
+            let _ = self.traffic(|_| ());
+        }
+    }
+
+    /// Goes to where application data may be written; `None` where that is no more.
+    fn traffic<R>(&mut self, say: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>) -> R) -> Option<R> {
+        while !self.failed {
+            // All that can be used of it is used: there is nothing to discard.
+            match self.tls.process_tls_records(&mut self.left).state {
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => return Some(say(&mut traffic)),
+                Ok(ConnectionState::EncodeTlsData(message)) => queue(message, &mut self.unsent).ok()?,
+                Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
+                Ok(ConnectionState::PeerClosed) => self.ended = true,
+                Ok(_) => return None,
+                Err(_) => self.failed = true,
+            }
+        }
+        None
+    }
+
+    /// Whether something is not sent yet.
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Sends what is not sent yet; returns how many bytes went out.
+    pub fn flush(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> io::Result<usize> {
+        self.unsent.flush(socket, cx)
+    }
+}
+
+/// Puts what rustls wants to say behind what is not sent yet.
+fn queue(mut message: EncodeTlsData<'_, ServerConnectionData>, unsent: &mut Unsent) -> io::Result<()> {
+    match message.encode(&mut []) {
+        Ok(_) => Ok(()),
+        Err(EncodeError::InsufficientSize(size)) => {
+            message.encode(unsent.reserve(size.required_size)).map(|_| ()).map_err(invalid)
+        }
+        Err(error) => Err(invalid(error)),
+    }
+}
+
+fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}

@@ -1,0 +1,64 @@
+//! Bytes that a socket would not take yet, in order; no memory while there are none.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::AsyncWrite;
+
+use crate::data::socket::Socket;
+
+/// What waits for one socket.
+#[derive(Default)]
+pub struct Unsent {
+    bytes: Vec<u8>,
+    /// How many of them have gone.
+    from: usize,
+}
+
+impl Unsent {
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Adds `length` bytes at the end, for the caller to fill.
+    pub fn reserve(&mut self, length: usize) -> &mut [u8] {
+        let from = self.bytes.len();
+        self.bytes.resize(from + length, 0);
+        &mut self.bytes[from..]
+    }
+
+    /// Writes `bytes` behind what waits, and keeps what `socket` doesn't take; returns how many went out.
+    pub fn write(&mut self, socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        let sent = if self.is_empty() { write(socket, cx, bytes)? } else { 0 };
+        self.bytes.extend_from_slice(&bytes[sent..]);
+        Ok(sent)
+    }
+
+    /// Writes what waits; returns how many bytes went out.
+    pub fn flush(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> io::Result<usize> {
+        if self.is_empty() {
+            return Ok(0);
+        }
+        let sent = write(socket, cx, &self.bytes[self.from..])?;
+        self.from += sent;
+        if self.from == self.bytes.len() {
+            *self = Unsent::default();
+        }
+        Ok(sent)
+    }
+}
+
+/// Writes until all of `bytes` has gone or `socket` takes no more; returns how many it took.
+fn write(socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match Pin::new(&mut *socket).poll_write(cx, &bytes[sent..])? {
+            Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(taken) => sent += taken,
+            Poll::Pending => break,
+        }
+    }
+    Ok(sent)
+}
