@@ -541,9 +541,12 @@ impl Side {
 
     /// Whether all is sent, or nothing can be any more.
     fn flush(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.dead || !self.channel.wants_flush() {
-            return true;
-        }
+        self.dead || !self.channel.wants_flush() || self.send(cx)
+    }
+
+    /// Apart, so that the question before it, asked a dozen times for each message, is no call.
+    #[inline(never)]
+    fn send(&mut self, cx: &mut Context<'_>) -> bool {
         self.channel.poll_flush(cx).unwrap_or_else(|_| {
             self.dead = true;
             true

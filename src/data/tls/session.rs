@@ -55,9 +55,9 @@ impl Session {
 
     /// Reads until there is plaintext; returns how much of `buffers.plain` is filled, 0 at the end of the stream.
     pub fn poll_read(&mut self, socket: &mut Socket, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<usize>> {
-        let early = std::mem::take(&mut self.plain);
-        if !early.is_empty() {
+        if !self.plain.is_empty() {
             // No more than one read of hyper's gave.
+            let early = std::mem::take(&mut self.plain);
             buffers.plain[..early.len()].copy_from_slice(&early);
             return Poll::Ready(Ok(early.len()));
         }
@@ -142,8 +142,10 @@ impl Session {
         let came = &mut cipher[..kept + read];
         came[..kept].copy_from_slice(&self.left);
         let (used, filled) = self.process(socket, cx, came, plain)?;
-        // A new one, and never room for what a burst left.
-        self.left = came[used..].to_vec();
+        if kept > 0 || used < came.len() {
+            // A new one, and never room for what a burst left.
+            self.left = came[used..].to_vec();
+        }
         Poll::Ready(Ok(filled))
     }
 
