@@ -53,6 +53,8 @@ pub struct Clock {
     grace_ends: Option<Instant>,
     /// Since when a side has taken nothing, and what it had taken by then.
     stalls: [Option<(Instant, u64)>; 2],
+    /// Whether the timer was set by all that is known now. Bytes and frames alone only move a moment later.
+    is_set: bool,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -80,6 +82,7 @@ impl Clock {
             excused: None,
             grace_ends: None,
             stalls: [None; 2],
+            is_set: false,
             timer: None,
         }
     }
@@ -87,7 +90,9 @@ impl Clock {
     /// A byte came from the client: it lives.
     pub fn heard(&mut self, now: Instant) {
         self.heard = now;
-        self.pinged = None;
+        if self.pinged.take().is_some() {
+            self.disarm();
+        }
     }
 
     /// A frame passed.
@@ -98,17 +103,20 @@ impl Clock {
     /// Our Ping goes out now, with these bytes.
     pub fn ping(&mut self, now: Instant) -> [u8; 8] {
         self.pinged = Some(now);
+        self.disarm();
         *self.payload.get_or_insert_with(rand::random)
     }
 
     /// A frame is on its way to the client: try again in a moment.
     pub fn ping_later(&mut self, now: Instant) {
         self.ping_not_before = Some(now + PING_AGAIN);
+        self.disarm();
     }
 
     /// The backend's own Ping passed.
     pub fn backend_pinged(&mut self, now: Instant) {
         self.backend_pinged.get_or_insert(now);
+        self.disarm();
     }
 
     /// A Pong with this payload came. True if it answers ours, and is to be swallowed.
@@ -116,6 +124,7 @@ impl Clock {
         let ours = self.payload.is_some_and(|own| own == payload);
         if !ours {
             self.backend_pinged = None;
+            self.disarm();
         }
         ours
     }
@@ -142,16 +151,16 @@ impl Clock {
         }
     }
 
-    /// Whether nothing can be due before the timer rings: traffic only moves its moments later. Asked while nothing is unsent.
+    /// Whether nothing can be due before the timer rings. Asked while nothing is unsent.
     pub fn is_calm(&self, now: Instant) -> bool {
-        let waits = self.pinged.is_some() || self.backend_pinged.is_some() || self.is_excused(now);
         let takes = matches!(self.taken, Taken::Since(_)) && self.stalls == [None; 2];
-        !waits && takes && self.timer.as_ref().is_some_and(|timer| timer.deadline() > now)
+        let rings_later = self.timer.as_ref().is_some_and(|timer| timer.deadline() > now);
+        self.is_set && rings_later && takes && !self.is_excused(now)
     }
 
-    /// The rules have changed: what is due when is to be seen anew.
+    /// Something else than the time has changed: what is due when is to be seen anew.
     pub fn disarm(&mut self) {
-        self.timer = None;
+        self.is_set = false;
     }
 
     /// From now on the tunnel has `grace` to end.
@@ -221,6 +230,7 @@ impl Clock {
     }
 
     fn wake_at(&mut self, cx: &mut Context<'_>, now: Instant, next: Option<Instant>) {
+        self.is_set = true;
         let Some(next) = next else {
             self.timer = None;
             return;
@@ -271,6 +281,7 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -426,5 +437,41 @@ mod tests {
         assert!(!clock.is_grace_over(opened + seconds(100)), "none runs");
         clock.end_within(opened, seconds(5));
         assert_eq!([4, 5].map(|at| clock.is_grace_over(opened + seconds(at))), [false, true]);
+    }
+
+    /// What happens to a tunnel that looks at its clock after each of it.
+    const EVENTS: [fn(&mut Clock, Instant); 6] = [
+        Clock::heard,
+        Clock::relayed,
+        Clock::backend_pinged,
+        Clock::ping_later,
+        |_, _| (),
+        |clock, _| {
+            clock.ponged(b"the backend's");
+        },
+    ];
+
+    proptest! {
+        #[test]
+        fn a_calm_clock_has_nothing_due(ping in 1u64..40, steps in prop::collection::vec((0u64..40, 0..EVENTS.len()), 1..40)) {
+            let rules = TunnelLimits { ping: Some(seconds(ping)), ..rules() };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let (mut clock, mut cx) = (Clock::new(Instant::now()), Context::from_waker(std::task::Waker::noop()));
+                for (wait, event) in steps {
+                    tokio::time::advance(seconds(wait)).await;
+                    let now = Instant::now();
+                    EVENTS[event](&mut clock, now);
+                    if clock.is_calm(now) {
+                        assert_eq!(clock.due(now, &rules, false), None);
+                        continue;
+                    }
+                    while clock.due(now, &rules, false) == PING {
+                        clock.ping(now);
+                    }
+                    clock.arm(&mut cx, now, &rules, &RouteTimeouts::default(), false);
+                }
+            });
+        }
     }
 }
