@@ -3,6 +3,7 @@
 # Format and lints
 check:
     cargo fmt --check
+    cargo fmt --check --manifest-path fuzz/Cargo.toml
     cargo clippy --all-targets --locked -- -D warnings
 
 test:
@@ -15,6 +16,10 @@ bench *only:
 
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+# The parsers under libFuzzer: `just fuzz 600 frame` for ten minutes of one target
+fuzz seconds="60" *targets:
+    fuzz/run {{ seconds }} {{ targets }}
 
 # Real clients, a browser and nginx against the release binary: `just system reload` for one suite
 system *only:

@@ -1,0 +1,36 @@
+//! A line of a list: what is read is shown as it would be read again, what isn't is pointed at.
+
+#![no_main]
+
+use jiff::Timestamp;
+use libfuzzer_sys::fuzz_target;
+use sidegate::policy::list::{Entry, List};
+use sidegate::policy::network::Client;
+
+fuzz_target!(|text: &str| {
+    let mut entries = Vec::new();
+    for (line, number) in text.lines().zip(1..) {
+        match Entry::parse(line) {
+            Ok(None) => {}
+            Ok(Some(entry)) => {
+                let shown = Entry::parse(&entry.to_string()).expect("sound").expect("a network");
+                assert_eq!((shown.network, shown.admits), (entry.network, entry.admits));
+                if let Some(expiry) = entry.expiry() {
+                    let again = Entry::parse(&format!("{entry} expires={expiry}")).expect("sound").expect("a network");
+                    assert_eq!(again.expires(), entry.expires());
+                }
+                entries.push((entry, number));
+            }
+            Err(fault) => assert!(line.get(fault.span.clone()).is_some() && !fault.fault.is_empty(), "{fault:?}"),
+        }
+    }
+    let Ok(list) = List::new("list", "list.cidr", entries.clone()) else { return };
+    let now = Timestamp::UNIX_EPOCH;
+    for (entry, _) in &entries {
+        let client = Client::new(entry.network.addr());
+        // As one reads it: the longest network that isn't lapsed decides.
+        let covering = entries.iter().filter(|(other, _)| !other.lapsed(now) && other.network.contains(&client.ip()));
+        let decides = covering.max_by_key(|(other, _)| other.network.prefix_len());
+        assert_eq!(list.admits(client, now), decides.is_some_and(|(other, _)| other.admits), "{client:?}");
+    }
+});

@@ -1,0 +1,55 @@
+//! Frames of either side: however a stream is cut into inputs, the same comes out of it, and nothing is repaired.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sidegate::data::websocket::frame::{Fault, Scanner, Sender, What};
+
+/// What a stream came to.
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    passed: Vec<u8>,
+    controls: Vec<(u8, Vec<u8>)>,
+    messages: u32,
+    fault: Option<Fault>,
+}
+
+// The first byte says whose stream it is and what was agreed on, the second into what inputs it is cut.
+fuzz_target!(|data: &[u8]| {
+    let [settings, size, stream @ ..] = data else { return };
+    let whole = scan(*settings, stream, stream.len().max(1));
+    assert_eq!(whole, scan(*settings, stream, usize::from(*size).max(1)));
+    assert_eq!(whole, scan(*settings, stream, 1));
+});
+
+fn scan(settings: u8, stream: &[u8], size: usize) -> Seen {
+    let sender = if settings & 1 == 0 { Sender::Client } else { Sender::Backend };
+    let message_max = (settings & 4 != 0).then_some(u64::from(settings >> 3));
+    let mut scanner = Scanner::new(sender, settings & 2 != 0);
+    let mut seen = Seen::default();
+    for mut input in stream.chunks(size) {
+        while !input.is_empty() {
+            let piece = match scanner.next(input, message_max) {
+                Ok(piece) => piece,
+                Err(fault) => return Seen { fault: Some(fault), ..seen },
+            };
+            assert!((1..=input.len()).contains(&piece.taken), "{} of {} bytes taken", piece.taken, input.len());
+            let (taken, rest) = input.split_at(piece.taken);
+            match piece.what {
+                What::Data { held, messages } => {
+                    seen.passed.extend_from_slice(held.as_slice());
+                    seen.passed.extend_from_slice(taken);
+                    seen.messages += messages;
+                }
+                What::Held => assert!(rest.is_empty(), "held, though there is more"),
+                What::Control(control) => {
+                    let _ = (control.close_code(), control.is_ping(), control.is_pong());
+                    seen.controls.push((control.opcode, control.payload().to_vec()));
+                }
+            }
+            assert_eq!(scanner.at_boundary(), scanner.left() == 0);
+            input = rest;
+        }
+    }
+    seen
+}

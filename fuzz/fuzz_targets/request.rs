@@ -1,0 +1,37 @@
+//! A request's head as hyper hands it over: host and path come out canonical, or it is refused.
+
+#![no_main]
+
+use http::{HeaderMap, StatusCode};
+use libfuzzer_sys::fuzz_target;
+use sidegate::data::websocket::handshake::Handshake;
+use sidegate::policy::request::{Host, Request, canonical_path, decoded};
+
+fuzz_target!(|head: &[u8]| {
+    let Some(parts) = parts(head) else { return };
+    if let Ok(request) = Request::read(&parts) {
+        let path = canonical_path(&request.path).expect("a path that has passed");
+        assert_eq!(path, *request.path, "canonical once, canonical for ever");
+        assert!(path.starts_with('/') && !path.contains("//") && !path.contains("/../") && !path.ends_with("/.."));
+        assert!(!decoded(&path).contains(&0));
+        assert_eq!(Host::parse(request.host.to_string().as_bytes()).as_ref(), Some(&request.host));
+    }
+    if let Ok(handshake) = Handshake::parse(&parts) {
+        assert_eq!(handshake.accept().len(), 28);
+        let _ = handshake.agree(StatusCode::SWITCHING_PROTOCOLS, &parts.headers);
+        assert!(handshake.agree(StatusCode::SWITCHING_PROTOCOLS, &HeaderMap::new()).is_err());
+    }
+});
+
+/// The head, where hyper's parser takes it for one.
+fn parts(head: &[u8]) -> Option<http::request::Parts> {
+    let mut lines = [httparse::EMPTY_HEADER; 32];
+    let mut parsed = httparse::Request::new(&mut lines);
+    parsed.parse(head).ok()?;
+    let version = if parsed.version? == 0 { http::Version::HTTP_10 } else { http::Version::HTTP_11 };
+    let mut request = http::Request::builder().method(parsed.method?).uri(parsed.path?).version(version);
+    for line in parsed.headers {
+        request = request.header(line.name, line.value);
+    }
+    Some(request.body(()).ok()?.into_parts().0)
+}
