@@ -1,0 +1,239 @@
+"""The figures: each takes one kind of proxy, starts it afresh, measures, checks that the work was done, and ends it.
+
+A figure is a dict of numbers in SI units: seconds of CPU, bytes, seconds. Nothing is rounded or compared here.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+
+from proxies import Ours, agreed  # first: it knows where the harness is
+
+from cost import Callgrind, Perf  # noqa: E402
+from harness import Place, await_that, need, note  # noqa: E402
+
+ACTIVE = 64  # tunnels with a message in flight, lanes that connect
+GB = 1e9
+
+
+@dataclass
+class Amounts:
+    """How much of everything one round does."""
+
+    echoes: int = 120_000
+    bulk: int = 400_000_000  # bytes, at least 3 messages a tunnel
+    connections: int = 4_000
+    idle: int = 9_000
+    open: tuple = (100, 1_000, 9_000)
+    flat: int = 80_000
+    pace_ms: int = 4_000
+    counted: int = 20_000  # echoes under strace, or while instructions are counted
+
+    @classmethod
+    def quick(cls):
+        return cls(20_000, 100_000_000, 1_000, 2_000, (100, 1_000, 2_000), 20_000, 1_000, 5_000)
+
+
+class Bench:
+    """Where it runs, and how much it does."""
+
+    def __init__(self, amounts, cpu):
+        self.amounts, self.cpu = amounts, cpu
+        self.said = {}  # what is to be said about a proxy
+
+    def say(self, kind, words):
+        if words not in self.said.setdefault(kind.name, []):
+            note(f"{kind.label}: {words}")
+            self.said[kind.name].append(words)
+
+    @contextlib.contextmanager
+    def running(self, kind, workers=1, pinned=True, prefix=()):
+        """The proxy, checked."""
+        with Place() as place:
+            proxy = kind(place, workers, self.cpu if pinned else None, prefix)
+            proxy.check()
+            yield proxy
+
+    # --- CPU: proxy, backend and load on one CPU ----------------------------------------------------------------------
+
+    def echo(self, kind):
+        """CPU for each echo of 64 B and of 1 KiB, 64 tunnels with one in flight each."""
+        with self.running(kind) as proxy:
+            load = proxy.load()
+            load.open(ACTIVE)
+            return {f"echo_{size}": each(proxy, load, size, self.amounts.echoes) for size in (64, 1024)}
+
+    def bulk(self, kind):
+        """CPU for each GB echoed, in messages of 64 KiB and of 1 MiB."""
+        with self.running(kind) as proxy:
+            load = proxy.load()
+            load.open(ACTIVE)
+            sizes = {size: max(3 * ACTIVE, self.amounts.bulk // size) for size in (1 << 16, 1 << 20)}
+            return {f"bulk_{size}": each(proxy, load, size, count) * GB / size for size, count in sizes.items()}
+
+    def connect(self, kind):
+        """CPU for each connection: TLS handshake, upgrade, Close both ways, end; full, and resumed."""
+        with self.running(kind) as proxy:
+            load, values = proxy.load(), {}
+            for name, resume in (("full", False), ("resumed", True)):
+                order = {"lanes": ACTIVE, "resume": resume}
+                load.ask("connect", count=4 * ACTIVE, **order)
+                before, upgraded = rested(proxy), proxy.backend.ask(do="stats")["upgraded"]
+                answer = load.ask("connect", count=self.amounts.connections, **order)
+                values[f"connect_{name}"] = (rested(proxy) - before) / self.amounts.connections
+                came = proxy.backend.ask(do="stats")["upgraded"] - upgraded
+                need(came == self.amounts.connections, f"{kind.label} forwards each connection, not {came}")
+                if resume and not any("Resumed" in words for words in answer["agreed"]):
+                    self.say(kind, "never resumes a session")
+                    resume = False
+                agreed(answer, "Resumed" if resume else "Full", self.amounts.connections)
+            return values
+
+    def flat(self, kind):
+        """CPU for each echo on 64 tunnels, and memory of each tunnel, the more are open."""
+        values, opened = {}, 1
+        with self.running(kind) as proxy:
+            load = proxy.load()
+            load.open(1)
+            before = settled(proxy)
+            for count in self.amounts.open:
+                load.open(count + 1 - opened)
+                opened = count + 1
+                values[f"flat_bytes_{count}"] = (settled(proxy) - before) / count
+                values[f"flat_echo_{count}"] = each(proxy, load, 64, self.amounts.flat)
+            need(proxy.backend.ask(do="stats")["open"] == opened, "all of them are open to the end")
+        return values
+
+    # --- memory and latency: two threads, wherever the kernel puts them -----------------------------------------------
+
+    def memory(self, kind):
+        """PSS with nothing connected, for each idle tunnel, after an echo of 16 KiB on each, and kept when all have closed."""
+        count = self.amounts.idle
+        with Place() as place:
+            proxy = kind(place, 2)
+            values = {"base": settled(proxy)}
+            proxy.check()
+            load = proxy.load()
+            load.open(1)
+            before = settled(proxy)
+            load.open(count)
+            need(proxy.backend.ask(do="stats")["open"] == count + 1, f"{kind.label} holds them all")
+            values["idle"] = (settled(proxy) - before) / count
+            load.ask("touch", size=16 << 10)
+            values["touched"] = (settled(proxy) - before) / count
+            need(load.ask("close")["closed"] == count + 1, "all of them close in order")
+            await_that("the backend has none left", lambda: proxy.backend.ask(do="stats")["open"] == 0)
+            time.sleep(3)  # what gives memory back after a while shall have had it
+            values["kept"] = settled(proxy) - before
+            return values
+
+    def latency(self, kind):
+        """What 5,000 messages a second over 200 tunnels wait from the moment they are due: straight to the backend, and
+        through the proxy."""
+        order = {"tunnels": 200, "size": 64, "rate": 5000, "warm_ms": 500, "ms": self.amounts.pace_ms}
+        values = {}
+        with self.running(kind, workers=2, pinned=False) as proxy:
+            for name, tls in (("direct", False), ("through", True)):
+                load = proxy.load(tls)
+                answer = load.ask("open", count=200)
+                if tls:
+                    agreed(answer, "Full", 200)
+                answer = load.ask("pace", **order)
+                need(answer["messages"] == 5 * (500 + self.amounts.pace_ms), "each message comes back")
+                values |= {f"{name}_{quantile}": answer[f"{quantile}_us"] / 1e6 for quantile in ("p50", "p99")}
+                load.process.end()
+        return values
+
+    # --- what doesn't depend on the machine's mood ---------------------------------------------------------------------
+
+    def syscalls(self, kind):
+        """System calls of all its processes for each 64 B echo."""
+        count = self.amounts.counted
+        with self.running(kind) as proxy:
+            load = proxy.load()
+            load.open(ACTIVE)
+            each(proxy, load, 64, count)
+            summary = proxy.place.dir / "strace.txt"
+            pids = [word for pid in proxy.process.tree() for word in ("-p", str(pid))]
+            # Its words go to a file: how many there are depends on how many threads it finds.
+            words = proxy.place.dir / "strace.err"
+            with open(words, "wb") as err:
+                strace = subprocess.Popen(["strace", "-c", "-f", "-o", str(summary), *pids], stderr=err)
+            try:
+                await_that("strace is attached", lambda: traced(proxy, strace))
+                load.ask("echo", tunnels=ACTIVE, size=64, messages=count)
+            finally:
+                strace.send_signal(signal.SIGINT)
+                strace.wait(20)
+            total = re.search(r"^100\.00\s+\S+\s+\S*?\s+(\d+).*total$", summary.read_text(), re.M)
+            need(total, f"strace counts:\n{summary.read_text()}\n{words.read_text()}")
+            return {"syscalls": int(total[1]) / count}
+
+    def instructions(self, kind):
+        """Instructions for each 64 B echo: by the CPU's counters, where it has some; else in Valgrind, Sidegate's alone."""
+        perf = Perf() if Perf.counts("instructions:u") else None
+        if not perf and not issubclass(kind, Ours):
+            return {}
+        method, count = perf or Callgrind(), self.amounts.counted
+        self.method = method.name
+        with self.running(kind, prefix=method.prefix) as proxy:
+            load = proxy.load()
+            load.open(ACTIVE)
+            load.ask("echo", tunnels=ACTIVE, size=64, messages=ACTIVE * 4, within=300)
+            with method.counting(proxy) as counted:
+                load.ask("echo", tunnels=ACTIVE, size=64, messages=count, within=300)
+            return dict(zip(("instructions_user", "instructions_kernel"), (each / count for each in counted)))
+
+
+def each(proxy, load, size, messages):
+    """Seconds of CPU for each echo of so many bytes, once it is warm; the backend has seen each of them."""
+    load.ask("echo", tunnels=ACTIVE, size=size, messages=max(ACTIVE, messages // 10))
+    before, echoed = proxy.cpu(), proxy.backend.ask(do="stats")["echoed"]
+    load.ask("echo", tunnels=ACTIVE, size=size, messages=messages)
+    spent = proxy.cpu() - before
+    came = proxy.backend.ask(do="stats")["echoed"] - echoed
+    need(came == messages, f"{messages} messages reach the backend, not {came}")
+    return spent / messages
+
+
+def rested(proxy):
+    """Its CPU, once it has ended what it still had to do: less than a thousandth of the time in the last 50 ms."""
+    seen = [proxy.cpu()]
+
+    def quiet():
+        seen.append(proxy.cpu())
+        return seen[-1] - seen[-2] < 5e-5 or len(seen) > 20
+
+    await_that(f"{proxy.label} comes to rest", quiet, every=0.05)
+    return seen[-1]
+
+
+def settled(proxy):
+    """Its memory, once it has nothing left to do."""
+    seen = [proxy.cpu()]
+
+    def quiet():
+        seen.append(proxy.cpu())
+        return seen[-1] - seen[-2] < 0.005 or len(seen) > 20
+
+    await_that(f"{proxy.label} comes to rest", quiet, every=0.5)
+    return proxy.process.pss()
+
+
+def traced(proxy, strace):
+    """Whether all its threads have `strace` as their tracer."""
+    need(strace.poll() is None, "strace runs")
+    for pid in proxy.process.tree():
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/status") as status:
+                if re.search(r"^TracerPid:\s+0$", status.read(), re.M):
+                    return False
+    return True
+
+
+FIGURES = ("echo", "bulk", "connect", "memory", "latency", "flat", "syscalls", "instructions")
+ONCE = {"syscalls", "instructions"}  # they repeat: one round is enough

@@ -1,0 +1,169 @@
+"""What the figures say, as Markdown: for the terminal, and for its part of docs/performance.md. It never measures."""
+
+import statistics
+from pathlib import Path
+
+from proxies import PROXIES
+
+PAGE = Path("docs/performance.md")
+TOP = Path(__file__).resolve().parent.parent.parent
+BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
+YARDSTICK = "nginx"
+
+RATIOS = {
+    "echo_64": "64 B echo",
+    "echo_1024": "1 KiB echo",
+    "bulk_65536": "GB echoed, 64 KiB messages",
+    "bulk_1048576": "GB echoed, 1 MiB messages",
+    "connect_full": "connection: full TLS handshake, upgrade, close",
+    "connect_resumed": "the same, resumed",
+}
+MEMORY = {
+    "idle": "an idle tunnel, kB",
+    "touched": "a tunnel after a 16 KiB echo on each, kB",
+    "kept": "kept when all have closed, MB",
+    "base": "nothing connected, MB",
+}
+COUNTS = {
+    "syscalls": "system calls a 64 B echo",
+    "instructions_user": "instructions a 64 B echo, the program's own",
+    "instructions_kernel": "the kernel's for it",
+}
+
+
+def plain(key, value):
+    """A value in the unit that one speaks of it in."""
+    scale, unit, digits = unit_of(key)
+    return f"{value * scale:.{digits}f}{unit}"
+
+
+def unit_of(key):
+    if key.startswith("bulk"):
+        return 1, " s", 2
+    if key.startswith("connect"):
+        return 1e6, " µs", 0
+    if key.startswith(("echo", "flat_echo")):
+        return 1e6, " µs", 2
+    if key in ("base", "kept"):
+        return 1e-6, " MB", 1
+    if key in ("idle", "touched") or key.startswith("flat_bytes"):
+        return 1e-3, " kB", 1
+    if key.startswith("instructions"):
+        return 1e-3, " k", 1
+    if key == "syscalls":
+        return 1, "", 2
+    return 1e6, " µs", 0  # latency
+
+
+class Report:
+    """The values of one run, by figure, proxy and round."""
+
+    def __init__(self, report):
+        self.report, self.values = report, report["values"]
+        self.names = [name for name in PROXIES if name in report["versions"]]
+
+    def rounds(self, key, name):
+        return self.values.get(key, {}).get(name, {})
+
+    def measured(self, *keys):
+        return [name for name in self.names if any(self.rounds(key, name) for key in keys)]
+
+    def shown(self, key, name):
+        """Median, and least and most where they differ to the eye."""
+        values = list(self.rounds(key, name).values())
+        if not values:
+            return "–"
+        scale, _, digits = unit_of(key)
+        return spread([value * scale for value in values], digits)
+
+    def ratio(self, key, name, to=YARDSTICK):
+        """The median of what it takes relative to the yardstick in the same round."""
+        mine, other = self.rounds(key, name), self.rounds(key, to)
+        ratios = [mine[turn] / other[turn] for turn in mine if turn in other]
+        return spread(ratios, 2) if ratios else "–"
+
+    def added(self, quantile, name):
+        """What the proxy adds to the way straight to the backend, in the same round."""
+        through, direct = self.rounds(f"through_{quantile}", name), self.rounds(f"direct_{quantile}", name)
+        values = [(through[turn] - direct[turn]) * 1e6 for turn in through]
+        return spread(values, 0) if values else "–"
+
+
+def spread(values, digits):
+    middle, least, most = (f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
+    return middle if least == most else f"{middle} ({least}–{most})"
+
+
+def table(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def labels(names):
+    return [PROXIES[name].label for name in names]
+
+
+def tables(source):
+    """All that was measured: tables, and what is to be said about them."""
+    report, parts = Report(source), []
+    if names := report.measured(*RATIOS):
+        keys = [key for key in RATIOS if report.values.get(key)]
+        others = [name for name in names if name != YARDSTICK]
+        if YARDSTICK in names:
+            rows = [[RATIOS[key], report.shown(key, YARDSTICK) + unit_of(key)[1], *(report.ratio(key, name) for name in others)] for key in keys]
+            parts.append(table(["CPU, nginx = 1", "nginx itself", *labels(others)], rows))
+        else:
+            rows = [[f"{RATIOS[key]},{unit_of(key)[1]}", *(report.shown(key, name) for name in names)] for key in keys]
+            parts.append(table(["CPU", *labels(names)], rows))
+    for title, keys in ((f"user memory (PSS), {source['idle']:,} tunnels", MEMORY), ("counted", COUNTS)):
+        if names := report.measured(*keys):
+            rows = [[words, *(report.shown(key, name) for name in names)] for key, words in keys.items() if report.values.get(key)]
+            parts.append(table([title, *labels(names)], rows))
+    if names := report.measured("through_p50"):
+        rows = [[f"added, {quantile}", "", *(report.added(quantile, name) for name in names)] for quantile in ("p50", "p99")]
+        for row, quantile in zip(rows, ("p50", "p99")):
+            every = [value * 1e6 for name in names for value in report.rounds(f"direct_{quantile}", name).values()]
+            row[1] = spread(every, 0)
+        head = ["latency at 5,000 messages a second over 200 tunnels, µs", "straight to the backend", *labels(names)]
+        parts.append(table(head, rows))
+    if names := report.measured(*(f"flat_echo_{count}" for count in source["open"])):
+        rows = []
+        for what, words in (("flat_echo", "CPU of a 64 B echo, µs"), ("flat_bytes", "memory of a tunnel, kB")):
+            for count in source["open"]:
+                rows.append([f"{words}, {count:,} open", *(report.shown(f"{what}_{count}", name) for name in names)])
+        parts.append(table(["64 tunnels active", *labels(names)], rows))
+    said = [f"- {PROXIES[name].label}: {'; '.join(words)}." for name, words in source["said"].items()]
+    said += [f"- {PROXIES[name].label} was not installed, so it was not measured." for name in source["missing"]]
+    said += [f"- {PROXIES[name].label} failed: {'; '.join(words)}." for name, words in source["failed"].items()]
+    if source.get("counted_by"):
+        said.append(f"- Instructions: `{source['counted_by']}`.")
+    return "\n\n".join([*parts, *(["\n".join(said)] if said else [])])
+
+
+def save(source):
+    """Rewrites what stands between the two marks of the page, or appends it."""
+    path = TOP / PAGE
+    text = path.read_text()
+    if BEGIN not in text:
+        text = f"{text.rstrip()}\n\n{BEGIN}\n{END}\n"
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    path.write_text(f"{before}{BEGIN}\n{section(source)}\n{END}{after}")
+
+
+def section(source):
+    machine = source["machine"]
+    versions = ", ".join(f"{PROXIES[name].label} {source['versions'][name]}" for name in PROXIES if name in source["versions"] and name != "sidegate-unix")
+    quick = " A quick look (`--quick`): no figures to go by." if source["quick"] else ""
+    return f"""## Beside other proxies
+
+`{source['command']}`, {source['date']}, {source['rounds']} rounds in {source['seconds'] // 60} minutes on {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, OpenSSL {machine['openssl']}: {versions}.{quick} This section is written by that command (`--docs`); edit `benches/peers/page.py` instead.
+
+All do the same work: TLS 1.3 with AES-128-GCM, X25519 and a P-256 certificate, 1,001 networks let in, a rate limit that nobody reaches, no access log (Sidegate does write its line for each tunnel that ends, counts, reads frames and pings). Each figure starts the proxy afresh, and the proxies take turns in each round. A cell is the median of the rounds, with the least and the most; a ratio is to nginx in the same round.
+
+- CPU: user and system of all the proxy's processes, from the scheduler's own count. One thread or worker; proxy, backend and load share one CPU; 64 tunnels with one message in flight each, or 64 lanes that connect. A connection is a TLS handshake, the upgrade, a Close both ways, the end.
+- Memory: `smaps_rollup`'s PSS of all processes, two threads or workers, once the proxy has come to rest. What is kept is read three seconds after the last has closed.
+- Latency: a message is due every 200 µs, whatever has come back; its time counts from the moment it was due (no coordinated omission). Two threads or workers, nothing is pinned: proxy, backend and load share the machine.
+- Every byte that comes back is compared with what was sent; the backend's counts of connections and messages must be the load's; protocol, suite, group and resumption are read from each TLS handshake; an address that is not listed must be refused.
+
+{tables(source)}"""

@@ -1,0 +1,35 @@
+//! What stands on both sides of the proxies in the benchmark: `backend`, which echoes, and `load`, which measures.
+//!
+//! Both are one thread on epoll, and take orders as JSON, a line each, on the standard input; each answer is one line.
+//! They are cheap, so that the proxy between them is what a figure is about, and they never trust it: every byte that
+//! comes back is compared with what was sent.
+
+mod backend;
+mod frame;
+mod load;
+mod message;
+mod orders;
+mod poll;
+mod tunnel;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let outcome = match words[..] {
+        ["backend", port, path] => backend::run(port, path),
+        ["load", port] => load::run(port, None),
+        ["load", port, ca] => load::run(port, Some(ca)),
+        _ => Err("usage: sidegate-load backend PORT UNIX-PATH | load PORT [CA.pem]".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sidegate-load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
