@@ -35,9 +35,11 @@ class Proxy:
     cannot = ""  # what it can't do of all this
 
     def __init__(self, place, workers, cpu=None, prefix=()):
-        """With `cpu`, proxy, backend and load all run on that CPU alone; `prefix` stands before the proxy's command."""
+        """With `cpu`, proxy, backend and load all run on that CPU alone, as batch jobs: whoever is woken waits until the
+        other has done what it can, or each message would cost switches whose number is luck. `prefix` stands before the
+        proxy's command."""
         self.place, self.workers, self.authority = place, workers, Authority(place)
-        self.pinned = ("taskset", "--cpu-list", str(cpu)) if cpu is not None else ()
+        self.pinned = ("chrt", "--batch", "0", "taskset", "--cpu-list", str(cpu)) if cpu is not None else ()
         self.certificate = self.authority.issue("localhost")
         self.port, self.backend_port, self.backend_path = free_port(), free_port(), place.dir / "backend.sock"
         self.backend = place.start(
@@ -329,7 +331,14 @@ class Envoy(Proxy):
         }  # fmt: skip
         config = {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
         path = self.place.write("envoy/envoy.json", json.dumps(config, indent=1))
+        # What PyPI installs as `envoy` is a script that starts it: this is the program itself.
         return self.program(), "-c", path, "--concurrency", self.workers, "--disable-hot-restart", "--log-level", "error"
+
+    @classmethod
+    def program(cls):
+        script = shutil.which("envoy")
+        found = script and list(Path(script).resolve().parent.parent.glob("lib/python*/site-packages/envoy/_bin/envoy"))
+        return str(found[0]) if found else script
 
     @classmethod
     def version(cls):

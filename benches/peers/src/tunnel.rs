@@ -143,7 +143,10 @@ impl Tunnel {
                 }
                 Err(error) => return Err(format!("reading: {error}")),
             };
-            self.take(shared, read, facts)?;
+            if self.take(shared, read, facts)? {
+                facts.push(Fact::Ended(self.session.end()));
+                return Ok(());
+            }
             for (opcode, payload) in std::mem::take(&mut self.session.answers) {
                 self.control(shared, opcode, &payload).map_err(|error| format!("answering: {error}"))?;
             }
@@ -153,15 +156,20 @@ impl Tunnel {
         }
     }
 
-    fn take(&mut self, shared: &Shared, read: usize, facts: &mut Vec<Fact>) -> Result<(), String> {
+    /// Whether TLS says that no more will come, which is the end even where the socket stays open.
+    fn take(&mut self, shared: &Shared, read: usize, facts: &mut Vec<Fact>) -> Result<bool, String> {
         let Self { tls, session, .. } = self;
         let Some(tls) = tls else {
-            return session.hear(&shared.messages, &shared.buffer[..read], || "plain".into(), facts);
+            session.hear(&shared.messages, &shared.buffer[..read], || "plain".into(), facts)?;
+            return Ok(false);
         };
+        let mut over = false;
         let mut sealed = &shared.buffer[..read];
         while !sealed.is_empty() {
             tls.read_tls(&mut sealed).map_err(|error| format!("TLS: {error}"))?;
-            let mut open = tls.process_new_packets().map_err(|error| format!("TLS: {error}"))?.plaintext_bytes_to_read();
+            let state = tls.process_new_packets().map_err(|error| format!("TLS: {error}"))?;
+            let mut open = state.plaintext_bytes_to_read();
+            over |= state.peer_has_closed();
             // Only when it opens is it asked what was agreed on.
             let agreed = if session.stage == Stage::Upgrading && open > 0 { agreed(tls) } else { String::new() };
             let mut reader = tls.reader();
@@ -173,7 +181,8 @@ impl Tunnel {
                 open -= count;
             }
         }
-        self.flush().map_err(|error| format!("writing: {error}"))
+        self.flush().map_err(|error| format!("writing: {error}"))?;
+        Ok(over)
     }
 
     fn control(&mut self, shared: &mut Shared, opcode: u8, payload: &[u8]) -> io::Result<()> {
