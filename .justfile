@@ -17,7 +17,7 @@ bench *only:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 
-# The parsers under libFuzzer: `just fuzz 600 frame` for ten minutes of one target
+# The parsers and TLS under libFuzzer: `just fuzz 600 frame` for ten minutes of one target
 fuzz seconds="60" *targets:
     fuzz/run {{ seconds }} {{ targets }}
 

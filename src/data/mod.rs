@@ -16,7 +16,7 @@ pub mod listener;
 mod patience;
 mod pending;
 mod socket;
-mod tls;
+pub mod tls;
 mod tunnel;
 mod unsent;
 pub mod websocket;
