@@ -90,6 +90,8 @@ def measure(order):
                     continue
                 for key, value in found.items():
                     values.setdefault(key, {}).setdefault(name, {})[str(turn)] = value
+                if not found:
+                    continue
                 shown = ", ".join(f"{key} {page.plain(key, value)}" for key, value in found.items())
                 print(f"- round {turn + 1} {kind.label}: {shown}", flush=True)
     said = {name: [*filter(None, [PROXIES[name].cannot]), *bench.said.get(name, [])] for name in chosen}

@@ -39,6 +39,7 @@ class Proxy:
         other has done what it can, or each message would cost switches whose number is luck. `prefix` stands before the
         proxy's command."""
         self.place, self.workers, self.authority = place, workers, Authority(place)
+        self.alone = bool(prefix)  # in one process, so that what stands before it sees all
         self.pinned = ("chrt", "--batch", "0", "taskset", "--cpu-list", str(cpu)) if cpu is not None else ()
         self.certificate = self.authority.issue("localhost")
         self.port, self.backend_port, self.backend_path = free_port(), free_port(), place.dir / "backend.sock"
@@ -171,6 +172,7 @@ class Nginx(Proxy):
             "nginx/nginx.conf",
             f"""
 daemon off;
+master_process {"off" if self.alone else "on"};
 user root;
 worker_processes {self.workers};
 worker_rlimit_nofile 20000;
@@ -225,7 +227,7 @@ http {{
 
     def ready(self):
         # The master listens first; only its workers serve.
-        return super().ready() and len(self.process.tree()) == 1 + self.workers
+        return super().ready() and (self.alone or len(self.process.tree()) == 1 + self.workers)
 
 
 class HAProxy(Proxy):
@@ -391,5 +393,55 @@ https://localhost:{self.port} {{
         return re.search(r"\d+\.\d+\.\d+", run(cls.program(), "version"))[0]
 
 
-PROXIES = {kind.name: kind for kind in (Nginx, HAProxy, Envoy, Caddy, Ours, OursUnix)}
+class Sozu(Proxy):
+    name, label, networks, rate = "sozu", "Sōzu", False, False
+    cannot = "it can neither let in by network nor limit a rate"
+
+    def command(self):
+        folder = self.place.dir / "sozu"
+        folder.mkdir()
+        config = self.place.write(
+            "sozu/sozu.toml",
+            f"""
+command_socket = "{folder}/command.sock"
+log_level = "error"
+log_target = "stdout"
+access_logs_target = "file:///dev/null"
+worker_count = {self.workers}
+worker_automatic_restart = false
+handle_process_affinity = false
+max_connections = 9800
+activate_listeners = true
+
+[[listeners]]
+protocol = "https"
+address = "127.0.0.1:{self.port}"
+tls_versions = ["TLS_V13"]
+cipher_list = ["TLS13_AES_128_GCM_SHA256"]
+groups_list = ["x25519"]
+alpn_protocols = ["http/1.1"]
+front_timeout = {PATIENCE}
+back_timeout = {PATIENCE}
+
+[clusters.echo]
+protocol = "http"
+load_balancing = "ROUND_ROBIN"
+frontends = [{{ address = "127.0.0.1:{self.port}", hostname = "localhost", certificate = "{self.certificate}", key = "{self.certificate}", certificate_chain = "{self.certificate}" }}]
+backends = [{{ address = "127.0.0.1:{self.backend_port}" }}]
+""",
+        )
+        return "sozu", "start", "-c", config
+
+    def ready(self):
+        # It listens before its workers know what they serve.
+        with contextlib.suppress(OSError):
+            return super().ready() and self.attempt() == 101
+        return False
+
+    @classmethod
+    def version(cls):
+        return re.search(r"\d+\.\d+\.\d+", run(cls.program(), "--version"))[0]
+
+
+PROXIES = {kind.name: kind for kind in (Nginx, HAProxy, Envoy, Caddy, Sozu, Ours, OursUnix)}
 
