@@ -157,7 +157,7 @@ def section(source):
     quick = " A quick look (`--quick`): no figures to go by." if source["quick"] else ""
     return f"""## Beside other proxies
 
-`{source['command']}`, {source['date']}, {source['rounds']} rounds in {source['seconds'] // 60} minutes on {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, OpenSSL {machine['openssl']}: {versions}.{quick} This section is written by that command (`--docs`); edit `benches/peers/page.py` instead.
+`{source['command']}`, {source['date']}, {source['rounds']} round{'s' * (source['rounds'] > 1)} in {source['seconds'] / 60:.0f} minutes on {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, OpenSSL {machine['openssl']}: {versions}.{quick} This section is written by that command (`--docs`); edit `benches/peers/page.py` instead.
 
 All do the same work: TLS 1.3 with AES-128-GCM, X25519 and a P-256 certificate, 1,001 networks let in, a rate limit that nobody reaches, no access log (Sidegate does write its line for each tunnel that ends, counts, reads frames and pings). Each figure starts the proxy afresh, and the proxies take turns in each round. A cell is the median of the rounds, with the least and the most; a ratio is to nginx in the same round.
 

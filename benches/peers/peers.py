@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -99,7 +100,7 @@ def measure(order):
         "schema": 1,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine(),
-        "command": f"benches/peers/run {' '.join(sys.argv[1:])}".strip(),
+        "command": command(order),
         "seconds": round(time.monotonic() - began),
         "rounds": rounds,
         "quick": order.quick,
@@ -114,6 +115,21 @@ def measure(order):
     }
 
 
+def command(order):
+    """How to repeat it, without where its results were to go."""
+    words = ["benches/peers/run"]
+    words += ["--quick"] if order.quick else [f"--rounds {order.rounds}"] if order.rounds != 3 else []
+    words += [f"--only {','.join(order.only)}"] if order.only else []
+    words += [f"--figures {','.join(order.figures)}"] if order.figures else []
+    return " ".join(words)
+
+
+def interrupted(*_):
+    """Ctrl-C ends what runs, in order; a second one doesn't disturb that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def machine():
     model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
     return {
@@ -125,6 +141,7 @@ def machine():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, interrupted)
     try:
         sys.exit(main())
     except KeyboardInterrupt:
