@@ -25,5 +25,9 @@ fuzz seconds="60" *targets:
 system *only:
     tests/system/run {{ if only == "" { "" } else { "--only " + only } }}
 
+# Sidegate beside nginx, HAProxy, Envoy, Caddy and Sōzu (docs/performance.md): `just peers --only nginx,sidegate --figures echo`
+peers *args:
+    benches/peers/run {{ args }}
+
 ci:
     .ci/run
