@@ -110,14 +110,18 @@ def tables(source):
         keys = [key for key in RATIOS if report.values.get(key)]
         others = [name for name in names if name != YARDSTICK]
         if YARDSTICK in names:
-            rows = [[RATIOS[key], report.shown(key, YARDSTICK) + unit_of(key)[1], *(report.ratio(key, name) for name in others)] for key in keys]
+            rows = [
+                [RATIOS[key], report.shown(key, YARDSTICK) + unit_of(key)[1], *(report.ratio(key, name) for name in others)]
+                for key in keys
+            ]
             parts.append(table(["CPU, nginx = 1", "nginx itself", *labels(others)], rows))
         else:
             rows = [[f"{RATIOS[key]},{unit_of(key)[1]}", *(report.shown(key, name) for name in names)] for key in keys]
             parts.append(table(["CPU", *labels(names)], rows))
     for title, keys in ((f"user memory (PSS), {source['idle']:,} tunnels", MEMORY), ("counted", COUNTS)):
         if names := report.measured(*keys):
-            rows = [[words, *(report.shown(key, name) for name in names)] for key, words in keys.items() if report.values.get(key)]
+            kept = {key: words for key, words in keys.items() if report.values.get(key)}
+            rows = [[words, *(report.shown(key, name) for name in names)] for key, words in kept.items()]
             parts.append(table([title, *labels(names)], rows))
     if names := report.measured("through_p50"):
         rows = [[f"added, {quantile}", "", *(report.added(quantile, name) for name in names)] for quantile in ("p50", "p99")]
@@ -153,11 +157,14 @@ def save(source):
 
 def section(source):
     machine = source["machine"]
-    versions = ", ".join(f"{PROXIES[name].label} {source['versions'][name]}" for name in PROXIES if name in source["versions"] and name != "sidegate-unix")
+    measured = [name for name in PROXIES if name in source["versions"] and name != "sidegate-unix"]
+    versions = ", ".join(f"{PROXIES[name].label} {source['versions'][name]}" for name in measured)
+    busy = source["others"]
+    noise = f" Others used {busy:.0%} of the machine meanwhile: ratios and counts hold, times and latencies don't." if busy > 0.05 else ""
     quick = " A quick look (`--quick`): no figures to go by." if source["quick"] else ""
     return f"""## Beside other proxies
 
-`{source['command']}`, {source['date']}, {source['rounds']} round{'s' * (source['rounds'] > 1)} in {source['seconds'] / 60:.0f} minutes on {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, OpenSSL {machine['openssl']}: {versions}.{quick} This section is written by that command (`--docs`); edit `benches/peers/page.py` instead.
+`{source['command']}`, {source['date']}, {source['rounds']} round{'s' * (source['rounds'] > 1)} in {source['seconds'] / 60:.0f} minutes on {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, OpenSSL {machine['openssl']}: {versions}.{quick}{noise} This section is written by that command (`--docs`); edit `benches/peers/page.py` instead.
 
 All do the same work: TLS 1.3 with AES-128-GCM, X25519 and a P-256 certificate, 1,001 networks let in, a rate limit that nobody reaches, no access log (Sidegate does write its line for each tunnel that ends, counts, reads frames and pings). Each figure starts the proxy afresh, and the proxies take turns in each round. A cell is the median of the rounds, with the least and the most; a ratio is to nginx in the same round.
 

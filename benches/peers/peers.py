@@ -22,6 +22,8 @@ from proxies import PROXIES
 
 from harness import need, run
 
+QUIET = 0.05  # of the machine, used by others
+
 
 def main():
     order = orders()
@@ -74,6 +76,9 @@ def measure(order):
 
     cpu = max(os.sched_getaffinity(0))
     bench, rounds, values, failed = Bench(amounts, cpu), 1 if order.quick else order.rounds, {}, {}
+    others = [by_others()]
+    if others[0] > QUIET:
+        print(f"- not quiet: others use {others[0]:.0%} of the machine, so times and latencies are theirs too", flush=True)
     began = time.monotonic()
     for turn in range(rounds):
         for figure in order.figures or FIGURES:
@@ -104,6 +109,7 @@ def measure(order):
         "seconds": round(time.monotonic() - began),
         "rounds": rounds,
         "quick": order.quick,
+        "others": max(*others, by_others()),
         "idle": amounts.idle,
         "open": list(amounts.open),
         "counted_by": getattr(bench, "method", None),
@@ -113,6 +119,19 @@ def measure(order):
         "failed": failed,
         "values": values,
     }
+
+
+def by_others(seconds=2):
+    """The share of the machine that is used, or taken by the host it runs on, while nothing of ours runs."""
+
+    def spent():
+        user, nice, system, idle, waiting, *more = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
+        return user + nice + system + sum(more), idle + waiting
+
+    (used, unused) = spent()
+    time.sleep(seconds)
+    used, unused = (now - then for now, then in zip(spent(), (used, unused), strict=True))
+    return used / max(1, used + unused)
 
 
 def command(order):

@@ -426,8 +426,14 @@ back_timeout = {PATIENCE}
 [clusters.echo]
 protocol = "http"
 load_balancing = "ROUND_ROBIN"
-frontends = [{{ address = "127.0.0.1:{self.port}", hostname = "localhost", certificate = "{self.certificate}", key = "{self.certificate}", certificate_chain = "{self.certificate}" }}]
 backends = [{{ address = "127.0.0.1:{self.backend_port}" }}]
+
+[[clusters.echo.frontends]]
+address = "127.0.0.1:{self.port}"
+hostname = "localhost"
+certificate = "{self.certificate}"
+key = "{self.certificate}"
+certificate_chain = "{self.certificate}"
 """,
         )
         return "sozu", "start", "-c", config
