@@ -96,19 +96,17 @@ class Bench:
 
     def flat(self, kind):
         """CPU for each echo on 64 tunnels, and memory of each tunnel, the more are open."""
-        values, opened = {}, 1
+        values, opened, before = {}, 0, 0
         with self.running(kind) as proxy:
             load = proxy.load()
-            # What is made once, for all tunnels, is not of any of them.
-            load.ask("connect", count=4 * ACTIVE, lanes=ACTIVE)
-            load.open(1)
-            load.ask("touch", size=64)
-            before = settled(proxy)
             for count in self.amounts.open:
-                load.open(count + 1 - opened)
-                opened = count + 1
-                values[f"flat_bytes_{count}"] = (settled(proxy) - before) / count
+                load.open(count - opened)
                 values[f"flat_echo_{count}"] = each(proxy, load, 64, self.amounts.flat)
+                # Of those that came since the last step: what is made once, for all of them, is in the first.
+                now = settled(proxy)
+                if opened:
+                    values[f"flat_bytes_{count}"] = (now - before) / (count - opened)
+                before, opened = now, count
             need(proxy.backend.ask(do="stats")["open"] == opened, "all of them are open to the end")
         return values
 

@@ -132,8 +132,8 @@ def tables(source):
         parts.append(table(head, rows))
     if names := report.measured(*(f"flat_echo_{count}" for count in source["open"])):
         rows = []
-        for what, words in (("flat_echo", "CPU of a 64 B echo, µs"), ("flat_bytes", "memory of a tunnel, kB")):
-            for count in source["open"]:
+        for what, words in (("flat_echo", "CPU of a 64 B echo, µs"), ("flat_bytes", "memory of each tunnel more, kB")):
+            for count in source["open"][1:] if what == "flat_bytes" else source["open"]:
                 rows.append([f"{words}, {count:,} open", *(report.shown(f"{what}_{count}", name) for name in names)])
         parts.append(table(["64 tunnels active", *labels(names)], rows))
     said = [f"- {PROXIES[name].label}: {'; '.join(words)}." for name, words in source["said"].items()]
