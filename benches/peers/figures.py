@@ -129,7 +129,7 @@ class Bench:
             values["touched"] = (settled(proxy) - before) / count
             need(load.ask("close")["closed"] == count + 1, "all of them close in order")
             await_that("the backend has none left", lambda: proxy.backend.ask(do="stats")["open"] == 0)
-            time.sleep(3)  # what gives memory back after a while shall have had it
+            time.sleep(12)  # Sidegate looks each 5 seconds whether there is memory to give back
             values["kept"] = settled(proxy) - before
             return values
 

@@ -169,7 +169,7 @@ def section(source):
 All do the same work: TLS 1.3 with AES-128-GCM, X25519 and a P-256 certificate, 1,001 networks let in, a rate limit that nobody reaches, no access log (Sidegate does write its line for each tunnel that ends, counts, reads frames and pings). Each figure starts the proxy afresh, and the proxies take turns in each round. A cell is the median of the rounds, with the least and the most; a ratio is to nginx in the same round.
 
 - CPU: user and system of all the proxy's processes, from the scheduler's own count. One thread or worker; proxy, backend and load share one CPU; 64 tunnels with one message in flight each, or 64 lanes that connect. A connection is a TLS handshake, the upgrade, a Close both ways, the end.
-- Memory: `smaps_rollup`'s PSS of all processes, two threads or workers, once the proxy has come to rest. What is kept is read three seconds after the last has closed.
+- Memory: `smaps_rollup`'s PSS of all processes, two threads or workers, once the proxy has come to rest. What is kept is read twelve seconds after the last has closed.
 - Latency: a message is due every 200 µs, whatever has come back; its time counts from the moment it was due (no coordinated omission). Two threads or workers, nothing is pinned: proxy, backend and load share the machine.
 - Every byte that comes back is compared with what was sent; the backend's counts of connections and messages must be the load's; protocol, suite, group and resumption are read from each TLS handshake; an address that is not listed must be refused.
 

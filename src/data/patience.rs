@@ -139,7 +139,7 @@ pub enum Stream {
     /// In the clear.
     Clear(TcpStream),
     /// Under TLS.
-    Tls(Box<tls::Stream>),
+    Tls(tls::Stream),
 }
 
 impl Watched {
@@ -170,7 +170,7 @@ impl AsyncRead for Watched {
         let before = buffer.filled().len();
         let read = match &mut watched.stream {
             Stream::Clear(tcp) => Pin::new(tcp).poll_read(cx, buffer),
-            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         };
         if buffer.filled().len() > before {
             watched.patience.read();
@@ -184,7 +184,7 @@ impl AsyncWrite for Watched {
         let watched = self.get_mut();
         let written = match &mut watched.stream {
             Stream::Clear(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         };
         watched.report(&written);
         written
@@ -194,7 +194,7 @@ impl AsyncWrite for Watched {
         let watched = self.get_mut();
         let written = match &mut watched.stream {
             Stream::Clear(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
-            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, slices),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         };
         watched.report(&written);
         written
@@ -211,7 +211,7 @@ impl AsyncWrite for Watched {
         let watched = self.get_mut();
         match &mut watched.stream {
             Stream::Clear(tcp) => Pin::new(tcp).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -219,7 +219,7 @@ impl AsyncWrite for Watched {
         let watched = self.get_mut();
         match &mut watched.stream {
             Stream::Clear(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -136,7 +136,7 @@ async fn encrypt(
     };
     open.listener.tls_handshake(result, took);
     match accepted {
-        Ok(Ok((stream, _))) => Ok((Stream::Tls(Box::new(stream)), served)),
+        Ok(Ok((stream, _))) => Ok((Stream::Tls(stream), served)),
         failed => {
             core.metrics.no_route().refused(Refusal::Tls);
             let error = match failed {
