@@ -9,10 +9,10 @@ check:
 test:
     cargo test --locked
 
-# What decisions and large lists cost (docs/performance.md): `just bench decision` for some of it
+# What decisions, large lists and the parts of an echo cost (docs/performance.md): `just bench decision` for some of it
 bench *only:
     cargo bench --locked --bench memory
-    cargo bench --locked --bench lists -- {{ only }}
+    cargo bench --locked --bench costs -- {{ only }}
 
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked

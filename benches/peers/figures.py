@@ -10,9 +10,10 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
-from proxies import Nginx, Ours, agreed  # first: it knows where the harness is
+from proxies import agreed  # first: it knows where the harness is
 
 from cost import Callgrind, Perf  # noqa: E402
 from harness import Place, await_that, need, note  # noqa: E402
@@ -25,9 +26,9 @@ GB = 1e9
 class Amounts:
     """How much of everything one round does."""
 
-    echoes: int = 120_000
+    echoes: int = 100_000
     bulk: int = 400_000_000  # bytes, at least 3 messages a tunnel
-    connections: int = 4_000
+    connections: int = 3_000
     idle: int = 9_000
     open: tuple = (100, 1_000, 9_000)
     flat: int = 80_000
@@ -66,15 +67,20 @@ class Bench:
         with self.running(kind) as proxy:
             load = proxy.load()
             load.open(ACTIVE)
-            return {f"echo_{size}": each(proxy, load, size, self.amounts.echoes) for size in (64, 1024)}
+            values = {}
+            for size in (64, 1024):
+                values |= each(proxy, load, size, self.amounts.echoes, f"echo_{size}")
+            return values
 
     def bulk(self, kind):
         """CPU for each GB echoed, in messages of 64 KiB and of 1 MiB."""
         with self.running(kind) as proxy:
             load = proxy.load()
             load.open(ACTIVE)
-            sizes = {size: max(3 * ACTIVE, self.amounts.bulk // size) for size in (1 << 16, 1 << 20)}
-            return {f"bulk_{size}": each(proxy, load, size, count) * GB / size for size, count in sizes.items()}
+            values = {}
+            for size in (1 << 16, 1 << 20):
+                values |= each(proxy, load, size, max(3 * ACTIVE, self.amounts.bulk // size), f"bulk_{size}", GB / size)
+            return values
 
     def connect(self, kind):
         """CPU for each connection: TLS handshake, upgrade, Close both ways, end; full, and resumed."""
@@ -83,9 +89,10 @@ class Bench:
             for name, resume in (("full", False), ("resumed", True)):
                 order = {"lanes": ACTIVE, "resume": resume}
                 load.ask("connect", count=4 * ACTIVE, **order)
-                before, upgraded = rested(proxy), proxy.backend.ask(do="stats")["upgraded"]
+                before, user, upgraded = rested(proxy), proxy.user(), proxy.backend.ask(do="stats")["upgraded"]
                 answer = load.ask("connect", count=self.amounts.connections, **order)
                 values[f"connect_{name}"] = (rested(proxy) - before) / self.amounts.connections
+                values[f"connect_{name}_user"] = (proxy.user() - user) / self.amounts.connections
                 came = proxy.backend.ask(do="stats")["upgraded"] - upgraded
                 need(came == self.amounts.connections, f"{kind.label} forwards each connection, not {came}")
                 if resume and not any("Resumed" in words for words in answer["agreed"]):
@@ -101,7 +108,8 @@ class Bench:
             load = proxy.load()
             for count in self.amounts.open:
                 load.open(count - opened)
-                values[f"flat_echo_{count}"] = each(proxy, load, 64, self.amounts.flat)
+                name = f"flat_echo_{count}"
+                values[name] = each(proxy, load, 64, self.amounts.flat, name)[name]
                 # Of those that came since the last step: what is made once, for all of them, is in the first.
                 now = settled(proxy)
                 if opened:
@@ -133,17 +141,24 @@ class Bench:
             values["kept"] = settled(proxy) - before
             return values
 
+    def balance(self, kind):
+        """The share of all tunnels that the fullest of two threads or workers has; even would be half of them."""
+        with self.running(kind, workers=2, pinned=False) as proxy:
+            load = proxy.load()
+            load.open(self.amounts.idle)
+            held = sorted(sockets_by_epoll(proxy))[-2:]
+            need(sum(held) > 1.9 * self.amounts.idle, f"{kind.label} waits for both sides of each tunnel by epoll: {held}")
+            return {"balance": held[-1] / sum(held)}
+
     def latency(self, kind):
         """What 5,000 messages a second over 200 tunnels wait from the moment they are due: straight to the backend, and
         through the proxy."""
         order = {"tunnels": 200, "size": 64, "rate": 5000, "warm_ms": 500, "ms": self.amounts.pace_ms}
         values = {}
         with self.running(kind, workers=2, pinned=False) as proxy:
-            for name, tls in (("direct", False), ("through", True)):
-                load = proxy.load(tls)
-                answer = load.ask("open", count=200)
-                if tls:
-                    agreed(answer, "Full", 200)
+            for name, straight in (("direct", True), ("through", False)):
+                load = proxy.load(straight)
+                load.open(200)
                 answer = load.ask("pace", **order)
                 need(answer["messages"] == 5 * (500 + self.amounts.pace_ms), "each message comes back")
                 values |= {f"{name}_{quantile}": answer[f"{quantile}_us"] / 1e6 for quantile in ("p50", "p99")}
@@ -158,7 +173,7 @@ class Bench:
         with self.running(kind) as proxy:
             load = proxy.load()
             load.open(ACTIVE)
-            each(proxy, load, 64, count)
+            each(proxy, load, 64, count)  # once it is warm
             summary = proxy.place.dir / "strace.txt"
             pids = [word for pid in proxy.process.tree() for word in ("-p", str(pid))]
             # Its words go to a file: how many there are depends on how many threads it finds.
@@ -176,12 +191,9 @@ class Bench:
             return {"syscalls": int(total[1]) / count}
 
     def instructions(self, kind):
-        """Instructions for each 64 B echo: by the CPU's counters, where it has some; else in Valgrind, which takes those
-        that it can hold: Sidegate and nginx."""
-        perf = Perf() if Perf.counts("instructions:u") else None
-        if not perf and not issubclass(kind, (Ours, Nginx)):
-            return {}
-        method, count = perf or Callgrind(), self.amounts.counted
+        """Instructions for each 64 B echo: by the CPU's counters, where it has some; else in Valgrind, which not all can be
+        run in."""
+        method, count = Perf() if Perf.counts("instructions:u") else Callgrind(), self.amounts.counted
         self.method = method.name
         with self.running(kind, prefix=method.prefix) as proxy:
             load = proxy.load()
@@ -194,15 +206,16 @@ class Bench:
             return dict(zip(("instructions_user", "instructions_kernel"), (each / count for each in counted)))
 
 
-def each(proxy, load, size, messages):
-    """Seconds of CPU for each echo of so many bytes, once it is warm; the backend has seen each of them."""
+def each(proxy, load, size, messages, name="", times=1):
+    """Seconds of CPU for each echo of so many bytes, or for so many echoes, once it is warm: all, and outside of the kernel.
+    The backend has seen each of them."""
     load.ask("echo", tunnels=ACTIVE, size=size, messages=max(ACTIVE, messages // 10))
-    before, echoed = proxy.cpu(), proxy.backend.ask(do="stats")["echoed"]
+    before, user, echoed = proxy.cpu(), proxy.user(), proxy.backend.ask(do="stats")["echoed"]
     load.ask("echo", tunnels=ACTIVE, size=size, messages=messages)
-    spent = proxy.cpu() - before
+    spent, user = proxy.cpu() - before, proxy.user() - user
     came = proxy.backend.ask(do="stats")["echoed"] - echoed
     need(came == messages, f"{messages} messages reach the backend, not {came}")
-    return spent / messages
+    return {name: spent * times / messages, f"{name}_user": user * times / messages}
 
 
 def rested(proxy):
@@ -229,6 +242,14 @@ def settled(proxy):
     return proxy.process.pss()
 
 
+def sockets_by_epoll(proxy):
+    """How many sockets each epoll instance of its processes waits for."""
+    for pid in proxy.process.tree():
+        for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                yield info.read_text().count("\ntfd:")
+
+
 def traced(proxy, strace):
     """Whether all its threads have `strace` as their tracer."""
     need(strace.poll() is None, "strace runs")
@@ -240,5 +261,5 @@ def traced(proxy, strace):
     return True
 
 
-FIGURES = ("echo", "bulk", "connect", "memory", "latency", "flat", "syscalls", "instructions")
-ONCE = {"syscalls", "instructions"}  # they repeat: one round is enough
+FIGURES = ("echo", "bulk", "connect", "memory", "balance", "latency", "flat", "syscalls", "instructions")
+ONCE = {"memory", "balance", "flat", "syscalls", "instructions"}  # they repeat: one round is enough

@@ -18,6 +18,7 @@ RATIOS = {
     "connect_full": "connection: full TLS handshake, upgrade, close",
     "connect_resumed": "the same, resumed",
 }
+BALANCE = {"balance": "the fuller one's share of all tunnels"}
 MEMORY = {
     "idle": "an idle tunnel, kB",
     "touched": "a tunnel after a 16 KiB echo on each, kB",
@@ -50,7 +51,7 @@ def unit_of(key):
         return 1e-3, " kB", 1
     if key.startswith("instructions"):
         return 1e-3, " k", 1
-    if key == "syscalls":
+    if key in ("syscalls", "balance"):
         return 1, "", 2
     return 1e6, " µs", 0  # latency
 
@@ -103,22 +104,30 @@ def labels(names):
     return [PROXIES[name].label for name in names]
 
 
-def tables(source):
-    """All that was measured: tables, and what is to be said about them."""
-    report, parts = Report(source), []
-    if names := report.measured(*RATIOS):
-        keys = [key for key in RATIOS if report.values.get(key)]
+def cpu_tables(report):
+    """All CPU, and the part of it outside of the kernel: that depends less on the machine."""
+    for suffix, title in (("", "CPU"), ("_user", "of it outside of the kernel")):
+        rows = {key + suffix: words for key, words in RATIOS.items() if report.values.get(key + suffix)}
+        names = report.measured(*rows)
         others = [name for name in names if name != YARDSTICK]
         if YARDSTICK in names:
-            rows = [
-                [RATIOS[key], report.shown(key, YARDSTICK) + unit_of(key)[1], *(report.ratio(key, name) for name in others)]
-                for key in keys
+            cells = [
+                [words, report.shown(key, YARDSTICK) + unit_of(key)[1], *(report.ratio(key, name) for name in others)]
+                for key, words in rows.items()
             ]
-            parts.append(table(["CPU, nginx = 1", "nginx itself", *labels(others)], rows))
-        else:
-            rows = [[f"{RATIOS[key]},{unit_of(key)[1]}", *(report.shown(key, name) for name in names)] for key in keys]
-            parts.append(table(["CPU", *labels(names)], rows))
-    for title, keys in ((f"user memory (PSS), {source['idle']:,} tunnels", MEMORY), ("counted", COUNTS)):
+            yield table([f"{title}, nginx = 1", "nginx itself", *labels(others)], cells)
+        elif names:
+            cells = [[f"{words},{unit_of(key)[1]}", *(report.shown(key, name) for name in names)] for key, words in rows.items()]
+            yield table([title, *labels(names)], cells)
+
+
+def tables(source):
+    """All that was measured: tables, and what is to be said about them."""
+    report = Report(source)
+    parts = list(cpu_tables(report))
+    tunnels = f"{source['idle']:,} tunnels"
+    titles = ((f"user memory (PSS), {tunnels}", MEMORY), (f"two threads or workers, {tunnels}", BALANCE), ("counted", COUNTS))
+    for title, keys in titles:
         if names := report.measured(*keys):
             kept = {key: words for key, words in keys.items() if report.values.get(key)}
             rows = [[words, *(report.shown(key, name) for name in names)] for key, words in kept.items()]

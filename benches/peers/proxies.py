@@ -33,6 +33,8 @@ class Proxy:
     name = label = None
     networks = rate = True  # whether it can let in by network, and limit a rate
     cannot = ""  # what it can't do of all this
+    tls = True
+    figures = ("echo", "bulk", "connect", "memory", "balance", "latency", "syscalls")  # those that are taken of it
 
     def __init__(self, place, workers, cpu=None, prefix=()):
         """With `cpu`, proxy, backend and load all run on that CPU alone, as batch jobs: whoever is woken waits until the
@@ -66,19 +68,26 @@ class Proxy:
     def version(cls):
         return re.search(r"\d+\.\d+\.\d+", run(cls.program(), "-v"))[0]
 
-    def load(self, tls=True, pinned=True):
-        """A load through it; without TLS straight to the backend."""
-        target = (self.port, self.authority.ca) if tls else (self.backend_port,)
-        return Load(self.place.start("load", *(self.pinned if pinned else ()), LOAD, "load", *target, talks=True))
+    def load(self, straight=False):
+        """A load through it, or straight to the backend."""
+        tls = self.tls and not straight
+        target = (self.backend_port if straight else self.port, *([self.authority.ca] if tls else ()))
+        return Load(tls, self.place.start("load", *self.pinned, LOAD, "load", *target, talks=True))
 
     def cpu(self):
         """Seconds of CPU that all its processes have used, to the nanosecond."""
-        total = 0
+        return sum(int(text.split()[0]) for text in self.tasks("schedstat")) / 1e9
+
+    def user(self):
+        """The part of it that they spent outside of the kernel, by the clock's ticks: to some hundredths of a second."""
+        return sum(int(text.rpartition(")")[2].split()[11]) for text in self.tasks("stat")) / os.sysconf("SC_CLK_TCK")
+
+    def tasks(self, file):
+        """What the kernel says of each of their threads."""
         for pid in self.process.tree():
             for task in Path(f"/proc/{pid}/task").iterdir():
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                    total += int((task / "schedstat").read_text().split()[0])
-        return total / 1e9
+                    yield (task / file).read_text()
 
     def attempt(self, source="127.0.0.1"):
         """The status that an attempt from this address gets; None where the connection ends without one."""
@@ -86,7 +95,7 @@ class Proxy:
         with (
             contextlib.suppress(ConnectionError, ssl.SSLError),
             socket.create_connection(("127.0.0.1", self.port), 10, (source, 0)) as bare,
-            context.wrap_socket(bare, server_hostname="localhost") as wire,
+            context.wrap_socket(bare, server_hostname="localhost") if self.tls else bare as wire,
         ):
             wire.sendall(
                 b"GET /ws/ HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -108,8 +117,8 @@ class Proxy:
 class Load:
     """The load on one proxy; an order that fails is a failure."""
 
-    def __init__(self, process):
-        self.process = process
+    def __init__(self, tls, process):
+        self.tls, self.process = tls, process
 
     def ask(self, do, **more):
         answer = self.process.ask(do=do, **more)
@@ -119,7 +128,8 @@ class Load:
     def open(self, count):
         """Opens so many more tunnels, and looks at what TLS agreed on."""
         answer = self.ask("open", count=count)
-        agreed(answer, "Full", count)
+        if self.tls:
+            agreed(answer, "Full", count)
         return answer["open"]
 
 
@@ -131,6 +141,7 @@ def agreed(answer, kind, count):
 
 class Ours(Proxy):
     name, label, backend_url = "sidegate", "Sidegate", "http://127.0.0.1:{port}"
+    figures = (*Proxy.figures, "flat", "instructions")
 
     def command(self):
         sidegate = Sidegate(self.place).certificate(self.certificate)
@@ -157,12 +168,31 @@ class Ours(Proxy):
         return re.search(r"\d+\.\d+\.\d+\S*", run(cls.program(), "--version"))[0]
 
 
+class Floor(Proxy):
+    name, label, networks, rate, tls = "floor", "relay without TLS", False, False, False
+    cannot = "it only moves bytes: what the kernel alone costs here"
+    figures = ("echo", "bulk", "syscalls")
+
+    def command(self):
+        return LOAD, "relay", self.port, self.backend_port
+
+    @classmethod
+    def program(cls):
+        return LOAD
+
+    @classmethod
+    def version(cls):
+        return "epoll"
+
+
 class OursUnix(Ours):
     name, label, backend_url = "sidegate-unix", "Sidegate, Unix socket", "unix:{path}"
+    figures = ("echo", "bulk", "connect", "latency", "syscalls")
 
 
 class Nginx(Proxy):
     name, label = "nginx", "nginx"
+    figures = (*Proxy.figures, "flat", "instructions")
 
     def command(self):
         networks = "\n".join(f"        {network} 1;" for network in NETWORKS)
@@ -353,6 +383,7 @@ def address(port):
 
 class Caddy(Proxy):
     name, label, rate = "caddy", "Caddy", False
+    figures = tuple(figure for figure in Proxy.figures if figure != "balance")  # its threads wait at one place
     cannot = "it has no rate limit"
 
     def command(self):
@@ -449,5 +480,5 @@ certificate_chain = "{self.certificate}"
         return re.search(r"\d+\.\d+\.\d+", run(cls.program(), "--version"))[0]
 
 
-PROXIES = {kind.name: kind for kind in (Nginx, HAProxy, Envoy, Caddy, Sozu, Ours, OursUnix)}
+PROXIES = {kind.name: kind for kind in (Nginx, HAProxy, Envoy, Caddy, Sozu, Floor, Ours, OursUnix)}
 

@@ -4,11 +4,13 @@
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::net::SendFlags;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::snapshot::route::BackendAddress;
@@ -42,6 +44,18 @@ impl Socket {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
+    /// Writes once. It is tried before it is asked for: there mostly is room, and the question costs more than the answer.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let sent = match self {
+            Socket::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, || send(&*tcp, bytes)),
+            Socket::Unix(unix) => unix.try_io(Interest::WRITABLE, || send(&*unix, bytes)),
+        };
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Pin::new(self).poll_write(cx, bytes),
+            sent => Poll::Ready(sent),
+        }
+    }
+
     /// Ends our direction of the stream (FIN); what the peer sends still comes.
     pub fn finish(&self) -> io::Result<()> {
         match self {
@@ -49,6 +63,11 @@ impl Socket {
             Socket::Unix(unix) => SockRef::from(unix).shutdown(Shutdown::Write),
         }
     }
+}
+
+/// The system call alone: libc's own is a place where its threads may be cancelled, which costs as much again.
+fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?)
 }
 
 impl AsyncRead for Socket {

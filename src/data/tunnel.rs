@@ -27,6 +27,9 @@ use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
 use crate::tunnels::{End, Entry, Place, Terms};
 
+/// How often a tunnel reads both sides before it is the others' turn: 4 MiB at most.
+const TURN: usize = 16;
+
 /// An open tunnel. Spawn it as it is: an async block around it would make the task three times as large.
 pub struct Tunnel {
     client: Side,
@@ -134,7 +137,7 @@ impl Tunnel {
         &self.metrics
     }
 
-    /// Reads both sides until neither has more, then looks at the clock.
+    /// Reads both sides until neither has more, or for long enough, then looks at the clock.
     fn run(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<()> {
         let now = Instant::now();
         self.obey(cx, now);
@@ -142,8 +145,13 @@ impl Tunnel {
             self.relay(Way::FromClient, cx, &early.0, now);
             self.relay(Way::FromBackend, cx, &early.1, now);
         }
-        let (mut up, mut down) = (true, true);
+        let (mut up, mut down, mut rounds) = (true, true, 0);
         while up || down {
+            if rounds == TURN {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            rounds += 1;
             up = up && self.pump(Way::FromClient, cx, buffers, now);
             down = down && self.pump(Way::FromBackend, cx, buffers, now);
         }

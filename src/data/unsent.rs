@@ -1,10 +1,7 @@
 //! Bytes that a socket would not take yet, in order; no memory while there are none.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll};
-
-use tokio::io::AsyncWrite;
 
 use crate::data::socket::Socket;
 
@@ -54,7 +51,7 @@ impl Unsent {
 fn write(socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while sent < bytes.len() {
-        match Pin::new(&mut *socket).poll_write(cx, &bytes[sent..])? {
+        match socket.poll_send(cx, &bytes[sent..])? {
             Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
             Poll::Ready(taken) => sent += taken,
             Poll::Pending => break,

@@ -1,4 +1,4 @@
-"""What being watched costs: instructions for each 64 B echo, scraped each second and logging, against neither of both.
+"""What a 64 B echo costs in instructions, and what being watched adds: scraped each second and logging, or neither.
 
 Two agents take turns under the same load on 16 tunnels over TLS, with some that open and close beside, so that there is
 something to log. Instructions are counted, since seconds vary: by the CPU itself through `perf`, where the machine lets
@@ -22,12 +22,14 @@ from mirror import CLOSE, closing, connect, masked
 TUNNELS, SIZE = 16, 64
 PASSING = 4  # tunnels that open and close in each second
 PROMISE, LET_PASS = 0.03, 0.09  # of the instructions; the second is for machines that others use too
+BY_ITSELF = 10_000  # echoes
 
 
 class Perf:
     """Counts by the CPU's own counters, while the agent runs as fast as it does."""
 
     prefix, seconds, rounds = (), 3, 7
+    most = 33_000  # an echo by itself, the kernel's for it included
 
     def __init__(self):
         self.events = [event for event in ("instructions:u", "instructions:k") if self.counts(event)]
@@ -72,6 +74,7 @@ class Callgrind:
     """Counts by running every instruction through Valgrind: some fifty times slower, and the same everywhere."""
 
     name, seconds, rounds = "valgrind --tool=callgrind", 1, 3
+    most = 9_000  # an echo by itself, without the kernel's, which it cannot see
     prefix = ("valgrind", "--tool=callgrind", "--quiet", "--fair-sched=yes", "--callgrind-out-file=callgrind.out")
 
     @contextlib.contextmanager
@@ -131,6 +134,12 @@ class Agent(Sidegate):
                 self.second(echoes)
         return [count / (method.seconds * echoes) for count in counted]
 
+    def echo(self, method):
+        """All instructions that are counted for an echo when nothing else happens."""
+        with method.counting(self) as counted:
+            self.client.ask(do="flood", size=SIZE, tunnels=TUNNELS, messages=BY_ITSELF)
+        return sum(counted) / BY_ITSELF
+
 
 @contextlib.contextmanager
 def environment(**more):
@@ -163,6 +172,7 @@ def main():
         for turn in range(method.rounds):
             for agent in (watched, alone) if turn % 2 else (alone, watched):
                 costs[agent].append(agent.each(method, echoes))
+        by_itself = watched.echo(method)
         lines = (watched.process.err.read_text(), alone.process.err.read_text())
         need(lines[0].count('"tunnel closed"') >= PASSING * method.rounds, "the one that is watched has logged")
         need(not lines[1], f"the other has not:\n{lines[1]}")
@@ -173,6 +183,8 @@ def main():
     for with_it, without in zip(kernel_more, kernel_less, strict=True):
         note(f"the kernel's for it: {with_it:.0f}, {without:.0f}")
     note(f"promised: {PROMISE:.0%}")
+    figure(f"{by_itself:.0f} instructions for one by itself, at most {method.most}")
+    need(by_itself <= method.most, f"an echo costs {by_itself:.0f} instructions, over {method.most} ({method.name})")
     need(share <= LET_PASS, f"being watched costs {share:.2%} of the instructions, over {LET_PASS:.0%}")
 
 

@@ -249,7 +249,7 @@ impl Connection {
 }
 
 /// How many bytes the socket took before it would block; `None`: it has failed.
-fn written(socket: impl AsFd, bytes: &[u8]) -> Option<usize> {
+pub fn written(socket: impl AsFd, bytes: &[u8]) -> Option<usize> {
     let mut sent = 0;
     while sent < bytes.len() {
         match rustix::io::write(&socket, &bytes[sent..]) {

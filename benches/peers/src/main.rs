@@ -1,6 +1,7 @@
-//! What stands on both sides of the proxies in the benchmark: `backend`, which echoes, and `load`, which measures.
+//! What stands on both sides of the proxies in the benchmark: `backend`, which echoes, and `load`, which measures; and
+//! `relay`, the least that can stand between them.
 //!
-//! Both are one thread on epoll, and take orders as JSON, a line each, on the standard input; each answer is one line.
+//! Each is one thread on epoll. The first two take orders as JSON, a line each, on the standard input; each answer is one line.
 //! They are cheap, so that the proxy between them is what a figure is about, and they never trust it: every byte that
 //! comes back is compared with what was sent.
 
@@ -10,6 +11,7 @@ mod load;
 mod message;
 mod orders;
 mod poll;
+mod relay;
 mod tunnel;
 
 use std::process::ExitCode;
@@ -19,9 +21,10 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let outcome = match words[..] {
         ["backend", port, path] => backend::run(port, path),
+        ["relay", port, to] => relay::run(port, to),
         ["load", port] => load::run(port, None),
         ["load", port, ca] => load::run(port, Some(ca)),
-        _ => Err("usage: sidegate-load backend PORT UNIX-PATH | load PORT [CA.pem]".into()),
+        _ => Err("usage: sidegate-load backend PORT UNIX-PATH | relay PORT BACKEND-PORT | load PORT [CA.pem]".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,28 +1,20 @@
-//! What a list costs: a decision, and loading it. Repeat with `just bench`; docs/performance.md says what came out.
+//! What a list costs: a decision, and loading it.
 //!
-//! Each decision is about another address, and which one is next depends on the last answer, so that no two overlap. What
-//! is measured is the CPU's time, waiting for memory included, so that a busy machine only shows in what its caches lose.
 //! Where little else happens, caches hold what the clients of the day need of a large list; after a pause they hold nothing.
-
-#![allow(missing_docs, reason = "criterion's macros write functions without")]
-
-mod feed;
 
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::measurement::{Measurement, ValueFormatter, WallTime};
-use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
+use criterion::Criterion;
 use jiff::Timestamp;
-use rustix::time::{ClockId, clock_gettime};
 use sidegate::control::config::{self, source::Files};
 use sidegate::control::reload;
 use sidegate::control::systemd::Sockets;
 use sidegate::policy::list::{Entry, List};
-use sidegate::policy::network::Client;
 use sidegate::policy::request::{Host, Kind, Request};
 
-use self::feed::Family;
+use crate::feed::{self, Family};
+use crate::measure::{CpuTime, asking};
 
 /// Networks in a large list.
 const MANY: usize = 1_000_000;
@@ -33,14 +25,8 @@ const FEW: usize = 1 << 12;
 /// Clients to ask about in turn: more than caches hold of a large list.
 const ASKED: usize = 1 << 20;
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default().with_measurement(CpuTime(WallTime));
-    targets = decision, judgement, loading
-}
-criterion_main!(benches);
-
-fn decision(criterion: &mut Criterion<CpuTime>) {
+/// One list, small or large.
+pub fn decision(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("decision");
     for (family, count) in [(Family::V4, MANY), (Family::V6, MANY), (Family::V4, 1000), (Family::V6, 1000)] {
         let networks = feed::networks(family, count);
@@ -59,7 +45,7 @@ fn decision(criterion: &mut Criterion<CpuTime>) {
 }
 
 /// A whole snapshot, as a request meets it: an office, a carve-out, partners for a while, a feed to deny, pages and subprotocols.
-fn judgement(criterion: &mut Criterion<CpuTime>) {
+pub fn judgement(criterion: &mut Criterion<CpuTime>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let networks = feed::networks(Family::V4, 1000);
     let policy = r#"schema = 1
@@ -87,7 +73,7 @@ subprotocols = ["v2.ticks"]
 }
 
 /// From files to values; the feed is a file in a configuration, so reading and its digest are part of it.
-fn loading(criterion: &mut Criterion<CpuTime>) {
+pub fn loading(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("loading");
     group.sample_size(10).measurement_time(Duration::from_secs(10));
     for (family, count) in [(Family::V4, 100_000), (Family::V4, MANY), (Family::V6, MANY)] {
@@ -103,45 +89,6 @@ fn loading(criterion: &mut Criterion<CpuTime>) {
         });
     }
     group.finish();
-}
-
-fn asking(group: &mut BenchmarkGroup<'_, CpuTime>, name: &str, clients: &[Client], ask: impl Fn(Client, Timestamp) -> bool) {
-    let (now, mut at) = (Timestamp::now(), 0);
-    group.bench_function(name, |bencher| {
-        bencher.iter(|| at = (at + 1 + usize::from(ask(clients[at], now))) % clients.len());
-    });
-}
-
-/// The time that this thread had a CPU, shown as other times are.
-struct CpuTime(WallTime);
-
-impl Measurement for CpuTime {
-    type Intermediate = Duration;
-    type Value = Duration;
-
-    fn start(&self) -> Duration {
-        clock_gettime(ClockId::ThreadCPUTime).try_into().expect("it counts from zero")
-    }
-
-    fn end(&self, start: Duration) -> Duration {
-        self.start() - start
-    }
-
-    fn add(&self, one: &Duration, other: &Duration) -> Duration {
-        *one + *other
-    }
-
-    fn zero(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn to_f64(&self, value: &Duration) -> f64 {
-        value.as_nanos() as f64
-    }
-
-    fn formatter(&self) -> &dyn ValueFormatter {
-        self.0.formatter()
-    }
 }
 
 fn entry(line: &str) -> Entry {

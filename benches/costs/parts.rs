@@ -1,0 +1,103 @@
+//! What the parts of an upgrade and of an echo cost by themselves: judging and charging, frame boundaries, the rate of
+//! messages, counters.
+
+use std::hint::black_box;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion};
+use sidegate::control::reload;
+use sidegate::control::systemd::Sockets;
+use sidegate::data::websocket::frame::{Scanner, Sender};
+use sidegate::observe::metrics::{Direction, RouteMetrics};
+use sidegate::policy::limit::{Bucket, Rate};
+use sidegate::policy::network::Client;
+use sidegate::policy::request::{Host, Kind, Request};
+use sidegate::refusal::Refusal;
+use sidegate::snapshot::Live;
+use sidegate::tunnels::{TrafficCell, Tunnels};
+
+use crate::feed::{self, Family};
+use crate::measure::{CpuTime, asking};
+
+/// Clients in turn; each has a budget of its own.
+const CLIENTS: usize = 1 << 12;
+/// Clients in turn, of which most have to share their budgets.
+const CROWD: usize = 1 << 20;
+
+/// An attempt as far as its slot, and the slot's end: judged, a token taken from the client's rate, a place under both caps.
+pub fn charging(criterion: &mut Criterion<CpuTime>) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let networks = feed::text(&feed::networks(Family::V4, 1000));
+    let rules = "schema = 1\nlists.feed = { file = \"lists/feed.cidr\" }\nclient.allow = [\"0.0.0.0/0\", \"feed\"]\n";
+    let limits =
+        "[limits]\nupgrades = { rate = \"1000000/s\", burst = 1000000 }\nconnections = { per_client = 1000, total = 100000 }\n";
+    let mut group = criterion.benchmark_group("attempt");
+    for (name, policy, clients) in [
+        ("judged", rules.to_owned(), CLIENTS),
+        ("judged and charged", rules.to_owned() + limits, CLIENTS),
+        ("judged and charged, of a million clients", rules.to_owned() + limits, CROWD),
+    ] {
+        let config = feed::configuration(folder.path(), &networks, &policy);
+        let (snapshot, ..) = reload::start(&config, &Sockets::new([])).expect("a sound configuration").into_parts();
+        let live = Arc::new(Live::new(snapshot));
+        let tunnels = Tunnels::new(Arc::clone(&live));
+        let kind = Kind::Attempt { subprotocols: [].into() };
+        let request =
+            Request { host: Host::parse(b"ws.example.com").expect("a host"), path: "/chat/".into(), origin: None, kind };
+        let clients: Vec<Client> = feed::anywhere(Family::V4, clients);
+        let charges = name != "judged";
+        asking(&mut group, name, &clients, |client, now| {
+            let verdict = live.load().judge(client, &request, None, now).verdict;
+            let permit = verdict.expect("everybody is let in");
+            !charges || tunnels.charge(permit).is_ok()
+        });
+    }
+    group.finish();
+}
+
+/// What one read holds.
+pub fn scanning(criterion: &mut Criterion<CpuTime>) {
+    let mut group = criterion.benchmark_group("frames");
+    let small = |payload: usize| [&[0x82, 0x80 | payload as u8, 1, 2, 3, 4][..], &vec![0; payload]].concat();
+    let large = |payload: u64| [&[0x82, 0xff][..], &payload.to_be_bytes(), &[1, 2, 3, 4], &vec![0; payload as usize]].concat();
+    for (name, read) in [
+        ("one of 64 B", small(64)),
+        ("a hundred of 64 B", small(64).repeat(100)),
+        ("a hundred of 1 B", small(1).repeat(100)),
+        ("one of 64 KiB", large(1 << 16)),
+    ] {
+        group.bench_function(name, |bencher| {
+            let mut scanner = Scanner::new(Sender::Client, false);
+            bencher.iter(|| {
+                let mut left = black_box(&read[..]);
+                while !left.is_empty() {
+                    let piece = scanner.next(left, Some(1 << 20)).expect("sound frames");
+                    left = &left[black_box(piece).taken..];
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+/// What is noted of each read, of each message where a policy limits their rate, and once of each tunnel.
+pub fn counting(criterion: &mut Criterion<CpuTime>) {
+    let mut group = criterion.benchmark_group("noted");
+    let (metrics, traffic) = (RouteMetrics::default(), TrafficCell::default());
+    group.bench_function("a read: bytes and messages, of the route and of the tunnel", |bencher| {
+        bencher.iter(|| {
+            traffic.add_from_client(black_box(70), 1);
+            metrics.relayed(Direction::FromClient, black_box(70), 1);
+        });
+    });
+    let rate = |tokens| Rate { tokens, per: Duration::from_secs(1), burst: NonZeroU32::MAX };
+    let bucket = Bucket::new(rate(NonZeroU32::MAX));
+    group.bench_function("a message, under a rate", |bencher| bencher.iter(|| black_box(bucket.take())));
+    group.bench_function("a refusal", |bencher| bencher.iter(|| metrics.refused(black_box(Refusal::Origin))));
+    group.bench_function("a tunnel opens: count and histogram", |bencher| {
+        bencher.iter_batched(|| Duration::from_micros(700), |took| metrics.tunnel_opened(took), BatchSize::SmallInput);
+    });
+    group.finish();
+}
