@@ -30,6 +30,8 @@ pub struct Tunnels {
     next: AtomicU64,
     /// Slots that are charged, entered or not: what a drain waits for.
     slots: AtomicUsize,
+    /// The most of them since that was last asked.
+    most: AtomicUsize,
     /// The close code of the drain that began; 0: none did.
     draining: AtomicUsize,
 }
@@ -170,6 +172,7 @@ impl Tunnels {
             shards: std::array::from_fn(|_| Mutex::default()),
             next: AtomicU64::new(1),
             slots: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
             draining: AtomicUsize::new(0),
         })
     }
@@ -187,7 +190,8 @@ impl Tunnels {
             Full::Total => Refusal::Capacity,
         })?;
         // Counted before the flag is read, so that a drain either sees this slot or refuses it.
-        self.slots.fetch_add(1, Ordering::SeqCst);
+        let slots = self.slots.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(slots, Ordering::Relaxed);
         let place = Place { tunnels: Arc::clone(self), entry: None, _count: count };
         if self.is_draining() { Err(Refusal::Draining) } else { Ok(Slot { permit, place }) }
     }
@@ -286,6 +290,11 @@ impl Tunnels {
     /// How many slots are held: open tunnels and attempts on their way to one.
     pub fn slots(&self) -> usize {
         self.slots.load(Ordering::SeqCst)
+    }
+
+    /// The most slots that were held at once since this was last asked.
+    pub fn take_most(&self) -> usize {
+        self.most.swap(self.slots(), Ordering::Relaxed)
     }
 
     fn shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
@@ -738,6 +747,7 @@ pub(crate) mod tests {
         assert!(Arc::ptr_eq(&tunnels.entries()[0], &entry));
         drop(place);
         assert!(tunnels.is_empty() && tunnels.slots() == 0);
+        assert_eq!([tunnels.take_most(), tunnels.take_most()], [1, 0], "what was there between two looks is seen");
         assert!(charge(&tunnels, &live, 1).is_ok());
     }
 

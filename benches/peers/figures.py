@@ -24,20 +24,20 @@ GB = 1e9
 
 @dataclass
 class Amounts:
-    """How much of everything one round does."""
+    """How much of everything one turn does."""
 
-    echoes: int = 100_000
-    bulk: int = 400_000_000  # bytes, at least 3 messages a tunnel
-    connections: int = 3_000
+    echoes: int = 30_000
+    bulk: int = 130_000_000  # bytes, at least 2 messages a tunnel
+    connections: int = 1_000
     idle: int = 9_000
     open: tuple = (100, 1_000, 9_000)
-    flat: int = 80_000
-    pace_ms: int = 4_000
+    flat: int = 60_000
+    pace_ms: int = 2_000
     counted: int = 20_000  # echoes under strace, or while instructions are counted
 
     @classmethod
     def quick(cls):
-        return cls(20_000, 100_000_000, 1_000, 2_000, (100, 1_000, 2_000), 20_000, 1_000, 5_000)
+        return cls(10_000, 50_000_000, 500, 2_000, (100, 1_000, 2_000), 20_000, 1_000, 5_000)
 
 
 class Bench:
@@ -60,46 +60,71 @@ class Bench:
             proxy.check()
             yield proxy
 
-    # --- CPU: proxy, backend and load on one CPU ----------------------------------------------------------------------
+    # --- side by side: all of them stand, and take short turns, so that what the machine goes through meets them all ----
 
-    def echo(self, kind):
+    @contextlib.contextmanager
+    def standing(self, figure, kinds, failed):
+        """Those of these kinds that come up, each with a load that is warm; `failed` is told of the others."""
+        pinned = figure != "latency"
+        with contextlib.ExitStack() as stack:
+            up = []
+            for kind in kinds:
+                try:
+                    proxy = stack.enter_context(self.running(kind, 1 if pinned else 2, pinned))
+                    load = proxy.load()
+                    if figure == "connect":
+                        load.ask("connect", count=4 * ACTIVE, lanes=ACTIVE, resume=False)
+                    else:
+                        load.open(200 if figure == "latency" else ACTIVE)
+                    up.append((kind, proxy, load))
+                except FAILURES as error:
+                    failed(kind, error)
+            yield up
+
+    def echo(self, proxy, load):
         """CPU for each echo of 64 B and of 1 KiB, 64 tunnels with one in flight each."""
-        with self.running(kind) as proxy:
-            load = proxy.load()
-            load.open(ACTIVE)
-            values = {}
-            for size in (64, 1024):
-                values |= each(proxy, load, size, self.amounts.echoes, f"echo_{size}")
-            return values
+        values = {}
+        for size in (64, 1024):
+            values |= each(proxy, load, size, self.amounts.echoes, f"echo_{size}")
+        return values
 
-    def bulk(self, kind):
+    def bulk(self, proxy, load):
         """CPU for each GB echoed, in messages of 64 KiB and of 1 MiB."""
-        with self.running(kind) as proxy:
-            load = proxy.load()
-            load.open(ACTIVE)
-            values = {}
-            for size in (1 << 16, 1 << 20):
-                values |= each(proxy, load, size, max(3 * ACTIVE, self.amounts.bulk // size), f"bulk_{size}", GB / size)
-            return values
+        values = {}
+        for size in (1 << 16, 1 << 20):
+            values |= each(proxy, load, size, max(2 * ACTIVE, self.amounts.bulk // size), f"bulk_{size}", GB / size)
+        return values
 
-    def connect(self, kind):
+    def connect(self, proxy, load):
         """CPU for each connection: TLS handshake, upgrade, Close both ways, end; full, and resumed."""
-        with self.running(kind) as proxy:
-            load, values = proxy.load(), {}
-            for name, resume in (("full", False), ("resumed", True)):
-                order = {"lanes": ACTIVE, "resume": resume}
-                load.ask("connect", count=4 * ACTIVE, **order)
-                before, user, upgraded = rested(proxy), proxy.user(), proxy.backend.ask(do="stats")["upgraded"]
-                answer = load.ask("connect", count=self.amounts.connections, **order)
-                values[f"connect_{name}"] = (rested(proxy) - before) / self.amounts.connections
-                values[f"connect_{name}_user"] = (proxy.user() - user) / self.amounts.connections
-                came = proxy.backend.ask(do="stats")["upgraded"] - upgraded
-                need(came == self.amounts.connections, f"{kind.label} forwards each connection, not {came}")
-                if resume and not any("Resumed" in words for words in answer["agreed"]):
-                    self.say(kind, "never resumes a session")
-                    resume = False
-                agreed(answer, "Resumed" if resume else "Full", self.amounts.connections)
-            return values
+        values = {}
+        for name, resume in (("full", False), ("resumed", True)):
+            order = {"lanes": ACTIVE, "resume": resume}
+            load.ask("connect", count=2 * ACTIVE, **order)
+            before, user, upgraded = rested(proxy), proxy.user(), proxy.backend.ask(do="stats")["upgraded"]
+            answer = load.ask("connect", count=self.amounts.connections, **order)
+            values[f"connect_{name}"] = (rested(proxy) - before) / self.amounts.connections
+            values[f"connect_{name}_user"] = (proxy.user() - user) / self.amounts.connections
+            came = proxy.backend.ask(do="stats")["upgraded"] - upgraded
+            need(came == self.amounts.connections, f"{proxy.label} forwards each connection, not {came}")
+            # Now and then a session that is new to a proxy is not resumed yet.
+            resumed = sum(count for words, count in answer["agreed"].items() if words.endswith("Resumed"))
+            if resume and resumed == 0:
+                self.say(type(proxy), "never resumes a session")
+            elif resume:
+                need(resumed > 0.99 * self.amounts.connections, f"{proxy.label} resumes sessions, not only {resumed}")
+            else:
+                agreed(answer, "Full", self.amounts.connections)
+        return values
+
+    def latency(self, proxy, load):
+        """How long 5,000 messages a second over 200 tunnels take from the moment they are due until they are back."""
+        order = {"tunnels": 200, "size": 64, "rate": 5000, "warm_ms": 300, "ms": self.amounts.pace_ms}
+        answer = load.ask("pace", **order)
+        need(answer["messages"] == 5 * (300 + self.amounts.pace_ms), "each message comes back")
+        return {f"latency_{quantile}": answer[f"{quantile}_us"] / 1e6 for quantile in ("p50", "p99")}
+
+    # --- one after the other --------------------------------------------------------------------------------------------
 
     def flat(self, kind):
         """CPU for each echo on 64 tunnels, and memory of each tunnel, the more are open."""
@@ -117,8 +142,6 @@ class Bench:
                 before, opened = now, count
             need(proxy.backend.ask(do="stats")["open"] == opened, "all of them are open to the end")
         return values
-
-    # --- memory and latency: two threads, wherever the kernel puts them -----------------------------------------------
 
     def memory(self, kind):
         """PSS with nothing connected, for each idle tunnel, after an echo of 16 KiB on each, and kept when all have closed."""
@@ -149,21 +172,6 @@ class Bench:
             held = sorted(sockets_by_epoll(proxy))[-2:]
             need(sum(held) > 1.9 * self.amounts.idle, f"{kind.label} waits for both sides of each tunnel by epoll: {held}")
             return {"balance": held[-1] / sum(held)}
-
-    def latency(self, kind):
-        """What 5,000 messages a second over 200 tunnels wait from the moment they are due: straight to the backend, and
-        through the proxy."""
-        order = {"tunnels": 200, "size": 64, "rate": 5000, "warm_ms": 500, "ms": self.amounts.pace_ms}
-        values = {}
-        with self.running(kind, workers=2, pinned=False) as proxy:
-            for name, straight in (("direct", True), ("through", False)):
-                load = proxy.load(straight)
-                load.open(200)
-                answer = load.ask("pace", **order)
-                need(answer["messages"] == 5 * (500 + self.amounts.pace_ms), "each message comes back")
-                values |= {f"{name}_{quantile}": answer[f"{quantile}_us"] / 1e6 for quantile in ("p50", "p99")}
-                load.process.end()
-        return values
 
     # --- what doesn't depend on the machine's mood ---------------------------------------------------------------------
 
@@ -261,5 +269,7 @@ def traced(proxy, strace):
     return True
 
 
-FIGURES = ("echo", "bulk", "connect", "memory", "balance", "latency", "flat", "syscalls", "instructions")
-ONCE = {"memory", "balance", "flat", "syscalls", "instructions"}  # they repeat: one round is enough
+# What times depend on the machine's mood: taken in turns. The others repeat.
+SIDE_BY_SIDE = ("echo", "bulk", "connect", "latency")
+FIGURES = (*SIDE_BY_SIDE, "memory", "balance", "flat", "syscalls", "instructions")
+FAILURES = (AssertionError, OSError, ValueError)

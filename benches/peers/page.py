@@ -3,7 +3,7 @@
 import statistics
 from pathlib import Path
 
-from proxies import PROXIES
+from proxies import PROXIES, Straight
 
 PAGE = Path("docs/performance.md")
 TOP = Path(__file__).resolve().parent.parent.parent
@@ -57,7 +57,7 @@ def unit_of(key):
 
 
 class Report:
-    """The values of one run, by figure, proxy and round."""
+    """The values of one run, by figure, proxy and turn."""
 
     def __init__(self, report):
         self.report, self.values = report, report["values"]
@@ -78,15 +78,15 @@ class Report:
         return spread([value * scale for value in values], digits)
 
     def ratio(self, key, name, to=YARDSTICK):
-        """The median of what it takes relative to the yardstick in the same round."""
+        """The median of what it takes relative to the yardstick in the same turn."""
         mine, other = self.rounds(key, name), self.rounds(key, to)
         ratios = [mine[turn] / other[turn] for turn in mine if turn in other]
         return spread(ratios, 2) if ratios else "–"
 
     def added(self, quantile, name):
-        """What the proxy adds to the way straight to the backend, in the same round."""
-        through, direct = self.rounds(f"through_{quantile}", name), self.rounds(f"direct_{quantile}", name)
-        values = [(through[turn] - direct[turn]) * 1e6 for turn in through]
+        """What the proxy adds to the way straight to the backend, in the same turn."""
+        through, straight = self.rounds(f"latency_{quantile}", name), self.rounds(f"latency_{quantile}", Straight.name)
+        values = [(through[turn] - straight[turn]) * 1e6 for turn in through if turn in straight]
         return spread(values, 0) if values else "–"
 
 
@@ -132,11 +132,12 @@ def tables(source):
             kept = {key: words for key, words in keys.items() if report.values.get(key)}
             rows = [[words, *(report.shown(key, name) for name in names)] for key, words in kept.items()]
             parts.append(table([title, *labels(names)], rows))
-    if names := report.measured("through_p50"):
-        rows = [[f"added, {quantile}", "", *(report.added(quantile, name) for name in names)] for quantile in ("p50", "p99")]
-        for row, quantile in zip(rows, ("p50", "p99")):
-            every = [value * 1e6 for name in names for value in report.rounds(f"direct_{quantile}", name).values()]
-            row[1] = spread(every, 0)
+    if names := report.measured("latency_p50"):
+        rows = [
+            [f"added, {quantile}", report.shown(f"latency_{quantile}", Straight.name)]
+            + [report.added(quantile, name) for name in names]
+            for quantile in ("p50", "p99")
+        ]
         head = ["latency at 5,000 messages a second over 200 tunnels, µs", "straight to the backend", *labels(names)]
         parts.append(table(head, rows))
     if names := report.measured(*(f"flat_echo_{count}" for count in source["open"])):
@@ -173,11 +174,11 @@ def section(source):
     quick = " A quick look (`--quick`): no figures to go by." if source["quick"] else ""
     return f"""## Beside other proxies
 
-`{source['command']}`, {source['date']}, {source['rounds']} round{'s' * (source['rounds'] > 1)} in {source['seconds'] / 60:.0f} minutes on {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, OpenSSL {machine['openssl']}: {versions}.{quick}{noise} This section is written by that command (`--docs`); edit `benches/peers/page.py` instead.
+`{source['command']}`, {source['date']}, {source['rounds']} turns in {source['seconds'] / 60:.0f} minutes on {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, OpenSSL {machine['openssl']}: {versions}.{quick}{noise} This section is written by that command (`--docs`); edit `benches/peers/page.py` instead.
 
-All do the same work: TLS 1.3 with AES-128-GCM, X25519 and a P-256 certificate, 1,001 networks let in, a rate limit that nobody reaches, no access log (Sidegate does write its line for each tunnel that ends, counts, reads frames and pings). Each figure starts the proxy afresh, and the proxies take turns in each round. A cell is the median of the rounds, with the least and the most; a ratio is to nginx in the same round.
+All do the same work: TLS 1.3 with AES-128-GCM, X25519 and a P-256 certificate, 1,001 networks let in, a rate limit that nobody reaches, no access log (Sidegate does write its line for each tunnel that ends, counts, reads frames and pings). For CPU and latency all of them stand at once and take short turns, so that what the machine goes through meets them all; a cell is the median of the turns, with the least and the most, and a ratio is to nginx in the same turn.
 
-- CPU: user and system of all the proxy's processes, from the scheduler's own count. One thread or worker; proxy, backend and load share one CPU; 64 tunnels with one message in flight each, or 64 lanes that connect. A connection is a TLS handshake, the upgrade, a Close both ways, the end.
+- CPU: of all the proxy's processes, from the scheduler's own count; the part outside of the kernel by the clock's ticks. One thread or worker; proxy, backend and load share one CPU; 64 tunnels with one message in flight each, or 64 lanes that connect. A connection is a TLS handshake, the upgrade, a Close both ways, the end.
 - Memory: `smaps_rollup`'s PSS of all processes, two threads or workers, once the proxy has come to rest. What is kept is read twelve seconds after the last has closed.
 - Latency: a message is due every 200 µs, whatever has come back; its time counts from the moment it was due (no coordinated omission). Two threads or workers, nothing is pinned: proxy, backend and load share the machine.
 - Every byte that comes back is compared with what was sent; the backend's counts of connections and messages must be the load's; protocol, suite, group and resumption are read from each TLS handshake; an address that is not listed must be refused.

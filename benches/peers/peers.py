@@ -1,4 +1,4 @@
-"""Sidegate beside other proxies: starts them in turn, round after round, and prints and writes what came of it.
+"""Sidegate beside other proxies: has them take turns, and prints and writes what came of it.
 
     benches/peers/run [--rounds N] [--quick] [--only NAMES] [--figures NAMES] [--json FILE] [--docs]
     benches/peers/run --from FILE [--docs]
@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 import page
-from figures import FIGURES, ONCE, Amounts, Bench
-from proxies import PROXIES
+from figures import FAILURES, FIGURES, SIDE_BY_SIDE, Amounts, Bench
+from proxies import PROXIES, Straight
 
 from harness import need, run
 
@@ -41,8 +41,8 @@ def main():
 
 def orders():
     parser = argparse.ArgumentParser(prog="benches/peers/run", description="Sidegate beside other proxies on the same work")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often each peer's turn comes (3)")
-    parser.add_argument("--quick", action="store_true", help="one short round: for a look, not for figures")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="how often each proxy's turn comes (7)")
+    parser.add_argument("--quick", action="store_true", help="two short turns: for a look, not for figures")
     parser.add_argument("--only", type=names(PROXIES), metavar="NAMES", help=f"some of {','.join(PROXIES)}")
     parser.add_argument("--figures", type=names(FIGURES), metavar="NAMES", help=f"some of {','.join(FIGURES)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes all values there")
@@ -75,33 +75,46 @@ def measure(order):
     need(chosen, "at least one proxy is installed")
 
     cpu = max(os.sched_getaffinity(0))
-    bench, rounds, values, failed = Bench(amounts, cpu), 1 if order.quick else order.rounds, {}, {}
+    bench, rounds, values, failed = Bench(amounts, cpu), 2 if order.quick else order.rounds, {}, {}
     others = [by_others()]
     if others[0] > QUIET:
         print(f"- not quiet: others use {others[0]:.0%} of the machine, so times and latencies are theirs too", flush=True)
     began = time.monotonic()
-    for turn in range(rounds):
-        for figure in order.figures or FIGURES:
-            if figure in ONCE and turn > 0:
-                continue
-            # Another one begins in each round.
-            for name in chosen[turn % len(chosen) :] + chosen[: turn % len(chosen)]:
-                kind = PROXIES[name]
-                if figure not in kind.figures:
-                    continue
+
+    def book(turn, kind, found):
+        for key, value in found.items():
+            values.setdefault(key, {}).setdefault(kind.name, {})[str(turn)] = value
+        shown = ", ".join(f"{key} {page.plain(key, value)}" for key, value in found.items())
+        print(f"- {kind.label}: {shown}", flush=True)
+
+    for figure in order.figures or FIGURES:
+        kinds = [PROXIES[name] for name in chosen if figure in PROXIES[name].figures]
+
+        def fails(kind, error):
+            """One that fails is said, and not counted; the others are measured none the less."""
+            print(f"- FAILED {figure} of {kind.label}: {error}", flush=True)
+            words = f"{figure}: {str(error).splitlines()[0][:200]}"
+            if words not in failed.setdefault(kind.name, []):
+                failed[kind.name].append(words)
+
+        if figure not in SIDE_BY_SIDE:
+            for kind in kinds:
                 try:
-                    found = getattr(bench, figure)(kind)
-                except (AssertionError, OSError, ValueError) as error:
-                    # One that fails is said, and not counted; the others are measured none the less.
-                    print(f"- FAILED {figure} of {kind.label}, round {turn + 1}: {error}", flush=True)
-                    failed.setdefault(name, []).append(f"{figure}, round {turn + 1}: {str(error).splitlines()[0][:200]}")
-                    continue
-                for key, value in found.items():
-                    values.setdefault(key, {}).setdefault(name, {})[str(turn)] = value
-                if not found:
-                    continue
-                shown = ", ".join(f"{key} {page.plain(key, value)}" for key, value in found.items())
-                print(f"- round {turn + 1} {kind.label}: {shown}", flush=True)
+                    book(0, kind, getattr(bench, figure)(kind))
+                except FAILURES as error:
+                    fails(kind, error)
+            continue
+        with bench.standing(figure, kinds, fails) as standing:
+            if standing and figure == "latency":
+                standing = [(Straight, Straight, standing[0][1].load(straight=True).open(200)), *standing]
+            for turn in range(rounds):
+                # Another one begins in each turn.
+                at = turn % max(1, len(standing))
+                for kind, proxy, load in standing[at:] + standing[:at]:
+                    try:
+                        book(turn, kind, getattr(bench, figure)(proxy, load))
+                    except FAILURES as error:
+                        fails(kind, error)
     said = {name: [*filter(None, [PROXIES[name].cannot]), *bench.said.get(name, [])] for name in chosen}
     return {
         "schema": 1,
@@ -139,7 +152,7 @@ def by_others(seconds=2):
 def command(order):
     """How to repeat it, without where its results were to go."""
     words = ["benches/peers/run"]
-    words += ["--quick"] if order.quick else [f"--rounds {order.rounds}"] if order.rounds != 3 else []
+    words += ["--quick"] if order.quick else [f"--rounds {order.rounds}"] if order.rounds != 7 else []
     words += [f"--only {','.join(order.only)}"] if order.only else []
     words += [f"--figures {','.join(order.figures)}"] if order.figures else []
     return " ".join(words)

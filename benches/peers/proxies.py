@@ -130,7 +130,13 @@ class Load:
         answer = self.ask("open", count=count)
         if self.tls:
             agreed(answer, "Full", count)
-        return answer["open"]
+        return self
+
+
+class Straight:
+    """No proxy: the load asks the backend itself."""
+
+    name, label = "straight", "straight to the backend"
 
 
 def agreed(answer, kind, count):
@@ -442,6 +448,7 @@ worker_count = {self.workers}
 worker_automatic_restart = false
 handle_process_affinity = false
 max_connections = 9800
+max_buffers = 40000
 activate_listeners = true
 
 [[listeners]]
