@@ -107,12 +107,12 @@ class Bench:
             values[f"connect_{name}_user"] = (proxy.user() - user) / self.amounts.connections
             came = proxy.backend.ask(do="stats")["upgraded"] - upgraded
             need(came == self.amounts.connections, f"{proxy.label} forwards each connection, not {came}")
-            # Now and then a session that is new to a proxy is not resumed yet.
+            # Now and then a session is not resumed: a worker has not heard of it yet.
             resumed = sum(count for words, count in answer["agreed"].items() if words.endswith("Resumed"))
             if resume and resumed == 0:
                 self.say(type(proxy), "never resumes a session")
             elif resume:
-                need(resumed > 0.99 * self.amounts.connections, f"{proxy.label} resumes sessions, not only {resumed}")
+                need(resumed > 0.9 * self.amounts.connections, f"{proxy.label} resumes sessions, not only {resumed}")
             else:
                 agreed(answer, "Full", self.amounts.connections)
         return values

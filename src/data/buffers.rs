@@ -5,9 +5,13 @@
 
 use std::cell::RefCell;
 
-/// The most that one read takes. A 64 KiB message is 65.6 kB of ciphertext:
-/// less costs 6 % in bulk, more gives nothing.
-pub const READ: usize = 128 * 1024;
+/// The most plaintext that one read gives: six whole TLS records (RFC 8446 §5.1). A message of 64 KiB fits;
+/// more gave nothing.
+pub const READ: usize = 6 * (1 << 14);
+
+/// The same as it comes sealed (RFC 8446 §5.2: a header, a type, a tag), so that of a stream of whole records no part is
+/// left over, to be copied twice.
+pub const READ_SEALED: usize = 6 * ((1 << 14) + 5 + 1 + 16);
 
 /// Room for what earlier reads left: a part of a record, or of a TLS handshake message.
 pub const LEFT: usize = 64 * 1024;
@@ -24,7 +28,7 @@ pub struct Buffers {
 }
 
 thread_local! {
-    static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers { cipher: zeroed(LEFT + READ), plain: zeroed(LEFT + READ) });
+    static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers { cipher: zeroed(LEFT + READ_SEALED), plain: zeroed(LEFT + READ_SEALED) });
     static OUT: RefCell<Box<[u8]>> = RefCell::new(zeroed(SEALED));
 }
 

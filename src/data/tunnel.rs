@@ -27,7 +27,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
 use crate::tunnels::{End, Entry, Place, Terms};
 
-/// How often a tunnel reads both sides before it is the others' turn: 4 MiB at most.
+/// How often a tunnel reads both sides before it is the others' turn: 3 MiB at most.
 const TURN: usize = 16;
 
 /// An open tunnel. Spawn it as it is: an async block around it would make the task three times as large.

@@ -12,7 +12,7 @@ use rustls::HandshakeKind;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus, WriteTraffic};
 
-use crate::data::buffers::{self, Buffers, LEFT, READ};
+use crate::data::buffers::{self, Buffers, LEFT, READ, READ_SEALED};
 use crate::data::socket::Socket;
 use crate::data::unsent::Unsent;
 
@@ -62,7 +62,7 @@ impl Session {
             return Poll::Ready(Ok(early.len()));
         }
         loop {
-            let filled = ready!(self.poll_decrypt(socket, cx, buffers, READ))?;
+            let filled = ready!(self.poll_decrypt(socket, cx, buffers, READ_SEALED))?;
             if filled > 0 || self.ended {
                 return Poll::Ready(Ok(filled));
             }
