@@ -158,7 +158,7 @@ class Bench:
             values["idle"] = (settled(proxy) - before) / count
             load.ask("touch", size=16 << 10)
             values["touched"] = (settled(proxy) - before) / count
-            need(load.ask("close")["closed"] == count + 1, "all of them close in order")
+            need(load.ask("close", within=120)["closed"] == count + 1, "all of them close in order")
             await_that("the backend has none left", lambda: proxy.backend.ask(do="stats")["open"] == 0)
             time.sleep(12)  # Sidegate looks each 5 seconds whether there is memory to give back
             values["kept"] = settled(proxy) - before

@@ -41,7 +41,7 @@ def main():
 
 def orders():
     parser = argparse.ArgumentParser(prog="benches/peers/run", description="Sidegate beside other proxies on the same work")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="how often each proxy's turn comes (7)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="how often each proxy's turn comes (5)")
     parser.add_argument("--quick", action="store_true", help="two short turns: for a look, not for figures")
     parser.add_argument("--only", type=names(PROXIES), metavar="NAMES", help=f"some of {','.join(PROXIES)}")
     parser.add_argument("--figures", type=names(FIGURES), metavar="NAMES", help=f"some of {','.join(FIGURES)}")
@@ -152,7 +152,7 @@ def by_others(seconds=2):
 def command(order):
     """How to repeat it, without where its results were to go."""
     words = ["benches/peers/run"]
-    words += ["--quick"] if order.quick else [f"--rounds {order.rounds}"] if order.rounds != 7 else []
+    words += ["--quick"] if order.quick else [f"--rounds {order.rounds}"] if order.rounds != 5 else []
     words += [f"--only {','.join(order.only)}"] if order.only else []
     words += [f"--figures {','.join(order.figures)}"] if order.figures else []
     return " ".join(words)

@@ -118,16 +118,17 @@ impl Client {
 
     /// Reads some more plaintext; false: close_notify or FIN came. An error is what the server's alert or record says.
     pub async fn fill(&mut self) -> Result<bool, String> {
+        let before = self.read.len();
         loop {
             let mut plain = vec![0; 1 << 16];
             match self.tls.reader().read(&mut plain) {
-                Ok(0) => return Ok(false),
-                Ok(read) => {
-                    self.read.extend(&plain[..read]);
-                    return Ok(true);
-                }
+                Ok(0) => return Ok(self.read.len() > before),
+                Ok(read) => self.read.extend(&plain[..read]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.to_string()),
+            }
+            if self.read.len() > before {
+                return Ok(true);
             }
             self.flush().await;
             self.hear().await?;
@@ -144,6 +145,11 @@ impl Client {
             self.tls.process_new_packets().map_err(|error| error.to_string())?;
             if cipher.is_empty() {
                 return Ok(());
+            }
+            // rustls takes no more while it holds more than a record's worth.
+            let mut plain = vec![0; 1 << 16];
+            if let Ok(read) = self.tls.reader().read(&mut plain) {
+                self.read.extend(&plain[..read]);
             }
         }
     }
