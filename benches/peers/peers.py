@@ -75,46 +75,13 @@ def measure(order):
     need(chosen, "at least one proxy is installed")
 
     cpu = max(os.sched_getaffinity(0))
-    bench, rounds, values, failed = Bench(amounts, cpu), 2 if order.quick else order.rounds, {}, {}
+    bench, rounds, books = Bench(amounts, cpu), 2 if order.quick else order.rounds, Books()
     others = [by_others()]
     if others[0] > QUIET:
         print(f"- not quiet: others use {others[0]:.0%} of the machine, so times and latencies are theirs too", flush=True)
     began = time.monotonic()
-
-    def book(turn, kind, found):
-        for key, value in found.items():
-            values.setdefault(key, {}).setdefault(kind.name, {})[str(turn)] = value
-        shown = ", ".join(f"{key} {page.plain(key, value)}" for key, value in found.items())
-        print(f"- {kind.label}: {shown}", flush=True)
-
     for figure in order.figures or FIGURES:
-        kinds = [PROXIES[name] for name in chosen if figure in PROXIES[name].figures]
-
-        def fails(kind, error):
-            """One that fails is said, and not counted; the others are measured none the less."""
-            print(f"- FAILED {figure} of {kind.label}: {error}", flush=True)
-            words = f"{figure}: {str(error).splitlines()[0][:200]}"
-            if words not in failed.setdefault(kind.name, []):
-                failed[kind.name].append(words)
-
-        if figure not in SIDE_BY_SIDE:
-            for kind in kinds:
-                try:
-                    book(0, kind, getattr(bench, figure)(kind))
-                except FAILURES as error:
-                    fails(kind, error)
-            continue
-        with bench.standing(figure, kinds, fails) as standing:
-            if standing and figure == "latency":
-                standing = [(Straight, Straight, standing[0][1].load(straight=True).open(200)), *standing]
-            for turn in range(rounds):
-                # Another one begins in each turn.
-                at = turn % max(1, len(standing))
-                for kind, proxy, load in standing[at:] + standing[:at]:
-                    try:
-                        book(turn, kind, getattr(bench, figure)(proxy, load))
-                    except FAILURES as error:
-                        fails(kind, error)
+        take(bench, figure, [PROXIES[name] for name in chosen if figure in PROXIES[name].figures], rounds, books)
     said = {name: [*filter(None, [PROXIES[name].cannot]), *bench.said.get(name, [])] for name in chosen}
     return {
         "schema": 1,
@@ -131,9 +98,52 @@ def measure(order):
         "versions": {name: PROXIES[name].version() for name in chosen},
         "said": {name: words for name, words in said.items() if words},
         "missing": missing,
-        "failed": failed,
-        "values": values,
+        "failed": books.failed,
+        "values": books.values,
     }
+
+
+class Books:
+    """What came of each turn."""
+
+    def __init__(self):
+        self.values, self.failed = {}, {}
+
+    def note(self, turn, kind, found):
+        for key, value in found.items():
+            self.values.setdefault(key, {}).setdefault(kind.name, {})[str(turn)] = value
+        shown = ", ".join(f"{key} {page.plain(key, value)}" for key, value in found.items())
+        print(f"- {kind.label}: {shown}", flush=True)
+
+    def fails(self, figure, kind, error):
+        """One that fails is said, and not counted; the others are measured none the less."""
+        print(f"- FAILED {figure} of {kind.label}: {error}", flush=True)
+        words = f"{figure}: {str(error).splitlines()[0][:200]}"
+        if words not in self.failed.setdefault(kind.name, []):
+            self.failed[kind.name].append(words)
+
+
+def take(bench, figure, kinds, rounds, books):
+    """Takes one figure of all these: in turns, or once of one after the other."""
+    take_one = getattr(bench, figure)
+    if figure not in SIDE_BY_SIDE:
+        for kind in kinds:
+            try:
+                books.note(0, kind, take_one(kind))
+            except FAILURES as error:
+                books.fails(figure, kind, error)
+        return
+    with bench.standing(figure, kinds, lambda kind, error: books.fails(figure, kind, error)) as standing:
+        if standing and figure == "latency":
+            standing = [(Straight, Straight, standing[0][1].load(straight=True).open(200)), *standing]
+        for turn in range(rounds):
+            # Another one begins in each turn.
+            at = turn % max(1, len(standing))
+            for kind, proxy, load in standing[at:] + standing[:at]:
+                try:
+                    books.note(turn, kind, take_one(proxy, load))
+                except FAILURES as error:
+                    books.fails(figure, kind, error)
 
 
 def by_others(seconds=2):
