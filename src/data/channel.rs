@@ -62,6 +62,17 @@ impl Channel {
         Ok(())
     }
 
+    /// As [`Channel::write`], and ends our direction behind it: under TLS, close_notify goes out in the same write.
+    pub fn write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        if let Cover::Tls(session) = &mut self.cover {
+            self.sent += session.write_last(&mut self.socket, cx, bytes)? as u64;
+        } else {
+            self.write(cx, bytes)?;
+        }
+        self.finish();
+        Ok(())
+    }
+
     /// Sends what is not sent yet, then, if the end is wanted, FIN. True when nothing is left.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let sent = match &mut self.cover {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
@@ -101,6 +102,7 @@ pub fn share(listener: &Arc<Listener>, sockets: &[StdListener], threads: usize, 
     let bound = |socket: &StdListener| {
         let (socket, address) = (socket.try_clone()?, socket.local_addr()?);
         socket.set_nonblocking(true)?;
+        SockRef::from(&socket).set_tcp_nodelay(true)?;
         Ok(Bound { socket, listener: Arc::clone(listener), address, shared: true, cap: cap.clone() })
     };
     (0..threads).map(|_| sockets.iter().map(bound).collect()).collect()
@@ -111,6 +113,8 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
+    // Those that it accepts inherit it.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     if shared {
         socket.listen(BACKLOG)?;
@@ -139,7 +143,7 @@ pub fn accept_all(core: Arc<Core>, bound: Bound) -> io::Result<impl Future<Outpu
             let Some(Ok(mut ready)) = ready else { return };
             let places = stop.run_until_cancelled(async { (cap.place().await, core.shared.total.place().await) }).await;
             let Some(places) = places else { return };
-            match ready.try_io(|socket| socket.get_ref().accept()) {
+            match ready.try_io(|socket| accept(socket.get_ref())) {
                 Err(_would_block) => {}
                 Ok(Ok((stream, address))) => {
                     pause.length = FIRST_PAUSE / 2;
@@ -207,9 +211,14 @@ fn admit(
     core.tracker.spawn(connection::serve(Arc::clone(core), accepted));
 }
 
+/// Takes one connection from the queue, in one system call: it is non-blocking already.
+fn accept(socket: &StdListener) -> io::Result<(StdStream, SocketAddr)> {
+    let (stream, address) = rustix::net::acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let address = address.and_then(|address| SocketAddr::try_from(address).ok()).ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((stream.into(), address))
+}
+
 fn adopt(stream: StdStream) -> io::Result<(TcpStream, SocketAddr)> {
-    stream.set_nonblocking(true)?;
-    SockRef::from(&stream).set_tcp_nodelay(true)?;
     let local = stream.local_addr()?;
     Ok((TcpStream::from_std(stream)?, local))
 }

@@ -8,6 +8,7 @@
 mod clock;
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -237,7 +238,10 @@ impl Tunnel {
             _ => {}
         }
         let (from, to) = self.sides(way);
-        let sent = to.write(cx, control.as_slice());
+        // Where both Closes have passed, our direction to the client ends with the second (RFC 6455 §7.1.1: the server
+        // closes first).
+        let is_last = way == Way::FromBackend && control.is_close() && to.closed && from.told;
+        let sent = if is_last { to.write_last(cx, control.as_slice()) } else { to.write(cx, control.as_slice()) };
         if control.is_close() {
             from.closed = true;
             to.told = true;
@@ -538,13 +542,22 @@ impl Side {
         if self.told || self.dead || bytes.is_empty() {
             return 0;
         }
-        match self.channel.write(cx, bytes) {
-            Ok(()) => bytes.len(),
-            Err(_) => {
-                self.dead = true;
-                0
-            }
+        let written = self.channel.write(cx, bytes);
+        self.taken(written, bytes)
+    }
+
+    /// As [`Side::write`]; its channel ends with them.
+    fn write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
+        if self.told || self.dead {
+            return 0;
         }
+        let written = self.channel.write_last(cx, bytes);
+        self.taken(written, bytes)
+    }
+
+    fn taken(&mut self, written: io::Result<()>, bytes: &[u8]) -> usize {
+        self.dead |= written.is_err();
+        if self.dead { 0 } else { bytes.len() }
     }
 
     /// Whether all is sent, or nothing can be any more.

@@ -8,9 +8,9 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use rustls::HandshakeKind;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus, WriteTraffic};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic};
+use rustls::{HandshakeKind, ProtocolVersion};
 
 use crate::data::buffers::{self, Buffers, LEFT, READ, READ_SEALED};
 use crate::data::socket::Socket;
@@ -88,8 +88,12 @@ impl Session {
         Poll::Ready(Ok(()))
     }
 
-    /// One step of the TLS handshake: sends what waits, then reads once. True when it is done.
+    /// One step of the TLS handshake: sends what waits, then reads once. True when it is done. In TLS 1.3 the client has
+    /// all it needs by then, and the session ticket waits for company.
     pub fn poll_shake(&mut self, socket: &mut Socket, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<bool>> {
+        if !self.tls.is_handshaking() && self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
+            return Poll::Ready(Ok(true));
+        }
         self.unsent.flush(socket, cx)?;
         if self.has_unsent() {
             return Poll::Pending;
@@ -219,6 +223,19 @@ impl Session {
         })
     }
 
+    /// As [`Session::write`], with close_notify in the same write: nothing follows these bytes, which are a frame at most.
+    pub fn write_last(&mut self, socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        self.closing = true;
+        buffers::lend_out(|out| {
+            let sealed = self.traffic(|traffic| {
+                let sealed = traffic.encrypt(bytes, out)?;
+                Ok(sealed + traffic.queue_close_notify(&mut out[sealed..])?)
+            });
+            let sealed = sealed.ok_or(io::ErrorKind::BrokenPipe)?.map_err(|error: EncryptError| invalid(error))?;
+            self.unsent.write(socket, cx, &out[..sealed])
+        })
+    }
+
     /// Queues close_notify.
     pub fn close_notify(&mut self) {
         if !std::mem::replace(&mut self.closing, true) {
@@ -247,6 +264,11 @@ impl Session {
     /// Whether something is not sent yet.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
+    }
+
+    /// How many bytes are not sent yet.
+    pub fn unsent(&self) -> usize {
+        self.unsent.len()
     }
 
     /// Sends what is not sent yet; returns how many bytes went out.

@@ -116,7 +116,7 @@ impl Log {
                 let stderr = Descriptor::stderr().map_err(LogError::NoDescriptor)?;
                 let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
                 let shape = if format == Format::Json { Shape::Json } else { Shape::Text { colours } };
-                (shape, worker(Sink::new(stderr, Arc::clone(&lost)), WAITING_LINES))
+                (shape, worker(Sink::new(stderr, Arc::clone(&lost)).in_bursts(), WAITING_LINES))
             }
         };
         let drops = Drops { queue: Some(writer.error_counter()), sink: lost };

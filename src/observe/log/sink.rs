@@ -1,6 +1,7 @@
 //! Where lines go, seen from the thread that writes them: it may wait there, and nobody else does.
 //!
-//! A line that is not taken is lost and counted; a sink that fails is tried again with the next.
+//! Lines that come in a burst go out together. One that is not taken is lost and counted; a sink that fails is tried
+//! again with the next.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -13,29 +14,64 @@ use std::time::Duration;
 /// How long a descriptor that somebody made non-blocking is given before it is tried again.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// The most bytes of lines that go out together: what a pipe takes whole, whoever else writes to it (pipe(7), `PIPE_BUF`).
+const BURST: usize = 4096;
+
 /// Counts what its inner sink doesn't take, and never fails itself.
 pub struct Sink<W> {
     inner: W,
     lost: Arc<AtomicU64>,
+    /// Lines that wait for the next, and how many they are.
+    burst: Vec<u8>,
+    lines: u64,
+    /// The most bytes of them.
+    most: usize,
 }
 
-impl<W> Sink<W> {
-    /// Writes to `inner`; lines that are lost are added to `lost`.
+impl<W: Write> Sink<W> {
+    /// Writes to `inner`, each line by itself; lines that are lost are added to `lost`.
     pub fn new(inner: W, lost: Arc<AtomicU64>) -> Self {
-        Sink { inner, lost }
+        Sink { inner, lost, burst: Vec::new(), lines: 0, most: 0 }
+    }
+
+    /// For an inner sink that knows no lines: those that wait for each other go out in one write.
+    pub fn in_bursts(self) -> Self {
+        Sink { most: BURST, ..self }
+    }
+
+    fn put(&mut self, line: &[u8]) {
+        if self.inner.write_all(line).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn send(&mut self) {
+        if self.lines > 0 && self.inner.write_all(&self.burst).is_err() {
+            self.lost.fetch_add(self.lines, Ordering::Relaxed);
+        }
+        self.burst.clear();
+        self.lines = 0;
     }
 }
 
 impl<W: Write> Write for Sink<W> {
     /// One call is one line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.inner.write_all(line).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+        if self.burst.len() + line.len() > self.most {
+            self.send();
+        }
+        if line.len() > self.most {
+            self.put(line);
+        } else {
+            self.burst.extend_from_slice(line);
+            self.lines += 1;
         }
         Ok(line.len())
     }
 
+    /// Called when no further line waits.
     fn flush(&mut self) -> io::Result<()> {
+        self.send();
         Ok(())
     }
 }
@@ -92,6 +128,27 @@ mod tests {
         drop(reader);
         sink.write_all(b"lost\n").unwrap();
         sink.write_all(b"lost as well\n").unwrap();
+        assert_eq!(lost(&count), 2);
+    }
+
+    #[test]
+    fn lines_that_come_in_a_burst_go_out_together_and_are_lost_one_by_one() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let count = Arc::default();
+        let mut sink = Sink::new(Descriptor(std::os::fd::OwnedFd::from(writer).into()), Arc::clone(&count)).in_bursts();
+        let long = format!("{}\n", "x".repeat(BURST));
+        for line in ["one\n", "two\n", &*long, "three\n"] {
+            sink.write_all(line.as_bytes()).unwrap();
+        }
+        sink.flush().unwrap();
+        let mut read = vec![0; 8 + long.len() + 6];
+        reader.read_exact(&mut read).unwrap();
+        assert_eq!(read, format!("one\ntwo\n{long}three\n").into_bytes());
+        drop(reader);
+        sink.write_all(b"lost\n").unwrap();
+        sink.write_all(b"lost as well\n").unwrap();
+        assert_eq!(lost(&count), 0);
+        sink.flush().unwrap();
         assert_eq!(lost(&count), 2);
     }
 

@@ -136,7 +136,7 @@ impl Client {
     }
 
     /// Reads some ciphertext, and lets rustls work through it.
-    async fn hear(&mut self) -> Result<(), String> {
+    pub async fn hear(&mut self) -> Result<(), String> {
         let mut cipher = vec![0; 1 << 14];
         let read = within("receiving", self.tcp.read(&mut cipher)).await.map_err(|error| error.to_string())?;
         let mut cipher = &cipher[..read];

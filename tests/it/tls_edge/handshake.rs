@@ -41,6 +41,18 @@ async fn a_hello_in_records_of_any_size_makes_a_tunnel() {
 }
 
 #[tokio::test]
+async fn who_asks_for_nothing_yet_gets_its_session_ticket() {
+    let (sidegate, _server) = agent().await;
+    let mut client = tls::begin(&sidegate, &TLS13).await;
+    client.flush().await;
+    let last = client.last_flight().await;
+    client.send_below(&last).await;
+    while client.tls.tls13_tickets_received() == 0 {
+        client.hear().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn the_name_in_a_hello_of_many_records_chooses_the_certificate() {
     let server = backend::manual().run().await;
     let sidegate = sidegate::new().route("/chat", &server).certificate(&["a.example"]).certificate(&["b.example"]);
