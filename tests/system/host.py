@@ -11,7 +11,7 @@ import time
 import urllib.request
 
 from debian import typed
-from harness import HERE, await_that, echo_backend, need
+from harness import HERE, await_that, echo_backend, matches, need
 from mirror import CLOSE, Ended, closing, connect, masked
 
 DOCUMENT = "docs/operations.md"
@@ -59,11 +59,15 @@ class Host:
 
         return await_that(f"the journal says {words}", found, 10, every=0.1)
 
-    def clients(self, port=PORT, count=TUNNELS):
-        """Live clients, each echoing messages of its own."""
+    def pump(self, port=PORT):
+        """Who can be many clients of this port."""
         self.pumps += 1
         target = json.dumps({"port": port, "path": "/", "ca": str(self.ca)})
-        pump = self.place.start(f"clients-{self.pumps}", "node", HERE / "pump.js", target, talks=True)
+        return self.place.start(f"clients-{self.pumps}", "node", HERE / "pump.js", target, talks=True)
+
+    def clients(self, port=PORT, count=TUNNELS):
+        """Live clients, each echoing messages of its own."""
+        pump = self.pump(port)
         need(pump.ask(do="open", count=count)["open"] == count, "every client gets in")
         pump.ask(do="pump", size=256, pause=200)
         return pump
@@ -73,20 +77,26 @@ class Host:
         with contextlib.suppress(OSError, Ended):
             return attempt(port, self.ca) == "served"
 
-    def metric(self, name):
+    def metric(self, name, **labels):
+        """The sum of the series of that name that carry these labels; None where there is none."""
         with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
-        return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name), None)
+        pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+        found = [float(value) for series, value in pairs if matches(series, name, labels)]
+        return sum(found) if found else None
+
+
+ATTEMPT = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 def attempt(port, ca, address="127.0.0.1"):
     """One client: in, one message there and back, out. `served`; or the status of the answer, or the close code."""
     wire = connect(port, ca, address)
     with wire.connection:
-        wire.send(
-            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
+        wire.send(ATTEMPT)
         start, _ = wire.head()
         if " 101 " not in start:
             return start.split()[1]

@@ -5,6 +5,9 @@
 //   rest                      stops pumping, and waits for the echoes that are under way
 //   flood {size, tunnels, messages}   that many echoes over the first tunnels, as fast as they come back
 //   pace {size, rate, seconds}   so many echoes a second, over tunnels in turn; how long they took, in microseconds
+//   come {rate, from}         so many clients a second from these addresses in turn: in, one message there and back, out
+//   came                      no further ones; what became of them, once that is known of all
+//   return                    from now on, who is told to go away (1001) comes back at once, and goes on
 //   stats, close
 'use strict';
 
@@ -20,8 +23,11 @@ const AT_ONCE = 64; // TLS handshakes under way
 const TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10;
 
 const tunnels = [];
-const total = { opened: 0, echoed: 0, dropped: 0, corrupted: 0, closes: {} };
+const total = { opened: 0, echoed: 0, dropped: 0, corrupted: 0, closes: {}, returned: 0, shut_out: {} };
 let pumping = null; // { size, pause }
+let returning = false;
+let coming = null; // { timer, became, under way, longest }
+const endings = []; // when tunnels ended, in milliseconds
 let closing = false;
 let resting = null; // called as each echo arrives, while `rest` waits
 
@@ -48,13 +54,14 @@ class Tunnel {
     this.own = crypto.randomBytes(32).toString('hex');
     this.awaited = null; // the payload whose echo is under way
     this.echoed = null; // called with it
+    this.ended = null; // called with how it ended, where that is not for `total`
     this.closed = false;
   }
 
-  /// Resolves once the 101 is here.
-  static open() {
+  /// Resolves once the 101 is here; else it fails with the word for why.
+  static open(from = target.from) {
     return new Promise((resolve, reject) => {
-      const where = { host: '127.0.0.1', port: target.port, localAddress: target.from, servername: 'localhost', ca };
+      const where = { host: '127.0.0.1', port: target.port, localAddress: from, servername: 'localhost', ca };
       const socket = ca ? tls.connect({ ...where, ciphers: 'TLS_AES_128_GCM_SHA256' }) : net.connect(where);
       const tunnel = new Tunnel(socket);
       socket.setNoDelay(true);
@@ -65,15 +72,20 @@ class Tunnel {
             `Sec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n\r\n`,
         );
       });
-      socket.once('error', reject);
+      const failed = (error) => reject(error.code ? new Error(error.code) : error);
+      const cut = () => reject(new Error('cut'));
+      socket.once('error', failed).once('close', cut);
       let head = Buffer.alloc(0);
       const onHead = (bytes) => {
         head = Buffer.concat([head, bytes]);
         const end = head.indexOf('\r\n\r\n');
         if (end < 0) return;
         const status = head.subarray(0, head.indexOf('\r\n')).toString();
-        if (!status.startsWith('HTTP/1.1 101')) return reject(new Error(status));
-        socket.off('data', onHead).off('error', reject);
+        if (!status.startsWith('HTTP/1.1 101')) {
+          reject(new Error(status.split(' ')[1]));
+          return socket.destroy();
+        }
+        socket.off('data', onHead).off('error', failed).off('close', cut);
         tunnel.serve();
         tunnel.read(head.subarray(end + 4));
         resolve(tunnel);
@@ -125,6 +137,9 @@ class Tunnel {
   gone(why) {
     if (this.closed) return;
     this.closed = true;
+    if (this.ended) return this.ended(why);
+    if (returning && why.startsWith('1001')) comeBack();
+    endings.push(Date.now());
     total.closes[why] = (total.closes[why] ?? 0) + 1;
     if (!closing) total.dropped += 1;
     this.awaited = null;
@@ -219,6 +234,66 @@ async function pace({ size, rate, seconds }) {
   return { sent, p50: at(0.5), p99: at(0.99), most: at(1) };
 }
 
+/// Clients that don't wait for each other: a server that answers late has more of them at once.
+function come({ rate, from }) {
+  const began = performance.now();
+  const state = { became: {}, begun: 0, visiting: new Set(), longest: 0 };
+  const next = () => {
+    for (const due = ((performance.now() - began) * rate) / 1000; state.begun < due; ) {
+      const visiting = visit(from[state.begun++ % from.length]).then(({ outcome, took }) => {
+        state.visiting.delete(visiting);
+        state.became[outcome] = (state.became[outcome] ?? 0) + 1;
+        state.longest = Math.max(state.longest, took);
+      });
+      state.visiting.add(visiting);
+    }
+  };
+  state.timer = setInterval(next, 1);
+  coming = state;
+}
+
+async function came() {
+  const { timer, became, visiting } = coming;
+  clearInterval(timer);
+  await Promise.all(visiting);
+  return { became, begun: coming.begun, longest: Math.round(coming.longest) };
+}
+
+/// One client: `served`, or the word for what became of it instead.
+async function visit(from) {
+  const began = performance.now();
+  let outcome = 'served';
+  try {
+    const tunnel = await Tunnel.open(from);
+    const why = await new Promise((resolve) => {
+      tunnel.ended = resolve;
+      tunnel.echoed = () => tunnel.socket.write(frame(CLOSE, Buffer.from([0x03, 0xe8])));
+      tunnel.send(Buffer.from(tunnel.own));
+    });
+    if (why !== '1000') outcome = why;
+  } catch (error) {
+    outcome = error.message;
+  }
+  return { outcome, took: performance.now() - began };
+}
+
+/// Once, as a client that is told to come back does: whoever serves next must be there for it.
+async function comeBack() {
+  try {
+    const tunnel = await Tunnel.open();
+    tunnels.push(tunnel);
+    total.returned += 1;
+    tunnel.pump();
+  } catch (error) {
+    total.shut_out[error.message] = (total.shut_out[error.message] ?? 0) + 1;
+  }
+}
+
+function stats() {
+  const sorted = [...endings].sort((one, other) => one - other);
+  return { ended: { first: sorted[0], median: sorted[sorted.length >> 1], last: sorted.at(-1) } };
+}
+
 async function close() {
   closing = true;
   const open = tunnels.filter((tunnel) => !tunnel.closed);
@@ -233,7 +308,8 @@ async function close() {
   closing = false;
 }
 
-const commands = { open, pump, rest, flood, pace, stats: () => {}, close };
+const comesBack = () => void (returning = true);
+const commands = { open, pump, rest, flood, pace, come, came, return: comesBack, stats, close };
 
 (async () => {
   for await (const line of readline.createInterface({ input: process.stdin })) {

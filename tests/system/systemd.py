@@ -5,16 +5,19 @@ stand there, so the document is what is tested.
 """
 
 import collections
+import contextlib
 import hashlib
 import re
 import socket
 import sys
 import time
+from pathlib import Path
 
 from debian import Debian, alone
+from debugger import PLACE, Trap
 from harness import Authority, Place, await_that, echo_backend, figure, need, note
-from host import ACTIVATED, CONNECTING, PORT, TUNNELS, Connecting, Host, attempt, ends
-from mirror import connect
+from host import ACTIVATED, ATTEMPT, PORT, TUNNELS, Connecting, Host, attempt, ends
+from mirror import PING, connect, masked
 
 UNITS = ("sidegate.service", "sidegate@.service", "sidegate.socket")
 CONFIG, POLICY = "/etc/sidegate/sidegate.toml", "/etc/sidegate/policies/main.toml"
@@ -22,6 +25,11 @@ AFAR = "192.0.2.1"  # an address of this host that isn't `localhost`: for IPAddr
 STOP = 15  # seconds that a stop may take at most: [shutdown] spread is 5 s, clients answer at once
 WATCHDOG = 3  # seconds, instead of the unit's 30: it holds through all of this, and fires only where it is meant to
 PATIENCE = 2  # seconds that a stop has, instead of the unit's 45: less than a drain takes, so Sidegate has to ask for more
+SPREAD = 5.0  # [shutdown] spread, as it is without being set
+COMING = 200  # clients a second that connect through a restart, whether or not the former have been served
+GROUND = [f"127.0.0.{last}" for last in range(2, 18)]  # where they come from: a client may only have so many that wait
+JUDGING = "sidegate::data::connection::exchange::Exchange::judge"  # called for each request, by its connection's task
+CONTROL = "sidegate::data::websocket::frame::Scanner::control"  # for each control frame, by its tunnel's
 RESTART = 1.0  # seconds from a SIGKILL to a client that is served, on a quiet machine; three times as much is let pass here
 
 
@@ -174,6 +182,52 @@ def killed(host):
     figure(f"SIGKILL: serves again after {took:.2f} s")
 
 
+def panicked(host):
+    """A bug of Sidegate's ends the connection that met it, tunnel or not: the process and all others go on."""
+    debian, pump, before = host.debian, host.clients(), host.runs()
+    process = seen_from_here(int(before["MainPID"]))
+    for bugs, (where, is_tunnel) in enumerate([(JUDGING, False), (CONTROL, True)], 1):
+        since, wire = debian.cursor(), connect(PORT, host.ca)
+        if is_tunnel:
+            wire.send(ATTEMPT)
+            need(" 101 " in wire.head()[0], "a tunnel opens")
+        trap = Trap(host.place, process, where)
+        wire.send(masked(PING, b"now") if is_tunnel else ATTEMPT)
+        trap.sprung()
+        with wire.connection:
+            need(wire.rest() == b"", "the connection that met it just ends")
+        met = host.said(since, "panicked")[0]
+        need((met.get("PLACE"), met["PRIORITY"]) == (f"{PLACE}:1:1", "3"), f"the journal says where, as an error: {met}")
+        need(met.get("THREAD", "").startswith("data-"), f"and on which thread: {met}")
+        need(host.metric("sidegate_panics_total") == bugs, "it is counted")
+        need(host.metric("sidegate_connections_closed_total", reason="panic") == bugs, "as that connection's end, too")
+        closed = [one for one in host.journal(since) if one.get("REASON") == "panic"]
+        need(len(closed) == is_tunnel, f"a tunnel's end has its entry: {closed}")
+        echoed = pump.ask(do="stats")["echoed"]
+        await_that("the others go on", lambda: pump.ask(do="stats")["echoed"] > echoed + 3 * TUNNELS, 10, every=0.1)
+        need(host.served(), "a new client is served")
+    need(host.metric("sidegate_tunnels_closed_total", reason="panic") == 1, "the tunnel's end is counted")
+    stats, unit = pump.ask(do="rest"), host.runs()
+    lost = (stats["dropped"], stats["corrupted"], TUNNELS - stats["open"])
+    need(lost == (0, 0, 0), f"no other tunnel notices: {stats}")
+    same = [unit[name] == before[name] for name in ("MainPID", "NRestarts")]
+    need(all(same), f"the process is the same: {before['MainPID']} {unit['MainPID']}")
+    said = debian.run("sidegate", "status")
+    need(f"{bugs} connections ended by a bug" in said, f"`sidegate status` says so:\n{said}")
+    pump.ask(do="close")
+    figure(f"{bugs} panics, before a tunnel and in one: {bugs} connections ended, {TUNNELS} tunnels and the process unharmed")
+
+
+def seen_from_here(pid):
+    """The process id, in the suite's namespace, of a process of the Debian."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            if fields["Name"].strip() == "sidegate" and fields["NSpid"].split()[-1] == str(pid):
+                return int(status.parent.name)
+    need(False, f"process {pid} of the Debian is seen from here")
+
+
 def wrong(host):
     """A wrong file at the start: exit 78, `failed`, and no further try."""
     debian, since, good = host.debian, host.debian.cursor(), host.debian.read(POLICY)
@@ -235,14 +289,38 @@ def activated(host):
     )
     note(f"promised on a quiet machine: {RESTART} s")
     need(max(took) <= 3 * RESTART, f"it is back soon: {took}")
-    with Connecting(host) as clients:
-        debian.run("systemctl", "restart", "sidegate")
-        clients.served_since(time.monotonic())
+
+
+def swapped(host):
+    """`systemctl restart` refuses nobody: who comes meanwhile waits, who was in is told to come back, and does."""
+    pump, visitors, before = host.clients(ACTIVATED), host.pump(ACTIVATED), host.runs()
+    pump.ask(do="return")
+    visitors.ask(do="come", rate=COMING, **{"from": GROUND})
+    began = time.monotonic()
+    host.debian.run("systemctl", "restart", "sidegate")
+    took = time.monotonic() - began
+    again = host.runs()
+    need(again and again["MainPID"] != before["MainPID"], "another process serves")
+    await_that("all who were told to go are back", lambda: pump.ask(do="stats")["returned"] >= TUNNELS, 20, every=0.1)
+    stats, came = pump.ask(do="stats"), visitors.ask(do="came")
+    closes, shut_out = stats["closes"], stats["shut_out"]
+    need(sum(closes.values()) == TUNNELS, f"each was told once: {closes}")
+    need(all(why.startswith("1001") for why in closes), f"1001 to all who were in: {closes}")
+    need((stats["returned"], stats["open"], shut_out) == (TUNNELS, TUNNELS, {}), f"all come back at the first try: {stats}")
+    lasted = (stats["ended"]["last"] - stats["ended"]["first"]) / 1e3
+    need(SPREAD / 2 < lasted < SPREAD + 1, f"they were told over [shutdown] spread, {SPREAD} s: {lasted:.1f} s")
+    became = came["became"]
+    need(sum(became.values()) == came["begun"] >= COMING * lasted, f"they came all the time: {came}")
     # Who was inside as the drain began was told so: 503 before the tunnel, 1001 in it.
-    became, longest = clients.became, clients.longest
-    told = became["503"] + became["1001"]
-    need(set(became) <= {"served", "503", "1001"} and told <= CONNECTING, f"a restart refuses and cuts nobody: {dict(became)}")
-    figure(f"`systemctl restart`: {became['served']} served, 0 refused, {told} told to come back; longest wait {longest:.1f} s")
+    told = sum(count for why, count in became.items() if why == "503" or why.startswith("1001"))
+    need(became["served"] + told == came["begun"], f"a restart refuses and cuts nobody: {became}")
+    need(told <= COMING / 4, f"few were inside as it began: {became}")
+    pump.ask(do="rest")
+    pump.ask(do="close")
+    figure(
+        f"`systemctl restart` in {took:.1f} s: {became['served']} served of {COMING} that came each second, 0 refused, {told} told to "
+        f"come back, longest wait {came['longest'] / 1e3:.1f} s; {TUNNELS} tunnels told 1001 over {lasted:.1f} s, all back"
+    )
 
 
 def survive(host, clients):
@@ -337,11 +415,13 @@ def main():
         renewed(host)
         hung(host)
         killed(host)
+        panicked(host)
         wrong(host)
         taken(host)
         instance(host)
         drained(host)
         activated(host)
+        swapped(host)
         more_sockets(host)
         journalled(host, began)
         figure(f"exposure {exposure}, with socket activation {hardened(host, 1.2)}")
