@@ -26,7 +26,7 @@ STOP = 15  # seconds that a stop may take at most: [shutdown] spread is 5 s, cli
 WATCHDOG = 3  # seconds, instead of the unit's 30: it holds through all of this, and fires only where it is meant to
 PATIENCE = 2  # seconds that a stop has, instead of the unit's 45: less than a drain takes, so Sidegate has to ask for more
 SPREAD = 5.0  # [shutdown] spread, as it is without being set
-COMING = 200  # clients a second that connect through a restart, whether or not the former have been served
+COMING = 100  # clients a second that connect through a restart, whether or not the former have been served
 GROUND = [f"127.0.0.{last}" for last in range(2, 18)]  # where they come from: a client may only have so many that wait
 JUDGING = "sidegate::data::connection::exchange::Exchange::judge"  # called for each request, by its connection's task
 CONTROL = "sidegate::data::websocket::frame::Scanner::control"  # for each control frame, by its tunnel's
@@ -300,9 +300,11 @@ def swapped(host):
     host.debian.run("systemctl", "restart", "sidegate")
     took = time.monotonic() - began
     again = host.runs()
-    need(again and again["MainPID"] != before["MainPID"], "another process serves")
+    need(again and again["MainPID"] != before["MainPID"], "another process runs")
+    need(host.served(ACTIVATED), "and serves")
+    came = visitors.ask(do="came")
     await_that("all who were told to go are back", lambda: pump.ask(do="stats")["returned"] >= TUNNELS, 20, every=0.1)
-    stats, came = pump.ask(do="stats"), visitors.ask(do="came")
+    stats = pump.ask(do="stats")
     closes, shut_out = stats["closes"], stats["shut_out"]
     need(sum(closes.values()) == TUNNELS, f"each was told once: {closes}")
     need(all(why.startswith("1001") for why in closes), f"1001 to all who were in: {closes}")
@@ -310,7 +312,7 @@ def swapped(host):
     lasted = (stats["ended"]["last"] - stats["ended"]["first"]) / 1e3
     need(SPREAD / 2 < lasted < SPREAD + 1, f"they were told over [shutdown] spread, {SPREAD} s: {lasted:.1f} s")
     became = came["became"]
-    need(sum(became.values()) == came["begun"] >= COMING * lasted, f"they came all the time: {came}")
+    need(sum(became.values()) == came["begun"] >= COMING * took, f"they came all the time: {came}")
     # Who was inside as the drain began was told so: 503 before the tunnel, 1001 in it.
     told = sum(count for why, count in became.items() if why == "503" or why.startswith("1001"))
     need(became["served"] + told == came["begun"], f"a restart refuses and cuts nobody: {became}")
