@@ -138,6 +138,7 @@ class Tunnel {
   gone(why) {
     if (this.closed) return;
     this.closed = true;
+    this.why = why;
     if (this.ended) return this.ended(why);
     if (returning && why.startsWith('1001')) comeBack();
     endings.push(Date.now());
@@ -267,6 +268,8 @@ async function visit(from) {
   try {
     const tunnel = await Tunnel.open(from);
     const why = await new Promise((resolve) => {
+      // What came along with the 101 may have ended it already.
+      if (tunnel.closed) return resolve(tunnel.why);
       tunnel.ended = resolve;
       tunnel.echoed = () => tunnel.socket.write(frame(CLOSE, Buffer.from([0x03, 0xe8])));
       tunnel.send(Buffer.from(tunnel.own));

@@ -1,7 +1,7 @@
 """A reload never disturbs a connection that the new rules still allow, and always ends one that they no longer allow.
 
 A thousand tunnels pump through a hundred reloads of policy, list, certificate and routes; then how soon a saved file
-decides, and what a broken one does.
+decides, what a broken one does, and whom a revocation ends. What `storm` does by the thousand is done here in small.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 
+import storm
 from harness import (
     HERE, SIDEGATE, Authority, Place, Sidegate, await_that, echo_backend, figure, need, note, replace, run, save,
 )  # fmt: skip
@@ -21,6 +22,8 @@ TUNNELS = 1000
 RELOADS = 100
 SAVES = 25  # of each way to save, for the latency
 PAGE = "https://app.example.com"
+GUESTS = 200  # tunnels that a new list no longer allows
+SPREAD, GRACE = 1.0, 2.0  # seconds: over how long they are told, and how long each has to answer
 GUEST, REGULAR = "127.0.0.9", "127.0.0.1"
 MEDIAN, MOST = 0.150, 0.300  # the promise for a quiet machine; three times as much is let pass here
 
@@ -36,7 +39,7 @@ class World:
         self.backend = f"http://127.0.0.1:{echo_backend(place)}"
         place.write("etc/policies/lists/guests.cidr", self.list_text(True))
         self.sidegate = Sidegate(place).certificate(self.certificate_file).policy("open", self.policy_text(True))
-        self.sidegate.settings = '[reload]\nrevoke_spread = "100ms"'
+        self.sidegate.settings = f'[timeouts]\ngrace = "{GRACE}s"\n[reload]\nrevoke_spread = "100ms"'.replace(".0s", "s")
         self.sidegate.route("echo", "/echo/", self.backend)
         self.plain_toml = self.sidegate.toml()
         self.sidegate.route("extra", "/extra/", self.backend)
@@ -189,6 +192,45 @@ def save_to_decision(world):
         need(median <= 3 * MEDIAN and most <= 3 * MOST, f"{way} takes {median:.3f} s, at most {most:.3f} s")
 
 
+def revoked_in_part(world, pump):
+    """Exactly those whom a new list no longer allows get 1008 and why, spread over `revoke_spread`; nobody else notices."""
+    sidegate, config = world.sidegate, world.sidegate.config
+    path, text, is_open, _ = world.turns()["list"]
+    before = config.read_text()
+    save(config, before.replace('revoke_spread = "100ms"', f'revoke_spread = "{SPREAD:.0f}s"'))
+    save(path, text(True))
+    sidegate.reload()
+    need(is_open(), "guests are let in")
+    counted = sidegate.metric("revoked_total", refusal="network") or 0
+    target = {"port": sidegate.tls_port, "path": "/echo/", "ca": str(world.authority.ca), "from": GUEST}
+    guests = world.place.start("guests", "node", HERE / "pump.js", json.dumps(target), talks=True)
+    need(guests.ask(do="open", count=GUESTS)["open"] == GUESTS, "every guest's tunnel opens")
+    guests.ask(do="pump", size=256, pause=200)
+    deaf, status = world.connect(client=GUEST)
+    need(status == 101, "and that of one who will not answer")
+    save(path, text(False))
+    said, published = sidegate.reload(), time.time()
+    need(str(GUESTS + 1) in said, f"the reload says how many it revokes: {said}")
+    closes = await_that("every guest has gone", lambda: ends(guests), SPREAD + GRACE + 2, every=0.05)
+    need(closes == {"1008 network": GUESTS}, f"each is told why: {closes}")
+    ended = guests.ask(do="stats")["ended"]
+    last, middle = ended["last"] / 1e3 - published, (ended["median"] - ended["first"]) / 1e3
+    need(last <= SPREAD + 0.5, f"all are told within the spread: {last:.2f} s")
+    need(SPREAD * 0.2 < middle < SPREAD * 0.8, f"and not at once: half of them after {middle:.2f} s")
+    with deaf.connection:
+        deaf.rest()
+    silent = time.time() - published
+    need(silent <= SPREAD + GRACE + 0.5, f"who doesn't answer is gone within the spread and the grace: {silent:.2f} s")
+    revoked = sidegate.metric("revoked_total", refusal="network") - counted
+    need(revoked == GUESTS + 1, f"each is counted: {revoked}")
+    stats = pump.ask(do="stats")
+    need((stats["open"], stats["dropped"]) == (TUNNELS, 0), f"nobody else notices: {stats}")
+    guests.end()
+    save(config, before)
+    sidegate.reload()
+    figure(f"{GUESTS} of {TUNNELS + GUESTS} tunnels revoked: told 1008 over {last:.1f} s, who is silent gone after {silent:.1f} s, 0 others")
+
+
 def broken_files(world):
     """A broken file never decides, and every way to ask says where it is broken."""
     sidegate = world.sidegate
@@ -226,11 +268,16 @@ def main():
         pump = place.start("pump", "node", HERE / "pump.js", json.dumps(target), talks=True)
         pumping_through_reloads(world, pump)
         save_to_decision(world)
+        revoked_in_part(world, pump)
         broken_files(world)
         need(pump.ask(do="stats")["open"] == TUNNELS, "the tunnels outlive all of it")
         need(world.sidegate.process.end(40) == 0, "SIGTERM drains, and the exit code is 0")
         closes = await_that("the clients see their ends", lambda: ends(pump), seconds=5)
         need(all(why.startswith("1001") for why in closes), f"1001 to every tunnel at the drain: {closes}")
+    with Place() as place:
+        storm.told_apart(place, 4, coming=200)
+    with Place() as place:
+        storm.flat(place, 1000, 200)
 
 
 def ends(pump):
