@@ -200,8 +200,8 @@ class Backend:
             seen["end"] = seen["end"] or b"gone"
 
 
-def connect(port, ca, address="127.0.0.1"):
-    """A client's TLS connection."""
-    plain = socket.create_connection((address, port), 10)
+def connect(port, ca, address="127.0.0.1", source=""):
+    """A client's TLS connection; from an address of its own where `source` says so."""
+    plain = socket.create_connection((address, port), 10, (source, 0))
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return Wire(ssl.create_default_context(cafile=ca).wrap_socket(plain, server_hostname="localhost"))

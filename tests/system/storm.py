@@ -147,8 +147,8 @@ def told_apart(place, seconds, coming=COMING):
     sidegate = halves.sidegate
     target = json.dumps({"port": sidegate.plain_port, "path": "/echo/"})
     pump = place.start("coming", "node", HERE / "pump.js", target, talks=True)
-    # Each address comes seldom enough that each of its refusals has a line in the log.
-    addresses = [f"127.{1 + at % 2}.{at // 2 >> 8}.{at // 2 & 255 or 255}" for at in range(2, 2 * coming * seconds)]
+    # So few that the log tells them apart, and so many that each of their refusals has a line there.
+    addresses = [f"127.{1 + at % 2}.{at // 2 >> 8}.{at // 2 & 255 or 255}" for at in range(2, 1002)]
     pump.ask(do="come", rate=coming, **{"from": addresses})
     generation, began = 1, time.monotonic()
     while generation <= seconds * SWAPS:
