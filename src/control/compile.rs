@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::Files;
-use crate::control::config::{self, Feed, Loaded, Pass, PolicyPage, RoutePage, Settings};
+use crate::control::config::{self, BackendTlsPage, Feed, Loaded, Pass, PolicyPage, RoutePage, Settings};
 use crate::control::rehearsal::{Script, rehearse};
 use crate::policy::Policy;
 use crate::policy::limit::Budgets;
@@ -17,7 +17,7 @@ use crate::policy::route::Routes;
 use crate::snapshot::certificate::Certificates;
 use crate::snapshot::listener::{Listener, Speaks};
 use crate::snapshot::route::Route;
-use crate::snapshot::tls::{Tickets, server_config};
+use crate::snapshot::tls::{BackendTls, Tickets, client_config, server_config};
 use crate::snapshot::{ListenerRules, Snapshot};
 
 /// One generation, compiled and rehearsed.
@@ -106,8 +106,8 @@ struct Pages {
     baseline: Option<PolicyPage>,
 }
 
-/// A pure step, but for the keys of fresh tickets. It fails with what rustls refuses of a TLS listener: nothing that
-/// a file can cause by itself.
+/// A pure step, but for the keys of fresh tickets. It fails with what rustls refuses of a TLS listener or of backends
+/// over TLS: nothing that a file can cause by itself.
 fn compile(
     settings: &Settings,
     pages: Pages,
@@ -133,7 +133,8 @@ fn compile(
     for page in &settings.routes {
         let policy =
             policies.get(&page.policy).ok_or_else(|| format!("route `{}` has no policy `{}`", page.name, page.policy))?;
-        let route = Arc::new(route(page, numbers.of(&page.name), Arc::clone(policy)));
+        let route = route(page, numbers.of(&page.name), Arc::clone(policy));
+        let route = Arc::new(route.map_err(|error| format!("route `{}`: {error}", page.name))?);
         route_list.push(Arc::clone(&route));
         table.push((page.host.clone(), page.path.clone(), route));
     }
@@ -179,18 +180,24 @@ fn policy(page: PolicyPage, used: Option<&Budgets>, candidate: Option<Arc<Policy
     Policy { name, file, owner, allow, deny, origins, subprotocols, limits, budgets, lines, candidate }
 }
 
-fn route(page: &RoutePage, number: usize, policy: Arc<Policy>) -> Route {
-    Route {
+fn route(page: &RoutePage, number: usize, policy: Arc<Policy>) -> Result<Route, rustls::Error> {
+    let backend_tls = |page: &BackendTlsPage| -> Result<_, rustls::Error> {
+        let identity = page.identity.as_ref().map(|identity| Arc::clone(&identity.key));
+        let config = client_config(Arc::clone(&page.roots), identity)?;
+        Ok(Arc::new(BackendTls { config, name: page.name.clone() }))
+    };
+    Ok(Route {
         number,
         name: Arc::clone(&page.name),
         path: page.path.to_string().into(),
         backends: page.backends.clone(),
+        backend_tls: page.backend_tls.as_ref().map(backend_tls).transpose()?,
         policy,
         http: page.http,
         strip_prefix: page.strip_prefix,
         max_body: page.max_body,
         timeouts: page.timeouts,
-    }
+    })
 }
 
 fn listener(listener: &Arc<Listener>, certificates: &Arc<Certificates>, tickets: &Tickets) -> Result<ListenerRules, String> {

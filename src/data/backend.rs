@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,7 +29,8 @@ use crate::data::websocket::handshake::{Agreed, Handshake};
 use crate::observe::metrics::{BackendMetrics, CoreMetrics, Metrics};
 use crate::refusal::{Backend, Head, Refusal};
 use crate::snapshot::Permit;
-use crate::snapshot::route::BackendAddress;
+use crate::snapshot::route::{BackendAddress, Route};
+use crate::snapshot::tls::BackendTls;
 
 /// How long a backend that refused a dial is tried last.
 const DOWN_FOR: Duration = Duration::from_secs(1);
@@ -128,7 +130,41 @@ pub struct Dialler {
     metrics: Arc<CoreMetrics>,
     tracker: TaskTracker,
     /// `None` once a drain has closed them: what comes back then is closed too, or its end would be waited for.
-    idle: Mutex<Option<HashMap<BackendAddress, Vec<Idle>>>>,
+    idle: Mutex<Option<HashMap<Way, Vec<Idle>>>>,
+}
+
+/// How a backend was reached: who it proved to be under one route's rules, or one generation's, it did not under another's.
+#[derive(Clone)]
+struct Way {
+    address: BackendAddress,
+    tls: Option<Arc<BackendTls>>,
+}
+
+impl Way {
+    fn new(address: BackendAddress, route: &Route) -> Way {
+        let over_tls = matches!(address, BackendAddress::Tls(_));
+        Way { address, tls: route.backend_tls.clone().filter(|_| over_tls) }
+    }
+
+    /// The rules are the same only if they are the very same.
+    fn rules(&self) -> Option<*const BackendTls> {
+        self.tls.as_ref().map(Arc::as_ptr)
+    }
+}
+
+impl PartialEq for Way {
+    fn eq(&self, other: &Way) -> bool {
+        self.address == other.address && self.rules() == other.rules()
+    }
+}
+
+impl Eq for Way {}
+
+impl Hash for Way {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.address.hash(state);
+        self.rules().hash(state);
+    }
 }
 
 struct Idle {
@@ -138,7 +174,7 @@ struct Idle {
 
 /// A connection for plain requests.
 struct Line {
-    address: BackendAddress,
+    way: Way,
     sender: SendRequest<Upload>,
     /// Whether a byte of the latest answer has come.
     heard: Heard,
@@ -251,7 +287,7 @@ impl Dialler {
         let mut request = Request::from_parts(head, body);
         while let Some(mut line) = self.take_idle(permit).await {
             line.heard.clear();
-            tried.backend = Some(line.address.clone());
+            tried.backend = Some(line.way.address.clone());
             let sent = timeout(patience, line.sender.try_send_request(request)).await;
             let sent = sent.map_err(|_| tried.late(NO_ANSWER))?;
             match sent {
@@ -276,7 +312,8 @@ impl Dialler {
         });
         let answer = timeout(patience, sender.send_request(request)).await.map_err(|_| tried.late(NO_ANSWER))?;
         let answer = answer.map_err(|error| broken(tried, fault, &error))?;
-        self.answered(permit, answer, &method, Line { address, sender, heard }, tried)
+        let way = Way::new(address, permit.route());
+        self.answered(permit, answer, &method, Line { way, sender, heard }, tried)
     }
 
     /// Closes the idle connections that nobody asked for in time.
@@ -325,7 +362,7 @@ impl Dialler {
         let mut idle = lock(&self.idle);
         let idle = idle.as_mut()?;
         for (address, _) in ranked {
-            let Some(kept) = idle.get_mut(&address) else { continue };
+            let Some(kept) = idle.get_mut(&Way::new(address, permit.route())) else { continue };
             while let Some(one) = kept.pop() {
                 if one.since.elapsed() < KEPT_IDLE && !one.line.sender.is_closed() {
                     return Some(one.line);
@@ -348,7 +385,7 @@ impl Dialler {
             // The weight is there before the wait, so that a burst spreads.
             let load = standing.load();
             tried.backend = Some(address.clone());
-            match timeout_at(late, Socket::connect(&address)).await {
+            match timeout_at(late, Socket::connect(&address, route.backend_tls.as_deref())).await {
                 Ok(Ok(socket)) => {
                     tried.error = None;
                     standing.up(&address);
@@ -380,7 +417,7 @@ impl Drop for GiveBack {
         let Some(line) = self.line.take().filter(|line| !line.sender.is_closed()) else { return };
         let mut idle = lock(&self.dialler.idle);
         let Some(idle) = &mut *idle else { return };
-        let kept = idle.entry(line.address.clone()).or_default();
+        let kept = idle.entry(line.way.clone()).or_default();
         if kept.len() < MOST_IDLE {
             kept.push(Idle { line, since: Instant::now() });
         }

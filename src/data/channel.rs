@@ -2,7 +2,10 @@
 //! could not be written yet. It moves bytes and knows no frame.
 
 use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll};
+
+use tokio::io::AsyncWrite;
 
 use crate::data::buffers::{Buffers, READ};
 use crate::data::socket::Socket;
@@ -34,7 +37,7 @@ enum Finish {
 }
 
 impl Channel {
-    /// A side in the clear.
+    /// A side in the clear, as far as we see.
     pub fn clear(socket: Socket) -> Self {
         Channel { socket, cover: Cover::Clear(Unsent::default()), sent: 0, finishing: Finish::Not }
     }
@@ -84,8 +87,10 @@ impl Channel {
             return Ok(false);
         }
         if self.finishing == Finish::Wanted {
+            if Pin::new(&mut self.socket).poll_shutdown(cx)?.is_pending() {
+                return Ok(false);
+            }
             self.finishing = Finish::Done;
-            self.socket.finish()?;
         }
         Ok(true)
     }
@@ -99,7 +104,7 @@ impl Channel {
     pub fn has_unsent(&self) -> bool {
         match &self.cover {
             Cover::Tls(session) => session.has_unsent(),
-            Cover::Clear(unsent) => !unsent.is_empty(),
+            Cover::Clear(unsent) => !unsent.is_empty() || self.socket.holds_back(),
         }
     }
 

@@ -1,19 +1,24 @@
-//! A stream socket, TCP or Unix, as hyper and the tunnel use it.
+//! A stream socket as hyper and the tunnel use it: TCP, Unix, or TLS that we began, to a backend.
 //!
-//! It hides which of the two it is and nothing else.
+//! It hides which of them it is and nothing else. TLS towards clients is another matter: `data/tls`.
 
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::SendFlags;
+use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::snapshot::route::BackendAddress;
+use crate::snapshot::tls::BackendTls;
 
 /// A connected stream socket.
 pub enum Socket {
@@ -21,18 +26,23 @@ pub enum Socket {
     Tcp(TcpStream),
     /// Unix.
     Unix(UnixStream),
+    /// TLS to a backend, with `TCP_NODELAY`.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Socket {
-    /// Connects to a backend.
-    pub async fn connect(address: &BackendAddress) -> io::Result<Socket> {
+    /// Connects to a backend; over TLS as `tls` says.
+    pub async fn connect(address: &BackendAddress, tls: Option<&BackendTls>) -> io::Result<Socket> {
         match address {
-            BackendAddress::Tcp(address) => {
-                let tcp = TcpStream::connect(address).await?;
-                tcp.set_nodelay(true)?;
-                Ok(Socket::Tcp(tcp))
-            }
+            BackendAddress::Tcp(address) => connect(*address).await.map(Socket::Tcp),
             BackendAddress::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
+            BackendAddress::Tls(address) => {
+                let tls = tls.ok_or(io::ErrorKind::InvalidInput)?;
+                let name = tls.name.clone().unwrap_or_else(|| ServerName::from(address.ip()));
+                let tcp = connect(*address).await?;
+                let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, tcp).await?;
+                Ok(Socket::Tls(Box::new(stream)))
+            }
         }
     }
 
@@ -49,6 +59,7 @@ impl Socket {
         let sent = match self {
             Socket::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, || send(&*tcp, bytes)),
             Socket::Unix(unix) => unix.try_io(Interest::WRITABLE, || send(&*unix, bytes)),
+            Socket::Tls(tls) => return Pin::new(tls).poll_write(cx, bytes),
         };
         match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Pin::new(self).poll_write(cx, bytes),
@@ -56,13 +67,19 @@ impl Socket {
         }
     }
 
-    /// Ends our direction of the stream (FIN); what the peer sends still comes.
-    pub fn finish(&self) -> io::Result<()> {
+    /// Whether bytes that it took have not left yet: TLS keeps records that the kernel had no room for.
+    pub fn holds_back(&self) -> bool {
         match self {
-            Socket::Tcp(tcp) => SockRef::from(tcp).shutdown(Shutdown::Write),
-            Socket::Unix(unix) => SockRef::from(unix).shutdown(Shutdown::Write),
+            Socket::Tcp(_) | Socket::Unix(_) => false,
+            Socket::Tls(tls) => tls.get_ref().1.wants_write(),
         }
     }
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
 }
 
 /// The system call alone: libc's own is a place where its threads may be cancelled, which costs as much again.
@@ -75,6 +92,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Socket::Unix(unix) => Pin::new(unix).poll_read(cx, buffer),
+            Socket::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
         }
     }
 }
@@ -84,6 +102,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Socket::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
+            Socket::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
         }
     }
 
@@ -91,6 +110,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
             Socket::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, slices),
+            Socket::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, slices),
         }
     }
 
@@ -98,11 +118,19 @@ impl AsyncWrite for Socket {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Tcp(_) | Socket::Unix(_) => Poll::Ready(Ok(())),
+            Socket::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.finish())
+    /// Ends our direction of the stream (close_notify, FIN); what the peer sends still comes.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Tcp(tcp) => Poll::Ready(SockRef::from(&*tcp).shutdown(Shutdown::Write)),
+            Socket::Unix(unix) => Poll::Ready(SockRef::from(&*unix).shutdown(Shutdown::Write)),
+            Socket::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
     }
 }

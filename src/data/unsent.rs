@@ -1,7 +1,10 @@
 //! Bytes that a socket would not take yet, in order; no memory while there are none.
 
 use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll};
+
+use tokio::io::AsyncWrite;
 
 use crate::data::socket::Socket;
 
@@ -38,9 +41,12 @@ impl Unsent {
         Ok(sent)
     }
 
-    /// Writes what waits; returns how many bytes went out.
+    /// Writes what waits, here and in the socket itself; returns how many bytes it took.
     pub fn flush(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> io::Result<usize> {
         if self.is_empty() {
+            if socket.holds_back() {
+                let _ = Pin::new(socket).poll_flush(cx)?;
+            }
             return Ok(0);
         }
         let sent = write(socket, cx, &self.bytes[self.from..])?;

@@ -236,6 +236,7 @@ pub(crate) mod tests {
             name: "chat".into(),
             path: "/".into(),
             backends: [BackendAddress::Unix("app.sock".into())].into(),
+            backend_tls: None,
             policy: Arc::clone(&policy),
             http: PlainHttp::Refuse,
             strip_prefix: false,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::Policy;
+use crate::snapshot::tls::BackendTls;
 
 /// Where requests for one host pattern and path pattern lead.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Route {
     pub path: Box<str>,
     /// The backends, in the order written; never empty.
     pub backends: Box<[BackendAddress]>,
+    /// How those over TLS are met; `None`: none is.
+    pub backend_tls: Option<Arc<BackendTls>>,
     /// Who may.
     pub policy: Arc<Policy>,
     /// What happens to plain HTTP.
@@ -48,16 +51,18 @@ pub enum PlainHttp {
 pub enum BackendAddress {
     /// `http://HOST:PORT`, an address literal or `localhost`.
     Tcp(SocketAddr),
+    /// `https://HOST:PORT`, likewise.
+    Tls(SocketAddr),
     /// `unix:/run/app.sock`.
     Unix(PathBuf),
 }
 
 impl BackendAddress {
-    /// Whether what we send stays on this host.
-    pub fn is_local(&self) -> bool {
+    /// Whether what we send stays on this host, or is encrypted.
+    pub fn is_private(&self) -> bool {
         match self {
             BackendAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            BackendAddress::Unix(_) => true,
+            BackendAddress::Tls(_) | BackendAddress::Unix(_) => true,
         }
     }
 }
@@ -66,6 +71,7 @@ impl fmt::Display for BackendAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BackendAddress::Tcp(address) => write!(f, "http://{address}"),
+            BackendAddress::Tls(address) => write!(f, "https://{address}"),
             BackendAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

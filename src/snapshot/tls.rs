@@ -1,14 +1,17 @@
-//! What a listener's TLS handshakes are made with: one rustls configuration per
-//! listener and generation.
+//! What TLS handshakes are made with: one rustls configuration for each listener
+//! and for each route with backends over TLS, in each generation.
 //!
-//! It chooses and configures; accepting and driving TLS is `data/tls`.
+//! It chooses and configures; accepting and driving TLS is `data/tls`, connecting `data/socket.rs`.
 
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::RootCertStore;
+use rustls::client::ClientConfig;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::ServerName;
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerConfig};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use crate::snapshot::certificate::{Certificate, Certificates};
 use crate::snapshot::listener::TlsRules;
@@ -48,6 +51,27 @@ pub fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // One ticket serves the next connection; each further one costs 6 µs a handshake.
     config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
+}
+
+/// How backends over TLS are met.
+#[derive(Debug)]
+pub struct BackendTls {
+    /// What their TLS handshakes are made with: whom we believe, and who we are.
+    pub config: Arc<ClientConfig>,
+    /// The name that a backend has to prove; `None`: its address.
+    pub name: Option<ServerName<'static>>,
+}
+
+/// The configuration for the backends of one route: `roots` vouch for them, and `identity` is shown to one that asks.
+pub fn client_config(roots: Arc<RootCertStore>, identity: Option<Arc<CertifiedKey>>) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = builder.with_root_certificates(roots);
+    let mut config = match identity {
+        Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -6,6 +6,7 @@ mod harness;
 
 mod activation;
 mod admin;
+mod backend_tls;
 mod candidate;
 mod check;
 mod cli;

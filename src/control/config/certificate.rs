@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls::Error;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use rustls::{Error, RootCertStore};
 use rustls_pemfile::Item;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -25,6 +25,39 @@ use crate::snapshot::certificate::Certificate;
 
 /// The certificate whose files `chain` and `key` name; `None`: it has an error.
 pub fn read(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Option<Certificate> {
+    pair(reading, chain, key, Leaf::named)
+}
+
+/// The same, to be shown to servers: those look at other things than names.
+pub fn read_client(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Option<Certificate> {
+    pair(reading, chain, key, |leaf, _| Ok(leaf))
+}
+
+/// The authorities whose certificates `value` names the file of; `None`: it has an error.
+pub fn authorities(reading: &mut Reading<'_>, value: Value<'_>) -> Option<RootCertStore> {
+    let name = value.string()?;
+    let read = |reading: &mut Reading<'_>| {
+        let pem = Pem::read(reading, name)?;
+        let mut roots = RootCertStore::empty();
+        for (number, certificate) in (1..).zip(pem.certificates) {
+            roots.add(certificate).map_err(|fault| error(format!("certificate {number} in {name} is no authority: {fault}")))?;
+        }
+        if roots.is_empty() {
+            let finding = error(format!("{name} holds no certificate"));
+            return Err(finding.remedy("sections \"-----BEGIN CERTIFICATE-----\", of those who vouch for the backends"));
+        }
+        Ok(roots)
+    };
+    read(reading).map_err(|finding| value.report(finding)).ok()
+}
+
+/// `fit` says whether the leaf will do.
+fn pair(
+    reading: &mut Reading<'_>,
+    chain: Value<'_>,
+    key: Value<'_>,
+    fit: fn(Leaf, &str) -> Result<Leaf, Finding>,
+) -> Option<Certificate> {
     let (chain_name, key_name) = (chain.string(), key.string());
     let in_chain = chain_name.and_then(|name| Pem::read(reading, name).map_err(|finding| chain.report(finding)).ok());
     let in_key = if key_name == chain_name {
@@ -35,7 +68,8 @@ pub fn read(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Opti
     let (chain_name, key_name) = (chain_name?, key_name?);
     let in_key = if key_name == chain_name { in_chain.as_ref() } else { in_key.as_ref() };
 
-    let leaf = in_chain.as_ref().and_then(|pem| Leaf::first(pem, chain_name).map_err(|finding| chain.report(finding)).ok());
+    let first = |pem| Leaf::first(pem, chain_name).and_then(|leaf| fit(leaf, chain_name));
+    let leaf = in_chain.as_ref().and_then(|pem| first(pem).map_err(|finding| chain.report(finding)).ok());
     let private = in_key.and_then(|pem| pem.key(key_name).map_err(|finding| key.report(finding)).ok());
     if private.is_some() && is_open_to_others(reading, key_name) {
         let finding = warning("others can read the private key");
@@ -136,15 +170,19 @@ impl Leaf {
                 leaf = Some(Leaf { names, not_before: timestamp(validity.not_before), not_after: timestamp(validity.not_after) });
             }
         }
-        let leaf = leaf.ok_or_else(|| {
+        leaf.ok_or_else(|| {
             let finding = error(format!("{name} holds no certificate"));
             finding.remedy("sections \"-----BEGIN CERTIFICATE-----\", the server's own first")
-        })?;
-        if leaf.names.is_empty() {
+        })
+    }
+
+    /// Itself, if it says for which names it may serve.
+    fn named(self, name: &str) -> Result<Leaf, Finding> {
+        if self.names.is_empty() {
             let finding = error(format!("the certificate in {name} has no subject alternative names"));
             return Err(finding.remedy("have it issued with its DNS names: browsers ignore the common name"));
         }
-        Ok(leaf)
+        Ok(self)
     }
 
     /// A certificate past its time is served all the same: whether to accept it is the client's to say.

@@ -92,6 +92,11 @@ impl Diagnostic {
         Diagnostic::new(Level::Error, Place::file(file.display().to_string().into()), message, remedy)
     }
 
+    /// An error about `place`, from whoever uses what was loaded.
+    pub fn error(place: Place, message: String, remedy: Option<String>) -> Diagnostic {
+        Diagnostic::new(Level::Error, place, message, remedy)
+    }
+
     /// A warning about `place`, from whoever looks at what was loaded.
     pub fn warning(place: Place, message: String, remedy: String) -> Diagnostic {
         Diagnostic::new(Level::Warning, place, message, Some(remedy))

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rustls::pki_types::ServerName;
 use serde_json::{Map, Value, json};
 
 use super::document::unit::{written_duration as duration, written_rate, written_size as size};
-use super::{AdminSettings, AdminSocket, ReloadSettings, RoutePage, Settings, ShutdownSettings, Watch};
+use super::{AdminSettings, AdminSocket, BackendTlsPage, ReloadSettings, RoutePage, Settings, ShutdownSettings, Watch};
 use crate::policy::limit::{Limits, Rate, Share, TunnelLimits};
 use crate::policy::list::List;
 use crate::policy::{Allow, Policy};
@@ -134,7 +135,7 @@ fn route(route: &RoutePage) -> Value {
         PlainHttp::Refuse => "refuse",
         PlainHttp::Forward => "forward",
     };
-    json!({
+    let mut keys = json!({
         "name": &*route.name,
         "host": route.host.to_string(),
         "path": route.path.to_string(),
@@ -146,7 +147,14 @@ fn route(route: &RoutePage) -> Value {
         "strip_prefix": route.strip_prefix,
         "max_body": size(route.max_body),
         "timeouts": route_timeouts(route.timeouts),
-    })
+    });
+    if let Some(BackendTlsPage { ca, name, identity, roots: _ }) = &route.backend_tls {
+        let mut tls = identity.as_ref().map_or(json!({}), |identity| certificate(identity));
+        tls["ca"] = json!(ca.as_deref());
+        tls["name"] = json!(name.as_ref().map(ServerName::to_str));
+        keys["backend_tls"] = tls;
+    }
+    keys
 }
 
 /// What a policy's rules say, but for networks: of a list there is its name.

@@ -19,6 +19,7 @@ pub mod source;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -27,6 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustls::RootCertStore;
+use rustls::pki_types::ServerName;
 
 use self::diagnostic::{Diagnostic, Place};
 use self::document::Document;
@@ -244,6 +247,45 @@ pub struct Settings {
     pub listener_timeouts: ListenerTimeouts,
     /// `[timeouts]` from there on, which a route may set for itself.
     pub route_timeouts: RouteTimeouts,
+    /// Where it says some of it.
+    pub written: Written,
+}
+
+/// Where the file says what only binding finds out about, or what cannot be changed while running.
+#[derive(Debug)]
+pub struct Written {
+    /// The file, for what it doesn't say.
+    file: Place,
+    listeners: BTreeMap<Arc<str>, Place>,
+    metrics: Option<Place>,
+    admin: Option<Place>,
+    threads: Option<Place>,
+}
+
+impl Written {
+    /// `listen` of the listener `name`.
+    pub fn listener(&self, name: &str) -> Place {
+        self.or_file(self.listeners.get(name))
+    }
+
+    /// `listen` of `[metrics]`.
+    pub fn metrics(&self) -> Place {
+        self.or_file(self.metrics.as_ref())
+    }
+
+    /// `socket` of `[admin]`.
+    pub fn admin(&self) -> Place {
+        self.or_file(self.admin.as_ref())
+    }
+
+    /// `threads` of `[process]`.
+    pub fn threads(&self) -> Place {
+        self.or_file(self.threads.as_ref())
+    }
+
+    fn or_file(&self, place: Option<&Place>) -> Place {
+        place.unwrap_or(&self.file).clone()
+    }
 }
 
 /// Where `/metrics`, `/livez` and `/readyz` are served, and to whom.
@@ -348,6 +390,8 @@ pub struct RoutePage {
     pub path: PathPattern,
     /// Where it leads; never empty, no two equal.
     pub backends: Box<[BackendAddress]>,
+    /// How those over TLS are met; `None`: none is.
+    pub backend_tls: Option<BackendTlsPage>,
     /// The name of its policy, which is among [`Loaded::policies`].
     pub policy: Arc<str>,
     /// What happens to plain HTTP.
@@ -361,6 +405,29 @@ pub struct RoutePage {
     /// The line of its `name` in `sidegate.toml`, from 1.
     pub line: u32,
 }
+
+/// `backend_tls` of a route.
+#[derive(Debug, Clone)]
+pub struct BackendTlsPage {
+    /// `ca` as written; `None`: the system's own authorities.
+    pub ca: Option<Arc<str>>,
+    /// Who vouches for backends.
+    pub roots: Arc<RootCertStore>,
+    /// The name that a backend has to prove; `None`: its address.
+    pub name: Option<ServerName<'static>>,
+    /// What is shown to a backend that asks who we are.
+    pub identity: Option<Arc<Certificate>>,
+}
+
+/// By what the files say and hold.
+impl PartialEq for BackendTlsPage {
+    fn eq(&self, other: &Self) -> bool {
+        let shown = |page: &Self| page.identity.as_ref().map(|identity| (identity.label.clone(), identity.key.cert.clone()));
+        (&self.ca, &self.roots.roots, &self.name) == (&other.ca, &other.roots.roots, &other.name) && shown(self) == shown(other)
+    }
+}
+
+impl Eq for BackendTlsPage {}
 
 /// One `policies/NAME.toml`.
 #[derive(Debug)]

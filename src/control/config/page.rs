@@ -132,6 +132,11 @@ impl<'t> Page<'t> {
         self.errors() >= self.most
     }
 
+    /// The file as a whole.
+    pub fn file(&self) -> Place {
+        Place::file(Arc::clone(&self.file))
+    }
+
     /// Where `span` begins, with its line.
     pub fn place(&self, span: Range<usize>) -> Place {
         let start = self.text.floor_char_boundary(span.start);

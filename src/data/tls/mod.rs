@@ -170,6 +170,6 @@ impl AsyncWrite for Stream {
         let stream = self.get_mut();
         stream.session.close_notify();
         ready!(stream.poll_sent(cx))?;
-        Poll::Ready(stream.socket.finish())
+        Pin::new(&mut stream.socket).poll_shutdown(cx)
     }
 }

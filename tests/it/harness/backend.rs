@@ -12,11 +12,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use futures_util::FutureExt;
+use rustls::ServerConfig;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +41,7 @@ where
     F: Future<Output = ()> + Send + 'static,
     S: Fn(Wire) -> F + Send + Sync + 'static,
 {
-    Builder { script: Script::Does(Arc::new(move |wire| Box::pin(script(wire)))), unix: false }
+    Builder { script: Script::Does(Arc::new(move |wire| Box::pin(script(wire)))), unix: false, tls: None }
 }
 
 /// Plain HTTP with keep-alive: answers each request with what `answer` makes of it.
@@ -58,7 +60,7 @@ pub fn silent() -> Builder {
 
 /// Hands each connection to the test: [`Backend::accepted`].
 pub fn manual() -> Builder {
-    Builder { script: Script::HandsOver, unix: false }
+    Builder { script: Script::HandsOver, unix: false, tls: None }
 }
 
 /// A port that refuses connections, and stays taken while this lives.
@@ -104,12 +106,19 @@ enum Script {
 pub struct Builder {
     script: Script,
     unix: bool,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 impl Builder {
     /// On a Unix socket instead of a port.
     pub fn unix(mut self) -> Self {
         self.unix = true;
+        self
+    }
+
+    /// Over TLS, as this says; not for a [`manual`] one.
+    pub fn tls(mut self, config: Arc<ServerConfig>) -> Self {
+        self.tls = Some(config);
         self
     }
 
@@ -120,8 +129,9 @@ impl Builder {
             None => {
                 let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
                 listener.set_nonblocking(true).unwrap();
-                let address = format!("http://{}", listener.local_addr().unwrap());
-                (Listener::Tcp(listener), address)
+                let scheme = if self.tls.is_some() { "https" } else { "http" };
+                let address = format!("{scheme}://{}", listener.local_addr().unwrap());
+                (Listener::Tcp(listener, self.tls), address)
             }
             Some(folder) => {
                 let path: PathBuf = folder.path().join("app.sock");
@@ -143,7 +153,7 @@ impl Builder {
 }
 
 enum Listener {
-    Tcp(std::net::TcpListener),
+    Tcp(std::net::TcpListener, Option<Arc<ServerConfig>>),
     Unix(std::os::unix::net::UnixListener),
 }
 
@@ -277,10 +287,15 @@ impl Seen {
 
 async fn serve(listener: Listener, script: Script, seen: &Arc<Seen>, hand_over: &mpsc::UnboundedSender<std::net::TcpStream>) {
     let mut connections = JoinSet::new();
-    let mut serve = |wire: Wire| {
+    let mut serve = |wire: Pin<Box<dyn Future<Output = Option<Wire>> + Send>>| {
         let Script::Does(script) = &script else { return };
-        let (done, seen) = (script(wire), Arc::clone(seen));
+        let (script, seen) = (Arc::clone(script), Arc::clone(seen));
         connections.spawn(async move {
+            let done = async {
+                if let Some(wire) = wire.await {
+                    script(wire).await;
+                }
+            };
             if let Err(panic) = AssertUnwindSafe(done).catch_unwind().await {
                 let text = panic.downcast_ref::<String>().cloned();
                 let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
@@ -295,15 +310,20 @@ async fn serve(listener: Listener, script: Script, seen: &Arc<Seen>, hand_over: 
         Some(Arc::new(move |head: &Head| seen.note(head)) as Arc<_>)
     };
     match listener {
-        Listener::Tcp(listener) => {
+        Listener::Tcp(listener, tls) => {
             let listener = TcpListener::from_std(listener).unwrap();
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 seen.accepted.fetch_add(1, Ordering::SeqCst);
                 stream.set_nodelay(true).unwrap();
-                match &script {
-                    Script::HandsOver => drop(hand_over.send(stream.into_std().unwrap())),
-                    Script::Does(_) => serve(Wire::new(stream, End::Server, note())),
+                let note = note();
+                match (&script, &tls) {
+                    (Script::HandsOver, _) => drop(hand_over.send(stream.into_std().unwrap())),
+                    (Script::Does(_), None) => serve(Box::pin(async { Some(Wire::new(stream, End::Server, note)) })),
+                    (Script::Does(_), Some(config)) => {
+                        let shaken = TlsAcceptor::from(Arc::clone(config)).accept(stream);
+                        serve(Box::pin(async { Some(Wire::new(shaken.await.ok()?, End::Server, note)) }));
+                    }
                 }
             }
         }
@@ -312,7 +332,8 @@ async fn serve(listener: Listener, script: Script, seen: &Arc<Seen>, hand_over: 
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 seen.accepted.fetch_add(1, Ordering::SeqCst);
-                serve(Wire::new(stream, End::Server, note()));
+                let note = note();
+                serve(Box::pin(async { Some(Wire::new(stream, End::Server, note)) }));
             }
         }
     }

@@ -3,8 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 
 /// A chain and its key as PEM.
 #[derive(Debug, Clone)]
@@ -23,6 +26,28 @@ pub fn signed(names: &[&str]) -> Pair {
     Pair { chain: certificate.pem(), key: key.serialize_pem() }
 }
 
+/// A server's side of TLS, with a fresh certificate for `names`; `asks`: it lets in only clients that the run's authority
+/// vouches for.
+pub fn server(names: &[&str], asks: bool) -> Arc<ServerConfig> {
+    let pair = signed(names);
+    let provider = Arc::new(default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+    let builder = if asks {
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots(), provider).build().unwrap();
+        builder.with_client_cert_verifier(verifier)
+    } else {
+        builder.with_no_client_auth()
+    };
+    let chain = vec![CertificateDer::from_pem_slice(pair.chain.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    Arc::new(builder.with_single_cert(chain, key).unwrap())
+}
+
+/// The run's authority, as PEM.
+pub fn authority_pem() -> &'static str {
+    &authority().pem
+}
+
 /// What trusts the run's authority and nobody else.
 pub fn roots() -> Arc<RootCertStore> {
     let mut roots = RootCertStore::empty();
@@ -33,6 +58,7 @@ pub fn roots() -> Arc<RootCertStore> {
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
+    pem: String,
 }
 
 fn authority() -> &'static Authority {
@@ -43,7 +69,8 @@ fn authority() -> &'static Authority {
         params.distinguished_name.push(DnType::CommonName, "a test's authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let certificate = params.self_signed(&key).unwrap().der().clone();
-        Authority { issuer: Issuer::new(params, key), certificate }
+        let signed = params.self_signed(&key).unwrap();
+        let (certificate, pem) = (signed.der().clone(), signed.pem());
+        Authority { issuer: Issuer::new(params, key), certificate, pem }
     })
 }

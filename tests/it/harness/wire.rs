@@ -43,6 +43,12 @@ impl Io for TlsStream<TcpStream> {
     }
 }
 
+impl Io for tokio_rustls::server::TlsStream<TcpStream> {
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self.get_ref().0)
+    }
+}
+
 /// Which end this is: clients mask their frames, servers don't (RFC 6455 §5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {

@@ -79,6 +79,11 @@ impl<'t> Document<'t> {
         self.page.report(span, finding);
     }
 
+    /// The file as a whole.
+    pub fn file(&self) -> Place {
+        self.page.file()
+    }
+
     /// Where `span` begins, with its line.
     pub fn place(&self, span: Range<usize>) -> Place {
         self.page.place(span)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::{Document, Value, did_you_mean, unit};
+use crate::control::config::diagnostic::Place;
 use crate::control::config::page::{Finding, error};
 
 /// What messages call the table of the whole file.
@@ -45,6 +46,11 @@ impl<'d> Table<'d> {
     /// Whether `key` is there, whatever it is.
     pub fn has(&self, key: &str) -> bool {
         self.keys.is_some_and(|keys| keys.contains_key(key))
+    }
+
+    /// Where the value of `key` is, if there is one.
+    pub fn place(&self, key: &str) -> Option<Place> {
+        self.keys?.get(key).map(|value| self.document.place(value.span()))
     }
 
     /// The number of the line that `key` is in, from 1; 0 if it isn't there.

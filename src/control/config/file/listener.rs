@@ -1,11 +1,13 @@
 //! `[[listener]]`: where it is bound and how it speaks.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::named::{Named, SYSTEMD, Wants};
 use super::{auto_or_count, not_yet};
 use crate::control::config::MetricsAddress;
+use crate::control::config::diagnostic::Place;
 use crate::control::config::document::{Table, unit};
 use crate::control::config::name::Taken;
 use crate::control::config::page::{error, warning};
@@ -17,15 +19,17 @@ const HTTPS: u16 = 443;
 const LEAST_HEAD: u64 = 8 << 10;
 const MOST_HEAD: u64 = 1 << 20;
 
-/// All listeners; `metrics` is an address that none of them may have, `certified` whether there is a certificate at all.
+/// All listeners, and where the address of each is written; `metrics` is an address that none of them may have,
+/// `certified` whether there is a certificate at all.
 pub fn all(
     tables: Vec<Table<'_>>,
     timeouts: ListenerTimeouts,
     metrics: Option<&MetricsAddress>,
     certified: bool,
     named: &mut Named<'_>,
-) -> Vec<Arc<Listener>> {
-    let mut known = Known { names: Taken::new(), addresses: Taken::new(), metrics, certified, named };
+) -> (Vec<Arc<Listener>>, BTreeMap<Arc<str>, Place>) {
+    let (names, addresses, written) = (Taken::new(), Taken::new(), BTreeMap::new());
+    let mut known = Known { names, addresses, written, metrics, certified, named };
     let mut listeners: Vec<_> = tables.into_iter().filter_map(|table| read(table, timeouts, &mut known)).collect();
     let first_tls = listeners.iter().find(|listener| matches!(listener.speaks, Speaks::Tls(_)));
     let port = first_tls.and_then(|listener| known.sockets(&listener.address).first().map(SocketAddr::port));
@@ -35,13 +39,14 @@ pub fn all(
             *port = https;
         }
     }
-    listeners.into_iter().map(Arc::new).collect()
+    (listeners.into_iter().map(Arc::new).collect(), known.written)
 }
 
 /// What one listener has to know of the others and of the file.
 struct Known<'k, 's> {
     names: Taken<Arc<str>>,
     addresses: Taken<SocketAddr>,
+    written: BTreeMap<Arc<str>, Place>,
     metrics: Option<&'k MetricsAddress>,
     certified: bool,
     named: &'k mut Named<'s>,
@@ -120,6 +125,9 @@ fn speaks(table: &mut Table<'_>) -> Speaks {
 
 fn listen(table: &mut Table<'_>, name: Option<&Arc<str>>, speaks: Speaks, known: &mut Known<'_, '_>) -> Option<Address> {
     let value = table.need("listen", "listen = \"0.0.0.0:8443\"")?;
+    if let Some(name) = name {
+        known.written.insert(Arc::clone(name), value.place());
+    }
     let who = name.map_or_else(|| "this listener".to_owned(), |name| format!("listener `{name}`"));
     let address = value.parse("an address like \"0.0.0.0:8443\"", |text| match text.strip_prefix(SYSTEMD) {
         Some(socket) => known.named.want(&value, socket, &who, Wants::Tcp).map(Address::Systemd),

@@ -3,6 +3,7 @@
 //! What is wrong is reported and replaced by its default, so that the reading
 //! goes on; the settings count only if nothing was wrong.
 
+mod backend;
 mod listener;
 mod named;
 mod process;
@@ -16,12 +17,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::backend::backend;
 use self::named::Named;
-pub use self::route::backend;
 use super::certificate;
 use super::document::{Document, Table, Value};
 use super::page::{Finding, error, warning};
-use super::{Reading, Settings};
+use super::{Reading, Settings, Written};
 use crate::policy::list::Entry;
 use crate::snapshot::certificate::{Certificate, Certificates};
 use crate::snapshot::listener::{Listener, ListenerTimeouts, Speaks};
@@ -32,21 +33,26 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
     let mut root = document.root();
     schema(&mut root);
     let mut named = Named::new(reading.passed);
-    let metrics = process::metrics(root.table("metrics"), reading, &mut named);
-    let admin = process::admin(root.table("admin"), reading, &mut named);
+    let (metrics, admin, process) = (root.table("metrics"), root.table("admin"), root.table("process"));
+    let at_metrics = metrics.place("listen");
+    let at_admin = ["socket", "group", "mode"].into_iter().find_map(|key| admin.place(key));
+    let at_threads = process.place("threads");
+    let metrics = process::metrics(metrics, reading, &mut named);
+    let admin = process::admin(admin, reading, &mut named);
     let reload = process::reload(root.table("reload"));
     let shutdown = process::shutdown(root.table("shutdown"));
     let (listener_timeouts, route_timeouts) = timeouts(root.table("timeouts"));
-    let threads = process::threads(root.table("process"));
+    let threads = process::threads(process);
 
-    let written = root.tables("certificate");
-    let certified = !written.is_empty();
-    let read: Vec<_> = written.into_iter().map(|table| read_certificate(reading, table)).collect();
+    let pairs = root.tables("certificate");
+    let certified = !pairs.is_empty();
+    let read: Vec<_> = pairs.into_iter().map(|table| read_certificate(reading, table)).collect();
     let certificates: Option<Vec<_>> = read.into_iter().collect();
-    let listeners = listener::all(root.tables("listener"), listener_timeouts, metrics.listen.as_ref(), certified, &mut named);
+    let (listeners, at_listeners) =
+        listener::all(root.tables("listener"), listener_timeouts, metrics.listen.as_ref(), certified, &mut named);
     let covering = covering(&listeners, certificates.as_deref());
-    let ground = route::Ground { reading, policies, certificates: covering.as_ref(), timeouts: route_timeouts };
-    let routes = route::all(root.tables("route"), &ground);
+    let mut ground = route::Ground { reading, policies, certificates: covering.as_ref(), timeouts: route_timeouts, system: None };
+    let routes = route::all(root.tables("route"), &mut ground);
     if listeners.is_empty() && !root.has("listener") && !document.is_torn() {
         root.report(warning("no [[listener]]: nothing is served"));
     }
@@ -57,7 +63,21 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
     root.finish();
 
     let certificates = certificates.unwrap_or_default();
-    Settings { metrics, admin, reload, shutdown, threads, listeners, certificates, routes, listener_timeouts, route_timeouts }
+    let written =
+        Written { file: document.file(), listeners: at_listeners, metrics: at_metrics, admin: at_admin, threads: at_threads };
+    Settings {
+        metrics,
+        admin,
+        reload,
+        shutdown,
+        threads,
+        listeners,
+        certificates,
+        routes,
+        listener_timeouts,
+        route_timeouts,
+        written,
+    }
 }
 
 /// `schema = 1`, which every TOML file of ours begins with.

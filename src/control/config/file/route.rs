@@ -1,36 +1,39 @@
 //! `[[route]]`: host and path → backend and policy.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::{not_yet, route_timeouts, socket_path};
+use rustls::RootCertStore;
+
+use super::{backend, not_yet, route_timeouts};
 use crate::control::config::document::{Table, Value, did_you_mean, unit};
 use crate::control::config::name::{Taken, name};
-use crate::control::config::page::{Finding, error, warning};
+use crate::control::config::page::{error, warning};
 use crate::control::config::{Reading, RoutePage};
 use crate::policy::request::decoded;
 use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::certificate::Certificates;
-use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
+use crate::snapshot::route::{PlainHttp, RouteTimeouts};
 
 /// What a route stands on: the rest of the configuration.
 pub struct Ground<'g, 'f> {
     /// Where its paths begin.
-    pub reading: &'g Reading<'f>,
+    pub reading: &'g mut Reading<'f>,
     /// The policies that there are.
     pub policies: &'g BTreeSet<Arc<str>>,
     /// The certificates that have to cover its host; `None`: there is no TLS listener, or they could not be read.
     pub certificates: Option<&'g Certificates>,
     /// What it doesn't set for itself.
     pub timeouts: RouteTimeouts,
+    /// The authorities that this system trusts, once they were asked for.
+    pub system: Option<Arc<RootCertStore>>,
 }
 
 /// What no two routes may have both of: the host, and the path as a backend sees it once decoded.
 type Where = (HostPattern, Box<[u8]>);
 
 /// All routes.
-pub fn all(tables: Vec<Table<'_>>, ground: &Ground<'_, '_>) -> Vec<RoutePage> {
+pub fn all(tables: Vec<Table<'_>>, ground: &mut Ground<'_, '_>) -> Vec<RoutePage> {
     let (mut names, mut places) = (Taken::new(), Taken::new());
     let mut routes = Vec::new();
     for mut table in tables {
@@ -43,12 +46,14 @@ pub fn all(tables: Vec<Table<'_>>, ground: &Ground<'_, '_>) -> Vec<RoutePage> {
 
 fn read(
     mut table: Table<'_>,
-    ground: &Ground<'_, '_>,
+    ground: &mut Ground<'_, '_>,
     name: Option<Arc<str>>,
     host: Option<HostPattern>,
     path: Option<PathPattern>,
 ) -> Option<RoutePage> {
-    let backends = table.need("backend", "backend = \"http://127.0.0.1:8080\"").and_then(|value| backends(value, ground.reading));
+    let backends =
+        table.need("backend", "backend = \"http://127.0.0.1:8080\"").and_then(|value| backend::all(value, ground.reading));
+    let backend_tls = backend::tls(&mut table, backends.as_deref(), ground);
     let policy =
         table.need("policy", "policy = \"NAME\", of policies/NAME.toml").and_then(|value| policy(value, ground.policies));
     let http = table.choice("http", &[("refuse", PlainHttp::Refuse), ("forward", PlainHttp::Forward)]);
@@ -61,7 +66,6 @@ fn read(
             value.report(not_yet(later));
         }
     }
-    table.later("backend_tls");
     let line = table.line("name");
     table.finish();
     Some(RoutePage {
@@ -69,6 +73,7 @@ fn read(
         host: host?,
         path: path?,
         backends: backends?,
+        backend_tls: backend_tls?,
         policy: policy?,
         http: http.unwrap_or(PlainHttp::Refuse),
         strip_prefix: strip_prefix.unwrap_or(false),
@@ -137,70 +142,4 @@ fn timeouts(table: &mut Table<'_>, default: RouteTimeouts) -> RouteTimeouts {
     }
     table.finish();
     timeouts
-}
-
-fn backends(value: Value<'_>, reading: &Reading<'_>) -> Option<Box<[BackendAddress]>> {
-    let values = if value.is_array() { value.items()? } else { vec![value] };
-    if values.is_empty() {
-        value.report(error("an empty list").remedy("backend = \"http://127.0.0.1:8080\""));
-        return None;
-    }
-    let mut taken = Taken::new();
-    let mut backends = Vec::new();
-    for value in values {
-        let Some(backend) = value.parse("\"http://HOST:PORT\" or \"unix:/PATH\"", |text| backend(text, reading)) else {
-            continue;
-        };
-        if !backend.is_local() {
-            value.report(warning("not on this host: what is sent there is not encrypted"));
-        }
-        let name = Arc::from(backend.to_string());
-        match taken.take(backend.clone(), &name, &value) {
-            Ok(()) => backends.push(backend),
-            Err((_, first)) => value.report(error(format!("{name} is there twice")).and(first, "first here")),
-        }
-    }
-    (!backends.is_empty()).then(|| backends.into())
-}
-
-/// `"http://HOST[:PORT]"`, where HOST is an address or `localhost`, or `"unix:PATH"`.
-pub fn backend(text: &str, reading: &Reading<'_>) -> Result<BackendAddress, Finding> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return socket_path(reading, path).map(BackendAddress::Unix);
-    }
-    if let Some(at) = text.rfind('@') {
-        // Said without the text, which may hold a password.
-        let finding = error("a backend has no user name and no password").remedy("leave out what stands before the @");
-        return Err(finding.within(0..at + 1));
-    }
-    if text.starts_with("https://") {
-        return Err(error("https:// backends: not in this version"));
-    }
-    let Some(authority) = text.strip_prefix("http://") else {
-        let rest = text.rsplit("//").next().unwrap_or(text);
-        return Err(error(format!("\"{text}\" is not a backend")).remedy(format!("write \"http://{rest}\"")));
-    };
-    if let Some(path) = authority.find('/') {
-        let finding = error("a backend has no path").remedy("leave it out; strip_prefix = true takes a route's prefix off");
-        return Err(finding.within("http://".len() + path..text.len()));
-    }
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        _ => (authority, None),
-    };
-    let port = port.map_or(Ok(80), self::port)?;
-    let ip = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(v6) => v6.parse().map(IpAddr::V6).ok(),
-        None if host == "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
-        None => host.parse().map(IpAddr::V4).ok(),
-    };
-    let unresolved =
-        || error(format!("\"{host}\" is not an address")).remedy("an address or `localhost`: names are not resolved");
-    Ok(BackendAddress::Tcp(SocketAddr::new(ip.ok_or_else(unresolved)?, port)))
-}
-
-/// Digits alone: what parses integers would take a `+` too.
-fn port(text: &str) -> Result<u16, Finding> {
-    let port = text.parse().ok().filter(|port| *port > 0 && text.bytes().all(|digit| digit.is_ascii_digit()));
-    port.ok_or_else(|| error(format!("\"{text}\" is not a port")).remedy("1 to 65535"))
 }

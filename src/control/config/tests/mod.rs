@@ -3,6 +3,7 @@
 //! Each case is a handful of files in a folder of its own and the text that people see.
 
 mod again;
+mod backends;
 mod certificates;
 mod defaults;
 mod effective;

@@ -741,13 +741,15 @@ error: backend: "+80" is not a port
     );
     changed(
         "http://127.0.0.1:8080",
-        "https://127.0.0.1:8443",
+        "https://127.0.0.1:8443/app",
         r#"
-error: backend: https:// backends: not in this version
-  --> sidegate.toml:12:11
+error: backend: a backend has no path
+  --> sidegate.toml:12:34
    |
-12 | backend = "https://127.0.0.1:8443"
-   |           ^^^^^^^^^^^^^^^^^^^^^^^^
+12 | backend = "https://127.0.0.1:8443/app"
+   |                                  ^^^^
+   |
+   = help: leave it out; strip_prefix = true takes a route's prefix off
 "#,
     );
     changed(
@@ -944,8 +946,7 @@ client_certificates = { ca = "certs/clients.pem" }
 name = "chat"
 host = "*"
 path = "/"
-backend = "https://127.0.0.1:8080"
-backend_tls = { ca = "certs/backend-ca.pem" }
+backend = "http://127.0.0.1:8080"
 policy = "chat"
 forward_as = "forwarded"
 refuse = "close"
@@ -983,28 +984,16 @@ error: client_certificates: not in this version
 12 | client_certificates = { ca = "certs/clients.pem" }
    | ^^^^^^^^^^^^^^^^^^^
 
-error: backend: https:// backends: not in this version
-  --> sidegate.toml:18:11
-   |
-18 | backend = "https://127.0.0.1:8080"
-   |           ^^^^^^^^^^^^^^^^^^^^^^^^
-
-error: backend_tls: not in this version
-  --> sidegate.toml:19:1
-   |
-19 | backend_tls = { ca = "certs/backend-ca.pem" }
-   | ^^^^^^^^^^^
-
 error: forward_as: "forwarded": not in this version
-  --> sidegate.toml:21:14
+  --> sidegate.toml:20:14
    |
-21 | forward_as = "forwarded"
+20 | forward_as = "forwarded"
    |              ^^^^^^^^^^^
 
 error: refuse: "close": not in this version
-  --> sidegate.toml:22:10
+  --> sidegate.toml:21:10
    |
-22 | refuse = "close"
+21 | refuse = "close"
    |          ^^^^^^^
 "#,
     );

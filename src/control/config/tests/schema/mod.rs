@@ -92,7 +92,8 @@ fn value_at<'v>(file: &'v Value, path: &str) -> &'v Value {
 #[test]
 fn the_schema_has_every_key_that_is_read_and_no_other() {
     // A table is read where it is there.
-    let everything = format!("{EVERYTHING}timeouts = {{}}\n");
+    let tables = "timeouts = {}\nbackend_tls = { ca = \"certs/ws.example.com.pem\" }\n";
+    let everything = format!("{EVERYTHING}{tables}").replace("http://", "https://");
     let asked = Table::keys_asked_for(|| drop(loaded(&everything, EVERY_RULE)));
     let of = |file: &str| -> BTreeSet<String> {
         let of_file = asked.iter().filter(|(asked, _)| asked.ends_with(file));
@@ -192,9 +193,12 @@ fn what_the_configuration_may_not_say_is_flagged() {
         ("[[certificate]]", "[certificate]"),
         ("host    = \"ws.example.com\"", ""),
         ("path    = \"/ticks/\"", "path = \"ticks/\""),
-        ("backend = \"http://127.0.0.1:8080\"", "backend = \"https://127.0.0.1:8080\""),
+        ("backend = \"http://127.0.0.1:8080\"", "backend = \"ftp://127.0.0.1:8080\""),
         ("backend = \"http://127.0.0.1:8080\"", "backend = \"http://127.0.0.1:8080/chat\""),
         ("backend = \"http://127.0.0.1:8080\"", "backend = []"),
+        ("policy  = ", "backend_tls = { ca = \"\" }\npolicy = "),
+        ("policy  = ", "backend_tls = { key = \"client.key\" }\npolicy = "),
+        ("policy  = ", "backend_tls = { verify = false }\npolicy = "),
         ("http    = \"refuse\"", "http = \"allow\""),
         ("refuse  = \"answer\"", "refuse = \"close\""),
         ("strip_prefix = false", "timeouts = { tls = \"1s\" }"),

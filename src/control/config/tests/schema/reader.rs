@@ -22,7 +22,7 @@ pub fn faults(root: &Value, schema: &Value, value: &Value, place: &str) -> Vec<S
                 let branch = if is_valid(root, said, value) { "then" } else { "else" };
                 keywords.get(branch).map(|branch| faults(root, branch, value, place)).unwrap_or_default()
             }
-            "properties" | "additionalProperties" | "propertyNames" | "required" => {
+            "properties" | "additionalProperties" | "propertyNames" | "required" | "dependentRequired" => {
                 value.as_object().map(|_| of_object(root, keywords, keyword, value, place)).unwrap_or_default()
             }
             "items" => {
@@ -67,6 +67,12 @@ fn of_object(root: &Value, all: &serde_json::Map<String, Value>, keyword: &str, 
         "required" => {
             let missing = items(said).iter().filter(|key| !object.contains_key(key.as_str().expect("a key")));
             missing.map(|key| format!("{place}: no {key}")).collect()
+        }
+        "dependentRequired" => {
+            let there = said.as_object().expect("keys").iter().filter(|(key, _)| object.contains_key(key.as_str()));
+            let needed = there.flat_map(|(key, needed)| items(needed).iter().map(move |needed| (key, needed)));
+            let missing = needed.filter(|(_, needed)| !object.contains_key(needed.as_str().expect("a key")));
+            missing.map(|(key, needed)| format!("{place}: {key} without {needed}")).collect()
         }
         "propertyNames" => object.keys().flat_map(|key| faults(root, said, &Value::from(key.as_str()), &below(key))).collect(),
         "properties" => {

@@ -1,0 +1,147 @@
+//! A route's backends, and how those over TLS are met.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::pki_types::ServerName;
+
+use super::route::Ground;
+use super::socket_path;
+use crate::control::config::document::{Table, Value};
+use crate::control::config::name::Taken;
+use crate::control::config::page::{Finding, error, warning};
+use crate::control::config::{BackendTlsPage, Reading, certificate};
+use crate::snapshot::route::BackendAddress;
+
+/// The backends of one route.
+pub fn all(value: Value<'_>, reading: &Reading<'_>) -> Option<Box<[BackendAddress]>> {
+    let values = if value.is_array() { value.items()? } else { vec![value] };
+    if values.is_empty() {
+        value.report(error("an empty list").remedy("backend = \"http://127.0.0.1:8080\""));
+        return None;
+    }
+    let mut taken = Taken::new();
+    let mut backends = Vec::new();
+    for value in values {
+        let Some(backend) =
+            value.parse("\"http://HOST:PORT\", \"https://HOST:PORT\" or \"unix:/PATH\"", |text| backend(text, reading))
+        else {
+            continue;
+        };
+        if !backend.is_private() {
+            value.report(warning("not on this host: what is sent there is not encrypted"));
+        }
+        let name = Arc::from(backend.to_string());
+        match taken.take(backend.clone(), &name, &value) {
+            Ok(()) => backends.push(backend),
+            Err((_, first)) => value.report(error(format!("{name} is there twice")).and(first, "first here")),
+        }
+    }
+    (!backends.is_empty()).then(|| backends.into())
+}
+
+/// `"http://HOST[:PORT]"` or `"https://…"`, where HOST is an address or `localhost`, or `"unix:PATH"`.
+pub fn backend(text: &str, reading: &Reading<'_>) -> Result<BackendAddress, Finding> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket_path(reading, path).map(BackendAddress::Unix);
+    }
+    if let Some(at) = text.rfind('@') {
+        // Said without the text, which may hold a password.
+        let finding = error("a backend has no user name and no password").remedy("leave out what stands before the @");
+        return Err(finding.within(0..at + 1));
+    }
+    let (scheme, authority) = text.split_once("//").unwrap_or(("", text));
+    let (default, address): (u16, fn(SocketAddr) -> BackendAddress) = match scheme {
+        "http:" => (80, BackendAddress::Tcp),
+        "https:" => (443, BackendAddress::Tls),
+        _ => {
+            let rest = text.rsplit("//").next().unwrap_or(text);
+            return Err(error(format!("\"{text}\" is not a backend")).remedy(format!("write \"http://{rest}\"")));
+        }
+    };
+    if let Some(path) = authority.find('/') {
+        let finding = error("a backend has no path").remedy("leave it out; strip_prefix = true takes a route's prefix off");
+        return Err(finding.within(scheme.len() + "//".len() + path..text.len()));
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let port = port.map_or(Ok(default), self::port)?;
+    let ip = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => v6.parse().map(IpAddr::V6).ok(),
+        None if host == "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
+        None => host.parse().map(IpAddr::V4).ok(),
+    };
+    let unresolved =
+        || error(format!("\"{host}\" is not an address")).remedy("an address or `localhost`: names are not resolved");
+    Ok(address(SocketAddr::new(ip.ok_or_else(unresolved)?, port)))
+}
+
+/// Digits alone: what parses integers would take a `+` too.
+fn port(text: &str) -> Result<u16, Finding> {
+    let port = text.parse().ok().filter(|port| *port > 0 && text.bytes().all(|digit| digit.is_ascii_digit()));
+    port.ok_or_else(|| error(format!("\"{text}\" is not a port")).remedy("1 to 65535"))
+}
+
+/// `backend_tls`, which `backends` that are https:// don't need to have; `None`: it has an error. It is only read
+/// where there are some.
+pub fn tls(
+    table: &mut Table<'_>,
+    backends: Option<&[BackendAddress]>,
+    ground: &mut Ground<'_, '_>,
+) -> Option<Option<BackendTlsPage>> {
+    let is_there = table.has("backend_tls");
+    let mut table = table.table("backend_tls");
+    let ca = table.get("ca");
+    let name = table.get("name").map(|value| value.parse("a name of DNS or an address", server_name));
+    let chain = table.get("chain");
+    let key = if chain.is_some() { table.need("key", "key = \"certs/client.key\"") } else { table.get("key") };
+    let used = backends.map(|backends| backends.iter().any(|backend| matches!(backend, BackendAddress::Tls(_))));
+    if is_there && used == Some(false) {
+        table.report(warning("backend_tls: no backend of this route is https://, so it does nothing"));
+    }
+    let identity = match (chain, key) {
+        (Some(chain), Some(key)) => Some(certificate::read_client(ground.reading, chain, key).map(Arc::new)),
+        (None, Some(key)) => {
+            key.report(error("a key without its chain").remedy("chain = \"certs/client.pem\""));
+            Some(None)
+        }
+        _ => None,
+    };
+    let roots = match ca {
+        Some(ca) => certificate::authorities(ground.reading, ca).map(Arc::new),
+        None if used == Some(true) => system(&table, ground),
+        None => Some(Arc::new(RootCertStore::empty())),
+    };
+    table.finish();
+    let ca = ca.and_then(|ca| ca.string()).map(Arc::from);
+    let page = BackendTlsPage { ca, roots: roots?, name: all_or_nothing(name)?, identity: all_or_nothing(identity)? };
+    Some((used == Some(true)).then_some(page))
+}
+
+/// What was not written is in order; what was, if it could be read.
+fn all_or_nothing<T>(read: Option<Option<T>>) -> Option<Option<T>> {
+    read.map_or(Some(None), |read| read.map(Some))
+}
+
+/// The authorities that this system trusts, read once.
+fn system(table: &Table<'_>, ground: &mut Ground<'_, '_>) -> Option<Arc<RootCertStore>> {
+    if ground.system.is_none() {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            let finding = error("this system trusts no authority that could vouch for an https:// backend");
+            table.report(finding.remedy("backend_tls = { ca = \"certs/backend-ca.pem\" }, or install ca-certificates"));
+            return None;
+        }
+        ground.system = Some(Arc::new(roots));
+    }
+    ground.system.clone()
+}
+
+fn server_name(text: &str) -> Result<ServerName<'static>, Finding> {
+    let fault = || error(format!("\"{text}\" is not a name that a certificate can have")).remedy("like \"app.internal\"");
+    ServerName::try_from(text.to_owned()).map_err(|_| fault())
+}

@@ -1,0 +1,110 @@
+//! Backends over TLS: what may be said of them, and what is wrong with it.
+
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::ServerName;
+
+use super::{SIDEGATE, check, load};
+
+/// [`SIDEGATE`], whose backend speaks TLS, with these words about that.
+fn over_tls(words: &str) -> String {
+    SIDEGATE.replace("\"http://127.0.0.1:8080\"", &format!("\"https://127.0.0.1:8443\"\nbackend_tls = {words}"))
+}
+
+/// A certificate without any name, and its key.
+fn nameless() -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    (CertificateParams::default().self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+/// What [`over_tls`] says where all the files that it can name are sound.
+#[track_caller]
+fn told(words: &str, expected: &str) {
+    let (chain, key) = nameless();
+    let files = [("certs/ca.pem", &chain), ("certs/client.pem", &chain), ("certs/client.key", &key)];
+    let files = files.map(|(name, text)| (name, text.as_str()));
+    check(&[&[("sidegate.toml", over_tls(words).as_str())][..], &files].concat(), expected);
+}
+
+#[test]
+fn an_authority_a_name_and_a_certificate_of_our_own_load() {
+    let (chain, key) = nameless();
+    let text =
+        over_tls("{ ca = \"certs/ca.pem\", name = \"app.internal\", chain = \"certs/client.pem\", key = \"certs/client.key\" }");
+    let (loaded, found) =
+        load(&[("sidegate.toml", &text), ("certs/ca.pem", &chain), ("certs/client.pem", &chain), ("certs/client.key", &key)]);
+    assert_eq!(found, "");
+    let route = &loaded.unwrap().settings.routes[0];
+    let tls = route.backend_tls.as_ref().unwrap();
+    assert_eq!(route.backends[0].to_string(), "https://127.0.0.1:8443");
+    assert_eq!((tls.ca.as_deref(), tls.roots.len()), (Some("certs/ca.pem"), 1));
+    assert_eq!(tls.name, Some(ServerName::try_from("app.internal").unwrap()));
+    assert_eq!(tls.identity.as_ref().map(|identity| &*identity.key_file), Some("certs/client.key"));
+}
+
+#[test]
+fn half_a_certificate_of_our_own_is_none() {
+    told(
+        "{ ca = \"certs/ca.pem\", chain = \"certs/client.pem\" }",
+        r#"
+error: key: missing from `backend_tls`
+  --> sidegate.toml:13:15
+   |
+13 | backend_tls = { ca = "certs/ca.pem", chain = "certs/client.pem" }
+   |               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: key = "certs/client.key"
+"#,
+    );
+    told(
+        "{ ca = \"certs/ca.pem\", key = \"certs/client.key\" }",
+        r#"
+error: key: a key without its chain
+  --> sidegate.toml:13:44
+   |
+13 | backend_tls = { ca = "certs/ca.pem", key = "certs/client.key" }
+   |                                            ^^^^^^^^^^^^^^^^^^
+   |
+   = help: chain = "certs/client.pem"
+"#,
+    );
+}
+
+#[test]
+fn a_name_that_no_certificate_can_have_and_an_authority_that_is_none_are_errors() {
+    told(
+        "{ ca = \"certs/client.key\", name = \"app internal\" }",
+        r#"
+error: ca: certs/client.key holds no certificate
+  --> sidegate.toml:13:22
+   |
+13 | backend_tls = { ca = "certs/client.key", name = "app internal" }
+   |                      ^^^^^^^^^^^^^^^^^^
+   |
+   = help: sections "-----BEGIN CERTIFICATE-----", of those who vouch for the backends
+
+error: name: "app internal" is not a name that a certificate can have
+  --> sidegate.toml:13:49
+   |
+13 | backend_tls = { ca = "certs/client.key", name = "app internal" }
+   |                                                 ^^^^^^^^^^^^^^
+   |
+   = help: like "app.internal"
+"#,
+    );
+}
+
+#[test]
+fn what_is_said_of_tls_where_no_backend_speaks_it_is_looked_at_twice() {
+    let (chain, _) = nameless();
+    let text = over_tls("{ ca = \"certs/ca.pem\" }").replace("https://", "http://");
+    check(
+        &[("sidegate.toml", &text), ("certs/ca.pem", &chain)],
+        r#"
+warning: backend_tls: no backend of this route is https://, so it does nothing
+  --> sidegate.toml:13:15
+   |
+13 | backend_tls = { ca = "certs/ca.pem" }
+   |               ^^^^^^^^^^^^^^^^^^^^^^^
+"#,
+    );
+}

@@ -1,0 +1,142 @@
+//! Backends over TLS: whom we believe, who we are, and that a tunnel through it is a tunnel.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use rustls::ServerConfig;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::harness::backend::{self, Backend};
+use crate::harness::sidegate::{self, Sidegate};
+use crate::harness::wire::Frame;
+use crate::harness::{certificate, client};
+
+const CA: &str = "backend_tls = { ca = 'certs/backend-ca.pem' }";
+
+/// An agent whose route leads to `backend`, with these keys, and the files that they name.
+async fn agent(backend: &Backend, keys: &str) -> Sidegate {
+    let own = certificate::signed(&["sidecar"]);
+    let route = sidegate::new().route("/chat", backend).on_route(keys);
+    let files = [("ca.pem", certificate::authority_pem()), ("client.pem", &own.chain), ("client.key", &own.key)];
+    files.into_iter().fold(route, |agent, (name, text)| agent.file(&format!("certs/backend-{name}"), text)).run().await
+}
+
+async fn echo(config: Arc<ServerConfig>) -> Backend {
+    backend::echo().tls(config).run().await
+}
+
+/// What comes of an attempt with these keys at a backend with this side of TLS: whether a tunnel carries.
+async fn opens(config: Arc<ServerConfig>, keys: &str) -> bool {
+    let backend = echo(config).await;
+    let sidegate = agent(&backend, keys).await;
+    let answer = client::new(&sidegate).attempt("/chat").await;
+    if answer.status() == 502 {
+        answer.expect_refused(502, "backend");
+        assert!(backend.heads().is_empty(), "a backend that is not believed hears nothing of the request");
+        return false;
+    }
+    answer.expect(101);
+    client::new(&sidegate).open("/chat").await.expect_echo("through").await;
+    true
+}
+
+#[tokio::test]
+async fn a_backend_proves_its_address_to_the_authority_that_is_named() {
+    assert!(opens(certificate::server(&["127.0.0.1"], false), CA).await);
+}
+
+#[tokio::test]
+async fn or_the_name_that_is_named() {
+    let named = "backend_tls = { ca = 'certs/backend-ca.pem', name = 'app.internal' }";
+    assert!(opens(certificate::server(&["app.internal"], false), named).await);
+    assert!(!opens(certificate::server(&["127.0.0.1"], false), named).await);
+}
+
+#[tokio::test]
+async fn one_with_another_s_certificate_hears_nothing() {
+    assert!(!opens(certificate::server(&["app.internal"], false), CA).await);
+}
+
+#[tokio::test]
+async fn the_system_s_authorities_do_not_vouch_for_ours() {
+    assert!(!opens(certificate::server(&["127.0.0.1"], false), "").await);
+}
+
+#[tokio::test]
+async fn who_we_are_is_shown_to_a_backend_that_asks() {
+    let keys =
+        "backend_tls = { ca = 'certs/backend-ca.pem', chain = 'certs/backend-client.pem', key = 'certs/backend-client.key' }";
+    assert!(opens(certificate::server(&["127.0.0.1"], true), keys).await);
+    assert!(!opens(certificate::server(&["127.0.0.1"], true), CA).await);
+}
+
+#[tokio::test]
+async fn one_with_which_tls_fails_is_down_and_the_next_is_tried() {
+    let clear = backend::raw(|wire| async move { drop(wire) }).run().await;
+    let over_tls = echo(certificate::server(&["127.0.0.1"], false)).await;
+    let failing = clear.address().replace("http://", "https://");
+    let list = format!("backend = ['{failing}', '{}']\n{CA}", over_tls.address());
+    let sidegate = agent(&clear, &list).await;
+    for _ in 0..3 {
+        client::new(&sidegate).open("/chat").await.expect_echo("through").await;
+    }
+    sidegate.expect_metric("sidegate_backend_up", [("route", "chat"), ("backend", &failing)], 0).await;
+}
+
+#[tokio::test]
+async fn large_messages_come_back_whole_while_both_sides_send() {
+    let backend = echo(certificate::server(&["127.0.0.1"], false)).await;
+    let sidegate = agent(&backend, CA).await;
+    let mut tunnel = client::new(&sidegate).open("/chat").await;
+    // More than all sockets and buffers on the way hold.
+    let messages: Vec<Vec<u8>> = (0..24_u8).map(|at| vec![at; 1 << 20]).collect();
+    let mut came = 0;
+    for message in &messages {
+        tunnel.send(Message::binary(message.clone())).await;
+        // Reads what is there, and no more, so that it piles up.
+        while let Some(Ok(echo)) = tunnel.next().now_or_never() {
+            assert_eq!(echo.into_data(), messages[came]);
+            came += 1;
+        }
+    }
+    for message in &messages[came..] {
+        assert_eq!(tunnel.message().await, message);
+    }
+    tunnel.close(1000, "done").await;
+    tunnel.expect_close_with(1000, "done").await;
+    backend.expect_done(1).await;
+}
+
+#[tokio::test]
+async fn its_close_notify_is_an_end_like_another() {
+    let backend = backend::raw(|mut wire| async move {
+        backend::grant(&mut wire, "").await;
+        wire.send_frame(Frame::text("last")).await;
+        wire.finish().await;
+        wire.rest().await;
+    });
+    let backend = backend.tls(certificate::server(&["127.0.0.1"], false)).run().await;
+    let sidegate = agent(&backend, CA).await;
+    let mut tunnel = client::new(&sidegate).open("/chat").await;
+    assert_eq!(tunnel.message().await, "last");
+    tunnel.expect_close_with(1011, "backend_gone").await;
+    backend.expect_done(1).await;
+}
+
+#[tokio::test]
+async fn plain_requests_share_a_connection_as_long_as_the_rules_are_the_same() {
+    let config = certificate::server(&["127.0.0.1"], false);
+    let backend = backend::http(|asked| backend::reply(200).body(asked.head.target().to_owned())).tls(config).run().await;
+    let sidegate = agent(&backend, &format!("{CA}\nhttp = 'forward'\npath = '/'")).await;
+    let client = client::new(&sidegate);
+    for path in ["/a", "/b", "/c"] {
+        assert_eq!(client.get(path).await.expect(200).text(), path);
+    }
+    assert_eq!(backend.connections(), 1);
+
+    let stranger = rcgen::generate_simple_self_signed(["other".to_owned()]).unwrap();
+    sidegate.write("certs/backend-ca.pem", &stranger.cert.pem()).await;
+    client.get("/d").await.expect_refused(502, "backend");
+    sidegate.write("certs/backend-ca.pem", certificate::authority_pem()).await;
+    assert_eq!(client.get("/e").await.expect(200).text(), "/e");
+}
