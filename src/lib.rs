@@ -8,9 +8,11 @@ pub mod admin;
 pub mod close;
 pub mod control;
 pub mod data;
+mod listeners;
 pub mod observe;
 mod planes;
 pub mod policy;
+mod rebind;
 pub mod refusal;
 pub mod snapshot;
 pub mod tunnels;
@@ -27,26 +29,25 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 pub use crate::admin::Order;
-use crate::admin::{Admin, AdminListener, MetricsListener, Rates, Scrapes};
-use crate::control::config::MetricsAddress;
+use crate::admin::{Admin, AdminListener, MetricsListener, Rates, Served};
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::reload::{Accept, Bind, Cause, Outcome, Reloader, Requests};
+use crate::control::reload::{Accept, Cause, Outcome, Reloader, Requests};
 use crate::control::systemd::{self, Phase, Sockets};
 use crate::data::Shared;
-use crate::data::listener::Bound;
+use crate::listeners::{Listeners, Unavailable};
 use crate::observe::log::Drops;
 use crate::observe::metrics::Metrics;
 use crate::observe::pulse::Pulses;
 use crate::planes::{Planes, Serving};
+use crate::rebind::{ADMIN, Bound, METRICS, cannot_listen, told};
 use crate::snapshot::Live;
-use crate::snapshot::listener::Address;
 use crate::tunnels::Tunnels;
 
 /// A running agent. Dropping it ends it at once.
 pub struct Agent {
-    listeners: Vec<(Arc<str>, SocketAddr)>,
-    scrapes: Arc<Scrapes>,
-    admin: Option<PathBuf>,
+    listeners: Arc<Listeners>,
+    scrapes: Arc<Served<MetricsListener>>,
+    asks: Arc<Served<AdminListener>>,
     requests: Requests,
     phase: watch::Sender<Phase>,
     orders: mpsc::Sender<Order>,
@@ -97,28 +98,15 @@ impl Agent {
         let tunnels = Tunnels::new(Arc::clone(&live));
         let shared = Shared::new(Arc::clone(&live), Arc::clone(&tunnels), Arc::clone(&metrics), most);
 
-        let mut shares: Vec<Vec<Bound>> = (0..threads).map(|_| Vec::new()).collect();
-        let mut listeners = Vec::new();
-        for listener in &settings.listeners {
-            let bound = match &listener.address {
-                Address::Tcp(address) => data::listener::bind(listener, *address, threads, most),
-                Address::Systemd(name) => {
-                    passed.tcp(name).and_then(|sockets| data::listener::share(listener, &sockets, threads, most))
-                }
-            };
-            let bound = bound.map_err(|error| {
-                unavailable(&format!("listener `{}` cannot listen on {}", listener.name, listener.address), &error)
-            })?;
-            metrics.connections_limit(&listener.name, listener.max_connections.unwrap_or(most));
-            listeners.extend(bound.iter().take(1).flatten().map(|one| (Arc::clone(&listener.name), one.address())));
-            for (share, more) in shares.iter_mut().zip(bound) {
-                share.extend(more);
-            }
-        }
-        let scraped = settings.metrics.listen.as_ref().map(|address| MetricsListener::bind(address, &passed)).transpose();
-        let scraped = scraped.map_err(|error| unavailable("[metrics] cannot listen", &error))?;
-        let asks = AdminListener::bind(&settings.admin, &config, &passed);
-        let asks = asks.map_err(|error| unavailable("[admin] cannot listen", &error))?;
+        let stop = shared.stop_accepting.clone();
+        let facts = (Arc::clone(&live), Arc::clone(&metrics));
+        let (listeners, sockets) = Listeners::new(threads, stop, Arc::clone(&passed), facts, most);
+        let accepting = listeners.prepare(&settings.listeners);
+        let accepting = accepting.map_err(|Unavailable { listener, error }| unavailable(&cannot_listen(&listener), &error))?;
+        let scraped = settings.metrics.listen.as_ref().map(|address| MetricsListener::bind(address, &passed, None)).transpose();
+        let scraped = scraped.map_err(|error| unavailable(METRICS, &error))?;
+        let asks = AdminListener::bind(&settings.admin, &config, &passed, None);
+        let asks = asks.map_err(|error| unavailable(ADMIN, &error))?;
 
         let tracker = TaskTracker::new();
         let (reloader, requests) = Reloader::new(
@@ -143,32 +131,34 @@ impl Agent {
             pulses: Arc::clone(&pulses),
             drops,
             config: config.clone(),
-            listeners: listeners.iter().map(|(name, address)| (Arc::clone(name), address.to_string())).collect(),
+            listeners: Arc::clone(&listeners),
             rates: Rates::default(),
             ordered: AtomicBool::new(false),
         });
-        let scrapes = Scrapes::new(Arc::clone(&admin), scraped);
-        let admin_path = asks.as_ref().map(|asks| asks.path().to_owned());
-        let rebind = rebind(&config, &passed, &scrapes);
+        let scrapes = Served::new(Arc::clone(&admin), scraped);
+        let asks = Served::new(Arc::clone(&admin), asks);
+        let bound =
+            Bound { config, passed, listeners: Arc::clone(&listeners), scrapes: Arc::clone(&scrapes), asks: Arc::clone(&asks) };
+        listeners.take_over(accepting);
         let planes = Planes { shared, standing, threads: Vec::new(), tracker, told, phase: phase.clone(), pulses };
-        let serving = Serving { admin, scrapes: Arc::clone(&scrapes), asks };
-        let control = spawn("control", move || planes.run(shares, (reloader, rebind), serving, &end))?;
-        Ok(Agent { listeners, scrapes, admin: admin_path, requests, phase, orders, ended, control: Some(control) })
+        let serving = Serving { admin, scrapes: Arc::clone(&scrapes), asks: Arc::clone(&asks) };
+        let control = spawn("control", move || planes.run(sockets, (reloader, bound.rebinds()), serving, &end))?;
+        Ok(Agent { listeners, scrapes, asks, requests, phase, orders, ended, control: Some(control) })
     }
 
-    /// The listeners' names and the addresses that were bound.
-    pub fn listeners(&self) -> &[(Arc<str>, SocketAddr)] {
-        &self.listeners
+    /// The listeners' names and the addresses that are bound now.
+    pub fn listeners(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        self.listeners.addresses()
     }
 
     /// Where `/metrics`, `/livez` and `/readyz` are served now; `None`: nowhere, or at a Unix socket.
     pub fn metrics(&self) -> Option<SocketAddr> {
-        self.scrapes.address()
+        self.scrapes.at()
     }
 
-    /// Where the admin socket is.
-    pub fn admin(&self) -> Option<&Path> {
-        self.admin.as_deref()
+    /// Where the admin socket is now.
+    pub fn admin(&self) -> Option<PathBuf> {
+        self.asks.at()
     }
 
     /// Tells systemd, if it started us, that we are ready: to be called once whoever commands is obeyed.
@@ -218,29 +208,6 @@ impl Drop for Agent {
     }
 }
 
-/// What a reload can bind: the metrics listener, so far.
-fn rebind(config: &Path, passed: &Arc<Sockets>, scrapes: &Arc<Scrapes>) -> Bind {
-    let (config, passed, scrapes) = (config.to_owned(), Arc::clone(passed), Arc::clone(scrapes));
-    Arc::new(move |now, next| {
-        if now.metrics.listen == next.metrics.listen {
-            return Ok(Box::new(|| {}));
-        }
-        let bound = next.metrics.listen.as_ref().map(|address| MetricsListener::bind(address, &passed)).transpose();
-        let bound = bound.map_err(|error| {
-            let (what, remedy) = told("[metrics] cannot listen", &error);
-            let port = |address: &Option<MetricsAddress>| match address {
-                Some(MetricsAddress::Tcp(address)) => Some(address.port()),
-                _ => None,
-            };
-            let same_port = port(&now.metrics.listen) == port(&next.metrics.listen);
-            let remedy = if same_port { Some("sidegate itself has that port: restart it, or take another port") } else { remedy };
-            vec![Diagnostic::of(&config, what, remedy.map(str::to_owned))]
-        })?;
-        let scrapes = Arc::clone(&scrapes);
-        Ok(Box::new(move || scrapes.replace(bound)))
-    })
-}
-
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
     std::thread::Builder::new().name(name.into()).spawn(work).map_err(|error| unavailable("a thread cannot be started", &error))
 }
@@ -250,17 +217,6 @@ fn unavailable(what: &str, error: &std::io::Error) -> StartError {
         (what, Some(remedy)) => format!("{what}: {remedy}"),
         (what, None) => what,
     })
-}
-
-/// Why something cannot be had, and what to do about it.
-fn told(what: &str, error: &std::io::Error) -> (String, Option<&'static str>) {
-    let remedy = match error.kind() {
-        std::io::ErrorKind::AddrInUse => Some("something else listens there already; stop it, or choose another address"),
-        std::io::ErrorKind::PermissionDenied => Some("not permitted; ports below 1024 need CAP_NET_BIND_SERVICE"),
-        std::io::ErrorKind::AddrNotAvailable => Some("no interface has this address"),
-        _ => None,
-    };
-    (format!("{what}: {error}"), remedy)
 }
 
 /// The process' total of connections: each takes two descriptors, and some are kept for everything else.

@@ -7,16 +7,17 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use tokio::runtime;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{Admin, AdminListener, Order, Scrapes};
+use crate::admin::{Admin, AdminListener, MetricsListener, Order, Served};
 use crate::control::reload::{Bind, Reloader, Standing};
 use crate::control::systemd::{self, Facts, Phase};
 use crate::control::{revoke, spare};
-use crate::data::listener::Bound;
+use crate::data::listener::Accepting;
 use crate::data::{self, Shared};
 use crate::observe::pulse::Pulses;
 use crate::tunnels::End;
@@ -47,16 +48,16 @@ pub struct Serving {
     /// What they are told from.
     pub admin: Arc<Admin>,
     /// Those who ask for metrics.
-    pub scrapes: Arc<Scrapes>,
-    /// Those who command; `None`: nobody may.
-    pub asks: Option<AdminListener>,
+    pub scrapes: Arc<Served<MetricsListener>>,
+    /// Those who command.
+    pub asks: Arc<Served<AdminListener>>,
 }
 
 impl Planes {
     /// Serves until a drain is over, or was cut short; `ended` is true then.
     pub fn run(
         mut self,
-        shares: Vec<Vec<Bound>>,
+        sockets: Vec<UnboundedReceiver<Accepting>>,
         (reloader, rebind): (Reloader, Bind),
         Serving { admin, scrapes, asks }: Serving,
         ended: &watch::Sender<bool>,
@@ -70,13 +71,13 @@ impl Planes {
             }
         };
         let (end, ending) = watch::channel(false);
-        for (index, share) in shares.into_iter().enumerate() {
+        for (index, sockets) in sockets.into_iter().enumerate() {
             let (shared, ending) = (Arc::clone(&self.shared), ending.clone());
             let name = format!("data-{index}");
             // Begun before its thread, so that one that never comes is missed as well.
             let pulse = self.pulses.begin(&*name);
             let thread = Builder::new().name(name).spawn(move || {
-                if let Err(error) = data::run_thread(&shared, share, pulse, ending) {
+                if let Err(error) = data::run_thread(&shared, sockets, pulse, ending) {
                     tracing::error!(%error, "a data-plane thread ended");
                 }
             });
@@ -95,9 +96,7 @@ impl Planes {
             self.tracker.spawn(reloader.run(rebind, self.pulses.begin("reload"), stop.clone()));
             self.tracker.spawn(spare::give_back(Arc::clone(&self.shared.tunnels), stop.clone()));
             scrapes.begin(&self.tracker, &stop);
-            if let Some(asks) = asks {
-                self.tracker.spawn(asks.serve(admin, stop.clone()));
-            }
+            asks.begin(&self.tracker, &stop);
             // `None`: the agent was dropped.
             let _first = self.told.recv().await;
             self.drain(&end).await;

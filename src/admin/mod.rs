@@ -13,6 +13,7 @@ mod place;
 mod query;
 mod rates;
 mod scrapes;
+mod served;
 mod socket;
 mod status;
 mod tunnels;
@@ -36,12 +37,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::control::reload::{Requests, Standing};
+use crate::listeners::Listeners;
 use crate::observe::log::Drops;
 use crate::observe::metrics::Metrics;
 use crate::observe::pulse::Pulses;
@@ -51,7 +53,8 @@ use crate::tunnels::Tunnels;
 pub use self::explain::Asked;
 pub use self::place::socket_paths;
 pub use self::rates::Rates;
-pub use self::scrapes::{MetricsListener, Scrapes};
+pub use self::scrapes::MetricsListener;
+pub use self::served::{Serve, Served};
 pub use self::socket::AdminListener;
 
 /// How long one who asks has, from connecting to having the answer. A reload has its own time.
@@ -89,8 +92,8 @@ pub struct Admin {
     pub drops: Drops,
     /// Where `sidegate.toml` is.
     pub config: PathBuf,
-    /// The listeners' names, and what each was bound to.
-    pub listeners: Vec<(Arc<str>, String)>,
+    /// Those that accept.
+    pub listeners: Arc<Listeners>,
     /// How much passes each route.
     pub rates: Rates,
     /// Whether a drain was ordered here.
@@ -121,8 +124,8 @@ fn with_type(status: StatusCode, body: impl Into<Bytes>, content_type: &'static 
     answer
 }
 
-/// Gives each connection that `accept` brings to `answer`, at most [`MOST`] at a time, until `stop`;
-/// further ones wait in the socket's queue.
+/// Gives each connection that `accept` brings to `answer`, at most [`MOST`] at a time, until `stop` and none is left in
+/// the socket's queue, where further ones wait.
 async fn attend<S, F>(
     mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<S>>,
     answer: impl Fn(S) -> F,
@@ -132,22 +135,27 @@ async fn attend<S, F>(
 {
     let places = Arc::new(Semaphore::new(MOST));
     let asked = TaskTracker::new();
-    loop {
-        let Some(Ok(place)) = stop.run_until_cancelled(Arc::clone(&places).acquire_owned()).await else { return };
-        let Some(accepted) = stop.run_until_cancelled(poll_fn(&mut accept)).await else { return };
-        match accepted {
-            Ok(stream) => {
-                let answered = answer(stream);
-                asked.spawn(async move {
-                    answered.await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
+    let answered = |place: OwnedSemaphorePermit, stream| {
+        let answered = answer(stream);
+        asked.spawn(async move {
+            answered.await;
+            drop(place);
+        });
+    };
+    while let Some(Ok(place)) = stop.run_until_cancelled(Arc::clone(&places).acquire_owned()).await {
+        match stop.run_until_cancelled(poll_fn(&mut accept)).await {
+            Some(Ok(stream)) => answered(place, stream),
+            Some(Err(error)) => {
                 tracing::debug!(%error, "one who asks cannot be accepted");
                 sleep(BREATH).await;
             }
+            None => break,
         }
+    }
+    while let Ok(place) = Arc::clone(&places).try_acquire_owned()
+        && let Poll::Ready(Ok(stream)) = poll_fn(|context| Poll::Ready(accept(context))).await
+    {
+        answered(place, stream);
     }
 }
 

@@ -16,6 +16,7 @@ use rustix::fs::Mode;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::served::Serve;
 use crate::admin::unix::{self, SocketFile};
 use crate::admin::{Admin, attend, command, converse, place};
 use crate::control::config::{AdminSettings, AdminSocket};
@@ -30,14 +31,17 @@ pub struct AdminListener {
     /// The socket's file, or the link to the one that systemd made.
     file: Option<SocketFile>,
     path: PathBuf,
+    /// Whether the file still stands aside.
+    aside: bool,
 }
 
 impl AdminListener {
     /// Binds the socket that `settings` want, or takes it from those `passed`; `None`: it is off, or no folder of `auto` is usable (a warning).
+    /// `now` is where it is so far: there the new one stands aside until it is [settled](AdminListener::settle).
     ///
     /// # Errors
     /// The path is taken by something alive or by something other than a socket, or cannot be made.
-    pub fn bind(settings: &AdminSettings, config: &Path, passed: &Sockets) -> io::Result<Option<Self>> {
+    pub fn bind(settings: &AdminSettings, config: &Path, passed: &Sockets, now: Option<&Path>) -> io::Result<Option<Self>> {
         let path = match &settings.socket {
             AdminSocket::Off => return Ok(None),
             AdminSocket::Systemd(name) => return Self::adopt(passed.unix(name)?, config).map(Some),
@@ -51,10 +55,23 @@ impl AdminListener {
             },
         };
         let at = |error: io::Error| io::Error::new(error.kind(), format!("at {}: {error}", path.display()));
+        let aside = now == Some(&*path);
+        let place = if aside { path.with_extension("new") } else { path.clone() };
         // Nobody else may connect until its group and mode are set.
-        let (socket, file) = unix::bind(&path, Mode::RUSR | Mode::WUSR).map_err(at)?;
-        open_to(&path, settings).map_err(at)?;
-        Ok(Some(AdminListener { sockets: vec![socket], file: Some(file), path }))
+        let (socket, file) = unix::bind(&place, Mode::RUSR | Mode::WUSR).map_err(at)?;
+        open_to(&place, settings).map_err(at)?;
+        Ok(Some(AdminListener { sockets: vec![socket], file: Some(file), path, aside }))
+    }
+
+    /// Takes the place of the one that is there so far, if it is to be there: nobody ever finds none.
+    pub fn settle(mut self) -> Self {
+        if self.aside
+            && let Some(file) = &mut self.file
+            && let Err(error) = file.move_to(&self.path)
+        {
+            tracing::error!(%error, socket = %self.path.display(), "the admin socket cannot be put into its place");
+        }
+        self
     }
 
     /// Takes the sockets that systemd passed. Only their unit knows where they are, so a link to the first stands where
@@ -71,16 +88,18 @@ impl AdminListener {
         if let Err(error) = &linked {
             tracing::warn!(%error, socket = %path.display(), "no link leads to the admin socket: commands don't find it");
         }
-        Ok(AdminListener { sockets, file: linked.ok().flatten(), path })
+        Ok(AdminListener { sockets, file: linked.ok().flatten(), path, aside: false })
+    }
+}
+
+impl Serve for AdminListener {
+    type At = PathBuf;
+
+    fn at(&self) -> Option<PathBuf> {
+        Some(self.path.clone())
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Answers until `stop`.
-    pub async fn serve(self, admin: Arc<Admin>, stop: CancellationToken) {
+    async fn serve(self, admin: Arc<Admin>, stop: CancellationToken) {
         let AdminListener { sockets, file: _file, .. } = self;
         let sockets: Vec<_> = match sockets.into_iter().map(UnixListener::from_std).collect::<io::Result<_>>() {
             Ok(sockets) => sockets,
@@ -142,7 +161,8 @@ mod tests {
     /// The listener at `admin.sock` beside a `sidegate.toml` in `folder`.
     fn bind(folder: &Path) -> io::Result<AdminListener> {
         let passed = Sockets::default();
-        AdminListener::bind(&settings("admin.sock", 0o660, None), &folder.join("sidegate.toml"), &passed).map(Option::unwrap)
+        AdminListener::bind(&settings("admin.sock", 0o660, None), &folder.join("sidegate.toml"), &passed, None)
+            .map(Option::unwrap)
     }
 
     fn mode(path: &Path) -> u32 {
@@ -166,8 +186,8 @@ mod tests {
         let config = folder.path().join("sidegate.toml");
         for wanted in [0o660, 0o622, 0o600] {
             let listener =
-                AdminListener::bind(&settings("admin.sock", wanted, None), &config, &Sockets::default()).unwrap().unwrap();
-            assert_eq!(mode(listener.path()), wanted);
+                AdminListener::bind(&settings("admin.sock", wanted, None), &config, &Sockets::default(), None).unwrap().unwrap();
+            assert_eq!(mode(&listener.path), wanted);
         }
     }
 
@@ -176,11 +196,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bind = |group: &str| {
             let settings = settings("admin.sock", 0o660, Some(group));
-            AdminListener::bind(&settings, &folder.path().join("sidegate.toml"), &Sockets::default())
+            AdminListener::bind(&settings, &folder.path().join("sidegate.toml"), &Sockets::default(), None)
         };
         let own = rustix::process::getgid().as_raw();
         let listener = bind(&own.to_string()).unwrap().unwrap();
-        assert_eq!(fs::metadata(listener.path()).unwrap().gid(), own);
+        assert_eq!(fs::metadata(&listener.path).unwrap().gid(), own);
         drop(listener);
         assert_eq!((group_id("root"), group_id("4711"), group_id("no-such-group")), (Some(0), Some(4711), None));
         let error = bind("no-such-group").err().unwrap().to_string();

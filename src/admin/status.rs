@@ -3,6 +3,7 @@
 //! docs/admin.md says what each name means. It looks at what others keep, and changes nothing.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -85,17 +86,17 @@ fn is_draining(admin: &Admin) -> bool {
 
 fn listeners(admin: &Admin, live: &Snapshot) -> Vec<Value> {
     let connections = admin.metrics.connections();
-    let one = |(name, address): &(Arc<str>, String)| {
-        let speaks = live.listeners.get(name).map(|rules| match rules.listener.speaks {
+    let one = |(name, address): (Arc<str>, SocketAddr)| {
+        let speaks = live.listeners.get(&name).map(|rules| match rules.listener.speaks {
             Speaks::Tls(_) => "tls",
             Speaks::Plain => "plain",
             Speaks::Redirect { .. } => "redirect",
         });
-        let counted = connections.iter().find(|(own, ..)| own == name);
+        let counted = connections.iter().find(|(own, ..)| *own == name);
         let (open, limit) = counted.map(|(_, open, limit)| (*open, *limit)).unzip();
-        json!({ "name": &**name, "address": address, "speaks": speaks, "connections": open, "limit": limit })
+        json!({ "name": &*name, "address": address.to_string(), "speaks": speaks, "connections": open, "limit": limit })
     };
-    admin.listeners.iter().map(one).collect()
+    admin.listeners.addresses().into_iter().map(one).collect()
 }
 
 fn routes(admin: &Admin, live: &Snapshot) -> Vec<Value> {

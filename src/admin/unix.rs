@@ -27,6 +27,13 @@ impl SocketFile {
         let made = fs::symlink_metadata(path)?;
         Ok(SocketFile { path: path.to_owned(), node: (made.dev(), made.ino()) })
     }
+
+    /// Puts it in the place of whatever is at `path`, of which there never is none.
+    pub fn move_to(&mut self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.path, path).map_err(cannot_make)?;
+        self.path = path.to_owned();
+        Ok(())
+    }
 }
 
 impl Drop for SocketFile {

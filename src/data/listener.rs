@@ -13,20 +13,22 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::net::SocketFlags;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::watch;
 use tokio::task::yield_now;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::data::Core;
+use crate::data::cap::{Cap, Place};
 use crate::data::connection::{self, Accepted};
 use crate::observe::log::decision::{self, Party};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
-use crate::snapshot::listener::Listener;
+use crate::snapshot::ListenerRules;
 
 /// How many connections the kernel queues for us.
 const BACKLOG: i32 = 4096;
@@ -35,34 +37,18 @@ const BACKLOG: i32 = 4096;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// A bound: at most so many connections at once.
-#[derive(Clone)]
-pub struct Cap(Arc<Semaphore>);
+/// How long the connections that are under way to a socket that is given up have to come.
+const UNDER_WAY: Duration = Duration::from_secs(1);
 
-impl Cap {
-    /// At most `connections` at once.
-    pub fn new(connections: usize) -> Self {
-        Cap(Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))))
-    }
+/// How long those that have come to it may wait for a place.
+const LAST_CALL: Duration = Duration::from_secs(10);
 
-    /// Waits for a place.
-    async fn place(&self) -> OwnedSemaphorePermit {
-        match Arc::clone(&self.0).acquire_owned().await {
-            Ok(place) => place,
-            // The semaphore is never closed.
-            Err(_) => std::future::pending().await,
-        }
-    }
-}
-
-/// One thread's socket of a listener.
+/// One thread's socket.
 pub struct Bound {
     socket: StdListener,
-    listener: Arc<Listener>,
     address: SocketAddr,
-    /// Whether other threads accept on the same socket.
+    /// Whether other threads, or the next process, accept on the same socket.
     shared: bool,
-    cap: Cap,
 }
 
 impl Bound {
@@ -72,43 +58,70 @@ impl Bound {
     }
 }
 
-/// Binds `listener` to `address`: a share for each of `threads`. `most` is the cap where it has none of its own.
+/// Whose the connections of a socket are. It may change while the socket accepts: an address that goes from one
+/// listener to another is never given up, and no connection to it lost.
+#[derive(Clone)]
+pub struct Owner {
+    /// The listener's rules, for whoever comes when no generation that runs has them any more.
+    pub rules: ListenerRules,
+    /// Its bound.
+    pub cap: Cap,
+}
+
+/// A socket that is to accept.
+pub struct Accepting {
+    /// The socket.
+    pub bound: Bound,
+    /// Whose it is.
+    pub owner: watch::Receiver<Owner>,
+    /// Ends it.
+    pub stop: CancellationToken,
+}
+
+/// Binds `address`: a socket for each of `threads`. `ours`: we have it already, or some of it.
 ///
 /// # Errors
-/// `AddrInUse` also when another process listens there with `SO_REUSEPORT`: the first
-/// bind is without it, so that a second instance never silently takes a share.
-pub fn bind(listener: &Arc<Listener>, address: SocketAddr, threads: usize, most: usize) -> io::Result<Vec<Vec<Bound>>> {
-    if address.port() != 0 {
-        drop(socket(address, false)?);
-    }
-    let cap = Cap::new(listener.max_connections.unwrap_or(most));
-    let first = socket(address, true)?;
+/// As for one [`socket`].
+pub fn bind(address: SocketAddr, threads: usize, ours: bool) -> io::Result<Vec<Vec<Bound>>> {
+    let first = socket(address, ours)?;
     let address = first.local_addr()?;
     let mut sockets = vec![first];
     for _ in 1..threads {
         sockets.push(socket(address, true)?);
     }
-    let bound = |socket| vec![Bound { socket, listener: Arc::clone(listener), address, shared: false, cap: cap.clone() }];
-    Ok(sockets.into_iter().map(bound).collect())
+    Ok(sockets.into_iter().map(|socket| vec![Bound { socket, address, shared: false }]).collect())
 }
 
-/// Gives each of `threads` a duplicate of each of `sockets`, which came to `listener` bound and listening. All
+/// Gives each of `threads` a duplicate of each of `sockets`, which came bound and listening. All
 /// threads wait at the same queue, and whoever is free first takes a connection.
 ///
 /// # Errors
 /// No descriptor is left.
-pub fn share(listener: &Arc<Listener>, sockets: &[StdListener], threads: usize, most: usize) -> io::Result<Vec<Vec<Bound>>> {
-    let cap = Cap::new(listener.max_connections.unwrap_or(most));
+pub fn share(sockets: &[StdListener], threads: usize) -> io::Result<Vec<Vec<Bound>>> {
     let bound = |socket: &StdListener| {
         let (socket, address) = (socket.try_clone()?, socket.local_addr()?);
         socket.set_nonblocking(true)?;
         SockRef::from(&socket).set_tcp_nodelay(true)?;
-        Ok(Bound { socket, listener: Arc::clone(listener), address, shared: true, cap: cap.clone() })
+        Ok(Bound { socket, address, shared: true })
     };
     (0..threads).map(|_| sockets.iter().map(bound).collect()).collect()
 }
 
-fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
+/// A listening socket at `address`, where others of ours may listen too; `ours`: some do.
+///
+/// # Errors
+/// `AddrInUse` also when another process listens there with `SO_REUSEPORT`: the first
+/// bind is without it, so that a second instance never silently takes a share.
+pub fn socket(address: SocketAddr, ours: bool) -> io::Result<StdListener> {
+    if address.port() != 0 && !ours {
+        drop(bound(address, false)?);
+    }
+    let socket = bound(address, true)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
@@ -116,38 +129,40 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
     // Those that it accepts inherit it.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    if shared {
-        socket.listen(BACKLOG)?;
-    }
-    Ok(socket.into())
+    Ok(socket)
+}
+
+/// Whether a socket at one address is in the way of one at the other.
+pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (ip, of) = (one.ip().to_canonical(), other.ip().to_canonical());
+    one.port() == other.port() && (ip == of || ip.is_unspecified() || of.is_unspecified())
 }
 
 /// The accept loop of one socket; ends when accepting is to stop.
 ///
 /// # Errors
 /// If the socket cannot be registered with the runtime.
-pub fn accept_all(core: Arc<Core>, bound: Bound) -> io::Result<impl Future<Output = ()>> {
+pub fn accept_all(core: Arc<Core>, Accepting { bound, owner, stop }: Accepting) -> io::Result<impl Future<Output = ()>> {
     #[expect(
         deprecated,
         reason = "its replacement is unsafe, for types that change their descriptor; a std listener owns the one it has"
     )]
     let socket = AsyncFd::new(bound.socket)?;
-    let metrics = core.metrics.listener(&bound.listener.name);
-    let (listener, shared, cap) = (bound.listener, bound.shared, bound.cap);
+    let desk = Desk::new(&core, &owner.borrow());
+    let mut door = Door { core, owner, desk };
+    let shared = bound.shared;
     Ok(async move {
-        let stop = core.shared.stop_accepting.clone();
         let mut pause = Pause::default();
         loop {
             // Places only once somebody waits: else each thread would hold one for nobody.
             let ready = stop.run_until_cancelled(socket.readable()).await;
-            let Some(Ok(mut ready)) = ready else { return };
-            let places = stop.run_until_cancelled(async { (cap.place().await, core.shared.total.place().await) }).await;
-            let Some(places) = places else { return };
+            let Some(Ok(mut ready)) = ready else { break };
+            let Some(places) = stop.run_until_cancelled(door.places()).await else { break };
             match ready.try_io(|socket| accept(socket.get_ref())) {
                 Err(_would_block) => {}
                 Ok(Ok((stream, address))) => {
                     pause.length = FIRST_PAUSE / 2;
-                    admit(&core, &listener, &metrics, stream, address, places);
+                    door.admit((stream, address), places);
                     if shared {
                         // The rest of the queue is for every thread, and this one has a connection to serve now.
                         yield_now().await;
@@ -156,59 +171,130 @@ pub fn accept_all(core: Arc<Core>, bound: Bound) -> io::Result<impl Future<Outpu
                 Ok(Err(error)) if is_the_peers(&error) => {}
                 Ok(Err(error)) => {
                     drop(places);
-                    pause.note(&listener, &error);
+                    pause.note(&door.desk.name, &error);
                     if stop.run_until_cancelled(tokio::time::sleep(pause.length)).await.is_none() {
-                        return;
+                        break;
                     }
                 }
             }
         }
+        if shared {
+            // Its queue is the next process'.
+            return;
+        }
+        let ends = door.core.shared.stop_accepting.clone();
+        if !ends.is_cancelled() && hush(socket.get_ref()).is_ok() {
+            ends.run_until_cancelled(door.clear(&socket)).await;
+        }
+        // What the kernel has taken for us is served; closing the socket would reset it.
+        while let Some(places) = door.desk.cap.try_place().zip(door.core.shared.total.try_place())
+            && let Ok((stream, address)) = accept(socket.get_ref())
+        {
+            door.admit((stream, address), places);
+        }
     })
 }
 
-/// Hands a connection to a task of its own, unless its client has too many that wait.
-fn admit(
-    core: &Arc<Core>,
-    listener: &Arc<Listener>,
-    metrics: &Arc<ListenerMetrics>,
-    stream: StdStream,
-    address: SocketAddr,
-    places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
-) {
-    let peer = Peer::new(address.ip());
-    metrics.accepted();
-    let (live, now) = (core.shared.live.load(), Timestamp::now());
-    let rules = live.listeners.get(&listener.name);
-    let turn_away = |refusal, decisive, end| {
-        core.metrics.no_route().refused(refusal);
-        let party = Party { listener: &listener.name, client: Client::at(peer), peer };
-        decision::turned_away(party, refusal, decisive, None, &core.cap);
-        metrics.closed(end);
-    };
-    // Whom the baseline denies gets no TLS handshake.
-    if let Some(baseline) = live.denied(Client::at(peer), now) {
-        let refusal = Refusal::Network;
-        let decisive = baseline.decisive(Client::at(peer), false, Err(refusal), now);
-        return turn_away(refusal, decisive, ConnectionEnd::Network);
+/// From now on the kernel takes no further connection for a listening `socket`; those that are under way come. Who
+/// begins meanwhile is not answered, and begins again a second later.
+fn hush(socket: &StdListener) -> io::Result<()> {
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    /// Where the flags are in a TCP header (RFC 9293 §3.1), which is all that the filter sees.
+    const FLAGS: u32 = 13;
+    let step = |code: u32, value, otherwise| SockFilter::new(code as u16, 0, otherwise, value);
+    SockRef::from(socket).attach_filter(&[
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, FLAGS, 0),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, SYN | ACK, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, SYN, 1),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, u32::MAX, 0),
+    ])
+}
+
+/// A place under the listener's cap, and one under the process'.
+type BothPlaces = (Place, Place);
+
+/// Where connections come in: those of one socket.
+struct Door {
+    core: Arc<Core>,
+    owner: watch::Receiver<Owner>,
+    desk: Desk,
+}
+
+/// What a listener's connections are admitted with.
+struct Desk {
+    name: Arc<str>,
+    cap: Cap,
+    metrics: Arc<ListenerMetrics>,
+}
+
+impl Desk {
+    fn new(core: &Core, owner: &Owner) -> Self {
+        let name = Arc::clone(&owner.rules.listener.name);
+        Desk { metrics: core.metrics.listener(&name), name, cap: owner.cap.clone() }
     }
-    let most = rules.map_or(listener.pending_per_client, |rules| rules.listener.pending_per_client);
-    let Some(waiting) = core.shared.pending.enter(Client::at(peer), most) else {
-        return turn_away(Refusal::Pending, None, ConnectionEnd::Pending);
-    };
-    let Ok((stream, local)) = adopt(stream) else {
-        metrics.closed(ConnectionEnd::Client);
-        return;
-    };
-    let accepted = Accepted {
-        stream,
-        peer,
-        port: local.port(),
-        listener: Arc::clone(&listener.name),
-        metrics: Arc::clone(metrics),
-        places,
-        waiting,
-    };
-    core.tracker.spawn(connection::serve(Arc::clone(core), accepted));
+}
+
+impl Door {
+    /// Waits for places for one connection, whosever it is by then.
+    async fn places(&mut self) -> BothPlaces {
+        loop {
+            if !matches!(self.owner.has_changed(), Ok(false)) {
+                self.desk = Desk::new(&self.core, &self.owner.borrow_and_update());
+            }
+            let (cap, total) = (&self.desk.cap, &self.core.shared.total);
+            let both = async { (cap.place().await, total.place().await) };
+            tokio::select! {
+                places = both => return places,
+                Ok(()) = self.owner.changed() => self.owner.mark_changed(),
+            }
+        }
+    }
+
+    /// Serves those that are still under way to a socket that is given up.
+    async fn clear(&mut self, socket: &AsyncFd<StdListener>) {
+        let began = Instant::now();
+        while let Ok(Ok(mut ready)) = timeout_at(began + UNDER_WAY, socket.readable()).await {
+            let Ok(places) = timeout_at(began + LAST_CALL, self.places()).await else { return };
+            match ready.try_io(|socket| accept(socket.get_ref())) {
+                Ok(Ok(came)) => self.admit(came, places),
+                Ok(Err(error)) if !is_the_peers(&error) => return,
+                _ => {}
+            }
+        }
+    }
+
+    /// Hands a connection to a task of its own, unless its client has too many that wait.
+    fn admit(&self, (stream, address): (StdStream, SocketAddr), places: BothPlaces) {
+        let (core, Desk { name, metrics, .. }) = (&self.core, &self.desk);
+        let peer = Peer::new(address.ip());
+        metrics.accepted();
+        let (live, now) = (core.shared.live.load(), Timestamp::now());
+        let turn_away = |refusal, decisive, end| {
+            core.metrics.no_route().refused(refusal);
+            let party = Party { listener: name, client: Client::at(peer), peer };
+            decision::turned_away(party, refusal, decisive, None, &core.cap);
+            metrics.closed(end);
+        };
+        // Whom the baseline denies gets no TLS handshake.
+        if let Some(baseline) = live.denied(Client::at(peer), now) {
+            let refusal = Refusal::Network;
+            let decisive = baseline.decisive(Client::at(peer), false, Err(refusal), now);
+            return turn_away(refusal, decisive, ConnectionEnd::Network);
+        }
+        let rules = live.listeners.get(name).cloned().unwrap_or_else(|| self.owner.borrow().rules.clone());
+        let most = rules.listener.pending_per_client;
+        let Some(waiting) = core.shared.pending.enter(Client::at(peer), most) else {
+            return turn_away(Refusal::Pending, None, ConnectionEnd::Pending);
+        };
+        let Ok((stream, local)) = adopt(stream) else {
+            metrics.closed(ConnectionEnd::Client);
+            return;
+        };
+        let accepted = Accepted { stream, peer, port: local.port(), rules, metrics: Arc::clone(metrics), places, waiting };
+        core.tracker.spawn(connection::serve(Arc::clone(core), accepted));
+    }
 }
 
 /// Takes one connection from the queue, in one system call: it is non-blocking already.
@@ -242,11 +328,11 @@ impl Default for Pause {
 }
 
 impl Pause {
-    fn note(&mut self, listener: &Listener, error: &io::Error) {
+    fn note(&mut self, listener: &str, error: &io::Error) {
         self.length = (self.length * 2).min(LONGEST_PAUSE);
         if self.logged.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             self.logged = Some(Instant::now());
-            tracing::error!(listener = %listener.name, %error, "accepting pauses: descriptors or memory are exhausted");
+            tracing::error!(listener, %error, "accepting pauses: descriptors or memory are exhausted");
         }
     }
 }

@@ -8,6 +8,7 @@ mod answer;
 mod backend;
 mod body;
 mod buffers;
+pub mod cap;
 mod channel;
 mod connection;
 mod forward;
@@ -25,12 +26,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::data::backend::{Backends, Dialler};
-use crate::data::listener::{Bound, Cap};
+use crate::data::cap::Cap;
+use crate::data::listener::Accepting;
 use crate::data::pending::Pending;
 use crate::observe::log::cap::Cap as RefusalCap;
 use crate::observe::metrics::{CoreMetrics, Metrics};
@@ -85,15 +88,15 @@ pub struct Core {
     differences: RefusalCap,
 }
 
-/// Runs one thread of the data plane over its share of the sockets, until a drain has
+/// Runs one thread of the data plane over the `sockets` that it is sent, until a drain has
 /// nothing left to wait for, or `end` is true; what is still open then is dropped. `pulse` beats for as long as the
 /// runtime turns: an accept loop that pauses is no fault of it.
 ///
 /// # Errors
-/// If the runtime cannot be made, or a socket cannot be registered with it.
+/// If the runtime cannot be made.
 pub fn run_thread(
     shared: &Arc<Shared>,
-    sockets: Vec<Bound>,
+    sockets: UnboundedReceiver<Accepting>,
     pulse: Pulse,
     mut end: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
@@ -111,9 +114,7 @@ pub fn run_thread(
             cap,
             differences: RefusalCap::default(),
         });
-        for bound in sockets {
-            tracker.spawn(listener::accept_all(Arc::clone(&core), bound)?);
-        }
+        tracker.spawn(listen(Arc::clone(&core), sockets));
         tracker.spawn(tidy(Arc::clone(&core)));
         let drained = async {
             shared.finish.cancelled().await;
@@ -129,6 +130,17 @@ pub fn run_thread(
         pulse.end();
         Ok(())
     })
+}
+
+/// Accepts on every socket that comes, until all accepting stops.
+async fn listen(core: Arc<Core>, mut sockets: UnboundedReceiver<Accepting>) {
+    while let Some(Some(socket)) = core.shared.stop_accepting.run_until_cancelled(sockets.recv()).await {
+        let address = socket.bound.address();
+        match listener::accept_all(Arc::clone(&core), socket) {
+            Ok(accepting) => drop(core.tracker.spawn(accepting)),
+            Err(error) => tracing::error!(%address, %error, "a thread cannot wait for connections here"),
+        }
+    }
 }
 
 /// Closes idle connections to backends in time, and all of them with the drain; says what the log left out.

@@ -260,7 +260,7 @@ async fn a_drain_is_ordered_once_however_often_it_is_asked_for() {
 async fn the_socket_has_its_mode_and_group_and_is_gone_with_the_agent() {
     let group = rustix::process::getgid().as_raw();
     let mut sidegate = sidegate::new().clear().toml(&format!("admin = {{ mode = '0622', group = '{group}' }}")).run().await;
-    let path = sidegate.agent().admin().unwrap().to_owned();
+    let path = sidegate.agent().admin().unwrap();
     let made = std::fs::metadata(&path).unwrap();
     assert_eq!((made.mode() & 0o777, made.gid()), (0o622, group));
     sidegate.drain().await;

@@ -1,6 +1,9 @@
 //! Addresses that change while the agent runs: bound last of all, and given up after the publish.
 
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use ::sidegate::control::reload::Outcome;
@@ -92,13 +95,204 @@ async fn metrics_can_be_turned_off_and_on_and_moved_to_a_unix_socket() {
 }
 
 #[tokio::test]
-async fn another_address_with_the_same_port_says_whose_port_it_is() {
+async fn metrics_may_have_another_address_with_the_same_port() {
     let (sidegate, _backend) = echoing().await;
     let before = free();
     listen(&sidegate, &before.to_string()).await;
-    let Outcome::Rejected { errors } = listen(&sidegate, &format!("0.0.0.0:{}", before.port())).await else {
+    let outcome = listen(&sidegate, &format!("0.0.0.0:{}", before.port())).await;
+    assert!(matches!(outcome, Outcome::Published { generation: 3, .. }), "{outcome:?}");
+    assert_eq!(sidegate.agent().metrics().map(|now| now.ip().is_unspecified()), Some(true));
+    assert_eq!(sidegate.generation().await, 3);
+}
+
+#[tokio::test]
+async fn what_sidegate_has_itself_says_so() {
+    let (sidegate, _backend) = clear().await;
+    let Outcome::Rejected { errors } = listen(&sidegate, &sidegate.address().to_string()).await else { panic!("published") };
+    let text = errors[0].to_string();
+    assert!(text.contains("sidegate itself has that port") && text.contains("listen = "), "{text}");
+}
+
+/// Writes `[admin]` with these keys, and reads the files.
+async fn admin(sidegate: &Sidegate, keys: &str) -> Outcome {
+    let mut config = sidegate.toml();
+    config.insert("admin".into(), toml::Value::Table(toml::from_str(keys).unwrap()));
+    sidegate.put("sidegate.toml", toml::to_string(&config).unwrap());
+    sidegate.reload().await
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn the_admin_socket_moves_and_is_there_without_a_gap() {
+    let (sidegate, _backend) = echoing().await;
+    let before = sidegate.agent().admin().unwrap();
+    expect_published(&admin(&sidegate, "socket = 'other.sock'").await);
+    assert_eq!(sidegate.agent().admin(), Some(sidegate.folder().join("other.sock")));
+    assert_eq!(sidegate.told("GET /v1/status").await.0, 200);
+    within("the end of the old one", async {
+        while before.exists() {
+            sleep(BETWEEN).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn its_mode_changes_where_it_is() {
+    let (sidegate, _backend) = echoing().await;
+    expect_published(&admin(&sidegate, "socket = 'own.sock'\nmode = '0600'").await);
+    let path = sidegate.agent().admin().unwrap();
+    assert_eq!(mode(&path), 0o600);
+    expect_published(&admin(&sidegate, "socket = 'own.sock'\nmode = '0622'").await);
+    assert_eq!((sidegate.agent().admin().as_ref(), mode(&path)), (Some(&path), 0o622));
+    assert_eq!(sidegate.told("GET /v1/status").await.0, 200);
+    assert!(!path.with_extension("new").exists());
+}
+
+#[tokio::test]
+async fn a_group_that_does_not_exist_is_a_rejection_that_shows_the_line() {
+    let (sidegate, _backend) = echoing().await;
+    let before = sidegate.agent().admin();
+    let Outcome::Rejected { errors } = admin(&sidegate, "group = 'no-such-group'").await else { panic!("published") };
+    let text = errors[0].to_string();
+    assert!(text.contains("/etc/group has no `no-such-group`") && text.contains("group = "), "{text}");
+    assert_eq!(sidegate.agent().admin(), before);
+    assert_eq!(sidegate.told("GET /v1/status").await.0, 200);
+}
+
+/// Makes these the listeners, in the clear, by name and address; an unchanged line is an unchanged listener.
+async fn listeners(sidegate: &Sidegate, listeners: &[(&str, &str)]) -> Outcome {
+    let mut config = sidegate.toml();
+    let one =
+        |(name, keys): &(&str, &str)| toml::from_str::<toml::Table>(&format!("name = '{name}'\ntls = false\n{keys}")).unwrap();
+    config.insert("listener".into(), listeners.iter().map(one).collect::<Vec<_>>().into());
+    sidegate.put("sidegate.toml", toml::to_string(&config).unwrap());
+    sidegate.reload().await
+}
+
+async fn clear() -> (Sidegate, Backend) {
+    let backend = backend::echo().run().await;
+    (sidegate::new().clear().route("/chat", &backend).run().await, backend)
+}
+
+#[track_caller]
+fn expect_published(outcome: &Outcome) {
+    assert!(matches!(outcome, Outcome::Published { .. }), "{outcome:?}");
+}
+
+async fn expect_closed(address: SocketAddr) {
+    within("the end of the old address", async { while TcpStream::connect(address).await.is_ok() {} }).await;
+}
+
+#[tokio::test]
+async fn a_listener_that_is_added_accepts_and_one_that_is_removed_keeps_its_tunnels() {
+    let (sidegate, _backend) = clear().await;
+    let first = sidegate.address();
+    let mut early = client::clear(first).open("/chat").await;
+    let own = ("public", "listen = '127.0.0.1:0'");
+    expect_published(&listeners(&sidegate, &[own, ("other", "listen = '127.0.0.1:0'")]).await);
+    assert_eq!(sidegate.address(), first, "one that is unchanged is not touched");
+    let other = sidegate.listener("other");
+    let mut late = client::clear(other).open("/chat").await;
+    client::clear(first).open("/chat").await.expect_echo("as before").await;
+
+    expect_published(&listeners(&sidegate, &[own]).await);
+    expect_closed(other).await;
+    for tunnel in [&mut early, &mut late] {
+        tunnel.expect_echo("I live on").await;
+    }
+    client::clear(first).open("/chat").await.expect_echo("as before").await;
+    let limits = sidegate.metrics().await;
+    assert!(!limits.contains("sidegate_connections_limit{listener=\"other\"}"), "{limits}");
+}
+
+#[tokio::test]
+async fn one_that_moves_is_there_before_it_is_gone_from_where_it_was() {
+    let (sidegate, _backend) = clear().await;
+    let (before, after) = (sidegate.address(), free());
+    let mut tunnel = client::clear(before).open("/chat").await;
+    expect_published(&listeners(&sidegate, &[("public", &format!("listen = '{after}'"))]).await);
+    assert_eq!(sidegate.address(), after);
+    client::clear(after).open("/chat").await.expect_echo("there").await;
+    expect_closed(before).await;
+    tunnel.expect_echo("I live on").await;
+}
+
+#[tokio::test]
+async fn two_may_swap_their_addresses_and_one_may_have_another_name() {
+    let (sidegate, _backend) = clear().await;
+    let (one, two) = (free(), free());
+    let at = |address: SocketAddr| format!("listen = '{address}'");
+    expect_published(&listeners(&sidegate, &[("a", &at(one)), ("b", &at(two))]).await);
+    expect_published(&listeners(&sidegate, &[("a", &at(two)), ("b", &at(one))]).await);
+    assert_eq!((sidegate.listener("a"), sidegate.listener("b")), (two, one));
+    expect_published(&listeners(&sidegate, &[("c", &at(one)), ("a", &at(two))]).await);
+    assert_eq!(sidegate.listener("c"), one);
+    for address in [one, two] {
+        client::clear(address).open("/chat").await.expect_echo("there").await;
+    }
+}
+
+#[tokio::test]
+async fn an_address_of_a_listener_that_is_taken_is_a_rejection_that_changes_nothing() {
+    let (sidegate, _backend) = clear().await;
+    let before = sidegate.address();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let keys = format!("listen = '{}'", taken.local_addr().unwrap());
+    let Outcome::Rejected { errors } = listeners(&sidegate, &[("public", &keys), ("more", "listen = '127.0.0.1:0'")]).await
+    else {
         panic!("published")
     };
     let text = errors[0].to_string();
-    assert!(text.contains("sidegate itself"), "{text}");
+    assert!(
+        text.contains("listener `public`") && text.contains("something else listens") && text.contains("listen = "),
+        "{text}"
+    );
+    assert_eq!((sidegate.address(), sidegate.agent().listeners().len()), (before, 1));
+    client::clear(before).open("/chat").await.expect_echo("as before").await;
+}
+
+#[tokio::test]
+async fn whoever_waits_in_the_queue_of_one_that_is_removed_is_served() {
+    let (sidegate, _backend) = clear().await;
+    let keys = |most: usize| format!("listen = '127.0.0.1:0'\nmax_connections = {most}");
+    expect_published(&listeners(&sidegate, &[("public", "listen = '127.0.0.1:0'"), ("other", &keys(1))]).await);
+    let other = sidegate.listener("other");
+    let first = client::clear(other).open("/chat").await;
+    // The kernel has it, and there is no place for it yet.
+    let mut waits = TcpStream::connect(other).await.unwrap();
+    drop(first);
+    expect_published(&listeners(&sidegate, &[("public", "listen = '127.0.0.1:0'")]).await);
+    let head = client::clear(other).attempt_head("/chat", "");
+    tokio::io::AsyncWriteExt::write_all(&mut waits, head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    within("an answer", tokio::io::AsyncReadExt::read_exact(&mut waits, &mut answer)).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 101");
+}
+
+#[tokio::test]
+async fn a_cap_grows_and_shrinks_while_it_is_full() {
+    let (sidegate, _backend) = clear().await;
+    let capped = |most: usize| format!("listen = '127.0.0.1:0'\nmax_connections = {most}");
+    let set = async |most: usize| expect_published(&listeners(&sidegate, &[("public", &capped(most))]).await);
+    set(1).await;
+    let address = sidegate.address();
+    let one = client::clear(address).open("/chat").await;
+    let client = client::clear(address);
+    let mut two = std::pin::pin!(client.open("/chat"));
+    assert!(tokio::time::timeout(Duration::from_millis(200), two.as_mut()).await.is_err(), "there is one place");
+    set(2).await;
+    let two = within("a place", two).await;
+    sidegate.expect_metric("sidegate_connections_limit", [("listener", "public")], 2).await;
+
+    set(1).await;
+    drop(one);
+    let mut three = std::pin::pin!(client.open("/chat"));
+    assert!(tokio::time::timeout(Duration::from_millis(200), three.as_mut()).await.is_err(), "the place of the first is gone");
+    drop(two);
+    within("the one place", three).await.expect_echo("mine").await;
+    assert_eq!(sidegate.address(), address);
 }

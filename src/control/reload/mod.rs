@@ -339,8 +339,11 @@ impl Reloader {
 
     /// What of `next` cannot be changed while running.
     fn restart(&self, next: &Settings) -> Vec<Diagnostic> {
-        let changed = needs_restart(&self.standing.settings.load(), next).into_iter();
-        changed.map(|what| Diagnostic::of(&self.config, what, Some("restart sidegate to change it".into()))).collect()
+        if self.standing.settings.load().threads == next.threads {
+            return Vec::new();
+        }
+        let fault = "threads: they are started once, and a reload starts and ends none".into();
+        vec![Diagnostic::error(next.written.threads(), fault, Some("restart sidegate to change it, or take it back".into()))]
     }
 
     /// The one swap, and then the open tunnels: those that the new generation refuses are closed
@@ -439,25 +442,4 @@ async fn lapse(live: &Live) {
     let Some(next) = live.load().next_expiry(now) else { return std::future::pending().await };
     // The clock is looked at again every so often, since it may be set.
     sleep(Duration::try_from(next.duration_since(now)).unwrap_or_default()).await;
-}
-
-/// What of `next` cannot be changed while running.
-fn needs_restart(now: &Settings, next: &Settings) -> Vec<String> {
-    let sockets = |settings: &Settings| {
-        let mut sockets: Vec<_> =
-            settings.listeners.iter().map(|one| (Arc::clone(&one.name), one.address.clone(), one.max_connections)).collect();
-        sockets.sort();
-        sockets
-    };
-    let mut changed = Vec::new();
-    if sockets(now) != sockets(next) {
-        changed.push("[[listener]]: a listener's name, address or max_connections changed, or one was added or removed".into());
-    }
-    if now.admin != next.admin {
-        changed.push("[admin] changed".into());
-    }
-    if now.threads != next.threads {
-        changed.push("[process] threads changed".into());
-    }
-    changed
 }

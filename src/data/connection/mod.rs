@@ -14,11 +14,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::close::Reason;
 use crate::data::Core;
+use crate::data::cap::Place;
 use crate::data::connection::exchange::{Came, Exchange, Opening, TakenBack};
 use crate::data::forward::Arrival;
 use crate::data::patience::{Patience, Stream, Waits, Watched};
@@ -46,12 +46,12 @@ pub struct Accepted {
     pub peer: Peer,
     /// The port that it came to.
     pub port: u16,
-    /// The listener's name.
-    pub listener: Arc<str>,
+    /// The listener's rules.
+    pub rules: ListenerRules,
     /// The listener's counters.
     pub metrics: Arc<ListenerMetrics>,
     /// Its places under the listener's cap and the process'.
-    pub places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    pub places: (Place, Place),
     /// Its place among those of its client that wait.
     pub waiting: Waiting,
 }
@@ -61,7 +61,7 @@ struct Open {
     core: Arc<Core>,
     listener: Arc<ListenerMetrics>,
     end: ConnectionEnd,
-    _places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    _places: (Place, Place),
 }
 
 impl Drop for Open {
@@ -76,10 +76,8 @@ impl Drop for Open {
 
 /// Serves one connection to its end.
 pub async fn serve(core: Arc<Core>, accepted: Accepted) {
-    let Accepted { stream, peer, port, listener, metrics, places, waiting } = accepted;
+    let Accepted { stream, peer, port, rules, metrics, places, waiting } = accepted;
     let mut open = Open { core: Arc::clone(&core), listener: metrics, end: ConnectionEnd::Client, _places: places };
-    // The listener may be gone from the configuration while its socket is still being closed.
-    let Some(rules) = core.shared.live.load().listeners.get(&listener).cloned() else { return };
 
     let (stream, served) = match encrypt(&core, &mut open, &rules, stream, peer).await {
         Ok(stream) => stream,
@@ -89,6 +87,7 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
         }
     };
     let arrival = Arrival { client: Client::at(peer), tls: rules.tls.is_some(), port };
+    let listener = Arc::clone(&rules.listener.name);
     let came = Came { listener, speaks: rules.listener.speaks, arrival, peer, served };
     let exchange = Arc::new(Exchange::new(Arc::clone(&core), came, waiting));
     match converse(&core, &rules, stream, exchange).await {

@@ -84,9 +84,13 @@ impl Metrics {
         core
     }
 
-    /// The most connections of a listener at once.
-    pub fn connections_limit(&self, listener: &Arc<str>, connections: usize) {
-        lock(&self.connections_limits).insert(Arc::clone(listener), connections);
+    /// The most connections of a listener at once; `None`: it accepts none any more.
+    pub fn connections_limit(&self, listener: &Arc<str>, connections: Option<usize>) {
+        let mut limits = lock(&self.connections_limits);
+        match connections {
+            Some(connections) => drop(limits.insert(Arc::clone(listener), connections)),
+            None => drop(limits.remove(listener)),
+        }
     }
 
     /// What is known of a backend, whichever thread or route dials it.

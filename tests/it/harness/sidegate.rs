@@ -341,7 +341,7 @@ impl Sidegate {
 
     /// Where the listener of this name is.
     pub fn listener(&self, name: &str) -> SocketAddr {
-        let found = self.agent.listeners().iter().find(|(own, _)| **own == *name);
+        let found = self.agent.listeners().into_iter().find(|(own, _)| **own == *name);
         found.unwrap_or_else(|| panic!("no listener {name}")).1
     }
 

@@ -1,0 +1,134 @@
+//! A bound on how many connections there are at once, which may change while they are there.
+//!
+//! It ends no connection: one that has become too small takes back the places that are given back.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// At most so many connections at once.
+#[derive(Clone)]
+pub struct Cap(Arc<Places>);
+
+struct Places {
+    free: Arc<Semaphore>,
+    size: Mutex<Size>,
+}
+
+struct Size {
+    most: usize,
+    /// Places that are to be taken away as soon as they come back.
+    over: usize,
+}
+
+/// One connection's place, given back on drop.
+pub struct Place {
+    permit: Option<OwnedSemaphorePermit>,
+    of: Cap,
+}
+
+impl Cap {
+    /// At most `connections` at once.
+    pub fn new(connections: usize) -> Self {
+        let most = connections.min(Semaphore::MAX_PERMITS);
+        Cap(Arc::new(Places { free: Arc::new(Semaphore::new(most)), size: Mutex::new(Size { most, over: 0 }) }))
+    }
+
+    /// At most so many from now on; those that are over it stay, and nobody comes until they are few enough.
+    pub fn resize(&self, connections: usize) {
+        let connections = connections.min(Semaphore::MAX_PERMITS);
+        let mut size = self.lock();
+        let before = std::mem::replace(&mut size.most, connections);
+        let more = connections.saturating_sub(before);
+        let kept = size.over.min(more);
+        size.over -= kept;
+        self.0.free.add_permits(more - kept);
+        let fewer = before.saturating_sub(connections);
+        size.over += fewer - self.0.free.forget_permits(fewer);
+    }
+
+    /// A place, if there is one now.
+    pub fn try_place(&self) -> Option<Place> {
+        let permit = Arc::clone(&self.0.free).try_acquire_owned().ok()?;
+        Some(Place { permit: Some(permit), of: self.clone() })
+    }
+
+    /// Waits for a place.
+    pub async fn place(&self) -> Place {
+        match Arc::clone(&self.0.free).acquire_owned().await {
+            Ok(permit) => Place { permit: Some(permit), of: self.clone() },
+            // The semaphore is never closed.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Size> {
+        self.0.size.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(permit) = self.permit.take() else { return };
+        let mut size = self.of.lock();
+        if size.over > 0 {
+            size.over -= 1;
+            permit.forget();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many places there are now beside those that are taken.
+    fn free(cap: &Cap) -> usize {
+        std::iter::from_fn(|| cap.try_place()).collect::<Vec<_>>().len()
+    }
+
+    #[test]
+    fn one_that_grows_has_room_at_once() {
+        let cap = Cap::new(1);
+        let _taken = cap.try_place();
+        assert_eq!(free(&cap), 0);
+        cap.resize(3);
+        assert_eq!(free(&cap), 2);
+    }
+
+    #[test]
+    fn one_that_shrinks_below_what_is_taken_lets_nobody_in_until_they_are_few_enough() {
+        let cap = Cap::new(4);
+        let mut taken: Vec<_> = (0..3).map(|_| cap.try_place()).collect();
+        cap.resize(2);
+        assert_eq!(free(&cap), 0);
+        taken.pop();
+        assert_eq!(free(&cap), 0);
+        taken.pop();
+        assert_eq!(free(&cap), 1);
+        taken.clear();
+        assert_eq!(free(&cap), 2);
+    }
+
+    #[test]
+    fn one_that_grows_again_first_leaves_the_places_that_it_wanted_back() {
+        let cap = Cap::new(3);
+        let taken: Vec<_> = (0..3).map(|_| cap.try_place()).collect();
+        cap.resize(1);
+        cap.resize(4);
+        assert_eq!(free(&cap), 1);
+        drop(taken);
+        assert_eq!(free(&cap), 4);
+    }
+
+    #[tokio::test]
+    async fn who_waits_gets_the_place_that_comes() {
+        let cap = Cap::new(1);
+        let taken = cap.try_place();
+        let waits = cap.place();
+        drop(taken);
+        let _place = waits.await;
+        cap.resize(2);
+        assert_eq!(free(&cap), 1);
+    }
+}

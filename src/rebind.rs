@@ -1,0 +1,115 @@
+//! What a reload binds before it publishes and hands over after: listeners, where metrics are asked, where commands are
+//! taken. What is as it was is not touched; if one of them cannot be had, all stays as it is.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::admin::{AdminListener, MetricsListener, Served};
+use crate::control::config::diagnostic::{Diagnostic, Place};
+use crate::control::config::{MetricsAddress, Settings};
+use crate::control::reload::{Bind, Takeover};
+use crate::control::systemd::Sockets;
+use crate::data::listener::overlap;
+use crate::listeners::{Listeners, Unavailable};
+use crate::snapshot::listener::{Address, Listener};
+
+/// Everything that is bound while the agent runs.
+pub struct Bound {
+    /// Where `sidegate.toml` is.
+    pub config: PathBuf,
+    /// What systemd passed.
+    pub passed: Arc<Sockets>,
+    /// Those that accept.
+    pub listeners: Arc<Listeners>,
+    /// Where metrics are asked.
+    pub scrapes: Arc<Served<MetricsListener>>,
+    /// Where commands are taken.
+    pub asks: Arc<Served<AdminListener>>,
+}
+
+impl Bound {
+    /// For the reloads to come.
+    pub fn rebinds(self) -> Bind {
+        Arc::new(move |now, next| self.rebind(now, next))
+    }
+
+    fn rebind(&self, now: &Settings, next: &Settings) -> Result<Takeover, Vec<Diagnostic>> {
+        let accepting = self.listeners.prepare(&next.listeners).map_err(|Unavailable { listener, error }| {
+            let taken = address(&listener).zip(self.scrapes.at()).is_some_and(|(one, other)| overlap(one, other));
+            rejected(next.written.listener(&listener.name), &cannot_listen(&listener), &error, taken)
+        });
+        let scraped = (now.metrics.listen != next.metrics.listen).then(|| self.metrics(next)).transpose();
+        let asked = (now.admin != next.admin).then(|| self.admin(next)).transpose();
+        let (accepting, scraped, asked) = match (accepting, scraped, asked) {
+            (Ok(accepting), Ok(scraped), Ok(asked)) => (accepting, scraped, asked),
+            (accepting, scraped, asked) => {
+                return Err([accepting.err(), scraped.err(), asked.err()].into_iter().flatten().collect());
+            }
+        };
+        let (listeners, scrapes, asks) = (Arc::clone(&self.listeners), Arc::clone(&self.scrapes), Arc::clone(&self.asks));
+        Ok(Box::new(move || {
+            listeners.take_over(accepting);
+            if let Some(scraped) = scraped {
+                scrapes.replace(scraped);
+            }
+            if let Some(asked) = asked {
+                asks.replace(asked.map(AdminListener::settle));
+            }
+        }))
+    }
+
+    fn metrics(&self, next: &Settings) -> Result<Option<MetricsListener>, Diagnostic> {
+        let Some(wanted) = &next.metrics.listen else { return Ok(None) };
+        let bound = MetricsListener::bind(wanted, &self.passed, self.scrapes.at());
+        bound.map(Some).map_err(|error| {
+            let taken = match wanted {
+                MetricsAddress::Tcp(wanted) => self.listeners.addresses().iter().any(|(_, one)| overlap(*one, *wanted)),
+                MetricsAddress::Unix(_) | MetricsAddress::Systemd(_) => false,
+            };
+            rejected(next.written.metrics(), METRICS, &error, taken)
+        })
+    }
+
+    fn admin(&self, next: &Settings) -> Result<Option<AdminListener>, Diagnostic> {
+        let bound = AdminListener::bind(&next.admin, &self.config, &self.passed, self.asks.at().as_deref());
+        bound.map_err(|error| rejected(next.written.admin(), ADMIN, &error, false))
+    }
+}
+
+/// What is said of `[metrics]` and `[admin]`, and what of a listener.
+pub const METRICS: &str = "[metrics] cannot listen";
+pub const ADMIN: &str = "[admin] cannot listen";
+pub fn cannot_listen(listener: &Listener) -> String {
+    format!("listener `{}` cannot listen on {}", listener.name, listener.address)
+}
+
+fn address(listener: &Listener) -> Option<SocketAddr> {
+    match listener.address {
+        Address::Tcp(address) => Some(address),
+        Address::Systemd(_) => None,
+    }
+}
+
+/// `ours`: what is in the way is another socket of our own.
+fn rejected(place: Place, what: &str, error: &io::Error, ours: bool) -> Diagnostic {
+    let (what, remedy) = told(what, error);
+    let remedy = if ours && error.kind() == io::ErrorKind::AddrInUse {
+        Some("sidegate itself has that port until this reload: first move what has it, then this")
+    } else {
+        remedy
+    };
+    Diagnostic::error(place, what, remedy.map(str::to_owned))
+}
+
+/// Why something cannot be had, and what to do about it.
+pub fn told(what: &str, error: &io::Error) -> (String, Option<&'static str>) {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => Some("something else listens there already; stop it, or choose another address"),
+        io::ErrorKind::PermissionDenied => Some("not permitted; ports below 1024 need CAP_NET_BIND_SERVICE"),
+        io::ErrorKind::AddrNotAvailable => Some("no interface has this address"),
+        _ => None,
+    };
+    (format!("{what}: {error}"), remedy)
+}
