@@ -45,7 +45,8 @@ impl Bound {
         let (accepting, scraped, asked) = match (accepting, scraped, asked) {
             (Ok(accepting), Ok(scraped), Ok(asked)) => (accepting, scraped, asked),
             (accepting, scraped, asked) => {
-                return Err([accepting.err(), scraped.err(), asked.err()].into_iter().flatten().collect());
+                let all = [accepting.err(), scraped.err(), asked.err()];
+                return Err(all.into_iter().flatten().flatten().collect());
             }
         };
         let (listeners, scrapes, asks) = (Arc::clone(&self.listeners), Arc::clone(&self.scrapes), Arc::clone(&self.asks));
@@ -60,7 +61,7 @@ impl Bound {
         }))
     }
 
-    fn metrics(&self, next: &Settings) -> Result<Option<MetricsListener>, Diagnostic> {
+    fn metrics(&self, next: &Settings) -> Result<Option<MetricsListener>, Vec<Diagnostic>> {
         let Some(wanted) = &next.metrics.listen else { return Ok(None) };
         let bound = MetricsListener::bind(wanted, &self.passed, self.scrapes.at());
         bound.map(Some).map_err(|error| {
@@ -72,7 +73,7 @@ impl Bound {
         })
     }
 
-    fn admin(&self, next: &Settings) -> Result<Option<AdminListener>, Diagnostic> {
+    fn admin(&self, next: &Settings) -> Result<Option<AdminListener>, Vec<Diagnostic>> {
         let bound = AdminListener::bind(&next.admin, &self.config, &self.passed, self.asks.at().as_deref());
         bound.map_err(|error| rejected(next.written.admin(), ADMIN, &error, false))
     }
@@ -93,14 +94,14 @@ fn address(listener: &Listener) -> Option<SocketAddr> {
 }
 
 /// `ours`: what is in the way is another socket of our own.
-fn rejected(place: Place, what: &str, error: &io::Error, ours: bool) -> Diagnostic {
+fn rejected(place: Place, what: &str, error: &io::Error, ours: bool) -> Vec<Diagnostic> {
     let (what, remedy) = told(what, error);
     let remedy = if ours && error.kind() == io::ErrorKind::AddrInUse {
         Some("sidegate itself has that port until this reload: first move what has it, then this")
     } else {
         remedy
     };
-    Diagnostic::error(place, what, remedy.map(str::to_owned))
+    vec![Diagnostic::error(place, what, remedy.map(str::to_owned))]
 }
 
 /// Why something cannot be had, and what to do about it.

@@ -357,6 +357,7 @@ impl Dialler {
         }
     }
 
+    #[expect(clippy::mutable_key_type, reason = "a way is told by its rules' address, which never changes")]
     fn pop_idle(&self, permit: &Permit) -> Option<Line> {
         let ranked = self.backends.ranked(&permit.route().backends);
         let mut idle = lock(&self.idle);
