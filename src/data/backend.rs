@@ -32,8 +32,10 @@ use crate::snapshot::Permit;
 use crate::snapshot::route::{BackendAddress, Route};
 use crate::snapshot::tls::BackendTls;
 
-/// How long a backend that refused a dial is tried last.
-const DOWN_FOR: Duration = Duration::from_secs(1);
+/// How long a backend that refused a dial is tried last: at first, and at most, for it is twice as long each time that it
+/// is found down again.
+const FIRST_DOWN: Duration = Duration::from_secs(1);
+const LONGEST_DOWN: Duration = Duration::from_secs(10);
 
 /// How long an idle connection is kept for the next plain request.
 const KEPT_IDLE: Duration = Duration::from_secs(4);
@@ -59,7 +61,28 @@ pub struct Backends {
 struct Standing {
     metrics: Arc<BackendMetrics>,
     tunnels: AtomicUsize,
-    down_until: Mutex<Option<Instant>>,
+    down: Mutex<Option<Down>>,
+}
+
+/// A backend that is down. It is tried when all others were, and once its pause is over by one dial before them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Down {
+    pause: Duration,
+    until: Instant,
+}
+
+impl Down {
+    fn since(now: Instant) -> Self {
+        Down { pause: FIRST_DOWN, until: now + FIRST_DOWN }
+    }
+
+    /// It is dialled: if its pause was over, nobody else tries it before the others for another, twice as long.
+    fn tried(&mut self, now: Instant) {
+        if self.until <= now {
+            self.pause = (self.pause * 2).min(LONGEST_DOWN);
+            self.until = now + self.pause;
+        }
+    }
 }
 
 /// A tunnel's weight on its backend; taken off on drop.
@@ -93,16 +116,23 @@ impl Backends {
 
 impl Standing {
     fn new(metrics: Arc<BackendMetrics>) -> Self {
-        Standing { metrics, tunnels: AtomicUsize::new(0), down_until: Mutex::new(None) }
+        Standing { metrics, tunnels: AtomicUsize::new(0), down: Mutex::new(None) }
     }
 
     fn is_down(&self, now: Instant) -> bool {
-        lock(&self.down_until).is_some_and(|until| until > now)
+        lock(&self.down).is_some_and(|down| down.until > now)
+    }
+
+    /// It is dialled now.
+    fn tried(&self, now: Instant) {
+        if let Some(down) = &mut *lock(&self.down) {
+            down.tried(now);
+        }
     }
 
     /// A dial succeeded.
     fn up(&self, address: &BackendAddress) {
-        *lock(&self.down_until) = None;
+        *lock(&self.down) = None;
         if self.metrics.dialled(true) {
             tracing::info!(backend = %address, "the backend is up again");
         }
@@ -110,7 +140,7 @@ impl Standing {
 
     /// A dial failed; one warning for each time that it goes down, however many dials fail then.
     fn down(&self, address: &BackendAddress, route: &str, error: &dyn fmt::Display) {
-        *lock(&self.down_until) = Some(Instant::now() + DOWN_FOR);
+        lock(&self.down).get_or_insert_with(|| Down::since(Instant::now()));
         if self.metrics.dialled(false) {
             tracing::warn!(route, backend = %address, %error, "the backend is down");
         } else {
@@ -383,6 +413,7 @@ impl Dialler {
         let began = Instant::now();
         let late = began + route.timeouts.dial;
         for (address, standing) in self.backends.ranked(&route.backends) {
+            standing.tried(Instant::now());
             // The weight is there before the wait, so that a burst spreads.
             let load = standing.load();
             tried.backend = Some(address.clone());
@@ -460,4 +491,45 @@ fn broken(tried: &mut Tried, fault: &Fault, error: &hyper::Error) -> Refusal {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_stays_down_is_tried_less_and_less_often_and_never_too_seldom() {
+        let began = Instant::now();
+        let mut down = Down::since(began);
+        let pauses = (0..6).map(|_| {
+            let pause = down.pause;
+            down.tried(down.until);
+            pause.as_secs()
+        });
+        assert_eq!(pauses.collect::<Vec<_>>(), [1, 2, 4, 8, 10, 10]);
+    }
+
+    #[test]
+    fn dials_within_the_pause_make_it_no_longer() {
+        let began = Instant::now();
+        let mut down = Down::since(began);
+        let before = down;
+        for _ in 0..9 {
+            down.tried(began + FIRST_DOWN / 2);
+        }
+        assert_eq!(down, before);
+    }
+
+    #[test]
+    fn one_that_is_back_begins_anew() {
+        let address = BackendAddress::Tcp(([127, 0, 0, 1], 1).into());
+        let standing = Standing::new(Arc::default());
+        standing.down(&address, "chat", &"refused");
+        standing.tried(Instant::now() + FIRST_DOWN);
+        assert!(standing.is_down(Instant::now() + FIRST_DOWN));
+        standing.up(&address);
+        assert!(!standing.is_down(Instant::now()));
+        standing.down(&address, "chat", &"refused");
+        assert!(!standing.is_down(Instant::now() + FIRST_DOWN));
+    }
 }

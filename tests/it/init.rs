@@ -98,7 +98,7 @@ fn init_writes_nothing_at_all_where_one_of_its_files_is_there() {
 fn init_says_what_is_wrong_with_a_backend() {
     let folder = TempDir::new().unwrap();
     for (backend, word) in [
-        ("https://127.0.0.1:8080", "not in this version"),
+        ("https://127.0.0.1:8080/chat", "a backend has no path"),
         ("127.0.0.1:8080", "write \"http://127.0.0.1:8080\""),
         ("http://127.0.0.1:8080/chat", "a backend has no path"),
         ("http://app.internal:8080", "names are not resolved"),
