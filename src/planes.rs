@@ -89,7 +89,6 @@ impl Planes {
                 live: Arc::clone(&admin.live),
                 tunnels: Arc::clone(&admin.tunnels),
                 standing: Arc::clone(&self.standing),
-                metrics: Arc::clone(&self.shared.metrics),
             };
             let (pulses, phase) = (Arc::clone(&self.pulses), self.phase.subscribe());
             self.tracker.spawn(systemd::supervise(facts, pulses, systemd::watchdog(), phase));

@@ -4,6 +4,8 @@
 //! A host that serves is ready: a rejected reload, files that cannot be watched, a backend that is down
 //! and the like stand in the body, and never take it out of its load balancer.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 
@@ -45,7 +47,8 @@ struct Health {
     rejected: Vec<String>,
     /// What somebody should look at in the files that run.
     warnings: Vec<String>,
-    watch_degraded: bool,
+    /// Why the files are polled, if they should be watched instead.
+    unwatched: Option<Arc<String>>,
     backends_down: Vec<String>,
     log_drops: u64,
     panics: u64,
@@ -63,7 +66,7 @@ impl Health {
             since: admin.standing.since.load().to_string(),
             rejected: lines(rejected),
             warnings: lines(admin.standing.warnings.load().iter()),
-            watch_degraded: admin.metrics.is_watch_degraded(),
+            unwatched: admin.standing.unwatched.load_full(),
             backends_down: admin.metrics.backends_down(&live).iter().map(ToString::to_string).collect(),
             log_drops: admin.drops.count(),
             panics: admin.metrics.panics(),
@@ -82,7 +85,7 @@ impl Health {
             "since": self.since,
             "last_reload_rejected": self.rejected,
             "warnings": self.warnings,
-            "watch_degraded": self.watch_degraded,
+            "watch_degraded": self.unwatched.is_some(),
             "backends_down": self.backends_down,
             "log_drops": self.log_drops,
             "panics": self.panics,
@@ -101,8 +104,8 @@ impl Health {
         tell("the last reload was rejected, what runs was kept:", &self.rejected);
         tell("look at these in the files that run:", &self.warnings);
         tell("these backends took no connection when they were last dialled:", &self.backends_down);
-        if self.watch_degraded {
-            text.push_str("files are polled every 2 s, because they cannot be watched\n");
+        if let Some(why) = &self.unwatched {
+            text.push_str(&format!("files are polled every 2 s instead of being watched: {why}\n"));
         }
         if self.log_drops > 0 {
             text.push_str(&format!("log lines dropped since the start: {}\n", self.log_drops));

@@ -209,8 +209,8 @@ fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Value> {
     if admin.standing.rejected.load().is_some() {
         warn("rejected", "the files on disk are not what runs: the last reload was rejected".into());
     }
-    if admin.metrics.is_watch_degraded() {
-        warn("watch_degraded", "files are polled every 2 s, because they cannot be watched".into());
+    if let Some(why) = admin.standing.unwatched.load().as_deref() {
+        warn("watch_degraded", format!("files are polled every 2 s instead of being watched: {why}"));
     }
     for backend in admin.metrics.backends_down(live) {
         warn("backend_down", format!("{backend} took no connection when it was last dialled"));

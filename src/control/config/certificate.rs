@@ -80,7 +80,7 @@ fn pair(
         Ok(certified) => certified,
         Err(Error::InconsistentKeys(_)) => {
             let finding = error(format!("{key_name} is not the key of the first certificate in {chain_name}"));
-            key.report(finding.remedy("replace both files together; the server's own certificate comes first in a chain"));
+            key.report(finding.remedy("replace both files together; the server's own certificate comes first in a chain").half());
             return None;
         }
         Err(Error::InvalidCertificate(fault)) => {

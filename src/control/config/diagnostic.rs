@@ -40,6 +40,7 @@ pub struct Diagnostic {
     excerpt: Option<Excerpt>,
     earlier: Option<Box<Earlier>>,
     because: Option<Box<str>>,
+    pub(super) half: bool,
 }
 
 /// A place in a file, with the line to show of it.
@@ -84,7 +85,7 @@ impl Diagnostic {
     /// `message` about `place`.
     pub(super) fn new(level: Level, place: Place, message: String, remedy: Option<String>) -> Diagnostic {
         let Place { file, line, column, excerpt } = place;
-        Diagnostic { level, file, line, column, message, remedy, excerpt, earlier: None, because: None }
+        Diagnostic { level, file, line, column, message, remedy, excerpt, earlier: None, because: None, half: false }
     }
 
     /// An error about `file` as a whole, from whoever uses what was loaded.
@@ -125,6 +126,11 @@ impl Diagnostic {
     /// Whether the configuration cannot be used because of this.
     pub fn is_error(&self) -> bool {
         self.level == Level::Error
+    }
+
+    /// Whether it is what a certificate looks like of which only one file was renewed yet.
+    pub fn is_half(&self) -> bool {
+        self.half
     }
 
     /// `file:line:column`.

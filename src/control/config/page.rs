@@ -43,11 +43,12 @@ pub struct Finding {
     /// The bytes that it is about, of the text that was parsed; `None`: all of it.
     pub within: Option<Range<usize>>,
     earlier: Option<Box<(Place, String)>>,
+    half: bool,
 }
 
 /// An error about a text; see [`Page::report`].
 pub fn error(message: impl Into<String>) -> Finding {
-    Finding { level: Level::Error, message: message.into(), remedy: None, within: None, earlier: None }
+    Finding { level: Level::Error, message: message.into(), remedy: None, within: None, earlier: None, half: false }
 }
 
 /// A warning about a text; see [`Page::report`].
@@ -71,6 +72,11 @@ impl Finding {
         Finding { message: format!("{key}: {}", self.message), ..self }
     }
 
+    /// Marks it as what half a renewal looks like: the other file may be on its way.
+    pub fn half(self) -> Finding {
+        Finding { half: true, ..self }
+    }
+
     /// Narrows it to these bytes of the text that was parsed.
     pub fn within(self, span: Range<usize>) -> Finding {
         Finding { within: Some(span), ..self }
@@ -88,7 +94,8 @@ impl Finding {
 
     /// Turns it into a diagnostic about `place`.
     pub fn at(self, place: Place) -> Diagnostic {
-        let diagnostic = Diagnostic::new(self.level, place, self.message, self.remedy);
+        let mut diagnostic = Diagnostic::new(self.level, place, self.message, self.remedy);
+        diagnostic.half = self.half;
         let Some(earlier) = self.earlier else { return diagnostic };
         let (place, label) = *earlier;
         diagnostic.and(place, label)

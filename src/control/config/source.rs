@@ -146,9 +146,14 @@ impl Files {
         Some(self.files.get(path)?.digest)
     }
 
-    /// Every path that was asked for, found or not, and every folder that was listed.
+    /// Every file that was asked for, found or not.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.files.keys().chain(self.folders.keys()).map(PathBuf::as_path)
+        self.files.keys().map(PathBuf::as_path)
+    }
+
+    /// Every folder that was listed, found or not.
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.folders.keys().map(PathBuf::as_path)
     }
 }
 
@@ -390,6 +395,7 @@ mod tests {
         let mut files = Files::new();
         let _ = files.read(&folder.path().join("missing"), 8);
         let _ = files.list(folder.path());
-        assert_eq!(files.paths().collect::<Vec<_>>(), [&folder.path().join("missing"), folder.path()]);
+        assert_eq!(files.paths().collect::<Vec<_>>(), [&folder.path().join("missing")]);
+        assert_eq!(files.folders().collect::<Vec<_>>(), [folder.path()]);
     }
 }

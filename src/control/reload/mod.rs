@@ -8,14 +8,16 @@ mod apart;
 mod request;
 mod standing;
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,7 +28,7 @@ use crate::control::config::{self, ListFiles, Loaded, Pass, Settings};
 use crate::control::rehearsal::{Script, rehearse};
 use crate::control::revoke;
 use crate::control::systemd::Sockets;
-use crate::control::watch::Watching;
+use crate::control::watch::{Watching, Ways, Why};
 use crate::observe::metrics::{Metrics, ReloadResult};
 use crate::observe::pulse::Pulse;
 use crate::snapshot::tls::Tickets;
@@ -44,6 +46,12 @@ const APART: Duration = Duration::from_millis(50);
 /// How long files may keep changing before the reload is given up.
 const RESTLESS: Duration = Duration::from_secs(10);
 
+/// How long a certificate and a key that are no pair may be taken for one that is being renewed.
+const RENEWAL: Duration = Duration::from_secs(5);
+
+/// The pause after a reload that panicked.
+const AFTER_A_BUG: Duration = Duration::from_secs(1);
+
 /// The first generation, and what it takes to make the next.
 pub struct Started {
     /// The snapshot of the first generation.
@@ -53,7 +61,7 @@ pub struct Started {
     tickets: Tickets,
     digest: Digest,
     known: ListFiles,
-    paths: Vec<PathBuf>,
+    ways: Ways,
 }
 
 /// Loads and compiles the first generation; `passed` is what systemd passed.
@@ -74,9 +82,10 @@ pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>
         since: ArcSwap::from_pointee(Timestamp::now()),
         last: ArcSwapOption::empty(),
         lists: ArcSwap::from_pointee(ListFile::all(feeds.iter().map(|(policy, feed)| (policy, feed)))),
+        unwatched: ArcSwapOption::empty(),
     };
-    let paths = files.paths().map(Path::to_owned).collect();
-    Ok(Started { snapshot, standing: Arc::new(standing), tickets, digest, known, paths })
+    let ways = Ways::to(files.paths(), files.folders());
+    Ok(Started { snapshot, standing: Arc::new(standing), tickets, digest, known, ways })
 }
 
 /// Binds the sockets that the second settings want and the first, which run, have not. It may take a while, and
@@ -106,6 +115,8 @@ pub struct Reloader {
     known: Arc<ListFiles>,
     apart: Apart,
     watching: Watching,
+    /// Since when a certificate and its key have not been a pair.
+    half: Option<Instant>,
     requests: mpsc::Receiver<Ask>,
     tracker: TaskTracker,
 }
@@ -121,9 +132,11 @@ impl Reloader {
         tracker: TaskTracker,
     ) -> (Self, Requests) {
         let (ask, requests) = mpsc::channel(16);
-        let (standing, Handover { tickets, digest, known, paths }) = started;
-        let watching = Watching::new(standing.settings.load().reload.watch, &paths);
-        metrics.watch_degraded(watching.is_degraded());
+        let (standing, Handover { tickets, digest, known, ways }) = started;
+        let mode = standing.settings.load().reload.watch;
+        let mut watching = Watching::new(mode);
+        let turned = watching.turn(mode).to(Ways { gone: None, ..ways });
+        watching.turned(Some(turned));
         metrics.lists_modified(standing.lists.load().iter().map(|one| (&*one.policy, &*one.list, one.modified)));
         let (tried, running, known) = (Some(digest), digest, Arc::new(known));
         let tried_lists = standing.lists.load().to_vec();
@@ -141,9 +154,11 @@ impl Reloader {
             known,
             apart: Apart::new(),
             watching,
+            half: None,
             requests,
             tracker,
         };
+        reloader.tell_watch();
         (reloader, Requests(ask))
     }
 
@@ -154,7 +169,12 @@ impl Reloader {
             // So that what is told of candidates is there from the start.
             self.reconcile();
             loop {
-                self.turn(&bind).await;
+                let turned = AssertUnwindSafe(self.turn(&bind)).catch_unwind().await;
+                if turned.is_err() {
+                    tracing::error!("a reload broke off: what runs was kept, and the next one is tried");
+                    self.metrics.panicked();
+                    sleep(AFTER_A_BUG).await;
+                }
             }
         };
         tokio::select! {
@@ -166,7 +186,6 @@ impl Reloader {
 
     async fn turn(&mut self, bind: &Bind) {
         let slow = self.standing.settings.load().reload.poll;
-        let poll = self.watching.pause(slow);
         let by_itself = |cause| (cause, Accept::default(), None);
         let (cause, accept, told) = tokio::select! {
             request = self.requests.recv() => match request {
@@ -178,16 +197,18 @@ impl Reloader {
                 }
                 None => std::future::pending().await,
             },
-            () = self.watching.changed() => by_itself(Cause::Saved),
-            () = sleep(poll.unwrap_or(slow)) => by_itself(Cause::Poll),
+            why = self.watching.due(slow) => by_itself(match why {
+                Why::Changed => Cause::Saved,
+                Why::Due => Cause::Poll,
+            }),
+            () = outlast(self.half) => by_itself(Cause::Poll),
             // The files are as they were, but not what they say.
-            () = lapse(&self.live) => {
+            () = lapse(&self.live, slow) => {
                 self.reconcile();
                 return;
             }
         };
-        let looks = cause != Cause::Poll || poll.is_some();
-        let outcome = if looks { self.reload(cause, &accept, bind).await } else { None };
+        let outcome = self.reload(cause, &accept, bind).await;
         if !matches!(outcome, Some(Outcome::Published { .. })) {
             // Nothing changed but the time: an entry may have lapsed.
             self.reconcile();
@@ -202,6 +223,7 @@ impl Reloader {
     ///
     /// If it fails, what runs is kept: no traffic and no socket is touched.
     async fn reload(&mut self, cause: Cause, accept: &Accept, bind: &Bind) -> Option<Outcome> {
+        self.watching.looks();
         if self.metrics.is_draining() {
             let errors = vec![Diagnostic::of(&self.config, "draining: nothing is reloaded any more".into(), None)];
             return (cause != Cause::Poll).then(|| self.reject(cause, errors));
@@ -211,8 +233,7 @@ impl Reloader {
             Some(read) => read,
             None => return Some(self.reject(cause, vec![Diagnostic::of(&self.config, "the files keep changing".into(), None)])),
         };
-        self.watching.cover(files.paths());
-        self.metrics.watch_degraded(self.watching.is_degraded());
+        self.watch(&files, loaded.is_ok()).await;
         let digest = files.digest();
         let lists = loaded.as_ref().map(|loaded| ListFile::all(loaded.feeds())).unwrap_or_default();
         let was_tried = self.tried == Some(digest) && (digest == self.running || self.tried_lists == lists);
@@ -226,8 +247,11 @@ impl Reloader {
         if cause == Cause::Poll && was_tried {
             return None;
         }
+        let is_half = loaded.as_ref().is_err_and(|errors| errors.iter().filter(|one| one.is_error()).all(Diagnostic::is_half));
+        self.half = self.half.filter(|_| is_half);
         let mut loaded = match loaded {
             Ok(loaded) => loaded,
+            Err(errors) if is_half && self.awaits_the_other(cause, &errors) => return None,
             Err(errors) => return Some(self.reject(cause, errors)),
         };
         let known = std::mem::take(&mut loaded.lists);
@@ -250,6 +274,7 @@ impl Reloader {
         let lists = ListFile::all(built.feeds.iter().map(|(policy, feed)| (policy, feed)));
         // Last of all: nothing that is bound has to be given back.
         let (bind, now) = (Arc::clone(bind), self.standing.settings.load_full());
+        let now_watch = now.reload.watch;
         let bound = self.apart.run(move || bind(&now, &built.settings).map(|takeover| (built, takeover))).await?;
         match bound {
             Ok((built, takeover)) => {
@@ -258,6 +283,9 @@ impl Reloader {
                 self.found(lists);
                 let outcome = self.publish(cause, built, began);
                 takeover();
+                if self.standing.settings.load().reload.watch != now_watch {
+                    self.watch(&files, true).await;
+                }
                 self.tracker.spawn(self.apart.clone().give_back(former));
                 Some(outcome)
             }
@@ -298,6 +326,46 @@ impl Reloader {
             (files, loaded)
         };
         self.apart.run(read).await
+    }
+
+    /// Watches what was asked for in this pass; `is_whole`: and nothing of it is missed.
+    async fn watch(&mut self, files: &Files, is_whole: bool) {
+        let paths: Vec<_> = files.paths().map(Path::to_owned).collect();
+        let folders: Vec<_> = files.folders().map(Path::to_owned).collect();
+        let turn = self.watching.turn(self.standing.settings.load().reload.watch);
+        let turned = self.apart.run(move || {
+            let ways = Ways::to(paths.iter().map(PathBuf::as_path), folders.iter().map(PathBuf::as_path));
+            turn.to(Ways { gone: ways.gone.filter(|_| !is_whole), ..ways })
+        });
+        self.watching.turned(turned.await);
+        self.tell_watch();
+    }
+
+    /// Says whether the files are watched, to everybody who asks.
+    fn tell_watch(&self) {
+        let trouble = self.watching.trouble();
+        self.metrics.watch_degraded(trouble.is_some());
+        self.standing.unwatched.store(trouble.map(|why| Arc::new(why.to_owned())));
+    }
+
+    /// Whether a certificate whose key is another one's is taken for half of a renewal, the other half of which comes.
+    fn awaits_the_other(&mut self, cause: Cause, errors: &[Diagnostic]) -> bool {
+        // Who asks has finished writing.
+        if !matches!(cause, Cause::Saved | Cause::Poll) || self.half.is_some_and(|since| since.elapsed() >= RENEWAL) {
+            return false;
+        }
+        if self.half.is_none() {
+            for error in errors.iter().filter(|error| error.is_error()) {
+                tracing::info!(
+                    place = error.place(),
+                    "{}: if it is being renewed, the other file comes; what runs is kept",
+                    error.message
+                );
+            }
+        }
+        self.half.get_or_insert_with(Instant::now);
+        self.tried = None;
+        true
     }
 
     /// What a reload would do now; it is none.
@@ -425,21 +493,28 @@ pub struct Handover {
     tickets: Tickets,
     digest: Digest,
     known: ListFiles,
-    paths: Vec<PathBuf>,
+    ways: Ways,
 }
 
 impl Started {
     /// The snapshot to run, what stands in the files, and what the reloader needs.
     pub fn into_parts(self) -> (Snapshot, Arc<Standing>, Handover) {
-        let Started { snapshot, standing, tickets, digest, known, paths } = self;
-        (snapshot, standing, Handover { tickets, digest, known, paths })
+        let Started { snapshot, standing, tickets, digest, known, ways } = self;
+        (snapshot, standing, Handover { tickets, digest, known, ways })
     }
 }
 
-/// Waits until an entry of what runs lapses, if one will.
-async fn lapse(live: &Live) {
+/// Waits until an entry of what runs lapses, but no longer than `most`: the clock may be set.
+async fn lapse(live: &Live, most: Duration) {
     let now = Timestamp::now();
-    let Some(next) = live.load().next_expiry(now) else { return std::future::pending().await };
-    // The clock is looked at again every so often, since it may be set.
-    sleep(Duration::try_from(next.duration_since(now)).unwrap_or_default()).await;
+    let next = live.load().next_expiry(now).and_then(|next| Duration::try_from(next.duration_since(now)).ok());
+    sleep(next.map_or(most, |next| next.min(most))).await;
+}
+
+/// Waits until half a renewal has been one for too long.
+async fn outlast(half: Option<Instant>) {
+    match half.map(|since| since + RENEWAL).filter(|until| *until > Instant::now()) {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
 }

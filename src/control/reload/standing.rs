@@ -26,6 +26,8 @@ pub struct Standing {
     pub last: ArcSwapOption<Last>,
     /// The list files of the policies that run.
     pub lists: ArcSwap<Vec<ListFile>>,
+    /// Why the files are polled, if they should be watched instead.
+    pub unwatched: ArcSwapOption<String>,
 }
 
 /// How the last reload went; what it was rejected for stands in [`Standing::rejected`].

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::Phase;
 use crate::control::reload::Standing;
-use crate::observe::metrics::Metrics;
 use crate::snapshot::Live;
 use crate::tunnels::Tunnels;
 
@@ -24,8 +23,6 @@ pub struct Facts {
     pub tunnels: Arc<Tunnels>,
     /// What the files were found to be.
     pub standing: Arc<Standing>,
-    /// Whether files can be watched.
-    pub metrics: Arc<Metrics>,
 }
 
 impl Facts {
@@ -59,8 +56,8 @@ impl Facts {
                 more => drop(write!(said, " (and {more} more)")),
             }
         }
-        if self.metrics.is_watch_degraded() {
-            said.push_str("; files are polled, because they cannot be watched");
+        if let Some(why) = self.standing.unwatched.load().as_deref() {
+            let _ = write!(said, "; files are polled every 2 s: {why}");
         }
         line(&said)
     }

@@ -116,8 +116,11 @@ fn every_file_that_is_named_is_among_the_paths() {
     write(&folder.path().join("policies/chat.toml"), policy);
     let mut files = Files::new();
     assert!(load(&mut files, &folder.path().join("sidegate.toml"), None).is_err());
-    let paths: Vec<_> =
-        files.paths().map(|path| path.strip_prefix(folder.path()).unwrap_or(path).display().to_string()).collect();
+    let paths: Vec<_> = files
+        .paths()
+        .chain(files.folders())
+        .map(|path| path.strip_prefix(folder.path()).unwrap_or(path).display().to_string())
+        .collect();
     assert_eq!(
         paths,
         ["/nowhere/a.key", "certs/a.pem", "policies/chat.toml", "policies/lists/feed.cidr", "sidegate.toml", "policies"]

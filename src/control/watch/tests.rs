@@ -1,0 +1,368 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use notify::event::{AccessKind, AccessMode, CreateKind, DataChange, Event, EventKind, Flag, ModifyKind};
+use notify::{Config, Error, ErrorKind, EventHandler, RecursiveMode, Watcher, WatcherKind};
+use tokio::time::timeout;
+
+use super::eyes::Tell;
+use super::*;
+
+const SLOW: Duration = Duration::from_secs(30);
+
+/// A kernel that does as a test says.
+#[derive(Clone, Default)]
+struct Kernel(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    tell: Mutex<Option<Tell>>,
+    watched: Mutex<Vec<PathBuf>>,
+    begun: AtomicUsize,
+    refuses_instances: Mutex<bool>,
+    refuses_watches: Mutex<bool>,
+    /// As notify's own, whose thread has ended.
+    panics: Mutex<bool>,
+}
+
+impl Kernel {
+    /// Something that watches `folder` by this kernel and has had its first look.
+    fn watching(&self, folder: &Path) -> Watching {
+        let kernel = self.clone();
+        let mut watching = Watching::with(
+            Watch::Auto,
+            Arc::new(move |tell| {
+                kernel.0.begun.fetch_add(1, Ordering::SeqCst);
+                if *kernel.0.refuses_instances.lock().unwrap() {
+                    return Err(Error::io(std::io::Error::from_raw_os_error(libc::EMFILE)));
+                }
+                *kernel.0.tell.lock().unwrap() = Some(tell);
+                Ok(Box::new(kernel.clone()))
+            }),
+        );
+        cover(&mut watching, folder);
+        watching.looks();
+        watching
+    }
+
+    fn says(&self, kind: EventKind, path: impl Into<PathBuf>) {
+        self.event(Event::new(kind).add_path(path.into()));
+    }
+
+    fn event(&self, event: Event) {
+        self.0.tell.lock().unwrap().as_mut().unwrap()(Ok(event));
+    }
+
+    /// The end of its thread.
+    fn dies(&self) {
+        *self.0.tell.lock().unwrap() = None;
+    }
+
+    fn refuses_watches(&self, refuses: bool) {
+        *self.0.refuses_watches.lock().unwrap() = refuses;
+    }
+
+    fn begun(&self) -> usize {
+        self.0.begun.load(Ordering::SeqCst)
+    }
+}
+
+impl Watcher for Kernel {
+    fn new<F: EventHandler>(_: F, _: Config) -> notify::Result<Self> {
+        unreachable!("it is made by Make")
+    }
+
+    fn watch(&mut self, path: &Path, _: RecursiveMode) -> notify::Result<()> {
+        assert!(!*self.0.panics.lock().unwrap());
+        if *self.0.refuses_watches.lock().unwrap() {
+            return Err(Error::new(ErrorKind::MaxFilesWatch).add_path(path.into()));
+        }
+        self.0.watched.lock().unwrap().push(path.into());
+        Ok(())
+    }
+
+    fn unwatch(&mut self, path: &Path) -> notify::Result<()> {
+        self.0.watched.lock().unwrap().retain(|watched| watched != path);
+        Ok(())
+    }
+
+    fn kind() -> WatcherKind {
+        WatcherKind::NullWatcher
+    }
+}
+
+fn cover(watching: &mut Watching, folder: &Path) {
+    let file = folder.join("file");
+    let turned = watching.turn(Watch::Auto).to(Ways::to([file.as_path()], []));
+    watching.turned(Some(turned));
+}
+
+/// What comes due within so many milliseconds.
+async fn due(watching: &mut Watching, milliseconds: u64) -> Option<Why> {
+    timeout(Duration::from_millis(milliseconds), watching.due(SLOW)).await.ok()
+}
+
+fn folder() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let real = folder.path().canonicalize().unwrap();
+    fs::write(real.join("file"), "1").unwrap();
+    (folder, real)
+}
+
+const CREATED: EventKind = EventKind::Create(CreateKind::File);
+const WRITING: EventKind = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+const CLOSED: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write));
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_due_once_it_has_been_quiet_and_nothing_else_before_the_slow_look() {
+    let (_folder, real) = folder();
+    let kernel = Kernel::default();
+    let mut watching = kernel.watching(&real);
+    kernel.says(CREATED, real.join("another"));
+    kernel.says(EventKind::Access(AccessKind::Open(AccessMode::Any)), real.join("file"));
+    assert_eq!(due(&mut watching, 29_900).await, None);
+    kernel.says(CREATED, real.join("file"));
+    let began = Instant::now();
+    assert_eq!(due(&mut watching, 60).await, Some(Why::Changed));
+    assert!(began.elapsed() >= QUIET);
+    watching.looks();
+    assert_eq!(due(&mut watching, 29_900).await, None);
+    assert_eq!(due(&mut watching, 200).await, Some(Why::Due));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_still_due_when_something_else_came_in_between() {
+    let (_folder, real) = folder();
+    let kernel = Kernel::default();
+    let mut watching = kernel.watching(&real);
+    kernel.says(CLOSED, real.join("file"));
+    // As if `sidegate diff` were answered meanwhile.
+    assert_eq!(due(&mut watching, 10).await, None);
+    assert_eq!(due(&mut watching, 60).await, Some(Why::Changed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_being_written_is_waited_for_even_when_a_look_is_due() {
+    let (_folder, real) = folder();
+    let kernel = Kernel::default();
+    let mut watching = kernel.watching(&real);
+    assert_eq!(due(&mut watching, 29_980).await, None);
+    let writes = async {
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(15)).await;
+            kernel.says(WRITING, real.join("file"));
+        }
+        kernel.says(CLOSED, real.join("file"));
+    };
+    let (why, ()) = tokio::join!(due(&mut watching, 1000), writes);
+    assert_eq!(why, Some(Why::Changed));
+}
+
+// C-RLD-07, F14
+#[tokio::test(start_paused = true)]
+async fn a_queue_of_the_kernel_that_ran_over_is_a_change() {
+    let (_folder, real) = folder();
+    let kernel = Kernel::default();
+    let mut watching = kernel.watching(&real);
+    for _ in 0..10_000 {
+        kernel.says(WRITING, real.join("file"));
+    }
+    kernel.event(Event::new(EventKind::Other).set_flag(Flag::Rescan));
+    assert_eq!(due(&mut watching, 60).await, Some(Why::Changed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_is_begun_again_and_files_are_polled_every_2_s_meanwhile() {
+    let (_folder, real) = folder();
+    let kernel = Kernel::default();
+    let mut watching = kernel.watching(&real);
+    kernel.dies();
+    assert_eq!(due(&mut watching, 1).await, Some(Why::Due));
+    watching.looks();
+    cover(&mut watching, &real);
+    assert_eq!((kernel.begun(), watching.trouble()), (2, Some("the watch ended by itself and was begun again")));
+    watching.looks();
+    assert_eq!(due(&mut watching, 2100).await, Some(Why::Due));
+    watching.looks();
+    cover(&mut watching, &real);
+    assert_eq!((kernel.begun(), watching.trouble()), (2, None));
+    kernel.says(CREATED, real.join("file"));
+    assert_eq!(due(&mut watching, 60).await, Some(Why::Changed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_ends_again_and_again_is_begun_no_more_often_than_files_are_polled() {
+    let (_folder, real) = folder();
+    let kernel = Kernel::default();
+    let mut watching = kernel.watching(&real);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(20) {
+        kernel.dies();
+        watching.due(SLOW).await;
+        watching.looks();
+        cover(&mut watching, &real);
+    }
+    assert!((8..=13).contains(&kernel.begun()), "{} times in 20 s", kernel.begun());
+    assert!(watching.trouble().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_that_panics_is_begun_again() {
+    let (_folder, real) = folder();
+    let kernel = Kernel::default();
+    let mut watching = kernel.watching(&real);
+    *kernel.0.panics.lock().unwrap() = true;
+    cover(&mut watching, &real);
+    assert!(watching.trouble().is_some());
+    *kernel.0.panics.lock().unwrap() = false;
+    cover(&mut watching, &real);
+    assert_eq!((kernel.begun(), watching.trouble()), (2, None));
+    // And if whoever turned it broke off, there is another.
+    drop(watching.turn(Watch::Auto));
+    watching.turned(None);
+    assert!(watching.trouble().is_some());
+    cover(&mut watching, &real);
+    assert_eq!((kernel.begun(), watching.trouble()), (3, None));
+}
+
+// C-RLD-08, F15
+#[tokio::test(start_paused = true)]
+async fn where_the_kernel_has_no_watch_left_files_are_polled_until_it_has() {
+    let (_folder, real) = folder();
+    let kernel = Kernel::default();
+    kernel.refuses_watches(true);
+    let mut watching = kernel.watching(&real);
+    for _ in 0..3 {
+        assert_eq!(watching.trouble(), Some("the kernel has no inotify watch left for us"));
+        assert_eq!(due(&mut watching, 1900).await, None);
+        assert_eq!(due(&mut watching, 200).await, Some(Why::Due));
+        watching.looks();
+        cover(&mut watching, &real);
+    }
+    kernel.refuses_watches(false);
+    cover(&mut watching, &real);
+    assert_eq!(watching.trouble(), None);
+    // What happened before there was a watch was not seen, and is looked for at once.
+    assert_eq!(due(&mut watching, 200).await, Some(Why::Due));
+}
+
+// C-RLD-08, F15
+#[tokio::test(start_paused = true)]
+async fn where_the_kernel_has_no_instance_left_files_are_polled_until_it_has() {
+    let (_folder, real) = folder();
+    let kernel = Kernel::default();
+    *kernel.0.refuses_instances.lock().unwrap() = true;
+    let mut watching = kernel.watching(&real);
+    assert_eq!(watching.trouble(), Some("the kernel has no inotify instance left for us"));
+    assert_eq!(due(&mut watching, 2100).await, Some(Why::Due));
+    *kernel.0.refuses_instances.lock().unwrap() = false;
+    cover(&mut watching, &real);
+    assert_eq!(watching.trouble(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_of_the_same_name_is_watched_anew_and_its_former_self_no_more() {
+    let (_folder, real) = folder();
+    let kernel = Kernel::default();
+    let inner = real.join("inner");
+    fs::create_dir(&inner).unwrap();
+    let mut watching = kernel.watching(&inner);
+    fs::rename(&inner, real.join("former")).unwrap();
+    fs::create_dir(&inner).unwrap();
+    kernel.0.watched.lock().unwrap().push("mark".into());
+    cover(&mut watching, &inner);
+    // Not beside the former watch, which notify has under the same path: it went first.
+    assert_eq!(*kernel.0.watched.lock().unwrap(), [PathBuf::from("mark"), inner]);
+    assert_eq!(due(&mut watching, 200).await, Some(Why::Due));
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_are_polled_where_that_is_configured_and_left_alone_where_that_is() {
+    let (_folder, real) = folder();
+    let kernel = Kernel::default();
+    let mut watching = kernel.watching(&real);
+    for (mode, after) in [(Watch::Poll, Some(2000)), (Watch::Off, None), (Watch::Auto, Some(100))] {
+        let turned = watching.turn(mode).to(Ways::to([real.join("file").as_path()], []));
+        watching.turned(Some(turned));
+        assert_eq!(watching.trouble(), None);
+        watching.looked = Instant::now();
+        if let Some(after) = after {
+            assert_eq!(due(&mut watching, after - 60).await, None, "{mode:?}");
+            assert_eq!(due(&mut watching, 120).await, Some(Why::Due), "{mode:?}");
+        } else {
+            assert_eq!(due(&mut watching, 3_600_000).await, None, "{mode:?}");
+        }
+        watching.looks();
+    }
+}
+
+/// With the kernel's own watch, which a look at the files goes before.
+fn real_watching(folder: &Path) -> Watching {
+    let mut watching = Watching::new(Watch::Auto);
+    cover(&mut watching, folder);
+    assert_eq!(watching.trouble(), None);
+    watching.looks();
+    watching
+}
+
+#[tokio::test]
+async fn what_the_kernel_reports_of_a_saved_file_is_a_change_and_of_a_read_one_nothing() {
+    let (_folder, real) = folder();
+    let mut watching = real_watching(&real);
+    for _ in 0..100 {
+        fs::read(real.join("file")).unwrap();
+        fs::read_dir(&real).unwrap().count();
+    }
+    fs::write(real.join("neighbour"), "1").unwrap();
+    assert_eq!(due(&mut watching, 300).await, None);
+    fs::write(real.join("new"), "2").unwrap();
+    fs::rename(real.join("new"), real.join("file")).unwrap();
+    assert_eq!(due(&mut watching, 5000).await, Some(Why::Changed));
+}
+
+#[tokio::test]
+async fn the_end_of_the_thread_that_reads_events_is_noticed() {
+    let (_folder, real) = folder();
+    let make: Make = Arc::new(|mut tell: Tell| {
+        let kernels = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            let fatal = event.as_ref().is_ok_and(|event| event.paths.iter().any(|path| path.ends_with("fatal")));
+            // Quietly, as the default hook would print.
+            if fatal {
+                std::panic::resume_unwind(Box::new("the end of notify's thread"));
+            }
+            tell(event);
+        })?;
+        Ok(Box::new(kernels))
+    });
+    let mut watching = Watching::with(Watch::Auto, make);
+    cover(&mut watching, &real);
+    watching.looks();
+    fs::write(real.join("fatal"), "").unwrap();
+    assert_eq!(due(&mut watching, 5000).await, Some(Why::Due));
+    fs::remove_file(real.join("fatal")).unwrap();
+    cover(&mut watching, &real);
+    assert_eq!(watching.trouble(), Some("the watch ended by itself and was begun again"));
+    cover(&mut watching, &real);
+    watching.looks();
+    fs::write(real.join("file"), "2").unwrap();
+    assert_eq!((due(&mut watching, 5000).await, watching.trouble()), (Some(Why::Changed), None));
+}
+
+#[tokio::test]
+async fn the_end_of_a_former_folder_does_not_end_the_watch_of_the_one_in_its_place() {
+    let (_folder, real) = folder();
+    let inner = real.join("inner");
+    fs::create_dir(&inner).unwrap();
+    let mut watching = real_watching(&inner);
+    fs::rename(&inner, real.join("former")).unwrap();
+    fs::create_dir(&inner).unwrap();
+    assert_eq!(due(&mut watching, 5000).await, Some(Why::Changed));
+    cover(&mut watching, &inner);
+    fs::remove_dir_all(real.join("former")).unwrap();
+    assert!(due(&mut watching, 300).await.is_some(), "what is watched anew is looked at at once");
+    watching.looks();
+    fs::write(inner.join("file"), "2").unwrap();
+    assert_eq!(due(&mut watching, 5000).await, Some(Why::Changed));
+}

@@ -1,0 +1,191 @@
+//! Where a change of a file shows: its own folder, and every folder that holds a symbolic link on the way to it.
+//!
+//! A link anywhere in a path can be swapped (`..data`, `current`, certbot's `live/`), and nothing happens to what it
+//! led to. It looks at names and links, never into a file.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
+
+/// Links that lead further than this lead in a circle, for the operating system as well (path_resolution(7)).
+const MOST_LINKS: usize = 40;
+
+/// The folders in which a change of some files shows.
+#[derive(Debug, Default)]
+pub struct Ways {
+    /// Each by its real path, with the names in it that matter.
+    pub folders: BTreeMap<PathBuf, Names>,
+    /// A folder that is asked for and isn't there.
+    pub gone: Option<PathBuf>,
+}
+
+/// The names in a folder that matter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// Whatever appears in it.
+    All,
+    /// These.
+    Some(BTreeSet<OsString>),
+}
+
+impl Ways {
+    /// The ways to `files`, and to all that is in `folders`.
+    pub fn to<'p>(files: impl IntoIterator<Item = &'p Path>, folders: impl IntoIterator<Item = &'p Path>) -> Ways {
+        let mut ways = Ways::default();
+        for file in files {
+            ways.walk(file);
+        }
+        for folder in folders {
+            match ways.walk(folder) {
+                Some(real) => drop(ways.folders.insert(real, Names::All)),
+                None => drop(ways.gone.get_or_insert_with(|| folder.to_owned())),
+            }
+        }
+        ways
+    }
+
+    /// Whether a change at `path`, in a folder of these, matters; what happens to a folder itself always does.
+    pub fn lead_by(folders: &BTreeMap<PathBuf, Names>, path: &Path) -> bool {
+        let own = path.parent().and_then(|folder| folders.get(folder));
+        match (own, path.file_name()) {
+            (Some(Names::Some(names)), Some(name)) => names.contains(name) || folders.contains_key(path),
+            _ => true,
+        }
+    }
+
+    /// Notes what is passed on the way to `path`; the real path of the folder that it is, if it is one.
+    fn walk(&mut self, path: &Path) -> Option<PathBuf> {
+        let path = std::path::absolute(path).ok()?;
+        let (mut at, mut links) = (PathBuf::from("/"), 0);
+        let mut left: VecDeque<OsString> = parts(&path).collect();
+        while let Some(part) = left.pop_front() {
+            if part == ".." {
+                at.pop();
+                continue;
+            }
+            let next = at.join(&part);
+            match fs::symlink_metadata(&next) {
+                Ok(found) if found.is_symlink() => {
+                    self.add(&at, &part);
+                    let target = fs::read_link(&next).ok()?;
+                    links += 1;
+                    if links > MOST_LINKS {
+                        return None;
+                    }
+                    if target.is_absolute() {
+                        at = PathBuf::from("/");
+                    }
+                    parts(&target).rev().for_each(|part| left.push_front(part));
+                }
+                Ok(found) if found.is_dir() => at = next,
+                Ok(_) => {
+                    self.add(&at, &part);
+                    return None;
+                }
+                Err(error) => {
+                    self.add(&at, &part);
+                    if error.kind() == ErrorKind::NotFound && !left.is_empty() {
+                        self.gone.get_or_insert(next);
+                    }
+                    return None;
+                }
+            }
+        }
+        Some(at)
+    }
+
+    fn add(&mut self, folder: &Path, name: &OsStr) {
+        let names = self.folders.entry(folder.to_owned()).or_insert_with(|| Names::Some(BTreeSet::new()));
+        if let Names::Some(names) = names {
+            names.insert(name.to_owned());
+        }
+    }
+}
+
+/// What a path is made of, but for its root.
+fn parts(path: &Path) -> impl DoubleEndedIterator<Item = OsString> + '_ {
+    path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// The folders and names on the way to `path` below a root that `make` has filled, and what is gone.
+    fn check(make: impl FnOnce(&Path), path: &str, expected: &[(&str, &[&str])], gone: Option<&str>) {
+        let root = tempfile::tempdir().unwrap();
+        let top = root.path().canonicalize().unwrap();
+        make(&top);
+        let file = top.join(path);
+        let ways = Ways::to([file.as_path()], []);
+        let named = |names: &[&str]| Names::Some(names.iter().map(OsString::from).collect());
+        let expected: BTreeMap<_, _> = expected.iter().map(|(folder, names)| (top.join(folder), named(names))).collect();
+        // What the temporary folder itself is behind is no matter.
+        let found: BTreeMap<_, _> = ways.folders.into_iter().filter(|(folder, _)| folder.starts_with(&top)).collect();
+        assert_eq!((found, ways.gone), (expected, gone.map(|gone| top.join(gone))));
+    }
+
+    fn folders(top: &Path, names: &[&str]) {
+        names.iter().for_each(|name| fs::create_dir_all(top.join(name)).unwrap());
+    }
+
+    #[test]
+    fn the_folders_behind_every_link_on_the_way_are_watched() {
+        let mounted = |top: &Path| {
+            folders(top, &["mounted/v1", "config"]);
+            fs::write(top.join("mounted/v1/policy.toml"), "x").unwrap();
+            symlink("v1", top.join("mounted/..data")).unwrap();
+            symlink("../mounted/..data/policy.toml", top.join("config/policy.toml")).unwrap();
+        };
+        let expected: &[(&str, &[&str])] =
+            &[("config", &["policy.toml"]), ("mounted", &["..data"]), ("mounted/v1", &["policy.toml"])];
+        check(mounted, "config/policy.toml", expected, None);
+        check(mounted, "mounted/..data/policy.toml", &expected[1..], None);
+    }
+
+    #[test]
+    fn a_link_in_the_middle_of_a_path_is_watched_where_it_can_be_swapped() {
+        let releases = |top: &Path| {
+            folders(top, &["releases/1/etc"]);
+            fs::write(top.join("releases/1/etc/sidegate.toml"), "x").unwrap();
+            symlink(top.join("releases/1"), top.join("current")).unwrap();
+        };
+        check(releases, "current/etc/sidegate.toml", &[("", &["current"]), ("releases/1/etc", &["sidegate.toml"])], None);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_yet_is_looked_for_where_it_would_appear() {
+        check(|top| folders(top, &["a"]), "a/new.toml", &[("a", &["new.toml"])], None);
+        check(|_| {}, "not/there/yet.toml", &[("", &["not"])], Some("not"));
+        check(|top| symlink("v1", top.join("..data")).unwrap(), "..data/x", &[("", &["..data", "v1"])], Some("v1"));
+    }
+
+    #[test]
+    fn links_that_lead_in_a_circle_are_followed_to_an_end() {
+        check(|top| symlink("a", top.join("a")).unwrap(), "a", &[("", &["a"])], None);
+    }
+
+    #[test]
+    fn in_a_folder_that_is_listed_every_name_matters_and_in_another_one_those_on_the_way() {
+        let root = tempfile::tempdir().unwrap();
+        let top = root.path().canonicalize().unwrap();
+        folders(&top, &["policies"]);
+        let (file, listed) = (top.join("sidegate.toml"), top.join("policies"));
+        let ways = Ways::to([file.as_path()], [listed.as_path()]);
+        let leads = |path: &str| Ways::lead_by(&ways.folders, &top.join(path));
+        for path in ["sidegate.toml", "policies", "policies/any.toml", "elsewhere/any.toml"] {
+            assert!(leads(path), "{path} matters");
+        }
+        assert!(!leads("notes.txt"), "a neighbour doesn't");
+        fs::remove_dir(&listed).unwrap();
+        assert_eq!(Ways::to([], [listed.as_path()]).gone, Some(listed));
+    }
+}
