@@ -39,3 +39,4 @@ mod tls_edge;
 mod tunnel;
 mod units;
 mod upgrade;
+mod watch;
