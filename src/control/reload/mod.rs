@@ -11,6 +11,7 @@ mod standing;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -48,6 +49,9 @@ const RESTLESS: Duration = Duration::from_secs(10);
 
 /// How long a certificate and a key that are no pair may be taken for one that is being renewed.
 const RENEWAL: Duration = Duration::from_secs(5);
+
+/// The least time between two reloads that signals ask for.
+const BURST: Duration = Duration::from_millis(50);
 
 /// The pause after a reload that panicked.
 const AFTER_A_BUG: Duration = Duration::from_secs(1);
@@ -117,6 +121,9 @@ pub struct Reloader {
     watching: Watching,
     /// Since when a certificate and its key have not been a pair.
     half: Option<Instant>,
+    /// Whether a signal waits for a reload, and when the last one got it.
+    nudged: Arc<AtomicBool>,
+    signalled: Option<Instant>,
     requests: mpsc::Receiver<Ask>,
     tracker: TaskTracker,
 }
@@ -155,11 +162,14 @@ impl Reloader {
             apart: Apart::new(),
             watching,
             half: None,
+            nudged: Arc::default(),
+            signalled: None,
             requests,
             tracker,
         };
         reloader.tell_watch();
-        (reloader, Requests(ask))
+        let nudged = Arc::clone(&reloader.nudged);
+        (reloader, Requests { asks: ask, nudged })
     }
 
     /// Reloads whenever a file changes or somebody asks, until `stop`; `pulse` beats meanwhile, also while a
@@ -208,6 +218,14 @@ impl Reloader {
                 return;
             }
         };
+        if cause == Cause::Signal {
+            // Those that come in a burst are one, whether they wait already or come in a moment.
+            if let Some(before) = self.signalled {
+                sleep_until(before + BURST).await;
+            }
+            self.signalled = Some(Instant::now());
+            self.nudged.store(false, Ordering::SeqCst);
+        }
         let outcome = self.reload(cause, &accept, bind).await;
         if !matches!(outcome, Some(Outcome::Published { .. })) {
             // Nothing changed but the time: an entry may have lapsed.

@@ -1,6 +1,7 @@
 //! What the reloader is asked for, and what it answers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -102,33 +103,41 @@ pub(super) enum Ask {
 
 /// Who may be asked for a reload, from anywhere in the process.
 #[derive(Clone)]
-pub struct Requests(pub(super) mpsc::Sender<Ask>);
+pub struct Requests {
+    pub(super) asks: mpsc::Sender<Ask>,
+    /// Whether a nudge waits that no reload has begun for.
+    pub(super) nudged: Arc<AtomicBool>,
+}
 
 impl Requests {
     /// Asks for a reload and awaits its outcome; `None` if the process is ending.
     pub async fn reload(&self, cause: Cause, accept: Accept) -> Option<Outcome> {
         let (told, outcome) = oneshot::channel();
-        self.0.send(Ask::Reload { cause, accept, told: Some(told) }).await.ok()?;
+        self.asks.send(Ask::Reload { cause, accept, told: Some(told) }).await.ok()?;
         outcome.await.ok()
     }
 
     /// Asks for a reload as soon as it can be asked for; the outcome stands in the log.
     pub async fn ask(&self, cause: Cause, accept: Accept) {
         // A process that is ending reloads nothing.
-        let _ = self.0.send(Ask::Reload { cause, accept, told: None }).await;
+        let _ = self.asks.send(Ask::Reload { cause, accept, told: None }).await;
     }
 
     /// Asks for a reload; the outcome stands in the log. Requests that wait already serve for this one.
     pub fn nudge(&self, cause: Cause) {
-        // Full: a reload that has not begun will see what this one would.
-        let _ = self.0.try_send(Ask::Reload { cause, accept: Accept::default(), told: None });
+        // A reload that has not begun will see what this one would; and where no more can wait, one of those does.
+        if !self.nudged.swap(true, Ordering::SeqCst)
+            && self.asks.try_send(Ask::Reload { cause, accept: Accept::default(), told: None }).is_err()
+        {
+            self.nudged.store(false, Ordering::SeqCst);
+        }
     }
 
     /// Asks what a reload would do, once the candidate of the policy `promoted` stands in its place; `None` if the
     /// process is ending.
     pub async fn preview(&self, promoted: Option<String>) -> Option<Preview> {
         let (told, preview) = oneshot::channel();
-        self.0.send(Ask::Preview { promoted, told }).await.ok()?;
+        self.asks.send(Ask::Preview { promoted, told }).await.ok()?;
         preview.await.ok()
     }
 }

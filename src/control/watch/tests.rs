@@ -52,7 +52,9 @@ impl Kernel {
     }
 
     fn event(&self, event: Event) {
-        self.0.tell.lock().unwrap().as_mut().unwrap()(Ok(event));
+        if let Some(tell) = self.0.tell.lock().unwrap().as_mut() {
+            tell(Ok(event));
+        }
     }
 
     /// The end of its thread.
