@@ -48,8 +48,8 @@ class Watched(Sidegate):
             wire.send(b"GET /echo/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             return int(wire.head()[0].split()[1])
 
-    def logged(self, word):
-        return word in self.process.err.read_text()
+    def logged(self, words):
+        await_that(f"the log says: {words}", lambda: words in self.process.err.read_text(), 5)
 
     def said(self):
         return run(SIDEGATE, "status", "--config", self.config)
@@ -77,13 +77,13 @@ def limited(place, backend, certificate, limit, value, words):
     """F15: it starts, polls and says so, and watches again once the kernel lets it."""
     sidegate = Limited(place, backend, certificate).run(limit, value)
     sidegate.degraded(1, 1)
-    need(sidegate.logged(words), f"the log says: {words}")
+    sidegate.logged(words)
     need(words in sidegate.said() and words in sidegate.ask_metrics("readyz")[1], "so do `sidegate status` and /readyz")
     replace(sidegate.list, sidegate.text(2))
     polled = sidegate.decides(2, 3)
     sidegate.allow(limit, 100)
     sidegate.degraded(0, 5)
-    need(sidegate.logged("files are watched again"), "the log says that they are watched again")
+    sidegate.logged("files are watched again")
     time.sleep(0.2)  # the look that follows a new watch
     replace(sidegate.list, sidegate.text(3))
     watched = sidegate.decides(3, 1)
