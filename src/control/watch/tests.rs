@@ -1,3 +1,5 @@
+//! The watch before a kernel that does as a test says, and before the real one.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
