@@ -7,9 +7,11 @@ use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::fs::Mode;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::metrics::{Guests, answer_one};
@@ -18,14 +20,19 @@ use crate::admin::unix::{self, SocketFile};
 use crate::admin::{Admin, attend};
 use crate::control::config::MetricsAddress;
 use crate::control::systemd::Sockets;
-use crate::data::listener::{overlap, socket};
+use crate::data::listener::{hush, overlap, socket};
 use crate::policy::network::Peer;
+
+/// How long those who had come when a listener ends are awaited.
+const LAST: Duration = Duration::from_millis(100);
 
 /// The metrics listener, bound: one socket, or all that systemd passed under its name.
 pub struct MetricsListener {
     tcp: Vec<StdTcpListener>,
     unix: Vec<StdUnixListener>,
     file: Option<SocketFile>,
+    /// Whether systemd passed them: their queue is the next process'.
+    passed: bool,
 }
 
 impl MetricsListener {
@@ -51,7 +58,7 @@ impl MetricsListener {
         }
         tcp.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
         unix.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
-        Ok(MetricsListener { tcp, unix, file })
+        Ok(MetricsListener { tcp, unix, file, passed: matches!(address, MetricsAddress::Systemd(_)) })
     }
 }
 
@@ -64,7 +71,7 @@ impl Serve for MetricsListener {
     }
 
     async fn serve(self, admin: Arc<Admin>, stop: CancellationToken) {
-        let MetricsListener { tcp, unix, file: _file } = self;
+        let MetricsListener { tcp, unix, file: _file, passed } = self;
         let tcp: io::Result<Vec<_>> = tcp.into_iter().map(TcpListener::from_std).collect();
         let unix: io::Result<Vec<_>> = unix.into_iter().map(UnixListener::from_std).collect();
         let (tcp, unix) = match (tcp, unix) {
@@ -82,7 +89,17 @@ impl Serve for MetricsListener {
                 }
             }
         };
-        attend(accept, answer, stop).await;
+        let over = CancellationToken::new();
+        let ends = async {
+            stop.cancelled().await;
+            // Who has come by now is answered, and nobody comes any more whom the end of the socket would cut off.
+            for socket in tcp.iter().filter(|_| !passed) {
+                let _ = hush(socket);
+            }
+            sleep(LAST).await;
+            over.cancel();
+        };
+        tokio::join!(attend(accept, answer, over.clone()), ends);
     }
 }
 

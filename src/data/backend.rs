@@ -69,11 +69,13 @@ struct Standing {
 struct Down {
     pause: Duration,
     until: Instant,
+    /// Whether it let the dial wait, and so is the last to be tried.
+    hangs: bool,
 }
 
 impl Down {
     fn since(now: Instant) -> Self {
-        Down { pause: FIRST_DOWN, until: now + FIRST_DOWN }
+        Down { pause: FIRST_DOWN, until: now + FIRST_DOWN, hangs: false }
     }
 
     /// It is dialled: if its pause was over, nobody else tries it before the others for another, twice as long.
@@ -83,6 +85,15 @@ impl Down {
             self.until = now + self.pause;
         }
     }
+}
+
+/// In which order backends are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Up,
+    Refuses,
+    /// Last, since it takes time that the others may need.
+    Hangs,
 }
 
 /// A tunnel's weight on its backend; taken off on drop.
@@ -109,7 +120,7 @@ impl Backends {
         };
         let mut ranked: Vec<_> = addresses.iter().map(&mut standing).collect();
         let now = Instant::now();
-        ranked.sort_by_key(|(_, standing)| (standing.is_down(now), standing.tunnels.load(Ordering::Relaxed)));
+        ranked.sort_by_key(|(_, standing)| (standing.rank(now), standing.tunnels.load(Ordering::Relaxed)));
         ranked
     }
 }
@@ -119,8 +130,17 @@ impl Standing {
         Standing { metrics, tunnels: AtomicUsize::new(0), down: Mutex::new(None) }
     }
 
-    fn is_down(&self, now: Instant) -> bool {
-        lock(&self.down).is_some_and(|down| down.until > now)
+    fn rank(&self, now: Instant) -> Rank {
+        match *lock(&self.down) {
+            Some(Down { until, hangs, .. }) if until > now => {
+                if hangs {
+                    Rank::Hangs
+                } else {
+                    Rank::Refuses
+                }
+            }
+            _ => Rank::Up,
+        }
     }
 
     /// It is dialled now.
@@ -139,8 +159,8 @@ impl Standing {
     }
 
     /// A dial failed; one warning for each time that it goes down, however many dials fail then.
-    fn down(&self, address: &BackendAddress, route: &str, error: &dyn fmt::Display) {
-        lock(&self.down).get_or_insert_with(|| Down::since(Instant::now()));
+    fn down(&self, address: &BackendAddress, route: &str, hangs: bool, error: &dyn fmt::Display) {
+        lock(&self.down).get_or_insert_with(|| Down::since(Instant::now())).hangs = hangs;
         if self.metrics.dialled(false) {
             tracing::warn!(route, backend = %address, %error, "the backend is down");
         } else {
@@ -407,17 +427,23 @@ impl Dialler {
         self.dial_any(permit, tried).await.map(|(socket, load, _)| (socket, load))
     }
 
-    /// Connects to the first backend that takes the connection, within the route's `dial`.
+    /// Connects to the first backend that takes the connection, within the route's `dial`: one that hangs has its share
+    /// of what is left of that, and leaves theirs to those that have not been tried.
     async fn dial_any(&self, permit: &Permit, tried: &mut Tried) -> Result<(Socket, Load, BackendAddress), Refusal> {
         let route = permit.route();
         let began = Instant::now();
         let late = began + route.timeouts.dial;
-        for (address, standing) in self.backends.ranked(&route.backends) {
-            standing.tried(Instant::now());
+        let mut hung = false;
+        let mut left = self.backends.ranked(&route.backends).into_iter();
+        while let Some((address, standing)) = left.next() {
+            let now = Instant::now();
+            standing.tried(now);
+            let untried = u32::try_from(left.len()).unwrap_or(u32::MAX);
+            let share = now + late.saturating_duration_since(now) / untried.saturating_add(1);
             // The weight is there before the wait, so that a burst spreads.
             let load = standing.load();
             tried.backend = Some(address.clone());
-            match timeout_at(late, Socket::connect(&address, route.backend_tls.as_deref())).await {
+            match timeout_at(share, Socket::connect(&address, route.backend_tls.as_deref())).await {
                 Ok(Ok(socket)) => {
                     tried.error = None;
                     standing.up(&address);
@@ -425,16 +451,17 @@ impl Dialler {
                     return Ok((socket, load, address));
                 }
                 Ok(Err(error)) => {
-                    standing.down(&address, &route.name, &error);
+                    standing.down(&address, &route.name, false, &error);
                     tried.error = Some(error.to_string());
                 }
                 Err(_) => {
-                    standing.down(&address, &route.name, &NOT_TAKEN);
-                    return Err(tried.late(NOT_TAKEN));
+                    standing.down(&address, &route.name, true, &NOT_TAKEN);
+                    tried.error = Some(NOT_TAKEN.to_owned());
+                    hung = true;
                 }
             }
         }
-        Err(Refusal::Backend(Backend::Failed))
+        Err(Refusal::Backend(if hung { Backend::Late } else { Backend::Failed }))
     }
 }
 
@@ -524,12 +551,12 @@ mod tests {
     fn one_that_is_back_begins_anew() {
         let address = BackendAddress::Tcp(([127, 0, 0, 1], 1).into());
         let standing = Standing::new(Arc::default());
-        standing.down(&address, "chat", &"refused");
+        standing.down(&address, "chat", false, &"refused");
         standing.tried(Instant::now() + FIRST_DOWN);
-        assert!(standing.is_down(Instant::now() + FIRST_DOWN));
+        assert_eq!(standing.rank(Instant::now() + FIRST_DOWN), Rank::Refuses);
         standing.up(&address);
-        assert!(!standing.is_down(Instant::now()));
-        standing.down(&address, "chat", &"refused");
-        assert!(!standing.is_down(Instant::now() + FIRST_DOWN));
+        assert_eq!(standing.rank(Instant::now()), Rank::Up);
+        standing.down(&address, "chat", false, &"refused");
+        assert_eq!(standing.rank(Instant::now() + FIRST_DOWN), Rank::Up);
     }
 }

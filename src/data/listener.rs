@@ -8,6 +8,7 @@
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -197,7 +198,7 @@ pub fn accept_all(core: Arc<Core>, Accepting { bound, owner, stop }: Accepting) 
 
 /// From now on the kernel takes no further connection for a listening `socket`; those that are under way come. Who
 /// begins meanwhile is not answered, and begins again a second later.
-fn hush(socket: &StdListener) -> io::Result<()> {
+pub fn hush(socket: &impl AsFd) -> io::Result<()> {
     const SYN: u32 = 0x02;
     const ACK: u32 = 0x10;
     /// Where the flags are in a TCP header (RFC 9293 §3.1), which is all that the filter sees.

@@ -84,6 +84,30 @@ async fn one_with_which_tls_fails_is_down_and_the_next_is_tried() {
 }
 
 #[tokio::test]
+async fn one_that_hangs_leaves_the_next_its_share_of_the_time_and_is_the_last_from_then_on() {
+    let silent = backend::raw(|mut wire| async move { drop(wire.rest().await) }).run().await;
+    let over_tls = echo(certificate::server(&["127.0.0.1"], false)).await;
+    let hanging = silent.address().replace("http://", "https://");
+    let refusing = backend::refusing().address().to_owned();
+    let timeouts = "timeouts = { dial = '2s' }";
+    let list = format!("backend = ['{hanging}', '{refusing}', '{}']\n{timeouts}\n{CA}", over_tls.address());
+    let sidegate = agent(&silent, &list).await;
+    for _ in 0..3 {
+        client::new(&sidegate).open("/chat").await.expect_echo("through").await;
+    }
+    assert_eq!(silent.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_list_of_which_one_hangs_and_none_takes_the_connection_is_late() {
+    let silent = backend::raw(|mut wire| async move { drop(wire.rest().await) }).run().await;
+    let hanging = silent.address().replace("http://", "https://");
+    let list = format!("backend = ['{hanging}', '{}']\ntimeouts = {{ dial = '100ms' }}\n{CA}", backend::refusing().address());
+    let sidegate = agent(&silent, &list).await;
+    client::new(&sidegate).attempt("/chat").await.expect_refused(504, "backend");
+}
+
+#[tokio::test]
 async fn large_messages_come_back_whole_while_both_sides_send() {
     let backend = echo(certificate::server(&["127.0.0.1"], false)).await;
     let sidegate = agent(&backend, CA).await;
