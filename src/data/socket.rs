@@ -88,13 +88,20 @@ fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
 }
 
 impl AsyncRead for Socket {
+    #[inline]
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Socket::Unix(unix) => Pin::new(unix).poll_read(cx, buffer),
-            Socket::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
+            Socket::Tls(tls) => decrypt(tls, cx, buffer),
         }
     }
+}
+
+/// Apart, so that reading where there is no TLS is no call.
+#[inline(never)]
+fn decrypt(tls: &mut TlsStream<TcpStream>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    Pin::new(tls).poll_read(cx, buffer)
 }
 
 impl AsyncWrite for Socket {

@@ -8,7 +8,6 @@
 mod clock;
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -542,21 +541,22 @@ impl Side {
         if self.told || self.dead || bytes.is_empty() {
             return 0;
         }
-        let written = self.channel.write(cx, bytes);
-        self.taken(written, bytes)
+        match self.channel.write(cx, bytes) {
+            Ok(()) => bytes.len(),
+            Err(_) => {
+                self.dead = true;
+                0
+            }
+        }
     }
 
     /// As [`Side::write`]; its channel ends with them.
+    #[cold]
     fn write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
         if self.told || self.dead {
             return 0;
         }
-        let written = self.channel.write_last(cx, bytes);
-        self.taken(written, bytes)
-    }
-
-    fn taken(&mut self, written: io::Result<()>, bytes: &[u8]) -> usize {
-        self.dead |= written.is_err();
+        self.dead = self.channel.write_last(cx, bytes).is_err();
         if self.dead { 0 } else { bytes.len() }
     }
 

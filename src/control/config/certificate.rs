@@ -2,20 +2,24 @@
 //!
 //! The only room that calls rustls-pemfile. It chooses no certificate for
 //! anybody, and nothing of a key ever stands in a message.
+//!
+//! What holds a key here, or bytes of its file, is overwritten before it is freed. aws-lc does the same with the copy
+//! that signs; rustls-pemfile's own line buffer is out of reach.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{Error, RootCertStore};
+use rustls::{Error, InconsistentKeys, RootCertStore};
 use rustls_pemfile::Item;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
+use zeroize::Zeroizing;
 
 use super::document::Value;
 use super::page::{Finding, error, warning};
@@ -75,8 +79,8 @@ fn pair(
         let finding = warning("others can read the private key");
         key.report(finding.remedy(format!("chmod o-rwx {key_name}, and check who has seen it")));
     }
-    let (leaf, private, certificates) = (leaf?, private?, in_chain?.certificates);
-    let certified = match CertifiedKey::from_der(certificates, private, &aws_lc_rs::default_provider()) {
+    let (leaf, private, certificates) = (leaf?, private?, in_chain.as_ref()?.certificates.clone());
+    let certified = match certified(certificates, private) {
         Ok(certified) => certified,
         Err(Error::InconsistentKeys(_)) => {
             let finding = error(format!("{key_name} is not the key of the first certificate in {chain_name}"));
@@ -105,10 +109,20 @@ fn pair(
     })
 }
 
+/// As `CertifiedKey::from_der`, which takes the key for itself and leaves it in memory.
+fn certified(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Result<CertifiedKey, Error> {
+    let certified = CertifiedKey::new(chain, any_supported_type(key)?);
+    match certified.keys_match() {
+        // That it cannot be told is no error.
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(error) => Err(error),
+    }
+}
+
 /// What a PEM file holds, as far as we use it.
 struct Pem {
     certificates: Vec<CertificateDer<'static>>,
-    key: Option<PrivateKeyDer<'static>>,
+    key: Option<Zeroizing<PrivateKeyDer<'static>>>,
     has_passphrase: bool,
 }
 
@@ -135,12 +149,12 @@ impl Pem {
     }
 
     fn hold(&mut self, key: PrivateKeyDer<'static>) {
-        self.key.get_or_insert(key);
+        self.key.get_or_insert(Zeroizing::new(key));
     }
 
-    fn key(&self, name: &str) -> Result<PrivateKeyDer<'static>, Finding> {
+    fn key(&self, name: &str) -> Result<&PrivateKeyDer<'static>, Finding> {
         if let Some(key) = &self.key {
-            return Ok(key.clone_key());
+            return Ok(key);
         }
         if self.has_passphrase {
             let remedy = format!("remove the passphrase: openssl pkey -in {name} -out NEW.key");

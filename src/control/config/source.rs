@@ -16,6 +16,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 /// The largest TOML file, in bytes.
 pub const MOST_TOML: u64 = 10 << 20;
@@ -200,6 +201,8 @@ fn take(file: File, most: u64) -> io::Result<(Stamp, Result<Bytes, Fault>)> {
     let bytes = match bytes.len() as u64 {
         0 => Err(Fault::Empty),
         length if length > most => Err(Fault::TooLarge { most }),
+        // There may be a key in it.
+        _ if most == MOST_PEM => Ok(Bytes::from_owner(Zeroizing::new(bytes))),
         _ => Ok(bytes.into()),
     };
     Ok((stamp, bytes))
@@ -229,7 +232,7 @@ impl Seen {
         if self.stamp != Some(Stamp::of(&file.metadata()?)) {
             return Ok(false);
         }
-        let mut chunk = vec![0; CHUNK];
+        let mut chunk = Zeroizing::new(vec![0; CHUNK]);
         loop {
             let read = match file.read(&mut chunk) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

@@ -9,7 +9,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus, WriteTraffic};
 use rustls::{HandshakeKind, ProtocolVersion};
 
 use crate::data::buffers::{self, Buffers, LEFT, READ, READ_SEALED};
@@ -213,26 +213,28 @@ impl Session {
 
     /// Encrypts `bytes`, and writes them behind what is not sent yet; returns how many bytes went out.
     pub fn write(&mut self, socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
-        buffers::lend_out(|out| {
-            let mut sent = 0;
-            for part in bytes.chunks(READ) {
-                let sealed = self.traffic(|traffic| traffic.encrypt(part, out)).ok_or(io::ErrorKind::BrokenPipe)?;
-                sent += self.unsent.write(socket, cx, &out[..sealed.map_err(invalid)?])?;
-            }
-            Ok(sent)
-        })
+        self.put(socket, cx, bytes, false)
     }
 
     /// As [`Session::write`], with close_notify in the same write: nothing follows these bytes, which are a frame at most.
     pub fn write_last(&mut self, socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
-        self.closing = true;
+        let last = !std::mem::replace(&mut self.closing, true);
+        self.put(socket, cx, bytes, last)
+    }
+
+    fn put(&mut self, socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> io::Result<usize> {
         buffers::lend_out(|out| {
-            let sealed = self.traffic(|traffic| {
-                let sealed = traffic.encrypt(bytes, out)?;
-                Ok(sealed + traffic.queue_close_notify(&mut out[sealed..])?)
-            });
-            let sealed = sealed.ok_or(io::ErrorKind::BrokenPipe)?.map_err(|error: EncryptError| invalid(error))?;
-            self.unsent.write(socket, cx, &out[..sealed])
+            let mut sent = 0;
+            for part in bytes.chunks(READ) {
+                let sealed = self.traffic(|traffic| traffic.encrypt(part, out)).ok_or(io::ErrorKind::BrokenPipe)?;
+                let mut sealed = sealed.map_err(invalid)?;
+                if last {
+                    let notify = self.traffic(|traffic| traffic.queue_close_notify(&mut out[sealed..]));
+                    sealed += notify.ok_or(io::ErrorKind::BrokenPipe)?.map_err(invalid)?;
+                }
+                sent += self.unsent.write(socket, cx, &out[..sealed])?;
+            }
+            Ok(sent)
         })
     }
 
