@@ -232,7 +232,8 @@ impl Seen {
         if self.stamp != Some(Stamp::of(&file.metadata()?)) {
             return Ok(false);
         }
-        let mut chunk = Zeroizing::new(vec![0; CHUNK]);
+        // No larger than it must be: all of it is overwritten in the end.
+        let mut chunk = Zeroizing::new(vec![0; CHUNK.min(bytes.len() + 1)]);
         loop {
             let read = match file.read(&mut chunk) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
