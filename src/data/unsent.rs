@@ -22,11 +22,6 @@ impl Unsent {
         self.bytes.is_empty()
     }
 
-    /// How many bytes wait.
-    pub fn len(&self) -> usize {
-        self.bytes.len() - self.from
-    }
-
     /// Adds `length` bytes at the end, for the caller to fill.
     pub fn reserve(&mut self, length: usize) -> &mut [u8] {
         let from = self.bytes.len();

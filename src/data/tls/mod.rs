@@ -27,15 +27,10 @@ pub use self::session::Session;
 /// The most that is read at once before the upgrade: what hyper doesn't take is kept for it.
 const SOME: usize = 16 * 1024;
 
-/// The most bytes that may wait while more is written behind them: a session ticket, most often.
-const MOST_AHEAD: usize = 16 * 1024;
-
 /// A client's stream after its TLS handshake, for hyper.
 pub struct Stream {
     socket: Socket,
     session: Box<Session>,
-    /// Whether the client has said anything yet.
-    heard: bool,
 }
 
 /// How the TLS handshake went.
@@ -73,7 +68,7 @@ pub async fn accept(
     poll_fn(|cx| Poll::Ready(session.begin(&mut socket, cx, std::mem::take(&mut hello)))).await?;
     while !poll_fn(|cx| session.poll_shake(&mut socket, cx, SOME)).await? {}
     let facts = Facts { resumed: session.is_resumed() };
-    Ok((Stream { socket, session, heard: false }, facts))
+    Ok((Stream { socket, session }, facts))
 }
 
 /// Reads the ClientHello, and all that came with it: rustls' buffered acceptor only parses it.
@@ -130,35 +125,21 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Stream { socket, session, heard } = self.get_mut();
-        let read = session.poll_read_some(socket, cx, SOME, |plain| {
+        let Stream { socket, session } = self.get_mut();
+        session.poll_read_some(socket, cx, SOME, |plain| {
             let taken = plain.len().min(buffer.remaining());
             buffer.put_slice(&plain[..taken]);
             taken
-        });
-        if read.is_ready() {
-            *heard = true;
-        } else if !*heard {
-            // Who asks for nothing yet gets its session ticket now, everybody else with the answer.
-            session.flush(socket, cx)?;
-        }
-        read
+        })
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let Stream { socket, session, .. } = self.get_mut();
-        if session.unsent() > MOST_AHEAD {
-            session.flush(socket, cx)?;
-            if session.unsent() > MOST_AHEAD {
-                return Poll::Pending;
-            }
-        }
+        let stream = self.get_mut();
+        ready!(stream.poll_sent(cx))?;
         let bytes = &bytes[..bytes.len().min(READ)];
-        session.write(socket, cx, bytes)?;
-        // In one write with what was ahead of it.
-        session.flush(socket, cx)?;
+        stream.session.write(&mut stream.socket, cx, bytes)?;
         Poll::Ready(Ok(bytes.len()))
     }
 

@@ -8,9 +8,9 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use rustls::HandshakeKind;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus, WriteTraffic};
-use rustls::{HandshakeKind, ProtocolVersion};
 
 use crate::data::buffers::{self, Buffers, LEFT, READ, READ_SEALED};
 use crate::data::socket::Socket;
@@ -88,12 +88,8 @@ impl Session {
         Poll::Ready(Ok(()))
     }
 
-    /// One step of the TLS handshake: sends what waits, then reads once. True when it is done. In TLS 1.3 the client has
-    /// all it needs by then, and the session ticket waits for company.
+    /// One step of the TLS handshake: sends what waits, then reads once. True when it is done.
     pub fn poll_shake(&mut self, socket: &mut Socket, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<bool>> {
-        if !self.tls.is_handshaking() && self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
-            return Poll::Ready(Ok(true));
-        }
         self.unsent.flush(socket, cx)?;
         if self.has_unsent() {
             return Poll::Pending;
@@ -266,11 +262,6 @@ impl Session {
     /// Whether something is not sent yet.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
-    }
-
-    /// How many bytes are not sent yet.
-    pub fn unsent(&self) -> usize {
-        self.unsent.len()
     }
 
     /// Sends what is not sent yet; returns how many bytes went out.
