@@ -17,7 +17,7 @@ use crate::policy::route::Routes;
 use crate::snapshot::certificate::Certificates;
 use crate::snapshot::listener::{Listener, Speaks};
 use crate::snapshot::route::Route;
-use crate::snapshot::tls::{BackendTls, Tickets, client_config, server_config};
+use crate::snapshot::tls::{BackendTls, Handshakes, Tickets, client_config};
 use crate::snapshot::{ListenerRules, Snapshot};
 
 /// One generation, compiled and rehearsed.
@@ -203,8 +203,8 @@ fn route(page: &RoutePage, number: usize, policy: Arc<Policy>) -> Result<Route, 
 fn listener(listener: &Arc<Listener>, certificates: &Arc<Certificates>, tickets: &Tickets) -> Result<ListenerRules, String> {
     let tls = match listener.speaks {
         Speaks::Tls(rules) => {
-            let config = server_config(rules, Arc::clone(certificates), tickets);
-            Some(config.map_err(|error| format!("listener `{}`: {error}", listener.name))?)
+            let handshakes = Handshakes::new(rules, Arc::clone(certificates), tickets);
+            Some(Arc::new(handshakes.map_err(|error| format!("listener `{}`: {error}", listener.name))?))
         }
         Speaks::Plain | Speaks::Redirect { .. } => None,
     };

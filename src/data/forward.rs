@@ -4,7 +4,9 @@
 //! strip or forge them (SEMANTICS, "Headers to the backend"). Names keep their
 //! case: hyper keeps it in the extensions, which are moved along.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{Method, StatusCode, Uri, Version, request, response};
 
 use crate::policy::network::Client;
@@ -13,8 +15,15 @@ use crate::policy::route::stripped;
 use crate::snapshot::route::Route;
 
 /// Fields that are for one connection only (RFC 9110 §7.6.1), beside those that `Connection` names.
-const HOP_BY_HOP: [&str; 7] =
-    ["connection", "proxy-connection", "keep-alive", "te", "transfer-encoding", "upgrade", "http2-settings"];
+static HOP_BY_HOP: [HeaderName; 7] = [
+    CONNECTION,
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("keep-alive"),
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("http2-settings"),
+];
 
 /// Fields by which a backend is told who asks and for what: never a client's to set. Compared with `_` read as `-`.
 const OURS_TO_SAY: [&str; 9] = [
@@ -133,12 +142,12 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .get_all(CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .map(<[u8]>::trim_ascii)
+        // As a rule it names what goes anyway.
+        .filter(|token| !HOP_BY_HOP.iter().any(|name| token.eq_ignore_ascii_case(name.as_str().as_bytes())))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
         .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in HOP_BY_HOP {
+    for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
 }
@@ -151,8 +160,13 @@ fn remove_ours(headers: &mut HeaderMap) {
 }
 
 fn is_ours_to_say(name: &str) -> bool {
-    let name = name.replace('_', "-");
-    OURS_TO_SAY.contains(&name.as_str()) || OURS_BY_PREFIX.iter().any(|prefix| name.starts_with(prefix))
+    let starts_with = |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| reads_as(start, prefix));
+    OURS_TO_SAY.iter().any(|ours| reads_as(name, ours)) || OURS_BY_PREFIX.iter().any(starts_with)
+}
+
+fn reads_as(name: &str, ours: &str) -> bool {
+    let same = |(byte, own): (u8, u8)| byte == own || (byte == b'_' && own == b'-');
+    name.len() == ours.len() && name.bytes().zip(ours.bytes()).all(same)
 }
 
 /// A value that we made of address characters.

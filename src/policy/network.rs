@@ -75,14 +75,31 @@ impl Key {
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        show(self.0, f)
     }
 }
 
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        show(self.0, f)
     }
+}
+
+/// In one piece: the standard library writes an IPv4 address in seven, each of which a line of the log would look through.
+fn show(address: IpAddr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let IpAddr::V4(address) = address else { return fmt::Display::fmt(&address, f) };
+    let (mut text, mut length) = ([0; "255.255.255.255".len()], 0);
+    for (at, octet) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            text[length] = b'.';
+            length += 1;
+        }
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(octet).as_bytes();
+        text[length..length + digits.len()].copy_from_slice(digits);
+        length += digits.len();
+    }
+    f.pad(str::from_utf8(&text[..length]).map_err(|_| fmt::Error)?)
 }
 
 impl fmt::Display for Key {
@@ -170,6 +187,14 @@ mod tests {
         }
         assert_eq!(map.len(), networks.len());
         assert_eq!(map.longest(ip(address)).copied(), longest);
+    }
+
+    #[test]
+    fn an_address_is_written_as_the_standard_library_does() {
+        for address in ["0.0.0.0", "10.20.30.4", "255.255.255.255", "203.0.113.9", "2001:db8::1", "::1"] {
+            assert_eq!(Client::new(ip(address)).to_string(), address);
+            assert_eq!(format!("{:>20}", Peer::new(ip(address))), format!("{address:>20}"));
+        }
     }
 
     #[test]

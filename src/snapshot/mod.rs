@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use jiff::Timestamp;
-use rustls::ServerConfig;
 
 use crate::policy::Policy;
 use crate::policy::network::Client;
@@ -25,6 +24,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::certificate::{Certificate, Certificates};
 use crate::snapshot::listener::Listener;
 use crate::snapshot::route::Route;
+use crate::snapshot::tls::Handshakes;
 
 /// One generation, whole: each decision is made under exactly one.
 pub struct Snapshot {
@@ -54,7 +54,7 @@ pub struct ListenerRules {
     /// As configured.
     pub listener: Arc<Listener>,
     /// `None` on a plain listener.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<Handshakes>>,
 }
 
 /// The verdict on one request, and what it was made from.

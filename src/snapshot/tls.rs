@@ -4,13 +4,15 @@
 //! It chooses and configures; accepting and driving TLS is `data/tls`, connecting `data/socket.rs`.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::RootCertStore;
 use rustls::client::ClientConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
-use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerConfig};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ResolvesServerCertUsingSni, ServerConfig,
+};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use crate::snapshot::certificate::{Certificate, Certificates};
@@ -33,25 +35,43 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// The configuration of one listener.
-pub fn server_config(
-    rules: TlsRules,
+/// What the TLS handshakes of one listener are made with.
+#[derive(Debug)]
+pub struct Handshakes {
+    config: ServerConfig,
     certificates: Arc<Certificates>,
-    tickets: &Tickets,
-) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let versions: &[&rustls::SupportedProtocolVersion] =
-        if rules.only_13 { &[&rustls::version::TLS13] } else { &[&rustls::version::TLS13, &rustls::version::TLS12] };
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(BySni { certificates, strict: rules.strict_sni }));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config.ticketer = Arc::clone(&tickets.0);
-    // Tickets resume statelessly; a store beside them would only cost memory.
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    // One ticket serves the next connection; each further one costs 6 µs a handshake.
-    config.send_tls13_tickets = 1;
-    Ok(Arc::new(config))
+    strict: bool,
+}
+
+impl Handshakes {
+    /// For a listener with these rules.
+    pub fn new(rules: TlsRules, certificates: Arc<Certificates>, tickets: &Tickets) -> Result<Self, rustls::Error> {
+        let versions: &[&rustls::SupportedProtocolVersion] =
+            if rules.only_13 { &[&rustls::version::TLS13] } else { &[&rustls::version::TLS13, &rustls::version::TLS12] };
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)?
+            .with_no_client_auth()
+            // Each handshake has one of its own instead, which knows certificates.
+            .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.ticketer = Arc::clone(&tickets.0);
+        // Tickets resume statelessly; a store beside them would only cost memory.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        // One ticket serves the next connection; each further one costs 6 µs a handshake.
+        config.send_tls13_tickets = 1;
+        Ok(Handshakes { config, certificates, strict: rules.strict_sni })
+    }
+
+    /// The configuration of one handshake, and who chooses its certificate and remembers which: rustls'
+    /// unbuffered connection doesn't tell the name that was asked for, and to read the ClientHello
+    /// with its `Acceptor` before costs 15,000 instructions, and this copy 500.
+    pub fn for_one(&self) -> (Arc<ServerConfig>, Arc<BySni>) {
+        let by_sni =
+            Arc::new(BySni { certificates: Arc::clone(&self.certificates), strict: self.strict, chosen: OnceLock::new() });
+        let mut config = self.config.clone();
+        config.cert_resolver = Arc::clone(&by_sni) as _;
+        (Arc::new(config), by_sni)
+    }
 }
 
 /// How backends over TLS are met.
@@ -75,16 +95,27 @@ pub fn client_config(roots: Arc<RootCertStore>, identity: Option<Arc<CertifiedKe
     Ok(Arc::new(config))
 }
 
-/// The certificate that a ClientHello gets.
-struct BySni {
+/// The certificate that a ClientHello gets: the one that covers its name, else, unless `strict`, the default.
+pub struct BySni {
     certificates: Arc<Certificates>,
     strict: bool,
+    chosen: OnceLock<Arc<Certificate>>,
+}
+
+impl BySni {
+    /// Which it got, once it has been read.
+    pub fn chosen(&self) -> Option<&Arc<Certificate>> {
+        self.chosen.get()
+    }
 }
 
 impl ResolvesServerCert for BySni {
     /// `None` makes rustls end the TLS handshake with a fatal alert.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        chosen(&self.certificates, hello.server_name(), self.strict).map(|certificate| Arc::clone(&certificate.key))
+        let named = hello.server_name().and_then(|name| self.certificates.covering(&name.to_ascii_lowercase()));
+        let chosen = named.or_else(|| if self.strict { None } else { self.certificates.default() })?;
+        // A second ClientHello, after a HelloRetryRequest, names the same (RFC 8446 §4.1.2).
+        Some(Arc::clone(&self.chosen.get_or_init(|| Arc::clone(chosen)).key))
     }
 }
 
@@ -92,10 +123,4 @@ impl fmt::Debug for BySni {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BySni").field("strict", &self.strict).finish_non_exhaustive()
     }
-}
-
-/// Which certificate `sni` gets: the one that covers it, else, unless `strict`, the default.
-pub fn chosen<'a>(certificates: &'a Certificates, sni: Option<&str>, strict: bool) -> Option<&'a Arc<Certificate>> {
-    let named = sni.and_then(|name| certificates.covering(&name.to_ascii_lowercase()));
-    named.or_else(|| if strict { None } else { certificates.default() })
 }

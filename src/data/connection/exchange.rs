@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
 use http::{Request as HttpRequest, Response, request};
 use hyper::body::{Body, Incoming};
@@ -407,7 +408,7 @@ impl Drop for Ended {
 
 impl Asked {
     fn new(request: &HttpRequest<Incoming>) -> Self {
-        let id = format!("{:032x}", rand::random::<u128>());
+        let id = HEXLOWER.encode(&rand::random::<u128>().to_be_bytes());
         Asked {
             id: HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("-")),
             began: Instant::now(),

@@ -31,9 +31,7 @@ use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
 use crate::snapshot::ListenerRules;
 use crate::snapshot::certificate::Certificate;
-use crate::snapshot::listener::Speaks;
 use crate::snapshot::route::RouteTimeouts;
-use crate::snapshot::tls::chosen;
 
 /// How long one that was accepted before a drain began has for its first head: whoever was let in is answered.
 const FIRST_BYTE: Duration = Duration::from_secs(2);
@@ -110,18 +108,19 @@ async fn encrypt(
     tcp: TcpStream,
     peer: Peer,
 ) -> Result<(Stream, Option<Arc<Certificate>>), ConnectionEnd> {
-    let Speaks::Tls(tls_rules) = rules.listener.speaks else { return Ok((Stream::Clear(tcp), None)) };
+    let Some(tls) = &rules.tls else { return Ok((Stream::Clear(tcp), None)) };
     let began = Instant::now();
     let listener = Arc::clone(&rules.listener.name);
-    let mut served = None;
-    let choose = |hello: &rustls::server::ClientHello<'_>| {
-        // Certificates of the generation that runs at the ClientHello, not at the accept.
+    let mut chosen = None;
+    let configuration = || {
+        // Certificates of the generation that runs when the client speaks, not at the accept.
         let live = core.shared.live.load();
-        served = chosen(&live.certificates, hello.server_name(), tls_rules.strict_sni).cloned();
-        let present = live.listeners.get(&listener).and_then(|rules| rules.tls.clone());
-        present.or_else(|| rules.tls.clone())
+        let present = live.listeners.get(&listener).and_then(|rules| rules.tls.as_ref());
+        let (config, by_sni) = present.unwrap_or(tls).for_one();
+        chosen = Some(by_sni);
+        config
     };
-    let accepted = timeout_at(began + rules.listener.timeouts.tls, tls::accept(tcp, choose)).await;
+    let accepted = timeout_at(began + rules.listener.timeouts.tls, tls::accept(tcp, configuration)).await;
     let took = began.elapsed();
     let result = match &accepted {
         Ok(Ok((_, facts))) if facts.resumed => TlsResult::Resumed,
@@ -135,7 +134,7 @@ async fn encrypt(
     };
     open.listener.tls_handshake(result, took);
     match accepted {
-        Ok(Ok((stream, _))) => Ok((Stream::Tls(stream), served)),
+        Ok(Ok((stream, _))) => Ok((Stream::Tls(stream), chosen.and_then(|by_sni| by_sni.chosen().cloned()))),
         failed => {
             core.metrics.no_route().refused(Refusal::Tls);
             let error = match failed {

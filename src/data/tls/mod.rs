@@ -1,7 +1,7 @@
 //! TLS towards clients: the one room that drives it.
 //!
-//! `accept` makes the TLS handshake with the configuration that the ClientHello
-//! chose; [`Stream`] is what hyper reads heads from; [`Session`] is the same
+//! `accept` makes the TLS handshake with the configuration that is in force at
+//! its first byte; [`Stream`] is what hyper reads heads from; [`Session`] is the same
 //! connection taken back after the upgrade, decrypting and encrypting over the
 //! thread's buffers. What stands behind this door (rustls' unbuffered API) is
 //! nobody else's business.
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::ServerConfig;
-use rustls::server::{Acceptor, ClientHello, UnbufferedServerConnection};
+use rustls::server::UnbufferedServerConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -55,15 +55,13 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Makes the TLS handshake on `tcp`; `choose` gives the configuration once the
-/// ClientHello is there, or `None` to give up. It has no deadline of its own.
-pub async fn accept(
-    tcp: TcpStream,
-    choose: impl FnOnce(&ClientHello<'_>) -> Option<Arc<ServerConfig>>,
-) -> Result<(Stream, Facts), Failure> {
+/// Makes the TLS handshake on `tcp`; `configuration` is asked once the client has
+/// said something. It has no deadline of its own.
+pub async fn accept(tcp: TcpStream, configuration: impl FnOnce() -> Arc<ServerConfig>) -> Result<(Stream, Facts), Failure> {
     let mut socket = Socket::Tcp(tcp);
-    let (config, mut hello) = greet(&mut socket, choose).await?;
-    let tls = UnbufferedServerConnection::new(config).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let mut hello = first_bytes(&mut socket).await?;
+    let tls = UnbufferedServerConnection::new(configuration());
+    let tls = tls.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let mut session = Box::new(Session::new(tls));
     poll_fn(|cx| Poll::Ready(session.begin(&mut socket, cx, std::mem::take(&mut hello)))).await?;
     while !poll_fn(|cx| session.poll_shake(&mut socket, cx, SOME)).await? {}
@@ -71,44 +69,16 @@ pub async fn accept(
     Ok((Stream { socket, session }, facts))
 }
 
-/// Reads the ClientHello, and all that came with it: rustls' buffered acceptor only parses it.
-async fn greet(
-    socket: &mut Socket,
-    choose: impl FnOnce(&ClientHello<'_>) -> Option<Arc<ServerConfig>>,
-) -> Result<(Arc<ServerConfig>, Vec<u8>), Failure> {
-    let (mut acceptor, mut came) = (Acceptor::default(), Vec::new());
-    loop {
-        let from = came.len();
-        poll_fn(|cx| {
-            buffers::lend(|buffers| {
-                let read = ready!(socket.poll_fill(cx, &mut buffers.cipher[..SOME]))?;
-                came.extend_from_slice(&buffers.cipher[..read]);
-                Poll::Ready(io::Result::Ok(()))
-            })
+/// What a client says first: the ClientHello, or a piece of it.
+async fn first_bytes(socket: &mut Socket) -> Result<Vec<u8>, Failure> {
+    let came = poll_fn(|cx| {
+        buffers::lend(|buffers| {
+            let read = ready!(socket.poll_fill(cx, &mut buffers.cipher[..SOME]))?;
+            Poll::Ready(io::Result::Ok(buffers.cipher[..read].to_vec()))
         })
-        .await?;
-        let mut more = &came[from..];
-        if more.is_empty() {
-            return Err(if from == 0 { Failure::Empty } else { Failure::Broken(io::ErrorKind::UnexpectedEof.into()) });
-        }
-        while !more.is_empty() {
-            acceptor.read_tls(&mut more)?;
-            match acceptor.accept() {
-                Ok(None) => {}
-                Ok(Some(accepted)) => {
-                    let config = choose(&accepted.client_hello()).ok_or(io::Error::from(io::ErrorKind::NotConnected))?;
-                    return Ok((config, came));
-                }
-                Err((error, mut alert)) => {
-                    let mut record = Vec::new();
-                    alert.write_all(&mut record)?;
-                    // That the peer takes it is no longer our concern.
-                    let _ = poll_fn(|cx| Pin::new(&mut *socket).poll_write(cx, &record)).await;
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, error).into());
-                }
-            }
-        }
-    }
+    })
+    .await?;
+    if came.is_empty() { Err(Failure::Empty) } else { Ok(came) }
 }
 
 impl Stream {

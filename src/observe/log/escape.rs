@@ -16,8 +16,13 @@ pub enum Quoting {
 }
 
 /// Appends what `say` writes to `out`, escaped, as at most `most` bytes and the mark of the cut, `…`.
-pub fn escape(out: &mut String, quoting: Quoting, most: usize, say: impl FnOnce(&mut Escaping<'_>) -> fmt::Result) {
+pub fn escape(out: &mut String, quoting: Quoting, most: usize, say: impl Fn(&mut dyn fmt::Write) -> fmt::Result) {
     let start = out.len();
+    // Nearly always it stands for itself: one look at all of it, instead of one at each piece.
+    if say(&mut Bounded { end: start.saturating_add(most), out }).is_ok() && stands(&out[start..], quoting) {
+        return;
+    }
+    out.truncate(start);
     let mut escaping = Escaping { end: start.saturating_add(most), out, quoting, is_cut: false };
     // The error says that there is no room for more.
     let _ = say(&mut escaping);
@@ -30,13 +35,53 @@ pub fn escape(out: &mut String, quoting: Quoting, most: usize, say: impl FnOnce(
     }
 }
 
+/// As [`escape`], for a text that is there already: nearly always it stands for itself.
+pub fn escape_text(out: &mut String, quoting: Quoting, most: usize, text: &str) {
+    if text.len() <= most && stands(text, quoting) {
+        out.push_str(text);
+    } else {
+        escape(out, quoting, most, |out| out.write_str(text));
+    }
+}
+
 /// Whether an escaped value is one word, and needs no quotes.
 pub fn is_word(escaped: &str) -> bool {
-    !escaped.is_empty() && !escaped.bytes().any(|byte| matches!(byte, b' ' | b'"' | b'=' | b'\\'))
+    !escaped.is_empty() && all(escaped, |byte| !matches!(byte, b' ' | b'"' | b'=' | b'\\'))
+}
+
+/// Whether a text stands for itself.
+fn stands(text: &str, quoting: Quoting) -> bool {
+    is_plain(text) && (quoting != Quoting::Word || is_word(text))
+}
+
+/// Whether each character stands for itself, however it is quoted.
+fn is_plain(text: &str) -> bool {
+    all(text, |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+}
+
+/// Looks at every byte, without a branch for each: many at once.
+fn all(text: &str, is_so: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(true, |all, byte| all & is_so(byte))
+}
+
+/// A string that takes everything, up to its end.
+struct Bounded<'o> {
+    out: &'o mut String,
+    end: usize,
+}
+
+impl Write for Bounded<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.out.len().saturating_add(text.len()) > self.end {
+            return Err(fmt::Error);
+        }
+        self.out.push_str(text);
+        Ok(())
+    }
 }
 
 /// A string in the making, into which nothing harmful is written.
-pub struct Escaping<'o> {
+struct Escaping<'o> {
     out: &'o mut String,
     quoting: Quoting,
     /// How long `out` may become.
@@ -47,7 +92,7 @@ pub struct Escaping<'o> {
 impl Write for Escaping<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         // Nearly always all of it is plain.
-        if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+        if is_plain(text) {
             return self.run(text);
         }
         let mut seen = 0;

@@ -13,7 +13,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::Context;
 
-use crate::observe::log::escape::{Quoting, escape, is_word};
+use crate::observe::log::escape::{Quoting, escape, escape_text, is_word};
 
 /// The most bytes of one value, escaped.
 const MOST_VALUE: usize = 1024;
@@ -110,7 +110,7 @@ impl Fields {
     fn field(&mut self, field: &Field, value: Value<'_>) {
         if field.name() == "message" {
             let quoting = if self.shape == Shape::Json { Quoting::Json } else { Quoting::Bare };
-            escape(&mut self.message, quoting, MOST_MESSAGE, |out| value.say(out));
+            value.put(&mut self.message, quoting, MOST_MESSAGE);
         } else if !self.is_cut {
             self.put(field.name(), value, MOST_FIELDS);
         }
@@ -123,23 +123,23 @@ impl Fields {
             Shape::Text { colours } => {
                 let (dim, plain) = if colours { (DIM, PLAIN) } else { ("", "") };
                 words.extend([" ", dim, name, "=", plain]);
-                escape(words, Quoting::Word, MOST_VALUE, |out| value.say(out));
+                value.put(words, Quoting::Word, MOST_VALUE);
             }
             Shape::Json => {
                 let quote = if value.is_plain() { "" } else { "\"" };
                 own.extend([",\"", name, "\":", quote]);
-                escape(own, Quoting::Json, MOST_VALUE, |out| value.say(out));
+                value.put(own, Quoting::Json, MOST_VALUE);
                 own.push_str(quote);
             }
             Shape::Journald => {
                 own.extend(name.bytes().map(journal_letter));
                 own.push('=');
                 let start = own.len();
-                escape(own, Quoting::Bare, MOST_VALUE, |out| value.say(out));
+                value.put(own, Quoting::Bare, MOST_VALUE);
                 words.extend([" ", name, "="]);
                 match &own[start..] {
                     word if is_word(word) => words.push_str(word),
-                    _ => escape(words, Quoting::Word, MOST_VALUE, |out| value.say(out)),
+                    _ => value.put(words, Quoting::Word, MOST_VALUE),
                 }
                 own.push('\n');
             }
@@ -156,6 +156,7 @@ impl Fields {
 #[derive(Clone, Copy)]
 enum Value<'v> {
     Text(&'v str),
+    Count(u64),
     /// What JSON doesn't quote: a number, a boolean.
     Plain(&'v dyn fmt::Display),
     /// What `Debug` says; tracing hands `Display` over so as well.
@@ -163,16 +164,18 @@ enum Value<'v> {
 }
 
 impl Value<'_> {
-    fn say(&self, out: &mut impl fmt::Write) -> fmt::Result {
+    /// Appends it, escaped, as at most `most` bytes.
+    fn put(&self, out: &mut String, quoting: Quoting, most: usize) {
         match self {
-            Value::Text(text) => out.write_str(text),
-            Value::Plain(value) => write!(out, "{value}"),
-            Value::Shown(value) => write!(out, "{value:?}"),
+            Value::Text(text) => escape_text(out, quoting, most, text),
+            Value::Count(count) => out.push_str(itoa::Buffer::new().format(*count)),
+            Value::Plain(value) => escape(out, quoting, most, |out| write!(out, "{value}")),
+            Value::Shown(value) => escape(out, quoting, most, |out| write!(out, "{value:?}")),
         }
     }
 
     fn is_plain(&self) -> bool {
-        matches!(self, Value::Plain(_))
+        matches!(self, Value::Count(_) | Value::Plain(_))
     }
 }
 
@@ -186,7 +189,7 @@ impl Visit for Fields {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.field(field, Value::Plain(&value));
+        self.field(field, Value::Count(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
