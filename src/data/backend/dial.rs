@@ -1,0 +1,79 @@
+//! A dial: who is tried, in which order, and for how long. It sends nothing.
+
+use std::fmt;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::Dialler;
+use super::standing::Load;
+use crate::data::socket::Socket;
+use crate::refusal::{Backend, Refusal};
+use crate::snapshot::Permit;
+use crate::snapshot::route::BackendAddress;
+
+/// What is said of one that doesn't take the connection.
+const NOT_TAKEN: &str = "it did not take the connection in time";
+
+/// Which backend a request was sent to, and why nothing came of it: for the line of its decision.
+#[derive(Default)]
+pub struct Tried {
+    /// The one that was dialled last.
+    pub backend: Option<BackendAddress>,
+    /// What went wrong, for people.
+    pub error: Option<String>,
+}
+
+impl Tried {
+    pub(super) fn failed(&mut self, what: &dyn fmt::Display) -> Refusal {
+        self.error = Some(what.to_string());
+        Refusal::Backend(Backend::Failed)
+    }
+
+    pub(super) fn late(&mut self, what: &str) -> Refusal {
+        self.error = Some(what.to_owned());
+        Refusal::Backend(Backend::Late)
+    }
+}
+
+impl Dialler {
+    pub(super) async fn dial(&self, permit: &Permit, tried: &mut Tried) -> Result<(Socket, Load), Refusal> {
+        self.dial_any(permit, tried).await.map(|(socket, load, _)| (socket, load))
+    }
+
+    /// Connects to the first backend that takes the connection, within the route's `dial`: one that hangs has its share
+    /// of what is left of that, and leaves theirs to those that have not been tried.
+    pub(super) async fn dial_any(&self, permit: &Permit, tried: &mut Tried) -> Result<(Socket, Load, BackendAddress), Refusal> {
+        let route = permit.route();
+        let began = Instant::now();
+        let late = began + route.timeouts.dial;
+        let mut hung = false;
+        let mut left = self.backends.ranked(&route.backends).into_iter();
+        while let Some((address, standing)) = left.next() {
+            let now = Instant::now();
+            standing.tried(now);
+            let untried = u32::try_from(left.len()).unwrap_or(u32::MAX);
+            let share = now + late.saturating_duration_since(now) / untried.saturating_add(1);
+            // The weight is there before the wait, so that a burst spreads.
+            let load = standing.load();
+            tried.backend = Some(address.clone());
+            match timeout_at(share, Socket::connect(&address, route.backend_tls.as_deref())).await {
+                Ok(Ok(socket)) => {
+                    tried.error = None;
+                    standing.up(&address);
+                    self.metrics.route(route).dialled(began.elapsed());
+                    return Ok((socket, load, address));
+                }
+                Ok(Err(error)) => {
+                    standing.down(&address, &route.name, false, &error);
+                    tried.error = Some(error.to_string());
+                }
+                Err(_) => {
+                    standing.down(&address, &route.name, true, &NOT_TAKEN);
+                    tried.error = Some(NOT_TAKEN.to_owned());
+                    hung = true;
+                }
+            }
+        }
+        Err(Refusal::Backend(if hung { Backend::Late } else { Backend::Failed }))
+    }
+}

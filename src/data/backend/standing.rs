@@ -1,0 +1,185 @@
+//! How backends stand: how many tunnels each has, and whether it is down.
+//!
+//! One that is down is tried last for a while, and longer each time that it is found down again. It dials nobody.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::lock;
+use crate::observe::metrics::{BackendMetrics, Metrics};
+use crate::snapshot::route::BackendAddress;
+
+/// How long a backend that refused a dial is tried last: at first, and at most, for it is twice as long each time that it
+/// is found down again.
+const FIRST_DOWN: Duration = Duration::from_secs(1);
+const LONGEST_DOWN: Duration = Duration::from_secs(10);
+
+/// What the process knows of its backends.
+pub struct Backends {
+    metrics: Arc<Metrics>,
+    standings: Mutex<HashMap<BackendAddress, Arc<Standing>>>,
+}
+
+/// What is known of one.
+pub struct Standing {
+    metrics: Arc<BackendMetrics>,
+    tunnels: AtomicUsize,
+    down: Mutex<Option<Down>>,
+}
+
+/// A backend that is down. It is tried when all others were, and once its pause is over by one dial before them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Down {
+    pause: Duration,
+    until: Instant,
+    /// Whether it let the dial wait, and so is the last to be tried.
+    hangs: bool,
+}
+
+impl Down {
+    fn since(now: Instant) -> Self {
+        Down { pause: FIRST_DOWN, until: now + FIRST_DOWN, hangs: false }
+    }
+
+    /// It is dialled: if its pause was over, nobody else tries it before the others for another, twice as long.
+    fn tried(&mut self, now: Instant) {
+        if self.until <= now {
+            self.pause = (self.pause * 2).min(LONGEST_DOWN);
+            self.until = now + self.pause;
+        }
+    }
+}
+
+/// In which order backends are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Up,
+    Refuses,
+    /// Last, since it takes time that the others may need.
+    Hangs,
+}
+
+/// A tunnel's weight on its backend; taken off on drop.
+pub struct Load(Arc<Standing>);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.tunnels.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Backends {
+    /// Nothing is known yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Backends { metrics, standings: Mutex::default() }
+    }
+
+    /// The addresses in the order in which they are tried: those that are up, fewest tunnels first.
+    pub fn ranked(&self, addresses: &[BackendAddress]) -> Vec<(BackendAddress, Arc<Standing>)> {
+        let mut standings = lock(&self.standings);
+        let mut standing = |address: &BackendAddress| {
+            let new = || Arc::new(Standing::new(self.metrics.backend(address)));
+            (address.clone(), Arc::clone(standings.entry(address.clone()).or_insert_with(new)))
+        };
+        let mut ranked: Vec<_> = addresses.iter().map(&mut standing).collect();
+        let now = Instant::now();
+        ranked.sort_by_key(|(_, standing)| (standing.rank(now), standing.tunnels.load(Ordering::Relaxed)));
+        ranked
+    }
+}
+
+impl Standing {
+    fn new(metrics: Arc<BackendMetrics>) -> Self {
+        Standing { metrics, tunnels: AtomicUsize::new(0), down: Mutex::new(None) }
+    }
+
+    fn rank(&self, now: Instant) -> Rank {
+        match *lock(&self.down) {
+            Some(Down { until, hangs, .. }) if until > now => {
+                if hangs {
+                    Rank::Hangs
+                } else {
+                    Rank::Refuses
+                }
+            }
+            _ => Rank::Up,
+        }
+    }
+
+    /// It is dialled now.
+    pub fn tried(&self, now: Instant) {
+        if let Some(down) = &mut *lock(&self.down) {
+            down.tried(now);
+        }
+    }
+
+    /// A dial succeeded.
+    pub fn up(&self, address: &BackendAddress) {
+        *lock(&self.down) = None;
+        if self.metrics.dialled(true) {
+            tracing::info!(backend = %address, "the backend is up again");
+        }
+    }
+
+    /// A dial failed; one warning for each time that it goes down, however many dials fail then.
+    pub fn down(&self, address: &BackendAddress, route: &str, hangs: bool, error: &dyn fmt::Display) {
+        lock(&self.down).get_or_insert_with(|| Down::since(Instant::now())).hangs = hangs;
+        if self.metrics.dialled(false) {
+            tracing::warn!(route, backend = %address, %error, "the backend is down");
+        } else {
+            tracing::debug!(route, backend = %address, %error, "the backend is still down");
+        }
+    }
+
+    /// The weight of one more tunnel.
+    pub fn load(self: &Arc<Self>) -> Load {
+        self.tunnels.fetch_add(1, Ordering::Relaxed);
+        Load(Arc::clone(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_stays_down_is_tried_less_and_less_often_and_never_too_seldom() {
+        let began = Instant::now();
+        let mut down = Down::since(began);
+        let pauses = (0..6).map(|_| {
+            let pause = down.pause;
+            down.tried(down.until);
+            pause.as_secs()
+        });
+        assert_eq!(pauses.collect::<Vec<_>>(), [1, 2, 4, 8, 10, 10]);
+    }
+
+    #[test]
+    fn dials_within_the_pause_make_it_no_longer() {
+        let began = Instant::now();
+        let mut down = Down::since(began);
+        let before = down;
+        for _ in 0..9 {
+            down.tried(began + FIRST_DOWN / 2);
+        }
+        assert_eq!(down, before);
+    }
+
+    #[test]
+    fn one_that_is_back_begins_anew() {
+        let address = BackendAddress::Tcp(([127, 0, 0, 1], 1).into());
+        let standing = Standing::new(Arc::default());
+        standing.down(&address, "chat", false, &"refused");
+        standing.tried(Instant::now() + FIRST_DOWN);
+        assert_eq!(standing.rank(Instant::now() + FIRST_DOWN), Rank::Refuses);
+        standing.up(&address);
+        assert_eq!(standing.rank(Instant::now()), Rank::Up);
+        standing.down(&address, "chat", false, &"refused");
+        assert_eq!(standing.rank(Instant::now() + FIRST_DOWN), Rank::Up);
+    }
+}
