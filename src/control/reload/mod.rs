@@ -5,16 +5,19 @@
 //! `/readyz`'s body. It never touches a socket: binding is the wiring's, handed in as [`Bind`].
 
 mod apart;
+mod first;
+mod publish;
+mod reading;
 mod request;
 mod standing;
+mod weigh;
 
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -22,75 +25,29 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::control::compile::{Built, build, fresh_tickets};
-use crate::control::config::diagnostic::Diagnostic;
-use crate::control::config::source::{Digest, Files};
-use crate::control::config::{self, ListFiles, Loaded, Pass, Settings};
-use crate::control::rehearsal::{Script, rehearse};
-use crate::control::revoke;
-use crate::control::systemd::Sockets;
-use crate::control::watch::{Watching, Ways, Why};
-use crate::observe::metrics::{Metrics, ReloadResult};
-use crate::observe::pulse::Pulse;
-use crate::snapshot::tls::Tickets;
-use crate::snapshot::{Live, Snapshot};
-use crate::tunnels::{Reconciled, Tunnels};
-
 use self::apart::Apart;
+pub use self::first::{Handover, Started, start};
+use self::reading::outlast;
 use self::request::Ask;
 pub use self::request::{Accept, Cause, Outcome, Preview, Requests, Weighed};
 pub use self::standing::{Last, ListFile, Standing};
-
-/// How long the two reads of a saved change are apart.
-const APART: Duration = Duration::from_millis(50);
-
-/// How long files may keep changing before the reload is given up.
-const RESTLESS: Duration = Duration::from_secs(10);
-
-/// How long a certificate and a key that are no pair may be taken for one that is being renewed.
-const RENEWAL: Duration = Duration::from_secs(5);
+use crate::control::compile::build;
+use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::source::Digest;
+use crate::control::config::{ListFiles, Settings};
+use crate::control::systemd::Sockets;
+use crate::control::watch::{Watching, Ways, Why};
+use crate::observe::metrics::Metrics;
+use crate::observe::pulse::Pulse;
+use crate::snapshot::Live;
+use crate::snapshot::tls::Tickets;
+use crate::tunnels::Tunnels;
 
 /// The least time between two reloads that signals ask for.
 const BURST: Duration = Duration::from_millis(50);
 
 /// The pause after a reload that panicked.
 const AFTER_A_BUG: Duration = Duration::from_secs(1);
-
-/// The first generation, and what it takes to make the next.
-pub struct Started {
-    /// The snapshot of the first generation.
-    pub snapshot: Snapshot,
-    /// Its settings and warnings.
-    pub standing: Arc<Standing>,
-    tickets: Tickets,
-    digest: Digest,
-    known: ListFiles,
-    ways: Ways,
-}
-
-/// Loads and compiles the first generation; `passed` is what systemd passed.
-///
-/// # Errors
-/// All that is wrong with the files.
-pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>> {
-    let mut files = Files::new();
-    let mut loaded = config::load(&mut files, config, Some(passed))?;
-    let known = std::mem::take(&mut loaded.lists);
-    let tickets = fresh_tickets(config)?;
-    let digest = files.digest();
-    let Built { snapshot, settings, warnings, feeds } = build(loaded, config, &digest.to_string(), None, &tickets)?;
-    let standing = Standing {
-        settings: ArcSwap::from_pointee(settings),
-        rejected: ArcSwapOption::empty(),
-        warnings: ArcSwap::from_pointee(warnings),
-        since: ArcSwap::from_pointee(Timestamp::now()),
-        last: ArcSwapOption::empty(),
-        lists: ArcSwap::from_pointee(ListFile::all(feeds.iter().map(|(policy, feed)| (policy, feed)))),
-        unwatched: ArcSwapOption::empty(),
-    };
-    let ways = Ways::to(files.paths(), files.folders());
-    Ok(Started { snapshot, standing: Arc::new(standing), tickets, digest, known, ways })
-}
 
 /// Binds the sockets that the second settings want and the first, which run, have not. It may take a while, and
 /// changes nothing for anybody; what cannot be bound is told as diagnostics.
@@ -313,213 +270,6 @@ impl Reloader {
             }
         }
     }
-
-    /// Reads and loads: once if somebody asked, who has finished writing; else twice, apart, until
-    /// nobody is writing. `None`: somebody never finishes.
-    async fn read(&self, cause: Cause) -> Option<(Files, Result<Loaded, Vec<Diagnostic>>)> {
-        let began = Instant::now();
-        if matches!(cause, Cause::Asked | Cause::Signal) {
-            return self.load(None).await;
-        }
-        while began.elapsed() < RESTLESS {
-            let (files, loaded) = self.load(None).await?;
-            if cause == Cause::Poll && self.tried == Some(files.digest()) {
-                return Some((files, loaded));
-            }
-            sleep(APART).await;
-            let (unchanged, files) = self.apart.run(move || (files.unchanged(), files)).await?;
-            if unchanged {
-                return Some((files, loaded));
-            }
-        }
-        None
-    }
-
-    async fn load(&self, promoted: Option<String>) -> Option<(Files, Result<Loaded, Vec<Diagnostic>>)> {
-        let (config, passed, known) = (self.config.clone(), Arc::clone(&self.passed), Arc::clone(&self.known));
-        let read = move || {
-            let mut files = Files::new();
-            let pass = Pass { passed: Some(&passed), promoted: promoted.as_deref(), known: Some(&known) };
-            let loaded = config::load_as(&mut files, &config, pass);
-            (files, loaded)
-        };
-        self.apart.run(read).await
-    }
-
-    /// Watches what was asked for in this pass; `is_whole`: and nothing of it is missed.
-    async fn watch(&mut self, files: &Files, is_whole: bool) {
-        let paths: Vec<_> = files.paths().map(Path::to_owned).collect();
-        let folders: Vec<_> = files.folders().map(Path::to_owned).collect();
-        let turn = self.watching.turn(self.standing.settings.load().reload.watch);
-        let turned = self.apart.run(move || {
-            let ways = Ways::to(paths.iter().map(PathBuf::as_path), folders.iter().map(PathBuf::as_path));
-            turn.to(Ways { gone: ways.gone.filter(|_| !is_whole), ..ways })
-        });
-        self.watching.turned(turned.await);
-        self.tell_watch();
-    }
-
-    /// Says whether the files are watched, to everybody who asks.
-    fn tell_watch(&self) {
-        let trouble = self.watching.trouble();
-        self.metrics.watch_degraded(trouble.is_some());
-        self.standing.unwatched.store(trouble.map(|why| Arc::new(why.to_owned())));
-    }
-
-    /// Whether a certificate whose key is another one's is taken for half of a renewal, the other half of which comes.
-    fn awaits_the_other(&mut self, cause: Cause, errors: &[Diagnostic]) -> bool {
-        // Who asks has finished writing.
-        if !matches!(cause, Cause::Saved | Cause::Poll) || self.half.is_some_and(|since| since.elapsed() >= RENEWAL) {
-            return false;
-        }
-        if self.half.is_none() {
-            for error in errors.iter().filter(|error| error.is_error()) {
-                tracing::info!(
-                    place = error.place(),
-                    "{}: if it is being renewed, the other file comes; what runs is kept",
-                    error.message
-                );
-            }
-        }
-        self.half.get_or_insert_with(Instant::now);
-        self.tried = None;
-        true
-    }
-
-    /// What a reload would do now; it is none.
-    async fn preview(&self, promoted: Option<String>) -> Preview {
-        let (now, settings) = (self.live.load_full(), self.standing.settings.load_full());
-        let next = match self.load(promoted).await {
-            Some((files, loaded)) => loaded.and_then(|loaded| {
-                let restart = self.restart(&loaded.settings);
-                if restart.is_empty() { Ok(()) } else { Err(restart) }?;
-                build(loaded, &self.config, &files.digest().to_string(), Some(&now), &self.tickets)
-            }),
-            None => Err(vec![Diagnostic::of(&self.config, "the reading broke off: see the log".into(), None)]),
-        };
-        let weighed = next.as_ref().map(|built| self.weigh(built, &now, &Accept::default())).unwrap_or_default();
-        Preview { now, settings, next, weighed }
-    }
-
-    /// Says what `built` would do to the open tunnels, and why it should be looked at before it does.
-    fn weigh(&self, built: &Built, before: &Snapshot, accept: &Accept) -> Weighed {
-        let now = Timestamp::now();
-        let (open, revoked) = self.tunnels.weigh(&built.snapshot, now);
-        let mut held: Vec<_> = built
-            .feeds
-            .iter()
-            .filter_map(|(policy, feed)| {
-                let policy = before.all_policies().find(|before| before.name == *policy);
-                let list = policy.and_then(|policy| policy.lists().into_iter().find(|list| list.name == feed.name));
-                feed.rejection(list.map(|list| list.len()), accept.shrunk.iter().any(|name| *name == *feed.name), now)
-            })
-            .collect();
-        let bound = built.settings.reload.max_revoked;
-        if !accept.revocations && bound.is_exceeded(revoked.len(), open) {
-            let fault = format!("{} of {open} open tunnels would be closed, more than max_revoked = \"{bound}\"", revoked.len());
-            let remedy = "`sidegate diff` says which; if they are meant: sidegate reload --accept-revocations";
-            held.push(Diagnostic::of(&self.config, fault, Some(remedy.into())));
-        }
-        Weighed { open, revoked, held }
-    }
-
-    /// What of `next` cannot be changed while running.
-    fn restart(&self, next: &Settings) -> Vec<Diagnostic> {
-        if self.standing.settings.load().threads == next.threads {
-            return Vec::new();
-        }
-        let fault = "threads: they are started once, and a reload starts and ends none".into();
-        vec![Diagnostic::error(next.written.threads(), fault, Some("restart sidegate to change it, or take it back".into()))]
-    }
-
-    /// The one swap, and then the open tunnels: those that the new generation refuses are closed
-    /// over the window, the others are not touched.
-    fn publish(&self, cause: Cause, built: Built, began: Instant) -> Outcome {
-        let Built { snapshot, settings, warnings, feeds: _ } = built;
-        let snapshot = Arc::new(snapshot);
-        self.standing.settings.store(Arc::new(settings));
-        self.live.publish(Arc::clone(&snapshot));
-        let revoked = self.reconcile();
-        self.standing.rejected.store(None);
-        for warning in &warnings {
-            tracing::warn!(place = warning.place(), "{}", warning.message);
-        }
-        self.standing.warnings.store(Arc::new(warnings.clone()));
-        self.standing.since.store(Arc::new(Timestamp::now()));
-        self.ended(cause, ReloadResult::Published);
-        let milliseconds = began.elapsed().as_millis() as u64;
-        tracing::info!(cause = cause.word(), generation = snapshot.generation, digest = %snapshot.digest, revoked, milliseconds, "published");
-        let (generation, digest) = (snapshot.generation, Arc::clone(&snapshot.digest));
-        Outcome::Published { generation, digest, revoked, warnings: warnings.into() }
-    }
-
-    /// Judges the open tunnels by what runs and what time it is, and revokes those that are refused; says how many.
-    fn reconcile(&self) -> usize {
-        let Reconciled { refused, would_revoke } = self.tunnels.reconcile(&self.live.load(), Timestamp::now());
-        self.metrics.candidates_would_revoke(would_revoke);
-        let revoked = refused.len();
-        if revoked > 0 {
-            tracing::info!(tunnels = revoked, "revoking");
-            self.tracker.spawn(revoke::revoke(refused, self.standing.settings.load().reload.revoke_spread));
-        }
-        revoked
-    }
-
-    /// Books a reload that came to its outcome.
-    fn ended(&self, cause: Cause, result: ReloadResult) {
-        let at = Timestamp::now();
-        self.metrics.reloaded(result, at);
-        self.standing.last.store(Some(Arc::new(Last { cause, result, at })));
-    }
-
-    /// Books what somebody should look at in the files that run, of which the clock has its part: a list that has become
-    /// stale, or has been written again.
-    fn look(&self, loaded: &mut Loaded) {
-        let mut warnings = std::mem::take(&mut loaded.warnings);
-        warnings.extend(rehearse(&self.live.load(), &Script::all(loaded)));
-        self.standing.warnings.store(Arc::new(warnings));
-    }
-
-    /// Books the list files of what runs.
-    fn found(&self, lists: Vec<ListFile>) {
-        self.metrics.lists_modified(lists.iter().map(|one| (&*one.policy, &*one.list, one.modified)));
-        self.standing.lists.store(Arc::new(lists));
-    }
-
-    fn unchanged(&self, cause: Cause) -> Outcome {
-        self.standing.rejected.store(None);
-        self.ended(cause, ReloadResult::Unchanged);
-        let generation = self.live.load().generation;
-        tracing::info!(cause = cause.word(), generation, "unchanged");
-        Outcome::Unchanged { generation }
-    }
-
-    fn reject(&self, cause: Cause, errors: Vec<Diagnostic>) -> Outcome {
-        self.ended(cause, ReloadResult::Rejected);
-        for error in errors.iter().filter(|error| error.is_error()) {
-            tracing::error!(place = error.place(), remedy = error.remedy.as_deref(), "{}", error.message);
-        }
-        let generation = self.live.load().generation;
-        tracing::error!(cause = cause.word(), generation, "rejected: what runs was kept");
-        self.standing.rejected.store(Some(Arc::new(errors.clone())));
-        Outcome::Rejected { errors: errors.into() }
-    }
-}
-
-/// What only the first generation has, handed to the task that makes the next.
-pub struct Handover {
-    tickets: Tickets,
-    digest: Digest,
-    known: ListFiles,
-    ways: Ways,
-}
-
-impl Started {
-    /// The snapshot to run, what stands in the files, and what the reloader needs.
-    pub fn into_parts(self) -> (Snapshot, Arc<Standing>, Handover) {
-        let Started { snapshot, standing, tickets, digest, known, ways } = self;
-        (snapshot, standing, Handover { tickets, digest, known, ways })
-    }
 }
 
 /// Waits until an entry of what runs lapses, but no longer than `most`: the clock may be set.
@@ -527,12 +277,4 @@ async fn lapse(live: &Live, most: Duration) {
     let now = Timestamp::now();
     let next = live.load().next_expiry(now).and_then(|next| Duration::try_from(next.duration_since(now)).ok());
     sleep(next.map_or(most, |next| next.min(most))).await;
-}
-
-/// Waits until half a renewal has been one for too long.
-async fn outlast(half: Option<Instant>) {
-    match half.map(|since| since + RENEWAL).filter(|until| *until > Instant::now()) {
-        Some(until) => sleep_until(until).await,
-        None => std::future::pending().await,
-    }
 }

@@ -1,0 +1,69 @@
+//! The first generation: made as every other, but that nothing runs yet which could be kept.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use jiff::Timestamp;
+
+use super::{ListFile, Standing};
+use crate::control::compile::{Built, build, fresh_tickets};
+use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::source::{Digest, Files};
+use crate::control::config::{self, ListFiles};
+use crate::control::systemd::Sockets;
+use crate::control::watch::Ways;
+use crate::snapshot::Snapshot;
+use crate::snapshot::tls::Tickets;
+
+/// The first generation, and what it takes to make the next.
+pub struct Started {
+    /// The snapshot of the first generation.
+    pub snapshot: Snapshot,
+    /// Its settings and warnings.
+    pub standing: Arc<Standing>,
+    tickets: Tickets,
+    digest: Digest,
+    known: ListFiles,
+    ways: Ways,
+}
+
+/// Loads and compiles the first generation; `passed` is what systemd passed.
+///
+/// # Errors
+/// All that is wrong with the files.
+pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>> {
+    let mut files = Files::new();
+    let mut loaded = config::load(&mut files, config, Some(passed))?;
+    let known = std::mem::take(&mut loaded.lists);
+    let tickets = fresh_tickets(config)?;
+    let digest = files.digest();
+    let Built { snapshot, settings, warnings, feeds } = build(loaded, config, &digest.to_string(), None, &tickets)?;
+    let standing = Standing {
+        settings: ArcSwap::from_pointee(settings),
+        rejected: ArcSwapOption::empty(),
+        warnings: ArcSwap::from_pointee(warnings),
+        since: ArcSwap::from_pointee(Timestamp::now()),
+        last: ArcSwapOption::empty(),
+        lists: ArcSwap::from_pointee(ListFile::all(feeds.iter().map(|(policy, feed)| (policy, feed)))),
+        unwatched: ArcSwapOption::empty(),
+    };
+    let ways = Ways::to(files.paths(), files.folders());
+    Ok(Started { snapshot, standing: Arc::new(standing), tickets, digest, known, ways })
+}
+
+/// What only the first generation has, handed to the task that makes the next.
+pub struct Handover {
+    pub(super) tickets: Tickets,
+    pub(super) digest: Digest,
+    pub(super) known: ListFiles,
+    pub(super) ways: Ways,
+}
+
+impl Started {
+    /// The snapshot to run, what stands in the files, and what the reloader needs.
+    pub fn into_parts(self) -> (Snapshot, Arc<Standing>, Handover) {
+        let Started { snapshot, standing, tickets, digest, known, ways } = self;
+        (snapshot, standing, Handover { tickets, digest, known, ways })
+    }
+}
