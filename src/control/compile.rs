@@ -17,7 +17,7 @@ use crate::policy::route::Routes;
 use crate::snapshot::certificate::Certificates;
 use crate::snapshot::listener::{Listener, Speaks};
 use crate::snapshot::route::Route;
-use crate::snapshot::tls::{BackendTls, Handshakes, Tickets, client_config};
+use crate::snapshot::tls::{BackendTerms, BackendTls, Handshakes, Tickets};
 use crate::snapshot::{ListenerRules, Snapshot};
 
 /// One generation, compiled and rehearsed.
@@ -128,12 +128,13 @@ fn compile(
     });
     let policies: HashMap<Arc<str>, Arc<Policy>> = policies.collect();
     let mut numbers = Numbers::after(before);
+    let mut backends = Backends::after(before);
     let mut table = Vec::new();
     let mut route_list = Vec::new();
     for page in &settings.routes {
         let policy =
             policies.get(&page.policy).ok_or_else(|| format!("route `{}` has no policy `{}`", page.name, page.policy))?;
-        let route = route(page, numbers.of(&page.name), Arc::clone(policy));
+        let route = route(page, numbers.of(&page.name), Arc::clone(policy), &mut backends);
         let route = Arc::new(route.map_err(|error| format!("route `{}`: {error}", page.name))?);
         route_list.push(Arc::clone(&route));
         table.push((page.host.clone(), page.path.clone(), route));
@@ -174,24 +175,40 @@ impl<'s> Numbers<'s> {
     }
 }
 
+/// How backends over TLS are met: on the same terms in the same way, so that their sessions and idle connections are for
+/// all routes that agree, and outlive a reload that leaves the terms as they were.
+struct Backends(Vec<Arc<BackendTls>>);
+
+impl Backends {
+    fn after(before: Option<&Snapshot>) -> Self {
+        Backends(before.into_iter().flat_map(|before| &before.route_list).filter_map(|route| route.backend_tls.clone()).collect())
+    }
+
+    fn met(&mut self, page: &BackendTlsPage) -> Result<Arc<BackendTls>, rustls::Error> {
+        let identity = page.identity.as_ref().map(|identity| Arc::clone(&identity.key));
+        let terms = BackendTerms { roots: Arc::clone(&page.roots), identity, name: page.name.clone() };
+        if let Some(known) = self.0.iter().find(|known| known.is_on(&terms)) {
+            return Ok(Arc::clone(known));
+        }
+        let new = Arc::new(BackendTls::new(terms)?);
+        self.0.push(Arc::clone(&new));
+        Ok(new)
+    }
+}
+
 fn policy(page: PolicyPage, used: Option<&Budgets>, candidate: Option<Arc<Policy>>) -> Policy {
     let budgets = Budgets::carry(used, &page.limits);
     let PolicyPage { name, file, owner, allow, deny, origins, subprotocols, limits, lines, feeds: _, tests: _ } = page;
     Policy { name, file, owner, allow, deny, origins, subprotocols, limits, budgets, lines, candidate }
 }
 
-fn route(page: &RoutePage, number: usize, policy: Arc<Policy>) -> Result<Route, rustls::Error> {
-    let backend_tls = |page: &BackendTlsPage| -> Result<_, rustls::Error> {
-        let identity = page.identity.as_ref().map(|identity| Arc::clone(&identity.key));
-        let config = client_config(Arc::clone(&page.roots), identity)?;
-        Ok(Arc::new(BackendTls { config, name: page.name.clone() }))
-    };
+fn route(page: &RoutePage, number: usize, policy: Arc<Policy>, backends: &mut Backends) -> Result<Route, rustls::Error> {
     Ok(Route {
         number,
         name: Arc::clone(&page.name),
         path: page.path.to_string().into(),
         backends: page.backends.clone(),
-        backend_tls: page.backend_tls.as_ref().map(backend_tls).transpose()?,
+        backend_tls: page.backend_tls.as_ref().map(|page| backends.met(page)).transpose()?,
         policy,
         http: page.http,
         strip_prefix: page.strip_prefix,

@@ -143,10 +143,11 @@ async fn listen(core: Arc<Core>, mut sockets: UnboundedReceiver<Accepting>) {
     }
 }
 
-/// Closes idle connections to backends in time, and all of them with the drain; says what the log left out.
+/// Closes idle connections to backends in time, and all of them with the drain; forgets backends that are gone; says what the
+/// log left out.
 async fn tidy(core: Arc<Core>) {
     while core.shared.finish.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await.is_some() {
-        core.dialler.tidy();
+        core.dialler.tidy(&core.shared.live.load());
         core.cap.tidy(std::time::Instant::now());
         core.differences.tidy(std::time::Instant::now());
     }

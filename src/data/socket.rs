@@ -38,7 +38,7 @@ impl Socket {
             BackendAddress::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
             BackendAddress::Tls(address) => {
                 let tls = tls.ok_or(io::ErrorKind::InvalidInput)?;
-                let name = tls.name.clone().unwrap_or_else(|| ServerName::from(address.ip()));
+                let name = tls.name().cloned().unwrap_or_else(|| ServerName::from(address.ip()));
                 let tcp = connect(*address).await?;
                 let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, tcp).await?;
                 Ok(Socket::Tls(Box::new(stream)))

@@ -77,22 +77,50 @@ impl Handshakes {
 /// How backends over TLS are met.
 #[derive(Debug)]
 pub struct BackendTls {
-    /// What their TLS handshakes are made with: whom we believe, and who we are.
+    /// What their TLS handshakes are made with. It holds the sessions that may be resumed.
     pub config: Arc<ClientConfig>,
-    /// The name that a backend has to prove; `None`: its address.
+    terms: BackendTerms,
+}
+
+/// Whom we believe of backends over TLS, and who we are.
+#[derive(Debug, Clone)]
+pub struct BackendTerms {
+    /// Who vouches for them.
+    pub roots: Arc<RootCertStore>,
+    /// What is shown to one that asks; `None`: nothing.
+    pub identity: Option<Arc<CertifiedKey>>,
+    /// The name that one has to prove; `None`: its address.
     pub name: Option<ServerName<'static>>,
 }
 
-/// The configuration for the backends of one route: `roots` vouch for them, and `identity` is shown to one that asks.
-pub fn client_config(roots: Arc<RootCertStore>, identity: Option<Arc<CertifiedKey>>) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    let builder = builder.with_root_certificates(roots);
-    let mut config = match identity {
-        Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))),
-        None => builder.with_no_client_auth(),
-    };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+impl BackendTls {
+    /// On these terms, with no session yet.
+    ///
+    /// # Errors
+    /// What rustls refuses of its own settings.
+    pub fn new(terms: BackendTerms) -> Result<Self, rustls::Error> {
+        let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+        let builder = builder.with_root_certificates(Arc::clone(&terms.roots));
+        let mut config = match &terms.identity {
+            Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity)))),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(BackendTls { config: Arc::new(config), terms })
+    }
+
+    /// Whether it is on the same `terms`: then what a backend has proved holds on, and its sessions with it.
+    pub fn is_on(&self, terms: &BackendTerms) -> bool {
+        let own = &self.terms;
+        let shown = |terms: &BackendTerms| terms.identity.as_ref().map(|identity| identity.cert.clone());
+        // A key that fits the same certificate is the same key.
+        own.name == terms.name && own.roots.roots == terms.roots.roots && shown(own) == shown(terms)
+    }
+
+    /// The name that a backend has to prove; `None`: its address.
+    pub fn name(&self) -> Option<&ServerName<'static>> {
+        self.terms.name.as_ref()
+    }
 }
 
 /// The certificate that a ClientHello gets: the one that covers its name, else, unless `strict`, the default.

@@ -1,5 +1,7 @@
 //! Backends over TLS: whom we believe, who we are, and that a tunnel through it is a tunnel.
 
+mod session;
+
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -7,18 +9,26 @@ use rustls::ServerConfig;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::backend::{self, Backend};
+use crate::harness::certificate::Pair;
 use crate::harness::sidegate::{self, Sidegate};
 use crate::harness::wire::Frame;
 use crate::harness::{certificate, client};
 
 const CA: &str = "backend_tls = { ca = 'certs/backend-ca.pem' }";
 
+const IDENTITY: &str =
+    "backend_tls = { ca = 'certs/backend-ca.pem', chain = 'certs/backend-client.pem', key = 'certs/backend-client.key' }";
+
 /// An agent whose route leads to `backend`, with these keys, and the files that they name.
 async fn agent(backend: &Backend, keys: &str) -> Sidegate {
-    let own = certificate::signed(&["sidecar"]);
+    files(backend, keys, &certificate::signed(&["sidecar"])).run().await
+}
+
+/// The same, which is not there yet and shows itself as `own`.
+fn files(backend: &Backend, keys: &str, own: &Pair) -> sidegate::Builder {
     let route = sidegate::new().route("/chat", backend).on_route(keys);
     let files = [("ca.pem", certificate::authority_pem()), ("client.pem", &own.chain), ("client.key", &own.key)];
-    files.into_iter().fold(route, |agent, (name, text)| agent.file(&format!("certs/backend-{name}"), text)).run().await
+    files.into_iter().fold(route, |agent, (name, text)| agent.file(&format!("certs/backend-{name}"), text))
 }
 
 async fn echo(config: Arc<ServerConfig>) -> Backend {
@@ -64,9 +74,7 @@ async fn the_system_s_authorities_do_not_vouch_for_ours() {
 
 #[tokio::test]
 async fn who_we_are_is_shown_to_a_backend_that_asks() {
-    let keys =
-        "backend_tls = { ca = 'certs/backend-ca.pem', chain = 'certs/backend-client.pem', key = 'certs/backend-client.key' }";
-    assert!(opens(certificate::server(&["127.0.0.1"], true), keys).await);
+    assert!(opens(certificate::server(&["127.0.0.1"], true), IDENTITY).await);
     assert!(!opens(certificate::server(&["127.0.0.1"], true), CA).await);
 }
 

@@ -7,6 +7,7 @@ mod harness;
 mod activation;
 mod admin;
 mod backend_tls;
+mod backends;
 mod candidate;
 mod check;
 mod cli;

@@ -1,7 +1,7 @@
 //! Connections to backends that wait for the next plain request.
 //!
-//! Each thread keeps its own, for a moment and a bounded number of them; one serves no request under other rules than those it
-//! was made under.
+//! Each thread keeps its own, for a moment and a bounded number of them; one serves no request of a route that meets its backends
+//! on other terms.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use tokio::time::{Instant, timeout};
 use super::{Dialler, lock};
 use crate::data::body::Upload;
 use crate::data::heard::Heard;
-use crate::snapshot::Permit;
 use crate::snapshot::route::{BackendAddress, Route};
 use crate::snapshot::tls::BackendTls;
+use crate::snapshot::{Permit, Snapshot};
 
 /// How long an idle connection is kept for the next plain request.
 const KEPT_IDLE: Duration = Duration::from_secs(4);
@@ -23,7 +23,7 @@ const KEPT_IDLE: Duration = Duration::from_secs(4);
 /// The most idle connections that are kept to one backend, by each thread.
 const MOST_IDLE: usize = 64;
 
-/// How a backend was reached: who it proved to be under one route's rules, or one generation's, it did not under another's.
+/// How a backend was reached: who it proved to be on one route's terms it did not prove on another's.
 #[derive(Clone)]
 pub struct Way {
     /// To whom.
@@ -38,15 +38,15 @@ impl Way {
         Way { address, tls: route.backend_tls.clone().filter(|_| over_tls) }
     }
 
-    /// The rules are the same only if they are the very same.
-    fn rules(&self) -> Option<*const BackendTls> {
+    /// The terms are the same only if they are the very same.
+    fn terms(&self) -> Option<*const BackendTls> {
         self.tls.as_ref().map(Arc::as_ptr)
     }
 }
 
 impl PartialEq for Way {
     fn eq(&self, other: &Way) -> bool {
-        self.address == other.address && self.rules() == other.rules()
+        self.address == other.address && self.terms() == other.terms()
     }
 }
 
@@ -55,7 +55,7 @@ impl Eq for Way {}
 impl Hash for Way {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.address.hash(state);
-        self.rules().hash(state);
+        self.terms().hash(state);
     }
 }
 
@@ -76,8 +76,9 @@ pub struct Line {
 }
 
 impl Dialler {
-    /// Closes the idle connections that nobody asked for in time.
-    pub fn tidy(&self) {
+    /// Closes the idle connections that nobody asked for in time, and forgets the backends that `live` names no more.
+    pub fn tidy(&self, live: &Snapshot) {
+        self.backends.tidy(live.generation, live.route_list.iter().flat_map(|route| &route.backends));
         let mut idle = lock(&self.idle);
         let Some(idle) = &mut *idle else { return };
         for kept in idle.values_mut() {
@@ -102,7 +103,7 @@ impl Dialler {
         }
     }
 
-    #[expect(clippy::mutable_key_type, reason = "a way is told by its rules' address, which never changes")]
+    #[expect(clippy::mutable_key_type, reason = "a way is told by its terms' address, which never changes")]
     fn pop_idle(&self, permit: &Permit) -> Option<Line> {
         let ranked = self.backends.ranked(&permit.route().backends);
         let mut idle = lock(&self.idle);

@@ -2,7 +2,7 @@
 //!
 //! One that is down is tried last for a while, and longer each time that it is found down again. It dials nobody.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,14 @@ const LONGEST_DOWN: Duration = Duration::from_secs(10);
 /// What the process knows of its backends.
 pub struct Backends {
     metrics: Arc<Metrics>,
-    standings: Mutex<HashMap<BackendAddress, Arc<Standing>>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    standings: HashMap<BackendAddress, Arc<Standing>>,
+    /// The generation and the number of them that were last looked at; `None`: some are only still there for their tunnels.
+    tidied: Option<(u64, usize)>,
 }
 
 /// What is known of one.
@@ -76,20 +83,35 @@ impl Drop for Load {
 impl Backends {
     /// Nothing is known yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Backends { metrics, standings: Mutex::default() }
+        Backends { metrics, known: Mutex::default() }
     }
 
     /// The addresses in the order in which they are tried: those that are up, fewest tunnels first.
     pub fn ranked(&self, addresses: &[BackendAddress]) -> Vec<(BackendAddress, Arc<Standing>)> {
-        let mut standings = lock(&self.standings);
+        let mut known = lock(&self.known);
         let mut standing = |address: &BackendAddress| {
             let new = || Arc::new(Standing::new(self.metrics.backend(address)));
-            (address.clone(), Arc::clone(standings.entry(address.clone()).or_insert_with(new)))
+            (address.clone(), Arc::clone(known.standings.entry(address.clone()).or_insert_with(new)))
         };
         let mut ranked: Vec<_> = addresses.iter().map(&mut standing).collect();
         let now = Instant::now();
         ranked.sort_by_key(|(_, standing)| (standing.rank(now), standing.tunnels.load(Ordering::Relaxed)));
         ranked
+    }
+
+    /// Forgets those that are none of `named`, which `generation` names, once no tunnel runs on them: one that is named
+    /// again later begins anew.
+    pub fn tidy<'n>(&self, generation: u64, named: impl Iterator<Item = &'n BackendAddress>) {
+        let mut known = lock(&self.known);
+        // One that an older generation's request has dialled since makes them more.
+        if known.tidied == Some((generation, known.standings.len())) {
+            return;
+        }
+        let named: HashSet<_> = named.collect();
+        known.standings.retain(|address, standing| named.contains(address) || standing.tunnels.load(Ordering::Relaxed) > 0);
+        self.metrics.forget_backends(|address| !named.contains(address) && !known.standings.contains_key(address));
+        let waits = known.standings.keys().any(|address| !named.contains(address));
+        known.tidied = (!waits).then_some((generation, known.standings.len()));
     }
 }
 
@@ -181,5 +203,41 @@ mod tests {
         assert_eq!(standing.rank(Instant::now()), Rank::Up);
         standing.down(&address, "chat", false, &"refused");
         assert_eq!(standing.rank(Instant::now() + FIRST_DOWN), Rank::Up);
+    }
+
+    /// How many are known after a look at those of a generation.
+    #[track_caller]
+    fn check_known(backends: &Backends, generation: u64, named: &[BackendAddress], known: usize) {
+        backends.tidy(generation, named.iter());
+        assert_eq!(lock(&backends.known).standings.len(), known);
+    }
+
+    #[test]
+    fn what_no_generation_names_is_forgotten_once_no_tunnel_runs_on_it() {
+        let addresses = [1, 2, 3].map(|port| BackendAddress::Tcp(([127, 0, 0, 1], port).into()));
+        let backends = Backends::new(Metrics::new());
+        let ranked = backends.ranked(&addresses);
+        let load = ranked[1].1.load();
+        check_known(&backends, 1, &addresses, 3);
+        check_known(&backends, 2, &addresses[..1], 2);
+        let again = backends.ranked(&addresses[1..2]);
+        assert!(Arc::ptr_eq(&again[0].1, &ranked[1].1), "its tunnels still weigh");
+        drop(load);
+        check_known(&backends, 2, &addresses[..1], 1);
+        // A request of the first generation comes late.
+        backends.ranked(&addresses);
+        check_known(&backends, 2, &addresses[..1], 1);
+    }
+
+    #[test]
+    fn one_that_was_down_and_gone_is_up_when_it_is_named_again() {
+        let address = BackendAddress::Tcp(([127, 0, 0, 1], 1).into());
+        let metrics = Metrics::new();
+        let backends = Backends::new(Arc::clone(&metrics));
+        backends.ranked(std::slice::from_ref(&address))[0].1.down(&address, "chat", false, &"refused");
+        assert!(!metrics.backend(&address).is_up());
+        backends.tidy(2, std::iter::empty());
+        assert!(metrics.backend(&address).is_up());
+        assert_eq!(backends.ranked(&[address])[0].1.rank(Instant::now()), Rank::Up);
     }
 }

@@ -98,6 +98,11 @@ impl Metrics {
         Arc::clone(lock(&self.backends).entry(address.clone()).or_default())
     }
 
+    /// Forgets what was known of the backends that are `gone`.
+    pub fn forget_backends(&self, gone: impl Fn(&BackendAddress) -> bool) {
+        lock(&self.backends).retain(|address, _| !gone(address));
+    }
+
     /// A reload came to its outcome at `now`.
     pub fn reloaded(&self, result: ReloadResult, now: Timestamp) {
         self.reloads[result as usize].fetch_add(1, Ordering::Relaxed);

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use futures_util::FutureExt;
-use rustls::ServerConfig;
+use rustls::{HandshakeKind, ServerConfig};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -41,7 +41,7 @@ where
     F: Future<Output = ()> + Send + 'static,
     S: Fn(Wire) -> F + Send + Sync + 'static,
 {
-    Builder { script: Script::Does(Arc::new(move |wire| Box::pin(script(wire)))), unix: false, tls: None }
+    Builder { script: Script::Does(Arc::new(move |wire| Box::pin(script(wire)))), unix: false, tls: None, instead: None }
 }
 
 /// Plain HTTP with keep-alive: answers each request with what `answer` makes of it.
@@ -60,7 +60,7 @@ pub fn silent() -> Builder {
 
 /// Hands each connection to the test: [`Backend::accepted`].
 pub fn manual() -> Builder {
-    Builder { script: Script::HandsOver, unix: false, tls: None }
+    Builder { script: Script::HandsOver, unix: false, tls: None, instead: None }
 }
 
 /// A port that refuses connections, and stays taken while this lives.
@@ -107,6 +107,7 @@ pub struct Builder {
     script: Script,
     unix: bool,
     tls: Option<Arc<ServerConfig>>,
+    instead: Option<std::net::TcpListener>,
 }
 
 impl Builder {
@@ -122,12 +123,19 @@ impl Builder {
         self
     }
 
+    /// At the port of a [`refusing`] one, which refuses nobody from then on.
+    pub fn instead_of(mut self, refusing: &Backend) -> Self {
+        refusing.listen();
+        self.instead = Some(refusing.socket.as_ref().unwrap().try_clone().unwrap().into());
+        self
+    }
+
     /// Starts it.
     pub async fn run(self) -> Backend {
         let folder = self.unix.then(|| tempfile::tempdir().unwrap());
         let (listener, address) = match &folder {
             None => {
-                let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                let listener = self.instead.unwrap_or_else(|| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
                 listener.set_nonblocking(true).unwrap();
                 let scheme = if self.tls.is_some() { "https" } else { "http" };
                 let address = format!("{scheme}://{}", listener.local_addr().unwrap());
@@ -175,6 +183,7 @@ pub struct Backend {
 #[derive(Default)]
 struct Seen {
     accepted: AtomicUsize,
+    resumed: AtomicUsize,
     over: AtomicUsize,
     heads: Mutex<Vec<Head>>,
     panic: Mutex<Option<String>>,
@@ -206,6 +215,11 @@ impl Backend {
     /// How many connections were accepted so far.
     pub fn connections(&self) -> usize {
         self.seen.accepted.load(Ordering::SeqCst)
+    }
+
+    /// How many of them resumed a session of TLS.
+    pub fn resumed(&self) -> usize {
+        self.seen.resumed.load(Ordering::SeqCst)
     }
 
     /// Every head received so far.
@@ -322,7 +336,13 @@ async fn serve(listener: Listener, script: Script, seen: &Arc<Seen>, hand_over: 
                     (Script::Does(_), None) => serve(Box::pin(async { Some(Wire::new(stream, End::Server, note)) })),
                     (Script::Does(_), Some(config)) => {
                         let shaken = TlsAcceptor::from(Arc::clone(config)).accept(stream);
-                        serve(Box::pin(async { Some(Wire::new(shaken.await.ok()?, End::Server, note)) }));
+                        let seen = Arc::clone(seen);
+                        serve(Box::pin(async move {
+                            let shaken = shaken.await.ok()?;
+                            let resumed = shaken.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+                            seen.resumed.fetch_add(usize::from(resumed), Ordering::SeqCst);
+                            Some(Wire::new(shaken, End::Server, note))
+                        }));
                     }
                 }
             }

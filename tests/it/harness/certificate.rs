@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -18,18 +18,40 @@ pub struct Pair {
 
 /// A fresh certificate for `names`, signed by the run's authority.
 pub fn signed(names: &[&str]) -> Pair {
+    issued(names, |_| (), &authority().issuer)
+}
+
+/// One whose time was over long ago.
+pub fn expired(names: &[&str]) -> Pair {
+    let past = |params: &mut CertificateParams| {
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+    };
+    issued(names, past, &authority().issuer)
+}
+
+/// One of an authority that nobody knows.
+pub fn unknown(names: &[&str]) -> Pair {
+    issued(names, |_| (), &Authority::new("somebody else's authority").issuer)
+}
+
+fn issued(names: &[&str], change: impl FnOnce(&mut CertificateParams), issuer: &Issuer<'_, KeyPair>) -> Pair {
     let names: Vec<_> = names.iter().map(ToString::to_string).collect();
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(names).unwrap();
     params.distinguished_name.push(DnType::CommonName, "a test's server");
-    let certificate = params.signed_by(&key, &authority().issuer).unwrap();
+    change(&mut params);
+    let certificate = params.signed_by(&key, issuer).unwrap();
     Pair { chain: certificate.pem(), key: key.serialize_pem() }
 }
 
 /// A server's side of TLS, with a fresh certificate for `names`; `asks`: it lets in only clients that the run's authority
 /// vouches for.
 pub fn server(names: &[&str], asks: bool) -> Arc<ServerConfig> {
-    let pair = signed(names);
+    server_with(&signed(names), asks, &[])
+}
+
+/// The same with this certificate, and the protocols that it chooses from; none: it doesn't choose.
+pub fn server_with(pair: &Pair, asks: bool, protocols: &[&str]) -> Arc<ServerConfig> {
     let provider = Arc::new(default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
     let builder = if asks {
@@ -40,7 +62,9 @@ pub fn server(names: &[&str], asks: bool) -> Arc<ServerConfig> {
     };
     let chain = vec![CertificateDer::from_pem_slice(pair.chain.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
-    Arc::new(builder.with_single_cert(chain, key).unwrap())
+    let mut config = builder.with_single_cert(chain, key).unwrap();
+    config.alpn_protocols = protocols.iter().map(|one| one.as_bytes().to_vec()).collect();
+    Arc::new(config)
 }
 
 /// The run's authority, as PEM.
@@ -61,16 +85,20 @@ struct Authority {
     pem: String,
 }
 
-fn authority() -> &'static Authority {
-    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
-    AUTHORITY.get_or_init(|| {
+impl Authority {
+    fn new(name: &str) -> Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "a test's authority");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let signed = params.self_signed(&key).unwrap();
         let (certificate, pem) = (signed.der().clone(), signed.pem());
         Authority { issuer: Issuer::new(params, key), certificate, pem }
-    })
+    }
+}
+
+fn authority() -> &'static Authority {
+    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+    AUTHORITY.get_or_init(|| Authority::new("a test's authority"))
 }
