@@ -1,5 +1,6 @@
 //! Backends over TLS: whom we believe, who we are, and that a tunnel through it is a tunnel.
 
+mod fault;
 mod session;
 
 use std::sync::Arc;

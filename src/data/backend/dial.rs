@@ -4,8 +4,8 @@ use std::fmt;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::Dialler;
 use super::standing::Load;
+use super::{Dialler, cause};
 use crate::data::socket::Socket;
 use crate::refusal::{Backend, Refusal};
 use crate::snapshot::Permit;
@@ -27,6 +27,10 @@ impl Tried {
     pub(super) fn failed(&mut self, what: &dyn fmt::Display) -> Refusal {
         self.error = Some(what.to_string());
         Refusal::Backend(Backend::Failed)
+    }
+
+    pub(super) fn broke(&mut self, error: &hyper::Error) -> Refusal {
+        self.failed(&cause::of(error))
     }
 
     pub(super) fn late(&mut self, what: &str) -> Refusal {
@@ -64,8 +68,9 @@ impl Dialler {
                     return Ok((socket, load, address));
                 }
                 Ok(Err(error)) => {
+                    let error = cause::of_dial(&error);
                     standing.down(&address, &route.name, false, &error);
-                    tried.error = Some(error.to_string());
+                    tried.error = Some(error);
                 }
                 Err(_) => {
                     standing.down(&address, &route.name, true, &NOT_TAKEN);

@@ -5,6 +5,7 @@
 //! next is tried. Nothing is retried once a byte was sent, but for one thing: a
 //! reused connection that turns out to be closed (DESIGN decision 7).
 
+mod cause;
 mod dial;
 mod idle;
 mod standing;
@@ -87,7 +88,7 @@ impl Dialler {
         let timeouts = permit.route().timeouts;
         let (socket, load) = self.dial(permit, tried).await?;
         let late = Instant::now() + timeouts.response;
-        let (mut sender, connection) = client().handshake(TokioIo::new(socket)).await.map_err(|error| tried.failed(&error))?;
+        let (mut sender, connection) = client().handshake(TokioIo::new(socket)).await.map_err(|error| tried.broke(&error))?;
         self.tracker.spawn(async move {
             // Whatever ends it, the sender's future says so.
             if let Err(error) = connection.with_upgrades().await {
@@ -96,7 +97,7 @@ impl Dialler {
         });
         let sent = sender.send_request(Request::from_parts(head, Upload::Empty));
         let answer = timeout_at(late, sent).await.map_err(|_| tried.late(NO_ANSWER))?;
-        let mut answer = answer.map_err(|error| tried.failed(&error))?;
+        let mut answer = answer.map_err(|error| tried.broke(&error))?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let answer = relayed(permit, answer, &http::Method::GET, true, tried)?;
             return Ok(Answer::Other(answer.map(|body| body.holding(load))));
@@ -108,7 +109,7 @@ impl Dialler {
             return Err(tried.failed(&"chose a subprotocol that the policy doesn't admit"));
         }
         let upgraded = timeout_at(late, hyper::upgrade::on(&mut answer)).await.map_err(|_| tried.late(NO_ANSWER))?;
-        let upgraded = upgraded.map_err(|error| tried.failed(&error))?;
+        let upgraded = upgraded.map_err(|error| tried.broke(&error))?;
         let parts = upgraded.downcast::<TokioIo<Socket>>().map_err(|_| tried.failed(&"its connection was lost"))?;
         let (mut head, _) = answer.into_parts();
         forward::to_client(&mut head, true);
@@ -151,7 +152,7 @@ impl Dialler {
         drop(load);
         let heard = Heard::default();
         let io = TokioIo::new(Hearing::new(socket, heard.clone()));
-        let (mut sender, connection) = client().handshake(io).await.map_err(|error| tried.failed(&error))?;
+        let (mut sender, connection) = client().handshake(io).await.map_err(|error| tried.broke(&error))?;
         self.tracker.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a backend's connection broke");
@@ -210,7 +211,7 @@ fn broken(tried: &mut Tried, fault: &Fault, error: &hyper::Error) -> Refusal {
     if fault.is_broken() {
         return Refusal::Head(Head::Malformed);
     }
-    tried.failed(error)
+    tried.broke(error)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,0 +1,157 @@
+//! Why nothing came of a backend, in plain words: what the libraries say of TLS is written for programmers.
+//!
+//! It tells people, and decides nothing.
+
+use std::error::Error;
+use std::io;
+
+use jiff::Timestamp;
+use rustls::pki_types::UnixTime;
+use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerMisbehaved};
+
+/// How many of a certificate's names are told.
+const MOST_NAMES: usize = 3;
+
+/// What `error` comes from, if TLS is at fault; else what it says itself, and what is beneath it.
+pub fn of(error: &(dyn Error + 'static)) -> String {
+    let mut deepest = error;
+    loop {
+        if let Some(fault) = deepest.downcast_ref() {
+            return tls(fault);
+        }
+        let Some(beneath) = beneath(deepest) else { break };
+        deepest = beneath;
+    }
+    let (above, beneath) = (error.to_string(), deepest.to_string());
+    if above == beneath { above } else { format!("{above}: {beneath}") }
+}
+
+/// Why a dial failed: a connection that was begun ends early in its TLS handshake alone.
+pub fn of_dial(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it closed the connection in the TLS handshake".into(),
+        _ => of(error),
+    }
+}
+
+/// The cause of `error`; an I/O error hides the one that it carries.
+fn beneath<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(carried) => Some(carried),
+        None => error.source(),
+    }
+}
+
+fn tls(fault: &rustls::Error) -> String {
+    match fault {
+        rustls::Error::InvalidCertificate(fault) => certificate(fault),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => "what it speaks is not TLS".into(),
+        rustls::Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedApplicationProtocol) => {
+            "it chose a protocol that was not offered: only http/1.1 is".into()
+        }
+        rustls::Error::PeerIncompatible(why) => format!("it has no version or cipher of TLS in common with us: {why:?}"),
+        rustls::Error::AlertReceived(alert) => told(*alert),
+        other => format!("TLS failed: {other}"),
+    }
+}
+
+fn certificate(fault: &CertificateError) -> String {
+    match fault {
+        CertificateError::Expired => "its certificate has expired".into(),
+        CertificateError::ExpiredContext { not_after, .. } => format!("its certificate expired at {}", time(not_after)),
+        CertificateError::NotValidYet => "its certificate is not valid yet".into(),
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            format!("its certificate is not valid before {}", time(not_before))
+        }
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            format!("its certificate is for {}, not for {}", names(presented), expected.to_str())
+        }
+        CertificateError::UnknownIssuer => "nobody whom we trust vouches for its certificate".into(),
+        other => format!("its certificate is not in order: {other}"),
+    }
+}
+
+/// What an alert of the backend's means (RFC 8446 §6.2).
+fn told(alert: AlertDescription) -> String {
+    use AlertDescription as Alert;
+    match alert {
+        Alert::CertificateRequired => "it wants a client certificate, and we have none for it".into(),
+        Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown
+        | Alert::UnknownCA
+        | Alert::AccessDenied => format!("it does not accept our client certificate: {alert:?}"),
+        Alert::NoApplicationProtocol => "it does not speak http/1.1, which alone is offered".into(),
+        Alert::UnrecognisedName => "it has no certificate for the name that it was asked for".into(),
+        other => format!("it ended TLS with an alert: {other:?}"),
+    }
+}
+
+fn time(at: &UnixTime) -> String {
+    let at = i64::try_from(at.as_secs()).ok().and_then(|at| Timestamp::from_second(at).ok());
+    at.unwrap_or(Timestamp::MAX).to_string()
+}
+
+/// A certificate's names as webpki prints them: `DnsName("app.internal")`, `IpAddress(127.0.0.1)`.
+fn names(presented: &[String]) -> String {
+    if presented.is_empty() {
+        return "no name at all".into();
+    }
+    let bare = |name: &String| match name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')) {
+        Some(within) => within.trim_matches('"').to_owned(),
+        None => name.clone(),
+    };
+    let mut told = presented.iter().take(MOST_NAMES).map(bare).collect::<Vec<_>>().join(", ");
+    if presented.len() > MOST_NAMES {
+        told += &format!(" and {} more", presented.len() - MOST_NAMES);
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::ServerName;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(fault: rustls::Error, words: &str) {
+        // As it comes: an I/O error beneath others.
+        let carried = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, fault));
+        assert_eq!(of(&carried), words);
+    }
+
+    #[test]
+    fn a_fault_of_tls_is_told_in_plain_words_wherever_it_is_carried() {
+        let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        let expired = CertificateError::ExpiredContext { time: at(1_800_000_000), not_after: at(1_700_000_000) };
+        check(expired.into(), "its certificate expired at 2023-11-14T22:13:20Z");
+        let early = CertificateError::NotValidYetContext { time: at(0), not_before: at(1_700_000_000) };
+        check(early.into(), "its certificate is not valid before 2023-11-14T22:13:20Z");
+        check(rustls::Error::AlertReceived(AlertDescription::UnknownCA), "it does not accept our client certificate: UnknownCA");
+        check(rustls::Error::AlertReceived(AlertDescription::HandshakeFailure), "it ended TLS with an alert: HandshakeFailure");
+    }
+
+    #[test]
+    fn a_certificate_s_names_are_told_and_not_all_of_too_many() {
+        let check_names = |presented: &[&str], words: &str| {
+            let presented = presented.iter().map(ToString::to_string).collect();
+            let expected = ServerName::try_from("app.internal").unwrap();
+            check(CertificateError::NotValidForNameContext { expected, presented }.into(), words);
+        };
+        check_names(&[], "its certificate is for no name at all, not for app.internal");
+        check_names(
+            &["DnsName(\"a\")", "IpAddress(127.0.0.1)", "DirectoryName", "DnsName(\"b\")", "DnsName(\"c\")"],
+            "its certificate is for a, 127.0.0.1, DirectoryName and 2 more, not for app.internal",
+        );
+    }
+
+    #[test]
+    fn what_is_no_fault_of_tls_keeps_its_words() {
+        assert_eq!(of(&io::Error::other("refused")), "refused");
+        let carried = io::Error::other(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(of(&carried), "broken pipe");
+    }
+}
