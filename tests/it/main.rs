@@ -27,6 +27,7 @@ mod layers;
 mod limits;
 mod log;
 mod metrics;
+mod mishap;
 mod operations;
 mod policy;
 mod readme;

@@ -250,7 +250,14 @@ impl Reloader {
         // Last of all: nothing that is bound has to be given back.
         let (bind, now) = (Arc::clone(bind), self.standing.settings.load_full());
         let now_watch = now.reload.watch;
-        let bound = self.apart.run(move || bind(&now, &built.settings).map(|takeover| (built, takeover))).await?;
+        let bound = self.apart.run(move || bind(&now, &built.settings).map(|takeover| (built, takeover)));
+        let Some(bound) = bound.await else {
+            self.metrics.panicked();
+            self.tried = None;
+            return Some(
+                self.reject(cause, vec![Diagnostic::of(&self.config, "the reload broke off: see the log".into(), None)]),
+            );
+        };
         match bound {
             Ok((built, takeover)) => {
                 self.running = digest;

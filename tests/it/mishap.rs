@@ -1,0 +1,83 @@
+//! A bug of ours in a reload ends that reload and nothing else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ::sidegate::control::reload::{self, Accept, Bind, Cause, Outcome, Reloader, Requests, Takeover};
+use ::sidegate::control::systemd::Sockets;
+use ::sidegate::observe::metrics::Metrics;
+use ::sidegate::observe::pulse::Pulses;
+use ::sidegate::snapshot::Live;
+use ::sidegate::tunnels::Tunnels;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::harness::{backend, sidegate, within};
+
+/// What is asked of the task that reloads, after each time that its files were changed.
+struct Changes {
+    policy: std::path::PathBuf,
+    requests: Requests,
+    metrics: Arc<Metrics>,
+}
+
+impl Changes {
+    /// `None`: it broke off.
+    async fn reload(&self) -> Option<Outcome> {
+        let text = std::fs::read_to_string(&self.policy).unwrap() + "# again\n";
+        std::fs::write(&self.policy, text).unwrap();
+        within("a reload", self.requests.reload(Cause::Asked, Accept::default())).await
+    }
+}
+
+/// Has the task that reloads turn, with this bind, while `then` goes on.
+async fn reloading(bind: Bind, then: impl AsyncFnOnce(Changes)) {
+    let folder = sidegate::new().clear().route("/chat", &backend::refusing()).toml("reload.watch = 'off'").write();
+    let (config, passed) = (folder.path().join("sidegate.toml"), Arc::new(Sockets::default()));
+    let (snapshot, standing, handover) = reload::start(&config, &passed).unwrap().into_parts();
+    let (live, metrics) = (Arc::new(Live::new(snapshot)), Metrics::new());
+    let (tunnels, tracker) = (Tunnels::new(Arc::clone(&live)), TaskTracker::new());
+    let (reloader, requests) =
+        Reloader::new((config, passed), (standing, handover), live, tunnels, Arc::clone(&metrics), tracker);
+    let changes = Changes { policy: folder.path().join("policies/default.toml"), requests, metrics };
+    let (stop, pulses) = (CancellationToken::new(), Pulses::new(Duration::from_secs(1)));
+    let asking = async {
+        then(changes).await;
+        stop.cancel();
+    };
+    tokio::join!(reloader.run(bind, pulses.begin("reload"), stop.clone()), asking);
+}
+
+#[tokio::test]
+async fn one_that_panics_leaves_the_task_to_the_next() {
+    let first = AtomicBool::new(true);
+    let bind: Bind = Arc::new(move |_, _| {
+        let breaks = first.swap(false, Ordering::SeqCst);
+        Ok(Box::new(move || assert!(!breaks, "a bug")) as Takeover)
+    });
+    reloading(bind, async |changes| {
+        assert!(changes.reload().await.is_none());
+        let next = changes.reload().await;
+        assert!(matches!(next, Some(Outcome::Published { .. })), "{next:?}");
+        assert_eq!(changes.metrics.panics(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_whose_bind_panics_is_rejected_and_tried_again() {
+    let first = AtomicBool::new(true);
+    let bind: Bind = Arc::new(move |_, _| {
+        assert!(!first.swap(false, Ordering::SeqCst), "a bug");
+        Ok(Box::new(|| ()))
+    });
+    reloading(bind, async |changes| {
+        let Some(Outcome::Rejected { errors }) = changes.reload().await else { panic!("not rejected") };
+        assert!(errors[0].to_string().contains("the reload broke off"), "{}", errors[0]);
+        assert_eq!(changes.metrics.panics(), 1);
+        let next = changes.requests.reload(Cause::Poll, Accept::default()).await;
+        assert!(matches!(next, Some(Outcome::Published { generation: 2, .. })), "{next:?}");
+    })
+    .await;
+}
