@@ -1,13 +1,17 @@
 //! Addresses that change while the agent runs: bound last of all, and given up after the publish.
 
-use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream as StdStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use std::{fs, thread};
 
 use ::sidegate::control::reload::Outcome;
 use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::harness::backend::{self, Backend};
@@ -275,6 +279,44 @@ async fn whoever_waits_in_the_queue_of_one_that_is_removed_is_served() {
     let mut answer = [0; 12];
     within("an answer", tokio::io::AsyncReadExt::read_exact(&mut waits, &mut answer)).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 101");
+}
+
+/// Connects to `address` and asks, over and over, until nobody is there; says how many that were connected got no answer.
+/// Those that were answered so far are counted in `answered`.
+fn storm(address: SocketAddr, answered: &AtomicUsize) -> usize {
+    let mut lost = 0;
+    while let Ok(mut stream) = StdStream::connect(address) {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let asked = stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        if asked.and_then(|()| stream.read_exact(&mut [0; 12])).is_ok() {
+            answered.fetch_add(1, Ordering::SeqCst);
+        } else {
+            lost += 1;
+        }
+    }
+    lost
+}
+
+#[tokio::test]
+async fn of_a_storm_that_never_leaves_its_queue_empty_nobody_is_lost_when_one_is_removed() {
+    let (sidegate, _backend) = clear().await;
+    let own = ("public", "listen = '127.0.0.1:0'");
+    expect_published(&listeners(&sidegate, &[own, ("other", "listen = '127.0.0.1:0'\nmax_connections = 2")]).await);
+    let (other, answered) = (sidegate.listener("other"), Arc::new(AtomicUsize::new(0)));
+    let one = || {
+        let answered = Arc::clone(&answered);
+        thread::spawn(move || storm(other, &answered))
+    };
+    let clients: Vec<_> = (0..16).map(|_| one()).collect();
+    within("a storm", async {
+        while answered.load(Ordering::SeqCst) < 100 {
+            sleep(BETWEEN).await;
+        }
+    })
+    .await;
+    expect_published(&listeners(&sidegate, &[own]).await);
+    let lost = spawn_blocking(|| clients.into_iter().map(|client| client.join().unwrap()).sum::<usize>());
+    assert_eq!(lost.await.unwrap(), 0);
 }
 
 #[tokio::test]
