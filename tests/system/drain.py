@@ -1,0 +1,58 @@
+"""A drain serves whom the kernel has taken for Sidegate: also those whom no thread had come to yet.
+
+They would be reset with the socket in which they wait. The threads that accept stand still meanwhile, as under a load.
+"""
+
+import collections
+import contextlib
+import socket
+import sys
+
+from halted import halted
+from harness import Authority, Place, Sidegate, await_that, echo_backend, figure, need
+from mirror import Ended, Wire, values
+
+WAITING = 200
+ATTEMPT = (
+    b"GET /echo/ HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def came(sidegate, at):
+    """Somebody of that number who has connected, and asked."""
+    wire = Wire(socket.create_connection(("127.0.0.1", sidegate.plain_port), 10, source_address=(f"127.0.1.{at % 250 + 1}", 0)))
+    wire.send(ATTEMPT)
+    return wire
+
+
+def answered(wire):
+    """What became of it, in a word."""
+    with wire.connection, contextlib.suppress(Ended, OSError):
+        start, fields = wire.head()
+        return f"{start.split()[1]} {', '.join(values(fields, 'connection'))}"
+    return "reset"
+
+
+def queued(sidegate):
+    """Who came before the order is answered, though no thread had taken the connection by then."""
+    with halted(sidegate.process.pid, "data-") as threads:
+        waiting = [came(sidegate, at) for at in range(WAITING)]
+        sidegate.process.popen.terminate()
+        await_that("it drains", lambda: sidegate.ask_metrics("readyz")[0] == 503)
+        accepted = sidegate.metric("connections_accepted_total", listener="plain")
+        need(not accepted, f"no thread has taken one: {accepted}")
+    became = collections.Counter(map(answered, waiting))
+    need(became == {"503 close": WAITING}, f"each is answered, and told to come elsewhere: {dict(became)}")
+    need(sidegate.process.end() == 0, "it ends in order")
+    figure(f"{WAITING} connections that none of {len(threads)} threads had taken at the order: {dict(became)}")
+
+
+def main():
+    with Place() as place:
+        sidegate = Sidegate(place).certificate(Authority(place).issue("localhost")).policy()
+        queued(sidegate.route("echo", "/echo/", f"http://127.0.0.1:{echo_backend(place)}").run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

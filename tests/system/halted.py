@@ -1,0 +1,40 @@
+"""Threads of a running process that stand still while its others go on: as busy as a thread can be.
+
+The kernel's way to trace a process does it, by the thread. It never judges.
+"""
+
+import contextlib
+import ctypes
+import os
+from pathlib import Path
+
+from harness import need
+
+SEIZE, INTERRUPT, DETACH = 0x4206, 0x4207, 17  # ptrace(2)
+ALL = 0x40000000  # __WALL of waitpid(2): threads, too
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def halted(pid, names):
+    """The threads of the process whose name begins with `names` stand still until the block ends."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    threads = [int(task.name) for task in tasks if (task / "comm").read_text().startswith(names)]
+    need(threads, f"process {pid} has threads {names}…")
+    for thread in threads:
+        trace(SEIZE, thread)
+        trace(INTERRUPT, thread)
+        os.waitpid(thread, ALL)
+    try:
+        yield threads
+    finally:
+        for thread in threads:
+            trace(DETACH, thread)
+
+
+def trace(order, thread):
+    """One order to the kernel."""
+    none = ctypes.c_void_p(0)
+    done = LIBC.ptrace(ctypes.c_long(order), ctypes.c_long(thread), none, none)
+    need(done == 0, f"ptrace {order:#x} of thread {thread}: {os.strerror(ctypes.get_errno())}")
