@@ -169,8 +169,10 @@ class Process:
         """Bytes of memory that it and its children hold, shared pages by share."""
         total = 0
         for pid in self.tree():
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            total += int(re.search(r"^Pss:\s+(\d+) kB", rollup, re.M)[1]) * 1024
+            # One of the children may be ending.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                total += int(re.search(r"^Pss:\s+(\d+) kB", rollup, re.M)[1]) * 1024
         return total
 
 

@@ -2,6 +2,7 @@
 // `node pump.js '{"port":…,"path":…,"ca":…}'` reads one JSON command a line and answers each with one JSON line:
 //   open {count}              opens so many more tunnels, a few at a time
 //   pump {size, pause}        each tunnel echoes messages of its own, verified, with a pause in milliseconds between
+//   renew {count}             the oldest so many leave, and as many come: they pump if the others do
 //   rest                      stops pumping, and waits for the echoes that are under way
 //   flood {size, tunnels, messages}   that many echoes over the first tunnels, as fast as they come back
 //   pace {size, rate, seconds}   so many echoes a second, over tunnels in turn; how long they took, in microseconds
@@ -29,7 +30,6 @@ let pumping = null; // { size, pause }
 let returning = false;
 let coming = null; // { timer, became, under way, longest }
 const endings = []; // when tunnels ended, in milliseconds
-let closing = false;
 let resting = null; // called as each echo arrives, while `rest` waits
 
 /// A frame from a client: masked.
@@ -56,6 +56,7 @@ class Tunnel {
     this.awaited = null; // the payload whose echo is under way
     this.echoed = null; // called with it
     this.ended = null; // called with how it ended, where that is not for `total`
+    this.leaving = false; // it has said goodbye, and sends nothing more
     this.closed = false;
   }
 
@@ -125,7 +126,7 @@ class Tunnel {
     if (opcode === CLOSE) {
       const code = payload.length >= 2 ? `${payload.readUInt16BE(0)} ${payload.subarray(2)}`.trim() : 'none';
       this.gone(code);
-      if (!closing) this.socket.write(frame(CLOSE, payload));
+      if (!this.leaving) this.socket.write(frame(CLOSE, payload));
       return this.socket.end();
     }
     if (opcode !== BINARY || !this.awaited || !payload.equals(this.awaited)) total.corrupted += 1;
@@ -143,7 +144,7 @@ class Tunnel {
     if (returning && why.startsWith('1001')) comeBack();
     endings.push(Date.now());
     total.closes[why] = (total.closes[why] ?? 0) + 1;
-    if (!closing) total.dropped += 1;
+    if (!this.leaving) total.dropped += 1;
     this.awaited = null;
     resting?.();
   }
@@ -155,7 +156,7 @@ class Tunnel {
 
   /// One message after another, each unlike every other one.
   pump() {
-    if (!pumping || this.closed) return;
+    if (!pumping || this.leaving || this.closed) return;
     const payload = Buffer.alloc(pumping.size, `${this.own} ${this.sequence++} `);
     this.echoed = () => setTimeout(() => this.pump(), pumping?.pause * (0.5 + Math.random()));
     this.send(payload);
@@ -174,6 +175,12 @@ async function open({ count }) {
 function pump({ size, pause }) {
   pumping = { size, pause };
   for (const tunnel of tunnels) setTimeout(() => tunnel.pump(), Math.random() * pause);
+}
+
+async function renew({ count }) {
+  await leave(tunnels.splice(0, count));
+  await open({ count });
+  if (pumping) for (const tunnel of tunnels.slice(-count)) setTimeout(() => tunnel.pump(), Math.random() * pumping.pause);
 }
 
 async function rest() {
@@ -298,22 +305,22 @@ function stats() {
   return { ended: { first: sorted[0], median: sorted[sorted.length >> 1], last: sorted.at(-1) } };
 }
 
-async function close() {
-  closing = true;
-  const open = tunnels.filter((tunnel) => !tunnel.closed);
+/// Says goodbye on each, and waits until they are closed.
+async function leave(leaving) {
+  const open = leaving.filter((tunnel) => !tunnel.closed);
   await Promise.all(
     open.map((tunnel) => {
       const ended = new Promise((resolve) => tunnel.socket.once('close', resolve));
+      tunnel.leaving = true;
       tunnel.socket.write(frame(CLOSE, Buffer.from([0x03, 0xe8])));
       return ended;
     }),
   );
-  tunnels.length = 0;
-  closing = false;
 }
 
+const close = () => leave(tunnels.splice(0));
 const comesBack = () => void (returning = true);
-const commands = { open, pump, rest, flood, pace, come, came, return: comesBack, stats, close };
+const commands = { open, pump, renew, rest, flood, pace, come, came, return: comesBack, stats, close };
 
 (async () => {
   for await (const line of readline.createInterface({ input: process.stdin })) {

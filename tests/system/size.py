@@ -10,8 +10,8 @@ import random
 import statistics
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from harness import HERE, SIDEGATE, Authority, Place, Sidegate, await_that, echo_backend, figure, need, note, replace
@@ -19,7 +19,7 @@ from harness import HERE, SIDEGATE, Authority, Place, Sidegate, await_that, echo
 MILLION, MANY = 1_000_000, 100_000
 LOAD, MEMORY = 1.5, 150e6  # seconds, bytes
 WORK, RELOADS = 0.100, 20  # seconds of CPU that one reload of a changed line takes; how many are measured
-RATE, WINDOW, TUNNELS = 2000, 5, 200  # echoes a second, seconds, over so many tunnels
+RATE, WINDOW, WINDOWS, TUNNELS = 2000, 5, 3, 200  # echoes a second, seconds, how often, over so many tunnels
 TURNS = 4  # reloads of a million lines, which would weigh more than they may if each kept its list
 BYTES = 0.005  # seconds of CPU that a reload of a million lines may cost the threads that carry bytes
 SLACK = 3
@@ -145,29 +145,12 @@ def work(sidegate, text):
 
 def echoes(sidegate, pump, text):
     """The p99 of echoes, in windows without and with a reload of the list each second, in turns."""
-    feed, windows = sidegate.dir / "policies/lists/feed.cidr", {"without": [], "with": []}
-    pump.ask(do="pace", size=64, rate=RATE, seconds=1)
-    for turn in range(3):
-        windows["without"].append(pump.ask(do="pace", size=64, rate=RATE, seconds=WINDOW))
-        generation, over = sidegate.metric("generation"), threading.Event()
-
-        def saving():
-            for second in range(WINDOW):
-                replace(feed, one_line_changed(text, 2000 + turn * WINDOW + second))
-                if over.wait(1):
-                    return
-
-        saver = threading.Thread(target=saving)
-        saver.start()
-        windows["with"].append(pump.ask(do="pace", size=64, rate=RATE, seconds=WINDOW))
-        over.set()
-        saver.join()
-        wanted = generation + WINDOW
-        await_that("each save was published", lambda: sidegate.metric("generation") == wanted, every=0.1)
-    for which, seen in windows.items():
-        each = ("p50 {p50} p99 {p99} most {most} µs".format(**one) for one in seen)
-        note(f"{which}: {', '.join(each)}")
-    without, loaded = (statistics.median(one["p99"] for one in seen) for seen in windows.values())
+    feed, generation = sidegate.dir / "policies/lists/feed.cidr", sidegate.metric("generation")
+    without, loaded = windows(
+        pump,
+        lambda number: replace(feed, one_line_changed(text, 2000 + number)),
+        lambda reloads: await_that("each save was published", lambda: sidegate.metric("generation") == generation + reloads, every=0.1),
+    )
     figure(
         f"{RATE:,} echoes a second, p99 {without / 1e3:.2f} ms, with a reload of {MANY:,} lines each second {loaded / 1e3:.2f} ms: "
         f"{loaded / without:.2f} ×"
@@ -175,6 +158,34 @@ def echoes(sidegate, pump, text):
     need(loaded <= BOUND * without * SLACK, f"p99 {loaded} µs while lists are reloaded, {without} µs without")
     stats = pump.ask(do="stats")
     need((stats["open"], stats["dropped"], stats["corrupted"]) == (TUNNELS, 0, 0), f"nothing is dropped or corrupted: {stats}")
+
+
+def windows(pump, reload, settled):
+    """The p99 of echoes in microseconds, without and with a reload each second: of three windows each, in turns, the median.
+
+    `reload` gets the number of the reload, from 0; `settled` waits until so many are over.
+    """
+    seen = {"without": [], "with": []}
+    paced = {"do": "pace", "size": 64, "rate": RATE}
+    pump.ask(**paced, seconds=1)
+    for turn in range(WINDOWS):
+        seen["without"].append(pump.ask(**paced, seconds=WINDOW))
+
+        def reloading():
+            began = time.monotonic()
+            for second in range(WINDOW):
+                time.sleep(max(0, began + second - time.monotonic()))
+                reload(turn * WINDOW + second)
+
+        with ThreadPoolExecutor(1) as beside:
+            done = beside.submit(reloading)
+            seen["with"].append(pump.ask(**paced, seconds=WINDOW))
+            done.result()
+        settled((turn + 1) * WINDOW)
+    for which, each in seen.items():
+        each = ("p50 {p50} p99 {p99} most {most} µs".format(**one) for one in each)
+        note(f"{which}: {', '.join(each)}")
+    return [statistics.median(one["p99"] for one in each) for each in seen.values()]
 
 
 def refused(world):
