@@ -189,6 +189,58 @@ async fn a_pair_whose_links_are_turned_one_after_the_other_is_served_once_it_is_
     sidegate.expect_metric(RELOADS, [("outcome", "rejected")], 0).await;
 }
 
+// C-RLD-04, C-TLS-06
+#[tokio::test]
+async fn a_pair_that_is_swapped_as_cert_manager_does_is_served_each_time_and_never_half_of_it() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/chat", &backend).run().await;
+    let at = |path: &str| sidegate.folder().join("certs").join(path);
+    let client = client::new(&sidegate);
+    let served = async || client.connect().await.tls().peer_certificates().unwrap()[0].clone();
+    let mut before = client.open("/chat").await;
+    for number in 0..5 {
+        // As the kubelet mounts a Secret; once another one leads the way, the former is gone at once.
+        let (old, renewed) = (served().await, certificate::signed(&["localhost", "127.0.0.1"]));
+        mount(&at(""), number, &[("0.pem", &renewed.chain), ("0.key", &renewed.key)]);
+        let began = Instant::now();
+        within("the new pair", async { while served().await == old {} }).await;
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+    before.expect_echo("still here").await;
+    assert_eq!(sidegate.metric(RELOADS, [("outcome", "rejected")]).await, 0.0);
+}
+
+/// Makes `files` what a folder holds by way of `..data`; the first time, they take the place of plain ones.
+fn mount(folder: &Path, number: u32, files: &[(&str, &str)]) {
+    let own = folder.join(format!("..{number}"));
+    fs::create_dir(&own).unwrap();
+    files.iter().for_each(|(name, text)| fs::write(own.join(name), text).unwrap());
+    swap(&format!("..{number}"), &folder.join("..data"));
+    match number.checked_sub(1) {
+        Some(former) => fs::remove_dir_all(folder.join(format!("..{former}"))).unwrap(),
+        None => files.iter().for_each(|(name, _)| swap(&format!("..data/{name}"), &folder.join(name))),
+    }
+}
+
+// C-RLD-10, F27
+#[tokio::test]
+async fn a_large_list_holds_up_neither_a_tunnel_nor_livez_while_it_is_loaded() {
+    let (sidegate, _backend) = banning().await;
+    let mut tunnel = client::new(&sidegate).open("/chat").await;
+    let lines = (0..200_000).map(|at| format!("10.{}.{}.{}\n", at >> 16, at >> 8 & 255, at & 255));
+    sidegate.put(BANNED, lines.collect::<String>());
+    let (began, mut longest) = (Instant::now(), Duration::ZERO);
+    while sidegate.generation().await == 1 {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        let asked = Instant::now();
+        tunnel.expect_echo("meanwhile").await;
+        assert_eq!(sidegate.ask("/livez").await.0, 200);
+        longest = longest.max(asked.elapsed());
+    }
+    let took = began.elapsed();
+    assert!(longest < took / 3, "{longest:?} of the {took:?} that it took");
+}
+
 #[tokio::test]
 async fn sighup_and_reload_are_refused_in_a_drain_with_a_word_that_says_so() {
     let backend = backend::echo().run().await;

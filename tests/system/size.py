@@ -21,6 +21,7 @@ LOAD, MEMORY = 1.5, 150e6  # seconds, bytes
 WORK, RELOADS = 0.100, 20  # seconds of CPU that one reload of a changed line takes; how many are measured
 RATE, WINDOW, WINDOWS, TUNNELS = 2000, 5, 3, 200  # echoes a second, seconds, how often, over so many tunnels
 TURNS = 4  # reloads of a million lines, which would weigh more than they may if each kept its list
+LIVES = 0.050  # seconds until /livez answers, whatever is loaded
 BYTES = 0.005  # seconds of CPU that a reload of a million lines may cost the threads that carry bytes
 SLACK = 3
 BOUND = 2  # the p99 of echoes while lists are reloaded, as a multiple of what it is without
@@ -102,18 +103,36 @@ def apart(world):
     sidegate, _ = world.start(text, "apart")
     pump = world.pump(sidegate)
     weight, before = sidegate.process.pss(), carrying(sidegate)
+    longest = 0
     for turn in range(TURNS):
         generation = sidegate.metric("generation")
         replace(sidegate.dir / "policies/lists/feed.cidr", one_line_changed(text, turn))
-        await_that("the list is published", lambda: sidegate.metric("generation") == generation + 1)
+        longest = max(longest, lives(sidegate, lambda: sidegate.metric("generation") == generation + 1))
     # One of what the allocator was given back stays with it, for the next.
     await_that("former lists are given back", lambda: sidegate.process.pss() < 2.5 * weight, every=0.1)
     took = (carrying(sidegate) - before) / TURNS
     figure(f"a reload of a million lines costs the threads that carry bytes {took * 1e3:.1f} ms of CPU")
     need(took <= BYTES, f"{took * 1e3:.1f} ms of CPU on the threads that carry bytes")
+    figure(f"meanwhile /livez answers within {longest * 1e3:.0f} ms")
+    need(longest <= SLACK * LIVES, f"/livez took {longest * 1e3:.0f} ms while a list was loaded")
     need(pump.ask(do="stats")["open"] == TUNNELS, "every tunnel stays open")
     pump.end()
     sidegate.process.end()
+
+
+def lives(sidegate, over):
+    """Asks all the time whether it lives, until it is over; the seconds that the slowest answer took (C-RLD-10)."""
+    longest = 0
+
+    def asked():
+        nonlocal longest
+        began = time.monotonic()
+        need(sidegate.ask_metrics("livez")[0] == 200, "it lives")
+        longest = max(longest, time.monotonic() - began)
+        return over()
+
+    await_that("the list is published", asked)
+    return longest
 
 
 def carrying(sidegate):
