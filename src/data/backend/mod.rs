@@ -7,6 +7,7 @@
 
 mod cause;
 mod dial;
+mod driven;
 mod idle;
 mod standing;
 
@@ -22,6 +23,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 pub use self::dial::Tried;
+use self::driven::Driven;
 use self::idle::{GiveBack, Idle, Line, Way};
 pub use self::standing::{Backends, Load};
 use crate::data::body::{Fault, Outgoing, Upload};
@@ -89,17 +91,13 @@ impl Dialler {
         let (socket, load) = self.dial(permit, tried).await?;
         let late = Instant::now() + timeouts.response;
         let (mut sender, connection) = client().handshake(TokioIo::new(socket)).await.map_err(|error| tried.broke(&error))?;
-        self.tracker.spawn(async move {
-            // Whatever ends it, the sender's future says so.
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "a backend's connection broke");
-            }
-        });
+        let mut connection = Driven::new(connection.with_upgrades());
         let sent = sender.send_request(Request::from_parts(head, Upload::Empty));
-        let answer = timeout_at(late, sent).await.map_err(|_| tried.late(NO_ANSWER))?;
+        let answer = timeout_at(late, connection.until(sent)).await.map_err(|_| tried.late(NO_ANSWER))?;
         let mut answer = answer.map_err(|error| tried.broke(&error))?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let answer = relayed(permit, answer, &http::Method::GET, true, tried)?;
+            self.tracker.spawn(connection.to_its_end());
             return Ok(Answer::Other(answer.map(|body| body.holding(load))));
         }
         let agreed = handshake.agree(answer.status(), answer.headers()).map_err(|what| tried.failed(&what))?;
@@ -108,7 +106,8 @@ impl Dialler {
         {
             return Err(tried.failed(&"chose a subprotocol that the policy doesn't admit"));
         }
-        let upgraded = timeout_at(late, hyper::upgrade::on(&mut answer)).await.map_err(|_| tried.late(NO_ANSWER))?;
+        let upgraded = connection.until(hyper::upgrade::on(&mut answer));
+        let upgraded = timeout_at(late, upgraded).await.map_err(|_| tried.late(NO_ANSWER))?;
         let upgraded = upgraded.map_err(|error| tried.broke(&error))?;
         let parts = upgraded.downcast::<TokioIo<Socket>>().map_err(|_| tried.failed(&"its connection was lost"))?;
         let (mut head, _) = answer.into_parts();

@@ -1,0 +1,46 @@
+//! hyper's connection to a backend, driven by the task that waits for its answer: a task of its own would cost
+//! each attempt an allocation and several turns of the scheduler.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+/// A connection that moves while somebody waits for something of it; `None` once it is over.
+pub struct Driven<C>(Option<C>);
+
+impl<C: Future<Output = hyper::Result<()>> + Unpin> Driven<C> {
+    /// One that has not been polled yet.
+    pub fn new(connection: C) -> Self {
+        Driven(Some(connection))
+    }
+
+    /// Waits for `something` that comes of the connection. Whatever ends the connection, `something` says so.
+    pub async fn until<T>(&mut self, something: impl Future<Output = T>) -> T {
+        let mut something = pin!(something);
+        poll_fn(|cx| {
+            self.poll(cx);
+            something.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Goes on as long as it lasts: the answer's body comes through it.
+    pub async fn to_its_end(mut self) {
+        poll_fn(|cx| {
+            self.poll(cx);
+            if self.0.is_some() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        if let Some(connection) = &mut self.0
+            && let Poll::Ready(end) = Pin::new(connection).poll(cx)
+        {
+            if let Err(error) = end {
+                tracing::debug!(%error, "a backend's connection broke");
+            }
+            self.0 = None;
+        }
+    }
+}
