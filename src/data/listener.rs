@@ -150,7 +150,7 @@ pub fn accept_all(core: Arc<Core>, Accepting { bound, owner, stop }: Accepting) 
     )]
     let socket = AsyncFd::new(bound.socket)?;
     let desk = Desk::new(&core, &owner.borrow());
-    let mut door = Door { core, owner, desk };
+    let mut door = Door { core, owner, desk, port: bound.address.port() };
     let shared = bound.shared;
     Ok(async move {
         let mut pause = Pause::default();
@@ -221,6 +221,8 @@ struct Door {
     core: Arc<Core>,
     owner: watch::Receiver<Owner>,
     desk: Desk,
+    /// The socket's.
+    port: u16,
 }
 
 /// What a listener's connections are admitted with.
@@ -289,11 +291,11 @@ impl Door {
         let Some(waiting) = core.shared.pending.enter(Client::at(peer), most) else {
             return turn_away(Refusal::Pending, None, ConnectionEnd::Pending);
         };
-        let Ok((stream, local)) = adopt(stream) else {
+        let Ok(stream) = TcpStream::from_std(stream) else {
             metrics.closed(ConnectionEnd::Client);
             return;
         };
-        let accepted = Accepted { stream, peer, port: local.port(), rules, metrics: Arc::clone(metrics), places, waiting };
+        let accepted = Accepted { stream, peer, port: self.port, rules, metrics: Arc::clone(metrics), places, waiting };
         core.tracker.spawn(connection::serve(Arc::clone(core), accepted));
     }
 }
@@ -303,11 +305,6 @@ fn accept(socket: &StdListener) -> io::Result<(StdStream, SocketAddr)> {
     let (stream, address) = rustix::net::acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let address = address.and_then(|address| SocketAddr::try_from(address).ok()).ok_or(io::ErrorKind::ConnectionAborted)?;
     Ok((stream.into(), address))
-}
-
-fn adopt(stream: StdStream) -> io::Result<(TcpStream, SocketAddr)> {
-    let local = stream.local_addr()?;
-    Ok((TcpStream::from_std(stream)?, local))
 }
 
 /// Errors that are about the connection that was to be accepted, not about us (accept(2)).
