@@ -19,7 +19,7 @@ const DAYS: i32 = 820;
 /// The arguments.
 #[derive(clap::Args)]
 pub struct Init {
-    /// The server behind: http://HOST:PORT on this machine, or unix:/PATH.
+    /// The server behind: http://HOST:PORT on this machine, https://HOST:PORT, or unix:/PATH.
     #[arg(long, value_name = "URL", value_parser = config::backend)]
     backend: String,
     /// Where to write; made if it isn't there.

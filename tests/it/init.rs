@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use sidegate::Agent;
 use tempfile::TempDir;
 
-use crate::harness::{backend, client};
+use crate::harness::{backend, certificate, client};
 
 const FILES: [&str; 7] = [
     "sidegate.toml",
@@ -70,6 +70,16 @@ fn every_line_that_init_leaves_off_can_be_turned_on() {
     for file in &FILES[..3] {
         edit(folder.path(), file, |text| turned_on(&text));
     }
+    expect_clean(folder.path());
+}
+
+#[test]
+fn what_init_shows_of_a_backend_over_tls_loads() {
+    let folder = init("https://127.0.0.1:9443");
+    edit(folder.path(), "sidegate.toml", |text| text.replace("# backend_tls = ", "backend_tls = "));
+    fs::write(folder.path().join("certs/backend-ca.pem"), certificate::authority_pem()).unwrap();
+    let text = fs::read_to_string(folder.path().join("sidegate.toml")).unwrap();
+    assert!(text.contains("\nbackend_tls = ") && text.contains("\nbackend = \"https://127.0.0.1:9443\""), "{text}");
     expect_clean(folder.path());
 }
 

@@ -73,7 +73,7 @@ families! {
     DIAL_SECONDS: Histogram "sidegate_dial_seconds" ["route"]
         "Seconds from the wish for a connection to a backend until it stands, backends that refused before included; of dials that succeeded. A kept connection is not dialled again.";
     BACKEND_UP: Gauge "sidegate_backend_up" ["route" "backend"]
-        "0: the last dial of this backend was refused or came too late; 1: it succeeded, or there was none yet. Whatever route dialled, the backend's state is the same for all.";
+        "0: the last dial of this backend was refused, came too late or failed in TLS; 1: it succeeded, or there was none yet. Whatever route dialled, the backend's state is the same for all.";
     BACKEND_CHANGES: Counter "sidegate_backend_changes_total" ["route" "backend"]
         "How often sidegate_backend_up changed, both ways.";
     TUNNELS_OPEN: Gauge "sidegate_tunnels_open" ["route"]
@@ -125,7 +125,7 @@ families! {
     LOG_DROPS: Counter "sidegate_log_drops_total" []
         "Log lines dropped, because what takes the log was too slow.";
     PANICS: Counter "sidegate_panics_total" []
-        "Bugs of ours, each of which ended one connection.";
+        "Bugs of ours, each of which ended one connection or one reload.";
     SCRAPES_REFUSED: Counter "sidegate_scrapes_refused_total" []
         "Connections to the address of [metrics] from outside its allow; each is told so by a 403.";
     BUILD_INFO: Gauge "sidegate_build_info" ["version"]
