@@ -5,9 +5,7 @@ mod session;
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use rustls::ServerConfig;
-use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::backend::{self, Backend};
 use crate::harness::certificate::Pair;
@@ -123,18 +121,7 @@ async fn large_messages_come_back_whole_while_both_sides_send() {
     let mut tunnel = client::new(&sidegate).open("/chat").await;
     // More than all sockets and buffers on the way hold.
     let messages: Vec<Vec<u8>> = (0..24_u8).map(|at| vec![at; 1 << 20]).collect();
-    let mut came = 0;
-    for message in &messages {
-        tunnel.send(Message::binary(message.clone())).await;
-        // Reads what is there, and no more, so that it piles up.
-        while let Some(Ok(echo)) = tunnel.next().now_or_never() {
-            assert_eq!(echo.into_data(), messages[came]);
-            came += 1;
-        }
-    }
-    for message in &messages[came..] {
-        assert_eq!(tunnel.message().await, message);
-    }
+    tunnel.expect_echoes(&messages).await;
     tunnel.close(1000, "done").await;
     tunnel.expect_close_with(1000, "done").await;
     backend.expect_done(1).await;

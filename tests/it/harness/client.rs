@@ -287,6 +287,23 @@ impl Tunnel {
         assert_eq!(self.message().await, text);
     }
 
+    /// Sends all of these, and reads meanwhile, for nobody can hold them all: that each comes back as it went.
+    pub async fn expect_echoes(&mut self, messages: &[Vec<u8>]) {
+        let (mut there, mut back) = (&mut self.stream).split();
+        let sending = async {
+            for message in messages {
+                there.send(Message::binary(message.clone())).await.unwrap();
+            }
+        };
+        let reading = async {
+            for message in messages {
+                let echo = within("an echo", back.next()).await.unwrap().unwrap();
+                assert!(echo.into_data() == *message, "another message of {} bytes", message.len());
+            }
+        };
+        tokio::join!(sending, reading);
+    }
+
     /// That the next message but Pings is a Close with this code; answers it, and waits for the end of the connection.
     pub async fn expect_close(&mut self, code: u16) -> String {
         let close = loop {
