@@ -2,12 +2,16 @@
 //!
 //! Each waits for the event; the time that it must not come before is looked at afterwards.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
 use crate::harness::backend::{self, Backend};
-use crate::harness::client;
 use crate::harness::sidegate::{self, Sidegate};
 use crate::harness::wire::Wire;
+use crate::harness::{client, process};
 
 /// The deadline under test, and what is far away beside it.
 const SHORT: &str = "300ms";
@@ -208,4 +212,41 @@ async fn at_max_connections_accepting_pauses_and_resumes() {
     drop(one);
     client.open("/chat").await.expect_echo("a place again").await;
     two.expect_echo("unharmed").await;
+}
+
+/// What a process has used of a CPU.
+fn spent(pid: Pid) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap();
+    let ran = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap());
+    Duration::from_nanos(ran.map(|line| line.split(' ').next().unwrap().parse::<u64>().unwrap()).sum())
+}
+
+/// Takes from a process every descriptor that it doesn't use; returns what it was allowed before.
+fn starve(pid: Pid) -> Rlimit {
+    let fds = PathBuf::from(format!("/proc/{}/fd", pid.as_raw_nonzero()));
+    let free = (0..).find(|fd| fs::symlink_metadata(fds.join(format!("{fd}"))).is_err());
+    prlimit(Some(pid), Resource::Nofile, Rlimit { current: free, ..getrlimit(Resource::Nofile) }).unwrap()
+}
+
+// F10
+#[tokio::test]
+async fn without_descriptors_accepting_waits_for_them_and_costs_nothing() {
+    const PAUSES: &str = "accepting pauses: descriptors or memory are exhausted";
+    let backend = backend::echo().run().await;
+    let folder = sidegate::new().clear().route("/chat", &backend).write();
+    let mut process = process::new(folder.path()).log("json").run().await;
+    let mut tunnel = process.client().open("/chat").await;
+    let before = starve(process.pid());
+    let mut waiting = process.client().connect().await; // in the kernel's queue
+    waiting.send(process.client().attempt_head("/chat", "")).await;
+    process.logged(PAUSES).await;
+    let (began, at_first) = (Instant::now(), spent(process.pid()));
+    tunnel.expect_echo("unharmed").await;
+    process.logged(PAUSES).await; // once a second, and not more often
+    let (took, cost) = (began.elapsed(), spent(process.pid()) - at_first);
+    assert!(took > Duration::from_millis(900) && cost < took / 20, "{cost:?} of CPU in {took:?}");
+    prlimit(Some(process.pid()), Resource::Nofile, before).unwrap();
+    let began = Instant::now();
+    waiting.answer().await.expect(101);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }

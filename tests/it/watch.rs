@@ -87,20 +87,26 @@ async fn a_file_that_comes_to_exist_later_is_taken_up_when_it_does() {
     expect_banned(&sidegate, "127.0.0.2", 3).await;
 }
 
+// C-RLD-12
 #[tokio::test]
 async fn who_may_read_a_file_is_noticed_as_well() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
-    let key = sidegate.folder().join("certs/0.key");
+    let (named, key) = (sidegate.folder().join("certs/0.key"), sidegate.folder().join("certs/own.key"));
+    // Anybody may read a link: it is what it leads to that counts.
+    fs::rename(&named, &key).unwrap();
+    symlink("own.key", named).unwrap();
+    assert!(matches!(sidegate.reload().await, Outcome::Unchanged { .. }));
     let warned = async |expected: bool| {
         let told = async { while sidegate.readyz().await.1.contains("others can read") != expected {} };
         within("another word about the key", told).await;
     };
+    warned(false).await;
     fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
     warned(true).await;
     fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
     warned(false).await;
-    assert_eq!(sidegate.metric(RELOADS, []).await, 0.0);
+    assert_eq!(sidegate.metric(RELOADS, [("outcome", "published")]).await, 0.0);
 }
 
 #[tokio::test]

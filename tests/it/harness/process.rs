@@ -80,6 +80,11 @@ impl Process {
         client::clear(self.listener.expect("a listener"))
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().expect("it runs"))
+    }
+
     /// The value of a metric without labels.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = self.client().to(self.metrics.expect("a metrics listener")).get("/metrics").await.text();
@@ -114,7 +119,7 @@ impl Process {
 
     /// SIGTERM; what it wrote until its end that was not looked at before.
     pub async fn ended(mut self) -> Vec<String> {
-        kill_process(Pid::from_child(self.child.as_ref().unwrap()), Signal::TERM).unwrap();
+        kill_process(self.pid(), Signal::TERM).unwrap();
         let mut child = self.child.take().unwrap();
         let ended = within("the end of the process", spawn_blocking(move || child.wait())).await.unwrap().unwrap();
         assert_eq!(ended.code(), Some(0));
