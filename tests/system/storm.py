@@ -29,7 +29,7 @@ SWAPS = 10  # policies a second
 
 
 def flat(place, tunnels, reloads):
-    """Each reload changes policy, list and certificate, while the tunnels stay; what was before is freed."""
+    """F20: each reload changes policy, list and certificate, while the tunnels stay; what was before is freed."""
     authority, backend = Authority(place), echo_backend(place)
     served = authority.issue("served")
     pairs = [served.read_text(), authority.issue("other").read_text()]
@@ -142,7 +142,7 @@ class Halves:
 
 
 def told_apart(place, seconds, coming=COMING):
-    """Clients come all the time while the policy is swapped: each is decided by one generation, and none sees an error."""
+    """F21: clients come all the time while the policy is swapped: each is decided by one generation, and none sees an error."""
     halves = Halves(place)
     sidegate = halves.sidegate
     target = json.dumps({"port": sidegate.plain_port, "path": "/echo/"})

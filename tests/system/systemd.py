@@ -172,7 +172,7 @@ def restarted(host, before):
 
 
 def killed(host):
-    """SIGKILL without socket activation: back soon, but who connects meanwhile is refused."""
+    """F19: SIGKILL without socket activation: back soon, but who connects meanwhile is refused."""
     before = host.runs()
     host.debian.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "sidegate")
     began = time.monotonic()
@@ -269,7 +269,7 @@ def taken(host):
 
 
 def activated(host):
-    """As the document says: systemd holds the port, so nobody is refused while Sidegate is killed or restarted."""
+    """F19, as the document says: systemd holds the port, so nobody is refused while Sidegate is killed or restarted."""
     debian = host.debian
     host.type("Socket activation")
     process = debian.run("cat", f"/proc/{host.runs()['MainPID']}/status")

@@ -248,6 +248,7 @@ warning: chain: the certificate is not valid before 2027-01-01T00:00:00Z
     );
 }
 
+// C-RLD-12
 #[test]
 fn a_key_that_others_can_read_is_a_warning() {
     let (chain, key) = pair(&["ws.example.com"]);

@@ -111,6 +111,7 @@ fn of_many_faults_the_first_twenty_are_shown() {
     assert!(found.ends_with("error: … and 7 more errors in this file\n  --> policies/lists/feed.cidr:21:1\n   |\n21 | 10.0.0.20/33\n   | ^^^^^^^^^^^^"), "{found}");
 }
 
+// C-RLD-13
 #[test]
 fn a_long_line_is_refused_without_being_shown() {
     for length in [4096, 10_000_000] {
@@ -125,6 +126,7 @@ error: a line of more than 4 KiB
     }
 }
 
+// C-RLD-13
 #[test]
 fn a_list_of_a_hundred_megabytes_is_refused_at_its_name() {
     let folder = tempfile::tempdir().unwrap();

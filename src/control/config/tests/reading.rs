@@ -21,6 +21,7 @@ fn spoiled(spoil: impl FnOnce(&Path), expected: &str) {
     assert_eq!(lines.join("\n").replace(&format!("{}/", folder.path().display()), ""), expected);
 }
 
+// C-RLD-13
 #[test]
 fn a_file_that_is_no_file_is_told_so() {
     spoiled(

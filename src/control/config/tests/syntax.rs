@@ -153,6 +153,7 @@ error: key with no value, expected `=`
     );
 }
 
+// C-RLD-13
 #[test]
 fn a_file_nested_too_deep_is_not_parsed() {
     check(
