@@ -8,11 +8,11 @@ import contextlib
 import socket
 import sys
 
-from halted import halted
+from halted import halted, named
 from harness import Authority, Place, Sidegate, await_that, echo_backend, figure, need
 from mirror import Ended, Wire, values
 
-WAITING = 200
+WAITING, THREADS = 200, 2
 ATTEMPT = (
     b"GET /echo/ HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -36,7 +36,9 @@ def answered(wire):
 
 def queued(sidegate):
     """Who came before the order is answered, though no thread had taken the connection by then."""
-    with halted(sidegate.process.pid, "data-") as threads:
+    # It is ready before each of its threads is.
+    await_that("its threads are there", lambda: len(named(sidegate.process.pid, "data-")) == THREADS)
+    with halted(named(sidegate.process.pid, "data-")):
         waiting = [came(sidegate, at) for at in range(WAITING)]
         sidegate.process.popen.terminate()
         await_that("it drains", lambda: sidegate.ask_metrics("readyz")[0] == 503)
@@ -45,12 +47,13 @@ def queued(sidegate):
     became = collections.Counter(map(answered, waiting))
     need(became == {"503 close": WAITING}, f"each is answered, and told to come elsewhere: {dict(became)}")
     need(sidegate.process.end() == 0, "it ends in order")
-    figure(f"{WAITING} connections that none of {len(threads)} threads had taken at the order: {dict(became)}")
+    figure(f"{WAITING} connections that none of {THREADS} threads had taken at the order: {dict(became)}")
 
 
 def main():
     with Place() as place:
         sidegate = Sidegate(place).certificate(Authority(place).issue("localhost")).policy()
+        sidegate.settings = f"[process]\nthreads = {THREADS}"
         queued(sidegate.route("echo", "/echo/", f"http://127.0.0.1:{echo_backend(place)}").run())
 
 

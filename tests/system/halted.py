@@ -16,18 +16,21 @@ ALL = 0x40000000  # __WALL of waitpid(2): threads, too
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-@contextlib.contextmanager
-def halted(pid, names):
-    """The threads of the process whose name begins with `names` stand still until the block ends."""
+def named(pid, names):
+    """The threads of the process whose name begins with `names`."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
-    threads = [int(task.name) for task in tasks if (task / "comm").read_text().startswith(names)]
-    need(threads, f"process {pid} has threads {names}…")
+    return [int(task.name) for task in tasks if (task / "comm").read_text().startswith(names)]
+
+
+@contextlib.contextmanager
+def halted(threads):
+    """These stand still until the block ends."""
     for thread in threads:
         trace(SEIZE, thread)
         trace(INTERRUPT, thread)
         os.waitpid(thread, ALL)
     try:
-        yield threads
+        yield
     finally:
         for thread in threads:
             trace(DETACH, thread)
