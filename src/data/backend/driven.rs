@@ -25,7 +25,7 @@ impl<C: Future<Output = hyper::Result<()>> + Unpin> Driven<C> {
     }
 
     /// Goes on as long as it lasts: the answer's body comes through it.
-    pub async fn to_its_end(mut self) {
+    pub async fn finish(mut self) {
         poll_fn(|cx| {
             self.poll(cx);
             if self.0.is_some() { Poll::Pending } else { Poll::Ready(()) }

@@ -97,7 +97,7 @@ impl Dialler {
         let mut answer = answer.map_err(|error| tried.broke(&error))?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let answer = relayed(permit, answer, &http::Method::GET, true, tried)?;
-            self.tracker.spawn(connection.to_its_end());
+            self.tracker.spawn(connection.finish());
             return Ok(Answer::Other(answer.map(|body| body.holding(load))));
         }
         let agreed = handshake.agree(answer.status(), answer.headers()).map_err(|what| tried.failed(&what))?;
