@@ -112,9 +112,12 @@ impl BackendTls {
     /// Whether it is on the same `terms`: then what a backend has proved holds on, and its sessions with it.
     pub fn is_on(&self, terms: &BackendTerms) -> bool {
         let own = &self.terms;
-        let shown = |terms: &BackendTerms| terms.identity.as_ref().map(|identity| identity.cert.clone());
         // A key that fits the same certificate is the same key.
-        own.name == terms.name && own.roots.roots == terms.roots.roots && shown(own) == shown(terms)
+        let shows_the_same = match (&own.identity, &terms.identity) {
+            (Some(own), Some(identity)) => own.cert == identity.cert,
+            (own, identity) => own.is_none() && identity.is_none(),
+        };
+        shows_the_same && own.name == terms.name && own.roots.roots == terms.roots.roots
     }
 
     /// The name that a backend has to prove; `None`: its address.
