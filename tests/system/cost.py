@@ -172,7 +172,8 @@ def main():
         for turn in range(method.rounds):
             for agent in (watched, alone) if turn % 2 else (alone, watched):
                 costs[agent].append(agent.each(method, echoes))
-        by_itself = watched.echo(method)
+        # What else the machine does only adds turns of the scheduler: the least is the program's.
+        by_itself = min(watched.echo(method) for _ in range(method.rounds))
         lines = (watched.process.err.read_text(), alone.process.err.read_text())
         need(lines[0].count('"tunnel closed"') >= PASSING * method.rounds, "the one that is watched has logged")
         need(not lines[1], f"the other has not:\n{lines[1]}")
