@@ -62,7 +62,8 @@ class World:
             f'[client]\nallow = ["127.0.0.1", "guests"]\norigins = ["none", "{PAGE}"]\n'
             '[limits]\nupgrades = { rate = "1000/s", burst = 1000 }\nconnections = { per_client = 50, total = 500 }\n',
         )
-        sidegate.policy("slow", '[client]\nallow = ["any"]\n[limits]\nupgrades = { rate = "6/m", burst = 1 }\n')
+        # Nobody is let in twice within the load: what comes back to a bucket must not come between two attempts.
+        sidegate.policy("slow", '[client]\nallow = ["any"]\n[limits]\nupgrades = { rate = "1/m", burst = 1 }\n')
         sidegate.policy("single", '[client]\nallow = ["any"]\n[limits]\nconnections = { per_client = 1 }\n')
         sidegate.policy("full", '[client]\nallow = ["any"]\n[limits]\nconnections = { total = 1 }\n').policy()
         sidegate.route("ticks", "/ws/", f"http://127.0.0.1:{mirror}", "market-data")
