@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent / "tests/system"))
 
-from harness import SIDEGATE, Authority, Sidegate, await_that, free_port, listening, need, run  # noqa: E402
+from harness import SIDEGATE, Authority, Sidegate, await_that, environment, free_port, listening, need, run  # noqa: E402
 
 LOAD = os.environ.get("SIDEGATE_LOAD", str(HERE.parent.parent / "target/peers/build/release/sidegate-load"))
 NETWORKS = [f"10.{at // 256}.{at % 256}.0/24" for at in range(1000)] + ["127.0.0.1/32"]
@@ -34,6 +34,7 @@ class Proxy:
     networks = rate = True  # whether it can let in by network, and limit a rate
     cannot = ""  # what it can't do of all this
     tls = True
+    variables = {}  # of its environment
     figures = ("echo", "bulk", "connect", "memory", "balance", "latency", "syscalls")  # those that are taken of it
 
     def __init__(self, place, workers, cpu=None, prefix=()):
@@ -49,7 +50,8 @@ class Proxy:
             "backend", *self.pinned, LOAD, "backend", self.backend_port, self.backend_path, talks=True
         )
         await_that("the backend listens", lambda: self.backend.alive() and listening(self.backend_port))
-        self.process = place.start(self.name, *self.pinned, *prefix, *self.command())
+        with environment(**self.variables):
+            self.process = place.start(self.name, *self.pinned, *prefix, *self.command())
         await_that(f"{self.label} is ready", self.ready, seconds=90 if prefix else 30)
 
     def command(self):
@@ -147,6 +149,7 @@ def agreed(answer, kind, count):
 
 class Ours(Proxy):
     name, label, backend_url = "sidegate", "Sidegate", "http://127.0.0.1:{port}"
+    variables = {"SIDEGATE_LOG": "info,sidegate::permitted=off"}
     figures = (*Proxy.figures, "flat", "instructions")
 
     def command(self):

@@ -67,11 +67,11 @@ impl Channel {
 
     /// As [`Channel::write`], and ends our direction behind it: under TLS, close_notify goes out in the same write.
     pub fn write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
-        if let Cover::Tls(session) = &mut self.cover {
-            self.sent += session.write_last(&mut self.socket, cx, bytes)? as u64;
-        } else {
-            self.write(cx, bytes)?;
-        }
+        let sent = match &mut self.cover {
+            Cover::Tls(session) => session.write_last(&mut self.socket, cx, bytes)?,
+            Cover::Clear(unsent) => unsent.write_last(&mut self.socket, cx, bytes)?,
+        };
+        self.sent += sent as u64;
         self.finish();
         Ok(())
     }

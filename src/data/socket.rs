@@ -56,9 +56,18 @@ impl Socket {
 
     /// Writes once. It is tried before it is asked for: there mostly is room, and the question costs more than the answer.
     pub fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send_with(cx, bytes, SendFlags::NOSIGNAL)
+    }
+
+    /// As [`Socket::poll_send`], for what is to go in one segment with the FIN that the caller sends next.
+    pub fn poll_send_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send_with(cx, bytes, SendFlags::NOSIGNAL | SendFlags::MORE)
+    }
+
+    fn poll_send_with(&mut self, cx: &mut Context<'_>, bytes: &[u8], flags: SendFlags) -> Poll<io::Result<usize>> {
         let sent = match self {
-            Socket::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, || send(&*tcp, bytes)),
-            Socket::Unix(unix) => unix.try_io(Interest::WRITABLE, || send(&*unix, bytes)),
+            Socket::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, || send(&*tcp, bytes, flags)),
+            Socket::Unix(unix) => unix.try_io(Interest::WRITABLE, || send(&*unix, bytes, flags)),
             Socket::Tls(tls) => return Pin::new(tls).poll_write(cx, bytes),
         };
         match sent {
@@ -83,8 +92,8 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// The system call alone: libc's own is a place where its threads may be cancelled, which costs as much again.
-fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?)
+fn send(socket: impl AsFd, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, bytes, flags)?)
 }
 
 impl AsyncRead for Socket {

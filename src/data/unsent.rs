@@ -8,6 +8,9 @@ use tokio::io::AsyncWrite;
 
 use crate::data::socket::Socket;
 
+/// Room for what a TLS handshake has to say at once, with a small certificate: it comes piece by piece.
+const SEVERAL: usize = 1024;
+
 /// What waits for one socket.
 #[derive(Default)]
 pub struct Unsent {
@@ -25,13 +28,25 @@ impl Unsent {
     /// Adds `length` bytes at the end, for the caller to fill.
     pub fn reserve(&mut self, length: usize) -> &mut [u8] {
         let from = self.bytes.len();
+        if from == 0 {
+            self.bytes.reserve(length.max(SEVERAL));
+        }
         self.bytes.resize(from + length, 0);
         &mut self.bytes[from..]
     }
 
     /// Writes `bytes` behind what waits, and keeps what `socket` doesn't take; returns how many went out.
     pub fn write(&mut self, socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
-        let sent = if self.is_empty() { write(socket, cx, bytes)? } else { 0 };
+        self.put(bytes, |bytes| write(bytes, |left| socket.poll_send(cx, left)))
+    }
+
+    /// As [`Unsent::write`]; FIN follows, in one segment with them where all of them go out.
+    pub fn write_last(&mut self, socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        self.put(bytes, |bytes| write(bytes, |left| socket.poll_send_last(cx, left)))
+    }
+
+    fn put(&mut self, bytes: &[u8], write: impl FnOnce(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
+        let sent = if self.is_empty() { write(bytes)? } else { 0 };
         self.bytes.extend_from_slice(&bytes[sent..]);
         Ok(sent)
     }
@@ -44,7 +59,7 @@ impl Unsent {
             }
             return Ok(0);
         }
-        let sent = write(socket, cx, &self.bytes[self.from..])?;
+        let sent = write(&self.bytes[self.from..], |left| socket.poll_send(cx, left))?;
         self.from += sent;
         if self.from == self.bytes.len() {
             *self = Unsent::default();
@@ -53,11 +68,11 @@ impl Unsent {
     }
 }
 
-/// Writes until all of `bytes` has gone or `socket` takes no more; returns how many it took.
-fn write(socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+/// Writes until all of `bytes` has gone or the socket takes no more; returns how many it took.
+fn write(bytes: &[u8], mut poll_send: impl FnMut(&[u8]) -> Poll<io::Result<usize>>) -> io::Result<usize> {
     let mut sent = 0;
     while sent < bytes.len() {
-        match socket.poll_send(cx, &bytes[sent..])? {
+        match poll_send(&bytes[sent..])? {
             Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
             Poll::Ready(taken) => sent += taken,
             Poll::Pending => break,

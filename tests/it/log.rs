@@ -266,6 +266,24 @@ async fn nothing_secret_is_logged_at_any_level() {
 }
 
 #[tokio::test]
+async fn lines_of_what_is_permitted_can_be_left_out_and_no_others() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().clear().route("/chat", &backend).deny("127.0.0.2");
+    let folder = sidegate.route("/down", &backend::refusing()).write();
+    let process = process::new(folder.path()).log("json").env("SIDEGATE_LOG", "info,sidegate::permitted=off").run().await;
+    let client = process.client();
+    client.attempt("/chat").await.expect(101);
+    client.clone().from("127.0.0.2").attempt("/chat").await.expect(403);
+    client.attempt("/down").await.expect(502);
+    let lines = process.ended().await;
+    let said: Vec<_> = lines.iter().map(|line| process::json(line)["message"].as_str().unwrap().to_owned()).collect();
+    for message in ["refused", "failed", "tunnel closed"] {
+        assert_eq!(said.iter().filter(|said| *said == message).count(), 1, "{message}: {said:?}");
+    }
+    assert!(!said.iter().any(|said| said == "permitted"), "{said:?}");
+}
+
+#[tokio::test]
 async fn hostile_hosts_and_paths_stay_within_their_line_in_every_format() {
     let backend = backend::echo().run().await;
     let folder = folder(&backend, "127.0.0.1\n");

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 
-from harness import HERE, SIDEGATE, Authority, Place, Sidegate, await_that, echo_backend, figure, need, note, run
+from harness import HERE, SIDEGATE, Authority, Place, Sidegate, await_that, echo_backend, environment, figure, need, note, run
 from mirror import CLOSE, closing, connect, masked
 
 TUNNELS, SIZE = 16, 64
@@ -139,17 +139,6 @@ class Agent(Sidegate):
         with method.counting(self) as counted:
             self.client.ask(do="flood", size=SIZE, tunnels=TUNNELS, messages=BY_ITSELF)
         return sum(counted) / BY_ITSELF
-
-
-@contextlib.contextmanager
-def environment(**more):
-    before = dict(os.environ)
-    os.environ.update(more)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def echoes_of_a_second():

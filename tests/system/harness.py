@@ -207,6 +207,18 @@ class Authority:
         )  # fmt: skip
 
 
+@contextlib.contextmanager
+def environment(**more):
+    """What is started within it has these variables beside all others."""
+    before = dict(os.environ)
+    os.environ.update(more)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def run(*argv, code=0, **more):
     """Runs a command to its end and returns its output, both streams; another exit code than `code` is a failure."""
     done = subprocess.run(

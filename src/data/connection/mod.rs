@@ -108,7 +108,7 @@ async fn encrypt(
     tcp: TcpStream,
     peer: Peer,
 ) -> Result<(Stream, Option<Arc<Certificate>>), ConnectionEnd> {
-    let Some(tls) = &rules.tls else { return Ok((Stream::Clear(tcp), None)) };
+    let Some(admitted) = &rules.tls else { return Ok((Stream::Clear(tcp), None)) };
     let began = Instant::now();
     let listener = Arc::clone(&rules.listener.name);
     let mut chosen = None;
@@ -116,7 +116,7 @@ async fn encrypt(
         // Certificates of the generation that runs when the client speaks, not at the accept.
         let live = core.shared.live.load();
         let present = live.listeners.get(&listener).and_then(|rules| rules.tls.as_ref());
-        let (config, by_sni) = present.unwrap_or(tls).for_one();
+        let (config, by_sni) = present.unwrap_or(admitted).for_one();
         chosen = Some(by_sni);
         config
     };

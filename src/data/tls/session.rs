@@ -8,9 +8,9 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use rustls::HandshakeKind;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus, WriteTraffic};
+use rustls::{HandshakeKind, ProtocolVersion};
 
 use crate::data::buffers::{self, Buffers, LEFT, READ, READ_SEALED};
 use crate::data::socket::Socket;
@@ -23,6 +23,8 @@ pub struct Session {
     left: Vec<u8>,
     /// Records that are not sent yet.
     unsent: Unsent,
+    /// Whether these are a session ticket, which goes with the next record in one write.
+    ticket_waits: bool,
     /// Plaintext that nobody has taken yet.
     plain: Vec<u8>,
     /// Whether close_notify, or the end of the socket's stream, has come.
@@ -36,8 +38,16 @@ pub struct Session {
 impl Session {
     /// Before its first byte.
     pub fn new(tls: UnbufferedServerConnection) -> Self {
-        let (left, unsent, plain) = (Vec::new(), Unsent::default(), Vec::new());
-        Session { tls, left, unsent, plain, ended: false, closing: false, failed: false }
+        Session {
+            tls,
+            left: Vec::new(),
+            unsent: Unsent::default(),
+            ticket_waits: false,
+            plain: Vec::new(),
+            ended: false,
+            closing: false,
+            failed: false,
+        }
     }
 
     /// Whether the TLS handshake resumed an earlier session.
@@ -90,7 +100,7 @@ impl Session {
 
     /// One step of the TLS handshake: sends what waits, then reads once. True when it is done.
     pub fn poll_shake(&mut self, socket: &mut Socket, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<bool>> {
-        self.unsent.flush(socket, cx)?;
+        self.flush(socket, cx)?;
         if self.has_unsent() {
             return Poll::Pending;
         }
@@ -166,6 +176,7 @@ impl Session {
 
     fn digest(&mut self, cipher: &mut [u8], plain: &mut [u8]) -> io::Result<(usize, usize)> {
         let (mut used, mut filled) = (0, 0);
+        let handshaking = self.tls.is_handshaking();
         loop {
             let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut cipher[used..]);
             match state {
@@ -181,7 +192,13 @@ impl Session {
                         return Ok((used + discard, filled)); // as most reads end, without another call
                     }
                 }
-                Ok(ConnectionState::EncodeTlsData(message)) => queue(message, &mut self.unsent)?,
+                Ok(ConnectionState::EncodeTlsData(message)) => {
+                    queue(message, &mut self.unsent)?;
+                    // As BoringSSL does; in TLS 1.2 the client waits for what the end of the handshake has to say.
+                    self.ticket_waits = handshaking
+                        && !self.tls.is_handshaking()
+                        && self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+                }
                 Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
                 // There is nothing more to be done with what came; early data is never offered.
@@ -219,6 +236,7 @@ impl Session {
     }
 
     fn put(&mut self, socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> io::Result<usize> {
+        let ticket = std::mem::take(&mut self.ticket_waits);
         buffers::lend_out(|out| {
             let mut sent = 0;
             for part in bytes.chunks(READ) {
@@ -228,7 +246,14 @@ impl Session {
                     let notify = self.traffic(|traffic| traffic.queue_close_notify(&mut out[sealed..]));
                     sealed += notify.ok_or(io::ErrorKind::BrokenPipe)?.map_err(invalid)?;
                 }
-                sent += self.unsent.write(socket, cx, &out[..sealed])?;
+                sent += if last {
+                    self.unsent.write_last(socket, cx, &out[..sealed])?
+                } else {
+                    self.unsent.write(socket, cx, &out[..sealed])?
+                };
+            }
+            if ticket {
+                sent += self.unsent.flush(socket, cx)?;
             }
             Ok(sent)
         })
@@ -237,6 +262,7 @@ impl Session {
     /// Queues close_notify.
     pub fn close_notify(&mut self) {
         if !std::mem::replace(&mut self.closing, true) {
+            self.ticket_waits = false;
             // For want of room rustls keeps it among what it wants to say, and that is queued on the way to the next thing.
             let _ = self.traffic(|traffic| traffic.queue_close_notify(&mut []));
             let _ = self.traffic(|_| ());
@@ -259,13 +285,16 @@ impl Session {
         None
     }
 
-    /// Whether something is not sent yet.
+    /// Whether something is to be sent and is not sent yet.
     pub fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty()
+        !self.unsent.is_empty() && !self.ticket_waits
     }
 
     /// Sends what is not sent yet; returns how many bytes went out.
     pub fn flush(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> io::Result<usize> {
+        if self.ticket_waits {
+            return Ok(0);
+        }
         self.unsent.flush(socket, cx)
     }
 }

@@ -72,7 +72,12 @@ impl Decision<'_> {
         {
             return;
         }
-        if !tracing::enabled!(tracing::Level::INFO) {
+        let wanted = match reason {
+            Some(_) => tracing::enabled!(tracing::Level::INFO),
+            // A name of its own, by which `SIDEGATE_LOG` can leave these lines out: they are what others call the access log.
+            None => tracing::enabled!(target: "sidegate::permitted", tracing::Level::INFO),
+        };
+        if !wanted {
             return;
         }
         let decisive = self.decisive();

@@ -40,16 +40,36 @@ async fn a_hello_in_records_of_any_size_makes_a_tunnel() {
     }
 }
 
-#[tokio::test]
-async fn who_asks_for_nothing_yet_gets_its_session_ticket() {
-    let (sidegate, _server) = agent().await;
-    let mut client = tls::begin(&sidegate, &TLS13).await;
+/// A client that has made the whole TLS handshake, which the other end knows, and has asked for nothing.
+async fn silent(sidegate: &Sidegate) -> Client {
+    let mut client = tls::begin(sidegate, &TLS13).await;
     client.flush().await;
     let last = client.last_flight().await;
     client.send_below(&last).await;
-    while client.tls.tls13_tickets_received() == 0 {
-        client.hear().await.unwrap();
-    }
+    sidegate.expect_metric("sidegate_tls_handshakes_total", [("result", "full")], 1).await;
+    client
+}
+
+#[tokio::test]
+async fn a_session_ticket_comes_with_the_answer_in_one_write() {
+    let (sidegate, server) = agent().await;
+    let mut client = silent(&sidegate).await;
+    assert_eq!(client.tcp.try_read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    client.attempt(b"").await;
+    let _backend = granted(&server).await;
+    client.hear().await.unwrap(); // once
+    assert_eq!(client.tls.tls13_tickets_received(), 1);
+    client.expect_101().await;
+}
+
+#[tokio::test]
+async fn who_leaves_without_having_asked_gets_its_session_ticket_on_the_way() {
+    let (sidegate, _server) = agent().await;
+    let mut client = silent(&sidegate).await;
+    client.tls.send_close_notify();
+    client.flush().await;
+    client.expect_close_notify().await;
+    assert_eq!(client.tls.tls13_tickets_received(), 1);
 }
 
 #[tokio::test]
