@@ -12,6 +12,7 @@ pub mod cap;
 mod channel;
 mod connection;
 mod forward;
+mod head;
 mod heard;
 pub mod listener;
 mod patience;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -132,6 +133,8 @@ impl Patience {
 pub struct Watched {
     stream: Stream,
     patience: Patience,
+    /// What was read of it, and is to be read again.
+    again: Bytes,
 }
 
 /// A client's stream, in the clear or under TLS.
@@ -145,18 +148,24 @@ pub enum Stream {
 impl Watched {
     /// Reports what moves on `stream` to `patience`.
     pub fn new(stream: Stream, patience: Patience) -> Self {
-        Watched { stream, patience }
+        Watched { stream, patience, again: Bytes::new() }
     }
 
-    /// The stream, taken back for the tunnel.
-    pub fn into_channel(self) -> Channel {
-        match self.stream {
+    /// The same, from which `again` is read first.
+    pub fn rewound(self, again: Bytes) -> Self {
+        Watched { again, ..self }
+    }
+
+    /// The stream, taken back for the tunnel, and what nobody has read again.
+    pub fn into_parts(self) -> (Channel, Bytes) {
+        let channel = match self.stream {
             Stream::Clear(tcp) => Channel::clear(Socket::Tcp(tcp)),
             Stream::Tls(stream) => {
                 let (socket, session) = stream.into_parts();
                 Channel::tls(socket, session)
             }
-        }
+        };
+        (channel, self.again)
     }
 
     fn report(&self, written: &Poll<io::Result<usize>>) {
@@ -167,6 +176,11 @@ impl Watched {
 impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let watched = self.get_mut();
+        if !watched.again.is_empty() {
+            let most = watched.again.len().min(buffer.remaining());
+            buffer.put_slice(&watched.again.split_to(most));
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let read = match &mut watched.stream {
             Stream::Clear(tcp) => Pin::new(tcp).poll_read(cx, buffer),

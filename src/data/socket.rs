@@ -38,10 +38,8 @@ impl Socket {
             BackendAddress::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
             BackendAddress::Tls(address) => {
                 let tls = tls.ok_or(io::ErrorKind::InvalidInput)?;
-                let name = tls.name().cloned().unwrap_or_else(|| ServerName::from(address.ip()));
-                let tcp = connect(*address).await?;
-                let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, tcp).await?;
-                Ok(Socket::Tls(Box::new(stream)))
+                // Boxed, or those that go without TLS would carry the room that it takes.
+                Box::pin(encrypted(*address, tls)).await
             }
         }
     }
@@ -83,6 +81,13 @@ impl Socket {
             Socket::Tls(tls) => tls.get_ref().1.wants_write(),
         }
     }
+}
+
+async fn encrypted(address: SocketAddr, tls: &BackendTls) -> io::Result<Socket> {
+    let name = tls.name().cloned().unwrap_or_else(|| ServerName::from(address.ip()));
+    let tcp = connect(address).await?;
+    let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, tcp).await?;
+    Ok(Socket::Tls(Box::new(stream)))
 }
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {

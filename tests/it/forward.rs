@@ -3,7 +3,7 @@
 use crate::harness::backend::{self, Backend};
 use crate::harness::client;
 use crate::harness::sidegate::{self, Sidegate};
-use crate::harness::wire::{Answer, Head, Wire, lossy};
+use crate::harness::wire::{Answer, Frame, Head, Wire, lossy};
 
 /// An agent that forwards plain HTTP to `backend`.
 async fn forwarding(backend: &Backend) -> Sidegate {
@@ -413,4 +413,100 @@ async fn a_redirect_listener_only_answers_308() {
     }
     client.expect_refused("GET / HTTP/1.1\r\n\r\n", 400, "head").await;
     backend.expect_untouched();
+}
+
+/// The lines of the head that the backend gets of an attempt, and of the 101 that its client gets, in their case; without
+/// what differs from one attempt to the next. `before` is sent over the same connection first, and answered.
+async fn switched(before: &str, more: &str) -> [Vec<(String, String)>; 2] {
+    let backend = backend::manual().run().await;
+    let sidegate = forwarding(&backend).await;
+    let client = client::new(&sidegate);
+    let mut wire = client.connect().await;
+    if !before.is_empty() {
+        wire.send(client.request(before, "")).await;
+        let mut at_backend = backend.accepted().await;
+        at_backend.head().await;
+        at_backend.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        wire.answer().await.expect(200);
+        at_backend.finish().await;
+    }
+    let lines =
+        format!("x-LoWeR: 1\r\nX-Many: a\r\nx-many: b\r\nCookie: a=1; b=\"2\"\r\nConnection: X-Hop\r\nX-Hop: 1\r\n{more}");
+    wire.send(client.attempt_head("/a%20b/./c?d=/../", &lines)).await;
+    let mut at_backend = backend.accepted().await;
+    let asked = at_backend.head().await;
+    let lines = "server: x\r\nX-FooBar: 1\r\nx-foobar: 2\r\nkeep-alive: 5\r\nDATE: now\r\n";
+    at_backend.send(backend::granted(&asked, lines)).await;
+    let answer = wire.answer().await;
+    answer.expect(101);
+    assert_eq!(asked.target(), "/a%20b/c?d=/../");
+    [asked, answer.head].map(|head| {
+        let differs = ["x-request-id", "x-forwarded-port", "sec-websocket-key", "sec-websocket-accept", "x-big"];
+        let mut lines = head.lines;
+        lines.retain(|(name, _)| !differs.contains(&name.to_ascii_lowercase().as_str()));
+        // The order between names is not promised, that of the values of one is.
+        lines.sort_by_key(|(name, _)| name.to_ascii_lowercase());
+        lines
+    })
+}
+
+#[tokio::test]
+async fn an_attempt_is_the_same_at_once_behind_a_request_and_with_a_large_head() {
+    let [asked, granted] = switched("", "").await;
+    let spelled = |lines: &[(String, String)], like: &str| {
+        let like = |(name, _): &&(String, String)| name.eq_ignore_ascii_case(like);
+        lines.iter().filter(like).map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>()
+    };
+    assert_eq!(spelled(&asked, "x-many"), ["X-Many: a", "x-many: b"]);
+    assert_eq!(spelled(&asked, "x-lower"), ["x-LoWeR: 1"]);
+    assert_eq!(spelled(&asked, "x-hop"), [""; 0]);
+    assert_eq!(spelled(&granted, "x-foobar"), ["X-FooBar: 1", "x-foobar: 2"]);
+    assert_eq!(spelled(&granted, "keep-alive"), [""; 0]);
+    let large = format!("X-Big: {}\r\n", "x".repeat(9 * 1024));
+    for (before, more) in [("GET / HTTP/1.1", ""), ("", large.as_str())] {
+        assert_eq!(switched(before, more).await, [asked.clone(), granted.clone()], "{before:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_101_may_come_in_pieces_and_behind_an_early_hint() {
+    let backend = backend::manual().run().await;
+    let sidegate = forwarding(&backend).await;
+    let client = client::new(&sidegate);
+    let mut wire = client.connect().await;
+    wire.send(client.attempt_head("/", "")).await;
+    let mut at_backend = backend.accepted().await;
+    let granted = backend::granted(&at_backend.head().await, "");
+    let answer = format!("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n{granted}");
+    for piece in answer.as_bytes().chunks(7) {
+        at_backend.send(piece).await;
+    }
+    at_backend.send_frame(Frame::text("hello")).await;
+    let answer = wire.answer().await;
+    answer.expect(101);
+    assert_eq!((answer.informed.as_slice(), answer.header("link")), ([].as_slice(), None));
+    assert_eq!(wire.frame().await, Frame::text("hello"));
+}
+
+#[tokio::test]
+async fn an_answer_other_than_a_101_may_come_in_pieces_and_behind_an_early_hint() {
+    let backend = backend::manual().run().await;
+    let sidegate = forwarding(&backend).await;
+    let client = client::new(&sidegate);
+    let mut wire = client.connect().await;
+    wire.send(client.attempt_head("/", "")).await;
+    let mut at_backend = backend.accepted().await;
+    at_backend.head().await;
+    let hint = "HTTP/1.1 103 Early Hints\r\n\r\n";
+    let answer = format!(
+        "{hint}HTTP/1.1 404 Not Here\r\nX-FooBar: 1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    );
+    for piece in answer.as_bytes().chunks(5) {
+        at_backend.send(piece).await;
+    }
+    let answer = wire.answer().await;
+    assert_eq!(answer.expect(404).text(), "abcde");
+    assert!(answer.head.spells("X-FooBar"), "{:?}", answer.head);
+    wire.expect_end().await;
+    at_backend.expect_end().await;
 }

@@ -5,6 +5,7 @@
 //! next is tried. Nothing is retried once a byte was sent, but for one thing: a
 //! reused connection that turns out to be closed (DESIGN decision 7).
 
+mod ask;
 mod cause;
 mod dial;
 mod driven;
@@ -15,13 +16,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, request};
+use http::{Request, Response, StatusCode, request, response};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
+use self::ask::{Answering, Said, ask};
 pub use self::dial::Tried;
 use self::driven::Driven;
 use self::idle::{GiveBack, Idle, Line, Way};
@@ -29,8 +31,8 @@ pub use self::standing::{Backends, Load};
 use crate::data::body::{Fault, Outgoing, Upload};
 use crate::data::channel::Channel;
 use crate::data::forward;
+use crate::data::head::{Read, Spelling};
 use crate::data::heard::{Heard, Hearing};
-use crate::data::socket::Socket;
 use crate::data::websocket::handshake::{Agreed, Handshake};
 use crate::observe::metrics::CoreMetrics;
 use crate::refusal::{Head, Refusal};
@@ -59,10 +61,20 @@ pub enum Answer {
     Other(Response<Outgoing>),
 }
 
+/// An attempt's head on its way to a backend.
+pub struct Attempt {
+    /// What it says.
+    pub head: request::Parts,
+    /// How its names are spelled, where it was read without hyper. Where hyper has read it, only hyper knows.
+    pub spelling: Option<Spelling>,
+}
+
 /// A backend that switched to WebSocket.
 pub struct Switched {
     /// The head that goes to the client.
-    pub head: Response<()>,
+    pub head: response::Parts,
+    /// How its names are spelled, where it was read without hyper.
+    pub spelling: Spelling,
     /// The connection, taken back.
     pub channel: Channel,
     /// What the backend had sent behind its head.
@@ -83,14 +95,40 @@ impl Dialler {
     pub async fn upgrade(
         &self,
         permit: &Permit,
-        head: request::Parts,
+        attempt: Attempt,
         handshake: &Handshake,
         tried: &mut Tried,
     ) -> Result<Answer, Refusal> {
-        let timeouts = permit.route().timeouts;
-        let (socket, load) = self.dial(permit, tried).await?;
-        let late = Instant::now() + timeouts.response;
-        let (mut sender, connection) = client().handshake(TokioIo::new(socket)).await.map_err(|error| tried.broke(&error))?;
+        let (mut socket, load) = self.dial(permit, tried).await?;
+        let late = Instant::now() + permit.route().timeouts.response;
+        let socket = if let Some(spelling) = &attempt.spelling {
+            let asked = ask(&mut socket, &attempt.head, spelling);
+            match timeout_at(late, asked).await.map_err(|_| tried.late(NO_ANSWER))? {
+                Said::Switched(Read { parts, spelling, length }, came) => {
+                    let agreed = agreed(permit, handshake, &parts, tried)?;
+                    let (channel, early) = (Channel::clear(socket), Bytes::copy_from_slice(&came[length..]));
+                    return Ok(switched(Switched { head: parts, spelling, channel, early, agreed, load }));
+                }
+                Said::Other(said, broke) => Answering::asked(socket, said, broke),
+            }
+        } else {
+            Answering::unasked(socket)
+        };
+        // Boxed, or those that get a 101 at once would carry the room that hyper takes.
+        Box::pin(self.upgrade_by_hyper(permit, attempt.head, handshake, (socket, load), late, tried)).await
+    }
+
+    async fn upgrade_by_hyper(
+        &self,
+        permit: &Permit,
+        head: request::Parts,
+        handshake: &Handshake,
+        (socket, load): (Answering, Load),
+        late: Instant,
+        tried: &mut Tried,
+    ) -> Result<Answer, Refusal> {
+        let begun = client().handshake(TokioIo::new(socket)).await;
+        let (mut sender, connection) = begun.map_err(|error| tried.broke(&error))?;
         let mut connection = Driven::new(connection.with_upgrades());
         let sent = sender.send_request(Request::from_parts(head, Upload::Empty));
         let answer = timeout_at(late, connection.until(sent)).await.map_err(|_| tried.late(NO_ANSWER))?;
@@ -100,23 +138,17 @@ impl Dialler {
             self.tracker.spawn(connection.finish());
             return Ok(Answer::Other(answer.map(|body| body.holding(load))));
         }
-        let agreed = handshake.agree(answer.status(), answer.headers()).map_err(|what| tried.failed(&what))?;
-        if let Some(chosen) = &agreed.subprotocol
-            && !permit.route().policy.admits_subprotocol(chosen)
-        {
-            return Err(tried.failed(&"chose a subprotocol that the policy doesn't admit"));
-        }
-        let upgraded = connection.until(hyper::upgrade::on(&mut answer));
-        let upgraded = timeout_at(late, upgraded).await.map_err(|_| tried.late(NO_ANSWER))?;
+        let on = hyper::upgrade::on(&mut answer);
+        let (head, _) = answer.into_parts();
+        let agreed = agreed(permit, handshake, &head, tried)?;
+        let upgraded = timeout_at(late, connection.until(on)).await.map_err(|_| tried.late(NO_ANSWER))?;
         let upgraded = upgraded.map_err(|error| tried.broke(&error))?;
-        let parts = upgraded.downcast::<TokioIo<Socket>>().map_err(|_| tried.failed(&"its connection was lost"))?;
-        let (mut head, _) = answer.into_parts();
-        forward::to_client(&mut head, true);
-        let channel = Channel::clear(parts.io.into_inner());
+        let parts = upgraded.downcast::<TokioIo<Answering>>().map_err(|_| tried.failed(&"its connection was lost"))?;
+        let (socket, unread) = parts.io.into_inner().into_parts();
         // A copy: what is read ahead is little, and hyper's whole buffer would live as long as the tunnel.
-        let early = Bytes::copy_from_slice(&parts.read_buf);
-        let head = Response::from_parts(head, ());
-        Ok(Answer::Switched(Box::new(Switched { head, channel, early, agreed, load })))
+        let early = [parts.read_buf, unread].concat().into();
+        let channel = Channel::clear(socket);
+        Ok(switched(Switched { head, spelling: Spelling::default(), channel, early, agreed, load }))
     }
 
     /// Sends a plain request, over an idle connection if there is one.
@@ -178,6 +210,22 @@ impl Dialler {
         let back = GiveBack { dialler: Arc::clone(self), line: Some(line) };
         Ok(answer.map(|body| body.holding(back)))
     }
+}
+
+/// What a backend's 101 settles, and whether the policy admits it.
+fn agreed(permit: &Permit, handshake: &Handshake, head: &response::Parts, tried: &mut Tried) -> Result<Agreed, Refusal> {
+    let agreed = handshake.agree(head.status, &head.headers).map_err(|what| tried.failed(&what))?;
+    match &agreed.subprotocol {
+        Some(chosen) if !permit.route().policy.admits_subprotocol(chosen) => {
+            Err(tried.failed(&"chose a subprotocol that the policy doesn't admit"))
+        }
+        _ => Ok(agreed),
+    }
+}
+
+fn switched(mut switched: Switched) -> Answer {
+    forward::to_client(&mut switched.head, true);
+    Answer::Switched(Box::new(switched))
 }
 
 fn client() -> Builder {

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
-use http::{Request as HttpRequest, Response, request};
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
+use http::{Request as HttpRequest, Response, Uri, request};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
@@ -19,11 +19,12 @@ use tokio::time::Instant;
 
 use crate::data::Core;
 use crate::data::answer::{self, After};
-use crate::data::backend::{Answer, Switched, Tried};
+use crate::data::backend::{Answer, Attempt, Switched, Tried};
 use crate::data::body::{Fault, Outgoing, Upload};
 use crate::data::channel::Channel;
 use crate::data::connection::Once;
 use crate::data::forward::{self, Arrival};
+use crate::data::head;
 use crate::data::patience::{Patience, Watched};
 use crate::data::pending::Waiting;
 use crate::data::tunnel::Tunnel;
@@ -48,7 +49,9 @@ pub struct Exchange {
     /// Given back with the first answer.
     waiting: Once<Waiting>,
     /// What becomes a tunnel when hyper lets go of the connection.
-    ready: Once<Box<Ready>>,
+    ready: Once<Ready>,
+    /// The answer to an attempt that was decided before hyper read it.
+    decided: Once<Response<Outgoing>>,
     /// Whether an answer of ours closes the connection.
     closes: AtomicBool,
 }
@@ -73,14 +76,10 @@ impl Came {
     }
 }
 
-/// An attempt that was granted: all that a tunnel needs but the client's stream.
+/// An attempt that was granted, while hyper answers it.
 pub struct Ready {
     on: hyper::upgrade::OnUpgrade,
-    backend: Box<Switched>,
-    slot: Slot,
-    request: Request,
-    from: Origination,
-    began: Instant,
+    opening: Box<Opening>,
 }
 
 /// The client's stream, taken back from hyper.
@@ -104,6 +103,14 @@ struct Asked {
     /// Under which generation, and when.
     judged: Option<(u64, Timestamp)>,
     tried: Tried,
+}
+
+/// What comes of an attempt that is let in.
+enum Granted {
+    /// A tunnel, once the client has its 101.
+    Tunnel(Box<Opening>),
+    /// The backend's answer, which is another.
+    Other(Response<Outgoing>),
 }
 
 /// Why a request gets no answer of the backend's.
@@ -134,7 +141,33 @@ impl std::error::Error for GivenUp {}
 impl Exchange {
     /// For one connection.
     pub fn new(core: Arc<Core>, came: Came, waiting: Waiting) -> Self {
-        Exchange { core, came, waiting: Once::new(Some(waiting)), ready: Once::new(None), closes: AtomicBool::new(false) }
+        let (waiting, ready, decided) = (Once::new(Some(waiting)), Once::new(None), Once::new(None));
+        Exchange { core, came, waiting, ready, decided, closes: AtomicBool::new(false) }
+    }
+
+    /// Decides the attempt at the start of `came`, which hyper has not read: how long its head is, and the tunnel that it
+    /// gets. `None`: hyper is to read it and to answer, whether it is decided or not.
+    pub async fn attempt(&self, came: &Bytes, patience: &Patience) -> Option<(usize, Box<Opening>)> {
+        if let Speaks::Redirect { .. } = self.came.speaks {
+            return None;
+        }
+        let head::Read { parts, spelling, length } = head::request(came)?;
+        let request = Request::read(&parts).ok().filter(Request::is_attempt)?;
+        patience.request_began();
+        let mut asked = Asked::new(&parts.headers, &parts.uri, false);
+        asked.read(&request);
+        let granted = match self.judge(&request, &mut asked) {
+            Ok(permit) => self.open(Attempt { head: parts, spelling: Some(spelling) }, request, permit, &mut asked).await,
+            Err(refusal) => Err(refusal),
+        };
+        self.answered(&asked, patience);
+        let answer = match granted {
+            Ok(Granted::Tunnel(opening)) => return Some((length, opening)),
+            Ok(Granted::Other(answer)) => answer,
+            Err(refusal) => self.refuse(&asked, refusal),
+        };
+        self.decided.put(answer);
+        None
     }
 
     /// Answers one request.
@@ -148,17 +181,25 @@ impl Exchange {
     ) -> Result<Response<Outgoing>, GivenUp> {
         patience.request_began();
         let ended = Ended(patience.clone());
-        let mut asked = Asked::new(&request);
+        if let Some(answer) = self.decided.take() {
+            return Ok(answer.map(|body| body.holding(ended)));
+        }
+        let mut asked = Asked::new(request.headers(), request.uri(), !request.body().is_end_stream());
         let answer = match self.decide(request, &mut asked).await {
             Ok(answer) => answer,
             Err(Denied::Refused(refusal)) => self.refuse(&asked, refusal),
             Err(Denied::Stalled) => return Err(self.give_up(&asked)),
         };
+        self.answered(&asked, &patience);
+        Ok(answer.map(|body| body.holding(ended)))
+    }
+
+    /// There is an answer: the client no longer waits, and its route says how long it may take to take it.
+    fn answered(&self, asked: &Asked, patience: &Patience) {
         if let Some(route) = &asked.route {
             patience.routed(route.timeouts.write_stall);
         }
         drop(self.waiting.take());
-        Ok(answer.map(|body| body.holding(ended)))
     }
 
     /// The steps in their order (SEMANTICS, "Order of decisions and the answer to each failure").
@@ -174,7 +215,14 @@ impl Exchange {
         }
         let permit = self.judge(&request, asked)?;
         match request.kind {
-            Kind::Attempt { .. } => self.open(parts, request, permit, on, asked).await.map_err(Denied::Refused),
+            Kind::Attempt { .. } => match self.open(Attempt { head: parts, spelling: None }, request, permit, asked).await? {
+                Granted::Tunnel(mut opening) => {
+                    let head = std::mem::replace(&mut opening.backend.head, Response::new(()).into_parts().0);
+                    self.ready.put(Ready { on, opening });
+                    Ok(Response::from_parts(head, Outgoing::empty()))
+                }
+                Granted::Other(answer) => Ok(answer),
+            },
             Kind::Plain => self.forward(parts, body, &request, &permit, asked).await,
         }
     }
@@ -198,23 +246,22 @@ impl Exchange {
     /// An attempt that is permitted: charged, dialled, and granted if the backend switches.
     async fn open(
         &self,
-        mut parts: request::Parts,
+        mut attempt: Attempt,
         mut request: Request,
         permit: Permit,
-        on: hyper::upgrade::OnUpgrade,
         asked: &mut Asked,
-    ) -> Result<Response<Outgoing>, Refusal> {
-        let handshake = Handshake::parse(&parts)?;
+    ) -> Result<Granted, Refusal> {
+        let handshake = Handshake::parse(&attempt.head)?;
         let candidate = self.candidate(asked);
         let slot = self.core.shared.tunnels.charge(permit);
         self.compare(asked, candidate, slot.as_ref().err().copied());
         let slot = slot?;
-        forward::to_backend(&mut parts, &request, slot.permit().route(), &self.came.arrival, &asked.id);
-        match self.core.dialler.upgrade(slot.permit(), parts, &handshake, &mut asked.tried).await? {
+        forward::to_backend(&mut attempt.head, &request, slot.permit().route(), &self.came.arrival, &asked.id);
+        match self.core.dialler.upgrade(slot.permit(), attempt, &handshake, &mut asked.tried).await? {
             Answer::Other(answer) => {
                 self.closes.store(true, Ordering::Relaxed);
                 self.permitted(asked, answer.status().as_u16());
-                Ok(answer)
+                Ok(Granted::Other(answer))
             }
             Answer::Switched(mut backend) => {
                 self.permitted(asked, 101);
@@ -223,10 +270,8 @@ impl Exchange {
                     // From now on it is judged by what it speaks, no longer by what it offered.
                     *subprotocols = [chosen.clone()].into();
                 }
-                let (head, ()) = std::mem::replace(&mut backend.head, Response::new(())).into_parts();
                 let from = Origination { peer: self.came.peer, request_id: asked.id().into(), subprotocol };
-                self.ready.put(Box::new(Ready { on, backend, slot, request, from, began: asked.began }));
-                Ok(Response::from_parts(head, Outgoing::empty()))
+                Ok(Granted::Tunnel(Box::new(Opening { backend, slot, request, from, began: asked.began })))
             }
         }
     }
@@ -361,17 +406,16 @@ impl Exchange {
     }
 
     /// The attempt that was granted, if one was.
-    pub fn take_ready(&self) -> Option<Box<Ready>> {
+    pub fn take_ready(&self) -> Option<Ready> {
         self.ready.take()
     }
 }
 
 impl Ready {
     /// Waits until the 101 is written, and takes the client's stream back. `None`: the client went away.
-    pub async fn upgraded(self: Box<Self>) -> Option<(TakenBack, Opening)> {
-        let Ready { on, backend, slot, request, from, began } = *self;
-        let parts = on.await.ok()?.downcast::<TokioIo<Watched>>().ok()?;
-        Some((parts, Opening { backend, slot, request, from, began }))
+    pub async fn upgraded(self) -> Option<(TakenBack, Box<Opening>)> {
+        let parts = self.on.await.ok()?.downcast::<TokioIo<Watched>>().ok()?;
+        Some((parts, self.opening))
     }
 }
 
@@ -385,14 +429,19 @@ pub struct Opening {
 }
 
 impl Opening {
+    /// The head of the 101, for a client whose attempt hyper has not read.
+    pub fn head(&self) -> Vec<u8> {
+        head::write_switched(&self.backend.head, &self.backend.spelling)
+    }
+
     /// Opens the tunnel: enters the table, and is told at once if a newer generation refuses it.
-    pub fn open(self, core: &Core, client: Channel, read_ahead: &[u8]) -> Tunnel {
+    pub fn open(self, core: &Core, client: Channel, said: Vec<u8>) -> Tunnel {
         let (place, entry) = self.slot.enter(self.request, self.from, Timestamp::now());
         let metrics = core.metrics.route(&entry.route());
         metrics.tunnel_opened(self.began.elapsed());
         let Switched { channel, early, agreed, load, .. } = *self.backend;
         // A copy: hyper's whole buffer would live as long as the tunnel.
-        let early = (Bytes::copy_from_slice(read_ahead), early);
+        let early = (Bytes::from(said), early);
         Tunnel::new(client, channel, early, agreed.extensions, (place, load), entry, metrics)
     }
 }
@@ -407,20 +456,16 @@ impl Drop for Ended {
 }
 
 impl Asked {
-    fn new(request: &HttpRequest<Incoming>) -> Self {
+    fn new(headers: &HeaderMap, target: &Uri, has_body: bool) -> Self {
         let id = HEXLOWER.encode(&rand::random::<u128>().to_be_bytes());
         Asked {
             id: HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("-")),
             began: Instant::now(),
             kind: RequestKind::Plain,
-            has_body: !request.body().is_end_stream(),
+            has_body,
             passed: false,
-            host: request
-                .headers()
-                .get(HOST)
-                .map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned())
-                .unwrap_or_default(),
-            path: request.uri().path().to_owned(),
+            host: headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()).unwrap_or_default(),
+            path: target.path().to_owned(),
             origin: None,
             route: None,
             policy: None,

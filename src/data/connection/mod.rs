@@ -2,24 +2,29 @@
 //!
 //! It ends in exactly one way, which is counted when its [`Open`] is dropped.
 
+mod clock;
 mod exchange;
 
 use std::future::{Future, poll_fn};
+use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::close::Reason;
 use crate::data::Core;
 use crate::data::cap::Place;
-use crate::data::connection::exchange::{Came, Exchange, Opening, TakenBack};
+use crate::data::connection::clock::Clock;
+use crate::data::connection::exchange::{Came, Exchange, Opening};
 use crate::data::forward::Arrival;
 use crate::data::patience::{Patience, Stream, Waits, Watched};
 use crate::data::pending::Waiting;
@@ -33,8 +38,8 @@ use crate::snapshot::ListenerRules;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::route::RouteTimeouts;
 
-/// How long one that was accepted before a drain began has for its first head: whoever was let in is answered.
-const FIRST_BYTE: Duration = Duration::from_secs(2);
+/// The most that is read of a client at once before it has a tunnel: as much as hyper reads, and no more than any `max_head`.
+const SOME: usize = 8 * 1024;
 
 /// A connection as it was accepted.
 pub struct Accepted {
@@ -91,9 +96,11 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
     match converse(&core, &rules, stream, exchange).await {
         Spoken::Over(end) => open.end = end,
         Spoken::Empty => open.listener.probed(),
-        Spoken::Upgraded(client, opening) => {
+        Spoken::Upgraded(upgraded) => {
             open.end = ConnectionEnd::Upgraded;
-            let tunnel = opening.open(&core, client.io.into_inner().into_channel(), &client.read_buf);
+            let Upgraded { client, early, opening } = upgraded;
+            let (client, unread) = client.into_parts();
+            let tunnel = opening.open(&core, client, [early, unread].concat());
             // The struct itself: an async block around it would triple the task.
             core.tracker.spawn(Recorded { tunnel, open, over: false });
         }
@@ -155,72 +162,141 @@ enum Spoken {
     /// It ended without a byte: a health check.
     Empty,
     /// A 101 went out, and this waits to become a tunnel.
-    Upgraded(Box<TakenBack>, Box<Opening>),
+    Upgraded(Upgraded),
 }
 
-/// HTTP/1.1 until the client leaves, is refused, is late, or upgrades.
+/// What becomes a tunnel.
+struct Upgraded {
+    client: Watched,
+    /// What the client has said already.
+    early: Bytes,
+    opening: Box<Opening>,
+}
+
+/// HTTP/1.1 until the client leaves, is refused, is late, or upgrades: most upgrade at once, without hyper.
 async fn converse(core: &Arc<Core>, rules: &ListenerRules, stream: Stream, exchange: Arc<Exchange>) -> Spoken {
     let patience = Patience::new(rules.listener.timeouts, RouteTimeouts::default().write_stall);
-    let io = TokioIo::new(Watched::new(stream, patience.clone()));
-    let service = service_fn(|request| Arc::clone(&exchange).answer(request, patience.clone()));
+    let finish = pin!(core.shared.finish.cancelled());
+    let timer = pin!(sleep_until(Instant::now()));
+    let mut clock = Clock::new(&patience, finish, timer);
+
+    let first = {
+        let mut attempt = pin!(directly(&exchange, Watched::new(stream, patience.clone()), &patience));
+        clock.until(|cx, _| attempt.as_mut().poll(cx)).await
+    };
+    match first {
+        Some(Directly::Upgraded(upgraded)) => Spoken::Upgraded(upgraded),
+        Some(Directly::Left) => Spoken::Over(ConnectionEnd::Client),
+        // Boxed, or those that upgrade at once would carry the room that hyper takes.
+        Some(Directly::Unanswered(client)) => Box::pin(by_hyper(rules, client, &exchange, &patience, clock)).await,
+        None if clock.is_draining() => Spoken::Over(ConnectionEnd::Drain),
+        None => Spoken::Over(late(&exchange, &patience)),
+    }
+}
+
+/// Whatever does not upgrade at once.
+async fn by_hyper(
+    rules: &ListenerRules,
+    client: Watched,
+    exchange: &Arc<Exchange>,
+    patience: &Patience,
+    mut clock: Clock<'_, '_>,
+) -> Spoken {
+    let service = service_fn(|request| Arc::clone(exchange).answer(request, patience.clone()));
     let connection = http1::Builder::new()
         .preserve_header_case(true)
         .title_case_headers(true)
         .max_header_size(rules.listener.max_head)
         .max_buf_size(rules.listener.max_head + 8 * 1024)
         .header_read_timeout(None)
-        .serve_connection(io, service)
+        .serve_connection(TokioIo::new(client), service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    let mut finish = pin!(core.shared.finish.cancelled());
-    let (mut finishing, mut closing) = (false, false);
-    let mut timer = pin!(sleep_until(Instant::now()));
-    let spoken = poll_fn(|cx| {
-        if !finishing && finish.as_mut().poll(cx).is_ready() {
-            finishing = true;
-            patience.hurry(Instant::now() + FIRST_BYTE);
+    let mut closing = false;
+    let spoken = clock.until(|cx, draining| {
+        let over = connection.as_mut().poll(cx);
+        // hyper would close a connection of which it has read nothing yet, whose first head may be on its way.
+        if over.is_ready() || !draining || closing || !patience.heard() {
+            return over;
         }
-        // hyper would close a connection that has said nothing yet, whose first head may be on its way.
-        if finishing && !closing && patience.heard() {
-            closing = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        if let Poll::Ready(result) = connection.as_mut().poll(cx) {
-            return Poll::Ready(result.map_err(Some));
-        }
-        // Between requests a drain has nothing to wait for.
-        if finishing && patience.is_idle() {
-            return Poll::Ready(Err(None));
-        }
-        while let Some((at, waits)) = patience.deadline() {
-            if timer.deadline() != at {
-                timer.as_mut().reset(at);
-            }
-            ready!(timer.as_mut().poll(cx));
-            if patience.deadline() == Some((at, waits)) {
-                return Poll::Ready(Err(None));
-            }
-        }
-        Poll::Pending
-    })
-    .await;
+        closing = true;
+        connection.as_mut().graceful_shutdown();
+        connection.as_mut().poll(cx)
+    });
+    let spoken = spoken.await;
     if let Some(ready) = exchange.take_ready() {
         return match ready.upgraded().await {
-            Some((client, opening)) => Spoken::Upgraded(Box::new(client), Box::new(opening)),
+            Some((client, opening)) => {
+                let (client, early) = (client.io.into_inner(), client.read_buf);
+                Spoken::Upgraded(Upgraded { client, early, opening })
+            }
             None => Spoken::Over(ConnectionEnd::Client),
         };
     }
-    if !patience.heard() && !matches!(spoken, Err(None)) {
+    if !patience.heard() && spoken.is_some() {
         return Spoken::Empty;
     }
     Spoken::Over(match spoken {
-        Err(None) if finishing => ConnectionEnd::Drain,
-        Err(None) => late(&exchange, &patience),
-        Err(Some(error)) if error.is_parse() => exchange.malformed(&error.to_string()),
+        None if clock.is_draining() => ConnectionEnd::Drain,
+        None => late(exchange, patience),
+        Some(Err(error)) if error.is_parse() => exchange.malformed(&error.to_string()),
         _ if exchange.closed_it() => ConnectionEnd::Refused,
-        _ if finishing => ConnectionEnd::Drain,
+        _ if clock.is_draining() => ConnectionEnd::Drain,
         _ => ConnectionEnd::Client,
     })
+}
+
+/// What came of a first head without hyper.
+enum Directly {
+    /// A tunnel.
+    Upgraded(Upgraded),
+    /// The client has left.
+    Left,
+    /// It is hyper's to read, from its first byte, and to answer.
+    Unanswered(Watched),
+}
+
+/// Reads a client's first bytes, and answers them if they are an attempt that is let in.
+async fn directly(exchange: &Exchange, mut client: Watched, patience: &Patience) -> Directly {
+    let Ok(came) = poll_fn(|cx| some(&mut client, cx)).await else { return Directly::Unanswered(client) };
+    let mut early = Bytes::new();
+    let mut attempt = pin!(exchange.attempt(&came, patience));
+    let answered = poll_fn(|cx| {
+        if let Poll::Ready(answer) = attempt.as_mut().poll(cx) {
+            return Poll::Ready(Some(answer));
+        }
+        // A client that has left no longer wants a tunnel; what it says early is for the tunnel.
+        if early.is_empty() {
+            early = ready!(some(&mut client, cx)).unwrap_or_default();
+            if early.is_empty() {
+                return Poll::Ready(None);
+            }
+        }
+        Poll::Pending
+    });
+    match answered.await {
+        None => Directly::Left,
+        Some(None) => Directly::Unanswered(client.rewound([came.clone(), early].concat().into())),
+        Some(Some((length, opening))) => {
+            let said = async {
+                client.write_all(&opening.head()).await?;
+                client.flush().await
+            };
+            if said.await.is_err() {
+                return Directly::Left;
+            }
+            let early = [came.slice(length..), early].concat().into();
+            Directly::Upgraded(Upgraded { client, early, opening })
+        }
+    }
+}
+
+/// What the client says next; nothing at the end of its stream.
+fn some(client: &mut Watched, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    let mut room = [MaybeUninit::uninit(); SOME];
+    let mut buffer = ReadBuf::uninit(&mut room);
+    ready!(Pin::new(client).poll_read(cx, &mut buffer))?;
+    Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
 }
 
 /// A deadline passed: the word depends on what was waited for.

@@ -1,6 +1,6 @@
 //! The gate: a request head becomes a [`Request`], or is refused before anybody is asked.
 //!
-//! It stands behind hyper's HTTP/1.1 server, which lets more pass than a gate may, and says of each
+//! It stands behind an HTTP/1.1 parser, hyper's as a rule, which lets more pass than a gate may, and says of each
 //! head the one thing that it means. It never looks at a policy, a key or a body.
 
 mod host;
@@ -52,7 +52,7 @@ pub enum Kind {
 }
 
 impl Request {
-    /// Reads a head that hyper has parsed.
+    /// Reads a head that is parsed.
     ///
     /// # Errors
     /// [`Refusal::Head`]: malformed or ambiguous (RFC 9112 §3.2, §6.1), or a target over 8 KiB.

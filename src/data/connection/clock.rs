@@ -1,0 +1,63 @@
+//! Until when a connection speaks HTTP: as long as its client has patience, and no longer than a drain lets it.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFuture;
+
+use crate::data::patience::Patience;
+
+/// How long one that was accepted before a drain began has for its first head: whoever was let in is answered.
+const FIRST_BYTE: Duration = Duration::from_secs(2);
+
+/// What bounds the time that a connection speaks HTTP.
+pub struct Clock<'c, 'f> {
+    patience: &'c Patience,
+    drain: Pin<&'c mut WaitForCancellationFuture<'f>>,
+    /// Whether a drain has begun.
+    draining: bool,
+    timer: Pin<&'c mut Sleep>,
+}
+
+impl<'c, 'f> Clock<'c, 'f> {
+    /// One that keeps to `patience`, and to `drain` once that begins.
+    pub fn new(patience: &'c Patience, drain: Pin<&'c mut WaitForCancellationFuture<'f>>, timer: Pin<&'c mut Sleep>) -> Self {
+        Clock { patience, drain, draining: false, timer }
+    }
+
+    /// Whether a drain has begun.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Takes steps until one is the last; each is told whether a drain has begun. `None`: time is up.
+    pub async fn until<T>(&mut self, mut step: impl FnMut(&mut Context<'_>, bool) -> Poll<T>) -> Option<T> {
+        poll_fn(|cx| {
+            if !self.draining && self.drain.as_mut().poll(cx).is_ready() {
+                self.draining = true;
+                self.patience.hurry(Instant::now() + FIRST_BYTE);
+            }
+            if let Poll::Ready(last) = step(cx, self.draining) {
+                return Poll::Ready(Some(last));
+            }
+            // Between requests a drain has nothing to wait for.
+            if self.draining && self.patience.is_idle() {
+                return Poll::Ready(None);
+            }
+            while let Some((at, waits)) = self.patience.deadline() {
+                if self.timer.deadline() != at {
+                    self.timer.as_mut().reset(at);
+                }
+                ready!(self.timer.as_mut().poll(cx));
+                if self.patience.deadline() == Some((at, waits)) {
+                    return Poll::Ready(None);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}

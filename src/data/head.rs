@@ -1,0 +1,285 @@
+//! Heads of the opening handshake, read and written without hyper: what nearly every tunnel begins with.
+//!
+//! It takes a head that is whole and means one thing at a glance. Of any other it says nothing, neither what is
+//! wrong with it nor whether anything is: that one is hyper's to read. Names keep their case.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
+
+/// As many fields as hyper takes.
+const MOST_FIELDS: usize = 100;
+
+/// Fields that make of a request more than its head, or ask for an answer before the answer.
+const NOT_PLAIN: [HeaderName; 3] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::EXPECT];
+
+/// How a peer has spelled the names of its fields. Names that it did not send are written in Title-Case.
+#[derive(Debug, Default)]
+pub struct Spelling {
+    head: Bytes,
+    names: Vec<Range<usize>>,
+}
+
+/// A head, and how many bytes it takes.
+pub struct Read<P> {
+    /// What it says.
+    pub parts: P,
+    /// How its names are spelled.
+    pub spelling: Spelling,
+    /// Where it ends.
+    pub length: usize,
+}
+
+/// The request at the start of `came`, if it is a GET over HTTP/1.1 that asks for an upgrade, without a body.
+pub fn request(came: &Bytes) -> Option<Read<request::Parts>> {
+    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut head = httparse::Request::new(&mut []);
+    let Ok(httparse::Status::Complete(length)) = head.parse_with_uninit_headers(came, &mut fields) else { return None };
+    let (Some("GET"), Some(target), Some(1)) = (head.method, head.path, head.version) else { return None };
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method = Method::GET;
+    parts.version = Version::HTTP_11;
+    parts.uri = Uri::from_maybe_shared(came.slice(place(came, target.as_bytes()))).ok()?;
+    let (headers, spelling) = fields_of(came, head.headers)?;
+    parts.headers = headers;
+    let is_plain = !NOT_PLAIN.iter().any(|name| parts.headers.contains_key(name));
+    (is_plain && parts.headers.contains_key(header::UPGRADE)).then_some(Read { parts, spelling, length })
+}
+
+/// What a backend has answered so far.
+pub enum Answered {
+    /// A 101.
+    Switched(Read<response::Parts>),
+    /// Part of a head; or an answer before the answer (RFC 9110 §15.2), which takes so many bytes.
+    Unfinished(usize),
+    /// Anything else.
+    Other,
+}
+
+/// The answer at the start of `came`.
+pub fn answer(came: &Bytes) -> Answered {
+    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut head = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let length = match config.parse_response_with_uninit_headers(&mut head, came, &mut fields) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Answered::Unfinished(0),
+        Err(_) => return Answered::Other,
+    };
+    match (head.code, head.version) {
+        (Some(101), Some(1)) => {}
+        (Some(100 | 102..200), _) => return Answered::Unfinished(length),
+        _ => return Answered::Other,
+    }
+    let Some((headers, spelling)) = fields_of(came, head.headers) else { return Answered::Other };
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.status = StatusCode::SWITCHING_PROTOCOLS;
+    parts.headers = headers;
+    Answered::Switched(Read { parts, spelling, length })
+}
+
+/// `None` where a name or a value is none.
+fn fields_of(came: &Bytes, fields: &[httparse::Header<'_>]) -> Option<(HeaderMap, Spelling)> {
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    let mut names = Vec::with_capacity(fields.len());
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        let value = HeaderValue::from_maybe_shared(came.slice(place(came, field.value))).ok()?;
+        headers.append(name, value);
+        names.push(place(came, field.name.as_bytes()));
+    }
+    Some((headers, Spelling { head: came.clone(), names }))
+}
+
+/// Where `part` of `whole` lies in it.
+fn place(whole: &Bytes, part: &[u8]) -> Range<usize> {
+    let from = part.as_ptr() as usize - whole.as_ptr() as usize;
+    from..from + part.len()
+}
+
+/// The head of a request.
+pub fn write_request(parts: &request::Parts, spelling: &Spelling) -> Vec<u8> {
+    let mut head = Vec::with_capacity(room(&parts.headers));
+    head.extend_from_slice(b"GET ");
+    head.extend_from_slice(parts.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
+    head.extend_from_slice(b" HTTP/1.1\r\n");
+    write_fields(&parts.headers, spelling, &mut head);
+    head
+}
+
+/// The head of a 101.
+pub fn write_switched(parts: &response::Parts, spelling: &Spelling) -> Vec<u8> {
+    let mut head = Vec::with_capacity(room(&parts.headers));
+    head.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+    write_fields(&parts.headers, spelling, &mut head);
+    head
+}
+
+fn room(headers: &HeaderMap) -> usize {
+    128 + headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
+}
+
+fn write_fields(headers: &HeaderMap, spelling: &Spelling, head: &mut Vec<u8>) {
+    for name in headers.keys() {
+        let mut spelled = spelling.of(name);
+        for value in headers.get_all(name) {
+            match spelled.next() {
+                Some(name) => head.extend_from_slice(name),
+                None => title_case(name, head),
+            }
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(value.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+}
+
+impl Spelling {
+    /// How `name` is spelled where it comes first, where it comes next, and so on.
+    fn of(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
+        let spelled = self.names.iter().map(|place| &self.head[place.clone()]);
+        spelled.filter(|spelled| spelled.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    }
+}
+
+fn title_case(name: &HeaderName, head: &mut Vec<u8>) {
+    let mut starts = true;
+    for byte in name.as_str().bytes() {
+        head.push(if starts { byte.to_ascii_uppercase() } else { byte });
+        starts = byte == b'-';
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+
+    use http_body_util::Empty;
+    use hyper::body::Incoming;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use rand::rngs::StdRng;
+    use rand::seq::IndexedRandom;
+    use rand::{RngExt, SeedableRng};
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+
+    fn spoken(head: &'static str) -> Bytes {
+        Bytes::from_static(head.as_bytes())
+    }
+
+    #[test]
+    fn an_attempt_is_read_and_written_as_it_is_spelled() {
+        let came = spoken("GET /a?b HTTP/1.1\r\nHOST: h\r\nupgrade: websocket\r\nX-FooBar: 1\r\nx-foobar:  2 \r\n\r\nmore");
+        let Read { mut parts, spelling, length } = request(&came).unwrap();
+        assert_eq!(&came[length..], b"more");
+        assert_eq!((parts.uri.path(), parts.uri.query()), ("/a", Some("b")));
+        parts.headers.insert("x-forwarded-for", HeaderValue::from_static("::1"));
+        let written = String::from_utf8(write_request(&parts, &spelling)).unwrap();
+        let (line, fields) = written.split_once("\r\n").unwrap();
+        assert_eq!(line, "GET /a?b HTTP/1.1");
+        let mut fields: Vec<_> = fields.trim_end().split("\r\n").collect();
+        fields.sort_unstable();
+        assert_eq!(fields, ["HOST: h", "X-FooBar: 1", "X-Forwarded-For: ::1", "upgrade: websocket", "x-foobar: 2"]);
+        assert!(written.ends_with("\r\n\r\n"));
+    }
+
+    #[test]
+    fn whatever_needs_a_second_look_is_left_to_hyper() {
+        let check = |head: &'static str, taken: bool| assert_eq!(request(&spoken(head)).is_some(), taken, "{head:?}");
+        check("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", true);
+        check("GET / HTTP/1.1\r\nHost: h\r\n\r\n", false);
+        check("GET / HTTP/1.1\r\nUpgrade: websocket\r\n", false);
+        check("GET / HTTP/1.0\r\nUpgrade: websocket\r\n\r\n", false);
+        check("POST / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", false);
+        check("GET / HTTP/1.1\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n", false);
+        check("GET / HTTP/1.1\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n\r\n", false);
+        check("GET / HTTP/1.1\r\nUpgrade: websocket\r\nExpect: 100-continue\r\n\r\n", false);
+        check("GET / HTTP/1.1\r\nUpgrade : websocket\r\n\r\n", false);
+        check("GET / HTTP/1.1\r\nUpgrade: websocket\r\nA: b\r\n c\r\n\r\n", false);
+        check("GET  HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", false);
+        check("\x16\x03\x01", false);
+    }
+
+    #[test]
+    fn more_fields_than_hyper_takes_are_not_taken_here() {
+        let of =
+            |fields: usize| Bytes::from(format!("GET / HTTP/1.1\r\nUpgrade: websocket\r\n{}\r\n", "A: b\r\n".repeat(fields - 1)));
+        assert!(request(&of(MOST_FIELDS)).is_some());
+        assert!(request(&of(MOST_FIELDS + 1)).is_none());
+    }
+
+    #[test]
+    fn a_101_is_read_and_nothing_else() {
+        let kind = |head: &'static str| match answer(&spoken(head)) {
+            Answered::Switched(Read { length, .. }) => format!("101, {length}"),
+            Answered::Unfinished(length) => format!("unfinished, {length}"),
+            Answered::Other => "other".into(),
+        };
+        assert_eq!(kind("HTTP/1.1 101 Fine\r\nA: b\r\n\r\nframes"), "101, 27");
+        assert_eq!(kind("HTTP/1.1 101 Fine\r\nA: b\r\n"), "unfinished, 0");
+        assert_eq!(kind("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 101"), "unfinished, 28");
+        assert_eq!(kind("HTTP/1.0 101 Fine\r\n\r\n"), "other");
+        assert_eq!(kind("HTTP/1.1 200 OK\r\n\r\n"), "other");
+        assert_eq!(kind("HTTP/1.1 101 Fine\r\nA : b\r\n\r\n"), "other");
+        assert_eq!(kind("SSH-2.0\r\n"), "other");
+    }
+
+    /// What hyper makes of the head at the start of `came`.
+    async fn by_hyper(came: &[u8]) -> Option<request::Parts> {
+        let (mut near, far) = duplex(came.len());
+        near.write_all(came).await.unwrap();
+        near.shutdown().await.unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let service = service_fn(|request: Request<Incoming>| {
+            seen.lock().unwrap().push(request.into_parts().0);
+            async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
+        });
+        // Whatever follows the head may be no request.
+        let connection = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(far), service).with_upgrades();
+        let answers = async {
+            let mut near = near;
+            let _ = tokio::io::copy(&mut near, &mut tokio::io::sink()).await;
+        };
+        let _ = tokio::join!(async { connection.await.map_err(drop) }, answers);
+        let mut seen = seen.lock().unwrap();
+        (!seen.is_empty()).then(|| seen.remove(0))
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_here_hyper_would_take_for_the_same() {
+        const BYTES: &[u8] = b" \t\r\n:,;/?#%\\\"()<>@[]{}\0\x01\x7f\x80\xffaZ09-_.~!*";
+        let whole =
+            b"GET /a/%2e./b?c=d&e#f HTTP/1.1\r\nHost: localhost:80\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nCookie: a=\"\xff\"; b\r\nX-One:\r\nx-one: \t2 \r\n\r\n\x81\x80";
+        let mut random = StdRng::seed_from_u64(6455);
+        let mut taken = 0;
+        for _ in 0..4000 {
+            let mut came = whole.to_vec();
+            for _ in 0..random.random_range(1..4) {
+                let at = random.random_range(0..came.len());
+                let byte = *BYTES.choose(&mut random).unwrap();
+                match random.random_range(0..4) {
+                    0 => came[at] = byte,
+                    1 => came.insert(at, byte),
+                    2 => drop(came.remove(at)),
+                    _ => came[at] ^= 0x20,
+                }
+            }
+            let Some(read) = request(&Bytes::from(came.clone())) else { continue };
+            taken += 1;
+            let said = String::from_utf8_lossy(&came);
+            let hypers = by_hyper(&came).await.unwrap_or_else(|| panic!("hyper refuses {said:?}"));
+            assert_eq!((&read.parts.method, &read.parts.uri), (&hypers.method, &hypers.uri), "{said:?}");
+            assert_eq!((read.parts.version, &read.parts.headers), (hypers.version, &hypers.headers), "{said:?}");
+        }
+        assert!(taken > 500, "{taken} of 4000 are taken, which shows little");
+    }
+}
