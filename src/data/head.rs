@@ -123,17 +123,18 @@ fn room(headers: &HeaderMap) -> usize {
 }
 
 fn write_fields(headers: &HeaderMap, spelling: &Spelling, head: &mut Vec<u8>) {
-    for name in headers.keys() {
-        let mut spelled = spelling.of(name);
-        for value in headers.get_all(name) {
-            match spelled.next() {
-                Some(name) => head.extend_from_slice(name),
-                None => title_case(name, head),
-            }
-            head.extend_from_slice(b": ");
-            head.extend_from_slice(value.as_bytes());
-            head.extend_from_slice(b"\r\n");
+    let (mut last, mut nth) = (None, 0);
+    for (name, value) in headers {
+        // The values of one name come one after the other.
+        nth = if last == Some(name) { nth + 1 } else { 0 };
+        last = Some(name);
+        match spelling.of(name).nth(nth) {
+            Some(name) => head.extend_from_slice(name),
+            None => title_case(name, head),
         }
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
     }
     head.extend_from_slice(b"\r\n");
 }

@@ -154,7 +154,7 @@ impl Exchange {
         let head::Read { parts, spelling, length } = head::request(came)?;
         let request = Request::read(&parts).ok().filter(Request::is_attempt)?;
         patience.request_began();
-        let mut asked = Asked::new(&parts.headers, &parts.uri, false);
+        let mut asked = Asked::new(false);
         asked.read(&request);
         let granted = match self.judge(&request, &mut asked) {
             Ok(permit) => self.open(Attempt { head: parts, spelling: Some(spelling) }, request, permit, &mut asked).await,
@@ -184,7 +184,8 @@ impl Exchange {
         if let Some(answer) = self.decided.take() {
             return Ok(answer.map(|body| body.holding(ended)));
         }
-        let mut asked = Asked::new(request.headers(), request.uri(), !request.body().is_end_stream());
+        let mut asked = Asked::new(!request.body().is_end_stream());
+        asked.came(request.headers(), request.uri());
         let answer = match self.decide(request, &mut asked).await {
             Ok(answer) => answer,
             Err(Denied::Refused(refusal)) => self.refuse(&asked, refusal),
@@ -456,16 +457,17 @@ impl Drop for Ended {
 }
 
 impl Asked {
-    fn new(headers: &HeaderMap, target: &Uri, has_body: bool) -> Self {
-        let id = HEXLOWER.encode(&rand::random::<u128>().to_be_bytes());
+    fn new(has_body: bool) -> Self {
+        let mut id = [0; 32];
+        HEXLOWER.encode_mut(&rand::random::<u128>().to_be_bytes(), &mut id);
         Asked {
-            id: HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("-")),
+            id: HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("-")),
             began: Instant::now(),
             kind: RequestKind::Plain,
             has_body,
             passed: false,
-            host: headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()).unwrap_or_default(),
-            path: target.path().to_owned(),
+            host: String::new(),
+            path: String::new(),
             origin: None,
             route: None,
             policy: None,
@@ -473,6 +475,12 @@ impl Asked {
             judged: None,
             tried: Tried::default(),
         }
+    }
+
+    /// What is known of a head that has not passed the gate.
+    fn came(&mut self, headers: &HeaderMap, target: &Uri) {
+        self.host = headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()).unwrap_or_default();
+        self.path = target.path().to_owned();
     }
 
     fn read(&mut self, request: &Request) {
