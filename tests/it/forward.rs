@@ -468,14 +468,20 @@ async fn an_attempt_is_the_same_at_once_behind_a_request_and_with_a_large_head()
     }
 }
 
-#[tokio::test]
-async fn a_101_may_come_in_pieces_and_behind_an_early_hint() {
+/// An agent, a client whose attempt is on its way, and the backend's end of it.
+async fn attempted() -> (Sidegate, Wire, Wire) {
     let backend = backend::manual().run().await;
     let sidegate = forwarding(&backend).await;
     let client = client::new(&sidegate);
     let mut wire = client.connect().await;
     wire.send(client.attempt_head("/", "")).await;
-    let mut at_backend = backend.accepted().await;
+    let at_backend = backend.accepted().await;
+    (sidegate, wire, at_backend)
+}
+
+#[tokio::test]
+async fn a_101_may_come_in_pieces_and_behind_an_early_hint() {
+    let (_sidegate, mut wire, mut at_backend) = attempted().await;
     let granted = backend::granted(&at_backend.head().await, "");
     let answer = format!("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n{granted}");
     for piece in answer.as_bytes().chunks(7) {
@@ -490,12 +496,7 @@ async fn a_101_may_come_in_pieces_and_behind_an_early_hint() {
 
 #[tokio::test]
 async fn an_answer_other_than_a_101_may_come_in_pieces_and_behind_an_early_hint() {
-    let backend = backend::manual().run().await;
-    let sidegate = forwarding(&backend).await;
-    let client = client::new(&sidegate);
-    let mut wire = client.connect().await;
-    wire.send(client.attempt_head("/", "")).await;
-    let mut at_backend = backend.accepted().await;
+    let (_sidegate, mut wire, mut at_backend) = attempted().await;
     at_backend.head().await;
     let hint = "HTTP/1.1 103 Early Hints\r\n\r\n";
     let answer = format!(
