@@ -57,7 +57,7 @@ async fn script(phase: u8, steps: &[u8], mut tcp: TcpStream) -> Vec<u8> {
     let mut config = SIDES.0.clone();
     config.key_log = Arc::clone(&secrets) as Arc<dyn KeyLog>;
     let mut tls = ClientConnection::new(config.into(), "localhost".try_into().expect("a name")).expect("a client");
-    if phase % 4 == 0 {
+    if phase.is_multiple_of(4) {
         let mut hello = Vec::new();
         let _ = tls.write_tls(&mut hello);
         return perform(steps, &mut tcp, None, &hello[5..], &secrets).await;

@@ -158,7 +158,7 @@ fn title_case(name: &HeaderName, head: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::sync::{Arc, Mutex};
+    use std::future::pending;
 
     use http_body_util::Empty;
     use hyper::body::Incoming;
@@ -169,6 +169,7 @@ mod tests {
     use rand::seq::IndexedRandom;
     use rand::{RngExt, SeedableRng};
     use tokio::io::{AsyncWriteExt, duplex};
+    use tokio::sync::mpsc;
 
     use super::*;
 
@@ -235,23 +236,20 @@ mod tests {
 
     /// What hyper makes of the head at the start of `came`.
     async fn by_hyper(came: &[u8]) -> Option<request::Parts> {
+        let (saw, mut seen) = mpsc::channel(1);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let _ = saw.try_send(request.into_parts().0);
+            pending::<Result<Response<Empty<Bytes>>, Infallible>>()
+        });
         let (mut near, far) = duplex(came.len());
         near.write_all(came).await.unwrap();
         near.shutdown().await.unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let service = service_fn(|request: Request<Incoming>| {
-            seen.lock().unwrap().push(request.into_parts().0);
-            async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
-        });
-        // Whatever follows the head may be no request.
-        let connection = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(far), service).with_upgrades();
-        let answers = async {
-            let mut near = near;
-            let _ = tokio::io::copy(&mut near, &mut tokio::io::sink()).await;
-        };
-        let _ = tokio::join!(async { connection.await.map_err(drop) }, answers);
-        let mut seen = seen.lock().unwrap();
-        (!seen.is_empty()).then(|| seen.remove(0))
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(far), service);
+        tokio::select! {
+            biased;
+            _ = connection => seen.try_recv().ok(),
+            seen = seen.recv() => seen,
+        }
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ pub mod cap;
 mod channel;
 mod connection;
 mod forward;
-mod head;
+pub mod head;
 mod heard;
 pub mod listener;
 mod patience;
