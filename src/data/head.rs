@@ -13,6 +13,9 @@ use http::{Method, Request, Response, StatusCode, Uri, Version, request, respons
 /// As many fields as hyper takes.
 const MOST_FIELDS: usize = 100;
 
+/// Room for the fields that a backend is sent besides the client's.
+const OURS: usize = 6;
+
 /// Fields that make of a request more than its head, or ask for an answer before the answer.
 const NOT_PLAIN: [HeaderName; 3] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::EXPECT];
 
@@ -43,7 +46,7 @@ pub fn request(came: &Bytes) -> Option<Read<request::Parts>> {
     parts.method = Method::GET;
     parts.version = Version::HTTP_11;
     parts.uri = Uri::from_maybe_shared(came.slice(place(came, target.as_bytes()))).ok()?;
-    let (headers, spelling) = fields_of(came, head.headers)?;
+    let (headers, spelling) = fields_of(came, head.headers, OURS)?;
     parts.headers = headers;
     let is_plain = !NOT_PLAIN.iter().any(|name| parts.headers.contains_key(name));
     (is_plain && parts.headers.contains_key(header::UPGRADE)).then_some(Read { parts, spelling, length })
@@ -74,16 +77,16 @@ pub fn answer(came: &Bytes) -> Answered {
         (Some(100 | 102..200), _) => return Answered::Unfinished(length),
         _ => return Answered::Other,
     }
-    let Some((headers, spelling)) = fields_of(came, head.headers) else { return Answered::Other };
+    let Some((headers, spelling)) = fields_of(came, head.headers, 0) else { return Answered::Other };
     let (mut parts, ()) = Response::new(()).into_parts();
     parts.status = StatusCode::SWITCHING_PROTOCOLS;
     parts.headers = headers;
     Answered::Switched(Read { parts, spelling, length })
 }
 
-/// `None` where a name or a value is none.
-fn fields_of(came: &Bytes, fields: &[httparse::Header<'_>]) -> Option<(HeaderMap, Spelling)> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
+/// With room for so many `more`. `None` where a name or a value is none.
+fn fields_of(came: &Bytes, fields: &[httparse::Header<'_>], more: usize) -> Option<(HeaderMap, Spelling)> {
+    let mut headers = HeaderMap::with_capacity(fields.len() + more);
     let mut names = Vec::with_capacity(fields.len());
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;

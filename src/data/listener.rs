@@ -296,7 +296,8 @@ impl Door {
             return;
         };
         let accepted = Accepted { stream, peer, port: self.port, rules, metrics: Arc::clone(metrics), places, waiting };
-        core.tracker.spawn(connection::serve(Arc::clone(core), accepted));
+        // Boxed: it takes four kilobytes, and a task is moved several times before it runs and once it is over.
+        core.tracker.spawn(Box::pin(connection::serve(Arc::clone(core), accepted)));
     }
 }
 
