@@ -35,7 +35,7 @@ class Proxy:
     cannot = ""  # what it can't do of all this
     tls = True
     variables = {}  # of its environment
-    figures = ("echo", "bulk", "connect", "memory", "balance", "latency", "syscalls")  # those that are taken of it
+    figures = ("echo", "bulk", "large", "connect", "memory", "balance", "latency", "syscalls")  # those that are taken of it
 
     def __init__(self, place, workers, cpu=None, prefix=()):
         """With `cpu`, proxy, backend and load all run on that CPU alone, as batch jobs: whoever is woken waits until the
@@ -180,7 +180,7 @@ class Ours(Proxy):
 class Floor(Proxy):
     name, label, networks, rate, tls = "floor", "relay without TLS", False, False, False
     cannot = "it only moves bytes: what the kernel alone costs here"
-    figures = ("echo", "bulk", "syscalls")
+    figures = ("echo", "bulk", "large", "syscalls")
 
     def command(self):
         return LOAD, "relay", self.port, self.backend_port
@@ -196,7 +196,7 @@ class Floor(Proxy):
 
 class OursUnix(Ours):
     name, label, backend_url = "sidegate-unix", "Sidegate, Unix socket", "unix:{path}"
-    figures = ("echo", "bulk", "connect", "latency", "syscalls")
+    figures = ("echo", "bulk", "large", "connect", "latency", "syscalls")
 
 
 class Nginx(Proxy):
