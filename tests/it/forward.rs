@@ -480,6 +480,17 @@ async fn attempted() -> (Sidegate, Wire, Wire) {
 }
 
 #[tokio::test]
+async fn an_attempt_that_comes_first_is_answered_without_hyper() {
+    // Which would add a Date; a 1xx needs none (RFC 9110 §6.6.1).
+    let (_sidegate, mut wire, mut at_backend) = attempted().await;
+    let granted = backend::granted(&at_backend.head().await, "");
+    at_backend.send(granted).await;
+    let answer = wire.answer().await;
+    answer.expect(101);
+    assert_eq!(answer.header("date"), None);
+}
+
+#[tokio::test]
 async fn a_101_may_come_in_pieces_and_behind_an_early_hint() {
     let (_sidegate, mut wire, mut at_backend) = attempted().await;
     let granted = backend::granted(&at_backend.head().await, "");

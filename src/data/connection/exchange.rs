@@ -19,15 +19,14 @@ use tokio::time::Instant;
 
 use crate::data::Core;
 use crate::data::answer::{self, After};
-use crate::data::backend::{Answer, Attempt, Switched, Tried};
+use crate::data::backend::{Answer, Attempt, Tried};
 use crate::data::body::{Fault, Outgoing, Upload};
-use crate::data::channel::Channel;
 use crate::data::connection::Once;
+use crate::data::connection::opening::Opening;
 use crate::data::forward::{self, Arrival};
 use crate::data::head;
 use crate::data::patience::{Patience, Watched};
 use crate::data::pending::Waiting;
-use crate::data::tunnel::Tunnel;
 use crate::data::websocket::handshake::Handshake;
 use crate::observe::log::decision::{self, Decision, Party};
 use crate::observe::metrics::{ConnectionEnd, Difference, RequestKind, RequestResult};
@@ -39,7 +38,7 @@ use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::Speaks;
 use crate::snapshot::route::{PlainHttp, Route};
 use crate::snapshot::{Judgement, Permit};
-use crate::tunnels::{Origination, Slot, Tunnels};
+use crate::tunnels::{Origination, Tunnels};
 
 /// What the requests of one connection share.
 pub struct Exchange {
@@ -417,33 +416,6 @@ impl Ready {
     pub async fn upgraded(self) -> Option<(TakenBack, Box<Opening>)> {
         let parts = self.on.await.ok()?.downcast::<TokioIo<Watched>>().ok()?;
         Some((parts, self.opening))
-    }
-}
-
-/// A tunnel that only wants its client.
-pub struct Opening {
-    backend: Box<Switched>,
-    slot: Slot,
-    request: Request,
-    from: Origination,
-    began: Instant,
-}
-
-impl Opening {
-    /// The head of the 101, for a client whose attempt hyper has not read.
-    pub fn head(&self) -> Vec<u8> {
-        head::write_switched(&self.backend.head, &self.backend.spelling)
-    }
-
-    /// Opens the tunnel: enters the table, and is told at once if a newer generation refuses it.
-    pub fn open(self, core: &Core, client: Channel, said: Vec<u8>) -> Tunnel {
-        let (place, entry) = self.slot.enter(self.request, self.from, Timestamp::now());
-        let metrics = core.metrics.route(&entry.route());
-        metrics.tunnel_opened(self.began.elapsed());
-        let Switched { channel, early, agreed, load, .. } = *self.backend;
-        // A copy: hyper's whole buffer would live as long as the tunnel.
-        let early = (Bytes::from(said), early);
-        Tunnel::new(client, channel, early, agreed.extensions, (place, load), entry, metrics)
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod clock;
 mod exchange;
+mod opening;
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -24,7 +25,8 @@ use crate::close::Reason;
 use crate::data::Core;
 use crate::data::cap::Place;
 use crate::data::connection::clock::Clock;
-use crate::data::connection::exchange::{Came, Exchange, Opening};
+use crate::data::connection::exchange::{Came, Exchange};
+use crate::data::connection::opening::Opening;
 use crate::data::forward::Arrival;
 use crate::data::patience::{Patience, Stream, Waits, Watched};
 use crate::data::pending::Waiting;
@@ -100,7 +102,9 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
             open.end = ConnectionEnd::Upgraded;
             let Upgraded { client, early, opening } = upgraded;
             let (client, unread) = client.into_parts();
-            let tunnel = opening.open(&core, client, [early, unread].concat());
+            // A copy: hyper's whole buffer would live as long as the tunnel.
+            let said = [early, unread].concat().into();
+            let tunnel = opening.open(&core, client, said);
             // The struct itself: an async block around it would triple the task.
             core.tracker.spawn(Recorded { tunnel, open, over: false });
         }
