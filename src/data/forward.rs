@@ -5,12 +5,13 @@
 //! case: hyper keeps it in the extensions, which are moved along.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, StatusCode, Uri, Version, request, response};
 
 use crate::policy::network::Client;
-use crate::policy::request::Request;
+use crate::policy::request::{Request, options};
 use crate::policy::route::stripped;
 use crate::snapshot::route::Route;
 
@@ -98,6 +99,7 @@ pub fn to_client(parts: &mut response::Parts, attempt: bool) {
     remove_hop_by_hop(&mut parts.headers);
     parts.version = Version::HTTP_11;
     match parts.status {
+    let accept = parts.headers.get(SEC_WEBSOCKET_ACCEPT).cloned();
         StatusCode::SWITCHING_PROTOCOLS => {
             parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -105,6 +107,10 @@ pub fn to_client(parts: &mut response::Parts, attempt: bool) {
         // RFC 9110 §15.5.22: a 426 must say what it wants.
         StatusCode::UPGRADE_REQUIRED => {
             parts.headers.insert(UPGRADE, upgrade.unwrap_or_else(|| HeaderValue::from_static("websocket")));
+            // Without it no client takes the 101, whatever the backend's `Connection` names.
+            if let Some(accept) = accept {
+                parts.headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+            }
             parts.headers.insert(CONNECTION, HeaderValue::from_static(if attempt { "Upgrade, close" } else { "Upgrade" }));
         }
         _ if attempt => {
@@ -118,6 +124,24 @@ pub fn to_client(parts: &mut response::Parts, attempt: bool) {
 ///
 /// # Errors
 /// A sentence for the log; the client gets 502.
+/// Removes what the `Connection` of a backend's 101 names, so that nothing is agreed on that the
+/// client never sees. `Sec-WebSocket-Accept` stays, see [`to_client`].
+pub fn remove_named(head: &mut response::Parts) {
+    for name in named(&head.headers).filter(|name| *name != SEC_WEBSOCKET_ACCEPT).collect::<Vec<_>>() {
+        head.headers.remove(name);
+    }
+}
+
+/// Removes the framing of content that this status never has (RFC 9110 §8.6, RFC 9112 §6.1): a
+/// client that believed a 101's length would skip the first frames.
+fn remove_framing(head: &mut response::Parts) {
+    if head.status.is_informational() || head.status == StatusCode::NO_CONTENT {
+        for name in [CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER] {
+            head.headers.remove(name);
+        }
+    }
+}
+
 pub fn accept_head(parts: &response::Parts, method: &Method) -> Result<(), &'static str> {
     let mut lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
@@ -138,16 +162,7 @@ pub fn accept_head(parts: &response::Parts, method: &Method) -> Result<(), &'sta
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
-        // As a rule it names what goes anyway.
-        .filter(|token| !HOP_BY_HOP.iter().any(|name| token.eq_ignore_ascii_case(name.as_str().as_bytes())))
-        .filter_map(|token| HeaderName::from_bytes(token).ok())
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+    for name in named(headers).collect::<Vec<_>>().iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
 }
@@ -156,6 +171,12 @@ fn remove_ours(headers: &mut HeaderMap) {
     let forged: Vec<HeaderName> = headers.keys().filter(|name| is_ours_to_say(name.as_str())).cloned().collect();
     for name in forged {
         headers.remove(name);
+/// The fields that `Connection` names besides those that are hop-by-hop always.
+fn named(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let is_known = |token: &&[u8]| HOP_BY_HOP.iter().any(|name| token.eq_ignore_ascii_case(name.as_str().as_bytes()));
+    options(headers).filter(move |token| !is_known(token)).filter_map(|token| HeaderName::from_bytes(token).ok())
+}
+
     }
 }
 

@@ -203,6 +203,7 @@ mod tests {
     use crate::policy::limit::{Budgets, Limits};
     use crate::policy::origin::Origins;
     use crate::policy::request::{Host, Kind, Request};
+    use crate::policy::subprotocol::Subprotocols;
     use crate::refusal::Backend;
 
     const LINES: RuleLines =
@@ -221,7 +222,7 @@ mod tests {
             allow: if allow.is_empty() { Allow::Any } else { Allow::Lists(lists('a', allow)) },
             deny: lists('d', deny),
             origins: Some(Origins::new(vec![Origins::parse_one("https://a.example").unwrap()])),
-            subprotocols: Some(vec!["ticks".into()]),
+            subprotocols: Some(Subprotocols::new(vec!["ticks".into()])),
             budgets: Budgets::carry(None, &limits),
             limits,
             lines: LINES,

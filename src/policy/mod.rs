@@ -10,6 +10,7 @@ pub mod network;
 pub mod origin;
 pub mod request;
 pub mod route;
+pub mod subprotocol;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::policy::list::List;
 use crate::policy::network::Client;
 use crate::policy::origin::Origins;
 use crate::policy::request::{Kind, Request};
+use crate::policy::subprotocol::Subprotocols;
 use crate::refusal::Refusal;
 
 /// One page of rules, by name, compiled from one file.
@@ -38,8 +40,8 @@ pub struct Policy {
     pub deny: Vec<Arc<List>>,
     /// Which pages may open it; `None`: not looked at.
     pub origins: Option<Origins>,
-    /// Which subprotocols an attempt may offer; `None`: not looked at.
-    pub subprotocols: Option<Vec<Box<str>>>,
+    /// Which subprotocols its tunnels may speak. `None` means not looked at.
+    pub subprotocols: Option<Subprotocols>,
     /// How much of it.
     pub limits: Limits,
     /// What has been used of the limits; outlives the generation.
@@ -125,12 +127,12 @@ impl Policy {
     /// An attempt must offer at least one admitted subprotocol; that the
     /// backend chose an admitted one is looked at when it answers.
     fn judge_subprotocol(&self, request: &Request) -> Result<(), Refusal> {
-        let (Some(admitted), Kind::Attempt { subprotocols }) = (&self.subprotocols, &request.kind) else { return Ok(()) };
-        if subprotocols.iter().any(|offered| admitted.contains(offered)) { Ok(()) } else { Err(Refusal::Subprotocol) }
+        let (Some(rule), Kind::Attempt { subprotocols }) = (&self.subprotocols, &request.kind) else { return Ok(()) };
+        if rule.admit_offer(subprotocols) { Ok(()) } else { Err(Refusal::Subprotocol) }
     }
 
-    /// Whether the rules let the backend choose `subprotocol`.
-    pub fn admits_subprotocol(&self, chosen: &str) -> bool {
-        self.subprotocols.as_ref().is_none_or(|admitted| admitted.iter().any(|one| **one == *chosen))
+    /// Whether the rules let the backend choose `chosen`. `None` means no subprotocol.
+    pub fn admits_subprotocol(&self, chosen: Option<&str>) -> bool {
+        self.subprotocols.as_ref().is_none_or(|rule| rule.admit(chosen))
     }
 }

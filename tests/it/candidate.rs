@@ -83,6 +83,18 @@ async fn the_places_of_a_candidate_are_those_that_are_taken_under_its_policy() {
 }
 
 #[tokio::test]
+async fn what_a_backend_chooses_is_compared_too() {
+    let chooses_v1 = "subprotocols = [\"v1\", \"v2\"]";
+    let (sidegate, _backend) = beside(&everybody("subprotocols = [\"v2\"]"), |sidegate| sidegate).await;
+    at(&sidegate, 1).subprotocols(&["v1", "v2"]).open("/chat").await.expect_echo("chose v1").await;
+    at(&sidegate, 1).subprotocols(&["v2", "v1"]).open("/chat").await.expect_echo("chose v2").await;
+    expect_differs(&sidegate, "would_refuse", "backend", 1).await;
+    let (sidegate, _backend) = beside(&everybody(chooses_v1), |sidegate| sidegate.subprotocols(&["v2"])).await;
+    at(&sidegate, 1).subprotocols(&["v1", "v2"]).attempt("/chat").await.expect_refused(502, "backend");
+    expect_differs(&sidegate, "would_admit", "backend", 1).await;
+}
+
+#[tokio::test]
 async fn plain_requests_are_compared_too() {
     let few = everybody("[limits]\nrequests = { rate = '1/m', burst = 1 }");
     let (sidegate, _backend) = beside(&few, |sidegate| sidegate.on_route("http = 'forward'")).await;

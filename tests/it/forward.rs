@@ -486,6 +486,12 @@ async fn an_attempt_that_comes_first_is_answered_without_hyper() {
     let granted = backend::granted(&at_backend.head().await, "");
     at_backend.send(granted).await;
     let answer = wire.answer().await;
+/// The `Sec-WebSocket-Accept` that answers `head`.
+fn accept_of(head: &Head) -> String {
+    let granted = backend::granted(head, "");
+    granted.split("Accept: ").nth(1).unwrap().trim().to_owned()
+}
+
     answer.expect(101);
     assert_eq!(answer.header("date"), None);
 }
@@ -500,7 +506,9 @@ async fn a_101_may_come_in_pieces_and_behind_an_early_hint() {
     }
     at_backend.send_frame(Frame::text("hello")).await;
     let answer = wire.answer().await;
-    answer.expect(101);
+    answer.expect(101).expect_header("sec-websocket-accept", &accept_of(&asked));
+    at_backend.send_frame(Frame::text("hello")).await;
+    assert_eq!(wire.frame().await, Frame::text("hello"));
     assert_eq!((answer.informed.as_slice(), answer.header("link")), ([].as_slice(), None));
     assert_eq!(wire.frame().await, Frame::text("hello"));
 }

@@ -240,6 +240,50 @@ async fn a_target_that_is_no_uri_is_never_served() {
     assert!(backend.heads().iter().all(|head| head.target() == "/"));
 }
 
+// C-H1-15
+#[tokio::test]
+async fn connection_is_refused_when_it_names_an_end_to_end_field() {
+    let named = [
+        "Host",
+        "origin",
+        "COOKIE",
+        "Authorization",
+        "Content-Length",
+        "Content-Type",
+        "Sec-WebSocket-Protocol",
+        "Forwarded",
+        "X-Forwarded-For",
+        "x_forwarded_for",
+        "X-Request-Id",
+        "Client-Cert",
+        "Via",
+        "Date",
+        "Cache-Control",
+        "Range",
+    ];
+    let mut heads: Vec<_> = named.map(|name| format!("GET / HTTP/1.1|Host: a|Connection: {name}")).into();
+    heads.extend(
+        ["keep-alive ,\tCookie", ",,Cookie,", "close|Connection: Cookie", "|Connection: x,Cookie |Connection: y"]
+            .map(|value| format!("GET / HTTP/1.1|Host: a|Connection: {value}")),
+    );
+    heads.push("GET / HTTP/1.0|Host: a|Connection: Cookie".into());
+    refused(&heads.iter().map(String::as_str).collect::<Vec<_>>(), 400, "head").await;
+}
+
+// C-H1-15, C-WS-11
+#[tokio::test]
+async fn connection_passes_when_it_names_anything_else() {
+    let (backend, _sidegate, client) = gate().await;
+    let upgrade = "Upgrade, HTTP2-Settings|Upgrade: h2c|HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA";
+    for value in ["close", "keep-alive", "TE|TE: trailers", "proxy-connection", upgrade, "X-Own, Accept, \"Cookie\""] {
+        let lines = format!("GET / HTTP/1.1|Host: a|Cookie: a=1|X-Own: 1|Accept: */*|Connection: {value}");
+        client.send(head(&lines)).await.expect(200);
+        let got = backend.head().await;
+        assert_eq!((got.header("connection"), got.header("cookie")), (None, Some("a=1")), "{value}");
+        assert_eq!(got.header("x-own").is_none(), value.contains("X-Own"), "{value}");
+    }
+}
+
 // C-H1-25
 #[tokio::test]
 async fn http_0_9_is_rejected() {

@@ -211,6 +211,39 @@ async fn a_backend_that_chooses_a_subprotocol_which_is_not_admitted_is_a_502() {
     sidegate.expect_metric("sidegate_tunnels_opened_total", [], 0).await;
 }
 
+/// The status of an attempt that offers `v2` under this `rule`, at once and with a head that only hyper reads; the
+/// backend's 101 has these `lines`.
+async fn chosen(rule: &[&str], lines: &'static str) -> [u16; 2] {
+    let backend = backend::raw(move |mut wire| async move {
+        backend::grant(&mut wire, lines).await;
+        wire.readable().await;
+    });
+    let backend = backend.run().await;
+    let sidegate = new(&backend).subprotocols(rule).run().await;
+    let client = client::new(&sidegate).subprotocols(&["v2"]);
+    let large = client.clone().header("X-Big", &"x".repeat(9 * 1024));
+    [client.attempt("/chat").await.status(), large.attempt("/chat").await.status()]
+}
+
+#[tokio::test]
+async fn a_101_without_a_subprotocol_is_a_502_unless_none_is_admitted() {
+    assert_eq!(chosen(&["v2"], "").await, [502, 502]);
+    assert_eq!(chosen(&["v2", "none"], "").await, [101, 101]);
+    assert_eq!(chosen(&["v2"], "Sec-WebSocket-Protocol: v2\r\n").await, [101, 101]);
+    // What the client never gets was not chosen.
+    let hidden = "Connection: Sec-WebSocket-Protocol\r\nSec-WebSocket-Protocol: v2\r\n";
+    assert_eq!(chosen(&["v2"], hidden).await, [502, 502]);
+    assert_eq!(chosen(&["v2", "none"], hidden).await, [101, 101]);
+}
+
+#[tokio::test]
+async fn none_admits_an_attempt_that_offers_no_subprotocol() {
+    let backend = backend::echo().run().await;
+    let sidegate = new(&backend).subprotocols(&["v2.ticks", "none"]).run().await;
+    client::new(&sidegate).open("/chat").await.expect_echo("hello").await;
+    client::new(&sidegate).subprotocols(&["none"]).attempt("/chat").await.expect_refused(403, "subprotocol");
+}
+
 #[tokio::test]
 async fn the_most_specific_host_wins_then_the_longest_path() {
     let backend = backend::echo().run().await;

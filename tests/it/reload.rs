@@ -326,6 +326,21 @@ async fn origins_and_subprotocols_are_judged_again_too() {
 }
 
 #[tokio::test]
+async fn a_tunnel_without_a_subprotocol_is_judged_by_that_at_a_reload() {
+    let backend = backend::raw(|mut wire| async move {
+        backend::grant(&mut wire, "").await;
+        wire.rest().await;
+    });
+    let backend = backend.run().await;
+    let sidegate = sidegate::new().route("/chat", &backend).subprotocols(&["v1", "none"]).run().await;
+    let mut tunnel = client::new(&sidegate).subprotocols(&["v1"]).open("/chat").await;
+    sidegate.policy().change(|page| page.subprotocols(&["none"])).write().await;
+    sidegate.expect_metric("sidegate_tunnels_open", [], 1).await;
+    sidegate.policy().change(|page| page.subprotocols(&["v1"])).write().await;
+    tunnel.expect_close_with(1008, "subprotocol").await;
+}
+
+#[tokio::test]
 async fn a_route_that_is_gone_revokes_its_tunnels_and_no_others() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).route("/news", &backend).run().await;

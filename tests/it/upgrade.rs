@@ -430,12 +430,42 @@ async fn headers_that_connection_names_are_removed_and_ours_survive() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let client = client::new(&sidegate);
-    let lines = ATTEMPT.replace("Connection: Upgrade", "X-Secret: 1\r\nConnection: Upgrade, X-Secret, X-Forwarded-For, Host");
+    let lines = ATTEMPT.replace("Connection: Upgrade", "X-Secret: 1\r\nConnection: Upgrade, X-Secret, X-Real-IP");
     client.send(client.request("GET /chat HTTP/1.1", &lines)).await.expect(101);
     let head = backend.head().await;
     assert_eq!((head.header("x-secret"), head.header("x-forwarded-for")), (None, Some("127.0.0.1")));
     assert_eq!((head.all("upgrade"), head.all("connection")), (vec!["websocket"], vec!["Upgrade"]));
     assert_eq!(head.header("host"), Some("localhost"));
+}
+
+/// Sends this attempt at once, behind a plain request, and with a head that is too large to be read without hyper: that
+/// each is refused so, and reaches no backend.
+async fn check_refused_each_way(sidegate: &Sidegate, lines: &str, status: u16, word: &str) {
+    let client = client::new(sidegate);
+    for (before, more) in [("", String::new()), ("GET /none HTTP/1.1", String::new()), ("", "x".repeat(9 * 1024))] {
+        let mut wire = client.connect().await;
+        if !before.is_empty() {
+            wire.send(client.request(before, "")).await;
+            wire.answer().await.expect_refused(404, "route");
+        }
+        wire.send(client.request("GET /chat HTTP/1.1", &format!("{lines}X-Big: {more}\r\n"))).await;
+        wire.answer().await.expect_refused(status, word);
+        wire.expect_end().await;
+    }
+}
+
+// C-WS-13
+#[tokio::test]
+async fn an_attempt_is_refused_when_it_hides_what_was_judged() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/chat", &backend).subprotocols(&["v2"]).origins(&["https://a"]).run().await;
+    let fields = "Origin: https://a\r\nSec-WebSocket-Protocol: v2\r\n";
+    for hidden in ["Sec-WebSocket-Protocol", "origin", "SEC_WEBSOCKET_KEY", "host", "x\r\nConnection: Cookie"] {
+        let lines = ATTEMPT.replace("Connection: Upgrade", &format!("Connection: Upgrade ,\t{hidden}"));
+        check_refused_each_way(&sidegate, &format!("{lines}{fields}"), 400, "head").await;
+    }
+    backend.expect_untouched();
+    client::new(&sidegate).origin("https://a").subprotocols(&["v2"]).open("/chat").await.expect_echo("hello").await;
 }
 
 // C-WS-07

@@ -54,7 +54,7 @@ pub fn policy(policy: &Policy, now: Timestamp) -> Value {
         "file": &*policy.file,
         "owner": policy.owner,
         "lists": lists,
-        "client": { "allow": allow, "deny": rule(&policy.deny), "origins": origins(policy), "subprotocols": policy.subprotocols },
+        "client": { "allow": allow, "deny": rule(&policy.deny), "origins": origins(policy), "subprotocols": subprotocols(policy) },
         "limits": limits(&policy.limits),
     })
 }
@@ -176,7 +176,7 @@ pub fn rules(policy: &Policy) -> Value {
             "allow": allow,
             "deny": names(&policy.deny),
             "origins": origins(policy),
-            "subprotocols": policy.subprotocols,
+            "subprotocols": subprotocols(policy),
         },
         "limits": limits,
     })
@@ -184,6 +184,10 @@ pub fn rules(policy: &Policy) -> Value {
 
 fn origins(policy: &Policy) -> Option<Vec<String>> {
     policy.origins.as_ref().map(|origins| origins.iter().map(ToString::to_string).collect())
+}
+
+fn subprotocols(policy: &Policy) -> Option<Vec<&str>> {
+    policy.subprotocols.as_ref().map(|rule| rule.iter().collect())
 }
 
 /// The names of the lists that a rule names, and the networks that stand in it.

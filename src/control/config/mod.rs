@@ -48,6 +48,7 @@ use crate::policy::network::{Client, Networks};
 use crate::policy::origin::Origins;
 use crate::policy::request::Request;
 use crate::policy::route::{HostPattern, PathPattern};
+use crate::policy::subprotocol::Subprotocols;
 use crate::refusal::Refusal;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{Listener, ListenerTimeouts};
@@ -444,8 +445,8 @@ pub struct PolicyPage {
     pub deny: Vec<Arc<List>>,
     /// Which pages may open it; `None`: not looked at.
     pub origins: Option<Origins>,
-    /// Which subprotocols an attempt may offer; `None`: not looked at.
-    pub subprotocols: Option<Vec<Box<str>>>,
+    /// Which subprotocols its tunnels may speak. `None` means not looked at.
+    pub subprotocols: Option<Subprotocols>,
     /// How much of it.
     pub limits: Limits,
     /// Where its rules stand in the file.

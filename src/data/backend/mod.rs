@@ -104,8 +104,8 @@ impl Dialler {
         let socket = if let Some(spelling) = &attempt.spelling {
             let asked = ask(&mut socket, &attempt.head, spelling);
             match timeout_at(late, asked).await.map_err(|_| tried.late(NO_ANSWER))? {
-                Said::Switched(Read { parts, spelling, length }, came) => {
-                    let agreed = agreed(permit, handshake, &parts, tried)?;
+                Said::Switched(Read { mut parts, spelling, length }, came) => {
+                    let agreed = agreed(permit, handshake, &mut parts, tried)?;
                     let (channel, early) = (Channel::clear(socket), Bytes::copy_from_slice(&came[length..]));
                     return Ok(switched(Switched { head: parts, spelling, channel, early, agreed, load }));
                 }
@@ -139,8 +139,8 @@ impl Dialler {
             return Ok(Answer::Other(answer.map(|body| body.holding(load))));
         }
         let on = hyper::upgrade::on(&mut answer);
-        let (head, _) = answer.into_parts();
-        let agreed = agreed(permit, handshake, &head, tried)?;
+        let (mut head, _) = answer.into_parts();
+        let agreed = agreed(permit, handshake, &mut head, tried)?;
         let upgraded = timeout_at(late, connection.until(on)).await.map_err(|_| tried.late(NO_ANSWER))?;
         let upgraded = upgraded.map_err(|error| tried.broke(&error))?;
         let parts = upgraded.downcast::<TokioIo<Answering>>().map_err(|_| tried.failed(&"its connection was lost"))?;
@@ -213,14 +213,18 @@ impl Dialler {
 }
 
 /// What a backend's 101 settles, and whether the policy admits it.
-fn agreed(permit: &Permit, handshake: &Handshake, head: &response::Parts, tried: &mut Tried) -> Result<Agreed, Refusal> {
+fn agreed(permit: &Permit, handshake: &Handshake, head: &mut response::Parts, tried: &mut Tried) -> Result<Agreed, Refusal> {
+    forward::remove_named(head);
     let agreed = handshake.agree(head.status, &head.headers).map_err(|what| tried.failed(&what))?;
-    match &agreed.subprotocol {
-        Some(chosen) if !permit.route().policy.admits_subprotocol(chosen) => {
-            Err(tried.failed(&"chose a subprotocol that the policy doesn't admit"))
-        }
-        _ => Ok(agreed),
+    if permit.route().policy.admits_subprotocol(agreed.subprotocol.as_deref()) {
+        return Ok(agreed);
     }
+    let refusal = tried.failed(&match agreed.subprotocol {
+        Some(_) => "chose a subprotocol that the policy doesn't admit",
+        None => "chose no subprotocol, which the policy admits only with \"none\"",
+    });
+    tried.unadmitted = Some(agreed.subprotocol);
+    Err(refusal)
 }
 
 fn switched(mut switched: Switched) -> Answer {

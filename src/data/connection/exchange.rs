@@ -33,7 +33,7 @@ use crate::observe::metrics::{ConnectionEnd, Difference, RequestKind, RequestRes
 use crate::policy::Policy;
 use crate::policy::network::Peer;
 use crate::policy::request::{Kind, Request};
-use crate::refusal::{Head, Refusal};
+use crate::refusal::{Backend, Head, Refusal};
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::Speaks;
 use crate::snapshot::route::{PlainHttp, Route};
@@ -257,7 +257,9 @@ impl Exchange {
         self.compare(asked, candidate, slot.as_ref().err().copied());
         let slot = slot?;
         forward::to_backend(&mut attempt.head, &request, slot.permit().route(), &self.came.arrival, &asked.id);
-        match self.core.dialler.upgrade(slot.permit(), attempt, &handshake, &mut asked.tried).await? {
+        let answer = self.core.dialler.upgrade(slot.permit(), attempt, &handshake, &mut asked.tried).await;
+        self.compare_choice(asked, candidate, &answer);
+        match answer? {
             Answer::Other(answer) => {
                 self.closes.store(true, Ordering::Relaxed);
                 self.permitted(asked, answer.status().as_u16());
@@ -266,9 +268,9 @@ impl Exchange {
             Answer::Switched(mut backend) => {
                 self.permitted(asked, 101);
                 let subprotocol = backend.agreed.subprotocol.take();
-                if let (Kind::Attempt { subprotocols }, Some(chosen)) = (&mut request.kind, &subprotocol) {
+                if let Kind::Attempt { subprotocols } = &mut request.kind {
                     // From now on it is judged by what it speaks, no longer by what it offered.
-                    *subprotocols = [chosen.clone()].into();
+                    *subprotocols = subprotocol.iter().cloned().collect();
                 }
                 let from = Origination { peer: self.came.peer, request_id: asked.id().into(), subprotocol };
                 Ok(Granted::Tunnel(Box::new(Opening { backend, slot, request, from, began: asked.began })))
@@ -323,6 +325,21 @@ impl Exchange {
     }
 
     /// Counts and logs where a candidate would have decided otherwise. More never comes of it.
+    /// Compares once more when the backend has chosen a subprotocol, if the candidate let the attempt pass.
+    fn compare_choice(&self, asked: &Asked, candidate: Option<Result<(), Refusal>>, answer: &Result<Answer, Refusal>) {
+        let rules = asked.policy.as_ref().and_then(|policy| policy.candidate.as_ref());
+        let (Some(Ok(())), Some(rules)) = (candidate, rules) else { return };
+        match (answer, &asked.tried.unadmitted) {
+            (Ok(Answer::Switched(backend)), _) if !rules.admits_subprotocol(backend.agreed.subprotocol.as_deref()) => {
+                self.compare(asked, Some(Err(Refusal::Backend(Backend::Failed))), None);
+            }
+            (Err(refusal), Some(chosen)) if rules.admits_subprotocol(chosen.as_deref()) => {
+                self.compare(asked, candidate, Some(*refusal));
+            }
+            _ => {}
+        }
+    }
+
     fn compare(&self, asked: &Asked, candidate: Option<Result<(), Refusal>>, refusal: Option<Refusal>) {
         let (difference, reason) = match (candidate, refusal) {
             (Some(Err(reason)), None) => (Difference::WouldRefuse, reason),

@@ -3,6 +3,7 @@
 //! It stands behind an HTTP/1.1 parser, hyper's as a rule, which lets more pass than a gate may, and says of each
 //! head the one thing that it means. It never looks at a policy, a key or a body.
 
+mod connection;
 mod host;
 mod path;
 mod url;
@@ -12,6 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
 pub use self::host::Host;
+pub use self::connection::options;
 pub use self::path::{canonical_path, decoded};
 pub use self::url::UrlFault;
 use crate::refusal::{Head, Refusal};
@@ -62,6 +64,9 @@ impl Request {
         framing(parts)?;
         let host = host(parts)?;
         let origin = at_most_one(&parts.headers, ORIGIN)?;
+        if connection::names_end_to_end(&parts.headers) {
+            return Err(MALFORMED);
+        }
         let path = path(&parts.uri)?;
         let kind = kind(parts)?;
         Ok(Request { host, path, origin: origin.map(|value| String::from_utf8_lossy(value.as_bytes()).into()), kind })

@@ -274,15 +274,16 @@ fn origin(policy: &Policy, request: &Request) -> Option<Said> {
 }
 
 fn subprotocol(policy: &Policy, request: &Request) -> Option<Said> {
-    let (admitted, Kind::Attempt { subprotocols }) = (policy.subprotocols.as_ref()?, &request.kind) else { return None };
-    let found = subprotocols.iter().find(|offered| admitted.contains(offered));
-    let says = match (found, &**subprotocols) {
-        (Some(found), _) => format!("{found}: admitted"),
-        (None, []) => format!("none offered; admitted: {}", text::among(admitted)),
-        (None, offered) => format!("{}: not among {}", text::among(offered), text::among(admitted)),
+    let (rule, Kind::Attempt { subprotocols }) = (policy.subprotocols.as_ref()?, &request.kind) else { return None };
+    let or_none = if rule.admit(None) { ", or none" } else { "" };
+    let says = match (rule.first_of(subprotocols), &**subprotocols) {
+        (Some(found), _) => format!("{found}: admitted; the backend has to choose an admitted one{or_none}"),
+        (None, []) if rule.admit(None) => "none offered: admitted by \"none\"".into(),
+        (None, []) => format!("none offered; admitted: {}", text::among(rule.iter())),
+        (None, offered) => format!("{}: not among {}", text::among(offered), text::among(rule.iter())),
     };
-    let place = place(policy, Rule::Subprotocols);
-    Some(Said { rule: "subprotocol".into(), place, passes: found.is_some(), says, lists: Vec::new() })
+    let (place, passes) = (place(policy, Rule::Subprotocols), rule.admit_offer(subprotocols));
+    Some(Said { rule: "subprotocol".into(), place, passes, says, lists: Vec::new() })
 }
 
 /// What `list` says of `client`.

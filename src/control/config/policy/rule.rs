@@ -13,6 +13,7 @@ use crate::policy::Allow;
 use crate::policy::decisive::RuleLines;
 use crate::policy::list::List;
 use crate::policy::origin::Origins;
+use crate::policy::subprotocol::Subprotocols;
 
 /// The lists of what stands in a rule itself; no list that is given a name can be called so.
 const ALLOW_ITSELF: &str = "(allow)";
@@ -77,14 +78,14 @@ pub fn origins(client: &mut Table<'_>) -> Option<Origins> {
 }
 
 /// `subprotocols`
-pub fn subprotocols(client: &mut Table<'_>) -> Option<Vec<Box<str>>> {
+pub fn subprotocols(client: &mut Table<'_>) -> Option<Subprotocols> {
     let value = client.get("subprotocols")?;
     let strings = value.strings()?;
     if strings.is_empty() {
         value.report(warning("an empty list admits no attempt").remedy("leave it out, and subprotocols are not looked at"));
     }
     let parse = |(_, item): (&str, Value<'_>)| item.parse("a subprotocol", subprotocol).map(Box::from);
-    Some(strings.into_iter().filter_map(parse).collect())
+    Some(Subprotocols::new(strings.into_iter().filter_map(parse).collect()))
 }
 
 /// The name of a subprotocol (RFC 6455 §4.1).

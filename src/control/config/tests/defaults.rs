@@ -16,6 +16,7 @@ use crate::control::config::{
 use crate::policy::Allow;
 use crate::policy::limit::{Rate, Share, TunnelLimits};
 use crate::policy::network::Client;
+use crate::policy::subprotocol::Subprotocols;
 use crate::snapshot::listener::{ListenerTimeouts, Speaks, TlsRules};
 use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
 
@@ -242,7 +243,7 @@ fn every_key_of_a_policy_is_read() {
     assert_eq!(decide(2, "10.1.2.3"), Some((true, 10)));
     let origins = policy.origins.as_ref().unwrap();
     assert!(origins.admit(Some("https://desk.partner.example")) && !origins.admit(None));
-    assert_eq!(policy.subprotocols, Some(vec!["v2.ticks".into()]));
+    assert_eq!(policy.subprotocols, Some(Subprotocols::new(vec!["v2.ticks".into()])));
     let rate = |tokens, burst| {
         let (tokens, burst) = (NonZeroU32::new(tokens).unwrap(), NonZeroU32::new(burst).unwrap());
         Some(Rate { tokens, per: Duration::from_secs(1), burst })

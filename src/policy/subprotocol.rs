@@ -1,0 +1,77 @@
+//! Which subprotocols a tunnel may speak: the `subprotocols` rule of a policy.
+//!
+//! An attempt is judged by what it offers, the backend's 101 by what it chooses, and an open tunnel
+//! by what it speaks (decision 005).
+
+/// The entry that admits tunnels without a subprotocol. It never stands for a name.
+const NONE: &str = "none";
+
+/// The `subprotocols` of a policy. Their order never matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subprotocols(Vec<Box<str>>);
+
+impl Subprotocols {
+    /// Admits the subprotocols of these names, and with `"none"` also tunnels that speak no subprotocol.
+    pub fn new(written: Vec<Box<str>>) -> Self {
+        Subprotocols(written)
+    }
+
+    /// Every entry, as written.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|entry| &**entry)
+    }
+
+    /// Whether a tunnel may speak `spoken`. `None` means no subprotocol.
+    pub fn admit(&self, spoken: Option<&str>) -> bool {
+        match spoken {
+            None => self.lists(NONE),
+            Some(name) => name != NONE && self.lists(name),
+        }
+    }
+
+    /// Whether an attempt may offer `offered`: one admitted name is enough, and an empty offer is one
+    /// of no subprotocol.
+    pub fn admit_offer(&self, offered: &[Box<str>]) -> bool {
+        if offered.is_empty() { self.admit(None) } else { self.first_of(offered).is_some() }
+    }
+
+    /// The first admitted name of an offer.
+    pub fn first_of<'o>(&self, offered: &'o [Box<str>]) -> Option<&'o str> {
+        offered.iter().map(|name| &**name).find(|name| self.admit(Some(name)))
+    }
+
+    fn lists(&self, entry: &str) -> bool {
+        self.iter().any(|written| written == entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `rule` says of this offer, then of a 101 that chooses the first name offered or none.
+    fn check(rule: &[&str], offered: &[&str], says: (bool, bool, bool)) {
+        let rule = Subprotocols::new(rule.iter().map(|entry| (*entry).into()).collect());
+        let offer: Vec<Box<str>> = offered.iter().map(|name| (*name).into()).collect();
+        let got = (rule.admit_offer(&offer), rule.admit(offered.first().copied()), rule.admit(None));
+        assert_eq!(got, says, "{rule:?} and {offered:?}");
+    }
+
+    #[test]
+    fn a_name_is_admitted_only_where_it_is_listed() {
+        check(&["v2", "v3"], &["v2"], (true, true, false));
+        check(&["v2", "v3"], &["v1", "v3"], (true, false, false));
+        check(&["v2"], &["v1"], (false, false, false));
+        check(&["v2"], &["V2"], (false, false, false));
+        check(&[], &["v2"], (false, false, false));
+    }
+
+    #[test]
+    fn none_admits_the_absence_and_never_a_name() {
+        check(&["v2"], &[], (false, false, false));
+        check(&["v2", "none"], &[], (true, true, true));
+        check(&["none"], &["v2"], (false, false, true));
+        check(&["v2", "none"], &["none"], (false, false, true));
+        check(&["v2", "none"], &["none", "v2"], (true, false, true));
+    }
+}
