@@ -100,6 +100,8 @@ impl Body for Upload {
         Poll::Ready(match frame {
             None => None,
             Some(Err(_)) => Some(Err(body.fault.set(BROKEN))),
+            // Trailers, which end a body, go no further: they were never judged.
+            Some(Ok(frame)) if frame.is_trailers() => None,
             Some(Ok(frame)) => {
                 let size = frame.data_ref().map_or(0, Bytes::len) as u64;
                 match body.left.checked_sub(size) {

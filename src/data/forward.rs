@@ -65,6 +65,9 @@ pub fn to_backend(parts: &mut request::Parts, request: &Request, route: &Route, 
     remove_ours(&mut parts.headers);
     // We answer 100 ourselves, when the body is read.
     parts.headers.remove(EXPECT);
+    // A backend may merge trailers into the head that was judged (RFC 9110 §6.5.1). The body drops
+    // them; announced, they would be waited for.
+    parts.headers.remove(TRAILER);
     if request.is_attempt() {
         parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -96,21 +99,22 @@ fn target(request: &Request, route: &Route, query: Option<&str>) -> Uri {
 /// whether an upgrade was asked for, which a 101 alone grants.
 pub fn to_client(parts: &mut response::Parts, attempt: bool) {
     let upgrade = parts.headers.get(UPGRADE).cloned();
+    let accept = parts.headers.get(SEC_WEBSOCKET_ACCEPT).cloned();
     remove_hop_by_hop(&mut parts.headers);
+    remove_framing(parts);
     parts.version = Version::HTTP_11;
     match parts.status {
-    let accept = parts.headers.get(SEC_WEBSOCKET_ACCEPT).cloned();
         StatusCode::SWITCHING_PROTOCOLS => {
             parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        }
-        // RFC 9110 §15.5.22: a 426 must say what it wants.
-        StatusCode::UPGRADE_REQUIRED => {
-            parts.headers.insert(UPGRADE, upgrade.unwrap_or_else(|| HeaderValue::from_static("websocket")));
             // Without it no client takes the 101, whatever the backend's `Connection` names.
             if let Some(accept) = accept {
                 parts.headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
             }
+        }
+        // RFC 9110 §15.5.22: a 426 must say what it wants.
+        StatusCode::UPGRADE_REQUIRED => {
+            parts.headers.insert(UPGRADE, upgrade.unwrap_or_else(|| HeaderValue::from_static("websocket")));
             parts.headers.insert(CONNECTION, HeaderValue::from_static(if attempt { "Upgrade, close" } else { "Upgrade" }));
         }
         _ if attempt => {
@@ -120,10 +124,6 @@ pub fn to_client(parts: &mut response::Parts, attempt: bool) {
     }
 }
 
-/// What hyper lets through of a backend's head and we must not: framing that two readers could read in two ways.
-///
-/// # Errors
-/// A sentence for the log; the client gets 502.
 /// Removes what the `Connection` of a backend's 101 names, so that nothing is agreed on that the
 /// client never sees. `Sec-WebSocket-Accept` stays, see [`to_client`].
 pub fn remove_named(head: &mut response::Parts) {
@@ -142,6 +142,10 @@ fn remove_framing(head: &mut response::Parts) {
     }
 }
 
+/// What hyper lets through of a backend's head and we must not: framing that two readers could read in two ways.
+///
+/// # Errors
+/// A sentence for the log; the client gets 502.
 pub fn accept_head(parts: &response::Parts, method: &Method) -> Result<(), &'static str> {
     let mut lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
@@ -167,16 +171,16 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-fn remove_ours(headers: &mut HeaderMap) {
-    let forged: Vec<HeaderName> = headers.keys().filter(|name| is_ours_to_say(name.as_str())).cloned().collect();
-    for name in forged {
-        headers.remove(name);
 /// The fields that `Connection` names besides those that are hop-by-hop always.
 fn named(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     let is_known = |token: &&[u8]| HOP_BY_HOP.iter().any(|name| token.eq_ignore_ascii_case(name.as_str().as_bytes()));
     options(headers).filter(move |token| !is_known(token)).filter_map(|token| HeaderName::from_bytes(token).ok())
 }
 
+fn remove_ours(headers: &mut HeaderMap) {
+    let forged: Vec<HeaderName> = headers.keys().filter(|name| is_ours_to_say(name.as_str())).cloned().collect();
+    for name in forged {
+        headers.remove(name);
     }
 }
 

@@ -170,6 +170,77 @@ async fn a_requests_body_is_streamed() {
     client.answer().await.expect(201);
 }
 
+/// What a backend gets of a chunked request with these trailers, declared in its head.
+async fn trailed(trailers: &[&str]) -> (Head, String) {
+    let backend = backend::manual().run().await;
+    let sidegate = forwarding(&backend).await;
+    let mut client = client::new(&sidegate).connect().await;
+    let names: Vec<_> = trailers.iter().filter_map(|line| line.split(':').next()).collect();
+    let (names, lines) = (names.join(", "), trailers.join("\r\n"));
+    client
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTrailer: {names}\r\nTransfer-Encoding: chunked\r\n\r\n\
+             3\r\nabc\r\n0\r\n{lines}\r\n\r\n"
+        ))
+        .await;
+    let mut at_backend = backend.accepted().await;
+    let head = at_backend.head().await;
+    at_backend.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
+    client.answer().await.expect(200);
+    (head, lossy(&at_backend.rest().await))
+}
+
+#[tokio::test]
+async fn trailers_of_a_request_reach_no_backend() {
+    for trailers in [
+        &["X-Forwarded-For: 10.9.9.9"][..],
+        &["X-Real-IP: 10.9.9.9", "forwarded: for=10.9.9.9", "X_Forwarded_For: 10.9.9.9"],
+        &["X-Request-Id: mine", "Client-Cert: x"],
+        &["X-Checksum: 1"],
+    ] {
+        let (head, body) = trailed(trailers).await;
+        assert_eq!((head.header("trailer"), head.header("te")), (None, None), "{trailers:?}");
+        assert_eq!(body, "3\r\nabc\r\n0\r\n\r\n", "{trailers:?}");
+    }
+}
+
+#[tokio::test]
+async fn trailers_of_an_answer_pass_when_the_client_asks_for_them() {
+    for (te, trailers) in [("TE: trailers", "X-Sum: 7\r\n"), ("X-No: te", "")] {
+        let answer = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n";
+        let backend = backend::raw(move |mut wire| async move {
+            wire.head().await;
+            wire.send(answer).await;
+        });
+        let backend = backend.run().await;
+        let sidegate = forwarding(&backend).await;
+        let mut wire = client::new(&sidegate).connect().await;
+        wire.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{te}\r\nConnection: close, TE\r\n\r\n")).await;
+        let answer = lossy(&wire.rest().await);
+        assert!(answer.ends_with(&format!("3\r\nabc\r\n0\r\n{trailers}\r\n")), "{te}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_204_has_no_length_whatever_the_backend_says() {
+    for framing in ["Content-Length: 5", "Trailer: X-Sum|Transfer-Encoding: chunked"] {
+        let answer = answered(&format!("HTTP/1.1 204 No Content|X-Own: 1|{framing}||")).await;
+        answer.expect(204).expect_header("x-own", "1");
+        for name in ["content-length", "transfer-encoding", "trailer"] {
+            assert_eq!(answer.header(name), None, "{framing}: {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn fields_that_an_answers_connection_names_are_removed() {
+    let named = "Connection: Content-Type, Date, Set-Cookie";
+    let lines = format!("HTTP/1.1 200 OK|{named}|Content-Type: x|Set-Cookie: a|X-Own: 1|Content-Length: 2||ok");
+    let answer = answered(&lines).await;
+    answer.expect(200).expect_header("x-own", "1");
+    assert_eq!((answer.header("content-type"), answer.header("set-cookie")), (None, None));
+}
+
 #[tokio::test]
 async fn an_answers_body_is_streamed() {
     let backend = backend::manual().run().await;
@@ -415,6 +486,12 @@ async fn a_redirect_listener_only_answers_308() {
     backend.expect_untouched();
 }
 
+/// The `Sec-WebSocket-Accept` that answers `head`.
+fn accept_of(head: &Head) -> String {
+    let granted = backend::granted(head, "");
+    granted.split("Accept: ").nth(1).unwrap().trim().to_owned()
+}
+
 /// The lines of the head that the backend gets of an attempt, and of the 101 that its client gets, in their case; without
 /// what differs from one attempt to the next. `before` is sent over the same connection first, and answered.
 async fn switched(before: &str, more: &str) -> [Vec<(String, String)>; 2] {
@@ -435,10 +512,14 @@ async fn switched(before: &str, more: &str) -> [Vec<(String, String)>; 2] {
     wire.send(client.attempt_head("/a%20b/./c?d=/../", &lines)).await;
     let mut at_backend = backend.accepted().await;
     let asked = at_backend.head().await;
-    let lines = "server: x\r\nX-FooBar: 1\r\nx-foobar: 2\r\nkeep-alive: 5\r\nDATE: now\r\n";
+    let lines = "server: x\r\nX-FooBar: 1\r\nx-foobar: 2\r\nkeep-alive: 5\r\nDATE: now\r\n\
+        content-length: 5\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\nX-Hop: 1\r\n\
+        Connection: X-Hop, Sec-WebSocket-Accept\r\n";
     at_backend.send(backend::granted(&asked, lines)).await;
     let answer = wire.answer().await;
-    answer.expect(101);
+    answer.expect(101).expect_header("sec-websocket-accept", &accept_of(&asked));
+    at_backend.send_frame(Frame::text("hello")).await;
+    assert_eq!(wire.frame().await, Frame::text("hello"));
     assert_eq!(asked.target(), "/a%20b/c?d=/../");
     [asked, answer.head].map(|head| {
         let differs = ["x-request-id", "x-forwarded-port", "sec-websocket-key", "sec-websocket-accept", "x-big"];
@@ -461,7 +542,9 @@ async fn an_attempt_is_the_same_at_once_behind_a_request_and_with_a_large_head()
     assert_eq!(spelled(&asked, "x-lower"), ["x-LoWeR: 1"]);
     assert_eq!(spelled(&asked, "x-hop"), [""; 0]);
     assert_eq!(spelled(&granted, "x-foobar"), ["X-FooBar: 1", "x-foobar: 2"]);
-    assert_eq!(spelled(&granted, "keep-alive"), [""; 0]);
+    for gone in ["keep-alive", "content-length", "trailer", "transfer-encoding", "x-hop"] {
+        assert_eq!(spelled(&granted, gone), [""; 0], "{gone}");
+    }
     let large = format!("X-Big: {}\r\n", "x".repeat(9 * 1024));
     for (before, more) in [("GET / HTTP/1.1", ""), ("", large.as_str())] {
         assert_eq!(switched(before, more).await, [asked.clone(), granted.clone()], "{before:?}");
@@ -486,12 +569,6 @@ async fn an_attempt_that_comes_first_is_answered_without_hyper() {
     let granted = backend::granted(&at_backend.head().await, "");
     at_backend.send(granted).await;
     let answer = wire.answer().await;
-/// The `Sec-WebSocket-Accept` that answers `head`.
-fn accept_of(head: &Head) -> String {
-    let granted = backend::granted(head, "");
-    granted.split("Accept: ").nth(1).unwrap().trim().to_owned()
-}
-
     answer.expect(101);
     assert_eq!(answer.header("date"), None);
 }
@@ -506,9 +583,7 @@ async fn a_101_may_come_in_pieces_and_behind_an_early_hint() {
     }
     at_backend.send_frame(Frame::text("hello")).await;
     let answer = wire.answer().await;
-    answer.expect(101).expect_header("sec-websocket-accept", &accept_of(&asked));
-    at_backend.send_frame(Frame::text("hello")).await;
-    assert_eq!(wire.frame().await, Frame::text("hello"));
+    answer.expect(101);
     assert_eq!((answer.informed.as_slice(), answer.header("link")), ([].as_slice(), None));
     assert_eq!(wire.frame().await, Frame::text("hello"));
 }
