@@ -21,7 +21,7 @@ pub enum Refusal {
     Tls,
     /// The request head is malformed or ambiguous.
     Head(Head),
-    /// The path holds an invalid or a deceptive escape.
+    /// The path holds an invalid or a deceptive escape, or leads to another policy as other servers read it.
     Path,
     /// The forwarded headers of a listed peer cannot be read.
     Forwarded,
@@ -183,7 +183,7 @@ impl Refusal {
             Refusal::Tls => "The TLS handshake failed.",
             Refusal::Head(Head::Malformed) => "The request head is malformed or ambiguous.",
             Refusal::Head(Head::TargetTooLong) => "The request target is too long.",
-            Refusal::Path => "The path holds an invalid or ambiguous escape.",
+            Refusal::Path => "The path is malformed or ambiguous.",
             Refusal::Forwarded => "The forwarded headers cannot be read.",
             Refusal::Misdirected => "This connection was opened for another host name.",
             Refusal::Route => "Nothing is served at this host and path.",

@@ -69,10 +69,14 @@ impl<T> Routes<T> {
     /// The route for a canonical host name and path, as the gate makes them: of all that match both, the
     /// one with the most specific host, then with the longest path.
     pub fn find(&self, host: &str, path: &str) -> Option<&T> {
-        let path = decoded(path);
-        let exact = self.exact.get(host).and_then(|paths| paths.find(&path));
-        let below = || self.below.get(host.split_once('.')?.1).and_then(|paths| paths.find(&path));
-        exact.or_else(below).or_else(|| self.any.find(&path))
+        self.find_decoded(host, &decoded(path))
+    }
+
+    /// The same for a path as a backend sees it once it has decoded every escape.
+    pub fn find_decoded(&self, host: &str, path: &[u8]) -> Option<&T> {
+        let exact = self.exact.get(host).and_then(|paths| paths.find(path));
+        let below = || self.below.get(host.split_once('.')?.1).and_then(|paths| paths.find(path));
+        exact.or_else(below).or_else(|| self.any.find(path))
     }
 }
 
@@ -211,7 +215,10 @@ impl PathPattern {
         }
         let escaped = escaped(text);
         let canonical = canonical_path(&escaped).map_err(|_| {
-            format!("no request's path can hold this: `{text}` has a `\\`, an invalid escape, or one of `/ \\ # ?` or NUL")
+            format!(
+                "no request's path can hold this: `{text}` has a `\\`, an invalid escape, one of `/ \\ # ?` or NUL \
+                 escaped, or a dot segment with a parameter"
+            )
         })?;
         if *canonical != *text {
             return Err(format!("a request's path is made canonical before it is routed: write `{canonical}`"));
@@ -370,6 +377,10 @@ mod tests {
             ("/ticks", "/ticks", "/"),
             ("/%c3%a9/", "/%C3%A9/x", "/x"),
             ("/a!/", "/a%21/x", "/x"),
+            // Segments are counted, not bytes: a parameter is part of its segment.
+            ("/ticks/", "/ticks;a/x", "/x"),
+            ("/ticks/", "/ticks%3ba=b;c/x;d/", "/x;d/"),
+            ("/a/b/", "/a;x/b;y/c", "/c"),
         ] {
             assert_eq!(stripped(prefix, path), left, "{path} under {prefix}");
         }

@@ -4,6 +4,7 @@
 //! tunnels, `explain` and the policies' own tests. Nothing here
 //! reads a file, opens a socket or charges a budget.
 
+pub mod ambiguity;
 pub mod certificate;
 pub mod explanation;
 pub mod listener;
@@ -21,6 +22,7 @@ use crate::policy::network::Client;
 use crate::policy::request::Request;
 use crate::policy::route::Routes;
 use crate::refusal::Refusal;
+use crate::snapshot::ambiguity::Ambiguity;
 use crate::snapshot::certificate::{Certificate, Certificates};
 use crate::snapshot::listener::Listener;
 use crate::snapshot::route::Route;
@@ -70,6 +72,8 @@ pub struct Judgement {
     pub verdict: Result<Permit, Refusal>,
     /// What the policy's candidate says, if there is one and the policy was asked.
     pub candidate: Option<Result<(), Refusal>>,
+    /// Why the path is refused. `None` where it is not, or where the verdict has another reason.
+    pub ambiguity: Option<Ambiguity>,
 }
 
 /// Proof that a request was judged and permitted. Only [`Snapshot::judge`] mints one;
@@ -127,6 +131,7 @@ impl Snapshot {
             policy: policy.cloned(),
             verdict: Err(refusal),
             candidate: None,
+            ambiguity: None,
         };
         let host = request.host.name();
         if served.is_some_and(|served| self.misdirects(host, served)) {
@@ -137,6 +142,10 @@ impl Snapshot {
             return refused(route, Some(denied), Refusal::Network);
         }
         let Some(route) = route else { return refused(None, None, Refusal::Route) };
+        let ambiguity = self.ambiguity(request, route);
+        if ambiguity.is_some() {
+            return Judgement { ambiguity, ..refused(Some(route), None, Refusal::Path) };
+        }
         let policy = route.policy.named(promoted);
         let permit = || Permit { route: Arc::clone(route), client, generation: self.generation, at: now };
         Judgement {
@@ -145,6 +154,7 @@ impl Snapshot {
             policy: Some(Arc::clone(policy)),
             verdict: policy.judge(client, request, now).map(|()| permit()),
             candidate: policy.candidate.as_ref().map(|candidate| candidate.judge(client, request, now)),
+            ambiguity: None,
         }
     }
 
@@ -231,18 +241,7 @@ pub(crate) mod tests {
     /// A generation with one route, `chat`, for every path at `localhost`.
     pub fn generation(generation: u64, policy: Policy, baseline: Option<Policy>) -> Snapshot {
         let policy = Arc::new(policy);
-        let route = Arc::new(Route {
-            number: 0,
-            name: "chat".into(),
-            path: "/".into(),
-            backends: [BackendAddress::Unix("app.sock".into())].into(),
-            backend_tls: None,
-            policy: Arc::clone(&policy),
-            http: PlainHttp::Refuse,
-            strip_prefix: false,
-            max_body: 0,
-            timeouts: RouteTimeouts::default(),
-        });
+        let route = route("chat", "/", &policy);
         let host = HostPattern::Exact("localhost".into());
         let table = vec![(host, PathPattern::parse("/").unwrap(), Arc::clone(&route))];
         Snapshot {
@@ -256,6 +255,22 @@ pub(crate) mod tests {
             policies: HashMap::from([(Arc::clone(&policy.name), policy)]),
             baseline: baseline.map(Arc::new),
         }
+    }
+
+    /// A route to one backend.
+    pub fn route(name: &str, path: &str, policy: &Arc<Policy>) -> Arc<Route> {
+        Arc::new(Route {
+            number: 0,
+            name: name.into(),
+            path: path.into(),
+            backends: [BackendAddress::Unix("app.sock".into())].into(),
+            backend_tls: None,
+            policy: Arc::clone(policy),
+            http: PlainHttp::Refuse,
+            strip_prefix: false,
+            max_body: 0,
+            timeouts: RouteTimeouts::default(),
+        })
     }
 
     /// An attempt at `host`.

@@ -94,6 +94,24 @@ async fn a_url_without_a_route_and_one_that_the_gate_refuses_are_told() {
 }
 
 #[tokio::test]
+async fn explain_says_which_reading_of_a_path_leads_where() {
+    let backend = backend::echo().run().await;
+    let files = files().route("/", &backend).route("/admin/", &backend).under("shut", |page| page.allow("192.0.2.1"));
+    let folder = files.write();
+    for (path, reading) in [
+        ("/admin;a=b/x", "path        parameters cut: /admin/x, of the route admin (policy shut)"),
+        ("/x/%252e%252e;/admin/y", "decoded, then decoded once more, then parameters cut: /admin/y, of the route admin"),
+    ] {
+        let url = format!("ws://localhost{path}");
+        let asked = ["explain", "--config", "sidegate.toml", "--client", "127.0.0.1", "--url", &url];
+        let output = done(&asked, folder.path()).await;
+        let text = lossy(&output.stdout);
+        assert!(text.contains("REFUSE 400 path") && text.contains(reading), "{text}");
+        assert!(text.contains("route       root, for localhost/"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn broken_files_are_told_and_a_failing_test_is_no_hindrance() {
     let test = "[[test]]\nname = 'x'\nclient = '127.0.0.1'\nurl = 'ws://localhost/chat'\nexpect = 'refuse'\n";
     let folder = files().route("/chat", &backend::echo().run().await).write();

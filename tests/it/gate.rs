@@ -323,6 +323,70 @@ async fn a_path_that_could_be_read_in_two_ways_is_refused() {
     .await;
 }
 
+#[tokio::test]
+async fn a_dot_segment_with_a_parameter_is_refused() {
+    refused(
+        &[
+            "GET /a/..;/b HTTP/1.1|Host: a",
+            "GET /a/..;x=y HTTP/1.1|Host: a",
+            "GET /a/.;/b HTTP/1.1|Host: a",
+            "GET /a/..%3b/b HTTP/1.1|Host: a",
+            "GET /a/%2e%2E%3B/b HTTP/1.1|Host: a",
+            "GET /a/..;/../b HTTP/1.1|Host: a",
+            "GET http://a/x/..;/b HTTP/1.1|Host: a",
+        ],
+        400,
+        "path",
+    )
+    .await;
+}
+
+/// A backend behind an open route, and the strict `/admin/` beside it.
+async fn two_policies() -> (Backend, Sidegate, Client) {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'").route("/admin/", &backend);
+    let sidegate = sidegate.on_route("http = 'forward'").under("shut", |page| page.allow("192.0.2.0/24")).run().await;
+    let client = client::new(&sidegate);
+    (backend, sidegate, client)
+}
+
+#[tokio::test]
+async fn a_path_is_refused_when_a_reading_leads_to_another_policy() {
+    let (backend, sidegate, client) = two_policies().await;
+    let paths = [
+        "/admin;a=b/x",
+        "/public/%252e%252e/admin/x",
+        "/public/%252e%252e;/admin/x",
+        "/%2561dmin/x",
+        "/public/%c0%ae%c0%ae/admin/x",
+        "/admin./x",
+        "/admin%20/x",
+        "/admin.;x=y/",
+        "/public/..%255cadmin/x",
+    ];
+    for path in paths {
+        let mut wire = client.connect().await;
+        for head in [head(&format!("GET {path} HTTP/1.1|Host: a")), client.attempt_head(path, "")] {
+            wire.send(head).await;
+            wire.answer().await.expect_refused(400, "path");
+        }
+        client.attempt(path).await.expect_refused(400, "path");
+    }
+    backend.expect_untouched();
+    let labels = [("route", "root"), ("reason", "path")];
+    sidegate.expect_metric("sidegate_refusals_total", labels, 3 * paths.len() as u32).await;
+}
+
+#[tokio::test]
+async fn a_path_passes_as_it_is_when_no_reading_leads_elsewhere() {
+    let (backend, _sidegate, client) = two_policies().await;
+    for path in ["/public/a;b=c/d", "/public/%2541%c3%a9", "/v1./x%20", "/public/..%20/x", "/ADMIN/x"] {
+        client.get(path).await.expect(200);
+        assert_eq!(backend.head().await.target(), path);
+    }
+    client.get("/admin/x;y").await.expect_refused(403, "network");
+}
+
 // C-RT-01..06, C-RT-08
 #[tokio::test]
 async fn a_path_reaches_the_backend_in_its_canonical_form() {

@@ -3,6 +3,7 @@
 //! At a reload they would be noise. They are pure over what was loaded, which is sound; the text of
 //! the files is looked at only to show the line. It changes nothing and refuses nothing.
 
+mod case;
 mod coverage;
 mod entries;
 mod rules;
@@ -24,6 +25,7 @@ use crate::policy::list::List;
 pub fn lint(files: &mut Files, config: &Path, loaded: &Loaded, now: Timestamp) -> Vec<Diagnostic> {
     let mut remarks = rules::unused(loaded);
     remarks.extend(coverage::uncovered(loaded, config));
+    remarks.extend(case::alike(loaded, config));
     for page in loaded.policies.iter().chain(&loaded.candidates) {
         remarks.extend(rules::missing(page));
     }

@@ -258,6 +258,50 @@ fn a_test_covers_the_route_that_its_url_leads_to() {
     assert!(found.contains("no [[test]] leads to the route `first`"), "{found}");
 }
 
+/// What is said of routes, each written as `name host path`, beside one for every path of any host.
+fn routes(written: &[&str]) -> String {
+    let route = |line: &&str| {
+        let [name, host, path] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        format!("[[route]]\nname = \"{name}\"\nhost = \"{host}\"\npath = \"{path}\"\nbackend = \"unix:/a\"\npolicy = \"chat\"\n")
+    };
+    let routes: String = written.iter().map(route).collect();
+    let policy = format!("schema = 1\n[client]\nallow = [\"any\"]\n{SOUND}");
+    lints(&[("sidegate.toml", &format!("{SIDEGATE}{routes}")), ("policies/chat.toml", &policy)])
+}
+
+#[test]
+fn routes_that_differ_in_letter_case_only_are_told() {
+    let found = routes(&["one a.example /Admin/x", "two a.example /admin/x"]);
+    let told = found.split("\n\n").find(|told| told.contains("letter case")).unwrap_or_default();
+    expect(
+        told,
+        r#"
+warning: the routes `one` and `two` differ in letter case only: a backend that ignores case takes one for the other
+  --> sidegate.toml:21:9
+   |
+21 | name = "two"
+   |         ^^^
+   |
+  ::: sidegate.toml:15:9
+   |
+15 | name = "one"
+   |         --- the other one
+   |
+   = help: name the same policy in both, or keep one of them, unless the backend tells them apart
+"#,
+    );
+    for (others, told) in [
+        (["one a.example /Admin/", "two a.example /admin"], false),
+        (["one a.example /Admin/", "two b.example /admin/"], false),
+        (["one *.example /Admin/", "two a.example /admin/"], true),
+        (["one a.example /Admin/", "two * /admin/"], true),
+        (["one *.a.example /Admin/", "two a.example /admin/"], false),
+        (["one a.example /a!B", "two a.example /a%21b"], true),
+    ] {
+        assert_eq!(routes(&others).contains("letter case"), told, "{others:?}");
+    }
+}
+
 #[test]
 fn what_the_baseline_denies_no_policy_admits() {
     let policy = format!("schema = 1\n[client]\nallow = [\"10.0.0.1\"]\n{SOUND}");

@@ -231,12 +231,13 @@ impl Exchange {
     fn judge(&self, request: &Request, asked: &mut Asked) -> Result<Permit, Refusal> {
         let live = self.core.shared.live.load();
         let now = Timestamp::now();
-        let Judgement { generation, route, policy, verdict, candidate } =
+        let Judgement { generation, route, policy, verdict, candidate, ambiguity } =
             live.judge(self.came.arrival.client, request, self.came.served.as_deref(), now);
         asked.judged = Some((generation, now));
         asked.route = route;
         asked.policy = policy;
         asked.candidate = candidate;
+        asked.tried.error = ambiguity.map(|ambiguity| ambiguity.to_string());
         if let Err(refusal) = &verdict {
             self.compare(asked, self.candidate(asked), Some(*refusal));
         }
@@ -324,7 +325,6 @@ impl Exchange {
         Tunnels::charge_candidate(policy, self.came.arrival.client, is_plain, judged, now)
     }
 
-    /// Counts and logs where a candidate would have decided otherwise. More never comes of it.
     /// Compares once more when the backend has chosen a subprotocol, if the candidate let the attempt pass.
     fn compare_choice(&self, asked: &Asked, candidate: Option<Result<(), Refusal>>, answer: &Result<Answer, Refusal>) {
         let rules = asked.policy.as_ref().and_then(|policy| policy.candidate.as_ref());
@@ -340,6 +340,7 @@ impl Exchange {
         }
     }
 
+    /// Counts and logs where a candidate would have decided otherwise. More never comes of it.
     fn compare(&self, asked: &Asked, candidate: Option<Result<(), Refusal>>, refusal: Option<Refusal>) {
         let (difference, reason) = match (candidate, refusal) {
             (Some(Err(reason)), None) => (Difference::WouldRefuse, reason),

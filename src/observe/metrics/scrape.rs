@@ -203,7 +203,10 @@ const fn is_of_a_route(refusal: Refusal) -> bool {
 
 /// Whether an open tunnel may be revoked for it: what `judge` says.
 const fn revokes(refusal: Refusal) -> bool {
-    matches!(refusal, Refusal::Network | Refusal::Origin | Refusal::Identity | Refusal::Subprotocol | Refusal::Route)
+    matches!(
+        refusal,
+        Refusal::Path | Refusal::Network | Refusal::Origin | Refusal::Identity | Refusal::Subprotocol | Refusal::Route
+    )
 }
 
 /// A series goes with its route or backend: else an alert on one that is down would never end.

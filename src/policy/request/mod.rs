@@ -6,14 +6,15 @@
 mod connection;
 mod host;
 mod path;
+pub mod reading;
 mod url;
 
 use http::header::{CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
-pub use self::host::Host;
 pub use self::connection::options;
+pub use self::host::Host;
 pub use self::path::{canonical_path, decoded};
 pub use self::url::UrlFault;
 use crate::refusal::{Head, Refusal};
@@ -57,16 +58,17 @@ impl Request {
     /// Reads a head that is parsed.
     ///
     /// # Errors
-    /// [`Refusal::Head`]: malformed or ambiguous (RFC 9112 §3.2, §6.1), or a target over 8 KiB.
+    /// [`Refusal::Head`]: malformed or ambiguous (RFC 9112 §3.2, §6.1), a `Connection` that names an
+    /// end-to-end field (`docs/spec/wire.md`), or a target over 8 KiB.
     /// [`Refusal::Path`]: see [`canonical_path`]. [`Refusal::Handshake`]: an attempt whose subprotocols
     /// are too many or no tokens (RFC 6455 §4.2.1).
     pub fn read(parts: &Parts) -> Result<Request, Refusal> {
         framing(parts)?;
-        let host = host(parts)?;
-        let origin = at_most_one(&parts.headers, ORIGIN)?;
         if connection::names_end_to_end(&parts.headers) {
             return Err(MALFORMED);
         }
+        let host = host(parts)?;
+        let origin = at_most_one(&parts.headers, ORIGIN)?;
         let path = path(&parts.uri)?;
         let kind = kind(parts)?;
         Ok(Request { host, path, origin: origin.map(|value| String::from_utf8_lossy(value.as_bytes()).into()), kind })

@@ -15,8 +15,8 @@ use crate::refusal::Refusal;
 ///
 /// # Errors
 /// [`Refusal::Path`]: an invalid escape; one that hides `/ \ # ?` or NUL; a raw `\`, or any other
-/// byte that a path can't hold (RFC 3986 §3.3: spaces, controls, `#`, `?`, all that isn't ASCII); no
-/// leading `/`.
+/// byte that a path can't hold (RFC 3986 §3.3: spaces, controls, `#`, `?`, all that isn't ASCII); a
+/// segment that is `.` or `..` before its first `;` or `%3B`; no leading `/`.
 pub fn canonical_path(path: &str) -> Result<Cow<'_, str>, Refusal> {
     if path.is_empty() {
         return Ok(Cow::Borrowed("/"));
@@ -25,7 +25,11 @@ pub fn canonical_path(path: &str) -> Result<Cow<'_, str>, Refusal> {
         return Err(Refusal::Path);
     }
     let path = unreserved_decoded(path)?;
-    if is_resolved(&path) { Ok(path) } else { Ok(Cow::Owned(resolved(&path))) }
+    if is_resolved(&path)? {
+        return Ok(path);
+    }
+    // All of it is ASCII: `unreserved_decoded` has seen every byte.
+    Ok(Cow::Owned(String::from_utf8_lossy(&resolve(path.as_bytes(), true)).into_owned()))
 }
 
 /// The bytes that a backend sees in a canonical path once it has decoded every escape. Two
@@ -74,7 +78,7 @@ fn unreserved_decoded(path: &str) -> Result<Cow<'_, str>, Refusal> {
 }
 
 /// The byte behind the escape that `bytes` begins with (RFC 3986 §2.1).
-fn escape(bytes: &[u8]) -> Option<u8> {
+pub(super) fn escape(bytes: &[u8]) -> Option<u8> {
     let [b'%', high, low, ..] = bytes else { return None };
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     Some(digit(*high)? << 4 | digit(*low)?)
@@ -95,30 +99,60 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-fn is_resolved(path: &str) -> bool {
-    !path.contains("//") && !path.split('/').any(is_dots)
+/// What a segment is to a server that cuts path parameters before it resolves dots.
+enum Dots {
+    /// A name.
+    No,
+    /// `.` or `..`.
+    Plain,
+    /// `.` or `..` before a `;` or `%3B`, which servlet containers take for `..` and others for a name.
+    WithParameter,
 }
 
-fn is_dots(segment: &str) -> bool {
-    segment == "." || segment == ".."
+fn dots(segment: &str) -> Dots {
+    let Some(rest) = segment.strip_prefix("..").or_else(|| segment.strip_prefix('.')) else { return Dots::No };
+    match rest.as_bytes() {
+        [] => Dots::Plain,
+        [b';', ..] | [b'%', b'3', b'b' | b'B', ..] => Dots::WithParameter,
+        _ => Dots::No,
+    }
 }
 
-fn resolved(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
+/// Whether dot segments and empty ones are absent.
+fn is_resolved(path: &str) -> Result<bool, Refusal> {
+    let (mut is_resolved, mut last) = (true, "/");
+    for segment in path.split('/').skip(1) {
+        is_resolved &= !last.is_empty();
+        match dots(segment) {
+            Dots::No => {}
+            Dots::Plain => is_resolved = false,
+            Dots::WithParameter => return Err(Refusal::Path),
+        }
+        last = segment;
+    }
+    Ok(is_resolved)
+}
+
+/// `path`, which begins with a slash, without dot segments (RFC 3986 §5.2.4). `merges`: without empty
+/// segments either, else `..` removes an empty segment as any other.
+pub(super) fn resolve(path: &[u8], merges: bool) -> Vec<u8> {
+    let mut out: Vec<u8> = Vec::with_capacity(path.len());
     let mut is_folder = false;
-    for segment in path.split('/') {
-        is_folder = segment.is_empty() || is_dots(segment);
+    let mut segments = path.split(|byte| *byte == b'/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        is_folder = matches!(segment, b"" | b"." | b"..");
         match segment {
-            "" | "." => {}
-            ".." => out.truncate(out.rfind('/').unwrap_or(0)),
+            b"." => {}
+            b".." => out.truncate(out.iter().rposition(|byte| *byte == b'/').unwrap_or(0)),
+            b"" if merges || segments.peek().is_none() => {}
             _ => {
-                out.push('/');
-                out.push_str(segment);
+                out.push(b'/');
+                out.extend_from_slice(segment);
             }
         }
     }
     if is_folder {
-        out.push('/');
+        out.push(b'/');
     }
     out
 }
@@ -186,6 +220,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_dot_segment_with_a_parameter_is_refused() {
+        for path in [
+            "/..;/a",
+            "/a/.;x=y/b",
+            "/..;",
+            "/a/.;",
+            "/a/..%3b/b",
+            "/a/..%3B",
+            "/%2e%2e;/a",
+            "/.%2e%3bx/a",
+            "/x/%2E;y;z",
+            "/a/..;/../b",
+            "//..;",
+        ] {
+            check(path, None);
+        }
+        for path in ["/...;/a", "/a..;/b", "/;..", "/.a;/b", "/..%253b/a", "/..%20;/a", "/a;/b;x=../c"] {
+            check(path, Some(path));
+        }
+        check("/a/../b;x", Some("/b;x"));
+    }
+
     // C-RT-11
     #[test]
     fn a_raw_byte_that_a_path_cannot_hold_is_refused() {
@@ -237,7 +294,7 @@ mod tests {
         fn nothing_that_climbs_or_vanishes_is_left(path in odd_path()) {
             if let Ok(canonical) = canonical_path(&path) {
                 prop_assert!(canonical.starts_with('/') && !canonical.contains("//"));
-                prop_assert!(!canonical.split('/').any(is_dots));
+                prop_assert!(canonical.split('/').all(|segment| matches!(dots(segment), Dots::No)));
                 let decoded = decoded(&canonical);
                 prop_assert!(!decoded.split(|byte| *byte == b'/').any(|segment| segment == b"." || segment == b".."));
                 let slashes = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'/').count();

@@ -17,6 +17,7 @@ use crate::policy::network::Client;
 use crate::policy::request::{Kind, Request};
 use crate::policy::{Allow, Policy};
 use crate::refusal::Refusal;
+use crate::snapshot::ambiguity::Ambiguity;
 use crate::snapshot::{Judgement, Snapshot};
 
 /// One verdict, and all that it was made from.
@@ -57,7 +58,7 @@ pub struct Explanation {
 /// What one rule says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
-    /// `baseline`, `deny`, `allow`, `origin` or `subprotocol`.
+    /// `baseline`, `path`, `deny`, `allow`, `origin` or `subprotocol`.
     pub rule: String,
     /// Where it is written, `file:line`.
     pub place: Option<String>,
@@ -183,6 +184,7 @@ impl Snapshot {
         explanation.judged(&judgement, client, request, now);
         if let Some(route) = &judgement.route {
             explanation.route = Some(route.name.to_string());
+            explanation.rules.extend(judgement.ambiguity.as_ref().map(path));
             let policy = route.policy.named(candidate);
             explanation.rules.extend(rules(policy, client, request, now));
             explanation.limits = limits::limits(policy, client, request, now, live);
@@ -253,6 +255,12 @@ fn networks(rule: &str, policy: &Policy, kind: Rule, lists: Vec<ListSaid>) -> Sa
     let passes = held == matches!(kind, Rule::Allow);
     let says = text::lists(&lists, matches!(kind, Rule::Allow));
     Said { rule: rule.into(), place: place(policy, kind), passes, says, lists }
+}
+
+/// What is said of a path that is ambiguous.
+fn path(ambiguity: &Ambiguity) -> Said {
+    let says = ambiguity.to_string();
+    Said { rule: "path".into(), place: None, passes: false, says, lists: Vec::new() }
 }
 
 fn origin(policy: &Policy, request: &Request) -> Option<Said> {

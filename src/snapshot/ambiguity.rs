@@ -1,0 +1,281 @@
+//! Ambiguous paths: what leads to one policy here and, as a common server reads it, to another.
+//!
+//! Only the routes of a generation tell which readings matter: a path that every reading leads to
+//! the same policy passes as it is.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::policy::request::Request;
+use crate::policy::request::reading::{self, Reading, TooMany};
+use crate::snapshot::Snapshot;
+use crate::snapshot::route::Route;
+
+/// Why a path is not judged by its route alone.
+#[derive(Debug, Clone)]
+pub enum Ambiguity {
+    /// A reading leads to a route under another policy.
+    Elsewhere {
+        /// The reading.
+        reading: Reading,
+        /// The route that it leads to.
+        route: Arc<Route>,
+    },
+    /// There are more readings than are looked at.
+    TooManyReadings,
+}
+
+impl Snapshot {
+    /// What is ambiguous in the path of `request`, which leads to `route`.
+    pub(super) fn ambiguity(&self, request: &Request, route: &Route) -> Option<Ambiguity> {
+        if reading::is_plain(&request.path) || self.has_one_policy() {
+            return None;
+        }
+        let elsewhere = |path: &[u8]| {
+            let other = self.routes.find_decoded(request.host.name(), path)?;
+            (!Arc::ptr_eq(&other.policy, &route.policy)).then(|| Arc::clone(other))
+        };
+        match reading::find(&request.path, elsewhere) {
+            Ok(None) => None,
+            Ok(Some((reading, route))) => Some(Ambiguity::Elsewhere { reading, route }),
+            Err(TooMany) => Some(Ambiguity::TooManyReadings),
+        }
+    }
+
+    /// Whether all routes are under the same policy, so that no reading can lead to another.
+    fn has_one_policy(&self) -> bool {
+        self.route_list.windows(2).all(|pair| Arc::ptr_eq(&pair[0].policy, &pair[1].policy))
+    }
+}
+
+impl fmt::Display for Ambiguity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ambiguity::Elsewhere { reading, route } = self else {
+            return f.write_str("more readings than are looked at");
+        };
+        write!(f, "{reading}, of the route {} (policy {})", route.name, route.policy.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    use crate::policy::Policy;
+    use crate::policy::limit::Limits;
+    use crate::policy::request::{Request, canonical_path};
+    use crate::policy::route::{HostPattern, PathPattern, Routes};
+    use crate::refusal::Refusal;
+    use crate::snapshot::tests::{client, generation, policy, request, route};
+
+    const OPEN: &[&str] = &["/ open", "/public/ open", "/admin/ shut", "/admin shut", "/a/b/ inner"];
+
+    /// A generation with these routes of `localhost`, each written as `path policy`; every policy admits everyone.
+    fn routes(written: &[&str]) -> Snapshot {
+        let own = |name: &str| Policy { name: name.into(), ..policy(&[], &Limits::default(), None) };
+        let policies = ["open", "shut", "inner"].map(|name| Arc::new(own(name)));
+        let mut snapshot = generation(1, own("chat"), None);
+        let parsed = written.iter().map(|line| {
+            let (path, name) = line.split_once(' ').unwrap();
+            let policy = policies.iter().find(|policy| *policy.name == *name).unwrap();
+            (HostPattern::Exact("localhost".into()), PathPattern::parse(path).unwrap(), route(path, path, policy))
+        });
+        let table: Vec<_> = parsed.collect();
+        snapshot.route_list = table.iter().map(|(_, _, route)| Arc::clone(route)).collect();
+        snapshot.routes = Routes::new(table).unwrap();
+        snapshot
+    }
+
+    fn at(path: &str) -> Option<Request> {
+        Some(Request { path: canonical_path(path).ok()?.into(), ..request("localhost") })
+    }
+
+    /// The policy that permits `path`, or the word of its refusal.
+    fn judged(snapshot: &Snapshot, path: &str) -> String {
+        let Some(request) = at(path) else { return Refusal::Path.to_string() };
+        let judgement = snapshot.judge(client(1), &request, None, Timestamp::UNIX_EPOCH);
+        assert_eq!(judgement.ambiguity.is_some(), judgement.verdict.as_ref().err() == Some(&Refusal::Path), "{path}");
+        match judgement.verdict {
+            Ok(permit) => permit.route().policy.name.to_string(),
+            Err(refusal) => refusal.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_path_that_a_reading_leads_to_another_policy_is_refused() {
+        let snapshot = routes(OPEN);
+        for path in [
+            "/admin;a=b/x",
+            "/admin;a=b",
+            "/public/%252e%252e/admin/x",
+            "/%2561dmin/x",
+            "/public/%c0%ae%c0%ae/admin/x",
+            "/admin%c0%afx",
+            "/admin./x",
+            "/admin%20/x",
+            "/admin.",
+            "/public/..%255cadmin/x",
+            "/admin%255cx",
+            "/admin%252fx",
+            "/admin%253fx",
+            "/admin.;x=y/",
+            "/public/%252e%252e;/admin/",
+            "/a;x/b;y/c",
+            // The other way round, from the strict policy to the open one.
+            "/admin/%252e%252e/x",
+            "/admin/..%20/x",
+        ] {
+            assert_eq!(judged(&snapshot, path), "path", "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_no_reading_leads_elsewhere_passes() {
+        let snapshot = routes(OPEN);
+        for (path, policy) in [
+            ("/public/a;b=c/d", "open"),
+            ("/public/100%2525", "open"),
+            ("/public/v1./x%20", "open"),
+            ("/public/%c3%a9%c0%ae", "open"),
+            ("/admin/x;y=z", "shut"),
+            ("/admin/a%252fb./", "shut"),
+            ("/administrator;x/", "open"),
+            ("/ADMIN/x;y", "open"),
+        ] {
+            assert_eq!(judged(&snapshot, path), policy, "{path}");
+        }
+        // One policy: wherever a reading leads, the same people may.
+        let snapshot = routes(&["/ open", "/admin/ open", "/a/ open"]);
+        for path in ["/admin;a=b/x", "/admin%252fx", "/x/%252e%252e/admin/"] {
+            assert_eq!(judged(&snapshot, path), "open", "{path}");
+        }
+        // A reading that leads nowhere leads to no other policy.
+        let snapshot = routes(&["/public/ open", "/admin/ shut"]);
+        assert_eq!(judged(&snapshot, "/public/%252e%252e/x"), "open");
+        assert_eq!(judged(&snapshot, "/admin;a/x"), "route");
+    }
+
+    #[test]
+    fn too_many_readings_are_refused_where_policies_differ() {
+        let path = format!("/{}", "a%25c0%25ae%255c%2520./b;x%253by%20.%3bz/%c0%ae%252e/".repeat(100));
+        assert_eq!(judged(&routes(OPEN), &path), "path");
+        assert_eq!(judged(&routes(&["/ open", "/admin/ open"]), &path), "open");
+    }
+
+    #[test]
+    fn an_ambiguity_says_which_reading_leads_where() {
+        let snapshot = routes(OPEN);
+        let judgement = snapshot.judge(client(1), &at("/public/%252e%252e;/admin/x").unwrap(), None, Timestamp::MIN);
+        let said = judgement.ambiguity.unwrap().to_string();
+        let steps = "decoded, then decoded once more, then parameters cut";
+        assert_eq!(said, format!("{steps}: /admin/x, of the route /admin/ (policy shut)"));
+        assert_eq!((judgement.route.unwrap().name.as_ref(), judgement.policy.is_none()), ("/public/", true));
+    }
+
+    /// What one server makes of a path at one step, written apart from what is tested.
+    fn step(kind: u8, path: &str) -> String {
+        let latin = |bytes: Vec<u8>| bytes.into_iter().map(char::from).collect::<String>();
+        let segments = |change: &dyn Fn(&str) -> String| path.split('/').map(change).collect::<Vec<_>>().join("/");
+        match kind {
+            0 => {
+                let mut bytes = Vec::new();
+                let mut rest = path;
+                while let Some(first) = rest.chars().next() {
+                    let code = rest.strip_prefix('%').and_then(|rest| rest.get(..2));
+                    let code = code.filter(|code| code.bytes().all(|byte| byte.is_ascii_hexdigit()));
+                    bytes.push(code.map_or(u32::from(first) as u8, |code| u8::from_str_radix(code, 16).unwrap()));
+                    rest = &rest[code.map_or(first.len_utf8(), |_| 3)..];
+                }
+                latin(bytes)
+            }
+            1 => segments(&|segment| segment.split(';').next().unwrap().to_owned()),
+            2 => path.replace("\u{c0}\u{ae}", ".").replace("\u{c0}\u{af}", "/").replace("\u{c1}\u{9c}", "\\"),
+            3 => path.replace('\\', "/"),
+            4 => resolved(path),
+            _ => segments(&|segment| match segment.trim_end_matches(' ') {
+                dots @ ("." | "..") => dots.to_owned(),
+                other => other.trim_end_matches(['.', ' ']).to_owned(),
+            }),
+        }
+    }
+
+    /// `path` without dot segments.
+    fn resolved(path: &str) -> String {
+        let mut kept: Vec<&str> = Vec::new();
+        let mut ends_open = false;
+        for segment in path.split('/').skip(1) {
+            ends_open = matches!(segment, "" | "." | "..");
+            match segment {
+                "" | "." => {}
+                ".." => drop(kept.pop()),
+                _ => kept.push(segment),
+            }
+        }
+        let open = if ends_open && !kept.is_empty() { "/" } else { "" };
+        format!("/{}{open}", kept.join("/"))
+    }
+
+    fn path() -> impl Strategy<Value = String> {
+        let pieces = [
+            "/",
+            "/",
+            "/",
+            "admin",
+            "public",
+            "a",
+            "b",
+            "..",
+            ".",
+            ";",
+            ";x",
+            "%3b",
+            "%253b",
+            "%252e",
+            "%252e%252e",
+            "%2e",
+            "%c0%ae",
+            "%c0%af",
+            "%c1%9c",
+            "%255c",
+            "%252f",
+            "%2561dmin",
+            "%20",
+            "%2520",
+            "%25c0%25ae",
+            "x",
+        ];
+        prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..9).prop_map(|pieces| format!("/{}", pieces.concat()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(20_000) })]
+
+        #[test]
+        fn no_path_is_permitted_that_a_reading_leads_to_another_policy(
+            path in path(),
+            steps in prop::collection::vec(0u8..6, 0..8),
+        ) {
+            let snapshot = routes(OPEN);
+            let Some(request) = at(&path) else { return Ok(()) };
+            let verdict = snapshot.judge(client(1), &request, None, Timestamp::UNIX_EPOCH).verdict;
+            let Ok(permit) = verdict else { return Ok(()) };
+            let (mut read, mut decoded) = (request.path.to_string(), 0);
+            for kind in steps {
+                decoded += u8::from(kind == 0);
+                if decoded <= 2 {
+                    read = step(kind, &read);
+                }
+            }
+            if decoded == 0 {
+                read = step(0, &read);
+            }
+            let bytes: Vec<u8> = resolved(&read).chars().map(|c| u32::from(c) as u8).collect();
+            if let Some(other) = snapshot.routes.find_decoded("localhost", &bytes) {
+                prop_assert_eq!(&other.policy.name, &permit.route().policy.name, "{} read as {:?}", request.path, read);
+            }
+        }
+    }
+}
