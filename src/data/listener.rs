@@ -268,34 +268,36 @@ impl Door {
         }
     }
 
-    /// Hands a connection to a task of its own, unless its client has too many that wait.
+    /// Hands a connection to a task of its own, unless its client has too many that wait, and none that is idle.
     fn admit(&self, (stream, address): (StdStream, SocketAddr), places: BothPlaces) {
         let (core, Desk { name, metrics, .. }) = (&self.core, &self.desk);
         let peer = Peer::new(address.ip());
+        let client = Client::at(peer);
         metrics.accepted();
         let (live, now) = (core.shared.live.load(), Timestamp::now());
         let turn_away = |refusal, decisive, end| {
             core.metrics.no_route().refused(refusal);
-            let party = Party { listener: name, client: Client::at(peer), peer };
+            let party = Party { listener: name, client, peer };
             decision::turned_away(party, refusal, decisive, None, &core.cap);
             metrics.closed(end);
         };
         // Whom the baseline denies gets no TLS handshake.
-        if let Some(baseline) = live.denied(Client::at(peer), now) {
+        if let Some(baseline) = live.denied(client, now) {
             let refusal = Refusal::Network;
-            let decisive = baseline.decisive(Client::at(peer), false, Err(refusal), now);
+            let decisive = baseline.decisive(client, false, Err(refusal), now);
             return turn_away(refusal, decisive, ConnectionEnd::Network);
         }
         let rules = live.listeners.get(name).cloned().unwrap_or_else(|| self.owner.borrow().rules.clone());
         let most = rules.listener.pending_per_client;
-        let Some(waiting) = core.shared.pending.enter(Client::at(peer), most) else {
+        let Some(claim) = core.shared.pending.claim(client, most) else {
             return turn_away(Refusal::Pending, None, ConnectionEnd::Pending);
         };
         let Ok(stream) = TcpStream::from_std(stream) else {
             metrics.closed(ConnectionEnd::Client);
             return;
         };
-        let accepted = Accepted { stream, peer, port: self.port, rules, metrics: Arc::clone(metrics), places, waiting };
+        let (port, metrics) = (self.port, Arc::clone(metrics));
+        let accepted = Accepted { stream, peer, port, rules, metrics, places, client, claim };
         // Boxed: it takes four kilobytes, and a task is moved several times before it runs and once it is over.
         core.tracker.spawn(Box::pin(connection::serve(Arc::clone(core), accepted)));
     }

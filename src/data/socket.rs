@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -99,6 +99,13 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 /// The system call alone: libc's own is a place where its threads may be cancelled, which costs as much again.
 fn send(socket: impl AsFd, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
     Ok(rustix::net::send(socket, bytes, flags)?)
+}
+
+/// Whether nothing is there to read on a socket, the end of its stream included. It asks the kernel: what the runtime
+/// knows may be older.
+pub fn is_empty(socket: impl AsFd) -> bool {
+    let looked = rustix::net::recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    looked.is_err_and(|error| error == rustix::io::Errno::AGAIN)
 }
 
 impl AsyncRead for Socket {

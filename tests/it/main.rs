@@ -29,6 +29,7 @@ mod log;
 mod metrics;
 mod mishap;
 mod operations;
+mod pending;
 mod policy;
 mod readme;
 mod rebind;

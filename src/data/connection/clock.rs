@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFuture;
 
-use crate::data::patience::Patience;
+use crate::data::patience::{Next, Patience};
 
 /// How long one that was accepted before a drain began has for its first head: whoever was let in is answered.
 const FIRST_BYTE: Duration = Duration::from_secs(2);
@@ -33,26 +33,38 @@ impl<'c, 'f> Clock<'c, 'f> {
         self.draining
     }
 
-    /// Takes steps until one is the last; each is told whether a drain has begun. `None`: time is up.
+    /// Takes steps until one is the last; each is told whether a drain has begun. `None`: time is up, or the
+    /// connection makes room for another of its client.
     pub async fn until<T>(&mut self, mut step: impl FnMut(&mut Context<'_>, bool) -> Poll<T>) -> Option<T> {
         poll_fn(|cx| {
             if !self.draining && self.drain.as_mut().poll(cx).is_ready() {
                 self.draining = true;
                 self.patience.hurry(Instant::now() + FIRST_BYTE);
             }
-            if let Poll::Ready(last) = step(cx, self.draining) {
-                return Poll::Ready(Some(last));
-            }
-            // Between requests a drain has nothing to wait for.
-            if self.draining && self.patience.is_idle() {
-                return Poll::Ready(None);
-            }
-            while let Some((at, waits)) = self.patience.deadline() {
+            let mut decided = false;
+            let mut due = loop {
+                if let Poll::Ready(last) = step(cx, self.draining) {
+                    return Poll::Ready(Some(last));
+                }
+                // Between requests a drain has nothing to wait for.
+                if self.draining && self.patience.is_idle() {
+                    return Poll::Ready(None);
+                }
+                match self.patience.next(cx) {
+                    Next::Wait(due) => break due,
+                    Next::Leave => return Poll::Ready(None),
+                    // Asked after the step's read. A step that doesn't read has something else to do.
+                    Next::Decide if decided => self.patience.stay(),
+                    Next::Decide => decided = true,
+                }
+            };
+            while let Some((at, waits)) = due {
                 if self.timer.deadline() != at {
                     self.timer.as_mut().reset(at);
                 }
                 ready!(self.timer.as_mut().poll(cx));
-                if self.patience.deadline() == Some((at, waits)) {
+                due = self.patience.deadline();
+                if due == Some((at, waits)) {
                     return Poll::Ready(None);
                 }
             }

@@ -26,7 +26,6 @@ use crate::data::connection::opening::Opening;
 use crate::data::forward::{self, Arrival};
 use crate::data::head;
 use crate::data::patience::{Patience, Watched};
-use crate::data::pending::Waiting;
 use crate::data::websocket::handshake::Handshake;
 use crate::observe::log::decision::{self, Decision, Party};
 use crate::observe::metrics::{ConnectionEnd, Difference, RequestKind, RequestResult};
@@ -45,8 +44,8 @@ pub struct Exchange {
     core: Arc<Core>,
     /// How the connection came.
     pub came: Came,
-    /// Given back with the first answer.
-    waiting: Once<Waiting>,
+    /// The connection's clock, which knows whether it counts among those that wait.
+    patience: Patience,
     /// What becomes a tunnel when hyper lets go of the connection.
     ready: Once<Ready>,
     /// The answer to an attempt that was decided before hyper read it.
@@ -139,9 +138,9 @@ impl std::error::Error for GivenUp {}
 
 impl Exchange {
     /// For one connection.
-    pub fn new(core: Arc<Core>, came: Came, waiting: Waiting) -> Self {
-        let (waiting, ready, decided) = (Once::new(Some(waiting)), Once::new(None), Once::new(None));
-        Exchange { core, came, waiting, ready, decided, closes: AtomicBool::new(false) }
+    pub fn new(core: Arc<Core>, came: Came, patience: Patience) -> Self {
+        let (ready, decided) = (Once::new(None), Once::new(None));
+        Exchange { core, came, patience, ready, decided, closes: AtomicBool::new(false) }
     }
 
     /// Decides the attempt at the start of `came`, which hyper has not read: how long its head is, and the tunnel that it
@@ -194,12 +193,11 @@ impl Exchange {
         Ok(answer.map(|body| body.holding(ended)))
     }
 
-    /// There is an answer: the client no longer waits, and its route says how long it may take to take it.
+    /// There is an answer, and its route says how long the client may take to take it.
     fn answered(&self, asked: &Asked, patience: &Patience) {
         if let Some(route) = &asked.route {
             patience.routed(route.timeouts.write_stall);
         }
-        drop(self.waiting.take());
     }
 
     /// The steps in their order (SEMANTICS, "Order of decisions and the answer to each failure").
@@ -257,6 +255,7 @@ impl Exchange {
         let slot = self.core.shared.tunnels.charge(permit);
         self.compare(asked, candidate, slot.as_ref().err().copied());
         let slot = slot?;
+        self.patience.request_permitted();
         forward::to_backend(&mut attempt.head, &request, slot.permit().route(), &self.came.arrival, &asked.id);
         let answer = self.core.dialler.upgrade(slot.permit(), attempt, &handshake, &mut asked.tried).await;
         self.compare_choice(asked, candidate, &answer);
@@ -299,6 +298,7 @@ impl Exchange {
         let charged = self.core.shared.tunnels.charge_plain(permit);
         self.compare(asked, candidate, charged.err());
         charged?;
+        self.patience.request_permitted();
         forward::to_backend(&mut parts, request, route, &self.came.arrival, &asked.id);
         let (body, fault) = if asked.has_body {
             Upload::streamed(body, route.max_body, route.timeouts.body_stall)
@@ -365,7 +365,7 @@ impl Exchange {
         let metrics = self.core.metrics.found(asked.route.as_ref());
         metrics.request(asked.kind, result);
         metrics.refused(refusal);
-        let after = asked.after();
+        let after = asked.after(refusal);
         if after == After::Close {
             self.closes.store(true, Ordering::Relaxed);
         }
@@ -481,9 +481,12 @@ impl Asked {
         self.origin.clone_from(&request.origin);
     }
 
-    /// A refused attempt closes, so does a head that did not pass the gate, or a body that nobody reads.
-    fn after(&self) -> After {
-        if self.kind == RequestKind::Upgrade || self.has_body || !self.passed { After::Close } else { After::Keep }
+    /// A refused attempt closes, so does a head that did not pass the gate, a body that nobody reads, and a client
+    /// that is not served here: a refusal must not be a way to keep connections.
+    fn after(&self, refusal: Refusal) -> After {
+        let unserved = matches!(refusal, Refusal::Network | Refusal::Route | Refusal::Misdirected);
+        let closes = self.kind == RequestKind::Upgrade || self.has_body || !self.passed || unserved;
+        if closes { After::Close } else { After::Keep }
     }
 
     fn id(&self) -> &str {

@@ -29,7 +29,7 @@ use crate::data::connection::exchange::{Came, Exchange};
 use crate::data::connection::opening::Opening;
 use crate::data::forward::Arrival;
 use crate::data::patience::{Patience, Stream, Waits, Watched};
-use crate::data::pending::Waiting;
+use crate::data::pending::Claim;
 use crate::data::tls;
 use crate::data::tunnel::{Ended, Tunnel};
 use crate::observe::log::decision::{self, Party};
@@ -57,8 +57,11 @@ pub struct Accepted {
     pub metrics: Arc<ListenerMetrics>,
     /// Its places under the listener's cap and the process'.
     pub places: (Place, Place),
-    /// Its place among those of its client that wait.
-    pub waiting: Waiting,
+    /// For whom it counts until it holds a tunnel or serves a permitted request: the peer, as long as no peer speaks
+    /// for others. Peers that send PROXY headers are to be exempt, and the client that they name is to count instead.
+    pub client: Client,
+    /// Its seat among the connections of its client, or the claim to one.
+    pub claim: Claim,
 }
 
 /// A connection that counts as open until this is dropped.
@@ -81,21 +84,28 @@ impl Drop for Open {
 
 /// Serves one connection to its end.
 pub async fn serve(core: Arc<Core>, accepted: Accepted) {
-    let Accepted { stream, peer, port, rules, metrics, places, waiting } = accepted;
+    let Accepted { stream, peer, port, rules, metrics, places, client, claim } = accepted;
     let mut open = Open { core: Arc::clone(&core), listener: metrics, end: ConnectionEnd::Client, _places: places };
 
-    let (stream, served) = match encrypt(&core, &mut open, &rules, stream, peer).await {
+    let party = Party { listener: &rules.listener.name, client, peer };
+    let deadline = Instant::now() + rules.listener.timeouts.tls;
+    let Some(seat) = claim.granted(deadline).await else {
+        open.end = ConnectionEnd::Pending;
+        return turned_away(&core, party, Refusal::Pending, None);
+    };
+    let (stream, served) = match encrypt(&core, &mut open, &rules, stream, party, deadline).await {
         Ok(stream) => stream,
         Err(end) => {
             open.end = end;
             return;
         }
     };
-    let arrival = Arrival { client: Client::at(peer), tls: rules.tls.is_some(), port };
+    let arrival = Arrival { client, tls: rules.tls.is_some(), port };
     let listener = Arc::clone(&rules.listener.name);
     let came = Came { listener, speaks: rules.listener.speaks, arrival, peer, served };
-    let exchange = Arc::new(Exchange::new(Arc::clone(&core), came, waiting));
-    match converse(&core, &rules, stream, exchange).await {
+    let patience = Patience::new(rules.listener.timeouts, RouteTimeouts::default().write_stall, seat);
+    let exchange = Arc::new(Exchange::new(Arc::clone(&core), came, patience.clone()));
+    match converse(&core, &rules, stream, exchange, patience).await {
         Spoken::Over(end) => open.end = end,
         Spoken::Empty => open.listener.probed(),
         Spoken::Upgraded(upgraded) => {
@@ -117,7 +127,8 @@ async fn encrypt(
     open: &mut Open,
     rules: &ListenerRules,
     tcp: TcpStream,
-    peer: Peer,
+    party: Party<'_>,
+    deadline: Instant,
 ) -> Result<(Stream, Option<Arc<Certificate>>), ConnectionEnd> {
     let Some(admitted) = &rules.tls else { return Ok((Stream::Clear(tcp), None)) };
     let began = Instant::now();
@@ -131,7 +142,7 @@ async fn encrypt(
         chosen = Some(by_sni);
         config
     };
-    let accepted = timeout_at(began + rules.listener.timeouts.tls, tls::accept(tcp, configuration)).await;
+    let accepted = timeout_at(deadline, tls::accept(tcp, configuration)).await;
     let took = began.elapsed();
     let result = match &accepted {
         Ok(Ok((_, facts))) if facts.resumed => TlsResult::Resumed,
@@ -147,16 +158,20 @@ async fn encrypt(
     match accepted {
         Ok(Ok((stream, _))) => Ok((Stream::Tls(stream), chosen.and_then(|by_sni| by_sni.chosen().cloned()))),
         failed => {
-            core.metrics.no_route().refused(Refusal::Tls);
             let error = match failed {
                 Ok(Err(tls::Failure::Broken(error))) => error.to_string(),
                 _ => "not done in time".to_owned(),
             };
-            let party = Party { listener: &listener, client: Client::at(peer), peer };
-            decision::turned_away(party, Refusal::Tls, None, Some(&error), &core.cap);
+            turned_away(core, party, Refusal::Tls, Some(&error));
             Err(ConnectionEnd::Tls)
         }
     }
+}
+
+/// Books a connection that is closed before it has made a request.
+fn turned_away(core: &Core, party: Party<'_>, refusal: Refusal, error: Option<&str>) {
+    core.metrics.no_route().refused(refusal);
+    decision::turned_away(party, refusal, None, error, &core.cap);
 }
 
 /// What came of the HTTP part of a connection.
@@ -178,8 +193,13 @@ struct Upgraded {
 }
 
 /// HTTP/1.1 until the client leaves, is refused, is late, or upgrades: most upgrade at once, without hyper.
-async fn converse(core: &Arc<Core>, rules: &ListenerRules, stream: Stream, exchange: Arc<Exchange>) -> Spoken {
-    let patience = Patience::new(rules.listener.timeouts, RouteTimeouts::default().write_stall);
+async fn converse(
+    core: &Arc<Core>,
+    rules: &ListenerRules,
+    stream: Stream,
+    exchange: Arc<Exchange>,
+    patience: Patience,
+) -> Spoken {
     let finish = pin!(core.shared.finish.cancelled());
     let timer = pin!(sleep_until(Instant::now()));
     let mut clock = Clock::new(&patience, finish, timer);
@@ -241,6 +261,7 @@ async fn by_hyper(
         return Spoken::Empty;
     }
     Spoken::Over(match spoken {
+        _ if patience.leaves() => ConnectionEnd::Displaced,
         None if clock.is_draining() => ConnectionEnd::Drain,
         None => late(exchange, patience),
         Some(Err(error)) if error.is_parse() => exchange.malformed(&error.to_string()),

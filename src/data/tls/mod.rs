@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::data::buffers::{self, READ};
-use crate::data::socket::Socket;
+use crate::data::socket::{self, Socket};
 
 pub use self::session::Session;
 
@@ -85,6 +85,12 @@ impl Stream {
     /// The socket and the session, for the tunnel. Plaintext that hyper had not read yet stays in the session.
     pub fn into_parts(self) -> (Socket, Box<Session>) {
         (self.socket, self.session)
+    }
+
+    /// Whether nothing has arrived that is not read, not even a part of a record.
+    pub fn has_nothing(&self) -> bool {
+        let Socket::Tcp(tcp) = &self.socket else { return false };
+        self.session.is_between_records() && socket::is_empty(tcp)
     }
 
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

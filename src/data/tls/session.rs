@@ -55,6 +55,11 @@ impl Session {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
+    /// Whether all that came is used up and taken.
+    pub fn is_between_records(&self) -> bool {
+        self.left.is_empty() && self.plain.is_empty()
+    }
+
     /// Takes what was read before the session was made.
     pub fn begin(&mut self, socket: &mut Socket, cx: &mut Context<'_>, mut came: Vec<u8>) -> io::Result<()> {
         // Before the TLS handshake is done there is no plaintext.

@@ -55,7 +55,7 @@ families! {
     CONNECTIONS_OPEN: Gauge "sidegate_connections_open" ["listener"]
         "Connections accepted and not yet closed, whatever they do: TLS handshake, requests, a tunnel.";
     CONNECTIONS_CLOSED: Counter "sidegate_connections_closed_total" ["listener" "reason"]
-        "Connections closed, by the one reason: client (it left or broke off), keep_alive (idle between plain requests), refused (by an answer that closes), upgraded (its tunnel ended), drain, panic (a bug of ours), or a refusal that gets no answer: pending, tls, head.";
+        "Connections closed, by the one reason: client (it left or broke off), keep_alive (idle between plain requests), refused (by an answer that closes), displaced (idle, it made room for a newer connection of its client at pending_per_client), upgraded (its tunnel ended), drain, panic (a bug of ours), or a refusal that gets no answer: pending, tls, head.";
     CONNECTIONS_LIMIT: Gauge "sidegate_connections_limit" ["listener"]
         "The most connections at once: the listener's max_connections, or the process' total.";
     PROBES: Counter "sidegate_probes_total" ["listener"]

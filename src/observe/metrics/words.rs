@@ -57,6 +57,8 @@ pub enum ConnectionEnd {
     KeepAlive,
     /// An answer of ours closed it.
     Refused,
+    /// It was idle, and made room for a newer connection of its client.
+    Displaced,
     /// It became a tunnel, which ended.
     Upgraded,
     /// We are shutting down.
@@ -149,10 +151,11 @@ impl ReloadResult {
 
 impl ConnectionEnd {
     /// Each once, in the order of their numbers.
-    pub const ALL: [ConnectionEnd; 10] = [
+    pub const ALL: [ConnectionEnd; 11] = [
         ConnectionEnd::Client,
         ConnectionEnd::KeepAlive,
         ConnectionEnd::Refused,
+        ConnectionEnd::Displaced,
         ConnectionEnd::Upgraded,
         ConnectionEnd::Drain,
         ConnectionEnd::Panic,
@@ -168,6 +171,7 @@ impl ConnectionEnd {
             ConnectionEnd::Client => "client",
             ConnectionEnd::KeepAlive => "keep_alive",
             ConnectionEnd::Refused => "refused",
+            ConnectionEnd::Displaced => "displaced",
             ConnectionEnd::Upgraded => "upgraded",
             ConnectionEnd::Drain => "drain",
             ConnectionEnd::Panic => "panic",

@@ -179,10 +179,16 @@ impl Client {
 
     /// That a 101 comes.
     pub async fn expect_101(&mut self) {
+        self.expect_bare(101).await;
+    }
+
+    /// That an answer without a body comes, with this status.
+    pub async fn expect_bare(&mut self, status: u16) {
         while !self.read.ends_with(b"\r\n\r\n") {
             assert!(self.fill().await.unwrap());
         }
-        assert!(self.read.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&self.read));
+        let begins = format!("HTTP/1.1 {status} ");
+        assert!(self.read.starts_with(begins.as_bytes()), "{}", String::from_utf8_lossy(&self.read));
         self.read.clear();
     }
 

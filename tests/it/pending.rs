@@ -1,0 +1,258 @@
+//! `pending_per_client`: what counts for it, what doesn't, and who makes room at the bound.
+
+use std::io::Write;
+
+use crate::harness::backend::{self, Backend};
+use crate::harness::client::{self, Client};
+use crate::harness::sidegate::{self, Builder, Sidegate};
+use crate::harness::tls;
+use crate::harness::wire::Wire;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// An agent in the clear that forwards plain HTTP and gives a client so many seats.
+fn with(seats: u32, backend: &Backend) -> Builder {
+    let builder = sidegate::new().clear().route("/", backend).on_route("http = 'forward'");
+    builder.on_listener(&format!("pending_per_client = {seats}"))
+}
+
+async fn pages() -> Backend {
+    backend::http(|_| backend::reply(200)).run().await
+}
+
+/// A connection that has had the answer to this request, with this status.
+async fn asked(client: &Client, request: &str, status: u16) -> Wire {
+    let mut wire = client.connect().await;
+    wire.send(request).await;
+    wire.answer().await.expect(status);
+    wire
+}
+
+async fn expect_displaced(sidegate: &Sidegate, connections: u32) {
+    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "displaced")], connections).await;
+}
+
+/// That a client of a hundred such requests, each on a connection of its own that it keeps, keeps three.
+async fn check_three_stay(sidegate: &Sidegate, client: &Client, request: &str, status: u16) {
+    let mut wires = Vec::new();
+    for _ in 0..100 {
+        wires.push(asked(client, request, status).await);
+    }
+    sidegate.expect_metric("sidegate_connections_open", [], 3).await;
+    expect_displaced(sidegate, 97).await;
+    sidegate.expect_metric("sidegate_refusals_total", [("reason", "pending")], 0).await;
+    drop(wires);
+    sidegate.expect_metric("sidegate_connections_open", [], 0).await;
+}
+
+#[tokio::test]
+async fn client_that_is_not_served_keeps_no_connection() {
+    let backend = pages().await;
+    let sidegate = with(5, &backend).host("known.example").allow("127.0.0.2").run().await;
+    let stranger = client::new(&sidegate).host("known.example");
+    let lost = client::new(&sidegate).from("127.0.0.2").host("other.example");
+    for (client, status, word) in [(stranger, 403, "network"), (lost, 404, "route")] {
+        for _ in 0..8 {
+            let request = client.request("GET / HTTP/1.1", "");
+            client.expect_refused(request, status, word).await.expect_header("connection", "close");
+        }
+    }
+    backend.expect_untouched();
+    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "refused")], 16).await;
+}
+
+#[tokio::test]
+async fn misdirected_plain_request_closes_its_connection() {
+    let backend = pages().await;
+    let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'");
+    let sidegate = sidegate.certificate(&["a.example"]).certificate(&["b.example"]).run().await;
+    let client = client::new(&sidegate).trusting().sni("a.example").host("b.example");
+    let request = client.request("GET / HTTP/1.1", "");
+    client.expect_refused(request, 421, "misdirected").await.expect_header("connection", "close");
+}
+
+#[tokio::test]
+async fn refusal_that_keeps_its_connection_shakes_no_seat_off() {
+    let backend = pages().await;
+    let sidegate = with(3, &backend).origins(&["https://app.example"]).run().await;
+    let foreign = format!("{}Origin: https://evil.example\r\n\r\n", &GET[..GET.len() - 2]);
+    check_three_stay(&sidegate, &client::new(&sidegate), &foreign, 403).await;
+
+    let sidegate = with(3, &backend).limits("requests = { rate = '1/m', burst = 1 }").run().await;
+    let client = client::new(&sidegate);
+    drop(asked(&client, GET, 200).await);
+    sidegate.expect_metric("sidegate_connections_open", [], 0).await;
+    check_three_stay(&sidegate, &client, GET, 429).await;
+
+    let sidegate = with(3, &backend).on_route("http = 'refuse'").run().await;
+    check_three_stay(&sidegate, &client::new(&sidegate), GET, 426).await;
+}
+
+#[tokio::test]
+async fn idle_connection_after_a_permitted_request_counts_again() {
+    let backend = pages().await;
+    let sidegate = with(3, &backend).run().await;
+    check_three_stay(&sidegate, &client::new(&sidegate), GET, 200).await;
+}
+
+#[tokio::test]
+async fn idle_connection_over_tls_counts_again_and_ends_in_order() {
+    let backend = pages().await;
+    let sidegate = with(3, &backend).tls().run().await;
+    let client = client::new(&sidegate);
+    check_three_stay(&sidegate, &client, GET, 200).await;
+    let mut oldest = asked(&client, GET, 200).await;
+    let _others = [asked(&client, GET, 200).await, asked(&client, GET, 200).await];
+    client.connect().await;
+    oldest.expect_end().await;
+}
+
+#[tokio::test]
+async fn longest_idle_makes_room_and_not_the_latest() {
+    let backend = pages().await;
+    let sidegate = with(2, &backend).run().await;
+    let client = client::new(&sidegate);
+    let (mut first, mut second) = (asked(&client, GET, 200).await, asked(&client, GET, 200).await);
+    first.send(GET).await;
+    first.answer().await.expect(200);
+    let mut third = asked(&client, GET, 200).await;
+    second.expect_end().await;
+    for wire in [&mut first, &mut third] {
+        wire.send(GET).await;
+        wire.answer().await.expect(200);
+    }
+    expect_displaced(&sidegate, 1).await;
+}
+
+#[tokio::test]
+async fn tunnels_and_requests_being_served_do_not_count() {
+    let server = backend::manual().run().await;
+    let sidegate = with(1, &server).run().await;
+    let client = client::new(&sidegate);
+    let mut serving = Vec::new();
+    for _ in 0..5 {
+        let mut wire = client.connect().await;
+        wire.send(GET).await;
+        let mut at_backend = server.accepted().await;
+        at_backend.head().await;
+        serving.push((wire, at_backend));
+    }
+    let _tunnel = crate::tunnel::ends(&client, &server, "").await;
+    for (wire, at_backend) in &mut serving {
+        at_backend.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        assert_eq!(wire.answer().await.expect(200).text(), "ok");
+    }
+    // As each becomes idle, the one before makes room.
+    expect_displaced(&sidegate, 4).await;
+    sidegate.expect_metric("sidegate_connections_open", [], 2).await;
+}
+
+#[tokio::test]
+async fn half_a_head_behind_an_answer_is_not_idle() {
+    let backend = pages().await;
+    let sidegate = with(2, &backend).timeouts("head = '1h'").run().await;
+    let client = client::new(&sidegate);
+    let mut halves = Vec::new();
+    for _ in 0..2 {
+        let mut wire = asked(&client, GET, 200).await;
+        wire.send(&GET[..20]).await;
+        halves.push(wire);
+    }
+    // Until both are read, one may be idle: then it wins against the newcomer, which is refused all the same.
+    client.connect().await.expect_end().await;
+    for wire in &mut halves {
+        wire.send(&GET[20..]).await;
+        wire.answer().await.expect(200);
+    }
+    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "pending")], 1).await;
+    expect_displaced(&sidegate, 0).await;
+}
+
+/// That eight connections whose next head has begun to arrive outlast eight others that want their seats, and are
+/// answered.
+async fn check_bytes_win(sidegate: &Sidegate) {
+    let client = client::new(sidegate);
+    for _ in 0..10 {
+        let mut wires = Vec::new();
+        for _ in 0..8 {
+            wires.push(asked(&client, GET, 200).await);
+        }
+        for wire in &mut wires {
+            wire.send(&GET[..1]).await;
+        }
+        for _ in 0..8 {
+            client.connect_below_tls().await.expect_end().await;
+        }
+        for wire in &mut wires {
+            wire.send(&GET[1..]).await;
+            wire.answer().await.expect(200);
+        }
+        drop(wires);
+        sidegate.expect_metric("sidegate_connections_open", [], 0).await;
+    }
+    expect_displaced(sidegate, 0).await;
+    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "pending")], 80).await;
+}
+
+#[tokio::test]
+async fn connection_whose_bytes_have_arrived_is_never_displaced() {
+    let backend = pages().await;
+    check_bytes_win(&with(8, &backend).threads(2).run().await).await;
+    check_bytes_win(&with(8, &backend).threads(2).tls().run().await).await;
+}
+
+#[tokio::test]
+async fn part_of_a_record_that_has_arrived_wins() {
+    let backend = pages().await;
+    let sidegate = with(1, &backend).tls().run().await;
+    let mut client = tls::begin(&sidegate, &rustls::version::TLS13).await;
+    client.send(GET.as_bytes()).await;
+    client.expect_bare(200).await;
+    client.tls.writer().write_all(GET.as_bytes()).unwrap();
+    let record = client.outgoing();
+    client.send_below(&record[..9]).await;
+    client::new(&sidegate).connect_below_tls().await.expect_end().await;
+    client.send_below(&record[9..]).await;
+    client.expect_bare(200).await;
+    expect_displaced(&sidegate, 0).await;
+}
+
+#[tokio::test]
+async fn pool_that_is_larger_than_the_bound_loses_no_request() {
+    const POOL: u32 = 600;
+    let backend = pages().await;
+    // The default bound, and more than one thread: the counts are the process'.
+    let sidegate = sidegate::new().clear().route("/", &backend).on_route("http = 'forward'").threads(2).run().await;
+    let client = client::new(&sidegate);
+    let mut pool = Vec::new();
+    for _ in 0..POOL {
+        pool.push(asked(&client, GET, 200).await);
+    }
+    sidegate.expect_metric("sidegate_connections_open", [], 512).await;
+    expect_displaced(&sidegate, POOL - 512).await;
+    let mut ended = 0;
+    for wire in &mut pool {
+        wire.send(GET).await;
+        match wire.try_head().await {
+            Some(head) => assert_eq!(head.status(), 200),
+            None => ended += 1,
+        }
+    }
+    assert_eq!(ended, POOL - 512, "those that made room, and no other");
+    sidegate.expect_metric("sidegate_refusals_total", [], 0).await;
+}
+
+#[tokio::test]
+async fn newcomer_gets_in_where_one_address_is_full_of_idle_connections() {
+    let backend = backend::echo().run().await;
+    let sidegate = with(3, &backend).on_route("http = 'refuse'").run().await;
+    let client = client::new(&sidegate);
+    let mut idle = Vec::new();
+    for _ in 0..3 {
+        idle.push(asked(&client, GET, 426).await);
+    }
+    let mut tunnel = client.open("/").await;
+    tunnel.expect_echo("in").await;
+    idle[0].expect_end().await;
+    expect_displaced(&sidegate, 1).await;
+}
