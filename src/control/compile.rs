@@ -12,7 +12,7 @@ use crate::control::config::source::Files;
 use crate::control::config::{self, BackendTlsPage, Feed, Loaded, Pass, PolicyPage, RoutePage, Settings};
 use crate::control::rehearsal::{Script, rehearse};
 use crate::policy::Policy;
-use crate::policy::limit::Budgets;
+use crate::policy::limit::{Budgets, Limiter};
 use crate::policy::route::Routes;
 use crate::snapshot::certificate::Certificates;
 use crate::snapshot::listener::{Listener, Speaks};
@@ -141,7 +141,10 @@ fn compile(
     }
     let routes = Routes::new(table).map_err(|twins| format!("routes {} and {} are equal", twins.first, twins.second))?;
     let certificates = Arc::new(Certificates::new(settings.certificates.clone()));
-    let listeners = settings.listeners.iter().map(|one| Ok((Arc::clone(&one.name), listener(one, &certificates, tickets)?)));
+    let listeners = settings.listeners.iter().map(|one| {
+        let used = before.and_then(|before| before.listeners.get(&one.name)?.handshakes.as_ref());
+        Ok((Arc::clone(&one.name), listener(one, &certificates, tickets, used)?))
+    });
     Ok(Snapshot {
         generation: before.map_or(1, |before| before.generation + 1),
         digest: digest.into(),
@@ -217,7 +220,13 @@ fn route(page: &RoutePage, number: usize, policy: Arc<Policy>, backends: &mut Ba
     })
 }
 
-fn listener(listener: &Arc<Listener>, certificates: &Arc<Certificates>, tickets: &Tickets) -> Result<ListenerRules, String> {
+/// `used` is what is left of the handshakes of the listener of this name; it is kept unless the rate has changed.
+fn listener(
+    listener: &Arc<Listener>,
+    certificates: &Arc<Certificates>,
+    tickets: &Tickets,
+    used: Option<&Arc<Limiter>>,
+) -> Result<ListenerRules, String> {
     let tls = match listener.speaks {
         Speaks::Tls(rules) => {
             let handshakes = Handshakes::new(rules, Arc::clone(certificates), tickets);
@@ -225,5 +234,9 @@ fn listener(listener: &Arc<Listener>, certificates: &Arc<Certificates>, tickets:
         }
         Speaks::Plain | Speaks::Redirect { .. } => None,
     };
-    Ok(ListenerRules { listener: Arc::clone(listener), tls })
+    let handshakes = listener.handshakes_per_client.map(|rate| {
+        let kept = used.filter(|used| used.rate() == rate).map(Arc::clone);
+        kept.unwrap_or_else(|| Arc::new(Limiter::new(rate)))
+    });
+    Ok(ListenerRules { listener: Arc::clone(listener), tls, handshakes })
 }

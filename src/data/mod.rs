@@ -20,6 +20,7 @@ mod pending;
 mod socket;
 pub mod tls;
 mod tunnel;
+mod turnstile;
 mod unsent;
 pub mod websocket;
 
@@ -36,7 +37,8 @@ use crate::data::backend::{Backends, Dialler};
 use crate::data::cap::Cap;
 use crate::data::listener::Accepting;
 use crate::data::pending::Pending;
-use crate::observe::log::cap::Cap as RefusalCap;
+use crate::data::turnstile::Turnstile;
+use crate::observe::log::cap::{Cap as RefusalCap, Lines};
 use crate::observe::metrics::{CoreMetrics, Metrics};
 use crate::observe::pulse::Pulse;
 use crate::snapshot::Live;
@@ -57,6 +59,8 @@ pub struct Shared {
     /// Plain connections finish their request and close when this is cancelled.
     pub finish: CancellationToken,
     pending: Pending,
+    /// Where TLS handshakes wait that are over their client's rate.
+    turnstile: Turnstile,
     backends: Arc<Backends>,
 }
 
@@ -72,6 +76,7 @@ impl Shared {
             stop_accepting: CancellationToken::new(),
             finish: CancellationToken::new(),
             pending: Pending::default(),
+            turnstile: Turnstile::default(),
             backends: Arc::new(backends),
         })
     }
@@ -87,6 +92,8 @@ pub struct Core {
     cap: RefusalCap,
     /// Of the lines about candidates.
     differences: RefusalCap,
+    /// Of the lines about TLS handshakes that wait.
+    delays: RefusalCap,
 }
 
 /// Runs one thread of the data plane over the `sockets` that it is sent, until a drain has
@@ -114,6 +121,7 @@ pub fn run_thread(
             tracker: tracker.clone(),
             cap,
             differences: RefusalCap::default(),
+            delays: RefusalCap::of(Lines::Delays),
         });
         tracker.spawn(listen(Arc::clone(&core), sockets));
         tracker.spawn(tidy(Arc::clone(&core)));
@@ -151,6 +159,7 @@ async fn tidy(core: Arc<Core>) {
         core.dialler.tidy(&core.shared.live.load());
         core.cap.tidy(std::time::Instant::now());
         core.differences.tidy(std::time::Instant::now());
+        core.delays.tidy(std::time::Instant::now());
     }
     core.dialler.close_idle();
 }

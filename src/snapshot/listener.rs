@@ -5,8 +5,11 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
+
+use crate::policy::limit::Rate;
 
 /// One `[[listener]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,11 +24,18 @@ pub struct Listener {
     pub max_head: usize,
     /// The most connections at once; `None`: the process' total is the only bound.
     pub max_connections: Option<usize>,
-    /// The most connections of one client that hold neither a tunnel nor an answer.
+    /// The most connections of one client that hold no tunnel and serve no permitted request.
     pub pending_per_client: usize,
+    /// TLS handshakes of one client, resumed ones included. `None` means unlimited.
+    pub handshakes_per_client: Option<Rate>,
     /// How patient we are before a request is routed.
     pub timeouts: ListenerTimeouts,
 }
+
+/// The rate of TLS handshakes of one client unless the file says otherwise: an office or a balancer is one address,
+/// and all of its clients come back at once.
+pub const HANDSHAKES_PER_CLIENT: Rate =
+    Rate { tokens: NonZeroU32::new(500).unwrap(), per: Duration::from_secs(1), burst: NonZeroU32::new(10_000).unwrap() };
 
 /// Where a listener's connections come in. Displays as `sidegate.toml` has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -18,6 +18,7 @@ use arc_swap::{ArcSwap, Guard};
 use jiff::Timestamp;
 
 use crate::policy::Policy;
+use crate::policy::limit::Limiter;
 use crate::policy::network::Client;
 use crate::policy::request::Request;
 use crate::policy::route::Routes;
@@ -57,6 +58,8 @@ pub struct ListenerRules {
     pub listener: Arc<Listener>,
     /// `None` on a plain listener.
     pub tls: Option<Arc<Handshakes>>,
+    /// What is left of `handshakes_per_client`. `None` means unlimited.
+    pub handshakes: Option<Arc<Limiter>>,
 }
 
 /// The verdict on one request, and what it was made from.

@@ -20,6 +20,7 @@ mod explain;
 mod forward;
 mod gate;
 mod gates;
+mod handshakes;
 mod import;
 mod init;
 mod language;

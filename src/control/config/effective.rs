@@ -119,6 +119,8 @@ fn listener(listener: &Listener) -> Value {
             keys["tls"] = true.into();
             keys["tls_min"] = if rules.only_13 { "1.3" } else { "1.2" }.into();
             keys["strict_sni"] = rules.strict_sni.into();
+            keys["handshakes_per_client"] =
+                listener.handshakes_per_client.map_or_else(|| "off".into(), |rate| per_client_rate(&rate));
         }
         Speaks::Plain => {}
         Speaks::Redirect { .. } => keys["redirect"] = "https".into(),
@@ -243,7 +245,6 @@ fn limits(limits: &Limits) -> Value {
 fn share(share: &Share) -> Value {
     let Share { upgrades, requests, per_client, tunnel } = share;
     let TunnelLimits { message_max, message_rate, idle, lifetime, ping, pong } = tunnel;
-    let per_client_rate = |rate: &Rate| json!({ "rate": written_rate(rate.tokens, rate.per), "burst": rate.burst });
     json!({
         "upgrades": upgrades.as_ref().map(per_client_rate),
         "requests": requests.as_ref().map(per_client_rate),
@@ -254,6 +255,10 @@ fn share(share: &Share) -> Value {
         "ping": ping.map_or("off".into(), duration),
         "pong": duration(*pong),
     })
+}
+
+fn per_client_rate(rate: &Rate) -> Value {
+    json!({ "rate": written_rate(rate.tokens, rate.per), "burst": rate.burst })
 }
 
 /// A number, or `"auto"`.

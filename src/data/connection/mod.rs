@@ -142,7 +142,13 @@ async fn encrypt(
         chosen = Some(by_sni);
         config
     };
-    let accepted = timeout_at(deadline, tls::accept(tcp, configuration)).await;
+    let mut waits = false;
+    let handshake = async {
+        let mut hello = tls::hear(tcp).await?;
+        its_turn(core, open, rules, party, &mut hello, &mut waits).await?;
+        tls::accept(hello, configuration).await
+    };
+    let accepted = timeout_at(deadline, handshake).await;
     let took = began.elapsed();
     let result = match &accepted {
         Ok(Ok((_, facts))) if facts.resumed => TlsResult::Resumed,
@@ -152,6 +158,7 @@ async fn encrypt(
             return Err(ConnectionEnd::Client);
         }
         Ok(Err(tls::Failure::Broken(_))) => TlsResult::Failed,
+        Err(_) if waits => TlsResult::Rate,
         Err(_) => TlsResult::Timeout,
     };
     open.listener.tls_handshake(result, took);
@@ -160,12 +167,42 @@ async fn encrypt(
         failed => {
             let error = match failed {
                 Ok(Err(tls::Failure::Broken(error))) => error.to_string(),
+                _ if waits => "not begun in time: its client is over handshakes_per_client".to_owned(),
                 _ => "not done in time".to_owned(),
             };
             turned_away(core, party, Refusal::Tls, Some(&error));
             Err(ConnectionEnd::Tls)
         }
     }
+}
+
+/// Waits until the client's rate lets a TLS handshake begin. `waits` is true meanwhile.
+async fn its_turn(
+    core: &Core,
+    open: &Open,
+    rules: &ListenerRules,
+    party: Party<'_>,
+    hello: &mut tls::Hello,
+    waits: &mut bool,
+) -> Result<(), tls::Failure> {
+    let (turnstile, listener) = (&core.shared.turnstile, &rules.listener.name);
+    let client = party.client.key();
+    // The rate of the generation that runs now: a reload that changes it acts on those that wait.
+    let take = || {
+        let live = core.shared.live.load();
+        let rules = live.listeners.get(listener).unwrap_or(rules);
+        rules.handshakes.as_ref().map_or(Ok(()), |limiter| limiter.take(client))
+    };
+    if turnstile.try_pass(listener, client, take) {
+        return Ok(());
+    }
+    *waits = true;
+    open.listener.tls_delayed();
+    decision::delayed(party, &core.delays);
+    // Boxed, or connections that don't wait would carry the room that it takes.
+    Box::pin(hello.unless_left(turnstile.pass(listener, client, take))).await?;
+    *waits = false;
+    Ok(())
 }
 
 /// Books a connection that is closed before it has made a request.

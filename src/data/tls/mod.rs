@@ -1,14 +1,14 @@
 //! TLS towards clients: the one room that drives it.
 //!
-//! `accept` makes the TLS handshake with the configuration that is in force at
-//! its first byte; [`Stream`] is what hyper reads heads from; [`Session`] is the same
+//! `hear` waits for a client's first bytes; `accept` makes the TLS handshake with the configuration that is in force
+//! by then; [`Stream`] is what hyper reads heads from; [`Session`] is the same
 //! connection taken back after the upgrade, decrypting and encrypting over the
 //! thread's buffers. What stands behind this door (rustls' unbuffered API) is
 //! nobody else's business.
 
 mod session;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -55,11 +55,60 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Makes the TLS handshake on `tcp`; `configuration` is asked once the client has
-/// said something. It has no deadline of its own.
-pub async fn accept(tcp: TcpStream, configuration: impl FnOnce() -> Arc<ServerConfig>) -> Result<(Stream, Facts), Failure> {
-    let mut socket = Socket::Tcp(tcp);
-    let mut hello = first_bytes(&mut socket).await?;
+/// A client that has said something, before anything is made of it.
+pub struct Hello {
+    socket: Socket,
+    /// The ClientHello, or a piece of it.
+    said: Vec<u8>,
+}
+
+/// Waits for the client's first bytes. It has no deadline of its own.
+pub async fn hear(tcp: TcpStream) -> Result<Hello, Failure> {
+    let mut hello = Hello { socket: Socket::Tcp(tcp), said: Vec::new() };
+    if hello.hear_more().await? == 0 { Err(Failure::Empty) } else { Ok(hello) }
+}
+
+impl Hello {
+    /// Waits for `turn`, unless the client leaves before.
+    pub async fn unless_left(&mut self, turn: impl Future<Output = ()>) -> Result<(), Failure> {
+        tokio::select! {
+            biased;
+            left = self.left() => Err(left),
+            () = turn => Ok(()),
+        }
+    }
+
+    /// Reads what else the client says, until it leaves; what comes is kept, and bounded.
+    async fn left(&mut self) -> Failure {
+        while self.said.len() < SOME {
+            match self.hear_more().await {
+                Ok(0) => return Failure::Broken(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) => return Failure::Broken(error),
+            }
+        }
+        // No ClientHello is as long: whether it leaves is seen once it has its turn.
+        std::future::pending().await
+    }
+
+    /// Reads once; 0 is the end of the stream.
+    async fn hear_more(&mut self) -> io::Result<usize> {
+        let Hello { socket, said } = self;
+        poll_fn(|cx| {
+            buffers::lend(|buffers| {
+                let room = &mut buffers.cipher[..SOME - said.len()];
+                let read = ready!(socket.poll_fill(cx, room))?;
+                said.extend_from_slice(&buffers.cipher[..read]);
+                Poll::Ready(Ok(read))
+            })
+        })
+        .await
+    }
+}
+
+/// Makes the TLS handshake with a client that has said `hello`. It has no deadline of its own.
+pub async fn accept(hello: Hello, configuration: impl FnOnce() -> Arc<ServerConfig>) -> Result<(Stream, Facts), Failure> {
+    let Hello { mut socket, said: mut hello } = hello;
     let tls = UnbufferedServerConnection::new(configuration());
     let tls = tls.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let mut session = Box::new(Session::new(tls));
@@ -67,18 +116,6 @@ pub async fn accept(tcp: TcpStream, configuration: impl FnOnce() -> Arc<ServerCo
     while !poll_fn(|cx| session.poll_shake(&mut socket, cx, SOME)).await? {}
     let facts = Facts { resumed: session.is_resumed() };
     Ok((Stream { socket, session }, facts))
-}
-
-/// What a client says first: the ClientHello, or a piece of it.
-async fn first_bytes(socket: &mut Socket) -> Result<Vec<u8>, Failure> {
-    let came = poll_fn(|cx| {
-        buffers::lend(|buffers| {
-            let read = ready!(socket.poll_fill(cx, &mut buffers.cipher[..SOME]))?;
-            Poll::Ready(io::Result::Ok(buffers.cipher[..read].to_vec()))
-        })
-    })
-    .await?;
-    if came.is_empty() { Err(Failure::Empty) } else { Ok(came) }
 }
 
 impl Stream {

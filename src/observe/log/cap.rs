@@ -23,7 +23,20 @@ const MOST_CLIENTS: usize = 1024;
 
 /// One thread's cap. What it left out is said when the window ends, or the cap does.
 #[derive(Default)]
-pub struct Cap(Mutex<Windows>);
+pub struct Cap {
+    lines: Lines,
+    windows: Mutex<Windows>,
+}
+
+/// What the lines under a cap are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lines {
+    /// Refusals.
+    #[default]
+    Refusals,
+    /// TLS handshakes that wait for their client's rate.
+    Delays,
+}
 
 /// What a line would be about.
 #[derive(Debug, Clone, Copy)]
@@ -37,28 +50,33 @@ pub struct About<'a> {
 }
 
 impl Cap {
+    /// A cap of these lines.
+    pub fn of(lines: Lines) -> Self {
+        Cap { lines, windows: Mutex::default() }
+    }
+
     /// Whether a refusal of `client` at the time `now` is shown.
     pub fn lets_through(&self, client: Client, about: About<'_>, now: Instant) -> bool {
         let (is_shown, before) = self.lock().count(client.key(), about, now);
-        before.into_iter().for_each(Summary::log);
+        before.into_iter().for_each(|summary| summary.log(self.lines));
         is_shown
     }
 
     /// Says what was left out of the windows that have ended; to be called about once a second.
     pub fn tidy(&self, now: Instant) {
         let ended = self.lock().take_ended(now);
-        ended.into_iter().for_each(Summary::log);
+        ended.into_iter().for_each(|summary| summary.log(self.lines));
     }
 
     fn lock(&self) -> MutexGuard<'_, Windows> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Cap {
     fn drop(&mut self) {
         let left = self.lock().take_all();
-        left.into_iter().for_each(Summary::log);
+        left.into_iter().for_each(|summary| summary.log(self.lines));
     }
 }
 
@@ -146,9 +164,14 @@ impl Window {
 }
 
 impl Summary {
-    fn log(self) {
+    fn log(self, lines: Lines) {
         let Summary { client, left_out, route, listener, reason } = self;
-        tracing::info!(route, listener, %client, result = "refused", reason, left_out, "refusals left out");
+        match lines {
+            Lines::Refusals => {
+                tracing::info!(route, listener, %client, result = "refused", reason, left_out, "refusals left out");
+            }
+            Lines::Delays => tracing::info!(listener, %client, left_out, "TLS handshakes that waited, left out"),
+        }
     }
 }
 

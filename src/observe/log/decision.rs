@@ -193,6 +193,19 @@ pub fn turned_away(party: Party<'_>, refusal: Refusal, decisive: Option<Decisive
     );
 }
 
+/// The line of a TLS handshake that has to wait for its client's rate.
+pub fn delayed(party: Party<'_>, cap: &Cap) {
+    let Party { listener, client, peer } = party;
+    if cap.lets_through(client, About { route: NO_ROUTE, listener, reason: "delayed" }, Instant::now()) {
+        tracing::info!(
+            listener,
+            client = %client,
+            peer = %peer,
+            "a TLS handshake waits: its client is over handshakes_per_client"
+        );
+    }
+}
+
 /// The line of a tunnel that is over; `route` is the one under which it ran last.
 pub fn closed(route: &str, entry: &Entry, closed: &Closed, refusal: Option<Refusal>) {
     let last = entry.judged();

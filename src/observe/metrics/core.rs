@@ -89,6 +89,7 @@ pub struct ListenerMetrics {
     pub(super) closed: [Count; ConnectionEnd::ALL.len()],
     pub(super) accepted: Count,
     pub(super) probes: Count,
+    pub(super) tls_delayed: Count,
     pub(super) tls_handshakes: [Count; TlsResult::ALL.len()],
     pub(super) tls_handshake_seconds: Histogram<{ LATENCY.len() }>,
 }
@@ -102,6 +103,11 @@ impl ListenerMetrics {
     /// A connection ended without a byte: a health check.
     pub fn probed(&self) {
         self.probes.add(1);
+    }
+
+    /// A TLS handshake has to wait for its client's rate.
+    pub fn tls_delayed(&self) {
+        self.tls_delayed.add(1);
     }
 
     /// A TLS handshake came to its end, `took` after the accept.
@@ -124,7 +130,7 @@ impl ListenerMetrics {
 
     /// `closed` before `accepted`: whose end is seen, its beginning is too.
     fn counts(&self) -> impl Iterator<Item = &Count> {
-        let rest = [&self.accepted, &self.probes].into_iter().chain(&self.tls_handshakes);
+        let rest = [&self.accepted, &self.probes, &self.tls_delayed].into_iter().chain(&self.tls_handshakes);
         self.closed.iter().chain(rest).chain(self.tls_handshake_seconds.counts())
     }
 }

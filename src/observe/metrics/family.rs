@@ -61,7 +61,9 @@ families! {
     PROBES: Counter "sidegate_probes_total" ["listener"]
         "Connections that ended without a byte, as health checks do; also counted as closed, reason client.";
     TLS_HANDSHAKES: Counter "sidegate_tls_handshakes_total" ["listener" "result"]
-        "TLS handshakes that came to an end: full, resumed (of an earlier session), failed (the client's fault, or it left), timeout. Empty connections are not among them.";
+        "TLS handshakes that came to an end: full, resumed (of an earlier session), failed (the client's fault, or it left), timeout, rate (not begun in time, because its client was over handshakes_per_client). Empty connections are not among them.";
+    TLS_DELAYED: Counter "sidegate_tls_handshakes_delayed_total" ["listener"]
+        "TLS handshakes that had to wait, because their client was over the listener's handshakes_per_client; most of them are made in the end.";
     TLS_HANDSHAKE_SECONDS: Histogram "sidegate_tls_handshake_seconds" ["listener"]
         "Seconds from the accept to the end of the TLS handshake, of those that succeeded.";
     REQUESTS: Counter "sidegate_requests_total" ["route" "kind" "result"]

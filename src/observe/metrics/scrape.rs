@@ -114,6 +114,7 @@ fn put_listener(page: &mut Page, name: &str, listener: &ListenerMetrics, has_tls
         for result in TlsResult::ALL {
             page.count(&family::TLS_HANDSHAKES, &[name, result.word()], listener.tls_handshakes[result as usize].sum());
         }
+        page.count(&family::TLS_DELAYED, &[name], listener.tls_delayed.sum());
         page.histogram(&family::TLS_HANDSHAKE_SECONDS, &[name], &LATENCY, &listener.tls_handshake_seconds);
     }
 }

@@ -35,6 +35,8 @@ pub enum TlsResult {
     Failed,
     /// It took too long.
     Timeout,
+    /// It was not begun: its client's rate left no time for it.
+    Rate,
 }
 
 /// What became of a reload.
@@ -122,7 +124,7 @@ impl RequestResult {
 
 impl TlsResult {
     /// Each once, in the order of their numbers.
-    pub const ALL: [TlsResult; 4] = [TlsResult::Full, TlsResult::Resumed, TlsResult::Failed, TlsResult::Timeout];
+    pub const ALL: [TlsResult; 5] = [TlsResult::Full, TlsResult::Resumed, TlsResult::Failed, TlsResult::Timeout, TlsResult::Rate];
 
     /// The label's value.
     pub const fn word(self) -> &'static str {
@@ -131,6 +133,7 @@ impl TlsResult {
             TlsResult::Resumed => "resumed",
             TlsResult::Failed => "failed",
             TlsResult::Timeout => "timeout",
+            TlsResult::Rate => "rate",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::named::{Named, SYSTEMD, Wants};
@@ -11,7 +12,8 @@ use crate::control::config::diagnostic::Place;
 use crate::control::config::document::{Table, unit};
 use crate::control::config::name::Taken;
 use crate::control::config::page::{error, warning};
-use crate::snapshot::listener::{Address, Listener, ListenerTimeouts, Speaks, TlsRules};
+use crate::policy::limit::Rate;
+use crate::snapshot::listener::{Address, HANDSHAKES_PER_CLIENT, Listener, ListenerTimeouts, Speaks, TlsRules};
 
 /// Where redirects lead when no TLS listener has a port of its own.
 const HTTPS: u16 = 443;
@@ -75,6 +77,7 @@ fn read(mut table: Table<'_>, timeouts: ListenerTimeouts, known: &mut Known<'_, 
     });
     let max_connections = table.get("max_connections").and_then(|value| auto_or_count(value, u32::MAX.into()));
     let pending = table.get("pending_per_client").and_then(|value| value.integer(1..=u32::MAX.into()));
+    let handshakes = handshakes(&mut table, speaks);
     if let Some(value) = table.get("http2")
         && value.boolean() == Some(true)
     {
@@ -95,6 +98,7 @@ fn read(mut table: Table<'_>, timeouts: ListenerTimeouts, known: &mut Known<'_, 
         max_head: head.unwrap_or(32 << 10),
         max_connections,
         pending_per_client: pending.and_then(|count| usize::try_from(count).ok()).unwrap_or(512),
+        handshakes_per_client: handshakes,
         timeouts,
     })
 }
@@ -121,6 +125,34 @@ fn speaks(table: &mut Table<'_>) -> Speaks {
         value.report(warning("has no effect on a plain listener"));
     }
     if redirects { Speaks::Redirect { port: HTTPS } } else { Speaks::Plain }
+}
+
+/// `handshakes_per_client`: `{ rate = "500/s", burst = 10000 }`, or `"off"`.
+fn handshakes(table: &mut Table<'_>, speaks: Speaks) -> Option<Rate> {
+    const EXPECTED: &str = "{ rate = \"500/s\", burst = 10000 }, or \"off\"";
+    let encrypts = matches!(speaks, Speaks::Tls(_));
+    let Some(value) = table.get("handshakes_per_client") else {
+        return encrypts.then_some(HANDSHAKES_PER_CLIENT);
+    };
+    if value.is_string() {
+        value.parse(EXPECTED, |text| match text {
+            "off" => Ok(()),
+            _ => Err(error(format!("\"{text}\" is not a rate per client")).remedy(EXPECTED)),
+        });
+        return None;
+    }
+    let mut keys = value.table("`handshakes_per_client`".to_owned())?;
+    let rate = keys.need("rate", format!("handshakes_per_client = {EXPECTED}"));
+    let rate = rate.and_then(|rate| rate.parse("a rate like \"500/s\"", unit::rate));
+    let burst = keys.get("burst").and_then(|value| value.integer(1..=unit::MOST_TOKENS.into()));
+    let burst = burst.and_then(|burst| u32::try_from(burst).ok()).and_then(NonZeroU32::new);
+    keys.finish();
+    if !encrypts {
+        value.report(warning("has no effect on a plain listener"));
+        return None;
+    }
+    let (tokens, per) = rate?;
+    Some(Rate { tokens, per, burst: burst.unwrap_or(tokens) })
 }
 
 fn listen(table: &mut Table<'_>, name: Option<&Arc<str>>, speaks: Speaks, known: &mut Known<'_, '_>) -> Option<Address> {

@@ -67,6 +67,7 @@ strict_sni = false
 max_head = "32KiB"
 max_connections = "auto"
 pending_per_client = 512
+handshakes_per_client = { rate = "500/s", burst = 10000 }
 
 [[certificate]]
 chain = "certs/ws.example.com.pem"
@@ -201,6 +202,8 @@ fn what_is_left_out_has_the_documented_default() {
         assert_eq!((&*listener.name, listener.address.to_string().as_str()), ("public", "0.0.0.0:8443"));
         assert_eq!(listener.speaks, Speaks::Tls(TlsRules { only_13: false, strict_sni: false }));
         assert_eq!((listener.max_head, listener.max_connections, listener.pending_per_client), (32768, None, 512));
+        let written = listener.handshakes_per_client.map(|rate| rate.to_string());
+        assert_eq!(written.as_deref(), Some("500/s, burst 10000"));
         assert_eq!(listener.timeouts, ListenerTimeouts::default());
 
         let [route] = &settings.routes[..] else { panic!("{:?}", settings.routes) };
@@ -325,6 +328,7 @@ strict_sni = true
 max_head = "8KiB"
 max_connections = 100
 pending_per_client = 1
+handshakes_per_client = { rate = "30/m" }
 
 [[certificate]]
 chain = "certs/ws.example.com.pem"
@@ -351,6 +355,8 @@ timeouts = { response = "2m" }
     assert_eq!(settings.listeners[0].speaks, Speaks::Redirect { port: 8443 });
     assert_eq!(settings.listeners[1].speaks, Speaks::Tls(TlsRules { only_13: true, strict_sni: true }));
     assert_eq!((settings.listeners[1].max_head, settings.listeners[1].max_connections), (8192, Some(100)));
+    let handshakes = [0, 1].map(|at: usize| settings.listeners[at].handshakes_per_client);
+    assert_eq!(handshakes.map(|rate| rate.map(|rate| rate.to_string())), [None, Some("30/m, burst 30".into())]);
     assert_eq!(settings.listeners[1].timeouts.tls, Duration::from_secs(1));
     let route = &settings.routes[0];
     let backends: BTreeSet<_> = route.backends.iter().map(ToString::to_string).collect();

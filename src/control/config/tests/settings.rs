@@ -661,6 +661,86 @@ warning: strict_sni: has no effect on a plain listener
 }
 
 #[test]
+fn handshakes_per_client_is_a_rate_or_off() {
+    let wrong = |value: &str, said: &str| {
+        changed("tls = false", &format!("tls = false\nhandshakes_per_client = {value}"), said);
+    };
+    wrong("\"off\"", "");
+    wrong(
+        "\"on\"",
+        r#"
+error: handshakes_per_client: "on" is not a rate per client
+ --> sidegate.toml:7:25
+  |
+7 | handshakes_per_client = "on"
+  |                         ^^^^
+  |
+  = help: { rate = "500/s", burst = 10000 }, or "off"
+"#,
+    );
+    wrong(
+        "{ rate = \"0/s\", burst = 0, per = \"client\" }",
+        r#"
+error: rate: "0/s" is out of range
+ --> sidegate.toml:7:34
+  |
+7 | handshakes_per_client = { rate = "0/s", burst = 0, per = "client" }
+  |                                  ^^^^^
+  |
+  = help: 1 to 1000000
+
+error: burst: 0 is out of range
+ --> sidegate.toml:7:49
+  |
+7 | handshakes_per_client = { rate = "0/s", burst = 0, per = "client" }
+  |                                                 ^
+  |
+  = help: 1 to 1000000
+
+error: unknown key `per` in `handshakes_per_client`
+ --> sidegate.toml:7:52
+  |
+7 | handshakes_per_client = { rate = "0/s", burst = 0, per = "client" }
+  |                                                    ^^^
+
+warning: handshakes_per_client: has no effect on a plain listener
+ --> sidegate.toml:7:25
+  |
+7 | handshakes_per_client = { rate = "0/s", burst = 0, per = "client" }
+  |                         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+"#,
+    );
+    wrong(
+        "{ burst = 5 }",
+        r#"
+error: rate: missing from `handshakes_per_client`
+ --> sidegate.toml:7:25
+  |
+7 | handshakes_per_client = { burst = 5 }
+  |                         ^^^^^^^^^^^^^
+  |
+  = help: handshakes_per_client = { rate = "500/s", burst = 10000 }, or "off"
+
+warning: handshakes_per_client: has no effect on a plain listener
+ --> sidegate.toml:7:25
+  |
+7 | handshakes_per_client = { burst = 5 }
+  |                         ^^^^^^^^^^^^^
+"#,
+    );
+    wrong(
+        "5",
+        r#"
+error: handshakes_per_client: expected a table, found an integer
+ --> sidegate.toml:7:25
+  |
+7 | handshakes_per_client = 5
+  |                         ^
+"#,
+    );
+}
+
+#[test]
 fn only_a_plain_listener_redirects() {
     changed(
         "tls = false",

@@ -1,0 +1,198 @@
+//! Where TLS handshakes wait that are over their client's rate: one line for each client of a listener.
+//!
+//! Shared by all threads of the data plane. Only the first of a line looks at the rate, so that a token wakes one
+//! connection and not all that wait for it. Who leaves a line has taken nothing from it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
+use crate::policy::network::Key;
+
+/// The longest sleep of the first of a line: a reload may have changed the rate.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// The lines of all clients.
+#[derive(Default)]
+pub struct Turnstile {
+    lines: Mutex<HashMap<Whose, Line>>,
+    /// How many connections are in lines.
+    waiting: AtomicUsize,
+}
+
+/// A listener's name, and its client.
+type Whose = (Arc<str>, Key);
+
+struct Line {
+    /// One permit: the first of the line has it. Fair, so that the others come in their order.
+    turn: Arc<Semaphore>,
+    waiting: usize,
+}
+
+/// A connection's place in a line; given back on drop.
+struct Queued<'t> {
+    turnstile: &'t Turnstile,
+    whose: Whose,
+    turn: Arc<Semaphore>,
+}
+
+impl Turnstile {
+    /// Passes at once, if none of the client's others waits, and `take` gives it a token.
+    pub fn try_pass(&self, listener: &Arc<str>, client: Key, take: impl Fn() -> Result<(), Duration>) -> bool {
+        !self.has_line(listener, client) && take().is_ok()
+    }
+
+    /// Passes behind all others of the client that wait, with the next token that `take` gives. `take` returns how
+    /// long until there is one.
+    pub async fn pass(&self, listener: &Arc<str>, client: Key, take: impl Fn() -> Result<(), Duration>) {
+        let queued = self.queue((Arc::clone(listener), client));
+        // The semaphore is never closed.
+        let _first = queued.turn.acquire().await;
+        while let Err(wait) = take() {
+            sleep(wait.min(LOOK_AGAIN)).await;
+        }
+    }
+
+    /// Whether others of this client wait, behind whom a newcomer has to wait as well.
+    fn has_line(&self, listener: &Arc<str>, client: Key) -> bool {
+        // As a rule nobody waits, and then the table is not looked at.
+        self.waiting.load(Ordering::Relaxed) > 0 && self.lock().contains_key(&(Arc::clone(listener), client))
+    }
+
+    fn queue(&self, whose: Whose) -> Queued<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let mut lines = self.lock();
+        let line = lines.entry(whose.clone());
+        let line = line.or_insert_with(|| Line { turn: Arc::new(Semaphore::new(1)), waiting: 0 });
+        line.waiting += 1;
+        Queued { turnstile: self, whose, turn: Arc::clone(&line.turn) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Whose, Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.turnstile.waiting.fetch_sub(1, Ordering::Relaxed);
+        let mut lines = self.turnstile.lock();
+        if let Entry::Occupied(mut line) = lines.entry(self.whose.clone()) {
+            line.get_mut().waiting -= 1;
+            if line.get().waiting == 0 {
+                line.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::{Cell, RefCell};
+
+    use futures_util::future::join_all;
+    use tokio::time::{Instant, timeout};
+
+    const ONE: Key = Key::V4(1);
+    const OTHER: Key = Key::V4(2);
+
+    /// So many tokens, and one more each second.
+    struct Tokens {
+        burst: u64,
+        began: Instant,
+        taken: Cell<u64>,
+    }
+
+    impl Tokens {
+        fn new(burst: u64) -> Self {
+            Tokens { burst, began: Instant::now(), taken: Cell::new(0) }
+        }
+
+        fn take(&self) -> Result<(), Duration> {
+            if self.taken.get() == self.burst + self.began.elapsed().as_secs() {
+                return Err(Duration::from_secs(1));
+            }
+            self.taken.set(self.taken.get() + 1);
+            Ok(())
+        }
+    }
+
+    fn public() -> Arc<str> {
+        "public".into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn burst_passes_at_once_and_the_rest_in_order() {
+        let (turnstile, tokens, passed) = (Turnstile::default(), Tokens::new(2), RefCell::new(Vec::new()));
+        let (public, began) = (public(), Instant::now());
+        let at_once = (0..5).filter(|_| turnstile.try_pass(&public, ONE, || tokens.take())).count();
+        let waiting = (0..3).map(|number| {
+            let (turnstile, tokens, passed, public) = (&turnstile, &tokens, &passed, &public);
+            async move {
+                turnstile.pass(public, ONE, || tokens.take()).await;
+                passed.borrow_mut().push((number, began.elapsed().as_secs()));
+            }
+        });
+        join_all(waiting).await;
+        assert_eq!((at_once, &passed.borrow()[..]), (2, &[(0, 1), (1, 2), (2, 3)][..]));
+        assert!(turnstile.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn newcomer_does_not_overtake_its_clients_line() {
+        let (turnstile, tokens) = (Turnstile::default(), Tokens::new(0));
+        let public = public();
+        let mut first = Box::pin(turnstile.pass(&public, ONE, || tokens.take()));
+        assert!(timeout(Duration::from_millis(900), &mut first).await.is_err());
+        tokio::time::advance(Duration::from_millis(100)).await;
+        assert!(!turnstile.try_pass(&public, ONE, || tokens.take()), "the token that has come is not its");
+        first.await;
+        assert!(!turnstile.try_pass(&public, ONE, || tokens.take()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(turnstile.try_pass(&public, ONE, || tokens.take()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_client_and_other_listener_do_not_wait() {
+        let (turnstile, none, some) = (Turnstile::default(), Tokens::new(0), Tokens::new(2));
+        let (public, other) = (public(), Arc::from("other"));
+        let mut waits = Box::pin(turnstile.pass(&public, ONE, || none.take()));
+        assert!(timeout(Duration::from_millis(10), &mut waits).await.is_err());
+        assert!(turnstile.try_pass(&public, OTHER, || some.take()));
+        assert!(turnstile.try_pass(&other, ONE, || some.take()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_the_line_costs_the_others_nothing() {
+        let (turnstile, tokens) = (Turnstile::default(), Tokens::new(0));
+        let public = public();
+        let pass = || turnstile.pass(&public, ONE, || tokens.take());
+        let (first, second, third) = (pass(), pass(), pass());
+        let began = Instant::now();
+        let leaves = |pass| timeout(Duration::from_millis(200), pass);
+        let (first, second, ()) = tokio::join!(leaves(first), leaves(second), third);
+        assert!(first.is_err() && second.is_err());
+        assert_eq!(began.elapsed().as_secs(), 1);
+        assert_eq!((turnstile.lock().len(), turnstile.waiting.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rate_that_a_reload_changes_is_looked_at_again() {
+        let (turnstile, open) = (Turnstile::default(), Cell::new(false));
+        let public = public();
+        let take = || if open.get() { Ok(()) } else { Err(Duration::from_secs(60)) };
+        let reload = async {
+            sleep(Duration::from_millis(100)).await;
+            open.set(true);
+        };
+        let began = Instant::now();
+        tokio::join!(turnstile.pass(&public, ONE, take), reload);
+        assert!(began.elapsed() <= LOOK_AGAIN);
+    }
+}
