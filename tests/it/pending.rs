@@ -197,8 +197,8 @@ async fn check_bytes_win(sidegate: &Sidegate) {
 #[tokio::test]
 async fn connection_whose_bytes_have_arrived_is_never_displaced() {
     let backend = pages().await;
-    check_bytes_win(&with(8, &backend).threads(2).run().await).await;
-    check_bytes_win(&with(8, &backend).threads(2).tls().run().await).await;
+    check_bytes_win(&with(8, &backend).run().await).await;
+    check_bytes_win(&with(8, &backend).tls().run().await).await;
 }
 
 #[tokio::test]

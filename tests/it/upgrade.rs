@@ -442,11 +442,11 @@ async fn headers_that_connection_names_are_removed_and_ours_survive() {
 /// each is refused so, and reaches no backend.
 async fn check_refused_each_way(sidegate: &Sidegate, lines: &str, status: u16, word: &str) {
     let client = client::new(sidegate);
-    for (before, more) in [("", String::new()), ("GET /none HTTP/1.1", String::new()), ("", "x".repeat(9 * 1024))] {
+    for (before, more) in [("", String::new()), ("GET /chat HTTP/1.1", String::new()), ("", "x".repeat(9 * 1024))] {
         let mut wire = client.connect().await;
         if !before.is_empty() {
             wire.send(client.request(before, "")).await;
-            wire.answer().await.expect_refused(404, "route");
+            wire.answer().await.expect_refused(426, "plain");
         }
         wire.send(client.request("GET /chat HTTP/1.1", &format!("{lines}X-Big: {more}\r\n"))).await;
         wire.answer().await.expect_refused(status, word);
