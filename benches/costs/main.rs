@@ -15,6 +15,6 @@ use self::measure::CpuTime;
 criterion_group! {
     name = benches;
     config = Criterion::default().with_measurement(CpuTime);
-    targets = lists::decision, lists::judgement, lists::loading, parts::charging, parts::scanning, parts::counting
+    targets = lists::decision, lists::judgement, lists::loading, parts::reading, parts::charging, parts::scanning, parts::counting
 }
 criterion_main!(benches);

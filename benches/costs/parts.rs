@@ -1,19 +1,21 @@
 //! What the parts of an upgrade and of an echo cost by themselves: judging and charging, frame boundaries, the rate of
 //! messages, counters.
 
+use std::fs;
 use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion};
+use jiff::Timestamp;
 use sidegate::control::reload;
 use sidegate::control::systemd::Sockets;
 use sidegate::data::websocket::frame::{Scanner, Sender};
 use sidegate::observe::metrics::{Direction, RouteMetrics};
 use sidegate::policy::limit::{Bucket, Rate};
 use sidegate::policy::network::Client;
-use sidegate::policy::request::{Host, Kind, Request};
+use sidegate::policy::request::{Host, Kind, Request, canonical_path};
 use sidegate::refusal::Refusal;
 use sidegate::snapshot::Live;
 use sidegate::tunnels::{TrafficCell, Tunnels};
@@ -25,6 +27,9 @@ use crate::measure::{CpuTime, asking};
 const CLIENTS: usize = 1 << 12;
 /// Clients in turn, of which most have to share their budgets.
 const CROWD: usize = 1 << 20;
+
+/// Segments of which each step makes something else.
+const ODD: &str = "a%25c0%25ae%255c%2520./b;x%253by%20.%3bz/%c0%ae%252e/";
 
 /// An attempt as far as its slot, and the slot's end: judged, a token taken from the client's rate, a place under both caps.
 pub fn charging(criterion: &mut Criterion<CpuTime>) {
@@ -52,6 +57,35 @@ pub fn charging(criterion: &mut Criterion<CpuTime>) {
             let verdict = live.load().judge(client, &request, None, now).verdict;
             let permit = verdict.expect("everybody is let in");
             !charges || tunnels.charge(permit).is_ok()
+        });
+    }
+    group.finish();
+}
+
+/// A path under two policies: made canonical, and judged with all of its readings. The last has more than are looked at.
+pub fn reading(criterion: &mut Criterion<CpuTime>) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let policy = "schema = 1\nclient.allow = [\"any\"]\n";
+    let config = feed::configuration(folder.path(), "", policy);
+    fs::write(folder.path().join("policies/shut.toml"), policy).expect("a temporary folder");
+    let strict = "[[route]]\nname = \"admin\"\nhost = \"*\"\npath = \"/admin/\"\nbackend = \"unix:/a\"\npolicy = \"shut\"\n";
+    let text = fs::read_to_string(&config).expect("a configuration") + strict;
+    fs::write(&config, text).expect("a temporary folder");
+    let (snapshot, ..) = reload::start(&config, &Sockets::new([])).expect("a sound configuration").into_parts();
+    let host = Host::parse(b"ws.example.com").expect("a host");
+    let mut group = criterion.benchmark_group("path");
+    for (name, path) in [
+        ("plain", "/chat/ticks/btc".to_owned()),
+        ("with a parameter", "/chat/ticks;jsessionid=0123456789abcdef/btc".to_owned()),
+        ("8 KiB of %2525", format!("/chat/{}", "%2525".repeat(1600))),
+        ("8 KiB of more readings than are looked at", format!("/chat/{}", ODD.repeat(150))),
+    ] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let path = canonical_path(black_box(&path)).expect("a path").into();
+                let request = Request { host: host.clone(), path, origin: None, kind: Kind::Plain };
+                snapshot.judge(Client::new([192, 0, 2, 1].into()), &request, None, Timestamp::MIN).verdict.is_ok()
+            });
         });
     }
     group.finish();
