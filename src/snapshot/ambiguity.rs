@@ -26,7 +26,7 @@ pub enum Ambiguity {
 }
 
 impl Snapshot {
-    /// What is ambiguous in the path of `request`, which leads to `route`.
+    /// The ambiguity of the path of `request`, which leads to `route`.
     pub(super) fn ambiguity(&self, request: &Request, route: &Route) -> Option<Ambiguity> {
         if reading::is_plain(&request.path) || self.has_one_policy() {
             return None;

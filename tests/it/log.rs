@@ -139,6 +139,20 @@ async fn the_other_rules_and_the_limits_have_their_lines() {
 }
 
 #[tokio::test]
+async fn a_refused_path_has_the_reading_that_leads_elsewhere() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().clear().route("/", &backend).route("/admin/", &backend);
+    let folder = sidegate.under("shut", |page| page.allow("192.0.2.1")).write();
+    let mut process = run(&folder).await;
+    process.client().attempt("/admin;a=b/x").await.expect_refused(400, "path");
+    let line = process.logged("refused").await;
+    let fields = ["route", "reason", "path", "error"].map(|field| line[field].as_str().unwrap_or_default());
+    let reading = "parameters cut: /admin/x, of the route admin (policy shut)";
+    assert_eq!(fields, ["root", "path", "/admin;a=b/x", reading]);
+    backend.expect_untouched();
+}
+
+#[tokio::test]
 async fn a_failed_backend_is_named_with_its_error_in_the_one_line() {
     let (refusing, silent) = (backend::refusing(), backend::silent().run().await);
     let sidegate = sidegate::new().clear().route("/chat", &refusing).route("/late", &silent).timeouts("response = '100ms'");

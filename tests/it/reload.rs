@@ -326,6 +326,26 @@ async fn origins_and_subprotocols_are_judged_again_too() {
 }
 
 #[tokio::test]
+async fn a_tunnel_is_revoked_when_a_new_route_makes_its_path_ambiguous() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/", &backend).file("policies/desk.toml", "schema = 1\nclient.allow = ['any']\n");
+    let sidegate = sidegate.run().await;
+    let client = client::new(&sidegate);
+    let (mut odd, mut plain) = (client.open("/desk;v=1/x").await, client.open("/news;v=1/x").await);
+    let desk = |config: &mut toml::Table| {
+        let routes = config["route"].as_array_mut().unwrap();
+        let mut desk = routes[0].as_table().unwrap().clone();
+        desk.extend([("name", "desk"), ("path", "/desk/"), ("policy", "desk")].map(|(key, value)| (key.into(), value.into())));
+        routes.push(desk.into());
+    };
+    sidegate.reconfigure(desk).await;
+    odd.expect_close_with(1008, "path").await;
+    plain.expect_echo("still here").await;
+    client.attempt("/desk;v=1/x").await.expect_refused(400, "path");
+    sidegate.expect_metric("sidegate_revoked_total", [("route", "root"), ("refusal", "path")], 1).await;
+}
+
+#[tokio::test]
 async fn a_tunnel_without_a_subprotocol_is_judged_by_that_at_a_reload() {
     let backend = backend::raw(|mut wire| async move {
         backend::grant(&mut wire, "").await;

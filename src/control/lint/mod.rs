@@ -3,9 +3,9 @@
 //! At a reload they would be noise. They are pure over what was loaded, which is sound; the text of
 //! the files is looked at only to show the line. It changes nothing and refuses nothing.
 
-mod case;
 mod coverage;
 mod entries;
+mod paths;
 mod rules;
 mod spot;
 #[cfg(test)]
@@ -25,7 +25,8 @@ use crate::policy::list::List;
 pub fn lint(files: &mut Files, config: &Path, loaded: &Loaded, now: Timestamp) -> Vec<Diagnostic> {
     let mut remarks = rules::unused(loaded);
     remarks.extend(coverage::uncovered(loaded, config));
-    remarks.extend(case::alike(loaded, config));
+    remarks.extend(paths::alike_but_for_case(loaded, config));
+    remarks.extend(paths::ambiguous(loaded, config));
     for page in loaded.policies.iter().chain(&loaded.candidates) {
         remarks.extend(rules::missing(page));
     }

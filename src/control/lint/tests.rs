@@ -258,19 +258,22 @@ fn a_test_covers_the_route_that_its_url_leads_to() {
     assert!(found.contains("no [[test]] leads to the route `first`"), "{found}");
 }
 
-/// What is said of routes, each written as `name host path`, beside one for every path of any host.
+/// What is said of routes, each written as `name host path [policy]`, beside one for every path of any host.
 fn routes(written: &[&str]) -> String {
     let route = |line: &&str| {
-        let [name, host, path] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
-        format!("[[route]]\nname = \"{name}\"\nhost = \"{host}\"\npath = \"{path}\"\nbackend = \"unix:/a\"\npolicy = \"chat\"\n")
+        let [name, host, path, ..] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let policy = line.split(' ').nth(3).unwrap_or("chat");
+        let place = format!("name = \"{name}\"\nhost = \"{host}\"\npath = \"{path}\"\n");
+        format!("[[route]]\n{place}backend = \"unix:/a\"\npolicy = \"{policy}\"\n")
     };
     let routes: String = written.iter().map(route).collect();
     let policy = format!("schema = 1\n[client]\nallow = [\"any\"]\n{SOUND}");
-    lints(&[("sidegate.toml", &format!("{SIDEGATE}{routes}")), ("policies/chat.toml", &policy)])
+    let config = format!("{SIDEGATE}{routes}");
+    lints(&[("sidegate.toml", &config), ("policies/chat.toml", &policy), ("policies/desk.toml", &policy)])
 }
 
 #[test]
-fn routes_that_differ_in_letter_case_only_are_told() {
+fn lint_warns_when_routes_differ_in_letter_case_only() {
     let found = routes(&["one a.example /Admin/x", "two a.example /admin/x"]);
     let told = found.split("\n\n").find(|told| told.contains("letter case")).unwrap_or_default();
     expect(
@@ -299,6 +302,37 @@ warning: the routes `one` and `two` differ in letter case only: a backend that i
         (["one a.example /a!B", "two a.example /a%21b"], true),
     ] {
         assert_eq!(routes(&others).contains("letter case"), told, "{others:?}");
+    }
+}
+
+#[test]
+fn lint_warns_when_a_routes_own_path_is_ambiguous() {
+    let found = routes(&["files a.example /files;v=1/ desk"]);
+    let told = found.split("\n\n").find(|told| told.contains("are refused")).unwrap_or_default();
+    expect(
+        told,
+        r#"
+warning: requests for the route `files` are refused: some backends read its path as that of `chat`, under another policy
+  --> sidegate.toml:15:9
+   |
+15 | name = "files"
+   |         ^^^^^
+   |
+  ::: sidegate.toml:9:9
+   |
+ 9 | name = "chat"
+   |         ---- the other one
+   |
+   = help: name the same policy in both, or another path (parameters cut: /files/)
+"#,
+    );
+    for (written, told) in [
+        ("files a.example /files;v=1/ chat", false),
+        ("files * /v1./ desk", true),
+        ("files *.example /caf%C3%A9/100%25/ desk", false),
+        ("files *.example /%2541/ desk", true),
+    ] {
+        assert_eq!(routes(&[written]).contains("are refused"), told, "{written}");
     }
 }
 

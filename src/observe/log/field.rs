@@ -32,7 +32,10 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("expires", "The entry's `expires`."),
     ("would_match", "The entry of the same list that would have admitted the client."),
     ("backend", "The backend that was dialled."),
-    ("error", "What went wrong, in the words of whoever noticed."),
+    (
+        "error",
+        "What went wrong, in the words of whoever noticed; of an ambiguous `path` the reading, and the route and policy that it leads to.",
+    ),
     ("left_out", "How many refusals of this client have no line of their own; reason and route are those of the last."),
     ("tunnel", "The tunnel's number in this process."),
     ("by", "Who ended the tunnel: `client`, `backend` or `sidegate`."),

@@ -1,4 +1,4 @@
-//! Readings of a path: what servers behind a gate make of one that they do not take as it is written.
+//! Readings of a path: the paths that servers behind a gate may take it for.
 //!
 //! A servlet container cuts path parameters, a second decoder sees what the first left escaped, an old
 //! decoder takes overlong UTF-8, Windows cuts trailing dots and spaces and takes `\` for `/`. A path

@@ -1,0 +1,89 @@
+//! Paths of routes that a backend may take for those of other routes.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::spot::{Part, Remark, Spot};
+use crate::control::config::{Loaded, RoutePage};
+use crate::policy::request::{decoded, reading};
+use crate::policy::route::{HostPattern, Routes};
+
+/// Each route whose path, in another letter case, is that of an earlier route for the same host.
+pub fn alike_but_for_case(loaded: &Loaded, config: &Path) -> Vec<Remark> {
+    let mut known: HashMap<Vec<u8>, Vec<&RoutePage>> = HashMap::new();
+    let mut pairs = Vec::new();
+    for page in &loaded.settings.routes {
+        let earlier = known.entry(decoded(page.path.as_str()).to_ascii_lowercase()).or_default();
+        let twin = earlier.iter().find(|other| differ_in_case(other, page) && share_a_host(&other.host, &page.host));
+        pairs.extend(twin.map(|twin| (page, *twin)));
+        earlier.push(page);
+    }
+    let remark = |(page, other): (&RoutePage, &RoutePage)| Remark {
+        spot: spot(page, config),
+        message: format!(
+            "the routes `{}` and `{}` differ in letter case only: a backend that ignores case takes one for the other",
+            other.name, page.name
+        ),
+        remedy: "name the same policy in both, or keep one of them, unless the backend tells them apart".into(),
+        other: Some((spot(other, config), "the other one")),
+    };
+    pairs.into_iter().map(remark).collect()
+}
+
+/// Each route whose own path is read as that of a route under another policy, so that it serves nobody.
+pub fn ambiguous(loaded: &Loaded, config: &Path) -> Vec<Remark> {
+    let pages = &loaded.settings.routes;
+    let table = pages.iter().map(|page| (page.host.clone(), page.path.clone(), page));
+    // Of two that are equal the loading has told.
+    let Ok(routes) = Routes::new(table.collect()) else { return Vec::new() };
+    let elsewhere = |page: &RoutePage| {
+        let host = a_host_of(&page.host);
+        let differs = |path: &[u8]| routes.find_decoded(&host, path).filter(|other| other.policy != page.policy).copied();
+        reading::find(page.path.as_str(), differs).ok().flatten()
+    };
+    let remark = |page: &RoutePage| {
+        let (reading, other) = elsewhere(page)?;
+        Some(Remark {
+            spot: spot(page, config),
+            message: format!(
+                "requests for the route `{}` are refused: some backends read its path as that of `{}`, under another policy",
+                page.name, other.name
+            ),
+            remedy: format!("name the same policy in both, or another path ({reading})"),
+            other: Some((spot(other, config), "the other one")),
+        })
+    };
+    pages.iter().filter_map(remark).collect()
+}
+
+fn spot(page: &RoutePage, config: &Path) -> Spot {
+    let file = config.file_name().unwrap_or_default().to_string_lossy().into();
+    Spot { file, line: page.line, part: Part::Word(Arc::clone(&page.name)) }
+}
+
+/// One of the hosts that a pattern stands for.
+fn a_host_of(pattern: &HostPattern) -> String {
+    match pattern {
+        HostPattern::Exact(name) => name.to_string(),
+        HostPattern::Wildcard(parent) => format!("any.{parent}"),
+        HostPattern::Any => "any".into(),
+    }
+}
+
+/// Whether some host takes both routes.
+fn share_a_host(one: &HostPattern, other: &HostPattern) -> bool {
+    let below = |name: &str, parent: &str| name.split_once('.').is_some_and(|(_, above)| above == parent);
+    match (one, other) {
+        (HostPattern::Any, _) | (_, HostPattern::Any) => true,
+        (HostPattern::Exact(name), HostPattern::Wildcard(parent)) | (HostPattern::Wildcard(parent), HostPattern::Exact(name)) => {
+            below(name, parent)
+        }
+        (one, other) => one == other,
+    }
+}
+
+/// Of two paths that are one in lower case.
+fn differ_in_case(one: &RoutePage, other: &RoutePage) -> bool {
+    decoded(one.path.as_str()) != decoded(other.path.as_str())
+}
