@@ -5,7 +5,12 @@
 use http::{HeaderMap, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use sidegate::data::websocket::handshake::Handshake;
-use sidegate::policy::request::{Host, Request, canonical_path, decoded};
+use sidegate::policy::request::{Host, Request, canonical_path, decoded, options};
+
+/// Fields that `Connection` may not name (docs/spec/wire.md), and how others begin.
+const HIDDEN: [&str; 10] =
+    ["host", "origin", "cookie", "authorization", "forwarded", "x-request-id", "via", "date", "cache-control", "range"];
+const HIDDEN_BEGIN: [&str; 4] = ["content-", "sec-websocket-", "x-forwarded-", "client-cert"];
 
 fuzz_target!(|head: &[u8]| {
     let Some(parts) = parts(head) else { return };
@@ -14,6 +19,13 @@ fuzz_target!(|head: &[u8]| {
         assert_eq!(path, *request.path, "canonical once, canonical for ever");
         assert!(path.starts_with('/') && !path.contains("//") && !path.contains("/../") && !path.ends_with("/.."));
         assert!(!decoded(&path).contains(&0));
+        let climbs = |segment: &[u8]| matches!(segment, [b'.', b';', ..] | [b'.', b'.', b';', ..]);
+        assert!(!decoded(&path).split(|byte| *byte == b'/').any(climbs), "{path} climbs without its parameters");
+        for name in options(&parts.headers) {
+            let name = String::from_utf8_lossy(name).to_ascii_lowercase().replace('_', "-");
+            let hidden = HIDDEN.contains(&&*name) || HIDDEN_BEGIN.iter().any(|begin| name.starts_with(begin));
+            assert!(!hidden, "{name} is judged and then removed");
+        }
         assert_eq!(Host::parse(request.host.to_string().as_bytes()).as_ref(), Some(&request.host));
     }
     if let Ok(handshake) = Handshake::parse(&parts) {
