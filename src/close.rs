@@ -49,6 +49,8 @@ pub enum Reason {
     TooBig,
     /// The client sent more messages than the policy's `message.rate`.
     MessageRate,
+    /// The client sent more frames that carry nothing than the policy's `frames`.
+    FrameRate,
     /// A side violated the framing (RFC 6455 §5).
     Framing,
     /// A new generation, or an entry that expired, no longer permits it.
@@ -95,7 +97,7 @@ pub mod code {
     pub const AWAY: u16 = 1001;
     /// A violation of the protocol.
     pub const PROTOCOL: u16 = 1002;
-    /// Against a policy: revoked, message rate.
+    /// Against a policy: revoked, message rate, frame rate.
     pub const POLICY: u16 = 1008;
     /// A message too big to take.
     pub const TOO_BIG: u16 = 1009;
@@ -132,7 +134,7 @@ impl Phase {
 
 impl Reason {
     /// Every reason once, for tables and metrics; in the order of their numbers.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 16] = [
         Reason::ClientClosed,
         Reason::BackendClosed,
         Reason::ClientGone,
@@ -143,6 +145,7 @@ impl Reason {
         Reason::Stalled,
         Reason::TooBig,
         Reason::MessageRate,
+        Reason::FrameRate,
         Reason::Framing,
         Reason::Revoked,
         Reason::Drain,
@@ -163,6 +166,7 @@ impl Reason {
             Reason::Stalled => "stalled",
             Reason::TooBig => "too_big",
             Reason::MessageRate => "message_rate",
+            Reason::FrameRate => "frame_rate",
             Reason::Framing => "framing",
             Reason::Revoked => "revoked",
             Reason::Drain => "drain",
@@ -188,6 +192,7 @@ impl Reason {
                 "A side sent a message or a frame larger than the policy's `message` `max`: 1009 to it, 1001 to the other."
             }
             Reason::MessageRate => "The client sent more messages than the policy's `message` `rate`.",
+            Reason::FrameRate => "The client sent more frames without payload, Pings and Pongs than the policy's `frames`.",
             Reason::Framing => "A side violated the framing (RFC 6455 §5): 1002 to it, 1001 to the other.",
             Reason::Revoked => "The policy no longer permits it; the `refusal` says why.",
             Reason::Drain => "Sidegate is shutting down: `[shutdown] code`, 1001 unless set.",
@@ -201,7 +206,7 @@ impl Reason {
     pub const fn to_client(self) -> Option<u16> {
         match self {
             Reason::Idle | Reason::Lifetime | Reason::NoPong => Some(code::AWAY),
-            Reason::MessageRate | Reason::Revoked => Some(code::POLICY),
+            Reason::MessageRate | Reason::FrameRate | Reason::Revoked => Some(code::POLICY),
             Reason::BackendGone => Some(code::ERROR),
             Reason::ClientClosed
             | Reason::BackendClosed

@@ -120,7 +120,7 @@ fn listener(listener: &Listener) -> Value {
             keys["tls_min"] = if rules.only_13 { "1.3" } else { "1.2" }.into();
             keys["strict_sni"] = rules.strict_sni.into();
             keys["handshakes_per_client"] =
-                listener.handshakes_per_client.map_or_else(|| "off".into(), |rate| per_client_rate(&rate));
+                listener.handshakes_per_client.map_or_else(|| "off".into(), |rate| counted(&rate));
         }
         Speaks::Plain => {}
         Speaks::Redirect { .. } => keys["redirect"] = "https".into(),
@@ -244,12 +244,13 @@ fn limits(limits: &Limits) -> Value {
 
 fn share(share: &Share) -> Value {
     let Share { upgrades, requests, per_client, tunnel } = share;
-    let TunnelLimits { message_max, message_rate, idle, lifetime, ping, pong } = tunnel;
+    let TunnelLimits { message_max, message_rate, frames, idle, lifetime, ping, pong } = tunnel;
     json!({
-        "upgrades": upgrades.as_ref().map(per_client_rate),
-        "requests": requests.as_ref().map(per_client_rate),
+        "upgrades": upgrades.as_ref().map(counted),
+        "requests": requests.as_ref().map(counted),
         "connections": { "per_client": per_client },
         "message": { "max": message_max.map(size), "rate": message_rate.map(|rate| written_rate(rate.tokens, rate.per)) },
+        "frames": frames.as_ref().map_or("off".into(), counted),
         "idle": idle.map(duration),
         "lifetime": lifetime.map(duration),
         "ping": ping.map_or("off".into(), duration),
@@ -257,7 +258,7 @@ fn share(share: &Share) -> Value {
     })
 }
 
-fn per_client_rate(rate: &Rate) -> Value {
+fn counted(rate: &Rate) -> Value {
     json!({ "rate": written_rate(rate.tokens, rate.per), "burst": rate.burst })
 }
 

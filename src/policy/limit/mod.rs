@@ -9,6 +9,7 @@ mod budget;
 mod count;
 mod rate;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,9 @@ pub struct TunnelLimits {
     pub message_max: Option<u64>,
     /// Messages from the client.
     pub message_rate: Option<Rate>,
+    /// Frames from the client that carry nothing for the application: Pings, Pongs, data frames without payload.
+    /// `None` means off.
+    pub frames: Option<Rate>,
     /// No frame either way for so long.
     pub idle: Option<Duration>,
     /// From the 101 to the end.
@@ -97,12 +101,18 @@ pub struct TunnelLimits {
     pub pong: Duration,
 }
 
+/// More empty frames than any client needs, and far from what a thread can take.
+const FRAMES: Rate =
+    Rate { tokens: NonZeroU32::new(2_000).unwrap(), per: Duration::from_secs(1), burst: NonZeroU32::new(10_000).unwrap() };
+
 impl Default for TunnelLimits {
-    /// Nothing is limited, but a dead client is noticed: load balancers cut after 60 s of silence.
+    /// Nothing is limited but frames that carry nothing, and a dead client is noticed: load balancers cut after
+    /// 60 s of silence.
     fn default() -> Self {
         TunnelLimits {
             message_max: None,
             message_rate: None,
+            frames: Some(FRAMES),
             idle: None,
             lifetime: None,
             ping: Some(Duration::from_secs(25)),
@@ -114,7 +124,6 @@ impl Default for TunnelLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::num::NonZeroU32;
 
     use crate::policy::list::Entry;
 
@@ -161,14 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn by_default_only_the_pulse_is_taken() {
+    fn by_default_the_pulse_is_taken_and_empty_frames_are_limited() {
         let limits = Limits::default();
         assert_eq!(
             (limits.share.upgrades, limits.share.requests, limits.share.per_client, limits.total),
             (None, None, None, None)
         );
         let pulse = TunnelLimits { ping: Some(Duration::from_secs(25)), pong: Duration::from_secs(20), ..limits.share.tunnel };
-        assert_eq!(limits.share.tunnel, pulse);
+        assert_eq!((limits.share.tunnel, pulse.frames), (pulse, Some(FRAMES)));
         assert_eq!((pulse.message_max, pulse.message_rate, pulse.idle, pulse.lifetime), (None, None, None, None));
     }
 }

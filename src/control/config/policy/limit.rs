@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use super::rule;
 use super::shelf::Shelf;
 use crate::control::config::diagnostic::Place;
-use crate::control::config::document::{Table, unit};
+use crate::control::config::document::{Table, Value, unit};
 use crate::control::config::page::error;
 use crate::policy::limit::{Exception, Limits, Rate, Share, TunnelLimits};
 
-/// Reads the whole table; what is left out doesn't hold, but `ping` and `pong` do.
+/// Reads the whole table; what is left out doesn't hold, but `frames`, `ping` and `pong` do.
 pub fn read(mut table: Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Limits {
     let mut connections = table.table("connections");
     let total = count(&mut connections, "total");
@@ -86,9 +86,19 @@ fn tunnel(table: &mut Table<'_>, base: TunnelLimits) -> TunnelLimits {
         }),
         None => base.ping,
     };
+    let frames = match table.get("frames") {
+        Some(value) if value.as_str() == Some("off") => None,
+        Some(value) if value.is_table() => counted(&value, "frames", "{ rate = \"2000/s\", burst = 10000 }"),
+        Some(value) => {
+            value.unexpected("a table or \"off\"");
+            None
+        }
+        None => base.frames,
+    };
     TunnelLimits {
         message_max: message_max.or(base.message_max),
         message_rate: message_rate.or(base.message_rate),
+        frames,
         idle: table.positive_duration("idle").or(base.idle),
         lifetime: table.positive_duration("lifetime").or(base.lifetime),
         ping,
@@ -98,8 +108,13 @@ fn tunnel(table: &mut Table<'_>, base: TunnelLimits) -> TunnelLimits {
 
 /// `{ rate = "5/s", burst = 20 }`
 fn per_client(limits: &mut Table<'_>, key: &'static str) -> Option<Rate> {
-    let mut table = limits.get(key)?.table(format!("`{key}`"))?;
-    table.need("rate", format!("{key} = {{ rate = \"5/s\", burst = 20 }}"));
+    counted(&limits.get(key)?, key, "{ rate = \"5/s\", burst = 20 }")
+}
+
+/// A rate and a burst, like `example`.
+fn counted(value: &Value<'_>, key: &str, example: &str) -> Option<Rate> {
+    let mut table = value.table(format!("`{key}`"))?;
+    table.need("rate", format!("{key} = {example}"));
     let burst = table.get("burst").and_then(|value| value.integer(1..=unit::MOST_TOKENS.into()));
     table.later("per");
     let rate = rate(&mut table, burst.and_then(|burst| u32::try_from(burst).ok()).and_then(NonZeroU32::new));

@@ -125,6 +125,7 @@ upgrades    = { rate = "5/s", burst = 20 }
 requests    = { rate = "50/s", burst = 200 }
 connections = { per_client = 10, total = 20000 }
 message     = { max = "1MiB", rate = "200/s" }
+frames      = { rate = "100/s", burst = 500 }
 idle        = "10m"
 lifetime    = "24h"
 ping        = "25s"
@@ -136,6 +137,7 @@ upgrades    = { rate = "50/s", burst = 500 }
 requests    = { rate = "50/s", burst = 500 }
 connections = { per_client = 2000 }
 message     = { max = "2MiB", rate = "2000/m" }
+frames      = { rate = "600/m", burst = 50 }
 idle        = "1h"
 lifetime    = "48h"
 ping        = "off"
@@ -258,6 +260,7 @@ fn every_key_of_a_policy_is_read() {
         tunnel: TunnelLimits {
             message_max: Some(1 << 20),
             message_rate: rate(200, 200),
+            frames: rate(100, 500),
             idle: Some(Duration::from_secs(600)),
             lifetime: Some(Duration::from_secs(86400)),
             ping: Some(Duration::from_secs(25)),
@@ -266,10 +269,11 @@ fn every_key_of_a_policy_is_read() {
     };
     assert_eq!((policy.limits.share, policy.limits.total), (share, Some(20000)));
     let [office] = &policy.limits.exceptions[..] else { panic!("{:?}", policy.limits.exceptions) };
-    assert_eq!((&*office.clients[0].name, office.line), ("office", 26));
+    assert_eq!((&*office.clients[0].name, office.line), ("office", 27));
     let tunnel = TunnelLimits {
         message_max: Some(2 << 20),
         message_rate: rate(2000, 2000).map(|rate| Rate { per: Duration::from_secs(60), ..rate }),
+        frames: rate(600, 50).map(|rate| Rate { per: Duration::from_secs(60), ..rate }),
         idle: Some(Duration::from_secs(3600)),
         lifetime: Some(Duration::from_secs(2 * 86400)),
         ping: None,
@@ -292,6 +296,17 @@ fn how_the_lists_of_a_policy_are_minded_is_read_and_so_are_its_tests() {
     let new_year = Some("2027-01-01T00:00:00Z".parse().unwrap());
     assert_eq!(tests[0], ("203.0.113.9".into(), None, Expect::Allow));
     assert_eq!(tests[1..], [("198.51.100.7".into(), new_year, Expect::RefuseFor("network"))]);
+}
+
+#[test]
+fn frames_are_off_where_the_policy_says_so() {
+    let text = "schema = 1\nclient.allow = [\"any\"]\n[limits]\nframes = \"off\"\n\
+                [[limits.for]]\nclient = [\"192.0.2.1\"]\nframes = { rate = \"7/s\" }\n";
+    let loaded = loaded(NOTHING, text);
+    let policy = loaded.policies.iter().find(|policy| &*policy.name == "market-data").unwrap();
+    let seven = NonZeroU32::new(7).unwrap();
+    let shares: Vec<_> = policy.limits.shares().map(|share| share.tunnel.frames).collect();
+    assert_eq!(shares, [None, Some(Rate { tokens: seven, per: Duration::from_secs(1), burst: seven })]);
 }
 
 #[test]

@@ -384,6 +384,10 @@ message = { max = "0B", rate = "0/s" }
 idle = "0s"
 ping = "on"
 pong = "off"
+frames = { burst = 5, rate = "1/h" }
+[[limits.for]]
+client = ["192.0.2.1"]
+frames = "on"
 "#,
         r#"
 error: rate: "5" is not a rate
@@ -465,6 +469,20 @@ error: pong: "off" is not a duration
    |        ^^^^^
    |
    = help: a whole number and ms, s, m or h, like "250ms" or "10s"
+
+error: rate: "1/h" is not a rate
+  --> policies/chat.toml:11:30
+   |
+11 | frames = { burst = 5, rate = "1/h" }
+   |                              ^^^^^
+   |
+   = help: a whole number per second or minute, like "5/s" or "300/m"
+
+error: frames: expected a table or "off", found a string
+  --> policies/chat.toml:14:10
+   |
+14 | frames = "on"
+   |          ^^^^
 "#,
     );
 }
