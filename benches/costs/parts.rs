@@ -107,7 +107,7 @@ pub fn scanning(criterion: &mut Criterion<CpuTime>) {
             bencher.iter(|| {
                 let mut left = black_box(&read[..]);
                 while !left.is_empty() {
-                    let piece = scanner.next(left, Some(1 << 20)).expect("sound frames");
+                    let piece = scanner.next(left, &Some(1 << 20)).expect("sound frames");
                     left = &left[black_box(piece).taken..];
                 }
             });

@@ -29,17 +29,17 @@ fn scan(settings: u8, stream: &[u8], size: usize) -> Seen {
     let mut seen = Seen::default();
     for mut input in stream.chunks(size) {
         while !input.is_empty() {
-            let piece = match scanner.next(input, message_max) {
+            let piece = match scanner.next(input, &message_max) {
                 Ok(piece) => piece,
                 Err(fault) => return Seen { fault: Some(fault), ..seen },
             };
             assert!((1..=input.len()).contains(&piece.taken), "{} of {} bytes taken", piece.taken, input.len());
             let (taken, rest) = input.split_at(piece.taken);
             match piece.what {
-                What::Data { held, messages } => {
-                    seen.passed.extend_from_slice(held.as_slice());
+                What::Run(run) => {
+                    seen.passed.extend_from_slice(run.held());
                     seen.passed.extend_from_slice(taken);
-                    seen.messages += messages;
+                    seen.messages += run.messages;
                 }
                 What::Held => assert!(rest.is_empty(), "held, though there is more"),
                 What::Control(control) => {

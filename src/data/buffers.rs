@@ -13,6 +13,10 @@ pub const READ: usize = 6 * (1 << 14);
 /// left over, to be copied twice.
 pub const READ_SEALED: usize = 6 * ((1 << 14) + 5 + 1 + 16);
 
+/// Room in front of plaintext: what an earlier read held back of a frame goes there, to leave in one piece with the rest.
+/// A control frame is the longest (RFC 6455 §5.5: 131 bytes).
+pub const FRONT: usize = 256;
+
 /// Room for what earlier reads left: a part of a record, or of a TLS handshake message.
 pub const LEFT: usize = 64 * 1024;
 
@@ -23,12 +27,15 @@ const SEALED: usize = READ + 32 * 1024;
 pub struct Buffers {
     /// What came off the wire, as it came.
     pub cipher: Box<[u8]>,
-    /// What it means: never more bytes than there were.
+    /// What it means: never more bytes than there were, behind [`FRONT`].
     pub plain: Box<[u8]>,
 }
 
 thread_local! {
-    static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers { cipher: zeroed(LEFT + READ_SEALED), plain: zeroed(LEFT + READ_SEALED) });
+    static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers {
+        cipher: zeroed(LEFT + READ_SEALED),
+        plain: zeroed(FRONT + LEFT + READ_SEALED),
+    });
     static OUT: RefCell<Box<[u8]>> = RefCell::new(zeroed(SEALED));
 }
 

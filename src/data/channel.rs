@@ -3,13 +3,14 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
-use crate::data::buffers::{Buffers, READ};
+use crate::data::buffers::{Buffers, FRONT, READ};
 use crate::data::socket::Socket;
 use crate::data::tls::Session;
+use crate::data::turn::Turn;
 use crate::data::unsent::Unsent;
 
 /// One side of a tunnel.
@@ -20,6 +21,17 @@ pub struct Channel {
     /// Bytes that went out, to tell a peer that takes little from one that takes nothing.
     sent: u64,
     finishing: Finish,
+}
+
+/// What one read gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Came {
+    /// So many bytes of plaintext, behind [`FRONT`].
+    Bytes(usize),
+    /// TLS records without application data.
+    Nothing,
+    /// The end of the stream.
+    End,
 }
 
 enum Cover {
@@ -47,11 +59,17 @@ impl Channel {
         Channel { socket, cover: Cover::Tls(session), sent: 0, finishing: Finish::Not }
     }
 
-    /// Reads once; returns how much of `buffers.plain` is filled, 0 at the end of the stream.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<usize>> {
+    /// Reads once into `buffers.plain`, behind [`FRONT`]; `turn` counts what that took.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers, turn: &mut Turn) -> Poll<io::Result<Came>> {
         match &mut self.cover {
-            Cover::Tls(session) => session.poll_read(&mut self.socket, cx, buffers),
-            Cover::Clear(_) => self.socket.poll_fill(cx, &mut buffers.plain[..READ]),
+            Cover::Tls(session) => session.poll_read(&mut self.socket, cx, buffers, turn),
+            Cover::Clear(_) => {
+                let read = self.socket.poll_fill(cx, &mut buffers.plain[FRONT..FRONT + READ]);
+                turn.records(self.socket.take_records(), 0);
+                let read = ready!(read)?;
+                turn.moved(read);
+                Poll::Ready(Ok(if read == 0 { Came::End } else { Came::Bytes(read) }))
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! It hides which of them it is and nothing else. TLS towards clients is another matter: `data/tls`.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
 use std::pin::Pin;
@@ -17,6 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::data::metered::Metered;
 use crate::snapshot::route::BackendAddress;
 use crate::snapshot::tls::BackendTls;
 
@@ -27,7 +28,7 @@ pub enum Socket {
     /// Unix.
     Unix(UnixStream),
     /// TLS to a backend, with `TCP_NODELAY`.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Metered>>),
 }
 
 impl Socket {
@@ -74,6 +75,14 @@ impl Socket {
         }
     }
 
+    /// How many TLS records have come since the last call, where TLS is what it is over.
+    pub fn take_records(&mut self) -> usize {
+        match self {
+            Socket::Tcp(_) | Socket::Unix(_) => 0,
+            Socket::Tls(tls) => tls.get_mut().0.take_records(),
+        }
+    }
+
     /// Whether bytes that it took have not left yet: TLS keeps records that the kernel had no room for.
     pub fn holds_back(&self) -> bool {
         match self {
@@ -86,7 +95,7 @@ impl Socket {
 async fn encrypted(address: SocketAddr, tls: &BackendTls) -> io::Result<Socket> {
     let name = tls.name().cloned().unwrap_or_else(|| ServerName::from(address.ip()));
     let tcp = connect(address).await?;
-    let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, tcp).await?;
+    let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, Metered::new(tcp)).await?;
     Ok(Socket::Tls(Box::new(stream)))
 }
 
@@ -119,10 +128,18 @@ impl AsyncRead for Socket {
     }
 }
 
-/// Apart, so that reading where there is no TLS is no call.
+/// Reads once, and takes all that this gave: tokio-rustls gives one record at a time. Apart, so that reading where there
+/// is no TLS is no call.
 #[inline(never)]
-fn decrypt(tls: &mut TlsStream<TcpStream>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-    Pin::new(tls).poll_read(cx, buffer)
+fn decrypt(tls: &mut TlsStream<Metered>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    ready!(Pin::new(&mut *tls).poll_read(cx, buffer))?;
+    // What is decrypted already; its end and its errors come with the next read.
+    while buffer.remaining() > 0
+        && let Ok(more @ 1..) = tls.get_mut().1.reader().read(buffer.initialize_unfilled())
+    {
+        buffer.advance(more);
+    }
+    Poll::Ready(Ok(()))
 }
 
 impl AsyncWrite for Socket {

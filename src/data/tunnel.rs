@@ -7,6 +7,7 @@
 
 mod clock;
 
+use std::cell::OnceCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,18 +18,16 @@ use tokio::time::Instant;
 
 use crate::close::{By, Closed, Phase, Reason, code};
 use crate::data::backend::Load;
-use crate::data::buffers::{self, Buffers};
-use crate::data::channel::Channel;
+use crate::data::buffers::{self, Buffers, FRONT, READ};
+use crate::data::channel::{Came, Channel};
 use crate::data::tunnel::clock::Clock;
-use crate::data::websocket::frame::{self, Control, Fault, Scanner, Sender, What};
+use crate::data::turn::{self, Turn};
+use crate::data::websocket::frame::{self, Control, Fault, Masked, Rules, Run, Scanner, Sender, What};
 use crate::observe::metrics::{Direction, RouteMetrics};
-use crate::policy::limit::Bucket;
+use crate::policy::limit::{Bucket, Rate};
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
 use crate::tunnels::{End, Entry, Place, Terms};
-
-/// How often a tunnel reads both sides before it is the others' turn: 3 MiB at most.
-const TURN: usize = 16;
 
 /// An open tunnel. Spawn it as it is: an async block around it would make the task three times as large.
 pub struct Tunnel {
@@ -54,8 +53,10 @@ struct Side {
     channel: Channel,
     /// Scans what this side sends.
     scanner: Scanner,
-    /// The messages that it may send, where the policy limits their rate.
-    allowance: Option<Box<Bucket>>,
+    /// The messages that it may send. `None` means unlimited.
+    messages: Option<Box<Bucket>>,
+    /// The frames that carry nothing and that it may send; made when the first comes.
+    frames: OnceCell<Box<Bucket>>,
     /// A Close frame has gone out to this side, relayed or ours; nothing follows it.
     told: bool,
     /// A Close frame has come from this side.
@@ -109,7 +110,7 @@ impl Tunnel {
         let now = Instant::now();
         let has_early = !early.0.is_empty() || !early.1.is_empty();
         Tunnel {
-            client: Side::new(client, Scanner::new(Sender::Client, extensions), allowance(&terms)),
+            client: Side::new(client, Scanner::new(Sender::Client, extensions), messages(&terms)),
             backend: Side::new(backend, Scanner::new(Sender::Backend, extensions), None),
             clock: Clock::new(now),
             entry,
@@ -137,23 +138,23 @@ impl Tunnel {
         &self.metrics
     }
 
-    /// Reads both sides until neither has more, or for long enough, then looks at the clock.
+    /// Reads both sides until neither has more or the turn is over, then looks at the clock.
     fn run(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<()> {
         let now = Instant::now();
         self.obey(cx, now);
+        let mut turn = Turn::new();
         if let Some(early) = self.early.take() {
-            self.relay(Way::FromClient, cx, &early.0, now);
-            self.relay(Way::FromBackend, cx, &early.1, now);
+            self.relay_early(Way::FromClient, cx, buffers, &early.0, now);
+            self.relay_early(Way::FromBackend, cx, buffers, &early.1, now);
         }
-        let (mut up, mut down, mut rounds) = (true, true, 0);
+        let (mut up, mut down) = (true, true);
         while up || down {
-            if rounds == TURN {
-                cx.waker().wake_by_ref();
+            if turn.is_over() {
+                turn::give_way(cx);
                 break;
             }
-            rounds += 1;
-            up = up && self.pump(Way::FromClient, cx, buffers, now);
-            down = down && self.pump(Way::FromBackend, cx, buffers, now);
+            up = up && self.pump(Way::FromClient, cx, buffers, &mut turn, now);
+            down = down && self.pump(Way::FromBackend, cx, buffers, &mut turn, now);
         }
         loop {
             self.settle(cx);
@@ -167,25 +168,36 @@ impl Tunnel {
         Poll::Pending
     }
 
+    /// Passes on what came behind a head. A head's reader took no more than a few reads.
+    #[cold]
+    fn relay_early(&mut self, way: Way, cx: &mut Context<'_>, buffers: &mut Buffers, early: &[u8], now: Instant) {
+        for part in early.chunks(READ) {
+            buffers.plain[FRONT..FRONT + part.len()].copy_from_slice(part);
+            self.relay(way, cx, &mut buffers.plain[..FRONT + part.len()], now);
+        }
+    }
+
     /// Moves what one read gives. False when this way has nothing to do until it is woken.
-    fn pump(&mut self, way: Way, cx: &mut Context<'_>, buffers: &mut Buffers, now: Instant) -> bool {
+    fn pump(&mut self, way: Way, cx: &mut Context<'_>, buffers: &mut Buffers, turn: &mut Turn, now: Instant) -> bool {
         let (from, to) = self.sides(way);
         // A side that was told the end gets nothing more: whether it takes that is no reason not to hear the other.
         if from.ended || !(to.flush(cx) || to.told) {
             return false;
         }
-        match from.channel.poll_read(cx, buffers) {
+        match from.channel.poll_read(cx, buffers, turn) {
             Poll::Pending => false,
-            Poll::Ready(Ok(0)) => {
-                self.stream_ended(way, now);
-                false
-            }
-            Poll::Ready(Ok(read)) => {
+            Poll::Ready(Ok(Came::Bytes(read))) => {
                 if way == Way::FromClient {
                     self.clock.heard(now);
                 }
-                self.relay(way, cx, &buffers.plain[..read], now);
+                let frames = self.relay(way, cx, &mut buffers.plain[..FRONT + read], now);
+                turn.frames(frames);
                 true
+            }
+            Poll::Ready(Ok(Came::Nothing)) => true,
+            Poll::Ready(Ok(Came::End)) => {
+                self.stream_ended(way, now);
+                false
             }
             Poll::Ready(Err(_)) => {
                 from.dead = true;
@@ -195,64 +207,96 @@ impl Tunnel {
         }
     }
 
-    /// Passes on what `bytes` hold: data unchanged, control frames once read.
-    fn relay(&mut self, way: Way, cx: &mut Context<'_>, mut bytes: &[u8], now: Instant) {
-        let max = self.terms.limits().message_max;
-        while !bytes.is_empty() {
+    /// Passes on what stands in `bytes` behind the room at its front; returns how many frames began.
+    ///
+    /// Frames pass unchanged and in one write, control frames included, so that a read of many small ones costs no
+    /// more system calls and TLS records than a read of a large one. What an earlier read held back is copied into
+    /// the room in front of them.
+    fn relay(&mut self, way: Way, cx: &mut Context<'_>, bytes: &mut [u8], now: Instant) -> usize {
+        let limits = self.terms.limits();
+        let (max, frame_rate) = (limits.message_max, limits.frames.filter(|_| way == Way::FromClient));
+        let own = self.clock.payload().filter(|_| way == Way::FromClient);
+        let (mut at, mut frames, mut ready) = (FRONT, 0, Ready::default());
+        while at < bytes.len() {
             let (from, to) = self.sides(way);
             if from.closed {
-                return; // Nothing may follow a Close (RFC 6455 §5.5.1).
+                return frames; // Nothing may follow a Close (RFC 6455 §5.5.1).
             }
             // Where a Close waits, only the frame that is on its way may still pass.
             let until = match usize::try_from(from.scanner.left()) {
-                Ok(left @ 1..) if to.close.is_some() => bytes.len().min(left),
+                Ok(left @ 1..) if to.close.is_some() => bytes.len().min(at + left),
                 _ => bytes.len(),
             };
-            let allows = || from.allowance.as_ref().is_none_or(|allowance| allowance.take());
-            let piece = match from.scanner.next_if(&bytes[..until], max, allows) {
+            let Side { scanner, messages, frames: empty, .. } = from;
+            let rules = Terse { max, own, messages: messages.as_deref(), frame_rate, empty };
+            let piece = match scanner.next(&bytes[at..until], &rules) {
                 Ok(piece) => piece,
-                Err(fault) => return self.violated(way, fault, cx, now),
+                Err(fault) => {
+                    self.pass(way, cx, ready.take(bytes), now);
+                    self.violated(way, fault, cx, now);
+                    return frames;
+                }
             };
             match piece.what {
                 What::Held => {}
-                What::Data { held, messages } => {
-                    let run = &bytes[..piece.taken];
-                    let sent = to.write(cx, held.as_slice()) + to.write(cx, run);
+                What::Run(run) => {
+                    frames += run.frames as usize;
+                    ready.add(run.held(), at, piece.taken, bytes);
+                    ready.messages += run.messages;
+                    self.note(way, &run, now);
+                    let (from, to) = self.sides(way);
                     if to.close.is_some() && from.scanner.at_boundary() {
-                        to.close_if_wanted(way, cx);
+                        self.pass(way, cx, ready.take(bytes), now);
+                        self.sides(way).1.close_if_wanted(way, cx);
                     }
-                    self.passed(way, sent, messages, now);
                 }
-                What::Control(control) => self.control(way, &control, cx, now),
+                What::Control(control) if control.is_close() => {
+                    let frame = control.as_slice();
+                    ready.add(&frame[..frame.len() - piece.taken], at, piece.taken, bytes);
+                    self.close(way, &control, cx, ready.take(bytes), now);
+                }
+                // The Pong that answers our own Ping is swallowed.
+                What::Control(_) => frames += 1,
             }
-            bytes = &bytes[piece.taken..];
+            at += piece.taken;
+        }
+        self.pass(way, cx, ready.take(bytes), now);
+        frames
+    }
+
+    /// Sends frames on, and counts what was taken.
+    fn pass(&mut self, way: Way, cx: &mut Context<'_>, (bytes, messages): (&[u8], u32), now: Instant) {
+        let sent = self.sides(way).1.write(cx, bytes);
+        self.passed(way, sent, messages, now);
+    }
+
+    /// Notes the control frames of a run: a Ping of the backend's waits for the client, a Pong of the client's
+    /// answers it.
+    fn note(&mut self, way: Way, run: &Run, now: Instant) {
+        match way {
+            Way::FromClient if run.pongs => self.clock.ponged(),
+            Way::FromBackend if run.pings => self.clock.backend_pinged(now),
+            _ => {}
         }
     }
 
-    /// A control frame, whole: passed on, but for the Pong that answers our own Ping.
-    fn control(&mut self, way: Way, control: &Control, cx: &mut Context<'_>, now: Instant) {
-        match way {
-            Way::FromClient if control.is_pong() && self.clock.ponged(control.payload()) => return,
-            Way::FromBackend if control.is_ping() => self.clock.backend_pinged(now),
-            _ => {}
-        }
+    /// Sends a Close on, which ends `bytes`; nothing follows it in this direction.
+    fn close(&mut self, way: Way, close: &Control, cx: &mut Context<'_>, (bytes, messages): (&[u8], u32), now: Instant) {
         let (from, to) = self.sides(way);
         // Where both Closes have passed, our direction to the client ends with the second (RFC 6455 §7.1.1: the server
         // closes first).
-        let is_last = way == Way::FromBackend && control.is_close() && to.closed && from.told;
-        let sent = if is_last { to.write_last(cx, control.as_slice()) } else { to.write(cx, control.as_slice()) };
-        if control.is_close() {
-            from.closed = true;
-            to.told = true;
-            to.close = None;
-        }
-        self.passed(way, sent, 0, now);
-        if control.is_close() && self.ending.is_none() {
+        let is_last = way == Way::FromBackend && to.closed && from.told;
+        let sent = if is_last { to.write_last(cx, bytes) } else { to.write(cx, bytes) };
+        from.closed = true;
+        to.told = true;
+        to.close = None;
+        self.passed(way, sent, messages, now);
+        if self.ending.is_none() {
             let (by, reason) = match way {
                 Way::FromClient => (By::Client, Reason::ClientClosed),
                 Way::FromBackend => (By::Backend, Reason::BackendClosed),
             };
-            self.ending = Some(Ending { by, reason, code: control.close_code(), refusal: None });
+            self.ending = Some(Ending { by, reason, code: close.close_code(), refusal: None });
             self.give_grace(now);
         }
     }
@@ -318,6 +362,7 @@ impl Tunnel {
             Fault::Framing(what) => (by, Reason::Framing, code::PROTOCOL, what),
             Fault::TooBig => (by, Reason::TooBig, code::TOO_BIG, Reason::TooBig.word()),
             Fault::TooMany => (By::Sidegate, Reason::MessageRate, code::POLICY, Reason::MessageRate.word()),
+            Fault::TooManyEmpty => (By::Sidegate, Reason::FrameRate, code::POLICY, Reason::FrameRate.word()),
         };
         let (from, to) = self.sides(way);
         // What comes after a violation has no frames any more.
@@ -363,7 +408,10 @@ impl Tunnel {
     fn obey(&mut self, cx: &mut Context<'_>, now: Instant) {
         let Some((terms, end)) = self.entry.changed(cx.waker()) else { return };
         if terms.limits().message_rate != self.terms.limits().message_rate {
-            self.client.allowance = allowance(&terms);
+            self.client.messages = messages(&terms);
+        }
+        if terms.limits().frames != self.terms.limits().frames {
+            self.client.frames = OnceCell::new();
         }
         self.terms = terms;
         self.clock.disarm();
@@ -531,8 +579,9 @@ impl Ending {
 }
 
 impl Side {
-    fn new(channel: Channel, scanner: Scanner, allowance: Option<Box<Bucket>>) -> Self {
-        Side { channel, scanner, allowance, told: false, closed: false, ended: false, dead: false, close: None }
+    fn new(channel: Channel, scanner: Scanner, messages: Option<Box<Bucket>>) -> Self {
+        let frames = OnceCell::new();
+        Side { channel, scanner, messages, frames, told: false, closed: false, ended: false, dead: false, close: None }
     }
 
     /// Sends `bytes` unless a Close has gone before them; returns how many were taken. A socket that
@@ -599,6 +648,76 @@ impl Side {
     }
 }
 
-fn allowance(terms: &Terms) -> Option<Box<Bucket>> {
+/// Frames of one read that pass in one write, in a row in the buffer that was read into.
+struct Ready {
+    start: usize,
+    end: usize,
+    /// How many messages began in them.
+    messages: u32,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        Ready { start: FRONT, end: FRONT, messages: 0 }
+    }
+}
+
+impl Ready {
+    /// Adds `taken` bytes at `at`; `held` came in an earlier read and goes before them.
+    fn add(&mut self, held: &[u8], at: usize, taken: usize, bytes: &mut [u8]) {
+        if self.start == self.end {
+            // Only what begins a read can have begun in an earlier one: there is room for it.
+            (self.start, self.end) = (at - held.len(), at);
+            bytes[self.start..at].copy_from_slice(held);
+        } else if self.end != at {
+            // Something between was swallowed.
+            bytes.copy_within(at..at + taken, self.end);
+        }
+        self.end += taken;
+    }
+
+    /// The bytes and the messages so far; the next ones begin anew.
+    fn take<'a>(&mut self, bytes: &'a [u8]) -> (&'a [u8], u32) {
+        let taken = std::mem::take(self);
+        (&bytes[taken.start..taken.end], taken.messages)
+    }
+}
+
+/// The rules of one direction.
+struct Terse<'a> {
+    max: Option<u64>,
+    /// The payload of our Pings, where one has gone out to this side.
+    own: Option<[u8; 8]>,
+    messages: Option<&'a Bucket>,
+    /// The rate of frames that carry nothing. `None` means unlimited.
+    frame_rate: Option<Rate>,
+    /// What is left of it.
+    empty: &'a OnceCell<Box<Bucket>>,
+}
+
+impl Rules for Terse<'_> {
+    fn message_max(&self) -> Option<u64> {
+        self.max
+    }
+
+    fn admits_message(&self) -> bool {
+        self.messages.is_none_or(Bucket::take)
+    }
+
+    fn admits_empty(&self) -> bool {
+        self.frame_rate.is_none_or(|rate| self.empty.get_or_init(|| Box::new(Bucket::new(rate))).take())
+    }
+
+    /// All but a Close and the Pong that answers our own Ping.
+    fn passes(&self, opcode: u8, payload: Masked<'_>) -> bool {
+        match opcode {
+            frame::CLOSE => false,
+            frame::PONG => !self.own.is_some_and(|own| payload.is(&own)),
+            _ => true,
+        }
+    }
+}
+
+fn messages(terms: &Terms) -> Option<Box<Bucket>> {
     terms.limits().message_rate.map(|rate| Box::new(Bucket::new(rate)))
 }

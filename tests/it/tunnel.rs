@@ -3,9 +3,11 @@
 
 mod closing;
 mod flow;
+mod frames;
 mod framing;
 mod gone;
 mod pulse;
+mod turn;
 
 use crate::harness::backend::{self, Backend};
 use crate::harness::client::{self, Client};

@@ -119,8 +119,7 @@ fn listener(listener: &Listener) -> Value {
             keys["tls"] = true.into();
             keys["tls_min"] = if rules.only_13 { "1.3" } else { "1.2" }.into();
             keys["strict_sni"] = rules.strict_sni.into();
-            keys["handshakes_per_client"] =
-                listener.handshakes_per_client.map_or_else(|| "off".into(), |rate| counted(&rate));
+            keys["handshakes_per_client"] = listener.handshakes_per_client.map_or_else(|| "off".into(), |rate| counted(&rate));
         }
         Speaks::Plain => {}
         Speaks::Redirect { .. } => keys["redirect"] = "https".into(),

@@ -1,9 +1,11 @@
 //! A TLS connection without its socket, over rustls' unbuffered API: the thread's buffers hold what passes, and a
 //! session only what could not be used up or sent yet.
 //!
-//! rustls keeps offsets into its input while a handshake message is incomplete, and panics when it is called with less
-//! of it than it last saw: so each call, whatever it is for, is given all that is left. After an error it is never called
-//! again, but for the alert.
+//! rustls works through all records that it is given, and a KeyUpdate or an empty record costs as much as some KiB of
+//! data: so it is given a few at a time, whole ones, and the rest waits for the next call. It keeps offsets into its
+//! input while a handshake message is incomplete, and panics when it is called with less of it than it last saw: so each
+//! call, whatever it is for, begins with what was left of the last. After an error it is never called again, but for the
+//! alert.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -12,15 +14,36 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus, WriteTraffic};
 use rustls::{HandshakeKind, ProtocolVersion};
 
-use crate::data::buffers::{self, Buffers, LEFT, READ, READ_SEALED};
+use crate::data::buffers::{self, Buffers, FRONT, LEFT, READ, READ_SEALED};
+use crate::data::channel::Came;
 use crate::data::socket::Socket;
+use crate::data::turn::{self, Turn};
 use crate::data::unsent::Unsent;
+
+/// Records that rustls is given at a time.
+const SLICE: usize = 32;
+
+/// Records with application data that one read may give: several slices, if all of their records are such.
+const MAX_RECORDS: usize = 256;
+
+/// Reads without application data before a connection that is not a tunnel yet gives way to others.
+const READS: usize = 4;
+
+/// The length that a record's header may state (RFC 8446 §5.2; RFC 5246 §6.2.3 allows more).
+const MAX_RECORD: usize = (1 << 14) + 2048;
+
+/// A record's header: type, version, length.
+const HEADER: usize = 5;
 
 /// A client's TLS connection. It holds no socket: the caller passes it in.
 pub struct Session {
     tls: UnbufferedServerConnection,
-    /// Ciphertext that is not used up: a part of a record or of a TLS handshake message.
+    /// Ciphertext that is not used up: parts of a TLS handshake message, records that wait, a part of a record.
     left: Vec<u8>,
+    /// How much of it rustls has seen already: the parts of a TLS handshake message.
+    seen: usize,
+    /// Whether a record waits in it that rustls has not seen.
+    waits: bool,
     /// Records that are not sent yet.
     unsent: Unsent,
     /// Whether these are a session ticket, which goes with the next record in one write.
@@ -41,6 +64,8 @@ impl Session {
         Session {
             tls,
             left: Vec::new(),
+            seen: 0,
+            waits: false,
             unsent: Unsent::default(),
             ticket_waits: false,
             plain: Vec::new(),
@@ -63,25 +88,30 @@ impl Session {
     /// Takes what was read before the session was made.
     pub fn begin(&mut self, socket: &mut Socket, cx: &mut Context<'_>, mut came: Vec<u8>) -> io::Result<()> {
         // Before the TLS handshake is done there is no plaintext.
-        let (used, _) = self.process(socket, cx, &mut came, &mut [])?;
+        let (used, _) = self.process(socket, cx, &mut came, &mut [], &mut Turn::new())?;
         self.left = came.split_off(used);
         Ok(())
     }
 
-    /// Reads until there is plaintext; returns how much of `buffers.plain` is filled, 0 at the end of the stream.
-    pub fn poll_read(&mut self, socket: &mut Socket, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<usize>> {
+    /// Reads once, or works on what the last read left; the plaintext is in `buffers.plain` behind [`FRONT`].
+    pub fn poll_read(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        buffers: &mut Buffers,
+        turn: &mut Turn,
+    ) -> Poll<io::Result<Came>> {
         if !self.plain.is_empty() {
             // No more than one read of hyper's gave.
             let early = std::mem::take(&mut self.plain);
-            buffers.plain[..early.len()].copy_from_slice(&early);
-            return Poll::Ready(Ok(early.len()));
+            buffers.plain[FRONT..FRONT + early.len()].copy_from_slice(&early);
+            return Poll::Ready(Ok(Came::Bytes(early.len())));
         }
-        loop {
-            let filled = ready!(self.poll_decrypt(socket, cx, buffers, READ_SEALED))?;
-            if filled > 0 || self.ended {
-                return Poll::Ready(Ok(filled));
-            }
-        }
+        Poll::Ready(Ok(match ready!(self.poll_decrypt(socket, cx, buffers, READ_SEALED, turn))? {
+            0 if self.ended => Came::End,
+            0 => Came::Nothing,
+            filled => Came::Bytes(filled),
+        }))
     }
 
     /// As [`Session::poll_read`], into `plaintext`, which may be smaller than what comes: the rest is kept.
@@ -92,8 +122,15 @@ impl Session {
         most: usize,
         plaintext: impl FnOnce(&[u8]) -> usize,
     ) -> Poll<io::Result<()>> {
-        while self.plain.is_empty() && !self.ended {
+        for _ in 0..READS {
+            if !self.plain.is_empty() || self.ended {
+                break;
+            }
             ready!(self.poll_keep(socket, cx, most))?;
+        }
+        if self.plain.is_empty() && !self.ended {
+            turn::give_way(cx);
+            return Poll::Pending;
         }
         let taken = plaintext(&self.plain);
         self.plain.drain(..taken);
@@ -122,19 +159,21 @@ impl Session {
     /// Reads at most `most` bytes once, and keeps the plaintext.
     fn poll_keep(&mut self, socket: &mut Socket, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<()>> {
         buffers::lend(|buffers| {
-            let filled = ready!(self.poll_decrypt(socket, cx, buffers, most))?;
-            self.plain.extend_from_slice(&buffers.plain[..filled]);
+            let filled = ready!(self.poll_decrypt(socket, cx, buffers, most, &mut Turn::new()))?;
+            self.plain.extend_from_slice(&buffers.plain[FRONT..FRONT + filled]);
             Poll::Ready(Ok(()))
         })
     }
 
-    /// Reads at most `most` bytes once; returns how much of `buffers.plain` they fill, which may be nothing.
+    /// Reads at most `most` bytes once, unless a record of an earlier read waits, and decrypts them; returns how much
+    /// of `buffers.plain` they fill behind [`FRONT`], which may be nothing.
     fn poll_decrypt(
         &mut self,
         socket: &mut Socket,
         cx: &mut Context<'_>,
         buffers: &mut Buffers,
         most: usize,
+        turn: &mut Turn,
     ) -> Poll<io::Result<usize>> {
         if self.failed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -144,43 +183,80 @@ impl Session {
         }
         let Buffers { cipher, plain } = buffers;
         let kept = self.left.len();
-        if kept > LEFT {
-            self.failed = true;
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a TLS handshake message of more than 64 KiB")));
-        }
-        let read = ready!(socket.poll_fill(cx, &mut cipher[kept..kept + most]))?;
-        if read == 0 {
-            // FIN without close_notify is an end like another: frames and heads say by themselves whether they are whole.
-            self.ended = true;
+        let read = if self.waits { 0 } else { ready!(self.poll_cipher(socket, cx, &mut cipher[kept.min(LEFT)..], most))? };
+        if self.ended {
             return Poll::Ready(Ok(0));
         }
         let came = &mut cipher[..kept + read];
         came[..kept].copy_from_slice(&self.left);
-        let (used, filled) = self.process(socket, cx, came, plain)?;
+        let (used, filled) = self.process(socket, cx, came, &mut plain[FRONT..], turn)?;
         if kept > 0 || used < came.len() {
             // A new one, and never room for what a burst left.
             self.left = came[used..].to_vec();
         }
+        turn.moved(used);
         Poll::Ready(Ok(filled))
     }
 
-    /// Works through `cipher`; returns how much of it is used up, and how much of `plain` is filled. What this makes
-    /// rustls want to say waits for the next flush, where its progress is counted; but for an alert, which is sent.
+    /// Reads ciphertext into `room`, which stands behind what is left.
+    fn poll_cipher(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        room: &mut [u8],
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        if self.left.len() > LEFT {
+            self.failed = true;
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a TLS handshake message of more than 64 KiB")));
+        }
+        let read = ready!(socket.poll_fill(cx, &mut room[..most]))?;
+        // FIN without close_notify is an end like another: frames and heads say by themselves whether they are whole.
+        self.ended = read == 0;
+        Poll::Ready(Ok(read))
+    }
+
+    /// Works through records of `cipher` into `plain`; returns how much of the one is used up, and how much of the other
+    /// is filled. What this makes rustls want to say waits for the next flush,
+    /// where its progress is counted; but for an alert, which is sent.
     fn process(
         &mut self,
         socket: &mut Socket,
         cx: &mut Context<'_>,
         cipher: &mut [u8],
         plain: &mut [u8],
+        turn: &mut Turn,
     ) -> io::Result<(usize, usize)> {
-        self.digest(cipher, plain).inspect_err(|_| {
+        self.digest_all(cipher, plain, turn).inspect_err(|_| {
             // That the peer takes it is no longer our concern.
             let _ = self.unsent.flush(socket, cx);
         })
     }
 
-    fn digest(&mut self, cipher: &mut [u8], plain: &mut [u8]) -> io::Result<(usize, usize)> {
-        let (mut used, mut filled) = (0, 0);
+    /// Slice after slice, for as long as every record carries application data.
+    fn digest_all(&mut self, cipher: &mut [u8], plain: &mut [u8], turn: &mut Turn) -> io::Result<(usize, usize)> {
+        let (mut used, mut filled, mut all) = (0, 0, 0);
+        loop {
+            let seen = used + self.seen;
+            let (records, length) = whole_records(&cipher[seen..], SLICE);
+            let end = seen + length;
+            let (more, came, data) = self.digest(&mut cipher[used..end], &mut plain[filled..])?;
+            used += more;
+            filled += came;
+            all += records;
+            turn.records(data, records.saturating_sub(data));
+            self.seen = end - used;
+            self.waits = end < cipher.len() && !self.ended && whole_records(&cipher[end..], 1).0 > 0;
+            if !self.waits || data < records || all >= MAX_RECORDS {
+                return Ok((used, filled));
+            }
+        }
+    }
+
+    /// Works through all of `cipher`; returns how much of it is used up, how much of `plain` is filled, and by how many
+    /// records.
+    fn digest(&mut self, cipher: &mut [u8], plain: &mut [u8]) -> io::Result<(usize, usize, usize)> {
+        let (mut used, mut filled, mut data) = (0, 0, 0);
         let handshaking = self.tls.is_handshaking();
         loop {
             let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut cipher[used..]);
@@ -192,9 +268,10 @@ impl Session {
                         let room = plain.get_mut(filled..filled + record.payload.len());
                         room.ok_or(io::ErrorKind::OutOfMemory)?.copy_from_slice(record.payload);
                         filled += record.payload.len();
+                        data += 1;
                     }
                     if used + discard == cipher.len() && !self.tls.wants_write() {
-                        return Ok((used + discard, filled)); // as most reads end, without another call
+                        return Ok((used + discard, filled, data)); // as most reads end, without another call
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(message)) => {
@@ -207,7 +284,7 @@ impl Session {
                 Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
                 // There is nothing more to be done with what came; early data is never offered.
-                Ok(_) => return Ok((used + discard, filled)),
+                Ok(_) => return Ok((used + discard, filled, data)),
                 Err(error) => {
                     self.failed = true;
                     self.queue_alert(&mut cipher[used + discard..]);
@@ -277,8 +354,8 @@ impl Session {
     /// Goes to where application data may be written; `None` where that is no more.
     fn traffic<R>(&mut self, say: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>) -> R) -> Option<R> {
         while !self.failed {
-            // All that can be used of it is used: there is nothing to discard.
-            match self.tls.process_tls_records(&mut self.left).state {
+            // All that can be used of what it has seen is used: there is nothing to discard.
+            match self.tls.process_tls_records(&mut self.left[..self.seen]).state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => return Some(say(&mut traffic)),
                 Ok(ConnectionState::EncodeTlsData(message)) => queue(message, &mut self.unsent).ok()?,
                 Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
@@ -302,6 +379,26 @@ impl Session {
         }
         self.unsent.flush(socket, cx)
     }
+}
+
+/// At most `most` whole records at the front of `cipher`: how many, and how many bytes. What can be no record counts
+/// as one with all that follows it: rustls says what is wrong with it.
+fn whole_records(cipher: &[u8], most: usize) -> (usize, usize) {
+    let (mut count, mut end) = (0, 0);
+    while count < most
+        && let Some(&[kind, major, _, high, low]) = cipher[end..].first_chunk::<HEADER>()
+    {
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if !(20..=24).contains(&kind) || major != 3 || length > MAX_RECORD {
+            return (count + 1, cipher.len());
+        }
+        if cipher.len() - end - HEADER < length {
+            break;
+        }
+        count += 1;
+        end += HEADER + length;
+    }
+    (count, end)
 }
 
 /// Puts what rustls wants to say behind what is not sent yet.

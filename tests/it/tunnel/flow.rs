@@ -310,7 +310,7 @@ async fn what_a_tunnel_carries_is_counted_while_it_lives() {
 
 impl Wire {
     /// Sends a text message, which `other` gets and sends back.
-    async fn expect_echo_by(&mut self, other: &mut Wire, text: &str) {
+    pub async fn expect_echo_by(&mut self, other: &mut Wire, text: &str) {
         self.send_frame(Frame::text(text)).await;
         assert_eq!(other.frame().await, Frame::text(text));
         other.send_frame(Frame::text(text)).await;

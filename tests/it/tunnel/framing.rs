@@ -6,14 +6,14 @@ use crate::harness::{backend, client, sidegate};
 
 /// Who sends a frame.
 #[derive(Clone, Copy, PartialEq)]
-enum Sender {
+pub enum Sender {
     Client,
     Backend,
 }
 use Sender::{Backend, Client};
 
 /// That of `bytes` nothing passes, that their sender gets a Close with `code` and the other one with 1001, behind `before`.
-async fn check(mut ends: Ends, sender: Sender, before: &[Frame], bytes: &[u8], code: u16, reason: &str) {
+pub async fn check(mut ends: Ends, sender: Sender, before: &[Frame], bytes: &[u8], code: u16, reason: &str) {
     let (from, to) = match sender {
         Client => (&mut ends.client, &mut ends.backend),
         Backend => (&mut ends.backend, &mut ends.client),
@@ -31,7 +31,7 @@ async fn check(mut ends: Ends, sender: Sender, before: &[Frame], bytes: &[u8], c
     assert_eq!(got, code, "to the sender");
     from.send_frame(Frame::close(code, "")).await;
     let by = match (sender, reason) {
-        (_, "message_rate") => "sidegate",
+        (_, "message_rate" | "frame_rate") => "sidegate",
         (Client, _) => "client",
         (Backend, _) => "backend",
     };

@@ -1,0 +1,122 @@
+//! `[limits] frames`: the client's frames that carry nothing for the application, and no others, are limited.
+
+use super::framing::{Sender, check};
+use super::{Ends, both, open};
+use crate::harness::wire::Frame;
+
+/// Three frames that carry nothing, and then one in a minute.
+const THREE: &str = "frames = { rate = '1/m', burst = 3 }";
+
+/// That three frames like this one pass, and the fourth ends the tunnel.
+async fn check_fourth(frame: Frame) {
+    both(
+        |sidegate| sidegate.limits(THREE),
+        async |ends| {
+            let before = [frame.clone(), frame.clone(), frame.clone()];
+            check(ends, Sender::Client, &before, &frame.encode(true), 1008, "frame_rate").await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn pings_too_many_end_the_tunnel() {
+    check_fourth(Frame::ping("")).await;
+    check_fourth(Frame::ping("with a payload")).await;
+}
+
+#[tokio::test]
+async fn pongs_too_many_end_the_tunnel() {
+    check_fourth(Frame::pong("unasked")).await;
+}
+
+#[tokio::test]
+async fn empty_data_frames_too_many_end_the_tunnel() {
+    check_fourth(Frame::text("")).await;
+    check_fourth(Frame::new(0x00, "")).await;
+}
+
+#[tokio::test]
+async fn frames_with_payload_do_not_count_towards_frames() {
+    let mut ends = open(|sidegate| sidegate.limits(THREE)).await;
+    for frame in [Frame::text("1"), Frame::new(0x01, "2"), Frame::new(0x00, "3"), Frame::new(0x80, "4"), Frame::binary("5")] {
+        ends.client.send_frame(frame.clone()).await;
+        assert_eq!(ends.backend.frame().await, frame);
+    }
+    for _ in 0..3 {
+        ends.client.send_frame(Frame::ping("")).await;
+        assert_eq!(ends.backend.frame().await, Frame::ping(""));
+    }
+    // A Close ends the tunnel by itself.
+    ends.client.send_frame(Frame::close(1000, "")).await;
+    ends.backend.send_frame(Frame::close(1000, "")).await;
+    assert_eq!(ends.backend.frame().await, Frame::close(1000, ""));
+    assert_eq!(ends.client.frame().await, Frame::close(1000, ""));
+    ends.expect_over(["client", "closing", "client_closed"]).await;
+}
+
+#[tokio::test]
+async fn frames_of_a_backend_are_not_limited() {
+    let mut ends = open(|sidegate| sidegate.limits(THREE)).await;
+    for frame in [Frame::ping("?"), Frame::pong("!"), Frame::text("")].iter().cycle().take(30) {
+        ends.backend.send_frame(frame.clone()).await;
+        assert_eq!(ends.client.frame().await, *frame);
+    }
+}
+
+/// Sends so many frames like this one at once; the frames that reach the backend before its Close.
+async fn at_once(ends: &mut Ends, frame: Frame, count: usize) -> usize {
+    let flood = frame.encode(true).repeat(count);
+    let (client, backend) = (&mut ends.client, &mut ends.backend);
+    let passed = async {
+        let mut passed = 0;
+        while passed < count && backend.frame().await == frame {
+            passed += 1;
+        }
+        passed
+    };
+    tokio::join!(client.send(flood), passed).1
+}
+
+#[tokio::test]
+async fn frames_are_limited_by_default() {
+    let mut ends = open(|sidegate| sidegate).await;
+    let passed = at_once(&mut ends, Frame::pong(""), 60_000).await;
+    assert!((10_000..50_000).contains(&passed), "{passed} passed");
+    assert_eq!(ends.client.frame().await, Frame::close(1008, "frame_rate"));
+}
+
+#[tokio::test]
+async fn frames_are_not_limited_when_off() {
+    let mut ends = open(|sidegate| sidegate.limits("frames = 'off'")).await;
+    assert_eq!(at_once(&mut ends, Frame::ping(""), 60_000).await, 60_000);
+    ends.client.expect_echo_by(&mut ends.backend, "and then").await;
+}
+
+#[tokio::test]
+async fn small_messages_and_fragments_pass_the_default() {
+    let mut ends = open(|sidegate| sidegate).await;
+    assert_eq!(at_once(&mut ends, Frame::binary("x"), 20_000).await, 20_000);
+    ends.client.send_frame(Frame::new(0x02, "begun")).await;
+    assert_eq!(ends.backend.frame().await, Frame::new(0x02, "begun"));
+    assert_eq!(at_once(&mut ends, Frame::new(0x00, "x"), 65_536).await, 65_536);
+    ends.client.send_frame(Frame::new(0x80, "ended")).await;
+    assert_eq!(ends.backend.frame().await, Frame::new(0x80, "ended"));
+}
+
+#[tokio::test]
+async fn frames_of_an_open_tunnel_are_limited_after_a_reload() {
+    let mut ends = open(|sidegate| sidegate.limits("ping = 'off'")).await;
+    assert_eq!(at_once(&mut ends, Frame::ping(""), 100).await, 100);
+    ends.sidegate.policy().limits(THREE).write().await;
+    let before = vec![Frame::ping(""); 3];
+    check(ends, Sender::Client, &before, &Frame::ping("").encode(true), 1008, "frame_rate").await;
+}
+
+#[tokio::test]
+async fn frames_have_limits_of_their_own_for_some_networks() {
+    let office = "frames = 'off'\n[[limits.for]]\nclient = ['127.0.0.1']\nframes = { rate = '1/m', burst = 3 }";
+    let ends = open(|sidegate| sidegate.limits(office)).await;
+    let before = vec![Frame::ping(""); 3];
+    check(ends, Sender::Client, &before, &Frame::ping("").encode(true), 1008, "frame_rate").await;
+}
