@@ -38,6 +38,62 @@ fn import(file: &str, folder: &Path) -> Output {
     sidegate(&["import", "nginx", file, "--out", "out"], folder)
 }
 
+fn import_accepting(file: &str, folder: &Path) -> Output {
+    sidegate(&["import", "nginx", file, "--out", "out", "--accept-opens"], folder)
+}
+
+/// Imports a server with this in its braces; `PASS` passes requests on.
+fn import_server(text: &str, more: &[&str]) -> (TempDir, Output) {
+    let folder = folder();
+    let recipe = "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;\
+                  proxy_set_header Connection upgrade;";
+    let zone = "limit_req_zone $http_x zone=by_name:1m rate=1r/s;";
+    let text = text.replace("PASS", "proxy_pass http://127.0.0.1:9000;");
+    let text = format!("http {{ {recipe} {zone}\nserver {{ listen 127.0.0.1:8080;\n{text}\n}} }}");
+    fs::write(folder.path().join("nginx.conf"), text).unwrap();
+    let words = ["import", "nginx", "nginx.conf", "--out", "out"];
+    let output = sidegate(&[&words[..], more].concat(), folder.path());
+    (folder, output)
+}
+
+/// Whether what was imported into `folder` admits a client from outside to `path`.
+fn admits(folder: &TempDir, path: &str) -> bool {
+    let url = format!("ws://ws.example.com{path}");
+    let words = ["explain", "--config", "out/sidegate.toml", "--client", "203.0.113.9", "--url", &url];
+    sidegate(&words, folder.path()).status.success()
+}
+
+/// That each guard in place of `TEXT` opens nothing: the import says OPENS and writes nothing, or `path` is
+/// closed.
+fn expect_told(locations: &str, guards: &[&str], path: &str) {
+    for guard in guards {
+        let text = locations.replace("TEXT", guard);
+        let (folder, output) = import_server(&text, &[]);
+        let said = lossy(&output.stdout);
+        let opens = output.status.code() == Some(1) && said.contains("  OPENS  ");
+        let closed = output.status.success() && !admits(&folder, path) && !said.contains("  OPENS  ");
+        assert!(opens || closed, "{text}: {output:?}");
+        assert_eq!(opens, !folder.path().join("out").exists(), "{text}");
+    }
+}
+
+const GUARDS: [&str; 14] = [
+    "deny all; PASS",
+    "allow 10.0.0.0/8; deny all; PASS",
+    "auth_basic staff; PASS",
+    "auth_request /auth; PASS",
+    "auth_jwt staff; PASS",
+    "unknown_module on; PASS",
+    "if ($allowed = 0) { return 403; } PASS",
+    "if ($invalid_referer) { return 444; } PASS",
+    "limit_except GET { deny all; } PASS",
+    "satisfy any; allow 10.0.0.0/8; auth_basic staff; PASS",
+    "internal; PASS",
+    "return 404;",
+    "limit_req zone=by_name; PASS",
+    "rewrite ^ https://login.example.com/ redirect; PASS",
+];
+
 /// Imports `text` as a file of its own; the folder, and what was said.
 fn import_text(text: &str) -> (TempDir, Output) {
     let folder = folder();
@@ -64,7 +120,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, String> {
 /// That what becomes of `NAME.conf` is what stands in `NAME.md`, and passes `check`.
 fn check_golden(name: &str) {
     let folder = folder();
-    let output = import(&format!("{name}.conf"), folder.path());
+    let output = import_accepting(&format!("{name}.conf"), folder.path());
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let mut page = format!("What becomes of [{name}.conf]({name}.conf).\n\n```\n{}```\n", lossy(&output.stdout));
     for (path, text) in files(&folder.path().join("out")) {
@@ -117,7 +173,7 @@ fn sockets_with_other_servers_get_a_configuration_each_and_long_lists_a_file() {
 fn every_line_of_the_source_has_its_line_in_the_report() {
     for name in ["classic", "fails-open", "left-out", "ports"] {
         let folder = folder();
-        let report = lossy(&import(&format!("{name}.conf"), folder.path()).stdout);
+        let report = lossy(&import_accepting(&format!("{name}.conf"), folder.path()).stdout);
         let text = fs::read_to_string(sources().join(format!("{name}.conf"))).unwrap();
         for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| line.contains(';')) {
             let place = format!("{name}.conf:{number} ");
@@ -174,12 +230,149 @@ fn a_file_that_passes_nothing_on_is_nothing_to_import() {
 #[test]
 fn programs_get_the_report_as_json() {
     let folder = folder();
-    let output = sidegate(&["import", "nginx", "left-out.conf", "--out", "out", "--json"], folder.path());
+    let output = sidegate(&["import", "nginx", "left-out.conf", "--out", "out", "--accept-opens", "--json"], folder.path());
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let lines = report["lines"].as_array().unwrap();
     let regex = lines.iter().find(|line| line["directive"] == "location ~ \\.ws$").unwrap();
-    assert_eq!((&regex["line"], &regex["word"]), (&14.into(), &"differs".into()));
+    assert_eq!((&regex["line"], &regex["word"]), (&14.into(), &"opens".into()));
     assert_eq!(regex["notes"][0]["attempts"][0]["path"], "~ \\.ws$");
     assert_eq!(report["configs"][0]["file"], "out/sidegate.toml");
     assert_eq!(report["written"].as_array().unwrap().len(), files(&folder.path().join("out")).len());
+}
+
+#[test]
+fn regular_expressions_open_nothing_without_a_word() {
+    for (regex, path) in [
+        ("~ ^/reports/(daily|weekly)$", "/reports/weekly"),
+        ("~* ^/console/", "/CONSOLE/x"),
+        ("~* ^/console/", "/console/x"),
+        (r"~ \.php$", "/a/b.php"),
+        ("~ internal", "/shop/internal-api"),
+        (r"~ ^/v[0-9]+/admin", "/v2/admin"),
+        ("~ ^/(?!public/)", "/x"),
+        (r"~ ^/a/\d+$", "/a/7"),
+    ] {
+        expect_told(&format!("location / {{ PASS }}\nlocation {regex} {{ TEXT }}"), &GUARDS, path);
+    }
+}
+
+#[test]
+fn prefixes_open_nothing_without_a_word() {
+    for (location, path) in [
+        ("/admin", "/admin/x"),
+        ("/admin", "/adminx"),
+        ("/admin/", "/admin/x"),
+        ("^~ /admin", "/admin-x"),
+        ("= /admin", "/admin"),
+    ] {
+        let text = format!("location / {{ PASS }}\nlocation {location} {{ TEXT }}");
+        expect_told(&text, &GUARDS, path);
+    }
+    expect_told("location /a/ { PASS location ~ /b { TEXT } }", &GUARDS, "/a/b");
+    let inside = "location /b/ { PASS } location /a/ { TEXT location /a/b { PASS } }";
+    expect_told(inside, &GUARDS, "/a/x");
+}
+
+#[test]
+fn guards_of_the_server_open_nothing_without_a_word() {
+    for guard in ["auth_basic a;", "ssl_verify_client on;", "if ($bad) { return 403; }", "merge_slashes off;"] {
+        expect_told("TEXT location / { PASS }", &[guard], "/x");
+    }
+    let named = "location / { TEXT try_files $uri @app; } location @app { auth_basic a; PASS }";
+    expect_told(named, &["", "allow all;"], "/x");
+    let led = "TEXT location / { PASS } location /p/ { deny all; PASS }";
+    expect_told(led, &["rewrite ^/x /p/ last;", "rewrite ^/.*x$ /p/ last;", "rewrite ^ /p/;"], "/x");
+}
+
+#[test]
+fn the_site_is_not_shut_for_a_pattern_in_its_midst() {
+    let text = r"location / { PASS } location ~ /\.ht { deny all; }";
+    let (folder, output) = import_server(text, &["--accept-opens"]);
+    assert!(output.status.success() && lossy(&output.stdout).contains("OPENS"), "{output:?}");
+    assert!(admits(&folder, "/page") && admits(&folder, "/a/.htaccess"));
+}
+
+#[test]
+fn a_pattern_shuts_what_its_beginning_covers() {
+    let text = "location / { PASS } location ~ ^/reports/[0-9]+$ { deny all; PASS }";
+    let (folder, output) = import_server(text, &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(admits(&folder, "/page") && !admits(&folder, "/reports/7") && !admits(&folder, "/reports/x"));
+    let shuts = "CLOSES  /reports/ on every other host: shuts `location /` (nginx.conf:3)";
+    assert_eq!(lossy(&output.stdout).lines().next(), Some(shuts));
+}
+
+#[test]
+fn a_guarded_location_is_closed_unless_opens_is_accepted() {
+    let text = "location / { PASS }\nlocation /private/ { auth_basic staff; PASS }";
+    let (folder, output) = import_server(text, &[]);
+    assert!(output.status.success() && !lossy(&output.stdout).contains("OPENS"), "{output:?}");
+    assert!(!admits(&folder, "/private/x") && admits(&folder, "/open"));
+    let (folder, output) = import_server(text, &["--accept-opens"]);
+    let said = lossy(&output.stdout);
+    assert!(output.status.success() && admits(&folder, "/private/x"), "{output:?}");
+    assert!(said.contains("nginx.conf:4  OPENS       location /private/"), "{said}");
+}
+
+#[test]
+fn what_opens_is_not_written_unless_it_is_accepted() {
+    let text = "location / { PASS }\nlocation /admin { deny all; PASS }";
+    let refused = import_server(text, &[]);
+    assert!(lossy(&refused.1.stdout).contains("nginx.conf:4  OPENS       location /admin"));
+    expect_refused(refused, &["nothing was written: 1 line says OPENS", "--accept-opens"]);
+    let (folder, output) = import_server(text, &["--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &report["written"]), (Some(1), &serde_json::json!([])));
+    assert!(!folder.path().join("out").exists());
+}
+
+#[test]
+fn a_location_without_the_upgrade_fields_is_no_opening() {
+    let text = "location / { PASS }\nlocation /api/ { proxy_set_header Host $host; PASS }";
+    let (_folder, output) = import_server(text, &[]);
+    let said = lossy(&output.stdout);
+    assert!(output.status.success() && !said.contains("OPENS"), "{said}");
+    assert!(said.contains("nginx.conf:4  UPGRADES    proxy_pass"), "{said}");
+}
+
+#[test]
+fn the_version_of_nginx_says_what_its_defaults_are() {
+    let recipe = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $c;";
+    let server = format!("server {{ listen 80; {recipe} location / {{ proxy_pass http://127.0.0.1:9; }} }}");
+    let text = format!("http {{ map $http_upgrade $c {{ default upgrade; '' close; }} {server} }}");
+    for (version, upgrades, map) in [("1.22.1", true, "needless"), ("nginx/1.29.7", false, "DIFFERS")] {
+        let folder = folder();
+        fs::write(folder.path().join("n.conf"), &text).unwrap();
+        let words = ["import", "nginx", "n.conf", "--out", "out", "--nginx", version];
+        let said = lossy(&sidegate(&words, folder.path()).stdout);
+        assert_eq!(said.contains("UPGRADES"), upgrades, "{said}");
+        assert!(said.contains(&format!("{map:10}  map $http_upgrade")), "{said}");
+    }
+    let (_folder, output) = import_server("location / { PASS }", &["--nginx", "new"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_host_that_no_route_can_say_opens_nothing_without_a_word() {
+    let second = |name: &str, rules: &str| {
+        let first = "server_name open.example.com; location / { PASS } }";
+        format!("{first}\nserver {{ listen 127.0.0.1:8080; server_name {name}; location / {{ {rules} PASS }}")
+    };
+    for name in [r"~^admin\.", "admin.*", "*.example.com", "''"] {
+        for (rules, code) in [("deny all;", 1), ("", 0)] {
+            let (_folder, output) = import_server(&second(name, rules), &[]);
+            assert_eq!(output.status.code(), Some(code), "{name} {rules}: {output:?}");
+        }
+    }
+}
+
+#[test]
+fn what_holds_inside_ends_what_holds_outside() {
+    for (outer, inner) in [
+        ("satisfy any; allow 10.0.0.0/8; deny all;", "satisfy all; allow all; auth_basic a;"),
+        ("limit_req_dry_run on;", "limit_req_dry_run off; limit_req zone=by_name;"),
+    ] {
+        let (folder, output) = import_server(&format!("{outer} location / {{ {inner} PASS }}"), &[]);
+        assert!(output.status.success() && !admits(&folder, "/x"), "{output:?}");
+    }
 }

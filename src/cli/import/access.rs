@@ -83,6 +83,24 @@ pub fn decided(rules: &[Rule]) -> Vec<Decided> {
     decided
 }
 
+/// Whether `one` admits a client that `other` refuses.
+pub fn admits_beyond(one: &[Rule], other: &[Rule]) -> bool {
+    let (one, other) = (decided(one), decided(other));
+    let mut networks = one.iter().chain(&other).map(|at| at.network);
+    networks.any(|network| admits(&one, network) && !admits(&other, network))
+}
+
+/// Whether some client is admitted.
+pub fn admits_some(rules: &[Rule]) -> bool {
+    decided(rules).iter().any(|one| one.admits)
+}
+
+/// Whether those in `network` and in no longer one are admitted.
+fn admits(decided: &[Decided], network: IpNet) -> bool {
+    let around = decided.iter().filter(|one| one.network.contains(&network));
+    around.max_by_key(|one| one.network.prefix_len()).is_some_and(|one| one.admits)
+}
+
 /// The whole of IPv4.
 pub fn all_v4() -> IpNet {
     IpNet::V4(Ipv4Net::default())
@@ -227,6 +245,13 @@ mod tests {
             for client in clients {
                 prop_assert_eq!(list.admits(Client::new(client), jiff::Timestamp::MIN), admitted(&rules, client), "{}", client);
             }
+        }
+
+        #[test]
+        fn one_list_admits_beyond_another_where_a_client_shows_it(one in some_rules(), other in some_rules(), clients in prop::collection::vec(some_client(), 30)) {
+            let shown = clients.iter().any(|client| admitted(&one, *client) && !admitted(&other, *client));
+            prop_assert!(!shown || admits_beyond(&one, &other));
+            prop_assert!(!admits_beyond(&one, &one));
         }
 
         #[test]

@@ -15,7 +15,10 @@ mod write;
 use std::path::{Path, PathBuf};
 
 use self::nginx::Reading;
+use self::nginx::version::Version;
 use self::report::Notes;
+use self::translate::{Config, Unsaid};
+use self::tree::Tree;
 use crate::cli::pages::{self, Page};
 use crate::cli::{Exit, complain, quoted, say, show};
 use sidegate::control::config::{self, source::Files};
@@ -43,6 +46,14 @@ struct Nginx {
     /// Print the report as JSON, for programs.
     #[arg(long)]
     json: bool,
+    /// Write the files even where they admit what nginx refused: the lines that say OPENS. Guards that
+    /// can't be carried over are then left out, instead of closing what they guard.
+    #[arg(long)]
+    accept_opens: bool,
+    /// The version of nginx that the file is for, as `nginx -v` says it. Its defaults changed in 1.29.7;
+    /// without it, those of older versions hold.
+    #[arg(long, value_name = "VERSION")]
+    nginx: Option<Version>,
 }
 
 /// Imports, and prints what became of each line.
@@ -53,8 +64,9 @@ pub fn import(verb: &Import) -> Exit {
         Err(fault) => return fail(&[fault.to_string()]),
     };
     let mut reading = Reading { tree: &tree, notes: Notes::default(), faults: Vec::new() };
-    let meant = nginx::read(&mut reading);
-    let configs = translate::translate(&meant, &mut reading);
+    let meant = nginx::read(verb.nginx.unwrap_or_default(), &mut reading);
+    let unsaid = if verb.accept_opens { Unsaid::Opens } else { Unsaid::Closes };
+    let configs = translate::translate(&meant, unsaid, &mut reading);
     let Reading { notes, faults, .. } = reading;
     if !faults.is_empty() {
         let mut faults: Vec<_> = faults.iter().map(|fault| (&fault.place, fault.to_string())).collect();
@@ -68,6 +80,14 @@ pub fn import(verb: &Import) -> Exit {
             verb.file.display()
         )]);
     }
+    let opens = notes.opens(&tree);
+    if opens > 0 && !verb.accept_opens {
+        print(verb, &tree, &notes, &configs, &[]);
+        let lines = if opens == 1 { "1 line says".to_owned() } else { format!("{opens} lines say") };
+        return fail(&[format!(
+            "nothing was written: {lines} OPENS. Change what nginx says there, or write the files all the same with --accept-opens"
+        )]);
+    }
     let pages = write::pages(&configs, &tree).into_iter().map(|page| Page { path: verb.out.join(&page.path), ..page });
     let pages: Vec<_> = pages.collect();
     let Some(written) = pages::write(&pages, "--out") else { return Exit::No };
@@ -75,15 +95,23 @@ pub fn import(verb: &Import) -> Exit {
         written.take_back();
         return fail(&["nothing was written".to_owned()]);
     }
-    if verb.json {
-        let made: Vec<_> = configs.iter().zip(self::configs(&pages)).map(|(config, path)| config.json(path)).collect();
-        let files: Vec<_> = pages.iter().map(|page| page.path.display().to_string()).collect();
-        say(format_args!("{:#}", report::json(&tree, &notes, &made, &files)));
-    } else {
-        say(report::text(&tree, &notes));
-        say(next(&pages));
-    }
+    print(verb, &tree, &notes, &configs, &pages);
     Exit::Yes
+}
+
+/// Prints the report, and what was written.
+fn print(verb: &Nginx, tree: &Tree, notes: &Notes, made: &[Config], pages: &[Page]) {
+    if verb.json {
+        let paths = configs(pages);
+        let configs: Vec<_> = made.iter().zip(paths).map(|(config, path)| config.json(path)).collect();
+        let files: Vec<_> = pages.iter().map(|page| page.path.display().to_string()).collect();
+        say(format_args!("{:#}", report::json(tree, notes, &configs, &files)));
+        return;
+    }
+    say(report::text(tree, notes));
+    if !pages.is_empty() {
+        say(next(pages));
+    }
 }
 
 /// Whether `sidegate check` finds no error in what was written; else what it finds is said.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::cli::import::access::{Rule, Whom, all_v4, decided};
 use crate::cli::import::nginx::limit::{Count, Rate};
 use crate::cli::import::nginx::{Reading, unit};
-use crate::cli::import::report::Word;
+use crate::cli::import::report::{Word, silent};
 use crate::cli::import::tree::{Directive, Id};
 
 /// A setting, and the directive that it stands in.
@@ -53,16 +53,18 @@ pub struct Level {
     pub connect_timeout: Option<Set<Duration>>,
     /// `client_max_body_size`; 0: no limit.
     pub max_body: Option<Set<u64>>,
-    /// `satisfy any`
-    pub satisfy_any: Option<Id>,
+    /// Whether `satisfy` says `any`.
+    pub satisfy: Option<Set<bool>>,
     /// What refuses besides, by the directive's name, and isn't carried over; `None`: it is off.
     pub guards: BTreeMap<&'static str, Option<Id>>,
+    /// Directives of which it isn't known whether they refuse.
+    pub unknown: Vec<Id>,
     /// `internal`: nobody gets there from outside.
     pub internal: Option<Id>,
-    /// `limit_req_dry_run on`
-    pub dry_rates: bool,
-    /// `limit_conn_dry_run on`
-    pub dry_counts: bool,
+    /// Whether `limit_req_dry_run` is on.
+    pub dry_rates: Option<bool>,
+    /// Whether `limit_conn_dry_run` is on.
+    pub dry_counts: Option<bool>,
     /// `ssl_certificate`
     pub chains: Vec<Set<String>>,
     /// `ssl_certificate_key`
@@ -76,19 +78,45 @@ pub struct Level {
 }
 
 /// What may refuse and isn't carried over, but where it is `off`.
-const GUARDS: [&str; 11] = [
+const GUARDS: [&str; 17] = [
     "auth_basic",
     "auth_request",
     "auth_jwt",
     "auth_digest",
     "auth_pam",
     "auth_ldap",
+    "auth_gss",
+    "auth_oidc",
     "access_by_lua_block",
     "access_by_lua_file",
     "access_by_lua",
+    "rewrite_by_lua_block",
+    "rewrite_by_lua_file",
+    "rewrite_by_lua",
+    "js_access",
     "modsecurity",
     "ssl_verify_client",
 ];
+
+/// Guards of which `satisfy any` asks one only, beside `allow` and `deny`.
+const ONE_OF: [&str; 11] = [
+    "auth_basic",
+    "auth_request",
+    "auth_jwt",
+    "auth_digest",
+    "auth_pam",
+    "auth_ldap",
+    "auth_gss",
+    "auth_oidc",
+    "access_by_lua_block",
+    "access_by_lua_file",
+    "access_by_lua",
+];
+
+/// Whether the directive `name` is a guard.
+pub fn is_guard(name: &str) -> bool {
+    GUARDS.contains(&name)
+}
 
 impl Level {
     /// What holds inside a block of `directives` whose own level is inside this one.
@@ -101,6 +129,18 @@ impl Level {
         own.inherit(self)
     }
 
+    /// The guards without which the networks alone admit more clients than nginx does.
+    ///
+    /// With `satisfy any`, nginx admits a client by a guard or by an `allow` that matches; a client
+    /// that no rule matches needs the guard.
+    pub fn binding_guards(&self) -> Vec<Id> {
+        let any = self.satisfy.is_some_and(|set| set.value);
+        let by_rule = decided(&self.access).iter().all(|one| !one.admits || one.by.is_some());
+        let enough = any && by_rule && !self.access.is_empty();
+        let guards = self.guards.iter().filter(|(name, _)| !enough || !ONE_OF.contains(name));
+        guards.filter_map(|(_, id)| *id).collect()
+    }
+
     fn take(&mut self, directive: &Directive, reading: &mut Reading<'_>) {
         let id = directive.id;
         match directive.name.as_str() {
@@ -110,8 +150,8 @@ impl Level {
             },
             "limit_req" => self.rates.extend(Rate::read(directive, reading)),
             "limit_conn" => self.counts.extend(Count::read(directive, reading)),
-            "limit_req_dry_run" => self.dry_rates = directive.first() == "on",
-            "limit_conn_dry_run" => self.dry_counts = directive.first() == "on",
+            "limit_req_dry_run" => self.dry_rates = Some(directive.first() == "on"),
+            "limit_conn_dry_run" => self.dry_counts = Some(directive.first() == "on"),
             "proxy_set_header" => match &directive.words[..] {
                 [name, value] => self.headers.push(Header { id, name: name.to_ascii_lowercase(), value: value.clone() }),
                 _ => reading.fault(id, "`proxy_set_header` takes a name and a value"),
@@ -126,7 +166,7 @@ impl Level {
             "proxy_connect_timeout" => once(&mut self.connect_timeout, directive, reading, unit::time),
             "client_max_body_size" => once(&mut self.max_body, directive, reading, unit::size),
             "internal" => self.internal = Some(id),
-            "satisfy" => self.satisfy_any = (directive.first() == "any").then_some(id),
+            "satisfy" => self.satisfy = Some(Set { id, value: directive.first() == "any" }),
             "ssl_certificate" => self.chains.push(Set { id, value: directive.first().to_owned() }),
             "ssl_certificate_key" => self.keys.push(Set { id, value: directive.first().to_owned() }),
             "ssl_protocols" => {
@@ -136,7 +176,13 @@ impl Level {
             "set_real_ip_from" => self.forwarders.push(Set { id, value: directive.first().to_owned() }),
             "real_ip_header" => self.real_ip_header = Some(Set { id, value: directive.first().to_owned() }),
             name => {
-                let Some(guard) = GUARDS.iter().find(|guard| **guard == name) else { return };
+                let Some(guard) = GUARDS.iter().find(|guard| **guard == name) else {
+                    let off = directive.first() == "off";
+                    if !silent::is_known(name) || name == "merge_slashes" && off {
+                        self.unknown.push(id);
+                    }
+                    return;
+                };
                 let on = match directive.first() {
                     "off" => {
                         reading.notes.say(id, Word::Needless, "nothing of the kind is ever asked for");
@@ -196,11 +242,12 @@ impl Level {
             send_timeout: self.send_timeout.or(outer.send_timeout),
             connect_timeout: self.connect_timeout.or(outer.connect_timeout),
             max_body: self.max_body.or(outer.max_body),
-            satisfy_any: self.satisfy_any.or(outer.satisfy_any),
+            satisfy: self.satisfy.or(outer.satisfy),
             guards,
+            unknown: outer.unknown.iter().copied().chain(self.unknown).collect(),
             internal: self.internal.or(outer.internal),
-            dry_rates: self.dry_rates || outer.dry_rates,
-            dry_counts: self.dry_counts || outer.dry_counts,
+            dry_rates: self.dry_rates.or(outer.dry_rates),
+            dry_counts: self.dry_counts.or(outer.dry_counts),
             chains: whole(self.chains, &outer.chains),
             keys: whole(self.keys, &outer.keys),
             only_13: self.only_13.or(outer.only_13),

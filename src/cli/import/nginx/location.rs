@@ -1,13 +1,16 @@
 //! Locations, and which of them nginx takes for a path.
 //!
-//! `find` is `ngx_http_core_find_location`: the exact one, else the longest prefix, then inside that, then the regular
-//! expressions in their order, unless the prefix is `^~`. A regular expression that is no more than the beginning of
-//! a path, or a whole one, is read as such; the others are never found, and the report says so.
+//! `search` is `ngx_http_core_find_location`: the exact one, else the longest prefix, then inside
+//! that, then the regular expressions in their order, unless the prefix is `^~`. It asks for a cell
+//! of paths at once; a regular expression that may match some of them is reported beside the answer
+//! for the others.
 
 use std::fmt;
 
 use crate::cli::import::nginx::backend::Pass;
 use crate::cli::import::nginx::level::Level;
+use crate::cli::import::nginx::regex::{Cell, Match, Regex};
+use crate::cli::import::nginx::rewrite::Rewrite;
 use crate::cli::import::tree::Id;
 
 /// One `location`.
@@ -21,12 +24,14 @@ pub struct Location {
     pub level: Level,
     /// What is done there.
     pub serves: Serves,
+    /// Whether nginx answers there by itself, and refuses nobody: `return 200`.
+    pub answers_all: bool,
     /// Whether requests are passed on, by whatever protocol: nginx then adds a missing slash to a path.
     pub passes: bool,
-    /// What may refuse there and isn't carried over: an `if`, a `limit_except`.
+    /// What may refuse there and isn't carried over: an `if`, a `limit_except`, a `try_files`.
     pub hurdles: Vec<Id>,
-    /// What may lead a request elsewhere and isn't carried over: a `rewrite`.
-    pub rewrites: Vec<Id>,
+    /// What may lead a request elsewhere and isn't carried over.
+    pub rewrites: Vec<Rewrite>,
     /// The locations inside, by place.
     pub inside: Vec<usize>,
 }
@@ -38,10 +43,8 @@ pub enum Matches {
     Exact(String),
     /// `/a`, and with `^~` no regular expression comes before it.
     Prefix(String, Regexes),
-    /// `~ ^/a`, or `~ ^/a$` where `whole`: no more than that is in it.
-    Literal(String, Whole),
-    /// Any other regular expression, as written.
-    Regex(String),
+    /// `~ ^/a`, `~* ^/a`
+    Regex(Regex),
     /// `@a`
     Named(String),
 }
@@ -53,15 +56,6 @@ pub enum Regexes {
     Asked,
     /// `^~`
     Skipped,
-}
-
-/// How much of a path a literal regular expression is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whole {
-    /// `^/a$`
-    Yes,
-    /// `^/a`
-    No,
 }
 
 /// What a location does.
@@ -108,9 +102,7 @@ impl Matches {
         Ok(match sign {
             "=" => Matches::Exact(pattern.into()),
             "^~" => Matches::Prefix(pattern.into(), Regexes::Skipped),
-            "~" => literal(pattern)
-                .map_or_else(|| Matches::Regex(format!("~ {pattern}")), |(text, whole)| Matches::Literal(text, whole)),
-            "~*" => Matches::Regex(format!("~* {pattern}")),
+            "~" | "~*" => Matches::Regex(Regex::parse(pattern, sign == "~*")),
             _ if pattern.starts_with('@') => Matches::Named(pattern.into()),
             _ => Matches::Prefix(pattern.into(), Regexes::Asked),
         })
@@ -119,65 +111,56 @@ impl Matches {
     /// The path that stands in it, if there is one.
     pub fn path(&self) -> Option<&str> {
         match self {
-            Matches::Exact(path) | Matches::Prefix(path, _) | Matches::Literal(path, _) => Some(path),
+            Matches::Exact(path) | Matches::Prefix(path, _) => Some(path),
             Matches::Regex(_) | Matches::Named(_) => None,
         }
     }
+
+    /// The texts that its paths begin with: the path, or those of the regular expression.
+    pub fn texts(&self) -> Vec<&str> {
+        match self {
+            Matches::Regex(regex) => regex.branches().iter().map(|branch| branch.text.as_str()).collect(),
+            _ => self.path().into_iter().collect(),
+        }
+    }
 }
 
-/// As a `location` is written; a regular expression that was read is the prefix or the path that it means.
+/// As a `location` is written.
 impl fmt::Display for Matches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Matches::Exact(path) | Matches::Literal(path, Whole::Yes) => write!(f, "= {path}"),
-            Matches::Prefix(path, _) | Matches::Literal(path, Whole::No) => f.write_str(path),
-            Matches::Regex(text) | Matches::Named(text) => f.write_str(text),
+            Matches::Exact(path) => write!(f, "= {path}"),
+            Matches::Prefix(path, _) => f.write_str(path),
+            Matches::Regex(regex) => regex.fmt(f),
+            Matches::Named(name) => f.write_str(name),
         }
     }
 }
 
-/// The text of a regular expression that is anchored and else has nothing in it that means more than itself.
-fn literal(regex: &str) -> Option<(String, Whole)> {
-    let rest = regex.strip_prefix('^').filter(|rest| rest.starts_with('/'))?;
-    let (rest, whole) = match rest.strip_suffix('$') {
-        Some(rest) if !rest.ends_with('\\') => (rest, Whole::Yes),
-        _ => (rest, Whole::No),
-    };
-    // What may follow anyway.
-    let (rest, whole) = match rest.strip_suffix("(.*)").or_else(|| rest.strip_suffix(".*")) {
-        Some(rest) if !rest.ends_with('\\') => (rest, Whole::No),
-        _ => (rest, whole),
-    };
-    let mut text = String::new();
-    let mut chars = rest.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => text.push(chars.next().filter(char::is_ascii_punctuation)?),
-            '.' | '*' | '+' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '|' | '^' | '$' => return None,
-            plain => text.push(plain),
-        }
-    }
-    Some((text, whole))
-}
-
-/// What nginx finds for `path` among the locations at `places`.
-pub fn find(all: &[Location], places: &[usize], path: &str) -> Found {
-    search(all, places, path).0
+/// What nginx finds for a cell among the locations at `places`, and the regular expressions that may
+/// come before that for some of its paths: these are pushed to `maybe`.
+pub fn find(all: &[Location], places: &[usize], cell: &Cell, maybe: &mut Vec<Found>) -> Found {
+    search(all, places, cell, maybe).0
 }
 
 /// What is found, and whether the search is over with that.
-fn search(all: &[Location], places: &[usize], path: &str) -> (Found, Over) {
+fn search(all: &[Location], places: &[usize], cell: &Cell, maybe: &mut Vec<Found>) -> (Found, Over) {
     let at = |place: &usize| &all[*place];
-    let exact = places.iter().find(|place| matches!(&at(place).matches, Matches::Exact(own) if own == path));
-    if let Some(exact) = exact {
+    let path = match cell {
+        Cell::Exact(path) => Some(path.as_str()),
+        Cell::Beyond(_) => None,
+    };
+    let is_exact = |place: &&usize| matches!(&at(place).matches, Matches::Exact(own) if path == Some(own));
+    if let Some(exact) = places.iter().find(is_exact) {
         return (Found::Location(*exact), Over::Yes);
     }
     let prefixes = places.iter().filter_map(|place| match &at(place).matches {
-        Matches::Prefix(own, regexes) if path.starts_with(own.as_str()) => Some((own.len(), *place, *regexes)),
+        Matches::Prefix(own, regexes) if cell.text().starts_with(own.as_str()) => Some((own.len(), *place, *regexes)),
         _ => None,
     });
     let longest = prefixes.max_by_key(|(length, ..)| *length);
-    if longest.is_none_or(|(length, ..)| length < path.len())
+    if let Some(path) = path
+        && longest.is_none_or(|(length, ..)| length < path.len())
         && let Some(slashed) = places.iter().find(|place| redirects(at(place), path))
     {
         return (Found::Redirect(*slashed), Over::Yes);
@@ -185,7 +168,7 @@ fn search(all: &[Location], places: &[usize], path: &str) -> (Found, Over) {
     let (mut found, mut regexes) = (Found::None, Regexes::Asked);
     if let Some((_, place, own)) = longest {
         (found, regexes) = (Found::Location(place), own);
-        let (inner, over) = search(all, &all[place].inside, path);
+        let (inner, over) = search(all, &all[place].inside, cell, maybe);
         if inner != Found::None {
             found = inner;
         }
@@ -193,11 +176,17 @@ fn search(all: &[Location], places: &[usize], path: &str) -> (Found, Over) {
             return (found, Over::Yes);
         }
     }
-    if regexes == Regexes::Asked
-        && let Some(place) = places.iter().find(|place| is_literal(at(place), path))
-    {
-        let inner = search(all, &all[*place].inside, path).0;
-        return (if inner == Found::None { Found::Location(*place) } else { inner }, Over::Yes);
+    let patterns = places.iter().filter_map(|place| match &at(place).matches {
+        Matches::Regex(regex) if regexes == Regexes::Asked => Some((*place, regex.matches(cell))),
+        _ => None,
+    });
+    for (place, matches) in patterns.filter(|(_, matches)| *matches != Match::No) {
+        let inner = search(all, &all[place].inside, cell, maybe).0;
+        let here = if inner == Found::None { Found::Location(place) } else { inner };
+        if matches == Match::Yes {
+            return (here, Over::Yes);
+        }
+        maybe.push(here);
     }
     (found, Over::No)
 }
@@ -215,25 +204,19 @@ fn redirects(location: &Location, path: &str) -> bool {
     location.passes && own.strip_suffix('/') == Some(path)
 }
 
-fn is_literal(location: &Location, path: &str) -> bool {
-    match &location.matches {
-        Matches::Literal(own, Whole::Yes) => own == path,
-        Matches::Literal(own, Whole::No) => path.starts_with(own.as_str()),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use crate::cli::import::nginx::model::Model;
     use crate::cli::import::nginx::server;
 
     /// Which of the locations, as written, nginx finds for a path; `301 L`: a redirect for the sake of L.
     fn check(locations: &str, cases: &[(&str, &str)]) {
         let server = server::of(locations);
         for (path, expected) in cases {
-            let found = match find(&server.locations, &server.outermost, path) {
+            let model = Model::new(&server);
+            let found = match model.find(&model.cell(path)) {
                 Found::Location(place) => server.locations[place].matches.to_string(),
                 Found::Redirect(place) => format!("301 {}", server.locations[place].matches),
                 Found::None => "none".into(),
@@ -260,7 +243,7 @@ mod tests {
         check(&two, &[("/a", "301 /a/"), ("/b", "/"), ("/ax", "/")]);
         check(&format!("location /a {pass} location /a/ {pass}"), &[("/a", "/a")]);
         let regex = format!("location = /a/ {pass} location ~ ^/a {pass}");
-        check(&regex, &[("/a", "301 = /a/"), ("/a/", "= /a/"), ("/a/b", "/a")]);
+        check(&regex, &[("/a", "301 = /a/"), ("/a/", "= /a/"), ("/a/b", "~ ^/a")]);
     }
 
     #[test]
@@ -274,28 +257,9 @@ mod tests {
     fn regular_expressions_come_before_prefixes_but_for_final_ones() {
         let prefixes = "location / {} location ^~ /f/ {} location /a/b/ {}";
         let locations = format!("{prefixes} location ~ ^/a/ {{}} location ~ ^/[af]/ {{}} location ~ ^/w$ {{}}");
-        check(&locations, &[("/a/b/c", "/a/"), ("/f/x", "/f/"), ("/w", "= /w"), ("/wx", "/"), ("/x", "/")]);
-        check("location /f/ { location /f/g/ {} } location ~ ^/f/g {}", &[("/f/g/h", "/f/g"), ("/f/x", "/f/")]);
-        check("location ^~ /f/ { location ~ ^/f/g {} }", &[("/f/g/h", "/f/g"), ("/f/x", "/f/")]);
-    }
-
-    #[test]
-    fn a_regular_expression_is_read_where_it_is_plain_text() {
-        for (words, text) in [
-            ("~ ^/ws/", "/ws/"),
-            ("~ ^/ws/.*$", "/ws/"),
-            ("~ ^/ws/(.*)", "/ws/"),
-            (r"~ ^/v1\.0/a\-b$", "= /v1.0/a-b"),
-            ("~^/ws", "/ws"),
-            ("~ /ws/", "~ /ws/"),
-            ("~ ^/w.s", "~ ^/w.s"),
-            ("~ ^/ws|/x", "~ ^/ws|/x"),
-            (r"~ ^/a\d", r"~ ^/a\d"),
-            (r"~ ^/a\$", "/a$"),
-            ("~* ^/ws/", "~* ^/ws/"),
-        ] {
-            assert_eq!(parsed(words).unwrap().to_string(), text, "{words}");
-        }
+        check(&locations, &[("/a/b/c", "~ ^/a/"), ("/f/x", "/f/"), ("/w", "~ ^/w$"), ("/wx", "/"), ("/x", "/")]);
+        check("location /f/ { location /f/g/ {} } location ~ ^/f/g {}", &[("/f/g/h", "~ ^/f/g"), ("/f/x", "/f/")]);
+        check("location ^~ /f/ { location ~ ^/f/g {} }", &[("/f/g/h", "~ ^/f/g"), ("/f/x", "/f/")]);
     }
 
     #[test]

@@ -7,9 +7,13 @@ pub mod level;
 pub mod limit;
 pub mod listen;
 pub mod location;
+pub mod model;
 pub mod name;
+pub mod regex;
+pub mod rewrite;
 pub mod server;
 mod unit;
+pub mod version;
 
 use std::collections::HashMap;
 
@@ -17,6 +21,7 @@ use self::backend::Upstreams;
 use self::level::Level;
 use self::limit::Zones;
 use self::server::Server;
+use self::version::{KEEPS_CONNECTIONS, Version};
 use crate::cli::import::report::{Notes, Word};
 use crate::cli::import::tree::{Directive, Fault, Id, Tree};
 
@@ -29,6 +34,8 @@ pub struct Nginx {
     pub zones: Zones,
     /// What `map $http_upgrade` makes of an attempt, by the variable it sets.
     pub upgrades: HashMap<String, String>,
+    /// Whose defaults hold.
+    pub version: Version,
 }
 
 /// One pass over the tree.
@@ -49,8 +56,8 @@ impl Reading<'_> {
     }
 }
 
-/// Reads what the tree means; faults are noted.
-pub fn read(reading: &mut Reading<'_>) -> Nginx {
+/// Reads what the tree means to an nginx of this version; faults are noted.
+pub fn read(version: Version, reading: &mut Reading<'_>) -> Nginx {
     let tree = reading.tree;
     let https: Vec<_> = tree.directives.iter().filter(|directive| directive.name == "http").collect();
     // A site's own file holds what stands inside `http`.
@@ -76,10 +83,10 @@ pub fn read(reading: &mut Reading<'_>) -> Nginx {
         };
         reading.notes.say(*id, Word::Carried, text);
     }
-    http(&directives, reading)
+    http(version, &directives, reading)
 }
 
-fn http(directives: &[&Directive], reading: &mut Reading<'_>) -> Nginx {
+fn http(version: Version, directives: &[&Directive], reading: &mut Reading<'_>) -> Nginx {
     let mut zones = Zones::default();
     let mut upstreams = Upstreams::default();
     let mut upgrades = HashMap::new();
@@ -88,7 +95,7 @@ fn http(directives: &[&Directive], reading: &mut Reading<'_>) -> Nginx {
             "limit_req_zone" | "limit_conn_zone" => zones.take(directive, reading),
             "upstream" => upstreams.take(directive, reading),
             "map" if directive.first() == "$http_upgrade" => {
-                reading.notes.say(directive.id, Word::Needless, "a route does it by itself");
+                note_map(version, directive, reading);
                 if let Some(variable) = directive.words.get(1) {
                     upgrades.insert(variable.clone(), mapped(directive.inside(), "websocket"));
                 }
@@ -99,14 +106,28 @@ fn http(directives: &[&Directive], reading: &mut Reading<'_>) -> Nginx {
     let level = Level::default().inside(directives.iter().copied(), reading);
     let servers: Vec<_> = directives.iter().filter(|directive| directive.name == "server").collect();
     let servers = servers.into_iter().map(|directive| Server::read(directive, &level, &upstreams, reading)).collect();
-    Nginx { servers, zones, upgrades }
+    Nginx { servers, zones, upgrades, version }
+}
+
+/// Says what the `map` of the recipe is for, which depends on what nginx does without it.
+fn note_map(version: Version, directive: &Directive, reading: &mut Reading<'_>) {
+    let plain = mapped(directive.inside(), "");
+    if version >= KEEPS_CONNECTIONS && plain.eq_ignore_ascii_case("close") {
+        let text = format!(
+            "a route does it by itself. From nginx {KEEPS_CONNECTIONS} on, connections to a backend are kept, and `close` \
+             ended them after each plain request: Sidegate keeps them"
+        );
+        reading.notes.say(directive.id, Word::Differs, text);
+    } else {
+        reading.notes.say(directive.id, Word::Needless, "a route does it by itself");
+    }
 }
 
 /// What a map makes of `value`.
 fn mapped(entries: &[Directive], value: &str) -> String {
     let exact = entries.iter().find(|entry| entry.name.eq_ignore_ascii_case(value));
     // A regular expression is not read; who writes one here means WebSockets.
-    let regex = || entries.iter().find(|entry| entry.name.starts_with('~'));
+    let regex = || entries.iter().find(|entry| entry.name.starts_with('~') && !value.is_empty());
     let default = || entries.iter().find(|entry| entry.name == "default");
     exact.or_else(regex).or_else(default).map(|entry| entry.first().to_owned()).unwrap_or_default()
 }
@@ -121,7 +142,7 @@ mod tests {
     fn check(text: &str, expected: &[(usize, &str)]) {
         let tree = tree::of(text).unwrap();
         let mut reading = Reading { tree: &tree, notes: Notes::default(), faults: Vec::new() };
-        read(&mut reading);
+        read(Version::default(), &mut reading);
         let faults: Vec<_> = reading.faults.iter().map(|fault| (fault.place.line, fault.what.as_str())).collect();
         let fits = |((line, what), (other, part)): (&(usize, &str), &(usize, &str))| line == other && what.contains(part);
         assert!(faults.len() == expected.len() && faults.iter().zip(expected).all(fits), "{text}: {faults:?}");

@@ -11,9 +11,10 @@ pub enum Name {
     Below(String),
     /// `.example.com`: `example.com`, and all below it.
     Both(String),
-    /// `www.example.*`, or a regular expression: what no route's host can say.
+    /// `www.example.*`, a regular expression, or `""` for requests without a host: what no route's host
+    /// can say.
     Odd(String),
-    /// `""`, `_` and the like: no request has it.
+    /// `_` and the like: no request has it.
     Nobody,
 }
 
@@ -21,7 +22,7 @@ impl Name {
     /// Reads one word of `server_name`.
     pub fn parse(text: &str) -> Name {
         let lower = text.to_ascii_lowercase();
-        if text.starts_with('~') {
+        if text.starts_with('~') || text.is_empty() {
             return Name::Odd(text.to_owned());
         }
         if let Some(parent) = lower.strip_prefix("*.") {
@@ -59,7 +60,7 @@ mod tests {
             ("www.example.*", Name::Odd("www.example.*".into())),
             ("~^(?<user>.+)\\.A$", Name::Odd("~^(?<user>.+)\\.A$".into())),
             ("_", Name::Nobody),
-            ("", Name::Nobody),
+            ("", Name::Odd("".into())),
             ("--", exact("--")),
             ("!", Name::Nobody),
         ] {

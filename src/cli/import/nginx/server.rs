@@ -6,11 +6,9 @@ use crate::cli::import::nginx::level::Level;
 use crate::cli::import::nginx::listen::Listen;
 use crate::cli::import::nginx::location::{Location, Matches, Serves};
 use crate::cli::import::nginx::name::Name;
+use crate::cli::import::nginx::rewrite::{Rewrite, cuts_off};
 use crate::cli::import::report::Word;
 use crate::cli::import::tree::{Directive, Id};
-
-/// Regular expressions that match every path.
-const ALWAYS: [&str; 9] = ["^", "^/", ".*", "^(.*)", "^(.*)$", "^/(.*)", "^/(.*)$", "^.*", "^.*$"];
 
 /// One `server`.
 #[derive(Debug)]
@@ -31,8 +29,8 @@ pub struct Server {
     pub answer: Option<Id>,
     /// What may refuse a request and isn't carried over: an `if`.
     pub hurdles: Vec<Id>,
-    /// Every `rewrite` before a location is looked for, with its regular expression.
-    pub rewrites: Vec<(Id, String)>,
+    /// Every `rewrite` before a location is looked for.
+    pub rewrites: Vec<Rewrite>,
     /// Where it sends clients to https.
     pub to_https: Option<Id>,
     /// `ssl_reject_handshake on`
@@ -101,16 +99,15 @@ impl Server {
         self.answer.is_none() && self.locations.iter().any(passes)
     }
 
-    /// The location `@name`.
-    pub fn named(&self, name: &str) -> Option<&Location> {
-        self.locations.iter().find(|location| matches!(&location.matches, Matches::Named(own) if own == name))
+    /// The place of the location `@name`.
+    pub fn named(&self, name: &str) -> Option<usize> {
+        self.locations.iter().position(|location| matches!(&location.matches, Matches::Named(own) if own == name))
     }
 
     fn answers(&mut self, directive: &Directive) {
-        if directive.name == "return" || ends(directive) {
-            self.answer = self.answer.or(Some(directive.id));
-        } else {
-            self.rewrites.push((directive.id, directive.first().to_owned()));
+        match Rewrite::read(directive) {
+            Some(rewrite) if !rewrite.ends() => self.rewrites.push(rewrite),
+            _ => self.answer = self.answer.or(Some(directive.id)),
         }
         if is_https(directive) {
             self.to_https = self.to_https.or(Some(directive.id));
@@ -135,17 +132,34 @@ impl Server {
         let level = outer.inside(directive.inside(), reading);
         let serves = self.serves(directive, &matches, upstreams, reading);
         let serves = level.internal.map_or(serves, Serves::Answer);
-        let hurdle = |inner: &&Directive| matches!(inner.name.as_str(), "if" | "limit_except");
+        let answers_all =
+            matches!(serves, Serves::Answer(id) if directive.inside().iter().any(|inner| inner.id == id && is_fine(inner)));
+        let tries = matches!(serves, Serves::Proxy(_));
+        let hurdle = |inner: &&Directive| match inner.name.as_str() {
+            "if" | "limit_except" => true,
+            "try_files" => tries,
+            _ => false,
+        };
         let hurdles = directive.inside().iter().filter(hurdle).map(|inner| inner.id).collect();
-        let rewrite = |inner: &&Directive| inner.name == "rewrite" && !cuts_off(inner, &matches) && !ends(inner);
-        let rewrites = directive.inside().iter().filter(rewrite).map(|inner| inner.id).collect();
+        let rewrites = directive.inside().iter().filter(|inner| !cuts_off(inner, &matches)).filter_map(Rewrite::read);
+        let rewrites = rewrites.filter(|rewrite| !rewrite.ends()).collect();
         let passes = directive.inside().iter().any(|inner| inner.name.ends_with("_pass"));
         let mut inside = Vec::new();
         for inner in directive.inside().iter().filter(|inner| inner.name == "location") {
             inside.extend(self.location(inner, &level, upstreams, reading));
         }
         self.check_twins(directive.id, &matches, reading);
-        self.locations.push(Location { id: directive.id, matches, level, serves, passes, hurdles, rewrites, inside });
+        self.locations.push(Location {
+            id: directive.id,
+            matches,
+            level,
+            serves,
+            answers_all,
+            passes,
+            hurdles,
+            rewrites,
+            inside,
+        });
         Some(self.locations.len() - 1)
     }
 
@@ -155,7 +169,7 @@ impl Server {
             Matches::Prefix(path, _) => Some((0, path.clone())),
             Matches::Exact(path) => Some((1, path.clone())),
             Matches::Named(path) => Some((2, path.clone())),
-            Matches::Literal(..) | Matches::Regex(_) => None,
+            Matches::Regex(_) => None,
         };
         let same = |other: &&Location| around(other.id) == around(id) && plain(&other.matches) == plain(matches);
         if plain(matches).is_some()
@@ -181,10 +195,11 @@ impl Server {
                     if is_https(inner) {
                         self.to_https = self.to_https.or(Some(inner.id));
                     }
-                    match ends(inner) {
-                        true => return Serves::Answer(inner.id),
-                        false if cuts_off(inner, matches) => cut_by = Some(inner.id),
-                        false => {}
+                    if Rewrite::read(inner).is_some_and(|rewrite| rewrite.ends()) {
+                        return Serves::Answer(inner.id);
+                    }
+                    if cuts_off(inner, matches) {
+                        cut_by = Some(inner.id);
                     }
                 }
                 "proxy_pass" => {
@@ -193,10 +208,13 @@ impl Server {
                             let text = format!("{why}; until then no request reaches a backend");
                             reading.notes.say(inner.id, Word::Closes, text);
                         }
-                        serves = Serves::Proxy(pass);
+                        serves = match serves {
+                            Serves::Named(..) => serves,
+                            _ => Serves::Proxy(pass),
+                        };
                     }
                 }
-                "try_files" if matches!(serves, Serves::Other) => {
+                "try_files" => {
                     if let Some(name) = inner.words.last().filter(|name| name.starts_with('@')) {
                         serves = Serves::Named(inner.id, name.clone());
                     }
@@ -211,16 +229,9 @@ impl Server {
     }
 }
 
-/// Whether a `rewrite` ends with an answer.
-fn is_redirect(directive: &Directive) -> bool {
-    let [_, to, rest @ ..] = &directive.words[..] else { return false };
-    let flagged = rest.first().is_some_and(|flag| flag == "redirect" || flag == "permanent");
-    directive.name == "rewrite" && (flagged || ["http://", "https://", "$scheme"].iter().any(|start| to.starts_with(start)))
-}
-
-/// Whether a `rewrite` answers every request.
-fn ends(directive: &Directive) -> bool {
-    is_redirect(directive) && ALWAYS.contains(&directive.first())
+/// Whether a `return` refuses nobody and sends nobody elsewhere.
+fn is_fine(directive: &Directive) -> bool {
+    directive.name == "return" && directive.first().len() == 3 && directive.first().starts_with('2')
 }
 
 /// Whether a `return` or `rewrite` sends the client to https.
@@ -233,19 +244,12 @@ fn is_https(directive: &Directive) -> bool {
     to.is_some_and(|to| to.starts_with("https://"))
 }
 
-/// Whether a `rewrite` takes the location's own path off and does nothing else: `rewrite ^/a/(.*)$ /$1 break`.
-fn cuts_off(directive: &Directive, matches: &Matches) -> bool {
-    let (Some(path), [regex, to, flag]) = (matches.path(), &directive.words[..]) else { return false };
-    let rest = regex.strip_prefix('^').and_then(|regex| regex.strip_prefix(path)).map(|rest| rest.trim_end_matches('$'));
-    path.ends_with('/') && rest == Some("(.*)") && to == "/$1" && flag == "break"
-}
-
 /// A server with this in its braces, and nothing around it.
 #[cfg(test)]
 pub fn of(text: &str) -> Server {
     let tree = crate::cli::import::tree::of(&format!("server {{ listen 80; {text} }}")).unwrap();
     let mut reading = Reading { tree: &tree, notes: Default::default(), faults: Vec::new() };
-    let nginx = crate::cli::import::nginx::read(&mut reading);
+    let nginx = crate::cli::import::nginx::read(Default::default(), &mut reading);
     assert!(reading.faults.is_empty(), "{:?}", reading.faults);
     nginx.servers.into_iter().next().unwrap()
 }

@@ -3,7 +3,7 @@
 //! It orders and prints what the other rooms noted. Of a directive that nobody noted anything about it knows only
 //! whether Sidegate needs it.
 
-mod silent;
+pub mod silent;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +22,8 @@ pub enum Word {
     Dropped,
     /// It is carried over, or left out, and something is otherwise than it was.
     Differs,
+    /// nginx passed no upgrade on there, and Sidegate passes WebSockets on.
+    Upgrades,
     /// Sidegate refuses what nginx let through.
     Closes,
     /// It is carried over as nginx acted on it, which was probably not what was meant.
@@ -31,8 +33,8 @@ pub enum Word {
 }
 
 impl Word {
-    const ALL: [Word; 7] =
-        [Word::Opens, Word::FailsOpen, Word::Closes, Word::Differs, Word::Dropped, Word::Carried, Word::Needless];
+    const ALL: [Word; 8] =
+        [Word::Opens, Word::FailsOpen, Word::Closes, Word::Upgrades, Word::Differs, Word::Dropped, Word::Carried, Word::Needless];
 
     /// As people read it; loud where somebody has to look.
     const fn shown(self) -> &'static str {
@@ -41,6 +43,7 @@ impl Word {
             Word::Carried => "carried",
             Word::Dropped => "dropped",
             Word::Differs => "DIFFERS",
+            Word::Upgrades => "UPGRADES",
             Word::Closes => "CLOSES",
             Word::FailsOpen => "FAILS OPEN",
             Word::Opens => "OPENS",
@@ -54,6 +57,7 @@ impl Word {
             Word::Carried => "carried",
             Word::Dropped => "dropped",
             Word::Differs => "differs",
+            Word::Upgrades => "upgrades",
             Word::Closes => "closes",
             Word::FailsOpen => "fails_open",
             Word::Opens => "opens",
@@ -66,9 +70,10 @@ impl Word {
             Word::Carried => "means the same",
             Word::Dropped => "left out; nobody is admitted or refused otherwise for that",
             Word::Differs => "not quite as it was",
+            Word::Upgrades => "nginx passed plain HTTP alone on there; WebSockets now reach the backend, too",
             Word::Closes => "Sidegate refuses what nginx let through",
             Word::FailsOpen => "carried over as nginx acted on it, which was probably not what was meant",
-            Word::Opens => "Sidegate may let through what nginx refused: settle these before it serves anybody",
+            Word::Opens => "Sidegate would admit what nginx refused: nothing is written, but with --accept-opens",
         }
     }
 }
@@ -94,9 +99,23 @@ struct Note {
     scopes: Vec<Scope>,
 }
 
+/// Paths that nginx passed on, and Sidegate refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// The hosts, as in a `Scope`.
+    pub host: String,
+    /// The paths, as in a `Scope`.
+    pub path: String,
+    /// The directive by which nginx passed them on.
+    pub by: Id,
+}
+
 /// All notes, by directive.
 #[derive(Debug, Default)]
-pub struct Notes(BTreeMap<Id, Vec<Note>>);
+pub struct Notes {
+    notes: BTreeMap<Id, Vec<Note>>,
+    closed: Vec<Closed>,
+}
 
 impl Notes {
     /// Notes `text` about `id`.
@@ -106,7 +125,7 @@ impl Notes {
 
     /// Notes `text` about `id`, because of which these attempts may end otherwise than they did.
     pub fn say_of(&mut self, id: Id, word: Word, text: impl Into<String>, scopes: Vec<Scope>) {
-        let notes = self.0.entry(id).or_default();
+        let notes = self.notes.entry(id).or_default();
         let text = text.into();
         match notes.iter_mut().find(|note| note.word == word && note.text == text) {
             Some(note) => note.scopes.extend(scopes),
@@ -114,11 +133,37 @@ impl Notes {
         }
     }
 
+    /// Enters paths that are closed.
+    pub fn closed(&mut self, closed: Closed) {
+        if !self.closed.contains(&closed) {
+            self.closed.push(closed);
+        }
+    }
+
+    /// How many directives say that something is opened.
+    pub fn opens(&self, tree: &Tree) -> usize {
+        let opens = |notes: &[Note]| notes.iter().any(|note| note.word == Word::Opens);
+        self.lines(tree).iter().filter(|(_, notes)| opens(notes)).count()
+    }
+
+    /// Closed paths, each with the directives that passed them on.
+    fn shut(&self) -> Vec<(&Closed, Vec<Id>)> {
+        let mut shut = Vec::<(&Closed, Vec<Id>)>::new();
+        for closed in &self.closed {
+            let same = |(one, _): &&mut (&Closed, _)| (&one.host, &one.path) == (&closed.host, &closed.path);
+            match shut.iter_mut().find(same) {
+                Some((_, by)) => by.push(closed.by),
+                None => shut.push((closed, vec![closed.by])),
+            }
+        }
+        shut
+    }
+
     /// Every directive with what was noted about it, the gravest first; what was silent about the others.
     fn lines<'t>(&self, tree: &'t Tree) -> Vec<(&'t Line, Vec<Note>)> {
         let all = tree.lines.iter().enumerate();
         all.filter_map(|(id, line)| {
-            let mut notes = match self.0.get(&id) {
+            let mut notes = match self.notes.get(&id) {
                 Some(notes) => notes.clone(),
                 None => {
                     let (word, text) = silent::of(tree, id)?;
@@ -132,23 +177,44 @@ impl Notes {
     }
 }
 
-/// The report for people: a line for each directive, then how many of which word there are.
+/// The report for people: the closed paths, then what is opened or closed, then a line for each other
+/// directive, then how many of which word there are.
 pub fn text(tree: &Tree, notes: &Notes) -> String {
+    let mut out = closed(tree, notes);
     let lines = notes.lines(tree);
-    let places: Vec<_> = lines.iter().map(|(line, _)| line.place.to_string()).collect();
-    let width = places.iter().map(|place| place.chars().count()).max().unwrap_or_default();
-    let mut out = String::new();
-    for ((line, notes), place) in lines.iter().zip(places) {
-        let texts: Vec<_> = notes.iter().map(|note| note.text.as_str()).collect();
-        let word = notes.first().map_or(Word::Dropped, |note| note.word).shown();
-        out.push_str(&format!("{place:width$}  {word:10}  {}: {}\n", line.text, texts.join("; ")));
-    }
-    out.push('\n');
-    for word in Word::ALL {
-        let count = lines.iter().filter(|(_, notes)| notes.first().is_some_and(|note| note.word == word)).count();
-        if count > 0 {
-            out.push_str(&format!("{count:5}  {:10}  {}\n", word.shown(), word.meaning()));
+    let word = |notes: &[Note]| notes.first().map_or(Word::Dropped, |note| note.word);
+    let width = lines.iter().map(|(line, _)| line.place.to_string().chars().count()).max().unwrap_or_default();
+    let grave = |notes: &[Note]| matches!(word(notes), Word::Opens | Word::Closes);
+    let (first, rest): (Vec<_>, Vec<_>) = lines.iter().partition(|(_, notes)| grave(notes));
+    for part in [first, rest].iter().filter(|part| !part.is_empty()) {
+        for (line, notes) in part {
+            let texts: Vec<_> = notes.iter().map(|note| note.text.as_str()).collect();
+            let (place, word) = (line.place.to_string(), word(notes).shown());
+            out.push_str(&format!("{place:width$}  {word:10}  {}: {}\n", line.text, texts.join("; ")));
         }
+        out.push('\n');
+    }
+    for one in Word::ALL {
+        let count = lines.iter().filter(|(_, notes)| word(notes) == one).count();
+        if count > 0 {
+            out.push_str(&format!("{count:5}  {:10}  {}\n", one.shown(), one.meaning()));
+        }
+    }
+    out
+}
+
+/// A line for each closed path, with the locations that it shuts.
+fn closed(tree: &Tree, notes: &Notes) -> String {
+    let mut out = String::new();
+    for (Closed { host, path, .. }, by) in notes.shut() {
+        let shuts = by.iter().map(|id| format!("`{}` ({})", tree.lines[*id].text, tree.place(*id)));
+        let shuts: Vec<_> = shuts.collect();
+        let host = if host == "_" { "every other host" } else { host };
+        let word = Word::Closes.shown();
+        out.push_str(&format!("{word}  {path} on {host}: shuts {}\n", shuts.join(", ")));
+    }
+    if !out.is_empty() {
+        out.push('\n');
     }
     out
 }

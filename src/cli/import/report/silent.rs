@@ -35,11 +35,12 @@ const NEEDLESS: [(&str, &str); 27] = [
         "buffers are not to be sized",
     ),
     (
-        "proxy_cache* fastcgi_* uwsgi_* scgi_* grpc_* memcached_* open_file_cache* expires etag if_modified_since",
+        "proxy_cache* proxy_no_cache fastcgi_* uwsgi_* scgi_* grpc_* memcached_* open_file_cache* expires etag if_modified_since slice",
         "nothing is cached, and no file is served",
     ),
     (
-        "gzip* gunzip* brotli* sub_filter* addition_types ssi* charset* default_type types_hash_* types override_charset image_filter* xslt_*",
+        "gzip* gunzip* brotli* zstd* sub_filter* add_before_body add_after_body addition_types ssi* charset* default_type types_hash_* types override_charset \
+      image_filter* xslt_* xml_entities header_filter_by_lua* body_filter_by_lua* chunked_transfer_encoding pagespeed",
         "bodies are never changed",
     ),
     ("keepalive keepalive_requests keepalive_time zone", "connections to a backend are reused"),
@@ -48,7 +49,8 @@ const NEEDLESS: [(&str, &str); 27] = [
         "what a request holds is passed on",
     ),
     (
-        "ssl_session_* ssl_dhparam ssl_ecdh_curve ssl_buffer_size ssl_early_data ssl_conf_command",
+        "ssl ssl_session_* ssl_dhparam ssl_ecdh_curve ssl_buffer_size ssl_early_data ssl_conf_command ssl_certificate_cache ssl_key_log ssl_engine \
+      ssl_object_cache_inheritable ssl_certificate_compression",
         "rustls has safe settings, and none of these",
     ),
     ("ssl_ciphers ssl_prefer_server_ciphers", "TLS 1.2 and 1.3 with the modern suites alone"),
@@ -63,14 +65,19 @@ const NEEDLESS: [(&str, &str); 27] = [
     ("proxy_redirect", "`Location` is never changed; a backend builds its addresses from X-Forwarded-Proto and Host"),
     ("proxy_next_upstream* proxy_intercept_errors", "a dial that is refused tries the next backend; nothing else is retried"),
     (
-        "proxy_ssl_* proxy_bind proxy_socket_keepalive proxy_method proxy_force_ranges proxy_ignore_client_abort proxy_store* proxy_headers_* proxy_cookie_*",
+        "proxy_ssl_* proxy_bind proxy_socket_keepalive proxy_method proxy_force_ranges proxy_ignore_client_abort proxy_store* proxy_headers_* proxy_cookie_* \
+      proxy_send_lowat proxy_buffering proxy_bind_dynamic proxy_allow_upstream",
         "connections to a backend have no such settings",
     ),
     (
-        "absolute_redirect port_in_redirect server_name_in_redirect recursive_error_pages msie_* merge_slashes underscores_in_headers ignore_invalid_headers",
+        "absolute_redirect port_in_redirect server_name_in_redirect recursive_error_pages msie_* merge_slashes underscores_in_headers ignore_invalid_headers \
+      max_headers",
         "requests have one canonical form, and no redirects are made",
     ),
-    ("root index alias autoindex* try_files disable_symlinks", "no files are served: such a path is refused"),
+    (
+        "root index alias autoindex* try_files disable_symlinks random_index empty_gif flv mp4* f4f* hls* dav_* create_full_put_path min_delete_depth",
+        "no files are served: such a path is refused",
+    ),
     ("lingering_* reset_timedout_connection send_lowat", "endings have their own deadlines"),
     (
         "client_header_timeout client_body_timeout keepalive_timeout send_timeout keepalive_disable",
@@ -83,12 +90,16 @@ const NEEDLESS: [(&str, &str); 27] = [
 ];
 
 /// Directives that are left out, and by which nobody is refused.
-const HARMLESS: &str = "add_header add_trailer auth_basic_user_file break error_page limit_rate limit_rate_after max_ranges mirror* proxy_hide_header \
-    real_ip_recursive rewrite_log set ssl_trusted_certificate ssl_client_certificate ssl_verify_depth ssl_crl ssl_password_file status_zone \
-    stub_status uninitialized_variable_warn userid* health_check perl_modules perl_require lua_package_path lua_package_cpath lua_shared_dict";
+const HARMLESS: &str = "add_header* add_trailer* auth_basic_user_file auth_delay auth_jwt_key_* auth_jwt_leeway auth_jwt_type break early_hints error_page limit_rate limit_rate_after max_ranges mirror* proxy_hide_header \
+    real_ip_recursive rewrite_log set ssl_trusted_certificate ssl_client_certificate ssl_verify_depth ssl_crl ssl_ocsp* ssl_password_file \
+    status_zone stub_status api uninitialized_variable_warn userid* health_check keyval_zone perl_modules perl_require lua_* init_by_lua* \
+    init_worker_by_lua* log_by_lua* balancer_by_lua* js_import js_path js_preload_object js_shared_dict_zone js_header_filter js_body_filter \
+    modsecurity_rules* modsecurity_transaction_id more_set_input_headers opentelemetry* opentracing* otel_* vhost_traffic_status* \
+    referer_hash_* limit_conn_log_level post_action include upstream match state sticky* subrequest_output_buffer_size";
 
 /// Variables, by which an `if`, a limit or another module may decide.
-const VARIABLES: &str = "map geo split_clients";
+const VARIABLES: &str = "map geo split_clients auth_request_set auth_jwt_claim_set auth_jwt_header_set ancient_browser* modern_browser* geoip* keyval \
+    js_set js_var perl_set secure_link* set_by_lua* valid_referers";
 
 /// Directives that are carried over where they hold for something that is passed on.
 const UNUSED: &str = "allow auth_* client_max_body_size deny limit_conn limit_conn_zone limit_req limit_req_zone listen location proxy_connect_timeout \
@@ -122,8 +133,23 @@ pub fn of(tree: &Tree, id: Id) -> Option<(Word, &'static str)> {
         return Some((Word::Differs, "variables are not carried over: see what decides by it"));
     }
     let known = NEEDLESS.iter().find(|(names, _)| is_in(names));
-    let unknown = (Word::Differs, "not known here, and left out: whether it refused anybody can't be said");
+    let unknown = (Word::Differs, "not known here, and left out; it holds for nothing that is passed on");
     Some(known.map_or(unknown, |(_, why)| (Word::Needless, *why)))
+}
+
+/// Whether a directive is one of nginx', or of a module that is known to refuse nobody by it.
+pub fn is_known(name: &str) -> bool {
+    let lists = NEEDLESS.iter().map(|(names, _)| *names).chain([HARMLESS, VARIABLES, UNUSED]);
+    let mut names = lists.flat_map(str::split_whitespace);
+    let listed = names.any(|pattern| pattern != "auth_*" && is_meant(pattern, name));
+    listed || TABLES.contains(&name) || FOREIGN.contains(&name) || name == "http"
+}
+
+/// Whether a directive inside an `if` keeps a request from going where all others go.
+pub fn leads_away(name: &str) -> bool {
+    let plain = ["set", "break", "proxy_pass"].contains(&name);
+    let settles = UNUSED.split_whitespace().any(|pattern| is_meant(pattern, name));
+    !plain && (settles || !is_known(name))
 }
 
 fn is_meant(pattern: &str, name: &str) -> bool {

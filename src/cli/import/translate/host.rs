@@ -4,7 +4,7 @@
 
 use crate::cli::import::nginx::name::Name;
 use crate::cli::import::nginx::{Nginx, Reading};
-use crate::cli::import::report::{Scope, Word};
+use crate::cli::import::report::Word;
 use crate::cli::import::translate::paths::regex_escaped;
 use crate::cli::import::translate::socket::Group;
 use crate::cli::import::tree::Id;
@@ -33,10 +33,24 @@ impl Host {
     }
 }
 
+/// Hosts that no route can say: their requests go by the routes of `*`.
+#[derive(Debug, Clone)]
+pub struct Stray {
+    /// The `server_name`.
+    pub id: Id,
+    /// The server that answers them in nginx, by place.
+    pub server: usize,
+    /// The hosts, as `server_name` writes them.
+    pub scope: String,
+    /// What is said of them.
+    pub said: String,
+}
+
 /// The hosts of a group, in the order in which nginx' files name them; the default server's `*` last.
-pub fn hosts(nginx: &Nginx, group: &Group, config: usize, reading: &mut Reading<'_>) -> Vec<Host> {
-    let Some(default) = group.default() else { return Vec::new() };
-    let mut hosts = Vec::<Host>::new();
+/// Beside them, those that no route can say.
+pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> (Vec<Host>, Vec<Stray>) {
+    let Some(default) = group.default() else { return (Vec::new(), Vec::new()) };
+    let (mut hosts, mut strays) = (Vec::<Host>::new(), Vec::new());
     let taken = taken(nginx, group, reading);
     for Taken { id, server, pattern } in &taken {
         if *server == default && !is_between(pattern, default, &taken) {
@@ -48,21 +62,22 @@ pub fn hosts(nginx: &Nginx, group: &Group, config: usize, reading: &mut Reading<
         if let Some(parent) = pattern.strip_prefix("*.")
             && *server != default
         {
-            let host = format!("~^.+\\..+\\.{}$", regex_escaped(parent));
+            let scope = format!("~^.+\\..+\\.{}$", regex_escaped(parent));
             let said =
                 format!("`{pattern}` is one label before {parent}: a host with more of them goes to the default server's routes");
-            reading.notes.say_of(*id, Word::Differs, said, vec![whole(config, host)]);
+            strays.push(Stray { id: *id, server: *server, scope, said });
         }
         let (scope, label) = (pattern.clone(), pattern.replace('*', "all"));
         hosts.push(Host { pattern: pattern.clone(), scope, label, server: *server });
     }
-    for (id, name) in group.servers().iter().flat_map(|server| other_names(nginx, *server)) {
+    let others = group.servers().iter().flat_map(|server| other_names(nginx, *server).map(|name| (*server, name)));
+    for (server, (id, name)) in others {
         match name {
             Name::Odd(text) if !nginx.servers[default].names.contains(&(id, name.clone())) => {
                 let said = format!(
                     "a route's host is exact or one label after a `*`: what `{text}` matched goes to the default server's routes"
                 );
-                reading.notes.say_of(id, Word::Differs, said, vec![whole(config, text.clone())]);
+                strays.push(Stray { id, server, scope: text.clone(), said });
             }
             Name::Nobody if !nginx.servers[default].names.contains(&(id, name.clone())) => {
                 reading.notes.say(id, Word::Dropped, "no request has such a host");
@@ -74,7 +89,7 @@ pub fn hosts(nginx: &Nginx, group: &Group, config: usize, reading: &mut Reading<
         nginx.servers[default].names.iter().find_map(|(_, name)| if let Name::Exact(host) = name { Some(host) } else { None });
     let label = exact.cloned().unwrap_or_else(|| "default".into());
     hosts.push(Host { pattern: "*".into(), scope: "_".into(), label, server: default });
-    hosts
+    (hosts, strays)
 }
 
 /// A name that a server got before any other.
@@ -113,11 +128,6 @@ fn taken(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Taken> 
 fn other_names(nginx: &Nginx, server: usize) -> impl Iterator<Item = (Id, &Name)> {
     let names = nginx.servers[server].names.iter();
     names.filter(|(_, name)| matches!(name, Name::Odd(_) | Name::Nobody)).map(|(id, name)| (*id, name))
-}
-
-/// Every attempt for this host.
-fn whole(config: usize, host: String) -> Scope {
-    Scope { config: Some(config), host, path: "/".into(), but: Vec::new() }
 }
 
 /// Whether the name `pattern` of the default server stands after a `*` of another one, which would take it.

@@ -3,6 +3,7 @@
 //! Decisions stay those of nginx. Where they can't, or where something is lost on the way, the directive that is to
 //! blame gets a note with the attempts that it is about. It reads and writes no file of Sidegate's.
 
+mod compare;
 mod guard;
 mod host;
 mod paths;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+pub use self::paths::Unsaid;
 use self::policy::Policy;
 use self::route::Route;
 use self::socket::Group;
@@ -90,8 +92,8 @@ fn everything() -> Scope {
     Scope { config: None, host: "*".into(), path: "/".into(), but: Vec::new() }
 }
 
-/// Translates all of it.
-pub fn translate(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Config> {
+/// Translates all of it; `unsaid` for what can't be carried over.
+pub fn translate(nginx: &Nginx, unsaid: Unsaid, reading: &mut Reading<'_>) -> Vec<Config> {
     let mut configs = Vec::<Config>::new();
     let groups = socket::groups(nginx, reading);
     note_unreached(nginx, &groups, reading);
@@ -106,8 +108,8 @@ pub fn translate(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Config> {
             }
         }
         let certificates = tls::certificates(nginx, group, reading);
-        let hosts = host::hosts(nginx, group, configs.len(), reading);
-        let (routes, policies) = route::routes(nginx, &hosts, configs.len(), reading);
+        let (hosts, strays) = host::hosts(nginx, group, reading);
+        let (routes, policies) = route::routes(nginx, &hosts, &strays, unsaid, configs.len(), reading);
         let names = hosts.iter().map(|host| host.scope.clone()).collect();
         let forwarded = forwarded(nginx, group, reading);
         configs.push(Config { folder, listeners, certificates, routes, policies, hosts: names, forwarded });

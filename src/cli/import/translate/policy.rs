@@ -102,7 +102,7 @@ impl Policy {
                 reading.faults.push(Zones::missing(reading.tree, count.id, &count.zone));
                 continue;
             };
-            if level.dry_counts {
+            if level.dry_counts == Some(true) {
                 reading.notes.say(count.id, Word::Dropped, "a dry run: nginx refused nobody by it");
                 continue;
             }
@@ -113,13 +113,13 @@ impl Policy {
                     reading.notes.say(count.id, Word::Carried, text);
                     reading.notes.say(zone.id, Word::Carried, "clients are counted by their address (IPv6: its /64)");
                 }
-                Key::Server => {
+                Key::Server if self.total.as_ref().is_none_or(|(.., most)| count.most < *most) => {
                     self.total = Some((server, count.zone.clone(), count.most));
                     let text = "the policy's `connections.total`, which counts the tunnels of its routes and no plain requests";
                     reading.notes.say(count.id, Word::Carried, text);
                     reading.notes.say(zone.id, Word::Carried, "the tunnels of a policy are counted");
                 }
-                Key::Client => {
+                Key::Client | Key::Server => {
                     reading.notes.say(count.id, Word::Dropped, "another `limit_conn` here is stricter");
                     continue;
                 }
@@ -143,8 +143,8 @@ fn rate(level: &Level, zones: &Zones, scopes: &[Scope], reading: &mut Reading<'_
             reading.faults.push(Zones::missing(reading.tree, rate.id, &rate.zone));
             continue;
         };
-        let (Key::Client, Some((tokens, per)), false) = (zone.key, zone.rate, level.dry_rates) else {
-            if level.dry_rates {
+        let (Key::Client, Some((tokens, per)), false) = (zone.key, zone.rate, level.dry_rates == Some(true)) else {
+            if level.dry_rates == Some(true) {
                 reading.notes.say(rate.id, Word::Dropped, "a dry run: nginx refused nobody by it");
             } else {
                 let text = "rates are counted by client, not by this key: no such limit";

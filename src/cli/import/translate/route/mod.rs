@@ -3,16 +3,17 @@
 mod note;
 mod pass;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use self::note::Carried;
 use self::pass::{leads, resolved};
 use crate::cli::import::nginx::{Nginx, Reading};
 use crate::cli::import::report::Word;
+use crate::cli::import::translate::compare::Side;
 use crate::cli::import::translate::free_name;
-use crate::cli::import::translate::host::Host;
-use crate::cli::import::translate::paths::{Paths, Target, paths};
+use crate::cli::import::translate::host::{Host, Stray};
+use crate::cli::import::translate::paths::{Paths, Target, Unsaid, paths};
 use crate::cli::import::translate::policy::Policy;
 use crate::cli::import::tree::Id;
 
@@ -58,15 +59,30 @@ pub enum Leads {
 /// What no policy may be called (FORMATS).
 const RESERVED: [&str; 5] = ["any", "unix", "none", "null", "baseline"];
 
-/// The routes for the `hosts` of the configuration with this number, and their policies.
-pub fn routes(nginx: &Nginx, hosts: &[Host], config: usize, reading: &mut Reading<'_>) -> (Vec<Route>, Vec<Policy>) {
-    let mut paths = BTreeMap::new();
-    for host in hosts {
-        paths.entry(host.server).or_insert_with(|| self::paths(&nginx.servers[host.server]));
+/// The routes for the `hosts` of the configuration with this number, and their policies; `strays` come
+/// by them as well.
+pub fn routes(
+    nginx: &Nginx,
+    hosts: &[Host],
+    strays: &[Stray],
+    unsaid: Unsaid,
+    config: usize,
+    reading: &mut Reading<'_>,
+) -> (Vec<Route>, Vec<Policy>) {
+    let mut sides = BTreeMap::new();
+    for server in hosts.iter().map(|host| host.server).chain(strays.iter().map(|stray| stray.server)) {
+        sides.entry(server).or_insert_with(|| {
+            let side = Side::new(nginx, &nginx.servers[server], reading.tree);
+            let paths = self::paths(&side, unsaid);
+            (side, paths)
+        });
     }
-    let mut desk = Desk { nginx, hosts, config, paths, routes: Vec::new(), policies: Vec::new() };
-    for (place, paths) in &desk.paths {
-        desk.note(*place, paths, reading);
+    let mut desk = Desk { nginx, hosts, config, sides, routes: Vec::new(), policies: Vec::new() };
+    for place in hosts.iter().map(|host| host.server).collect::<BTreeSet<_>>() {
+        desk.note(place, reading);
+    }
+    for stray in strays {
+        desk.note_stray(stray, reading);
     }
     for host in hosts {
         desk.write(host, reading);
@@ -81,8 +97,8 @@ struct Desk<'n> {
     hosts: &'n [Host],
     /// Which configuration it is.
     config: usize,
-    /// Of each server, by place.
-    paths: BTreeMap<usize, Paths>,
+    /// Of each server, by place: what nginx answers, and what Sidegate does.
+    sides: BTreeMap<usize, (Side<'n>, Paths)>,
     routes: Vec<Route>,
     policies: Vec<Policy>,
 }
@@ -141,7 +157,7 @@ impl Desk<'_> {
     }
 
     fn patterns(&self, host: &Host) -> &[(String, Target)] {
-        self.paths.get(&host.server).map(|paths| &paths.patterns[..]).unwrap_or_default()
+        self.sides.get(&host.server).map(|(_, paths)| &paths.patterns[..]).unwrap_or_default()
     }
 
     /// The name of a route; `beside` another for all that is below its path.

@@ -1,24 +1,32 @@
 //! What the routes of a server can't say, and what became of the directives that they were made of.
 
+use std::collections::BTreeSet;
+
 use crate::cli::import::access::{Whom, decided};
 use crate::cli::import::nginx::Reading;
 use crate::cli::import::nginx::backend::{Pass, To};
 use crate::cli::import::nginx::level::{Header, Level};
-use crate::cli::import::nginx::location::{Location, Matches, Serves, Whole};
+use crate::cli::import::nginx::location::{Location, Matches, Serves};
+use crate::cli::import::nginx::model::{End, Outcome};
 use crate::cli::import::nginx::server::Server;
-use crate::cli::import::report::{Notes, Scope, Word};
+use crate::cli::import::report::{Closed, Notes, Scope, Word};
+use crate::cli::import::translate::compare::{Reason, Side};
 use crate::cli::import::translate::guard;
-use crate::cli::import::translate::paths::{Gap, Paths, Region, Target, deeper, finals};
+use crate::cli::import::translate::host::Stray;
+use crate::cli::import::translate::paths::{Finding, Paths, Region, Target, Verdict, finals, regions};
 use crate::cli::import::translate::route::Desk;
 use crate::cli::import::translate::route::pass::{Cut, alike, cut, no_upgrade, resolved};
+use crate::cli::import::tree::{Id, Tree};
 
 impl Desk<'_> {
     /// The attempts that come to `location` of the server at `place`.
     pub fn scopes(&self, place: usize, location: &Location) -> Vec<Scope> {
-        let server = &self.nginx.servers[place];
-        let (path, but) = match &location.matches {
-            Matches::Prefix(path, _) | Matches::Literal(path, Whole::No) => (path.clone(), deeper(server, path)),
-            other => (other.to_string(), Vec::new()),
+        let (path, but) = match (&location.matches, self.sides.get(&place)) {
+            (Matches::Prefix(path, _), Some((side, _))) => {
+                let longer = side.model.longer(path).into_iter();
+                (path.clone(), longer.map(|text| Region::From(text.to_owned())).collect())
+            }
+            (other, _) => (other.to_string(), Vec::new()),
         };
         self.scoped(place, &path, &but)
     }
@@ -26,131 +34,177 @@ impl Desk<'_> {
     /// These paths on every host of the server at `place`.
     fn scoped(&self, place: usize, path: &str, but: &[Region]) -> Vec<Scope> {
         let own = self.hosts.iter().filter(|host| host.server == place);
-        own.map(|host| Scope {
-            config: Some(self.config),
-            host: host.scope.clone(),
-            path: path.to_owned(),
-            but: but.iter().map(Region::to_string).collect(),
-        })
-        .collect()
+        own.map(|host| self.scope(&host.scope, path, but)).collect()
+    }
+
+    fn scope(&self, host: &str, path: &str, but: &[Region]) -> Scope {
+        let but = but.iter().map(Region::to_string).collect();
+        Scope { config: Some(self.config), host: host.to_owned(), path: path.to_owned(), but }
     }
 
     /// Notes all that the routes of a server can't say.
-    pub fn note(&self, place: usize, paths: &Paths, reading: &mut Reading<'_>) {
-        let server = &self.nginx.servers[place];
+    pub fn note(&self, place: usize, reading: &mut Reading<'_>) {
+        let Some((side, paths)) = self.sides.get(&place) else { return };
+        let server = side.server();
         if let Some(answer) = server.answer {
-            reading.notes.say(
-                answer,
-                Word::Differs,
-                "nginx answers every request by itself; nothing is passed on, so all are refused",
-            );
+            let text = "nginx answers every request by itself; nothing is passed on, so all are refused";
+            reading.notes.say(answer, Word::Differs, text);
         }
-        for (id, regex) in &server.rewrites {
+        for rewrite in &server.rewrites {
             let text = "paths are never rewritten: what it led elsewhere goes where its own path leads";
-            reading.notes.say_of(*id, Word::Differs, text, self.scoped(place, &format!("~ {regex}"), &[]));
+            let scopes = self.scoped(place, &rewrite.regex.to_string(), &[]);
+            reading.notes.say_of(rewrite.id, Word::Differs, text, scopes);
         }
-        for gap in &paths.gaps {
-            self.note_gap(place, gap, reading);
+        let findings = paths.findings(server, side, |place, outcome| is_alike(server, place, outcome));
+        let mut noted = BTreeSet::new();
+        for finding in findings.iter().filter(|finding| finding.verdict == Verdict::Closes) {
+            self.note_finding(place, side, paths, finding, reading);
+        }
+        for finding in findings.iter().filter(|finding| finding.verdict != Verdict::Closes) {
+            // To name each of the routes that it goes by would be long.
+            let key = (finding.nginx.by, format!("{:?}", finding.verdict));
+            let by_text = self.found(side, finding).iter().any(|(path, _)| path.starts_with('~'));
+            if !by_text || noted.insert(key) {
+                self.note_finding(place, side, paths, finding, reading);
+            }
         }
         for location in paths.unheard.iter().map(|place| &server.locations[*place]) {
-            reading.notes.say(location.id, Word::Closes, "a request with such a path is refused with 400, whoever sends it");
+            let text = "a request with such a path is refused with 400, whoever sends it";
+            reading.notes.say(location.id, Word::Closes, text);
         }
-        let open = paths.patterns.iter().any(|(_, target)| *target != Target::Closed);
-        for location in &server.locations {
-            self.note_location(place, server, location, open, reading);
+        for number in 0..server.locations.len() {
+            self.note_location(place, (side, paths), number, &findings, reading);
         }
     }
 
-    fn note_gap(&self, place: usize, gap: &Gap, reading: &mut Reading<'_>) {
-        let server = &self.nginx.servers[place];
-        let (word, what) = match (gap.nginx, gap.sidegate) {
-            (Target::Open(one), Target::Open(other)) if alike(server, one, other) => return,
-            (Target::Open(one), Target::Open(other)) => {
-                let (one, other) = (&server.locations[one].matches, &server.locations[other].matches);
-                (Word::Differs, format!("go where `location {other}` leads, not `location {one}`, and by its rules"))
+    /// Notes what becomes of hosts that no route can say.
+    pub fn note_stray(&self, stray: &Stray, reading: &mut Reading<'_>) {
+        let star = self.hosts.iter().find(|host| host.pattern == "*");
+        let default = star.and_then(|host| self.sides.get(&host.server));
+        let Some((default, paths)) = default else { return };
+        let server = &self.nginx.servers[stray.server];
+        let side = Side::new(self.nginx, server, reading.tree).with_texts_of(default);
+        let findings = paths.findings(default.server(), &side, |_, _| true);
+        let opens = findings.iter().find(|finding| matches!(finding.verdict, Verdict::Opens(_)));
+        let scope = self.scope(&stray.scope, "/", &[]);
+        if opens.is_some() {
+            let text = "the default server's routes admit requests that nginx refused";
+            reading.notes.say_of(stray.id, Word::Opens, text, vec![scope.clone()]);
+        }
+        reading.notes.say_of(stray.id, Word::Differs, stray.said.clone(), vec![scope]);
+    }
+
+    /// The attempts that a finding is about, as nginx writes them.
+    fn found(&self, side: &Side<'_>, finding: &Finding) -> Vec<(String, Vec<Region>)> {
+        let server = side.server();
+        let by = finding.nginx.by;
+        let rewrites = server.rewrites.iter().chain(server.locations.iter().flat_map(|location| &location.rewrites));
+        let rewrite = rewrites.into_iter().find(|rewrite| rewrite.id == by);
+        let regex = server.locations.iter().find_map(|location| match &location.matches {
+            Matches::Regex(regex) if location.id == by => Some(regex),
+            _ => None,
+        });
+        match (rewrite, regex) {
+            (Some(rewrite), _) => vec![(rewrite.regex.to_string(), Vec::new())],
+            (None, Some(regex)) => vec![(regex.to_string(), finals(server))],
+            (None, None) => {
+                let all = regions(side, &finding.cells).into_iter();
+                all.map(|(region, but)| (region.to_string(), but)).collect()
             }
-            (Target::Open(_), Target::Closed) => (Word::Closes, "are refused".to_owned()),
-            (Target::Closed, Target::Open(other)) => (
-                Word::Opens,
-                format!("go where `location {}` leads; nginx passed none of them on", server.locations[other].matches),
-            ),
-            (Target::Closed, Target::Closed) => return,
-        };
-        let text = format!("a route's path is exact or ends at a slash, so paths of `{}` {what}", gap.paths);
-        let scopes = self.scoped(place, &gap.paths.to_string(), &gap.but);
-        reading.notes.say_of(server.locations[gap.location].id, word, text, scopes);
+        }
     }
 
-    fn note_location(&self, place: usize, server: &Server, location: &Location, open: bool, reading: &mut Reading<'_>) {
-        let passes = matches!(location.serves, Serves::Proxy(_) | Serves::Named(..));
-        if let Matches::Regex(regex) = &location.matches {
-            let (word, text) = match (passes, open) {
-                (true, true) => (
-                    Word::Differs,
-                    "regular expressions are not carried over: what it matched goes where the rest of its path leads, by the rules there, or is refused",
-                ),
-                (true, false) => (
-                    Word::Closes,
-                    "regular expressions are not carried over: what it matched is refused. Write routes for what it was meant to match",
-                ),
-                (false, true) => (
-                    Word::Opens,
-                    "regular expressions are not carried over: nginx passed on nothing that it matched, and Sidegate passes it on where the rest of its path leads",
-                ),
-                (false, false) => (Word::Dropped, "regular expressions are not carried over; nothing of it was passed on"),
+    fn note_finding(&self, place: usize, side: &Side<'_>, paths: &Paths, finding: &Finding, reading: &mut Reading<'_>) {
+        for (path, but) in self.found(side, finding) {
+            let scopes = self.scoped(place, &path, &but);
+            if finding.verdict == Verdict::Closes {
+                self.note_closed(place, &path, finding.nginx.by, reading);
+            }
+            let text = text(side, paths, finding, &path, reading.tree);
+            let word = match finding.verdict {
+                Verdict::Opens(_) => Word::Opens,
+                Verdict::Closes => Word::Closes,
+                Verdict::Differs => Word::Differs,
             };
-            reading.notes.say_of(location.id, word, text, self.scoped(place, regex, &finals(server)));
-            return;
+            reading.notes.say_of(finding.nginx.by, word, text, scopes);
         }
+    }
+
+    fn note_closed(&self, place: usize, path: &str, by: Id, reading: &mut Reading<'_>) {
+        for host in self.hosts.iter().filter(|host| host.server == place) {
+            let closed = Closed { host: host.scope.clone(), path: path.to_owned(), by };
+            reading.notes.closed(closed);
+        }
+    }
+
+    fn note_location(
+        &self,
+        place: usize,
+        (side, paths): (&Side<'_>, &Paths),
+        number: usize,
+        findings: &[Finding],
+        reading: &mut Reading<'_>,
+    ) {
+        let server = side.server();
+        let location = &server.locations[number];
         let scopes = self.scopes(place, location);
+        let routed = paths.patterns.iter().any(|(_, target)| *target == Target::Open(number));
+        let id = location.id;
         match &location.serves {
             _ if server.answer.is_some() => {
-                reading.notes.say(location.id, Word::Dropped, "the server answers every request before a location is looked for");
+                let text = "the server answers every request before a location is looked for";
+                reading.notes.say(id, Word::Dropped, text);
             }
-            Serves::Answer(id) => {
+            Serves::Answer(answer) => {
                 guard::note_led_away(location, &scopes, reading);
-                reading.notes.say(location.id, Word::Carried, "refused: nginx passes nothing on there");
-                if reading.tree.lines[*id].name == "internal" {
-                    return reading.notes.say(*id, Word::Carried, "refused, as nginx refused it");
-                }
-                reading.notes.say(*id, Word::Differs, "nginx answers by itself there: Sidegate refuses");
+                reading.notes.say(id, Word::Carried, "refused: nginx passes nothing on there");
+                let (word, text) = match reading.tree.lines[*answer].name.as_str() {
+                    "internal" => (Word::Carried, "refused, as nginx refused it"),
+                    _ => (Word::Differs, "nginx answers by itself there: Sidegate refuses"),
+                };
+                reading.notes.say(*answer, word, text);
             }
             Serves::Other => {
                 guard::note_led_away(location, &scopes, reading);
-                reading.notes.say(location.id, Word::Carried, "refused: nginx passes nothing on there");
+                reading.notes.say(id, Word::Carried, "refused: nginx passes nothing on there");
             }
-            Serves::Named(id, name) => match resolved(server, location) {
-                (Some(pass), level) => {
-                    reading.notes.say(*id, Word::Differs, format!("files are not served: every path goes to {name}"));
-                    self.note_passed(server, location, pass, level, &scopes, reading);
-                }
-                (None, _) => {
-                    let text = format!("what {name} does there can't be carried over: refused");
-                    reading.notes.say_of(*id, Word::Closes, text, scopes);
-                }
-            },
             Serves::Proxy(_) if matches!(location.matches, Matches::Named(_)) => {
-                reading.notes.say(location.id, Word::Carried, "its backend is that of the locations that lead there");
+                let text = "its backend is that of the locations that lead there";
+                reading.notes.say(id, Word::Carried, text);
             }
-            Serves::Proxy(pass) => self.note_passed(server, location, pass, &location.level, &scopes, reading),
+            Serves::Named(..) | Serves::Proxy(_) => {
+                let told = findings.iter().any(|finding| finding.nginx.by == id);
+                if !routed && !told && matches!(location.matches, Matches::Regex(_)) {
+                    let text = "no route can match it; what it matched goes where the rest of its path leads, by the same rules";
+                    reading.notes.say(id, Word::Carried, text);
+                }
+                self.note_passed(side, number, routed, &scopes, reading);
+                let opened = |id: &Id| findings.iter().any(|finding| is_opened(finding, *id));
+                let (opened, closed): (Vec<_>, Vec<_>) = side.guards(number).iter().copied().partition(opened);
+                guard::note(&opened, true, &scopes, reading);
+                guard::note(&closed, false, &scopes, reading);
+                guard::note_rest(server, location, side.guards(number), &scopes, reading);
+            }
         }
     }
 
-    fn note_passed(
-        &self,
-        server: &Server,
-        location: &Location,
-        pass: &Pass,
-        level: &Level,
-        scopes: &[Scope],
-        reading: &mut Reading<'_>,
-    ) {
-        guard::note(server, location, &location.level, scopes, reading);
-        if let Some(lacks) = no_upgrade(level, self.nginx) {
+    fn note_passed(&self, side: &Side<'_>, number: usize, routed: bool, scopes: &[Scope], reading: &mut Reading<'_>) {
+        let server = side.server();
+        let location = &server.locations[number];
+        let (pass, level) = resolved(server, location);
+        if let Serves::Named(id, name) = &location.serves {
+            if pass.is_none() {
+                let text = format!("what {name} does there can't be carried over: refused");
+                return reading.notes.say_of(*id, Word::Closes, text, scopes.to_vec());
+            }
+            let text = format!("files are not served: every path goes to {name}");
+            reading.notes.say(*id, Word::Differs, text);
+        }
+        if let (Some(pass), Some(lacks), true) = (pass, no_upgrade(level, self.nginx), routed) {
             let text = format!(
                 "nginx passed no upgrade on here ({lacks}); Sidegate passes WebSockets on like everything else, and the backend decides"
             );
-            reading.notes.say_of(pass.id, Word::Opens, text, scopes.to_vec());
+            reading.notes.say_of(pass.id, Word::Upgrades, text, scopes.to_vec());
         }
     }
 
@@ -165,6 +219,76 @@ impl Desk<'_> {
             }
         }
     }
+}
+
+/// Whether what nginx does leads where the location at `place` leads, and by its rules.
+fn is_alike(server: &Server, place: usize, outcome: &Outcome) -> bool {
+    let own = outcome.stages.first();
+    outcome.end == End::Passed && own.is_some_and(|own| *own == place || alike(server, place, *own))
+}
+
+/// Whether requests that the guard `id` refused are admitted by a finding.
+fn is_opened(finding: &Finding, id: Id) -> bool {
+    matches!(&finding.verdict, Verdict::Opens(Reason::Guards(guards)) if guards.contains(&id))
+}
+
+/// What there is to say of a finding about the paths of `location PATH`.
+fn text(side: &Side<'_>, paths: &Paths, finding: &Finding, path: &str, tree: &Tree) -> String {
+    let server = side.server();
+    let location = server.locations.iter().find(|location| location.id == finding.nginx.by);
+    let is_regex = location.is_none_or(|location| matches!(location.matches, Matches::Regex(_)));
+    let what = if is_regex { "a path that it matches".to_owned() } else { format!("a path of `{path}`") };
+    let to = match finding.sidegate {
+        Target::Open(place) => format!("`location {}`", server.locations[place].matches),
+        Target::Closed => String::new(),
+    };
+    match &finding.verdict {
+        Verdict::Opens(Reason::Refused) => {
+            format!("{what} goes where {to} leads; nginx passed none on")
+        }
+        Verdict::Opens(Reason::Guards(ids)) => {
+            format!("{what} goes where {to} leads, without {}", named(ids, tree))
+        }
+        Verdict::Opens(Reason::Networks) => {
+            format!("{what} goes where {to} leads, whose rules admit clients that nginx refused")
+        }
+        Verdict::Opens(Reason::Limits) => {
+            format!("{what} goes where {to} leads, whose limits are not those of nginx")
+        }
+        Verdict::Differs if finding.nginx.end == End::Answered => {
+            format!("{what} goes where {to} leads; nginx answered it by itself")
+        }
+        Verdict::Differs => format!("{what} goes where {to} leads, and by its rules"),
+        Verdict::Closes => format!("{what} is refused: {}", closed(side, paths, finding, location, tree)),
+    }
+}
+
+/// Why paths are closed.
+fn closed(side: &Side<'_>, paths: &Paths, finding: &Finding, location: Option<&Location>, tree: &Tree) -> String {
+    let guards: BTreeSet<_> = finding.nginx.stages.iter().flat_map(|place| side.guards(*place)).copied().collect();
+    if !guards.is_empty() {
+        return format!("{} can't be carried over", named(&guards.into_iter().collect::<Vec<_>>(), tree));
+    }
+    let begins = |shut: &&String| finding.cells.iter().any(|cell| cell.text().starts_with(shut.as_str()));
+    if let Some(shut) = paths.shut.iter().find(begins) {
+        return format!("a pattern that begins with `{shut}` may refuse it");
+    }
+    match location {
+        None => "paths are never rewritten".into(),
+        Some(location) if matches!(location.matches, Matches::Regex(_)) => {
+            "no route can match it. Write routes for what it was meant to match".into()
+        }
+        Some(location) if !location.rewrites.is_empty() => {
+            "a `rewrite` may lead it to where nginx refuses it, or a route's path can't say it".into()
+        }
+        Some(_) => "a route's path is exact or ends at a slash".into(),
+    }
+}
+
+/// Directives, each with its place.
+fn named(ids: &[Id], tree: &Tree) -> String {
+    let all = ids.iter().map(|id| format!("`{}` ({})", tree.lines[*id].text, tree.place(*id)));
+    all.collect::<Vec<_>>().join(", ")
 }
 
 /// A route that is written, and what it was made of.

@@ -4,6 +4,7 @@ use crate::cli::import::nginx::backend::{Pass, To};
 use crate::cli::import::nginx::level::Level;
 use crate::cli::import::nginx::location::{Location, Matches, Serves};
 use crate::cli::import::nginx::server::Server;
+use crate::cli::import::nginx::version::KEEPS_CONNECTIONS;
 use crate::cli::import::nginx::{Nginx, Reading};
 use crate::cli::import::report::Word;
 use crate::cli::import::translate::route::Leads;
@@ -15,7 +16,7 @@ const NO_LIMIT: u64 = 1 << 50;
 pub fn resolved<'s>(server: &'s Server, location: &'s Location) -> (Option<&'s Pass>, &'s Level) {
     match &location.serves {
         Serves::Proxy(pass) => (Some(pass), &location.level),
-        Serves::Named(_, name) => match server.named(name) {
+        Serves::Named(_, name) => match server.named(name).map(|place| &server.locations[place]) {
             Some(Location { serves: Serves::Proxy(pass), level, .. }) if level.access == location.level.access => {
                 (Some(pass), level)
             }
@@ -46,13 +47,14 @@ pub fn no_upgrade(level: &Level, nginx: &Nginx) -> Option<&'static str> {
     if upgrade != "$http_upgrade" && !upgrade.eq_ignore_ascii_case("websocket") {
         return Some("`Upgrade` is set to something else");
     }
-    let connection = header("connection").unwrap_or("close");
+    let default = if nginx.version >= KEEPS_CONNECTIONS { "" } else { "close" };
+    let connection = header("connection").unwrap_or(default);
     let connection = nginx.upgrades.get(connection).map_or(connection, String::as_str);
     // Another variable may be anything; who sets it here means WebSockets.
     if !connection.contains('$') && !connection.to_ascii_lowercase().contains("upgrade") {
         return Some("`Connection` doesn't say `upgrade`");
     }
-    if !level.http_11.is_some_and(|set| set.value) {
+    if !level.http_11.map_or(nginx.version >= KEEPS_CONNECTIONS, |set| set.value) {
         return Some("`proxy_http_version` is not 1.1");
     }
     None

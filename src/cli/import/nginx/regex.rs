@@ -1,0 +1,492 @@
+//! nginx' regular expressions, as far as a route can say what they match.
+//!
+//! A pattern becomes branches: a literal beginning, and how much of what follows it matches.
+//! Alternatives and small classes are expanded. Everything else of PCRE (look-around, back
+//! references, wide classes) leaves the branch at `Rest::Some`, which decides nothing: a reading
+//! may be vague, and must not be wrong.
+
+use std::fmt;
+
+/// Most branches of one pattern; beyond it, the pattern stays vague.
+const MAX_BRANCHES: usize = 64;
+
+/// Largest class whose characters become branches.
+const MAX_CLASS: usize = 8;
+
+/// Paths for which nginx and Sidegate give the same answer, vague patterns aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cell {
+    /// This path alone.
+    Exact(String),
+    /// All paths that begin so, are longer, and begin with no longer text of the configuration.
+    Beyond(String),
+}
+
+impl Cell {
+    /// The path, or the beginning of all paths.
+    pub fn text(&self) -> &str {
+        match self {
+            Cell::Exact(text) | Cell::Beyond(text) => text,
+        }
+    }
+}
+
+/// Whether the paths of a cell match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Match {
+    /// None of them.
+    No,
+    /// Some of them, or not known.
+    Maybe,
+    /// Each of them.
+    Yes,
+}
+
+/// A regular expression for paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Regex {
+    /// With its modifier, as a `location` writes it.
+    written: String,
+    caseless: bool,
+    branches: Vec<Branch>,
+}
+
+/// A literal beginning, and what may follow it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Branch {
+    /// Every path of the branch begins so; with a slash.
+    pub text: String,
+    /// What of the paths that begin so it matches.
+    pub rest: Rest,
+}
+
+/// What may follow a literal beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing: `^/a$`.
+    Nothing,
+    /// Anything: `^/a`.
+    Anything,
+    /// Anything but nothing: `^/a.`.
+    More,
+    /// Some of what may follow.
+    Some,
+}
+
+impl Regex {
+    /// Reads a pattern; `caseless` for `~*`.
+    pub fn parse(pattern: &str, caseless: bool) -> Regex {
+        let sign = if caseless { "~*" } else { "~" };
+        let (body, inline) = match pattern.strip_prefix("(?i)") {
+            Some(body) => (body, true),
+            None => (pattern, false),
+        };
+        let branches = if body == "/" { vec![Branch { text: "/".into(), rest: Rest::Anything }] } else { branches(body) };
+        let caseless = caseless || inline;
+        Regex { written: format!("{sign} {pattern}"), caseless, branches }
+    }
+
+    /// The literal beginnings.
+    pub fn branches(&self) -> &[Branch] {
+        &self.branches
+    }
+
+    /// Whether every path matches.
+    pub fn is_always(&self) -> bool {
+        self.branches.iter().any(|branch| branch.text == "/" && branch.rest == Rest::Anything)
+    }
+
+    /// Whether the paths of `cell` match. Every branch's text must be a text of the cells.
+    pub fn matches(&self, cell: &Cell) -> Match {
+        let all = self.branches.iter().map(|branch| branch.matches(cell, self.caseless));
+        all.max().unwrap_or(Match::No)
+    }
+}
+
+impl fmt::Display for Regex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.written)
+    }
+}
+
+impl Branch {
+    fn matches(&self, cell: &Cell, caseless: bool) -> Match {
+        let begins = |text: &str, start: &str| match text.as_bytes().get(..start.len()) {
+            Some(own) if caseless => own.eq_ignore_ascii_case(start.as_bytes()),
+            Some(own) => own == start.as_bytes(),
+            None => false,
+        };
+        let inside = begins(cell.text(), &self.text);
+        let same_length = cell.text().len() == self.text.len();
+        // Another spelling of a longer beginning is no text of the configuration: it is in here.
+        let has_other = !self.text.starts_with(cell.text())
+            || self.text.bytes().skip(cell.text().len()).any(|byte| byte.is_ascii_alphabetic());
+        let spelled = caseless && begins(&self.text, cell.text()) && has_other;
+        match (cell, self.rest) {
+            (_, Rest::Some) if inside => Match::Maybe,
+            (Cell::Exact(_), Rest::Nothing) if inside && same_length => Match::Yes,
+            (Cell::Exact(_), Rest::Anything) if inside => Match::Yes,
+            (Cell::Exact(_), Rest::More) if inside && !same_length => Match::Yes,
+            (Cell::Exact(_), _) => Match::No,
+            (Cell::Beyond(_), Rest::Anything | Rest::More) if inside => Match::Yes,
+            (Cell::Beyond(_), _) if spelled && !same_length => Match::Maybe,
+            (Cell::Beyond(_), _) => Match::No,
+        }
+    }
+}
+
+/// A piece of a pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Node {
+    Char(char),
+    Class(Vec<char>),
+    Dot,
+    Start,
+    End,
+    Group(Vec<Vec<Node>>),
+    /// At least so often; at most so often, `None` means unlimited.
+    Repeat(Box<Node>, u32, Option<u32>),
+    /// Anything else.
+    Unknown,
+}
+
+struct Parser {
+    chars: Vec<char>,
+    at: usize,
+}
+
+impl Parser {
+    fn peek(&self) -> Option<char> {
+        self.chars.get(self.at).copied()
+    }
+
+    fn take(&mut self, wanted: &str) -> bool {
+        let found = wanted.chars().enumerate().all(|(n, c)| self.chars.get(self.at + n) == Some(&c));
+        self.at += if found { wanted.chars().count() } else { 0 };
+        found
+    }
+
+    /// Reads up to the `)` that closes the group, or to the end.
+    fn alternatives(&mut self) -> Vec<Vec<Node>> {
+        let mut all = vec![Vec::new()];
+        while let Some(c) = self.peek().filter(|c| *c != ')') {
+            if c == '|' {
+                self.at += 1;
+                all.push(Vec::new());
+                continue;
+            }
+            let node = self.atom();
+            let node = self.repeated(node);
+            if let Some(last) = all.last_mut() {
+                last.push(node);
+            }
+        }
+        all
+    }
+
+    fn atom(&mut self) -> Node {
+        let c = self.peek().unwrap_or_default();
+        self.at += 1;
+        match c {
+            '^' => Node::Start,
+            '$' => Node::End,
+            '.' => Node::Dot,
+            '[' => self.class(),
+            '(' => self.group(),
+            '\\' => {
+                let escaped = self.peek().unwrap_or('\\');
+                self.at += 1;
+                let plain = escaped.is_ascii_punctuation();
+                if plain { Node::Char(escaped) } else { Node::Unknown }
+            }
+            plain => Node::Char(plain),
+        }
+    }
+
+    fn group(&mut self) -> Node {
+        let named = ["?<", "?P<", "?'"].iter().any(|start| {
+            let look_behind = self.chars.get(self.at + 2).is_some_and(|c| "=!".contains(*c));
+            !(*start == "?<" && look_behind) && self.take(start)
+        });
+        if named {
+            while self.peek().is_some_and(|c| c != '>' && c != '\'') {
+                self.at += 1;
+            }
+            self.at += 1;
+        }
+        let odd = !named && !self.take("?:") && self.peek().is_some_and(|c| "?*".contains(c));
+        let inside = self.alternatives();
+        self.at += 1;
+        if odd { Node::Unknown } else { Node::Group(inside) }
+    }
+
+    /// A class after its `[`; `Unknown` where its characters are many or not listed.
+    fn class(&mut self) -> Node {
+        let (mut chars, mut plain) = (Vec::new(), !self.take("^"));
+        let first = self.at;
+        while let Some(c) = self.peek().filter(|c| *c != ']' || self.at == first) {
+            self.at += 1;
+            match c {
+                '\\' => {
+                    plain &= self.peek().is_some_and(|c| c.is_ascii_punctuation());
+                    chars.extend(self.peek());
+                    self.at += 1;
+                }
+                '[' if self.peek() == Some(':') => {
+                    plain = false;
+                    while self.peek().is_some() && !self.take(":]") {
+                        self.at += 1;
+                    }
+                }
+                '-' if !chars.is_empty() && self.peek() != Some(']') => {
+                    let to = self.peek().unwrap_or_default();
+                    plain &= to != '\\' && to != '[';
+                    let from = chars.pop().unwrap_or_default();
+                    chars.extend((from..=to).take(MAX_CLASS + 1));
+                    self.at += 1;
+                }
+                c => chars.push(c),
+            }
+        }
+        self.at += 1;
+        plain &= chars.len() <= MAX_CLASS && chars.iter().all(char::is_ascii);
+        if plain && !chars.is_empty() { Node::Class(chars) } else { Node::Unknown }
+    }
+
+    fn repeated(&mut self, node: Node) -> Node {
+        let (least, most) = match self.peek() {
+            Some('*') => (0, None),
+            Some('+') => (1, None),
+            Some('?') => (0, Some(1)),
+            Some('{') => match self.counted() {
+                Some(counts) => counts,
+                None => return node,
+            },
+            _ => return node,
+        };
+        self.at += 1;
+        if self.peek().is_some_and(|c| "?+".contains(c)) {
+            self.at += 1; // lazy or possessive
+        }
+        Node::Repeat(Box::new(node), least, most)
+    }
+
+    /// `{2}`, `{2,}`, `{2,3}`; leaves `at` on the `}`. `None` means that the brace is literal.
+    fn counted(&mut self) -> Option<(u32, Option<u32>)> {
+        let rest = self.chars.get(self.at + 1..)?;
+        let end = rest.iter().position(|c| *c == '}')?;
+        let text: String = rest.get(..end)?.iter().collect();
+        let counts = match text.split_once(',') {
+            None => text.parse().ok().map(|count| (count, Some(count))),
+            Some((least, "")) => least.parse().ok().map(|least| (least, None)),
+            Some((least, most)) => least.parse().ok().zip(most.parse().ok().map(Some)),
+        };
+        self.at += if counts.is_some() { end + 1 } else { 0 };
+        counts
+    }
+}
+
+/// What is read of a pattern so far.
+#[derive(Debug, Clone)]
+struct State {
+    text: String,
+    anchored: bool,
+    /// `None` means that the text may still grow.
+    rest: Option<Rest>,
+}
+
+impl State {
+    fn vague(mut self) -> State {
+        self.rest = Some(Rest::Some);
+        self
+    }
+
+    fn then(self, node: &Node) -> Vec<State> {
+        let any = |node: &Node| *node == Node::Dot;
+        match (self.rest, node) {
+            (Some(_), Node::End) => vec![self],
+            (Some(_), _) => vec![self.vague()],
+            (None, Node::Start) if self.text.is_empty() => vec![State { anchored: true, ..self }],
+            (None, Node::Group(all)) => all.iter().flat_map(|nodes| sequence(vec![self.clone()], nodes)).collect(),
+            (None, Node::Repeat(one, 0, Some(1))) if one.is_short() => {
+                let with = self.clone().then(one);
+                with.into_iter().chain([self]).collect()
+            }
+            (None, Node::Repeat(one, 0, None)) if any(one) => {
+                vec![State { rest: Some(Rest::Anything), ..self }]
+            }
+            (None, _) if !self.anchored => vec![self.vague()],
+            (None, Node::Repeat(one, 1, None)) if any(one) => {
+                vec![State { rest: Some(Rest::More), ..self }]
+            }
+            (None, Node::Char(c)) => vec![State { text: format!("{}{c}", self.text), ..self }],
+            (None, Node::Class(chars)) => {
+                let grown = |c| State { text: format!("{}{c}", self.text), ..self.clone() };
+                chars.iter().map(grown).collect()
+            }
+            (None, Node::End) => vec![State { rest: Some(Rest::Nothing), ..self }],
+            (None, Node::Start | Node::Dot | Node::Repeat(..) | Node::Unknown) => {
+                vec![self.vague()]
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Whether nginx, which matches bytes, takes all of it for one piece.
+    fn is_short(&self) -> bool {
+        match self {
+            Node::Char(c) => c.is_ascii(),
+            Node::Class(_) | Node::Group(_) => true,
+            _ => false,
+        }
+    }
+}
+
+fn sequence(mut states: Vec<State>, nodes: &[Node]) -> Vec<State> {
+    for node in nodes {
+        let before = states.clone();
+        states = states.into_iter().flat_map(|state| state.then(node)).collect();
+        if states.len() > MAX_BRANCHES {
+            return before.into_iter().map(State::vague).collect();
+        }
+    }
+    states
+}
+
+fn branches(pattern: &str) -> Vec<Branch> {
+    let mut parser = Parser { chars: pattern.chars().collect(), at: 0 };
+    let mut nodes = parser.alternatives();
+    if parser.at < parser.chars.len() {
+        nodes = vec![vec![Node::Unknown]]; // an unbalanced `)`
+    }
+    let start = State { text: String::new(), anchored: false, rest: None };
+    let states = sequence(vec![start], &[Node::Group(nodes)]);
+    let mut branches = Vec::new();
+    for State { text, rest, .. } in states {
+        let rest = rest.unwrap_or(Rest::Anything);
+        let (text, rest) = match (text.is_empty(), rest) {
+            (true, Rest::Nothing) => continue,
+            (true, Rest::More) => ("/".to_owned(), Rest::Anything),
+            (true, rest) => ("/".to_owned(), rest),
+            (false, rest) => (text, rest),
+        };
+        if !text.starts_with('/') {
+            continue; // no path begins so
+        }
+        // PCRE's `$` also matches before a line feed at the end.
+        let line = (rest == Rest::Nothing).then(|| Branch { text: format!("{text}\n"), rest });
+        branches.extend([Branch { text, rest }].into_iter().chain(line));
+    }
+    branches.dedup();
+    branches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The branches as `TEXT$`, `TEXT*`, `TEXT+` and `TEXT?`; those for a line feed left out.
+    fn read(pattern: &str) -> String {
+        let regex = Regex::parse(pattern, false);
+        let plain = regex.branches.iter().filter(|branch| !branch.text.ends_with('\n'));
+        let shown = plain.map(|Branch { text, rest }| match rest {
+            Rest::Nothing => format!("{text}$"),
+            Rest::Anything => format!("{text}*"),
+            Rest::More => format!("{text}+"),
+            Rest::Some => format!("{text}?"),
+        });
+        shown.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn plain_patterns_are_read_whole() {
+        for (pattern, expected) in [
+            ("^/ws/", "/ws/*"),
+            ("^/ws/.*$", "/ws/*"),
+            ("^/ws/(.*)", "/ws/*"),
+            ("^/ws/.+", "/ws/+"),
+            (r"^/v1\.0/a\-b$", "/v1.0/a-b$"),
+            (r"^/a\$", "/a$*"),
+            ("^", "/*"),
+            (".*", "/*"),
+            ("", "/*"),
+            ("/", "/*"),
+            ("^admin", ""),
+            ("^$", ""),
+        ] {
+            assert_eq!(read(pattern), expected, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn alternatives_are_branches() {
+        for (pattern, expected) in [
+            ("^/reports/(daily|weekly)$", "/reports/daily$ /reports/weekly$"),
+            ("^/(?:a|b)/x", "/a/x* /b/x*"),
+            ("^/(?<who>a|b[12])$", "/a$ /b1$ /b2$"),
+            ("^/a/?$", "/a/$ /a$"),
+            ("^/a(/b)?/c", "/a/b/c* /a/c*"),
+            ("^/a|^/b$", "/a* /b$"),
+            ("^(/a|/b)/", "/a/* /b/*"),
+            ("(^/a|^/b)/", "/a/* /b/*"),
+            ("^/v[1-3]/", "/v1/* /v2/* /v3/*"),
+        ] {
+            assert_eq!(read(pattern), expected, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_read_leaves_its_literal_beginning() {
+        for (pattern, expected) in [
+            (r"\.php$", "/?"),
+            ("internal", "/?"),
+            (r"/\.ht", "/?"),
+            (r"^/a/[0-9]+/b", "/a/?"),
+            (r"^/a/(b|c.d)/e", "/a/b/e* /a/c?"),
+            (r"^/a\d", "/a?"),
+            ("^/a.*b", "/a?"),
+            ("^/w.s", "/w?"),
+            ("^/a+", "/?"),
+            ("^/(?!public/)", "/?"),
+            ("^(?!/public/)", "/?"),
+            ("^/a(?=b)", "/a?"),
+            ("^/a|/b", "/a* /?"),
+            ("^/a$|b", "/a$ /?"),
+            ("^/[^/]+/x", "/?"),
+            ("^/[]a]/", "/]/* /a/*"),
+            ("^/a{2}/", "/?"),
+            ("^/a{x", "/a{x*"),
+            ("^/é?x", "/?"),
+            ("^/(a|b|c|d)(a|b|c|d)(a|b|c|d)(a|b|c|d)", ""),
+        ] {
+            let found = read(pattern);
+            let crowded = expected.is_empty() && found.split(' ').all(|one| one.ends_with('?'));
+            assert!(found == expected || crowded, "{pattern}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_cell_matches_wholly_in_part_or_not() {
+        let (exact, beyond) = (|p: &str| Cell::Exact(p.into()), |p: &str| Cell::Beyond(p.into()));
+        for (pattern, caseless, cell, expected) in [
+            ("^/a$", false, exact("/a"), Match::Yes),
+            ("^/a$", false, exact("/a\n"), Match::Yes),
+            ("^/a$", false, beyond("/a"), Match::No),
+            ("^/a/", false, beyond("/a/"), Match::Yes),
+            ("^/a/", false, beyond("/"), Match::No),
+            ("^/a/", true, beyond("/"), Match::Maybe),
+            ("^/a/", true, beyond("/b"), Match::No),
+            ("^/a/", true, beyond("/a"), Match::No),
+            ("^/a/", true, beyond("/A"), Match::Maybe),
+            ("^/a/", true, exact("/A/"), Match::Yes),
+            ("^/a/.+", false, exact("/a/"), Match::No),
+            (r"\.php$", false, exact("/a"), Match::Maybe),
+            (r"^/a/x.y", false, beyond("/a/"), Match::No),
+            (r"^/a/x.y", false, beyond("/a/x"), Match::Maybe),
+        ] {
+            let regex = Regex::parse(pattern, caseless);
+            assert_eq!(regex.matches(&cell), expected, "{regex} on {cell:?}");
+        }
+    }
+}

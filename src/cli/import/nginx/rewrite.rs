@@ -1,0 +1,78 @@
+//! `rewrite`: for which paths, and where to.
+//!
+//! Says nothing about what the other place admits.
+
+use crate::cli::import::nginx::location::Matches;
+use crate::cli::import::nginx::regex::Regex;
+use crate::cli::import::tree::{Directive, Id};
+
+/// A `rewrite`.
+#[derive(Debug, Clone)]
+pub struct Rewrite {
+    /// The directive.
+    pub id: Id,
+    /// For which paths.
+    pub regex: Regex,
+    /// The replacement, variables and all.
+    pub to: String,
+    /// What follows it.
+    pub then: Then,
+}
+
+/// What follows a `rewrite`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// A redirect.
+    Redirect,
+    /// The location for the new path: `last`.
+    Last,
+    /// No other directive of the rewrite module: `break`.
+    Break,
+    /// The next directive, then the location for the new path.
+    On,
+}
+
+impl Rewrite {
+    /// Reads a directive; `None` where it is no `rewrite` that nginx takes.
+    pub fn read(directive: &Directive) -> Option<Rewrite> {
+        let [pattern, to, rest @ ..] = &directive.words[..] else { return None };
+        let outside = ["http://", "https://", "$scheme"].iter().any(|start| to.starts_with(start));
+        let then = match rest.first().map(String::as_str) {
+            Some("redirect" | "permanent") => Then::Redirect,
+            _ if outside => Then::Redirect,
+            Some("last") => Then::Last,
+            Some("break") => Then::Break,
+            _ => Then::On,
+        };
+        let regex = Regex::parse(pattern, false);
+        let is_rewrite = directive.name == "rewrite";
+        is_rewrite.then(|| Rewrite { id: directive.id, regex, to: to.clone(), then })
+    }
+
+    /// Whether it answers every request.
+    pub fn ends(&self) -> bool {
+        self.then == Then::Redirect && self.regex.is_always()
+    }
+
+    /// What every new path begins with; `None` means that nothing is known of it.
+    pub fn beginning(&self) -> Option<&str> {
+        let end = self.to.find(['$', '?']).unwrap_or(self.to.len());
+        Some(&self.to[..end]).filter(|text| self.then != Then::On && text.starts_with('/'))
+    }
+
+    /// Whether the new path is always the same.
+    pub fn is_fixed(&self) -> bool {
+        !self.to.split('?').next().is_some_and(|path| path.contains('$'))
+    }
+}
+
+/// Whether a `rewrite` takes the location's own path off and does nothing else:
+/// `rewrite ^/a/(.*)$ /$1 break`.
+pub fn cuts_off(directive: &Directive, matches: &Matches) -> bool {
+    let (Some(path), [regex, to, flag]) = (matches.path(), &directive.words[..]) else {
+        return false;
+    };
+    let rest = regex.strip_prefix('^').and_then(|regex| regex.strip_prefix(path));
+    let rest = rest.map(|rest| rest.trim_end_matches('$'));
+    path.ends_with('/') && rest == Some("(.*)") && to == "/$1" && flag == "break"
+}
