@@ -1,50 +1,117 @@
 //! What the metrics listener answers: `/metrics`, `/livez` and `/readyz`, for those in `[metrics] allow`.
 //!
-//! It is bounded in time and number: a scraper that stalls, or comes a hundred at a time, keeps
-//! the next one waiting for a moment, and the data plane not at all.
+//! It is bounded in time and number: scrapers that stall lose their places to those who ask next, and
+//! keep the data plane from nothing. At a loopback address it answers no foreign name (DNS rebinding).
 
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::HeaderValue;
-use http::{Method, Request, StatusCode, header};
-use hyper::body::Incoming;
+use http::{Method, Request, StatusCode, Version, header};
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 
-use crate::admin::{Admin, Answer, MOST, PATIENCE, converse, health, text, with_type};
+use crate::admin::room::Place;
+use crate::admin::{Admin, Answer, PATIENCE, converse, health, text, with_type};
 use crate::policy::network::Peer;
+use crate::policy::request::Host;
 
 /// The format that Prometheus scrapes.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How long one who asks has in a crowd, and one who isn't allowed to ask always.
+/// How long one who isn't allowed to ask has, to read that.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// More than so many at a time are a crowd.
-const MANY: usize = MOST / 2;
+/// The most who are told at one time that they aren't allowed to ask.
+const MOST_STRANGERS: usize = 8;
+
+/// Who asks over TCP.
+pub struct Caller {
+    /// The other end.
+    pub peer: Peer,
+    /// Whether our end is a loopback address, which a name that a page's author owns may lead to.
+    pub at_loopback: bool,
+}
 
 /// One request: who wants another comes again, and nobody holds a place between two.
-/// `peer` is `None` over a Unix socket, where the file has said who may.
-pub async fn answer_one(admin: &Admin, guests: &Guests, stream: impl AsyncRead + AsyncWrite + Unpin, peer: Option<Peer>) {
-    let allowed = peer.is_none_or(|peer| admin.standing.settings.load().metrics.allow.longest(peer.ip()).is_some());
-    if !allowed {
+/// `caller` is `None` over a Unix socket, where the file has said who may.
+pub async fn answer_one(
+    admin: &Admin,
+    strangers: &Strangers,
+    (stream, place): (impl AsyncRead + AsyncWrite + Unpin, Place),
+    caller: Option<Caller>,
+) {
+    let peer = caller.as_ref().map(|caller| caller.peer);
+    let may = |peer: Peer| admin.standing.settings.load().metrics.allow.longest(peer.ip()).is_some();
+    let stranger = if peer.is_none_or(may) { None } else { Some(strangers.enter()) };
+    if stranger.is_some() {
         admin.metrics.scrape_refused();
     }
-    let Some(guest) = guests.enter(allowed) else { return };
+    if stranger.as_ref().is_some_and(Option::is_none) {
+        return;
+    }
+    let (allowed, names_matter) = (stranger.is_none(), caller.is_some_and(|caller| caller.at_loopback));
     let answered = converse(stream, PATIENCE, |request| {
-        let mut answer = if allowed { answer(admin, &request) } else { text(StatusCode::FORBIDDEN, "not in [metrics] allow\n") };
+        let mut answer = match allowed {
+            true if names_matter => named(admin, &request),
+            true => answer(admin, &request),
+            false => text(StatusCode::FORBIDDEN, "not in [metrics] allow\n"),
+        };
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         async { answer }
     });
     tokio::select! {
         () = answered => {}
-        () = guest.outstay() => tracing::debug!(peer = ?peer, "one who asked was too slow, and others wait"),
+        () = place.wanted() => tracing::debug!(?peer, "one who asked was too slow, and another took its place"),
+        () = sleep(SHORT), if !allowed => {}
     }
 }
 
-fn answer(admin: &Admin, request: &Request<Incoming>) -> Answer {
+/// The answer at a loopback address, where the name that is asked for matters.
+fn named<B>(admin: &Admin, request: &Request<B>) -> Answer {
+    match named_here(request, &admin.standing.settings.load().metrics.hosts) {
+        Named::Here => answer(admin, request),
+        Named::Elsewhere => {
+            admin.metrics.scrape_refused();
+            let told = "here one asks by an address, by localhost or by a name in [metrics] hosts\n";
+            text(StatusCode::FORBIDDEN, told)
+        }
+        Named::Badly => text(StatusCode::BAD_REQUEST, "a request has one Host\n"),
+    }
+}
+
+/// Whom a request is for.
+#[derive(Debug, PartialEq, Eq)]
+enum Named {
+    Here,
+    Elsewhere,
+    /// There is no Host, or more than one.
+    Badly,
+}
+
+/// Whom `request` is for, where `hosts` are names of ours. A browser that was led here by a name of a page's author
+/// (DNS rebinding) sends that name; it never sends an address or `localhost` for it.
+fn named_here<B>(request: &Request<B>, hosts: &[Box<str>]) -> Named {
+    let is_ours = |value: &[u8]| {
+        let Some(host) = Host::parse(value) else { return false };
+        let (name, is_v6) = (host.name(), host.name().starts_with('['));
+        is_v6 || name == "localhost" || name.parse::<Ipv4Addr>().is_ok() || hosts.iter().any(|own| **own == *name)
+    };
+    let mut fields = request.headers().get_all(header::HOST).iter();
+    let field = fields.next();
+    let must = request.version() >= Version::HTTP_11;
+    if fields.next().is_some() || (must && field.is_none()) {
+        return Named::Badly;
+    }
+    // The absolute form counts instead of Host (RFC 9112 §3.2.2); a request that says two things is for neither.
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let all_ours = authority.into_iter().chain(field.map(HeaderValue::as_bytes)).all(is_ours);
+    if all_ours { Named::Here } else { Named::Elsewhere }
+}
+
+fn answer<B>(admin: &Admin, request: &Request<B>) -> Answer {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "GET only: what changes something is asked on the admin socket\n");
         answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -61,42 +128,105 @@ fn answer(admin: &Admin, request: &Request<Incoming>) -> Answer {
     }
 }
 
-/// Those who ask now. Where many do, whoever takes long has to go, so that the next is heard.
+/// Those who are only told that they aren't allowed to ask.
 #[derive(Default)]
-pub struct Guests {
-    inside: AtomicUsize,
-    strangers: AtomicUsize,
-}
+pub struct Strangers(AtomicUsize);
 
-/// One who asks, until dropped.
-struct Guest<'g> {
-    guests: &'g Guests,
-    stranger: bool,
-}
+/// One of them, until dropped.
+struct Stranger<'s>(&'s Strangers);
 
-impl Guests {
-    /// `None`: there are too many already of those who are only told that they aren't allowed.
-    fn enter(&self, allowed: bool) -> Option<Guest<'_>> {
-        let guest = Guest { guests: self, stranger: !allowed };
-        self.inside.fetch_add(1, Ordering::Relaxed);
-        let strangers = self.strangers.fetch_add(usize::from(!allowed), Ordering::Relaxed);
-        (allowed || strangers < MANY / 2).then_some(guest)
+impl Strangers {
+    /// `None` means that there are too many already.
+    fn enter(&self) -> Option<Stranger<'_>> {
+        let stranger = Stranger(self);
+        (self.0.fetch_add(1, Ordering::Relaxed) < MOST_STRANGERS).then_some(stranger)
     }
 }
 
-impl Guest<'_> {
-    /// Waits until it has been here for longer than it may: [`SHORT`], for a stranger or in a crowd.
-    async fn outstay(&self) {
-        sleep(SHORT).await;
-        while !self.stranger && self.guests.inside.load(Ordering::Relaxed) <= MANY {
-            sleep(SHORT / 10).await;
+impl Drop for Stranger<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whom a request in this version with this target and these Hosts is for, where `here.example` is ours.
+    fn check(version: Version, target: &str, hosts: &[&str], expected: Named) {
+        let mut request = Request::builder().version(version).uri(target);
+        for host in hosts {
+            request = request.header(header::HOST, *host);
+        }
+        let found = named_here(&request.body(()).unwrap(), &["here.example".into()]);
+        assert_eq!(found, expected, "{target} {hosts:?}");
+    }
+
+    #[test]
+    fn addresses_localhost_and_configured_names_are_ours() {
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:10464",
+            "192.0.2.1",
+            "[::1]",
+            "[::1]:10464",
+            "[::ffff:127.0.0.1]",
+            "localhost",
+            "LocalHost:10464",
+            "localhost.",
+            "localhost:",
+            "here.example",
+            "HERE.example.:80",
+        ] {
+            check(Version::HTTP_11, "/metrics", &[host], Named::Here);
         }
     }
-}
 
-impl Drop for Guest<'_> {
-    fn drop(&mut self) {
-        self.guests.inside.fetch_sub(1, Ordering::Relaxed);
-        self.guests.strangers.fetch_sub(usize::from(self.stranger), Ordering::Relaxed);
+    #[test]
+    fn other_names_are_not() {
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "evil.localhost",
+            "127.0.0.1.evil.example",
+            "127.1",
+            "0x7f000001",
+            "2130706433",
+            "::1",
+            "[::1",
+            "[fe80::1%25lo]",
+            "localhost:99999",
+            "localhost:x",
+            "a@localhost",
+            "localhost@evil.example",
+            "localhost/x",
+            "localhost, evil.example",
+            "",
+            " ",
+            "[evil.example]",
+            "there.example",
+            "sub.here.example",
+            "127.0.0.1..",
+        ] {
+            check(Version::HTTP_11, "/metrics", &[host], Named::Elsewhere);
+        }
+    }
+
+    #[test]
+    fn a_request_has_one_host_unless_it_is_older_than_that() {
+        check(Version::HTTP_11, "/metrics", &[], Named::Badly);
+        check(Version::HTTP_10, "/metrics", &[], Named::Here);
+        check(Version::HTTP_10, "/metrics", &["evil.example"], Named::Elsewhere);
+        check(Version::HTTP_11, "/metrics", &["localhost", "localhost"], Named::Badly);
+        check(Version::HTTP_10, "/metrics", &["localhost", "evil.example"], Named::Badly);
+    }
+
+    #[test]
+    fn an_absolute_target_is_looked_at_as_well() {
+        check(Version::HTTP_11, "http://localhost/metrics", &["127.0.0.1"], Named::Here);
+        check(Version::HTTP_11, "http://evil.example/metrics", &["localhost"], Named::Elsewhere);
+        check(Version::HTTP_11, "http://localhost/metrics", &["evil.example"], Named::Elsewhere);
+        check(Version::HTTP_10, "http://evil.example/metrics", &[], Named::Elsewhere);
     }
 }

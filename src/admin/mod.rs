@@ -12,6 +12,7 @@ mod metrics;
 mod place;
 mod query;
 mod rates;
+mod room;
 mod scrapes;
 mod served;
 mod socket;
@@ -20,12 +21,9 @@ mod tunnels;
 mod unix;
 
 use std::convert::Infallible;
-use std::future::poll_fn;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,10 +35,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::control::reload::{Requests, Standing};
 use crate::listeners::Listeners;
@@ -65,12 +61,6 @@ const HEAD: Duration = Duration::from_secs(5);
 
 /// The most bytes of a request's head.
 const MOST_HEAD: usize = 16 * 1024;
-
-/// The most who ask at one time, at each of the two.
-const MOST: usize = 32;
-
-/// How long to leave a socket alone that cannot accept (no descriptors are left, mostly).
-const BREATH: Duration = Duration::from_millis(100);
 
 /// What those who ask are told from, and what those who command reach.
 pub struct Admin {
@@ -122,41 +112,6 @@ fn with_type(status: StatusCode, body: impl Into<Bytes>, content_type: &'static 
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
-}
-
-/// Gives each connection that `accept` brings to `answer`, at most [`MOST`] at a time, until `stop` and none is left in
-/// the socket's queue, where further ones wait.
-async fn attend<S, F>(
-    mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<S>>,
-    answer: impl Fn(S) -> F,
-    stop: CancellationToken,
-) where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let places = Arc::new(Semaphore::new(MOST));
-    let asked = TaskTracker::new();
-    let answered = |place: OwnedSemaphorePermit, stream| {
-        let answered = answer(stream);
-        asked.spawn(async move {
-            answered.await;
-            drop(place);
-        });
-    };
-    while let Some(Ok(place)) = stop.run_until_cancelled(Arc::clone(&places).acquire_owned()).await {
-        match stop.run_until_cancelled(poll_fn(&mut accept)).await {
-            Some(Ok(stream)) => answered(place, stream),
-            Some(Err(error)) => {
-                tracing::debug!(%error, "one who asks cannot be accepted");
-                sleep(BREATH).await;
-            }
-            None => break,
-        }
-    }
-    while let Ok(place) = Arc::clone(&places).try_acquire_owned()
-        && let Poll::Ready(Ok(stream)) = poll_fn(|context| Poll::Ready(accept(context))).await
-    {
-        answered(place, stream);
-    }
 }
 
 /// Answers the requests of one connection within `patience`; one who takes longer is cut off.

@@ -3,7 +3,7 @@
 //! What is answered is in `metrics`.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,14 +14,18 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::metrics::{Guests, answer_one};
+use crate::admin::Admin;
+use crate::admin::metrics::{Caller, Strangers, answer_one};
+use crate::admin::room::{Room, attend};
 use crate::admin::served::Serve;
 use crate::admin::unix::{self, SocketFile};
-use crate::admin::{Admin, attend};
 use crate::control::config::MetricsAddress;
 use crate::control::systemd::Sockets;
 use crate::data::listener::{hush, overlap, socket};
 use crate::policy::network::Peer;
+
+/// The most connections at one time.
+const MOST: usize = 64;
 
 /// How long those who had come when a listener ends are awaited.
 const LAST: Duration = Duration::from_millis(100);
@@ -79,13 +83,18 @@ impl Serve for MetricsListener {
             (Err(error), _) | (_, Err(error)) => return tracing::error!(%error, "the metrics listener cannot be served"),
         };
         let accept = |context: &mut Context<'_>| poll_accept(&tcp, &unix, context);
-        let guests = Arc::new(Guests::default());
-        let answer = |stream: Asker| {
-            let (admin, guests) = (Arc::clone(&admin), Arc::clone(&guests));
+        let strangers = Arc::new(Strangers::default());
+        let answer = |stream: Asker, place| {
+            let (admin, strangers) = (Arc::clone(&admin), Arc::clone(&strangers));
             async move {
                 match stream {
-                    Asker::Tcp(stream, peer) => answer_one(&admin, &guests, stream, Some(peer)).await,
-                    Asker::Unix(stream) => answer_one(&admin, &guests, stream, None).await,
+                    Asker::Tcp(stream, peer) => {
+                        // An address that cannot be told is taken for a loopback one, where more is asked for.
+                        let at_loopback = stream.local_addr().map_or(true, |at| at.ip().to_canonical().is_loopback());
+                        let caller = Caller { peer, at_loopback };
+                        answer_one(&admin, &strangers, (stream, place), Some(caller)).await;
+                    }
+                    Asker::Unix(stream) => answer_one(&admin, &strangers, (stream, place), None).await,
                 }
             }
         };
@@ -99,7 +108,7 @@ impl Serve for MetricsListener {
             sleep(LAST).await;
             over.cancel();
         };
-        tokio::join!(attend(accept, answer, over.clone()), ends);
+        tokio::join!(attend(Room::new(MOST), accept, answer, over.clone()), ends);
     }
 }
 
@@ -110,15 +119,23 @@ enum Asker {
     Unix(UnixStream),
 }
 
-fn poll_accept(tcp: &[TcpListener], unix: &[UnixListener], context: &mut Context<'_>) -> Poll<io::Result<Asker>> {
+fn poll_accept(
+    tcp: &[TcpListener],
+    unix: &[UnixListener],
+    context: &mut Context<'_>,
+) -> Poll<io::Result<(Asker, Option<IpAddr>)>> {
     for socket in tcp {
         if let Poll::Ready(accepted) = socket.poll_accept(context) {
-            return Poll::Ready(accepted.map(|(stream, address)| Asker::Tcp(stream, Peer::new(address.ip()))));
+            let asker = |(stream, address): (TcpStream, SocketAddr)| {
+                let peer = Peer::new(address.ip());
+                (Asker::Tcp(stream, peer), Some(peer.ip()))
+            };
+            return Poll::Ready(accepted.map(asker));
         }
     }
     for socket in unix {
         if let Poll::Ready(accepted) = socket.poll_accept(context) {
-            return Poll::Ready(accepted.map(|(stream, _)| Asker::Unix(stream)));
+            return Poll::Ready(accepted.map(|(stream, _)| (Asker::Unix(stream), None)));
         }
     }
     Poll::Pending

@@ -16,14 +16,18 @@ use rustix::fs::Mode;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::room::{Place, Room, attend};
 use crate::admin::served::Serve;
 use crate::admin::unix::{self, SocketFile};
-use crate::admin::{Admin, attend, command, converse, place};
+use crate::admin::{Admin, command, converse, place};
 use crate::control::config::{AdminSettings, AdminSocket};
 use crate::control::systemd::Sockets;
 
 /// How long a command may take: a reload waits for files that are being written.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The most connections at one time.
+const MOST: usize = 32;
 
 /// The bound socket, or all that systemd passed under its name.
 pub struct AdminListener {
@@ -107,11 +111,13 @@ impl Serve for AdminListener {
         };
         let accept = |context: &mut Context<'_>| {
             let mut accepted = sockets.iter().map(|socket| socket.poll_accept(context));
-            accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
+            let accepted = accepted.find(Poll::is_ready).unwrap_or(Poll::Pending);
+            // All who may connect are trusted alike.
+            accepted.map_ok(|(stream, _)| (stream, None))
         };
         let look = || admin.metrics.totals(&admin.live.load(), &admin.tunnels);
         tokio::select! {
-            () = attend(accept, |(stream, _)| answer_all(Arc::clone(&admin), stream), stop) => {}
+            () = attend(Room::new(MOST), accept, |stream, place| answer_all(Arc::clone(&admin), stream, place), stop) => {}
             () = admin.rates.sample(look) => {}
         }
     }
@@ -140,9 +146,20 @@ fn group_id(group: &str) -> Option<u32> {
     named.or_else(|| group.parse().ok())
 }
 
-async fn answer_all(admin: Arc<Admin>, stream: UnixStream) {
+async fn answer_all(admin: Arc<Admin>, stream: UnixStream, place: Place) {
     let caller = stream.peer_cred().ok();
-    converse(stream, PATIENCE, |request| command::answer(Arc::clone(&admin), request, caller)).await;
+    let answered = converse(stream, PATIENCE, |request| {
+        let (admin, answering) = (Arc::clone(&admin), place.answering());
+        async move {
+            let answer = command::answer(admin, request, caller).await;
+            drop(answering);
+            answer
+        }
+    });
+    tokio::select! {
+        () = answered => {}
+        () = place.wanted() => tracing::debug!("a caller who asked nothing made room for another"),
+    }
 }
 
 #[cfg(test)]

@@ -13,13 +13,21 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::runtime::Builder;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use sidegate::admin::socket_paths;
 use sidegate::control::config::named_socket;
+
+/// How long to wait for room in the queue of an agent that is busy.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// How long between two looks whether there is room.
+const BETWEEN: Duration = Duration::from_millis(50);
 
 /// What the agent of `config` answers within `patience`.
 ///
@@ -57,8 +65,9 @@ pub fn target(path: &str, parameters: &[(&str, &str)]) -> String {
 async fn connect(config: &Path) -> Result<(PathBuf, UnixStream), String> {
     let (mut denied, mut tried) = (None, String::new());
     for path in candidates(config) {
-        let error = match UnixStream::connect(&path).await {
+        let error = match connect_to(&path).await {
             Ok(stream) => return Ok((path, stream)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(busy(&path)),
             Err(error) => error,
         };
         let why = match error.kind() {
@@ -73,11 +82,31 @@ async fn connect(config: &Path) -> Result<(PathBuf, UnixStream), String> {
     }
     Err(match denied {
         Some(path) => format!("permission denied at {}: {}", path.display(), remedy(&path)),
-        None if fs::File::open(config).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) => {
+        // Not opened: it may be a FIFO.
+        None if access(config, Access::READ_OK) == Err(Errno::ACCESS) => {
             format!("permission denied at {}, which says where the socket is: ask as root (sudo)", config.display())
         }
         None => format!("no agent answers for {}: is `sidegate run` running with it? Tried:{tried}", config.display()),
     })
+}
+
+/// A connection to the socket at `path`. The kernel refuses with `WouldBlock` while the socket's queue is full.
+async fn connect_to(path: &Path) -> std::io::Result<UnixStream> {
+    let began = Instant::now();
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && began.elapsed() < BUSY => sleep(BETWEEN).await,
+            connected => return connected,
+        }
+    }
+}
+
+fn busy(path: &Path) -> String {
+    format!(
+        "the agent at {} is busy, or is stopped: its queue has been full for {} s of others that wait for an answer",
+        path.display(),
+        BUSY.as_secs()
+    )
 }
 
 /// Where the agent's socket may be: as the file says, and where `auto` puts it.

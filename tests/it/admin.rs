@@ -217,7 +217,7 @@ async fn nonsense_is_answered_400_or_ended_and_hurts_nobody() {
 }
 
 #[tokio::test]
-async fn so_many_are_answered_at_a_time_and_the_others_wait_for_their_turn() {
+async fn callers_that_ask_nothing_lose_their_places_to_those_who_do() {
     let (sidegate, _backend) = echoing().await;
     let mut stalled: Vec<Wire> = Vec::new();
     for _ in 0..MOST {
@@ -225,13 +225,32 @@ async fn so_many_are_answered_at_a_time_and_the_others_wait_for_their_turn() {
         wire.send("GET /v1/status HTTP/1.1\r\n").await;
         stalled.push(wire);
     }
-    let waiting: Vec<_> = (0..40).map(|_| sidegate.told("GET /v1/status")).collect();
-    let mut waiting = Box::pin(futures_util::future::join_all(waiting));
-    let none = futures_util::poll!(&mut waiting).is_pending();
-    stalled.pop();
-    let answered = within("the answers", waiting).await;
-    assert!(none && answered.iter().all(|(status, _)| *status == 200));
-    assert_eq!(stalled.len(), MOST - 1, "these still hold their places");
+    let asking: Vec<_> = (0..40).map(|_| sidegate.told("GET /v1/status")).collect();
+    let answered = within("the answers", futures_util::future::join_all(asking)).await;
+    assert!(answered.iter().all(|(status, _)| *status == 200));
+    stalled[0].expect_end().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_is_said_to_be_one() {
+    let folder = sidegate::new().clear().write();
+    let running = cli::run(folder.path()).await;
+    running.stop();
+    let socket = folder.path().join("admin.sock");
+    let mut queued = Vec::new();
+    loop {
+        let next = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        next.set_nonblocking(true).unwrap();
+        if next.connect(&socket2::SockAddr::unix(&socket).unwrap()).is_err() {
+            break;
+        }
+        queued.push(next);
+    }
+    let output = cli::done(&["status", "--config", "sidegate.toml"], folder.path()).await;
+    running.signal(rustix::process::Signal::CONT);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("is busy") && said.contains("admin.sock") && !said.contains("no agent answers"), "{said}");
+    assert!(queued.len() > MOST);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -63,6 +63,13 @@ impl Running {
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(self.process.as_ref().unwrap()), signal).unwrap();
+    }
+
+    /// Stops it, so that it does nothing until SIGCONT.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+        let pid = Pid::from_child(self.process.as_ref().unwrap());
+        waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
     }
 
     /// Waits for its end; the exit code.

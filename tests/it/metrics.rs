@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use ::sidegate::observe::metrics::table;
 use jiff::{Timestamp, ToSpan};
@@ -13,7 +14,7 @@ use crate::harness::sidegate::Sidegate;
 use crate::harness::wire::{Frame, Wire};
 use crate::harness::{backend, client, sidegate, within};
 
-const SCRAPE: &str = "GET /metrics HTTP/1.1\r\nHost: metrics\r\n\r\n";
+const SCRAPE: &str = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// A client of the metrics listener.
 fn scraper(sidegate: &Sidegate) -> Client {
@@ -305,7 +306,7 @@ async fn a_scrape_is_typed_as_prometheus_wants_it() {
         .expect_header("connection", "close");
     assert!(answer.text().starts_with("# HELP process_cpu_seconds_total "), "{}", answer.text());
     scraper(&sidegate).get("/elsewhere").await.expect(404);
-    let changing = scraper(&sidegate).send("POST /metrics HTTP/1.1\r\nHost: metrics\r\nContent-Length: 0\r\n\r\n").await;
+    let changing = scraper(&sidegate).send("POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").await;
     changing.expect(405).expect_header("allow", "GET, HEAD");
 }
 
@@ -314,7 +315,7 @@ async fn head_is_answered_without_a_body() {
     let sidegate = sidegate::new().run().await;
     for path in ["/metrics", "/livez", "/readyz"] {
         let mut wire = scraper(&sidegate).connect().await;
-        wire.send(format!("HEAD {path} HTTP/1.1\r\nHost: metrics\r\n\r\n")).await;
+        wire.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
         let answer = wire.answer_to("HEAD").await;
         assert!(answer.expect(200).header("content-length").unwrap().parse::<u64>().unwrap() > 0);
         wire.expect_end().await;
@@ -347,14 +348,34 @@ async fn stall(scraper: &Client, count: usize) -> Vec<Wire> {
 
 // C-OBS, F28
 #[tokio::test]
-async fn a_hundred_scrapers_that_stall_keep_the_next_one_waiting_for_a_moment() {
+async fn scrapers_that_stall_lose_their_places_to_those_who_ask_next() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let mut tunnel = client::new(&sidegate).open("/chat").await;
-    let mut stalled = stall(&scraper(&sidegate), 100).await;
+    let mut stalled = stall(&scraper(&sidegate), 200).await;
     tunnel.expect_echo("meanwhile").await;
-    within("a scrape behind them", scraper(&sidegate).get("/metrics")).await.expect(200);
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let began = Instant::now();
+        scraper(&sidegate).get(path).await.expect(200);
+        assert!(began.elapsed() < Duration::from_secs(2), "{path}: {:?}", began.elapsed());
+    }
     stalled[1].expect_end().await;
+}
+
+#[tokio::test]
+async fn a_foreign_host_is_refused_at_a_loopback_address() {
+    let sidegate = sidegate::new().toml("metrics.hosts = ['metrics.example']").run().await;
+    let ask = async |host: &str, path: &str| scraper(&sidegate).host(host).get(path).await.status();
+    for path in ["/metrics", "/livez", "/readyz"] {
+        assert_eq!(ask("evil.example", path).await, 403, "{path}");
+        assert_eq!(ask("127.0.0.1:10464", path).await, 200, "{path}");
+        assert_eq!(ask("Metrics.Example.", path).await, 200, "{path}");
+    }
+    sidegate.expect_metric("sidegate_scrapes_refused_total", [], 3).await;
+    scraper(&sidegate).send("GET /livez HTTP/1.0\r\n\r\n").await.expect(200);
+    scraper(&sidegate).send("GET /livez HTTP/1.1\r\n\r\n").await.expect(400);
+    let target = "GET http://evil.example/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    scraper(&sidegate).send(target).await.expect(403);
 }
 
 #[tokio::test]

@@ -25,11 +25,12 @@ const MOST_INLINE: usize = 100;
 /// `sidegate.toml` as it runs.
 pub fn settings(settings: &Settings) -> Value {
     let allow: Vec<_> = settings.metrics.allow.iter().map(|(network, ())| network.to_string()).collect();
+    let listen = settings.metrics.listen.as_ref().map_or("off".into(), ToString::to_string);
     let mut timeouts = listener_timeouts(settings.listener_timeouts);
     timeouts.extend(route_timeouts(settings.route_timeouts));
     json!({
         "schema": 1,
-        "metrics": { "listen": settings.metrics.listen.as_ref().map_or("off".into(), ToString::to_string), "allow": allow },
+        "metrics": { "listen": listen, "allow": allow, "hosts": settings.metrics.hosts },
         "admin": admin(&settings.admin),
         "reload": reload(&settings.reload),
         "shutdown": shutdown(&settings.shutdown),

@@ -296,6 +296,8 @@ pub struct MetricsSettings {
     pub listen: Option<MetricsAddress>,
     /// Who may ask.
     pub allow: Networks<()>,
+    /// Names that it may be asked by at a loopback address, in lower case and without a last dot.
+    pub hosts: Vec<Box<str>>,
 }
 
 /// Where `/metrics` is asked. Displays as `sidegate.toml` has it.

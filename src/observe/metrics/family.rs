@@ -129,7 +129,7 @@ families! {
     PANICS: Counter "sidegate_panics_total" []
         "Bugs of ours, each of which ended one connection or one reload.";
     SCRAPES_REFUSED: Counter "sidegate_scrapes_refused_total" []
-        "Connections to the address of [metrics] from outside its allow; each is told so by a 403.";
+        "Refused at the address of [metrics], each by a 403: connections from outside its allow, and at a loopback address requests for a foreign Host.";
     BUILD_INFO: Gauge "sidegate_build_info" ["version"]
         "Always 1; version is that of the program.";
     CPU_SECONDS: Counter "process_cpu_seconds_total" []

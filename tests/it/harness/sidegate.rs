@@ -470,7 +470,7 @@ impl Sidegate {
     pub async fn ask(&self, path: &str) -> (u16, String) {
         let asked = async {
             let mut stream = TcpStream::connect(self.agent.metrics().expect("a metrics listener")).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n");
+            let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();

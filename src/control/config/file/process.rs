@@ -13,6 +13,7 @@ use crate::control::config::{
     AdminSettings, AdminSocket, MetricsAddress, MetricsSettings, Reading, ReloadSettings, ShutdownSettings, Watch,
 };
 use crate::policy::network::Networks;
+use crate::policy::request::Host;
 
 /// More data-plane threads than any host has CPUs.
 const MOST_THREADS: i64 = 4096;
@@ -41,8 +42,19 @@ pub fn metrics(mut table: Table<'_>, reading: &Reading<'_>, named: &mut Named<'_
     for network in networks {
         allow.insert(network, ());
     }
+    let hosts = table.get("hosts").and_then(|value| value.strings()).unwrap_or_default();
+    let hosts = hosts.into_iter().filter_map(|(_, value)| value.parse("the name of a host", host_name));
+    let hosts = hosts.collect();
     table.finish();
-    MetricsSettings { listen, allow }
+    MetricsSettings { listen, allow, hosts }
+}
+
+/// A host's name, in lower case and without a last dot; `localhost` and addresses need none.
+fn host_name(text: &str) -> Result<Box<str>, Finding> {
+    match Host::parse(text.as_bytes()) {
+        Some(host) if !text.contains(':') => Ok(host.name().into()),
+        _ => Err(error(format!("\"{text}\" is not the name of a host")).remedy("like \"metrics.example.com\", without a port")),
+    }
 }
 
 /// `[admin]`
