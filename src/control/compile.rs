@@ -54,7 +54,7 @@ pub fn build(
 /// # Errors
 /// All that is wrong with the files, but for those tests.
 pub fn unrehearsed(config: &Path) -> Result<Built, Vec<Diagnostic>> {
-    let mut files = Files::new();
+    let mut files = Files::for_person();
     let loaded = config::load(&mut files, config, None)?;
     let tickets = fresh_tickets(config)?;
     assemble(loaded, config, &files.digest().to_string(), None, &tickets).map(|(built, _)| built)
@@ -65,7 +65,7 @@ pub fn unrehearsed(config: &Path) -> Result<Built, Vec<Diagnostic>> {
 /// # Errors
 /// All that is wrong with the files.
 pub fn promoted(config: &Path, promoted: &str) -> Result<Built, Vec<Diagnostic>> {
-    let mut files = Files::new();
+    let mut files = Files::for_person();
     let loaded = config::load_as(&mut files, config, Pass { promoted: Some(promoted), ..Pass::default() })?;
     let tickets = fresh_tickets(config)?;
     build(loaded, config, &files.digest().to_string(), None, &tickets)

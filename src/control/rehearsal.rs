@@ -60,7 +60,7 @@ fn run(snapshot: &Snapshot, script: &Script, test: &PolicyTest) -> Option<Diagno
     if route.is_none() && judged.is_ok() && test.expect != Expect::RefuseFor(Refusal::Route.word()) {
         let finding = error(format!("test \"{}\": no route leads there", test.name));
         let remedy = "look at the host and the path of the [[route]]s; expect = \"refuse:route\" where it is meant";
-        return Some(finding.remedy(remedy).at(test.at_url.clone()));
+        return Some(finding.remedy(remedy).at(test.at_url.clone().sound()));
     }
     let verdict = judged.as_ref().map_err(|refusal| *refusal).and_then(|judgement| match &judgement.verdict {
         Ok(_) => Ok(()),
@@ -71,7 +71,7 @@ fn run(snapshot: &Snapshot, script: &Script, test: &PolicyTest) -> Option<Diagno
         let stray = script.kind != Kind::Baseline;
         return stray.then(|| {
             let finding = warning(format!("test \"{}\": its URL is `{policy}`'s, another policy's, to judge", test.name));
-            finding.remedy("move it there, or look at the [[route]]s").at(test.at_url.clone())
+            finding.remedy("move it there, or look at the [[route]]s").at(test.at_url.clone().sound())
         });
     }
     let got = verdict.map_or_else(|refusal| format!("refuse:{refusal}"), |()| "allow".into());
@@ -79,7 +79,7 @@ fn run(snapshot: &Snapshot, script: &Script, test: &PolicyTest) -> Option<Diagno
     let question = Question { client: test.client, request, at: test.at, live: false, candidate };
     let explanation = snapshot.explain(question).to_string();
     let finding = error(format!("test \"{}\" failed: expected {}, got {got}", test.name, written(test.expect)));
-    Some(finding.at(test.at_expect.clone()).because(explanation))
+    Some(finding.at(test.at_expect.clone().sound()).because(explanation))
 }
 
 fn meets(expect: Expect, verdict: Result<(), Refusal>) -> bool {
@@ -146,7 +146,7 @@ origins = ["https://app.example.com"]
         for (name, text) in [("sidegate.toml", SIDEGATE), ("policies/chat.toml", CHAT), desk].iter().chain(files) {
             fs::write(folder.path().join(name), text).unwrap();
         }
-        let (mut files, config) = (Files::new(), folder.path().join("sidegate.toml"));
+        let (mut files, config) = (Files::for_person(), folder.path().join("sidegate.toml"));
         let loaded = config::load(&mut files, &config, None).unwrap_or_else(|found| panic!("{found:?}"));
         let built = build(loaded, &config, "", None, &Tickets::new().unwrap());
         let found = built.as_ref().map_or_else(Clone::clone, |built| built.warnings.clone());

@@ -119,7 +119,7 @@ impl Configurations {
 impl Looked {
     /// Loads it, looks at what it hardly means, and runs its tests.
     fn at(config: &Path) -> Looked {
-        let mut files = Files::new();
+        let mut files = Files::for_person();
         let loaded = match config::load(&mut files, config, None) {
             Ok(loaded) => loaded,
             Err(diagnostics) => return Looked { diagnostics, holds: String::new(), complete: false },
@@ -159,7 +159,7 @@ fn policies(config: &Path, only: Option<&Path>, configurations: &mut Configurati
     }
     let looked = configurations.look(config);
     let policies = named.map_or_else(|| config::policy_files(config), |file| vec![file]);
-    let mut files = Files::new();
+    let mut files = Files::for_person();
     let mut about: BTreeSet<_> = policies.iter().flat_map(|policy| config::lists_named(&mut files, policy)).collect();
     about.extend(policies.iter().cloned());
     if only.is_none() {
@@ -173,7 +173,7 @@ fn policies(config: &Path, only: Option<&Path>, configurations: &mut Configurati
 }
 
 fn list(path: &Path) -> Found {
-    let mut files = Files::new();
+    let mut files = Files::for_person();
     let now = Timestamp::now();
     let (list, mut diagnostics) = config::list_alone(&mut files, path, now);
     let Some(list) = list else { return Found { diagnostics, holds: String::new(), unfinished: false } };

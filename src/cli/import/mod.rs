@@ -116,7 +116,7 @@ fn print(verb: &Nginx, tree: &Tree, notes: &Notes, made: &[Config], pages: &[Pag
 
 /// Whether `sidegate check` finds no error in what was written; else what it finds is said.
 fn is_sound(pages: &[Page]) -> bool {
-    configs(pages).all(|config| match config::load(&mut Files::new(), config, None) {
+    configs(pages).all(|config| match config::load(&mut Files::for_person(), config, None) {
         Ok(_) => true,
         Err(mut diagnostics) => {
             diagnostics.retain(|diagnostic| diagnostic.is_error());

@@ -133,19 +133,27 @@ impl Pem {
         let text = String::from_utf8_lossy(&bytes);
         let has_passphrase = text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENCRYPTED");
         let mut pem = Pem { certificates: Vec::new(), key: None, has_passphrase };
-        for item in rustls_pemfile::read_all(&mut &bytes[..]) {
-            match item {
-                Ok(Item::X509Certificate(certificate)) => pem.certificates.push(certificate),
-                Ok(Item::Pkcs1Key(key)) => pem.hold(key.into()),
-                Ok(Item::Pkcs8Key(key)) => pem.hold(key.into()),
-                Ok(Item::Sec1Key(key)) => pem.hold(key.into()),
-                Ok(_) => {}
+        let mut rest = &bytes[..];
+        loop {
+            let (item, left) = match rustls_pemfile::read_one_from_slice(rest) {
+                Ok(Some(read)) => read,
+                Ok(None) => return Ok(pem),
                 // The old way to protect a key leaves no base64 in its section.
-                Err(_) if has_passphrase => break,
-                Err(fault) => return Err(error(format!("{name} is not valid PEM: {fault}")).remedy("was it cut short?")),
+                Err(_) if has_passphrase => return Ok(pem),
+                Err(fault) => {
+                    let finding = error(format!("{name} is not valid PEM: {}", told(&fault)));
+                    return Err(finding.remedy("was it cut short?"));
+                }
+            };
+            rest = left;
+            match item {
+                Item::X509Certificate(certificate) => pem.certificates.push(certificate),
+                Item::Pkcs1Key(key) => pem.hold(key.into()),
+                Item::Pkcs8Key(key) => pem.hold(key.into()),
+                Item::Sec1Key(key) => pem.hold(key.into()),
+                _ => {}
             }
         }
-        Ok(pem)
     }
 
     fn hold(&mut self, key: PrivateKeyDer<'static>) {
@@ -162,6 +170,15 @@ impl Pem {
         }
         let finding = error(format!("{name} holds no private key"));
         Err(finding.remedy("a section \"-----BEGIN PRIVATE KEY-----\", or of an RSA or EC PRIVATE KEY"))
+    }
+}
+
+/// What is wrong with a PEM file, without the line that the fault itself repeats: it may be of a key.
+fn told(fault: &rustls_pemfile::Error) -> &'static str {
+    match fault {
+        rustls_pemfile::Error::MissingSectionEnd { .. } => "the end of a section is missing",
+        rustls_pemfile::Error::IllegalSectionStart { .. } => "a section does not begin as one",
+        rustls_pemfile::Error::Base64Decode(_) => "a section is not base64",
     }
 }
 

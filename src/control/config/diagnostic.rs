@@ -1,7 +1,8 @@
 //! What is wrong with a file, where, and what to do about it; rendered for people.
 //!
 //! It holds the one line it shows and never the whole file, so that what a
-//! rejected reload found can be kept. It never decides what is wrong.
+//! rejected reload found can be kept. Text of the file that may not be shown is left out when it is
+//! made, so that nothing can show it later. It never decides what is wrong.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,6 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level as Label, Origin, Renderer, Snippet, normalize_untrusted_str};
+
+use super::quote::{Quoting, Words};
 
 /// A longer line is not shown, only where it is.
 const LONGEST_SHOWN: usize = 4096;
@@ -50,6 +53,7 @@ pub struct Place {
     pub(super) line: usize,
     pub(super) column: usize,
     pub(super) excerpt: Option<Excerpt>,
+    pub(super) quoting: Quoting,
 }
 
 /// A line of a file and the bytes of it that get the carets.
@@ -69,38 +73,51 @@ struct Earlier {
 impl Place {
     /// The file as a whole, where there is no line to show.
     pub fn file(file: Arc<str>) -> Place {
-        Place { file, line: 1, column: 1, excerpt: None }
+        Place { file, line: 1, column: 1, excerpt: None, quoting: Quoting::Lines }
     }
 
-    /// The bytes `part` of the line `number`, which reads `text`.
-    pub fn line(file: Arc<str>, number: usize, text: &str, part: Range<usize>) -> Place {
+    /// The same place of a file that was read without an error, whose values may be named.
+    pub fn sound(self) -> Place {
+        Place { quoting: Quoting::Lines, ..self }
+    }
+
+    /// The bytes `part` of the line `number`, which reads `text` and is shown as `quoting` says.
+    pub fn line(file: Arc<str>, number: usize, text: &str, part: Range<usize>, quoting: Quoting) -> Place {
         let (from, to) = (text.floor_char_boundary(part.start), text.ceil_char_boundary(part.end));
         let column = text.get(..from).unwrap_or_default().chars().count() + 1;
-        let excerpt = (text.len() <= LONGEST_SHOWN).then(|| Excerpt { text: text.into(), span: from..to.max(from) });
-        Place { file, line: number, column, excerpt }
+        let is_shown = quoting == Quoting::Lines && text.len() <= LONGEST_SHOWN;
+        let excerpt = is_shown.then(|| Excerpt { text: text.into(), span: from..to.max(from) });
+        Place { file, line: number, column, excerpt, quoting }
     }
 }
 
 impl Diagnostic {
-    /// `message` about `place`.
-    pub(super) fn new(level: Level, place: Place, message: String, remedy: Option<String>) -> Diagnostic {
-        let Place { file, line, column, excerpt } = place;
+    /// `message` about `place`, without what may not be shown of its file.
+    pub(super) fn new(level: Level, place: Place, message: Words, remedy: Option<Words>) -> Diagnostic {
+        let Place { file, line, column, excerpt, quoting } = place;
+        let (message, remedy) = (quoting.shown(message), remedy.map(|remedy| quoting.shown(remedy)));
         Diagnostic { level, file, line, column, message, remedy, excerpt, earlier: None, because: None, half: false }
     }
 
     /// An error about `file` as a whole, from whoever uses what was loaded.
     pub fn of(file: &Path, message: String, remedy: Option<String>) -> Diagnostic {
-        Diagnostic::new(Level::Error, Place::file(file.display().to_string().into()), message, remedy)
+        Diagnostic::error(Place::file(file.display().to_string().into()), message, remedy)
     }
 
     /// An error about `place`, from whoever uses what was loaded.
     pub fn error(place: Place, message: String, remedy: Option<String>) -> Diagnostic {
-        Diagnostic::new(Level::Error, place, message, remedy)
+        Diagnostic::new(Level::Error, place, message.into(), remedy.map(Words::from))
     }
 
     /// A warning about `place`, from whoever looks at what was loaded.
     pub fn warning(place: Place, message: String, remedy: String) -> Diagnostic {
-        Diagnostic::new(Level::Warning, place, message, Some(remedy))
+        Diagnostic::new(Level::Warning, place, message.into(), Some(remedy.into()))
+    }
+
+    /// Puts `key`, which it is about, before the message.
+    pub(super) fn keyed(mut self, key: &str, quoting: Quoting) -> Diagnostic {
+        self.message = format!("{}: {}", quoting.shown_key(key), self.message);
+        self
     }
 
     /// Shows `place` as well, under `label`.
@@ -197,7 +214,7 @@ mod tests {
 
     fn sample() -> Diagnostic {
         let excerpt = Some(Excerpt { text: "nam = \"a\u{1b}[31m\"".into(), span: 0..3 });
-        let place = Place { file: "a.toml".into(), line: 7, column: 1, excerpt };
+        let place = Place { file: "a.toml".into(), line: 7, column: 1, excerpt, quoting: Quoting::Lines };
         Diagnostic::new(Level::Error, place, "unknown key `nam`".into(), Some("did you mean `name`?".into()))
     }
 

@@ -34,6 +34,7 @@ pub fn settings(settings: &Settings) -> Value {
         "admin": admin(&settings.admin),
         "reload": reload(&settings.reload),
         "shutdown": shutdown(&settings.shutdown),
+        "policies": { "lists_from": settings.lists_from },
         "timeouts": timeouts,
         "process": { "threads": auto(settings.threads.map(|threads| threads.get())) },
         "listener": settings.listeners.iter().map(|one| listener(one)).collect::<Vec<_>>(),

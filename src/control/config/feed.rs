@@ -33,7 +33,7 @@ impl Feed {
     pub fn rejection(&self, before: Option<usize>, accepted: bool, now: Timestamp) -> Option<Diagnostic> {
         if let Some(age) = self.stale(now).filter(|_| self.rejects_stale) {
             let remedy = "let whatever writes it write it again; on_stale = \"warn\" takes it as it is";
-            return Some(error(self.staleness(age)).remedy(remedy).of(&self.name).at(self.place.clone()));
+            return Some(error(self.staleness(age)).remedy(remedy).of(&self.name).at(self.place.clone().sound()));
         }
         let before = before.filter(|before| !accepted && (self.max_shrink.is_some() || *before > SMALL))?;
         let Feed { name, file, entries, .. } = self;
@@ -43,7 +43,7 @@ impl Feed {
         }
         let fault = format!("{file} shrank from {before} entries to {entries}; max_shrink is \"{most}%\"");
         let remedy = format!("was it cut short? If it is meant: sidegate reload --accept-shrink {name}");
-        Some(error(fault).remedy(remedy).of(name).at(self.place.clone()))
+        Some(error(fault).remedy(remedy).of(name).at(self.place.clone().sound()))
     }
 }
 

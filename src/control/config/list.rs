@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use super::diagnostic::Diagnostic;
 use super::document::Value;
 use super::page::{Finding, Page, error, warning};
+use super::quote::{Quoting, is_secret};
 use super::source::Digest;
 use crate::policy::list::{Entries, Entry, EntryFault, List};
 use crate::policy::network::Client;
@@ -30,22 +31,17 @@ const LONGEST_LINE: usize = 4 << 10;
 pub struct ListFiles(HashMap<PathBuf, (Digest, Option<Arc<Entries>>)>);
 
 impl ListFiles {
-    /// What the file at `path`, of which `files` has read `bytes`, says, and what is found in it, which is told once.
+    /// What the file `read` says, and what is found in it, which is told once.
     /// `known` is of an earlier pass. `None`: there is an error.
-    pub fn read(
-        &mut self,
-        known: &ListFiles,
-        path: &Path,
-        (bytes, digest): (&[u8], Digest),
-        now: Timestamp,
-    ) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
+    pub fn read(&mut self, known: &ListFiles, read: ListFile<'_>, now: Timestamp) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
+        let ListFile { path, digest, .. } = read;
         if let Some(entries) = self.of(path, digest) {
             return (Some(Arc::clone(entries)), Vec::new());
         }
         if self.0.contains_key(path) {
             return (None, Vec::new());
         }
-        let (entries, found) = from_file(path, bytes, known.of(path, digest), now);
+        let (entries, found) = from_file(read, known.of(path, digest), now);
         self.0.insert(path.to_owned(), (digest, entries.clone()));
         (entries, found)
     }
@@ -61,25 +57,40 @@ impl ListFiles {
     }
 }
 
-/// What stands in the bytes of the file at `path`, where it isn't `known` already.
-pub fn from_file(
-    path: &Path,
-    bytes: &[u8],
-    known: Option<&Arc<Entries>>,
-    now: Timestamp,
-) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
-    let file = Arc::from(path.display().to_string());
+/// A list's file, read.
+#[derive(Debug, Clone, Copy)]
+pub struct ListFile<'f> {
+    /// Its path.
+    pub path: &'f Path,
+    /// What is in it.
+    pub bytes: &'f [u8],
+    /// The digest of that.
+    pub digest: Digest,
+    /// How much of it may be shown.
+    pub quoting: Quoting,
+}
+
+/// What stands in the bytes of `read`, where it isn't `known` already.
+pub fn from_file(read: ListFile<'_>, known: Option<&Arc<Entries>>, now: Timestamp) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
+    let ListFile { path, bytes, quoting, .. } = read;
+    let (file, quoting) = (Arc::from(path.display().to_string()), quoting.of_list());
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(fault) => {
             let valid = std::str::from_utf8(&bytes[..fault.valid_up_to()]).unwrap_or_default();
-            let page = Page::new(file, valid, MOST_ERRORS);
+            let quoting = if is_secret(bytes) { Quoting::Nothing } else { quoting };
+            let page = Page::new(file, valid, quoting, MOST_ERRORS);
             page.report(valid.len()..valid.len(), error("not UTF-8 from here on").remedy("save the file as UTF-8"));
             return (None, page.into_diagnostics());
         }
     };
-    let page = Page::new(file, text, MOST_ERRORS);
-    let entries = known.map(Arc::clone).or_else(|| read(&page).map(Arc::new));
+    let page = Page::new(file, text, quoting, MOST_ERRORS);
+    let entries = known.map(Arc::clone).or_else(|| self::read(&page).map(Arc::new));
+    if entries.is_none() && page.is_secret() {
+        // Twenty errors without their text would help nobody.
+        let finding = error("looks like a key or a certificate: it is no list, and nothing of it is shown");
+        return (None, vec![finding.remedy("name a file with one network on each line").at(page.file())]);
+    }
     if let Some(entries) = &entries {
         report_lapsed(&page, entries, now);
     }

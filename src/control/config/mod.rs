@@ -8,12 +8,15 @@ mod certificate;
 pub mod diagnostic;
 mod document;
 pub mod effective;
+mod fault;
 pub(in crate::control) mod feed;
 mod file;
 mod list;
 mod name;
 pub(in crate::control) mod page;
 mod policy;
+pub(in crate::control) mod quote;
+pub mod readers;
 pub mod schema;
 pub mod source;
 #[cfg(test)]
@@ -34,10 +37,12 @@ use rustls::pki_types::ServerName;
 use self::diagnostic::{Diagnostic, Place};
 use self::document::Document;
 pub use self::document::unit::Bound;
+use self::list::ListFile;
 pub use self::list::ListFiles;
 use self::page::{Finding, error};
 use self::policy::Sheet;
 pub use self::policy::{Expect, lists_named, no_policy, policy_files};
+use self::quote::Quoting;
 use self::source::{Fault, Files, MOST_LIST, MOST_TOML};
 use crate::control::systemd::Sockets;
 use crate::policy::Allow;
@@ -74,6 +79,7 @@ pub fn load_as(files: &mut Files, config: &Path, pass: Pass<'_>) -> Result<Loade
 /// [`load_as`], where `now` says which entries and certificates are past their time: a matter of warnings alone.
 fn load_at(files: &mut Files, config: &Path, pass: Pass<'_>, now: Timestamp) -> Result<Loaded, Vec<Diagnostic>> {
     let Pass { passed, promoted, known } = pass;
+    files.begin_with(config);
     let file = Arc::from(config.display().to_string());
     let bytes = files.read(config, MOST_TOML).map_err(|fault| {
         let remedy = "name the file with --config, or let `sidegate init` write one";
@@ -94,8 +100,10 @@ fn load_at(files: &mut Files, config: &Path, pass: Pass<'_>, now: Timestamp) -> 
     }
     let names = names.promoting(promoted);
 
-    let document = Document::parse(file, &bytes);
+    let document = Document::parse(file, &bytes, reading.files.quoting(config));
     let settings = file::read(&mut reading, &document, &names.policies);
+    let lists_from = settings.lists_from.iter().map(|named| folder.join(&**named));
+    reading.files.confine(std::iter::once(folder.join(policy::FOLDER)).chain(lists_from).collect());
     let mut found = document.into_diagnostics();
     found.extend(misnamed);
     let mut read = |sheet| {
@@ -118,7 +126,7 @@ fn load_at(files: &mut Files, config: &Path, pass: Pass<'_>, now: Timestamp) -> 
 /// no reason not to find the agent that runs. `None`: it names no path.
 pub fn named_socket(config: &Path) -> Option<PathBuf> {
     let bytes = Files::new().read(config, MOST_TOML).ok()?;
-    let document = Document::parse(Arc::default(), &bytes);
+    let document = Document::parse(Arc::default(), &bytes, Quoting::Nothing);
     let socket = document.root().table("admin").get("socket")?.as_str()?;
     match socket {
         "auto" | "off" => None,
@@ -131,13 +139,23 @@ pub fn named_socket(config: &Path) -> Option<PathBuf> {
 /// The list in the file `path`, which no policy names here, and all that is found in it.
 pub fn list_alone(files: &mut Files, path: &Path, now: Timestamp) -> (Option<List>, Vec<Diagnostic>) {
     let shown: Arc<str> = path.display().to_string().into();
+    files.confine(vec![neighbourhood(path)]);
     match files.read(path, MOST_LIST) {
         Ok(bytes) => {
-            let (entries, found) = list::from_file(path, &bytes, None, now);
+            let (digest, quoting) = (files.digest_of(path).unwrap_or_default(), files.quoting(path));
+            let read = ListFile { path, bytes: &bytes, digest, quoting };
+            let (entries, found) = list::from_file(read, None, now);
             (entries.map(|entries| List::of_file("list".into(), shown, None, entries)), found)
         }
         Err(fault) => (None, vec![about(&shown, &fault).at(Place::file(Arc::clone(&shown)))]),
     }
+}
+
+/// The folder of the policies that `list` is for, or its own: a link that leads out of it names another's file.
+fn neighbourhood(list: &Path) -> PathBuf {
+    let is_policies = |folder: &&Path| folder.file_name().is_some_and(|name| name == policy::FOLDER);
+    let own = list.parent().unwrap_or(Path::new(""));
+    Path::new(".").join(own.ancestors().find(is_policies).unwrap_or(own))
 }
 
 /// `text`, if it can stand as a route's `backend`; else why not, and what to write instead.
@@ -236,6 +254,8 @@ pub struct Settings {
     pub reload: ReloadSettings,
     /// `[shutdown]`
     pub shutdown: ShutdownSettings,
+    /// `[policies] lists_from`, as written: folders beside that of the policies in which lists may lie.
+    pub lists_from: Vec<Box<str>>,
     /// `[process] threads`; `None`: as many as the CPUs that the process may use.
     pub threads: Option<NonZeroUsize>,
     /// In the order written.

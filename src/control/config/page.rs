@@ -8,12 +8,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::control::config::diagnostic::{Diagnostic, Level, Place};
+use crate::control::config::quote::{Quoting, Words, is_secret};
 
 /// One file's text and the findings in it.
 #[derive(Debug)]
 pub struct Page<'t> {
     file: Arc<str>,
     text: &'t str,
+    quoting: Quoting,
+    /// Whether the text looks like a key, whatever it is read as. Looked at only if something is found.
+    secret: OnceCell<bool>,
     most: usize,
     starts: OnceCell<Vec<usize>>,
     found: RefCell<Found>,
@@ -37,9 +41,10 @@ struct Tally {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     level: Level,
+    key: Option<String>,
     /// What is wrong: one sentence without a full stop.
-    pub message: String,
-    remedy: Option<String>,
+    pub message: Words,
+    remedy: Option<Words>,
     /// The bytes that it is about, of the text that was parsed; `None`: all of it.
     pub within: Option<Range<usize>>,
     earlier: Option<Box<(Place, String)>>,
@@ -47,29 +52,30 @@ pub struct Finding {
 }
 
 /// An error about a text; see [`Page::report`].
-pub fn error(message: impl Into<String>) -> Finding {
-    Finding { level: Level::Error, message: message.into(), remedy: None, within: None, earlier: None, half: false }
+pub fn error(message: impl Into<Words>) -> Finding {
+    let (key, remedy, within, earlier) = Default::default();
+    Finding { level: Level::Error, key, message: message.into(), remedy, within, earlier, half: false }
 }
 
 /// A warning about a text; see [`Page::report`].
-pub fn warning(message: impl Into<String>) -> Finding {
+pub fn warning(message: impl Into<Words>) -> Finding {
     Finding { level: Level::Warning, ..error(message) }
 }
 
 impl Finding {
     /// Adds what to do about it.
-    pub fn remedy(self, remedy: impl Into<String>) -> Finding {
+    pub fn remedy(self, remedy: impl Into<Words>) -> Finding {
         Finding { remedy: Some(remedy.into()), ..self }
     }
 
     /// Adds what to do about it, if anything is known.
     pub fn perhaps(self, remedy: Option<String>) -> Finding {
-        Finding { remedy: remedy.or(self.remedy), ..self }
+        Finding { remedy: remedy.map(Words::from).or(self.remedy), ..self }
     }
 
     /// Puts the key that it is about before the message.
     pub fn of(self, key: &str) -> Finding {
-        Finding { message: format!("{key}: {}", self.message), ..self }
+        Finding { key: Some(key.to_owned()), ..self }
     }
 
     /// Marks it as what half a renewal looks like: the other file may be on its way.
@@ -89,12 +95,17 @@ impl Finding {
 
     /// What is wrong and what to do about it, without a place.
     pub fn sentence(&self) -> String {
-        self.remedy.as_ref().map_or_else(|| self.message.clone(), |remedy| format!("{}: {remedy}", self.message))
+        let parts = [self.key.as_deref(), Some(&*self.message), self.remedy.as_deref()];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(": ")
     }
 
     /// Turns it into a diagnostic about `place`.
     pub fn at(self, place: Place) -> Diagnostic {
+        let quoting = place.quoting;
         let mut diagnostic = Diagnostic::new(self.level, place, self.message, self.remedy);
+        if let Some(key) = self.key {
+            diagnostic = diagnostic.keyed(&key, quoting);
+        }
         diagnostic.half = self.half;
         let Some(earlier) = self.earlier else { return diagnostic };
         let (place, label) = *earlier;
@@ -103,9 +114,21 @@ impl Finding {
 }
 
 impl<'t> Page<'t> {
-    /// The text of `file`; of more than `most` errors, or warnings, the first ones are kept, and how many there were.
-    pub fn new(file: Arc<str>, text: &'t str, most: usize) -> Page<'t> {
-        Page { file, text, most, starts: OnceCell::new(), found: RefCell::default() }
+    /// The text of `file`, shown as `quoting` says; of more than `most` errors, or warnings, the first ones are kept, and
+    /// how many there were.
+    pub fn new(file: Arc<str>, text: &'t str, quoting: Quoting, most: usize) -> Page<'t> {
+        let (secret, starts, found) = Default::default();
+        Page { file, text, quoting, secret, most, starts, found }
+    }
+
+    /// How much of the text may be shown.
+    fn quoting(&self) -> Quoting {
+        if self.is_secret() { Quoting::Nothing } else { self.quoting }
+    }
+
+    /// Whether the text looks like a key, so that nothing of it is shown.
+    pub fn is_secret(&self) -> bool {
+        *self.secret.get_or_init(|| is_secret(self.text.as_bytes()))
     }
 
     /// What is being read.
@@ -151,7 +174,7 @@ impl<'t> Page<'t> {
         let (first, line) = self.line_at(number);
         let from = (start - first).min(line.len());
         let to = span.end.saturating_sub(first).clamp(from, line.len());
-        Place::line(Arc::clone(&self.file), number, line, from..to)
+        Place::line(Arc::clone(&self.file), number, line, from..to, self.quoting())
     }
 
     /// The number of the line that the byte `at` is in, from 1.
@@ -173,7 +196,7 @@ impl<'t> Page<'t> {
             let Some(place) = tally.beyond else { continue };
             let more = tally.count - self.most;
             let message = format!("… and {more} more {word}{} in this file", if more == 1 { "" } else { "s" });
-            diagnostics.push(Finding { message, ..finding }.at(place));
+            diagnostics.push(Finding { message: message.into(), ..finding }.at(place));
         }
         diagnostics
     }
@@ -192,7 +215,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, span: Range<usize>, expected: (usize, usize, &str)) {
-        let place = Page::new("file".into(), text, 9).place(span);
+        let place = Page::new("file".into(), text, Quoting::Lines, 9).place(span);
         let shown = place.excerpt.map(|excerpt| excerpt.text[excerpt.span].to_owned()).unwrap_or_default();
         assert_eq!((place.line, place.column, shown.as_str()), expected);
     }
@@ -218,7 +241,7 @@ mod tests {
 
     #[test]
     fn too_many_errors_are_counted() {
-        let page = Page::new("file".into(), "a\nb\nc\nd", 1);
+        let page = Page::new("file".into(), "a\nb\nc\nd", Quoting::Lines, 1);
         for at in [0, 2, 4] {
             page.report(at..at + 1, error("bad"));
         }

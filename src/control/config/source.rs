@@ -1,22 +1,27 @@
 //! Reading files: each once per pass, with everything that two passes need to be compared.
 //!
-//! It bounds what it reads and remembers what it did not find, so that the
+//! It bounds what it reads, in bytes and in time, and remembers what it did not find, so that the
 //! watcher knows where something may appear. It never looks into a file.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
+
+pub use super::fault::Fault;
+use super::quote::{Audience, Quoting, is_secret};
+use super::readers::{Left, Progress, Readers};
 
 /// The largest TOML file, in bytes.
 pub const MOST_TOML: u64 = 10 << 20;
@@ -29,16 +34,30 @@ pub const MOST_PEM: u64 = 1 << 20;
 const CHUNK: usize = 64 << 10;
 
 /// The files and folders of one pass over the configuration.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Files {
     files: BTreeMap<PathBuf, Seen>,
     folders: BTreeMap<PathBuf, Result<Arc<[String]>, Fault>>,
+    readers: Readers,
+    left: Left,
+    audience: Audience,
+    /// The path of `sidegate.toml`.
+    own: PathBuf,
+    /// Real paths of the folders below which policies and lists lie.
+    within: Within,
 }
+
+/// Folders below which a file has to lie, by their real paths.
+type Within = Arc<[PathBuf]>;
 
 /// What was found at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     stamp: Option<Stamp>,
+    /// The path of what was opened, links followed. `None` means not opened, or not known.
+    real: Option<PathBuf>,
+    /// The folders that it was looked for in. `None` means anywhere.
+    within: Option<Within>,
     bytes: Result<Bytes, Fault>,
     /// Of the bytes, or of the fault.
     digest: Digest,
@@ -52,51 +71,59 @@ struct Stamp {
     mode: u32,
 }
 
-/// Why a file gives no bytes. `Display` completes a sentence that begins with its path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// There is none.
-    Missing,
-    /// It is a directory.
-    Directory,
-    /// It is a FIFO, a socket or a device.
-    Irregular,
-    /// Zero bytes: more likely cut short than meant so.
-    Empty,
-    /// It has more bytes than its kind may have.
-    TooLarge {
-        /// The bound, in bytes.
-        most: u64,
-    },
-    /// Symbolic links that lead in a circle, or further than the operating system follows.
-    Circle,
-    /// The operating system refuses it, with this number.
-    Unreadable(i32),
-}
-
 /// SHA-256 over what was found at a path, or at every path that was asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Digest([u8; 32]);
 
+impl Default for Files {
+    fn default() -> Self {
+        Files::reading_by(Readers::default())
+    }
+}
+
 impl Files {
-    /// Nothing read yet.
+    /// Nothing read yet; what is found is for [`Audience::Public`].
     pub fn new() -> Files {
         Files::default()
+    }
+
+    /// The same, for a person who asked and can read the files.
+    pub fn for_person() -> Files {
+        Files { audience: Audience::Person, ..Files::default() }
+    }
+
+    /// The same as [`Files::new`], over `readers` that outlive the pass.
+    pub fn reading_by(readers: Readers) -> Files {
+        let (files, folders, own, within) = Default::default();
+        let left = readers.pass();
+        Files { files, folders, readers, left, audience: Audience::Public, own, within }
     }
 
     /// The bytes of the regular file `path` (through symbolic links), at most `most` of them.
     ///
     /// # Errors
-    /// Anything else than a file of 1 to `most` bytes.
+    /// Anything else than a file of 1 to `most` bytes, or one that isn't read in time.
     pub fn read(&mut self, path: &Path, most: u64) -> Result<Bytes, Fault> {
-        if let Some(seen) = self.files.get(path) {
+        self.look(path, most, None)
+    }
+
+    /// The bytes of the list `path`, which lies below one of the folders of [`Files::confine`].
+    ///
+    /// # Errors
+    /// As [`Files::read`], or the file lies elsewhere: then nothing of it is read.
+    pub fn read_list(&mut self, path: &Path) -> Result<Bytes, Fault> {
+        self.look(path, MOST_LIST, Some(Arc::clone(&self.within)))
+    }
+
+    fn look(&mut self, path: &Path, most: u64, within: Option<Within>) -> Result<Bytes, Fault> {
+        if let Some(seen) = self.files.get(path).filter(|seen| seen.within == within) {
             match &seen.bytes {
                 Ok(bytes) if bytes.len() as u64 > most => return Err(Fault::TooLarge { most }),
                 Err(Fault::TooLarge { most: earlier }) if *earlier < most => {}
                 known => return known.clone(),
             }
         }
-        let seen = see(path, most);
+        let seen = see(path, most, within, &self.readers, &mut self.left);
         let bytes = seen.bytes.clone();
         self.files.insert(path.to_owned(), seen);
         bytes
@@ -110,15 +137,54 @@ impl Files {
         if let Some(known) = self.folders.get(path) {
             return known.clone();
         }
-        let names = names(path);
+        let folder = path.to_owned();
+        let names = self.call(move || names(&folder)).and_then(|names| names);
         self.folders.insert(path.to_owned(), names.clone());
         names
+    }
+
+    /// Sets the folders below which lists must lie, and outside which no text of a file is shown.
+    /// A folder that is not there holds no file.
+    pub fn confine(&mut self, folders: Vec<PathBuf>) {
+        let real = move || folders.iter().filter_map(|folder| fs::canonicalize(folder).ok()).collect();
+        self.within = self.call(real).unwrap_or_default();
+    }
+
+    /// What `call` returns, which waits for a file system.
+    ///
+    /// # Errors
+    /// It does not return in time.
+    pub fn call<T: Send + 'static>(&mut self, call: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+        Ok(self.readers.run(&mut self.left, |_| call())?)
+    }
+
+    /// Sets the path of `sidegate.toml`, which may be shown wherever it lies: an operator named it.
+    pub fn begin_with(&mut self, config: &Path) {
+        self.own = config.to_owned();
+    }
+
+    /// How much of the file `path`, which was read, may be shown.
+    pub fn quoting(&self, path: &Path) -> Quoting {
+        let real = self.files.get(path).and_then(|seen| seen.real.as_deref());
+        let in_place = path == self.own || real.is_some_and(|real| is_within(real, &self.within));
+        if in_place { self.audience.quoting() } else { Quoting::Nothing }
+    }
+
+    /// The same of the file `path`, which reads `text`.
+    pub fn quoting_of(&self, path: &Path, text: &str) -> Quoting {
+        if is_secret(text.as_bytes()) { Quoting::Nothing } else { self.quoting(path) }
     }
 
     /// Looks at the same files once more: whether they have the same sizes, times and bytes, so that nobody is writing.
     /// What they say is not followed any further, and nothing of it is kept.
     pub fn unchanged(&self) -> bool {
-        self.files.iter().all(|(path, seen)| seen.stands_at(path))
+        let mut left = self.readers.pass();
+        self.files.iter().all(|(path, seen)| seen.stands_at(path, &self.readers, &mut left))
+    }
+
+    /// Whether a file has a fault that can end without an event in its folder.
+    pub fn mend_silently(&self) -> bool {
+        self.files.values().any(|seen| seen.bytes.as_ref().is_err_and(Fault::mends_silently))
     }
 
     /// The permission bits of a file that was read.
@@ -165,84 +231,127 @@ fn mix(sha: &mut Sha256, kind: &[u8], bytes: &[u8]) {
     sha.update(bytes);
 }
 
-fn see(path: &Path, most: u64) -> Seen {
-    let file = match open(path) {
-        Ok(file) => file,
-        Err(fault) => return Seen::new(None, Err(fault)),
-    };
-    match take(file, most) {
-        Ok((stamp, bytes)) => Seen::new(Some(stamp), bytes),
-        Err(error) => Seen::new(None, Err(Fault::from(error))),
+fn is_within(real: &Path, within: &[PathBuf]) -> bool {
+    within.iter().any(|folder| real.starts_with(folder))
+}
+
+fn see(path: &Path, most: u64, within: Option<Within>, readers: &Readers, left: &mut Left) -> Seen {
+    let (path, folders) = (path.to_owned(), within.clone());
+    let (stamp, real, bytes) = readers
+        .run(left, move |progress| take(&path, most, folders.as_deref(), progress))
+        .unwrap_or_else(|late| (None, None, Err(late.into())));
+    let mut sha = Sha256::new();
+    match &bytes {
+        Ok(bytes) => mix(&mut sha, b"read", bytes),
+        // One after the other, and no change of the file.
+        Err(Fault::Stuck | Fault::Full) => mix(&mut sha, b"fault", b"late"),
+        Err(fault) => mix(&mut sha, b"fault", fault.to_string().as_bytes()),
     }
+    Seen { stamp, real, within, bytes, digest: Digest(sha.finalize().into()) }
 }
 
 /// Opens a regular file.
-fn open(path: &Path) -> Result<File, Fault> {
-    // Asked before it is opened: opening a FIFO waits for a writer.
-    let found = fs::metadata(path)?;
-    if found.is_dir() {
-        return Err(Fault::Directory);
-    }
-    if !found.is_file() {
-        return Err(Fault::Irregular);
-    }
-    Ok(File::open(path)?)
+fn open(path: &Path) -> Result<(File, Metadata), Fault> {
+    let regular = |found: &Metadata| match found.file_type() {
+        kind if kind.is_dir() => Err(Fault::Directory),
+        kind if !kind.is_file() => Err(Fault::Irregular),
+        _ => Ok(()),
+    };
+    // Before it is opened, since opening alone does something to some devices.
+    regular(&fs::metadata(path)?)?;
+    // Another file may have taken its place: a FIFO must not wait for a writer, nor a terminal become ours.
+    let flags = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    let found = file.metadata()?;
+    regular(&found)?;
+    Ok((file, found))
 }
 
-/// The stamp is of the file that was opened, which a rename may have replaced meanwhile.
-fn take(file: File, most: u64) -> io::Result<(Stamp, Result<Bytes, Fault>)> {
-    let stamp = Stamp::of(&file.metadata()?);
+/// The path of an open file, links followed. `None` means that it is not known.
+fn real_path(file: &File, found: &Metadata, path: &Path) -> Option<PathBuf> {
+    if let Ok(real) = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())) {
+        return Some(real);
+    }
+    // Without /proc: the path that leads to the same file.
+    let real = fs::canonicalize(path).ok()?;
+    let there = fs::metadata(&real).ok()?;
+    ((there.dev(), there.ino()) == (found.dev(), found.ino())).then_some(real)
+}
+
+type Taken = (Option<Stamp>, Option<PathBuf>, Result<Bytes, Fault>);
+
+/// What is at `path`. Of a file outside `within` nothing is read.
+fn take(path: &Path, most: u64, within: Option<&[PathBuf]>, progress: &Progress) -> Taken {
+    // The stamp is of the file that was opened, which a rename may have replaced meanwhile.
+    let (file, found) = match open(path) {
+        Ok(opened) => opened,
+        Err(fault) => return (None, None, Err(fault)),
+    };
+    let (stamp, real) = (Stamp::of(&found), real_path(&file, &found, path));
+    let outside = within.is_some_and(|within| real.as_deref().is_none_or(|real| !is_within(real, within)));
+    let bytes = if outside { Err(Fault::Outside) } else { bytes_of(file, stamp, most, progress) };
+    (Some(stamp), real, bytes)
+}
+
+fn bytes_of(mut file: File, stamp: Stamp, most: u64, progress: &Progress) -> Result<Bytes, Fault> {
     if stamp.size > most {
-        return Ok((stamp, Err(Fault::TooLarge { most })));
+        return Err(Fault::TooLarge { most });
     }
     // With room to find the end in, so that it doesn't grow.
     let mut bytes = Vec::with_capacity(stamp.size as usize + 1);
-    file.take(most + 1).read_to_end(&mut bytes)?;
-    let bytes = match bytes.len() as u64 {
+    loop {
+        let left = (most + 1).saturating_sub(bytes.len() as u64);
+        let read = file.by_ref().take(left.min(CHUNK as u64)).read_to_end(&mut bytes)?;
+        progress.add(read);
+        if read == 0 {
+            break;
+        }
+    }
+    match bytes.len() as u64 {
         0 => Err(Fault::Empty),
         length if length > most => Err(Fault::TooLarge { most }),
         // There may be a key in it.
         _ if most == MOST_PEM => Ok(Bytes::from_owner(Zeroizing::new(bytes))),
         _ => Ok(bytes.into()),
-    };
-    Ok((stamp, bytes))
+    }
 }
 
 impl Seen {
-    fn new(stamp: Option<Stamp>, bytes: Result<Bytes, Fault>) -> Seen {
-        let mut sha = Sha256::new();
-        match &bytes {
-            Ok(bytes) => mix(&mut sha, b"read", bytes),
-            Err(fault) => mix(&mut sha, b"fault", fault.to_string().as_bytes()),
-        }
-        Seen { stamp, bytes, digest: Digest(sha.finalize().into()) }
-    }
-
     /// Whether the same is found at `path` now.
-    fn stands_at(&self, path: &Path) -> bool {
+    fn stands_at(&self, path: &Path, readers: &Readers, left: &mut Left) -> bool {
         match &self.bytes {
             // Beside the bytes that are there, not into memory of its own: they may be many.
-            Ok(bytes) => open(path).is_ok_and(|file| self.is(file, bytes).unwrap_or(false)),
-            Err(Fault::TooLarge { most }) => *self == see(path, *most),
-            Err(_) => *self == see(path, MOST_LIST),
+            Ok(bytes) => {
+                let (path, bytes, stamp) = (path.to_owned(), bytes.clone(), self.stamp);
+                let same = move |progress: &Progress| holds(&path, stamp, &bytes, progress).unwrap_or(false);
+                readers.run(left, same).unwrap_or(false)
+            }
+            // A second look would be stuck as well.
+            Err(Fault::Stuck | Fault::Full) => true,
+            Err(Fault::TooLarge { most }) => *self == see(path, *most, self.within.clone(), readers, left),
+            Err(_) => *self == see(path, MOST_LIST, self.within.clone(), readers, left),
         }
     }
+}
 
-    fn is(&self, mut file: File, mut bytes: &[u8]) -> io::Result<bool> {
-        if self.stamp != Some(Stamp::of(&file.metadata()?)) {
-            return Ok(false);
-        }
-        // No larger than it must be: all of it is overwritten in the end.
-        let mut chunk = Zeroizing::new(vec![0; CHUNK.min(bytes.len() + 1)]);
-        loop {
-            let read = match file.read(&mut chunk) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                read => read?,
-            };
-            match bytes.strip_prefix(&chunk[..read]) {
-                Some(rest) if read > 0 => bytes = rest,
-                rest => return Ok(rest.is_some_and(<[u8]>::is_empty)),
-            }
+/// Whether the file at `path` has this stamp and these bytes.
+fn holds(path: &Path, stamp: Option<Stamp>, mut bytes: &[u8], progress: &Progress) -> Result<bool, Fault> {
+    let (mut file, found) = open(path)?;
+    if stamp != Some(Stamp::of(&found)) {
+        return Ok(false);
+    }
+    // No larger than it must be: all of it is overwritten in the end.
+    let mut chunk = Zeroizing::new(vec![0; CHUNK.min(bytes.len() + 1)]);
+    loop {
+        let read = match file.read(&mut chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        progress.add(read);
+        match bytes.strip_prefix(&chunk[..read]) {
+            Some(rest) if read > 0 => bytes = rest,
+            rest => return Ok(rest.is_some_and(<[u8]>::is_empty)),
         }
     }
 }
@@ -259,53 +368,6 @@ fn names(path: &Path) -> Result<Arc<[String]>, Fault> {
 impl Stamp {
     fn of(metadata: &Metadata) -> Stamp {
         Stamp { size: metadata.len(), modified: metadata.modified().ok(), mode: metadata.permissions().mode() & 0o7777 }
-    }
-}
-
-impl Fault {
-    /// What to do about it, where that can be known.
-    pub fn remedy(&self) -> Option<String> {
-        match self {
-            Fault::Empty => Some("a file is never left empty on purpose here: was it cut short?".into()),
-            Fault::Circle => Some("let the link lead to a file".into()),
-            Fault::Unreadable(code) if *code == Errno::ACCESS.raw_os_error() => {
-                Some("let the user or the group that sidegate runs as read it".into())
-            }
-            Fault::Missing | Fault::Directory | Fault::Irregular | Fault::TooLarge { .. } | Fault::Unreadable(_) => None,
-        }
-    }
-}
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Fault {
-        // What has no number doesn't come from the operating system; nothing here makes such an error.
-        match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
-            Errno::NOENT => Fault::Missing,
-            Errno::ISDIR => Fault::Directory,
-            Errno::LOOP => Fault::Circle,
-            code => Fault::Unreadable(code.raw_os_error()),
-        }
-    }
-}
-
-/// What the operating system calls an error, as the end of a sentence.
-fn sentence(code: i32) -> String {
-    let said = io::Error::from_raw_os_error(code).to_string();
-    let said = said.split(" (os error").next().unwrap_or_default();
-    said.chars().take(1).flat_map(char::to_lowercase).chain(said.chars().skip(1)).collect()
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Missing => f.write_str("does not exist"),
-            Fault::Directory => f.write_str("is a directory, not a file"),
-            Fault::Irregular => f.write_str("is not a regular file"),
-            Fault::Empty => f.write_str("is empty (zero bytes)"),
-            Fault::TooLarge { most } => write!(f, "is larger than {} MiB", most >> 20),
-            Fault::Circle => f.write_str("is a symbolic link that leads in a circle"),
-            Fault::Unreadable(code) => write!(f, "cannot be read: {}", sentence(*code)),
-        }
     }
 }
 

@@ -58,6 +58,7 @@ impl Spot {
         let number = self.line as usize;
         let bytes = files.read(&path, MOST_LIST).ok();
         let text = bytes.as_ref().and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
+        let quoting = files.quoting_of(&path, text);
         let Some(line) = text.lines().nth(number.saturating_sub(1)) else { return Place::file(file) };
         let part = match self.part {
             Part::File => return Place::file(file),
@@ -65,7 +66,8 @@ impl Spot {
             Part::Entry(entry) => entry_in(line, &entry),
         };
         let indent = line.len() - line.trim_start().len();
-        Place::line(file, number, line, part.unwrap_or(indent..line.trim_end().len().max(indent)))
+        let part = part.unwrap_or(indent..line.trim_end().len().max(indent));
+        Place::line(file, number, line, part, quoting)
     }
 }
 

@@ -43,7 +43,7 @@ fn lints(files: &[(&str, &str)]) -> String {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    let (config, mut files) = (folder.path().join("sidegate.toml"), Files::new());
+    let (config, mut files) = (folder.path().join("sidegate.toml"), Files::for_person());
     let loaded = load(&mut files, &config, None).unwrap();
     let found = lint(&mut files, &config, &loaded, "2026-07-01T00:00:00Z".parse().unwrap());
     let text: Vec<_> = found.iter().map(Diagnostic::to_string).collect();

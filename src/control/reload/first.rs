@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::{ListFile, Standing};
 use crate::control::compile::{Built, build, fresh_tickets};
 use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::readers::Readers;
 use crate::control::config::source::{Digest, Files};
 use crate::control::config::{self, ListFiles};
 use crate::control::systemd::Sockets;
@@ -25,6 +26,7 @@ pub struct Started {
     tickets: Tickets,
     digest: Digest,
     known: ListFiles,
+    readers: Readers,
     ways: Ways,
 }
 
@@ -33,7 +35,8 @@ pub struct Started {
 /// # Errors
 /// All that is wrong with the files.
 pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>> {
-    let mut files = Files::new();
+    let readers = Readers::default();
+    let mut files = Files::reading_by(readers.clone());
     let mut loaded = config::load(&mut files, config, Some(passed))?;
     let known = std::mem::take(&mut loaded.lists);
     let tickets = fresh_tickets(config)?;
@@ -49,7 +52,7 @@ pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>
         unwatched: ArcSwapOption::empty(),
     };
     let ways = Ways::to(files.paths(), files.folders());
-    Ok(Started { snapshot, standing: Arc::new(standing), tickets, digest, known, ways })
+    Ok(Started { snapshot, standing: Arc::new(standing), tickets, digest, known, readers, ways })
 }
 
 /// What only the first generation has, handed to the task that makes the next.
@@ -57,13 +60,14 @@ pub struct Handover {
     pub(super) tickets: Tickets,
     pub(super) digest: Digest,
     pub(super) known: ListFiles,
+    pub(super) readers: Readers,
     pub(super) ways: Ways,
 }
 
 impl Started {
     /// The snapshot to run, what stands in the files, and what the reloader needs.
     pub fn into_parts(self) -> (Snapshot, Arc<Standing>, Handover) {
-        let Started { snapshot, standing, tickets, digest, known, ways } = self;
-        (snapshot, standing, Handover { tickets, digest, known, ways })
+        let Started { snapshot, standing, tickets, digest, known, readers, ways } = self;
+        (snapshot, standing, Handover { tickets, digest, known, readers, ways })
     }
 }

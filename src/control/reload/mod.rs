@@ -33,6 +33,7 @@ pub use self::request::{Accept, Cause, Outcome, Preview, Requests, Weighed};
 pub use self::standing::{Last, ListFile, Standing};
 use crate::control::compile::build;
 use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::readers::Readers;
 use crate::control::config::source::Digest;
 use crate::control::config::{ListFiles, Settings};
 use crate::control::systemd::Sockets;
@@ -74,6 +75,7 @@ pub struct Reloader {
     running: Digest,
     /// What the list files of the generation that runs say.
     known: Arc<ListFiles>,
+    readers: Readers,
     apart: Apart,
     watching: Watching,
     /// Since when a certificate and its key have not been a pair.
@@ -96,7 +98,7 @@ impl Reloader {
         tracker: TaskTracker,
     ) -> (Self, Requests) {
         let (ask, requests) = mpsc::channel(16);
-        let (standing, Handover { tickets, digest, known, ways }) = started;
+        let (standing, Handover { tickets, digest, known, readers, ways }) = started;
         let mode = standing.settings.load().reload.watch;
         let mut watching = Watching::new(mode);
         let turned = watching.turn(mode).to(Ways { gone: None, ..ways });
@@ -116,6 +118,7 @@ impl Reloader {
             tried_lists,
             running,
             known,
+            readers,
             apart: Apart::new(),
             watching,
             half: None,
@@ -169,6 +172,7 @@ impl Reloader {
                 Why::Due => Cause::Poll,
             }),
             () = outlast(self.half) => by_itself(Cause::Poll),
+            () = self.readers.returned() => by_itself(Cause::Poll),
             // The files are as they were, but not what they say.
             () = lapse(&self.live, slow) => {
                 self.reconcile();

@@ -48,8 +48,9 @@ impl Reloader {
     /// One pass over the files, as if the candidate of the policy `promoted` stood in its place.
     pub(super) async fn load(&self, promoted: Option<String>) -> Option<(Files, Result<Loaded, Vec<Diagnostic>>)> {
         let (config, passed, known) = (self.config.clone(), Arc::clone(&self.passed), Arc::clone(&self.known));
+        let readers = self.readers.clone();
         let read = move || {
-            let mut files = Files::new();
+            let mut files = Files::reading_by(readers);
             let pass = Pass { passed: Some(&passed), promoted: promoted.as_deref(), known: Some(&known) };
             let loaded = config::load_as(&mut files, &config, pass);
             (files, loaded)
@@ -62,11 +63,15 @@ impl Reloader {
         let paths: Vec<_> = files.paths().map(Path::to_owned).collect();
         let folders: Vec<_> = files.folders().map(Path::to_owned).collect();
         let turn = self.watching.turn(self.standing.settings.load().reload.watch);
-        let turned = self.apart.run(move || {
+        let turned = move || {
             let ways = Ways::to(paths.iter().map(PathBuf::as_path), folders.iter().map(PathBuf::as_path));
             turn.to(Ways { gone: ways.gone.filter(|_| !is_whole), ..ways })
-        });
-        self.watching.turned(turned.await);
+        };
+        // A folder's file system may not answer any more than a file's.
+        let readers = self.readers.clone();
+        let turned = self.apart.run(move || readers.run(&mut readers.pass(), |_| turned()).ok());
+        self.watching.turned(turned.await.flatten());
+        self.watching.found(files.mend_silently());
         self.tell_watch();
     }
 

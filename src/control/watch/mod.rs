@@ -49,6 +49,8 @@ pub struct Watching {
     trouble: Option<String>,
     /// Something is watched only since the files were looked at.
     fresh: bool,
+    /// A file has a fault that can end without an event.
+    faulty: bool,
     looked: Instant,
     /// Why they are to be looked at once nobody writes any more, and since when.
     pending: Option<(Why, Instant)>,
@@ -81,6 +83,7 @@ impl Watching {
             seen: Signs::default(),
             trouble: None,
             fresh: false,
+            faulty: false,
             looked: Instant::now(),
             pending: None,
         }
@@ -112,6 +115,12 @@ impl Watching {
             self.told = None;
         }
         self.suffer(trouble);
+    }
+
+    /// Notes whether a file was found with a fault that can end without an event: the files are then looked at as often
+    /// as where they cannot be watched.
+    pub fn found(&mut self, faulty: bool) {
+        self.faulty = faulty;
     }
 
     /// Waits until the files are to be looked at: something changed and nobody writes any more, or not for too long;
@@ -166,8 +175,8 @@ impl Watching {
         match self.mode {
             Watch::Off => None,
             Watch::Poll => Some(slow.min(POLL)),
-            Watch::Auto if self.trouble.is_some() => Some(slow.min(POLL)),
-            Watch::Auto if self.fresh => Some(QUIET),
+            Watch::Auto if self.fresh && self.trouble.is_none() => Some(QUIET),
+            Watch::Auto if self.trouble.is_some() || self.faulty => Some(slow.min(POLL)),
             Watch::Auto => Some(slow),
         }
     }

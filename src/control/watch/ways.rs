@@ -1,5 +1,7 @@
 //! Where a change of a file shows: its own folder, and every folder that holds a symbolic link on the way to it.
 //!
+//! A folder in the place of a file is watched where its name stands, as the file would be.
+//!
 //! A link anywhere in a path can be swapped (`..data`, `current`, certbot's `live/`), and nothing happens to what it
 //! led to. It looks at names and links, never into a file.
 
@@ -35,7 +37,12 @@ impl Ways {
     pub fn to<'p>(files: impl IntoIterator<Item = &'p Path>, folders: impl IntoIterator<Item = &'p Path>) -> Ways {
         let mut ways = Ways::default();
         for file in files {
-            ways.walk(file);
+            // A folder, which may make room for the file again.
+            if let Some(real) = ways.walk(file)
+                && let (Some(folder), Some(name)) = (real.parent(), real.file_name())
+            {
+                ways.add(folder, name);
+            }
         }
         for folder in folders {
             match ways.walk(folder) {
@@ -166,6 +173,16 @@ mod tests {
         check(|top| folders(top, &["a"]), "a/new.toml", &[("a", &["new.toml"])], None);
         check(|_| {}, "not/there/yet.toml", &[("", &["not"])], Some("not"));
         check(|top| symlink("v1", top.join("..data")).unwrap(), "..data/x", &[("", &["..data", "v1"])], Some("v1"));
+    }
+
+    #[test]
+    fn a_folder_in_the_place_of_a_file_is_watched_where_the_file_would_appear() {
+        check(|top| folders(top, &["a/list.cidr"]), "a/list.cidr", &[("a", &["list.cidr"])], None);
+        let linked = |top: &Path| {
+            folders(top, &["a", "b/other"]);
+            symlink("../b/other", top.join("a/list.cidr")).unwrap();
+        };
+        check(linked, "a/list.cidr", &[("a", &["list.cidr"]), ("b", &["other"])], None);
     }
 
     #[test]

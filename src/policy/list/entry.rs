@@ -4,6 +4,7 @@
 //! (FORMATS, "policies/lists/NAME.cidr"). It reads text that was handed in, and
 //! never skips a line that it doesn't understand.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -39,10 +40,11 @@ struct Notes {
 pub struct EntryFault {
     /// Where: bytes in the line.
     pub span: Range<usize>,
-    /// What, in one sentence without its full stop.
-    pub fault: String,
+    /// What, in one sentence without its full stop. Of the line it repeats only what stands between backticks, and
+    /// networks.
+    pub fault: Cow<'static, str>,
     /// What to write instead.
-    pub remedy: String,
+    pub remedy: Cow<'static, str>,
 }
 
 impl Entry {
@@ -176,10 +178,10 @@ impl Token<'_> {
     }
 
     /// What to write where no address was found.
-    fn instead_of_address(self) -> String {
+    fn instead_of_address(self) -> Cow<'static, str> {
         let glued = self.text.find(['#', ';']);
         if let Some(end) = glued.filter(|end| (Token { text: &self.text[..*end], ..self }).network("").is_ok()) {
-            return format!("put a space before the `{}` of a comment", &self.text[end..=end]);
+            return format!("put a space before the `{}` of a comment", &self.text[end..=end]).into();
         }
         let is_range = self.text.split_once('-').is_some_and(|(from, _)| from.parse::<IpAddr>().is_ok());
         if is_range {
@@ -217,7 +219,7 @@ impl Token<'_> {
         let bare = self.text.strip_prefix('!').unwrap_or(self.text);
         let address = bare.split_once('/').map_or(bare, |(address, _)| address);
         if address.parse::<IpAddr>().is_ok() {
-            return self.fault("this is a second network on one line", format!("give {} a line of its own", shown(self.text)));
+            return self.fault("this is a second network on one line", format!("give `{}` a line of its own", shown(self.text)));
         }
         self.fault(format!("`{}` is not an annotation", shown(self.text)), "write `key=value`, or ` #` before a comment")
     }
@@ -226,18 +228,18 @@ impl Token<'_> {
         let written = key.to_ascii_lowercase();
         let meant = ["owner", "ticket", "expires"].into_iter().find(|known| distance(&written, known) <= 2);
         let remedy = match meant {
-            Some(known) => format!("did you mean `{known}`?"),
+            Some(known) => format!("did you mean `{known}`?").into(),
             None => "the annotations are `owner`, `ticket` and `expires`; ` #` begins a comment".into(),
         };
         let span = self.start..self.start + key.len();
-        Err(EntryFault { span, fault: format!("unknown annotation `{}`", shown(key)), remedy })
+        Err(EntryFault { span, fault: format!("unknown annotation `{}`", shown(key)).into(), remedy })
     }
 
-    fn fault<T>(self, fault: impl Into<String>, remedy: impl Into<String>) -> Result<T, EntryFault> {
+    fn fault<T>(self, fault: impl Into<Cow<'static, str>>, remedy: impl Into<Cow<'static, str>>) -> Result<T, EntryFault> {
         Err(self.at(fault, remedy))
     }
 
-    fn at(self, fault: impl Into<String>, remedy: impl Into<String>) -> EntryFault {
+    fn at(self, fault: impl Into<Cow<'static, str>>, remedy: impl Into<Cow<'static, str>>) -> EntryFault {
         EntryFault { span: self.start..self.start + self.text.len(), fault: fault.into(), remedy: remedy.into() }
     }
 }
@@ -454,9 +456,9 @@ mod tests {
     fn one_line_holds_one_network() {
         check(
             "10.0.0.0/8 192.0.2.0/24",
-            "[192.0.2.0/24] this is a second network on one line: give 192.0.2.0/24 a line of its own",
+            "[192.0.2.0/24] this is a second network on one line: give `192.0.2.0/24` a line of its own",
         );
-        check("10.0.0.0/8\r!::1", "[!::1] this is a second network on one line: give !::1 a line of its own");
+        check("10.0.0.0/8\r!::1", "[!::1] this is a second network on one line: give `!::1` a line of its own");
     }
 
     #[test]

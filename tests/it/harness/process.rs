@@ -85,9 +85,14 @@ impl Process {
         Pid::from_child(self.child.as_ref().expect("it runs"))
     }
 
+    /// What the metrics listener answers to `GET path`.
+    pub async fn asked(&self, path: &str) -> String {
+        self.client().to(self.metrics.expect("a metrics listener")).get(path).await.text()
+    }
+
     /// The value of a metric without labels.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = self.client().to(self.metrics.expect("a metrics listener")).get("/metrics").await.text();
+        let text = self.asked("/metrics").await;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }

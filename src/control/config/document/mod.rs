@@ -23,6 +23,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::control::config::diagnostic::{Diagnostic, Place};
 use crate::control::config::page::{Finding, Page, error};
+use crate::control::config::quote::Quoting;
 
 /// Of more errors in one file than this, the first ones are shown.
 const MOST_ERRORS: usize = 100;
@@ -43,14 +44,14 @@ struct Torn {
 }
 
 impl<'t> Document<'t> {
-    /// Parses `bytes`; what is wrong with them is among the findings.
-    pub fn parse(file: Arc<str>, bytes: &'t [u8]) -> Document<'t> {
+    /// Parses `bytes`; what is wrong with them is among the findings, which show as much as `quoting` says.
+    pub fn parse(file: Arc<str>, bytes: &'t [u8], quoting: Quoting) -> Document<'t> {
         let (text, fault) = match std::str::from_utf8(bytes) {
             Ok(text) => (text, None),
             Err(fault) => (std::str::from_utf8(&bytes[..fault.valid_up_to()]).unwrap_or_default(), Some(fault.valid_up_to())),
         };
         let torn = Torn { lines: BTreeSet::new(), from: usize::MAX };
-        let mut document = Document { page: Page::new(file, text, MOST_ERRORS), tree: DeTable::new(), torn };
+        let mut document = Document { page: Page::new(file, text, quoting, MOST_ERRORS), tree: DeTable::new(), torn };
         if let Some(at) = fault {
             document.tear(at, error("not UTF-8 from here on").remedy("save the file as UTF-8"));
         } else if let Some(at) = nesting::too_deep(text) {
@@ -120,7 +121,7 @@ impl<'t> Document<'t> {
             if !leaves_the_rest_readable(message) {
                 self.torn.from = self.torn.from.min(span.end);
             }
-            let finding = if self.page.is_full() { error(message) } else { self.syntax(&span, message) };
+            let finding = if self.page.is_full() { error(message.to_owned()) } else { self.syntax(&span, message) };
             self.page.report(span, finding);
         }
     }
@@ -131,7 +132,7 @@ impl<'t> Document<'t> {
         let line = self.page.line(first.start);
         self.torn.lines.insert(line);
         self.torn.from = first.start;
-        let finding = error(message);
+        let finding = error(message.to_owned());
         let closed = message.starts_with("unclosed");
         self.page.report(first, if closed { finding } else { finding.remedy("is a bracket above it not closed?") });
         faults.retain(|(span, _)| self.page.line(span.start) < line);
@@ -153,9 +154,9 @@ impl<'t> Document<'t> {
         }
         if message.starts_with("invalid ") && !message.contains("string") {
             let message = message.trim_end_matches(", expected nothing");
-            return error(message).remedy("if it is meant as a string, put it in quotes");
+            return error(message.to_owned()).remedy("if it is meant as a string, put it in quotes");
         }
-        error(message)
+        error(message.to_owned())
     }
 
     /// The place of the key (or header) that `span` repeats.

@@ -10,6 +10,7 @@ use toml::de::DeTable;
 use super::{Document, Value, did_you_mean, unit};
 use crate::control::config::diagnostic::Place;
 use crate::control::config::page::{Finding, error};
+use crate::control::config::quote::Words;
 
 /// What messages call the table of the whole file.
 const ROOT: &str = "the file";
@@ -69,7 +70,7 @@ impl<'d> Table<'d> {
     }
 
     /// The value of `key`, which must be there; `remedy` says what to write if it isn't.
-    pub fn need(&mut self, key: &'static str, remedy: impl Into<String>) -> Option<Value<'d>> {
+    pub fn need(&mut self, key: &'static str, remedy: impl Into<Words>) -> Option<Value<'d>> {
         let value = self.get(key);
         if value.is_none() && !self.document.is_torn() {
             self.report(error(format!("{key}: missing from {}", self.title)).remedy(remedy));

@@ -154,7 +154,7 @@ mod tests {
     fn check<T: Debug>(parse: impl Fn(&str) -> Result<T, Finding>, text: &str, expected: &str) {
         let found = match parse(text) {
             Ok(value) => format!("{value:?}"),
-            Err(finding) => finding.message,
+            Err(finding) => finding.message.into_owned(),
         };
         assert_eq!(found, expected);
     }

@@ -130,7 +130,9 @@ fn all_or_nothing<T>(read: Option<Option<T>>) -> Option<Option<T>> {
 fn system(table: &Table<'_>, ground: &mut Ground<'_, '_>) -> Option<Arc<RootCertStore>> {
     if ground.system.is_none() {
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        // Files that the environment may name (SSL_CERT_FILE), and that may not answer.
+        let certificates = ground.reading.files.call(|| rustls_native_certs::load_native_certs().certs);
+        roots.add_parsable_certificates(certificates.unwrap_or_default());
         if roots.is_empty() {
             let finding = error("this system trusts no authority that could vouch for an https:// backend");
             table.report(finding.remedy("backend_tls = { ca = \"certs/backend-ca.pem\" }, or install ca-certificates"));

@@ -41,6 +41,7 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
     let admin = process::admin(admin, reading, &mut named);
     let reload = process::reload(root.table("reload"));
     let shutdown = process::shutdown(root.table("shutdown"));
+    let lists_from = process::lists_from(root.table("policies"));
     let (listener_timeouts, route_timeouts) = timeouts(root.table("timeouts"));
     let threads = process::threads(process);
 
@@ -70,6 +71,7 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
         admin,
         reload,
         shutdown,
+        lists_from,
         threads,
         listeners,
         certificates,

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
+use std::path::{Component, Path};
 use std::time::Duration;
 
 use super::named::{Named, SYSTEMD, Wants};
@@ -47,6 +48,26 @@ pub fn metrics(mut table: Table<'_>, reading: &Reading<'_>, named: &mut Named<'_
     let hosts = hosts.collect();
     table.finish();
     MetricsSettings { listen, allow, hosts }
+}
+
+/// `[policies]`: the folders from which policies may read lists.
+pub fn lists_from(mut table: Table<'_>) -> Vec<Box<str>> {
+    let folders = table.get("lists_from").and_then(|value| value.strings()).unwrap_or_default();
+    let folders = folders.into_iter().filter_map(|(_, value)| value.parse("a folder", list_folder));
+    let folders = folders.collect();
+    table.finish();
+    folders
+}
+
+/// A folder that does not hold every file there is.
+fn list_folder(text: &str) -> Result<Box<str>, Finding> {
+    if text.is_empty() {
+        return Err(error("an empty path"));
+    }
+    if Path::new(text).components().all(|part| matches!(part, Component::RootDir | Component::CurDir)) && text.starts_with('/') {
+        return Err(error("the root holds every file").remedy("name the folder that the feeds are written to"));
+    }
+    Ok(text.into())
 }
 
 /// A host's name, in lower case and without a last dot; `localhost` and addresses need none.

@@ -18,13 +18,14 @@ use super::diagnostic::{Diagnostic, Place};
 use super::document::{Document, Table, Value, did_you_mean};
 use super::name::{is_name, is_reserved};
 use super::page::{Finding, error, warning};
+use super::quote::Quoting;
 use super::source::{Fault, Files, MOST_TOML};
 use super::{PolicyPage, Reading, about, file};
 use crate::policy::Allow;
 use crate::policy::limit::Limits;
 
 /// The folder of the policies, beside `sidegate.toml`.
-const FOLDER: &str = "policies";
+pub const FOLDER: &str = "policies";
 
 /// What the folder holds.
 #[derive(Debug, Default)]
@@ -154,7 +155,7 @@ pub fn no_policy(path: &Path) -> Option<Diagnostic> {
 /// The files that the policy at `path` names as lists, as far as it can be read, as [`load`](super::load) shows them.
 pub fn lists_named(files: &mut Files, path: &Path) -> Vec<PathBuf> {
     let Ok(bytes) = files.read(path, MOST_TOML) else { return Vec::new() };
-    let document = Document::parse(Arc::default(), &bytes);
+    let document = Document::parse(Arc::default(), &bytes, Quoting::Nothing);
     let folder = path.parent().unwrap_or(Path::new(""));
     let lists = document.root().table("lists").all();
     let file = |value: Value<'_>| Some(folder.join(value.table(String::new())?.get("file")?.as_str()?));
@@ -170,7 +171,7 @@ pub fn read(reading: &mut Reading<'_>, sheet: Sheet<'_>) -> (Option<PolicyPage>,
         Ok(bytes) => bytes,
         Err(fault) => return (None, vec![about(&shown, &fault).at(Place::file(file))]),
     };
-    let document = Document::parse(file, &bytes);
+    let document = Document::parse(file, &bytes, reading.files.quoting(&path));
     let mut shelf = Shelf::new(Arc::clone(&shown));
     let page = page(reading, &document, &mut shelf, &sheet);
     let mut found = document.into_diagnostics();

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::document::{Document, Table, Value, did_you_mean, unit};
-use crate::control::config::list;
+use crate::control::config::list::{self, ListFile};
 use crate::control::config::name::name;
 use crate::control::config::page::{Finding, error, warning};
-use crate::control::config::source::{Fault, MOST_LIST};
+use crate::control::config::source::Fault;
 use crate::control::config::{Feed, Reading, about};
 use crate::policy::list::List;
 
@@ -132,9 +132,10 @@ impl Shelf {
             let split = matches!(fault, Fault::TooLarge { .. }).then(|| "split it: a rule may name several lists".into());
             value.report(about(&shown, &fault).perhaps(split));
         };
-        let bytes = reading.files.read(&path, MOST_LIST).map_err(unreadable).ok()?;
+        let bytes = reading.files.read_list(&path).map_err(unreadable).ok()?;
         let (modified, digest) = (reading.files.modified(&path), reading.files.digest_of(&path)?);
-        let (entries, found) = reading.lists.read(reading.known, &path, (&bytes, digest), reading.now);
+        let read = ListFile { path: &path, bytes: &bytes, digest, quoting: reading.files.quoting(&path) };
+        let (entries, found) = reading.lists.read(reading.known, read, reading.now);
         self.found.extend(found);
         Some(List::of_file(name, shown, modified, entries?))
     }

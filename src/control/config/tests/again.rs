@@ -15,7 +15,7 @@ const FEED: &str = "policies/lists/feed.cidr";
 /// Loads the folder once more, as of `now`; what is found, and the one list of each policy.
 fn again(folder: &Path, known: &ListFiles, now: Timestamp) -> (Loaded, String) {
     let pass = Pass { known: Some(known), ..Pass::default() };
-    let loaded = load_at(&mut Files::new(), &folder.join("sidegate.toml"), pass, now);
+    let loaded = load_at(&mut Files::for_person(), &folder.join("sidegate.toml"), pass, now);
     let found = text(&loaded, folder);
     (loaded.unwrap(), found)
 }

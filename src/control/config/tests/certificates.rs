@@ -124,7 +124,7 @@ error: key: certs/ws.key holds no private key
         &chain[..chain.len() / 2],
         &key,
         r#"
-error: chain: certs/ws.pem is not valid PEM: section end "CERTIFICATE" missing
+error: chain: certs/ws.pem is not valid PEM: the end of a section is missing
   --> sidegate.toml:15:9
    |
 15 | chain = "certs/ws.pem"
@@ -305,7 +305,7 @@ fn a_broken_certificate_does_not_hide_the_next() {
     check(
         &[("sidegate.toml", &text), ("certs/ws.pem", &chain[..40]), ("certs/ws.key", &key)],
         r#"
-error: chain: certs/ws.pem is not valid PEM: section end "CERTIFICATE" missing
+error: chain: certs/ws.pem is not valid PEM: the end of a section is missing
   --> sidegate.toml:15:9
    |
 15 | chain = "certs/ws.pem"

@@ -28,6 +28,9 @@ listen = "127.0.0.1:10464"
 allow  = ["127.0.0.0/8", "::1"]
 hosts  = []
 
+[policies]
+lists_from = []
+
 [admin]
 socket = "auto"
 mode   = "0660"
@@ -191,7 +194,7 @@ fn what_is_left_out_has_the_documented_default() {
         for (address, may) in [("127.9.9.9", true), ("::1", true), ("10.0.0.1", false), ("::2", false)] {
             assert_eq!(settings.metrics.allow.longest(address.parse().unwrap()).is_some(), may, "{address}");
         }
-        assert!(settings.metrics.hosts.is_empty());
+        assert!(settings.metrics.hosts.is_empty() && settings.lists_from.is_empty());
         assert_eq!(settings.admin, AdminSettings { socket: AdminSocket::Auto, mode: 0o660, group: None });
         let seconds = Duration::from_secs;
         assert_eq!(
@@ -325,6 +328,7 @@ fn a_policy_of_one_rule_limits_nothing_but_silence() {
 fn what_is_set_is_what_comes_out() {
     let text = r#"schema = 1
 metrics = { listen = "off", allow = ["10.0.0.0/8"], hosts = ["Metrics.Example.com."] }
+policies = { lists_from = ["/var/lib/feeds", "feeds"] }
 admin = { socket = "run/admin.sock", mode = "600", group = "wheel" }
 reload = { watch = "off", poll = "1m", revoke_spread = "0s", max_revoked = "10%" }
 shutdown = { delay = "1s", spread = "2s", deadline = "3s", code = 1012 }
@@ -364,6 +368,7 @@ timeouts = { response = "2m" }
 "#;
     let settings = loaded(text, "schema = 1\nclient.allow = [\"any\"]\nlimits.ping = \"off\"\n").settings;
     assert_eq!((settings.metrics.listen, settings.metrics.hosts), (None, vec!["metrics.example.com".into()]));
+    assert_eq!(settings.lists_from, ["/var/lib/feeds".into(), "feeds".into()]);
     assert!(matches!(&settings.admin.socket, AdminSocket::Path(path) if path.ends_with("run/admin.sock") && path.is_absolute()));
     assert_eq!((settings.admin.mode, settings.admin.group.as_deref()), (0o600, Some("wheel")));
     assert_eq!((settings.reload.watch, settings.shutdown.code), (Watch::Off, 1012));

@@ -22,7 +22,7 @@ fn loaded(keys: &str, entries: u32, age: Duration) -> (Loaded, String) {
     let folder = write_all(&[("policies/chat.toml", &policy(keys)), (FEED, &lines)]);
     let feed = File::options().write(true).open(folder.path().join(FEED)).unwrap();
     feed.set_modified(SystemTime::from(now()) - age).unwrap();
-    let loaded = load_at(&mut Files::new(), &folder.path().join("sidegate.toml"), Pass::default(), now());
+    let loaded = load_at(&mut Files::for_person(), &folder.path().join("sidegate.toml"), Pass::default(), now());
     let found = text(&loaded, folder.path());
     (loaded.unwrap_or_else(|_| panic!("{found}")), found)
 }

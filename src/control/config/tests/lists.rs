@@ -132,7 +132,9 @@ fn a_list_of_a_hundred_megabytes_is_refused_at_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let feed = folder.path().join("feed.cidr");
     std::fs::File::create(&feed).unwrap().set_len(100_000_000).unwrap();
-    let (_, found) = super::load(&[("policies/chat.toml", &POLICY.replace("lists/feed.cidr", feed.to_str().unwrap()))]);
+    let lists_from = format!("{}\n[policies]\nlists_from = [{:?}]\n", super::SIDEGATE, folder.path());
+    let policy = POLICY.replace("lists/feed.cidr", feed.to_str().unwrap());
+    let (_, found) = super::load(&[("sidegate.toml", &lists_from), ("policies/chat.toml", &policy)]);
     let found = found.replace(&format!("{}/", folder.path().display()), "");
     assert_eq!(
         found.replace(&"^".repeat(feed.as_os_str().len() + 2), "^^^"),

@@ -51,7 +51,7 @@ const POLICY: &str = "schema = 1\nclient.allow = [\"any\"]\n";
 /// Loads `files`, with [`SIDEGATE`] and [`POLICY`] where they name no others, in the middle of 2026.
 fn load(files: &[(&str, &str)]) -> (Result<Loaded, Vec<Diagnostic>>, String) {
     let folder = write_all(files);
-    let loaded = load_at(&mut Files::new(), &folder.path().join("sidegate.toml"), Pass::default(), now());
+    let loaded = load_at(&mut Files::for_person(), &folder.path().join("sidegate.toml"), Pass::default(), now());
     let found = text(&loaded, folder.path());
     if loaded.is_ok() {
         schema::expect_all_valid(folder.path());
@@ -62,8 +62,12 @@ fn load(files: &[(&str, &str)]) -> (Result<Loaded, Vec<Diagnostic>>, String) {
 /// The same, with the candidate of the policy `name` in its policy's place.
 fn load_promoting(files: &[(&str, &str)], name: &str) -> (Result<Loaded, Vec<Diagnostic>>, String) {
     let folder = write_all(files);
-    let loaded =
-        load_at(&mut Files::new(), &folder.path().join("sidegate.toml"), Pass { promoted: Some(name), ..Pass::default() }, now());
+    let loaded = load_at(
+        &mut Files::for_person(),
+        &folder.path().join("sidegate.toml"),
+        Pass { promoted: Some(name), ..Pass::default() },
+        now(),
+    );
     let found = text(&loaded, folder.path());
     (loaded, found)
 }

@@ -14,7 +14,7 @@ fn spoiled(spoil: impl FnOnce(&Path), expected: &str) {
     write(&folder.path().join("sidegate.toml"), SIDEGATE);
     write(&folder.path().join("policies/chat.toml"), POLICY);
     spoil(folder.path());
-    let found = load(&mut Files::new(), &folder.path().join("sidegate.toml"), None)
+    let found = load(&mut Files::for_person(), &folder.path().join("sidegate.toml"), None)
         .map(|loaded| loaded.warnings)
         .unwrap_or_else(|found| found);
     let lines: Vec<_> = found.iter().map(Diagnostic::one_line).collect();
@@ -72,7 +72,7 @@ fn a_policy_that_disappears_after_its_folder_was_listed_is_named() {
     for (path, text) in [(&config, SIDEGATE), (&folder.path().join("policies/chat.toml"), POLICY), (&desk, POLICY)] {
         write(path, text);
     }
-    let mut files = Files::new();
+    let mut files = Files::for_person();
     files.list(&folder.path().join("policies")).unwrap();
     fs::remove_file(&desk).unwrap();
     let found = load(&mut files, &config, None).unwrap_err();
@@ -88,15 +88,16 @@ fn a_list_that_disappears_after_it_was_read_is_no_file_at_rest() {
     let folder = tempfile::tempdir().unwrap();
     let (config, feed) = (folder.path().join("sidegate.toml"), folder.path().join("feed.cidr"));
     let policy = "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = { file = \"../feed.cidr\" }\n";
-    for (path, text) in [(&config, SIDEGATE), (&folder.path().join("policies/chat.toml"), policy), (&feed, "10.0.0.0/8\n")] {
+    let sidegate = format!("{SIDEGATE}\n[policies]\nlists_from = [\".\"]\n");
+    for (path, text) in [(&config, &*sidegate), (&folder.path().join("policies/chat.toml"), policy), (&feed, "10.0.0.0/8\n")] {
         write(path, text);
     }
-    let mut files = Files::new();
+    let mut files = Files::for_person();
     load(&mut files, &config, None).unwrap();
     assert!(files.unchanged());
     fs::remove_file(&feed).unwrap();
     assert!(!files.unchanged());
-    let found = load(&mut Files::new(), &config, None).unwrap_err();
+    let found = load(&mut Files::for_person(), &config, None).unwrap_err();
     assert!(found[0].message.ends_with("policies/../feed.cidr does not exist"), "{found:?}");
 }
 
@@ -115,7 +116,7 @@ fn every_file_that_is_named_is_among_the_paths() {
     write(&folder.path().join("sidegate.toml"), text);
     let policy = "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = { file = \"lists/feed.cidr\" }\n";
     write(&folder.path().join("policies/chat.toml"), policy);
-    let mut files = Files::new();
+    let mut files = Files::for_person();
     assert!(load(&mut files, &folder.path().join("sidegate.toml"), None).is_err());
     let paths: Vec<_> = files
         .paths()
@@ -134,7 +135,8 @@ fn lists_may_be_named_by_an_absolute_path() {
     let path = folder.path().join("shared.cidr");
     write(&path, "10.0.0.0/8\n");
     let policy = format!("schema = 1\nclient.allow = [\"feed\"]\nlists.feed = {{ file = \"{}\" }}\n", path.display());
-    check(&[("policies/chat.toml", &policy)], "");
+    let lists_from = format!("{SIDEGATE}\n[policies]\nlists_from = [\"{}\"]\n", folder.path().display());
+    check(&[("sidegate.toml", &lists_from), ("policies/chat.toml", &policy)], "");
 }
 
 #[test]

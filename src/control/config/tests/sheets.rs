@@ -52,7 +52,7 @@ error: limits: the baseline has lists, `deny` and tests only
 fn a_baseline_that_denies_nobody_is_a_warning() {
     // The schema, which cannot know a baseline by its name, wants a rule.
     let folder = write_all(&[("policies/baseline.toml", "schema = 1\n")]);
-    let loaded = load_at(&mut Files::new(), &folder.path().join("sidegate.toml"), Pass::default(), now());
+    let loaded = load_at(&mut Files::for_person(), &folder.path().join("sidegate.toml"), Pass::default(), now());
     let expected = r#"
 warning: the baseline denies nobody
  --> policies/baseline.toml:1:1

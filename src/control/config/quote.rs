@@ -1,0 +1,222 @@
+//! How much of a file's text a diagnostic may repeat.
+//!
+//! A configuration can name a file that is not what it should be, such as a private key. What the
+//! agent shows (log, `/readyz`, admin API) is read by others than those who can read that file.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::name::is_name;
+use super::schema::{CONFIG, POLICY};
+
+/// What stands in the place of text that is not shown.
+const LEFT_OUT: &str = "…";
+
+/// A longer name is not shown: names are short, and keys in hexadecimal are not.
+const LONGEST_NAME: usize = 24;
+
+/// A longer number with its unit is not shown.
+const LONGEST_NUMBER: usize = 8;
+
+/// How keys begin that are kept in text files.
+const SECRETS: [&str; 4] = ["-----BEGIN", "---- BEGIN", "PuTTY-User-Key-File", "AGE-SECRET-KEY"];
+
+/// Words of our own that stand in messages and in no schema.
+const OWN: [&str; 7] = ["owner", "ticket", "expires", "any", "baseline", "unix", "allow"];
+
+/// Who reads what is found in the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Whoever sees the log, `/readyz` or the admin socket.
+    Public,
+    /// A person who asked, and can read the files.
+    Person,
+}
+
+/// How much of a file's text may be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Quoting {
+    /// Nothing.
+    Nothing,
+    /// Names of keys and lists.
+    Names,
+    /// Everything: lines with carets, and values.
+    Lines,
+}
+
+/// A sentence: a literal is all ours, a string that was put together may repeat the file.
+pub type Words = Cow<'static, str>;
+
+impl Audience {
+    /// How much of a file in its place may be shown.
+    pub fn quoting(self) -> Quoting {
+        match self {
+            Audience::Public => Quoting::Names,
+            Audience::Person => Quoting::Lines,
+        }
+    }
+}
+
+impl Quoting {
+    /// The same for a list, in which no word is a name.
+    pub fn of_list(self) -> Quoting {
+        if self == Quoting::Lines { self } else { Quoting::Nothing }
+    }
+
+    /// `words`, with what may not be shown left out.
+    pub fn shown(self, words: Words) -> String {
+        match words {
+            Cow::Owned(text) if self != Quoting::Lines => self.without(&self.without(&text, '`'), '"'),
+            words => words.into_owned(),
+        }
+    }
+
+    /// `key`, which begins a message.
+    pub fn shown_key(self, key: &str) -> &str {
+        if self == Quoting::Lines || self.keeps(key, '`') { key } else { LEFT_OUT }
+    }
+
+    /// `text` without what stands between two of `mark` and may not be shown. What is left out may hold
+    /// the mark itself, and is taken to end at the last one.
+    fn without(self, text: &str, mark: char) -> String {
+        let mut from = 0;
+        while let Some(open) = text[from..].find(mark).map(|at| from + at + 1) {
+            let Some(close) = text[open..].find(mark).map(|at| open + at) else {
+                return format!("{}{LEFT_OUT}", &text[..open]);
+            };
+            if !self.keeps(&text[open..close], mark) {
+                let last = text.rfind(mark).unwrap_or(close);
+                return format!("{}{LEFT_OUT}{}", &text[..open], &text[last..]);
+            }
+            from = close + 1;
+        }
+        text.to_owned()
+    }
+
+    fn keeps(self, word: &str, mark: char) -> bool {
+        is_sign(word)
+            || word.starts_with("[") && word.ends_with("]") && self.keeps(word.trim_matches(['[', ']']), mark)
+            || KNOWN.contains(word)
+            || is_number(word)
+            || is_address(word)
+            || self == Quoting::Names && is_named(word, mark)
+    }
+}
+
+/// Whether `bytes` may hold a key, so that nothing of them is shown to anybody.
+pub fn is_secret(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    bytes.contains(&0) || SECRETS.iter().any(|secret| text.contains(secret))
+}
+
+/// Whether `word` is the name of a key, a list or a socket, as far as can be told.
+fn is_named(word: &str, mark: char) -> bool {
+    let socket = word.strip_prefix("systemd:");
+    let name = socket.unwrap_or(word);
+    let parts = name.split('.').all(is_name);
+    name.len() <= LONGEST_NAME && parts && (mark == '`' || socket.is_some())
+}
+
+/// One character of punctuation, or nothing.
+fn is_sign(word: &str) -> bool {
+    word.chars().count() <= 1 && !word.contains(char::is_alphanumeric)
+}
+
+/// A number with a unit: `50%`, `36h`, `5/s`.
+fn is_number(word: &str) -> bool {
+    let unit = word.trim_start_matches(|c: char| c.is_ascii_digit());
+    let is_unit = unit.len() <= 3 && unit.chars().all(|c| c.is_ascii_alphabetic() || c == '/' || c == '%');
+    word.len() <= LONGEST_NUMBER && unit.len() < word.len() && is_unit
+}
+
+fn is_address(word: &str) -> bool {
+    let bare = word.strip_prefix('!').unwrap_or(word);
+    bare.parse::<IpNet>().is_ok() || bare.parse::<IpAddr>().is_ok() || bare.parse::<SocketAddr>().is_ok()
+}
+
+/// Every key, and every word that a key may have, as the schemas say.
+static KNOWN: LazyLock<HashSet<String>> = LazyLock::new(|| {
+    let mut words = OWN.map(str::to_owned).into_iter().collect();
+    for schema in [CONFIG, POLICY] {
+        learn(&serde_json::from_str(schema).unwrap_or_default(), &mut words);
+    }
+    words
+});
+
+fn learn(schema: &Value, words: &mut HashSet<String>) {
+    for (name, below) in schema.as_object().into_iter().flatten() {
+        match name.as_str() {
+            "properties" => words.extend(below.as_object().into_iter().flatten().map(|(key, _)| key.clone())),
+            "enum" => words.extend(below.as_array().into_iter().flatten().filter_map(text)),
+            "const" | "default" => words.extend(text(below)),
+            _ => {}
+        }
+        learn(below, words);
+    }
+    schema.as_array().into_iter().flatten().for_each(|below| learn(below, words));
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(quoting: Quoting, text: &str, expected: &str) {
+        assert_eq!(quoting.shown(Cow::Owned(text.to_owned())), expected);
+    }
+
+    #[test]
+    fn a_literal_is_shown_as_it_is() {
+        let ours = "write \"anything\" or `else`";
+        assert_eq!(Quoting::Nothing.shown(ours.into()), ours);
+    }
+
+    #[test]
+    fn values_are_left_out_and_names_kept() {
+        check(Quoting::Names, "unknown key `alow` in [client]", "unknown key `alow` in [client]");
+        check(Quoting::Nothing, "unknown key `alow` in [client]", "unknown key `…` in [client]");
+        check(
+            Quoting::Names,
+            "expected \"warn\" or \"reject\", found \"hunter2\"",
+            "expected \"warn\" or \"reject\", found \"…\"",
+        );
+        check(Quoting::Names, "`MIIEvQIBADAN` is not a name", "`…` is not a name");
+        check(Quoting::Names, "listen = \"systemd:public\" of `extra.socket`", "listen = \"systemd:public\" of `extra.socket`");
+        check(Quoting::Names, "`0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f` is there twice", "`…` is there twice");
+        check(Quoting::Names, "`f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0` is there twice", "`…` is there twice");
+        check(Quoting::Lines, "`MIIEvQIBADAN` is not a name", "`MIIEvQIBADAN` is not a name");
+    }
+
+    #[test]
+    fn numbers_addresses_and_words_of_ours_are_kept() {
+        for text in ["max_shrink is \"50%\"", "\"10.0.0.0/8\" is there twice", "`!192.0.2.1`", "expected `=`", "`max_age`"] {
+            check(Quoting::Nothing, text, text);
+        }
+        check(Quoting::Nothing, "\"5f4dcc3b\" and more", "\"…\" and more");
+    }
+
+    #[test]
+    fn text_that_holds_the_mark_does_not_break_out() {
+        check(Quoting::Names, "\"a\" secret \"b\" is no rate", "\"…\" is no rate");
+        check(Quoting::Nothing, "`x` secret `1.2.3.4` is no address", "`…` is no address");
+        check(Quoting::Nothing, "an odd ` secret", "an odd `…");
+    }
+
+    #[test]
+    fn keys_are_told_by_how_they_begin() {
+        for secret in ["x\n-----BEGIN PRIVATE KEY-----\n", "---- BEGIN SSH2 PUBLIC KEY ----", "PuTTY-User-Key-File-3: ssh", "\0"]
+        {
+            assert!(is_secret(secret.as_bytes()), "{secret:?}");
+        }
+        assert!(!is_secret("# BEGIN of a list\n192.0.2.1\n".as_bytes()));
+    }
+}

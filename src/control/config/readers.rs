@@ -1,0 +1,256 @@
+//! Calls into file systems with a deadline: a thread that never returns from one is replaced.
+//!
+//! A read from NFS or FUSE can block for ever, and no signal ends it. The caller gives up after a
+//! while; the thread stays behind until its call returns. The number of such threads is bounded.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// The most threads that may be stuck in a call at one time.
+pub const MOST_STUCK: usize = 4;
+
+/// How long a call may make no progress.
+const STILL: Duration = Duration::from_secs(5);
+
+/// How long the calls of one pass over the files may take together.
+const PASS: Duration = Duration::from_secs(30);
+
+/// States of a call.
+const RUNS: u8 = 0;
+const DONE: u8 = 1;
+const LEFT: u8 = 2;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The thread that calls, and the count of those that were left behind. Clones share both.
+#[derive(Debug, Clone)]
+pub struct Readers {
+    /// The current thread. `None` means that the next call starts one.
+    jobs: Arc<Mutex<Option<mpsc::Sender<Job>>>>,
+    stuck: Arc<AtomicUsize>,
+    returned: Arc<Notify>,
+    still: Duration,
+    pass: Duration,
+}
+
+/// Why a call gave no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// The call makes no progress, or the time of the pass is used up.
+    Stuck,
+    /// Too many earlier calls are stuck, or no thread can be started.
+    Full,
+}
+
+/// The time that the calls of one pass have left.
+#[derive(Debug, Clone, Copy)]
+pub struct Left(Duration);
+
+/// Bytes read so far by a call.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    /// Notes that `count` more bytes were read.
+    pub fn add(&self, count: usize) {
+        self.0.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    fn total(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Readers {
+    fn default() -> Self {
+        Readers::with(STILL, PASS)
+    }
+}
+
+impl Readers {
+    /// Readers that give up after `still` without progress, and after `pass` for all calls of a pass.
+    pub fn with(still: Duration, pass: Duration) -> Readers {
+        let (jobs, stuck, returned) = Default::default();
+        Readers { jobs, stuck, returned, still, pass }
+    }
+
+    /// The time for one pass.
+    pub fn pass(&self) -> Left {
+        Left(self.pass)
+    }
+
+    /// How many threads are stuck in a call.
+    pub fn stuck(&self) -> usize {
+        self.stuck.load(Ordering::SeqCst)
+    }
+
+    /// Waits until a call that was stuck has returned: its file system answers again.
+    pub async fn returned(&self) {
+        self.returned.notified().await;
+    }
+
+    /// Runs `call` on the thread, and takes the time that it needs from `left`.
+    ///
+    /// # Errors
+    /// The call is late, or cannot be made.
+    pub fn run<T: Send + 'static>(&self, left: &mut Left, call: impl FnOnce(&Progress) -> T + Send + 'static) -> Result<T, Late> {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.stuck() >= MOST_STUCK {
+            return Err(Late::Full);
+        }
+        if left.0.is_zero() {
+            return Err(Late::Stuck);
+        }
+        let (tx, rx) = mpsc::sync_channel(1);
+        let (state, progress) = (Arc::new(AtomicU8::new(RUNS)), Progress::default());
+        let (ended, stuck) = (Arc::clone(&state), Arc::clone(&self.stuck));
+        let (counted, returned) = (progress.clone(), Arc::clone(&self.returned));
+        let job: Job = Box::new(move || {
+            tell(&tx, catch_unwind(AssertUnwindSafe(|| call(&counted))));
+            if ended.swap(DONE, Ordering::SeqCst) == LEFT {
+                stuck.fetch_sub(1, Ordering::SeqCst);
+                returned.notify_one();
+            }
+        });
+        send(&mut jobs, job)?;
+        let began = Instant::now();
+        let result = await_result(&rx, &progress, self.still.min(left.0), left.0);
+        left.0 = left.0.saturating_sub(began.elapsed());
+        if let Some(result) = result {
+            return result.map_or_else(|panic| resume_unwind(panic), Ok);
+        }
+        self.stuck.fetch_add(1, Ordering::SeqCst);
+        if state.swap(LEFT, Ordering::SeqCst) == DONE {
+            // It came to its end just now, and its thread takes further calls.
+            self.stuck.fetch_sub(1, Ordering::SeqCst);
+        } else {
+            // Without its sender the thread ends once the call returns.
+            *jobs = None;
+        }
+        Err(Late::Stuck)
+    }
+}
+
+type Outcome<T> = Result<T, Box<dyn Any + Send>>;
+
+fn tell<T>(tx: &SyncSender<Outcome<T>>, outcome: Outcome<T>) {
+    // The caller may have given up.
+    let _ = tx.try_send(outcome);
+}
+
+/// Gives `job` to the thread, which is started where there is none.
+fn send(jobs: &mut Option<mpsc::Sender<Job>>, job: Job) -> Result<(), Late> {
+    let Some(thread) = jobs.as_ref() else { return start(jobs, job) };
+    match thread.send(job) {
+        Ok(()) => Ok(()),
+        Err(mpsc::SendError(job)) => start(jobs, job),
+    }
+}
+
+fn start(jobs: &mut Option<mpsc::Sender<Job>>, job: Job) -> Result<(), Late> {
+    let (tx, rx) = mpsc::channel::<Job>();
+    // Into the channel first: its end is there for as long as `tx` is.
+    tx.send(job).map_err(|_| Late::Full)?;
+    let run = move || rx.into_iter().for_each(|job| job());
+    thread::Builder::new().name("reader".into()).spawn(run).map_err(|_| Late::Full)?;
+    *jobs = Some(tx);
+    Ok(())
+}
+
+/// The result of a call. `None` means that it made no progress for `still`, or took longer than `most`.
+fn await_result<T>(rx: &mpsc::Receiver<Outcome<T>>, progress: &Progress, still: Duration, most: Duration) -> Option<Outcome<T>> {
+    let began = Instant::now();
+    loop {
+        let read = progress.total();
+        let wait = still.min(most.saturating_sub(began.elapsed()));
+        match rx.recv_timeout(wait) {
+            Ok(result) => return Some(result),
+            Err(RecvTimeoutError::Timeout) if progress.total() > read && began.elapsed() < most => {}
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quick() -> Readers {
+        Readers::with(Duration::from_millis(30), Duration::from_secs(10))
+    }
+
+    /// A call that returns once the sender is dropped.
+    fn blocking(readers: &Readers) -> (Result<(), Late>, mpsc::Sender<()>) {
+        let (release, blocked) = mpsc::channel::<()>();
+        let call = move |_: &Progress| while blocked.recv().is_ok() {};
+        (readers.run(&mut readers.pass(), call), release)
+    }
+
+    fn until_none_is_stuck(readers: &Readers) {
+        let began = Instant::now();
+        while readers.stuck() > 0 {
+            assert!(began.elapsed() < Duration::from_secs(10), "{} are stuck", readers.stuck());
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_call_returns_its_result() {
+        let readers = quick();
+        assert_eq!(readers.run(&mut readers.pass(), |_| 7), Ok(7));
+        assert_eq!(readers.stuck(), 0);
+    }
+
+    #[test]
+    fn a_stuck_call_is_left_and_the_next_one_runs() {
+        let readers = quick();
+        let (result, release) = blocking(&readers);
+        assert_eq!((result, readers.stuck()), (Err(Late::Stuck), 1));
+        assert_eq!(readers.run(&mut readers.pass(), |_| 7), Ok(7));
+        drop(release);
+        until_none_is_stuck(&readers);
+    }
+
+    #[test]
+    fn no_call_is_made_while_four_are_stuck() {
+        let readers = quick();
+        let stuck: Vec<_> = (0..MOST_STUCK).map(|_| blocking(&readers)).collect();
+        assert!(stuck.iter().all(|(result, _)| *result == Err(Late::Stuck)));
+        assert_eq!(readers.run(&mut readers.pass(), |_| 7), Err(Late::Full));
+        drop(stuck);
+        until_none_is_stuck(&readers);
+        assert_eq!(readers.run(&mut readers.pass(), |_| 7), Ok(7));
+    }
+
+    #[test]
+    fn slow_progress_is_awaited_until_the_pass_is_over() {
+        let drip = |progress: &Progress| {
+            for _ in 0..20 {
+                thread::sleep(Duration::from_millis(10));
+                progress.add(1);
+            }
+        };
+        let patient = Readers::with(Duration::from_millis(150), Duration::from_secs(10));
+        assert_eq!(patient.run(&mut patient.pass(), drip), Ok(()));
+        let hasty = Readers::with(Duration::from_millis(150), Duration::from_millis(40));
+        let mut left = hasty.pass();
+        assert_eq!(hasty.run(&mut left, drip), Err(Late::Stuck));
+        assert_eq!(hasty.run(&mut left, drip), Err(Late::Stuck), "no time is left");
+        until_none_is_stuck(&hasty);
+    }
+
+    #[test]
+    fn a_panic_is_the_callers_and_the_thread_goes_on() {
+        let readers = quick();
+        let panics = || readers.run(&mut readers.pass(), |_| resume_unwind(Box::new("no")));
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+        assert_eq!(readers.run(&mut readers.pass(), |_| 7), Ok(7));
+    }
+}
