@@ -88,7 +88,8 @@ fn load_at(files: &mut Files, config: &Path, pass: Pass<'_>, now: Timestamp) -> 
     let folder = config.parent().unwrap_or(Path::new(""));
     let nothing = ListFiles::default();
     let known = known.unwrap_or(&nothing);
-    let mut reading = Reading { files, folder, now, passed, known, lists: ListFiles::default() };
+    let (lists, torn) = Default::default();
+    let mut reading = Reading { files, folder, now, passed, known, lists, torn };
     let (names, misnamed) = policy::names(&mut reading);
     if let Some(name) = promoted
         && !names.candidates.contains(name)
@@ -103,6 +104,7 @@ fn load_at(files: &mut Files, config: &Path, pass: Pass<'_>, now: Timestamp) -> 
     let document = Document::parse(file, &bytes, reading.files.quoting(config));
     let settings = file::read(&mut reading, &document, &names.policies);
     let lists_from = settings.lists_from.iter().map(|named| folder.join(&**named));
+    reading.torn = document.is_torn();
     reading.files.confine(std::iter::once(folder.join(policy::FOLDER)).chain(lists_from).collect());
     let mut found = document.into_diagnostics();
     found.extend(misnamed);
@@ -165,7 +167,7 @@ fn neighbourhood(list: &Path) -> PathBuf {
 pub fn backend(text: &str) -> Result<String, String> {
     let (mut files, known) = (Files::new(), ListFiles::default());
     let (folder, now, lists) = (Path::new(""), Timestamp::now(), ListFiles::default());
-    let reading = Reading { files: &mut files, folder, now, passed: None, known: &known, lists };
+    let reading = Reading { files: &mut files, folder, now, passed: None, known: &known, lists, torn: false };
     file::backend(text, &reading).map(|_| text.to_owned()).map_err(|finding| finding.sentence())
 }
 
@@ -206,6 +208,8 @@ struct Reading<'f> {
     known: &'f ListFiles,
     /// What those say that have been read.
     lists: ListFiles,
+    /// Whether `sidegate.toml` has a syntax error, so that what it lacks may be there.
+    torn: bool,
 }
 
 impl Reading<'_> {

@@ -128,7 +128,11 @@ impl Shelf {
         let shown = PathBuf::from(super::FOLDER).join(text);
         let path = reading.folder.join(&shown);
         let shown: Arc<str> = shown.display().to_string().into();
+        let torn = reading.torn;
         let unreadable = |fault: Fault| {
+            if torn && fault == Fault::Outside {
+                return;
+            }
             let split = matches!(fault, Fault::TooLarge { .. }).then(|| "split it: a rule may name several lists".into());
             value.report(about(&shown, &fault).perhaps(split));
         };

@@ -151,3 +151,40 @@ fn the_admin_socket_is_found_in_a_file_that_is_broken_elsewhere() {
     assert_eq!(named("[admin]\nsocket = \"auto\"\n"), None);
     assert_eq!(named(&format!("admin{} = 1", ".a".repeat(1_000_000))), None);
 }
+
+#[test]
+fn lists_that_lie_elsewhere_are_refused_unless_their_folder_is_named() {
+    let policy = "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = { file = \"../feeds/feed.cidr\" }\n";
+    let write = |lists_from: &'static str| {
+        move |folder: &Path| {
+            write(&folder.join("policies/chat.toml"), policy);
+            write(&folder.join("feeds/feed.cidr"), "10.0.0.0/8\n");
+            write(&folder.join("sidegate.toml"), &format!("{SIDEGATE}\n[policies]\nlists_from = [{lists_from}]\n"));
+        }
+    };
+    let outside = "policies/chat.toml:3:23: error: file: policies/../feeds/feed.cidr lies outside the folder of the policies, \
+                   links followed (move it there, or let the operator add its folder to [policies] lists_from in sidegate.toml)";
+    spoiled(write(""), outside);
+    spoiled(write("\"certs\", \"nowhere\""), outside);
+    spoiled(write("\"feeds\""), "");
+    spoiled(write("\"certs\", \".\""), "");
+    let torn = "sidegate.toml:16:24: error: unclosed array, expected `]`";
+    spoiled(write("[\"feeds\""), torn);
+}
+
+#[test]
+fn a_folder_for_lists_is_named_and_is_not_the_root() {
+    let (_, found) =
+        super::load(&[("sidegate.toml", &format!("{SIDEGATE}\n[policies]\nlists_from = [\"\", \"/\", \"//.\", 7]\n"))]);
+    for said in ["lists_from: an empty path", "lists_from: the root holds every file", "expected a string, found an integer"] {
+        assert!(found.contains(said), "{said}: {found}");
+    }
+    assert_eq!(found.matches("the root holds every file").count(), 2, "{found}");
+}
+
+#[test]
+fn names_of_hosts_are_read_and_nothing_else() {
+    let text = "\n[metrics]\nhosts = [\"metrics.example\", \"metrics.example:80\", \"*.example\", \"\"]\n";
+    let (_, found) = super::load(&[("sidegate.toml", &format!("{SIDEGATE}{text}"))]);
+    assert_eq!(found.matches("is not the name of a host").count(), 3, "{found}");
+}
