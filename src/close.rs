@@ -63,6 +63,119 @@ pub enum Reason {
     Panic,
 }
 
+/// How far an exchange of plain HTTP had come when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ExchangePhase {
+    /// The backend had the request, and no head of its answer had come.
+    Request,
+    /// The head of the answer had come.
+    Answer,
+}
+
+/// Why an exchange ended: a request that was forwarded, and an answer that is no 101. Each has
+/// exactly one reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ExchangeReason {
+    /// The answer was handed over whole.
+    Complete,
+    /// The client closed its connection, or the connection broke.
+    ClientLeft,
+    /// The client's body broke off, could not be read, or was larger than `max_body`.
+    ClientBody,
+    /// No byte of the request's or the answer's body came for `body_stall`.
+    BodyStall,
+    /// The client sent its body, or took the answer, more slowly than `body_pace`.
+    Pace,
+    /// The client took nothing of the answer for `write_stall`.
+    Stalled,
+    /// The backend gave no usable answer: 502 or 504.
+    Backend,
+    /// The backend's answer broke off.
+    BackendGone,
+    /// A new generation, or an entry that expired, no longer permits it.
+    Revoked,
+    /// It lasted 5 s, and the policy's `streams` were all taken.
+    Streams,
+    /// A stream of events reached the policy's `lifetime`.
+    Lifetime,
+    /// Sidegate is shutting down.
+    Drain,
+    /// A deadline or a second SIGTERM ended it at once.
+    Cut,
+    /// A bug of Sidegate's ended this connection, and only this one.
+    Panic,
+}
+
+impl ExchangePhase {
+    /// The word in the log.
+    pub const fn word(self) -> &'static str {
+        match self {
+            ExchangePhase::Request => "request",
+            ExchangePhase::Answer => "answer",
+        }
+    }
+}
+
+impl ExchangeReason {
+    /// Every reason once, for tables and metrics; in the order of their numbers.
+    pub const ALL: [ExchangeReason; 14] = [
+        ExchangeReason::Complete,
+        ExchangeReason::ClientLeft,
+        ExchangeReason::ClientBody,
+        ExchangeReason::BodyStall,
+        ExchangeReason::Pace,
+        ExchangeReason::Stalled,
+        ExchangeReason::Backend,
+        ExchangeReason::BackendGone,
+        ExchangeReason::Revoked,
+        ExchangeReason::Streams,
+        ExchangeReason::Lifetime,
+        ExchangeReason::Drain,
+        ExchangeReason::Cut,
+        ExchangeReason::Panic,
+    ];
+
+    /// The stable reason word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            ExchangeReason::Complete => "complete",
+            ExchangeReason::ClientLeft => "client_left",
+            ExchangeReason::ClientBody => "client_body",
+            ExchangeReason::BodyStall => "body_stall",
+            ExchangeReason::Pace => "pace",
+            ExchangeReason::Stalled => "stalled",
+            ExchangeReason::Backend => "backend",
+            ExchangeReason::BackendGone => "backend_gone",
+            ExchangeReason::Revoked => "revoked",
+            ExchangeReason::Streams => "streams",
+            ExchangeReason::Lifetime => "lifetime",
+            ExchangeReason::Drain => "drain",
+            ExchangeReason::Cut => "cut",
+            ExchangeReason::Panic => "panic",
+        }
+    }
+
+    /// One sentence for operators.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            ExchangeReason::Complete => "The answer was handed over whole.",
+            ExchangeReason::ClientLeft => "The client closed its connection, or the connection broke.",
+            ExchangeReason::ClientBody => "The client's body broke off, could not be read, or was larger than `max_body`.",
+            ExchangeReason::BodyStall => "No byte of the request's or the answer's body came for `body_stall`.",
+            ExchangeReason::Pace => "The client sent its body, or took the answer, more slowly than `body_pace`.",
+            ExchangeReason::Stalled => "The client took nothing of the answer for `write_stall`.",
+            ExchangeReason::Backend => "The backend gave no usable answer: 502 or 504.",
+            ExchangeReason::BackendGone => "The backend's answer broke off.",
+            ExchangeReason::Revoked => "The policy no longer permits it; the `refusal` says why.",
+            ExchangeReason::Streams => "It lasted 5 s, and the `streams` of the policy or of its client were all taken.",
+            ExchangeReason::Lifetime => "A stream of events reached the policy's `lifetime`.",
+            ExchangeReason::Drain => "Sidegate is shutting down.",
+            ExchangeReason::Cut => "A deadline, or a second SIGTERM, ended it at once.",
+            ExchangeReason::Panic => "A bug of Sidegate's ended this connection, and only this one: please report it.",
+        }
+    }
+}
+
 /// Bytes and messages that passed in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
@@ -244,5 +357,12 @@ mod tests {
     fn every_reason_word_is_distinct() {
         let words: HashSet<_> = Reason::ALL.iter().map(|reason| reason.word()).collect();
         assert_eq!(words.len(), Reason::ALL.len());
+        let words: HashSet<_> = ExchangeReason::ALL.iter().map(|reason| reason.word()).collect();
+        assert_eq!(words.len(), ExchangeReason::ALL.len());
+    }
+
+    #[test]
+    fn every_reason_is_numbered_by_its_place() {
+        assert!(ExchangeReason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
     }
 }

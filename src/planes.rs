@@ -113,7 +113,7 @@ impl Planes {
     async fn drain(&mut self, end: &watch::Sender<bool>) {
         let settings = self.standing.settings.load().shutdown.clone();
         let tunnels = &self.shared.tunnels;
-        tracing::info!(tunnels = tunnels.len(), "draining");
+        tracing::info!(tunnels = tunnels.len(), exchanges = tunnels.exchanges_len(), "draining");
         self.shared.metrics.drains();
         let until = Instant::now() + settings.delay + settings.deadline;
         self.phase.send_replace(Phase::Drains(until));
@@ -135,15 +135,15 @@ impl Planes {
             },
             _second = self.told.recv() => {}
         }
-        let left = tunnels.entries();
-        tracing::warn!(tunnels = left.len(), "cutting what is left");
+        let (left, exchanges) = (tunnels.entries(), tunnels.exchanges());
+        tracing::warn!(tunnels = left.len(), exchanges = exchanges.len(), "cutting what is left");
         self.shared.stop_accepting.cancel();
         self.shared.finish.cancel();
-        for entry in left {
+        for entry in left.into_iter().chain(exchanges) {
             entry.end(End::Cut);
         }
         let last = Instant::now() + LAST_WORDS;
-        while !tunnels.is_empty() && Instant::now() < last {
+        while !(tunnels.is_empty() && tunnels.exchanges_len() == 0) && Instant::now() < last {
             sleep(Duration::from_millis(5)).await;
         }
         end.send_replace(true);

@@ -177,7 +177,13 @@ async fn drain(admin: &Admin) -> Said {
         return wrong(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending");
     }
     let shutdown = effective::shutdown(&admin.standing.settings.load().shutdown);
-    let (tunnels, pid) = (admin.tunnels.len(), std::process::id());
-    let body = json!({ "outcome": "draining", "already": already, "tunnels": tunnels, "pid": pid, "shutdown": shutdown });
+    let body = json!({
+        "outcome": "draining",
+        "already": already,
+        "tunnels": admin.tunnels.len(),
+        "exchanges": admin.tunnels.exchanges_len(),
+        "pid": std::process::id(),
+        "shutdown": shutdown,
+    });
     ("draining", answer_json(StatusCode::ACCEPTED, &body))
 }

@@ -53,6 +53,7 @@ pub fn status(admin: &Admin) -> Value {
         "since": standing.since.load().to_string(),
         "draining": is_draining(admin),
         "tunnels": admin.tunnels.len(),
+        "exchanges": admin.tunnels.exchanges_len(),
         "last_reload": last,
         "listeners": listeners(admin, &live),
         "routes": routes(admin, &live),
@@ -204,7 +205,9 @@ fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Value> {
     let mut warnings = Vec::new();
     let mut warn = |word: &str, sentence: String| warnings.push(json!({ "word": word, "sentence": sentence }));
     if is_draining(admin) {
-        warn("draining", format!("draining: {} tunnels are left, and nothing new is accepted", admin.tunnels.len()));
+        let (tunnels, exchanges) = (admin.tunnels.len(), admin.tunnels.exchanges_len());
+        let left = format!("{tunnels} tunnels and {exchanges} exchanges are left");
+        warn("draining", format!("draining: {left}, and nothing new is accepted"));
     }
     if admin.standing.rejected.load().is_some() {
         warn("rejected", "the files on disk are not what runs: the last reload was rejected".into());

@@ -41,7 +41,10 @@ pub fn diff(verb: &Diff) -> Exit {
     if told["outcome"] == "rejected" || !is_empty(&told["held"]) {
         return Exit::No;
     }
-    let count = |name: &str| told["tunnels"][name].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+    let count = |name: &str| {
+        let all = told["tunnels"][name].as_u64().unwrap_or(0) + told["streams"][name].as_u64().unwrap_or(0);
+        usize::try_from(all).unwrap_or(usize::MAX)
+    };
     match verb.max_revoked {
         Some(bound) if bound.is_exceeded(count("revoked"), count("open")) => {
             complain(format_args!("that is more than {bound}"));
@@ -71,6 +74,9 @@ pub fn tell(told: &Value) {
         say(list_lines(list));
     }
     say(tunnel_lines(&told["tunnels"]));
+    if told["streams"]["open"].as_u64().is_some_and(|open| open > 0) {
+        say(stream_lines(&told["streams"]));
+    }
 }
 
 /// `~ policies/market-data.toml  client.origins: ["a"] -> ["b"]`
@@ -103,6 +109,25 @@ fn list_lines(list: &Value) -> String {
     lines
 }
 
+/// `  now: 1 of 12 streams would be cut`, which and why.
+fn stream_lines(streams: &Value) -> String {
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let (revoked, open) = (number(&streams["revoked"]), number(&streams["open"]));
+    format!("  now: {revoked} of {open} streams would be cut{}", sample_lines(streams))
+}
+
+/// A line for each of the first that would be closed.
+fn sample_lines(live: &Value) -> String {
+    let mut lines = String::new();
+    for one in items(&live["sample"]) {
+        let why = one["entry"].as_str().or(one["rule"].as_str());
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        let (client, route, opened) = (text(&one["client"]), text(&one["route"]), text(&one["opened"]));
+        lines.push_str(&format!("\n      {client} on {route}, open since {opened}{why}"));
+    }
+    lines
+}
+
 /// `  now: 2 of 3,102 open tunnels would be closed`, which and why.
 fn tunnel_lines(tunnels: &Value) -> String {
     let number = |value: &Value| value.as_u64().unwrap_or_default();
@@ -111,11 +136,7 @@ fn tunnel_lines(tunnels: &Value) -> String {
     for by in items(&tunnels["by"]) {
         lines.push_str(&format!("\n    {} on {}: {}", number(&by["tunnels"]), text(&by["route"]), text(&by["reason"])));
     }
-    for one in items(&tunnels["sample"]) {
-        let why = one["entry"].as_str().or(one["rule"].as_str()).map(|why| format!(": {why}")).unwrap_or_default();
-        let (client, route, opened) = (text(&one["client"]), text(&one["route"]), text(&one["opened"]));
-        lines.push_str(&format!("\n      {client} on {route}, open since {opened}{why}"));
-    }
+    lines.push_str(&sample_lines(tunnels));
     lines
 }
 

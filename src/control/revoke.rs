@@ -1,7 +1,7 @@
 //! Mass closes, spread over a window: revocations after a reload, and the drain.
 //!
 //! Closing thousands at one instant is an outage of its own. It orders; the
-//! tunnels themselves close.
+//! tunnels and the exchanges in flight close themselves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +18,28 @@ pub async fn revoke(refused: Vec<Arc<Entry>>, spread: Duration) {
     .await;
 }
 
-/// Ends every tunnel with `code`, evenly over `spread`.
+/// Ends every tunnel with `code`, evenly over `spread`, and the exchanges in flight among them.
 pub async fn drain(tunnels: &Tunnels, code: u16, spread: Duration) {
-    pace(tunnels.entries(), spread, |entry: &Arc<Entry>| {
+    let all = alternate(tunnels.entries(), tunnels.exchanges());
+    pace(all, spread, |entry: &Arc<Entry>| {
         entry.end(End::Drain(code));
     })
     .await;
+}
+
+/// Both in one sequence, each spread over all of it.
+pub fn alternate<T>(many: Vec<T>, few: Vec<T>) -> Vec<T> {
+    let (many, few) = if many.len() < few.len() { (few, many) } else { (many, few) };
+    let (every, mut few) = (many.len().div_ceil(few.len().max(1)), few.into_iter());
+    let mut all = Vec::with_capacity(many.len() + few.len());
+    for (turn, one) in many.into_iter().enumerate() {
+        all.push(one);
+        if (turn + 1) % every == 0 {
+            all.extend(few.next());
+        }
+    }
+    all.extend(few);
+    all
 }
 
 /// Calls `order` for each of `all`, evenly over `spread`.
@@ -52,6 +68,13 @@ mod tests {
         })
         .await;
         assert_eq!(*ordered.borrow(), [(0, 0), (1, 400), (2, 800), (3, 1200), (4, 1600)]);
+    }
+
+    #[test]
+    fn the_fewer_are_spread_among_the_more() {
+        assert_eq!(alternate(vec![1, 2, 3, 4, 5], vec![10, 20]), [1, 2, 3, 10, 4, 5, 20]);
+        assert_eq!(alternate(vec![10], vec![1, 2]), [1, 2, 10]);
+        assert_eq!(alternate(vec![], vec![1, 2]), [1, 2]);
     }
 
     #[tokio::test(start_paused = true)]

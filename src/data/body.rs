@@ -1,9 +1,11 @@
-//! Bodies of plain HTTP on their way: bounded in size, and never left to stall.
+//! Bodies of plain HTTP on their way: bounded in size and pace, and never left to stall.
 //!
-//! Nothing is buffered beyond what hyper reads at once.
+//! Nothing is buffered beyond what hyper reads at once. What an answer's exchange is ordered, and
+//! how it ended, is `flight`'s to say.
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,44 +17,78 @@ use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+use crate::close::{By, ExchangeReason};
+use crate::data::backend::course::Course;
+use crate::data::flight::{Ending, Flight};
+use crate::data::pace::Pace;
+use crate::data::patience::Patience;
+use crate::snapshot::route::Route;
+
 /// A request's body on its way to the backend.
 pub enum Upload {
     /// None.
     Empty,
     /// As the client sends it.
-    Streamed(Streamed),
+    Streamed(Box<Streamed>),
 }
 
-/// A body with a bound and a deadline between its bytes.
+/// A body with a bound, a deadline between its bytes and a least pace.
 pub struct Streamed {
     incoming: Incoming,
     left: u64,
-    patience: Patience,
+    wait: Wait,
     fault: Fault,
+    /// Told once the whole body has been read.
+    patience: Patience,
+    /// Told once the whole body has been handed to hyper.
+    course: Option<Course>,
 }
 
-/// Why an upload was given up, shared with whoever awaits the answer.
+/// Why an upload was given up, shared with the request that awaits the answer.
 #[derive(Clone, Default)]
 pub struct Fault(Arc<AtomicU8>);
 
 const TOO_BIG: u8 = 1;
 const STALLED: u8 = 2;
 const BROKEN: u8 = 3;
+const SLOW: u8 = 4;
+const LEFT: u8 = 5;
 
 impl Fault {
     /// Whether more came than `max_body`.
     pub fn is_too_big(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == TOO_BIG
+        self.is(TOO_BIG)
     }
 
-    /// Whether nothing came for too long.
-    pub fn is_stalled(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == STALLED
-    }
-
-    /// Whether what came cannot be read, or broke off.
+    /// Whether the body cannot be read.
     pub fn is_broken(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == BROKEN
+        self.is(BROKEN)
+    }
+
+    /// Why the exchange ends, if the upload ended it.
+    pub fn ending(&self) -> Option<Ending> {
+        let reason = match self.0.load(Ordering::Relaxed) {
+            TOO_BIG | BROKEN => ExchangeReason::ClientBody,
+            STALLED => ExchangeReason::BodyStall,
+            SLOW => ExchangeReason::Pace,
+            LEFT => ExchangeReason::ClientLeft,
+            _ => return None,
+        };
+        Some(Ending::new(By::Client, reason))
+    }
+
+    /// Why no answer can be given to the client, as a line for people; `None`: one can.
+    pub fn given_up(&self) -> Option<&'static str> {
+        match self.0.load(Ordering::Relaxed) {
+            STALLED => Some("the client's body stalled"),
+            SLOW => Some("the client's body came more slowly than body_pace"),
+            LEFT => Some("the client left in the middle of its body"),
+            _ => None,
+        }
+    }
+
+    fn is(&self, fault: u8) -> bool {
+        self.0.load(Ordering::Relaxed) == fault
     }
 
     fn set(&self, fault: u8) -> Broken {
@@ -60,6 +96,8 @@ impl Fault {
         Broken(match fault {
             TOO_BIG => "the body is too large",
             STALLED => "the body stalled",
+            SLOW => "the body is too slow",
+            BROKEN => "the body cannot be read",
             _ => "the client's body broke off",
         })
     }
@@ -78,11 +116,34 @@ impl fmt::Display for Broken {
 impl std::error::Error for Broken {}
 
 impl Upload {
-    /// At most `max` bytes of `incoming`, and no pause longer than `stall`.
-    pub fn streamed(incoming: Incoming, max: u64, stall: Duration) -> (Upload, Fault) {
+    /// The body of a request on `route`, which bounds it. `patience` is told when it has been read.
+    pub fn streamed(incoming: Incoming, route: &Route, patience: Patience) -> (Upload, Fault) {
         let fault = Fault::default();
-        let streamed = Streamed { incoming, left: max, patience: Patience::new(stall), fault: fault.clone() };
-        (Upload::Streamed(streamed), fault)
+        let streamed = Streamed {
+            incoming,
+            left: route.max_body,
+            wait: Wait::new(route.timeouts.body_stall, route.timeouts.body_pace),
+            fault: fault.clone(),
+            patience,
+            course: None,
+        };
+        (Upload::Streamed(Box::new(streamed)), fault)
+    }
+
+    /// Reports in `course` when the whole body has been handed to hyper.
+    pub fn reports_to(&mut self, course: Course) {
+        if let Upload::Streamed(body) = self {
+            body.course = Some(course);
+        }
+    }
+}
+
+impl Streamed {
+    fn over(&self) {
+        self.patience.request_read();
+        if let Some(course) = &self.course {
+            course.handed_over();
+        }
     }
 }
 
@@ -93,21 +154,36 @@ impl Body for Upload {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Upload::Streamed(body) = self.get_mut() else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(&mut body.incoming).poll_frame(cx) else {
-            ready!(body.patience.poll_over(cx));
-            return Poll::Ready(Some(Err(body.fault.set(STALLED))));
+            let fault = match ready!(body.wait.poll_over(cx)) {
+                Over::Stalled => STALLED,
+                Over::Slow => SLOW,
+            };
+            return Poll::Ready(Some(Err(body.fault.set(fault))));
         };
-        body.patience.reset();
         Poll::Ready(match frame {
-            None => None,
-            Some(Err(_)) => Some(Err(body.fault.set(BROKEN))),
+            None => {
+                body.over();
+                None
+            }
             // Trailers, which end a body, go no further: they were never judged.
-            Some(Ok(frame)) if frame.is_trailers() => None,
+            Some(Ok(frame)) if frame.is_trailers() => {
+                body.over();
+                None
+            }
+            Some(Err(error)) => {
+                let fault = if is_malformed(&error) { BROKEN } else { LEFT };
+                Some(Err(body.fault.set(fault)))
+            }
             Some(Ok(frame)) => {
                 let size = frame.data_ref().map_or(0, Bytes::len) as u64;
+                body.wait.came(size);
                 match body.left.checked_sub(size) {
                     None => Some(Err(body.fault.set(TOO_BIG))),
                     Some(left) => {
                         body.left = left;
+                        if body.incoming.is_end_stream() {
+                            body.over();
+                        }
                         Some(Ok(frame))
                     }
                 }
@@ -130,15 +206,43 @@ impl Body for Upload {
     }
 }
 
-/// An answer's body on its way to the client. `Done` is dropped when the last of it is handed over.
+/// Whether a body cannot be read, rather than broke off: hyper hands on what its decoder says.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let decoder = source.and_then(|source| source.downcast_ref::<io::Error>());
+    let kinds = [io::ErrorKind::InvalidData, io::ErrorKind::InvalidInput];
+    decoder.is_some_and(|error| kinds.contains(&error.kind()))
+}
+
+/// Proof that the body of an answer was read to its end. Only this file makes one.
+pub struct ReadWhole(());
+
+/// What is told that an answer was read to its end; dropped, it was not.
+pub trait OnWhole: Send + Sync {
+    /// The answer's body was read to its end.
+    fn whole(self: Box<Self>, proof: ReadWhole);
+}
+
+/// An answer's body on its way to the client. `held` is dropped when the last of it is handed
+/// over.
 pub struct Outgoing {
     kind: Kind,
-    done: Option<Box<dyn Send + Sync>>,
+    held: Option<Box<dyn Send + Sync>>,
 }
 
 enum Kind {
     Full(Full<Bytes>),
-    Relayed { incoming: Incoming, patience: Patience },
+    Relayed(Box<Relayed>),
+}
+
+/// An answer as the backend sends it.
+struct Relayed {
+    incoming: Incoming,
+    wait: Wait,
+    on_whole: Option<Box<dyn OnWhole>>,
+    flight: Option<Flight>,
+    /// Of the request's body.
+    fault: Fault,
 }
 
 impl Outgoing {
@@ -149,18 +253,106 @@ impl Outgoing {
 
     /// All of it at once.
     pub fn full(bytes: Bytes) -> Self {
-        Outgoing { kind: Kind::Full(Full::new(bytes)), done: None }
+        Outgoing { kind: Kind::Full(Full::new(bytes)), held: None }
     }
 
     /// As the backend sends it, with no pause longer than `stall`.
     pub fn relayed(incoming: Incoming, stall: Duration) -> Self {
-        Outgoing { kind: Kind::Relayed { incoming, patience: Patience::new(stall) }, done: None }
+        let wait = Wait::new(stall, None);
+        let fault = Fault::default();
+        let relayed = Relayed { incoming, wait, on_whole: None, flight: None, fault };
+        Outgoing { kind: Kind::Relayed(Box::new(relayed)), held: None }
+    }
+
+    /// Tells `on_whole` when the body has been read to its end, and drops it otherwise.
+    pub fn on_whole(mut self, on_whole: Box<dyn OnWhole>) -> Self {
+        if let Kind::Relayed(relayed) = &mut self.kind {
+            relayed.on_whole = Some(on_whole);
+            relayed.look();
+        }
+        self
+    }
+
+    /// The exchange that the body belongs to, whose orders it obeys. `fault` is that of its
+    /// request's body, which may still be on its way.
+    pub fn within(mut self, flight: Flight, fault: Fault) -> Self {
+        if let Kind::Relayed(relayed) = &mut self.kind {
+            relayed.fault = fault;
+            relayed.flight = Some(flight);
+            relayed.look();
+        }
+        self
     }
 
     /// Keeps `held` until the body is over.
     pub fn holding(mut self, held: impl Send + Sync + 'static) -> Self {
-        self.done = Some(Box::new((held, self.done.take())));
+        self.held = Some(Box::new((held, self.held.take())));
         self
+    }
+}
+
+impl Relayed {
+    /// Notes an end that no further poll would show: hyper asks `is_end_stream` instead.
+    fn look(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.whole();
+        }
+    }
+
+    fn whole(&mut self) {
+        if let Some(on_whole) = self.on_whole.take() {
+            on_whole.whole(ReadWhole(()));
+        }
+        self.ends(Ending::new(By::Backend, ExchangeReason::Complete));
+    }
+
+    fn ends(&mut self, ending: Ending) {
+        if let Some(mut flight) = self.flight.take() {
+            flight.ends(ending);
+        }
+        // An answer that is not whole closes the backend's connection.
+        self.on_whole = None;
+    }
+
+    fn breaks(&mut self, ending: Ending, why: &'static str) -> Broken {
+        if let Some(flight) = &self.flight {
+            flight.cuts();
+        }
+        self.ends(ending);
+        Broken(why)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some(flight) = &mut self.flight
+            && let Poll::Ready(ending) = flight.poll_ordered(cx)
+        {
+            return Poll::Ready(Some(Err(self.breaks(ending, "the exchange was ended"))));
+        }
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            ready!(self.wait.poll_over(cx));
+            let ending = Ending::new(By::Backend, ExchangeReason::BodyStall);
+            return Poll::Ready(Some(Err(self.breaks(ending, "the backend's body stalled"))));
+        };
+        Poll::Ready(match frame {
+            None => {
+                self.whole();
+                None
+            }
+            Some(Err(_)) => {
+                let gone = Ending::new(By::Backend, ExchangeReason::BackendGone);
+                let ending = self.fault.ending().unwrap_or(gone);
+                Some(Err(self.breaks(ending, "the backend's body broke off")))
+            }
+            Some(Ok(frame)) => {
+                let size = frame.data_ref().map_or(0, Bytes::len) as u64;
+                self.wait.came(size);
+                if let Some(flight) = &mut self.flight {
+                    flight.passed(size);
+                }
+                self.look();
+                Some(Ok(frame))
+            }
+        })
     }
 }
 
@@ -171,51 +363,74 @@ impl Body for Outgoing {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut self.get_mut().kind {
             Kind::Full(full) => Pin::new(full).poll_frame(cx).map_err(|never| match never {}),
-            Kind::Relayed { incoming, patience } => {
-                let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
-                    ready!(patience.poll_over(cx));
-                    return Poll::Ready(Some(Err(Broken("the backend's body stalled"))));
-                };
-                patience.reset();
-                Poll::Ready(frame.map(|frame| frame.map_err(|_| Broken("the backend's body broke off"))))
-            }
+            Kind::Relayed(relayed) => relayed.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Full(full) => full.is_end_stream(),
-            Kind::Relayed { incoming, .. } => incoming.is_end_stream(),
+            Kind::Relayed(relayed) => relayed.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Full(full) => full.size_hint(),
-            Kind::Relayed { incoming, .. } => incoming.size_hint(),
+            Kind::Relayed(relayed) => relayed.incoming.size_hint(),
         }
     }
 }
 
-/// A deadline that every byte sets back. Its timer is made only when something is waited for.
-struct Patience {
-    span: Duration,
+/// A deadline that every byte sets back, and a least pace. Its timer is made only when something
+/// is waited for.
+struct Wait {
+    stall: Duration,
+    pace: Pace,
+    /// When the present wait began; `None`: nothing is waited for.
+    since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patience {
-    fn new(span: Duration) -> Self {
-        Patience { span, timer: None }
+/// Why a wait is over.
+enum Over {
+    /// No byte came in time.
+    Stalled,
+    /// Too few came.
+    Slow,
+}
+
+impl Wait {
+    fn new(stall: Duration, pace: Option<u64>) -> Self {
+        Wait { stall, pace: Pace::new(pace), since: None, timer: None }
     }
 
-    fn reset(&mut self) {
-        if let Some(timer) = &mut self.timer {
-            timer.as_mut().reset(Instant::now() + self.span);
+    fn came(&mut self, bytes: u64) {
+        if self.since.take().is_some() {
+            self.pace.rests(Instant::now());
         }
+        self.pace.moved(bytes);
     }
 
-    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let span = self.span;
-        self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(span))).as_mut().poll(cx)
+    /// Ready once nothing, or too little, has come for too long. Called when nothing is there.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        self.pace.waits(since);
+        loop {
+            let now = Instant::now();
+            if now >= since + self.stall {
+                return Poll::Ready(Over::Stalled);
+            }
+            if self.pace.is_too_slow(now) {
+                return Poll::Ready(Over::Slow);
+            }
+            let due = self.pace.due().map_or(since + self.stall, |due| due.min(since + self.stall));
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            if timer.deadline() != due {
+                timer.as_mut().reset(due);
+            }
+            ready!(timer.as_mut().poll(cx));
+        }
     }
 }

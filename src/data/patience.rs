@@ -6,22 +6,40 @@
 //! but for an idle connection that is to make room for another of its client: the stream
 //! then reads as ended, if really nothing has arrived.
 
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use crate::data::channel::Channel;
+use crate::data::pace::Pace;
 use crate::data::pending::Seat;
 use crate::data::socket::{self, Socket};
 use crate::data::tls;
+use crate::data::unacked::unacked;
 use crate::snapshot::listener::ListenerTimeouts;
+use crate::snapshot::route::RouteTimeouts;
+
+/// How long a client that has ended its side has to acknowledge the last that it was sent.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often a client that has ended its side is looked at while it is answered.
+const GONE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often such a client is probed where nothing is sent to it (tcp(7), SO_KEEPALIVE).
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// The first and the longest pause between two looks at what it has acknowledged.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// What a connection is waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +50,8 @@ pub enum Waits {
     Idle,
     /// An answer to be taken.
     Taken,
+    /// An answer to be taken at the route's `body_pace`.
+    Pace,
 }
 
 /// The clock of one connection, shared by its stream, its service and its task.
@@ -42,8 +62,28 @@ struct State {
     timeouts: ListenerTimeouts,
     write_stall: Duration,
     phase: Phase,
-    /// Since when the client has taken nothing of what is written.
+    /// Since when the client has taken nothing while there was something for it.
     stalled: Option<Instant>,
+    /// Bytes that the socket took.
+    sent: u64,
+    /// The bytes of them that the client had acknowledged when the socket last took no more.
+    taken: u64,
+    /// How fast the client takes what is written.
+    pace: Pace,
+    /// Since when the client is known to take an answer more slowly than `body_pace`.
+    slow: Option<Instant>,
+    /// Whether the request's body has been read whole: what the client ends then is only its side.
+    body_read: bool,
+    /// Whether the client has ended its side.
+    ended: bool,
+    /// The task that was kept from seeing that, to be woken when it may.
+    parked: Option<Waker>,
+    /// How an exchange was cut, which ends the connection; `None`: none was.
+    cut: Option<Cut>,
+    /// Whether the end of the connection waits until the client has acknowledged everything.
+    confirms: bool,
+    /// Whether the client acknowledged all that it was sent; `None` means not yet known.
+    delivered: Option<bool>,
     /// Whether any byte of HTTP has come.
     heard: bool,
     /// The connection's seat among those of its client.
@@ -80,20 +120,39 @@ impl Patience {
     /// Starts with the wait for the first head.
     pub fn new(timeouts: ListenerTimeouts, write_stall: Duration, seat: Seat) -> Self {
         let phase = Phase::Head { until: Instant::now() + timeouts.head };
-        let (stalled, heard, leaves) = (None, false, false);
-        let state = State { timeouts, write_stall, phase, stalled, heard, seat, leaves };
-        Patience(Arc::new(Mutex::new(state)))
+        Patience(Arc::new(Mutex::new(State {
+            timeouts,
+            write_stall,
+            phase,
+            stalled: None,
+            sent: 0,
+            taken: 0,
+            pace: Pace::new(None),
+            slow: None,
+            body_read: false,
+            ended: false,
+            parked: None,
+            cut: None,
+            confirms: false,
+            delivered: None,
+            heard: false,
+            seat,
+            leaves: false,
+        })))
     }
 
-    /// A route was found, which has its own patience with a client that takes nothing.
-    pub fn routed(&self, write_stall: Duration) {
-        self.lock().write_stall = write_stall;
+    /// A route was found, which has its own patience with a client that takes nothing, or little.
+    pub fn routed(&self, timeouts: &RouteTimeouts) {
+        let mut state = self.lock();
+        state.write_stall = timeouts.write_stall;
+        state.pace = Pace::new(timeouts.body_pace);
     }
 
-    /// A request's head is whole.
-    pub fn request_began(&self) {
+    /// A request's head is whole, and with `is_whole` all of the request.
+    pub fn request_began(&self, is_whole: bool) {
         let mut state = self.lock();
         state.phase = Phase::Busy;
+        state.body_read = is_whole;
         state.seat.count();
     }
 
@@ -102,10 +161,43 @@ impl Patience {
         self.lock().seat.release();
     }
 
+    /// The request's body has been read whole.
+    pub fn request_read(&self) {
+        self.lock().body_read = true;
+    }
+
+    /// Whether the client has ended its side of the connection.
+    pub fn has_ended(&self) -> bool {
+        self.lock().ended
+    }
+
+    /// An exchange was cut, and the connection ends with it.
+    pub fn cuts(&self, cut: Cut) {
+        self.lock().cut.get_or_insert(cut);
+    }
+
+    /// Whether an exchange was cut.
+    pub fn is_cut(&self) -> bool {
+        self.lock().cut.is_some()
+    }
+
+    /// The end of the connection waits until the client has acknowledged everything.
+    pub fn confirms(&self) {
+        self.lock().confirms = true;
+    }
+
+    /// Whether the client has acknowledged everything, as far as the end of the connection told.
+    pub fn was_delivered(&self) -> bool {
+        self.lock().delivered == Some(true)
+    }
+
     /// Its answer is handed over.
     pub fn request_ended(&self) {
         let mut state = self.lock();
         state.phase = Phase::Idle { until: Instant::now() + state.timeouts.keep_alive, stays: false };
+        if let Some(parked) = state.parked.take() {
+            parked.wake();
+        }
     }
 
     /// What to do after a poll of the connection that left nothing to do. An idle connection whose answers are all
@@ -181,13 +273,41 @@ impl Patience {
         }
     }
 
-    fn wrote(&self, taken: bool) {
+    /// The socket has taken `bytes`.
+    fn wrote(&self, bytes: usize) {
         let mut state = self.lock();
-        state.stalled = match (taken, state.stalled) {
-            (true, _) => None,
-            (false, Some(since)) => Some(since),
-            (false, None) => Some(Instant::now()),
-        };
+        state.sent += bytes as u64;
+        if state.stalled.take().is_some() {
+            state.pace.rests(Instant::now());
+        }
+    }
+
+    /// The socket takes no more, and `unacked` bytes of what it took are not acknowledged. Where
+    /// those become fewer the client takes something: the kernel frees room in large steps.
+    fn blocked(&self, unacked: u64) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let taken = state.sent.saturating_sub(unacked);
+        let more = taken.saturating_sub(state.taken);
+        if more > 0 || state.stalled.is_none() {
+            state.stalled = Some(now);
+        }
+        state.taken += more;
+        state.pace.moved(more);
+        state.pace.waits(now);
+        if state.pace.is_too_slow(now) {
+            state.slow = Some(now);
+        }
+    }
+
+    /// The client has ended its side. Says whether hyper is to see that now: while a request that
+    /// has been read whole is answered, it would take the client for gone.
+    fn ends(&self, waker: &Waker) -> bool {
+        let mut state = self.lock();
+        state.ended = true;
+        let is_hidden = matches!(state.phase, Phase::Busy) && state.body_read;
+        state.parked = is_hidden.then(|| waker.clone());
+        !is_hidden
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -198,12 +318,13 @@ impl Patience {
 impl State {
     fn deadline(&self) -> Option<(Instant, Waits)> {
         let stall = self.stalled.map(|since| (since + self.write_stall, Waits::Taken));
+        let pace = self.slow.or_else(|| self.pace.due()).map(|at| (at, Waits::Pace));
         let phase = match self.phase {
             Phase::Head { until } => Some((until, Waits::Head)),
             Phase::Busy => None,
             Phase::Idle { until, .. } => Some((until, Waits::Idle)),
         };
-        stall.into_iter().chain(phase).min_by_key(|(at, _)| *at)
+        stall.into_iter().chain(pace).chain(phase).min_by_key(|(at, _)| *at)
     }
 
     /// Whether it is asked to leave, and has not decided.
@@ -219,6 +340,15 @@ impl State {
     }
 }
 
+/// How a connection ends on which an exchange was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// It is closed: the missing last chunk tells the client, or nothing of an answer was sent.
+    Close,
+    /// It is reset: a client could take what it got for a whole answer.
+    Reset,
+}
+
 /// A client's stream under hyper, which reports what moves.
 pub struct Watched {
     stream: Stream,
@@ -227,6 +357,10 @@ pub struct Watched {
     again: Bytes,
     /// Whether the last flush left something behind.
     holds_back: bool,
+    confirming: Option<Confirming>,
+    /// When to look next whether a client that has ended its side is still there; `None`: it has
+    /// not, or nothing is answered to it.
+    looks: Option<Pin<Box<Sleep>>>,
 }
 
 /// A client's stream, in the clear or under TLS.
@@ -235,6 +369,34 @@ pub enum Stream {
     Clear(TcpStream),
     /// Under TLS.
     Tls(tls::Stream),
+    /// Taken back for the tunnel.
+    Taken,
+}
+
+impl Stream {
+    /// The socket of a client; `None` once it was taken back.
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Stream::Clear(tcp) => Some(tcp),
+            Stream::Tls(stream) => stream.tcp(),
+            Stream::Taken => None,
+        }
+    }
+}
+
+/// The wait for a client that has ended its side to acknowledge the last that it was sent.
+struct Confirming {
+    until: Instant,
+    pause: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Confirming {
+    fn new() -> Self {
+        let now = Instant::now();
+        let timer = Box::pin(tokio::time::sleep_until(now + FIRST_LOOK));
+        Confirming { until: now + DELIVERY_TIMEOUT, pause: FIRST_LOOK, timer }
+    }
 }
 
 impl Stream {
@@ -243,6 +405,7 @@ impl Stream {
         match self {
             Stream::Clear(tcp) => socket::is_empty(tcp),
             Stream::Tls(stream) => stream.has_nothing(),
+            Stream::Taken => false,
         }
     }
 }
@@ -250,29 +413,98 @@ impl Stream {
 impl Watched {
     /// Reports what moves on `stream` to `patience`.
     pub fn new(stream: Stream, patience: Patience) -> Self {
-        Watched { stream, patience, again: Bytes::new(), holds_back: false }
+        Watched { stream, patience, again: Bytes::new(), holds_back: false, confirming: None, looks: None }
     }
 
     /// The same, from which `again` is read first.
-    pub fn rewound(self, again: Bytes) -> Self {
-        Watched { again, ..self }
+    pub fn rewound(mut self, again: Bytes) -> Self {
+        self.again = again;
+        self
     }
 
-    /// The stream, taken back for the tunnel, and what nobody has read again.
-    pub fn into_parts(self) -> (Channel, Bytes) {
-        let channel = match self.stream {
+    /// The stream, taken back for the tunnel, and the bytes that were to be read again. `None`: it
+    /// was taken before.
+    pub fn into_parts(mut self) -> Option<(Channel, Bytes)> {
+        let channel = match std::mem::replace(&mut self.stream, Stream::Taken) {
             Stream::Clear(tcp) => Channel::clear(Socket::Tcp(tcp)),
             Stream::Tls(stream) => {
                 let (socket, session) = stream.into_parts();
                 Channel::tls(socket, session)
             }
+            Stream::Taken => return None,
         };
-        (channel, self.again)
+        Some((channel, std::mem::take(&mut self.again)))
+    }
+
+    /// Whether a client that has ended its side has acknowledged all that it was sent, so that it
+    /// still reads. A client that has closed its socket answers with a reset.
+    pub async fn delivered(&mut self) -> bool {
+        poll_fn(|cx| self.poll_delivered(cx)).await
+    }
+
+    fn poll_delivered(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Some(tcp) = self.stream.tcp() else { return Poll::Ready(false) };
+        let confirming = self.confirming.get_or_insert_with(Confirming::new);
+        loop {
+            if !matches!(tcp.take_error(), Ok(None)) {
+                return Poll::Ready(false);
+            }
+            if unacked(tcp) == Some(0) {
+                return Poll::Ready(true);
+            }
+            if Instant::now() >= confirming.until {
+                return Poll::Ready(false);
+            }
+            ready!(confirming.timer.as_mut().poll(cx));
+            confirming.pause = (confirming.pause * 2).min(LAST_LOOK);
+            confirming.timer.as_mut().reset(Instant::now() + confirming.pause);
+        }
+    }
+
+    /// A client that has ended its side is answered all the same, for as long as it is there: one
+    /// that has closed its socket resets the connection once it gets bytes, or a probe.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(tcp) = self.stream.tcp() else { return Poll::Ready(Err(taken())) };
+        let looks = self.looks.get_or_insert_with(|| {
+            let probes = TcpKeepalive::new().with_time(PROBE_INTERVAL).with_interval(PROBE_INTERVAL);
+            // Without probes, the next bytes of the answer tell.
+            let _ = SockRef::from(tcp).set_tcp_keepalive(&probes);
+            Box::pin(tokio::time::sleep(GONE_INTERVAL))
+        });
+        loop {
+            if let Some(error) = tcp.take_error()? {
+                return Poll::Ready(Err(error));
+            }
+            ready!(looks.as_mut().poll(cx));
+            looks.as_mut().reset(Instant::now() + GONE_INTERVAL);
+        }
     }
 
     fn report(&self, written: &Poll<io::Result<usize>>) {
-        self.patience.wrote(written.is_ready());
+        match written {
+            Poll::Ready(written) => self.patience.wrote(*written.as_ref().unwrap_or(&0)),
+            Poll::Pending => {
+                let unacked = self.stream.tcp().and_then(unacked).unwrap_or(0);
+                self.patience.blocked(unacked);
+            }
+        }
     }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if self.patience.lock().cut == Some(Cut::Reset)
+            && let Some(tcp) = self.stream.tcp()
+        {
+            // Of a socket that fails this, the peer is gone already.
+            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+/// Reading and writing a stream that was taken back.
+fn taken() -> io::Error {
+    io::ErrorKind::NotConnected.into()
 }
 
 impl AsyncRead for Watched {
@@ -287,11 +519,14 @@ impl AsyncRead for Watched {
         let read = match &mut watched.stream {
             Stream::Clear(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Taken => Poll::Ready(Err(taken())),
         };
         if buffer.filled().len() > before {
             watched.patience.read();
         } else if read.is_pending() && watched.patience.decides(|| watched.stream.has_nothing()) {
             return Poll::Ready(Ok(()));
+        } else if matches!(read, Poll::Ready(Ok(()))) && !watched.patience.ends(cx.waker()) {
+            return watched.poll_gone(cx);
         }
         read
     }
@@ -303,6 +538,7 @@ impl AsyncWrite for Watched {
         let written = match &mut watched.stream {
             Stream::Clear(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Taken => Poll::Ready(Err(taken())),
         };
         watched.report(&written);
         written
@@ -313,6 +549,7 @@ impl AsyncWrite for Watched {
         let written = match &mut watched.stream {
             Stream::Clear(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Taken => Poll::Ready(Err(taken())),
         };
         watched.report(&written);
         written
@@ -322,6 +559,7 @@ impl AsyncWrite for Watched {
         match &self.stream {
             Stream::Clear(tcp) => tcp.is_write_vectored(),
             Stream::Tls(stream) => stream.is_write_vectored(),
+            Stream::Taken => false,
         }
     }
 
@@ -334,19 +572,29 @@ impl AsyncWrite for Watched {
                 // Records that the kernel has no room for are an answer that is not taken.
                 if flushed.is_pending() || watched.holds_back {
                     watched.holds_back = flushed.is_pending();
-                    watched.patience.wrote(flushed.is_ready());
+                    let written = if flushed.is_ready() { Poll::Ready(Ok(0)) } else { Poll::Pending };
+                    watched.report(&written);
                 }
                 flushed
             }
+            Stream::Taken => Poll::Ready(Err(taken())),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let watched = self.get_mut();
-        match &mut watched.stream {
-            Stream::Clear(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        if watched.confirming.is_none() {
+            ready!(match &mut watched.stream {
+                Stream::Clear(tcp) => Pin::new(tcp).poll_shutdown(cx),
+                Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+                Stream::Taken => Poll::Ready(Err(taken())),
+            })?;
         }
+        if watched.patience.lock().confirms {
+            let delivered = ready!(watched.poll_delivered(cx));
+            watched.patience.lock().delivered = Some(delivered);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -378,7 +626,7 @@ mod tests {
     /// A connection that is idle after a request.
     fn idle(pending: &Pending) -> Patience {
         let patience = one_of(pending).unwrap();
-        patience.request_began();
+        patience.request_began(true);
         patience.request_ended();
         assert!(matches!(next(&patience), Next::Wait(Some((_, Waits::Idle)))));
         patience
@@ -391,7 +639,7 @@ mod tests {
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(10), Waits::Head)));
         patience.read();
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(10), Waits::Head)));
-        patience.request_began();
+        patience.request_began(true);
         assert_eq!(patience.deadline(), None);
         patience.request_ended();
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(75), Waits::Idle)));
@@ -401,15 +649,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_nothing_is_waited_for_from_its_first_refusal() {
+    async fn stalled_client_is_waited_for_from_its_first_refusal() {
         let began = Instant::now();
         let patience = patience();
-        patience.request_began();
-        patience.wrote(false);
+        patience.request_began(true);
+        patience.wrote(100);
+        patience.blocked(100);
         tokio::time::advance(Duration::from_secs(20)).await;
-        patience.wrote(false);
+        patience.blocked(100);
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(30), Waits::Taken)));
-        patience.wrote(true);
+        patience.wrote(1);
         assert_eq!(patience.deadline(), None);
     }
 
@@ -417,8 +666,8 @@ mod tests {
     fn connection_counts_unless_it_serves_a_permitted_request() {
         let pending = Pending::default();
         let (refused, permitted) = (one_of(&pending).unwrap(), one_of(&pending).unwrap());
-        refused.request_began();
-        permitted.request_began();
+        refused.request_began(true);
+        permitted.request_began(true);
         assert!(one_of(&pending).is_none());
         permitted.request_permitted();
         let third = one_of(&pending).unwrap();
@@ -433,7 +682,7 @@ mod tests {
     fn half_a_head_behind_a_permitted_request_counts() {
         let pending = Pending::default();
         let (permitted, _other) = (one_of(&pending).unwrap(), one_of(&pending).unwrap());
-        permitted.request_began();
+        permitted.request_began(true);
         permitted.request_permitted();
         permitted.request_ended();
         permitted.read();
@@ -467,10 +716,62 @@ mod tests {
     fn answer_that_is_not_taken_yet_is_never_cut() {
         let pending = Pending::default();
         let (slow, _other) = (one_of(&pending).unwrap(), one_of(&pending));
-        slow.request_began();
-        slow.wrote(false);
+        slow.request_began(true);
+        slow.blocked(0);
         slow.request_ended();
         assert!(matches!(next(&slow), Next::Wait(_)));
         assert!(pending.claim(Client::new([192, 0, 2, 1].into()), MOST).is_none(), "nor asked to leave");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn client_that_reads_slowly_is_not_stalled() {
+        let patience = patience();
+        patience.request_began(true);
+        patience.wrote(1000);
+        patience.blocked(1000);
+        for left in [999, 998] {
+            tokio::time::advance(Duration::from_secs(29)).await;
+            patience.blocked(left);
+        }
+        let until = Instant::now() + Duration::from_secs(30);
+        assert_eq!(patience.deadline(), Some((until, Waits::Taken)));
+    }
+
+    /// Lets the client take `bytes` a second, and says after how many seconds it was too slow.
+    async fn too_slow_after(bytes: u64) -> Option<u64> {
+        let patience = patience();
+        let timeouts = RouteTimeouts { body_pace: Some(500), ..RouteTimeouts::default() };
+        patience.request_began(true);
+        patience.routed(&timeouts);
+        patience.wrote(1 << 20);
+        for second in 0..200 {
+            patience.blocked((1 << 20) - second * bytes);
+            if let Some((at, Waits::Pace)) = patience.deadline()
+                && at <= Instant::now()
+            {
+                return Some(second);
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        None
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn client_that_takes_an_answer_too_slowly_is_given_up() {
+        assert_eq!(too_slow_after(499).await, Some(60));
+        assert_eq!(too_slow_after(500).await, None);
+    }
+
+    #[test]
+    fn end_of_the_client_s_side_is_shown_unless_its_request_is_answered() {
+        let patience = patience();
+        let shown = || patience.ends(Waker::noop());
+        assert!(shown(), "before a request");
+        patience.request_began(false);
+        assert!(shown(), "in the middle of a body");
+        patience.request_read();
+        assert!(!shown());
+        patience.request_ended();
+        assert!(shown() && patience.has_ended());
     }
 }

@@ -171,6 +171,13 @@ impl Snapshot {
         self.all_policies().filter_map(|policy| policy.next_expiry(now)).min()
     }
 
+    /// Whether an entry that the verdict of `permit` may rest on has lapsed since, up to `now`.
+    pub fn has_lapse(&self, permit: &Permit, now: Timestamp) -> bool {
+        let policies = [Some(&permit.route.policy), self.baseline.as_ref()].into_iter().flatten();
+        let mut next = policies.filter_map(|policy| policy.next_expiry(permit.at));
+        next.any(|lapses| lapses <= now)
+    }
+
     /// Every policy, used or not, and the baseline.
     pub fn all_policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
         self.policies.values().chain(&self.baseline)

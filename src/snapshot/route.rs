@@ -82,9 +82,12 @@ impl fmt::Display for BackendAddress {
 pub struct RouteTimeouts {
     /// No byte of a body for so long, either side.
     pub body_stall: Duration,
+    /// The least bytes a second at which a client sends a request's body and takes an answer,
+    /// averaged over 30 s of waiting for it; `None` means unlimited.
+    pub body_pace: Option<u64>,
     /// Until the backend's socket is connected.
     pub dial: Duration,
-    /// From the connected socket to the backend's head.
+    /// From the request being sent whole to the backend's head.
     pub response: Duration,
     /// A peer that takes nothing for so long while we have something for it.
     pub write_stall: Duration,
@@ -96,6 +99,7 @@ impl Default for RouteTimeouts {
     fn default() -> Self {
         RouteTimeouts {
             body_stall: Duration::from_secs(30),
+            body_pace: Some(500),
             dial: Duration::from_secs(2),
             response: Duration::from_secs(30),
             write_stall: Duration::from_secs(30),

@@ -174,7 +174,9 @@ async fn a_client_that_takes_nothing_of_its_answer_is_cut() {
     let sidegate = with("write_stall", &backend).await;
     let mut wire = client::new(&sidegate).connect().await;
     wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "client")], 1).await;
+    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "cut")], 1).await;
+    let by = [("by", "client"), ("reason", "stalled")];
+    sidegate.expect_metric("sidegate_exchanges_closed_total", by, 1).await;
     assert!(wire.rest().await.len() < 32 << 20);
 }
 

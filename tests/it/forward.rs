@@ -273,7 +273,7 @@ async fn a_backends_connection_is_used_again_by_whoever_comes() {
     for address in ["127.0.0.2", "127.0.0.3", "127.0.0.2"] {
         let client = client::new(&sidegate).from(address);
         client.get("/").await.expect(200);
-        client.send(client.request("POST / HTTP/1.1", "Content-Length: 2\r\n").clone() + "ab").await.expect(200);
+        client.get("/").await.expect(200);
     }
     assert_eq!((backend.connections(), backend.heads().len()), (1, 6));
 }

@@ -146,8 +146,8 @@ async fn ten_thousand_strangers_add_no_series() {
 async fn eventful(backend: &backend::Backend) -> Sidegate {
     let expires = |days: i64| (Timestamp::now() + (days * 24).hours()).to_string();
     let partners = format!("127.0.0.0/8\n192.0.2.1 expires={}\n192.0.2.2 expires={}\n", expires(29), expires(31));
-    let limits = "connections = { total = 9 }\nupgrades = { rate = '9/s', burst = 99 }";
-    let sidegate = sidegate::new().route("/chat", backend).limits(limits);
+    let limits = "connections = { total = 9 }\nstreams = { total = 9 }\nupgrades = { rate = '9/s', burst = 99 }";
+    let sidegate = sidegate::new().route("/chat", backend).on_route("http = 'forward'").limits(limits);
     let sidegate = sidegate.policy(|page| page.list_file("partners").allow("partners"));
     let candidate = "schema = 1\nclient.allow = ['127.0.0.2']\n";
     let sidegate = sidegate.file("policies/default.shadow.toml", candidate);
@@ -157,6 +157,7 @@ async fn eventful(backend: &backend::Backend) -> Sidegate {
     sidegate.policy().deny("127.0.0.2").write().await;
     leaving.expect_close(1008).await;
     sidegate.expect_metric("sidegate_revoked_total", [("refusal", "network")], 1).await;
+    client::new(&sidegate).get("/chat").await.expect(200);
     client::new(&sidegate).attempt("/elsewhere").await.expect(404);
     sidegate
 }

@@ -7,15 +7,16 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use sidegate::close::Reason;
+use sidegate::close::{ExchangeReason, Reason};
 use sidegate::observe::log::field::FIELDS;
 use sidegate::observe::metrics::{Family, table as families};
 use sidegate::refusal::{Backend, Head, Refusal};
 
 /// The tables of the document, each with how to make it.
-const TABLES: [(&str, fn() -> String); 7] = [
+const TABLES: [(&str, fn() -> String); 8] = [
     ("refusals", refusals),
     ("endings", endings),
+    ("exchanges", exchanges),
     ("metrics", metrics),
     ("fields", fields),
     ("exits", || chapter("Exit codes", "exit code")),
@@ -72,6 +73,11 @@ fn endings() -> String {
     let code = |code: Option<u16>| code.map_or("–".into(), |code| code.to_string());
     let row = |reason: &Reason| vec![format!("`{}`", reason.word()), code(reason.to_client()), reason.sentence().to_owned()];
     table(&["reason", "our code to the client", "what happened"], Reason::ALL.iter().map(row))
+}
+
+fn exchanges() -> String {
+    let row = |reason: &ExchangeReason| vec![format!("`{}`", reason.word()), reason.sentence().to_owned()];
+    table(&["reason", "what happened"], ExchangeReason::ALL.iter().map(row))
 }
 
 fn metrics() -> String {

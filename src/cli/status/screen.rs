@@ -27,6 +27,10 @@ fn head(status: &Value, color: bool) -> String {
     let draining = if status["draining"] == true { paint(", draining", Tone::Odd, color) } else { String::new() };
     let noun = if tunnels == 1 { "tunnel" } else { "tunnels" };
     let mut out = line("sidegate", &format!("{version}, pid {pid}, {} {noun}{draining}", number(tunnels)));
+    let exchanges = whole(&status["exchanges"]);
+    if exchanges > 0 {
+        out.push_str(&line("exchanges", &format!("{} in flight", number(exchanges))));
+    }
     out.push_str(&line("config", &text(&status["config"])));
     out.push_str(&line("generation", &format!("{} ({})", status["generation"], text(&status["digest"]))));
     out.push_str(&line("since", &moment(&text(&status["since"]), &now)));

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 use serde_json::{Map, Value, json};
 
-use super::document::unit::{written_duration as duration, written_rate, written_size as size};
+use super::document::unit::{written_duration as duration, written_pace, written_rate, written_size as size};
 use super::{AdminSettings, AdminSocket, BackendTlsPage, ReloadSettings, RoutePage, Settings, ShutdownSettings, Watch};
 use crate::policy::limit::{Limits, Rate, Share, TunnelLimits};
 use crate::policy::list::List;
@@ -100,10 +100,11 @@ fn listener_timeouts(timeouts: ListenerTimeouts) -> Map<String, Value> {
 }
 
 fn route_timeouts(timeouts: RouteTimeouts) -> Map<String, Value> {
-    let RouteTimeouts { body_stall, dial, response, write_stall, grace } = timeouts;
+    let RouteTimeouts { body_stall, body_pace, dial, response, write_stall, grace } = timeouts;
     let all =
         [("body_stall", body_stall), ("dial", dial), ("response", response), ("write_stall", write_stall), ("grace", grace)];
-    all.map(|(name, time)| (name.into(), duration(time).into())).into_iter().collect()
+    let durations = all.map(|(name, time)| (name.into(), duration(time).into()));
+    durations.into_iter().chain([("body_pace".into(), written_pace(body_pace).into())]).collect()
 }
 
 fn listener(listener: &Listener) -> Value {
@@ -228,9 +229,10 @@ fn is_inline(list: &List) -> bool {
 }
 
 fn limits(limits: &Limits) -> Value {
-    let Limits { share: common, total, exceptions } = limits;
+    let Limits { share: common, total, streams_total, exceptions } = limits;
     let mut keys = share(common);
     keys["connections"]["total"] = json!(total);
+    keys["streams"]["total"] = json!(streams_total);
     let exceptions: Vec<_> = exceptions
         .iter()
         .map(|exception| {
@@ -244,12 +246,13 @@ fn limits(limits: &Limits) -> Value {
 }
 
 fn share(share: &Share) -> Value {
-    let Share { upgrades, requests, per_client, tunnel } = share;
+    let Share { upgrades, requests, per_client, streams, tunnel } = share;
     let TunnelLimits { message_max, message_rate, frames, idle, lifetime, ping, pong } = tunnel;
     json!({
         "upgrades": upgrades.as_ref().map(counted),
         "requests": requests.as_ref().map(counted),
         "connections": { "per_client": per_client },
+        "streams": { "per_client": streams },
         "message": { "max": message_max.map(size), "rate": message_rate.map(|rate| written_rate(rate.tokens, rate.per)) },
         "frames": frames.as_ref().map_or("off".into(), counted),
         "idle": idle.map(duration),

@@ -16,7 +16,9 @@ use crate::control::compile::Built;
 use crate::control::config::{Settings, effective};
 use crate::control::reload::Weighed;
 use crate::policy::Policy;
+use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
+use crate::tunnels::{Entry, Weight};
 
 /// Of the tunnels that would be closed, so many are told one by one.
 const MOST_TUNNELS: usize = 10;
@@ -30,6 +32,8 @@ pub struct Difference {
     pub lists: Vec<ListDifference>,
     /// What would become of the tunnels.
     pub tunnels: TunnelDifference,
+    /// What would become of the streams: exchanges that are streams of events, or have lasted 5 s.
+    pub streams: StreamDifference,
 }
 
 /// One key that says something else.
@@ -79,6 +83,17 @@ pub struct TunnelDifference {
     pub sample: Vec<Revoked>,
 }
 
+/// What would become of the streams.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct StreamDifference {
+    /// How many are open.
+    pub open: usize,
+    /// How many would be cut.
+    pub revoked: usize,
+    /// Some of them.
+    pub sample: Vec<Revoked>,
+}
+
 /// How many tunnels of a route would be closed for one reason.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Revocations {
@@ -90,7 +105,7 @@ pub struct Revocations {
     pub tunnels: usize,
 }
 
-/// One tunnel that would be closed.
+/// One tunnel or stream that would be closed.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Revoked {
     /// Its number.
@@ -112,7 +127,9 @@ pub struct Revoked {
 /// What `next` would change of `before`, which runs with `settings`.
 pub fn difference(before: &Snapshot, settings: &Settings, next: &Built, weighed: &Weighed, now: Timestamp) -> Difference {
     let (from, to) = (effective::settings(settings), effective::settings(&next.settings));
-    let mut all = Difference { keys: Vec::new(), lists: Vec::new(), tunnels: tunnels(&next.snapshot, weighed, now) };
+    let (weight, snapshot) = (&weighed.weight, &next.snapshot);
+    let (tunnels, streams) = (tunnels(snapshot, weight, now), streams(snapshot, weight, now));
+    let mut all = Difference { keys: Vec::new(), lists: Vec::new(), tunnels, streams };
     keys::compare("sidegate.toml", &from, &to, &mut all.keys);
     let (from, to) = (pages(before), pages(&next.snapshot));
     let named: BTreeMap<_, _> = from.iter().chain(&to).map(|(name, policy)| (name, &policy.file)).collect();
@@ -138,15 +155,21 @@ fn pages(snapshot: &Snapshot) -> BTreeMap<(&str, bool), &Arc<Policy>> {
     policies.chain(candidates.map(|candidate| ((&*candidate.name, true), candidate))).collect()
 }
 
-fn tunnels(next: &Snapshot, weighed: &Weighed, now: Timestamp) -> TunnelDifference {
-    let mut by: BTreeMap<(Arc<str>, &'static str), usize> = BTreeMap::new();
-    for (entry, refusal) in &weighed.revoked {
-        *by.entry((Arc::clone(&entry.route().name), refusal.word())).or_default() += 1;
+fn streams(next: &Snapshot, weight: &Weight, now: Timestamp) -> StreamDifference {
+    StreamDifference {
+        open: weight.streams,
+        revoked: weight.revoked_streams.len(),
+        sample: sample(next, &weight.revoked_streams, now),
     }
-    let sample = weighed.revoked.iter().take(MOST_TUNNELS).map(|(entry, refusal)| {
+}
+
+/// The first of what would be closed, each with the rule and the entry that decide.
+fn sample(next: &Snapshot, revoked: &[(Arc<Entry>, Refusal)], now: Timestamp) -> Vec<Revoked> {
+    let one = |(entry, refusal): &(Arc<Entry>, Refusal)| {
         let judgement = next.judge(entry.client, &entry.request, None, now);
         let policy = judgement.policy.as_deref();
-        let decisive = policy.and_then(|policy| policy.decisive(entry.client, false, Err(*refusal), now));
+        let is_plain = !entry.request.is_attempt();
+        let decisive = policy.and_then(|policy| policy.decisive(entry.client, is_plain, Err(*refusal), now));
         let by = decisive.and_then(|decisive| decisive.by);
         Revoked {
             id: entry.id,
@@ -157,16 +180,24 @@ fn tunnels(next: &Snapshot, weighed: &Weighed, now: Timestamp) -> TunnelDifferen
             entry: by.map(|by| format!("{} ({})", by.entry, by.place())),
             opened: entry.opened.to_string(),
         }
-    });
+    };
+    revoked.iter().take(MOST_TUNNELS).map(one).collect()
+}
+
+fn tunnels(next: &Snapshot, weight: &Weight, now: Timestamp) -> TunnelDifference {
+    let mut by: BTreeMap<(Arc<str>, &'static str), usize> = BTreeMap::new();
+    for (entry, refusal) in &weight.revoked {
+        *by.entry((Arc::clone(&entry.route().name), refusal.word())).or_default() += 1;
+    }
     let revocations = |((route, reason), tunnels): ((Arc<str>, &str), usize)| Revocations {
         route: route.to_string(),
         reason: reason.into(),
         tunnels,
     };
     TunnelDifference {
-        open: weighed.open,
-        revoked: weighed.revoked.len(),
-        sample: sample.collect(),
+        open: weight.open,
+        revoked: weight.revoked.len(),
+        sample: sample(next, &weight.revoked, now),
         by: by.into_iter().map(revocations).collect(),
     }
 }

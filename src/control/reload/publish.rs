@@ -38,13 +38,17 @@ impl Reloader {
         Outcome::Published { generation, digest, revoked, warnings: warnings.into() }
     }
 
-    /// Judges the open tunnels by what runs and what time it is, and revokes those that are refused; says how many.
+    /// Judges the open tunnels and the exchanges in flight by what runs and what time it is, and
+    /// revokes those that are refused; says how many.
     pub(super) fn reconcile(&self) -> usize {
-        let Reconciled { refused, would_revoke } = self.tunnels.reconcile(&self.live.load(), Timestamp::now());
+        let judged = self.tunnels.reconcile(&self.live.load(), Timestamp::now());
+        let Reconciled { refused, exchanges, would_revoke } = judged;
         self.metrics.candidates_would_revoke(would_revoke);
+        let (tunnels, exchanges_count) = (refused.len(), exchanges.len());
+        let refused = revoke::alternate(refused, exchanges);
         let revoked = refused.len();
         if revoked > 0 {
-            tracing::info!(tunnels = revoked, "revoking");
+            tracing::info!(tunnels, exchanges = exchanges_count, "revoking");
             self.tracker.spawn(revoke::revoke(refused, self.standing.settings.load().reload.revoke_spread));
         }
         revoked

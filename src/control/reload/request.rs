@@ -8,9 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::control::compile::Built;
 use crate::control::config::Settings;
 use crate::control::config::diagnostic::Diagnostic;
-use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
-use crate::tunnels::Entry;
+use crate::tunnels::Weight;
 
 /// Who wants a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,13 +83,11 @@ pub struct Preview {
     pub weighed: Weighed,
 }
 
-/// What a generation would do to the tunnels that are open.
+/// What a generation would do to what is live, and why it should be looked at before it does.
 #[derive(Default)]
 pub struct Weighed {
-    /// How many are open.
-    pub open: usize,
-    /// Those that it would refuse, and why, which what runs permits.
-    pub revoked: Vec<(Arc<Entry>, Refusal)>,
+    /// The tunnels and streams, and those of them that it would refuse.
+    pub weight: Weight,
     /// Why it is not published unless somebody accepts.
     pub held: Vec<Diagnostic>,
 }

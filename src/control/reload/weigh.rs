@@ -29,7 +29,7 @@ impl Reloader {
     /// Says what `built` would do to the open tunnels, and why it should be looked at before it does.
     pub(super) fn weigh(&self, built: &Built, before: &Snapshot, accept: &Accept) -> Weighed {
         let now = Timestamp::now();
-        let (open, revoked) = self.tunnels.weigh(&built.snapshot, now);
+        let weight = self.tunnels.weigh(&built.snapshot, now);
         let mut held: Vec<_> = built
             .feeds
             .iter()
@@ -40,12 +40,14 @@ impl Reloader {
             })
             .collect();
         let bound = built.settings.reload.max_revoked;
-        if !accept.revocations && bound.is_exceeded(revoked.len(), open) {
-            let fault = format!("{} of {open} open tunnels would be closed, more than max_revoked = \"{bound}\"", revoked.len());
+        if !accept.revocations && bound.is_exceeded(weight.all_revoked(), weight.all()) {
+            let what = if weight.streams == 0 { "open tunnels" } else { "open tunnels and streams" };
+            let (revoked, all) = (weight.all_revoked(), weight.all());
+            let fault = format!("{revoked} of {all} {what} would be closed, more than max_revoked = \"{bound}\"");
             let remedy = "`sidegate diff` says which; if they are meant: sidegate reload --accept-revocations";
             held.push(Diagnostic::of(&self.config, fault, Some(remedy.into())));
         }
-        Weighed { open, revoked, held }
+        Weighed { weight, held }
     }
 
     /// What of `next` cannot be changed while running.

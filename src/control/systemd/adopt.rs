@@ -1,4 +1,4 @@
-//! One of two `unsafe` calls of the program: a descriptor that is known by its number alone becomes one of ours.
+//! One of three `unsafe` calls of the program: a descriptor that is known by its number alone becomes one of ours.
 //!
 //! It closes nothing: the number that systemd passed stays open until the process ends.
 

@@ -28,7 +28,12 @@ pub struct Facts {
 impl Facts {
     /// One line about how things stand `now`.
     pub(super) fn sentence(&self, now: Instant, phase: Phase, stalled: &[Arc<str>]) -> String {
-        let tunnels = count(self.tunnels.len());
+        let mut tunnels = count(self.tunnels.len());
+        match self.tunnels.exchanges_len() {
+            0 => {}
+            1 => tunnels.push_str(" and 1 exchange"),
+            exchanges => drop(write!(tunnels, " and {exchanges} exchanges")),
+        }
         let mut said = match phase {
             Phase::Drains(until) => {
                 let left = until.saturating_duration_since(now).as_secs_f64().ceil();

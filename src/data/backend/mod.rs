@@ -7,9 +7,10 @@
 
 mod ask;
 mod cause;
+pub mod course;
 mod dial;
 mod driven;
-mod idle;
+mod reuse;
 mod standing;
 
 use std::collections::HashMap;
@@ -18,21 +19,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, request, response};
 use hyper::body::{Body, Incoming};
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use self::ask::{Answering, Said, ask};
+use self::course::{Course, Tracked};
 pub use self::dial::Tried;
 use self::driven::Driven;
-use self::idle::{GiveBack, Idle, Line, Way};
+use self::reuse::{Idle, Line, Underway, Way};
 pub use self::standing::{Backends, Load};
 use crate::data::body::{Fault, Outgoing, Upload};
 use crate::data::channel::Channel;
 use crate::data::forward;
 use crate::data::head::{Read, Spelling};
-use crate::data::heard::{Heard, Hearing};
 use crate::data::websocket::handshake::{Agreed, Handshake};
 use crate::observe::metrics::CoreMetrics;
 use crate::refusal::{Head, Refusal};
@@ -41,8 +43,11 @@ use crate::snapshot::Permit;
 /// The largest head of a backend's answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// What is said of a backend that took the request and then nothing came.
+/// The error of a backend that took the request and then nothing came.
 const NO_ANSWER: &str = "no answer in time";
+
+/// The error of a backend that stopped reading the request.
+const NOT_READ: &str = "it took nothing of the request in time";
 
 /// One thread's way to the backends: its idle connections, and the tasks that drive them.
 pub struct Dialler {
@@ -151,7 +156,11 @@ impl Dialler {
         Ok(switched(Switched { head, spelling: Spelling::default(), channel, early, agreed, load }))
     }
 
-    /// Sends a plain request, over an idle connection if there is one.
+    /// Sends a plain request, over an idle connection if there is one. Its answer is late once
+    /// `response` has passed since it was sent whole, or `write_stall` without progress before.
+    ///
+    /// # Errors
+    /// The refusal that answers the client: 502, 504, or what `fault` says of its own body.
     pub async fn forward(
         self: &Arc<Self>,
         permit: &Permit,
@@ -161,55 +170,88 @@ impl Dialler {
         tried: &mut Tried,
     ) -> Result<Response<Outgoing>, Refusal> {
         let method = head.method.clone();
-        let patience = permit.route().timeouts.response;
         let again = (method.is_safe() && body.is_end_stream()).then(|| head.clone());
         let mut request = Request::from_parts(head, body);
-        while let Some(mut line) = self.take_idle(permit).await {
-            line.heard.clear();
-            tried.backend = Some(line.way.address.clone());
-            let sent = timeout(patience, line.sender.try_send_request(request)).await;
-            let sent = sent.map_err(|_| tried.late(NO_ANSWER))?;
-            match sent {
-                Ok(answer) => return self.answered(permit, answer, &method, line, tried),
+        while let Some(line) = self.take_idle(permit).await {
+            tried.backend = Some(line.address().clone());
+            let (mut underway, sent) = self.put(permit, line, request).await;
+            match sent.ok_or_else(|| tried.late(NO_ANSWER))? {
+                Ok(answer) => return answered(permit, answer, &method, underway, tried),
                 // Closed meanwhile: nothing was sent, or nothing that matters.
                 Err(mut error) => match (error.take_message(), &again) {
                     (Some(unsent), _) => request = unsent,
-                    (None, Some(head)) if !line.heard.is_set() => request = Request::from_parts(head.clone(), Upload::Empty),
-                    _ => return Err(broken(tried, fault, error.error())),
+                    (None, Some(head)) if !underway.course().is_heard() => {
+                        request = Request::from_parts(head.clone(), Upload::Empty);
+                    }
+                    _ => return Err(broken(tried, fault, &mut underway, error.error())),
                 },
             }
         }
-        let (socket, load, address) = self.dial_any(permit, tried).await?;
-        drop(load);
-        let heard = Heard::default();
-        let io = TokioIo::new(Hearing::new(socket, heard.clone()));
-        let (mut sender, connection) = client().handshake(io).await.map_err(|error| tried.broke(&error))?;
-        self.tracker.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a backend's connection broke");
-            }
-        });
-        let answer = timeout(patience, sender.send_request(request)).await.map_err(|_| tried.late(NO_ANSWER))?;
-        let answer = answer.map_err(|error| broken(tried, fault, &error))?;
-        let way = Way::new(address, permit.route());
-        self.answered(permit, answer, &method, Line { way, sender, heard }, tried)
+        let line = self.connect(permit, tried).await?;
+        let (mut underway, sent) = self.put(permit, line, request).await;
+        match sent.ok_or_else(|| tried.late(NO_ANSWER))? {
+            Ok(answer) => answered(permit, answer, &method, underway, tried),
+            Err(error) => Err(broken(tried, fault, &mut underway, error.error())),
+        }
     }
 
-    fn answered(
-        self: &Arc<Self>,
-        permit: &Permit,
-        answer: Response<Incoming>,
-        method: &http::Method,
-        line: Line,
-        tried: &mut Tried,
-    ) -> Result<Response<Outgoing>, Refusal> {
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(tried.failed(&"switched protocols unasked"));
-        }
-        let answer = relayed(permit, answer, method, false, tried)?;
-        let back = GiveBack { dialler: Arc::clone(self), line: Some(line) };
-        Ok(answer.map(|body| body.holding(back)))
+    /// Makes a connection for plain requests, and gives it to a task of its own.
+    async fn connect(&self, permit: &Permit, tried: &mut Tried) -> Result<Line, Refusal> {
+        let (socket, load, address) = self.dial_any(permit, tried).await?;
+        drop(load);
+        let course = Course::default();
+        let io = TokioIo::new(Tracked::new(socket, course.clone()));
+        let begun = client().handshake(io).await;
+        let (sender, connection) = begun.map_err(|error| tried.broke(&error))?;
+        let (driven, write_stall) = (course.clone(), permit.route().timeouts.write_stall);
+        let driver = self.tracker.spawn(async move {
+            tokio::select! {
+                biased;
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "a backend's connection broke");
+                },
+                () = driven.stalls(write_stall) => {}
+            }
+        });
+        let way = Way::new(address, permit.route());
+        Ok(Line::new(way, sender, course, driver.abort_handle()))
     }
+
+    /// Puts a request on a connection and waits for the head of its answer; `None`: it is late.
+    async fn put(self: &Arc<Self>, permit: &Permit, line: Line, mut request: Request<Upload>) -> (Underway, Option<Put>) {
+        let response = permit.route().timeouts.response;
+        let client = permit.client().key();
+        let mut underway = Underway::begin(self, line, client, request.body_mut());
+        let course = underway.course().clone();
+        let late = async {
+            let sent = course.sent().await;
+            sleep_until(sent + response).await;
+        };
+        let Some(sender) = underway.sender() else { return (underway, None) };
+        let put = tokio::select! {
+            biased;
+            put = sender.try_send_request(request) => Some(put),
+            () = late => None,
+        };
+        (underway, put)
+    }
+}
+
+/// hyper's answer to a request; of a request that was not sent, the request.
+type Put = Result<Response<Incoming>, TrySendError<Request<Upload>>>;
+
+fn answered(
+    permit: &Permit,
+    answer: Response<Incoming>,
+    method: &http::Method,
+    underway: Underway,
+    tried: &mut Tried,
+) -> Result<Response<Outgoing>, Refusal> {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(tried.failed(&"switched protocols unasked"));
+    }
+    let answer = relayed(permit, answer, method, false, tried)?;
+    Ok(answer.map(|body| body.on_whole(Box::new(underway))))
 }
 
 /// What a backend's 101 settles, and whether the policy admits it.
@@ -236,6 +278,8 @@ fn client() -> Builder {
     let mut builder = Builder::new();
     // Ours are written as they are documented; a client's own keep their case.
     builder.preserve_header_case(true).title_case_headers(true).max_header_size(MAX_HEAD);
+    // What hyper holds of a body that the other side does not take is bounded by this.
+    builder.max_buf_size(MAX_HEAD + 8 * 1024);
     builder
 }
 
@@ -254,7 +298,10 @@ fn relayed(
 }
 
 /// A request that could not be sent to its end: the client's fault or the backend's.
-fn broken(tried: &mut Tried, fault: &Fault, error: &hyper::Error) -> Refusal {
+fn broken(tried: &mut Tried, fault: &Fault, underway: &mut Underway, error: &hyper::Error) -> Refusal {
+    if underway.course().is_stalled() {
+        return tried.late(NOT_READ);
+    }
     if fault.is_too_big() {
         return Refusal::Body;
     }

@@ -2,48 +2,45 @@
 //!
 //! Each step consumes one noun and returns the next (`Request` → `Permit` →
 //! `Handshake` → `Slot` → `Tunnel`), so nothing reaches a backend that was not
-//! permitted. Every request has one line in the log and one count.
+//! permitted. Every request has one line in the log and one count: [`Asked`] sees to it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use data_encoding::HEXLOWER;
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
-use http::{Request as HttpRequest, Response, Uri, request};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use http::{Request as HttpRequest, Response, Version, request, response};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use tokio::time::Instant;
 
+use crate::close::{By, ExchangeReason};
 use crate::data::Core;
 use crate::data::answer::{self, After};
-use crate::data::backend::{Answer, Attempt, Tried};
+use crate::data::backend::{Answer, Attempt};
 use crate::data::body::{Fault, Outgoing, Upload};
 use crate::data::connection::Once;
-use crate::data::connection::opening::Opening;
-use crate::data::forward::{self, Arrival};
+use crate::data::connection::asked::{Asked, Came};
+use crate::data::connection::opening::{Opening, Switching};
+use crate::data::flight::{Ending, Flight, Shape};
+use crate::data::forward;
 use crate::data::head;
-use crate::data::patience::{Patience, Watched};
+use crate::data::patience::{Cut, Patience, Watched};
 use crate::data::websocket::handshake::Handshake;
-use crate::observe::log::decision::{self, Decision, Party};
-use crate::observe::metrics::{ConnectionEnd, Difference, RequestKind, RequestResult};
-use crate::policy::Policy;
-use crate::policy::network::Peer;
+use crate::observe::log::decision;
+use crate::observe::metrics::ConnectionEnd;
 use crate::policy::request::{Kind, Request};
 use crate::refusal::{Backend, Head, Refusal};
-use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::Speaks;
-use crate::snapshot::route::{PlainHttp, Route};
+use crate::snapshot::route::PlainHttp;
 use crate::snapshot::{Judgement, Permit};
-use crate::tunnels::{Origination, Tunnels};
 
 /// What the requests of one connection share.
 pub struct Exchange {
     core: Arc<Core>,
     /// How the connection came.
-    pub came: Came,
+    pub came: Arc<Came>,
     /// The connection's clock, which knows whether it counts among those that wait.
     patience: Patience,
     /// What becomes a tunnel when hyper lets go of the connection.
@@ -52,26 +49,8 @@ pub struct Exchange {
     decided: Once<Response<Outgoing>>,
     /// Whether an answer of ours closes the connection.
     closes: AtomicBool,
-}
-
-/// How a connection came.
-pub struct Came {
-    /// The listener's name.
-    pub listener: Arc<str>,
-    /// What the listener does with connections.
-    pub speaks: Speaks,
-    /// What a backend is told of it.
-    pub arrival: Arrival,
-    /// The socket's other end.
-    pub peer: Peer,
-    /// The certificate that its TLS handshake got.
-    pub served: Option<Arc<Certificate>>,
-}
-
-impl Came {
-    fn party(&self) -> Party<'_> {
-        Party { listener: &self.listener, client: self.arrival.client, peer: self.peer }
-    }
+    /// Requests whose client had ended its side before the answer: delivery decides about them.
+    unsettled: Mutex<Vec<Asked>>,
 }
 
 /// An attempt that was granted, while hyper answers it.
@@ -83,39 +62,30 @@ pub struct Ready {
 /// The client's stream, taken back from hyper.
 pub type TakenBack = hyper::upgrade::Parts<TokioIo<Watched>>;
 
-/// One request on its way: what is known of it so far, for its line and its count.
-struct Asked {
-    id: HeaderValue,
-    began: Instant,
-    kind: RequestKind,
-    has_body: bool,
-    /// Whether the head passed the gate.
-    passed: bool,
-    host: String,
-    path: String,
-    origin: Option<Box<str>>,
-    route: Option<Arc<Route>>,
-    policy: Option<Arc<Policy>>,
-    /// What the policy's candidate judged.
-    candidate: Option<Result<(), Refusal>>,
-    /// Under which generation, and when.
-    judged: Option<(u64, Timestamp)>,
-    tried: Tried,
-}
-
 /// What comes of an attempt that is let in.
 enum Granted {
     /// A tunnel, once the client has its 101.
-    Tunnel(Box<Opening>),
+    Tunnel(Box<Switching>),
     /// The backend's answer, which is another.
     Other(Response<Outgoing>),
+}
+
+/// What comes of a request that is let in.
+enum Decided {
+    Answer(Response<Outgoing>),
+    /// A 101, after which the connection becomes a tunnel.
+    Tunnel {
+        on: hyper::upgrade::OnUpgrade,
+        head: response::Parts,
+        granted: Box<Switching>,
+    },
 }
 
 /// Why a request gets no answer of the backend's.
 enum Denied {
     Refused(Refusal),
-    /// The client's body stalled: nobody is left to answer.
-    Stalled,
+    /// No answer can be given.
+    GivenUp(ExchangeReason),
 }
 
 impl From<Refusal> for Denied {
@@ -126,11 +96,11 @@ impl From<Refusal> for Denied {
 
 /// A connection that is given up without an answer.
 #[derive(Debug)]
-pub struct GivenUp;
+pub struct GivenUp(ExchangeReason);
 
 impl fmt::Display for GivenUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the client's body stalled")
+        f.write_str(self.0.word())
     }
 }
 
@@ -139,8 +109,19 @@ impl std::error::Error for GivenUp {}
 impl Exchange {
     /// For one connection.
     pub fn new(core: Arc<Core>, came: Came, patience: Patience) -> Self {
-        let (ready, decided) = (Once::new(None), Once::new(None));
-        Exchange { core, came, patience, ready, decided, closes: AtomicBool::new(false) }
+        Exchange {
+            core,
+            came: Arc::new(came),
+            patience,
+            ready: Once::new(None),
+            decided: Once::new(None),
+            closes: AtomicBool::new(false),
+            unsettled: Mutex::default(),
+        }
+    }
+
+    fn asked(&self, has_body: bool) -> Box<Asked> {
+        Box::new(Asked::new(Arc::clone(&self.core), Arc::clone(&self.came), has_body))
     }
 
     /// Decides the attempt at the start of `came`, which hyper has not read: how long its head is, and the tunnel that it
@@ -151,19 +132,23 @@ impl Exchange {
         }
         let head::Read { parts, spelling, length } = head::request(came)?;
         let request = Request::read(&parts).ok().filter(Request::is_attempt)?;
-        patience.request_began();
-        let mut asked = Asked::new(false);
+        patience.request_began(true);
+        let mut asked = self.asked(false);
         asked.read(&request);
         let granted = match self.judge(&request, &mut asked) {
-            Ok(permit) => self.open(Attempt { head: parts, spelling: Some(spelling) }, request, permit, &mut asked).await,
+            Ok(permit) => {
+                let attempt = Attempt { head: parts, spelling: Some(spelling) };
+                self.open(attempt, request, permit, &mut asked).await
+            }
             Err(refusal) => Err(refusal),
         };
         self.answered(&asked, patience);
         let answer = match granted {
-            Ok(Granted::Tunnel(opening)) => return Some((length, opening)),
+            Ok(Granted::Tunnel(granted)) => return Some((length, Opening::new(granted, asked))),
             Ok(Granted::Other(answer)) => answer,
-            Err(refusal) => self.refuse(&asked, refusal),
+            Err(refusal) => self.refuse(&mut asked, refusal),
         };
+        self.settles(asked);
         self.decided.put(answer);
         None
     }
@@ -177,31 +162,60 @@ impl Exchange {
         request: HttpRequest<Incoming>,
         patience: Patience,
     ) -> Result<Response<Outgoing>, GivenUp> {
-        patience.request_began();
+        let has_body = !request.body().is_end_stream();
+        patience.request_began(!has_body);
         let ended = Ended(patience.clone());
         if let Some(answer) = self.decided.take() {
             return Ok(answer.map(|body| body.holding(ended)));
         }
-        let mut asked = Asked::new(!request.body().is_end_stream());
+        let mut asked = self.asked(has_body);
         asked.came(request.headers(), request.uri());
         let answer = match self.decide(request, &mut asked).await {
-            Ok(answer) => answer,
-            Err(Denied::Refused(refusal)) => self.refuse(&asked, refusal),
-            Err(Denied::Stalled) => return Err(self.give_up(&asked)),
+            Ok(Decided::Answer(answer)) => answer,
+            Ok(Decided::Tunnel { on, head, granted }) => {
+                self.answered(&asked, &patience);
+                self.ready.put(Ready { on, opening: Opening::new(granted, asked) });
+                let answer = Response::from_parts(head, Outgoing::empty());
+                return Ok(answer.map(|body| body.holding(ended)));
+            }
+            Err(Denied::Refused(refusal)) => self.refuse(&mut asked, refusal),
+            Err(Denied::GivenUp(reason)) => {
+                asked.fail(reason);
+                patience.cuts(Cut::Close);
+                return Err(GivenUp(reason));
+            }
         };
         self.answered(&asked, &patience);
+        self.settles(asked);
         Ok(answer.map(|body| body.holding(ended)))
     }
 
     /// There is an answer, and its route says how long the client may take to take it.
     fn answered(&self, asked: &Asked, patience: &Patience) {
         if let Some(route) = &asked.route {
-            patience.routed(route.timeouts.write_stall);
+            patience.routed(&route.timeouts);
+        }
+    }
+
+    /// Keeps a request whose delivery decides how it is booked.
+    fn settles(&self, asked: Box<Asked>) {
+        if asked.settles.is_some() {
+            self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).push(*asked);
+        }
+    }
+
+    /// The connection is over: books what its delivery decides about.
+    pub fn settle(&self, delivered: bool) {
+        let unsettled = std::mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
+        for mut asked in unsettled {
+            if let Some(status) = asked.settles.filter(|_| delivered) {
+                asked.permitted(status);
+            }
         }
     }
 
     /// The steps in their order (SEMANTICS, "Order of decisions and the answer to each failure").
-    async fn decide(&self, mut http: HttpRequest<Incoming>, asked: &mut Asked) -> Result<Response<Outgoing>, Denied> {
+    async fn decide(&self, mut http: HttpRequest<Incoming>, asked: &mut Asked) -> Result<Decided, Denied> {
         let on = hyper::upgrade::on(&mut http);
         let (parts, body) = http.into_parts();
         let request = Request::read(&parts)?;
@@ -209,19 +223,26 @@ impl Exchange {
         if let Speaks::Redirect { port } = self.came.speaks {
             let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
             self.closes.store(true, Ordering::Relaxed);
-            return Ok(answer::redirect(request.host.name(), port, target));
+            asked.pass_over();
+            return Ok(Decided::Answer(answer::redirect(request.host.name(), port, target)));
         }
         let permit = self.judge(&request, asked)?;
         match request.kind {
-            Kind::Attempt { .. } => match self.open(Attempt { head: parts, spelling: None }, request, permit, asked).await? {
-                Granted::Tunnel(mut opening) => {
-                    let head = std::mem::replace(&mut opening.backend.head, Response::new(()).into_parts().0);
-                    self.ready.put(Ready { on, opening });
-                    Ok(Response::from_parts(head, Outgoing::empty()))
+            Kind::Attempt { .. } => {
+                let attempt = Attempt { head: parts, spelling: None };
+                match self.open(attempt, request, permit, asked).await? {
+                    Granted::Tunnel(mut granted) => {
+                        let nothing = Response::new(()).into_parts().0;
+                        let head = std::mem::replace(&mut granted.backend.head, nothing);
+                        Ok(Decided::Tunnel { on, head, granted })
+                    }
+                    Granted::Other(answer) => Ok(Decided::Answer(answer)),
                 }
-                Granted::Other(answer) => Ok(answer),
-            },
-            Kind::Plain => self.forward(parts, body, &request, &permit, asked).await,
+            }
+            Kind::Plain => {
+                let answer = self.forward(parts, body, request, &permit, asked).await;
+                answer.map(Decided::Answer)
+            }
         }
     }
 
@@ -237,7 +258,7 @@ impl Exchange {
         asked.candidate = candidate;
         asked.tried.error = ambiguity.map(|ambiguity| ambiguity.to_string());
         if let Err(refusal) = &verdict {
-            self.compare(asked, self.candidate(asked), Some(*refusal));
+            asked.compare(asked.candidate(), Some(*refusal));
         }
         verdict
     }
@@ -251,29 +272,31 @@ impl Exchange {
         asked: &mut Asked,
     ) -> Result<Granted, Refusal> {
         let handshake = Handshake::parse(&attempt.head)?;
-        let candidate = self.candidate(asked);
+        let candidate = asked.candidate();
         let slot = self.core.shared.tunnels.charge(permit);
-        self.compare(asked, candidate, slot.as_ref().err().copied());
+        asked.compare(candidate, slot.as_ref().err().copied());
         let slot = slot?;
         self.patience.request_permitted();
-        forward::to_backend(&mut attempt.head, &request, slot.permit().route(), &self.came.arrival, &asked.id);
+        let route = slot.permit().route();
+        forward::to_backend(&mut attempt.head, &request, route, &self.came.arrival, &asked.id);
         let answer = self.core.dialler.upgrade(slot.permit(), attempt, &handshake, &mut asked.tried).await;
-        self.compare_choice(asked, candidate, &answer);
+        compare_choice(asked, candidate, &answer);
         match answer? {
             Answer::Other(answer) => {
                 self.closes.store(true, Ordering::Relaxed);
-                self.permitted(asked, answer.status().as_u16());
-                Ok(Granted::Other(answer))
+                let mut flight = self.flight(slot.permit(), request, asked, true);
+                let answer = relayed(answer, &mut flight, Version::HTTP_11);
+                answered_with(asked, answer.status().as_u16(), &self.patience);
+                Ok(Granted::Other(answer.map(|body| body.within(flight, Fault::default()))))
             }
             Answer::Switched(mut backend) => {
-                self.permitted(asked, 101);
                 let subprotocol = backend.agreed.subprotocol.take();
                 if let Kind::Attempt { subprotocols } = &mut request.kind {
                     // From now on it is judged by what it speaks, no longer by what it offered.
                     *subprotocols = subprotocol.iter().cloned().collect();
                 }
-                let from = Origination { peer: self.came.peer, request_id: asked.id().into(), subprotocol };
-                Ok(Granted::Tunnel(Box::new(Opening { backend, slot, request, from, began: asked.began })))
+                let from = asked.origination(subprotocol);
+                Ok(Granted::Tunnel(Box::new(Switching { backend, slot, request, from })))
             }
         }
     }
@@ -283,7 +306,7 @@ impl Exchange {
         &self,
         mut parts: request::Parts,
         body: Incoming,
-        request: &Request,
+        request: Request,
         permit: &Permit,
         asked: &mut Asked,
     ) -> Result<Response<Outgoing>, Denied> {
@@ -291,123 +314,48 @@ impl Exchange {
         if route.http == PlainHttp::Refuse {
             return Err(Refusal::Plain.into());
         }
-        if declared_length(&parts).is_some_and(|length| length > route.max_body) {
+        if declared_length(&parts.headers).is_some_and(|length| length > route.max_body) {
             return Err(Refusal::Body.into());
         }
-        let candidate = self.candidate(asked);
+        let candidate = asked.candidate();
         let charged = self.core.shared.tunnels.charge_plain(permit);
-        self.compare(asked, candidate, charged.err());
+        asked.compare(candidate, charged.err());
         charged?;
         self.patience.request_permitted();
-        forward::to_backend(&mut parts, request, route, &self.came.arrival, &asked.id);
-        let (body, fault) = if asked.has_body {
-            Upload::streamed(body, route.max_body, route.timeouts.body_stall)
-        } else {
-            (Upload::Empty, Fault::default())
-        };
-        match self.core.dialler.forward(permit, parts, body, &fault, &mut asked.tried).await {
-            Ok(answer) => {
-                self.permitted(asked, answer.status().as_u16());
-                Ok(answer)
+        let version = parts.version;
+        forward::to_backend(&mut parts, &request, route, &self.came.arrival, &asked.id);
+        let repeatable = parts.method.is_safe();
+        let mut flight = self.flight(permit, request, asked, repeatable);
+        let (body, fault) =
+            if asked.has_body { Upload::streamed(body, route, self.patience.clone()) } else { (Upload::Empty, Fault::default()) };
+        let put = self.core.dialler.forward(permit, parts, body, &fault, &mut asked.tried);
+        match flight.until(put).await {
+            Ok(Ok(answer)) => {
+                let answer = relayed(answer, &mut flight, version);
+                answered_with(asked, answer.status().as_u16(), &self.patience);
+                Ok(answer.map(|body| body.within(flight, fault)))
             }
-            Err(_) if fault.is_stalled() => {
-                asked.tried.error = Some("the client's body stalled".into());
-                Err(Denied::Stalled)
-            }
-            Err(refusal) => Err(refusal.into()),
+            Ok(Err(refusal)) => Err(unanswered(&mut flight, &fault, asked, refusal)),
+            Err(Ending { refusal: Some(refusal), .. }) => Err(refusal.into()),
+            Err(Ending { reason, .. }) => Err(Denied::GivenUp(reason)),
         }
     }
 
-    /// What the candidate of the policy that judged says, charged to budgets of its own.
-    fn candidate(&self, asked: &Asked) -> Option<Result<(), Refusal>> {
-        let (policy, judged, (_, now)) = (asked.policy.as_ref()?, asked.candidate?, asked.judged?);
-        let is_plain = asked.kind == RequestKind::Plain;
-        Tunnels::charge_candidate(policy, self.came.arrival.client, is_plain, judged, now)
-    }
-
-    /// Compares once more when the backend has chosen a subprotocol, if the candidate let the attempt pass.
-    fn compare_choice(&self, asked: &Asked, candidate: Option<Result<(), Refusal>>, answer: &Result<Answer, Refusal>) {
-        let rules = asked.policy.as_ref().and_then(|policy| policy.candidate.as_ref());
-        let (Some(Ok(())), Some(rules)) = (candidate, rules) else { return };
-        match (answer, &asked.tried.unadmitted) {
-            (Ok(Answer::Switched(backend)), _) if !rules.admits_subprotocol(backend.agreed.subprotocol.as_deref()) => {
-                self.compare(asked, Some(Err(Refusal::Backend(Backend::Failed))), None);
-            }
-            (Err(refusal), Some(chosen)) if rules.admits_subprotocol(chosen.as_deref()) => {
-                self.compare(asked, candidate, Some(*refusal));
-            }
-            _ => {}
-        }
-    }
-
-    /// Counts and logs where a candidate would have decided otherwise. More never comes of it.
-    fn compare(&self, asked: &Asked, candidate: Option<Result<(), Refusal>>, refusal: Option<Refusal>) {
-        let (difference, reason) = match (candidate, refusal) {
-            (Some(Err(reason)), None) => (Difference::WouldRefuse, reason),
-            // A drain refuses whatever any policy says.
-            (Some(Ok(())), Some(reason)) if reason != Refusal::Draining => (Difference::WouldAdmit, reason),
-            _ => return,
-        };
-        let Some(policy) = &asked.policy else { return };
-        self.core.shared.metrics.candidate_differs(&policy.name, difference, reason);
-        self.decision(asked, RequestResult::Refused, None, Some(reason)).log_difference(difference, &self.core.differences);
-    }
-
-    /// Books a request that reached its backend.
-    fn permitted(&self, asked: &Asked, status: u16) {
-        self.core.metrics.found(asked.route.as_ref()).request(asked.kind, RequestResult::Permitted);
-        self.log(RequestResult::Permitted, asked, Some(status), None);
+    /// Enters a permitted request into the table of exchanges.
+    fn flight(&self, permit: &Permit, request: Request, asked: &Asked, repeatable: bool) -> Flight {
+        let (tunnels, from) = (&self.core.shared.tunnels, asked.origination(None));
+        let exchange = tunnels.begin_exchange(permit, request, from, Timestamp::now);
+        let metrics = self.core.metrics.route(permit.route());
+        Flight::new(exchange, metrics, self.patience.clone(), repeatable)
     }
 
     /// Books a refusal, and makes the answer.
-    fn refuse(&self, asked: &Asked, refusal: Refusal) -> Response<Outgoing> {
-        let result = if matches!(refusal, Refusal::Backend(_)) { RequestResult::Failed } else { RequestResult::Refused };
-        let metrics = self.core.metrics.found(asked.route.as_ref());
-        metrics.request(asked.kind, result);
-        metrics.refused(refusal);
-        let after = asked.after(refusal);
+    fn refuse(&self, asked: &mut Asked, refusal: Refusal) -> Response<Outgoing> {
+        let (answer, after) = asked.refuse(refusal);
         if after == After::Close {
             self.closes.store(true, Ordering::Relaxed);
         }
-        self.log(result, asked, refusal.status(), Some(refusal));
-        answer::refusal(refusal, &asked.id, after)
-    }
-
-    /// The one line of a decision.
-    fn log(&self, result: RequestResult, asked: &Asked, status: Option<u16>, refusal: Option<Refusal>) {
-        self.decision(asked, result, status, refusal).log(&self.core.cap);
-    }
-
-    fn decision<'d>(
-        &'d self,
-        asked: &'d Asked,
-        result: RequestResult,
-        status: Option<u16>,
-        refusal: Option<Refusal>,
-    ) -> Decision<'d> {
-        Decision {
-            party: self.came.party(),
-            kind: asked.kind,
-            host: &asked.host,
-            path: &asked.path,
-            origin: asked.origin.as_deref(),
-            request_id: asked.id(),
-            route: asked.route.as_deref(),
-            policy: asked.policy.as_deref(),
-            judged: asked.judged,
-            result,
-            refusal,
-            status,
-            backend: asked.tried.backend.as_ref(),
-            error: asked.tried.error.as_deref(),
-        }
-    }
-
-    /// Books a request whose body stalled.
-    fn give_up(&self, asked: &Asked) -> GivenUp {
-        self.core.metrics.found(asked.route.as_ref()).request(asked.kind, RequestResult::Failed);
-        self.log(RequestResult::Failed, asked, None, None);
-        GivenUp
+        answer
     }
 
     /// Books a head that hyper refused by itself, or that came too late.
@@ -446,55 +394,66 @@ impl Drop for Ended {
     }
 }
 
-impl Asked {
-    fn new(has_body: bool) -> Self {
-        let mut id = [0; 32];
-        HEXLOWER.encode_mut(&rand::random::<u128>().to_be_bytes(), &mut id);
-        Asked {
-            id: HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("-")),
-            began: Instant::now(),
-            kind: RequestKind::Plain,
-            has_body,
-            passed: false,
-            host: String::new(),
-            path: String::new(),
-            origin: None,
-            route: None,
-            policy: None,
-            candidate: None,
-            judged: None,
-            tried: Tried::default(),
+/// Compares once more when the backend has chosen a subprotocol, if the candidate let the attempt
+/// pass.
+fn compare_choice(asked: &Asked, candidate: Option<Result<(), Refusal>>, answer: &Result<Answer, Refusal>) {
+    let rules = asked.policy.as_ref().and_then(|policy| policy.candidate.as_ref());
+    let (Some(Ok(())), Some(rules)) = (candidate, rules) else { return };
+    match (answer, &asked.tried.unadmitted) {
+        (Ok(Answer::Switched(backend)), _) if !rules.admits_subprotocol(backend.agreed.subprotocol.as_deref()) => {
+            asked.compare(Some(Err(Refusal::Backend(Backend::Failed))), None);
         }
+        (Err(refusal), Some(chosen)) if rules.admits_subprotocol(chosen.as_deref()) => {
+            asked.compare(candidate, Some(*refusal));
+        }
+        _ => {}
     }
+}
 
-    /// What is known of a head that has not passed the gate.
-    fn came(&mut self, headers: &HeaderMap, target: &Uri) {
-        self.host = headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()).unwrap_or_default();
-        self.path = target.path().to_owned();
+/// Notes what the answer's head says of its body.
+fn relayed(answer: Response<Outgoing>, flight: &mut Flight, version: Version) -> Response<Outgoing> {
+    let headers = answer.headers();
+    let has_length = headers.contains_key(CONTENT_LENGTH);
+    let shape = match headers.get(CONTENT_TYPE).map(|value| value.as_bytes()) {
+        Some(kind) if is_event_stream(kind) => Shape::Events,
+        _ if has_length => Shape::Sized,
+        _ => Shape::Open,
+    };
+    flight.answered(shape, !has_length && version == Version::HTTP_11);
+    answer
+}
+
+/// `text/event-stream`, with whatever parameters (HTML, §9.2).
+fn is_event_stream(kind: &[u8]) -> bool {
+    let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+}
+
+/// Books an answer of the backend's: at once, or, where the client has ended its side already and
+/// may be gone, once it is known whether the answer was delivered.
+fn answered_with(asked: &mut Asked, status: u16, patience: &Patience) {
+    if patience.has_ended() {
+        asked.settles = Some(status);
+        patience.confirms();
+    } else {
+        asked.permitted(status);
     }
+}
 
-    fn read(&mut self, request: &Request) {
-        self.kind = if request.is_attempt() { RequestKind::Upgrade } else { RequestKind::Plain };
-        self.passed = true;
-        self.host = request.host.name().to_owned();
-        self.path = request.path.to_string();
-        self.origin.clone_from(&request.origin);
-    }
-
-    /// A refused attempt closes, so does a head that did not pass the gate, a body that nobody reads, and a client
-    /// that is not served here: a refusal must not be a way to keep connections.
-    fn after(&self, refusal: Refusal) -> After {
-        let unserved = matches!(refusal, Refusal::Network | Refusal::Route | Refusal::Misdirected);
-        let closes = self.kind == RequestKind::Upgrade || self.has_body || !self.passed || unserved;
-        if closes { After::Close } else { After::Keep }
-    }
-
-    fn id(&self) -> &str {
-        self.id.to_str().unwrap_or_default()
+/// Why an exchange ends without an answer of the backend's.
+fn unanswered(flight: &mut Flight, fault: &Fault, asked: &mut Asked, refusal: Refusal) -> Denied {
+    let ending = fault.ending().unwrap_or(Ending::new(By::Backend, ExchangeReason::Backend));
+    flight.ends(ending);
+    match fault.given_up() {
+        Some(why) => {
+            asked.tried.error = Some(why.into());
+            Denied::GivenUp(ending.reason)
+        }
+        None => refusal.into(),
     }
 }
 
 /// The Content-Length; hyper has made sure that it is one number.
-fn declared_length(parts: &request::Parts) -> Option<u64> {
-    parts.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -2,6 +2,7 @@
 //!
 //! It ends in exactly one way, which is counted when its [`Open`] is dropped.
 
+mod asked;
 mod clock;
 mod exchange;
 mod opening;
@@ -24,8 +25,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::close::Reason;
 use crate::data::Core;
 use crate::data::cap::Place;
+use crate::data::connection::asked::Came;
 use crate::data::connection::clock::Clock;
-use crate::data::connection::exchange::{Came, Exchange};
+use crate::data::connection::exchange::Exchange;
 use crate::data::connection::opening::Opening;
 use crate::data::forward::Arrival;
 use crate::data::patience::{Patience, Stream, Waits, Watched};
@@ -111,7 +113,7 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
         Spoken::Upgraded(upgraded) => {
             open.end = ConnectionEnd::Upgraded;
             let Upgraded { client, early, opening } = upgraded;
-            let (client, unread) = client.into_parts();
+            let Some((client, unread)) = client.into_parts() else { return };
             // A copy: hyper's whole buffer would live as long as the tunnel.
             let said = [early, unread].concat().into();
             let tunnel = opening.open(&core, client, said);
@@ -285,6 +287,7 @@ async fn by_hyper(
         connection.as_mut().poll(cx)
     });
     let spoken = spoken.await;
+    exchange.settle(patience.was_delivered());
     if let Some(ready) = exchange.take_ready() {
         return match ready.upgraded().await {
             Some((client, opening)) => {
@@ -301,6 +304,7 @@ async fn by_hyper(
         _ if patience.leaves() => ConnectionEnd::Displaced,
         None if clock.is_draining() => ConnectionEnd::Drain,
         None => late(exchange, patience),
+        _ if patience.is_cut() => ConnectionEnd::Cut,
         Some(Err(error)) if error.is_parse() => exchange.malformed(&error.to_string()),
         _ if exchange.closed_it() => ConnectionEnd::Refused,
         _ if clock.is_draining() => ConnectionEnd::Drain,
@@ -324,7 +328,14 @@ async fn directly(exchange: &Exchange, mut client: Watched, patience: &Patience)
     let mut early = Bytes::new();
     let mut attempt = pin!(exchange.attempt(&came, patience));
     let answered = poll_fn(|cx| {
-        if let Poll::Ready(answer) = attempt.as_mut().poll(cx) {
+        let answer = attempt.as_mut().poll(cx);
+        if let Poll::Ready(answer) = answer {
+            // What came meanwhile is noticed first: a client that has left is no tunnel's.
+            if early.is_empty()
+                && let Poll::Ready(Ok(said)) = some(&mut client, cx)
+            {
+                early = said;
+            }
             return Poll::Ready(Some(answer));
         }
         // A client that has left no longer wants a tunnel; what it says early is for the tunnel.
@@ -344,7 +355,7 @@ async fn directly(exchange: &Exchange, mut client: Watched, patience: &Patience)
                 client.write_all(&opening.head()).await?;
                 client.flush().await
             };
-            if said.await.is_err() {
+            if said.await.is_err() || (patience.has_ended() && !client.delivered().await) {
                 return Directly::Left;
             }
             let early = [came.slice(length..), early].concat().into();
@@ -366,7 +377,8 @@ fn late(exchange: &Exchange, patience: &Patience) -> ConnectionEnd {
     match patience.deadline() {
         Some((_, Waits::Head)) => exchange.malformed("not there in time"),
         Some((_, Waits::Idle)) => ConnectionEnd::KeepAlive,
-        _ => ConnectionEnd::Client,
+        Some((_, Waits::Taken | Waits::Pace)) => ConnectionEnd::Cut,
+        None => ConnectionEnd::Client,
     }
 }
 

@@ -130,6 +130,14 @@ impl Stream {
         self.session.is_between_records() && socket::is_empty(tcp)
     }
 
+    /// The client's socket.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match &self.socket {
+            Socket::Tcp(tcp) => Some(tcp),
+            Socket::Unix(_) | Socket::Tls(_) => None,
+        }
+    }
+
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.session.flush(&mut self.socket, cx)?;
         if self.session.has_unsent() { Poll::Pending } else { Poll::Ready(Ok(())) }

@@ -3,11 +3,11 @@
 //! What happened is handed in as facts; the names of the fields are said here, once, and are those
 //! of the metrics' labels. A refusal beyond its client's cap is counted instead of shown.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::close::Closed;
+use crate::close::{By, Closed, ExchangePhase, ExchangeReason, Traffic};
 use crate::observe::log::cap::{About, Cap};
 use crate::observe::metrics::{Difference, NO_ROUTE, RequestKind, RequestResult};
 use crate::policy::Policy;
@@ -53,6 +53,8 @@ pub struct Decision<'d> {
     pub result: RequestResult,
     /// Why, unless it was permitted.
     pub refusal: Option<Refusal>,
+    /// Why it failed, where no refusal says so.
+    pub failure: Option<ExchangeReason>,
     /// The status of the answer; `None`: there was none.
     pub status: Option<u16>,
     /// The backend that was dialled last.
@@ -66,7 +68,7 @@ impl Decision<'_> {
     pub fn log(&self, cap: &Cap) {
         let Decision { party: Party { listener, client, peer }, .. } = *self;
         let route = self.route.map_or(NO_ROUTE, |route| &route.name);
-        let reason = self.refusal.map(Refusal::word);
+        let reason = self.refusal.map(Refusal::word).or(self.failure.map(ExchangeReason::word));
         if let Some(reason) = reason
             && !cap.lets_through(client, About { route, listener, reason }, Instant::now())
         {
@@ -204,6 +206,58 @@ pub fn delayed(party: Party<'_>, cap: &Cap) {
             "a TLS handshake waits: its client is over handshakes_per_client"
         );
     }
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy)]
+pub struct ExchangeClosed {
+    /// Who acted first.
+    pub by: By,
+    /// Why.
+    pub reason: ExchangeReason,
+    /// The refusal of an exchange that is no longer permitted.
+    pub refusal: Option<Refusal>,
+    /// How far it had come.
+    pub phase: ExchangePhase,
+    /// The body of the answer, as relayed.
+    pub from_backend: Traffic,
+    /// From the charge to the end.
+    pub lasted: Duration,
+}
+
+/// The line of an exchange that ended after its answer began.
+pub fn exchange_closed(entry: &Entry, closed: &ExchangeClosed) {
+    let (last, route) = (entry.judged(), entry.route());
+    let revoked = last.refused.as_deref().filter(|_| closed.reason == ExchangeReason::Revoked);
+    let policy = revoked.and_then(|refused| refused.policy.as_deref());
+    let decisive =
+        revoked.zip(policy).and_then(|(refused, policy)| policy.decisive(entry.client, true, Err(refused.refusal), refused.at));
+    let by = decisive.and_then(|decisive| decisive.by);
+    tracing::info!(
+        route = &*route.name,
+        client = %entry.client,
+        peer = %entry.peer,
+        host = entry.request.host.name(),
+        path = &*entry.request.path,
+        request_id = &*entry.request_id,
+        generation = last.generation,
+        exchange = entry.id,
+        by = closed.by.word(),
+        phase = closed.phase.word(),
+        reason = closed.reason.word(),
+        refusal = closed.refusal.map(Refusal::word),
+        policy = policy.map(|policy| &*policy.name),
+        rule = decisive.map(|decisive| display(decisive.place)),
+        list = by.map(|by| &*by.list.name),
+        entry = by.map(|by| display(by.entry)),
+        entry_at = by.map(|by| display(by.place())),
+        owner = by.and_then(|by| by.entry.owner()),
+        ticket = by.and_then(|by| by.entry.ticket()),
+        expires = by.and_then(|by| by.entry.expiry()).map(display),
+        bytes_from_backend = closed.from_backend.bytes,
+        seconds = (closed.lasted.as_secs_f64() * 1e3).round() / 1e3,
+        "exchange closed"
+    );
 }
 
 /// The line of a tunnel that is over; `route` is the one under which it ran last.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::close::{By, Closed, Phase, Reason, Traffic};
+use crate::close::{By, Closed, ExchangeReason, Phase, Reason, Traffic};
 use crate::observe::metrics::count::{Count, Histogram, LATENCY, LIFETIME};
 use crate::observe::metrics::lock;
 use crate::observe::metrics::words::{ConnectionEnd, Direction, RequestKind, RequestResult, TlsResult};
@@ -149,6 +149,8 @@ pub struct RouteMetrics {
     pub(super) opened: Count,
     pub(super) lifetime_seconds: Histogram<{ LIFETIME.len() }>,
     pub(super) revoked: [Count; Refusal::ALL.len()],
+    pub(super) exchanges_opened: Count,
+    pub(super) exchanges_closed: [[Count; ExchangeReason::ALL.len()]; By::ALL.len()],
 }
 
 impl RouteMetrics {
@@ -189,6 +191,21 @@ impl RouteMetrics {
         }
     }
 
+    /// A request was let in to be forwarded.
+    pub fn exchange_opened(&self) {
+        self.exchanges_opened.add(1);
+    }
+
+    /// The exchange of a request that was let in here ended.
+    pub fn exchange_closed(&self, by: By, reason: ExchangeReason) {
+        self.exchanges_closed[by as usize][reason as usize].add(1);
+    }
+
+    /// Exchanges that began and have not ended yet.
+    pub(super) fn exchanges_open(&self) -> u64 {
+        self.exchanges_opened.sum().saturating_sub(sum(self.exchanges_closed.as_flattened()))
+    }
+
     /// Tunnels that opened and have not closed yet.
     pub(super) fn open(&self) -> u64 {
         self.opened.sum().saturating_sub(sum(self.ends()))
@@ -209,7 +226,8 @@ impl RouteMetrics {
         let passed = self.bytes.iter().chain(&self.messages);
         let requests = self.requests.as_flattened().iter().chain(&self.refusals);
         let waits = self.dial_seconds.counts().chain(self.upgrade_seconds.counts());
-        tunnels.chain(passed).chain(requests).chain(waits)
+        let exchanges = self.exchanges_closed.as_flattened().iter().chain([&self.exchanges_opened]);
+        tunnels.chain(exchanges).chain(passed).chain(requests).chain(waits)
     }
 }
 
@@ -258,9 +276,14 @@ mod tests {
         route.relayed(Direction::FromBackend, 7, 1);
         route.request(RequestKind::Plain, RequestResult::Failed);
         route.tunnel_closed(&closed(By::Sidegate, Reason::Revoked), Some(Refusal::Network));
+        route.exchange_opened();
+        route.exchange_opened();
+        route.exchange_closed(By::Client, ExchangeReason::ClientLeft);
         let sums = RouteMetrics::default();
         (0..3).for_each(|_| add(route.counts(), sums.counts()));
         assert_eq!((sums.opened.sum(), sums.open(), sums.revoked[Refusal::Network.number()].sum()), (3, 0, 3));
+        let left = &sums.exchanges_closed[By::Client as usize][ExchangeReason::ClientLeft as usize];
+        assert_eq!((sums.exchanges_open(), left.sum()), (3, 3));
         assert_eq!(sums.traffic(Direction::FromBackend), Traffic { bytes: 21, messages: 3 });
         assert_eq!(sums.requests[RequestKind::Plain as usize][RequestResult::Failed as usize].sum(), 3);
         assert_eq!(

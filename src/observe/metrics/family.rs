@@ -55,7 +55,7 @@ families! {
     CONNECTIONS_OPEN: Gauge "sidegate_connections_open" ["listener"]
         "Connections accepted and not yet closed, whatever they do: TLS handshake, requests, a tunnel.";
     CONNECTIONS_CLOSED: Counter "sidegate_connections_closed_total" ["listener" "reason"]
-        "Connections closed, by the one reason: client (it left or broke off), keep_alive (idle between plain requests), refused (by an answer that closes), displaced (idle, it made room for a newer connection of its client at pending_per_client), upgraded (its tunnel ended), drain, panic (a bug of ours), or a refusal that gets no answer: pending, tls, head.";
+        "Connections closed, by the one reason: client (it left or broke off), keep_alive (idle between plain requests), refused (by an answer that closes), displaced (idle, it made room for a newer connection of its client at pending_per_client), cut (an exchange on it was cut: sidegate_exchanges_closed_total says why), upgraded (its tunnel ended), drain, panic (a bug of ours), or a refusal that gets no answer: pending, tls, head.";
     CONNECTIONS_LIMIT: Gauge "sidegate_connections_limit" ["listener"]
         "The most connections at once: the listener's max_connections, or the process' total.";
     PROBES: Counter "sidegate_probes_total" ["listener"]
@@ -67,7 +67,7 @@ families! {
     TLS_HANDSHAKE_SECONDS: Histogram "sidegate_tls_handshake_seconds" ["listener"]
         "Seconds from the accept to the end of the TLS handshake, of those that succeeded.";
     REQUESTS: Counter "sidegate_requests_total" ["route" "kind" "result"]
-        "Requests by kind, upgrade (an attempt to open a WebSocket) or plain, and by result: permitted (the backend answered, whatever it said), refused (we said no), failed (the backend gave no usable answer, or the client's body stalled). Where no route was found, route is -.";
+        "Requests by kind, upgrade (an attempt to open a WebSocket) or plain, and by result: permitted (the backend answered, whatever it said), refused (we said no), failed (the backend gave no usable answer, the client left before there was one, or its body stalled). Where no route was found, route is -.";
     REFUSALS: Counter "sidegate_refusals_total" ["route" "reason"]
         "Refusals by reason, also of connections and heads that never became a request (route -). Reason backend is a 502 or a 504, failed in sidegate_requests_total.";
     UPGRADE_SECONDS: Histogram "sidegate_upgrade_seconds" ["route"]
@@ -86,6 +86,12 @@ families! {
         "Tunnels closed: by whom first (client, backend, sidegate), in which phase (closing: a Close frame had gone out, a side's or ours; open: none had), and the one reason. A series begins with its first tunnel.";
     TUNNELS_LIMIT: Gauge "sidegate_tunnels_limit" ["policy"]
         "The most tunnels at once under a policy: its limit connections.total. Without that limit there is no series.";
+    EXCHANGES_OPEN: Gauge "sidegate_exchanges_open" ["route"]
+        "Exchanges in flight: requests that were forwarded and whose answer, if it is no 101, has not ended yet.";
+    EXCHANGES_CLOSED: Counter "sidegate_exchanges_closed_total" ["route" "by" "reason"]
+        "Exchanges ended: by whom first (client, backend, sidegate), and the one reason; complete is an answer that was handed over whole. A series begins with its first exchange.";
+    STREAMS_LIMIT: Gauge "sidegate_streams_limit" ["policy"]
+        "The most streams at once under a policy, its limit streams.total: exchanges that have lasted 5 s. Without that limit there is no series.";
     TUNNEL_LIFETIME_SECONDS: Histogram "sidegate_tunnel_lifetime_seconds" ["route"]
         "Seconds from the 101 to the end of a tunnel, of those that ended.";
     BYTES: Counter "sidegate_bytes_total" ["route" "direction"]

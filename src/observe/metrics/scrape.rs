@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::close::{By, Phase, Reason, Traffic};
+use crate::close::{By, ExchangeReason, Phase, Reason, Traffic};
 use crate::observe::metrics::core::{ListenerMetrics, RouteMetrics, Sums};
 use crate::observe::metrics::count::{Count, LATENCY, LIFETIME};
 use crate::observe::metrics::family::Family;
@@ -83,6 +83,7 @@ pub fn text(metrics: &Metrics, snapshot: &Snapshot, log_drops: u64, now: Timesta
     for (name, route) in &sums.routes {
         put_requests(&mut page, name, route);
         put_tunnels(&mut page, name, route);
+        put_exchanges(&mut page, name, route);
     }
     put_refused(&mut page, NO_ROUTE, &sums.no_route);
     put_backends(&mut page, metrics, snapshot);
@@ -150,6 +151,16 @@ fn put_counted(page: &mut Page, family: &Family, name: &str, refusal: Refusal, c
     let count = counts[refusal.number()].sum();
     if expected || count > 0 {
         page.count(family, &[name, refusal.word()], count);
+    }
+}
+
+fn put_exchanges(page: &mut Page, name: &str, route: &RouteMetrics) {
+    page.count(&family::EXCHANGES_OPEN, &[name], route.exchanges_open());
+    for by in By::ALL {
+        for reason in ExchangeReason::ALL {
+            let count = route.exchanges_closed[by as usize][reason as usize].sum();
+            page.count_any(&family::EXCHANGES_CLOSED, &[name, by.word(), reason.word()], count);
+        }
     }
 }
 
@@ -232,6 +243,9 @@ fn put_policies(page: &mut Page, snapshot: &Snapshot, now: Timestamp) {
     for policy in snapshot.all_policies() {
         if let Some(total) = policy.limits.total {
             page.put(&family::TUNNELS_LIMIT, &[&policy.name], f64::from(total));
+        }
+        if let Some(total) = policy.limits.streams_total {
+            page.put(&family::STREAMS_LIMIT, &[&policy.name], f64::from(total));
         }
         for list in policy.lists() {
             page.put(&family::LIST_ENTRIES, &[&list.name, &policy.name], list.len() as f64);

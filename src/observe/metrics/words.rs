@@ -75,6 +75,8 @@ pub enum ConnectionEnd {
     Tls,
     /// The head was malformed or late, and got no answer of ours: [`Refusal::Head`].
     Head,
+    /// An exchange on it was cut: see [`crate::close::ExchangeReason`].
+    Cut,
 }
 
 /// How a candidate's verdict differs from its policy's.
@@ -154,7 +156,7 @@ impl ReloadResult {
 
 impl ConnectionEnd {
     /// Each once, in the order of their numbers.
-    pub const ALL: [ConnectionEnd; 11] = [
+    pub const ALL: [ConnectionEnd; 12] = [
         ConnectionEnd::Client,
         ConnectionEnd::KeepAlive,
         ConnectionEnd::Refused,
@@ -166,6 +168,7 @@ impl ConnectionEnd {
         ConnectionEnd::Network,
         ConnectionEnd::Tls,
         ConnectionEnd::Head,
+        ConnectionEnd::Cut,
     ];
 
     /// The label's value; where a refusal ended it, that refusal's word.
@@ -182,6 +185,7 @@ impl ConnectionEnd {
             ConnectionEnd::Network => Refusal::Network.word(),
             ConnectionEnd::Tls => Refusal::Tls.word(),
             ConnectionEnd::Head => Refusal::Head(crate::refusal::Head::Malformed).word(),
+            ConnectionEnd::Cut => "cut",
         }
     }
 }

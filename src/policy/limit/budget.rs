@@ -16,6 +16,8 @@ pub struct Budgets {
     pub requests: Limiters,
     /// The tunnels of each client and of all.
     pub counts: Arc<Counts>,
+    /// The streams of each client and of all.
+    pub streams: Arc<Counts>,
 }
 
 /// The limiters of one limit: one for each rate that some client has.
@@ -31,6 +33,7 @@ impl Budgets {
             upgrades: Limiters::carry(previous.map(|previous| &previous.upgrades), rates(|share| share.upgrades)),
             requests: Limiters::carry(previous.map(|previous| &previous.requests), rates(|share| share.requests)),
             counts: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.counts)),
+            streams: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.streams)),
         }
     }
 }

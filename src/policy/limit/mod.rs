@@ -29,6 +29,8 @@ pub struct Limits {
     pub share: Share,
     /// Tunnels of all clients at once.
     pub total: Option<u32>,
+    /// Streams of all clients at once: exchanges of plain HTTP that have lasted 5 s.
+    pub streams_total: Option<u32>,
     /// `[[limits.for]]`: other shares for the clients of some networks. No network stands in two of them.
     pub exceptions: Box<[Exception]>,
 }
@@ -42,6 +44,8 @@ pub struct Share {
     pub requests: Option<Rate>,
     /// Tunnels at once.
     pub per_client: Option<u32>,
+    /// Streams at once: exchanges of plain HTTP that have lasted 5 s.
+    pub streams: Option<u32>,
     /// What each tunnel may do.
     pub tunnel: TunnelLimits,
 }
@@ -136,7 +140,8 @@ mod tests {
     /// The share of `client` on new year's day of 2027, by the line of its exception; 1: everybody else's.
     fn check(exceptions: &[(u32, &[&str])], client: &str, line: u32) {
         let exceptions = exceptions.iter().map(|(line, networks)| exception(*line, networks)).collect();
-        let limits = Limits { share: Share { per_client: Some(1), ..Share::default() }, total: None, exceptions };
+        let limits =
+            Limits { share: Share { per_client: Some(1), ..Share::default() }, total: None, streams_total: None, exceptions };
         let (client, now) = (Client::new(client.parse().unwrap()), "2027-01-01T00:00:00Z".parse().unwrap());
         assert_eq!(limits.of(client, now).per_client, Some(line), "{client}");
     }

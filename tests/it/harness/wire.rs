@@ -188,6 +188,17 @@ impl Wire {
         std::mem::take(&mut self.read)
     }
 
+    /// Reads until the connection ends; says whether it was reset.
+    pub async fn is_reset(&mut self) -> bool {
+        loop {
+            match within("the end of the connection", self.io.read_buf(&mut self.read)).await {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.kind() == io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
     /// That nothing more comes, and the connection ends.
     pub async fn expect_end(&mut self) {
         let rest = self.rest().await;

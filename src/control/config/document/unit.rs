@@ -67,6 +67,24 @@ pub fn rate(text: &str) -> Result<(NonZeroU32, Duration), Finding> {
     Ok((tokens, per))
 }
 
+/// `"500B/s" "64KiB/s"`: bytes a second; `None` for `"off"`.
+pub fn pace(text: &str) -> Result<Option<u64>, Finding> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let fault = || error(format!("\"{text}\" is not a pace")).remedy("like \"500B/s\" or \"64KiB/s\", or \"off\"");
+    let bytes = text.strip_suffix("/s").and_then(|text| size(text).ok()).ok_or_else(fault)?;
+    match bytes {
+        0 => Err(error("zero makes no sense here").remedy("\"off\" for no bound")),
+        bytes => Ok(Some(bytes)),
+    }
+}
+
+/// A pace as it may be written.
+pub fn written_pace(pace: Option<u64>) -> String {
+    pace.map_or_else(|| "off".into(), |bytes| format!("{}/s", written_size(bytes)))
+}
+
 /// `"50%"`: whole percent.
 pub fn percent(text: &str) -> Result<u8, Finding> {
     let number = split(text).filter(|(number, unit)| *unit == "%" && *number <= 100);

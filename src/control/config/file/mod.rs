@@ -20,7 +20,7 @@ use ipnet::IpNet;
 pub use self::backend::backend;
 use self::named::Named;
 use super::certificate;
-use super::document::{Document, Table, Value};
+use super::document::{Document, Table, Value, unit};
 use super::page::{Finding, error, warning};
 use super::{Reading, Settings, Written};
 use crate::policy::list::Entry;
@@ -117,11 +117,16 @@ fn timeouts(mut table: Table<'_>) -> (ListenerTimeouts, RouteTimeouts) {
     (listener, route)
 }
 
+/// What `body_pace` may be.
+const BODY_PACE: &str = "a pace like \"500B/s\", or \"off\"";
+
 /// The timeouts that a route may set for itself, and else has from `default`.
 fn route_timeouts(table: &mut Table<'_>, default: RouteTimeouts) -> RouteTimeouts {
+    let body_pace = table.get("body_pace").and_then(|value| value.parse(BODY_PACE, unit::pace));
     let mut timeout = |key, default| -> Duration { table.positive_duration(key).unwrap_or(default) };
     RouteTimeouts {
         body_stall: timeout("body_stall", default.body_stall),
+        body_pace: body_pace.unwrap_or(default.body_pace),
         dial: timeout("dial", default.dial),
         response: timeout("response", default.response),
         write_stall: timeout("write_stall", default.write_stall),

@@ -17,12 +17,14 @@ use crate::policy::limit::{Exception, Limits, Rate, Share, TunnelLimits};
 pub fn read(mut table: Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Limits {
     let mut connections = table.table("connections");
     let total = count(&mut connections, "total");
-    let common = share(&mut table, connections, Share::default());
+    let mut streams = table.table("streams");
+    let streams_total = count(&mut streams, "total");
+    let common = share(&mut table, (connections, streams), Share::default());
     let mut taken = Taken::default();
     let tables = table.tables("for").into_iter();
     let exceptions = tables.filter_map(|table| exception(table, common, shelf, now, &mut taken)).collect();
     table.finish();
-    Limits { share: common, total, exceptions }
+    Limits { share: common, total, streams_total, exceptions }
 }
 
 /// The networks that stand in a `[[limits.for]]`, and where its `client` is.
@@ -37,7 +39,9 @@ fn exception(mut table: Table<'_>, common: Share, shelf: &mut Shelf, now: Timest
     let value = table.need("client", "client = [\"office\"], lists or networks");
     let mut connections = table.table("connections");
     connections.refuse("total", error("the total is of the whole policy").remedy("write it in [limits]"));
-    let share = share(&mut table, connections, common);
+    let mut streams = table.table("streams");
+    streams.refuse("total", error("the total is of the whole policy").remedy("write it in [limits]"));
+    let share = share(&mut table, (connections, streams), common);
     table.finish();
     let value = value?;
     taken.places.push(value.place());
@@ -55,13 +59,17 @@ fn exception(mut table: Table<'_>, common: Share, shelf: &mut Shelf, now: Timest
     Some(Exception { clients, share, line: value.line() as u32 })
 }
 
-/// What one client may have, and in `connections` how many; what is left out is as in `base`.
-fn share(table: &mut Table<'_>, mut connections: Table<'_>, base: Share) -> Share {
+/// What one client may have: how many tunnels in `connections`, how many streams in `streams`.
+/// What is left out is as in `base`.
+fn share(table: &mut Table<'_>, (mut connections, mut streams): (Table<'_>, Table<'_>), base: Share) -> Share {
     let upgrades = per_client(table, "upgrades").or(base.upgrades);
     let requests = per_client(table, "requests").or(base.requests);
     let per_client = count(&mut connections, "per_client").or(base.per_client);
     connections.finish();
-    Share { upgrades, requests, per_client, tunnel: tunnel(table, base.tunnel) }
+    let most_streams = count(&mut streams, "per_client").or(base.streams);
+    streams.finish();
+    let tunnel = tunnel(table, base.tunnel);
+    Share { upgrades, requests, per_client, streams: most_streams, tunnel }
 }
 
 fn count(connections: &mut Table<'_>, key: &'static str) -> Option<u32> {

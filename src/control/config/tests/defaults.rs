@@ -53,6 +53,7 @@ tls = "10s"
 head = "10s"
 keep_alive = "75s"
 body_stall = "30s"
+body_pace = "500B/s"
 dial = "2s"
 response = "30s"
 write_stall = "30s"
@@ -128,6 +129,7 @@ subprotocols = ["v2.ticks"]
 upgrades    = { rate = "5/s", burst = 20 }
 requests    = { rate = "50/s", burst = 200 }
 connections = { per_client = 10, total = 20000 }
+streams     = { per_client = 6, total = 500 }
 message     = { max = "1MiB", rate = "200/s" }
 frames      = { rate = "100/s", burst = 500 }
 idle        = "10m"
@@ -140,6 +142,7 @@ client      = ["office"]
 upgrades    = { rate = "50/s", burst = 500 }
 requests    = { rate = "50/s", burst = 500 }
 connections = { per_client = 2000 }
+streams     = { per_client = 100 }
 message     = { max = "2MiB", rate = "2000/m" }
 frames      = { rate = "600/m", burst = 50 }
 idle        = "1h"
@@ -262,6 +265,7 @@ fn every_key_of_a_policy_is_read() {
         upgrades: rate(5, 20),
         requests: rate(50, 200),
         per_client: Some(10),
+        streams: Some(6),
         tunnel: TunnelLimits {
             message_max: Some(1 << 20),
             message_rate: rate(200, 200),
@@ -272,9 +276,9 @@ fn every_key_of_a_policy_is_read() {
             pong: Duration::from_secs(20),
         },
     };
-    assert_eq!((policy.limits.share, policy.limits.total), (share, Some(20000)));
+    assert_eq!((policy.limits.share, policy.limits.total, policy.limits.streams_total), (share, Some(20000), Some(500)));
     let [office] = &policy.limits.exceptions[..] else { panic!("{:?}", policy.limits.exceptions) };
-    assert_eq!((&*office.clients[0].name, office.line), ("office", 27));
+    assert_eq!((&*office.clients[0].name, office.line), ("office", 28));
     let tunnel = TunnelLimits {
         message_max: Some(2 << 20),
         message_rate: rate(2000, 2000).map(|rate| Rate { per: Duration::from_secs(60), ..rate }),
@@ -284,7 +288,7 @@ fn every_key_of_a_policy_is_read() {
         ping: None,
         pong: Duration::from_secs(30),
     };
-    let share = Share { upgrades: rate(50, 500), requests: rate(50, 500), per_client: Some(2000), tunnel };
+    let share = Share { upgrades: rate(50, 500), requests: rate(50, 500), per_client: Some(2000), streams: Some(100), tunnel };
     assert_eq!(office.share, share);
 }
 

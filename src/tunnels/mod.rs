@@ -1,14 +1,18 @@
-//! The table of live tunnels: who holds one, who may have another, and the
-//! orders that reach them from outside.
+//! The tables of what is live, tunnels and exchanges in flight: who holds one, who may have
+//! another, and the orders that reach them from outside.
 //!
 //! `charge` takes what a permit costs and gives a [`Slot`]; the slot enters the
 //! table when the tunnel opens and leaves it on drop. It moves no byte and
 //! knows no socket: a tunnel reads its orders here and carries them out itself.
 
+mod exchange;
+mod table;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -21,12 +25,14 @@ use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
 use crate::snapshot::{Judgement, Live, Permit, Snapshot};
 
-const SHARDS: usize = 16;
+pub use self::exchange::{Exchange, STREAM_AGE};
+use self::table::Table;
 
-/// All tunnels of the process.
+/// All tunnels and all exchanges in flight of the process.
 pub struct Tunnels {
     live: Arc<Live>,
-    shards: [Mutex<HashMap<u64, Arc<Entry>>>; SHARDS],
+    table: Table,
+    exchanges: Table,
     next: AtomicU64,
     /// Slots that are charged, entered or not: what a drain waits for.
     slots: AtomicUsize,
@@ -36,7 +42,7 @@ pub struct Tunnels {
     draining: AtomicUsize,
 }
 
-/// One tunnel as the rest of the process sees it.
+/// One tunnel, or one exchange in flight, as the rest of the process sees it.
 pub struct Entry {
     /// Unique in this process.
     pub id: u64,
@@ -57,6 +63,8 @@ pub struct Entry {
     orders: Mutex<Orders>,
     /// Whether `orders` holds something new; looked at by every poll of the tunnel.
     ordered: AtomicBool,
+    /// Whether it is an exchange whose answer is a stream of events.
+    has_events: AtomicBool,
 }
 
 struct Orders {
@@ -104,12 +112,40 @@ pub struct Refused {
     pub at: Timestamp,
 }
 
-/// What came of judging every tunnel again.
+/// What came of judging all that is live again.
+#[derive(Default)]
 pub struct Reconciled {
-    /// Those that are refused, and were not before.
+    /// The tunnels that are refused, and were not before.
     pub refused: Vec<Arc<Entry>>,
+    /// The exchanges in flight that are refused, and were not before.
+    pub exchanges: Vec<Arc<Entry>>,
     /// How many of the others each policy's candidate would refuse.
     pub would_revoke: HashMap<Arc<str>, usize>,
+}
+
+/// What a generation would do to what is live.
+#[derive(Default)]
+pub struct Weight {
+    /// Tunnels that are open.
+    pub open: usize,
+    /// Exchanges in flight that count: streams of events, and what has lasted 5 s.
+    pub streams: usize,
+    /// The tunnels that would be revoked, with the refusal.
+    pub revoked: Vec<(Arc<Entry>, Refusal)>,
+    /// The streams that would be revoked, with the refusal.
+    pub revoked_streams: Vec<(Arc<Entry>, Refusal)>,
+}
+
+impl Weight {
+    /// Tunnels and streams.
+    pub fn all(&self) -> usize {
+        self.open + self.streams
+    }
+
+    /// Tunnels and streams that would be revoked.
+    pub fn all_revoked(&self) -> usize {
+        self.revoked.len() + self.revoked_streams.len()
+    }
 }
 
 /// The last verdict on a tunnel.
@@ -169,7 +205,8 @@ impl Tunnels {
     pub fn new(live: Arc<Live>) -> Arc<Self> {
         Arc::new(Tunnels {
             live,
-            shards: std::array::from_fn(|_| Mutex::default()),
+            table: Table::default(),
+            exchanges: Table::default(),
             next: AtomicU64::new(1),
             slots: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
@@ -231,12 +268,12 @@ impl Tunnels {
         Some(judged.and_then(|()| charged()))
     }
 
-    /// Judges every live tunnel under `snapshot` and returns those it refuses, less those that are about to end
-    /// already. The others get their route's new rules at once; nobody is charged.
+    /// Judges all that is live under `snapshot` and returns what it refuses, less what is about to
+    /// end already. The others get their route's new rules at once; nobody is charged.
     pub fn reconcile(&self, snapshot: &Snapshot, now: Timestamp) -> Reconciled {
         let candidates = snapshot.policies.values().filter(|policy| policy.candidate.is_some());
-        let mut reconciled =
-            Reconciled { refused: Vec::new(), would_revoke: candidates.map(|policy| (Arc::clone(&policy.name), 0)).collect() };
+        let would_revoke = candidates.map(|policy| (Arc::clone(&policy.name), 0)).collect();
+        let mut reconciled = Reconciled { would_revoke, ..Reconciled::default() };
         for entry in self.entries() {
             let stood = !entry.is_refused();
             let (verdict, would_revoke) = entry.rejudge(snapshot, now);
@@ -246,19 +283,28 @@ impl Tunnels {
                 *count += 1;
             }
         }
+        for entry in self.exchanges() {
+            let stood = !entry.is_refused();
+            if entry.rejudge(snapshot, now).0.is_err() {
+                reconciled.exchanges.extend(stood.then_some(entry));
+            }
+        }
         reconciled
     }
 
-    /// How many tunnels are open, and which of them `snapshot` would refuse that are not refused now. Nothing changes.
-    pub fn weigh(&self, snapshot: &Snapshot, now: Timestamp) -> (usize, Vec<(Arc<Entry>, Refusal)>) {
-        let entries = self.entries();
-        let open = entries.len();
-        let standing = entries.into_iter().filter(|entry| !entry.is_refused());
-        let refused = standing.filter_map(|entry| {
-            let verdict = snapshot.judge(entry.client, &entry.request, None, now).verdict;
-            verdict.err().map(|refusal| (entry, refusal))
-        });
-        (open, refused.collect())
+    /// What `snapshot` would refuse of what is live, and is not refused now. Nothing changes.
+    pub fn weigh(&self, snapshot: &Snapshot, now: Timestamp) -> Weight {
+        let (tunnels, mut exchanges) = (self.entries(), self.exchanges());
+        exchanges.retain(|entry| entry.is_stream(now));
+        let refused = |entries: &[Arc<Entry>]| -> Vec<(Arc<Entry>, Refusal)> {
+            let standing = entries.iter().filter(|entry| !entry.is_refused());
+            let refusal = |entry: &Arc<Entry>| {
+                let verdict = snapshot.judge(entry.client, &entry.request, None, now).verdict;
+                Some((Arc::clone(entry), verdict.err()?))
+            };
+            standing.filter_map(refusal).collect()
+        };
+        Weight { revoked: refused(&tunnels), revoked_streams: refused(&exchanges), open: tunnels.len(), streams: exchanges.len() }
     }
 
     /// From now on every charge is refused, and every tunnel that enters is
@@ -274,12 +320,22 @@ impl Tunnels {
 
     /// Every tunnel in the table now.
     pub fn entries(&self) -> Vec<Arc<Entry>> {
-        self.shards.iter().flat_map(|shard| lock(shard).values().cloned().collect::<Vec<_>>()).collect()
+        self.table.entries()
+    }
+
+    /// Every exchange in flight.
+    pub fn exchanges(&self) -> Vec<Arc<Entry>> {
+        self.exchanges.entries()
     }
 
     /// How many tunnels are open.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.table.len()
+    }
+
+    /// How many exchanges are in flight.
+    pub fn exchanges_len(&self) -> usize {
+        self.exchanges.len()
     }
 
     /// Whether none is open.
@@ -297,8 +353,50 @@ impl Tunnels {
         self.most.swap(self.slots(), Ordering::Relaxed)
     }
 
-    fn shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
-        lock(&self.shards[(id % SHARDS as u64) as usize])
+    /// Makes the entry of a permitted request, enters it, and judges it again where the verdict
+    /// may be out of date: a generation was published since, or an entry lapsed. Whoever publishes
+    /// or notices the lapse walks the tables afterwards, so the order is: enter first, then look.
+    fn enter(
+        &self,
+        table: &Table,
+        permit: &Permit,
+        request: Request,
+        from: Origination,
+        clock: impl Fn() -> Timestamp,
+    ) -> Arc<Entry> {
+        let opened = clock();
+        let entry = Arc::new(Entry {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            client: permit.client(),
+            peer: from.peer,
+            request,
+            request_id: from.request_id,
+            subprotocol: from.subprotocol,
+            opened,
+            traffic: TrafficCell::default(),
+            orders: Mutex::new(Orders {
+                terms: Terms::new(permit.route(), permit.client(), opened),
+                generation: permit.generation(),
+                refused: None,
+                end: None,
+                waker: None,
+            }),
+            // So that the first poll asks, and leaves its waker.
+            ordered: AtomicBool::new(true),
+            has_events: AtomicBool::new(false),
+        });
+        table.insert(&entry);
+
+        let (live, now) = (self.live.load(), clock());
+        let is_outdated = live.generation != permit.generation() || live.has_lapse(permit, now);
+        if is_outdated && let (Err(refusal), _) = entry.rejudge(&live, now) {
+            entry.end(End::Revoke(refusal));
+        }
+        let code = self.draining.load(Ordering::SeqCst);
+        if code != 0 {
+            entry.end(End::Drain(code as u16));
+        }
+        entry
     }
 }
 
@@ -314,44 +412,13 @@ impl Slot {
         &self.permit
     }
 
-    /// Enters the table: the tunnel is open. A generation published since the
-    /// permit was judged has walked the table without it, so the order is: enter
-    /// first, then compare generations, and judge again if the live one moved.
-    pub fn enter(self, request: Request, from: Origination, now: Timestamp) -> (Place, Arc<Entry>) {
+    /// Enters the table: the tunnel is open. `clock` tells the time, and is asked twice: before
+    /// the tunnel is in the table, and after.
+    pub fn enter(self, request: Request, from: Origination, clock: impl Fn() -> Timestamp) -> (Place, Arc<Entry>) {
         let Slot { permit, mut place } = self;
         let tunnels = &place.tunnels;
-        let entry = Arc::new(Entry {
-            id: tunnels.next.fetch_add(1, Ordering::Relaxed),
-            client: permit.client(),
-            peer: from.peer,
-            request,
-            request_id: from.request_id,
-            subprotocol: from.subprotocol,
-            opened: now,
-            traffic: TrafficCell::default(),
-            orders: Mutex::new(Orders {
-                terms: Terms::new(permit.route(), permit.client(), now),
-                generation: permit.generation(),
-                refused: None,
-                end: None,
-                waker: None,
-            }),
-            // So that the tunnel asks at its first poll, and leaves its waker.
-            ordered: AtomicBool::new(true),
-        });
-        tunnels.shard(entry.id).insert(entry.id, Arc::clone(&entry));
+        let entry = tunnels.enter(&tunnels.table, &permit, request, from, clock);
         place.entry = Some(Arc::clone(&entry));
-
-        let live = tunnels.live.load();
-        if live.generation != permit.generation()
-            && let (Err(refusal), _) = entry.rejudge(&live, now)
-        {
-            entry.end(End::Revoke(refusal));
-        }
-        let code = tunnels.draining.load(Ordering::SeqCst);
-        if code != 0 {
-            entry.end(End::Drain(code as u16));
-        }
         (place, entry)
     }
 }
@@ -359,7 +426,7 @@ impl Slot {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(entry) = self.entry.take() {
-            self.tunnels.shard(entry.id).remove(&entry.id);
+            self.tunnels.table.remove(entry.id);
         }
         self.tunnels.slots.fetch_sub(1, Ordering::SeqCst);
     }
@@ -397,21 +464,42 @@ impl Entry {
         orders.refused.is_some() || orders.end.is_some()
     }
 
-    /// Revokes it if the last reconcile still refuses it; says whether it did.
+    /// Revokes it if the last reconcile still refuses it; says whether it did. The verdict is read
+    /// and the order given under one lock, so that a verdict taken back meanwhile revokes nothing.
     pub fn revoke_if_refused(&self) -> bool {
-        let refused = lock(&self.orders).refused.as_ref().map(|refused| refused.refusal);
-        refused.is_some_and(|refusal| self.end(End::Revoke(refusal)))
+        let orders = lock(&self.orders);
+        let refused = orders.refused.as_ref().map(|refused| refused.refusal);
+        refused.is_some_and(|refusal| self.order(orders, End::Revoke(refusal)))
     }
 
     /// Orders the tunnel to end; false if it was ordered before (only a cut overrides).
     pub fn end(&self, end: End) -> bool {
-        let mut orders = lock(&self.orders);
+        self.order(lock(&self.orders), end)
+    }
+
+    fn order(&self, mut orders: MutexGuard<'_, Orders>, end: End) -> bool {
         if orders.end.is_some() && end != End::Cut {
             return false;
         }
         orders.end = Some(end);
         self.tell(orders);
         true
+    }
+
+    /// The order to end, if one was given.
+    pub fn ordered_end(&self) -> Option<End> {
+        lock(&self.orders).end
+    }
+
+    /// The answer of the exchange is a stream of events.
+    pub fn has_events(&self) {
+        self.has_events.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the exchange counts as a stream at the time `now`: by what it is, or by its age.
+    pub fn is_stream(&self, now: Timestamp) -> bool {
+        let age = Duration::try_from(now.duration_since(self.opened)).unwrap_or_default();
+        self.has_events.load(Ordering::Relaxed) || age >= STREAM_AGE
     }
 
     /// The rules under which it runs now.
@@ -496,7 +584,6 @@ pub(crate) mod tests {
     use crate::snapshot::tests::{client, generation, policy, request};
     use std::num::NonZeroU32;
     use std::task::Wake;
-    use std::time::Duration;
 
     /// A generation with one route, whose policy denies `denied` and has these limits.
     fn snapshot(number: u64, denied: &str, limits: &Limits, before: Option<&Snapshot>) -> Snapshot {
@@ -512,7 +599,7 @@ pub(crate) mod tests {
     }
 
     /// Makes the next generation the running one, with the limits of the one before.
-    fn publish(live: &Live, generation: u64, denied: &str) -> Arc<Snapshot> {
+    pub fn publish(live: &Live, generation: u64, denied: &str) -> Arc<Snapshot> {
         let before = live.load_full();
         let next = Arc::new(snapshot(generation, denied, &before.route_list[0].policy.limits, Some(&before)));
         live.publish(Arc::clone(&next));
@@ -528,7 +615,7 @@ pub(crate) mod tests {
     /// Opens the tunnel of a slot.
     pub fn enter(slot: Slot) -> (Place, Arc<Entry>) {
         let from = Origination { peer: Peer::new([192, 0, 2, 254].into()), request_id: "abc".into(), subprotocol: None };
-        slot.enter(request("localhost"), from, Timestamp::now())
+        slot.enter(request("localhost"), from, Timestamp::now)
     }
 
     fn end_of(entry: &Entry) -> Option<End> {
@@ -578,8 +665,8 @@ pub(crate) mod tests {
         let open: Vec<_> = (1..=4).map(|host| enter(charge(&tunnels, &live, host).unwrap())).collect();
         tunnels.reconcile(&publish(&live, 2, "192.0.2.1"), Timestamp::now());
         let next = snapshot(3, "192.0.2.0/30", &Limits::default(), None);
-        let (all, refused) = tunnels.weigh(&next, Timestamp::now());
-        let mut refused: Vec<_> = refused.iter().map(|(entry, refusal)| (entry.id, refusal.word())).collect();
+        let Weight { open: all, revoked, .. } = tunnels.weigh(&next, Timestamp::now());
+        let mut refused: Vec<_> = revoked.iter().map(|(entry, refusal)| (entry.id, refusal.word())).collect();
         refused.sort_unstable();
         assert_eq!(
             (all, refused),
@@ -636,7 +723,7 @@ pub(crate) mod tests {
     fn a_reconcile_counts_whom_a_candidate_would_revoke_and_revokes_none_of_them() {
         let (tunnels, live) = beside(&Limits::default());
         let open = [1, 1, 2].map(|host| enter(charge(&tunnels, &live, host).unwrap()));
-        let Reconciled { refused, would_revoke } = tunnels.reconcile(&live.load(), Timestamp::now());
+        let Reconciled { refused, would_revoke, .. } = tunnels.reconcile(&live.load(), Timestamp::now());
         assert_eq!((refused.len(), would_revoke), (0, HashMap::from([("chat".into(), 2)])));
         assert!(open.iter().all(|(_, entry)| !entry.revoke_if_refused()));
         assert!(tunnels.reconcile(&publish(&live, 2, ""), Timestamp::now()).would_revoke.is_empty(), "without a candidate");

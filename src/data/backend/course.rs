@@ -1,0 +1,211 @@
+//! The course of a request over a backend connection: written, answered, idle again.
+//!
+//! hyper does not say when a request has been written whole, nor whether its answer came first.
+//! Both are read off the socket here. It decides nothing: `reuse` and the clocks do.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::lock;
+use crate::data::socket::Socket;
+
+/// The most bytes of an answer that one read takes: hyper's buffer grows with what a read brings.
+const MOST_READ: usize = 16 * 1024;
+
+/// What has happened on a connection since its latest request began. Clones share it.
+#[derive(Clone, Default)]
+pub struct Course(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    /// Whether hyper has been handed the whole request.
+    handed_over: bool,
+    /// Whether anything of the request has been written.
+    begun: bool,
+    /// When the socket had taken the whole request; `None`: not yet.
+    sent: Option<Instant>,
+    /// Whether a byte of the answer has come.
+    heard: bool,
+    /// Whether the answer began before the request was sent whole.
+    early: bool,
+    /// Whether the answer is over: whatever comes now belongs to no request.
+    over: bool,
+    /// Whether something came after the answer was over.
+    surplus: bool,
+    /// Since when the backend has taken nothing of what is written; `None`: it takes it.
+    blocked: Option<Instant>,
+    /// Whether the connection was given up because the backend took nothing.
+    stalled: bool,
+    /// The task that waits for the request to be sent.
+    waits: Option<Waker>,
+}
+
+impl Course {
+    /// A new request begins; `has_body` says whether more than its head is to be sent.
+    pub fn begin(&self, has_body: bool) {
+        *self.lock() = State { handed_over: !has_body, ..State::default() };
+    }
+
+    /// hyper has been handed the last of the request's body.
+    pub fn handed_over(&self) {
+        self.lock().handed_over = true;
+    }
+
+    /// Whether a byte of the answer has come.
+    pub fn is_heard(&self) -> bool {
+        self.lock().heard
+    }
+
+    /// Whether the request was sent whole before its answer began.
+    pub fn is_in_order(&self) -> bool {
+        let state = self.lock();
+        state.sent.is_some() && !state.early
+    }
+
+    /// The answer has been read to its end.
+    pub fn over(&self) {
+        self.lock().over = true;
+    }
+
+    /// Whether bytes came that belong to no answer.
+    pub fn has_surplus(&self) -> bool {
+        self.lock().surplus
+    }
+
+    /// Whether the connection was given up because the backend took nothing.
+    pub fn is_stalled(&self) -> bool {
+        self.lock().stalled
+    }
+
+    /// Waits until the socket has taken the whole request; says when that was.
+    pub async fn sent(&self) -> Instant {
+        std::future::poll_fn(|cx| {
+            let mut state = self.lock();
+            if let Some(at) = state.sent {
+                return Poll::Ready(at);
+            }
+            state.waits = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits until the backend has taken nothing for `most`. For the task that drives the
+    /// connection, behind it: a write that blocks wakes nobody else.
+    pub async fn stalls(&self, most: std::time::Duration) {
+        loop {
+            let since = std::future::poll_fn(|_| match self.lock().blocked {
+                Some(since) => Poll::Ready(since),
+                None => Poll::Pending,
+            });
+            let until = since.await + most;
+            tokio::time::sleep_until(until).await;
+            let mut state = self.lock();
+            if state.blocked.is_some_and(|since| since + most <= Instant::now()) {
+                state.stalled = true;
+                return;
+            }
+        }
+    }
+
+    fn read(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let mut state = self.lock();
+        state.surplus |= state.over;
+        if !state.heard {
+            state.heard = true;
+            state.early = state.sent.is_none();
+        }
+    }
+
+    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        let mut state = self.lock();
+        match written {
+            Poll::Ready(_) => {
+                state.begun = true;
+                state.blocked = None;
+            }
+            Poll::Pending => {
+                state.blocked.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
+    /// hyper flushes the socket only once its own buffer is empty.
+    fn flushed(&self) {
+        let mut state = self.lock();
+        state.blocked = None;
+        if state.handed_over && state.begun && state.sent.is_none() {
+            state.sent = Some(Instant::now());
+            if let Some(waits) = state.waits.take() {
+                waits.wake();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.0)
+    }
+}
+
+/// A backend's socket under hyper that keeps its [`Course`].
+pub struct Tracked {
+    socket: Socket,
+    course: Course,
+}
+
+impl Tracked {
+    /// Reports in `course` what passes over `socket`.
+    pub fn new(socket: Socket, course: Course) -> Self {
+        Tracked { socket, course }
+    }
+}
+
+impl AsyncRead for Tracked {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let most = buffer.remaining().min(MOST_READ);
+        let mut some = ReadBuf::new(buffer.initialize_unfilled_to(most));
+        let read = Pin::new(&mut self.socket).poll_read(cx, &mut some);
+        let bytes = some.filled().len();
+        buffer.advance(bytes);
+        self.course.read(bytes);
+        read
+    }
+}
+
+impl AsyncWrite for Tracked {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.course.wrote(&written);
+        written
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
+        self.course.wrote(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            self.course.flushed();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,227 @@
+//! Which backend connections carry another plain request, and where they wait for it.
+//!
+//! **The invariant.** A connection is used again only if its request was sent whole, its answer
+//! began after that and was read whole, and nothing has come since. Otherwise the rest of one
+//! client's upload would become the beginning of the next client's request, or the answer to one
+//! request the answer to another (RFC 9112 §9.3, §11.2). The types hold it: a request takes a
+//! [`Line`] and leaves an [`Underway`], which closes the connection when it is dropped. Only
+//! [`Underway`]'s [`OnWhole`] makes a `Line` of it again, and needs the proof of the body's end.
+//!
+//! A backend that answers without reading a body that has been sent whole cannot be told from one
+//! that read it. So a connection that has carried a body serves only the client that sent it.
+//!
+//! Each thread keeps its own connections, for a moment and a bounded number of them. A connection
+//! serves no route that reaches its backends on other terms.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Body;
+use hyper::client::conn::http1::SendRequest;
+use tokio::task::{AbortHandle, yield_now};
+use tokio::time::{Instant, timeout};
+
+use super::course::Course;
+use super::{Dialler, lock};
+use crate::data::body::{OnWhole, ReadWhole, Upload};
+use crate::policy::network::Key;
+use crate::snapshot::route::{BackendAddress, Route};
+use crate::snapshot::tls::BackendTls;
+use crate::snapshot::{Permit, Snapshot};
+
+/// How long an idle connection is kept for the next plain request.
+const KEPT_IDLE: Duration = Duration::from_secs(4);
+
+/// The most idle connections that are kept to one backend, by each thread.
+const MOST_IDLE: usize = 64;
+
+/// How long hyper may take to be ready for a request on an idle connection: a turn of its task.
+const READY_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How a backend was reached. TLS terms belong to it: they say which name the backend proved.
+#[derive(Clone)]
+pub struct Way {
+    /// The backend.
+    pub address: BackendAddress,
+    tls: Option<Arc<BackendTls>>,
+}
+
+impl Way {
+    /// To `address` under the rules of `route`.
+    pub fn new(address: BackendAddress, route: &Route) -> Way {
+        let over_tls = matches!(address, BackendAddress::Tls(_));
+        Way { address, tls: route.backend_tls.clone().filter(|_| over_tls) }
+    }
+
+    /// The terms are the same only if they are the very same.
+    fn terms(&self) -> Option<*const BackendTls> {
+        self.tls.as_ref().map(Arc::as_ptr)
+    }
+}
+
+impl PartialEq for Way {
+    fn eq(&self, other: &Way) -> bool {
+        self.address == other.address && self.terms() == other.terms()
+    }
+}
+
+impl Eq for Way {}
+
+impl Hash for Way {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.address.hash(state);
+        self.terms().hash(state);
+    }
+}
+
+/// A connection on which no request is under way.
+pub struct Line {
+    way: Way,
+    sender: SendRequest<Upload>,
+    course: Course,
+    /// The task that drives the connection.
+    driver: AbortHandle,
+    /// The one client that it may serve; `None` means any: it has carried no body yet.
+    only_for: Option<Key>,
+}
+
+impl Line {
+    /// A connection that was just made.
+    pub fn new(way: Way, sender: SendRequest<Upload>, course: Course, driver: AbortHandle) -> Line {
+        Line { way, sender, course, driver, only_for: None }
+    }
+
+    /// Where it leads.
+    pub fn address(&self) -> &BackendAddress {
+        &self.way.address
+    }
+
+    fn serves(&self, client: Key) -> bool {
+        self.only_for.is_none_or(|only| only == client) && self.is_quiet()
+    }
+
+    /// Whether it is open and nothing has come since its latest answer.
+    fn is_quiet(&self) -> bool {
+        !self.sender.is_closed() && !self.course.has_surplus()
+    }
+}
+
+/// A connection with a request under way. Dropped, it closes the connection at once, and so
+/// aborts the request on the backend.
+pub struct Underway {
+    dialler: Arc<Dialler>,
+    line: Option<Line>,
+    course: Course,
+}
+
+impl Underway {
+    /// Begins a request of `client` with this `body`, to be sent with [`Underway::sender`].
+    pub fn begin(dialler: &Arc<Dialler>, mut line: Line, client: Key, body: &mut Upload) -> Self {
+        let course = line.course.clone();
+        let has_body = !body.is_end_stream();
+        course.begin(has_body);
+        if has_body {
+            line.only_for = Some(client);
+            body.reports_to(course.clone());
+        }
+        Underway { dialler: Arc::clone(dialler), line: Some(line), course }
+    }
+
+    /// hyper's end of the connection; `None` never while the request is under way.
+    pub fn sender(&mut self) -> Option<&mut SendRequest<Upload>> {
+        self.line.as_mut().map(|line| &mut line.sender)
+    }
+
+    /// How far the request has come.
+    pub fn course(&self) -> &Course {
+        &self.course
+    }
+}
+
+impl OnWhole for Underway {
+    /// The one place that gives a connection back.
+    fn whole(mut self: Box<Self>, _proof: ReadWhole) {
+        self.course.over();
+        if self.course.is_in_order()
+            && let Some(line) = self.line.take_if(|line| line.is_quiet())
+        {
+            self.dialler.keep(line);
+        }
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if let Some(line) = self.line.take() {
+            line.driver.abort();
+        }
+    }
+}
+
+/// A connection that is idle.
+pub struct Idle {
+    line: Line,
+    since: Instant,
+}
+
+impl Dialler {
+    /// Closes the idle connections that were not used in time, and forgets the backends that
+    /// `live` names no more.
+    pub fn tidy(&self, live: &Snapshot) {
+        let named = live.route_list.iter().flat_map(|route| &route.backends);
+        self.backends.tidy(live.generation, named);
+        let mut idle = lock(&self.idle);
+        let Some(idle) = &mut *idle else { return };
+        for kept in idle.values_mut() {
+            kept.retain(|one| one.since.elapsed() < KEPT_IDLE && one.line.is_quiet());
+        }
+        idle.retain(|_, kept| !kept.is_empty());
+    }
+
+    /// Closes all idle connections, and those that would become idle later.
+    pub fn close_idle(&self) {
+        *lock(&self.idle) = None;
+    }
+
+    /// An idle connection to a backend of the permit's route.
+    pub(super) async fn take_idle(&self, permit: &Permit) -> Option<Line> {
+        loop {
+            let mut line = self.pop_idle(permit)?;
+            // The driver is polled first, so that what has come over the connection is seen.
+            yield_now().await;
+            let ready = timeout(READY_TIMEOUT, line.sender.ready()).await;
+            if matches!(ready, Ok(Ok(()))) && line.is_quiet() {
+                return Some(line);
+            }
+        }
+    }
+
+    #[expect(clippy::mutable_key_type, reason = "a way is compared by its terms' address, which never changes")]
+    fn pop_idle(&self, permit: &Permit) -> Option<Line> {
+        let ranked = self.backends.ranked(&permit.route().backends);
+        let client = permit.client().key();
+        let mut idle = lock(&self.idle);
+        let idle = idle.as_mut()?;
+        for (address, _) in ranked {
+            let way = Way::new(address, permit.route());
+            let Some(kept) = idle.get_mut(&way) else { continue };
+            let fits = |one: &Idle| one.since.elapsed() < KEPT_IDLE && one.line.serves(client);
+            if let Some(at) = kept.iter().rposition(fits) {
+                return Some(kept.remove(at).line);
+            }
+        }
+        None
+    }
+
+    /// Keeps an idle connection; the oldest one goes where there are too many.
+    fn keep(&self, line: Line) {
+        let mut idle = lock(&self.idle);
+        let Some(idle) = &mut *idle else { return };
+        let kept = idle.entry(line.way.clone()).or_default();
+        if kept.len() >= MOST_IDLE {
+            kept.remove(0);
+        }
+        kept.push(Idle { line, since: Instant::now() });
+    }
+}

@@ -1,0 +1,225 @@
+//! What is known of a request on its way, and its one line and one count.
+//!
+//! A request is booked exactly once. One that nothing else has booked is booked when it is
+//! dropped: its client left before there was an answer. It decides nothing.
+
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
+use http::header::{HOST, HeaderMap, HeaderValue};
+use http::{Response, Uri};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::close::ExchangeReason;
+use crate::data::Core;
+use crate::data::answer::{self, After};
+use crate::data::backend::Tried;
+use crate::data::body::Outgoing;
+use crate::data::forward::Arrival;
+use crate::observe::log::decision::{Decision, Party};
+use crate::observe::metrics::{Difference, RequestKind, RequestResult};
+use crate::policy::Policy;
+use crate::policy::network::Peer;
+use crate::policy::request::Request;
+use crate::refusal::Refusal;
+use crate::snapshot::certificate::Certificate;
+use crate::snapshot::listener::Speaks;
+use crate::snapshot::route::Route;
+use crate::tunnels::{Origination, Tunnels};
+
+/// How a connection came.
+pub struct Came {
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// What the listener does with connections.
+    pub speaks: Speaks,
+    /// What a backend is told of it.
+    pub arrival: Arrival,
+    /// The socket's other end.
+    pub peer: Peer,
+    /// The certificate that its TLS handshake got.
+    pub served: Option<Arc<Certificate>>,
+}
+
+impl Came {
+    /// Whose connection it is.
+    pub fn party(&self) -> Party<'_> {
+        Party { listener: &self.listener, client: self.arrival.client, peer: self.peer }
+    }
+}
+
+/// One request on its way.
+pub struct Asked {
+    core: Arc<Core>,
+    came: Arc<Came>,
+    booked: bool,
+    /// The status of an answer whose delivery decides how the request is booked.
+    pub settles: Option<u16>,
+    /// Under which id both sides know the request.
+    pub id: HeaderValue,
+    /// When its head was whole.
+    pub began: Instant,
+    /// An upgrade, or plain.
+    pub kind: RequestKind,
+    /// Whether a body follows the head.
+    pub has_body: bool,
+    /// Whether the head passed the gate.
+    passed: bool,
+    host: String,
+    path: String,
+    origin: Option<Box<str>>,
+    /// The route that was found.
+    pub route: Option<Arc<Route>>,
+    /// The policy that judged.
+    pub policy: Option<Arc<Policy>>,
+    /// What the policy's candidate judged.
+    pub candidate: Option<Result<(), Refusal>>,
+    /// Under which generation, and when.
+    pub judged: Option<(u64, Timestamp)>,
+    /// The backend that was tried.
+    pub tried: Tried,
+}
+
+impl Asked {
+    /// A request whose head has come.
+    pub fn new(core: Arc<Core>, came: Arc<Came>, has_body: bool) -> Self {
+        let mut id = [0; 32];
+        HEXLOWER.encode_mut(&rand::random::<u128>().to_be_bytes(), &mut id);
+        Asked {
+            core,
+            came,
+            booked: false,
+            settles: None,
+            id: HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("-")),
+            began: Instant::now(),
+            kind: RequestKind::Plain,
+            has_body,
+            passed: false,
+            host: String::new(),
+            path: String::new(),
+            origin: None,
+            route: None,
+            policy: None,
+            candidate: None,
+            judged: None,
+            tried: Tried::default(),
+        }
+    }
+
+    /// What is known of a head that has not passed the gate.
+    pub fn came(&mut self, headers: &HeaderMap, target: &Uri) {
+        let host = headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
+        self.host = host.map(|host| host.into_owned()).unwrap_or_default();
+        self.path = target.path().to_owned();
+    }
+
+    /// What is known of a head that has.
+    pub fn read(&mut self, request: &Request) {
+        let is_attempt = request.is_attempt();
+        self.kind = if is_attempt { RequestKind::Upgrade } else { RequestKind::Plain };
+        self.passed = true;
+        self.host = request.host.name().to_owned();
+        self.path = request.path.to_string();
+        self.origin.clone_from(&request.origin);
+    }
+
+    /// Where the request came from, for the table.
+    pub fn origination(&self, subprotocol: Option<Box<str>>) -> Origination {
+        Origination { peer: self.came.peer, request_id: self.id().into(), subprotocol }
+    }
+
+    /// What the candidate of the policy that judged says, charged to budgets of its own.
+    pub fn candidate(&self) -> Option<Result<(), Refusal>> {
+        let (policy, judged, (_, now)) = (self.policy.as_ref()?, self.candidate?, self.judged?);
+        let is_plain = self.kind == RequestKind::Plain;
+        Tunnels::charge_candidate(policy, self.came.arrival.client, is_plain, judged, now)
+    }
+
+    /// Counts and logs where a candidate would have decided otherwise. More never comes of it.
+    pub fn compare(&self, candidate: Option<Result<(), Refusal>>, refusal: Option<Refusal>) {
+        let (difference, reason) = match (candidate, refusal) {
+            (Some(Err(reason)), None) => (Difference::WouldRefuse, reason),
+            // A drain refuses whatever any policy says.
+            (Some(Ok(())), Some(reason)) if reason != Refusal::Draining => (Difference::WouldAdmit, reason),
+            _ => return,
+        };
+        let Some(policy) = &self.policy else { return };
+        self.core.shared.metrics.candidate_differs(&policy.name, difference, reason);
+        let decision = self.decision(RequestResult::Refused, None, Some(reason));
+        decision.log_difference(difference, &self.core.differences);
+    }
+
+    /// Books a request that its backend answered with `status`.
+    pub fn permitted(&mut self, status: u16) {
+        self.book(RequestResult::Permitted, Some(status), None, None);
+    }
+
+    /// Books a refusal, and makes the answer. Says what becomes of the connection.
+    pub fn refuse(&mut self, refusal: Refusal) -> (Response<Outgoing>, After) {
+        let is_backends = matches!(refusal, Refusal::Backend(_));
+        let result = if is_backends { RequestResult::Failed } else { RequestResult::Refused };
+        self.core.metrics.found(self.route.as_ref()).refused(refusal);
+        self.book(result, refusal.status(), Some(refusal), None);
+        let after = self.after(refusal);
+        (answer::refusal(refusal, &self.id, after), after)
+    }
+
+    /// Books a request that gets no answer, for this reason.
+    pub fn fail(&mut self, reason: ExchangeReason) {
+        self.book(RequestResult::Failed, None, None, Some(reason));
+    }
+
+    /// A request that is neither permitted nor refused: a redirect.
+    pub fn pass_over(&mut self) {
+        self.booked = true;
+    }
+
+    fn book(&mut self, result: RequestResult, status: Option<u16>, refusal: Option<Refusal>, failure: Option<ExchangeReason>) {
+        if std::mem::replace(&mut self.booked, true) {
+            return;
+        }
+        self.core.metrics.found(self.route.as_ref()).request(self.kind, result);
+        let decision = Decision { failure, ..self.decision(result, status, refusal) };
+        decision.log(&self.core.cap);
+    }
+
+    fn decision(&self, result: RequestResult, status: Option<u16>, refusal: Option<Refusal>) -> Decision<'_> {
+        Decision {
+            party: self.came.party(),
+            kind: self.kind,
+            host: &self.host,
+            path: &self.path,
+            origin: self.origin.as_deref(),
+            request_id: self.id(),
+            route: self.route.as_deref(),
+            policy: self.policy.as_deref(),
+            judged: self.judged,
+            result,
+            refusal,
+            failure: None,
+            status,
+            backend: self.tried.backend.as_ref(),
+            error: self.tried.error.as_deref(),
+        }
+    }
+
+    /// A refused attempt closes, and so does a head that did not pass the gate, a request whose body
+    /// is not read, and a client that is not served here: a refusal must not keep connections.
+    fn after(&self, refusal: Refusal) -> After {
+        let unserved = matches!(refusal, Refusal::Network | Refusal::Route | Refusal::Misdirected);
+        let closes = self.kind == RequestKind::Upgrade || self.has_body || !self.passed || unserved;
+        if closes { After::Close } else { After::Keep }
+    }
+
+    fn id(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let panics = std::thread::panicking();
+        self.fail(if panics { ExchangeReason::Panic } else { ExchangeReason::ClientLeft });
+    }
+}

@@ -1,0 +1,128 @@
+//! Exchanges in flight: a forwarded request and its answer, from the charge to the last byte.
+//!
+//! They are in a table like tunnels, so that a reload, an expiry or a drain finds them. It moves
+//! no byte: the exchange reads its orders here and carries them out itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Entry, Origination, Tunnels};
+use crate::policy::limit::{Count, Full};
+use crate::policy::request::Request;
+use crate::snapshot::Permit;
+
+/// An exchange that has lasted so long is a stream: it counts towards `streams` and `max_revoked`.
+pub const STREAM_AGE: Duration = Duration::from_secs(5);
+
+/// The place of an exchange in the table, given back on drop.
+pub struct Exchange {
+    tunnels: Arc<Tunnels>,
+    /// What the rest of the process sees of it.
+    pub entry: Arc<Entry>,
+    stream: Option<Count>,
+}
+
+impl Tunnels {
+    /// Enters a permitted request that is about to be forwarded.
+    pub fn begin_exchange(
+        self: &Arc<Self>,
+        permit: &Permit,
+        request: Request,
+        from: Origination,
+        clock: impl Fn() -> Timestamp,
+    ) -> Exchange {
+        let entry = self.enter(&self.exchanges, permit, request, from, clock);
+        Exchange { tunnels: Arc::clone(self), entry, stream: None }
+    }
+}
+
+impl Exchange {
+    /// Whether it has taken its place among the streams.
+    pub fn has_stream(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Takes a place under the policy's `streams`, once: the exchange has lasted [`STREAM_AGE`].
+    ///
+    /// # Errors
+    /// The bound that is reached.
+    pub fn take_stream(&mut self, now: Timestamp) -> Result<(), Full> {
+        if self.stream.is_none() {
+            let (route, key) = (self.entry.route(), self.entry.client.key());
+            let (policy, share) = (&route.policy, route.policy.limits.of(self.entry.client, now));
+            let streams = &policy.budgets.streams;
+            self.stream = Some(streams.enter(key, share.streams, policy.limits.streams_total)?);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.tunnels.exchanges.remove(self.entry.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::End;
+    use super::super::tests::{publish, table};
+    use super::*;
+    use crate::policy::limit::{Limits, Share};
+    use crate::policy::network::Peer;
+    use crate::refusal::Refusal;
+    use crate::snapshot::Live;
+    use crate::snapshot::tests::{client, request};
+
+    fn begin(tunnels: &Arc<Tunnels>, live: &Live, host: u8) -> Exchange {
+        let judged = live.load().judge(client(host), &request("localhost"), None, Timestamp::now());
+        let peer = Peer::new([192, 0, 2, 254].into());
+        let from = Origination { peer, request_id: "abc".into(), subprotocol: None };
+        let permit = judged.verdict.unwrap();
+        tunnels.begin_exchange(&permit, request("localhost"), from, Timestamp::now)
+    }
+
+    #[test]
+    fn exchange_is_found_by_a_reconcile_and_gone_on_drop() {
+        let (tunnels, live) = table(&Limits::default());
+        let (one, other) = (begin(&tunnels, &live, 1), begin(&tunnels, &live, 2));
+        let found = tunnels.reconcile(&publish(&live, 2, "192.0.2.1"), Timestamp::now());
+        assert_eq!((found.refused.len(), found.exchanges.len()), (0, 1));
+        assert!(one.entry.revoke_if_refused() && !other.entry.revoke_if_refused());
+        assert_eq!(one.entry.ordered_end(), Some(End::Revoke(Refusal::Network)));
+        assert_eq!((tunnels.len(), tunnels.exchanges_len()), (0, 2));
+        drop((one, other));
+        assert_eq!(tunnels.exchanges_len(), 0);
+    }
+
+    #[test]
+    fn exchange_weighs_once_it_is_a_stream() {
+        let (tunnels, live) = table(&Limits::default());
+        let one = begin(&tunnels, &live, 1);
+        let next = publish(&live, 2, "192.0.2.1");
+        let weigh = |now| {
+            let weight = tunnels.weigh(&next, now);
+            (weight.open, weight.streams, weight.revoked_streams.len())
+        };
+        assert_eq!(weigh(one.entry.opened), (0, 0, 0), "young, and no events");
+        assert_eq!(weigh(one.entry.opened + STREAM_AGE), (0, 1, 1));
+        one.entry.has_events();
+        assert_eq!(weigh(one.entry.opened), (0, 1, 1));
+    }
+
+    #[test]
+    fn streams_are_bounded_and_counted_once() {
+        let share = Share { streams: Some(1), ..Share::default() };
+        let limits = Limits { share, streams_total: Some(2), ..Limits::default() };
+        let (tunnels, live) = table(&limits);
+        let mut all = [1, 1, 2, 3].map(|host| begin(&tunnels, &live, host));
+        let mut take = |at: usize| all[at].take_stream(Timestamp::now());
+        assert_eq!([take(0), take(0), take(1)], [Ok(()), Ok(()), Err(Full::Client)]);
+        assert_eq!([take(2), take(3)], [Ok(()), Err(Full::Total)]);
+        let counts = Arc::clone(&live.load().route_list[0].policy.budgets.streams);
+        drop(all);
+        assert_eq!(counts.total(), 0);
+    }
+}

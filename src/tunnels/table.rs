@@ -1,0 +1,43 @@
+//! One table of entries, in shards so that threads seldom wait for each other.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::{Entry, lock};
+
+const SHARDS: usize = 16;
+
+type Shard = Mutex<HashMap<u64, Arc<Entry>>>;
+
+/// Entries by their number.
+#[derive(Default)]
+pub struct Table {
+    shards: [Shard; SHARDS],
+}
+
+impl Table {
+    /// Adds an entry.
+    pub fn insert(&self, entry: &Arc<Entry>) {
+        self.shard(entry.id).insert(entry.id, Arc::clone(entry));
+    }
+
+    /// Removes the entry with this number.
+    pub fn remove(&self, id: u64) {
+        self.shard(id).remove(&id);
+    }
+
+    /// Every entry that is in the table now.
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        let of = |shard: &Shard| lock(shard).values().cloned().collect::<Vec<_>>();
+        self.shards.iter().flat_map(of).collect()
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    fn shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
+        lock(&self.shards[(id % SHARDS as u64) as usize])
+    }
+}
