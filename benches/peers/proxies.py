@@ -160,6 +160,8 @@ class Ours(Proxy):
         sidegate.policy(text=f"[client]\nallow = {json.dumps(NETWORKS)}\n{limits}")
         sidegate.route("ws", "/ws/", self.backend_url.format(port=self.backend_port, path=self.backend_path))
         sidegate.settings = f"[process]\nthreads = {self.workers}"
+        # All clients of a run come from one address. This rate is charged and never holds.
+        sidegate.public = [f'handshakes_per_client = {{ rate = "{RATE}/s", burst = {RATE} }}']
         self.place.write("etc/sidegate.toml", sidegate.toml())
         return SIDEGATE, "run", "--config", sidegate.config, "--log", "json"
 

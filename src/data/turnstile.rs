@@ -1,7 +1,7 @@
 //! Where TLS handshakes wait that are over their client's rate: one line for each client of a listener.
 //!
 //! Shared by all threads of the data plane. Only the first of a line looks at the rate, so that a token wakes one
-//! connection and not all that wait for it. Who leaves a line has taken nothing from it.
+//! connection and not the whole line. A connection that leaves a line has taken no token.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -58,9 +58,9 @@ impl Turnstile {
         }
     }
 
-    /// Whether others of this client wait, behind whom a newcomer has to wait as well.
+    /// Whether others of this client wait. A newcomer then waits behind them.
     fn has_line(&self, listener: &Arc<str>, client: Key) -> bool {
-        // As a rule nobody waits, and then the table is not looked at.
+        // Mostly no connection waits, and the table is not looked at.
         self.waiting.load(Ordering::Relaxed) > 0 && self.lock().contains_key(&(Arc::clone(listener), client))
     }
 

@@ -1,4 +1,4 @@
-//! `pending_per_client`: what counts for it, what doesn't, and who makes room at the bound.
+//! `pending_per_client`: what counts for it, what doesn't, and which connection makes room at the bound.
 
 use std::io::Write;
 
@@ -238,7 +238,7 @@ async fn pool_that_is_larger_than_the_bound_loses_no_request() {
             None => ended += 1,
         }
     }
-    assert_eq!(ended, POOL - 512, "those that made room, and no other");
+    assert_eq!(ended, POOL - 512, "the displaced ones, and no other");
     sidegate.expect_metric("sidegate_refusals_total", [], 0).await;
 }
 

@@ -246,6 +246,7 @@ class Sidegate:
         self.config = self.dir / "sidegate.toml"
         self.tls_port, self.plain_port, self.metrics_port = free_port(), free_port(), free_port()
         self.certificates, self.routes, self.settings = [], [], ""
+        self.public = []  # more keys of the TLS listener, a line each
 
     def certificate(self, path):
         self.certificates.append(path)
@@ -265,7 +266,7 @@ class Sidegate:
             "schema = 1",
             "[metrics]", f'listen = "127.0.0.1:{self.metrics_port}"',
             "[admin]", f'socket = "{self.place.dir}/admin.sock"',
-            "[[listener]]", 'name = "public"', f'listen = "127.0.0.1:{self.tls_port}"',
+            "[[listener]]", 'name = "public"', f'listen = "127.0.0.1:{self.tls_port}"', *self.public,
             "[[listener]]", 'name = "plain"', f'listen = "127.0.0.1:{self.plain_port}"', "tls = false",
             self.settings,
         ]  # fmt: skip

@@ -33,8 +33,8 @@ impl<'c, 'f> Clock<'c, 'f> {
         self.draining
     }
 
-    /// Takes steps until one is the last; each is told whether a drain has begun. `None`: time is up, or the
-    /// connection makes room for another of its client.
+    /// Takes steps until one is the last; its second argument says whether a drain has begun. `None` means that time
+    /// is up, or that the connection makes room for another of its client.
     pub async fn until<T>(&mut self, mut step: impl FnMut(&mut Context<'_>, bool) -> Poll<T>) -> Option<T> {
         poll_fn(|cx| {
             if !self.draining && self.drain.as_mut().poll(cx).is_ready() {

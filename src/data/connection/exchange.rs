@@ -41,7 +41,7 @@ pub struct Exchange {
     core: Arc<Core>,
     /// How the connection came.
     pub came: Arc<Came>,
-    /// The connection's clock, which knows whether it counts among those that wait.
+    /// The connection's clock, which holds its seat among the connections of its client.
     patience: Patience,
     /// What becomes a tunnel when hyper lets go of the connection.
     ready: Once<Ready>,

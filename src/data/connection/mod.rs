@@ -59,8 +59,8 @@ pub struct Accepted {
     pub metrics: Arc<ListenerMetrics>,
     /// Its places under the listener's cap and the process'.
     pub places: (Place, Place),
-    /// For whom it counts until it holds a tunnel or serves a permitted request: the peer, as long as no peer speaks
-    /// for others. Peers that send PROXY headers are to be exempt, and the client that they name is to count instead.
+    /// The client that the bounds before a policy are charged to. It is the peer, as long as no peer speaks for others:
+    /// once PROXY headers are read, listed peers are exempt, and the client that a header names is charged instead.
     pub client: Client,
     /// Its seat among the connections of its client, or the claim to one.
     pub claim: Claim,
@@ -189,7 +189,7 @@ async fn its_turn(
 ) -> Result<(), tls::Failure> {
     let (turnstile, listener) = (&core.shared.turnstile, &rules.listener.name);
     let client = party.client.key();
-    // The rate of the generation that runs now: a reload that changes it acts on those that wait.
+    // The rate of the generation that runs now: a reload that changes it acts on connections that wait.
     let take = || {
         let live = core.shared.live.load();
         let rules = live.listeners.get(listener).unwrap_or(rules);
