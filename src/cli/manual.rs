@@ -12,7 +12,7 @@ const FILES: [(&str, &str); 7] = [
     ("[[certificate]] chain, key", "PEM files, readable for the service's group and nobody else"),
     ("[admin] socket", "made at start, removed at the end: status, reload and drain ask there"),
     ("/run/sidegate, /run/sidegate-NAME", "where that socket is by default, under the units"),
-    ("/proc/self", "read for the process_* metrics, where it is to be had"),
+    ("/proc/self", "read for the process_* metrics, and for where an opened list lies, where it is to be had"),
 ];
 
 /// The chapters, each line with two spaces before it and two between what is told and its meaning.

@@ -56,7 +56,9 @@ impl Fault {
     /// Whether the file can be mended without an event in its folder, so that it has to be looked at often.
     pub fn mends_silently(&self) -> bool {
         match self {
-            Fault::Directory | Fault::Irregular | Fault::Unreadable(_) => true,
+            // Who may read a file changes with an event.
+            Fault::Unreadable(code) => *code != Errno::ACCESS.raw_os_error(),
+            Fault::Directory | Fault::Irregular => true,
             // Of the two last ones the end is noticed: the read returns.
             Fault::Missing
             | Fault::Empty

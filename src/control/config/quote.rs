@@ -81,21 +81,30 @@ impl Quoting {
         if self == Quoting::Lines || self.keeps(key, '`') { key } else { LEFT_OUT }
     }
 
-    /// `text` without what stands between two of `mark` and may not be shown. What is left out may hold
-    /// the mark itself, and is taken to end at the last one.
+    /// `text` without what stands between two of `mark` and may not be shown. That may hold the mark itself: unless
+    /// all that follows looks like words of ours, it is taken to end at the last one.
     fn without(self, text: &str, mark: char) -> String {
-        let mut from = 0;
+        let (mut shown, mut from) = (String::new(), 0);
         while let Some(open) = text[from..].find(mark).map(|at| from + at + 1) {
+            shown.push_str(&text[from..open]);
             let Some(close) = text[open..].find(mark).map(|at| open + at) else {
-                return format!("{}{LEFT_OUT}", &text[..open]);
+                shown.push_str(LEFT_OUT);
+                return shown;
             };
-            if !self.keeps(&text[open..close], mark) {
+            let word = &text[open..close];
+            if self.keeps(word, mark) {
+                shown.push_str(word);
+                from = close;
+            } else {
                 let last = text.rfind(mark).unwrap_or(close);
-                return format!("{}{LEFT_OUT}{}", &text[..open], &text[last..]);
+                from = if self == Quoting::Names && is_ours(&text[open..], mark) { close } else { last };
+                shown.push_str(LEFT_OUT);
             }
-            from = close + 1;
+            shown.push(mark);
+            from += mark.len_utf8();
         }
-        text.to_owned()
+        shown.push_str(&text[from..]);
+        shown
     }
 
     fn keeps(self, word: &str, mark: char) -> bool {
@@ -112,6 +121,13 @@ impl Quoting {
 pub fn is_secret(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     bytes.contains(&0) || SECRETS.iter().any(|secret| text.contains(secret))
+}
+
+/// Whether what stands outside two of `mark` each looks like words of ours, where `text` begins inside two of them.
+fn is_ours(text: &str, mark: char) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || " ,;:().'-".contains(c);
+    let pieces: Vec<_> = text.split(mark).collect();
+    pieces.len().is_multiple_of(2) && pieces.iter().skip(1).step_by(2).all(|outside| outside.chars().all(plain))
 }
 
 /// Whether `word` is the name of a key, a list or a socket, as far as can be told.
@@ -206,9 +222,11 @@ mod tests {
 
     #[test]
     fn text_that_holds_the_mark_does_not_break_out() {
-        check(Quoting::Names, "\"a\" secret \"b\" is no rate", "\"…\" is no rate");
+        check(Quoting::Names, "\"a\" Secr3t \"b\" is no rate", "\"…\" is no rate");
         check(Quoting::Nothing, "`x` secret `1.2.3.4` is no address", "`…` is no address");
         check(Quoting::Nothing, "an odd ` secret", "an odd `…");
+        check(Quoting::Names, "an odd ` `x` secret", "an odd ` `x`…");
+        check(Quoting::Names, "`A!` is no host: letters, `-` and `_`", "`…` is no host: letters, `-` and `_`");
     }
 
     #[test]
