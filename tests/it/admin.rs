@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -225,8 +226,10 @@ async fn callers_that_ask_nothing_lose_their_places_to_those_who_do() {
         wire.send("GET /v1/status HTTP/1.1\r\n").await;
         stalled.push(wire);
     }
+    let began = Instant::now();
     let asking: Vec<_> = (0..40).map(|_| sidegate.told("GET /v1/status")).collect();
     let answered = within("the answers", futures_util::future::join_all(asking)).await;
+    assert!(began.elapsed() < Duration::from_secs(4), "they waited for the deadline of a head: {:?}", began.elapsed());
     assert!(answered.iter().all(|(status, _)| *status == 200));
     stalled[0].expect_end().await;
 }
