@@ -1,7 +1,8 @@
 //! What the metrics listener answers: `/metrics`, `/livez` and `/readyz`, for those in `[metrics] allow`.
 //!
-//! It is bounded in time and number: scrapers that stall lose their places to those who ask next, and
-//! keep the data plane from nothing. At a loopback address it answers no foreign name (DNS rebinding).
+//! It is bounded in time and number: scrapers that stall lose their places to the next ones,
+//! and hold up no byte of the data plane. At a loopback address it answers no foreign name (DNS
+//! rebinding).
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,13 +22,13 @@ use crate::policy::request::Host;
 /// The format that Prometheus scrapes.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How long one who isn't allowed to ask has, to read that.
+/// How long a caller that may not ask has to read that.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// The most who are told at one time that they aren't allowed to ask.
+/// The most callers that are told at one time that they may not ask.
 const MOST_STRANGERS: usize = 8;
 
-/// Who asks over TCP.
+/// A caller over TCP.
 pub struct Caller {
     /// The other end.
     pub peer: Peer,
@@ -82,7 +83,7 @@ fn named<B>(admin: &Admin, request: &Request<B>) -> Answer {
     }
 }
 
-/// Whom a request is for.
+/// What the Host of a request names.
 #[derive(Debug, PartialEq, Eq)]
 enum Named {
     Here,
@@ -91,8 +92,9 @@ enum Named {
     Badly,
 }
 
-/// Whom `request` is for, where `hosts` are names of ours. A browser that was led here by a name of a page's author
-/// (DNS rebinding) sends that name; it never sends an address or `localhost` for it.
+/// What `request` names, where `hosts` are names of this listener. A browser that was led here by
+/// the DNS of a page's author (DNS rebinding) sends the name of that page, and never an address or
+/// `localhost` for it.
 fn named_here<B>(request: &Request<B>, hosts: &[Box<str>]) -> Named {
     let is_ours = |value: &[u8]| {
         let Some(host) = Host::parse(value) else { return false };
@@ -105,7 +107,8 @@ fn named_here<B>(request: &Request<B>, hosts: &[Box<str>]) -> Named {
     if fields.next().is_some() || (must && field.is_none()) {
         return Named::Badly;
     }
-    // The absolute form counts instead of Host (RFC 9112 §3.2.2); a request that says two things is for neither.
+    // The absolute form counts instead of Host (RFC 9112 §3.2.2); a request that says two things is
+    // for neither.
     let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
     let all_ours = authority.into_iter().chain(field.map(HeaderValue::as_bytes)).all(is_ours);
     if all_ours { Named::Here } else { Named::Elsewhere }
@@ -128,7 +131,7 @@ fn answer<B>(admin: &Admin, request: &Request<B>) -> Answer {
     }
 }
 
-/// Those who are only told that they aren't allowed to ask.
+/// Callers that are only told that they may not ask.
 #[derive(Default)]
 pub struct Strangers(AtomicUsize);
 
@@ -153,7 +156,8 @@ impl Drop for Stranger<'_> {
 mod tests {
     use super::*;
 
-    /// Whom a request in this version with this target and these Hosts is for, where `here.example` is ours.
+    /// Checks what a request of this version with this target and these Hosts names, where
+    /// `here.example` is a name of the listener.
     fn check(version: Version, target: &str, hosts: &[&str], expected: Named) {
         let mut request = Request::builder().version(version).uri(target);
         for host in hosts {

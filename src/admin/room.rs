@@ -1,4 +1,5 @@
-//! Places for connections at a listener: where all are taken, a stuck connection makes room for the next.
+//! Places for connections at a listener: where all are taken, a stuck connection makes room for the
+//! next.
 //!
 //! A connection is stuck while it is not being answered: its request has not come, or its answer is
 //! not taken. It answers nothing itself.
@@ -38,7 +39,7 @@ struct Table {
 
 /// A place that is taken.
 struct Taken {
-    /// Whose it is. `None` means that its listener cannot tell.
+    /// The peer that holds it. `None` means that its listener cannot tell.
     peer: Option<IpAddr>,
     /// Since when it is stuck. `None` means that it is being answered.
     stuck: Option<Instant>,
@@ -79,8 +80,8 @@ impl Room {
     /// A place for a connection of `peer`: a free one, or that of a stuck connection.
     ///
     /// # Errors
-    /// All are taken. The error is when the first of them may be stuck for long enough. `None` means that
-    /// all are being answered.
+    /// All are taken. The error is when the first of them may be stuck for long enough. `None`
+    /// means that all are being answered.
     fn try_place(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Place, Option<Instant>> {
         let mut table = self.lock();
         if table.taken.len() >= self.most {
@@ -148,8 +149,8 @@ impl Drop for Place {
     }
 }
 
-/// Gives each connection that `accept` brings, with its peer, to `answer`, until `stop` and none is left in the
-/// socket's queue.
+/// Gives each connection that `accept` brings, with its peer, to `answer`, until `stop` and none is
+/// left in the socket's queue.
 pub async fn attend<S, F>(
     room: Arc<Room>,
     mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<(S, Option<IpAddr>)>>,
@@ -171,7 +172,8 @@ pub async fn attend<S, F>(
             }
             None => break None,
         }
-        // A request that is there already is answered before its connection can lose its place to the next.
+        // A request that is there already is answered before its connection can lose its place to
+        // the next.
         yield_now().await;
     };
     let mut next = stopped;
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_that_is_given_back_goes_to_who_waits() {
+    async fn a_place_that_is_given_back_goes_to_the_next() {
         let room = Room::new(1);
         let place = room.place(None).await;
         let answering = place.answering();

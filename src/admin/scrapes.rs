@@ -89,7 +89,8 @@ impl Serve for MetricsListener {
             async move {
                 match stream {
                     Asker::Tcp(stream, peer) => {
-                        // An address that cannot be told is taken for a loopback one, where more is asked for.
+                        // An address that cannot be told is taken for a loopback one, where more is
+                        // asked for.
                         let at_loopback = stream.local_addr().map_or(true, |at| at.ip().to_canonical().is_loopback());
                         let caller = Caller { peer, at_loopback };
                         answer_one(&admin, &strangers, (stream, place), Some(caller)).await;

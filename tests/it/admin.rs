@@ -218,7 +218,7 @@ async fn nonsense_is_answered_400_or_ended_and_hurts_nobody() {
 }
 
 #[tokio::test]
-async fn callers_that_ask_nothing_lose_their_places_to_those_who_do() {
+async fn callers_that_ask_nothing_make_room_for_others() {
     let (sidegate, _backend) = echoing().await;
     let mut stalled: Vec<Wire> = Vec::new();
     for _ in 0..MOST {

@@ -39,7 +39,7 @@ async fn a_fifo_in_the_place_of_any_file_rejects_the_reload() {
 }
 
 #[tokio::test]
-async fn a_device_or_a_folder_in_the_place_of_a_list_rejects_the_reload() {
+async fn a_device_in_the_place_of_a_list_rejects_the_reload() {
     let (sidegate, _backend) = banning().await;
     let path = sidegate.folder().join(LIST);
     for target in ["/dev/zero", "/dev/tty", "/proc/kmsg", "/dev", "/dev/stdin"] {
@@ -61,7 +61,7 @@ fn exchange(one: &Path, other: &Path, stop: &AtomicBool) {
 }
 
 #[tokio::test]
-async fn a_fifo_that_is_swapped_in_while_files_are_read_holds_up_no_reload() {
+async fn a_fifo_swapped_in_during_a_read_holds_up_no_reload() {
     let (sidegate, _backend) = banning().await;
     let (list, other) = (sidegate.folder().join(LIST), sidegate.folder().join("fifo"));
     fifo(&other);

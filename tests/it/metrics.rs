@@ -349,7 +349,7 @@ async fn stall(scraper: &Client, count: usize) -> Vec<Wire> {
 
 // C-OBS, F28
 #[tokio::test]
-async fn scrapers_that_stall_lose_their_places_to_those_who_ask_next() {
+async fn scrapers_that_stall_make_room_for_others() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let mut tunnel = client::new(&sidegate).open("/chat").await;

@@ -1,4 +1,5 @@
-//! What is never shown: text of a file that a configuration names and that is not what it should be.
+//! What is never shown: text of a file that a configuration names and that is not what it should
+//! be.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -28,8 +29,9 @@ fn pieces(secret: &Path) -> Vec<String> {
     lines.flat_map(|line| [line.get(..12), line.get(line.len().saturating_sub(12)..)]).flatten().map(str::to_owned).collect()
 }
 
-/// That nothing of `secret` shows once `spoil` has been at the files of an agent that runs: neither in what the agent
-/// shows, nor, where `of_check` says so, in what `check` prints. All name the place, `at`.
+/// That nothing of `secret` shows once `spoil` has been at the files of an agent that runs: neither
+/// in what the agent shows, nor, where `of_check` says so, in what `check` prints. All name the
+/// place, `at`.
 async fn expect_hidden(secret: &str, of_check: bool, at: &str, spoil: impl FnOnce(&Path)) {
     let folder = files().await;
     let pieces = pieces(&folder.path().join(secret));
@@ -98,7 +100,7 @@ async fn another_secret_is_not_shown_by_the_agent() {
         fs::hard_link(folder.join("netrc"), folder.join("policies/lists/x.cidr")).unwrap();
         list(folder, "lists/x.cidr");
     };
-    // Whoever runs `check` can read the file, which lies where lists do.
+    // A person who runs `check` can read the file, which lies where lists do.
     expect_hidden("netrc", false, "policies/lists/x.cidr:1", copied).await;
     expect_hidden("netrc", true, "policies/other.toml:3", |folder| list(folder, "../netrc")).await;
 }
@@ -112,7 +114,7 @@ async fn a_secret_that_is_linked_as_a_policy_is_not_shown() {
 }
 
 #[tokio::test]
-async fn a_key_without_line_breaks_is_not_shown_as_a_certificate() {
+async fn a_key_on_one_line_is_not_shown_as_a_certificate() {
     let flat = |folder: &Path| {
         let key = fs::read_to_string(folder.join("certs/other.key")).unwrap().replace("-----\n", " ").replace('\n', " ");
         fs::write(folder.join("certs/flat.pem"), key).unwrap();
@@ -124,7 +126,7 @@ async fn a_key_without_line_breaks_is_not_shown_as_a_certificate() {
 }
 
 #[tokio::test]
-async fn the_agent_names_place_and_remedy_and_check_shows_the_line() {
+async fn the_agent_names_the_place_and_check_shows_the_line() {
     let policy = "schema = 1\nowner = \"Tr0ub4dor\"\n[client]\nalow = [\"any\"] # Tr0ub4dor\n";
     let spoil = |folder: &Path| fs::write(folder.join("policies/default.toml"), policy).unwrap();
     let folder = files().await;
@@ -151,7 +153,7 @@ async fn a_start_that_fails_shows_no_text_of_files() {
 }
 
 #[tokio::test]
-async fn a_list_in_a_folder_that_the_operator_names_is_read() {
+async fn a_list_in_a_folder_of_lists_from_is_read() {
     let backend = backend::echo().run().await;
     let feeds = tempfile::tempdir().unwrap();
     fs::write(feeds.path().join("x.cidr"), "127.0.0.1\n").unwrap();

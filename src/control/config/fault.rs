@@ -53,7 +53,8 @@ impl Fault {
         }
     }
 
-    /// Whether the file can be mended without an event in its folder, so that it has to be looked at often.
+    /// Whether the file can be mended without an event in its folder, so that it has to be looked
+    /// at often.
     pub fn mends_silently(&self) -> bool {
         match self {
             // Who may read a file changes with an event.
@@ -82,7 +83,8 @@ impl From<Late> for Fault {
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Fault {
-        // What has no number doesn't come from the operating system; nothing here makes such an error.
+        // What has no number doesn't come from the operating system; nothing here makes such an
+        // error.
         match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
             Errno::NOENT => Fault::Missing,
             Errno::ISDIR => Fault::Directory,

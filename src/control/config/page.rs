@@ -16,7 +16,8 @@ pub struct Page<'t> {
     file: Arc<str>,
     text: &'t str,
     quoting: Quoting,
-    /// Whether the text looks like a key, whatever it is read as. Looked at only if something is found.
+    /// Whether the text looks like a key, whatever it is read as. Looked at only if something is
+    /// found.
     secret: OnceCell<bool>,
     most: usize,
     starts: OnceCell<Vec<usize>>,
@@ -114,8 +115,8 @@ impl Finding {
 }
 
 impl<'t> Page<'t> {
-    /// The text of `file`, shown as `quoting` says; of more than `most` errors, or warnings, the first ones are kept, and
-    /// how many there were.
+    /// The text of `file`, shown as `quoting` says; of more than `most` errors, or warnings, the
+    /// first ones are kept, and how many there were.
     pub fn new(file: Arc<str>, text: &'t str, quoting: Quoting, most: usize) -> Page<'t> {
         let (secret, starts, found) = Default::default();
         Page { file, text, quoting, secret, most, starts, found }

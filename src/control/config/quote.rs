@@ -29,10 +29,10 @@ const SECRETS: [&str; 4] = ["-----BEGIN", "---- BEGIN", "PuTTY-User-Key-File", "
 /// Words of our own that stand in messages and in no schema.
 const OWN: [&str; 7] = ["owner", "ticket", "expires", "any", "baseline", "unix", "allow"];
 
-/// Who reads what is found in the files.
+/// The readers of what is found in the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
-    /// Whoever sees the log, `/readyz` or the admin socket.
+    /// The readers of the log, of `/readyz` and of the admin socket.
     Public,
     /// A person who asked, and can read the files.
     Person,
@@ -81,8 +81,9 @@ impl Quoting {
         if self == Quoting::Lines || self.keeps(key, '`') { key } else { LEFT_OUT }
     }
 
-    /// `text` without what stands between two of `mark` and may not be shown. That may hold the mark itself: unless
-    /// all that follows looks like words of ours, it is taken to end at the last one.
+    /// `text` without what stands between two of `mark` and may not be shown. That may hold the
+    /// mark itself: unless all that follows looks like words of ours, it is taken to end at the
+    /// last one.
     fn without(self, text: &str, mark: char) -> String {
         let (mut shown, mut from) = (String::new(), 0);
         while let Some(open) = text[from..].find(mark).map(|at| from + at + 1) {
@@ -117,13 +118,14 @@ impl Quoting {
     }
 }
 
-/// Whether `bytes` may hold a key, so that nothing of them is shown to anybody.
+/// Whether `bytes` may hold a key, so that nothing of them is shown.
 pub fn is_secret(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     bytes.contains(&0) || SECRETS.iter().any(|secret| text.contains(secret))
 }
 
-/// Whether what stands outside two of `mark` each looks like words of ours, where `text` begins inside two of them.
+/// Whether what stands outside two of `mark` each looks like words of ours, where `text` begins
+/// inside two of them.
 fn is_ours(text: &str, mark: char) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || " ,;:().'-".contains(c);
     let pieces: Vec<_> = text.split(mark).collect();

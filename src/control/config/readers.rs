@@ -75,7 +75,8 @@ impl Default for Readers {
 }
 
 impl Readers {
-    /// Readers that give up after `still` without progress, and after `pass` for all calls of a pass.
+    /// Readers that give up after `still` without progress, and after `pass` for all calls of a
+    /// pass.
     pub fn with(still: Duration, pass: Duration) -> Readers {
         let (jobs, stuck, returned) = Default::default();
         Readers { jobs, stuck, returned, still, pass }
@@ -164,7 +165,8 @@ fn start(jobs: &mut Option<mpsc::Sender<Job>>, job: Job) -> Result<(), Late> {
     Ok(())
 }
 
-/// The result of a call. `None` means that it made no progress for `still`, or took longer than `most`.
+/// The result of a call. `None` means that it made no progress for `still`, or took longer than
+/// `most`.
 fn await_result<T>(rx: &mpsc::Receiver<Outcome<T>>, progress: &Progress, still: Duration, most: Duration) -> Option<Outcome<T>> {
     let began = Instant::now();
     loop {
@@ -216,6 +218,17 @@ mod tests {
         assert_eq!(readers.run(&mut readers.pass(), |_| 7), Ok(7));
         drop(release);
         until_none_is_stuck(&readers);
+    }
+
+    #[tokio::test]
+    async fn a_returned_call_is_told_even_if_none_waits() {
+        let readers = quick();
+        let (_, release) = blocking(&readers);
+        drop(release);
+        until_none_is_stuck(&readers);
+        readers.returned().await;
+        let again = tokio::time::timeout(Duration::from_millis(20), readers.returned());
+        assert!(again.await.is_err(), "once for each");
     }
 
     #[test]

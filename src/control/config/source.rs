@@ -259,7 +259,8 @@ fn open(path: &Path) -> Result<(File, Metadata), Fault> {
     };
     // Before it is opened, since opening alone does something to some devices.
     regular(&fs::metadata(path)?)?;
-    // Another file may have taken its place: a FIFO must not wait for a writer, nor a terminal become ours.
+    // Another file may have taken its place: a FIFO must not wait for a writer, nor a terminal
+    // become ours.
     let flags = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
     let file = File::options().read(true).custom_flags(flags).open(path)?;
@@ -387,6 +388,7 @@ impl fmt::Debug for Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::config::readers::MOST_STUCK;
 
     fn check(write: impl FnOnce(&Path), expected: &str) {
         let folder = tempfile::tempdir().unwrap();
@@ -417,6 +419,32 @@ mod tests {
             |path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()),
             "is not a regular file",
         );
+    }
+
+    #[test]
+    fn nothing_is_read_while_four_calls_are_stuck() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "a").unwrap();
+        let patience = std::time::Duration::from_millis(20);
+        let readers = Readers::with(patience, 1000 * patience);
+        let stuck: Vec<_> = (0..MOST_STUCK)
+            .map(|_| {
+                let (release, held) = std::sync::mpsc::channel::<()>();
+                let mut files = Files::reading_by(readers.clone());
+                assert_eq!(files.call(move || while held.recv().is_ok() {}), Err(Fault::Stuck));
+                release
+            })
+            .collect();
+        let mut files = Files::reading_by(readers.clone());
+        assert_eq!(files.read(&path, 8), Err(Fault::Full));
+        assert_eq!(files.list(folder.path()), Err(Fault::Full));
+        assert!(files.unchanged(), "a second look would be refused as well");
+        drop(stuck);
+        while readers.stuck() > 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(Files::reading_by(readers).read(&path, 8), Ok(b"a".as_slice().into()));
     }
 
     #[test]

@@ -117,8 +117,8 @@ impl Watching {
         self.suffer(trouble);
     }
 
-    /// Notes whether a file was found with a fault that can end without an event: the files are then looked at as often
-    /// as where they cannot be watched.
+    /// Notes whether a file was found with a fault that can end without an event: the files are
+    /// then looked at as often as where they cannot be watched.
     pub fn found(&mut self, faulty: bool) {
         self.faulty = faulty;
     }

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_in_the_place_of_a_file_is_watched_where_the_file_would_appear() {
+    fn a_folder_in_the_place_of_a_file_is_watched_by_its_name() {
         check(|top| folders(top, &["a/list.cidr"]), "a/list.cidr", &[("a", &["list.cidr"])], None);
         let linked = |top: &Path| {
             folders(top, &["a", "b/other"]);

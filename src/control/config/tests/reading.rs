@@ -153,7 +153,7 @@ fn the_admin_socket_is_found_in_a_file_that_is_broken_elsewhere() {
 }
 
 #[test]
-fn lists_that_lie_elsewhere_are_refused_unless_their_folder_is_named() {
+fn a_list_elsewhere_is_refused_unless_its_folder_is_named() {
     let policy = "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = { file = \"../feeds/feed.cidr\" }\n";
     let write = |lists_from: &'static str| {
         move |folder: &Path| {
