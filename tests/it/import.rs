@@ -275,7 +275,13 @@ fn prefixes_open_nothing_without_a_word() {
 
 #[test]
 fn guards_of_the_server_open_nothing_without_a_word() {
-    for guard in ["auth_basic a;", "ssl_verify_client on;", "if ($bad) { return 403; }", "merge_slashes off;"] {
+    for guard in [
+        "auth_basic a;",
+        "ssl_verify_client on;",
+        "if ($bad) { return 403; }",
+        "if ($bad) { rewrite ^ /p/ break; }",
+        "merge_slashes off;",
+    ] {
         expect_told("TEXT location / { PASS }", &[guard], "/x");
     }
     let named = "location / { TEXT try_files $uri @app; } location @app { auth_basic a; PASS }";

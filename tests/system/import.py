@@ -371,4 +371,5 @@ def main(names):
     figure(f"of {excused} that the report said to differ {differed} did")
 
 
-main(sys.argv[1:])
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -112,6 +112,13 @@ impl<'s> Model<'s> {
         find(&self.server.locations, &self.server.outermost, cell, &mut Vec::new())
     }
 
+    /// Whether a regular expression may match some paths of a cell, and not others.
+    pub fn is_vague(&self, cell: &Cell) -> bool {
+        let mut maybe = Vec::new();
+        find(&self.server.locations, &self.server.outermost, cell, &mut maybe);
+        !maybe.is_empty()
+    }
+
     /// All that nginx may do with a request for a path of `cell`.
     pub fn answers(&self, cell: &Cell) -> Answers {
         let mut answers = Answers::default();

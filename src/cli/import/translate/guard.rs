@@ -16,7 +16,9 @@ use crate::cli::import::tree::{Id, Tree};
 pub fn guards(nginx: &Nginx, server: &Server, place: usize, tree: &Tree) -> Vec<Id> {
     let location = &server.locations[place];
     let mut ids = of_location(nginx, location, tree);
-    ids.extend(server.hurdles.iter().filter(|id| refuses(**id, tree)));
+    // Before a location is looked for, `break` keeps no path from leading elsewhere.
+    let leads = |id: &Id| refuses(*id, tree) || inside(*id, tree).any(|(name, _)| name == "rewrite");
+    ids.extend(server.hurdles.iter().filter(|id| leads(*id)));
     if let Serves::Named(_, name) = &location.serves
         && let Some(named) = server.named(name).map(|place| &server.locations[place])
     {

@@ -334,14 +334,15 @@ impl Raw {
 }
 
 /// The paths that regular expressions, which were not read, never take from their location.
-pub fn finals(server: &Server) -> Vec<Region> {
-    let asked = |location: &Location| matches!(location.matches, Matches::Prefix(_, Regexes::Asked));
-    let asked_below = |path: &str| {
-        server.locations.iter().any(|other| asked(other) && other.matches.path().is_some_and(|own| own.starts_with(path)))
+pub fn finals(side: &Side<'_>) -> Vec<Region> {
+    let model = &side.model;
+    let all_below = |path: &str| {
+        let mut cells = model.cells().filter(|cell| cell.text().starts_with(path));
+        cells.all(|cell| !model.is_vague(&cell))
     };
-    let regions = server.locations.iter().filter_map(|location| match &location.matches {
-        Matches::Exact(path) => Some(Region::Exact(path.clone())),
-        Matches::Prefix(path, Regexes::Skipped) if !asked_below(path) => Some(Region::From(path.clone())),
+    let regions = side.server().locations.iter().filter_map(|location| match &location.matches {
+        Matches::Exact(path) if !model.is_vague(&model.cell(path)) => Some(Region::Exact(path.clone())),
+        Matches::Prefix(path, Regexes::Skipped) if all_below(path) => Some(Region::From(path.clone())),
         _ => None,
     });
     regions.collect()

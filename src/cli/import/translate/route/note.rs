@@ -106,7 +106,7 @@ impl Desk<'_> {
         });
         match (rewrite, regex) {
             (Some(rewrite), _) => vec![(rewrite.regex.to_string(), Vec::new())],
-            (None, Some(regex)) => vec![(regex.to_string(), finals(server))],
+            (None, Some(regex)) => vec![(regex.to_string(), finals(side))],
             (None, None) => {
                 let all = regions(side, &finding.cells).into_iter();
                 all.map(|(region, but)| (region.to_string(), but)).collect()

@@ -1,0 +1,270 @@
+"""Random nginx configurations, and the requests that try them.
+
+A configuration is a tree of directives, so that a failing one can be made smaller. All randomness comes from the
+generator that is passed in. It knows nothing of Sidegate.
+"""
+
+from dataclasses import dataclass
+
+SEGMENTS = ["a", "b", "ab", "admin", "A", "a1", ".ht", "x.php"]
+
+# Regular expressions, and paths that each of them matches or nearly matches.
+PATTERNS = [
+    ("^/a/", ["/a/", "/a/x", "/A/x"]),
+    ("^/a", ["/a", "/ax", "/a/b"]),
+    ("^/(a|b)$", ["/a", "/b", "/a%0A", "/c"]),
+    ("^/(a|ab)/", ["/a/x", "/ab/x"]),
+    ("^/a/[0-9]+$", ["/a/7", "/a/x", "/a/7%0A"]),
+    ("^/a/[0-9]+/b", ["/a/7/b", "/a/7"]),
+    (r"\.php$", ["/x.php", "/a/x.php", "/b/x.PHP"]),
+    ("admin", ["/admin", "/a/admin", "/xadminx", "/ADMIN"]),
+    (r"/\.ht", ["/.ht", "/a/.htaccess"]),
+    ("^/(?!b)", ["/a", "/b", "/b/x"]),
+    ("^/a/(.*)$", ["/a/", "/a/x"]),
+    ("^/[ab]/x", ["/a/x", "/b/xy", "/c/x"]),
+    ("^/a?b", ["/ab", "/b", "/bx"]),
+    ("^/b/.+", ["/b/", "/b/x"]),
+    ("^/(a/)?b/", ["/a/b/x", "/b/x"]),
+    (r"^/a\b", ["/a", "/a/x", "/ab"]),
+    ("(?i)^/AB/", ["/ab/x", "/AB/x", "/Ab/x"]),
+    ("^/admin.*x$", ["/adminx", "/admin/x", "/admin/y"]),
+    ("^/a$|b", ["/a", "/xb", "/x"]),
+    ("^/a+$", ["/a", "/aa"]),
+    ("^/(?:a|b)(?:/x)?$", ["/a", "/a/x", "/b/x"]),
+    ("/", ["/x"]),
+]
+
+# What a client may send besides, by which conditions and limits decide.
+FIELDS = [(), (), (("X-Key", "no"),), (("X-Key", "yes"),), (("Referer", "http://evil.example/"),)]
+
+NAMES = ["one.example", "*.one.example", ".two.example", r"~^r[0-9]\.example$", "one.*", "_", '""']
+HOSTS = ["one.example", "a.one.example", "a.b.one.example", "two.example", "a.two.example", "r1.example", "one.net", "other.net"]
+
+PORT = "PORT"
+BACKEND = "BACKEND"
+
+TABLES = {
+    "map $http_upgrade $connection_upgrade": ["default upgrade", '"" close'],
+    "map $http_x_key $mapped": ["default 0", "no 1"],
+    "geo $near": ["default 1", "127.1.0.0/16 0"],
+}
+ZONES = [
+    "limit_req_zone $binary_remote_addr zone=client:1m rate=1r/m",
+    "limit_req_zone $binary_remote_addr zone=other:1m rate=2r/m",
+    "limit_req_zone $http_x_key zone=keyed:1m rate=1r/m",
+    "limit_conn_zone $binary_remote_addr zone=count:1m",
+]
+
+
+@dataclass
+class Node:
+    """A directive, or a block of them."""
+
+    text: str
+    inside: list = None
+
+    def lines(self, depth=0):
+        space = "    " * depth
+        if self.inside is None:
+            return [f"{space}{self.text};"]
+        inner = [line for node in self.inside for line in node.lines(depth + 1)]
+        return [f"{space}{self.text} {{", *inner, f"{space}}}"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One request, or the same one twice: the verdict is that of the last."""
+
+    client: str
+    host: str
+    method: str
+    path: str
+    fields: tuple
+    upgrade: bool
+    times: int
+
+
+class Generator:
+    """A configuration and its requests, from one source of randomness."""
+
+    def __init__(self, random):
+        self.random = random
+        self.paths = {"/", "/x", "/x/y"}
+        self.texts = ["/"]
+        self.twice = False
+
+    def often(self, percent):
+        return self.random.random() * 100 < percent
+
+    def pick(self, options):
+        return self.random.choice(options)
+
+    def configuration(self):
+        servers = [self.server(number) for number in range(self.pick([1, 1, 1, 2, 3]))]
+        level = [node for node in self.access() if self.often(20)]
+        recipe = [
+            Node("proxy_http_version 1.1"),
+            Node("proxy_set_header Upgrade $http_upgrade"),
+            Node("proxy_set_header Connection $connection_upgrade"),
+        ]
+        tables = [Node(name, [Node(line) for line in lines]) for name, lines in TABLES.items()]
+        files = [Node("auth_basic_user_file /dev/null"), Node("root /nowhere")]
+        return [Node("http", tables + [Node(zone) for zone in ZONES] + files + recipe + level + servers)]
+
+    def server(self, number):
+        inside = [Node(f"listen 127.0.0.1:{PORT}")]
+        if number > 0 or self.often(60):
+            inside.append(Node(f"server_name {self.pick(NAMES)}"))
+        for chance, make in ((15, self.access), (6, self.guard), (8, self.condition), (12, self.rewrite)):
+            if self.often(chance):
+                inside += make()
+        if self.often(2):
+            inside.append(Node(f"return {self.pick([403, 404, 200])}"))
+        seen, locations = set(), [self.location("/", "", 0)] if self.often(75) else []
+        for _ in range(self.random.randrange(1, 6)):
+            locations.append(self.location(*self.head(""), 0))
+        if self.often(40):
+            locations.append(Node("location @named", self.body("@named", 2)))
+        for node in locations:
+            if node.text not in seen:
+                seen.add(node.text)
+                inside.append(node)
+        return Node("server", inside)
+
+    def path(self, outer):
+        start = outer if outer.startswith("/") else "/"
+        segments = [self.pick(SEGMENTS) for _ in range(self.pick([1, 1, 2]))]
+        return start + "/".join(segments) + self.pick(["", "/", "/"])
+
+    def head(self, outer):
+        """Path and modifier of a location inside `outer`."""
+        if self.often(45):
+            pattern, samples = self.pick(PATTERNS)
+            self.paths.update(samples)
+            return pattern, self.pick(["~ ", "~ ", "~* "])
+        if outer.startswith("^"):
+            return self.head(outer)
+        path = self.path(outer)
+        self.texts.append(path)
+        self.paths.add(path)
+        return path, self.pick(["", "", "", "= ", "^~ "])
+
+    def location(self, path, sign, depth):
+        quoted = f'"{path}"' if "{" in path or "}" in path else path
+        inside = self.body(path, depth)
+        if depth < 2 and sign in ("", "^~ ") and self.often(25):
+            seen = set()
+            for _ in range(self.pick([1, 2])):
+                inner = self.location(*self.head(path), depth + 1)
+                if inner.text not in seen:
+                    seen.add(inner.text)
+                    inside.append(inner)
+        return Node(f"location {sign}{quoted}", inside)
+
+    def body(self, path, depth):
+        inside = []
+        for chance, make in ((35, self.access), (12, self.guard), (12, self.condition), (10, self.rewrite), (8, self.limit)):
+            if self.often(chance):
+                inside += make()
+        if self.often(4):
+            inside.append(Node("internal"))
+        if self.often(5):
+            inside.append(Node("satisfy any"))
+        if self.often(5):
+            inside.append(Node("limit_except GET", [Node("deny all")]))
+        if self.often(5):
+            inside.append(Node("proxy_set_header X-Other 1"))
+        if self.often(5):
+            inside.append(Node(f"try_files $uri {self.pick(['=404', '@named', '/b/x'])}"))
+        if self.often(10):
+            inside.append(Node(f"return {self.pick([403, 404, 444, 401, 200, 204, '302 /b/x'])}"))
+        if self.often(80):
+            inside.append(Node(f"proxy_pass http://127.0.0.1:{BACKEND}"))
+        return inside
+
+    def access(self):
+        networks = ["127.1.0.0/16", "127.2.0.0/16", "127.0.0.0/9", "127.1.0.7", "all", "all"]
+        rules = [Node(f"{self.pick(['allow', 'deny'])} {self.pick(networks)}") for _ in range(self.pick([1, 2, 2, 3]))]
+        return rules + ([Node("deny all")] if self.often(50) else [])
+
+    def guard(self):
+        return [
+            self.pick(
+                [
+                    Node("auth_basic staff"),
+                    Node("auth_basic off"),
+                    Node("auth_request /auth"),
+                    Node("auth_request off"),
+                ]
+            )
+        ]
+
+    def condition(self):
+        asked = ["$http_x_key = no", "$mapped", "$near", "$request_method = POST", "$invalid_referer", "$arg_k", "$uri ~ admin"]
+        asked = self.pick(asked)
+        then = self.pick(
+            [
+                "return 403", "return 404", "return 444", "return 401", "return 302 /b/x", "return 200", "return 204",
+                "rewrite ^ /b/x last", "rewrite ^ /a/x break", "rewrite ^/a(.*)$ /b$1", "set $seen 1", "break",
+            ]
+        )  # fmt: skip
+        before = [Node("valid_referers none server_names")] if "referer" in asked else []
+        return [*before, Node(f"if ({asked})", [Node(then)])]
+
+    def rewrite(self):
+        pattern, samples = self.pick(PATTERNS)
+        self.paths.update(samples)
+        to = self.pick(["/b/x", "/a/x", "/admin/x", "/b$uri", "$uri/x", "/a?k=1", "https://elsewhere.example/"])
+        flag = self.pick(["last", "last", "break", "", "redirect"])
+        return [Node(f'rewrite "{pattern}" {to} {flag}'.strip())]
+
+    def limit(self):
+        self.twice = True
+        limits = ["limit_req zone=client", "limit_req zone=keyed", "limit_req zone=other burst=1 nodelay", "limit_conn count 5"]
+        return [Node(self.pick(limits))] + ([Node("limit_req zone=other")] if self.often(15) else [])
+
+    def probes(self, count):
+        """So many requests; no client comes twice where requests are counted."""
+        for number in range(count):
+            client = f"127.{self.pick([1, 2, 9, 200])}.{self.pick([0, 9])}.{self.pick([7, 8])}"
+            if self.twice:
+                client = f"127.{self.pick([1, 2, 200])}.{10 + number // 200}.{2 + number % 200}"
+            yield Probe(
+                client,
+                self.pick(HOSTS),
+                self.pick(["GET", "GET", "GET", "POST"]),
+                self.crooked(self.pick(sorted(self.paths))),
+                self.pick(FIELDS),
+                self.often(50),
+                2 if self.twice and self.often(50) else 1,
+            )
+
+    def crooked(self, path):
+        """The path, or another one near it. A line feed stays at the end: docs/decisions/018 says why."""
+        if "%0A" in path:
+            return path
+        bare = path.rstrip("/")
+        more = [path, path, f"{path}x", f"{bare}/", f"{bare}/x", f"{bare}/x.php", f"{bare}/.ht", bare or "/"]
+        odd = [f"/{path}", f"/.{path}", f"/x/..{path}", path.replace("a", "%61", 1), path.swapcase(), f"{path}%0A", f"{path}?k=1"]
+        return self.pick(more if self.often(75) else odd)
+
+
+def places(nodes, before=()):
+    """The place of every node, as the numbers that lead there."""
+    for number, node in enumerate(nodes):
+        yield (*before, number)
+        yield from places(node.inside or [], (*before, number))
+
+
+def without(nodes, place):
+    """The tree without the node at a place."""
+    number, *rest = place
+    if not rest:
+        return nodes[:number] + nodes[number + 1 :]
+    node = nodes[number]
+    return nodes[:number] + [Node(node.text, without(node.inside, rest))] + nodes[number + 1 :]
+
+
+def text(nodes, port, backend):
+    lines = [line for node in nodes for line in node.lines()]
+    return "\n".join(lines).replace(PORT, str(port)).replace(BACKEND, str(backend)) + "\n"
