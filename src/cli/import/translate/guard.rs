@@ -18,7 +18,7 @@ pub fn guards(nginx: &Nginx, server: &Server, place: usize, tree: &Tree) -> Vec<
     let mut ids = of_location(nginx, location, tree);
     // Before a location is looked for, `break` keeps no path from leading elsewhere.
     let leads = |id: &Id| refuses(*id, tree) || inside(*id, tree).any(|(name, _)| name == "rewrite");
-    ids.extend(server.hurdles.iter().filter(|id| leads(*id)));
+    ids.extend(server.hurdles.iter().filter(|id| leads(id)));
     if let Serves::Named(_, name) = &location.serves
         && let Some(named) = server.named(name).map(|place| &server.locations[place])
     {
