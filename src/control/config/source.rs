@@ -182,6 +182,13 @@ impl Files {
         self.files.iter().all(|(path, seen)| seen.stands_at(path, &self.readers, &mut left))
     }
 
+    /// Whether a file system did not answer in time.
+    pub fn is_late(&self) -> bool {
+        let late = |fault: &Fault| matches!(fault, Fault::Stuck | Fault::Full);
+        let files = self.files.values().any(|seen| seen.bytes.as_ref().is_err_and(late));
+        files || self.folders.values().any(|names| names.as_ref().is_err_and(late))
+    }
+
     /// Whether a file has a fault that can end without an event in its folder.
     pub fn mend_silently(&self) -> bool {
         self.files.values().any(|seen| seen.bytes.as_ref().is_err_and(Fault::mends_silently))
@@ -439,7 +446,7 @@ mod tests {
         let mut files = Files::reading_by(readers.clone());
         assert_eq!(files.read(&path, 8), Err(Fault::Full));
         assert_eq!(files.list(folder.path()), Err(Fault::Full));
-        assert!(files.unchanged(), "a second look would be refused as well");
+        assert!(files.is_late() && files.unchanged(), "a second look would be refused as well");
         drop(stuck);
         while readers.stuck() > 0 {
             std::thread::yield_now();

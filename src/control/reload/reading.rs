@@ -60,6 +60,10 @@ impl Reloader {
 
     /// Watches what was asked for in this pass; `is_whole`: and nothing of it is missed.
     pub(super) async fn watch(&mut self, files: &Files, is_whole: bool) {
+        if files.is_late() {
+            // A look at the folders would be late as well. What was watched is watched on.
+            return;
+        }
         let paths: Vec<_> = files.paths().map(Path::to_owned).collect();
         let folders: Vec<_> = files.folders().map(Path::to_owned).collect();
         let turn = self.watching.turn(self.standing.settings.load().reload.watch);
