@@ -5,6 +5,8 @@
 
 use std::cell::RefCell;
 
+use crate::data::turn::Turn;
+
 /// The most plaintext that one read gives: six whole TLS records (RFC 8446 §5.1). A message of 64 KiB fits;
 /// more gave nothing.
 pub const READ: usize = 6 * (1 << 14);
@@ -23,28 +25,34 @@ pub const LEFT: usize = 64 * 1024;
 /// Room for `READ` bytes in records, and for what must go before them.
 const SEALED: usize = READ + 32 * 1024;
 
-/// Two buffers, whose contents mean nothing between two polls.
+/// Two buffers, whose contents mean nothing between two polls, and the turn of the poll that has them.
 pub struct Buffers {
     /// What came off the wire, as it came.
     pub cipher: Box<[u8]>,
     /// What it means: never more bytes than there were, behind [`FRONT`].
     pub plain: Box<[u8]>,
+    /// What is left of the turn.
+    pub turn: Turn,
 }
 
 thread_local! {
     static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers {
         cipher: zeroed(LEFT + READ_SEALED),
         plain: zeroed(FRONT + LEFT + READ_SEALED),
+        turn: Turn::new(),
     });
     static OUT: RefCell<Box<[u8]>> = RefCell::new(zeroed(SEALED));
 }
 
-/// Lends the thread's buffers to `work`.
+/// Lends the thread's buffers to `work`, with a whole turn.
 ///
 /// # Panics
 /// If `work` asks for them again.
 pub fn lend<R>(work: impl FnOnce(&mut Buffers) -> R) -> R {
-    BUFFERS.with_borrow_mut(work)
+    BUFFERS.with_borrow_mut(|buffers| {
+        buffers.turn = Turn::new();
+        work(buffers)
+    })
 }
 
 /// Lends a third one, for what goes out: what it is made from may lie in the others.

@@ -3,14 +3,13 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::AsyncWrite;
 
 use crate::data::buffers::{Buffers, FRONT, READ};
 use crate::data::socket::Socket;
 use crate::data::tls::Session;
-use crate::data::turn::Turn;
 use crate::data::unsent::Unsent;
 
 /// One side of a tunnel.
@@ -21,17 +20,6 @@ pub struct Channel {
     /// Bytes that went out, to tell a peer that takes little from one that takes nothing.
     sent: u64,
     finishing: Finish,
-}
-
-/// What one read gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Came {
-    /// So many bytes of plaintext, behind [`FRONT`].
-    Bytes(usize),
-    /// TLS records without application data.
-    Nothing,
-    /// The end of the stream.
-    End,
 }
 
 enum Cover {
@@ -59,17 +47,29 @@ impl Channel {
         Channel { socket, cover: Cover::Tls(session), sent: 0, finishing: Finish::Not }
     }
 
-    /// Reads once into `buffers.plain`, behind [`FRONT`]; `turn` counts what that took.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers, turn: &mut Turn) -> Poll<io::Result<Came>> {
+    /// Reads once into `buffers.plain`, behind [`FRONT`]; its turn counts what that took. Returns how much is filled: 0 at
+    /// the end of the stream, and where nothing but TLS records without application data came.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<usize>> {
         match &mut self.cover {
-            Cover::Tls(session) => session.poll_read(&mut self.socket, cx, buffers, turn),
+            Cover::Tls(session) => session.poll_read(&mut self.socket, cx, buffers),
             Cover::Clear(_) => {
                 let read = self.socket.poll_fill(cx, &mut buffers.plain[FRONT..FRONT + READ]);
-                turn.records(self.socket.take_records(), 0);
-                let read = ready!(read)?;
-                turn.moved(read);
-                Poll::Ready(Ok(if read == 0 { Came::End } else { Came::Bytes(read) }))
+                if let Some(records) = self.socket.take_records() {
+                    buffers.turn.records(records, 0);
+                }
+                if let Poll::Ready(Ok(read)) = read {
+                    buffers.turn.moved(read);
+                }
+                read
             }
+        }
+    }
+
+    /// Whether the stream is over, once a read gave nothing.
+    pub fn has_ended(&self) -> bool {
+        match &self.cover {
+            Cover::Tls(session) => session.has_ended(),
+            Cover::Clear(_) => true,
         }
     }
 

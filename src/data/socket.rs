@@ -75,11 +75,11 @@ impl Socket {
         }
     }
 
-    /// How many TLS records have come since the last call, where TLS is what it is over.
-    pub fn take_records(&mut self) -> usize {
+    /// How many TLS records have come since the last call. `None` means that it is not over TLS.
+    pub fn take_records(&mut self) -> Option<usize> {
         match self {
-            Socket::Tcp(_) | Socket::Unix(_) => 0,
-            Socket::Tls(tls) => tls.get_mut().0.take_records(),
+            Socket::Tcp(_) | Socket::Unix(_) => None,
+            Socket::Tls(tls) => Some(tls.get_mut().0.take_records()),
         }
     }
 

@@ -19,12 +19,12 @@ use tokio::time::Instant;
 use crate::close::{By, Closed, Phase, Reason, code};
 use crate::data::backend::Load;
 use crate::data::buffers::{self, Buffers, FRONT, READ};
-use crate::data::channel::{Came, Channel};
+use crate::data::channel::Channel;
 use crate::data::tunnel::clock::Clock;
-use crate::data::turn::{self, Turn};
+use crate::data::turn;
 use crate::data::websocket::frame::{self, Control, Fault, Masked, Rules, Run, Scanner, Sender, What};
 use crate::observe::metrics::{Direction, RouteMetrics};
-use crate::policy::limit::{Bucket, Rate};
+use crate::policy::limit::{Bucket, TunnelLimits};
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
 use crate::tunnels::{End, Entry, Place, Terms};
@@ -142,19 +142,18 @@ impl Tunnel {
     fn run(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<()> {
         let now = Instant::now();
         self.obey(cx, now);
-        let mut turn = Turn::new();
         if let Some(early) = self.early.take() {
             self.relay_early(Way::FromClient, cx, buffers, &early.0, now);
             self.relay_early(Way::FromBackend, cx, buffers, &early.1, now);
         }
         let (mut up, mut down) = (true, true);
         while up || down {
-            if turn.is_over() {
+            if buffers.turn.is_over() {
                 turn::give_way(cx);
                 break;
             }
-            up = up && self.pump(Way::FromClient, cx, buffers, &mut turn, now);
-            down = down && self.pump(Way::FromBackend, cx, buffers, &mut turn, now);
+            up = up && self.pump(Way::FromClient, cx, buffers, now);
+            down = down && self.pump(Way::FromBackend, cx, buffers, now);
         }
         loop {
             self.settle(cx);
@@ -178,24 +177,24 @@ impl Tunnel {
     }
 
     /// Moves what one read gives. False when this way has nothing to do until it is woken.
-    fn pump(&mut self, way: Way, cx: &mut Context<'_>, buffers: &mut Buffers, turn: &mut Turn, now: Instant) -> bool {
+    fn pump(&mut self, way: Way, cx: &mut Context<'_>, buffers: &mut Buffers, now: Instant) -> bool {
         let (from, to) = self.sides(way);
         // A side that was told the end gets nothing more: whether it takes that is no reason not to hear the other.
         if from.ended || !(to.flush(cx) || to.told) {
             return false;
         }
-        match from.channel.poll_read(cx, buffers, turn) {
+        match from.channel.poll_read(cx, buffers) {
             Poll::Pending => false,
-            Poll::Ready(Ok(Came::Bytes(read))) => {
+            Poll::Ready(Ok(read @ 1..)) => {
                 if way == Way::FromClient {
                     self.clock.heard(now);
                 }
                 let frames = self.relay(way, cx, &mut buffers.plain[..FRONT + read], now);
-                turn.frames(frames);
+                buffers.turn.frames(frames);
                 true
             }
-            Poll::Ready(Ok(Came::Nothing)) => true,
-            Poll::Ready(Ok(Came::End)) => {
+            Poll::Ready(Ok(_)) if !from.channel.has_ended() => true,
+            Poll::Ready(Ok(_)) => {
                 self.stream_ended(way, now);
                 false
             }
@@ -213,26 +212,21 @@ impl Tunnel {
     /// more system calls and TLS records than a read of a large one. What an earlier read held back is copied into
     /// the room in front of them.
     fn relay(&mut self, way: Way, cx: &mut Context<'_>, bytes: &mut [u8], now: Instant) -> usize {
-        let limits = self.terms.limits();
-        let (max, frame_rate) = (limits.message_max, limits.frames.filter(|_| way == Way::FromClient));
-        let own = self.clock.payload().filter(|_| way == Way::FromClient);
         let (mut at, mut frames, mut ready) = (FRONT, 0, Ready::default());
         while at < bytes.len() {
-            let (from, to) = self.sides(way);
+            let Tunnel { client, backend, terms, clock, .. } = &mut *self;
+            let (from, to) = if way == Way::FromClient { (client, backend) } else { (backend, client) };
             if from.closed {
                 return frames; // Nothing may follow a Close (RFC 6455 §5.5.1).
             }
             // Where a Close waits, only the frame that is on its way may still pass.
-            let until = match usize::try_from(from.scanner.left()) {
-                Ok(left @ 1..) if to.close.is_some() => bytes.len().min(at + left),
-                _ => bytes.len(),
-            };
+            let until = if to.close.is_some() { from.frame_ends(at, bytes.len()) } else { bytes.len() };
             let Side { scanner, messages, frames: empty, .. } = from;
-            let rules = Terse { max, own, messages: messages.as_deref(), frame_rate, empty };
+            let rules = SideRules { way, limits: terms.limits(), clock, messages: messages.as_deref(), empty };
             let piece = match scanner.next(&bytes[at..until], &rules) {
                 Ok(piece) => piece,
                 Err(fault) => {
-                    self.pass(way, cx, ready.take(bytes), now);
+                    self.pass_early(way, cx, ready.take(bytes), now);
                     self.violated(way, fault, cx, now);
                     return frames;
                 }
@@ -246,7 +240,7 @@ impl Tunnel {
                     self.note(way, &run, now);
                     let (from, to) = self.sides(way);
                     if to.close.is_some() && from.scanner.at_boundary() {
-                        self.pass(way, cx, ready.take(bytes), now);
+                        self.pass_early(way, cx, ready.take(bytes), now);
                         self.sides(way).1.close_if_wanted(way, cx);
                     }
                 }
@@ -264,7 +258,14 @@ impl Tunnel {
         frames
     }
 
+    /// As [`Tunnel::pass`], before the end of a read.
+    #[cold]
+    fn pass_early(&mut self, way: Way, cx: &mut Context<'_>, ready: (&[u8], u32), now: Instant) {
+        self.pass(way, cx, ready, now);
+    }
+
     /// Sends frames on, and counts what was taken.
+    #[inline]
     fn pass(&mut self, way: Way, cx: &mut Context<'_>, (bytes, messages): (&[u8], u32), now: Instant) {
         let sent = self.sides(way).1.write(cx, bytes);
         self.passed(way, sent, messages, now);
@@ -584,6 +585,15 @@ impl Side {
         Side { channel, scanner, messages, frames, told: false, closed: false, ended: false, dead: false, close: None }
     }
 
+    /// Where the frame that is on its way at `at` ends, or what has come of it; `most` where none is on its way.
+    #[cold]
+    fn frame_ends(&self, at: usize, most: usize) -> usize {
+        match usize::try_from(self.scanner.left()) {
+            Ok(left @ 1..) => most.min(at + left),
+            _ => most,
+        }
+    }
+
     /// Sends `bytes` unless a Close has gone before them; returns how many were taken. A socket that
     /// fails is dead, not an error: its reading side says why.
     fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
@@ -666,9 +676,12 @@ impl Ready {
     /// Adds `taken` bytes at `at`; `held` came in an earlier read and goes before them.
     fn add(&mut self, held: &[u8], at: usize, taken: usize, bytes: &mut [u8]) {
         if self.start == self.end {
-            // Only what begins a read can have begun in an earlier one: there is room for it.
-            (self.start, self.end) = (at - held.len(), at);
-            bytes[self.start..at].copy_from_slice(held);
+            (self.start, self.end) = (at, at);
+            if !held.is_empty() {
+                // Only what begins a read can have begun in an earlier one: there is room for it.
+                self.start -= held.len();
+                bytes[self.start..at].copy_from_slice(held);
+            }
         } else if self.end != at {
             // Something between was swallowed.
             bytes.copy_within(at..at + taken, self.end);
@@ -684,20 +697,19 @@ impl Ready {
 }
 
 /// The rules of one direction.
-struct Terse<'a> {
-    max: Option<u64>,
-    /// The payload of our Pings, where one has gone out to this side.
-    own: Option<[u8; 8]>,
+struct SideRules<'a> {
+    way: Way,
+    limits: &'a TunnelLimits,
+    /// It knows the payload of our Pings.
+    clock: &'a Clock,
     messages: Option<&'a Bucket>,
-    /// The rate of frames that carry nothing. `None` means unlimited.
-    frame_rate: Option<Rate>,
-    /// What is left of it.
+    /// What is left of the frames that carry nothing.
     empty: &'a OnceCell<Box<Bucket>>,
 }
 
-impl Rules for Terse<'_> {
+impl Rules for SideRules<'_> {
     fn message_max(&self) -> Option<u64> {
-        self.max
+        self.limits.message_max
     }
 
     fn admits_message(&self) -> bool {
@@ -705,14 +717,15 @@ impl Rules for Terse<'_> {
     }
 
     fn admits_empty(&self) -> bool {
-        self.frame_rate.is_none_or(|rate| self.empty.get_or_init(|| Box::new(Bucket::new(rate))).take())
+        let rate = self.limits.frames.filter(|_| self.way == Way::FromClient);
+        rate.is_none_or(|rate| self.empty.get_or_init(|| Box::new(Bucket::new(rate))).take())
     }
 
     /// All but a Close and the Pong that answers our own Ping.
     fn passes(&self, opcode: u8, payload: Masked<'_>) -> bool {
         match opcode {
             frame::CLOSE => false,
-            frame::PONG => !self.own.is_some_and(|own| payload.is(&own)),
+            frame::PONG if self.way == Way::FromClient => !self.clock.payload().is_some_and(|own| payload.is(&own)),
             _ => true,
         }
     }

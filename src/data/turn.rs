@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::task::Context;
 
 /// The work of one turn, in bytes moved.
-const WORK: usize = 512 * 1024;
+const WORK: isize = 512 * 1024;
 
 /// A system call: as much as 4 KiB.
 const CALL: usize = 4 * 1024;
@@ -25,18 +25,18 @@ const BARREN: usize = 32 * 1024;
 /// What is left of a turn. It may be overdrawn by the last piece of work.
 #[derive(Debug)]
 pub struct Turn {
-    left: usize,
+    left: isize,
 }
 
 impl Turn {
     /// A whole turn.
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         Turn { left: WORK }
     }
 
     /// Whether it is the others' turn.
     pub fn is_over(&self) -> bool {
-        self.left == 0
+        self.left <= 0
     }
 
     /// Counts a system call that moved so many bytes.
@@ -55,12 +55,15 @@ impl Turn {
     }
 
     fn spend(&mut self, work: usize) {
-        self.left = self.left.saturating_sub(work);
+        // No overflow: a read and what it holds come to some MiB.
+        self.left -= work.cast_signed();
     }
 }
 
 /// Wakes the task again once timers and sockets have been polled; the caller returns `Pending`. A wake by reference
 /// would put it in front of them: up to 61 tasks run before the runtime looks there.
+#[cold]
+#[inline(never)] // Its future would take room in every poll.
 pub fn give_way(cx: &mut Context<'_>) {
     // Pending on its first poll. It leaves the waker with the runtime, so that it needn't be kept.
     let _ = pin!(tokio::task::yield_now()).poll(cx);

@@ -15,9 +15,8 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use rustls::{HandshakeKind, ProtocolVersion};
 
 use crate::data::buffers::{self, Buffers, FRONT, LEFT, READ, READ_SEALED};
-use crate::data::channel::Came;
 use crate::data::socket::Socket;
-use crate::data::turn::{self, Turn};
+use crate::data::turn;
 use crate::data::unsent::Unsent;
 
 /// Records that rustls is given at a time.
@@ -44,6 +43,8 @@ pub struct Session {
     seen: usize,
     /// Whether a record waits in it that rustls has not seen.
     waits: bool,
+    /// The records of the last read, if there were several or one without application data: those with, and without.
+    several: (usize, usize),
     /// Records that are not sent yet.
     unsent: Unsent,
     /// Whether these are a session ticket, which goes with the next record in one write.
@@ -66,6 +67,7 @@ impl Session {
             left: Vec::new(),
             seen: 0,
             waits: false,
+            several: (0, 0),
             unsent: Unsent::default(),
             ticket_waits: false,
             plain: Vec::new(),
@@ -88,30 +90,31 @@ impl Session {
     /// Takes what was read before the session was made.
     pub fn begin(&mut self, socket: &mut Socket, cx: &mut Context<'_>, mut came: Vec<u8>) -> io::Result<()> {
         // Before the TLS handshake is done there is no plaintext.
-        let (used, _) = self.process(socket, cx, &mut came, &mut [], &mut Turn::new())?;
+        let (used, _) = self.process(socket, cx, &mut came, &mut [])?;
         self.left = came.split_off(used);
         Ok(())
     }
 
-    /// Reads once, or works on what the last read left; the plaintext is in `buffers.plain` behind [`FRONT`].
-    pub fn poll_read(
-        &mut self,
-        socket: &mut Socket,
-        cx: &mut Context<'_>,
-        buffers: &mut Buffers,
-        turn: &mut Turn,
-    ) -> Poll<io::Result<Came>> {
+    /// Reads once, or works on what an earlier read left; returns how much of `buffers.plain` is filled behind
+    /// [`FRONT`], which may be nothing.
+    pub fn poll_read(&mut self, socket: &mut Socket, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<usize>> {
         if !self.plain.is_empty() {
-            // No more than one read of hyper's gave.
-            let early = std::mem::take(&mut self.plain);
-            buffers.plain[FRONT..FRONT + early.len()].copy_from_slice(&early);
-            return Poll::Ready(Ok(Came::Bytes(early.len())));
+            return Poll::Ready(Ok(self.take_early(buffers)));
         }
-        Poll::Ready(Ok(match ready!(self.poll_decrypt(socket, cx, buffers, READ_SEALED, turn))? {
-            0 if self.ended => Came::End,
-            0 => Came::Nothing,
-            filled => Came::Bytes(filled),
-        }))
+        self.poll_decrypt(socket, cx, buffers, READ_SEALED)
+    }
+
+    /// Whether close_notify, or the end of the socket's stream, has come.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// What came before the connection was a tunnel: no more than one read of hyper's gave.
+    #[cold]
+    fn take_early(&mut self, buffers: &mut Buffers) -> usize {
+        let early = std::mem::take(&mut self.plain);
+        buffers.plain[FRONT..FRONT + early.len()].copy_from_slice(&early);
+        early.len()
     }
 
     /// As [`Session::poll_read`], into `plaintext`, which may be smaller than what comes: the rest is kept.
@@ -159,7 +162,7 @@ impl Session {
     /// Reads at most `most` bytes once, and keeps the plaintext.
     fn poll_keep(&mut self, socket: &mut Socket, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<()>> {
         buffers::lend(|buffers| {
-            let filled = ready!(self.poll_decrypt(socket, cx, buffers, most, &mut Turn::new()))?;
+            let filled = ready!(self.poll_decrypt(socket, cx, buffers, most))?;
             self.plain.extend_from_slice(&buffers.plain[FRONT..FRONT + filled]);
             Poll::Ready(Ok(()))
         })
@@ -173,7 +176,6 @@ impl Session {
         cx: &mut Context<'_>,
         buffers: &mut Buffers,
         most: usize,
-        turn: &mut Turn,
     ) -> Poll<io::Result<usize>> {
         if self.failed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -181,60 +183,60 @@ impl Session {
         if self.ended {
             return Poll::Ready(Ok(0));
         }
-        let Buffers { cipher, plain } = buffers;
+        let Buffers { cipher, plain, turn } = buffers;
         let kept = self.left.len();
-        let read = if self.waits { 0 } else { ready!(self.poll_cipher(socket, cx, &mut cipher[kept.min(LEFT)..], most))? };
-        if self.ended {
-            return Poll::Ready(Ok(0));
+        let mut read = 0;
+        if !self.waits {
+            if kept > LEFT {
+                return Poll::Ready(Err(self.too_long()));
+            }
+            read = ready!(socket.poll_fill(cx, &mut cipher[kept..kept + most]))?;
+            if read == 0 {
+                // FIN without close_notify is an end like another: frames and heads say by themselves whether they are
+                // whole.
+                self.ended = true;
+                return Poll::Ready(Ok(0));
+            }
         }
         let came = &mut cipher[..kept + read];
         came[..kept].copy_from_slice(&self.left);
-        let (used, filled) = self.process(socket, cx, came, &mut plain[FRONT..], turn)?;
+        let (used, filled) = self.process(socket, cx, came, &mut plain[FRONT..])?;
         if kept > 0 || used < came.len() {
             // A new one, and never room for what a burst left.
             self.left = came[used..].to_vec();
         }
         turn.moved(used);
+        if self.several != (0, 0) {
+            let (data, barren) = std::mem::take(&mut self.several);
+            turn.records(data, barren);
+        }
         Poll::Ready(Ok(filled))
     }
 
-    /// Reads ciphertext into `room`, which stands behind what is left.
-    fn poll_cipher(
-        &mut self,
-        socket: &mut Socket,
-        cx: &mut Context<'_>,
-        room: &mut [u8],
-        most: usize,
-    ) -> Poll<io::Result<usize>> {
-        if self.left.len() > LEFT {
-            self.failed = true;
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a TLS handshake message of more than 64 KiB")));
-        }
-        let read = ready!(socket.poll_fill(cx, &mut room[..most]))?;
-        // FIN without close_notify is an end like another: frames and heads say by themselves whether they are whole.
-        self.ended = read == 0;
-        Poll::Ready(Ok(read))
+    #[cold]
+    fn too_long(&mut self) -> io::Error {
+        self.failed = true;
+        io::Error::new(io::ErrorKind::InvalidData, "a TLS handshake message of more than 64 KiB")
     }
 
     /// Works through records of `cipher` into `plain`; returns how much of the one is used up, and how much of the other
-    /// is filled. What this makes rustls want to say waits for the next flush,
-    /// where its progress is counted; but for an alert, which is sent.
+    /// is filled. What this makes rustls want to say waits for the next flush, where its progress is counted; but for
+    /// an alert, which is sent.
     fn process(
         &mut self,
         socket: &mut Socket,
         cx: &mut Context<'_>,
         cipher: &mut [u8],
         plain: &mut [u8],
-        turn: &mut Turn,
     ) -> io::Result<(usize, usize)> {
-        self.digest_all(cipher, plain, turn).inspect_err(|_| {
+        self.digest_all(cipher, plain).inspect_err(|_| {
             // That the peer takes it is no longer our concern.
             let _ = self.unsent.flush(socket, cx);
         })
     }
 
     /// Slice after slice, for as long as every record carries application data.
-    fn digest_all(&mut self, cipher: &mut [u8], plain: &mut [u8], turn: &mut Turn) -> io::Result<(usize, usize)> {
+    fn digest_all(&mut self, cipher: &mut [u8], plain: &mut [u8]) -> io::Result<(usize, usize)> {
         let (mut used, mut filled, mut all) = (0, 0, 0);
         loop {
             let seen = used + self.seen;
@@ -243,9 +245,13 @@ impl Session {
             let (more, came, data) = self.digest(&mut cipher[used..end], &mut plain[filled..])?;
             used += more;
             filled += came;
-            all += records;
-            turn.records(data, records.saturating_sub(data));
             self.seen = end - used;
+            all += records;
+            if all > 1 || data < records {
+                // One record is as dear as its bytes and its read.
+                self.several.0 += data;
+                self.several.1 += records.saturating_sub(data);
+            }
             self.waits = end < cipher.len() && !self.ended && whole_records(&cipher[end..], 1).0 > 0;
             if !self.waits || data < records || all >= MAX_RECORDS {
                 return Ok((used, filled));
@@ -255,6 +261,7 @@ impl Session {
 
     /// Works through all of `cipher`; returns how much of it is used up, how much of `plain` is filled, and by how many
     /// records.
+    #[inline]
     fn digest(&mut self, cipher: &mut [u8], plain: &mut [u8]) -> io::Result<(usize, usize, usize)> {
         let (mut used, mut filled, mut data) = (0, 0, 0);
         let handshaking = self.tls.is_handshaking();
@@ -383,7 +390,18 @@ impl Session {
 
 /// At most `most` whole records at the front of `cipher`: how many, and how many bytes. What can be no record counts
 /// as one with all that follows it: rustls says what is wrong with it.
+#[inline]
 fn whole_records(cipher: &[u8], most: usize) -> (usize, usize) {
+    if let [_, 3, _, high, low, body @ ..] = cipher
+        && body.len() == usize::from(u16::from_be_bytes([*high, *low]))
+    {
+        return (1, cipher.len()); // as most reads are
+    }
+    several_records(cipher, most)
+}
+
+#[inline(never)]
+fn several_records(cipher: &[u8], most: usize) -> (usize, usize) {
     let (mut count, mut end) = (0, 0);
     while count < most
         && let Some(&[kind, major, _, high, low]) = cipher[end..].first_chunk::<HEADER>()
@@ -414,4 +432,37 @@ fn queue(mut message: EncodeTlsData<'_, ServerConnectionData>, unsent: &mut Unse
 
 fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(length: u16) -> Vec<u8> {
+        [&[23, 3, 3][..], &length.to_be_bytes(), &vec![0; length.into()]].concat()
+    }
+
+    /// How many whole records stand at the front of `cipher`, of three at most, and how many bytes they take.
+    fn check(cipher: &[u8], expected: (usize, usize)) {
+        assert_eq!(whole_records(cipher, 3), expected, "{:x?}", &cipher[..cipher.len().min(12)]);
+    }
+
+    #[test]
+    fn only_whole_records_are_shown_and_a_few_at_a_time() {
+        check(&[], (0, 0));
+        check(&record(17)[..4], (0, 0));
+        check(&record(17)[..21], (0, 0));
+        check(&record(17), (1, 22));
+        check(&[record(17), record(0)].concat(), (2, 27));
+        check(&[record(17), record(40)[..44].to_vec()].concat(), (1, 22));
+        check(&record(17).repeat(5), (3, 66));
+    }
+
+    #[test]
+    fn what_can_be_no_record_is_shown_with_all_that_follows() {
+        check(b"GET / HTTP/1.1\r\n", (1, 16));
+        check(&[23, 2, 0, 0, 5], (1, 5));
+        check(&[23, 3, 3, 0xff, 0xff, 1], (1, 6));
+        check(&[&record(17)[..], b"\x00\x03\x03\x00\x01"].concat(), (2, 27));
+    }
 }

@@ -237,7 +237,16 @@ impl Scanner {
     pub fn next(&mut self, input: &[u8], rules: &impl Rules) -> Result<Piece, Fault> {
         debug_assert!(!input.is_empty());
         match &mut self.front {
-            Front::Payload(0) => self.begin(Head::EMPTY, input, rules),
+            Front::Payload(0) => match self.parse(input, rules)? {
+                Some(header) if !header.is_control() => {
+                    header.charge(rules)?;
+                    self.enter(&header);
+                    let mut run = Run::of(&[]);
+                    run.enter(&header);
+                    Ok(self.run(run, header.len as u64 + header.payload, input, rules))
+                }
+                _ => self.begin(Head::EMPTY, input, rules),
+            },
             Front::Payload(left) => {
                 let left = *left;
                 Ok(self.run(Run::of(&[]), left, input, rules))
@@ -273,7 +282,7 @@ impl Scanner {
         }
     }
 
-    /// A frame begins with `held` and goes on in `input`.
+    /// A frame begins with `held` and goes on in `input`; a data frame without is begun where it is met.
     fn begin(&mut self, held: Head, input: &[u8], rules: &impl Rules) -> Result<Piece, Fault> {
         let mut head = held;
         let joined = if held.len == 0 {
@@ -303,7 +312,8 @@ impl Scanner {
 
     /// Spans what `run` began with, which ends `end` bytes into `input` or beyond it, and the frames that follow.
     fn run(&mut self, mut run: Run, mut end: u64, input: &[u8], rules: &impl Rules) -> Piece {
-        while let Some(rest) = usize::try_from(end).ok().and_then(|end| input.get(end..))
+        while end < input.len() as u64
+            && let rest = &input[end as usize..]
             && let Ok(Some(header)) = self.parse(rest, rules)
         {
             if header.is_control() && !header.passes(rest, rules) || header.charge(rules).is_err() {
@@ -316,9 +326,9 @@ impl Scanner {
             // No overflow: the header lies within the input, and a payload's top bit is not set.
             end += header.len as u64 + header.payload;
         }
-        let taken = usize::try_from(end).map_or(input.len(), |end| end.min(input.len()));
-        self.front = Front::Payload(end - taken as u64);
-        Piece { taken, what: What::Run(run) }
+        let taken = end.min(input.len() as u64);
+        self.front = Front::Payload(end - taken);
+        Piece { taken: taken as usize, what: What::Run(run) }
     }
 
     /// A control frame of `whole` bytes begins with `held` and goes on in `input`.
