@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,13 @@ from types import SimpleNamespace
 
 from proxies import agreed  # first: it knows where the harness is
 
+import floods  # noqa: E402
 from cost import Callgrind, Perf  # noqa: E402
-from harness import Place, await_that, need, note  # noqa: E402
+from harness import HERE, Place, await_that, need, note  # noqa: E402
+from neighbours import look  # noqa: E402
 
+# What one client floods with, over TLS, while another one's echoes are timed.
+FLOODS = ("pings", "empty messages", "empty continuations", "1 B fragments", "1 MiB messages")
 ACTIVE = 64  # tunnels with a message in flight, lanes that connect
 GB = 1e9
 
@@ -33,11 +38,12 @@ class Amounts:
     open: tuple = (100, 1_000, 9_000)
     flat: int = 60_000
     pace_ms: int = 2_000
+    look: float = 2.0  # seconds, at the neighbour of a flood
     counted: int = 20_000  # echoes under strace, or while instructions are counted
 
     @classmethod
     def quick(cls):
-        return cls(10_000, 50_000_000, 500, 2_000, (100, 1_000, 2_000), 20_000, 1_000, 5_000)
+        return cls(10_000, 50_000_000, 500, 2_000, (100, 1_000, 2_000), 20_000, 1_000, 1.0, 5_000)
 
 
 class Bench:
@@ -65,12 +71,12 @@ class Bench:
     @contextlib.contextmanager
     def standing(self, figure, kinds, failed):
         """Those of these kinds that come up, each with a load that is warm; `failed` is told of the others."""
-        pinned = figure != "latency"
+        pinned = figure not in ("latency", "neighbour")
         with contextlib.ExitStack() as stack:
             up = []
             for kind in kinds:
                 try:
-                    proxy = stack.enter_context(self.running(kind, 1 if pinned else 2, pinned))
+                    proxy = stack.enter_context(self.running(kind, 2 if figure == "latency" else 1, pinned))
                     load = proxy.load()
                     if figure == "connect":
                         load.ask("connect", count=4 * ACTIVE, lanes=ACTIVE, resume=False)
@@ -128,6 +134,28 @@ class Bench:
         answer = load.ask("pace", **order)
         need(answer["messages"] == 5 * (300 + self.amounts.pace_ms), "each message comes back")
         return {f"latency_{quantile}": answer[f"{quantile}_us"] / 1e6 for quantile in ("p50", "p99")}
+
+    def neighbour(self, proxy, load):
+        """An echo of another tunnel while one client floods, and how many bytes a second of the flood are taken."""
+        values = {}
+        ca = str(proxy.authority.ca)
+        quiet = floods.opened(proxy.port, "/ws/", ca)
+        with quiet.connection:
+            for kind in FLOODS:
+                words = ("client", proxy.port, "/ws/take", kind, ca)
+                flood = proxy.place.start("flood", sys.executable, HERE / "floods.py", *words, talks=True)
+                try:
+                    await_that(f"{kind} flow", lambda: flood.alive() and flood.ask(do="count")["sent"] > 1e6)
+                    look(quiet, 0.3)
+                    before, began = flood.ask(do="count")["sent"], time.monotonic()
+                    values[f"neighbour_p50 {kind}"], values[f"neighbour_p99 {kind}"] = look(quiet, self.amounts.look)
+                    sent = flood.ask(do="count")["sent"] - before
+                    values[f"flooded {kind}"] = sent / (time.monotonic() - began)
+                finally:
+                    flood.popen.kill()
+                    flood.end()
+                    proxy.place.processes.remove(flood)
+        return values
 
     # --- one after the other --------------------------------------------------------------------------------------------
 
@@ -275,6 +303,6 @@ def traced(proxy, strace):
 
 
 # What times depend on the machine's mood: taken in turns. The others repeat.
-SIDE_BY_SIDE = ("echo", "bulk", "large", "connect", "latency")
+SIDE_BY_SIDE = ("echo", "bulk", "large", "connect", "latency", "neighbour")
 FIGURES = (*SIDE_BY_SIDE, "memory", "balance", "flat", "syscalls", "instructions")
 FAILURES = (AssertionError, OSError, ValueError)

@@ -18,6 +18,7 @@ RATIOS = {
     "connect_full": "connection: full TLS handshake, upgrade, close",
     "connect_resumed": "the same, resumed",
 }
+NEIGHBOUR = {"neighbour_p50": "echo beside {}, p50, ms", "neighbour_p99": "echo beside {}, p99, ms", "flooded": "{}, MB a second"}
 BALANCE = {"balance": "the fuller one's share of all tunnels"}
 MEMORY = {
     "idle": "an idle tunnel, kB",
@@ -53,6 +54,10 @@ def unit_of(key):
         return 1e-3, " k", 1
     if key in ("syscalls", "balance"):
         return 1, "", 2
+    if key.startswith("neighbour"):
+        return 1e3, " ms", 1
+    if key.startswith("flooded"):
+        return 1e-6, " MB/s", 0
     return 1e6, " µs", 0  # latency
 
 
@@ -121,6 +126,20 @@ def cpu_tables(report):
             yield table([title, *labels(names)], cells)
 
 
+def neighbour_table(report):
+    """An echo beside each kind of flood, and what of the flood is taken."""
+    keys = [key for key in report.values if key.startswith(tuple(NEIGHBOUR))]
+    names = report.measured(*keys)
+    kinds = list(dict.fromkeys(key.partition(" ")[2] for key in keys))
+    rows = [
+        [words.format(kind), *(report.shown(f"{what} {kind}", name) for name in names)]
+        for kind in kinds
+        for what, words in NEIGHBOUR.items()
+    ]
+    if rows:
+        yield table(["neighbour of a flood, one worker, over TLS", *labels(names)], rows)
+
+
 def tables(source):
     """All that was measured: tables, and what is to be said about them."""
     report = Report(source)
@@ -140,6 +159,7 @@ def tables(source):
         ]
         head = ["latency at 5,000 messages a second over 200 tunnels, µs", "straight to the backend", *labels(names)]
         parts.append(table(head, rows))
+    parts.extend(neighbour_table(report))
     if names := report.measured(*(f"flat_echo_{count}" for count in source["open"])):
         rows = []
         for what, words in (("flat_echo", "CPU of a 64 B echo, µs"), ("flat_bytes", "memory of each tunnel more, kB")):
@@ -181,6 +201,7 @@ All do the same work: TLS 1.3 with AES-128-GCM, X25519 and a P-256 certificate, 
 - CPU: of all the proxy's processes, from the scheduler's own count; the part outside of the kernel by the clock's ticks. One thread or worker; proxy, backend and load share one CPU; 64 tunnels with one message in flight each, others for each size of a GB, or 64 lanes that connect. A connection is a TLS handshake, the upgrade, a Close both ways, the end.
 - Memory: `smaps_rollup`'s PSS of all processes, two threads or workers, once the proxy has come to rest. What is kept is read twelve seconds after the last has closed.
 - Latency: a message is due every 200 µs, whatever has come back; its time counts from the moment it was due (no coordinated omission). Two threads or workers, nothing is pinned: proxy, backend and load share the machine.
+- Neighbour of a flood: one client floods over TLS, its backend takes all of it, and every 4 ms another tunnel has an echo. One thread or worker; nothing is pinned. What is taken of the flood counts frames with their headers. Sidegate's `frames`, which would end such a client, is off.
 - Every byte that comes back is compared with what was sent; the backend's counts of connections and messages must be the load's; protocol, suite, group and resumption are read from each TLS handshake; an address that is not listed must be refused.
 
 {tables(source)}"""

@@ -35,7 +35,7 @@ class Proxy:
     cannot = ""  # what it can't do of all this
     tls = True
     variables = {}  # of its environment
-    figures = ("echo", "bulk", "large", "connect", "memory", "balance", "latency", "syscalls")  # those that are taken of it
+    figures = ("echo", "bulk", "large", "connect", "memory", "balance", "latency", "neighbour", "syscalls")  # those that are taken of it
 
     def __init__(self, place, workers, cpu=None, prefix=()):
         """With `cpu`, proxy, backend and load all run on that CPU alone, as batch jobs: whoever is woken waits until the
@@ -156,7 +156,7 @@ class Ours(Proxy):
         sidegate = Sidegate(self.place).certificate(self.certificate)
         sidegate.tls_port = self.port
         self.ready = lambda: self.process.alive() and self.answers(sidegate)
-        limits = f'[limits]\nupgrades = {{ rate = "{RATE}/s", burst = {RATE} }}\n'
+        limits = f'[limits]\nupgrades = {{ rate = "{RATE}/s", burst = {RATE} }}\nframes = "off"\n'
         sidegate.policy(text=f"[client]\nallow = {json.dumps(NETWORKS)}\n{limits}")
         sidegate.route("ws", "/ws/", self.backend_url.format(port=self.backend_port, path=self.backend_path))
         sidegate.settings = f"[process]\nthreads = {self.workers}"

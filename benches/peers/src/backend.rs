@@ -74,6 +74,8 @@ struct Backend {
 struct Connection {
     socket: OwnedFd,
     upgraded: bool,
+    /// It was opened at `/…/take`: nothing comes back.
+    takes: bool,
     /// The beginning of a head or a frame that has not come whole.
     unread: Vec<u8>,
     unsent: Vec<u8>,
@@ -108,7 +110,7 @@ impl Backend {
             });
             poll.add_edges(&socket, place as u64)?;
             let (unread, unsent) = (Vec::new(), Vec::new());
-            self.connections[place] = Some(Connection { socket, upgraded: false, unread, unsent, closing: false });
+            self.connections[place] = Some(Connection { socket, upgraded: false, takes: false, unread, unsent, closing: false });
             self.accepted += 1;
         }
         Ok(())
@@ -196,12 +198,19 @@ impl Connection {
     /// Answers what stands whole in `bytes`: how many were taken, and how many messages echoed. `None`: it has failed.
     fn answer(&mut self, bytes: &mut [u8]) -> Option<(usize, u64)> {
         let (mut taken, mut echoed) = (0, 0);
+        if self.takes {
+            return Some((bytes.len(), 0));
+        }
         if !self.upgraded {
             let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Some((0, 0)) };
             let answer = switching(&bytes[..end + 2])?;
             self.send(answer.as_bytes())?;
             self.upgraded = true;
+            self.takes = bytes[..end].starts_with(b"GET /ws/take ");
             taken = end + 4;
+            if self.takes {
+                return Some((bytes.len(), 0));
+            }
         }
         while let Some(head) = Header::parse(&bytes[taken..])
             && bytes.len() - taken >= head.size + head.length
