@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Version;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -31,11 +32,17 @@ use crate::snapshot::route::RouteTimeouts;
 /// How long a client that has ended its side has to acknowledge the last that it was sent.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often a client that has ended its side is looked at while it is answered.
-const GONE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a client that has ended its side waits for its answer before it is probed, and then
+/// how often.
+const FIRST_PROBE: Duration = Duration::from_secs(2);
+const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How often such a client is probed where nothing is sent to it (tcp(7), SO_KEEPALIVE).
-const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+/// How long a probe has to come back as a reset.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// What probes a client: an interim answer, which any client of HTTP/1.1 passes over (RFC 9110
+/// §15.2). A client that has closed its socket resets the connection.
+const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The first and the longest pause between two looks at what it has acknowledged.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
@@ -74,6 +81,8 @@ struct State {
     slow: Option<Instant>,
     /// Whether the request's body has been read whole: what the client ends then is only its side.
     body_read: bool,
+    /// Whether an interim answer may go out: the request is of HTTP/1.1, and nothing has gone out.
+    may_interim: bool,
     /// Whether the client has ended its side.
     ended: bool,
     /// The task that was kept from seeing that, to be woken when it may.
@@ -130,6 +139,7 @@ impl Patience {
             pace: Pace::new(None),
             slow: None,
             body_read: false,
+            may_interim: false,
             ended: false,
             parked: None,
             cut: None,
@@ -148,11 +158,12 @@ impl Patience {
         state.pace = Pace::new(timeouts.body_pace);
     }
 
-    /// A request's head is whole, and with `is_whole` all of the request.
-    pub fn request_began(&self, is_whole: bool) {
+    /// A request's head is whole, and with `is_whole` all of the request. `version` is its own.
+    pub fn request_began(&self, is_whole: bool, version: Version) {
         let mut state = self.lock();
         state.phase = Phase::Busy;
         state.body_read = is_whole;
+        state.may_interim = version == Version::HTTP_11;
         state.seat.count();
     }
 
@@ -277,6 +288,7 @@ impl Patience {
     fn wrote(&self, bytes: usize) {
         let mut state = self.lock();
         state.sent += bytes as u64;
+        state.may_interim = false;
         if state.stalled.take().is_some() {
             state.pace.rests(Instant::now());
         }
@@ -298,6 +310,12 @@ impl Patience {
         if state.pace.is_too_slow(now) {
             state.slow = Some(now);
         }
+    }
+
+    /// Whether an interim answer may go out now: nothing of the answer has, or waits to.
+    fn may_interim(&self) -> bool {
+        let state = self.lock();
+        state.may_interim && state.stalled.is_none() && matches!(state.phase, Phase::Busy)
     }
 
     /// The client has ended its side. Says whether hyper is to see that now: while a request that
@@ -358,9 +376,8 @@ pub struct Watched {
     /// Whether the last flush left something behind.
     holds_back: bool,
     confirming: Option<Confirming>,
-    /// When to look next whether a client that has ended its side is still there; `None`: it has
-    /// not, or nothing is answered to it.
-    looks: Option<Pin<Box<Sleep>>>,
+    /// The probes of a client that has ended its side; `None`: it has not, or none was due.
+    probing: Option<Probing>,
 }
 
 /// A client's stream, in the clear or under TLS.
@@ -374,6 +391,14 @@ pub enum Stream {
 }
 
 impl Stream {
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Clear(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Taken => Poll::Ready(Err(taken())),
+        }
+    }
+
     /// The socket of a client; `None` once it was taken back.
     fn tcp(&self) -> Option<&TcpStream> {
         match self {
@@ -389,6 +414,23 @@ struct Confirming {
     until: Instant,
     pause: Duration,
     timer: Pin<Box<Sleep>>,
+}
+
+/// The probes of a client that has ended its side while it is answered.
+struct Probing {
+    timer: Pin<Box<Sleep>>,
+    /// Whether a probe went out whose outcome is awaited.
+    sent: bool,
+}
+
+impl Probing {
+    /// Where nothing may be sent, the kernel's own probes tell, though later: a closed socket is
+    /// forgotten by its host after a minute (tcp(7), SO_KEEPALIVE).
+    fn new(tcp: &TcpStream) -> Self {
+        let probes = TcpKeepalive::new().with_time(PROBE_INTERVAL).with_interval(PROBE_INTERVAL);
+        let _ = SockRef::from(tcp).set_tcp_keepalive(&probes);
+        Probing { timer: Box::pin(tokio::time::sleep(FIRST_PROBE)), sent: false }
+    }
 }
 
 impl Confirming {
@@ -413,7 +455,7 @@ impl Stream {
 impl Watched {
     /// Reports what moves on `stream` to `patience`.
     pub fn new(stream: Stream, patience: Patience) -> Self {
-        Watched { stream, patience, again: Bytes::new(), holds_back: false, confirming: None, looks: None }
+        Watched { stream, patience, again: Bytes::new(), holds_back: false, confirming: None, probing: None }
     }
 
     /// The same, from which `again` is read first.
@@ -461,22 +503,22 @@ impl Watched {
         }
     }
 
-    /// A client that has ended its side is answered all the same, for as long as it is there: one
-    /// that has closed its socket resets the connection once it gets bytes, or a probe.
+    /// Ready once a client that has ended its side turns out to be gone. It is answered all the
+    /// same for as long as it is there, and bytes tell: a closed socket answers with a reset.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(tcp) = self.stream.tcp() else { return Poll::Ready(Err(taken())) };
-        let looks = self.looks.get_or_insert_with(|| {
-            let probes = TcpKeepalive::new().with_time(PROBE_INTERVAL).with_interval(PROBE_INTERVAL);
-            // Without probes, the next bytes of the answer tell.
-            let _ = SockRef::from(tcp).set_tcp_keepalive(&probes);
-            Box::pin(tokio::time::sleep(GONE_INTERVAL))
-        });
         loop {
+            let Some(tcp) = self.stream.tcp() else { return Poll::Ready(Err(taken())) };
             if let Some(error) = tcp.take_error()? {
                 return Poll::Ready(Err(error));
             }
-            ready!(looks.as_mut().poll(cx));
-            looks.as_mut().reset(Instant::now() + GONE_INTERVAL);
+            let probing = self.probing.get_or_insert_with(|| Probing::new(tcp));
+            ready!(probing.timer.as_mut().poll(cx));
+            probing.sent = !probing.sent && self.patience.may_interim();
+            let pause = if probing.sent { PROBE_TIMEOUT } else { PROBE_INTERVAL };
+            probing.timer.as_mut().reset(Instant::now() + pause);
+            if probing.sent {
+                let _ = self.stream.poll_write(cx, PROBE)?;
+            }
         }
     }
 
@@ -535,11 +577,7 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let watched = self.get_mut();
-        let written = match &mut watched.stream {
-            Stream::Clear(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Taken => Poll::Ready(Err(taken())),
-        };
+        let written = watched.stream.poll_write(cx, bytes);
         watched.report(&written);
         written
     }
@@ -626,7 +664,7 @@ mod tests {
     /// A connection that is idle after a request.
     fn idle(pending: &Pending) -> Patience {
         let patience = one_of(pending).unwrap();
-        patience.request_began(true);
+        patience.request_began(true, Version::HTTP_11);
         patience.request_ended();
         assert!(matches!(next(&patience), Next::Wait(Some((_, Waits::Idle)))));
         patience
@@ -639,7 +677,7 @@ mod tests {
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(10), Waits::Head)));
         patience.read();
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(10), Waits::Head)));
-        patience.request_began(true);
+        patience.request_began(true, Version::HTTP_11);
         assert_eq!(patience.deadline(), None);
         patience.request_ended();
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(75), Waits::Idle)));
@@ -652,7 +690,7 @@ mod tests {
     async fn stalled_client_is_waited_for_from_its_first_refusal() {
         let began = Instant::now();
         let patience = patience();
-        patience.request_began(true);
+        patience.request_began(true, Version::HTTP_11);
         patience.wrote(100);
         patience.blocked(100);
         tokio::time::advance(Duration::from_secs(20)).await;
@@ -666,8 +704,8 @@ mod tests {
     fn connection_counts_unless_it_serves_a_permitted_request() {
         let pending = Pending::default();
         let (refused, permitted) = (one_of(&pending).unwrap(), one_of(&pending).unwrap());
-        refused.request_began(true);
-        permitted.request_began(true);
+        refused.request_began(true, Version::HTTP_11);
+        permitted.request_began(true, Version::HTTP_11);
         assert!(one_of(&pending).is_none());
         permitted.request_permitted();
         let third = one_of(&pending).unwrap();
@@ -682,7 +720,7 @@ mod tests {
     fn half_a_head_behind_a_permitted_request_counts() {
         let pending = Pending::default();
         let (permitted, _other) = (one_of(&pending).unwrap(), one_of(&pending).unwrap());
-        permitted.request_began(true);
+        permitted.request_began(true, Version::HTTP_11);
         permitted.request_permitted();
         permitted.request_ended();
         permitted.read();
@@ -716,7 +754,7 @@ mod tests {
     fn answer_that_is_not_taken_yet_is_never_cut() {
         let pending = Pending::default();
         let (slow, _other) = (one_of(&pending).unwrap(), one_of(&pending));
-        slow.request_began(true);
+        slow.request_began(true, Version::HTTP_11);
         slow.blocked(0);
         slow.request_ended();
         assert!(matches!(next(&slow), Next::Wait(_)));
@@ -726,7 +764,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn client_that_reads_slowly_is_not_stalled() {
         let patience = patience();
-        patience.request_began(true);
+        patience.request_began(true, Version::HTTP_11);
         patience.wrote(1000);
         patience.blocked(1000);
         for left in [999, 998] {
@@ -741,7 +779,7 @@ mod tests {
     async fn too_slow_after(bytes: u64) -> Option<u64> {
         let patience = patience();
         let timeouts = RouteTimeouts { body_pace: Some(500), ..RouteTimeouts::default() };
-        patience.request_began(true);
+        patience.request_began(true, Version::HTTP_11);
         patience.routed(&timeouts);
         patience.wrote(1 << 20);
         for second in 0..200 {
@@ -758,7 +796,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn client_that_takes_an_answer_too_slowly_is_given_up() {
-        assert_eq!(too_slow_after(499).await, Some(60));
+        assert_eq!(too_slow_after(499).await, Some(29));
         assert_eq!(too_slow_after(500).await, None);
     }
 
@@ -767,7 +805,7 @@ mod tests {
         let patience = patience();
         let shown = || patience.ends(Waker::noop());
         assert!(shown(), "before a request");
-        patience.request_began(false);
+        patience.request_began(false, Version::HTTP_11);
         assert!(shown(), "in the middle of a body");
         patience.request_read();
         assert!(!shown());

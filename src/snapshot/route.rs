@@ -83,7 +83,7 @@ pub struct RouteTimeouts {
     /// No byte of a body for so long, either side.
     pub body_stall: Duration,
     /// The least bytes a second at which a client sends a request's body and takes an answer,
-    /// averaged over 30 s of waiting for it; `None` means unlimited.
+    /// averaged over half a minute of waiting for it; `None` means unlimited.
     pub body_pace: Option<u64>,
     /// Until the backend's socket is connected.
     pub dial: Duration,

@@ -92,6 +92,35 @@ async fn client_that_closed_is_booked_as_failed_when_it_is_answered() {
 }
 
 #[tokio::test]
+async fn client_that_closed_is_found_out_before_its_answer() {
+    for tls in [false, true] {
+        let (sidegate, backend) = start(|new| if tls { new.tls() } else { new }).await;
+        let client = client::new(&sidegate);
+        let (wire, mut at_backend) = get(&client, &backend).await;
+        drop(wire);
+        at_backend.expect_end().await;
+        sidegate.expect_metric(REQUESTS, [("result", "failed")], 1).await;
+        expect_closed(&sidegate, "client", "client_left").await;
+    }
+}
+
+#[tokio::test]
+async fn client_that_waits_with_its_side_ended_gets_its_answer() {
+    for (version, interim) in [("1.1", vec![100]), ("1.0", vec![])] {
+        let (sidegate, backend) = start(|new| new).await;
+        let client = client::new(&sidegate);
+        let head = client.request(&format!("GET / HTTP/{version}"), "");
+        let (mut wire, mut at_backend) = sent(&client, &backend, head).await;
+        wire.finish().await;
+        tokio::time::sleep(Duration::from_millis(2500)).await; // the claim is about time
+        at_backend.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        let answer = wire.answer().await;
+        assert_eq!((answer.expect(200).text(), &answer.informed), ("ok".into(), &interim));
+        sidegate.expect_metric(REQUESTS, [("result", "permitted")], 1).await;
+    }
+}
+
+#[tokio::test]
 async fn client_that_ends_its_side_gets_its_answer() {
     for tls in [false, true] {
         let (sidegate, backend) = start(|new| if tls { new.tls() } else { new }).await;

@@ -132,7 +132,7 @@ impl Exchange {
         }
         let head::Read { parts, spelling, length } = head::request(came)?;
         let request = Request::read(&parts).ok().filter(Request::is_attempt)?;
-        patience.request_began(true);
+        patience.request_began(true, Version::HTTP_11);
         let mut asked = self.asked(false);
         asked.read(&request);
         let granted = match self.judge(&request, &mut asked) {
@@ -163,7 +163,7 @@ impl Exchange {
         patience: Patience,
     ) -> Result<Response<Outgoing>, GivenUp> {
         let has_body = !request.body().is_end_stream();
-        patience.request_began(!has_body);
+        patience.request_began(!has_body, request.version());
         let ended = Ended(patience.clone());
         if let Some(answer) = self.decided.take() {
             return Ok(answer.map(|body| body.holding(ended)));
