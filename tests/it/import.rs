@@ -257,6 +257,22 @@ fn regular_expressions_open_nothing_without_a_word() {
 }
 
 #[test]
+fn limits_of_a_regular_expression_are_not_lost_without_a_word() {
+    let limits = ["client_max_body_size 1k;", "limit_req zone=by_client;", "limit_conn by_client 1;"];
+    for limit in limits {
+        let zones = "limit_req_zone $remote_addr zone=by_client:1m rate=1r/s;\
+                     limit_conn_zone $remote_addr zone=by_client:1m;";
+        let pass = "proxy_pass http://127.0.0.1:9000;";
+        let locations = format!("location / {{ {pass} }} location ~ up$ {{ {limit} {pass} }}");
+        let text = format!("http {{ {zones} server {{ listen 80; {locations} }} }}");
+        expect_refused(import_text(&text), &["nothing was written: 1 line says OPENS"]);
+        let none = text.replace("location /", &format!("{limit} location /"));
+        let (_folder, output) = import_text(&none);
+        assert!(output.status.success(), "{none}: {output:?}");
+    }
+}
+
+#[test]
 fn prefixes_open_nothing_without_a_word() {
     for (location, path) in [
         ("/admin", "/admin/x"),

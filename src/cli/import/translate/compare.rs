@@ -76,10 +76,8 @@ impl<'n> Side<'n> {
     /// Why a route by the rules of `route` admits a request that `outcome` refuses; `None` means that it
     /// admits none.
     pub fn opens(&self, outcome: &Outcome, route: &Location) -> Option<Reason> {
-        match outcome.end {
-            End::Refused => return Some(Reason::Refused),
-            End::Answered => return None,
-            End::Passed => {}
+        if outcome.end == End::Refused {
+            return Some(Reason::Refused);
         }
         let guards = outcome.stages.iter().flat_map(|place| self.guards(*place));
         let mut guards: Vec<_> = guards.copied().collect();
@@ -87,11 +85,23 @@ impl<'n> Side<'n> {
         if !guards.is_empty() {
             return Some(Reason::Guards(guards));
         }
+        if outcome.end == End::Answered {
+            return None; // by a `return`, before networks and limits are asked
+        }
         let stages = || outcome.stages.iter().map(|place| &self.server().locations[*place].level);
         if stages().any(|stage| admits_beyond(&route.level.access, &stage.access)) {
             return Some(Reason::Networks);
         }
         (!stages().all(|stage| limited(&route.level, stage))).then_some(Reason::Limits)
+    }
+}
+
+/// `client_max_body_size` in bytes, nginx' default where none is given.
+fn longest_body(level: &Level) -> u64 {
+    match level.max_body {
+        None => 1 << 20,
+        Some(set) if set.value == 0 => u64::MAX,
+        Some(set) => set.value,
     }
 }
 
@@ -107,6 +117,8 @@ fn limited(route: &Level, stage: &Level) -> bool {
         let mut own = route.counts.iter();
         own.any(|own| own.zone == count.zone && own.most <= count.most)
     });
-    (dry || stage.rates.is_empty() || rates && !route_dry)
+    let bodies = longest_body(route) <= longest_body(stage);
+    bodies
+        && (dry || stage.rates.is_empty() || rates && !route_dry)
         && (dry_counts || stage.counts.is_empty() || counts && !route_dry_counts)
 }

@@ -489,6 +489,9 @@ mod tests {
             &["/ /"],
             &["OPENS location ~ ^/r[0-9]: /r/", "OPENS location ~ ^/r[0-9]: = /r", "OPENS location ~ ^/r[0-9]: ~ ^/r[^/]"],
         );
+        let some = "location / PASS location ~ x { if ($y) { return 403; } return 200; }";
+        check(some, &["/ /"], &["OPENS location ~ x: /"]);
+        check(&some.replace("403", "204"), &["/ /"], &["DIFFERS location ~ x: /"]);
         check("location / PASS location ~ [.]png$ PASS", &["/ /"], &["DIFFERS location ~ [.]png$: /"]);
     }
 
