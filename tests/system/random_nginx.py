@@ -240,12 +240,12 @@ class Generator:
             )
 
     def crooked(self, path):
-        """The path, or another one near it. A line feed stays at the end: docs/decisions/018 says why."""
+        """The path, or another one near it. A line feed stays where a pattern has it: docs/decisions/018-import-opens.md."""
         if "%0A" in path:
             return path
         bare = path.rstrip("/")
         more = [path, path, f"{path}x", f"{bare}/", f"{bare}/x", f"{bare}/x.php", f"{bare}/.ht", bare or "/"]
-        odd = [f"/{path}", f"/.{path}", f"/x/..{path}", path.replace("a", "%61", 1), path.swapcase(), f"{path}%0A", f"{path}?k=1"]
+        odd = [f"/{path}", f"/.{path}", f"/x/..{path}", path.replace("a", "%61", 1), path.swapcase(), f"{path}?k=1"]
         return self.pick(more if self.often(75) else odd)
 
 
