@@ -24,7 +24,7 @@ use crate::data::tunnel::clock::Clock;
 use crate::data::turn;
 use crate::data::websocket::frame::{self, Control, Fault, Masked, Rules, Run, Scanner, Sender, What};
 use crate::observe::metrics::{Direction, RouteMetrics};
-use crate::policy::limit::{Bucket, TunnelLimits};
+use crate::policy::limit::{Bucket, Rate, TunnelLimits};
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
 use crate::tunnels::{End, Entry, Place, Terms};
@@ -707,6 +707,13 @@ struct SideRules<'a> {
     empty: &'a OnceCell<Box<Bucket>>,
 }
 
+impl SideRules<'_> {
+    /// The rate of frames that carry nothing: it limits the client alone. `None` means unlimited.
+    fn frame_rate(&self) -> Option<Rate> {
+        self.limits.frames.filter(|_| self.way == Way::FromClient)
+    }
+}
+
 impl Rules for SideRules<'_> {
     fn message_max(&self) -> Option<u64> {
         self.limits.message_max
@@ -716,9 +723,16 @@ impl Rules for SideRules<'_> {
         self.messages.is_none_or(Bucket::take)
     }
 
+    fn is_bounded(&self) -> bool {
+        self.limits.message_max.is_some() || self.messages.is_some()
+    }
+
+    fn limits_empty(&self) -> bool {
+        self.frame_rate().is_some()
+    }
+
     fn admits_empty(&self) -> bool {
-        let rate = self.limits.frames.filter(|_| self.way == Way::FromClient);
-        rate.is_none_or(|rate| self.empty.get_or_init(|| Box::new(Bucket::new(rate))).take())
+        self.frame_rate().is_none_or(|rate| self.empty.get_or_init(|| Box::new(Bucket::new(rate))).take())
     }
 
     /// All but a Close and the Pong that answers our own Ping.

@@ -127,6 +127,14 @@ pub trait Rules {
     /// The most payload of a message, in bytes as on the wire; it may change between calls. `None` means unlimited.
     fn message_max(&self) -> Option<u64>;
 
+    /// Whether messages are bounded, in size or in number.
+    fn is_bounded(&self) -> bool;
+
+    /// Whether frames that carry nothing are limited in number.
+    fn limits_empty(&self) -> bool {
+        false
+    }
+
     /// Whether one more message may begin; takes what it costs. Asked before anything of it is passed on.
     fn admits_message(&self) -> bool {
         true
@@ -149,6 +157,10 @@ pub trait Rules {
 impl Rules for Option<u64> {
     fn message_max(&self) -> Option<u64> {
         *self
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.is_some()
     }
 }
 
@@ -312,10 +324,11 @@ impl Scanner {
 
     /// Spans what `run` began with, which ends `end` bytes into `input` or beyond it, and the frames that follow.
     fn run(&mut self, mut run: Run, mut end: u64, input: &[u8], rules: &impl Rules) -> Piece {
-        while end < input.len() as u64
-            && let rest = &input[end as usize..]
-            && let Ok(Some(header)) = self.parse(rest, rules)
-        {
+        while end < input.len() as u64 {
+            let at = self.skim(&mut run, end as usize, input, rules);
+            end = at as u64;
+            let rest = &input[at..];
+            let Ok(Some(header)) = self.parse(rest, rules) else { break };
             if header.is_control() && !header.passes(rest, rules) || header.charge(rules).is_err() {
                 break;
             }
@@ -329,6 +342,40 @@ impl Scanner {
         let taken = end.min(input.len() as u64);
         self.front = Front::Payload(end - taken);
         Piece { taken: taken as usize, what: What::Run(run) }
+    }
+
+    /// Spans whole frames of at most 125 bytes from `at` on, where nothing is to be asked about them; returns where
+    /// another one begins, or the input ends. It says what [`Scanner::parse`] would, in a third of the time: a read may
+    /// hold fifty thousand of them.
+    fn skim(&mut self, run: &mut Run, mut at: usize, input: &[u8], rules: &impl Rules) -> usize {
+        if self.extensions || rules.is_bounded() {
+            return at;
+        }
+        let limits_empty = rules.limits_empty();
+        let (mask, head) = if self.sender == Sender::Client { (0x80, 6) } else { (0, 2) };
+        while let Some(&[first, second]) = input[at..].first_chunk() {
+            // Where the mask's bit is not as it must be, this is more than 125.
+            let payload = usize::from(second ^ mask);
+            let end = at + head + payload;
+            if payload > 125 || end > input.len() {
+                break;
+            }
+            match first {
+                0x00 | 0x01 | 0x02 | 0x80 | 0x81 | 0x82 if payload > 0 || !limits_empty => {
+                    let begins = first & 0x0F != 0 || !self.open;
+                    let before = if begins { 0 } else { self.message };
+                    self.message = before.saturating_add(payload as u64);
+                    self.open = first & 0x80 == 0;
+                    run.messages += u32::from(begins);
+                }
+                0x89 if !limits_empty && rules.passes(PING, Control::masked(&input[at..end])) => run.pings = true,
+                0x8A if !limits_empty && rules.passes(PONG, Control::masked(&input[at..end])) => run.pongs = true,
+                _ => break,
+            }
+            run.frames += 1;
+            at = end;
+        }
+        at
     }
 
     /// A control frame of `whole` bytes begins with `held` and goes on in `input`.
@@ -693,6 +740,10 @@ mod tests {
             None
         }
 
+        fn is_bounded(&self) -> bool {
+            true
+        }
+
         fn admits_message(&self) -> bool {
             self.0.replace(self.0.get().saturating_sub(1)) > 0
         }
@@ -807,6 +858,62 @@ mod tests {
             let expected = if boundary { (run.len(), 3) } else { (input.len(), 4) };
             let got = (taken, got.messages, got.held().len());
             assert_eq!((got, scanner.at_boundary()), ((expected.0, expected.1, 0), boundary));
+        }
+    }
+
+    /// Rules under which all but a Close belongs to the run beside it, and so many frames that carry nothing may come.
+    struct Passing<'a>(Option<&'a std::cell::Cell<u32>>);
+
+    impl Rules for Passing<'_> {
+        fn message_max(&self) -> Option<u64> {
+            None
+        }
+
+        fn is_bounded(&self) -> bool {
+            false
+        }
+
+        fn limits_empty(&self) -> bool {
+            self.0.is_some()
+        }
+
+        fn admits_empty(&self) -> bool {
+            self.0.is_none_or(|left| left.replace(left.get().saturating_sub(1)) > 0)
+        }
+
+        fn passes(&self, opcode: u8, _: Masked<'_>) -> bool {
+            opcode != CLOSE
+        }
+    }
+
+    #[test]
+    fn control_frames_are_part_of_the_run_beside_them() {
+        let run = [text(0x01, "o"), text(0x89, "?"), text(0x00, ""), text(0x8A, "!"), text(0x80, "ne"), text(0x89, "")].concat();
+        let close = text(0x88, "");
+        for next in [&close[..], &[0x89, 0x81, 0], &text(0x88, "x")[..3]] {
+            let input = [&run, next].concat();
+            let mut scanner = Scanner::new(Sender::Client, false);
+            let Ok(Piece { taken, what: What::Run(got) }) = scanner.next(&input, &Passing(None)) else { panic!("no run") };
+            assert_eq!((taken, got.frames, got.messages, got.pings, got.pongs), (run.len(), 6, 1, true, true));
+        }
+    }
+
+    #[test]
+    fn frames_that_carry_nothing_are_counted_and_a_close_is_not() {
+        let frames = [text(0x89, "?"), text(0x82, "data"), text(0x82, ""), text(0x8A, ""), text(0x88, ""), text(0x89, "")];
+        for size in [1, 5, usize::MAX] {
+            let left = std::cell::Cell::new(3);
+            let mut scanner = Scanner::new(Sender::Client, false);
+            let mut fault = None;
+            for mut input in frames.concat().chunks(size) {
+                while !input.is_empty() && fault.is_none() {
+                    match scanner.next(input, &Passing(Some(&left))) {
+                        Ok(piece) => input = &input[piece.taken..],
+                        Err(found) => fault = Some((found, left.get())),
+                    }
+                }
+            }
+            assert_eq!(fault, Some((Fault::TooManyEmpty, 0)), "the last Ping is the fourth");
         }
     }
 
