@@ -26,6 +26,7 @@ mod turn;
 mod turnstile;
 mod unacked;
 mod unsent;
+mod watched;
 pub mod websocket;
 
 use std::sync::Arc;

@@ -6,47 +6,17 @@
 //! but for an idle connection that is to make room for another of its client: the stream
 //! then reads as ended, if really nothing has arrived.
 
-use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Version;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
-use crate::data::channel::Channel;
 use crate::data::pace::Pace;
 use crate::data::pending::Seat;
-use crate::data::socket::{self, Socket};
-use crate::data::tls;
-use crate::data::unacked::unacked;
 use crate::snapshot::listener::ListenerTimeouts;
 use crate::snapshot::route::RouteTimeouts;
-
-/// How long a client that has ended its side has to acknowledge the last that it was sent.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long a client that has ended its side waits for its answer before it is probed, and then
-/// how often.
-const FIRST_PROBE: Duration = Duration::from_secs(2);
-const PROBE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// How long a probe has to come back as a reset.
-const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
-
-/// What probes a client: an interim answer, which any client of HTTP/1.1 passes over (RFC 9110
-/// §15.2). A client that has closed its socket resets the connection.
-const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-/// The first and the longest pause between two looks at what it has acknowledged.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
-const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// What a connection is waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,14 +157,24 @@ impl Patience {
         self.lock().cut.get_or_insert(cut);
     }
 
-    /// Whether an exchange was cut.
-    pub fn is_cut(&self) -> bool {
-        self.lock().cut.is_some()
-    }
-
     /// The end of the connection waits until the client has acknowledged everything.
     pub fn confirms(&self) {
         self.lock().confirms = true;
+    }
+
+    /// How an exchange was cut; `None` means that none was.
+    pub fn cut(&self) -> Option<Cut> {
+        self.lock().cut
+    }
+
+    /// Whether the end of the connection waits for the client's acknowledgement.
+    pub fn is_confirming(&self) -> bool {
+        self.lock().confirms
+    }
+
+    /// The client acknowledged everything, or not.
+    pub fn delivered(&self, delivered: bool) {
+        self.lock().delivered = Some(delivered);
     }
 
     /// Whether the client has acknowledged everything, as far as the end of the connection told.
@@ -243,7 +223,7 @@ impl Patience {
     }
 
     /// Follows a request to leave if `has_nothing` arrived, and says whether it does.
-    fn decides(&self, has_nothing: impl FnOnce() -> bool) -> bool {
+    pub fn decides(&self, has_nothing: impl FnOnce() -> bool) -> bool {
         let mut state = self.lock();
         if !state.is_asked() {
             return state.leaves;
@@ -275,7 +255,7 @@ impl Patience {
         }
     }
 
-    fn read(&self) {
+    pub fn read(&self) {
         let mut state = self.lock();
         state.heard = true;
         if let Phase::Idle { .. } = state.phase {
@@ -285,7 +265,7 @@ impl Patience {
     }
 
     /// The socket has taken `bytes`.
-    fn wrote(&self, bytes: usize) {
+    pub fn wrote(&self, bytes: usize) {
         let mut state = self.lock();
         state.sent += bytes as u64;
         state.may_interim = false;
@@ -296,7 +276,7 @@ impl Patience {
 
     /// The socket takes no more, and `unacked` bytes of what it took are not acknowledged. Where
     /// those become fewer the client takes something: the kernel frees room in large steps.
-    fn blocked(&self, unacked: u64) {
+    pub fn blocked(&self, unacked: u64) {
         let now = Instant::now();
         let mut state = self.lock();
         let taken = state.sent.saturating_sub(unacked);
@@ -313,14 +293,14 @@ impl Patience {
     }
 
     /// Whether an interim answer may go out now: nothing of the answer has, or waits to.
-    fn may_interim(&self) -> bool {
+    pub fn may_interim(&self) -> bool {
         let state = self.lock();
         state.may_interim && state.stalled.is_none() && matches!(state.phase, Phase::Busy)
     }
 
     /// The client has ended its side. Says whether hyper is to see that now: while a request that
     /// has been read whole is answered, it would take the client for gone.
-    fn ends(&self, waker: &Waker) -> bool {
+    pub fn ends(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
         state.ended = true;
         let is_hidden = matches!(state.phase, Phase::Busy) && state.body_read;
@@ -365,275 +345,6 @@ pub enum Cut {
     Close,
     /// It is reset: a client could take what it got for a whole answer.
     Reset,
-}
-
-/// A client's stream under hyper, which reports what moves.
-pub struct Watched {
-    stream: Stream,
-    patience: Patience,
-    /// What was read of it, and is to be read again.
-    again: Bytes,
-    /// Whether the last flush left something behind.
-    holds_back: bool,
-    confirming: Option<Confirming>,
-    /// The probes of a client that has ended its side; `None`: it has not, or none was due.
-    probing: Option<Probing>,
-}
-
-/// A client's stream, in the clear or under TLS.
-pub enum Stream {
-    /// In the clear.
-    Clear(TcpStream),
-    /// Under TLS.
-    Tls(tls::Stream),
-    /// Taken back for the tunnel.
-    Taken,
-}
-
-impl Stream {
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Stream::Clear(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Taken => Poll::Ready(Err(taken())),
-        }
-    }
-
-    /// The socket of a client; `None` once it was taken back.
-    fn tcp(&self) -> Option<&TcpStream> {
-        match self {
-            Stream::Clear(tcp) => Some(tcp),
-            Stream::Tls(stream) => stream.tcp(),
-            Stream::Taken => None,
-        }
-    }
-}
-
-/// The wait for a client that has ended its side to acknowledge the last that it was sent.
-struct Confirming {
-    until: Instant,
-    pause: Duration,
-    timer: Pin<Box<Sleep>>,
-}
-
-/// The probes of a client that has ended its side while it is answered.
-struct Probing {
-    timer: Pin<Box<Sleep>>,
-    /// Whether a probe went out whose outcome is awaited.
-    sent: bool,
-}
-
-impl Probing {
-    /// Where nothing may be sent, the kernel's own probes tell, though later: a closed socket is
-    /// forgotten by its host after a minute (tcp(7), SO_KEEPALIVE).
-    fn new(tcp: &TcpStream) -> Self {
-        let probes = TcpKeepalive::new().with_time(PROBE_INTERVAL).with_interval(PROBE_INTERVAL);
-        let _ = SockRef::from(tcp).set_tcp_keepalive(&probes);
-        Probing { timer: Box::pin(tokio::time::sleep(FIRST_PROBE)), sent: false }
-    }
-}
-
-impl Confirming {
-    fn new() -> Self {
-        let now = Instant::now();
-        let timer = Box::pin(tokio::time::sleep_until(now + FIRST_LOOK));
-        Confirming { until: now + DELIVERY_TIMEOUT, pause: FIRST_LOOK, timer }
-    }
-}
-
-impl Stream {
-    /// Whether nothing has arrived that is not read; not known counts as no.
-    fn has_nothing(&self) -> bool {
-        match self {
-            Stream::Clear(tcp) => socket::is_empty(tcp),
-            Stream::Tls(stream) => stream.has_nothing(),
-            Stream::Taken => false,
-        }
-    }
-}
-
-impl Watched {
-    /// Reports what moves on `stream` to `patience`.
-    pub fn new(stream: Stream, patience: Patience) -> Self {
-        Watched { stream, patience, again: Bytes::new(), holds_back: false, confirming: None, probing: None }
-    }
-
-    /// The same, from which `again` is read first.
-    pub fn rewound(mut self, again: Bytes) -> Self {
-        self.again = again;
-        self
-    }
-
-    /// The stream, taken back for the tunnel, and the bytes that were to be read again. `None`: it
-    /// was taken before.
-    pub fn into_parts(mut self) -> Option<(Channel, Bytes)> {
-        let channel = match std::mem::replace(&mut self.stream, Stream::Taken) {
-            Stream::Clear(tcp) => Channel::clear(Socket::Tcp(tcp)),
-            Stream::Tls(stream) => {
-                let (socket, session) = stream.into_parts();
-                Channel::tls(socket, session)
-            }
-            Stream::Taken => return None,
-        };
-        Some((channel, std::mem::take(&mut self.again)))
-    }
-
-    /// Whether a client that has ended its side has acknowledged all that it was sent, so that it
-    /// still reads. A client that has closed its socket answers with a reset.
-    pub async fn delivered(&mut self) -> bool {
-        poll_fn(|cx| self.poll_delivered(cx)).await
-    }
-
-    fn poll_delivered(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let Some(tcp) = self.stream.tcp() else { return Poll::Ready(false) };
-        let confirming = self.confirming.get_or_insert_with(Confirming::new);
-        loop {
-            if !matches!(tcp.take_error(), Ok(None)) {
-                return Poll::Ready(false);
-            }
-            if unacked(tcp) == Some(0) {
-                return Poll::Ready(true);
-            }
-            if Instant::now() >= confirming.until {
-                return Poll::Ready(false);
-            }
-            ready!(confirming.timer.as_mut().poll(cx));
-            confirming.pause = (confirming.pause * 2).min(LAST_LOOK);
-            confirming.timer.as_mut().reset(Instant::now() + confirming.pause);
-        }
-    }
-
-    /// Ready once a client that has ended its side turns out to be gone. It is answered all the
-    /// same for as long as it is there, and bytes tell: a closed socket answers with a reset.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let Some(tcp) = self.stream.tcp() else { return Poll::Ready(Err(taken())) };
-            if let Some(error) = tcp.take_error()? {
-                return Poll::Ready(Err(error));
-            }
-            let probing = self.probing.get_or_insert_with(|| Probing::new(tcp));
-            ready!(probing.timer.as_mut().poll(cx));
-            probing.sent = !probing.sent && self.patience.may_interim();
-            let pause = if probing.sent { PROBE_TIMEOUT } else { PROBE_INTERVAL };
-            probing.timer.as_mut().reset(Instant::now() + pause);
-            if probing.sent {
-                let _ = self.stream.poll_write(cx, PROBE)?;
-            }
-        }
-    }
-
-    fn report(&self, written: &Poll<io::Result<usize>>) {
-        match written {
-            Poll::Ready(written) => self.patience.wrote(*written.as_ref().unwrap_or(&0)),
-            Poll::Pending => {
-                let unacked = self.stream.tcp().and_then(unacked).unwrap_or(0);
-                self.patience.blocked(unacked);
-            }
-        }
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        if self.patience.lock().cut == Some(Cut::Reset)
-            && let Some(tcp) = self.stream.tcp()
-        {
-            // Of a socket that fails this, the peer is gone already.
-            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
-        }
-    }
-}
-
-/// Reading and writing a stream that was taken back.
-fn taken() -> io::Error {
-    io::ErrorKind::NotConnected.into()
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let watched = self.get_mut();
-        if !watched.again.is_empty() {
-            let most = watched.again.len().min(buffer.remaining());
-            buffer.put_slice(&watched.again.split_to(most));
-            return Poll::Ready(Ok(()));
-        }
-        let before = buffer.filled().len();
-        let read = match &mut watched.stream {
-            Stream::Clear(tcp) => Pin::new(tcp).poll_read(cx, buffer),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Stream::Taken => Poll::Ready(Err(taken())),
-        };
-        if buffer.filled().len() > before {
-            watched.patience.read();
-        } else if read.is_pending() && watched.patience.decides(|| watched.stream.has_nothing()) {
-            return Poll::Ready(Ok(()));
-        } else if matches!(read, Poll::Ready(Ok(()))) && !watched.patience.ends(cx.waker()) {
-            return watched.poll_gone(cx);
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let watched = self.get_mut();
-        let written = watched.stream.poll_write(cx, bytes);
-        watched.report(&written);
-        written
-    }
-
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let watched = self.get_mut();
-        let written = match &mut watched.stream {
-            Stream::Clear(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Stream::Taken => Poll::Ready(Err(taken())),
-        };
-        watched.report(&written);
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Clear(tcp) => tcp.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
-            Stream::Taken => false,
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let watched = self.get_mut();
-        match &mut watched.stream {
-            Stream::Clear(tcp) => Pin::new(tcp).poll_flush(cx),
-            Stream::Tls(stream) => {
-                let flushed = Pin::new(stream).poll_flush(cx);
-                // Records that the kernel has no room for are an answer that is not taken.
-                if flushed.is_pending() || watched.holds_back {
-                    watched.holds_back = flushed.is_pending();
-                    let written = if flushed.is_ready() { Poll::Ready(Ok(0)) } else { Poll::Pending };
-                    watched.report(&written);
-                }
-                flushed
-            }
-            Stream::Taken => Poll::Ready(Err(taken())),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let watched = self.get_mut();
-        if watched.confirming.is_none() {
-            ready!(match &mut watched.stream {
-                Stream::Clear(tcp) => Pin::new(tcp).poll_shutdown(cx),
-                Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-                Stream::Taken => Poll::Ready(Err(taken())),
-            })?;
-        }
-        if watched.patience.lock().confirms {
-            let delivered = ready!(watched.poll_delivered(cx));
-            watched.patience.lock().delivered = Some(delivered);
-        }
-        Poll::Ready(Ok(()))
-    }
 }
 
 #[cfg(test)]

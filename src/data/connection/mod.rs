@@ -30,10 +30,11 @@ use crate::data::connection::clock::Clock;
 use crate::data::connection::exchange::Exchange;
 use crate::data::connection::opening::Opening;
 use crate::data::forward::Arrival;
-use crate::data::patience::{Patience, Stream, Waits, Watched};
+use crate::data::patience::{Patience, Waits};
 use crate::data::pending::Claim;
 use crate::data::tls;
 use crate::data::tunnel::{Ended, Tunnel};
+use crate::data::watched::{Stream, Watched};
 use crate::observe::log::decision::{self, Party};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics, TlsResult};
 use crate::policy::network::{Client, Peer};
@@ -304,7 +305,7 @@ async fn by_hyper(
         _ if patience.leaves() => ConnectionEnd::Displaced,
         None if clock.is_draining() => ConnectionEnd::Drain,
         None => late(exchange, patience),
-        _ if patience.is_cut() => ConnectionEnd::Cut,
+        _ if patience.cut().is_some() => ConnectionEnd::Cut,
         Some(Err(error)) if error.is_parse() => exchange.malformed(&error.to_string()),
         _ if exchange.closed_it() => ConnectionEnd::Refused,
         _ if clock.is_draining() => ConnectionEnd::Drain,
