@@ -347,6 +347,7 @@ impl Scanner {
     /// Spans whole frames of at most 125 bytes from `at` on, where nothing is to be asked about them; returns where
     /// another one begins, or the input ends. It says what [`Scanner::parse`] would, in a third of the time: a read may
     /// hold fifty thousand of them.
+    #[inline(never)] // A single frame, as most reads have, never comes here.
     fn skim(&mut self, run: &mut Run, mut at: usize, input: &[u8], rules: &impl Rules) -> usize {
         if self.extensions || rules.is_bounded() {
             return at;
