@@ -189,16 +189,9 @@ async fn requests_are_conserved_under_random_departures() {
             _ => drop(wire.try_head().await),
         }
     }
-    let all = async {
-        loop {
-            let booked = sidegate.metric(REQUESTS, []).await;
-            let open = sidegate.metric("sidegate_connections_open", []).await;
-            if open == 0.0 {
-                return booked;
-            }
-        }
-    };
-    let booked = crate::harness::within("the end of every connection", all).await;
+    sidegate.expect_metric("sidegate_connections_accepted_total", [], 100).await;
+    sidegate.expect_metric("sidegate_connections_open", [], 0).await;
+    let booked = sidegate.metric(REQUESTS, []).await;
     let (heads, at_most) = (backend.heads().len() as f64, 100.0);
     assert!(booked >= heads && booked <= at_most, "{booked} of {heads} that the backend got");
     sidegate.expect_metric("sidegate_exchanges_open", [], 0).await;
