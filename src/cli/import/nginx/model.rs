@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::cli::import::nginx::location::{Found, Serves, find};
+use crate::cli::import::nginx::location::{Found, Matches, Serves, find};
 use crate::cli::import::nginx::regex::{Cell, Match};
 use crate::cli::import::nginx::rewrite::{Rewrite, Then};
 use crate::cli::import::nginx::server::Server;
@@ -112,11 +112,16 @@ impl<'s> Model<'s> {
         find(&self.server.locations, &self.server.outermost, cell, &mut Vec::new())
     }
 
-    /// Whether a regular expression may match some paths of a cell, and not others.
-    pub fn is_vague(&self, cell: &Cell) -> bool {
-        let mut maybe = Vec::new();
-        find(&self.server.locations, &self.server.outermost, cell, &mut maybe);
-        !maybe.is_empty()
+    /// Whether a regular expression may decide about some paths of a cell.
+    pub fn meets_regex(&self, cell: &Cell) -> bool {
+        let mut found = Vec::new();
+        let Server { locations, outermost, .. } = self.server;
+        let sure = find(locations, outermost, cell, &mut found);
+        let is_plain = match sure {
+            Found::Location(place) => !matches!(locations[place].matches, Matches::Regex(_)),
+            Found::Redirect(_) | Found::None => true,
+        };
+        !found.is_empty() || !is_plain
     }
 
     /// All that nginx may do with a request for a path of `cell`.

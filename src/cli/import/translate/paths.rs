@@ -333,15 +333,15 @@ impl Raw {
     }
 }
 
-/// The paths that regular expressions, which were not read, never take from their location.
+/// The paths that no regular expression takes from their location.
 pub fn finals(side: &Side<'_>) -> Vec<Region> {
     let model = &side.model;
     let all_below = |path: &str| {
         let mut cells = model.cells().filter(|cell| cell.text().starts_with(path));
-        cells.all(|cell| !model.is_vague(&cell))
+        cells.all(|cell| !model.meets_regex(&cell))
     };
     let regions = side.server().locations.iter().filter_map(|location| match &location.matches {
-        Matches::Exact(path) if !model.is_vague(&model.cell(path)) => Some(Region::Exact(path.clone())),
+        Matches::Exact(path) if !model.meets_regex(&model.cell(path)) => Some(Region::Exact(path.clone())),
         Matches::Prefix(path, Regexes::Skipped) if all_below(path) => Some(Region::From(path.clone())),
         _ => None,
     });
