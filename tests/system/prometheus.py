@@ -60,7 +60,8 @@ class World:
             "market-data",
             '[lists]\nguests = { file = "lists/guests.cidr" }\n'
             f'[client]\nallow = ["127.0.0.1", "guests"]\norigins = ["none", "{PAGE}"]\n'
-            '[limits]\nupgrades = { rate = "1000/s", burst = 1000 }\nconnections = { per_client = 50, total = 500 }\n',
+            '[limits]\nupgrades = { rate = "1000/s", burst = 1000 }\nconnections = { per_client = 50, total = 500 }\n'
+            'streams = { total = 50 }\n',
         )
         # Nobody is let in twice within the load: what comes back to a bucket must not come between two attempts.
         sidegate.policy("slow", '[client]\nallow = ["any"]\n[limits]\nupgrades = { rate = "1/m", burst = 1 }\n')
