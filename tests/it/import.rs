@@ -302,6 +302,9 @@ fn guards_of_the_server_open_nothing_without_a_word() {
     }
     let named = "location / { TEXT try_files $uri @app; } location @app { auth_basic a; PASS }";
     expect_told(named, &["", "allow all;"], "/x");
+    let named = "location / { try_files $uri @app; } location @app { rewrite x /p/ last; PASS }
+                 location /p/ { deny all; PASS }";
+    expect_told(named, &[""], "/x");
     let led = "TEXT location / { PASS } location /p/ { deny all; PASS }";
     expect_told(led, &["rewrite ^/x /p/ last;", "rewrite ^/.*x$ /p/ last;", "rewrite ^ /p/;"], "/x");
 }

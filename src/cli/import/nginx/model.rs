@@ -168,7 +168,13 @@ impl<'s> Model<'s> {
         };
         let location = &self.server.locations[place];
         let mut outcomes = Vec::new();
-        for rewrite in location.rewrites.iter().filter(|rewrite| rewrite.then != Then::Break) {
+        let named = match &location.serves {
+            Serves::Named(_, name) => self.server.named(name),
+            _ => None,
+        };
+        let later = named.map(|place| &self.server.locations[place].rewrites);
+        let rewrites_here = location.rewrites.iter().chain(later.into_iter().flatten());
+        for rewrite in rewrites_here.filter(|rewrite| rewrite.then != Then::Break) {
             if rewrite.regex.matches(cell) != Match::No {
                 outcomes.extend(self.rewritten(rewrite, rewrites));
             }
@@ -177,8 +183,8 @@ impl<'s> Model<'s> {
         match &location.serves {
             Serves::Proxy(_) => end = End::Passed,
             Serves::Answer(_) if location.answers_all => end = End::Answered,
-            Serves::Named(_, name) => {
-                if let Some(named) = self.server.named(name).filter(|named| self.passes(*named)) {
+            Serves::Named(..) => {
+                if let Some(named) = named.filter(|named| self.passes(*named)) {
                     stages.push(named);
                     end = End::Passed;
                 }
