@@ -82,7 +82,7 @@ impl Default for Files {
 }
 
 impl Files {
-    /// Nothing read yet; what is found is for [`Audience::Public`].
+    /// Nothing read yet; what is found is for the public: without text of the files.
     pub fn new() -> Files {
         Files::default()
     }

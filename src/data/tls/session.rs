@@ -96,7 +96,7 @@ impl Session {
     }
 
     /// Reads once, or works on what an earlier read left; returns how much of `buffers.plain` is filled behind
-    /// [`FRONT`], which may be nothing.
+    /// `FRONT`, which may be nothing.
     pub fn poll_read(&mut self, socket: &mut Socket, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<usize>> {
         if !self.plain.is_empty() {
             return Poll::Ready(Ok(self.take_early(buffers)));
