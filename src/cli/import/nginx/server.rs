@@ -132,8 +132,10 @@ impl Server {
         let level = outer.inside(directive.inside(), reading);
         let serves = self.serves(directive, &matches, upstreams, reading);
         let serves = level.internal.map_or(serves, Serves::Answer);
-        let answers_all =
-            matches!(serves, Serves::Answer(id) if directive.inside().iter().any(|inner| inner.id == id && is_fine(inner)));
+        // After a `break`, the `return` isn't reached.
+        let may_skip = |inner: &Directive| ["if", "rewrite", "break"].contains(&inner.name.as_str());
+        let fine = |id| directive.inside().iter().any(|inner| inner.id == id && is_fine(inner));
+        let answers_all = matches!(serves, Serves::Answer(id) if fine(id)) && !directive.inside().iter().any(may_skip);
         let tries = matches!(serves, Serves::Proxy(_));
         let hurdle = |inner: &&Directive| match inner.name.as_str() {
             "if" | "limit_except" => true,
