@@ -305,6 +305,8 @@ fn guards_of_the_server_open_nothing_without_a_word() {
     let named = "location / { try_files $uri @app; } location @app { rewrite x /p/ last; PASS }
                  location /p/ { deny all; PASS }";
     expect_told(named, &[""], "/x");
+    let condition = "location / { try_files $uri @app; if ($x) { set $y 1; } } location @app { PASS }";
+    expect_told(condition, &[""], "/x");
     let led = "TEXT location / { PASS } location /p/ { deny all; PASS }";
     expect_told(led, &["rewrite ^/x /p/ last;", "rewrite ^/.*x$ /p/ last;", "rewrite ^ /p/;"], "/x");
 }

@@ -40,7 +40,9 @@ fn of_location(nginx: &Nginx, location: &Location, tree: &Tree) -> Vec<Id> {
     let level = &location.level;
     let mut ids = level.binding_guards();
     ids.extend(&level.unknown);
-    ids.extend(location.hurdles.iter().filter(|id| refuses(**id, tree)));
+    // An `if` that holds is a location of its own, which inherits `proxy_pass` and no `try_files`.
+    let tries = matches!(location.serves, Serves::Named(..));
+    ids.extend(location.hurdles.iter().filter(|id| tries || refuses(**id, tree)));
     ids.extend(uncarried_limits(level, &nginx.zones));
     ids
 }
