@@ -605,3 +605,14 @@ async fn an_answer_other_than_a_101_may_come_in_pieces_and_behind_an_early_hint(
     wire.expect_end().await;
     at_backend.expect_end().await;
 }
+
+#[tokio::test]
+async fn body_in_chunks_reaches_the_backend_whatever_the_method() {
+    let backend = backend::http(|asked| backend::reply(200).body(asked.body.clone())).run().await;
+    let sidegate = forwarding(&backend).await;
+    for method in ["GET", "DELETE", "OPTIONS", "POST", "QUERY"] {
+        let head = format!("{method} / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let answer = client::new(&sidegate).send(head + "3\r\nabc\r\n0\r\n\r\n").await;
+        assert_eq!(answer.expect(200).text(), "abc", "{method}");
+    }
+}

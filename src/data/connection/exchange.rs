@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Request as HttpRequest, Response, Version, request, response};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
@@ -325,6 +325,10 @@ impl Exchange {
         self.patience.request_permitted();
         let version = parts.version;
         forward::to_backend(&mut parts, &request, route, &self.came.arrival, &asked.id);
+        if asked.has_body && !parts.headers.contains_key(CONTENT_LENGTH) {
+            // hyper sends a body of unknown length with GET and HEAD only where a header says so.
+            parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let repeatable = parts.method.is_safe();
         let mut flight = self.flight(permit, request, asked, repeatable);
         let (body, fault) =

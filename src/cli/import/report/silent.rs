@@ -123,7 +123,7 @@ pub fn of(tree: &Tree, id: Id) -> Option<(Word, &'static str)> {
     if is_in(UNUSED) {
         return Some((Word::Dropped, "it holds for nothing that is passed on"));
     }
-    if line.name == "error_page" && line.text.rsplit(' ').next().is_some_and(|to| to.starts_with('@')) {
+    if line.name == "error_page" && leads_on(&line.text) {
         return Some((Word::Closes, "an error leads nowhere else: what was passed on after one is refused"));
     }
     if is_in(HARMLESS) {
@@ -135,6 +135,14 @@ pub fn of(tree: &Tree, id: Id) -> Option<(Word, &'static str)> {
     let known = NEEDLESS.iter().find(|(names, _)| is_in(names));
     let unknown = (Word::Differs, "not known here, and left out; it holds for nothing that is passed on");
     Some(known.map_or(unknown, |(_, why)| (Word::Needless, *why)))
+}
+
+/// Whether an `error_page` gives another answer instead of the error: that of a named location, or
+/// with `=` that of a path. Else the error keeps its status, and only its page is another.
+fn leads_on(text: &str) -> bool {
+    let words = || text.trim_end_matches(';').split_whitespace();
+    let is_replaced = words().any(|word| word.starts_with('='));
+    words().last().is_some_and(|to| to.starts_with('@') || (is_replaced && to.starts_with('/')))
 }
 
 /// Whether a directive is one of nginx', or of a module that is known to refuse nobody by it.

@@ -110,13 +110,13 @@ impl Policy {
                 Key::Client if self.per_client.as_ref().is_none_or(|(_, most)| count.most < *most) => {
                     self.per_client = Some((count.zone.clone(), count.most));
                     let text = "the policy's `connections.per_client`, which counts tunnels and no plain requests; an IPv6 client is its /64";
-                    reading.notes.say(count.id, Word::Carried, text);
+                    reading.notes.say(count.id, Word::Differs, text);
                     reading.notes.say(zone.id, Word::Carried, "clients are counted by their address (IPv6: its /64)");
                 }
                 Key::Server if self.total.as_ref().is_none_or(|(.., most)| count.most < *most) => {
                     self.total = Some((server, count.zone.clone(), count.most));
                     let text = "the policy's `connections.total`, which counts the tunnels of its routes and no plain requests";
-                    reading.notes.say(count.id, Word::Carried, text);
+                    reading.notes.say(count.id, Word::Differs, text);
                     reading.notes.say(zone.id, Word::Carried, "the tunnels of a policy are counted");
                 }
                 Key::Client | Key::Server => {
