@@ -137,6 +137,7 @@ impl Planes {
         }
         let (left, exchanges) = (tunnels.entries(), tunnels.exchanges());
         tracing::warn!(tunnels = left.len(), exchanges = exchanges.len(), "cutting what is left");
+        self.shared.cut.cancel();
         self.shared.stop_accepting.cancel();
         self.shared.finish.cancel();
         for entry in left.into_iter().chain(exchanges) {

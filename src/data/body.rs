@@ -7,8 +7,8 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub struct Streamed {
     left: u64,
     wait: Wait,
     fault: Fault,
-    /// Told once the whole body has been read.
+    /// Knows whether the client has ended its side.
     patience: Patience,
     /// Told once the whole body has been handed to hyper.
     course: Option<Course>,
@@ -116,7 +116,7 @@ impl fmt::Display for Broken {
 impl std::error::Error for Broken {}
 
 impl Upload {
-    /// The body of a request on `route`, which bounds it. `patience` is told when it has been read.
+    /// The body of a request on `route`, which bounds it. `patience` tells whether it broke off.
     pub fn streamed(incoming: Incoming, route: &Route, patience: Patience) -> (Upload, Fault) {
         let fault = Fault::default();
         let streamed = Streamed {
@@ -140,7 +140,6 @@ impl Upload {
 
 impl Streamed {
     fn over(&self) {
-        self.patience.request_read();
         if let Some(course) = &self.course {
             course.handed_over();
         }
@@ -154,6 +153,9 @@ impl Body for Upload {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Upload::Streamed(body) = self.get_mut() else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(&mut body.incoming).poll_frame(cx) else {
+            if body.patience.has_broken_off(cx.waker()) {
+                return Poll::Ready(Some(Err(body.fault.set(LEFT))));
+            }
             let fault = match ready!(body.wait.poll_over(cx)) {
                 Over::Stalled => STALLED,
                 Over::Slow => SLOW,
@@ -240,7 +242,7 @@ struct Relayed {
     incoming: Incoming,
     wait: Wait,
     on_whole: Option<Box<dyn OnWhole>>,
-    flight: Option<Flight>,
+    flight: Option<Arc<Mutex<Flight>>>,
     /// Of the request's body.
     fault: Fault,
 }
@@ -278,7 +280,7 @@ impl Outgoing {
     pub fn within(mut self, flight: Flight, fault: Fault) -> Self {
         if let Kind::Relayed(relayed) = &mut self.kind {
             relayed.fault = fault;
-            relayed.flight = Some(flight);
+            relayed.flight = Some(flight.shared());
             relayed.look();
         }
         self
@@ -307,8 +309,8 @@ impl Relayed {
     }
 
     fn ends(&mut self, ending: Ending) {
-        if let Some(mut flight) = self.flight.take() {
-            flight.ends(ending);
+        if let Some(flight) = self.flight.take() {
+            lock(&flight).ends(ending);
         }
         // An answer that is not whole closes the backend's connection.
         self.on_whole = None;
@@ -316,16 +318,15 @@ impl Relayed {
 
     fn breaks(&mut self, ending: Ending, why: &'static str) -> Broken {
         if let Some(flight) = &self.flight {
-            flight.cuts();
+            lock(flight).cuts();
         }
         self.ends(ending);
         Broken(why)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        if let Some(flight) = &mut self.flight
-            && let Poll::Ready(ending) = flight.poll_ordered(cx)
-        {
+        let ordered = self.flight.as_ref().map(|flight| lock(flight).poll_ordered(cx));
+        if let Some(Poll::Ready(ending)) = ordered {
             return Poll::Ready(Some(Err(self.breaks(ending, "the exchange was ended"))));
         }
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
@@ -346,14 +347,18 @@ impl Relayed {
             Some(Ok(frame)) => {
                 let size = frame.data_ref().map_or(0, Bytes::len) as u64;
                 self.wait.came(size);
-                if let Some(flight) = &mut self.flight {
-                    flight.passed(size);
+                if let Some(flight) = &self.flight {
+                    lock(flight).passed(size);
                 }
                 self.look();
                 Some(Ok(frame))
             }
         })
     }
+}
+
+fn lock(flight: &Mutex<Flight>) -> MutexGuard<'_, Flight> {
+    flight.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Body for Outgoing {

@@ -5,14 +5,14 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll, ready};
 
 use jiff::Timestamp;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::close::{By, ExchangePhase, ExchangeReason, Traffic};
-use crate::data::patience::{Cut, Patience, Waits};
+use crate::data::patience::{Cut, Cuttable, Patience, Waits};
 use crate::observe::log::decision::{self, ExchangeClosed};
 use crate::observe::metrics::RouteMetrics;
 use crate::policy::limit::Full;
@@ -119,6 +119,15 @@ impl Flight {
         if shape == Shape::Events {
             self.exchange.entry.has_events();
         }
+    }
+
+    /// Shares the exchange with the connection's clock, which cuts it where hyper does not look.
+    pub fn shared(self) -> Arc<Mutex<Flight>> {
+        let patience = self.patience.clone();
+        let shared = Arc::new(Mutex::new(self));
+        let weak: Weak<Mutex<Flight>> = Arc::downgrade(&shared);
+        patience.answers(weak);
+        shared
     }
 
     /// Bytes of the answer's body passed.
@@ -229,6 +238,16 @@ fn refusal(full: Full) -> Refusal {
     match full {
         Full::Client => Refusal::Connections,
         Full::Total => Refusal::Capacity,
+    }
+}
+
+impl Cuttable for Flight {
+    /// What the client has not taken yet is not for it any more: the connection is reset.
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let ending = ready!(self.poll_ordered(cx));
+        self.ends(ending);
+        self.patience.cuts(Cut::Reset);
+        Poll::Ready(())
     }
 }
 

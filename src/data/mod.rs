@@ -63,6 +63,8 @@ pub struct Shared {
     pub stop_accepting: CancellationToken,
     /// Plain connections finish their request and close when this is cancelled.
     pub finish: CancellationToken,
+    /// Cancelled before everything that is left is cut.
+    pub cut: CancellationToken,
     pending: Pending,
     /// Where TLS handshakes wait that are over their client's rate.
     turnstile: Turnstile,
@@ -80,6 +82,7 @@ impl Shared {
             total: Cap::new(connections),
             stop_accepting: CancellationToken::new(),
             finish: CancellationToken::new(),
+            cut: CancellationToken::new(),
             pending: Pending::default(),
             turnstile: Turnstile::default(),
             backends: Arc::new(backends),

@@ -6,8 +6,8 @@
 //! but for an idle connection that is to make room for another of its client: the stream
 //! then reads as ended, if really nothing has arrived.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::Version;
@@ -31,6 +31,13 @@ pub enum Waits {
     Pace,
 }
 
+/// An exchange that may be ordered to end while its client takes nothing: hyper asks for no more
+/// of the answer then, and so does not see the order.
+pub trait Cuttable: Send {
+    /// Ready once the exchange must end; it notes why.
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
 /// The clock of one connection, shared by its stream, its service and its task.
 #[derive(Clone)]
 pub struct Patience(Arc<Mutex<State>>);
@@ -49,16 +56,21 @@ struct State {
     pace: Pace,
     /// Since when the client is known to take an answer more slowly than `body_pace`.
     slow: Option<Instant>,
-    /// Whether the request's body has been read whole: what the client ends then is only its side.
-    body_read: bool,
+    /// The task that waits for more of the request's body.
+    upload: Option<Waker>,
     /// Whether an interim answer may go out: the request is of HTTP/1.1, and nothing has gone out.
     may_interim: bool,
     /// Whether the client has ended its side.
     ended: bool,
+    /// Whether hyper has come to that end while a request was worked on: it has handed on all that
+    /// came before.
+    drained: bool,
     /// The task that was kept from seeing that, to be woken when it may.
     parked: Option<Waker>,
     /// How an exchange was cut, which ends the connection; `None`: none was.
     cut: Option<Cut>,
+    /// The exchange whose answer is on its way.
+    exchange: Option<Weak<Mutex<dyn Cuttable>>>,
     /// Whether the end of the connection waits until the client has acknowledged everything.
     confirms: bool,
     /// Whether the client acknowledged all that it was sent; `None` means not yet known.
@@ -108,11 +120,13 @@ impl Patience {
             taken: 0,
             pace: Pace::new(None),
             slow: None,
-            body_read: false,
+            upload: None,
             may_interim: false,
             ended: false,
+            drained: false,
             parked: None,
             cut: None,
+            exchange: None,
             confirms: false,
             delivered: None,
             heard: false,
@@ -128,11 +142,11 @@ impl Patience {
         state.pace = Pace::new(timeouts.body_pace);
     }
 
-    /// A request's head is whole, and with `is_whole` all of the request. `version` is its own.
-    pub fn request_began(&self, is_whole: bool, version: Version) {
+    /// The head of a request of this version is whole.
+    pub fn request_began(&self, version: Version) {
         let mut state = self.lock();
         state.phase = Phase::Busy;
-        state.body_read = is_whole;
+        state.drained = false;
         state.may_interim = version == Version::HTTP_11;
         state.seat.count();
     }
@@ -142,9 +156,12 @@ impl Patience {
         self.lock().seat.release();
     }
 
-    /// The request's body has been read whole.
-    pub fn request_read(&self) {
-        self.lock().body_read = true;
+    /// Whether a body of which hyper has no more has broken off: its client has ended its side, and
+    /// all that came before was handed on. Else `waker` is woken when that is so.
+    pub fn has_broken_off(&self, waker: &Waker) -> bool {
+        let mut state = self.lock();
+        state.upload = Some(waker.clone());
+        state.drained
     }
 
     /// Whether the client has ended its side of the connection.
@@ -162,14 +179,34 @@ impl Patience {
         self.lock().confirms = true;
     }
 
+    /// The answer of `exchange` is on its way: its orders hold where the client takes nothing too.
+    pub fn answers(&self, exchange: Weak<Mutex<dyn Cuttable>>) {
+        self.lock().exchange = Some(exchange);
+    }
+
+    /// Ready once the exchange must end whose client takes nothing.
+    pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let state = self.lock();
+        let exchange = state.stalled.and(state.exchange.as_ref()).and_then(Weak::upgrade);
+        drop(state);
+        let Some(exchange) = exchange else { return Poll::Pending };
+        exchange.lock().unwrap_or_else(PoisonError::into_inner).poll_cut(cx)
+    }
+
+    /// Whether a request is worked on.
+    pub fn is_busy(&self) -> bool {
+        matches!(self.lock().phase, Phase::Busy)
+    }
+
     /// How an exchange was cut; `None` means that none was.
     pub fn cut(&self) -> Option<Cut> {
         self.lock().cut
     }
 
     /// Whether the end of the connection waits for the client's acknowledgement.
-    pub fn is_confirming(&self) -> bool {
-        self.lock().confirms
+    pub fn awaits_delivery(&self) -> bool {
+        let state = self.lock();
+        state.confirms && state.delivered.is_none()
     }
 
     /// The client acknowledged everything, or not.
@@ -303,7 +340,11 @@ impl Patience {
     pub fn ends(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
         state.ended = true;
-        let is_hidden = matches!(state.phase, Phase::Busy) && state.body_read;
+        if let Some(upload) = state.upload.take() {
+            upload.wake();
+        }
+        let is_hidden = matches!(state.phase, Phase::Busy);
+        state.drained = is_hidden;
         state.parked = is_hidden.then(|| waker.clone());
         !is_hidden
     }
@@ -375,7 +416,7 @@ mod tests {
     /// A connection that is idle after a request.
     fn idle(pending: &Pending) -> Patience {
         let patience = one_of(pending).unwrap();
-        patience.request_began(true, Version::HTTP_11);
+        patience.request_began(Version::HTTP_11);
         patience.request_ended();
         assert!(matches!(next(&patience), Next::Wait(Some((_, Waits::Idle)))));
         patience
@@ -388,7 +429,7 @@ mod tests {
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(10), Waits::Head)));
         patience.read();
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(10), Waits::Head)));
-        patience.request_began(true, Version::HTTP_11);
+        patience.request_began(Version::HTTP_11);
         assert_eq!(patience.deadline(), None);
         patience.request_ended();
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(75), Waits::Idle)));
@@ -401,7 +442,7 @@ mod tests {
     async fn stalled_client_is_waited_for_from_its_first_refusal() {
         let began = Instant::now();
         let patience = patience();
-        patience.request_began(true, Version::HTTP_11);
+        patience.request_began(Version::HTTP_11);
         patience.wrote(100);
         patience.blocked(100);
         tokio::time::advance(Duration::from_secs(20)).await;
@@ -415,8 +456,8 @@ mod tests {
     fn connection_counts_unless_it_serves_a_permitted_request() {
         let pending = Pending::default();
         let (refused, permitted) = (one_of(&pending).unwrap(), one_of(&pending).unwrap());
-        refused.request_began(true, Version::HTTP_11);
-        permitted.request_began(true, Version::HTTP_11);
+        refused.request_began(Version::HTTP_11);
+        permitted.request_began(Version::HTTP_11);
         assert!(one_of(&pending).is_none());
         permitted.request_permitted();
         let third = one_of(&pending).unwrap();
@@ -431,7 +472,7 @@ mod tests {
     fn half_a_head_behind_a_permitted_request_counts() {
         let pending = Pending::default();
         let (permitted, _other) = (one_of(&pending).unwrap(), one_of(&pending).unwrap());
-        permitted.request_began(true, Version::HTTP_11);
+        permitted.request_began(Version::HTTP_11);
         permitted.request_permitted();
         permitted.request_ended();
         permitted.read();
@@ -465,7 +506,7 @@ mod tests {
     fn answer_that_is_not_taken_yet_is_never_cut() {
         let pending = Pending::default();
         let (slow, _other) = (one_of(&pending).unwrap(), one_of(&pending));
-        slow.request_began(true, Version::HTTP_11);
+        slow.request_began(Version::HTTP_11);
         slow.blocked(0);
         slow.request_ended();
         assert!(matches!(next(&slow), Next::Wait(_)));
@@ -475,7 +516,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn client_that_reads_slowly_is_not_stalled() {
         let patience = patience();
-        patience.request_began(true, Version::HTTP_11);
+        patience.request_began(Version::HTTP_11);
         patience.wrote(1000);
         patience.blocked(1000);
         for left in [999, 998] {
@@ -490,7 +531,7 @@ mod tests {
     async fn too_slow_after(bytes: u64) -> Option<u64> {
         let patience = patience();
         let timeouts = RouteTimeouts { body_pace: Some(500), ..RouteTimeouts::default() };
-        patience.request_began(true, Version::HTTP_11);
+        patience.request_began(Version::HTTP_11);
         patience.routed(&timeouts);
         patience.wrote(1 << 20);
         for second in 0..200 {
@@ -516,9 +557,7 @@ mod tests {
         let patience = patience();
         let shown = || patience.ends(Waker::noop());
         assert!(shown(), "before a request");
-        patience.request_began(false, Version::HTTP_11);
-        assert!(shown(), "in the middle of a body");
-        patience.request_read();
+        patience.request_began(Version::HTTP_11);
         assert!(!shown());
         patience.request_ended();
         assert!(shown() && patience.has_ended());

@@ -29,6 +29,9 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_PROBE: Duration = Duration::from_secs(2);
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How often the socket's error is looked at while a request is worked on.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long a probe has to come back as a reset.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -50,6 +53,8 @@ pub struct Watched {
     confirming: Option<Confirming>,
     /// The probes of a client that has ended its side; `None`: it has not, or none was due.
     probing: Option<Probing>,
+    /// When the socket's error is looked at next, while a request is worked on.
+    looks: Option<Pin<Box<Sleep>>>,
 }
 
 /// A client's stream, in the clear or under TLS.
@@ -127,7 +132,7 @@ impl Stream {
 impl Watched {
     /// Reports what moves on `stream` to `patience`.
     pub fn new(stream: Stream, patience: Patience) -> Self {
-        Watched { stream, patience, again: Bytes::new(), holds_back: false, confirming: None, probing: None }
+        Watched { stream, patience, again: Bytes::new(), holds_back: false, confirming: None, probing: None, looks: None }
     }
 
     /// The same, from which `again` is read first.
@@ -191,6 +196,24 @@ impl Watched {
             if probing.sent {
                 let _ = self.stream.poll_write(cx, PROBE)?;
             }
+        }
+    }
+
+    /// Ready with the error of a connection that was reset while a request is worked on. Where a
+    /// client has sent more than that, hyper does not read, and would not notice.
+    fn poll_error(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.patience.is_busy() {
+            self.looks = None;
+            return Poll::Pending;
+        }
+        let Some(tcp) = self.stream.tcp() else { return Poll::Pending };
+        let looks = self.looks.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK_INTERVAL)));
+        loop {
+            ready!(looks.as_mut().poll(cx));
+            if let Ok(Some(error)) | Err(error) = tcp.take_error() {
+                return Poll::Ready(error);
+            }
+            looks.as_mut().reset(Instant::now() + LOOK_INTERVAL);
         }
     }
 
@@ -275,6 +298,10 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let watched = self.get_mut();
+        // hyper flushes with each poll, whether there is something to flush or not.
+        if let Poll::Ready(error) = watched.poll_error(cx) {
+            return Poll::Ready(Err(error));
+        }
         match &mut watched.stream {
             Stream::Clear(tcp) => Pin::new(tcp).poll_flush(cx),
             Stream::Tls(stream) => {
@@ -293,17 +320,16 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let watched = self.get_mut();
-        if watched.confirming.is_none() {
-            ready!(match &mut watched.stream {
-                Stream::Clear(tcp) => Pin::new(tcp).poll_shutdown(cx),
-                Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-                Stream::Taken => Poll::Ready(Err(taken())),
-            })?;
-        }
-        if watched.patience.is_confirming() {
+        // Before our own end: a client that has read everything may close at once, and resets what
+        // comes then.
+        if watched.patience.awaits_delivery() {
             let delivered = ready!(watched.poll_delivered(cx));
             watched.patience.delivered(delivered);
         }
-        Poll::Ready(Ok(()))
+        match &mut watched.stream {
+            Stream::Clear(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Taken => Poll::Ready(Err(taken())),
+        }
     }
 }

@@ -136,6 +136,43 @@ async fn client_that_ends_its_side_gets_its_answer() {
 }
 
 #[tokio::test]
+async fn client_that_ends_its_side_at_once_gets_its_answers() {
+    let backend = backend::http(|_| backend::reply(200).body("ok")).run().await;
+    for tls in [false, true] {
+        let sidegate = if tls { new(&backend).tls() } else { new(&backend) }.run().await;
+        let client = client::new(&sidegate);
+        let get = client.request("GET / HTTP/1.1", "");
+        let post = client.request("POST / HTTP/1.1", "Content-Length: 2\r\n") + "ab";
+        for (requests, count) in [(get.clone(), 1), (post.clone(), 1), (post + &get, 2)] {
+            for _ in 0..20 {
+                let mut wire = client.connect().await;
+                wire.send(&requests).await;
+                wire.finish().await;
+                for _ in 0..count {
+                    wire.answer().await.expect(200);
+                }
+            }
+        }
+        sidegate.expect_metric(REQUESTS, [("result", "permitted")], 80).await;
+        sidegate.expect_metric(REQUESTS, [], 80).await;
+    }
+}
+
+#[tokio::test]
+async fn client_that_resets_behind_more_bytes_is_booked_as_left() {
+    for tls in [false, true] {
+        let (sidegate, backend) = start(|new| if tls { new.tls() } else { new }).await;
+        let client = client::new(&sidegate);
+        let head = client.request("GET / HTTP/1.1", "") + "G";
+        let (wire, mut at_backend) = sent(&client, &backend, head).await;
+        wire.reset();
+        at_backend.expect_end().await;
+        sidegate.expect_metric(REQUESTS, [("result", "failed")], 1).await;
+        expect_closed(&sidegate, "client", "client_left").await;
+    }
+}
+
+#[tokio::test]
 async fn attempt_of_a_client_that_ends_its_side_is_granted() {
     let (sidegate, backend) = start(|new| new).await;
     let client = client::new(&sidegate);
@@ -246,6 +283,24 @@ async fn stream_of_a_denied_client_is_cut_and_its_neighbours_goes_on() {
 async fn expect_closed_one(sidegate: &Sidegate) {
     sidegate.expect_metric(CLOSED, [("by", "sidegate"), ("reason", "revoked")], 1).await;
     sidegate.expect_metric("sidegate_exchanges_open", [], 1).await;
+}
+
+#[tokio::test]
+async fn stream_of_a_denied_client_that_takes_nothing_is_cut() {
+    let (sidegate, backend, [one, _]) = two().await;
+    let (_wire, mut at_backend) = begun(&one, &backend, EVENTS).await;
+    let chunk = format!("{:x}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
+    let floods = async {
+        loop {
+            at_backend.send(&chunk).await; // until it is cut
+        }
+    };
+    let denies = async {
+        sidegate.expect_metric("sidegate_exchanges_open", [], 1).await;
+        sidegate.policy().deny("127.0.0.2").write().await;
+        expect_closed(&sidegate, "sidegate", "revoked").await;
+    };
+    tokio::select! { () = denies => {}, () = floods => unreachable!() }
 }
 
 #[tokio::test]

@@ -219,7 +219,10 @@ impl Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        let panics = std::thread::panicking();
-        self.fail(if panics { ExchangeReason::Panic } else { ExchangeReason::ClientLeft });
+        self.fail(match std::thread::panicking() {
+            true => ExchangeReason::Panic,
+            false if self.core.shared.cut.is_cancelled() => ExchangeReason::Cut,
+            false => ExchangeReason::ClientLeft,
+        });
     }
 }

@@ -58,6 +58,9 @@ impl<'c, 'f> Clock<'c, 'f> {
                     Next::Decide => decided = true,
                 }
             };
+            if self.patience.poll_cut(cx).is_ready() {
+                return Poll::Ready(None);
+            }
             while let Some((at, waits)) = due {
                 if self.timer.deadline() != at {
                     self.timer.as_mut().reset(at);

@@ -5,6 +5,7 @@
 //! permitted. Every request has one line in the log and one count: [`Asked`] sees to it.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -133,7 +134,7 @@ impl Exchange {
         }
         let head::Read { parts, spelling, length } = head::request(came)?;
         let request = Request::read(&parts).ok().filter(Request::is_attempt)?;
-        patience.request_began(true, Version::HTTP_11);
+        patience.request_began(Version::HTTP_11);
         let mut asked = self.asked(false);
         asked.read(&request);
         let granted = match self.judge(&request, &mut asked) {
@@ -154,41 +155,55 @@ impl Exchange {
         None
     }
 
-    /// Answers one request.
+    /// Answers one request. It begins at once, and not with the first poll: hyper may read the end
+    /// of the client's side, or find the client gone, before it polls.
+    pub fn answer(self: Arc<Self>, request: HttpRequest<Incoming>) -> impl Future<Output = Result<Response<Outgoing>, GivenUp>> {
+        let has_body = !request.body().is_end_stream();
+        self.patience.request_began(request.version());
+        let ended = Ended(self.patience.clone());
+        let begun = self.decided.take().map_or_else(
+            || {
+                let mut asked = self.asked(has_body);
+                asked.came(request.headers(), request.uri());
+                Err(asked)
+            },
+            Ok,
+        );
+        async move {
+            let answer = match begun {
+                Ok(decided) => decided,
+                Err(asked) => self.answer_undecided(request, asked).await?,
+            };
+            Ok(answer.map(|body| body.holding(ended)))
+        }
+    }
+
+    /// Answers a request that was not decided before hyper read it.
     ///
     /// # Errors
     /// Only to make hyper close the connection without an answer.
-    pub async fn answer(
-        self: Arc<Self>,
+    async fn answer_undecided(
+        &self,
         request: HttpRequest<Incoming>,
-        patience: Patience,
+        mut asked: Box<Asked>,
     ) -> Result<Response<Outgoing>, GivenUp> {
-        let has_body = !request.body().is_end_stream();
-        patience.request_began(!has_body, request.version());
-        let ended = Ended(patience.clone());
-        if let Some(answer) = self.decided.take() {
-            return Ok(answer.map(|body| body.holding(ended)));
-        }
-        let mut asked = self.asked(has_body);
-        asked.came(request.headers(), request.uri());
         let answer = match self.decide(request, &mut asked).await {
             Ok(Decided::Answer(answer)) => answer,
             Ok(Decided::Tunnel { on, head, granted }) => {
-                self.answered(&asked, &patience);
+                self.answered(&asked, &self.patience);
                 self.ready.put(Ready { on, opening: Opening::new(granted, asked) });
-                let answer = Response::from_parts(head, Outgoing::empty());
-                return Ok(answer.map(|body| body.holding(ended)));
+                return Ok(Response::from_parts(head, Outgoing::empty()));
             }
             Err(Denied::Refused(refusal)) => self.refuse(&mut asked, refusal),
             Err(Denied::GivenUp(reason)) => {
                 asked.fail(reason);
-                patience.cuts(Cut::Close);
+                self.patience.cuts(Cut::Close);
                 return Err(GivenUp(reason));
             }
         };
-        self.answered(&asked, &patience);
+        self.answered(&asked, &self.patience);
         self.settles(asked);
-        Ok(answer.map(|body| body.holding(ended)))
+        Ok(answer)
     }
 
     /// There is an answer, and its route says how long the client may take to take it.

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -266,7 +266,7 @@ async fn by_hyper(
     patience: &Patience,
     mut clock: Clock<'_, '_>,
 ) -> Spoken {
-    let service = service_fn(|request| Arc::clone(exchange).answer(request, patience.clone()));
+    let service = service_fn(|request| Arc::clone(exchange).answer(request));
     let connection = http1::Builder::new()
         .preserve_header_case(true)
         .title_case_headers(true)
@@ -346,6 +346,10 @@ async fn directly(exchange: &Exchange, mut client: Watched, patience: &Patience)
                 return Poll::Ready(None);
             }
         }
+        // Nothing more is read, but a reset is noticed.
+        if let Poll::Ready(Err(_)) = Pin::new(&mut client).poll_flush(cx) {
+            return Poll::Ready(None);
+        }
         Poll::Pending
     });
     match answered.await {
@@ -376,6 +380,7 @@ fn some(client: &mut Watched, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
 /// A deadline passed: the word depends on what was waited for.
 fn late(exchange: &Exchange, patience: &Patience) -> ConnectionEnd {
     match patience.deadline() {
+        _ if patience.cut().is_some() => ConnectionEnd::Cut,
         Some((_, Waits::Head)) => exchange.malformed("not there in time"),
         Some((_, Waits::Idle)) => ConnectionEnd::KeepAlive,
         Some((_, Waits::Taken | Waits::Pace)) => ConnectionEnd::Cut,

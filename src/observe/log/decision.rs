@@ -69,8 +69,9 @@ impl Decision<'_> {
         let Decision { party: Party { listener, client, peer }, .. } = *self;
         let route = self.route.map_or(NO_ROUTE, |route| &route.name);
         let reason = self.refusal.map(Refusal::word).or(self.failure.map(ExchangeReason::word));
-        if let Some(reason) = reason
-            && !cap.lets_through(client, About { route, listener, reason }, Instant::now())
+        // A failure is no refusal: the backend had the request, and each has its line.
+        if let Some(refusal) = self.refusal
+            && !cap.lets_through(client, About { route, listener, reason: refusal.word() }, Instant::now())
         {
             return;
         }
