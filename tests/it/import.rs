@@ -354,6 +354,20 @@ fn what_opens_is_not_written_unless_it_is_accepted() {
 }
 
 #[test]
+fn an_opening_by_two_routes_is_told_of_both() {
+    let inside = "location /a { auth_basic staff; PASS } location = /admin { PASS }";
+    let (_folder, output) = import_server(&format!("location / {{ PASS {inside} }}"), &["--accept-opens", "--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lines = report["lines"].as_array().unwrap();
+    let guarded = lines.iter().find(|line| line["directive"] == "location /a").unwrap();
+    let notes = guarded["notes"].as_array().unwrap().iter().filter(|note| note["word"] == "opens");
+    let paths: Vec<_> = notes.flat_map(|note| note["attempts"].as_array().unwrap()).map(|one| &one["path"]).collect();
+    for path in ["/a/", "~ ^/a[^/]", "~ ^/admin[^/]"] {
+        assert!(paths.iter().any(|told| *told == path), "{path}: {paths:?}");
+    }
+}
+
+#[test]
 fn a_location_without_the_upgrade_fields_is_no_opening() {
     let text = "location / { PASS }\nlocation /api/ { proxy_set_header Host $host; PASS }";
     let (_folder, output) = import_server(text, &[]);

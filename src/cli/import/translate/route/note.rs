@@ -61,10 +61,9 @@ impl Desk<'_> {
             self.note_finding(place, side, paths, finding, reading);
         }
         for finding in findings.iter().filter(|finding| finding.verdict != Verdict::Closes) {
-            // To name each of the routes that it goes by would be long.
-            let key = (finding.nginx.by, format!("{:?}", finding.verdict));
-            let by_text = self.found(side, finding).iter().any(|(path, _)| path.starts_with('~'));
-            if !by_text || noted.insert(key) {
+            // To name each of the routes that the same paths go by would be long.
+            let found: Vec<_> = self.found(side, finding).into_iter().map(|(path, _)| path).collect();
+            if noted.insert((finding.nginx.by, format!("{:?}", finding.verdict), found)) {
                 self.note_finding(place, side, paths, finding, reading);
             }
         }
