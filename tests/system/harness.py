@@ -7,6 +7,7 @@ what must hold stands in the suites.
 import contextlib
 import json
 import os
+import random
 import re
 import resource
 import shutil
@@ -22,6 +23,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SIDEGATE = os.environ.get("SIDEGATE", str(HERE.parent.parent / "target/release/sidegate"))
+GIVEN = set()
+"""The ports that `free_port` gave: none is given twice."""
 
 
 def figure(text):
@@ -52,9 +55,16 @@ def await_that(claim, check, seconds=20, every=0.01):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nothing listens on and that no outgoing connection takes: the kernel gives those only ephemeral ones."""
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    need(ephemeral > 12000, f"ephemeral ports begin at {ephemeral}, which leaves too few for the programs that are started here")
+    while True:
+        port = random.SystemRandom().randrange(10000, ephemeral)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in GIVEN:
+                GIVEN.add(port)
+                return port
 
 
 def listening(port):
