@@ -723,8 +723,8 @@ impl Rules for SideRules<'_> {
         self.messages.is_none_or(Bucket::take)
     }
 
-    fn is_bounded(&self) -> bool {
-        self.limits.message_max.is_some() || self.messages.is_some()
+    fn limits_messages(&self) -> bool {
+        self.messages.is_some()
     }
 
     fn limits_empty(&self) -> bool {
@@ -733,6 +733,14 @@ impl Rules for SideRules<'_> {
 
     fn admits_empty(&self) -> bool {
         self.frame_rate().is_none_or(|rate| self.empty.get_or_init(|| Box::new(Bucket::new(rate))).take())
+    }
+
+    fn passes_always(&self, opcode: u8) -> bool {
+        match opcode {
+            frame::CLOSE => false,
+            frame::PONG if self.way == Way::FromClient => self.clock.payload().is_none(),
+            _ => true,
+        }
     }
 
     /// All but a Close and the Pong that answers our own Ping.
