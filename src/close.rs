@@ -214,8 +214,6 @@ pub mod code {
     pub const POLICY: u16 = 1008;
     /// A message too big to take.
     pub const TOO_BIG: u16 = 1009;
-    /// The backend vanished.
-    pub const ERROR: u16 = 1011;
 }
 
 impl By {
@@ -320,10 +318,10 @@ impl Reason {
         match self {
             Reason::Idle | Reason::Lifetime | Reason::NoPong => Some(code::AWAY),
             Reason::MessageRate | Reason::FrameRate | Reason::Revoked => Some(code::POLICY),
-            Reason::BackendGone => Some(code::ERROR),
             Reason::ClientClosed
             | Reason::BackendClosed
             | Reason::ClientGone
+            | Reason::BackendGone
             | Reason::Stalled
             | Reason::TooBig
             | Reason::Framing

@@ -328,28 +328,20 @@ impl Tunnel {
     fn stream_ended(&mut self, way: Way, now: Instant) {
         let (from, to) = self.sides(way);
         from.ended = true;
-        let code = match way {
-            // No Close is made up for the backend: FIN, and what it sends still flows.
-            Way::FromClient => {
-                to.channel.finish();
-                None
-            }
-            // Nor for a client that has got one already, or is gone itself.
-            Way::FromBackend if from.closed || to.told || to.ended => None,
-            Way::FromBackend if from.scanner.at_boundary() => {
-                to.want_close(code::ERROR, Reason::BackendGone.word());
-                Some(code::ERROR)
-            }
-            // In the middle of a frame no Close can be put: dropped at once.
-            Way::FromBackend => {
-                (from.dead, to.dead) = (true, true);
-                None
-            }
+        match way {
+            // No Close is made up for either side: FIN, and what it sends still flows.
+            Way::FromClient => to.channel.finish(),
+            // The client has got a Close already, or is gone itself.
+            Way::FromBackend if from.closed || to.told || to.ended => {}
+            Way::FromBackend if from.scanner.at_boundary() => to.channel.finish(),
+            // The client waits for the rest of a frame that never comes: dropped at once.
+            Way::FromBackend => (from.dead, to.dead) = (true, true),
+        }
+        let (by, reason) = match way {
+            Way::FromClient => (By::Client, Reason::ClientGone),
+            Way::FromBackend => (By::Backend, Reason::BackendGone),
         };
-        self.ending.get_or_insert(match way {
-            Way::FromClient => Ending { by: By::Client, reason: Reason::ClientGone, code, refusal: None },
-            Way::FromBackend => Ending { by: By::Backend, reason: Reason::BackendGone, code, refusal: None },
-        });
+        self.ending.get_or_insert(Ending { by, reason, code: None, refusal: None });
         self.give_grace(now);
     }
 

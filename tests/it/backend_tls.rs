@@ -139,7 +139,21 @@ async fn its_close_notify_is_an_end_like_another() {
     let sidegate = agent(&backend, CA).await;
     let mut tunnel = client::new(&sidegate).open("/chat").await;
     assert_eq!(tunnel.message().await, "last");
-    tunnel.expect_close_with(1011, "backend_gone").await;
+    tunnel.expect_gone().await;
+    backend.expect_done(1).await;
+}
+
+#[tokio::test]
+async fn its_end_without_close_notify_ends_the_client_without_a_close() {
+    let backend = backend::raw(|mut wire| async move {
+        backend::grant(&mut wire, "").await;
+        wire.send_frame(Frame::text("last")).await;
+    });
+    let backend = backend.tls(certificate::server(&["127.0.0.1"], false)).run().await;
+    let sidegate = agent(&backend, CA).await;
+    let mut tunnel = client::new(&sidegate).open("/chat").await;
+    assert_eq!(tunnel.message().await, "last");
+    tunnel.expect_gone().await;
     backend.expect_done(1).await;
 }
 

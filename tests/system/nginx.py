@@ -90,6 +90,7 @@ CASES = [
     tunnel("the backend closes with a code of its own", tell=b"close 4002 enough"),
     tunnel("the backend closes with 1011", tell=b"close 1011"),
     tunnel("the backend closes without a code", tell=b"close"),
+    tunnel("the backend goes without a Close", tell=b"drop"),
     tunnel("the backend wants a login", "/ws/status/401"),
     tunnel("the backend redirects", "/ws/status/302"),
     tunnel("the backend knows no such feed", "/ws/status/404"),
@@ -325,13 +326,6 @@ def server(world):
     need(theirs[0].startswith("nginx/") and ours == ["mirror"], f"nginx names itself, Sidegate stays out: {theirs}, {ours}")
     theirs, ours = to_client(world, Case("whose date", "/plain/page"), "date")
     need(theirs != ours and ours == ["Tue, 15 Nov 1994 08:12:31 GMT"], f"the backend's date: {theirs}, {ours}")
-
-
-@difference("A backend that goes without a Close")
-def dropped(world):
-    theirs, ours = (seen.close for seen in world.both(tunnel("dropped", tell=b"drop")))
-    need(theirs == b"", f"nginx just ends the connection: {theirs!r}")
-    need(ours[:1] == b"\x88" and ours[2:4] == closing(1011), f"Sidegate says 1011: {ours!r}")
 
 
 @difference("Plain HTTP on a WebSocket route")

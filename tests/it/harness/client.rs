@@ -17,6 +17,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
@@ -324,6 +325,17 @@ impl Tunnel {
     /// That the next message but Pings is a Close with this code and this reason.
     pub async fn expect_close_with(&mut self, code: u16, reason: &str) {
         assert_eq!(self.expect_close(code).await, reason);
+    }
+
+    /// That the connection ends without a Close, and with no message but Pings before.
+    pub async fn expect_gone(&mut self) {
+        loop {
+            match self.next().await {
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => return,
+                other => panic!("not an end without a Close, but {other:?}"),
+            }
+        }
     }
 
     /// Sends a Close with this code and reason.
