@@ -1,12 +1,14 @@
 """Real clients through Sidegate to real servers: every message comes back as it went, with and without permessage-deflate.
 
 Python's `websockets` speaks to a backend on npm's `ws`, and `ws` to one on `websockets`, each over TLS.
+Clients that reconnect by themselves, graphql-ws and Socket.IO, come back after their backend was killed.
 """
 
 import asyncio
 import json
 import math
 import random
+import signal
 import ssl
 import sys
 import time
@@ -14,7 +16,20 @@ from collections import deque
 
 from websockets.asyncio.client import connect
 
-from harness import HERE, Authority, Place, Sidegate, await_that, echo_backend, figure, need, run
+from harness import (
+    HERE,
+    Authority,
+    Place,
+    Sidegate,
+    await_that,
+    echo_backend,
+    environment,
+    figure,
+    free_port,
+    listening,
+    need,
+    run,
+)
 
 CONNECTIONS = 4
 MESSAGES = 10_000
@@ -112,13 +127,55 @@ def through(sidegate, ca, client, backend, deflate):
     figure(f"{route}{' deflate' if deflate else ''}: {MESSAGES} echoed, {carried / 2**20:.0f} MiB in {took:.1f} s")
 
 
+def start_feed(place, port):
+    feed = place.start("feed", "node", HERE / "feed.js", port)
+    await_that("the feed listens", lambda: feed.alive() and listening(port))
+    return feed
+
+
+def come_back(place, sidegate, ca, port):
+    """graphql-ws and Socket.IO are fed again once their backend, killed without a Close, is back; a backend's 1011 ends graphql-ws."""
+    feed = start_feed(place, port)
+    with environment(NODE_EXTRA_CA_CERTS=str(ca)):
+        clients = place.start("comeback", "node", HERE / "comeback.js", sidegate.tls_port)
+
+    def said(name, count):
+        lines = [line.split(" ", 1)[1] for line in clients.out.read_text().splitlines() if line.startswith(f"{name} ")]
+        return clients.alive() and len(lines) >= count and lines
+
+    names = ("graphql-ws", "socket.io")
+    for name in names:
+        await_that(f"{name} is fed", lambda name=name: said(name, 1))
+    feed.popen.kill()
+    feed.popen.wait()
+    for name in names:
+        await_that(f"{name} loses its backend", lambda name=name: said(name, 2))
+    began = time.monotonic()
+    feed = start_feed(place, port)
+    wanted = {"graphql-ws": ["fed", "lost 1006", "fed"], "socket.io": ["fed", "lost transport close", "fed"]}
+    for name in names:
+        lines = await_that(f"{name} is fed again", lambda name=name: said(name, 3))
+        need(lines == wanted[name], f"{name} loses a connection and comes back: {lines}")
+    took = time.monotonic() - began
+    gone = {"by": "backend", "phase": "open", "reason": "backend_gone"}
+    need(sidegate.metric("tunnels_closed_total", **gone) == 2, "both tunnels ended with their backend, without a Close")
+    feed.popen.send_signal(signal.SIGUSR2)
+    lines = await_that("graphql-ws gets 1011", lambda: said("graphql-ws", 5))
+    need(lines[3:] == ["lost 1011", "over 1011"], f"1011 is fatal to graphql-ws: {lines}")
+    figure(f"graphql-ws and Socket.IO are back {took:.1f} s after their backend")
+
+
 def main():
     with Place() as place:
         authority = Authority(place)
         sidegate = Sidegate(place).certificate(authority.issue("localhost")).policy()
         for kind in ("ws", "websockets"):
             sidegate.route(f"to-{kind}", f"/{kind}/", f"http://127.0.0.1:{echo_backend(place, kind)}")
+        port = free_port()
+        for name, path in (("graphql", "/graphql"), ("socketio", "/socket.io/")):
+            sidegate.route(name, path, f"http://127.0.0.1:{port}")
         sidegate.run()
+        come_back(place, sidegate, authority.ca, port)
         for deflate in (False, True):
             through(sidegate, authority.ca, by_websockets, "ws", deflate)
             through(sidegate, authority.ca, by_ws, "websockets", deflate)
