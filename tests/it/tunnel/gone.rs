@@ -275,5 +275,6 @@ async fn check_slow(last: &[u8], end: Option<Frame>) {
 #[tokio::test]
 async fn a_slow_client_gets_all_that_a_backend_sent_before_it_went_however_short_the_grace() {
     check_slow(&[], None).await;
+    check_slow(&Frame::binary(vec![7; 1000]).encode(false)[..600], None).await;
     check_slow(&Frame::close(1000, "done").encode(false), Some(Frame::close(1000, "done"))).await;
 }
