@@ -10,6 +10,7 @@ use http::header::{
 };
 use http::{Method, StatusCode, Uri, Version, request, response};
 
+use crate::data::identity::is_identity;
 use crate::policy::network::Client;
 use crate::policy::request::{Request, options};
 use crate::policy::route::stripped;
@@ -25,20 +26,6 @@ static HOP_BY_HOP: [HeaderName; 7] = [
     UPGRADE,
     HeaderName::from_static("http2-settings"),
 ];
-
-/// Fields by which a backend is told who asks and for what: never a client's to set. Compared with `_` read as `-`.
-const OURS_TO_SAY: [&str; 9] = [
-    "forwarded",
-    "x-real-ip",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-request-id",
-];
-const OURS_BY_PREFIX: [&str; 2] = ["x-forwarded-", "client-cert"];
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -60,9 +47,9 @@ pub struct Arrival {
 
 /// Turns the head that came into the head that goes to the backend.
 pub fn to_backend(parts: &mut request::Parts, request: &Request, route: &Route, arrival: &Arrival, id: &HeaderValue) {
-    let host = parts.headers.get(HOST).cloned();
+    let host = host(parts);
     remove_hop_by_hop(&mut parts.headers);
-    remove_ours(&mut parts.headers);
+    remove_identity(&mut parts.headers);
     // We answer 100 ourselves, when the body is read.
     parts.headers.remove(EXPECT);
     // A backend may merge trailers into the head that was judged (RFC 9110 §6.5.1). The body drops
@@ -82,6 +69,14 @@ pub fn to_backend(parts: &mut request::Parts, request: &Request, route: &Route, 
     parts.headers.insert(X_REQUEST_ID, id.clone());
     parts.uri = target(request, route, parts.uri.query());
     parts.version = Version::HTTP_11;
+}
+
+/// The host as the client wrote it: in the field, or, over HTTP/1.0, in the target alone. `None`
+/// means that a client of HTTP/1.0 named none: what the backend is asked for is known when it is
+/// dialled.
+fn host(parts: &request::Parts) -> Option<HeaderValue> {
+    let of_target = || HeaderValue::from_str(parts.uri.authority()?.as_str()).ok();
+    parts.headers.get(HOST).cloned().or_else(of_target)
 }
 
 /// The path that was judged, less the prefix where the route strips it, and the query as it came.
@@ -177,21 +172,13 @@ fn named(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     options(headers).filter(move |token| !is_known(token)).filter_map(|token| HeaderName::from_bytes(token).ok())
 }
 
-fn remove_ours(headers: &mut HeaderMap) {
-    let forged: Vec<HeaderName> = headers.keys().filter(|name| is_ours_to_say(name.as_str())).cloned().collect();
+/// Removes what a client says of its own identity.
+fn remove_identity(headers: &mut HeaderMap) {
+    let forged: Vec<HeaderName> =
+        headers.keys().filter(|name| is_identity(name.as_str())).cloned().collect();
     for name in forged {
         headers.remove(name);
     }
-}
-
-fn is_ours_to_say(name: &str) -> bool {
-    let starts_with = |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| reads_as(start, prefix));
-    OURS_TO_SAY.iter().any(|ours| reads_as(name, ours)) || OURS_BY_PREFIX.iter().any(starts_with)
-}
-
-fn reads_as(name: &str, ours: &str) -> bool {
-    let same = |(byte, own): (u8, u8)| byte == own || (byte == b'_' && own == b'-');
-    name.len() == ours.len() && name.bytes().zip(ours.bytes()).all(same)
 }
 
 /// A value that we made of address characters.
@@ -202,18 +189,6 @@ fn value(text: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn c_h1_14_underscore_spellings_of_what_we_say_are_removed_and_others_pass() {
-        let check = |name, ours| assert_eq!(is_ours_to_say(name), ours, "{name}");
-        check("x_forwarded_for", true);
-        check("x-forwarded_proto", true);
-        check("client-cert-chain", true);
-        check("x_request_id", true);
-        check("true_client_ip", true);
-        check("x_api_key", false);
-        check("x-forward", false);
-    }
 
     #[test]
     fn c_h1_15_c_ws_13_fields_that_connection_names_are_removed() {

@@ -14,6 +14,7 @@ mod connection;
 mod flight;
 mod forward;
 pub mod head;
+mod identity;
 pub mod listener;
 mod metered;
 mod pace;
