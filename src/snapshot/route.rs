@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+
 use crate::policy::Policy;
 use crate::snapshot::tls::BackendTls;
 
@@ -63,6 +65,19 @@ impl BackendAddress {
         match self {
             BackendAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
             BackendAddress::Tls(_) | BackendAddress::Unix(_) => true,
+        }
+    }
+
+    /// The `Host` of a request whose client named none: the address, or the name that the backend
+    /// proves by its certificate.
+    pub fn authority(&self, tls: Option<&BackendTls>) -> String {
+        match self {
+            BackendAddress::Tcp(address) => address.to_string(),
+            BackendAddress::Tls(address) => match tls.and_then(BackendTls::name) {
+                Some(ServerName::DnsName(name)) => format!("{}:{}", name.as_ref(), address.port()),
+                _ => address.to_string(),
+            },
+            BackendAddress::Unix(_) => "localhost".into(),
         }
     }
 }

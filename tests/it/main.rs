@@ -23,6 +23,7 @@ mod forward;
 mod gate;
 mod gates;
 mod handshakes;
+mod heads;
 mod import;
 mod init;
 mod language;

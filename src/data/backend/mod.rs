@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use http::header::{HOST, HeaderValue};
 use http::{Request, Response, StatusCode, request, response};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::TrySendError;
@@ -39,6 +40,7 @@ use crate::data::websocket::handshake::{Agreed, Handshake};
 use crate::observe::metrics::CoreMetrics;
 use crate::refusal::{Head, Refusal};
 use crate::snapshot::Permit;
+use crate::snapshot::route::BackendAddress;
 
 /// The largest head of a backend's answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -170,10 +172,12 @@ impl Dialler {
         tried: &mut Tried,
     ) -> Result<Response<Outgoing>, Refusal> {
         let method = head.method.clone();
+        let is_unnamed = !head.headers.contains_key(HOST);
         let again = (method.is_safe() && body.is_end_stream()).then(|| head.clone());
         let mut request = Request::from_parts(head, body);
         while let Some(line) = self.take_idle(permit).await {
             tried.backend = Some(line.address().clone());
+            name_backend(&mut request, is_unnamed, permit, line.address());
             let (mut underway, sent) = self.put(permit, line, request).await;
             match sent.ok_or_else(|| tried.late(NO_ANSWER))? {
                 Ok(answer) => return answered(permit, answer, &method, underway, tried),
@@ -188,6 +192,7 @@ impl Dialler {
             }
         }
         let line = self.connect(permit, tried).await?;
+        name_backend(&mut request, is_unnamed, permit, line.address());
         let (mut underway, sent) = self.put(permit, line, request).await;
         match sent.ok_or_else(|| tried.late(NO_ANSWER))? {
             Ok(answer) => answered(permit, answer, &method, underway, tried),
@@ -237,6 +242,21 @@ impl Dialler {
     }
 }
 
+/// Writes the backend's own authority into Host, where the client, of HTTP/1.0, named no host: a
+/// request of HTTP/1.1 has one (RFC 9112 §3.2).
+fn name_backend(
+    request: &mut Request<Upload>,
+    is_unnamed: bool,
+    permit: &Permit,
+    address: &BackendAddress,
+) {
+    if is_unnamed {
+        let name = address.authority(permit.route().backend_tls.as_deref());
+        let value = HeaderValue::try_from(name);
+        request.headers_mut().insert(HOST, value.unwrap_or(HeaderValue::from_static("localhost")));
+    }
+}
+
 /// hyper's answer to a request; of a request that was not sent, the request.
 type Put = Result<Response<Incoming>, TrySendError<Request<Upload>>>;
 
@@ -257,7 +277,7 @@ fn answered(
 /// What a backend's 101 settles, and whether the policy admits it.
 fn agreed(permit: &Permit, handshake: &Handshake, head: &mut response::Parts, tried: &mut Tried) -> Result<Agreed, Refusal> {
     forward::remove_named(head);
-    let agreed = handshake.agree(head.status, &head.headers).map_err(|what| tried.failed(&what))?;
+    let agreed = handshake.agree(head).map_err(|what| tried.failed(&what))?;
     if permit.route().policy.admits_subprotocol(agreed.subprotocol.as_deref()) {
         return Ok(agreed);
     }

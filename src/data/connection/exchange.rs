@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Request as HttpRequest, Response, Version, request, response};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
@@ -237,6 +237,10 @@ impl Exchange {
         let request = Request::read(&parts)?;
         asked.read(&request);
         if let Speaks::Redirect { port } = self.came.speaks {
+            if request.host.is_unnamed() {
+                // There is no address to lead to.
+                return Err(Refusal::Head(Head::Malformed).into());
+            }
             let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
             self.closes.store(true, Ordering::Relaxed);
             asked.pass_over();
@@ -351,7 +355,11 @@ impl Exchange {
         let put = self.core.dialler.forward(permit, parts, body, &fault, &mut asked.tried);
         match flight.until(put).await {
             Ok(Ok(answer)) => {
-                let answer = relayed(answer, &mut flight, version);
+                let mut answer = relayed(answer, &mut flight, version);
+                if version == Version::HTTP_10 && lasts_to_the_end(&answer) {
+                    // Only the end of the connection ends it, whatever the client asked for.
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 answered_with(asked, answer.status().as_u16(), &self.patience);
                 Ok(answer.map(|body| body.within(flight, fault)))
             }
@@ -441,6 +449,12 @@ fn relayed(answer: Response<Outgoing>, flight: &mut Flight, version: Version) ->
     };
     flight.answered(shape, !has_length && version == Version::HTTP_11);
     answer
+}
+
+/// Whether a client of HTTP/1.0 learns the end of this answer by that of its connection alone: it
+/// knows no chunks (RFC 9112 §6.1).
+fn lasts_to_the_end(answer: &Response<Outgoing>) -> bool {
+    !answer.headers().contains_key(CONTENT_LENGTH) && !answer.body().is_end_stream()
 }
 
 /// `text/event-stream`, with whatever parameters (HTML, §9.2).

@@ -6,7 +6,7 @@
 
 use data_encoding::BASE64;
 use http::header::{self, HeaderMap, HeaderName};
-use http::{Method, StatusCode, request};
+use http::{Method, StatusCode, Version, request, response};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::refusal::Refusal;
@@ -68,12 +68,22 @@ impl Handshake {
 
     /// Whether the backend's answer is a valid 101 to this handshake (RFC 6455
     /// §4.2.2); if not, the sentence says what is wrong with it.
-    pub fn agree(&self, status: StatusCode, headers: &HeaderMap) -> Result<Agreed, &'static str> {
-        if status != StatusCode::SWITCHING_PROTOCOLS {
+    ///
+    /// The 101 names the protocol of what follows, and that is WebSocket alone: with a second
+    /// token the two sides may not agree on what they speak (RFC 9110 §7.8). HTTP/1.0 has no
+    /// upgrades.
+    pub fn agree(&self, head: &response::Parts) -> Result<Agreed, &'static str> {
+        let headers = &head.headers;
+        if head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Err("The status is not 101.");
         }
-        if !elements(headers, header::UPGRADE).any(|token| token.eq_ignore_ascii_case("websocket")) {
-            return Err("The 101 does not list websocket in Upgrade.");
+        if head.version != Version::HTTP_11 {
+            return Err("The 101 is not of HTTP/1.1.");
+        }
+        match tokens(headers, header::UPGRADE) {
+            (0, _) | (_, false) => return Err("The 101 does not list websocket in Upgrade."),
+            (1, true) => {}
+            _ => return Err("The 101 lists more than websocket in Upgrade."),
         }
         if !elements(headers, header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade")) {
             return Err("The 101 does not list upgrade in Connection.");
@@ -134,6 +144,16 @@ fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str>
     elements.filter_map(|element| str::from_utf8(element.trim_ascii()).ok()).filter(|element| !element.is_empty())
 }
 
+/// How many elements a list header has, whatever they are, and whether `websocket` is among them.
+fn tokens(headers: &HeaderMap, name: HeaderName) -> (usize, bool) {
+    let lines = headers.get_all(name).into_iter();
+    let tokens = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let tokens = tokens.map(<[u8]>::trim_ascii).filter(|token| !token.is_empty());
+    tokens.fold((0, false), |(count, found), token| {
+        (count + 1, found || token.eq_ignore_ascii_case(b"websocket"))
+    })
+}
+
 /// The name of one element of `Sec-WebSocket-Extensions`.
 fn extension(element: &str) -> &str {
     element.split(';').next().unwrap_or(element).trim_ascii()
@@ -179,9 +199,16 @@ mod tests {
         agreed: Option<(Option<&str>, bool)>,
     ) {
         let handshake = parse("GET", &[&GOOD, offer].concat()).unwrap();
-        let got = handshake.agree(StatusCode::from_u16(status).unwrap(), &head(answer));
+        let got = handshake.agree(&answered(Version::HTTP_11, status, answer));
         let expected = agreed.map(|(subprotocol, extensions)| Agreed { subprotocol: subprotocol.map(Box::from), extensions });
         assert_eq!(got.clone().ok(), expected, "{answer:?}: {got:?}");
+    }
+
+    fn answered(version: Version, status: u16, lines: &[(&'static str, &str)]) -> response::Parts {
+        let answer = http::Response::builder().version(version).status(status);
+        let (mut parts, ()) = answer.body(()).unwrap().into_parts();
+        parts.headers = head(lines);
+        parts
     }
 
     #[test]
@@ -265,6 +292,24 @@ mod tests {
         check_answer(&[], 101, &[("Upgrade", "h2c"), ANSWER[1], ANSWER[2]], None);
         check_answer(&[], 101, &[ANSWER[0], ("Connection", "close"), ANSWER[2]], None);
         check_answer(&[], 101, &[("Upgrade", "websockets"), ANSWER[1], ANSWER[2]], None);
+    }
+
+    #[test]
+    fn a_101_of_http_1_0_is_not_agreed() {
+        let handshake = parse("GET", &GOOD).unwrap();
+        for version in [Version::HTTP_10, Version::HTTP_09, Version::HTTP_2] {
+            assert!(handshake.agree(&answered(version, 101, &ANSWER)).is_err(), "{version:?}");
+        }
+    }
+
+    #[test]
+    fn a_101_that_lists_a_second_protocol_is_not_agreed() {
+        for upgrade in ["websocket, h2c", "h2c, websocket", "websocket,websocket", "websocket/13"] {
+            check_answer(&[], 101, &[("Upgrade", upgrade), ANSWER[1], ANSWER[2]], None);
+        }
+        check_answer(&[], 101, &[ANSWER[0], ("Upgrade", "h2c"), ANSWER[1], ANSWER[2]], None);
+        check_answer(&[], 101, &[ANSWER[0], ("Upgrade", "\u{e9}"), ANSWER[1], ANSWER[2]], None);
+        check_answer(&[], 101, &[("Upgrade", ", websocket,"), ANSWER[1], ANSWER[2]], Some((None, false)));
     }
 
     #[test]

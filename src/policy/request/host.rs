@@ -20,7 +20,8 @@ pub struct Host {
 
 impl Host {
     /// Reads `name[:port]`, `192.0.2.1[:port]` or `[2001:db8::1][:port]` (RFC 3986 §3.2). `None` for
-    /// anything else: empty, userinfo, zone, a path, escapes, another script than ASCII, a port beyond 65535.
+    /// anything else: empty, userinfo, zone, a path, escapes, another script than ASCII, a port that
+    /// is 0 or beyond 65535, which no connection has.
     ///
     /// Stricter than RFC 3986, whose `reg-name` may hold escapes and `!$&'()*+,;=`; `_` passes, since
     /// people do name hosts so. An empty port (`a.example:`) is as none, which RFC 3986 §3.2.3 has legal.
@@ -43,6 +44,17 @@ impl Host {
             Some(digits) => Some(port(digits)?),
         };
         Some(Host { name: name.into_boxed_str(), port })
+    }
+
+    /// The host of a request that names none, as HTTP/1.0 allows. It leads to routes of the host
+    /// `*` alone: no name is empty, and no name is below it.
+    pub fn unnamed() -> Host {
+        Host { name: "".into(), port: None }
+    }
+
+    /// Whether the request names no host.
+    pub fn is_unnamed(&self) -> bool {
+        self.name.is_empty()
     }
 
     /// The name: lower case, without trailing dot and port; an IPv6 address in brackets as RFC 5952 writes it.
@@ -87,7 +99,7 @@ fn is_label(label: &str) -> bool {
 /// Digits alone: Rust's own parser would let `+80` through.
 fn port(digits: &str) -> Option<u16> {
     let plain = digits.len() <= 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    if plain { digits.parse().ok() } else { None }
+    if plain { digits.parse().ok().filter(|port| *port > 0) } else { None }
 }
 
 #[cfg(test)]
@@ -150,6 +162,9 @@ mod tests {
             "a#",
             "*",
         ] {
+            check(odd, None);
+        }
+        for odd in ["a:0", "a:00000", "[::1]:0", "192.0.2.1:0"] {
             check(odd, None);
         }
         for odd in [":80", "a:b", "a:80:80", "a:+80", "a:-1", "a:65536", "a:000080", "a: 80", "é.example", "a\0"] {

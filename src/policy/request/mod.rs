@@ -104,17 +104,28 @@ fn is_one_line(value: &[u8]) -> bool {
     !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
 }
 
-/// The one host that the request is for (RFC 9112 §3.2). HTTP/1.0 may do without one; routing can't.
+/// The one host that the request is for (RFC 9112 §3.2). HTTP/1.0 may do without the field: then
+/// the target names the host, or nothing does.
 fn host(parts: &Parts) -> Result<Host, Refusal> {
-    let field = at_most_one(&parts.headers, HOST)?.ok_or(MALFORMED)?;
-    let host = Host::parse(field.as_bytes()).ok_or(MALFORMED)?;
-    let is_unambiguous = parts.method != Method::CONNECT
-        && match (parts.uri.scheme_str(), parts.uri.authority()) {
-            (None, None) => parts.uri.path().starts_with('/'), // not `*`: it leads nowhere
-            (Some(scheme), Some(authority)) => agree(scheme, authority.as_str(), &host),
-            _ => false,
-        };
-    if is_unambiguous { Ok(host) } else { Err(MALFORMED) }
+    let field = at_most_one(&parts.headers, HOST)?;
+    let named = field.map(|field| Host::parse(field.as_bytes()).ok_or(MALFORMED)).transpose()?;
+    if parts.method == Method::CONNECT || (named.is_none() && parts.version != Version::HTTP_10) {
+        return Err(MALFORMED);
+    }
+    let host = match (parts.uri.scheme_str(), parts.uri.authority(), named) {
+        // Not `*`: it leads nowhere.
+        (None, None, named) if parts.uri.path().starts_with('/') => {
+            Some(named.unwrap_or_else(Host::unnamed))
+        }
+        (Some(scheme), Some(authority), Some(host)) => {
+            agree(scheme, authority.as_str(), &host).then_some(host)
+        }
+        (Some(scheme), Some(authority), None) => {
+            default_port(scheme).and_then(|_| Host::parse(authority.as_str().as_bytes()))
+        }
+        _ => None,
+    };
+    host.ok_or(MALFORMED)
 }
 
 /// Whether an absolute-form target names the same host and port as the `Host` field. RFC 9112 §3.2.2
@@ -249,12 +260,26 @@ mod tests {
         check("GET /", &["A.Example.:8443"], Ok("a.example:8443 /"));
         check("GET / HTTP/1.0", &["a.example"], Ok("a.example /"));
         check("GET /", &[], Err(MALFORMED));
-        check("GET / HTTP/1.0", &[], Err(MALFORMED));
         check("GET http://a.example/", &[], Err(MALFORMED));
         check("GET /", &["a.example", "a.example"], Err(MALFORMED));
         for odd in ["", ".", "a:b", "a/b", "user@a", "a, b", "a b"] {
             check("GET /", &[odd], Err(MALFORMED));
         }
+    }
+
+    #[test]
+    fn http_1_0_may_name_no_host_or_name_it_in_the_target() {
+        check("GET / HTTP/1.0", &[], Ok(" /"));
+        check("OPTIONS / HTTP/1.0", &[], Ok(" /"));
+        check("GET http://A.example:8080/x HTTP/1.0", &[], Ok("a.example:8080 /x"));
+        for line in
+            ["OPTIONS * HTTP/1.0", "CONNECT a:80 HTTP/1.0", "GET ftp://a/ HTTP/1.0", "GET http://u@a/ HTTP/1.0"]
+        {
+            check(line, &[], Err(MALFORMED));
+        }
+        check("GET / HTTP/1.0", &[""], Err(MALFORMED));
+        check("GET http://a/ HTTP/1.0", &["b"], Err(MALFORMED));
+        check("GET / HTTP/1.0", &["a", "a"], Err(MALFORMED));
     }
 
     // C-RT-13
@@ -270,6 +295,9 @@ mod tests {
             ("http://b.example/", "a.example"),
             ("http://a.example:81/", "a.example"),
             ("http://a.example:443/", "a.example"),
+            ("http://a.example:0/", "a.example"),
+            ("http://a.example:65536/", "a.example"),
+            ("http://a.example:+80/", "a.example"),
             ("https://a.example/", "a.example:80"),
             ("http://user@a.example/", "a.example"),
             ("ftp://a.example/", "a.example"),

@@ -1,0 +1,171 @@
+//! Heads that are legal and seldom: HTTP/1.0, identity headers of gateways, odd answers of backends.
+
+use crate::harness::backend::{self, Backend};
+use crate::harness::client;
+use crate::harness::sidegate::{self, Builder, Sidegate};
+use crate::harness::wire::{Head, lossy};
+
+/// An agent that forwards plain HTTP to `backend`, for every host.
+async fn forwarding(backend: &Backend) -> Sidegate {
+    new(backend).run().await
+}
+
+fn new(backend: &Backend) -> Builder {
+    sidegate::new().route("/", backend).on_route("http = 'forward'")
+}
+
+/// What a backend gets of this request, whose lines are separated by `|`.
+async fn seen(lines: &str) -> Head {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = forwarding(&backend).await;
+    client::new(&sidegate).send(lines.replace('|', "\r\n") + "\r\n\r\n").await.expect(200);
+    backend.head().await
+}
+
+#[tokio::test]
+async fn identity_headers_of_every_gateway_are_removed() {
+    let forged = [
+        "Fastly-Client-IP",
+        "X-Forwarded",
+        "X-Originating-IP",
+        "X-Envoy-External-Address",
+        "CF-Connecting-IPv6",
+        "X_Azure_ClientIP",
+        "HTTP_CLIENT_IP",
+        "X.Real.IP",
+        "Remote-User",
+        "X-SSL-Client-Verify",
+        "X-Auth-Request-Email",
+        "Proxy",
+    ];
+    let lines: Vec<_> = forged.iter().map(|name| format!("|{name}: 10.9.9.9")).collect();
+    let kept = "|X-User-Id: 7|X-HTTP-Method-Override: PUT";
+    let head = seen(&format!("GET / HTTP/1.1|Host: a{}{kept}", lines.concat())).await;
+    assert!(!lossy(&head.raw).contains("10.9.9.9"), "{}", lossy(&head.raw));
+    assert_eq!((head.header("x-user-id"), head.header("x-http-method-override")), (Some("7"), Some("PUT")));
+}
+
+#[tokio::test]
+async fn identity_headers_are_removed_from_attempts_too() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/", &backend).run().await;
+    let client = client::new(&sidegate).header("X-Forwarded", "10.9.9.9").header("X_WebAuth_User", "10.9.9.9");
+    client.open("/").await.expect_echo("hello").await;
+    assert!(!lossy(&backend.head().await.raw).contains("10.9.9.9"));
+}
+
+#[tokio::test]
+async fn http_1_0_without_host_is_for_the_host_star() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = forwarding(&backend).await;
+    for method in ["OPTIONS", "GET", "HEAD"] {
+        let mut wire = client::new(&sidegate).connect().await;
+        wire.send(format!("{method} / HTTP/1.0\r\n\r\n")).await;
+        wire.answer_to(method).await.expect(200);
+        wire.expect_end().await;
+        let head = backend.head().await;
+        assert_eq!((head.method(), head.word(2)), (method, "HTTP/1.1"));
+        assert_eq!(head.all("host"), [backend.address().trim_start_matches("http://")]);
+        assert_eq!((head.header("x-forwarded-host"), head.header("x-forwarded-for")), (None, Some("127.0.0.1")));
+    }
+}
+
+#[tokio::test]
+async fn http_1_0_without_host_is_404_where_all_hosts_have_names() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let builder = new(&backend).host("ws.example.com").clear();
+    let sidegate = builder.run().await;
+    let client = client::new(&sidegate);
+    client.send("OPTIONS / HTTP/1.0\r\n\r\n").await.expect_refused(404, "route");
+    client.send("GET http://ws.example.com/ HTTP/1.0\r\n\r\n").await.expect(200);
+    assert_eq!(backend.head().await.header("host"), Some("ws.example.com"));
+    client.send("GET / HTTP/1.1\r\n\r\n").await.expect_refused(400, "head");
+    client.send("GET / HTTP/1.0\r\nHost:\r\n\r\n").await.expect_refused(400, "head");
+}
+
+#[tokio::test]
+async fn http_1_0_keeps_its_connection_where_the_answer_has_a_length() {
+    let backend = backend::http(|_| backend::reply(200).body("hello")).run().await;
+    let sidegate = forwarding(&backend).await;
+    let mut wire = client::new(&sidegate).connect().await;
+    for _ in 0..2 {
+        wire.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+        let answer = wire.answer().await;
+        assert_eq!((answer.expect(200).text().as_str(), answer.head.word(0)), ("hello", "HTTP/1.0"));
+        answer.expect_header("connection", "keep-alive");
+    }
+    wire.send("GET / HTTP/1.0\r\n\r\n").await;
+    wire.answer().await.expect(200);
+    wire.expect_end().await;
+}
+
+#[tokio::test]
+async fn http_1_0_is_told_that_an_answer_without_length_ends_with_the_connection() {
+    let backend = backend::raw(|mut wire| async move {
+        wire.head().await;
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n").await;
+        wire.rest().await;
+    });
+    let backend = backend.run().await;
+    let sidegate = forwarding(&backend).await;
+    let mut wire = client::new(&sidegate).connect().await;
+    wire.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+    let answer = wire.answer().await;
+    assert_eq!(answer.expect(200).text(), "one");
+    assert_eq!(answer.header("transfer-encoding"), None);
+    answer.expect_header("connection", "close");
+}
+
+#[tokio::test]
+async fn a_redirect_needs_a_host_to_lead_to() {
+    let backend = backend::echo().run().await;
+    let plain = "\n[[listener]]\nname = 'plain'\nlisten = '127.0.0.1:0'\ntls = false\nredirect = 'https'";
+    let sidegate = sidegate::new().tls().route("/", &backend).toml(plain).run().await;
+    let client = client::clear(sidegate.listener("plain"));
+    client.send("GET /a HTTP/1.0\r\n\r\n").await.expect_refused(400, "head");
+    client.send("GET /a HTTP/1.0\r\nHost: a.example\r\n\r\n").await.expect(308);
+    client.send("GET http://a.example/a HTTP/1.0\r\n\r\n").await.expect(308);
+    backend.expect_untouched();
+}
+
+#[tokio::test]
+async fn a_port_that_no_connection_has_is_refused() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = forwarding(&backend).await;
+    let client = client::new(&sidegate);
+    for host in ["localhost:0", "localhost:00000", "localhost:65536", "localhost:+80", "[::1]:0", "127.0.0.1:0"] {
+        client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await.expect_refused(400, "head");
+        let absolute = format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let status = client.send(absolute).await.status();
+        assert_eq!(status, 400, "{host}");
+        let attempt = client.attempt_head("/", "").replace("Host: localhost", &format!("Host: {host}"));
+        client.send(attempt).await.expect_refused(400, "head");
+    }
+    backend.expect_untouched();
+}
+
+#[tokio::test]
+async fn a_101_of_http_1_0_or_with_a_second_protocol_is_a_502() {
+    let odd = [
+        ("HTTP/1.0", "websocket"),
+        ("HTTP/1.1", "websocket, h2c"),
+        ("HTTP/1.1", "h2c, websocket"),
+        ("HTTP/1.1", "websocket\r\nUpgrade: h2c"),
+    ];
+    for (version, upgrade) in odd {
+        let backend = backend::raw(move |mut wire| async move {
+            let head = wire.head().await;
+            let granted = backend::granted(&head, "");
+            let granted = granted.replacen("HTTP/1.1", version, 1);
+            wire.send(granted.replacen("Upgrade: websocket", &format!("Upgrade: {upgrade}"), 1)).await;
+            wire.rest().await;
+        });
+        let backend = backend.run().await;
+        let sidegate = new(&backend).run().await;
+        let client = client::new(&sidegate);
+        client.attempt("/").await.expect_refused(502, "backend");
+        // An attempt with Expect is read by hyper, and the same holds.
+        let expecting = client.attempt_head("/", "Expect: 100-continue\r\n");
+        client.send(expecting).await.expect_refused(502, "backend");
+    }
+}
