@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 
 use crate::data::body::Outgoing;
 use crate::data::forward::X_REQUEST_ID;
-use crate::refusal::Refusal;
+use crate::refusal::{Head, Refusal};
 
 /// When clients may come back after a 503, before jitter.
 const COME_BACK: Duration = Duration::from_secs(5);
@@ -58,6 +58,33 @@ pub fn refusal(refusal: Refusal, id: &HeaderValue, after: After) -> Response<Out
         headers.insert(CONNECTION, HeaderValue::from_static(connection));
     }
     answer
+}
+
+/// The whole answer to a client that speaks plain HTTP where TLS is expected.
+pub fn plain_on_tls() -> Vec<u8> {
+    bare(Refusal::Tls, "This port speaks TLS, and the request is plain HTTP: use https or wss.")
+}
+
+/// The whole answer to a client that speaks HTTP/2 where only HTTP/1.1 is.
+pub fn http2_unspoken() -> Vec<u8> {
+    bare(Refusal::Head(Head::Malformed), "HTTP/2 is not spoken here: use HTTP/1.1.")
+}
+
+/// A 400 for a connection that makes no request which could be read. It has no request id.
+fn bare(refusal: Refusal, sentence: &str) -> Vec<u8> {
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": sentence,
+        "status": 400,
+        "reason": refusal.word(),
+    });
+    let body = body.to_string();
+    let length = body.len();
+    format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n\
+         Cache-Control: no-store\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
 }
 
 /// A redirect listener's only answer: the same target over `https`.

@@ -12,6 +12,7 @@ pub mod cap;
 mod channel;
 mod connection;
 mod flight;
+mod foreign;
 mod forward;
 pub mod head;
 mod identity;

@@ -53,7 +53,8 @@ impl Handshakes {
             .with_no_client_auth()
             // Each handshake has one of its own instead, which knows certificates.
             .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // A client that offers http/1.0 alone would be refused otherwise. Both are spoken alike.
+        config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         config.ticketer = Arc::clone(&tickets.0);
         // Tickets resume statelessly; a store beside them would only cost memory.
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -24,11 +24,13 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::close::Reason;
 use crate::data::Core;
+use crate::data::answer;
 use crate::data::cap::Place;
 use crate::data::connection::asked::Came;
 use crate::data::connection::clock::Clock;
 use crate::data::connection::exchange::Exchange;
 use crate::data::connection::opening::Opening;
+use crate::data::foreign::{self, Is};
 use crate::data::forward::Arrival;
 use crate::data::patience::{Patience, Waits};
 use crate::data::pending::Claim;
@@ -147,7 +149,7 @@ async fn encrypt(
     };
     let mut waits = false;
     let handshake = async {
-        let mut hello = tls::hear(tcp).await?;
+        let mut hello = tls::hear(tcp).await?.unless_http().await?;
         its_turn(core, open, rules, party, &mut hello, &mut waits).await?;
         tls::accept(hello, configuration).await
     };
@@ -160,7 +162,7 @@ async fn encrypt(
             open.listener.probed();
             return Err(ConnectionEnd::Client);
         }
-        Ok(Err(tls::Failure::Broken(_))) => TlsResult::Failed,
+        Ok(Err(tls::Failure::Broken(_) | tls::Failure::PlainHttp(_))) => TlsResult::Failed,
         Err(_) if waits => TlsResult::Rate,
         Err(_) => TlsResult::Timeout,
     };
@@ -170,6 +172,11 @@ async fn encrypt(
         failed => {
             let error = match failed {
                 Ok(Err(tls::Failure::Broken(error))) => error.to_string(),
+                Ok(Err(tls::Failure::PlainHttp(hello))) => {
+                    // Boxed: few connections need the room that it takes.
+                    Box::pin(hello.dismiss(&answer::plain_on_tls())).await;
+                    "plain HTTP was sent to a port that speaks TLS".to_owned()
+                }
                 _ if waits => "not begun in time: its client is over handshakes_per_client".to_owned(),
                 _ => "not done in time".to_owned(),
             };
@@ -251,6 +258,7 @@ async fn converse(
     match first {
         Some(Directly::Upgraded(upgraded)) => Spoken::Upgraded(upgraded),
         Some(Directly::Left) => Spoken::Over(ConnectionEnd::Client),
+        Some(Directly::Http2) => Spoken::Over(exchange.malformed("HTTP/2 without negotiation, which is not spoken here")),
         // Boxed, or those that upgrade at once would carry the room that hyper takes.
         Some(Directly::Unanswered(client)) => Box::pin(by_hyper(rules, client, &exchange, &patience, clock)).await,
         None if clock.is_draining() => Spoken::Over(ConnectionEnd::Drain),
@@ -319,13 +327,31 @@ enum Directly {
     Upgraded(Upgraded),
     /// The client has left.
     Left,
+    /// The client speaks HTTP/2, and has been told that it is not spoken here.
+    Http2,
     /// It is hyper's to read, from its first byte, and to answer.
     Unanswered(Watched),
 }
 
 /// Reads a client's first bytes, and answers them if they are an attempt that is let in.
 async fn directly(exchange: &Exchange, mut client: Watched, patience: &Patience) -> Directly {
-    let Ok(came) = poll_fn(|cx| some(&mut client, cx)).await else { return Directly::Unanswered(client) };
+    let Ok(mut came) = poll_fn(|cx| some(&mut client, cx)).await else { return Directly::Unanswered(client) };
+    while !came.is_empty() {
+        match foreign::is_http2(&came) {
+            Is::Yes => {
+                Box::pin(foreign::dismiss(&mut client, &answer::http2_unspoken())).await;
+                return Directly::Http2;
+            }
+            Is::No => break,
+            Is::NotYet => {
+                let more = poll_fn(|cx| some(&mut client, cx)).await.unwrap_or_default();
+                if more.is_empty() {
+                    break;
+                }
+                came = [came, more].concat().into();
+            }
+        }
+    }
     let mut early = Bytes::new();
     let mut attempt = pin!(exchange.attempt(&came, patience));
     let answered = poll_fn(|cx| {

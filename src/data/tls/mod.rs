@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::data::buffers::{self, READ};
+use crate::data::foreign::{self, Is};
 use crate::data::socket::{self, Socket};
 
 pub use self::session::Session;
@@ -41,12 +42,13 @@ pub struct Facts {
 }
 
 /// Why there is no stream.
-#[derive(Debug)]
 pub enum Failure {
     /// The connection ended before its first byte: a health check.
     Empty,
     /// What the client did wrong, or the socket's error; the alert has been sent.
     Broken(io::Error),
+    /// The client speaks plain HTTP. It has got no answer yet.
+    PlainHttp(Hello),
 }
 
 impl From<io::Error> for Failure {
@@ -69,6 +71,26 @@ pub async fn hear(tcp: TcpStream) -> Result<Hello, Failure> {
 }
 
 impl Hello {
+    /// The same, if it may be the beginning of a TLS handshake.
+    ///
+    /// # Errors
+    /// [`Failure::PlainHttp`], where it is a request of plain HTTP. A client that leaves before
+    /// that is known is rustls' to refuse.
+    pub async fn unless_http(mut self) -> Result<Hello, Failure> {
+        loop {
+            match foreign::is_http(&self.said) {
+                Is::Yes => return Err(Failure::PlainHttp(self)),
+                Is::NotYet if self.hear_more().await? > 0 => {}
+                Is::NotYet | Is::No => return Ok(self),
+            }
+        }
+    }
+
+    /// Answers in the clear, and ends the connection.
+    pub async fn dismiss(mut self, answer: &[u8]) {
+        foreign::dismiss(&mut self.socket, answer).await;
+    }
+
     /// Waits for `turn`, unless the client leaves before.
     pub async fn unless_left(&mut self, turn: impl Future<Output = ()>) -> Result<(), Failure> {
         tokio::select! {
