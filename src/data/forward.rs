@@ -27,6 +27,9 @@ static HOP_BY_HOP: [HeaderName; 7] = [
     HeaderName::from_static("http2-settings"),
 ];
 
+/// Fields that frame content. A head without content has none of them.
+const CONTENT_FRAMING: [HeaderName; 3] = [CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER];
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -119,6 +122,16 @@ pub fn to_client(parts: &mut response::Parts, attempt: bool) {
     }
 }
 
+/// The fields of an interim answer that its client gets.
+pub fn interim(fields: &HeaderMap) -> HeaderMap {
+    let mut fields = fields.clone();
+    remove_hop_by_hop(&mut fields);
+    for name in CONTENT_FRAMING {
+        fields.remove(name);
+    }
+    fields
+}
+
 /// Removes what the `Connection` of a backend's 101 names, so that nothing is agreed on that the
 /// client never sees. `Sec-WebSocket-Accept` stays, see [`to_client`].
 pub fn remove_named(head: &mut response::Parts) {
@@ -131,7 +144,7 @@ pub fn remove_named(head: &mut response::Parts) {
 /// client that believed a 101's length would skip the first frames.
 fn remove_framing(head: &mut response::Parts) {
     if head.status.is_informational() || head.status == StatusCode::NO_CONTENT {
-        for name in [CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER] {
+        for name in CONTENT_FRAMING {
             head.headers.remove(name);
         }
     }
@@ -174,8 +187,7 @@ fn named(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
 
 /// Removes what a client says of its own identity.
 fn remove_identity(headers: &mut HeaderMap) {
-    let forged: Vec<HeaderName> =
-        headers.keys().filter(|name| is_identity(name.as_str())).cloned().collect();
+    let forged: Vec<HeaderName> = headers.keys().filter(|name| is_identity(name.as_str())).cloned().collect();
     for name in forged {
         headers.remove(name);
     }

@@ -121,6 +121,18 @@ pub fn write_switched(parts: &response::Parts, spelling: &Spelling) -> Vec<u8> {
     head
 }
 
+/// The head of an interim answer; names are written in Title-Case.
+pub fn write_interim(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let mut head = Vec::with_capacity(room(headers));
+    head.extend_from_slice(b"HTTP/1.1 ");
+    head.extend_from_slice(status.as_str().as_bytes());
+    head.push(b' ');
+    head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    head.extend_from_slice(b"\r\n");
+    write_fields(headers, &Spelling::default(), &mut head);
+    head
+}
+
 fn room(headers: &HeaderMap) -> usize {
     128 + headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
 }

@@ -16,6 +16,7 @@ mod foreign;
 mod forward;
 pub mod head;
 mod identity;
+mod interim;
 pub mod listener;
 mod metered;
 mod pace;

@@ -18,6 +18,9 @@ use crate::data::pending::Seat;
 use crate::snapshot::listener::ListenerTimeouts;
 use crate::snapshot::route::RouteTimeouts;
 
+/// The most bytes of interim answers that wait for a client.
+const MAX_INTERIM: usize = 16 * 1024;
+
 /// What a connection is waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waits {
@@ -58,8 +61,17 @@ struct State {
     slow: Option<Instant>,
     /// The task that waits for more of the request's body.
     upload: Option<Waker>,
+    /// Whether the latest request is of HTTP/1.1.
+    is_http_11: bool,
     /// Whether an interim answer may go out: the request is of HTTP/1.1, and nothing has gone out.
     may_interim: bool,
+    /// Interim answers of the backend that are not written yet.
+    interims: Vec<u8>,
+    /// Whether more may come: the request is of HTTP/1.1 and on its way, and its answer has not
+    /// been handed to hyper.
+    awaits_interims: bool,
+    /// The connection's task, which writes them.
+    writer: Option<Waker>,
     /// Whether the client has ended its side.
     ended: bool,
     /// Whether hyper has come to that end while a request was worked on: it has handed on all that
@@ -121,7 +133,11 @@ impl Patience {
             pace: Pace::new(None),
             slow: None,
             upload: None,
+            is_http_11: false,
             may_interim: false,
+            interims: Vec::new(),
+            awaits_interims: false,
+            writer: None,
             ended: false,
             drained: false,
             parked: None,
@@ -147,8 +163,60 @@ impl Patience {
         let mut state = self.lock();
         state.phase = Phase::Busy;
         state.drained = false;
-        state.may_interim = version == Version::HTTP_11;
+        state.is_http_11 = version == Version::HTTP_11;
+        state.may_interim = state.is_http_11;
+        state.interims = Vec::new();
+        state.awaits_interims = false;
         state.seat.count();
+    }
+
+    /// The request goes to a backend, which may send interim answers. A client of HTTP/1.0 gets
+    /// none: it would take the first for the answer.
+    pub fn awaits_interims(&self) {
+        let mut state = self.lock();
+        state.awaits_interims = state.is_http_11;
+    }
+
+    /// Whether an interim answer would be written.
+    pub fn takes_interims(&self) -> bool {
+        let state = self.lock();
+        state.awaits_interims && state.interims.len() < MAX_INTERIM
+    }
+
+    /// The backend has sent an interim answer with this head. A head that finds no room, since the
+    /// client takes nothing, is dropped.
+    pub fn interim(&self, head: &[u8]) {
+        let mut state = self.lock();
+        if state.awaits_interims && state.interims.len() + head.len() <= MAX_INTERIM {
+            state.interims.extend_from_slice(head);
+            if let Some(writer) = state.writer.take() {
+                writer.wake();
+            }
+        }
+    }
+
+    /// The answer is handed to hyper: whatever comes now would come behind its head.
+    pub fn has_answer(&self) {
+        self.lock().awaits_interims = false;
+    }
+
+    /// The interim answers to be written where hyper has written all that it had. `cx` is woken
+    /// when more come. What is left behind an answer is dropped.
+    pub fn interims(&self, cx: &Context<'_>) -> Vec<u8> {
+        let mut state = self.lock();
+        if !state.awaits_interims {
+            state.interims = Vec::new();
+            return Vec::new();
+        }
+        if !state.writer.as_ref().is_some_and(|writer| writer.will_wake(cx.waker())) {
+            state.writer = Some(cx.waker().clone());
+        }
+        std::mem::take(&mut state.interims)
+    }
+
+    /// The interim answers to be written in front of what hyper writes first.
+    pub fn last_interims(&self) -> Vec<u8> {
+        std::mem::take(&mut self.lock().interims)
     }
 
     /// The request is permitted and charged: until it is over, the connection does not count for its client.
@@ -301,14 +369,16 @@ impl Patience {
         }
     }
 
-    /// The socket has taken `bytes`.
+    /// The socket has taken `bytes` of hyper's.
     pub fn wrote(&self, bytes: usize) {
         let mut state = self.lock();
-        state.sent += bytes as u64;
         state.may_interim = false;
-        if state.stalled.take().is_some() {
-            state.pace.rests(Instant::now());
-        }
+        state.wrote(bytes);
+    }
+
+    /// The socket has taken `bytes` of an interim answer.
+    pub fn wrote_interim(&self, bytes: usize) {
+        self.lock().wrote(bytes);
     }
 
     /// The socket takes no more, and `unacked` bytes of what it took are not acknowledged. Where
@@ -355,6 +425,13 @@ impl Patience {
 }
 
 impl State {
+    fn wrote(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+        if self.stalled.take().is_some() {
+            self.pace.rests(Instant::now());
+        }
+    }
+
     fn deadline(&self) -> Option<(Instant, Waits)> {
         let stall = self.stalled.map(|since| (since + self.write_stall, Waits::Taken));
         let pace = self.slow.or_else(|| self.pace.due()).map(|at| (at, Waits::Pace));

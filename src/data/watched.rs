@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -48,9 +48,14 @@ pub struct Watched {
     patience: Patience,
     /// What was read of it, and is to be read again.
     again: Bytes,
+    /// The rest of interim answers, of which a part may be written. `None` means that none is
+    /// left. Boxed, since few connections have any.
+    interims: Option<Box<Bytes>>,
+    /// Whether hyper has written all that it had, so that what it writes next begins an answer.
+    is_clean: bool,
     /// Whether the last flush left something behind.
     holds_back: bool,
-    confirming: Option<Confirming>,
+    confirming: Option<Box<Confirming>>,
     /// The probes of a client that has ended its side; `None`: it has not, or none was due.
     probing: Option<Probing>,
     /// When the socket's error is looked at next, while a request is worked on.
@@ -132,7 +137,17 @@ impl Stream {
 impl Watched {
     /// Reports what moves on `stream` to `patience`.
     pub fn new(stream: Stream, patience: Patience) -> Self {
-        Watched { stream, patience, again: Bytes::new(), holds_back: false, confirming: None, probing: None, looks: None }
+        Watched {
+            stream,
+            patience,
+            again: Bytes::new(),
+            interims: None,
+            is_clean: true,
+            holds_back: false,
+            confirming: None,
+            probing: None,
+            looks: None,
+        }
     }
 
     /// The same, from which `again` is read first.
@@ -163,7 +178,7 @@ impl Watched {
 
     fn poll_delivered(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let Some(tcp) = self.stream.tcp() else { return Poll::Ready(false) };
-        let confirming = self.confirming.get_or_insert_with(Confirming::new);
+        let confirming = self.confirming.get_or_insert_with(|| Box::new(Confirming::new()));
         loop {
             if !matches!(tcp.take_error(), Ok(None)) {
                 return Poll::Ready(false);
@@ -190,7 +205,8 @@ impl Watched {
             }
             let probing = self.probing.get_or_insert_with(|| Probing::new(tcp));
             ready!(probing.timer.as_mut().poll(cx));
-            probing.sent = !probing.sent && self.patience.may_interim();
+            let may_probe = self.interims.is_none() && self.patience.may_interim();
+            probing.sent = !probing.sent && may_probe;
             let pause = if probing.sent { PROBE_TIMEOUT } else { PROBE_INTERVAL };
             probing.timer.as_mut().reset(Instant::now() + pause);
             if probing.sent {
@@ -217,6 +233,36 @@ impl Watched {
         }
     }
 
+    /// Writes the interim answers that wait, before hyper writes anything.
+    fn poll_before_hyper(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.is_clean) && self.interims.is_none() {
+            self.interims = boxed(self.patience.last_interims());
+        }
+        self.poll_interims(cx)
+    }
+
+    /// Writes the rest of the interim answers. A client that takes nothing of them counts as one
+    /// that does not take its answer.
+    fn poll_interims(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(interims) = &mut self.interims {
+            let Poll::Ready(written) = self.stream.poll_write(cx, interims) else {
+                self.report(&Poll::Pending);
+                return Poll::Pending;
+            };
+            let bytes = written?;
+            if bytes == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            interims.advance(bytes);
+            let is_over = interims.is_empty();
+            self.patience.wrote_interim(bytes);
+            if is_over {
+                self.interims = None;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn report(&self, written: &Poll<io::Result<usize>>) {
         match written {
             Poll::Ready(written) => self.patience.wrote(*written.as_ref().unwrap_or(&0)),
@@ -237,6 +283,11 @@ impl Drop for Watched {
             let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
     }
+}
+
+/// Interim answers that are to be written. `None` means that there are none.
+fn boxed(interims: Vec<u8>) -> Option<Box<Bytes>> {
+    (!interims.is_empty()).then(|| Box::new(interims.into()))
 }
 
 /// Reading and writing a stream that was taken back.
@@ -272,6 +323,7 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let watched = self.get_mut();
+        ready!(watched.poll_before_hyper(cx))?;
         let written = watched.stream.poll_write(cx, bytes);
         watched.report(&written);
         written
@@ -279,6 +331,7 @@ impl AsyncWrite for Watched {
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let watched = self.get_mut();
+        ready!(watched.poll_before_hyper(cx))?;
         let written = match &mut watched.stream {
             Stream::Clear(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
@@ -302,6 +355,12 @@ impl AsyncWrite for Watched {
         if let Poll::Ready(error) = watched.poll_error(cx) {
             return Poll::Ready(Err(error));
         }
+        // And it does so only once its own buffer is empty.
+        watched.is_clean = true;
+        if watched.interims.is_none() {
+            watched.interims = boxed(watched.patience.interims(cx));
+        }
+        ready!(watched.poll_interims(cx))?;
         match &mut watched.stream {
             Stream::Clear(tcp) => Pin::new(tcp).poll_flush(cx),
             Stream::Tls(stream) => {

@@ -81,6 +81,8 @@ async fn http_1_0_without_host_is_404_where_all_hosts_have_names() {
     assert_eq!(backend.head().await.header("host"), Some("ws.example.com"));
     client.send("GET / HTTP/1.1\r\n\r\n").await.expect_refused(400, "head");
     client.send("GET / HTTP/1.0\r\nHost:\r\n\r\n").await.expect_refused(400, "head");
+    let kept = client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+    kept.expect_refused(404, "route").expect_header("connection", "close");
 }
 
 #[tokio::test]
@@ -168,4 +170,184 @@ async fn a_101_of_http_1_0_or_with_a_second_protocol_is_a_502() {
         let expecting = client.attempt_head("/", "Expect: 100-continue\r\n");
         client.send(expecting).await.expect_refused(502, "backend");
     }
+}
+
+/// A client's connection in the clear to a listener that speaks TLS.
+async fn in_the_clear(builder: Builder) -> (Sidegate, client::Client) {
+    let sidegate = builder.tls().run().await;
+    let client = client::clear(sidegate.address());
+    (sidegate, client)
+}
+
+#[tokio::test]
+async fn plain_http_on_a_tls_port_gets_a_readable_400() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let (sidegate, client) = in_the_clear(new(&backend)).await;
+    let body = "x".repeat(40 * 1024);
+    let post = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let attempt = client.attempt_head("/", "");
+    let requests = ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS / HTTP/1.0\r\n\r\n", &attempt, &post];
+    for request in requests {
+        let mut wire = client.connect().await;
+        wire.send(request).await;
+        let answer = wire.answer().await;
+        answer.expect_refused(400, "tls").expect_header("connection", "close");
+        assert!(answer.text().contains("use https"), "{}", answer.text());
+        wire.expect_end().await;
+    }
+    // A method that comes byte by byte.
+    let mut wire = client.connect().await;
+    for byte in "GET / HTTP/1.1\r\n\r\n".bytes() {
+        wire.send([byte]).await;
+    }
+    wire.answer().await.expect_refused(400, "tls");
+    let count = requests.len() as u32 + 1;
+    sidegate.expect_metric("sidegate_tls_handshakes_total", [("result", "failed")], count).await;
+    sidegate.expect_metric("sidegate_refusals_total", [("route", "-"), ("reason", "tls")], count).await;
+    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "tls")], count).await;
+    backend.expect_untouched();
+}
+
+#[tokio::test]
+async fn garbage_on_a_tls_port_gets_no_http() {
+    let backend = backend::echo().run().await;
+    let (sidegate, client) = in_the_clear(sidegate::new().route("/", &backend)).await;
+    for garbage in ["SSH-2.0-OpenSSH_9.2\r\n", "EHLO a\r\n", "get / HTTP/1.1\r\n\r\n", "\r\n\r\n\r\n"] {
+        let mut wire = client.connect().await;
+        wire.send(garbage).await;
+        let rest = lossy(&wire.rest().await);
+        assert!(!rest.contains("HTTP"), "{garbage:?}: {rest:?}");
+    }
+    sidegate.expect_metric("sidegate_tls_handshakes_total", [("result", "failed")], 4).await;
+}
+
+#[tokio::test]
+async fn http_2_without_negotiation_gets_a_readable_400() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    for builder in [new(&backend).clear(), new(&backend).tls()] {
+        let sidegate = builder.run().await;
+        let client = client::new(&sidegate);
+        for pieces in [preface.len(), 3, 20] {
+            let mut wire = client.connect().await;
+            for piece in preface.chunks(pieces) {
+                wire.send(piece).await;
+            }
+            let answer = wire.answer().await;
+            answer.expect_refused(400, "head");
+            assert!(answer.text().contains("HTTP/2"), "{}", answer.text());
+            wire.expect_end().await;
+        }
+        sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "head")], 3).await;
+        // Methods that begin alike are none of it.
+        let mut wire = client.connect().await;
+        wire.send("P").await;
+        wire.send("OST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+        wire.answer().await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn alpn_may_offer_http_1_0_alone() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = new(&backend).tls().run().await;
+    for (offered, chosen) in
+        [(&["http/1.0"][..], "http/1.0"), (&["http/1.0", "http/1.1"], "http/1.1"), (&["h2", "http/1.0"], "http/1.0")]
+    {
+        let mut wire = client::new(&sidegate).alpn(offered).connect().await;
+        assert_eq!(wire.tls().alpn_protocol(), Some(chosen.as_bytes()));
+        wire.send("OPTIONS / HTTP/1.0\r\n\r\n").await;
+        wire.answer().await.expect(200);
+    }
+    assert!(client::new(&sidegate).alpn(&["h2"]).try_connect().await.is_err());
+}
+
+/// An agent whose backend sends what `script` says to each request, whose head it has read.
+async fn interim(answer: &'static str) -> (Sidegate, Backend) {
+    let backend = backend::raw(move |mut wire| async move {
+        while wire.try_head().await.is_some() {
+            wire.send(answer.replace('|', "\r\n")).await;
+        }
+    });
+    let backend = backend.run().await;
+    (forwarding(&backend).await, backend)
+}
+
+#[tokio::test]
+async fn interim_answers_pass_to_http_1_1_and_not_to_http_1_0() {
+    let (sidegate, _backend) = interim(
+        "HTTP/1.1 100 Continue||HTTP/1.1 103 Early Hints|Link: </a.css>|Connection: X-Hop|X-Hop: 1|\
+         Content-Length: 5|Keep-Alive: 1||HTTP/1.1 102 Processing||HTTP/1.1 200 OK|Content-Length: 2||ok",
+    )
+    .await;
+    let client = client::new(&sidegate);
+    let mut wire = client.connect().await;
+    for _ in 0..2 {
+        wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let hint = wire.head().await;
+        assert_eq!((hint.status(), hint.lines.len(), hint.header("link")), (103, 1, Some("</a.css>")));
+        assert_eq!(wire.head().await.status(), 102);
+        assert_eq!(wire.answer().await.expect(200).text(), "ok");
+    }
+    wire.send("GET / HTTP/1.0\r\n\r\n").await;
+    assert_eq!(wire.head().await.status(), 200);
+}
+
+#[tokio::test]
+async fn an_early_hint_passes_before_there_is_an_answer() {
+    let backend = backend::manual().run().await;
+    let sidegate = forwarding(&backend).await;
+    let mut wire = client::new(&sidegate).connect().await;
+    wire.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").await;
+    let mut at_backend = backend.accepted().await;
+    at_backend.head().await;
+    for hint in ["</a.css>", "</b.css>"] {
+        at_backend.send(format!("HTTP/1.1 103 Early Hints\r\nLink: {hint}\r\n\r\n")).await;
+        let head = loop {
+            let head = wire.head().await;
+            if head.status() != 100 {
+                break head;
+            }
+        };
+        assert_eq!((head.status(), head.header("link")), (103, Some(hint)));
+    }
+    wire.send("body").await;
+    assert_eq!(at_backend.bytes(4).await, b"body");
+    at_backend.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    assert_eq!(wire.answer().await.expect(200).text(), "ok");
+}
+
+#[tokio::test]
+async fn interim_answers_without_end_are_a_502() {
+    let flood = backend::raw(|mut wire| async move {
+        let attempts = wire.try_head().await;
+        if attempts.is_some() {
+            wire.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n".repeat(5000)).await;
+            wire.rest().await;
+        }
+    });
+    let flood = flood.run().await;
+    let sidegate = forwarding(&flood).await;
+    let client = client::new(&sidegate);
+    client.get("/").await.expect_refused(502, "backend");
+    client.attempt("/").await.expect_refused(502, "backend");
+}
+
+#[tokio::test]
+async fn early_hints_for_a_client_that_reads_nothing_take_no_room() {
+    let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "x".repeat(8000));
+    let backend = backend::manual().run().await;
+    let sidegate = forwarding(&backend).await;
+    let mut wire = client::new(&sidegate).connect().await;
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut at_backend = backend.accepted().await;
+    at_backend.head().await;
+    for _ in 0..900 {
+        at_backend.send(&hint).await;
+    }
+    at_backend.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    // Whatever was dropped, heads are whole and the answer comes last.
+    let answer = wire.answer().await;
+    assert_eq!(answer.expect(200).text(), "ok");
+    assert!(answer.informed.iter().all(|status| *status == 103));
 }

@@ -8,8 +8,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{request, response};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::MAX_HEAD;
+use super::{MAX_HEAD, course};
 use crate::data::head::{self, Answered, Read, Spelling};
+use crate::data::interim::MAX_INTERIMS;
 use crate::data::socket::Socket;
 
 /// Room for the head of a 101, as a rule.
@@ -28,6 +29,7 @@ pub async fn ask(socket: &mut Socket, head: &request::Parts, spelling: &Spelling
     // One that takes no more may have answered; if not, its end is read.
     let _ = socket.write_all(&head::write_request(head, spelling)).await;
     let mut came = BytesMut::new();
+    let mut interims = 0;
     while came.len() <= MAX_HEAD {
         came.reserve(USUAL);
         match socket.read_buf(&mut came).await {
@@ -41,7 +43,14 @@ pub async fn ask(socket: &mut Socket, head: &request::Parts, spelling: &Spelling
                 Answered::Switched(read) => return Said::Switched(read, whole),
                 Answered::Other => return Said::Other(whole, None),
                 Answered::Unfinished(0) => break,
-                Answered::Unfinished(interim) => whole.advance(interim),
+                Answered::Unfinished(_) if interims == MAX_INTERIMS => {
+                    let error = io::Error::other(course::TOO_MANY_INTERIMS);
+                    return Said::Other(Bytes::new(), Some(error));
+                }
+                Answered::Unfinished(interim) => {
+                    interims += 1;
+                    whole.advance(interim);
+                }
             }
         }
         came = whole.into();

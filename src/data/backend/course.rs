@@ -12,7 +12,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::lock;
+use crate::data::interim::MAX_INTERIMS;
 use crate::data::socket::Socket;
+
+/// The error of a backend that sent interim answers and no other.
+pub const TOO_MANY_INTERIMS: &str = "it sent more than 1000 interim answers (1xx) to one request";
 
 /// The most bytes of an answer that one read takes: hyper's buffer grows with what a read brings.
 const MOST_READ: usize = 16 * 1024;
@@ -43,6 +47,8 @@ struct State {
     stalled: bool,
     /// The task that waits for the request to be sent.
     waits: Option<Waker>,
+    /// How many interim answers have come.
+    interims: u32,
 }
 
 impl Course {
@@ -54,6 +60,13 @@ impl Course {
     /// hyper has been handed the last of the request's body.
     pub fn handed_over(&self) {
         self.lock().handed_over = true;
+    }
+
+    /// An interim answer has come. Says whether there have not been too many.
+    pub fn interim(&self) -> bool {
+        let mut state = self.lock();
+        state.interims += 1;
+        state.interims <= MAX_INTERIMS
     }
 
     /// Whether a byte of the answer has come.
@@ -170,6 +183,10 @@ impl Tracked {
 
 impl AsyncRead for Tracked {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // hyper would read interim answers without end.
+        if self.course.lock().interims > MAX_INTERIMS {
+            return Poll::Ready(Err(io::Error::other(TOO_MANY_INTERIMS)));
+        }
         let most = buffer.remaining().min(MOST_READ);
         let mut some = ReadBuf::new(buffer.initialize_unfilled_to(most));
         let read = Pin::new(&mut self.socket).poll_read(cx, &mut some);

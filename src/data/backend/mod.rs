@@ -36,6 +36,8 @@ use crate::data::body::{Fault, Outgoing, Upload};
 use crate::data::channel::Channel;
 use crate::data::forward;
 use crate::data::head::{Read, Spelling};
+use crate::data::interim;
+use crate::data::patience::Patience;
 use crate::data::websocket::handshake::{Agreed, Handshake};
 use crate::observe::metrics::CoreMetrics;
 use crate::refusal::{Head, Refusal};
@@ -169,6 +171,7 @@ impl Dialler {
         head: request::Parts,
         body: Upload,
         fault: &Fault,
+        patience: &Patience,
         tried: &mut Tried,
     ) -> Result<Response<Outgoing>, Refusal> {
         let method = head.method.clone();
@@ -178,7 +181,7 @@ impl Dialler {
         while let Some(line) = self.take_idle(permit).await {
             tried.backend = Some(line.address().clone());
             name_backend(&mut request, is_unnamed, permit, line.address());
-            let (mut underway, sent) = self.put(permit, line, request).await;
+            let (mut underway, sent) = self.put(permit, line, request, patience).await;
             match sent.ok_or_else(|| tried.late(NO_ANSWER))? {
                 Ok(answer) => return answered(permit, answer, &method, underway, tried),
                 // Closed meanwhile: nothing was sent, or nothing that matters.
@@ -193,7 +196,7 @@ impl Dialler {
         }
         let line = self.connect(permit, tried).await?;
         name_backend(&mut request, is_unnamed, permit, line.address());
-        let (mut underway, sent) = self.put(permit, line, request).await;
+        let (mut underway, sent) = self.put(permit, line, request, patience).await;
         match sent.ok_or_else(|| tried.late(NO_ANSWER))? {
             Ok(answer) => answered(permit, answer, &method, underway, tried),
             Err(error) => Err(broken(tried, fault, &mut underway, error.error())),
@@ -223,11 +226,19 @@ impl Dialler {
     }
 
     /// Puts a request on a connection and waits for the head of its answer; `None`: it is late.
-    async fn put(self: &Arc<Self>, permit: &Permit, line: Line, mut request: Request<Upload>) -> (Underway, Option<Put>) {
+    /// Interim answers before it go to the client of `patience`.
+    async fn put(
+        self: &Arc<Self>,
+        permit: &Permit,
+        line: Line,
+        mut request: Request<Upload>,
+        patience: &Patience,
+    ) -> (Underway, Option<Put>) {
         let response = permit.route().timeouts.response;
         let client = permit.client().key();
         let mut underway = Underway::begin(self, line, client, request.body_mut());
         let course = underway.course().clone();
+        interim::pass_on(&mut request, course.clone(), patience);
         let late = async {
             let sent = course.sent().await;
             sleep_until(sent + response).await;
@@ -244,12 +255,7 @@ impl Dialler {
 
 /// Writes the backend's own authority into Host, where the client, of HTTP/1.0, named no host: a
 /// request of HTTP/1.1 has one (RFC 9112 §3.2).
-fn name_backend(
-    request: &mut Request<Upload>,
-    is_unnamed: bool,
-    permit: &Permit,
-    address: &BackendAddress,
-) {
+fn name_backend(request: &mut Request<Upload>, is_unnamed: bool, permit: &Permit, address: &BackendAddress) {
     if is_unnamed {
         let name = address.authority(permit.route().backend_tls.as_deref());
         let value = HeaderValue::try_from(name);

@@ -159,7 +159,8 @@ impl Exchange {
     /// of the client's side, or find the client gone, before it polls.
     pub fn answer(self: Arc<Self>, request: HttpRequest<Incoming>) -> impl Future<Output = Result<Response<Outgoing>, GivenUp>> {
         let has_body = !request.body().is_end_stream();
-        self.patience.request_began(request.version());
+        let version = request.version();
+        self.patience.request_began(version);
         let ended = Ended(self.patience.clone());
         let begun = self.decided.take().map_or_else(
             || {
@@ -170,10 +171,15 @@ impl Exchange {
             Ok,
         );
         async move {
-            let answer = match begun {
+            let mut answer = match begun {
                 Ok(decided) => decided,
                 Err(asked) => self.answer_undecided(request, asked).await?,
             };
+            self.patience.has_answer();
+            if version == Version::HTTP_10 && answer.headers().contains_key(CONNECTION) {
+                // hyper adds `keep-alive` to what it takes for an answer of HTTP/1.1.
+                *answer.version_mut() = version;
+            }
             Ok(answer.map(|body| body.holding(ended)))
         }
     }
@@ -352,7 +358,8 @@ impl Exchange {
         let mut flight = self.flight(permit, request, asked, repeatable);
         let (body, fault) =
             if asked.has_body { Upload::streamed(body, route, self.patience.clone()) } else { (Upload::Empty, Fault::default()) };
-        let put = self.core.dialler.forward(permit, parts, body, &fault, &mut asked.tried);
+        let dialler = &self.core.dialler;
+        let put = dialler.forward(permit, parts, body, &fault, &self.patience, &mut asked.tried);
         match flight.until(put).await {
             Ok(Ok(answer)) => {
                 let mut answer = relayed(answer, &mut flight, version);

@@ -149,9 +149,7 @@ fn tokens(headers: &HeaderMap, name: HeaderName) -> (usize, bool) {
     let lines = headers.get_all(name).into_iter();
     let tokens = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     let tokens = tokens.map(<[u8]>::trim_ascii).filter(|token| !token.is_empty());
-    tokens.fold((0, false), |(count, found), token| {
-        (count + 1, found || token.eq_ignore_ascii_case(b"websocket"))
-    })
+    tokens.fold((0, false), |(count, found), token| (count + 1, found || token.eq_ignore_ascii_case(b"websocket")))
 }
 
 /// The name of one element of `Sec-WebSocket-Extensions`.

@@ -114,15 +114,9 @@ fn host(parts: &Parts) -> Result<Host, Refusal> {
     }
     let host = match (parts.uri.scheme_str(), parts.uri.authority(), named) {
         // Not `*`: it leads nowhere.
-        (None, None, named) if parts.uri.path().starts_with('/') => {
-            Some(named.unwrap_or_else(Host::unnamed))
-        }
-        (Some(scheme), Some(authority), Some(host)) => {
-            agree(scheme, authority.as_str(), &host).then_some(host)
-        }
-        (Some(scheme), Some(authority), None) => {
-            default_port(scheme).and_then(|_| Host::parse(authority.as_str().as_bytes()))
-        }
+        (None, None, named) if parts.uri.path().starts_with('/') => Some(named.unwrap_or_else(Host::unnamed)),
+        (Some(scheme), Some(authority), Some(host)) => agree(scheme, authority.as_str(), &host).then_some(host),
+        (Some(scheme), Some(authority), None) => default_port(scheme).and_then(|_| Host::parse(authority.as_str().as_bytes())),
         _ => None,
     };
     host.ok_or(MALFORMED)
@@ -272,9 +266,7 @@ mod tests {
         check("GET / HTTP/1.0", &[], Ok(" /"));
         check("OPTIONS / HTTP/1.0", &[], Ok(" /"));
         check("GET http://A.example:8080/x HTTP/1.0", &[], Ok("a.example:8080 /x"));
-        for line in
-            ["OPTIONS * HTTP/1.0", "CONNECT a:80 HTTP/1.0", "GET ftp://a/ HTTP/1.0", "GET http://u@a/ HTTP/1.0"]
-        {
+        for line in ["OPTIONS * HTTP/1.0", "CONNECT a:80 HTTP/1.0", "GET ftp://a/ HTTP/1.0", "GET http://u@a/ HTTP/1.0"] {
             check(line, &[], Err(MALFORMED));
         }
         check("GET / HTTP/1.0", &[""], Err(MALFORMED));

@@ -1,0 +1,29 @@
+//! Interim answers of a backend (1xx), which its client gets before the answer (RFC 9110 §15.2).
+//!
+//! They are parsed by hyper, which hands each to a callback, and written by the client's stream in
+//! front of the answer's head. 100 goes no further: Sidegate answers `Expect` itself. 101 is no
+//! interim answer. Attempts get none, since many WebSocket clients take the first head for the
+//! answer.
+
+use http::{Request, StatusCode};
+
+use crate::data::backend::course::Course;
+use crate::data::patience::Patience;
+use crate::data::{forward, head};
+
+/// The most interim answers to one request: a backend that sends more has lost its way.
+pub const MAX_INTERIMS: u32 = 1000;
+
+/// Passes the interim answers to `request` on to the client of `patience`, and counts them in
+/// `course`.
+pub fn pass_on<B>(request: &mut Request<B>, course: Course, patience: &Patience) {
+    patience.awaits_interims();
+    let patience = patience.clone();
+    hyper::ext::on_informational(request, move |interim| {
+        let passes = interim.status() != StatusCode::CONTINUE && course.interim();
+        if passes && patience.takes_interims() {
+            let fields = forward::interim(interim.headers());
+            patience.interim(&head::write_interim(interim.status(), &fields));
+        }
+    });
+}
