@@ -65,6 +65,8 @@ pub enum Head {
     Malformed,
     /// The request target is longer than 8 KiB: 414.
     TargetTooLong,
+    /// The request target holds a control, a space or DEL: 400.
+    TargetBroken,
 }
 
 /// What the backend failed at.
@@ -160,7 +162,8 @@ impl Refusal {
     pub const fn status(self) -> Option<u16> {
         match self {
             Refusal::Pending | Refusal::Proxy | Refusal::Tls => None,
-            Refusal::Head(Head::Malformed) | Refusal::Path | Refusal::Forwarded | Refusal::Handshake => Some(400),
+            Refusal::Head(Head::Malformed | Head::TargetBroken) => Some(400),
+            Refusal::Path | Refusal::Forwarded | Refusal::Handshake => Some(400),
             Refusal::Head(Head::TargetTooLong) => Some(414),
             Refusal::Misdirected => Some(421),
             Refusal::Route => Some(404),
@@ -183,6 +186,7 @@ impl Refusal {
             Refusal::Tls => "The TLS handshake failed.",
             Refusal::Head(Head::Malformed) => "The request head is malformed or ambiguous.",
             Refusal::Head(Head::TargetTooLong) => "The request target is too long.",
+            Refusal::Head(Head::TargetBroken) => "The request target holds a control character or a space.",
             Refusal::Path => "The path is malformed or ambiguous.",
             Refusal::Forwarded => "The forwarded headers cannot be read.",
             Refusal::Misdirected => "This connection was opened for another host name.",

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
 
+use crate::policy::request::target;
+
 /// As many fields as hyper takes.
 const MOST_FIELDS: usize = 100;
 
@@ -19,11 +21,14 @@ const OURS: usize = 6;
 /// Fields that make of a request more than its head, or ask for an answer before the answer.
 const NOT_PLAIN: [HeaderName; 3] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::EXPECT];
 
-/// How a peer has spelled the names of its fields. Names that it did not send are written in Title-Case.
+/// How a peer has spelled the names of its fields, and its query. Names that it did not send are
+/// written in Title-Case.
 #[derive(Debug, Default)]
 pub struct Spelling {
     head: Bytes,
     names: Vec<Range<usize>>,
+    /// The query as it came. `None` means that it is the same as in the parsed head.
+    query: Option<Bytes>,
 }
 
 /// A head, and how many bytes it takes.
@@ -37,7 +42,25 @@ pub struct Read<P> {
 }
 
 /// The request at the start of `came`, if it is a GET over HTTP/1.1 that asks for an upgrade, without a body.
+///
+/// A target that `http::Uri` refuses is percent-encoded, and its query is written on as it came.
 pub fn request(came: &Bytes) -> Option<Read<request::Parts>> {
+    parsed(came).or_else(|| tidied(came))
+}
+
+fn tidied(came: &Bytes) -> Option<Read<request::Parts>> {
+    let end = came.iter().position(|byte| *byte == b'\n')? + 1;
+    let line = target::line(&came[..end]).filter(|line| !line.tidied.is_broken)?;
+    let whole = Bytes::from([&line.bytes, &came[end..]].concat());
+    let mut read = parsed(&whole)?;
+    read.length -= line.tidied.grown;
+    read.parts.extensions.insert(line.tidied);
+    let query = target::query(&came[..end]);
+    read.spelling.query = query.map(|query| came.slice(place(came, query)));
+    Some(read)
+}
+
+fn parsed(came: &Bytes) -> Option<Read<request::Parts>> {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut head = httparse::Request::new(&mut []);
     let Ok(httparse::Status::Complete(length)) = head.parse_with_uninit_headers(came, &mut fields) else { return None };
@@ -94,7 +117,7 @@ fn fields_of(came: &Bytes, fields: &[httparse::Header<'_>], more: usize) -> Opti
         headers.append(name, value);
         names.push(place(came, field.name.as_bytes()));
     }
-    Some((headers, Spelling { head: came.clone(), names }))
+    Some((headers, Spelling { head: came.clone(), names, query: None }))
 }
 
 /// Where `part` of `whole` lies in it.
@@ -107,7 +130,17 @@ fn place(whole: &Bytes, part: &[u8]) -> Range<usize> {
 pub fn write_request(parts: &request::Parts, spelling: &Spelling) -> Vec<u8> {
     let mut head = Vec::with_capacity(room(&parts.headers));
     head.extend_from_slice(b"GET ");
-    head.extend_from_slice(parts.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
+    match &spelling.query {
+        None => {
+            let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+            head.extend_from_slice(target.as_bytes());
+        }
+        Some(query) => {
+            head.extend_from_slice(parts.uri.path().as_bytes());
+            head.push(b'?');
+            head.extend_from_slice(query);
+        }
+    }
     head.extend_from_slice(b" HTTP/1.1\r\n");
     write_fields(&parts.headers, spelling, &mut head);
     head
@@ -187,6 +220,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::policy::request::target::encoded;
 
     fn spoken(head: &'static str) -> Bytes {
         Bytes::from_static(head.as_bytes())
@@ -206,6 +240,24 @@ mod tests {
         fields.sort_unstable();
         assert_eq!(fields, ["HOST: h", "X-FooBar: 1", "X-Forwarded-For: ::1", "upgrade: websocket", "x-foobar: 2"]);
         assert!(written.ends_with("\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_query_that_no_uri_can_hold_is_written_as_it_came() {
+        let came = Bytes::from_static(b"GET /<?q=\"\xff<#\" HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n\x81");
+        let Read { parts, spelling, length } = request(&came).unwrap();
+        assert_eq!(&came[length..], b"\x81");
+        assert_eq!(parts.uri.to_string(), "/%3C?q=%22%FF%3C");
+        let written = write_request(&parts, &spelling);
+        assert!(written.starts_with(b"GET /%3C?q=\"\xff< HTTP/1.1\r\n"), "{}", String::from_utf8_lossy(&written));
+        let check = |target: &'static str, taken| {
+            let came = format!("GET {target} HTTP/1.1\r\nUpgrade: websocket\r\n\r\n");
+            assert_eq!(request(&came.into()).is_some(), taken, "{target:?}");
+        };
+        check("/?\"", true);
+        for broken in ["/?\" ", "/?\"\t", "/?\"\u{7f}", "/?\"\0", "/?\"\r", "/a b"] {
+            check(broken, false);
+        }
     }
 
     #[test]
@@ -290,8 +342,16 @@ mod tests {
             let Some(read) = request(&Bytes::from(came.clone())) else { continue };
             taken += 1;
             let said = String::from_utf8_lossy(&came);
-            let hypers = by_hyper(&came).await.unwrap_or_else(|| panic!("hyper refuses {said:?}"));
-            assert_eq!((&read.parts.method, &read.parts.uri), (&hypers.method, &hypers.uri), "{said:?}");
+            // hyper reads the line that `lines` hands on.
+            let end = came.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+            let line = target::line(&came[..end]).map_or(came[..end].to_vec(), |line| line.bytes);
+            let handed = [&line[..], &came[end..]].concat();
+            let hypers = by_hyper(&handed).await.unwrap_or_else(|| panic!("hyper refuses {said:?}"));
+            assert_eq!(handed.len() - came.len(), line.len() - end);
+            // Where nothing had to be encoded, other bytes than ASCII stay in both.
+            let uri = encoded(read.parts.uri.to_string().as_bytes());
+            let uri = uri.map_or(read.parts.uri.clone(), |(uri, _)| uri.parse().unwrap());
+            assert_eq!((&read.parts.method, &uri), (&hypers.method, &hypers.uri), "{said:?}");
             assert_eq!((read.parts.version, &read.parts.headers), (hypers.version, &hypers.headers), "{said:?}");
         }
         assert!(taken > 500, "{taken} of 4000 are taken, which shows little");

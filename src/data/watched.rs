@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::data::channel::Channel;
+use crate::data::lines::Lines;
 use crate::data::patience::{Cut, Patience};
 use crate::data::socket::{self, Socket};
 use crate::data::tls;
@@ -53,6 +54,8 @@ pub struct Watched {
     interims: Option<Box<Bytes>>,
     /// Whether hyper has written all that it had, so that what it writes next begins an answer.
     is_clean: bool,
+    /// The request lines on their way to hyper. `None` means that hyper doesn't read yet.
+    lines: Option<Box<Lines>>,
     /// Whether the last flush left something behind.
     holds_back: bool,
     confirming: Option<Box<Confirming>>,
@@ -143,6 +146,7 @@ impl Watched {
             again: Bytes::new(),
             interims: None,
             is_clean: true,
+            lines: None,
             holds_back: false,
             confirming: None,
             probing: None,
@@ -153,6 +157,12 @@ impl Watched {
     /// The same, from which `again` is read first.
     pub fn rewound(mut self, again: Bytes) -> Self {
         self.again = again;
+        self
+    }
+
+    /// The same, read through `lines` from here on.
+    pub fn through(mut self, lines: Lines) -> Self {
+        self.lines = Some(Box::new(lines));
         self
     }
 
@@ -167,7 +177,9 @@ impl Watched {
             }
             Stream::Taken => return None,
         };
-        Some((channel, std::mem::take(&mut self.again)))
+        let held = self.lines.take().map_or_else(Bytes::new, |lines| lines.into_held());
+        let again = std::mem::take(&mut self.again);
+        Some((channel, if held.is_empty() { again } else { [held, again].concat().into() }))
     }
 
     /// Whether a client that has ended its side has acknowledged all that it was sent, so that it
@@ -295,9 +307,9 @@ fn taken() -> io::Error {
     io::ErrorKind::NotConnected.into()
 }
 
-impl AsyncRead for Watched {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let watched = self.get_mut();
+impl Watched {
+    fn poll_client(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let watched = self;
         if !watched.again.is_empty() {
             let most = watched.again.len().min(buffer.remaining());
             buffer.put_slice(&watched.again.split_to(most));
@@ -316,6 +328,16 @@ impl AsyncRead for Watched {
         } else if matches!(read, Poll::Ready(Ok(()))) && !watched.patience.ends(cx.waker()) {
             return watched.poll_gone(cx);
         }
+        read
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let watched = self.get_mut();
+        let Some(mut lines) = watched.lines.take() else { return watched.poll_client(cx, buffer) };
+        let read = lines.poll(buffer, |buffer| watched.poll_client(cx, buffer));
+        watched.lines = Some(lines);
         read
     }
 }

@@ -43,6 +43,7 @@ mod schema;
 mod secrets;
 mod status;
 mod systemd;
+mod targets;
 mod tls;
 mod tls_edge;
 mod tunnel;

@@ -32,6 +32,7 @@ use crate::data::connection::exchange::Exchange;
 use crate::data::connection::opening::Opening;
 use crate::data::foreign::{self, Is};
 use crate::data::forward::Arrival;
+use crate::data::lines::{Heads, Lines};
 use crate::data::patience::{Patience, Waits};
 use crate::data::pending::Claim;
 use crate::data::tls;
@@ -274,7 +275,12 @@ async fn by_hyper(
     patience: &Patience,
     mut clock: Clock<'_, '_>,
 ) -> Spoken {
-    let service = service_fn(|request| Arc::clone(exchange).answer(request));
+    let heads = Heads::default();
+    let client = client.through(Lines::new(heads.clone(), rules.listener.max_head));
+    let service = service_fn(|mut request| {
+        heads.read(&mut request);
+        Arc::clone(exchange).answer(request)
+    });
     let connection = http1::Builder::new()
         .preserve_header_case(true)
         .title_case_headers(true)

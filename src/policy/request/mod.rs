@@ -7,15 +7,17 @@ mod connection;
 mod host;
 mod path;
 pub mod reading;
+pub mod target;
 mod url;
 
 use http::header::{CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 pub use self::connection::options;
 pub use self::host::Host;
 pub use self::path::{canonical_path, decoded};
+use self::target::Tidied;
 pub use self::url::UrlFault;
 use crate::refusal::{Head, Refusal};
 
@@ -28,7 +30,7 @@ const SUBPROTOCOLS_MAX: usize = 32;
 const MALFORMED: Refusal = Refusal::Head(Head::Malformed);
 
 /// A request that passed the gate. `path` is what is judged and what is forwarded; the query stays
-/// with the head and is forwarded as it came.
+/// with the head and is forwarded as it came, or percent-encoded, see [`target`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The host that it is for.
@@ -69,7 +71,7 @@ impl Request {
         }
         let host = host(parts)?;
         let origin = at_most_one(&parts.headers, ORIGIN)?;
-        let path = path(&parts.uri)?;
+        let path = path(parts)?;
         let kind = kind(parts)?;
         Ok(Request { host, path, origin: origin.map(|value| String::from_utf8_lossy(value.as_bytes()).into()), kind })
     }
@@ -139,11 +141,16 @@ pub(super) fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-fn path(uri: &Uri) -> Result<Box<str>, Refusal> {
-    if uri.path_and_query().is_some_and(|target| target.as_str().len() > TARGET_MAX) {
+fn path(parts: &Parts) -> Result<Box<str>, Refusal> {
+    let Tidied { grown, is_broken } = parts.extensions.get().copied().unwrap_or_default();
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    if target.len().saturating_sub(grown) > TARGET_MAX {
         return Err(Refusal::Head(Head::TargetTooLong));
     }
-    Ok(canonical_path(uri.path())?.into())
+    if is_broken {
+        return Err(Refusal::Head(Head::TargetBroken));
+    }
+    Ok(canonical_path(parts.uri.path())?.into())
 }
 
 /// An `Upgrade` counts only where `Connection` names it, and from HTTP/1.1 on (RFC 9110 §7.8).
@@ -188,6 +195,7 @@ fn at_most_one(headers: &HeaderMap, name: HeaderName) -> Result<Option<&HeaderVa
 mod tests {
     use super::*;
 
+    use http::Uri;
     use proptest::prelude::*;
 
     type Fields<'a> = &'a [(&'a str, &'a str)];
@@ -325,15 +333,29 @@ mod tests {
         check(&format!("GET http://a/{}", "/".repeat(TARGET_MAX)), &["a"], too_long);
     }
 
+    #[test]
+    fn a_target_is_measured_as_it_came() {
+        let read = |length: usize, tidied: Tidied| {
+            let uri = format!("/?{}", "a".repeat(length - 2));
+            let head = http::Request::builder().uri(uri).header("host", "a").extension(tidied);
+            Request::read(&head.body(()).unwrap().into_parts().0).map(|request| request.path)
+        };
+        let tidied = |grown, is_broken| Tidied { grown, is_broken };
+        assert_eq!(read(TARGET_MAX + 2, tidied(2, false)), Ok("/".into()));
+        assert_eq!(read(TARGET_MAX + 3, tidied(2, false)), Err(Refusal::Head(Head::TargetTooLong)));
+        assert_eq!(read(9, tidied(2, true)), Err(Refusal::Head(Head::TargetBroken)));
+    }
+
     // C-RT-01, C-RT-07, C-RT-08, C-RT-11
     #[test]
     fn the_path_is_canonical_and_the_query_is_not_looked_at() {
         check("GET /a/../b?x=/../%zz%2f\\", &["a"], Ok("a /b"));
         check("GET /a#/../b", &["a"], Ok("a /a"));
         check("GET http://a/x/./%7ey", &["a"], Ok("a /x/~y"));
-        for path in ["/%00%zz", "/%2f", "/a\\b", "/\u{e9}"] {
+        for path in ["/%00%zz", "/%2f", "/a\\b"] {
             check(&format!("GET {path}"), &["a"], Err(Refusal::Path));
         }
+        check("GET /\u{e9}", &["a"], Ok("a /%C3%A9"));
     }
 
     // C-WS-27, and "Upgrade w/o Connection"

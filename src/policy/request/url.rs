@@ -5,6 +5,7 @@
 
 use http::Uri;
 
+use super::target::{Tidied, encoded};
 use crate::policy::request::{Host, Kind, Request, canonical_path, token};
 use crate::refusal::Refusal;
 
@@ -45,7 +46,9 @@ impl Request {
         let path = target.split('?').next().unwrap_or_default();
         let path = if path.is_empty() { "/" } else { path };
         // Of what no head can carry there is nothing to judge.
-        if Uri::try_from(format!("/{}", target.replace('\\', "/"))).is_err() {
+        let sent = format!("/{}", target.replace('\\', "/"));
+        let (sent, tidied) = encoded(sent.as_bytes()).unwrap_or((sent, Tidied::default()));
+        if tidied.is_broken || Uri::try_from(sent).is_err() {
             return fault("the path or the query holds what a URL cannot", "percent-encode it (RFC 3986 §2.1)");
         }
         let subprotocols = match subprotocol {
@@ -81,6 +84,7 @@ mod tests {
         check("ws://[2001:db8::1]/a/../b/%41", "[2001:db8::1] /b/A");
         check("ws://a.example?x", "a.example /");
         check("https://a.example/health", "a.example /health plain");
+        check("wss://a.example/<é>?filter={\"a\":\"<é>\"}", "a.example /%3C%C3%A9%3E");
     }
 
     #[test]
@@ -97,7 +101,9 @@ mod tests {
         check("wss:///ticks", "the host is neither a name nor an address");
         check("wss://user@a.example/", "the host is neither a name nor an address");
         check("wss://a.example/#top", "a WebSocket's URL has no fragment");
-        check("wss://a.example/a b", "the path or the query holds what a URL cannot");
+        for broken in ["a b", "a?b c", "a\tb", "?\u{1b}[2J", "\u{7f}"] {
+            check(&format!("wss://a.example/{broken}"), "the path or the query holds what a URL cannot");
+        }
         assert!(Request::of_url("wss://a.example/", None, Some("a b")).is_err());
     }
 }

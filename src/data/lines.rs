@@ -1,0 +1,522 @@
+//! Request lines on their way to hyper, which refuses a target that is no URI without a body.
+//!
+//! It finds where each request begins in what a client sends, and percent-encodes in the request
+//! line what `http::Uri` refuses. Every other byte passes as it came: this module judges nothing,
+//! and hyper alone reads heads and bodies. Where the two could disagree about where a request
+//! begins, all that follows passes as it is, and hyper refuses such targets by itself.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::Request;
+use http::header::UPGRADE;
+use hyper::body::{Body, Incoming};
+use tokio::io::ReadBuf;
+
+use crate::policy::request::target::{self, Tidied};
+
+/// What follows a head, as hyper understands it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Follows {
+    /// Another request.
+    Request,
+    /// A body of so many bytes.
+    Sized(u64),
+    /// A chunked body.
+    Chunked,
+    /// Perhaps a tunnel.
+    Tunnel,
+}
+
+/// What the stream under hyper and the service above it tell each other of the head in between.
+#[derive(Debug, Clone, Default)]
+pub struct Heads(Arc<Mutex<Told>>);
+
+#[derive(Debug, Default)]
+struct Told {
+    tidied: Tidied,
+    follows: Option<Follows>,
+}
+
+impl Heads {
+    /// hyper has read the head of `request`: notes what was done to its target among its extensions.
+    pub fn read(&self, request: &mut Request<Incoming>) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.follows = Some(follows(request));
+        let tidied = std::mem::take(&mut told.tidied);
+        if tidied != Tidied::default() {
+            request.extensions_mut().insert(tidied);
+        }
+    }
+
+    fn tidied(&self, tidied: Tidied) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).tidied = tidied;
+    }
+
+    fn follows(&self) -> Option<Follows> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).follows.take()
+    }
+}
+
+fn follows(request: &Request<Incoming>) -> Follows {
+    let names_websocket =
+        |value: &[u8]| value.split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"websocket"));
+    if request.headers().get_all(UPGRADE).iter().any(|value| names_websocket(value.as_bytes())) {
+        return Follows::Tunnel;
+    }
+    if request.body().is_end_stream() {
+        return Follows::Request;
+    }
+    request.body().size_hint().exact().map_or(Follows::Chunked, Follows::Sized)
+}
+
+/// What a client sends, with its request lines made fit for hyper.
+#[derive(Debug)]
+pub struct Lines {
+    heads: Heads,
+    /// The longest head that hyper takes. A longer line passes as it is.
+    most: usize,
+    place: Place,
+    /// What has come and was not handed on. Its request lines are tidied as far as `fit` goes.
+    held: BytesMut,
+    /// How many bytes of `held` may be handed on.
+    fit: usize,
+}
+
+/// What the next byte belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// A request line, or an empty line in front of it (RFC 9112 §2.2).
+    Line,
+    /// The fields of a head. `Start` begins a line, `Return` follows a CR that does.
+    Fields(Field),
+    /// What follows a head that hyper has not yet handed over.
+    Behind,
+    /// A body of which so many bytes are left.
+    Sized(u64),
+    /// A chunked body.
+    Chunked(Chunk),
+    /// Something else, and so does all that comes.
+    Rest,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Start,
+    Return,
+    Within,
+}
+
+/// A place in a chunked body (RFC 9112 §7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chunk {
+    /// A size, of which so many digits have come.
+    Size { size: u64, digits: u8 },
+    /// An extension.
+    Extension { size: u64 },
+    /// The LF behind a size.
+    SizeEnd { size: u64 },
+    /// Data.
+    Data { left: u64 },
+    /// The CR behind data.
+    DataReturn,
+    /// The LF behind data.
+    DataEnd,
+    /// The start of a trailer line, or of the empty line that ends the body.
+    LineStart,
+    /// A trailer line.
+    Line,
+    /// The LF of a trailer line.
+    LineEnd,
+    /// The LF of the empty line.
+    LastEnd,
+}
+
+const FIRST_CHUNK: Chunk = Chunk::Size { size: 0, digits: 0 };
+
+/// As many digits as hyper takes of a size without overflow.
+const MAX_DIGITS: u8 = 15;
+
+/// How [`Lines::pass`] ends.
+#[derive(Debug, PartialEq, Eq)]
+enum Stop {
+    /// At the end of what there is.
+    End,
+    /// At a request line that is not whole.
+    Unfinished,
+    /// At a request line of this length, which has to be replaced.
+    Replace(usize, target::Line),
+    /// Behind a head.
+    Behind,
+}
+
+impl Lines {
+    /// Starts in front of a request. `most` is the longest head that hyper takes.
+    pub fn new(heads: Heads, most: usize) -> Self {
+        Lines { heads, most, place: Place::Line, held: BytesMut::new(), fit: 0 }
+    }
+
+    /// What has come and was not handed on.
+    pub fn into_held(self) -> Bytes {
+        self.held.freeze()
+    }
+
+    /// Reads into `buffer` what is fit for hyper. `read` reads what the client sends.
+    pub fn poll(
+        &mut self,
+        buffer: &mut ReadBuf<'_>,
+        mut read: impl FnMut(&mut ReadBuf<'_>) -> Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if self.fit > 0 {
+                let most = self.fit.min(buffer.remaining());
+                buffer.put_slice(&self.held.split_to(most));
+                self.fit -= most;
+                return Poll::Ready(Ok(()));
+            }
+            self.proceed();
+            if !self.held.is_empty() && self.look() {
+                continue;
+            }
+            let before = buffer.filled().len();
+            ready!(read(buffer))?;
+            let came = &buffer.filled()[before..];
+            if came.is_empty() {
+                if self.held.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                self.place = Place::Rest;
+                continue;
+            }
+            if self.held.is_empty() {
+                let (passed, _) = self.pass(came);
+                self.held.extend_from_slice(&came[passed..]);
+                buffer.set_filled(before + passed);
+                if passed > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                self.held.extend_from_slice(came);
+                buffer.set_filled(before);
+            }
+        }
+    }
+
+    /// Goes on behind a head that hyper has handed over. hyper asks for more before only where it
+    /// takes the head to end elsewhere.
+    fn proceed(&mut self) {
+        match (self.place, self.heads.follows()) {
+            (Place::Behind, Some(Follows::Request)) => self.place = Place::Line,
+            (Place::Behind, Some(Follows::Sized(size))) => self.place = Place::Sized(size),
+            (Place::Behind, Some(Follows::Chunked)) => self.place = Place::Chunked(FIRST_CHUNK),
+            (Place::Behind, _) | (_, Some(_)) => self.place = Place::Rest,
+            (_, None) => {}
+        }
+    }
+
+    /// Looks at what is held; says whether some of it may be handed on.
+    fn look(&mut self) -> bool {
+        let held = std::mem::take(&mut self.held);
+        let (passed, stop) = self.pass(&held);
+        self.held = held;
+        self.fit = passed;
+        if passed == 0
+            && let Stop::Replace(length, line) = stop
+        {
+            let rest = self.held.split_off(length);
+            self.held = BytesMut::from(&line.bytes[..]);
+            self.held.unsplit(rest);
+            self.fit = line.bytes.len();
+            self.heads.tidied(line.tidied);
+            self.place = Place::Fields(Field::Start);
+        }
+        self.fit > 0
+    }
+
+    /// How many of `bytes` pass as they are, and what comes then.
+    fn pass(&mut self, bytes: &[u8]) -> (usize, Stop) {
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            at += match &mut self.place {
+                Place::Line => match line(rest, self.most) {
+                    Ok(0) => {
+                        self.place = Place::Rest;
+                        0
+                    }
+                    Ok(length) => {
+                        // An empty line is not yet the line.
+                        if !matches!(rest[0], b'\r' | b'\n') {
+                            self.place = Place::Fields(Field::Start);
+                        }
+                        length
+                    }
+                    Err(stop) => return (at, stop),
+                },
+                Place::Fields(field) => {
+                    let (passed, ended) = fields(field, rest);
+                    if ended {
+                        self.place = Place::Behind;
+                        return (at + passed, Stop::Behind);
+                    }
+                    passed
+                }
+                Place::Behind => return (at, Stop::Behind),
+                Place::Sized(left) => {
+                    let passed = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    *left -= passed as u64;
+                    if *left == 0 {
+                        self.place = Place::Line;
+                    }
+                    passed
+                }
+                Place::Chunked(chunk) => match chunked(chunk, rest) {
+                    Some((passed, true)) => {
+                        self.place = Place::Line;
+                        passed
+                    }
+                    Some((passed, false)) => passed,
+                    None => {
+                        self.place = Place::Rest;
+                        0
+                    }
+                },
+                Place::Rest => rest.len(),
+            };
+        }
+        (at, Stop::End)
+    }
+}
+
+/// The length of the request line that `bytes` begins with, or of a part of an empty line. Zero means
+/// that the line is longer than `most`.
+fn line(bytes: &[u8], most: usize) -> Result<usize, Stop> {
+    if matches!(bytes[0], b'\r' | b'\n') {
+        return Ok(1);
+    }
+    let Some(end) = line_feed(bytes) else {
+        return if bytes.len() > most { Ok(0) } else { Err(Stop::Unfinished) };
+    };
+    match target::line(&bytes[..=end]) {
+        Some(line) => Err(Stop::Replace(end + 1, line)),
+        None => Ok(end + 1),
+    }
+}
+
+/// How far `bytes` belong to the fields of a head, and whether it ends there.
+fn fields(field: &mut Field, bytes: &[u8]) -> (usize, bool) {
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match (&field, byte) {
+            (Field::Start | Field::Return, b'\n') => return (at + 1, true),
+            (Field::Start, b'\r') => {
+                *field = Field::Return;
+                at += 1;
+            }
+            _ => match line_feed(&bytes[at..]) {
+                Some(end) => {
+                    *field = Field::Start;
+                    at += end + 1;
+                }
+                None => {
+                    *field = Field::Within;
+                    return (bytes.len(), false);
+                }
+            },
+        }
+    }
+    (at, false)
+}
+
+fn line_feed(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|byte| *byte == b'\n')
+}
+
+/// How far `bytes` belong to a chunked body, and whether it ends there. `None` means that they are
+/// not chunks that every reader reads alike.
+fn chunked(chunk: &mut Chunk, bytes: &[u8]) -> Option<(usize, bool)> {
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        *chunk = match *chunk {
+            Chunk::Size { size, digits } => match byte {
+                b'\r' if digits > 0 => Chunk::SizeEnd { size },
+                b';' if digits > 0 => Chunk::Extension { size },
+                _ if digits == MAX_DIGITS => return None,
+                _ => {
+                    let digit = char::from(byte).to_digit(16)?;
+                    Chunk::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }
+                }
+            },
+            Chunk::Extension { size } => match byte {
+                b'\r' => Chunk::SizeEnd { size },
+                b'\t' | b' '..=b'~' => Chunk::Extension { size },
+                _ => return None,
+            },
+            Chunk::SizeEnd { .. } if byte != b'\n' => return None,
+            Chunk::SizeEnd { size: 0 } => Chunk::LineStart,
+            Chunk::SizeEnd { size } => Chunk::Data { left: size },
+            Chunk::Data { left } => {
+                let passed = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                at += passed;
+                let left = left - passed as u64;
+                *chunk = if left == 0 { Chunk::DataReturn } else { Chunk::Data { left } };
+                continue;
+            }
+            Chunk::DataReturn if byte == b'\r' => Chunk::DataEnd,
+            Chunk::DataEnd if byte == b'\n' => FIRST_CHUNK,
+            Chunk::DataReturn | Chunk::DataEnd => return None,
+            Chunk::LineStart if byte == b'\r' => Chunk::LastEnd,
+            Chunk::LineStart | Chunk::Line => match byte {
+                b'\r' => Chunk::LineEnd,
+                b'\n' => return None,
+                _ => Chunk::Line,
+            },
+            Chunk::LineEnd if byte == b'\n' => Chunk::LineStart,
+            Chunk::LastEnd if byte == b'\n' => return Some((at + 1, true)),
+            Chunk::LineEnd | Chunk::LastEnd => return None,
+        };
+        at += 1;
+    }
+    Some((at, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    /// What hyper gets of `pieces`, each of which is read at once, where it says of each head what
+    /// follows; and what was done to each head's target.
+    fn through(pieces: &[&[u8]], follows: &[Follows]) -> (Vec<u8>, Vec<Tidied>) {
+        let heads = Heads::default();
+        let mut lines = Lines::new(heads.clone(), 64);
+        let mut pieces: VecDeque<_> = pieces.iter().map(|piece| piece.to_vec()).collect();
+        pieces.retain(|piece| !piece.is_empty());
+        let mut follows = follows.iter();
+        let (mut out, mut tidied) = (Vec::new(), Vec::new());
+        let mut ended = false;
+        loop {
+            let mut room = [0; 16];
+            let mut buffer = ReadBuf::new(&mut room);
+            let read = lines.poll(&mut buffer, |buffer| {
+                let Some(piece) = pieces.pop_front() else {
+                    // The end of the stream, once.
+                    return if std::mem::replace(&mut ended, true) { Poll::Pending } else { Poll::Ready(Ok(())) };
+                };
+                let (now, later) = piece.split_at(piece.len().min(buffer.remaining()));
+                buffer.put_slice(now);
+                if !later.is_empty() {
+                    pieces.push_front(later.to_vec());
+                }
+                Poll::Ready(Ok(()))
+            });
+            out.extend_from_slice(buffer.filled());
+            if lines.place == Place::Behind && lines.fit == 0 {
+                let mut told = heads.0.lock().unwrap();
+                tidied.push(std::mem::take(&mut told.tidied));
+                told.follows = Some(*follows.next().unwrap_or(&Follows::Request));
+            }
+            if read.is_pending() || buffer.filled().is_empty() {
+                out.extend_from_slice(&lines.into_held());
+                return (out, tidied);
+            }
+        }
+    }
+
+    /// That hyper gets `expected` of `sent`, however it comes.
+    fn check(sent: &str, follows: &[Follows], expected: &str) -> Vec<Tidied> {
+        let (out, tidied) = through(&[sent.as_bytes()], follows);
+        assert_eq!(String::from_utf8_lossy(&out), expected, "{sent:?}");
+        for at in 0..=sent.len() {
+            let (first, second) = sent.as_bytes().split_at(at);
+            assert_eq!(through(&[first, second], follows), (out.clone(), tidied.clone()), "{sent:?} cut at {at}");
+        }
+        tidied
+    }
+
+    #[test]
+    fn every_request_line_of_a_connection_is_tidied() {
+        let sent = "GET /?\"a\" HTTP/1.1\r\nA: \"b\"\r\n\r\n\r\nGET /?<é> HTTP/1.0\n\nGET / HTTP/1.1\r\n\r\n";
+        let fit = "GET /?%22a%22 HTTP/1.1\r\nA: \"b\"\r\n\r\n\r\nGET /?%3C%C3%A9%3E HTTP/1.0\n\nGET / HTTP/1.1\r\n\r\n";
+        let tidied = check(sent, &[], fit);
+        assert_eq!(tidied.iter().map(|tidied| tidied.grown).collect::<Vec<_>>(), [4, 8, 0]);
+    }
+
+    #[test]
+    fn a_body_passes_as_it_is_and_the_line_behind_it_is_tidied() {
+        let line = "GET /?\" HTTP/1.1\r\n";
+        let body = format!("{line}\r\n{line}");
+        let fit = "GET /?%22 HTTP/1.1\r\n\r\n";
+        let sized = [Follows::Sized(body.len() as u64)];
+        check(&format!("{line}\r\n{body}{line}\r\n"), &sized, &format!("{fit}{body}{fit}"));
+        let size = body.len();
+        for chunks in [
+            format!("{size:x}\r\n{body}\r\n0\r\n\r\n"),
+            format!("{size:X};a=\"b\"\r\n{body}\r\n1;\r\nx\r\n0;c\r\nT: \"\r\nU:v\r\n\r\n"),
+        ] {
+            let sent = format!("{line}\r\n{chunks}{line}\r\n");
+            check(&sent, &[Follows::Chunked], &format!("{fit}{chunks}{fit}"));
+        }
+    }
+
+    #[test]
+    fn all_passes_as_it_is_where_a_request_may_not_begin() {
+        let line = "GET /?\" HTTP/1.1\r\n\r\n";
+        let fit = "GET /?%22 HTTP/1.1\r\n\r\n";
+        let check_rest = |rest: &str, follows| {
+            check(&format!("{line}{rest}{line}"), &[follows], &format!("{fit}{rest}{line}"));
+        };
+        check_rest("\u{81}\u{5}hello", Follows::Tunnel);
+        for odd in ["x\r\n", "1 \r\nx\r\n", "1\nx\n0\n\n", "\r\n", "1\r\nxx\r\n", "1\r\nx\n", "0\r\nT:\n\r\n", "0\r\n\rx"] {
+            check_rest(odd, Follows::Chunked);
+        }
+        check_rest("1000000000000000\r\n", Follows::Chunked);
+        let long = format!("GET /?{} HTTP/1.1\r\n\r\n", "\"".repeat(80));
+        check(&long, &[], &long);
+        check("GET /?\" HTTP/1.1", &[], "GET /?\" HTTP/1.1");
+    }
+
+    #[test]
+    fn a_target_that_is_broken_is_reported() {
+        let tidied = check("GET /a b HTTP/1.1\r\n\r\n", &[], "GET /a%20b HTTP/1.1\r\n\r\n");
+        assert_eq!(tidied, [Tidied { grown: 2, is_broken: true }]);
+    }
+
+    #[test]
+    fn all_passes_once_hyper_reads_on_behind_a_head() {
+        let heads = Heads::default();
+        let mut lines = Lines::new(heads, 64);
+        let sent = b"GET / HTTP/1.1\r\n\r\nGET /?\" HTTP/1.1\r\n\r\n";
+        let mut out = Vec::new();
+        for _ in 0..2 {
+            let mut room = [0; 64];
+            let mut buffer = ReadBuf::new(&mut room);
+            let read = lines.poll(&mut buffer, |buffer| {
+                buffer.put_slice(sent);
+                Poll::Ready(Ok(()))
+            });
+            assert!(read.is_ready());
+            out.extend_from_slice(buffer.filled());
+        }
+        assert_eq!(out, sent, "the second poll comes without a word of the service");
+    }
+
+    proptest! {
+        #[test]
+        fn what_has_nothing_to_encode_passes_byte_for_byte(
+            sent in prop::collection::vec(prop::sample::select(b"GET /a HTTP/1.1\r\n\r\n0:;x".to_vec()), 0..60),
+            cut in 0usize..60,
+        ) {
+            // Spaces in a target are encoded.
+            prop_assume!(!sent.split(|byte| *byte == b'\n').any(|line| target::line(&[line, b"\n"].concat()).is_some()));
+            let (first, second) = sent.split_at(cut.min(sent.len()));
+            for follows in [Follows::Request, Follows::Sized(3), Follows::Chunked, Follows::Tunnel] {
+                prop_assert_eq!(&through(&[first, second], &[follows; 8]).0, &sent);
+            }
+        }
+    }
+}

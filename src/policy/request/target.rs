@@ -1,0 +1,202 @@
+//! Request targets that hold bytes which no URI may hold: made fit for `http::Uri`.
+//!
+//! Devices and libraries send `"`, `<`, `>` and bytes beyond ASCII as they are. What RFC 3986 wants
+//! escaped, and `http::Uri` refuses, is percent-encoded here as browsers do (URL Standard, "path
+//! percent-encode set" and "query percent-encode set"). Nothing is decoded, and no byte that
+//! `http::Uri` takes is changed. Controls, spaces and DEL are encoded too, and reported: they end a
+//! target for some servers, so that [`super::Request::read`] refuses them.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// What [`encoded`] has done to a target. It travels among the extensions of a request's head.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tidied {
+    /// By how many bytes the target has grown.
+    pub grown: usize,
+    /// Whether the target held a control, a space or DEL.
+    pub is_broken: bool,
+}
+
+/// A request line whose target was encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// The whole line, its line feed included.
+    pub bytes: Vec<u8>,
+    /// What was done to its target.
+    pub tidied: Tidied,
+}
+
+/// The request line `line`, its line feed included, with its target encoded. `None` means that
+/// nothing has to be encoded, or that this is no request line of HTTP/1.
+pub fn line(line: &[u8]) -> Option<Line> {
+    let (before, target, after) = split(line)?;
+    let (target, tidied) = encoded(target)?;
+    Some(Line { bytes: [before, target.as_bytes(), after].concat(), tidied })
+}
+
+/// The query of the request line `line`, byte for byte. `None` means that it has none.
+pub fn query(line: &[u8]) -> Option<&[u8]> {
+    let (_, target, _) = split(line)?;
+    let start = target.iter().position(|byte| matches!(byte, b'?' | b'#'))?;
+    let (mark, rest) = target[start..].split_first()?;
+    (*mark == b'?').then(|| rest.split(|byte| *byte == b'#').next().unwrap_or_default())
+}
+
+/// What is in front of the target, the target, and what is behind it (RFC 9112 §3).
+fn split(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let text = line.strip_suffix(b"\n")?;
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    let version = text.len().checked_sub(b" HTTP/1.1".len())?;
+    if !matches!(&text[version..], b" HTTP/1.1" | b" HTTP/1.0") {
+        return None;
+    }
+    let target = text.iter().position(|byte| *byte == b' ')? + 1;
+    (target < version).then(|| (&line[..target], &line[target..version], &line[version..]))
+}
+
+/// `target` with all encoded that `http::Uri` refuses. `None` means that it holds nothing of that.
+pub fn encoded(target: &[u8]) -> Option<(String, Tidied)> {
+    if target.iter().all(|byte| stands(*byte, true) && stands(*byte, false)) {
+        return None;
+    }
+    let mut is_query = false;
+    let mut tidied = Tidied::default();
+    let mut out = String::with_capacity(target.len() + 16);
+    for &byte in target {
+        is_query |= byte == b'?';
+        if stands(byte, is_query) {
+            out.push(char::from(byte));
+        } else {
+            push_encoded(&mut out, byte);
+            tidied.is_broken |= breaks(byte);
+        }
+    }
+    tidied.grown = out.len() - target.len();
+    (tidied.grown > 0).then_some((out, tidied))
+}
+
+/// `path` with all encoded that a request's path can't hold.
+pub(super) fn encoded_path(path: &str) -> Cow<'_, str> {
+    let must = |byte: u8| !stands(byte, false) && !breaks(byte);
+    if !path.bytes().any(must) {
+        return Cow::Borrowed(path);
+    }
+    let mut out = String::with_capacity(path.len() + 16);
+    for c in path.chars() {
+        let mut bytes = [0; 4];
+        match u8::try_from(c) {
+            Ok(byte) if byte.is_ascii() && !must(byte) => out.push(c),
+            _ => c.encode_utf8(&mut bytes).bytes().for_each(|byte| push_encoded(&mut out, byte)),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Whether `http::Uri` takes `byte` as it is. Behind a `?` it takes `` ` ``, in front of it `"`.
+fn stands(byte: u8, is_query: bool) -> bool {
+    match byte {
+        b'<' | b'>' => false,
+        b'"' => !is_query,
+        b'`' => is_query,
+        byte => byte.is_ascii_graphic(),
+    }
+}
+
+/// Whether a server may take the target to end at `byte`.
+fn breaks(byte: u8) -> bool {
+    byte == b' ' || byte.is_ascii_control()
+}
+
+fn push_encoded(out: &mut String, byte: u8) {
+    let _ = write!(out, "%{byte:02X}"); // a String takes everything
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use http::Uri;
+    use proptest::prelude::*;
+
+    /// What becomes of the target of a request line, and whether it is broken.
+    fn check(target: &[u8], expected: &str, is_broken: bool) {
+        let came = [b"GET ", target, b" HTTP/1.1\r\n"].concat();
+        let line = line(&came).unwrap_or_else(|| panic!("{target:?} is not changed"));
+        assert_eq!(String::from_utf8(line.bytes).unwrap(), format!("GET {expected} HTTP/1.1\r\n"));
+        let grown = expected.len() - target.len();
+        assert_eq!(line.tidied, Tidied { grown, is_broken });
+    }
+
+    #[test]
+    fn what_a_uri_refuses_is_encoded_as_browsers_do() {
+        check(b"/find?filter={\"a\":\"b\"}", "/find?filter={%22a%22:%22b%22}", false);
+        check(b"/?<a>|^`'", "/?%3Ca%3E|^`'", false);
+        check("/?q=é".as_bytes(), "/?q=%C3%A9", false);
+        check(b"/?q=M\xfcller#\xff", "/?q=M%FCller#%FF", false);
+        check(b"/<a>`\"|{^}?`\"", "/%3Ca%3E%60\"|{^}?`%22", false);
+        check(b"http://a.example/\xe9?\"", "http://a.example/%E9?%22", false);
+        check(b"/a?b?\"", "/a?b?%22", false);
+    }
+
+    #[test]
+    fn controls_spaces_and_del_are_encoded_and_reported() {
+        check(b"/?a b", "/?a%20b", true);
+        check(b"/a b?c", "/a%20b?c", true);
+        check(b"/\x7f", "/%7F", true);
+        check(b"/?\0\t\r\x1b", "/?%00%09%0D%1B", true);
+        check(b"/x HTTP/1.1", "/x%20HTTP/1.1", true);
+        check(b"/ ", "/%20", true);
+    }
+
+    #[test]
+    fn a_line_that_is_sound_or_is_none_stays_as_it_is() {
+        for came in [
+            "GET /a\"{}?b={c}|^`'%22 HTTP/1.1\r\n",
+            "GET /?\" HTTP/1.1",
+            "GET /?\"\r\n",
+            "GET /?\" HTTP/2.0\r\n",
+            "GET  HTTP/1.1\r\n",
+            "/?\" HTTP/1.1\r\n",
+            "\r\n",
+            "\n",
+            "",
+        ] {
+            assert_eq!(line(came.as_bytes()), None, "{came:?}");
+        }
+        assert_eq!(line(b"GET /?\" HTTP/1.0\n").unwrap().bytes, b"GET /?%22 HTTP/1.0\n");
+    }
+
+    #[test]
+    fn a_query_is_what_comes_between_the_marks() {
+        let check = |target: &str, expected: Option<&str>| {
+            let came = format!("GET {target} HTTP/1.1\r\n");
+            assert_eq!(query(came.as_bytes()), expected.map(str::as_bytes), "{target}");
+        };
+        check("/a?b=\"c\"?d#e?f", Some("b=\"c\"?d"));
+        check("/a?", Some(""));
+        check("/a#b?c", None);
+        check("/a", None);
+        check("http://h?q", Some("q"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_target_that_is_encoded_is_a_uri(path in prop::collection::vec(any::<u8>(), 0..24)) {
+            let target = [&b"/"[..], &path].concat();
+            let made = encoded(&target).map_or_else(|| target.clone(), |(made, _)| made.into_bytes());
+            let uri = Uri::try_from(&made[..]);
+            prop_assert!(uri.is_ok(), "{}", String::from_utf8_lossy(&made));
+            prop_assert_eq!(encoded(&made), None);
+            let decoded = super::super::path::decoded(str::from_utf8(&made).unwrap()).into_owned();
+            let as_came = super::super::path::decoded_bytes(&target).into_owned();
+            prop_assert_eq!(decoded, as_came);
+        }
+
+        #[test]
+        fn a_path_is_encoded_as_its_target_is(path in "/[a-z<>`\"é\u{1f355}{}%]{0,12}") {
+            let target = encoded(path.as_bytes()).map_or(path.clone(), |(made, _)| made);
+            prop_assert_eq!(encoded_path(&path), target);
+        }
+    }
+}
