@@ -15,7 +15,7 @@ use sidegate::data::websocket::frame::{Scanner, Sender};
 use sidegate::observe::metrics::{Direction, RouteMetrics};
 use sidegate::policy::limit::{Bucket, Rate};
 use sidegate::policy::network::Client;
-use sidegate::policy::request::{Host, Kind, Request, canonical_path};
+use sidegate::policy::request::{Host, Kind, Request, RequestPath};
 use sidegate::refusal::Refusal;
 use sidegate::snapshot::Live;
 use sidegate::tunnels::{TrafficCell, Tunnels};
@@ -82,7 +82,7 @@ pub fn reading(criterion: &mut Criterion<CpuTime>) {
     ] {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let path = canonical_path(black_box(&path)).expect("a path").into();
+                let path = RequestPath::read(black_box(&path)).expect("a path");
                 let request = Request { host: host.clone(), path, origin: None, kind: Kind::Plain };
                 snapshot.judge(Client::new([192, 0, 2, 1].into()), &request, None, Timestamp::MIN).verdict.is_ok()
             });

@@ -4,14 +4,16 @@
 
 use libfuzzer_sys::fuzz_target;
 use sidegate::policy::origin::Origins;
-use sidegate::policy::request::{Host, Request, canonical_path};
+use sidegate::policy::request::{Host, Request, RequestPath, canonical_path};
 
 fuzz_target!(|text: &str| {
     let mut lines = text.split('\n');
     let (url, origin, subprotocol) = (lines.next().unwrap_or_default(), lines.next(), lines.next());
     match Request::of_url(url, origin, subprotocol) {
         Ok(Ok(request)) => {
-            assert_eq!(canonical_path(&request.path).as_deref(), Ok(&*request.path));
+            let canonical = request.path.canonical();
+            assert!(canonical.is_none_or(|path| canonical_path(path).as_deref() == Ok(path)));
+            assert_eq!(RequestPath::read(request.path.sent()).as_ref(), Ok(&request.path));
             assert_eq!(Host::parse(request.host.to_string().as_bytes()).as_ref(), Some(&request.host));
         }
         Ok(Err(_)) => {}

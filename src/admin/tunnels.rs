@@ -85,7 +85,7 @@ fn tunnel(entry: &Arc<Entry>, now: Timestamp) -> Value {
         "client": entry.client.to_string(),
         "peer": entry.peer.to_string(),
         "host": entry.request.host.to_string(),
-        "path": entry.request.path,
+        "path": route.forwarded(&entry.request.path),
         "origin": entry.request.origin,
         "subprotocol": entry.subprotocol,
         "request_id": entry.request_id,

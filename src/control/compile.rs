@@ -215,6 +215,7 @@ fn route(page: &RoutePage, number: usize, policy: Arc<Policy>, backends: &mut Ba
         policy,
         http: page.http,
         strip_prefix: page.strip_prefix,
+        paths: page.paths,
         max_body: page.max_body,
         timeouts: page.timeouts,
     })

@@ -57,7 +57,8 @@ fn run(snapshot: &Snapshot, script: &Script, test: &PolicyTest) -> Option<Diagno
         .map_err(|refusal| *refusal)
         .map(|request| snapshot.judge_by(test.client, request, None, test.at.unwrap_or(Timestamp::MIN), candidate));
     let route = judged.as_ref().ok().and_then(|judgement| judgement.route.as_ref());
-    if route.is_none() && judged.is_ok() && test.expect != Expect::RefuseFor(Refusal::Route.word()) {
+    let is_stray = judged.as_ref().is_ok_and(|judgement| judgement.route.is_none() && judgement.ambiguity.is_none());
+    if is_stray && test.expect != Expect::RefuseFor(Refusal::Route.word()) {
         let finding = error(format!("test \"{}\": no route leads there", test.name));
         let remedy = "look at the host and the path of the [[route]]s; expect = \"refuse:route\" where it is meant";
         return Some(finding.remedy(remedy).at(test.at_url.clone().sound()));

@@ -14,6 +14,7 @@ use crate::data::identity::is_identity;
 use crate::policy::network::Client;
 use crate::policy::request::{Request, options};
 use crate::policy::route::stripped;
+use crate::refusal::{Head, Refusal};
 use crate::snapshot::route::Route;
 
 /// Fields that are for one connection only (RFC 9110 §7.6.1), beside those that `Connection` names.
@@ -49,7 +50,16 @@ pub struct Arrival {
 }
 
 /// Turns the head that came into the head that goes to the backend.
-pub fn to_backend(parts: &mut request::Parts, request: &Request, route: &Route, arrival: &Arrival, id: &HeaderValue) {
+///
+/// # Errors
+/// Only if the path and the query, each of which came in a valid target, are none together.
+pub fn to_backend(
+    parts: &mut request::Parts,
+    request: &Request,
+    route: &Route,
+    arrival: &Arrival,
+    id: &HeaderValue,
+) -> Result<(), Refusal> {
     let host = host(parts);
     remove_hop_by_hop(&mut parts.headers);
     remove_identity(&mut parts.headers);
@@ -70,8 +80,9 @@ pub fn to_backend(parts: &mut request::Parts, request: &Request, route: &Route, 
     parts.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if arrival.tls { "https" } else { "http" }));
     parts.headers.insert(X_FORWARDED_PORT, HeaderValue::from(arrival.port));
     parts.headers.insert(X_REQUEST_ID, id.clone());
-    parts.uri = target(request, route, parts.uri.query());
+    parts.uri = target(request, route, parts.uri.query())?;
     parts.version = Version::HTTP_11;
+    Ok(())
 }
 
 /// The host as the client wrote it: in the field, or, over HTTP/1.0, in the target alone. `None`
@@ -83,14 +94,14 @@ fn host(parts: &request::Parts) -> Option<HeaderValue> {
 }
 
 /// The path that was judged, less the prefix where the route strips it, and the query as it came.
-fn target(request: &Request, route: &Route, query: Option<&str>) -> Uri {
-    let path = if route.strip_prefix { stripped(&route.path, &request.path) } else { &request.path };
+fn target(request: &Request, route: &Route, query: Option<&str>) -> Result<Uri, Refusal> {
+    let path = route.forwarded(&request.path);
+    let path = if route.strip_prefix { stripped(&route.path, path) } else { path };
     let target = match query {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
     };
-    // Both parts came out of a valid target, and canonicalising adds no character.
-    target.parse().unwrap_or_default()
+    target.parse().map_err(|_| Refusal::Head(Head::Malformed))
 }
 
 /// Turns the head of a backend's answer into the one that goes to the client; `attempt` says

@@ -160,6 +160,19 @@ impl HostPattern {
     }
 }
 
+impl HostPattern {
+    /// Whether some host that this matches finds the routes of `other` no later than those of this.
+    pub fn yields_to(&self, other: &HostPattern) -> bool {
+        match (self, other) {
+            (HostPattern::Any, _) => true,
+            (HostPattern::Wildcard(parent), HostPattern::Exact(name)) => {
+                name.split_once('.').is_some_and(|(_, rest)| *rest == **parent)
+            }
+            _ => self == other,
+        }
+    }
+}
+
 impl fmt::Display for HostPattern {
     /// As it is written in `sidegate.toml`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -226,6 +239,25 @@ impl PathPattern {
         Ok(if text.ends_with('/') { PathPattern::Prefix(text.into()) } else { PathPattern::Exact(text.into()) })
     }
 
+    /// Whether the decoded `path` matches.
+    pub fn holds(&self, path: &[u8]) -> bool {
+        let own = decoded(self.as_str());
+        match self {
+            PathPattern::Exact(_) => *own == *path,
+            PathPattern::Prefix(_) => path.starts_with(&own),
+        }
+    }
+
+    /// Whether a server that ignores letter case finds paths of `other` among those of this.
+    pub fn is_above(&self, other: &PathPattern) -> bool {
+        let folded = |pattern: &str| decoded(&pattern.to_ascii_lowercase()).to_ascii_lowercase();
+        let (own, other) = (folded(self.as_str()), folded(other.as_str()));
+        match self {
+            PathPattern::Exact(_) => own == other,
+            PathPattern::Prefix(_) => other.starts_with(&own),
+        }
+    }
+
     /// As it is written in `sidegate.toml`.
     pub fn as_str(&self) -> &str {
         match self {
@@ -250,6 +282,18 @@ pub fn stripped<'a>(prefix: &str, path: &'a str) -> &'a str {
         Some((at, _)) if prefix.ends_with('/') => &path[at..],
         _ => "/",
     }
+}
+
+/// Whether the path `sent`, as it is, lies below `pattern` or, if that ends without a slash, is it. The
+/// part that matches is canonical, so that a server that never decodes finds it as well.
+pub fn begins(pattern: &str, sent: &str) -> bool {
+    let slashes = pattern.matches('/').count();
+    let last = sent.match_indices('/').nth(slashes.saturating_sub(1)).map(|(at, _)| at);
+    let head = if pattern.ends_with('/') { last.map(|at| &sent[..=at]) } else { Some(sent) };
+    head.is_some_and(|head| {
+        let is_canonical = canonical_path(head).is_ok_and(|canonical| canonical == head);
+        is_canonical && decoded(head) == decoded(pattern)
+    })
 }
 
 /// `text` with what a URI can't hold escaped, for the remedy.
@@ -383,6 +427,75 @@ mod tests {
             ("/a/b/", "/a;x/b;y/c", "/c"),
         ] {
             assert_eq!(stripped(prefix, path), left, "{path} under {prefix}");
+        }
+    }
+
+    #[test]
+    fn a_host_yields_to_what_is_as_specific() {
+        let pattern = |text: &str| HostPattern::parse(text).unwrap();
+        for (host, other, expected) in [
+            ("*", "*", true),
+            ("*", "*.a.example", true),
+            ("*", "a.example", true),
+            ("*.a.example", "*.a.example", true),
+            ("*.a.example", "x.a.example", true),
+            ("a.example", "A.example", true),
+            ("*.a.example", "*", false),
+            ("*.a.example", "a.example", false),
+            ("*.a.example", "x.y.a.example", false),
+            ("*.a.example", "*.b.example", false),
+            ("a.example", "*", false),
+            ("a.example", "*.example", false),
+            ("a.example", "b.example", false),
+        ] {
+            assert_eq!(pattern(host).yields_to(&pattern(other)), expected, "{host} to {other}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_above_what_a_server_without_case_finds_below() {
+        let pattern = |text: &str| PathPattern::parse(text).unwrap();
+        for (path, other, expected) in [
+            ("/", "/a", true),
+            ("/a/", "/a/b", true),
+            ("/a/", "/A/b/", true),
+            ("/A/", "/a/", true),
+            ("/%c3%a9/", "/%C3%A9/x", true),
+            ("/a!/", "/a%21/x", true),
+            ("/a", "/A", true),
+            ("/a/", "/a", false),
+            ("/a/", "/", false),
+            ("/a/", "/ab/", false),
+            ("/a", "/a/", false),
+        ] {
+            assert_eq!(pattern(path).is_above(&pattern(other)), expected, "{path} above {other}");
+        }
+    }
+
+    #[test]
+    fn a_sent_path_begins_with_a_pattern_as_it_is() {
+        for (pattern, sent, expected) in [
+            ("/", "/", true),
+            ("/", "//%2F/..", true),
+            ("/a/", "/a/", true),
+            ("/a/", "/a/%2F//b", true),
+            ("/a/b/", "/a/b/c", true),
+            ("/%c3%a9/", "/%C3%A9/x", true),
+            ("/a!/", "/a%21/x", true),
+            ("/a", "/a", true),
+            ("/a/", "/a", false),
+            ("/a/", "//a/x", false),
+            ("/a/", "/%61/x", false),
+            ("/a/", "/A/x", false),
+            ("/a/", "/./a/x", false),
+            ("/a/b/", "/a%2Fb/c", false),
+            ("/a/b/", "/a%2Fb/c/d", false),
+            ("/a/b/", "/a//b/c", false),
+            ("/a", "/%61", false),
+            ("/a", "/a/", false),
+            ("/a", "/a%2F", false),
+        ] {
+            assert_eq!(begins(pattern, sent), expected, "{sent} below {pattern}");
         }
     }
 

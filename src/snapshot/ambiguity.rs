@@ -1,15 +1,17 @@
 //! Ambiguous paths: what leads to one policy here and, as a common server reads it, to another.
 //!
 //! Only the routes of a generation tell which readings matter: a path that every reading leads to
-//! the same policy passes as it is.
+//! the same policy passes as it is. On a route with `paths = "as-is"` the path that was sent has to
+//! stay within the route, whatever the policies of other routes are.
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::policy::request::Request;
 use crate::policy::request::reading::{self, Reading, TooMany};
+use crate::policy::request::{Request, has_dots};
+use crate::policy::route::begins;
 use crate::snapshot::Snapshot;
-use crate::snapshot::route::Route;
+use crate::snapshot::route::{Paths, Route};
 
 /// Why a path is not judged by its route alone.
 #[derive(Debug, Clone)]
@@ -23,19 +25,59 @@ pub enum Ambiguity {
     },
     /// There are more readings than are looked at.
     TooManyReadings,
+    /// An escape of `/`, `#` or `?`, on a route that forwards canonical paths.
+    Hiding,
+    /// As it was sent, the path has a dot segment, or one that decoding shows.
+    Dots,
+    /// As it was sent, the path does not begin with its route's.
+    NotBelow,
+    /// A reading of the path as it was sent leads out of its route.
+    Outside(Reading),
 }
 
 impl Snapshot {
     /// The ambiguity of the path of `request`, which leads to `route`.
-    pub(super) fn ambiguity(&self, request: &Request, route: &Route) -> Option<Ambiguity> {
-        if reading::is_plain(&request.path) || self.has_one_policy() {
+    pub(super) fn ambiguity(&self, request: &Request, route: &Arc<Route>) -> Option<Ambiguity> {
+        let host = request.host.name();
+        match (route.paths, request.path.canonical()) {
+            (Paths::Canonical, Some(path)) => self.leads_elsewhere(host, path, route),
+            (Paths::Canonical, None) => Some(Ambiguity::Hiding),
+            (Paths::AsIs, _) => self.leaves(host, request.path.sent(), route),
+        }
+    }
+
+    /// Whether a path as it was `sent` leaves `route`, as it is or by a reading.
+    fn leaves(&self, host: &str, sent: &str, route: &Arc<Route>) -> Option<Ambiguity> {
+        if has_dots(sent) {
+            return Some(Ambiguity::Dots);
+        }
+        if !begins(&route.path, sent) {
+            return Some(Ambiguity::NotBelow);
+        }
+        if reading::is_plain(sent) {
+            return None;
+        }
+        let outside = |path: &[u8]| {
+            let found = self.routes.find_decoded(host, path);
+            (!found.is_some_and(|found| Arc::ptr_eq(found, route))).then_some(())
+        };
+        match reading::find(sent, outside) {
+            Ok(None) => None,
+            Ok(Some((reading, ()))) => Some(Ambiguity::Outside(reading)),
+            Err(TooMany) => Some(Ambiguity::TooManyReadings),
+        }
+    }
+
+    /// Whether a reading of the canonical `path` leads to a route under another policy.
+    fn leads_elsewhere(&self, host: &str, path: &str, route: &Route) -> Option<Ambiguity> {
+        if reading::is_plain(path) || self.has_one_policy() {
             return None;
         }
         let elsewhere = |path: &[u8]| {
-            let other = self.routes.find_decoded(request.host.name(), path)?;
+            let other = self.routes.find_decoded(host, path)?;
             (!Arc::ptr_eq(&other.policy, &route.policy)).then(|| Arc::clone(other))
         };
-        match reading::find(&request.path, elsewhere) {
+        match reading::find(path, elsewhere) {
             Ok(None) => None,
             Ok(Some((reading, route))) => Some(Ambiguity::Elsewhere { reading, route }),
             Err(TooMany) => Some(Ambiguity::TooManyReadings),
@@ -50,10 +92,16 @@ impl Snapshot {
 
 impl fmt::Display for Ambiguity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ambiguity::Elsewhere { reading, route } = self else {
-            return f.write_str("more readings than are looked at");
-        };
-        write!(f, "{reading}, of the route {} (policy {})", route.name, route.policy.name)
+        match self {
+            Ambiguity::Elsewhere { reading, route } => {
+                write!(f, "{reading}, of the route {} (policy {})", route.name, route.policy.name)
+            }
+            Ambiguity::TooManyReadings => f.write_str("more readings than are looked at"),
+            Ambiguity::Hiding => f.write_str("an escaped `/`, `#` or `?`, which only a route with paths = \"as-is\" passes"),
+            Ambiguity::Dots => f.write_str("a dot segment, on a route with paths = \"as-is\""),
+            Ambiguity::NotBelow => f.write_str("it does not begin with its route's path as it is"),
+            Ambiguity::Outside(reading) => write!(f, "{reading}, outside of its route"),
+        }
     }
 }
 
@@ -66,22 +114,30 @@ mod tests {
 
     use crate::policy::Policy;
     use crate::policy::limit::Limits;
-    use crate::policy::request::{Request, canonical_path};
+    use crate::policy::request::{Request, RequestPath};
     use crate::policy::route::{HostPattern, PathPattern, Routes};
     use crate::refusal::Refusal;
     use crate::snapshot::tests::{client, generation, policy, request, route};
 
     const OPEN: &[&str] = &["/ open", "/public/ open", "/admin/ shut", "/admin shut", "/a/b/ inner"];
 
-    /// A generation with these routes of `localhost`, each written as `path policy`; every policy admits everyone.
+    /// A route that passes paths as they are, beside others under stricter policies.
+    const AS_IS: &[&str] = &["/ shut", "/api/ open as-is", "/apis/ inner", "/deep/er/ open as-is"];
+
+    /// A generation with these routes of `localhost`, each written as `path policy` or `path policy as-is`; every
+    /// policy admits everyone.
     fn routes(written: &[&str]) -> Snapshot {
         let own = |name: &str| Policy { name: name.into(), ..policy(&[], &Limits::default(), None) };
         let policies = ["open", "shut", "inner"].map(|name| Arc::new(own(name)));
         let mut snapshot = generation(1, own("chat"), None);
         let parsed = written.iter().map(|line| {
-            let (path, name) = line.split_once(' ').unwrap();
-            let policy = policies.iter().find(|policy| *policy.name == *name).unwrap();
-            (HostPattern::Exact("localhost".into()), PathPattern::parse(path).unwrap(), route(path, path, policy))
+            let words: Vec<_> = line.split(' ').collect();
+            let policy = policies.iter().find(|policy| *policy.name == *words[1]).unwrap();
+            let mut route = route(words[0], words[0], policy);
+            if words.len() == 3 {
+                Arc::get_mut(&mut route).unwrap().paths = Paths::AsIs;
+            }
+            (HostPattern::Exact("localhost".into()), PathPattern::parse(words[0]).unwrap(), route)
         });
         let table: Vec<_> = parsed.collect();
         snapshot.route_list = table.iter().map(|(_, _, route)| Arc::clone(route)).collect();
@@ -90,7 +146,7 @@ mod tests {
     }
 
     fn at(path: &str) -> Option<Request> {
-        Some(Request { path: canonical_path(path).ok()?.into(), ..request("localhost") })
+        Some(Request { path: RequestPath::read(path).ok()?, ..request("localhost") })
     }
 
     /// The policy that permits `path`, or the word of its refusal.
@@ -156,6 +212,91 @@ mod tests {
         let snapshot = routes(&["/public/ open", "/admin/ shut"]);
         assert_eq!(judged(&snapshot, "/public/%252e%252e/x"), "open");
         assert_eq!(judged(&snapshot, "/admin;a/x"), "route");
+    }
+
+    #[test]
+    fn a_path_is_passed_as_it_is_when_it_stays_within_its_route() {
+        let snapshot = routes(AS_IS);
+        for path in [
+            "/api/queues/%2F/a//b",
+            "/api/",
+            "/api//",
+            "/api/%2f%2F",
+            "/api/a%23b%3Fc",
+            "/api/group%2Fproject/x;y=1",
+            "/api/100%25/%252f",
+            "/api/%61//%7e",
+            "/api/a./b%20/...",
+            "/deep/er/%2F",
+        ] {
+            assert_eq!(judged(&snapshot, path), "open", "{path}");
+            let request = at(path).unwrap();
+            let judgement = snapshot.judge(client(1), &request, None, Timestamp::UNIX_EPOCH);
+            assert_eq!(judgement.route.unwrap().forwarded(&request.path), path);
+        }
+        let alone = routes(&["/ open as-is"]);
+        for path in ["//a", "/%2F", "/..%20/a", "//%2F//", "/a%c0%af..;x", "/%255c"] {
+            assert_eq!(judged(&alone, path), "open", "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_refused_when_it_leaves_the_route_that_passes_it_as_it_is() {
+        let snapshot = routes(AS_IS);
+        for path in [
+            // Dot segments, also where they lead nowhere else.
+            "/api/./x",
+            "/api/x/../y",
+            "/api/../api/x",
+            "/api/../x",
+            "/x/../api/y",
+            "/api/%2e%2e/admin",
+            "/api/%252e%252e%252fadmin",
+            "/api%2F..%2Fadmin",
+            "/api/x%2f..%2f..%2fadmin",
+            "/api/..;/admin",
+            "/api/..%253b/admin",
+            // The route's own path is not as it is.
+            "//api/x",
+            "/%61pi/x",
+            "/api%2Fx",
+            "/deep%2Fer/x",
+            "/deep//er/x",
+            "/%2F/api/x",
+            // Readings.
+            "/api/..%20/admin",
+            "/api/..%5c../admin",
+            "/api/..%255cadmin",
+            "/api/%c0%ae%c0%ae/admin",
+            "/api/%c0%ae%c0%ae%2Fadmin",
+            "/api/%25c0%25ae%25c0%25ae%2Fadmin",
+            "/api/x;/..%20;/..%20/admin",
+            // What no route passes.
+            "/api/%00",
+            "/api/a\\b",
+            "/api/%5c",
+            "/api/%2F%zz",
+            // Another route's.
+            "/x%2Fy",
+            "/apis/a%2Fb",
+        ] {
+            assert_eq!(judged(&snapshot, path), "path", "{path}");
+        }
+        assert_eq!(judged(&snapshot, "/apis/x"), "inner");
+        assert_eq!(judged(&snapshot, "/x/"), "shut");
+    }
+
+    #[test]
+    fn a_path_that_is_refused_says_why_it_is_not_passed_as_it_is() {
+        let snapshot = routes(AS_IS);
+        let check = |path: &str, expected: &str| {
+            let judgement = snapshot.judge(client(1), &at(path).unwrap(), None, Timestamp::MIN);
+            assert_eq!(judgement.ambiguity.unwrap().to_string(), expected, "{path}");
+        };
+        check("/x%2Fy", "an escaped `/`, `#` or `?`, which only a route with paths = \"as-is\" passes");
+        check("/api/./x", "a dot segment, on a route with paths = \"as-is\"");
+        check("//api/x", "it does not begin with its route's path as it is");
+        check("/api/..%20/x", "decoded, then trailing dots and spaces cut: /x, outside of its route");
     }
 
     #[test]
@@ -248,6 +389,42 @@ mod tests {
             "x",
         ];
         prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..9).prop_map(|pieces| format!("/{}", pieces.concat()))
+    }
+
+    /// [`path`], with what only a path that is passed as it is may hold.
+    fn sent() -> impl Strategy<Value = String> {
+        let pieces = ["%2f", "%2F", "//", "%23", "%3f", "%5c", "%00", "\\", "api", "/api/", "%2e%2e%2f"];
+        let pieces = prop::sample::select(pieces.to_vec());
+        let mixed = prop_oneof![pieces.prop_map(str::to_owned), path()];
+        prop::collection::vec(mixed, 0..5).prop_map(|pieces| format!("/api/{}", pieces.concat()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(20_000) })]
+
+        #[test]
+        fn no_path_that_is_passed_as_it_is_lies_outside_its_route(
+            sent in sent(),
+            steps in prop::collection::vec(0u8..6, 0..8),
+        ) {
+            let snapshot = routes(AS_IS);
+            let Some(request) = at(&sent) else { return Ok(()) };
+            let judgement = snapshot.judge(client(1), &request, None, Timestamp::UNIX_EPOCH);
+            let Ok(permit) = judgement.verdict else { return Ok(()) };
+            if permit.route().paths == Paths::Canonical {
+                prop_assert!(request.path.canonical().is_some());
+                return Ok(());
+            }
+            let (mut read, mut decoded) = (sent.clone(), 0);
+            for kind in steps {
+                decoded += u8::from(kind == 0);
+                if decoded <= 2 {
+                    read = step(kind, &read);
+                }
+            }
+            let at = permit.route().path.to_string();
+            prop_assert!(read.starts_with(&at) && resolved(&read).starts_with(&at), "{sent} read as {read:?}");
+        }
     }
 
     proptest! {

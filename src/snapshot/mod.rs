@@ -26,7 +26,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::ambiguity::Ambiguity;
 use crate::snapshot::certificate::{Certificate, Certificates};
 use crate::snapshot::listener::Listener;
-use crate::snapshot::route::Route;
+use crate::snapshot::route::{Paths, Route};
 use crate::snapshot::tls::Handshakes;
 
 /// One generation, whole: each decision is made under exactly one.
@@ -137,11 +137,15 @@ impl Snapshot {
             ambiguity: None,
         };
         let host = request.host.name();
+        let route = self.route_to(request);
+        let denied = self.denied(client, now);
+        if route.is_none() && request.path.canonical().is_none() && denied.is_none() {
+            return Judgement { ambiguity: Some(Ambiguity::Hiding), ..refused(None, None, Refusal::Path) };
+        }
         if served.is_some_and(|served| self.misdirects(host, served)) {
             return refused(None, None, Refusal::Misdirected);
         }
-        let route = self.routes.find(host, &request.path);
-        if let Some(denied) = self.denied(client, now) {
+        if let Some(denied) = denied {
             return refused(route, Some(denied), Refusal::Network);
         }
         let Some(route) = route else { return refused(None, None, Refusal::Route) };
@@ -159,6 +163,18 @@ impl Snapshot {
             candidate: policy.candidate.as_ref().map(|candidate| candidate.judge(client, request, now)),
             ambiguity: None,
         }
+    }
+
+    /// The route for `request`. The path as it was sent leads to no route but one that passes paths as
+    /// they are, and that comes first: dot segments don't lead out of it.
+    fn route_to(&self, request: &Request) -> Option<&Arc<Route>> {
+        let find = |path: &str| self.routes.find(request.host.name(), path);
+        let (canonical, sent) = (request.path.canonical(), request.path.sent());
+        if canonical == Some(sent) {
+            return find(sent);
+        }
+        let as_is = find(sent).filter(|route| route.paths == Paths::AsIs);
+        as_is.or_else(|| canonical.and_then(find))
     }
 
     /// The baseline, if it denies `client` at the time `now`: whatever is asked, and before anything is.
@@ -278,6 +294,7 @@ pub(crate) mod tests {
             policy: Arc::clone(policy),
             http: PlainHttp::Refuse,
             strip_prefix: false,
+            paths: Paths::Canonical,
             max_body: 0,
             timeouts: RouteTimeouts::default(),
         })

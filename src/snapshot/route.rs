@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 
 use crate::policy::Policy;
+use crate::policy::request::RequestPath;
 use crate::snapshot::tls::BackendTls;
 
 /// Where requests for one host pattern and path pattern lead.
@@ -33,6 +34,8 @@ pub struct Route {
     pub http: PlainHttp,
     /// Whether `path` is taken off before forwarding.
     pub strip_prefix: bool,
+    /// In which form the path of a request is forwarded.
+    pub paths: Paths,
     /// The largest body of plain HTTP, in bytes.
     pub max_body: u64,
     /// How patient we are on this route.
@@ -48,6 +51,15 @@ pub enum PlainHttp {
     Forward,
 }
 
+/// In which form a route forwards the path of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paths {
+    /// In its canonical form, in which it is judged.
+    Canonical,
+    /// As it was sent. Every reading of it stays below the route's path.
+    AsIs,
+}
+
 /// One local server behind a route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BackendAddress {
@@ -57,6 +69,13 @@ pub enum BackendAddress {
     Tls(SocketAddr),
     /// `unix:/run/app.sock`.
     Unix(PathBuf),
+}
+
+impl Route {
+    /// The path that its backends get of a request for `path`, before any prefix is stripped.
+    pub fn forwarded<'p>(&self, path: &'p RequestPath) -> &'p str {
+        path.forwarded(self.paths == Paths::AsIs)
+    }
 }
 
 impl BackendAddress {

@@ -94,6 +94,22 @@ async fn a_url_without_a_route_and_one_that_the_gate_refuses_are_told() {
 }
 
 #[tokio::test]
+async fn explain_judges_a_path_as_it_is_where_its_route_passes_it() {
+    let files = files().route("/api/", &backend::echo().run().await).on_route("paths = 'as-is'");
+    let folder = files.write();
+    for (path, said) in [
+        ("/api/x%2F//y?{\"a\":\"<é>\"}", "route       api, for localhost/api/x%2F//y (upgrade)"),
+        ("/api/../x", "path        a dot segment, on a route with paths = \"as-is\""),
+        ("/x%2Fy", "path        an escaped `/`, `#` or `?`, which only a route with paths = \"as-is\" passes"),
+    ] {
+        let url = format!("ws://localhost{path}");
+        let asked = ["explain", "--config", "sidegate.toml", "--client", "127.0.0.1", "--url", &url];
+        let text = lossy(&done(&asked, folder.path()).await.stdout);
+        assert!(text.contains(said), "{path}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn explain_says_which_reading_of_a_path_leads_where() {
     let backend = backend::echo().run().await;
     let files = files().route("/", &backend).route("/admin/", &backend).under("shut", |page| page.allow("192.0.2.1"));

@@ -187,3 +187,89 @@ async fn a_redirect_leads_to_the_encoded_target() {
     let location = answer.expect(308).head.header("location").unwrap().to_owned();
     assert!(location.ends_with("/x?%3C%22%FF%3E{}"), "{location}");
 }
+
+/// Paths as a route with `paths = "as-is"` passes them.
+const AS_IS: [&str; 7] = [
+    "/api/queues/%2F/a//b",
+    "/api//",
+    "/api/group%2Fproject/x;y=1?q=%2F//..",
+    "/api/a%23b%3fc/%7e%61",
+    "/api/100%25/a./%20",
+    "/api/",
+    "/api/plain",
+];
+
+#[tokio::test]
+async fn a_path_is_passed_as_it_is_where_its_route_says_so() {
+    let backend = backend::echo().run().await;
+    let plain = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = sidegate::new().route("/api/", &backend).on_route("paths = 'as-is'");
+    let sidegate = sidegate.route("/api/", &plain).on_route("name = 'plain'\nhttp = 'forward'\npaths = 'as-is'").host("plain");
+    let sidegate = sidegate.run().await;
+    let client = client::new(&sidegate);
+    for path in AS_IS {
+        client.attempt(path).await.expect(101);
+        assert_eq!(backend.head().await.target(), path);
+        let mut wire = client.connect().await;
+        wire.send(client.request(&format!("GET {path} HTTP/1.1"), "")).await;
+        wire.answer().await.expect_refused(426, "plain");
+        wire.send(client.attempt_head(path, "")).await;
+        wire.answer().await.expect(101);
+        assert_eq!(backend.head().await.target(), path);
+        let other = client.clone().host("plain");
+        let mut wire = other.connect().await;
+        for _ in 0..2 {
+            wire.send(other.request(&format!("GET {path} HTTP/1.1"), "")).await;
+            wire.answer().await.expect(200);
+            assert_eq!(plain.head().await.target(), path);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_leaves_its_route_is_refused_though_it_is_passed_as_it_is() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/", &backend).under("shut", |page| page.allow("10.0.0.0/8"));
+    let sidegate = sidegate.route("/api/", &backend).on_route("policy = 'default'\npaths = 'as-is'").run().await;
+    let client = client::new(&sidegate);
+    for path in [
+        "/api/../x",
+        "/api/./x",
+        "/api/%2e%2e/x",
+        "/api/%2F..",
+        "/api/..%2Fx",
+        "/api/%252e%252e%252fx",
+        "/api/..;/x",
+        "/api/..%3bx/x",
+        "/api/%00",
+        "/api/\\..\\x",
+        "/api/..%5cx",
+        "/api/%zz",
+        "/api/%c0%ae%c0%ae/x",
+        "//api/x",
+        "/%61pi/x",
+        "/api%2Fx",
+        "/x%2Fy",
+    ] {
+        client.attempt(path).await.expect_refused(400, "path");
+    }
+    backend.expect_untouched();
+    client.attempt("/x").await.expect_refused(403, "network");
+}
+
+#[tokio::test]
+async fn a_reload_ends_what_only_a_path_as_it_is_could_open() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/", &backend).on_route("paths = 'as-is'").run().await;
+    let client = client::new(&sidegate);
+    let (mut hiding, mut merged) = (client.open("/a%2Fb").await, client.open("/a//b").await);
+    sidegate
+        .reconfigure(|config| {
+            let route = config["route"][0].as_table_mut().unwrap();
+            assert_eq!(route.remove("paths").unwrap().as_str(), Some("as-is"));
+        })
+        .await;
+    hiding.expect_close_with(1008, "path").await;
+    merged.expect_echo("on").await;
+    client.attempt("/a%2Fb").await.expect_refused(400, "path");
+}

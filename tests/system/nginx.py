@@ -304,6 +304,56 @@ def path(world):
     equal(starts, ("/ws/a/../%65cho//x?b=%65", "/ws/echo/x?b=%65"))
 
 
+def targets(world, method, target):
+    """What the backend gets of a target, byte for byte, from nginx and from Sidegate."""
+    fields = HANDSHAKE if method == "ws" else []
+    case = Case(f"{method} {target}".encode().hex(), target, fields)
+    return tuple(seen.backend["start"].split(" ")[1].encode("latin-1").decode() for seen in world.both(case))
+
+
+def statuses(world, target):
+    """How nginx and Sidegate answer a plain request for a target, whoever it reaches."""
+    found = []
+    for port in (world.nginx, world.sidegate):
+        wire = connect(port, world.ca)
+        wire.send(f"GET {target} HTTP/1.1\r\nHost: localhost:{port}\r\nX-Case: {target.encode().hex()}\r\n\r\n".encode())
+        found.append(int(wire.head()[0].split()[1]))
+        wire.connection.close()
+    return tuple(found)
+
+
+@difference("`%2F`, `%23` and `%3F` in a path")
+def hidden(world):
+    for code in ("%2F", "%2f", "%23", "%3F"):
+        equal(statuses(world, f"/plain/a{code}b"), (200, 400))
+
+
+@difference("`..;`, `\\` and `%5C` in a path")
+def dots(world):
+    for odd in ("..;/x", "\\x", "%5Cx"):
+        equal(statuses(world, f"/plain/{odd}"), (200, 400))
+    for odd in ("/plain/%00", "/plain/%zz", "/plain/a b", "/plain/?a b", "/plain/?\x7f", "/plain/?\x1b"):
+        equal(statuses(world, odd), (400, 400))
+    equal(statuses(world, "/plain/?" + "a" * 8192), (414, 414))
+
+
+@difference("Raw `<`, `>`, `` ` `` and non-ASCII in a path")
+def raw_path(world):
+    equal(targets(world, "ws", '/ws/<é>`"{}|^'), ('/ws/<é>`"{}|^', '/ws/%3C%C3%A9%3E%60"{}|^'))
+
+
+@difference('Raw `"`, `<`, `>` and non-ASCII in a query')
+def raw_query(world):
+    query = '/page?{"a":"<é>"}|^`'
+    equal(targets(world, "ws", f"/ws{query}"), (f"/ws{query}", f"/ws{query}"))
+    equal(targets(world, "plain", f"/plain{query}"), (f"/plain{query}", "/plain/page?{%22a%22:%22%3C%C3%A9%3E%22}|^`"))
+
+
+@difference("A fragment")
+def fragment(world):
+    equal(targets(world, "plain", "/plain/page?a#b"), ("/plain/page?a#b", "/plain/page?a"))
+
+
 @difference("Connections to the backend")
 def reuse(world):
     equal(to_backend(world, Case("a reused connection", "/plain/page"), "connection"), (["close"], []))

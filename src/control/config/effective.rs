@@ -17,7 +17,7 @@ use crate::policy::list::List;
 use crate::policy::{Allow, Policy};
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{Listener, ListenerTimeouts, Speaks};
-use crate::snapshot::route::{PlainHttp, RouteTimeouts};
+use crate::snapshot::route::{Paths, PlainHttp, RouteTimeouts};
 
 /// Of what stands in a policy itself, so many networks are written out.
 const MOST_INLINE: usize = 100;
@@ -139,6 +139,10 @@ fn route(route: &RoutePage) -> Value {
         PlainHttp::Refuse => "refuse",
         PlainHttp::Forward => "forward",
     };
+    let paths = match route.paths {
+        Paths::Canonical => "canonical",
+        Paths::AsIs => "as-is",
+    };
     let mut keys = json!({
         "name": &*route.name,
         "host": route.host.to_string(),
@@ -149,6 +153,7 @@ fn route(route: &RoutePage) -> Value {
         "forward_as": "x-forwarded",
         "refuse": "answer",
         "strip_prefix": route.strip_prefix,
+        "paths": paths,
         "max_body": size(route.max_body),
         "timeouts": route_timeouts(route.timeouts),
     });

@@ -57,7 +57,7 @@ use crate::policy::subprotocol::Subprotocols;
 use crate::refusal::Refusal;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{Listener, ListenerTimeouts};
-use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
+use crate::snapshot::route::{BackendAddress, Paths, PlainHttp, RouteTimeouts};
 
 /// Reads and checks everything that `config`, the path of `sidegate.toml`, names. `passed` is what systemd
 /// passed; `None` where no agent is to run, and every socket is taken for granted.
@@ -425,6 +425,8 @@ pub struct RoutePage {
     pub http: PlainHttp,
     /// Whether `path` is taken off before forwarding.
     pub strip_prefix: bool,
+    /// In which form the path of a request is forwarded.
+    pub paths: Paths,
     /// The largest body of plain HTTP, in bytes.
     pub max_body: u64,
     /// Its own, or those of `[timeouts]`.

@@ -16,7 +16,8 @@ pub fn uncovered(loaded: &Loaded, config: &Path) -> Vec<Remark> {
     let Ok(routes) = Routes::new(table.collect()) else { return Vec::new() };
     let tests = loaded.policies.iter().chain(&loaded.baseline).flat_map(|page| &page.tests);
     let asked = tests.filter_map(|test| test.request.as_ref().ok());
-    let covered: HashSet<_> = asked.filter_map(|request| routes.find(request.host.name(), &request.path)).collect();
+    let covered: HashSet<_> =
+        asked.filter_map(|request| routes.find(request.host.name(), request.path.forwarded(false))).collect();
     let file: Arc<str> = config.file_name().unwrap_or_default().to_string_lossy().into();
     let remark = |page: &RoutePage| Remark {
         spot: Spot { file: Arc::clone(&file), line: page.line, part: Part::Word(Arc::clone(&page.name)) },

@@ -25,7 +25,7 @@ use crate::policy::request::Request;
 use crate::refusal::Refusal;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::Speaks;
-use crate::snapshot::route::Route;
+use crate::snapshot::route::{Paths, Route};
 use crate::tunnels::{Origination, Tunnels};
 
 /// How a connection came.
@@ -124,6 +124,15 @@ impl Asked {
         self.origin.clone_from(&request.origin);
     }
 
+    /// The request goes to the backends of `route`, and is known by the path that they get.
+    pub fn forwards(&mut self, request: &mut Request, route: &Route) {
+        if route.paths == Paths::AsIs {
+            self.path = request.path.sent().to_owned();
+        } else {
+            request.path.forget_sent();
+        }
+    }
+
     /// Where the request came from, for the table.
     pub fn origination(&self, subprotocol: Option<Box<str>>) -> Origination {
         Origination { peer: self.came.peer, request_id: self.id().into(), subprotocol }
@@ -207,7 +216,11 @@ impl Asked {
     /// A refused attempt closes, and so does a head that did not pass the gate, a request whose body
     /// is not read, and a client that is not served here: a refusal must not keep connections.
     fn after(&self, refusal: Refusal) -> After {
-        let unserved = matches!(refusal, Refusal::Network | Refusal::Route | Refusal::Misdirected);
+        let unserved = match refusal {
+            Refusal::Network | Refusal::Route | Refusal::Misdirected => true,
+            Refusal::Path => self.route.is_none(),
+            _ => false,
+        };
         let closes = self.kind == RequestKind::Upgrade || self.has_body || !self.passed || unserved;
         if closes { After::Close } else { After::Keep }
     }

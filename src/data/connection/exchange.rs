@@ -304,7 +304,8 @@ impl Exchange {
         let slot = slot?;
         self.patience.request_permitted();
         let route = slot.permit().route();
-        forward::to_backend(&mut attempt.head, &request, route, &self.came.arrival, &asked.id);
+        asked.forwards(&mut request, route);
+        forward::to_backend(&mut attempt.head, &request, route, &self.came.arrival, &asked.id)?;
         let answer = self.core.dialler.upgrade(slot.permit(), attempt, &handshake, &mut asked.tried).await;
         compare_choice(asked, candidate, &answer);
         match answer? {
@@ -332,7 +333,7 @@ impl Exchange {
         &self,
         mut parts: request::Parts,
         body: Incoming,
-        request: Request,
+        mut request: Request,
         permit: &Permit,
         asked: &mut Asked,
     ) -> Result<Response<Outgoing>, Denied> {
@@ -349,7 +350,8 @@ impl Exchange {
         charged?;
         self.patience.request_permitted();
         let version = parts.version;
-        forward::to_backend(&mut parts, &request, route, &self.came.arrival, &asked.id);
+        asked.forwards(&mut request, route);
+        forward::to_backend(&mut parts, &request, route, &self.came.arrival, &asked.id)?;
         if asked.has_body && !parts.headers.contains_key(CONTENT_LENGTH) {
             // hyper sends a body of unknown length with GET and HEAD only where a header says so.
             parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

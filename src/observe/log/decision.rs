@@ -239,7 +239,7 @@ pub fn exchange_closed(entry: &Entry, closed: &ExchangeClosed) {
         client = %entry.client,
         peer = %entry.peer,
         host = entry.request.host.name(),
-        path = &*entry.request.path,
+        path = entry.route().forwarded(&entry.request.path),
         request_id = &*entry.request_id,
         generation = last.generation,
         exchange = entry.id,

@@ -7,6 +7,7 @@ mod connection;
 mod host;
 mod path;
 pub mod reading;
+mod sent;
 pub mod target;
 mod url;
 
@@ -17,6 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 pub use self::connection::options;
 pub use self::host::Host;
 pub use self::path::{canonical_path, decoded};
+pub use self::sent::{RequestPath, has_dots};
 use self::target::Tidied;
 pub use self::url::UrlFault;
 use crate::refusal::{Head, Refusal};
@@ -35,8 +37,8 @@ const MALFORMED: Refusal = Refusal::Head(Head::Malformed);
 pub struct Request {
     /// The host that it is for.
     pub host: Host,
-    /// The canonical path, see [`canonical_path`].
-    pub path: Box<str>,
+    /// The path, in its canonical form and as it was sent.
+    pub path: RequestPath,
     /// The page that opened it (RFC 6454 §7); bytes that aren't UTF-8 are replaced, so that it
     /// matches no origin, but is never as if absent.
     pub origin: Option<Box<str>>,
@@ -62,7 +64,7 @@ impl Request {
     /// # Errors
     /// [`Refusal::Head`]: malformed or ambiguous (RFC 9112 §3.2, §6.1), a `Connection` that names an
     /// end-to-end field (`docs/spec/wire.md`), or a target over 8 KiB.
-    /// [`Refusal::Path`]: see [`canonical_path`]. [`Refusal::Handshake`]: an attempt whose subprotocols
+    /// [`Refusal::Path`]: see [`RequestPath::read`]. [`Refusal::Handshake`]: an attempt whose subprotocols
     /// are too many or no tokens (RFC 6455 §4.2.1).
     pub fn read(parts: &Parts) -> Result<Request, Refusal> {
         framing(parts)?;
@@ -141,7 +143,7 @@ pub(super) fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-fn path(parts: &Parts) -> Result<Box<str>, Refusal> {
+fn path(parts: &Parts) -> Result<RequestPath, Refusal> {
     let Tidied { grown, is_broken } = parts.extensions.get().copied().unwrap_or_default();
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     if target.len().saturating_sub(grown) > TARGET_MAX {
@@ -150,7 +152,7 @@ fn path(parts: &Parts) -> Result<Box<str>, Refusal> {
     if is_broken {
         return Err(Refusal::Head(Head::TargetBroken));
     }
-    Ok(canonical_path(parts.uri.path())?.into())
+    RequestPath::read(parts.uri.path())
 }
 
 /// An `Upgrade` counts only where `Connection` names it, and from HTTP/1.1 on (RFC 9110 §7.8).
@@ -352,7 +354,7 @@ mod tests {
         check("GET /a/../b?x=/../%zz%2f\\", &["a"], Ok("a /b"));
         check("GET /a#/../b", &["a"], Ok("a /a"));
         check("GET http://a/x/./%7ey", &["a"], Ok("a /x/~y"));
-        for path in ["/%00%zz", "/%2f", "/a\\b"] {
+        for path in ["/%00%zz", "/%2f/..", "/a\\b"] {
             check(&format!("GET {path}"), &["a"], Err(Refusal::Path));
         }
         check("GET /\u{e9}", &["a"], Ok("a /%C3%A9"));
@@ -413,10 +415,15 @@ mod tests {
         fn what_was_judged_is_what_a_backend_judges(path in "/([a.%/~;]|%2[015e]|%7[eE]|%c3%A9|\\.\\.|//){0,10}", query in "(\\?[a-z%/?.]{0,8})?") {
             let target = format!("{path}{query}");
             if let Ok(request) = read(&format!("GET {target}"), UPGRADE_WEBSOCKET) {
-                let forwarded = format!("{}{query}", request.path);
-                let uri = Uri::try_from(&forwarded).unwrap();
-                prop_assert_eq!(uri.path(), &*request.path);
-                prop_assert_eq!(read(&format!("GET {forwarded}"), UPGRADE_WEBSOCKET), Ok(request));
+                for as_is in [false, true] {
+                    let path = request.path.forwarded(as_is);
+                    let forwarded = format!("{path}{query}");
+                    let uri = Uri::try_from(&forwarded).unwrap();
+                    prop_assert_eq!(uri.path(), path);
+                    let again = read(&format!("GET {forwarded}"), UPGRADE_WEBSOCKET).unwrap();
+                    prop_assert_eq!(again.path.canonical(), request.path.canonical());
+                    prop_assert_eq!(again.path.forwarded(as_is), path);
+                }
             }
         }
     }

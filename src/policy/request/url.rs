@@ -6,7 +6,7 @@
 use http::Uri;
 
 use super::target::{Tidied, encoded};
-use crate::policy::request::{Host, Kind, Request, canonical_path, token};
+use crate::policy::request::{Host, Kind, Request, RequestPath, token};
 use crate::refusal::Refusal;
 
 /// Why a text is no URL that leads here: what is wrong, and what to write.
@@ -57,7 +57,8 @@ impl Request {
             Some(_) => return fault("the subprotocol is no token", "letters, digits and !#$%&'*+-.^_`|~"),
         };
         let kind = if attempt { Kind::Attempt { subprotocols } } else { Kind::Plain };
-        Ok(canonical_path(path).map(|path| Request { host, path: path.into(), origin: origin.map(Into::into), kind }))
+        let path = RequestPath::read(path);
+        Ok(path.map(|path| Request { host, path, origin: origin.map(Into::into), kind }))
     }
 }
 
@@ -89,7 +90,8 @@ mod tests {
 
     #[test]
     fn what_the_gate_refuses_is_refused_here_too() {
-        check("wss://a.example/x%2fy", "path");
+        check("wss://a.example/x%2f../y", "path");
+        check("wss://a.example/x%2fy", "a.example /x%2fy");
         check("wss://a.example/x\\y", "path");
         check("wss://a.example/%zz", "path");
     }

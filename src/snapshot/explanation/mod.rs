@@ -43,7 +43,8 @@ pub struct Explanation {
     pub at: Option<String>,
     /// What is asked: `upgrade` or `plain`.
     pub kind: String,
-    /// The host and the canonical path that are judged.
+    /// The host and the path that are judged: the canonical one, or the one that was sent where its route
+    /// passes it as it is.
     pub target: String,
     /// The route that leads there.
     pub route: Option<String>,
@@ -179,12 +180,14 @@ impl Snapshot {
             }
         };
         explanation.kind = if request.is_plain() { "plain" } else { "upgrade" }.into();
-        explanation.target = format!("{}{}", request.host, request.path);
         let judgement = self.judge_by(client, request, None, now, candidate);
+        let forwarded = judgement.route.as_ref().map(|route| route.forwarded(&request.path));
+        let path = forwarded.unwrap_or(request.path.forwarded(false));
+        explanation.target = format!("{}{path}", request.host);
         explanation.judged(&judgement, client, request, now);
+        explanation.rules.extend(judgement.ambiguity.as_ref().map(ambiguous));
         if let Some(route) = &judgement.route {
             explanation.route = Some(route.name.to_string());
-            explanation.rules.extend(judgement.ambiguity.as_ref().map(path));
             let policy = route.policy.named(candidate);
             explanation.rules.extend(rules(policy, client, request, now));
             explanation.limits = limits::limits(policy, client, request, now, live);
@@ -258,7 +261,7 @@ fn networks(rule: &str, policy: &Policy, kind: Rule, lists: Vec<ListSaid>) -> Sa
 }
 
 /// What is said of a path that is ambiguous.
-fn path(ambiguity: &Ambiguity) -> Said {
+fn ambiguous(ambiguity: &Ambiguity) -> Said {
     let says = ambiguity.to_string();
     Said { rule: "path".into(), place: None, passes: false, says, lists: Vec::new() }
 }

@@ -6,6 +6,7 @@
 mod backend;
 mod listener;
 mod named;
+mod paths;
 mod process;
 mod route;
 

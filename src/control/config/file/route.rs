@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 
+use super::paths::{self, Claim};
 use super::{backend, not_yet, route_timeouts};
 use crate::control::config::document::{Table, Value, did_you_mean, unit};
 use crate::control::config::name::{Taken, name};
@@ -13,7 +14,7 @@ use crate::control::config::{Reading, RoutePage};
 use crate::policy::request::decoded;
 use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::certificate::Certificates;
-use crate::snapshot::route::{PlainHttp, RouteTimeouts};
+use crate::snapshot::route::{Paths, PlainHttp, RouteTimeouts};
 
 /// What a route stands on: the rest of the configuration.
 pub struct Ground<'g, 'f> {
@@ -35,12 +36,19 @@ type Where = (HostPattern, Box<[u8]>);
 /// All routes.
 pub fn all(tables: Vec<Table<'_>>, ground: &mut Ground<'_, '_>) -> Vec<RoutePage> {
     let (mut names, mut places) = (Taken::new(), Taken::new());
-    let mut routes = Vec::new();
+    let (mut routes, mut claims) = (Vec::new(), Vec::new());
     for mut table in tables {
         let name = names.name(&mut table, "chat");
         let (host, path) = place(&mut table, name.as_ref(), ground, &mut places);
-        routes.extend(read(table, ground, name, host, path));
+        let claim = Claim::read(&mut table, name.as_ref(), host.as_ref(), path.as_ref());
+        let mut page = read(table, ground, name, host, path);
+        if let (Some(claim), Some(page)) = (&claim, &mut page) {
+            claim.note(page);
+        }
+        claims.extend(claim);
+        routes.extend(page);
     }
+    paths::check(&claims);
     routes
 }
 
@@ -77,6 +85,7 @@ fn read(
         policy: policy?,
         http: http.unwrap_or(PlainHttp::Refuse),
         strip_prefix: strip_prefix.unwrap_or(false),
+        paths: Paths::Canonical,
         max_body: max_body.unwrap_or(1 << 20),
         timeouts,
         line,

@@ -18,7 +18,7 @@ use crate::policy::limit::{Rate, Share, TunnelLimits};
 use crate::policy::network::Client;
 use crate::policy::subprotocol::Subprotocols;
 use crate::snapshot::listener::{ListenerTimeouts, Speaks, TlsRules};
-use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
+use crate::snapshot::route::{BackendAddress, Paths, PlainHttp, RouteTimeouts};
 
 /// Every key of this version with its default.
 pub const EVERYTHING: &str = r#"schema = 1
@@ -88,6 +88,7 @@ http    = "refuse"
 forward_as = "x-forwarded"
 refuse  = "answer"
 strip_prefix = false
+paths = "canonical"
 max_body = "1MiB"
 "#;
 
@@ -223,8 +224,8 @@ fn what_is_left_out_has_the_documented_default() {
         );
         assert_eq!(*route.backends, [BackendAddress::Tcp("127.0.0.1:8080".parse().unwrap())]);
         assert_eq!(
-            (&*route.policy, route.http, route.strip_prefix, route.max_body),
-            ("market-data", PlainHttp::Refuse, false, 1 << 20)
+            (&*route.policy, route.http, route.strip_prefix, route.paths, route.max_body),
+            ("market-data", PlainHttp::Refuse, false, Paths::Canonical, 1 << 20)
         );
         assert_eq!(route.timeouts, RouteTimeouts::default());
     }

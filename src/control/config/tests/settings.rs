@@ -1,6 +1,6 @@
 //! What can be wrong with `sidegate.toml`.
 
-use super::{SIDEGATE, check};
+use super::{SIDEGATE, check, load};
 
 /// That [`SIDEGATE`] with `text` after it says `expected`.
 #[track_caller]
@@ -1128,6 +1128,108 @@ error: socket: the socket `one` is that of [metrics]
    |
 16 | listen = "systemd:one"
    |          ------------- first here
+"#,
+    );
+}
+
+#[test]
+fn paths_as_they_are_need_a_route_of_their_own() {
+    let as_is = |path: &str, keys: &str| {
+        let own = format!("path = \"{path}\"\npaths = \"as-is\"{keys}");
+        SIDEGATE.replace("path = \"/\"", &own)
+    };
+    let other = |host: &str, path: &str| {
+        format!(
+            "[[route]]\nname = \"other\"\nhost = \"{host}\"\npath = \"{path}\"\n\
+             backend = \"http://127.0.0.1:9\"\npolicy = \"chat\"\n"
+        )
+    };
+    let sound = |text: String| check(&[("sidegate.toml", &text)], "");
+    sound(as_is("/", ""));
+    sound(as_is("/api/", ""));
+    sound(as_is("/caf%C3%A9/", ""));
+    sound(as_is("/exact", ""));
+    sound(as_is("/api/", "") + &other("*", "/"));
+    sound(as_is("/api/", "") + &other("a.example", "/apis/"));
+    sound(as_is("/api/", "") + &other("*", "/api"));
+    sound(as_is("/api/", "").replace("\"*\"", "\"a.example\"") + &other("*", "/api/x/"));
+    sound(as_is("/api/", "").replace("\"*\"", "\"a.example\"") + &other("b.example", "/api/x/"));
+    sound(as_is("/api/", "").replace("\"*\"", "\"*.example\"") + &other("a.b.example", "/api/x/"));
+    // A host with a route of its own in that place never finds the broader one.
+    let twin = as_is("/api/", "") + &other("a.example", "/api/");
+    sound(twin.clone());
+    sound(twin + &other("a.example", "/api/x/").replace("other", "third"));
+    sound(as_is("/api/", "") + &other("*.example", "/") + &other("a.example", "/api/x").replace("other", "third"));
+    let below = |host: &str, path: &str| {
+        let text = as_is("/api/", "") + &other(host, path);
+        let (_, found) = load(&[("sidegate.toml", &text)]);
+        assert!(found.contains("route `other` lies below"), "{host} {path}: {found}");
+    };
+    below("*", "/api/x");
+    below("*", "/API/");
+    below("*.example", "/api/x/");
+    below("a.example", "/api/x");
+    below("a.example", "/Api/");
+    check(
+        &[("sidegate.toml", &(as_is("/api/", "") + &other("a.example", "/api/x/")))],
+        r#"
+error: paths: route `other` lies below: a path that is passed as it is may lead there
+  --> sidegate.toml:12:9
+   |
+12 | paths = "as-is"
+   |         ^^^^^^^
+   |
+  ::: sidegate.toml:18:8
+   |
+18 | path = "/api/x/"
+   |        --------- below
+   |
+   = help: leave `paths` out, or serve one of the two under another host
+"#,
+    );
+    check(
+        &[("sidegate.toml", &as_is("/api/", "\nstrip_prefix = true"))],
+        r#"
+error: paths: a path that is passed as it is has no prefix that can be taken off
+  --> sidegate.toml:12:9
+   |
+12 | paths = "as-is"
+   |         ^^^^^^^
+   |
+  ::: sidegate.toml:13:16
+   |
+13 | strip_prefix = true
+   |                ---- taken off here
+   |
+   = help: leave out `paths` or `strip_prefix`
+"#,
+    );
+    check(
+        &[("sidegate.toml", &as_is("/a;b/", ""))],
+        r#"
+error: paths: some servers read `/a;b/` as another path
+  --> sidegate.toml:12:9
+   |
+12 | paths = "as-is"
+   |         ^^^^^^^
+   |
+  ::: sidegate.toml:11:8
+   |
+11 | path = "/a;b/"
+   |        ------- the path
+   |
+   = help: leave `paths` out: it needs a path without `;`, `%25` and dots at an end
+"#,
+    );
+    changed(
+        "path = \"/\"",
+        "path = \"/\"\npaths = \"raw\"",
+        r#"
+error: paths: expected "canonical" or "as-is", found "raw"
+  --> sidegate.toml:12:9
+   |
+12 | paths = "raw"
+   |         ^^^^^
 "#,
     );
 }

@@ -208,6 +208,7 @@ fn what_the_configuration_may_not_say_is_flagged() {
         ("http    = \"refuse\"", "http = \"allow\""),
         ("refuse  = \"answer\"", "refuse = \"close\""),
         ("strip_prefix = false", "timeouts = { tls = \"1s\" }"),
+        ("paths = \"canonical\"", "paths = \"raw\""),
     ] {
         unsound(&OF_CONFIG, EVERYTHING, was, is);
     }

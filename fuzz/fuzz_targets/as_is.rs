@@ -1,0 +1,69 @@
+//! A path as it was sent and the steps of a server that reads it otherwise: where a route passes paths
+//! as they are, no reading of one that is permitted lies outside of the route.
+
+#![no_main]
+
+#[path = "../readings.rs"]
+mod readings;
+
+use std::sync::OnceLock;
+
+use jiff::Timestamp;
+use libfuzzer_sys::fuzz_target;
+use sidegate::policy::network::Client;
+use sidegate::policy::request::Request;
+use sidegate::policy::request::target::encoded;
+use sidegate::snapshot::Snapshot;
+use sidegate::snapshot::route::Paths;
+
+use self::readings::{read, resolved, snapshot};
+
+/// Routes that pass paths as they are, and strict ones around and beside them.
+const ROUTES: [(&str, &str, &str, &str); 6] = [
+    ("root", "/", "shut", ""),
+    ("api", "/api/", "open", "paths = 'as-is'"),
+    ("apis", "/apis/", "shut", ""),
+    ("exact", "/api", "shut", ""),
+    ("deep", "/a/b/", "open", "paths = 'as-is'"),
+    ("beside", "/a/bc", "shut", ""),
+];
+
+// The first byte says how many steps there are, then they come, then the path.
+fuzz_target!(|data: &[u8]| {
+    static SNAPSHOT: OnceLock<Snapshot> = OnceLock::new();
+    let [count, rest @ ..] = data else { return };
+    let Some((steps, path)) = rest.split_at_checked(usize::from(count % 8)) else { return };
+    let Ok(path) = str::from_utf8(path) else { return };
+    let Ok(Ok(request)) = Request::of_url(&format!("http://localhost/{path}"), None, None) else { return };
+    let snapshot = SNAPSHOT.get_or_init(|| snapshot(&ROUTES));
+    let verdict = snapshot.judge(Client::new([192, 0, 2, 1].into()), &request, None, Timestamp::UNIX_EPOCH).verdict;
+    let Ok(permit) = verdict else { return };
+    let route = permit.route();
+    let forwarded = route.forwarded(&request.path);
+    if route.paths == Paths::Canonical {
+        return assert_eq!(Some(forwarded), request.path.canonical(), "only canonical paths go there");
+    }
+    let sent = format!("/{}", path.split('?').next().unwrap_or_default());
+    let sent = encoded(sent.as_bytes()).map_or(sent, |(sent, _)| sent);
+    assert_eq!(forwarded, sent, "it is passed as it was sent");
+    let is_below = |path: &[u8]| path.starts_with(route.path.as_bytes());
+    // A server that never decodes, one that ignores case, one that keeps empty segments.
+    let read = read(forwarded.as_bytes(), steps, 0);
+    let folded = resolved(&read.to_ascii_lowercase());
+    let kept = with_empty_segments(&read);
+    let shown = String::from_utf8_lossy(&read);
+    assert!(is_below(&read) && is_below(&folded) && is_below(&kept), "{forwarded} read as {shown}");
+});
+
+/// Without dot segments; `..` removes an empty segment like any other.
+fn with_empty_segments(path: &[u8]) -> Vec<u8> {
+    let mut kept: Vec<&[u8]> = Vec::new();
+    for segment in path.split(|byte| *byte == b'/').skip(1) {
+        match segment {
+            b"." => {}
+            b".." => drop(kept.pop()),
+            _ => kept.push(segment),
+        }
+    }
+    [b"/", &kept.join(&b'/')[..]].concat()
+}

@@ -1,0 +1,100 @@
+//! `paths` of a route: where a path may be forwarded as it was sent.
+//!
+//! Such a path is not made canonical, so it may be forwarded where every reading of it leads to the
+//! same route alone: no route for the same host lies below, and none whose path another server takes
+//! for the same.
+
+use std::sync::Arc;
+
+use crate::control::config::RoutePage;
+use crate::control::config::diagnostic::Place;
+use crate::control::config::document::{Table, Value};
+use crate::control::config::page::error;
+use crate::policy::request::{decoded, reading};
+use crate::policy::route::{HostPattern, PathPattern};
+use crate::snapshot::route::Paths;
+
+/// What a route says about paths, and where.
+pub struct Claim<'d> {
+    name: Arc<str>,
+    host: HostPattern,
+    path: PathPattern,
+    path_at: Place,
+    strip_prefix_at: Option<Place>,
+    value: Option<Value<'d>>,
+    paths: Paths,
+}
+
+impl<'d> Claim<'d> {
+    /// Reads what `table` says. The result is `None` where its host or its path can't be read.
+    pub fn read(
+        table: &mut Table<'d>,
+        name: Option<&Arc<str>>,
+        host: Option<&HostPattern>,
+        path: Option<&PathPattern>,
+    ) -> Option<Claim<'d>> {
+        let value = table.get("paths");
+        let words = [("canonical", Paths::Canonical), ("as-is", Paths::AsIs)];
+        let paths = value.and_then(|value| value.choice(&words));
+        Some(Claim {
+            name: name.map_or_else(|| "another".into(), Arc::clone),
+            host: host?.clone(),
+            path: path?.clone(),
+            path_at: table.place("path")?,
+            strip_prefix_at: table.place("strip_prefix"),
+            value,
+            paths: paths.unwrap_or(Paths::Canonical),
+        })
+    }
+
+    /// Notes in `page` what was read, and what goes together with it.
+    pub fn note(&self, page: &mut RoutePage) {
+        page.paths = self.paths;
+        if let (Some(value), Some(place), true) = (self.as_is(), &self.strip_prefix_at, page.strip_prefix) {
+            let finding = error("a path that is passed as it is has no prefix that can be taken off");
+            let remedy = "leave out `paths` or `strip_prefix`";
+            value.report(finding.remedy(remedy).and(place.clone(), "taken off here"));
+        }
+    }
+
+    fn as_is(&self) -> Option<Value<'d>> {
+        self.value.filter(|_| self.paths == Paths::AsIs)
+    }
+
+    /// Whether a request for a host of this route may find `other` below this route's path. One that is
+    /// for broader hosts is hidden by this route, unless it differs in letter case.
+    fn is_above(&self, other: &Claim<'_>) -> bool {
+        let yields = self.host.yields_to(&other.host);
+        let is_hidden = !yields && self.path.holds(&decoded(other.path.as_str()));
+        let overlap = yields || other.host.yields_to(&self.host);
+        overlap && self.path.is_above(&other.path) && !is_hidden
+    }
+
+    /// Whether no request for a host of `other` reaches `claim`, since this route is found before it.
+    fn hides(&self, claim: &Claim<'_>, other: &Claim<'_>) -> bool {
+        let is_first = claim.host != self.host && claim.host.yields_to(&self.host);
+        let is_for_all = self.host.yields_to(&other.host);
+        let is_prefix = matches!(self.path, PathPattern::Prefix(_));
+        is_first && is_for_all && is_prefix && self.path.holds(&decoded(claim.path.as_str()))
+    }
+}
+
+/// Reports each route that can't pass paths as they are, for what other routes there are.
+pub fn check(claims: &[Claim<'_>]) {
+    for (nth, claim) in claims.iter().enumerate() {
+        let Some(value) = claim.as_is() else { continue };
+        let outside = |path: &[u8]| (!claim.path.holds(path)).then_some(());
+        if reading::find(claim.path.as_str(), outside) != Ok(None) {
+            let finding = error(format!("some servers read `{}` as another path", claim.path));
+            let remedy = "leave `paths` out: it needs a path without `;`, `%25` and dots at an end";
+            value.report(finding.remedy(remedy).and(claim.path_at.clone(), "the path"));
+        }
+        let mut others = claims.iter().enumerate().filter(|(other, _)| *other != nth);
+        let meets = |other: &Claim<'_>| claim.is_above(other) && !claims.iter().any(|one| one.hides(claim, other));
+        if let Some((_, below)) = others.find(|(_, other)| meets(other)) {
+            let message = format!("route `{}` lies below: a path that is passed as it is may lead there", below.name);
+            let remedy = "leave `paths` out, or serve one of the two under another host";
+            value.report(error(message).remedy(remedy).and(below.path_at.clone(), "below"));
+        }
+    }
+}
