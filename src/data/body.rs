@@ -121,8 +121,8 @@ impl Upload {
         let fault = Fault::default();
         let streamed = Streamed {
             incoming,
-            left: route.max_body,
-            wait: Wait::new(route.timeouts.body_stall, route.timeouts.body_pace),
+            left: route.max_body.unwrap_or(u64::MAX),
+            wait: Wait::new(route.timeouts.body_stall, Pace::new(route.timeouts.body_pace)),
             fault: fault.clone(),
             patience,
             course: None,
@@ -258,9 +258,9 @@ impl Outgoing {
         Outgoing { kind: Kind::Full(Full::new(bytes)), held: None }
     }
 
-    /// As the backend sends it, with no pause longer than `stall`.
-    pub fn relayed(incoming: Incoming, stall: Duration) -> Self {
-        let wait = Wait::new(stall, None);
+    /// As the backend sends it, with no pause longer than `stall`; `None` means unlimited.
+    pub fn relayed(incoming: Incoming, stall: Option<Duration>) -> Self {
+        let wait = Wait::new(stall, Pace::new(None));
         let fault = Fault::default();
         let relayed = Relayed { incoming, wait, on_whole: None, flight: None, fault };
         Outgoing { kind: Kind::Relayed(Box::new(relayed)), held: None }
@@ -390,7 +390,8 @@ impl Body for Outgoing {
 /// A deadline that every byte sets back, and a least pace. Its timer is made only when something
 /// is waited for.
 struct Wait {
-    stall: Duration,
+    /// The longest pause; `None` means unlimited.
+    stall: Option<Duration>,
     pace: Pace,
     /// When the present wait began; `None`: nothing is waited for.
     since: Option<Instant>,
@@ -406,8 +407,8 @@ enum Over {
 }
 
 impl Wait {
-    fn new(stall: Duration, pace: Option<u64>) -> Self {
-        Wait { stall, pace: Pace::new(pace), since: None, timer: None }
+    fn new(stall: Option<Duration>, pace: Pace) -> Self {
+        Wait { stall, pace, since: None, timer: None }
     }
 
     fn came(&mut self, bytes: u64) {
@@ -422,15 +423,18 @@ impl Wait {
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);
         self.pace.waits(since);
+        let stalls = self.stall.map(|stall| since + stall);
         loop {
             let now = Instant::now();
-            if now >= since + self.stall {
+            if stalls.is_some_and(|at| at <= now) {
                 return Poll::Ready(Over::Stalled);
             }
             if self.pace.is_too_slow(now) {
                 return Poll::Ready(Over::Slow);
             }
-            let due = self.pace.due().map_or(since + self.stall, |due| due.min(since + self.stall));
+            let Some(due) = self.pace.due().into_iter().chain(stalls).min() else {
+                return Poll::Pending;
+            };
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
             if timer.deadline() != due {
                 timer.as_mut().reset(due);

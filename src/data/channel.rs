@@ -4,6 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 
@@ -63,6 +64,11 @@ impl Channel {
                 read
             }
         }
+    }
+
+    /// As [`Socket::bear`].
+    pub fn bear(&self, write_stall: Duration) {
+        self.socket.bear(write_stall);
     }
 
     /// Whether the stream is over, once a read gave nothing.

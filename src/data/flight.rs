@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
 
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use jiff::Timestamp;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -39,6 +40,23 @@ pub enum Shape {
     Open,
     /// A stream of events, which ends only when a side ends it.
     Events,
+}
+
+impl Shape {
+    /// What these fields of an answer's head say.
+    pub fn of(headers: &HeaderMap) -> Shape {
+        match headers.get(CONTENT_TYPE).map(|value| value.as_bytes()) {
+            Some(kind) if is_event_stream(kind) => Shape::Events,
+            _ if headers.contains_key(CONTENT_LENGTH) => Shape::Sized,
+            _ => Shape::Open,
+        }
+    }
+}
+
+/// `text/event-stream`, with whatever parameters (HTML, §9.2).
+fn is_event_stream(kind: &[u8]) -> bool {
+    let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// The exchange. Dropped without an ending, its client has left or was given up.
@@ -263,5 +281,32 @@ impl Drop for Flight {
             let closed = ExchangeClosed { by, reason, refusal, phase: self.phase, from_backend, lasted };
             decision::exchange_closed(&self.exchange.entry, &closed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stream_of_events_is_known_in_every_spelling() {
+        let check = |kind: &'static str, shape| {
+            let headers = [(CONTENT_TYPE, kind), (CONTENT_LENGTH, "9")];
+            let headers = headers.map(|(name, value)| (name, value.parse().unwrap()));
+            assert_eq!(Shape::of(&HeaderMap::from_iter(headers)), shape, "{kind}");
+        };
+        for kind in [
+            "text/event-stream",
+            "Text/Event-Stream; charset=utf-8",
+            "text/event-stream;charset=UTF-8",
+            "TEXT/EVENT-STREAM ; a=\";\"",
+            "text/event-stream;",
+        ] {
+            check(kind, Shape::Events);
+        }
+        for kind in ["text/plain", "text/event-streams", "text/event", "x; text/event-stream", ""] {
+            check(kind, Shape::Sized);
+        }
+        assert_eq!(Shape::of(&HeaderMap::new()), Shape::Open);
     }
 }

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::data::Core;
 use crate::data::cap::{Cap, Place};
 use crate::data::connection::{self, Accepted};
+use crate::data::keepalive;
 use crate::observe::log::decision::{self, Party};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
@@ -103,6 +104,7 @@ pub fn share(sockets: &[StdListener], threads: usize) -> io::Result<Vec<Vec<Boun
         let (socket, address) = (socket.try_clone()?, socket.local_addr()?);
         socket.set_nonblocking(true)?;
         SockRef::from(&socket).set_tcp_nodelay(true)?;
+        keepalive::watch(&socket)?;
         Ok(Bound { socket, address, shared: true })
     };
     (0..threads).map(|_| sockets.iter().map(bound).collect()).collect()
@@ -127,8 +129,9 @@ fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
-    // Those that it accepts inherit it.
+    // Those that it accepts inherit both.
     socket.set_tcp_nodelay(true)?;
+    keepalive::watch(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -163,6 +166,9 @@ pub fn accept_all(core: Arc<Core>, Accepting { bound, owner, stop }: Accepting) 
                 Err(_would_block) => {}
                 Ok(Ok((stream, address))) => {
                     pause.length = FIRST_PAUSE / 2;
+                    if shared {
+                        inherit(&stream);
+                    }
                     door.admit((stream, address), places);
                     if shared {
                         // The rest of the queue is for every thread, and this one has a connection to serve now.
@@ -301,6 +307,13 @@ impl Door {
         // Boxed: it takes four kilobytes, and a task is moved several times before it runs and once it is over.
         core.tracker.spawn(Box::pin(connection::serve(Arc::clone(core), accepted)));
     }
+}
+
+/// Gives a connection what it would have inherited. One that came before the listening socket was
+/// ours, while this process was not running, has nothing of it.
+fn inherit(stream: &StdStream) {
+    // Of a socket that fails this, the peer is gone already.
+    let _ = stream.set_nodelay(true).and_then(|()| keepalive::watch(stream));
 }
 
 /// Takes one connection from the queue, in one system call: it is non-blocking already.

@@ -34,6 +34,11 @@ impl Metered {
         Metered { tcp, records: Records::default(), since: 0, counted: 0 }
     }
 
+    /// The socket.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
     /// How many records have come since the last call.
     pub fn take_records(&mut self) -> usize {
         self.since = 0;

@@ -17,6 +17,7 @@ mod forward;
 pub mod head;
 mod identity;
 mod interim;
+mod keepalive;
 mod lines;
 pub mod listener;
 mod metered;

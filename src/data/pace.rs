@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The time over which a pace is averaged, and so the time that each body has before it counts.
-/// A second less than the 30 s after which common servers give up on a body by themselves: the
-/// ending is then booked as the client's, and not as the backend's.
-const WINDOW: Duration = Duration::from_secs(29);
+/// The time over which a pace is averaged, and so the time that each body has before it counts: the
+/// default of `body_stall`, so that one pause of that length does not count as slow. A longer
+/// `body_stall` does not lengthen it: else a drip that looks like pauses would have no bound.
+const WINDOW: Duration = Duration::from_secs(60);
 
 /// The pace of one side of one body.
 #[derive(Debug)]
@@ -92,15 +92,28 @@ mod tests {
 
     #[test]
     fn slow_body_is_given_up_after_its_first_window() {
-        assert_eq!(too_slow_after(1, 0), Some(29));
-        assert_eq!(too_slow_after(499, 0), Some(29));
+        assert_eq!(too_slow_after(1, 0), Some(60));
+        assert_eq!(too_slow_after(499, 0), Some(60));
         assert_eq!(too_slow_after(500, 0), None);
     }
 
     #[test]
     fn time_without_a_wait_does_not_count() {
-        assert_eq!(too_slow_after(1, 9), Some(29), "of waiting, ten times as long by the clock");
+        assert_eq!(too_slow_after(1, 9), Some(60), "of waiting, ten times as long by the clock");
         assert_eq!(too_slow_after(500, 9), None);
+    }
+
+    #[test]
+    fn body_may_pause_for_as_long_as_body_stall_allows() {
+        let (mut pace, began) = (Pace::new(Some(500)), Instant::now());
+        pace.moved(5);
+        pace.waits(began);
+        let before = began + WINDOW - Duration::from_secs(1);
+        assert!(!pace.is_too_slow(before));
+        pace.rests(before);
+        pace.moved(5);
+        pace.waits(before);
+        assert!(pace.is_too_slow(before + Duration::from_secs(1)), "one pause, and not two");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::time::Duration;
 use http::Version;
 use tokio::time::Instant;
 
+use crate::data::keepalive;
 use crate::data::pace::Pace;
 use crate::data::pending::Seat;
 use crate::snapshot::listener::ListenerTimeouts;
@@ -48,6 +49,8 @@ pub struct Patience(Arc<Mutex<State>>);
 struct State {
     timeouts: ListenerTimeouts,
     write_stall: Duration,
+    /// What is set on the socket.
+    user_timeout: Duration,
     phase: Phase,
     /// Since when the client has taken nothing while there was something for it.
     stalled: Option<Instant>,
@@ -126,6 +129,7 @@ impl Patience {
         Patience(Arc::new(Mutex::new(State {
             timeouts,
             write_stall,
+            user_timeout: keepalive::USER_TIMEOUT,
             phase,
             stalled: None,
             sent: 0,
@@ -369,11 +373,15 @@ impl Patience {
         }
     }
 
-    /// The socket has taken `bytes` of hyper's.
-    pub fn wrote(&self, bytes: usize) {
+    /// The socket has taken `bytes` of hyper's. Says how long the client may take nothing, where
+    /// that is news to the kernel.
+    pub fn wrote(&self, bytes: usize) -> Option<Duration> {
         let mut state = self.lock();
         state.may_interim = false;
         state.wrote(bytes);
+        let user_timeout = keepalive::user_timeout(state.write_stall);
+        let before = std::mem::replace(&mut state.user_timeout, user_timeout);
+        (before != user_timeout).then_some(state.write_stall)
     }
 
     /// The socket has taken `bytes` of an interim answer.
@@ -625,7 +633,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn client_that_takes_an_answer_too_slowly_is_given_up() {
-        assert_eq!(too_slow_after(499).await, Some(29));
+        assert_eq!(too_slow_after(499).await, Some(60));
         assert_eq!(too_slow_after(500).await, None);
     }
 

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags};
 use rustls::pki_types::ServerName;
@@ -17,6 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::data::keepalive;
 use crate::data::metered::Metered;
 use crate::snapshot::route::BackendAddress;
 use crate::snapshot::tls::BackendTls;
@@ -75,6 +77,16 @@ impl Socket {
         }
     }
 
+    /// Lets the peer keep its window closed for as long as `write_stall` lets it. A Unix socket has
+    /// no window, and a TCP socket that fails this has no peer any more.
+    pub fn bear(&self, write_stall: Duration) {
+        let _ = match self {
+            Socket::Tcp(tcp) => keepalive::bear(tcp, write_stall),
+            Socket::Unix(_) => Ok(()),
+            Socket::Tls(tls) => keepalive::bear(tls.get_ref().0.tcp(), write_stall),
+        };
+    }
+
     /// How many TLS records have come since the last call. `None` means that it is not over TLS.
     pub fn take_records(&mut self) -> Option<usize> {
         match self {
@@ -102,6 +114,7 @@ async fn encrypted(address: SocketAddr, tls: &BackendTls) -> io::Result<Socket> 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
+    keepalive::watch(&tcp)?;
     Ok(tcp)
 }
 

@@ -406,6 +406,11 @@ impl Tunnel {
         if terms.limits().frames != self.terms.limits().frames {
             self.client.frames = OnceCell::new();
         }
+        let write_stall = terms.route.timeouts.write_stall;
+        if write_stall != self.terms.route.timeouts.write_stall {
+            self.client.channel.bear(write_stall);
+            self.backend.channel.bear(write_stall);
+        }
         self.terms = terms;
         self.clock.disarm();
         match end {

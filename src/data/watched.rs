@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::data::channel::Channel;
+use crate::data::keepalive;
 use crate::data::lines::Lines;
 use crate::data::patience::{Cut, Patience};
 use crate::data::socket::{self, Socket};
@@ -277,11 +278,26 @@ impl Watched {
 
     fn report(&self, written: &Poll<io::Result<usize>>) {
         match written {
-            Poll::Ready(written) => self.patience.wrote(*written.as_ref().unwrap_or(&0)),
+            Poll::Ready(written) => {
+                if let Some(write_stall) = self.patience.wrote(*written.as_ref().unwrap_or(&0)) {
+                    self.bear(write_stall);
+                }
+            }
             Poll::Pending => {
                 let unacked = self.stream.tcp().and_then(unacked).unwrap_or(0);
                 self.patience.blocked(unacked);
             }
+        }
+    }
+}
+
+impl Watched {
+    /// Lets the client keep its window closed for as long as the route of its request lets it. A
+    /// tunnel has it from the answer that opened it.
+    fn bear(&self, write_stall: Duration) {
+        if let Some(tcp) = self.stream.tcp() {
+            // Of a socket that fails this, the peer is gone already.
+            let _ = keepalive::bear(tcp, write_stall);
         }
     }
 }

@@ -295,7 +295,7 @@ pub(crate) mod tests {
             http: PlainHttp::Refuse,
             strip_prefix: false,
             paths: Paths::Canonical,
-            max_body: 0,
+            max_body: Some(0),
             timeouts: RouteTimeouts::default(),
         })
     }

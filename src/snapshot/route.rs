@@ -36,8 +36,8 @@ pub struct Route {
     pub strip_prefix: bool,
     /// In which form the path of a request is forwarded.
     pub paths: Paths,
-    /// The largest body of plain HTTP, in bytes.
-    pub max_body: u64,
+    /// The largest body of plain HTTP, in bytes; `None` means unlimited.
+    pub max_body: Option<u64>,
     /// How patient we are on this route.
     pub timeouts: RouteTimeouts,
 }
@@ -114,15 +114,16 @@ impl fmt::Display for BackendAddress {
 /// The timeouts that a route may set for itself (FORMATS: "from body_stall down per route too").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteTimeouts {
-    /// No byte of a body for so long, either side.
-    pub body_stall: Duration,
-    /// The least bytes a second at which a client sends a request's body and takes an answer,
-    /// averaged over half a minute of waiting for it; `None` means unlimited.
+    /// No byte of a body for so long, either side; `None` means unlimited. It never holds for a
+    /// stream of events, which may be silent for hours.
+    pub body_stall: Option<Duration>,
+    /// The least bytes a second at which a client sends a request's body and takes an answer, averaged
+    /// over a minute of waiting for it; `None` means unlimited.
     pub body_pace: Option<u64>,
     /// Until the backend's socket is connected.
     pub dial: Duration,
-    /// From the request being sent whole to the backend's head.
-    pub response: Duration,
+    /// From the request being sent whole to the backend's head; `None` means unlimited.
+    pub response: Option<Duration>,
     /// A peer that takes nothing for so long while we have something for it.
     pub write_stall: Duration,
     /// How long an ending may take after our Close or one side's end.
@@ -132,10 +133,10 @@ pub struct RouteTimeouts {
 impl Default for RouteTimeouts {
     fn default() -> Self {
         RouteTimeouts {
-            body_stall: Duration::from_secs(30),
+            body_stall: Some(Duration::from_secs(60)),
             body_pace: Some(500),
             dial: Duration::from_secs(2),
-            response: Duration::from_secs(30),
+            response: Some(Duration::from_secs(120)),
             write_stall: Duration::from_secs(30),
             grace: Duration::from_secs(5),
         }

@@ -10,7 +10,10 @@ use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 use serde_json::{Map, Value, json};
 
-use super::document::unit::{written_duration as duration, written_pace, written_rate, written_size as size};
+use super::document::unit::{
+    written_duration as duration, written_duration_or_off as duration_or_off, written_pace, written_rate, written_size as size,
+    written_size_or_off as size_or_off,
+};
 use super::{AdminSettings, AdminSocket, BackendTlsPage, ReloadSettings, RoutePage, Settings, ShutdownSettings, Watch};
 use crate::policy::limit::{Limits, Rate, Share, TunnelLimits};
 use crate::policy::list::List;
@@ -101,10 +104,15 @@ fn listener_timeouts(timeouts: ListenerTimeouts) -> Map<String, Value> {
 
 fn route_timeouts(timeouts: RouteTimeouts) -> Map<String, Value> {
     let RouteTimeouts { body_stall, body_pace, dial, response, write_stall, grace } = timeouts;
-    let all =
-        [("body_stall", body_stall), ("dial", dial), ("response", response), ("write_stall", write_stall), ("grace", grace)];
-    let durations = all.map(|(name, time)| (name.into(), duration(time).into()));
-    durations.into_iter().chain([("body_pace".into(), written_pace(body_pace).into())]).collect()
+    let all = [
+        ("body_stall", duration_or_off(body_stall)),
+        ("body_pace", written_pace(body_pace)),
+        ("dial", duration(dial)),
+        ("response", duration_or_off(response)),
+        ("write_stall", duration(write_stall)),
+        ("grace", duration(grace)),
+    ];
+    all.map(|(name, written)| (name.into(), written.into())).into_iter().collect()
 }
 
 fn listener(listener: &Listener) -> Value {
@@ -154,7 +162,7 @@ fn route(route: &RoutePage) -> Value {
         "refuse": "answer",
         "strip_prefix": route.strip_prefix,
         "paths": paths,
-        "max_body": size(route.max_body),
+        "max_body": size_or_off(route.max_body),
         "timeouts": route_timeouts(route.timeouts),
     });
     if let Some(BackendTlsPage { ca, name, identity, roots: _ }) = &route.backend_tls {

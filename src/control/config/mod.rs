@@ -427,8 +427,8 @@ pub struct RoutePage {
     pub strip_prefix: bool,
     /// In which form the path of a request is forwarded.
     pub paths: Paths,
-    /// The largest body of plain HTTP, in bytes.
-    pub max_body: u64,
+    /// The largest body of plain HTTP, in bytes; `None` means unlimited.
+    pub max_body: Option<u64>,
     /// Its own, or those of `[timeouts]`.
     pub timeouts: RouteTimeouts,
     /// The line of its `name` in `sidegate.toml`, from 1.

@@ -24,10 +24,17 @@ pub enum Said {
     Other(Bytes, Option<io::Error>),
 }
 
-/// Sends an attempt's head, and reads until that of the answer is whole.
-pub async fn ask(socket: &mut Socket, head: &request::Parts, spelling: &Spelling) -> Said {
+/// Sends an attempt's head.
+pub async fn ask(socket: &mut Socket, head: &request::Parts, spelling: &Spelling) {
+    let head = head::write_request(head, spelling);
     // One that takes no more may have answered; if not, its end is read.
-    let _ = socket.write_all(&head::write_request(head, spelling)).await;
+    if socket.write_all(&head).await.is_ok() {
+        let _ = socket.flush().await;
+    }
+}
+
+/// Reads until the head of the answer is whole.
+pub async fn hear(socket: &mut Socket) -> Said {
     let mut came = BytesMut::new();
     let mut interims = 0;
     while came.len() <= MAX_HEAD {
@@ -86,6 +93,11 @@ impl Answering {
     /// One that was asked, and has said this.
     pub fn asked(socket: Socket, said: Bytes, broke: Option<io::Error>) -> Self {
         Answering { socket, asked: Asked::Before(None), said, broke }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
     }
 
     /// The socket, and what hyper has not read of what was said.

@@ -7,13 +7,15 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::ask::Answering;
 use super::lock;
 use crate::data::interim::MAX_INTERIMS;
-use crate::data::socket::Socket;
+use crate::data::keepalive;
 
 /// The error of a backend that sent interim answers and no other.
 pub const TOO_MANY_INTERIMS: &str = "it sent more than 1000 interim answers (1xx) to one request";
@@ -43,6 +45,8 @@ struct State {
     surplus: bool,
     /// Since when the backend has taken nothing of what is written; `None`: it takes it.
     blocked: Option<Instant>,
+    /// How long it may take nothing: the request's route says so.
+    write_stall: Duration,
     /// Whether the connection was given up because the backend took nothing.
     stalled: bool,
     /// The task that waits for the request to be sent.
@@ -52,9 +56,10 @@ struct State {
 }
 
 impl Course {
-    /// A new request begins; `has_body` says whether more than its head is to be sent.
-    pub fn begin(&self, has_body: bool) {
-        *self.lock() = State { handed_over: !has_body, ..State::default() };
+    /// A new request begins; `has_body` says whether more than its head is to be sent. The backend
+    /// may take nothing of it for `write_stall`.
+    pub fn begin(&self, has_body: bool, write_stall: Duration) {
+        *self.lock() = State { handed_over: !has_body, write_stall, ..State::default() };
     }
 
     /// hyper has been handed the last of the request's body.
@@ -108,18 +113,17 @@ impl Course {
         .await
     }
 
-    /// Waits until the backend has taken nothing for `most`. For the task that drives the
+    /// Waits until the backend has taken nothing for too long. For the task that drives the
     /// connection, behind it: a write that blocks wakes nobody else.
-    pub async fn stalls(&self, most: std::time::Duration) {
+    pub async fn stalls(&self) {
         loop {
-            let since = std::future::poll_fn(|_| match self.lock().blocked {
-                Some(since) => Poll::Ready(since),
+            let until = std::future::poll_fn(|_| match self.lock().stalls_at() {
+                Some(at) => Poll::Ready(at),
                 None => Poll::Pending,
             });
-            let until = since.await + most;
-            tokio::time::sleep_until(until).await;
+            tokio::time::sleep_until(until.await).await;
             let mut state = self.lock();
-            if state.blocked.is_some_and(|since| since + most <= Instant::now()) {
+            if state.stalls_at().is_some_and(|at| at <= Instant::now()) {
                 state.stalled = true;
                 return;
             }
@@ -138,7 +142,8 @@ impl Course {
         }
     }
 
-    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+    /// Notes what became of a write. Says how long the backend may take nothing.
+    fn wrote(&self, written: &Poll<io::Result<usize>>) -> Duration {
         let mut state = self.lock();
         match written {
             Poll::Ready(_) => {
@@ -149,6 +154,7 @@ impl Course {
                 state.blocked.get_or_insert_with(Instant::now);
             }
         }
+        state.write_stall
     }
 
     /// hyper flushes the socket only once its own buffer is empty.
@@ -168,16 +174,41 @@ impl Course {
     }
 }
 
+impl State {
+    /// When the backend has taken nothing for too long, if it takes nothing from now on; `None`: it
+    /// takes what is written.
+    fn stalls_at(&self) -> Option<Instant> {
+        self.blocked.map(|since| since + self.write_stall)
+    }
+}
+
 /// A backend's socket under hyper that keeps its [`Course`].
 pub struct Tracked {
-    socket: Socket,
+    socket: Answering,
     course: Course,
+    /// What is set on the socket.
+    user_timeout: Duration,
 }
 
 impl Tracked {
     /// Reports in `course` what passes over `socket`.
-    pub fn new(socket: Socket, course: Course) -> Self {
-        Tracked { socket, course }
+    pub fn new(socket: Answering, course: Course) -> Self {
+        Tracked { socket, course, user_timeout: keepalive::USER_TIMEOUT }
+    }
+
+    /// The socket.
+    pub fn into_inner(self) -> Answering {
+        self.socket
+    }
+
+    /// A connection serves routes of which each has a `write_stall` of its own.
+    fn report(&mut self, written: &Poll<io::Result<usize>>) {
+        let write_stall = self.course.wrote(written);
+        let user_timeout = keepalive::user_timeout(write_stall);
+        if user_timeout != self.user_timeout {
+            self.user_timeout = user_timeout;
+            self.socket.socket().bear(write_stall);
+        }
     }
 }
 
@@ -200,13 +231,13 @@ impl AsyncRead for Tracked {
 impl AsyncWrite for Tracked {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
-        self.course.wrote(&written);
+        self.report(&written);
         written
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
-        self.course.wrote(&written);
+        self.report(&written);
         written
     }
 

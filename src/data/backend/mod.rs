@@ -15,6 +15,7 @@ mod standing;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
@@ -23,10 +24,10 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use self::ask::{Answering, Said, ask};
+use self::ask::{Answering, Said, ask, hear};
 use self::course::{Course, Tracked};
 pub use self::dial::Tried;
 use self::driven::Driven;
@@ -34,18 +35,23 @@ use self::reuse::{Idle, Line, Underway, Way};
 pub use self::standing::{Backends, Load};
 use crate::data::body::{Fault, Outgoing, Upload};
 use crate::data::channel::Channel;
+use crate::data::flight::Shape;
 use crate::data::forward;
 use crate::data::head::{Read, Spelling};
 use crate::data::interim;
+use crate::data::keepalive;
 use crate::data::patience::Patience;
 use crate::data::websocket::handshake::{Agreed, Handshake};
 use crate::observe::metrics::CoreMetrics;
 use crate::refusal::{Head, Refusal};
 use crate::snapshot::Permit;
-use crate::snapshot::route::BackendAddress;
+use crate::snapshot::route::{BackendAddress, RouteTimeouts};
 
 /// The largest head of a backend's answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
+
+/// What stands for no bound where a timer needs one.
+const NEVER: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// The error of a backend that took the request and then nothing came.
 const NO_ANSWER: &str = "no answer in time";
@@ -100,7 +106,8 @@ impl Dialler {
         Dialler { backends, metrics, tracker, idle: Mutex::new(Some(HashMap::new())) }
     }
 
-    /// Sends an attempt, and takes the connection back if the backend switches.
+    /// Sends an attempt, and takes the connection back if the backend switches. Its answer is late as
+    /// in [`Dialler::forward`].
     pub async fn upgrade(
         &self,
         permit: &Permit,
@@ -109,10 +116,16 @@ impl Dialler {
         tried: &mut Tried,
     ) -> Result<Answer, Refusal> {
         let (mut socket, load) = self.dial(permit, tried).await?;
-        let late = Instant::now() + permit.route().timeouts.response;
+        let RouteTimeouts { response, write_stall, .. } = permit.route().timeouts;
+        if keepalive::user_timeout(write_stall) != keepalive::USER_TIMEOUT {
+            socket.bear(write_stall);
+        }
+        let mut late = None;
         let socket = if let Some(spelling) = &attempt.spelling {
-            let asked = ask(&mut socket, &attempt.head, spelling);
-            match timeout_at(late, asked).await.map_err(|_| tried.late(NO_ANSWER))? {
+            let asked = timeout(write_stall, ask(&mut socket, &attempt.head, spelling)).await;
+            asked.map_err(|_| tried.late(NOT_READ))?;
+            let until = *late.insert(Instant::now() + response.unwrap_or(NEVER));
+            match timeout_at(until, hear(&mut socket)).await.map_err(|_| tried.late(NO_ANSWER))? {
                 Said::Switched(Read { mut parts, spelling, length }, came) => {
                     let agreed = agreed(permit, handshake, &mut parts, tried)?;
                     let (channel, early) = (Channel::clear(socket), Bytes::copy_from_slice(&came[length..]));
@@ -127,20 +140,36 @@ impl Dialler {
         Box::pin(self.upgrade_by_hyper(permit, attempt.head, handshake, (socket, load), late, tried)).await
     }
 
+    /// `late`: when the answer is, where the attempt has been sent already.
     async fn upgrade_by_hyper(
         &self,
         permit: &Permit,
         head: request::Parts,
         handshake: &Handshake,
         (socket, load): (Answering, Load),
-        late: Instant,
+        late: Option<Instant>,
         tried: &mut Tried,
     ) -> Result<Answer, Refusal> {
-        let begun = client().handshake(TokioIo::new(socket)).await;
+        let RouteTimeouts { response, write_stall, .. } = permit.route().timeouts;
+        let course = Course::default();
+        course.begin(false, write_stall);
+        let begun = client().handshake(TokioIo::new(Tracked::new(socket, course.clone()))).await;
         let (mut sender, connection) = begun.map_err(|error| tried.broke(&error))?;
         let mut connection = Driven::new(connection.with_upgrades());
         let sent = sender.send_request(Request::from_parts(head, Upload::Empty));
-        let answer = timeout_at(late, connection.until(sent)).await.map_err(|_| tried.late(NO_ANSWER))?;
+        let is_late = async {
+            let late = match late {
+                Some(late) => late,
+                None => course.sent().await + response.unwrap_or(NEVER),
+            };
+            sleep_until(late).await;
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = connection.until(sent) => answer,
+            () = is_late => return Err(tried.late(NO_ANSWER)),
+            () = course.stalls() => return Err(tried.late(NOT_READ)),
+        };
         let mut answer = answer.map_err(|error| tried.broke(&error))?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let answer = relayed(permit, answer, &http::Method::GET, true, tried)?;
@@ -150,10 +179,10 @@ impl Dialler {
         let on = hyper::upgrade::on(&mut answer);
         let (mut head, _) = answer.into_parts();
         let agreed = agreed(permit, handshake, &mut head, tried)?;
-        let upgraded = timeout_at(late, connection.until(on)).await.map_err(|_| tried.late(NO_ANSWER))?;
-        let upgraded = upgraded.map_err(|error| tried.broke(&error))?;
-        let parts = upgraded.downcast::<TokioIo<Answering>>().map_err(|_| tried.failed(&"its connection was lost"))?;
-        let (socket, unread) = parts.io.into_inner().into_parts();
+        // The head of the 101 is there: this takes no longer than a turn.
+        let upgraded = connection.until(on).await.map_err(|error| tried.broke(&error))?;
+        let parts = upgraded.downcast::<TokioIo<Tracked>>().map_err(|_| tried.failed(&"its connection was lost"))?;
+        let (socket, unread) = parts.io.into_inner().into_inner().into_parts();
         // A copy: what is read ahead is little, and hyper's whole buffer would live as long as the tunnel.
         let early = [parts.read_buf, unread].concat().into();
         let channel = Channel::clear(socket);
@@ -208,17 +237,17 @@ impl Dialler {
         let (socket, load, address) = self.dial_any(permit, tried).await?;
         drop(load);
         let course = Course::default();
-        let io = TokioIo::new(Tracked::new(socket, course.clone()));
+        let io = TokioIo::new(Tracked::new(Answering::unasked(socket), course.clone()));
         let begun = client().handshake(io).await;
         let (sender, connection) = begun.map_err(|error| tried.broke(&error))?;
-        let (driven, write_stall) = (course.clone(), permit.route().timeouts.write_stall);
+        let driven = course.clone();
         let driver = self.tracker.spawn(async move {
             tokio::select! {
                 biased;
                 ended = connection => if let Err(error) = ended {
                     tracing::debug!(%error, "a backend's connection broke");
                 },
-                () = driven.stalls(write_stall) => {}
+                () = driven.stalls() => {}
             }
         });
         let way = Way::new(address, permit.route());
@@ -235,13 +264,12 @@ impl Dialler {
         patience: &Patience,
     ) -> (Underway, Option<Put>) {
         let response = permit.route().timeouts.response;
-        let client = permit.client().key();
-        let mut underway = Underway::begin(self, line, client, request.body_mut());
+        let mut underway = Underway::begin(self, line, permit, request.body_mut());
         let course = underway.course().clone();
         interim::pass_on(&mut request, course.clone(), patience);
         let late = async {
             let sent = course.sent().await;
-            sleep_until(sent + response).await;
+            sleep_until(sent + response.unwrap_or(NEVER)).await;
         };
         let Some(sender) = underway.sender() else { return (underway, None) };
         let put = tokio::select! {
@@ -320,7 +348,12 @@ fn relayed(
     let (mut head, body) = answer.into_parts();
     forward::accept_head(&head, method).map_err(|what| tried.failed(&what))?;
     forward::to_client(&mut head, attempt);
-    Ok(Response::from_parts(head, Outgoing::relayed(body, permit.route().timeouts.body_stall)))
+    let stall = match Shape::of(&head.headers) {
+        // It may be silent for hours; TCP notices a backend that is gone.
+        Shape::Events => None,
+        Shape::Sized | Shape::Open => permit.route().timeouts.body_stall,
+    };
+    Ok(Response::from_parts(head, Outgoing::relayed(body, stall)))
 }
 
 /// A request that could not be sent to its end: the client's fault or the backend's.

@@ -116,13 +116,14 @@ pub struct Underway {
 }
 
 impl Underway {
-    /// Begins a request of `client` with this `body`, to be sent with [`Underway::sender`].
-    pub fn begin(dialler: &Arc<Dialler>, mut line: Line, client: Key, body: &mut Upload) -> Self {
+    /// Begins a request that `permit` lets in, with this `body`, to be sent with
+    /// [`Underway::sender`].
+    pub fn begin(dialler: &Arc<Dialler>, mut line: Line, permit: &Permit, body: &mut Upload) -> Self {
         let course = line.course.clone();
         let has_body = !body.is_end_stream();
-        course.begin(has_body);
+        course.begin(has_body, permit.route().timeouts.write_stall);
         if has_body {
-            line.only_for = Some(client);
+            line.only_for = Some(permit.client().key());
             body.reports_to(course.clone());
         }
         Underway { dialler: Arc::clone(dialler), line: Some(line), course }

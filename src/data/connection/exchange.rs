@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Request as HttpRequest, Response, Version, request, response};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
@@ -341,7 +341,8 @@ impl Exchange {
         if route.http == PlainHttp::Refuse {
             return Err(Refusal::Plain.into());
         }
-        if declared_length(&parts.headers).is_some_and(|length| length > route.max_body) {
+        let most = route.max_body.unwrap_or(u64::MAX);
+        if declared_length(&parts.headers).is_some_and(|length| length > most) {
             return Err(Refusal::Body.into());
         }
         let candidate = asked.candidate();
@@ -451,12 +452,7 @@ fn compare_choice(asked: &Asked, candidate: Option<Result<(), Refusal>>, answer:
 fn relayed(answer: Response<Outgoing>, flight: &mut Flight, version: Version) -> Response<Outgoing> {
     let headers = answer.headers();
     let has_length = headers.contains_key(CONTENT_LENGTH);
-    let shape = match headers.get(CONTENT_TYPE).map(|value| value.as_bytes()) {
-        Some(kind) if is_event_stream(kind) => Shape::Events,
-        _ if has_length => Shape::Sized,
-        _ => Shape::Open,
-    };
-    flight.answered(shape, !has_length && version == Version::HTTP_11);
+    flight.answered(Shape::of(headers), !has_length && version == Version::HTTP_11);
     answer
 }
 
@@ -464,12 +460,6 @@ fn relayed(answer: Response<Outgoing>, flight: &mut Flight, version: Version) ->
 /// knows no chunks (RFC 9112 §6.1).
 fn lasts_to_the_end(answer: &Response<Outgoing>) -> bool {
     !answer.headers().contains_key(CONTENT_LENGTH) && !answer.body().is_end_stream()
-}
-
-/// `text/event-stream`, with whatever parameters (HTML, §9.2).
-fn is_event_stream(kind: &[u8]) -> bool {
-    let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default();
-    essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// Books an answer of the backend's: at once, or, where the client has ended its side already and

@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod client;
 pub mod process;
 pub mod sidegate;
+pub mod sockets;
 pub mod tls;
 pub mod unit;
 pub mod wire;

@@ -143,6 +143,11 @@ impl<'d> Table<'d> {
         self.get(key)?.parse("a duration like \"10s\"", unit::positive_duration)
     }
 
+    /// The duration `key`, which is never zero; the inner `None` stands for `"off"`.
+    pub fn duration_or_off(&mut self, key: &'static str) -> Option<Option<Duration>> {
+        self.get(key)?.parse("a duration like \"60s\", or \"off\"", unit::duration_or_off)
+    }
+
     /// What the word at `key` stands for, one of `words`.
     pub fn choice<T: Clone>(&mut self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
         self.get(key)?.choice(words)

@@ -38,6 +38,24 @@ pub fn positive_duration(text: &str) -> Result<Duration, Finding> {
     }
 }
 
+/// A [`positive_duration`]; `None` for `"off"`.
+pub fn duration_or_off(text: &str) -> Result<Option<Duration>, Finding> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let remedy = "a whole number and ms, s, m or h, like \"60s\", up to \"8784h\"; or \"off\" for no bound";
+    positive_duration(text).map(Some).map_err(|finding| finding.remedy(remedy))
+}
+
+/// A [`size`]; `None` for `"off"`.
+pub fn size_or_off(text: &str) -> Result<Option<u64>, Finding> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let remedy = "a whole number and B, KiB, MiB or GiB, like \"1MiB\"; or \"off\" for no bound";
+    size(text).map(Some).map_err(|finding| finding.remedy(remedy))
+}
+
 /// `"512B" "64KiB" "1MiB" "2GiB"`, in bytes.
 pub fn size(text: &str) -> Result<u64, Finding> {
     let fault = || error(format!("\"{text}\" is not a size")).remedy("a whole number and B, KiB, MiB or GiB, like \"64KiB\"");
@@ -78,6 +96,16 @@ pub fn pace(text: &str) -> Result<Option<u64>, Finding> {
         0 => Err(error("zero makes no sense here").remedy("\"off\" for no bound")),
         bytes => Ok(Some(bytes)),
     }
+}
+
+/// A duration as it may be written, or `"off"`.
+pub fn written_duration_or_off(duration: Option<Duration>) -> String {
+    duration.map_or_else(|| "off".into(), written_duration)
+}
+
+/// A size as it may be written, or `"off"`.
+pub fn written_size_or_off(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "off".into(), written_size)
 }
 
 /// A pace as it may be written.
@@ -190,6 +218,10 @@ mod tests {
         check(duration, "8785h", "\"8785h\" is too long");
         check(duration, "99999999999999999999h", "\"99999999999999999999h\" is too long");
         check(positive_duration, "0ms", "zero makes no sense here");
+        check(duration_or_off, "2m", "Some(120s)");
+        check(duration_or_off, "off", "None");
+        check(duration_or_off, "0s", "zero makes no sense here");
+        check(duration_or_off, "OFF", "\"OFF\" is not a duration");
     }
 
     #[test]
@@ -199,6 +231,9 @@ mod tests {
         check(size, "1MiB", "1048576");
         check(size, "2GiB", "2147483648");
         check(size, "64KB", "\"64KB\" is not a size");
+        check(size_or_off, "off", "None");
+        check(size_or_off, "0B", "Some(0)");
+        check(size_or_off, "none", "\"none\" is not a size");
         check(size, "64", "\"64\" is not a size");
         check(size, "99999999999GiB", "\"99999999999GiB\" is too large");
     }
@@ -210,6 +245,12 @@ mod tests {
         }
         for text in ["0B", "1023B", "1KiB", "1025B", "64KiB", "1MiB", "3GiB"] {
             assert_eq!(written_size(size(text).ok().unwrap()), text);
+        }
+        for text in ["off", "250ms", "2m"] {
+            assert_eq!(written_duration_or_off(duration_or_off(text).ok().unwrap()), text);
+        }
+        for text in ["off", "0B", "1MiB"] {
+            assert_eq!(written_size_or_off(size_or_off(text).ok().unwrap()), text);
         }
         for text in ["5/s", "300/m"] {
             let (tokens, per) = rate(text).ok().unwrap();

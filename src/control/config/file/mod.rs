@@ -124,12 +124,14 @@ const BODY_PACE: &str = "a pace like \"500B/s\", or \"off\"";
 /// The timeouts that a route may set for itself, and else has from `default`.
 fn route_timeouts(table: &mut Table<'_>, default: RouteTimeouts) -> RouteTimeouts {
     let body_pace = table.get("body_pace").and_then(|value| value.parse(BODY_PACE, unit::pace));
+    let body_stall = table.duration_or_off("body_stall").unwrap_or(default.body_stall);
+    let response = table.duration_or_off("response").unwrap_or(default.response);
     let mut timeout = |key, default| -> Duration { table.positive_duration(key).unwrap_or(default) };
     RouteTimeouts {
-        body_stall: timeout("body_stall", default.body_stall),
+        body_stall,
         body_pace: body_pace.unwrap_or(default.body_pace),
         dial: timeout("dial", default.dial),
-        response: timeout("response", default.response),
+        response,
         write_stall: timeout("write_stall", default.write_stall),
         grace: timeout("grace", default.grace),
     }

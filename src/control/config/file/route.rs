@@ -66,7 +66,7 @@ fn read(
         table.need("policy", "policy = \"NAME\", of policies/NAME.toml").and_then(|value| policy(value, ground.policies));
     let http = table.choice("http", &[("refuse", PlainHttp::Refuse), ("forward", PlainHttp::Forward)]);
     let strip_prefix = table.boolean("strip_prefix");
-    let max_body = table.get("max_body").and_then(|value| value.parse("a size like \"1MiB\"", unit::size));
+    let max_body = table.get("max_body").and_then(|value| value.parse("a size like \"1MiB\", or \"off\"", unit::size_or_off));
     let timeouts = timeouts(&mut table, ground.timeouts);
     for (key, now, later) in [("forward_as", "x-forwarded", "forwarded"), ("refuse", "answer", "close")] {
         let Some(value) = table.get(key) else { continue };
@@ -86,7 +86,7 @@ fn read(
         http: http.unwrap_or(PlainHttp::Refuse),
         strip_prefix: strip_prefix.unwrap_or(false),
         paths: Paths::Canonical,
-        max_body: max_body.unwrap_or(1 << 20),
+        max_body: max_body.unwrap_or(Some(1 << 20)),
         timeouts,
         line,
     })

@@ -52,10 +52,10 @@ code     = 1001
 tls = "10s"
 head = "10s"
 keep_alive = "75s"
-body_stall = "30s"
+body_stall = "60s"
 body_pace = "500B/s"
 dial = "2s"
-response = "30s"
+response = "120s"
 write_stall = "30s"
 grace = "5s"
 
@@ -225,7 +225,7 @@ fn what_is_left_out_has_the_documented_default() {
         assert_eq!(*route.backends, [BackendAddress::Tcp("127.0.0.1:8080".parse().unwrap())]);
         assert_eq!(
             (&*route.policy, route.http, route.strip_prefix, route.paths, route.max_body),
-            ("market-data", PlainHttp::Refuse, false, Paths::Canonical, 1 << 20)
+            ("market-data", PlainHttp::Refuse, false, Paths::Canonical, Some(1 << 20))
         );
         assert_eq!(route.timeouts, RouteTimeouts::default());
     }
@@ -369,7 +369,7 @@ policy = "market-data"
 http = "forward"
 strip_prefix = true
 max_body = "0B"
-timeouts = { response = "2m" }
+timeouts = { response = "5m" }
 "#;
     let settings = loaded(text, "schema = 1\nclient.allow = [\"any\"]\nlimits.ping = \"off\"\n").settings;
     assert_eq!((settings.metrics.listen, settings.metrics.hosts), (None, vec!["metrics.example.com".into()]));
@@ -388,10 +388,10 @@ timeouts = { response = "2m" }
     let route = &settings.routes[0];
     let backends: BTreeSet<_> = route.backends.iter().map(ToString::to_string).collect();
     assert!(backends.contains("http://127.0.0.1:80") && backends.contains("http://[::1]:81") && backends.len() == 3);
-    assert_eq!((route.http, route.strip_prefix, route.max_body), (PlainHttp::Forward, true, 0));
+    assert_eq!((route.http, route.strip_prefix, route.max_body), (PlainHttp::Forward, true, Some(0)));
     let expected = RouteTimeouts {
         dial: Duration::from_millis(500),
-        response: Duration::from_secs(120),
+        response: Some(Duration::from_secs(300)),
         grace: Duration::from_secs(1),
         ..RouteTimeouts::default()
     };

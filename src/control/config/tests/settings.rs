@@ -923,7 +923,7 @@ error: response: "1d" is not a duration
 17 | response = "1d"
    |            ^^^^
    |
-   = help: a whole number and ms, s, m or h, like "250ms" or "10s"
+   = help: a whole number and ms, s, m or h, like "60s", up to "8784h"; or "off" for no bound
 
 error: grace: "9000h" is too long
   --> sidegate.toml:18:9
@@ -950,6 +950,39 @@ warning: `spread` is longer than `deadline`: some tunnels are cut without a Clos
    | ^^^^^^^^^^
 "#,
     );
+}
+
+#[test]
+fn bounds_that_can_be_off_say_so() {
+    changed(
+        "policy = \"chat\"",
+        "policy = \"chat\"\nmax_body = \"1MB\"\ntimeouts = { body_stall = \"0s\", response = false }",
+        r#"
+error: max_body: "1MB" is not a size
+  --> sidegate.toml:14:12
+   |
+14 | max_body = "1MB"
+   |            ^^^^^
+   |
+   = help: a whole number and B, KiB, MiB or GiB, like "1MiB"; or "off" for no bound
+
+error: body_stall: zero makes no sense here
+  --> sidegate.toml:15:27
+   |
+15 | timeouts = { body_stall = "0s", response = false }
+   |                           ^^^^
+   |
+   = help: a whole number and ms, s, m or h, like "60s", up to "8784h"; or "off" for no bound
+
+error: response: expected a duration like "60s", or "off", found a boolean
+  --> sidegate.toml:15:44
+   |
+15 | timeouts = { body_stall = "0s", response = false }
+   |                                            ^^^^^
+"#,
+    );
+    let off = "timeouts = { body_stall = \"off\", response = \"off\" }\nmax_body = \"off\"";
+    changed("policy = \"chat\"", &format!("policy = \"chat\"\n{off}"), "");
 }
 
 #[test]

@@ -1,0 +1,111 @@
+//! Peers that vanish: the kernel watches every TCP connection to a client and to a backend.
+//!
+//! That it finds out is for tests/system/vanished.py, which takes minutes.
+
+use std::net::TcpListener;
+
+use crate::harness::backend::{self, Backend};
+use crate::harness::sidegate::{self, Sidegate};
+use crate::harness::sockets::Found;
+use crate::harness::{certificate, client};
+
+const FORWARD: &str = "http = 'forward'";
+
+/// Both sockets of the agent's only connection through it.
+async fn both(sidegate: &Sidegate, backend: &Backend) -> [Found; 2] {
+    [Found::accepted(sidegate.address()).await, Found::dialled(backend.address()).await]
+}
+
+async fn expect_watched(sidegate: &Sidegate, backend: &Backend) {
+    for socket in both(sidegate, backend).await {
+        socket.expect_watched();
+        assert_eq!(socket.user_timeout(), 120);
+    }
+}
+
+#[tokio::test]
+async fn sockets_of_a_tunnel_are_watched_whatever_its_pings() {
+    for (tls, limits) in [(false, ""), (true, ""), (false, "ping = 'off'"), (true, "ping = 'off'")] {
+        let backend = backend::echo().run().await;
+        let sidegate = sidegate::new().route("/chat", &backend).limits(limits);
+        let sidegate = if tls { sidegate.tls() } else { sidegate.clear() }.run().await;
+        let mut tunnel = client::new(&sidegate).open("/chat").await;
+        expect_watched(&sidegate, &backend).await;
+        tunnel.expect_echo("still here").await;
+    }
+}
+
+#[tokio::test]
+async fn sockets_of_plain_http_are_watched() {
+    for tls in [false, true] {
+        let backend = backend::manual().run().await;
+        let sidegate = sidegate::new().route("/", &backend).on_route(FORWARD);
+        let sidegate = if tls { sidegate.tls() } else { sidegate.clear() }.run().await;
+        let client = client::new(&sidegate);
+        let mut wire = client.connect().await;
+        wire.send(client.request("GET / HTTP/1.1", "")).await;
+        let _at_backend = backend.accepted().await;
+        expect_watched(&sidegate, &backend).await;
+    }
+}
+
+#[tokio::test]
+async fn sockets_to_a_backend_over_tls_are_watched() {
+    let backend = backend::echo().tls(certificate::server(&["127.0.0.1"], false)).run().await;
+    let trust = "backend_tls = { ca = 'certs/ca.pem' }\ntimeouts = { write_stall = '5m' }";
+    let sidegate = sidegate::new().route("/chat", &backend).on_route(trust);
+    let sidegate = sidegate.file("certs/ca.pem", certificate::authority_pem()).run().await;
+    let _tunnel = client::new(&sidegate).open("/chat").await;
+    for socket in both(&sidegate, &backend).await {
+        socket.expect_watched();
+        socket.expect_user_timeout(360).await;
+    }
+}
+
+#[tokio::test]
+async fn connection_that_came_before_the_agent_is_watched() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = client::clear(address);
+    let mut early = client.connect().await;
+    early.send(client.attempt_head("/chat", "")).await;
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().clear().on_listener("listen = 'systemd:public'");
+    let sidegate = sidegate.passed("public", listener).route("/chat", &backend).run().await;
+    assert_eq!(early.head().await.status(), 101);
+    expect_watched(&sidegate, &backend).await;
+}
+
+#[tokio::test]
+async fn closed_window_is_borne_for_as_long_as_write_stall_says() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/chat", &backend).timeouts("write_stall = '3m'").run().await;
+    let mut tunnel = client::new(&sidegate).open("/chat").await;
+    let sockets = both(&sidegate, &backend).await;
+    for socket in &sockets {
+        socket.expect_user_timeout(240).await;
+    }
+    let longer = toml::from_str("timeouts.write_stall = '10m'").unwrap();
+    sidegate.reconfigure(|config| config.extend::<toml::Table>(longer)).await;
+    for socket in &sockets {
+        socket.expect_user_timeout(660).await;
+    }
+    tunnel.expect_echo("still here").await;
+}
+
+#[tokio::test]
+async fn each_request_of_a_connection_has_the_write_stall_of_its_route() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = sidegate::new().route("/", &backend).on_route(FORWARD).route("/slow/", &backend);
+    let sidegate = sidegate.on_route("http = 'forward'\ntimeouts = { write_stall = '9m' }").run().await;
+    let client = client::new(&sidegate);
+    let mut wire = client.connect().await;
+    for (path, seconds) in [("/", 120), ("/slow/", 600), ("/", 120)] {
+        wire.send(client.request(&format!("GET {path} HTTP/1.1"), "")).await;
+        wire.answer().await.expect(200);
+        for socket in both(&sidegate, &backend).await {
+            socket.expect_user_timeout(seconds).await;
+        }
+    }
+    assert_eq!(backend.connections(), 1);
+}
