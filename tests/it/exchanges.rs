@@ -429,6 +429,19 @@ async fn drain_refuses_a_long_poll_that_may_be_repeated() {
 }
 
 #[tokio::test]
+async fn drain_refuses_an_attempt_whose_backend_does_not_answer() {
+    let (mut sidegate, backend) = start(|new| new.toml("[shutdown]\nspread = '0s'\ndeadline = '1h'")).await;
+    let client = client::new(&sidegate);
+    let (mut wire, mut at_backend) = sent(&client, &backend, client.attempt_head("/", "")).await;
+    sidegate.drain().await;
+    let answer = wire.answer().await;
+    answer.expect_refused(503, "draining");
+    assert!(answer.header("retry-after").is_some());
+    at_backend.expect_end().await;
+    sidegate.ended().await;
+}
+
+#[tokio::test]
 async fn upload_longer_than_response_is_answered() {
     let (sidegate, backend) = start(|new| new.timeouts("response = '100ms'")).await;
     let client = client::new(&sidegate);

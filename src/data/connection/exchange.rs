@@ -15,6 +15,7 @@ use http::{Request as HttpRequest, Response, Version, request, response};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
+use tokio::time::{Instant, sleep_until};
 
 use crate::close::{By, ExchangeReason};
 use crate::data::Core;
@@ -37,6 +38,7 @@ use crate::refusal::{Backend, Head, Refusal};
 use crate::snapshot::listener::Speaks;
 use crate::snapshot::route::PlainHttp;
 use crate::snapshot::{Judgement, Permit};
+use crate::tunnels::STREAM_AGE;
 
 /// What the requests of one connection share.
 pub struct Exchange {
@@ -306,7 +308,12 @@ impl Exchange {
         let route = slot.permit().route();
         asked.forwards(&mut request, route);
         forward::to_backend(&mut attempt.head, &request, route, &self.came.arrival, &asked.id)?;
-        let answer = self.core.dialler.upgrade(slot.permit(), attempt, &handshake, &mut asked.tried).await;
+        let overdue = self.overdue(asked.began);
+        let answer = tokio::select! {
+            biased;
+            answer = self.core.dialler.upgrade(slot.permit(), attempt, &handshake, &mut asked.tried) => answer,
+            () = overdue => Err(Refusal::Draining),
+        };
         compare_choice(asked, candidate, &answer);
         match answer? {
             Answer::Other(answer) => {
@@ -326,6 +333,13 @@ impl Exchange {
                 Ok(Granted::Tunnel(Box::new(Switching { backend, slot, request, from })))
             }
         }
+    }
+
+    /// Ready once a drain should no longer wait for an attempt that `began` then: its client may
+    /// safely repeat it, and its tunnel would be told to go.
+    async fn overdue(&self, began: Instant) {
+        self.core.shared.finish.cancelled().await;
+        sleep_until(began + STREAM_AGE).await;
     }
 
     /// Plain HTTP that is permitted: where the route forwards it, charged and streamed both ways.
