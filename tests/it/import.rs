@@ -417,3 +417,74 @@ fn what_holds_inside_ends_what_holds_outside() {
         assert!(output.status.success() && !admits(&folder, "/x"), "{output:?}");
     }
 }
+
+/// What a location with these rules becomes: its route, and the report's word for each directive.
+fn imported(rules: &str) -> (toml::Table, BTreeMap<String, String>) {
+    let folder = folder();
+    let zone = "limit_req_zone $remote_addr zone=by_client:1m rate=1r/s;";
+    let location = format!("location / {{ {rules} proxy_pass http://127.0.0.1:9000; }}");
+    let server = format!("server {{ listen 127.0.0.1:8080; {location} }}");
+    let text = format!("http {{ {zone} send_timeout 20s; proxy_read_timeout 5m; {server} }}");
+    fs::write(folder.path().join("nginx.conf"), text).unwrap();
+    let words = ["import", "nginx", "nginx.conf", "--out", "out", "--json"];
+    let output = sidegate(&words, folder.path());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let lines = report["lines"].as_array().unwrap().iter();
+    let words = lines.map(|line| (text(&line["directive"]), text(&line["word"]))).collect();
+    let written = fs::read_to_string(folder.path().join("out/sidegate.toml")).unwrap();
+    let config: toml::Table = toml::from_str(&written).unwrap();
+    let checked = sidegate(&["check", "--config", "out/sidegate.toml"], folder.path());
+    assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+    (config["route"][0].as_table().unwrap().clone(), words)
+}
+
+#[test]
+fn timeouts_of_nginx_become_those_of_the_route() {
+    let check = |rules: &str, written: &str, words: &[&str]| {
+        let (route, report) = imported(rules);
+        let expected: toml::Table = toml::from_str(&format!("timeouts = {{ {written} }}")).unwrap();
+        assert_eq!(route["timeouts"], expected["timeouts"], "{rules}");
+        let directives = rules.split("; ").map(|rule| rule.trim_end_matches(';'));
+        for (directive, word) in directives.zip(words) {
+            assert_eq!(report[directive], *word, "{directive} in {rules}");
+        }
+    };
+    // What stands outside holds inside: 5m to read, 20 s to send to clients; else 60 s.
+    let outside = "response = '5m', body_stall = '5m', write_stall = '1m'";
+    check("", outside, &[]);
+    let longer = "response = '24h', body_stall = '24h', write_stall = '1h'";
+    check("proxy_read_timeout 1d; proxy_send_timeout 60m;", longer, &["carried", "differs"]);
+    let shorter = "dial = '250ms', response = '10s', body_stall = '1m', write_stall = '20s'";
+    let given = "proxy_read_timeout 10; proxy_send_timeout 5s; proxy_connect_timeout 250ms;";
+    check(given, shorter, &["differs", "differs", "carried"]);
+    let both = "response = '1h', body_stall = '1h', write_stall = '1m'";
+    check("proxy_read_timeout 1h; client_body_timeout 10s;", both, &["carried", "differs"]);
+    check("proxy_read_timeout 0; proxy_connect_timeout 0;", "write_stall = '1m'", &["differs"; 2]);
+}
+
+#[test]
+fn body_sizes_of_nginx_become_those_of_the_route() {
+    let sizes = [("0", "off"), ("0m", "off"), ("512", "512B"), ("10k", "10KiB"), ("8M", "8MiB"), ("2g", "2GiB")];
+    for (size, written) in sizes {
+        let rule = format!("client_max_body_size {size}");
+        let (route, report) = imported(&format!("{rule};"));
+        let found = (route["max_body"].as_str(), report[&rule].as_str());
+        assert_eq!(found, (Some(written), "carried"), "{size}");
+    }
+    assert!(!imported("").0.contains_key("max_body"), "nginx' default is Sidegate's");
+}
+
+#[test]
+fn requests_that_nginx_held_back_are_said_to_differ() {
+    for (rule, word) in [
+        ("limit_req zone=by_client burst=20 nodelay", "carried"),
+        ("limit_req zone=by_client", "carried"),
+        ("limit_req zone=by_client burst=20 delay=20", "carried"),
+        ("limit_req zone=by_client burst=20", "differs"),
+        ("limit_req zone=by_client burst=20 delay=8", "differs"),
+        ("limit_req zone=by_client delay=1 burst=2", "differs"),
+    ] {
+        assert_eq!(imported(&format!("{rule};")).1[rule], word, "{rule}");
+    }
+}

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::cli::import::access::{Decided, all_v4, all_v6};
 use crate::cli::import::translate::policy::{Policy, Tokens};
-use crate::cli::import::translate::route::{Leads, Route};
+use crate::cli::import::translate::route::{Leads, MaxBody, Route, Timeouts};
 use crate::cli::import::translate::{Config, Listener, Speaks};
 use crate::cli::import::tree::{Id, Tree};
 use crate::cli::pages::Page;
@@ -89,7 +89,7 @@ fn route(Route { name, host, path, leads, policy, from }: &Route, tree: &Tree) -
     put(&mut out, format_args!("[[route]]\nname = {}\nhost = {}\npath = {}", quoted(name), quoted(host), quoted(path)));
     match leads {
         Leads::Nowhere => put(&mut out, format_args!("backend = {}   # never dialled", quoted(NOWHERE))),
-        Leads::To { backends, unknown, strip_prefix, max_body, dial, write_stall } => {
+        Leads::To { backends, unknown, strip_prefix, max_body, timeouts } => {
             let all: Vec<_> = backends.iter().map(|backend| quoted(backend)).collect();
             match (&all[..], unknown) {
                 (_, Some(why)) => {
@@ -109,10 +109,15 @@ fn route(Route { name, host, path, leads, policy, from }: &Route, tree: &Tree) -
             if *strip_prefix {
                 put(&mut out, "strip_prefix = true");
             }
-            if let Some(bytes) = max_body {
-                put(&mut out, format_args!("max_body = {}", quoted(&size(*bytes))));
+            if let Some(max_body) = max_body {
+                let most = match max_body {
+                    MaxBody::Bytes(bytes) => size(*bytes),
+                    MaxBody::Off => "off".into(),
+                };
+                put(&mut out, format_args!("max_body = {}", quoted(&most)));
             }
-            let timeouts = [("dial", dial), ("write_stall", write_stall)];
+            let Timeouts { dial, response, body_stall, write_stall } = timeouts;
+            let timeouts = [("dial", dial), ("response", response), ("body_stall", body_stall), ("write_stall", write_stall)];
             let set = timeouts.iter().filter_map(|(key, time)| time.map(|time| format!("{key} = {}", quoted(&duration(time)))));
             let set: Vec<_> = set.collect();
             if !set.is_empty() {

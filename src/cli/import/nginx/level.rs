@@ -51,6 +51,10 @@ pub struct Level {
     pub send_timeout: Option<Set<Duration>>,
     /// `proxy_connect_timeout`
     pub connect_timeout: Option<Set<Duration>>,
+    /// `client_body_timeout`
+    pub body_timeout: Option<Set<Duration>>,
+    /// `send_timeout`
+    pub client_timeout: Option<Set<Duration>>,
     /// `client_max_body_size`; 0: no limit.
     pub max_body: Option<Set<u64>>,
     /// Whether `satisfy` says `any`.
@@ -164,6 +168,8 @@ impl Level {
             "proxy_read_timeout" => once(&mut self.read_timeout, directive, reading, unit::time),
             "proxy_send_timeout" => once(&mut self.send_timeout, directive, reading, unit::time),
             "proxy_connect_timeout" => once(&mut self.connect_timeout, directive, reading, unit::time),
+            "client_body_timeout" => once(&mut self.body_timeout, directive, reading, unit::time),
+            "send_timeout" => once(&mut self.client_timeout, directive, reading, unit::time),
             "client_max_body_size" => once(&mut self.max_body, directive, reading, unit::size),
             "internal" => self.internal = Some(id),
             "satisfy" => self.satisfy = Some(Set { id, value: directive.first() == "any" }),
@@ -241,6 +247,8 @@ impl Level {
             read_timeout: self.read_timeout.or(outer.read_timeout),
             send_timeout: self.send_timeout.or(outer.send_timeout),
             connect_timeout: self.connect_timeout.or(outer.connect_timeout),
+            body_timeout: self.body_timeout.or(outer.body_timeout),
+            client_timeout: self.client_timeout.or(outer.client_timeout),
             max_body: self.max_body.or(outer.max_body),
             satisfy: self.satisfy.or(outer.satisfy),
             guards,

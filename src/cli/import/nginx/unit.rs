@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-/// `60`, `250ms`, `1h30m`: seconds where no unit stands.
+/// `60`, `250ms`, `1h30m`, `1h 30m`: seconds where no unit stands.
 pub fn time(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
@@ -14,6 +14,10 @@ pub fn time(text: &str) -> Option<Duration> {
         let (number, after) = rest.split_at(digits);
         let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
+        let (unit, last_one) = match unit.strip_suffix(' ') {
+            Some(unit) => (unit.trim_end_matches(' '), unit.is_empty()),
+            None => (unit, false),
+        };
         let milliseconds = match unit {
             "ms" => 1,
             "s" | "" => 1000,
@@ -28,7 +32,8 @@ pub fn time(text: &str) -> Option<Duration> {
         if milliseconds >= last {
             return None;
         }
-        last = milliseconds;
+        // nginx takes a number that a space follows for its seconds, which are the last.
+        last = if last_one { 0 } else { milliseconds };
         total = total.checked_add(Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(milliseconds)?))?;
         rest = after;
     }
@@ -75,7 +80,9 @@ mod tests {
         {
             assert_eq!(time(text), Some(Duration::from_millis(milliseconds)), "{text}");
         }
-        for wrong in ["", "s", "1.5s", "-1", "1x", "5m1h", "1s1s", "99999999999999999999"] {
+        assert_eq!(time("1h 30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(time("1m  5"), Some(Duration::from_secs(65)));
+        for wrong in ["", "s", "1.5s", "-1", "1x", "5m1h", "1s1s", "60 s", " 5s", "99999999999999999999"] {
             assert_eq!(time(wrong), None, "{wrong}");
         }
     }

@@ -79,10 +79,7 @@ const NEEDLESS: [(&str, &str); 27] = [
         "no files are served: such a path is refused",
     ),
     ("lingering_* reset_timedout_connection send_lowat", "endings have their own deadlines"),
-    (
-        "client_header_timeout client_body_timeout keepalive_timeout send_timeout keepalive_disable",
-        "[timeouts] of sidegate.toml has its own, set for WebSockets",
-    ),
+    ("client_header_timeout keepalive_timeout keepalive_disable", "[timeouts] of sidegate.toml has its own, set for WebSockets"),
     ("large_client_header_buffers", "a head may have 32 KiB: the listener's `max_head`"),
     ("least_conn", "the backend with the fewest tunnels gets the next"),
     ("http2* http3* quic_*", "HTTP/2 is not in this version: browsers open WebSockets over HTTP/1.1 then"),
@@ -102,9 +99,9 @@ const VARIABLES: &str = "map geo split_clients auth_request_set auth_jwt_claim_s
     js_set js_var perl_set secure_link* set_by_lua* valid_referers";
 
 /// Directives that are carried over where they hold for something that is passed on.
-const UNUSED: &str = "allow auth_* client_max_body_size deny limit_conn limit_conn_zone limit_req limit_req_zone listen location proxy_connect_timeout \
+const UNUSED: &str = "allow auth_* client_body_timeout client_max_body_size deny limit_conn limit_conn_zone limit_req limit_req_zone listen location proxy_connect_timeout \
     proxy_http_version proxy_pass proxy_read_timeout proxy_send_timeout proxy_set_header real_ip_header return rewrite server server_name \
-    set_real_ip_from ssl_certificate ssl_certificate_key ssl_protocols ssl_reject_handshake ssl_verify_client if limit_except internal";
+    send_timeout set_real_ip_from ssl_certificate ssl_certificate_key ssl_protocols ssl_reject_handshake ssl_verify_client if limit_except internal";
 
 /// What there is to say of the directive `id`; `None`: it has no line.
 pub fn of(tree: &Tree, id: Id) -> Option<(Word, &'static str)> {

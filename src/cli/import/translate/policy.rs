@@ -174,10 +174,14 @@ fn rate(level: &Level, zones: &Zones, scopes: &[Scope], reading: &mut Reading<'_
         if tokens.per.as_secs() == 60 { "m" } else { "s" },
         tokens.burst,
     );
+    let word = if rate.at_once { Word::Carried } else { Word::Differs };
     if !rate.at_once {
-        text.push_str("; nobody is held back, as nginx did without `nodelay`");
+        text.push_str(
+            "; without `nodelay` nginx held requests of the burst back to the rate, where Sidegate lets \
+             them through at once and refuses what is beyond it",
+        );
     }
-    reading.notes.say(rate.id, Word::Carried, text);
+    reading.notes.say(rate.id, word, text);
     if let Some(zone) = zones.rate(&rate.zone) {
         reading.notes.say(zone.id, Word::Carried, "its rate stands in the policies of those who count in it");
     }

@@ -2,12 +2,13 @@
 
 mod note;
 mod pass;
+mod timeouts;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use self::note::Carried;
 use self::pass::{leads, resolved};
+pub use self::timeouts::Timeouts;
 use crate::cli::import::nginx::{Nginx, Reading};
 use crate::cli::import::report::Word;
 use crate::cli::import::translate::compare::Side;
@@ -45,15 +46,22 @@ pub enum Leads {
         unknown: Option<String>,
         /// Whether the path is cut off.
         strip_prefix: bool,
-        /// `max_body`, in bytes; `None`: the default.
-        max_body: Option<u64>,
-        /// `timeouts.dial`
-        dial: Option<Duration>,
-        /// `timeouts.write_stall`
-        write_stall: Option<Duration>,
+        /// `max_body`; `None`: the default.
+        max_body: Option<MaxBody>,
+        /// `timeouts`
+        timeouts: Timeouts,
     },
     /// Nowhere: its policy admits nobody.
     Nowhere,
+}
+
+/// A route's `max_body`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxBody {
+    /// So many bytes.
+    Bytes(u64),
+    /// `"off"`
+    Off,
 }
 
 /// What no policy may be called (FORMATS).

@@ -16,6 +16,7 @@ use crate::cli::import::translate::host::Stray;
 use crate::cli::import::translate::paths::{Finding, Paths, Region, Target, Verdict, finals, regions};
 use crate::cli::import::translate::route::Desk;
 use crate::cli::import::translate::route::pass::{Cut, alike, cut, no_upgrade, resolved};
+use crate::cli::import::translate::route::timeouts;
 use crate::cli::import::tree::{Id, Tree};
 
 impl Desk<'_> {
@@ -346,19 +347,20 @@ impl Carried<'_> {
 
     fn note_settings(&self, notes: &mut Notes) {
         let level = self.level;
-        let idle = "`idle` of the policy: no frame either way, where nginx counted bytes; `[timeouts] response` (30 s) holds before the 101";
-        let stall = "`timeouts.write_stall` of the route: either side takes nothing for so long; a silent tunnel ends by `idle`";
-        let settings = [
-            (level.read_timeout.map(|set| set.id), Word::Carried, idle),
-            (level.send_timeout.map(|set| set.id), Word::Carried, stall),
-            (level.connect_timeout.map(|set| set.id), Word::Carried, "`timeouts.dial` of the route"),
-            (level.max_body.map(|set| set.id), Word::Carried, "`max_body` of the route"),
-            (level.http_11.map(|set| set.id), Word::Needless, "a route speaks HTTP/1.1 to its backend"),
-        ];
-        for (id, word, text) in settings {
-            if let Some(id) = id {
-                notes.say(id, word, text);
-            }
+        let backends = match &self.pass.to {
+            To::Backends(backends) => backends.len(),
+            To::Unknown(_) => 0,
+        };
+        for (id, word, text) in timeouts::notes(level, backends) {
+            notes.say(id, word, text);
+        }
+        if let Some(set) = level.max_body {
+            let off = "`max_body = \"off\"` of the route: no limit";
+            let text = if set.value == 0 { off } else { "`max_body` of the route" };
+            notes.say(set.id, Word::Carried, text);
+        }
+        if let Some(set) = level.http_11 {
+            notes.say(set.id, Word::Needless, "a route speaks HTTP/1.1 to its backend");
         }
     }
 }

@@ -7,10 +7,7 @@ use crate::cli::import::nginx::server::Server;
 use crate::cli::import::nginx::version::KEEPS_CONNECTIONS;
 use crate::cli::import::nginx::{Nginx, Reading};
 use crate::cli::import::report::Word;
-use crate::cli::import::translate::route::Leads;
-
-/// More than any body: nginx' 0.
-const NO_LIMIT: u64 = 1 << 50;
+use crate::cli::import::translate::route::{Leads, MaxBody, Timeouts};
 
 /// Who passes on what comes to `location`, and what holds there for the backend.
 pub fn resolved<'s>(server: &'s Server, location: &'s Location) -> (Option<&'s Pass>, &'s Level) {
@@ -38,6 +35,13 @@ pub fn alike(server: &Server, one: usize, other: usize) -> bool {
         && other_pass.path.is_none()
         && level.access == other_level.access
         && same_limits
+        && max_body(level) == max_body(other_level)
+        && Timeouts::of(level) == Timeouts::of(other_level)
+}
+
+/// The largest body; `None`: both have the same default.
+fn max_body(level: &Level) -> Option<MaxBody> {
+    level.max_body.map(|set| if set.value == 0 { MaxBody::Off } else { MaxBody::Bytes(set.value) })
 }
 
 /// What keeps nginx from passing an upgrade on; `None`: nothing does.
@@ -114,8 +118,6 @@ pub fn leads(location: &Location, pass: &Pass, level: &Level, path: &str, readin
         To::Backends(backends) => (backends.clone(), None),
         To::Unknown(why) => (Vec::new(), Some(why.clone())),
     };
-    let max_body = level.max_body.map(|set| if set.value == 0 { NO_LIMIT } else { set.value });
-    let dial = level.connect_timeout.map(|set| set.value).filter(|time| !time.is_zero());
-    let write_stall = level.send_timeout.map(|set| set.value).filter(|time| !time.is_zero());
-    Leads::To { backends, unknown, strip_prefix, max_body, dial, write_stall }
+    let (max_body, timeouts) = (max_body(level), Timeouts::of(level));
+    Leads::To { backends, unknown, strip_prefix, max_body, timeouts }
 }
