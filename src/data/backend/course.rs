@@ -1,12 +1,14 @@
 //! The course of a request over a backend connection: written, answered, idle again.
 //!
 //! hyper does not say when a request has been written whole, nor whether its answer came first.
-//! Both are read off the socket here. It decides nothing: `reuse` and the clocks do.
+//! Both are read off the socket here. It decides nothing: `reuse` and the clocks do. A backend that
+//! takes no more may have answered before: what hyper still writes goes nowhere then, since hyper
+//! would give the answer up with the write.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -49,6 +51,8 @@ struct State {
     write_stall: Duration,
     /// Whether the connection was given up because the backend took nothing.
     stalled: bool,
+    /// Whether the backend has closed its side before the request was sent whole.
+    refuses: bool,
     /// The task that waits for the request to be sent.
     waits: Option<Waker>,
     /// How many interim answers have come.
@@ -82,7 +86,7 @@ impl Course {
     /// Whether the request was sent whole before its answer began.
     pub fn is_in_order(&self) -> bool {
         let state = self.lock();
-        state.sent.is_some() && !state.early
+        state.sent.is_some() && !state.early && !state.refuses
     }
 
     /// The answer has been read to its end.
@@ -146,15 +150,27 @@ impl Course {
     fn wrote(&self, written: &Poll<io::Result<usize>>) -> Duration {
         let mut state = self.lock();
         match written {
-            Poll::Ready(_) => {
+            Poll::Ready(written) => {
                 state.begun = true;
                 state.blocked = None;
+                state.refuses |= written.is_err();
             }
             Poll::Pending => {
                 state.blocked.get_or_insert_with(Instant::now);
             }
         }
         state.write_stall
+    }
+
+    /// As [`Course::wrote`], of what the socket kept back.
+    fn wrote_whole(&self, flushed: &Poll<io::Result<()>>) -> Poll<()> {
+        let mut state = self.lock();
+        state.refuses |= matches!(flushed, Poll::Ready(Err(_)));
+        if flushed.is_pending() && !state.refuses { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    fn refuses(&self) -> bool {
+        self.lock().refuses
     }
 
     /// hyper flushes the socket only once its own buffer is empty.
@@ -212,6 +228,12 @@ impl Tracked {
     }
 }
 
+/// What hyper sees of a write of `length` bytes. An error is kept from it: whether there is an
+/// answer shows when it reads, which is at once, since the connection has ended.
+fn unless_failed(written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+    written.map(|written| Ok(written.unwrap_or(length)))
+}
+
 impl AsyncRead for Tracked {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // hyper would read interim answers without end.
@@ -230,15 +252,22 @@ impl AsyncRead for Tracked {
 
 impl AsyncWrite for Tracked {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.course.refuses() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
         self.report(&written);
-        written
+        unless_failed(written, bytes.len())
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        if self.course.refuses() {
+            return Poll::Ready(Ok(length));
+        }
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
         self.report(&written);
-        written
+        unless_failed(written, length)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -247,10 +276,9 @@ impl AsyncWrite for Tracked {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.socket).poll_flush(cx);
-        if matches!(flushed, Poll::Ready(Ok(()))) {
-            self.course.flushed();
-        }
-        flushed
+        ready!(self.course.wrote_whole(&flushed));
+        self.course.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
