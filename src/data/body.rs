@@ -34,7 +34,8 @@ pub enum Upload {
 
 /// A body with a bound, a deadline between its bytes and a least pace.
 pub struct Streamed {
-    incoming: Incoming,
+    /// `None` means that it is dropped.
+    incoming: Option<Incoming>,
     left: u64,
     wait: Wait,
     fault: Fault,
@@ -120,7 +121,7 @@ impl Upload {
     pub fn streamed(incoming: Incoming, route: &Route, patience: Patience) -> (Upload, Fault) {
         let fault = Fault::default();
         let streamed = Streamed {
-            incoming,
+            incoming: Some(incoming),
             left: route.max_body.unwrap_or(u64::MAX),
             wait: Wait::new(route.timeouts.body_stall, Pace::new(route.timeouts.body_pace)),
             fault: fault.clone(),
@@ -139,10 +140,22 @@ impl Upload {
 }
 
 impl Streamed {
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
     fn over(&self) {
+        self.patience.body_read();
         if let Some(course) = &self.course {
             course.handed_over();
         }
+    }
+}
+
+impl Drop for Streamed {
+    /// Nothing reads on where this was left.
+    fn drop(&mut self) {
+        self.patience.body_given_up(self.incoming.take());
     }
 }
 
@@ -152,7 +165,8 @@ impl Body for Upload {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Upload::Streamed(body) = self.get_mut() else { return Poll::Ready(None) };
-        let Poll::Ready(frame) = Pin::new(&mut body.incoming).poll_frame(cx) else {
+        let Some(incoming) = &mut body.incoming else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
             if body.patience.has_broken_off(cx.waker()) {
                 return Poll::Ready(Some(Err(body.fault.set(LEFT))));
             }
@@ -183,7 +197,7 @@ impl Body for Upload {
                     None => Some(Err(body.fault.set(TOO_BIG))),
                     Some(left) => {
                         body.left = left;
-                        if body.incoming.is_end_stream() {
+                        if body.is_end_stream() {
                             body.over();
                         }
                         Some(Ok(frame))
@@ -196,14 +210,14 @@ impl Body for Upload {
     fn is_end_stream(&self) -> bool {
         match self {
             Upload::Empty => true,
-            Upload::Streamed(body) => body.incoming.is_end_stream(),
+            Upload::Streamed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Upload::Empty => SizeHint::with_exact(0),
-            Upload::Streamed(body) => body.incoming.size_hint(),
+            Upload::Streamed(body) => body.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default(),
         }
     }
 }

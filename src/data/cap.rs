@@ -1,10 +1,16 @@
 //! A bound on how many connections there are at once, which may change while they are there.
 //!
-//! It ends no connection: one that has become too small takes back the places that are given back.
+//! It ends no connection: one that has become too small takes back the places that are given back. Connections that
+//! only discard make room for new ones, and are a tenth of all at most: `discards` tells them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::data::discards::{Discarding, Discards};
+
+/// The part of a cap that may discard at once, as a divisor.
+const DISCARDING_PART: usize = 10;
 
 /// At most so many connections at once.
 #[derive(Clone)]
@@ -13,6 +19,7 @@ pub struct Cap(Arc<Places>);
 struct Places {
     free: Arc<Semaphore>,
     size: Mutex<Size>,
+    discards: Arc<Discards>,
 }
 
 struct Size {
@@ -31,7 +38,8 @@ impl Cap {
     /// At most `connections` at once.
     pub fn new(connections: usize) -> Self {
         let most = connections.min(Semaphore::MAX_PERMITS);
-        Cap(Arc::new(Places { free: Arc::new(Semaphore::new(most)), size: Mutex::new(Size { most, over: 0 }) }))
+        let (free, size) = (Arc::new(Semaphore::new(most)), Mutex::new(Size { most, over: 0 }));
+        Cap(Arc::new(Places { free, size, discards: Arc::default() }))
     }
 
     /// At most so many from now on; those that are over it stay, and nobody comes until they are few enough.
@@ -47,14 +55,23 @@ impl Cap {
         size.over += fewer - self.0.free.forget_permits(fewer);
     }
 
+    /// Whether there is no place now.
+    pub fn is_full(&self) -> bool {
+        self.0.free.available_permits() == 0
+    }
+
     /// A place, if there is one now.
     pub fn try_place(&self) -> Option<Place> {
         let permit = Arc::clone(&self.0.free).try_acquire_owned().ok()?;
         Some(Place { permit: Some(permit), of: self.clone() })
     }
 
-    /// Waits for a place.
+    /// Waits for a place. Where there is none, the oldest connection that only discards makes room.
     pub async fn place(&self) -> Place {
+        if let Some(place) = self.try_place() {
+            return place;
+        }
+        let _waiting = self.0.discards.wait();
         match Arc::clone(&self.0.free).acquire_owned().await {
             Ok(permit) => Place { permit: Some(permit), of: self.clone() },
             // The semaphore is never closed.
@@ -67,6 +84,14 @@ impl Cap {
     }
 }
 
+impl Place {
+    /// Its connection only discards from now on; `told` tells it to go.
+    pub fn discards(&self, told: &Arc<Notify>) -> Discarding {
+        let most = (self.of.lock().most / DISCARDING_PART).max(1);
+        self.of.0.discards.enter(most, Arc::clone(told))
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let Some(permit) = self.permit.take() else { return };
@@ -74,6 +99,8 @@ impl Drop for Place {
         if size.over > 0 {
             size.over -= 1;
             permit.forget();
+            drop(size);
+            self.of.0.discards.place_was_lost();
         }
     }
 }
@@ -81,6 +108,8 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use futures_util::FutureExt;
 
     /// How many places there are now beside those that are taken.
     fn free(cap: &Cap) -> usize {
@@ -119,6 +148,32 @@ mod tests {
         assert_eq!(free(&cap), 1);
         drop(taken);
         assert_eq!(free(&cap), 4);
+    }
+
+    #[test]
+    fn tenth_of_the_places_may_discard_and_one_at_least() {
+        for (connections, most) in [(5, 1), (10, 1), (39, 3), (1000, 100)] {
+            let cap = Cap::new(connections);
+            let places: Vec<_> = (0..connections).map(|_| cap.try_place().unwrap()).collect();
+            let told = Arc::new(Notify::new());
+            let notified = || told.notified().now_or_never().is_some();
+            let mut discarding: Vec<_> = (0..most).map(|at| places[at].discards(&told)).collect();
+            assert!(!notified(), "{connections}");
+            discarding.extend(places.get(most).map(|place| place.discards(&told)));
+            assert_eq!(notified(), most < connections, "{connections}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connection_that_discards_makes_room_for_a_new_one() {
+        let cap = Cap::new(1);
+        let (place, told) = (cap.try_place().unwrap(), Arc::new(Notify::new()));
+        let discarding = place.discards(&told);
+        let goes = async {
+            told.notified().await;
+            drop((discarding, place));
+        };
+        tokio::join!(cap.place(), goes);
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
@@ -158,9 +159,13 @@ pub fn accept_all(core: Arc<Core>, Accepting { bound, owner, stop }: Accepting) 
     Ok(async move {
         let mut pause = Pause::default();
         loop {
-            // Places only once somebody waits: else each thread would hold one for nobody.
+            // Places only once a connection waits: else each thread would hold one for none. At a cap the queue is
+            // asked, since others make room for what waits: what made it readable may have been accepted already.
             let ready = stop.run_until_cancelled(socket.readable()).await;
             let Some(Ok(mut ready)) = ready else { break };
+            if door.is_full() && ready.try_io(|socket| waits(socket.get_ref())).is_err() {
+                continue;
+            }
             let Some(places) = stop.run_until_cancelled(door.places()).await else { break };
             match ready.try_io(|socket| accept(socket.get_ref())) {
                 Err(_would_block) => {}
@@ -246,6 +251,11 @@ impl Desk {
 }
 
 impl Door {
+    /// Whether there is no place now.
+    fn is_full(&self) -> bool {
+        self.desk.cap.is_full() || self.core.shared.total.is_full()
+    }
+
     /// Waits for places for one connection, whosever it is by then.
     async fn places(&mut self) -> BothPlaces {
         loop {
@@ -314,6 +324,13 @@ impl Door {
 fn inherit(stream: &StdStream) {
     // Of a socket that fails this, the peer is gone already.
     let _ = stream.set_nodelay(true).and_then(|()| keepalive::watch(stream));
+}
+
+/// Whether a connection waits in the queue; `WouldBlock` means that none does.
+fn waits(socket: &StdListener) -> io::Result<()> {
+    let mut socket = [PollFd::new(socket, PollFlags::IN)];
+    let ready = poll(&mut socket, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    if ready == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
 }
 
 /// Takes one connection from the queue, in one system call: it is non-blocking already.

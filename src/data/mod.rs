@@ -11,6 +11,7 @@ mod buffers;
 pub mod cap;
 mod channel;
 mod connection;
+mod discards;
 mod flight;
 mod foreign;
 mod forward;

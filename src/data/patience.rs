@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::Version;
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::data::keepalive;
@@ -62,6 +63,14 @@ struct State {
     pace: Pace,
     /// Since when the client is known to take an answer more slowly than `body_pace`.
     slow: Option<Instant>,
+    /// Whether the request has a body that is not read whole.
+    unread: bool,
+    /// Whether that body was given up: the rest of it is discarded, and the connection ends with the answer.
+    discards: bool,
+    /// That body, until the answer is with the kernel; `None` means that it is read whole, or let go.
+    given_up: Option<Incoming>,
+    /// The connection's task, to be woken when that body is given up.
+    discarder: Option<Waker>,
     /// The task that waits for more of the request's body.
     upload: Option<Waker>,
     /// Whether the latest request is of HTTP/1.1.
@@ -136,6 +145,10 @@ impl Patience {
             taken: 0,
             pace: Pace::new(None),
             slow: None,
+            unread: false,
+            discards: false,
+            given_up: None,
+            discarder: None,
             upload: None,
             is_http_11: false,
             may_interim: false,
@@ -162,11 +175,12 @@ impl Patience {
         state.pace = Pace::new(timeouts.body_pace);
     }
 
-    /// The head of a request of this version is whole.
-    pub fn request_began(&self, version: Version) {
+    /// The head of a request of this version is whole; `has_body` says whether more than that is to come.
+    pub fn request_began(&self, version: Version, has_body: bool) {
         let mut state = self.lock();
         state.phase = Phase::Busy;
         state.drained = false;
+        state.unread = has_body;
         state.is_http_11 = version == Version::HTTP_11;
         state.may_interim = state.is_http_11;
         state.interims = Vec::new();
@@ -226,6 +240,57 @@ impl Patience {
     /// The request is permitted and charged: until it is over, the connection does not count for its client.
     pub fn request_permitted(&self) {
         self.lock().seat.release();
+    }
+
+    /// The request's body has been read whole.
+    pub fn body_read(&self) {
+        self.lock().unread = false;
+    }
+
+    /// Whether the latest request has a body that is not read whole.
+    pub fn has_unread_body(&self) -> bool {
+        self.lock().unread
+    }
+
+    /// The request's body is given up. The connection must end with the answer: what is discarded is no request's.
+    /// Where the answer may be large, `body` is what hyper reads it by.
+    pub fn body_given_up(&self, body: Option<Incoming>) {
+        let mut state = self.lock();
+        if state.unread {
+            state.discards = true;
+            state.given_up = body;
+            if let Some(discarder) = state.discarder.take() {
+                discarder.wake();
+            }
+        }
+    }
+
+    /// Lets go of a body that was given up, if the answer is with the kernel. hyper ends the connection then: before,
+    /// it would leave out what it has not written, if the request has asked for an upgrade. Says whether it did.
+    pub fn lets_go_of_body(&self) -> bool {
+        let mut state = self.lock();
+        let body = if state.is_idle() { state.given_up.take() } else { None };
+        drop(state);
+        body.is_some()
+    }
+
+    /// Whether what the client still sends is discarded.
+    pub fn discards(&self) -> bool {
+        let state = self.lock();
+        state.discards && !state.ended
+    }
+
+    /// The client has ended its side, behind what is discarded.
+    pub fn discarded_all(&self) {
+        self.lock().ended = true;
+    }
+
+    /// Ready once the connection, which only discards from now on, makes room for another of its client. Until then it
+    /// counts for its client.
+    pub fn poll_displaced(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        state.seat.idle(cx);
+        if state.seat.is_asked() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Whether a body of which hyper has no more has broken off: its client has ended its side, and
@@ -307,6 +372,9 @@ impl Patience {
         if state.leaves {
             return Next::Leave;
         }
+        if state.unread && state.discarder.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+            state.discarder = Some(cx.waker().clone());
+        }
         if let (Phase::Idle { stays: false, .. }, None) = (state.phase, state.stalled) {
             state.seat.idle(cx);
             if state.seat.is_asked() {
@@ -349,9 +417,9 @@ impl Patience {
         self.lock().heard
     }
 
-    /// Whether the connection is between two requests.
+    /// Whether the connection is between two requests, and all answers are with the kernel.
     pub fn is_idle(&self) -> bool {
-        matches!(self.lock().phase, Phase::Idle { .. })
+        self.lock().is_idle()
     }
 
     /// A client that has said nothing yet has no longer than until `last` for its first head.
@@ -451,6 +519,10 @@ impl State {
         stall.into_iter().chain(pace).chain(phase).min_by_key(|(at, _)| *at)
     }
 
+    fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle { .. }) && self.stalled.is_none()
+    }
+
     /// Whether it is asked to leave, and has not decided.
     fn is_asked(&self) -> bool {
         matches!(self.phase, Phase::Idle { .. }) && !self.leaves && self.seat.is_asked()
@@ -501,7 +573,7 @@ mod tests {
     /// A connection that is idle after a request.
     fn idle(pending: &Pending) -> Patience {
         let patience = one_of(pending).unwrap();
-        patience.request_began(Version::HTTP_11);
+        patience.request_began(Version::HTTP_11, false);
         patience.request_ended();
         assert!(matches!(next(&patience), Next::Wait(Some((_, Waits::Idle)))));
         patience
@@ -514,7 +586,7 @@ mod tests {
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(10), Waits::Head)));
         patience.read();
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(10), Waits::Head)));
-        patience.request_began(Version::HTTP_11);
+        patience.request_began(Version::HTTP_11, false);
         assert_eq!(patience.deadline(), None);
         patience.request_ended();
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(75), Waits::Idle)));
@@ -527,7 +599,7 @@ mod tests {
     async fn stalled_client_is_waited_for_from_its_first_refusal() {
         let began = Instant::now();
         let patience = patience();
-        patience.request_began(Version::HTTP_11);
+        patience.request_began(Version::HTTP_11, false);
         patience.wrote(100);
         patience.blocked(100);
         tokio::time::advance(Duration::from_secs(20)).await;
@@ -541,8 +613,8 @@ mod tests {
     fn connection_counts_unless_it_serves_a_permitted_request() {
         let pending = Pending::default();
         let (refused, permitted) = (one_of(&pending).unwrap(), one_of(&pending).unwrap());
-        refused.request_began(Version::HTTP_11);
-        permitted.request_began(Version::HTTP_11);
+        refused.request_began(Version::HTTP_11, false);
+        permitted.request_began(Version::HTTP_11, false);
         assert!(one_of(&pending).is_none());
         permitted.request_permitted();
         let third = one_of(&pending).unwrap();
@@ -557,7 +629,7 @@ mod tests {
     fn half_a_head_behind_a_permitted_request_counts() {
         let pending = Pending::default();
         let (permitted, _other) = (one_of(&pending).unwrap(), one_of(&pending).unwrap());
-        permitted.request_began(Version::HTTP_11);
+        permitted.request_began(Version::HTTP_11, false);
         permitted.request_permitted();
         permitted.request_ended();
         permitted.read();
@@ -591,7 +663,7 @@ mod tests {
     fn answer_that_is_not_taken_yet_is_never_cut() {
         let pending = Pending::default();
         let (slow, _other) = (one_of(&pending).unwrap(), one_of(&pending));
-        slow.request_began(Version::HTTP_11);
+        slow.request_began(Version::HTTP_11, false);
         slow.blocked(0);
         slow.request_ended();
         assert!(matches!(next(&slow), Next::Wait(_)));
@@ -601,7 +673,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn client_that_reads_slowly_is_not_stalled() {
         let patience = patience();
-        patience.request_began(Version::HTTP_11);
+        patience.request_began(Version::HTTP_11, false);
         patience.wrote(1000);
         patience.blocked(1000);
         for left in [999, 998] {
@@ -616,7 +688,7 @@ mod tests {
     async fn too_slow_after(bytes: u64) -> Option<u64> {
         let patience = patience();
         let timeouts = RouteTimeouts { body_pace: Some(500), ..RouteTimeouts::default() };
-        patience.request_began(Version::HTTP_11);
+        patience.request_began(Version::HTTP_11, false);
         patience.routed(&timeouts);
         patience.wrote(1 << 20);
         for second in 0..200 {
@@ -642,7 +714,7 @@ mod tests {
         let patience = patience();
         let shown = || patience.ends(Waker::noop());
         assert!(shown(), "before a request");
-        patience.request_began(Version::HTTP_11);
+        patience.request_began(Version::HTTP_11, false);
         assert!(!shown());
         patience.request_ended();
         assert!(shown() && patience.has_ended());

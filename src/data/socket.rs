@@ -18,6 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::data::buffers;
 use crate::data::keepalive;
 use crate::data::metered::Metered;
 use crate::snapshot::route::BackendAddress;
@@ -128,6 +129,24 @@ fn send(socket: impl AsFd, bytes: &[u8], flags: SendFlags) -> io::Result<usize> 
 pub fn is_empty(socket: impl AsFd) -> bool {
     let looked = rustix::net::recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
     looked.is_err_and(|error| error == rustix::io::Errno::AGAIN)
+}
+
+/// Discards what has come, as much as one system call does; returns how many bytes it was, 0 at the end of the stream.
+/// The kernel frees them: with `MSG_TRUNC` nothing of a TCP stream is copied (recv(2)).
+pub fn poll_discard(tcp: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(tcp.poll_read_ready(cx))?;
+        let discarded = tcp.try_io(Interest::READABLE, || {
+            buffers::lend(|buffers| {
+                let (_, came) = rustix::net::recv(tcp, &mut buffers.cipher[..], RecvFlags::TRUNC)?;
+                Ok(came)
+            })
+        });
+        match discarded {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            discarded => return Poll::Ready(discarded),
+        }
+    }
 }
 
 impl AsyncRead for Socket {

@@ -1,7 +1,8 @@
 //! A client's stream under hyper, which reports what moves to the connection's clock.
 //!
 //! It hides from hyper that a client has ended its side while it is answered, and finds out
-//! whether such a client is still there. It holds no deadline: `patience` does.
+//! whether such a client is still there. Where a request's body was given up it discards the rest
+//! while the answer is written. It holds no deadline: `patience` does.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -21,6 +22,7 @@ use crate::data::lines::Lines;
 use crate::data::patience::{Cut, Patience};
 use crate::data::socket::{self, Socket};
 use crate::data::tls;
+use crate::data::turn::{self, Turn};
 use crate::data::unacked::unacked;
 
 /// How long a client that has ended its side has to acknowledge the last that it was sent.
@@ -41,9 +43,13 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 /// §15.2). A client that has closed its socket resets the connection.
 const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// The most bytes of a client that are discarded behind a request that is answered without them.
+pub const MAX_DISCARDED: u64 = 64 * 1024 * 1024;
+
 /// The first and the longest pause between two looks at what it has acknowledged.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LAST_LOOK: Duration = Duration::from_millis(50);
+
 /// A client's stream under hyper, which reports what moves.
 pub struct Watched {
     stream: Stream,
@@ -64,6 +70,10 @@ pub struct Watched {
     probing: Option<Probing>,
     /// When the socket's error is looked at next, while a request is worked on.
     looks: Option<Pin<Box<Sleep>>>,
+    /// Bytes of the client that were discarded.
+    discarded: u64,
+    /// Whether our direction has ended: all that was written is with the kernel, and FIN behind it.
+    is_shut: bool,
 }
 
 /// A client's stream, in the clear or under TLS.
@@ -83,6 +93,16 @@ impl Stream {
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Taken => Poll::Ready(Err(taken())),
         }
+    }
+
+    /// The socket alone; `None` once it was taken back.
+    fn into_tcp(self) -> Option<TcpStream> {
+        let socket = match self {
+            Stream::Clear(tcp) => Socket::Tcp(tcp),
+            Stream::Tls(stream) => stream.into_parts().0,
+            Stream::Taken => return None,
+        };
+        if let Socket::Tcp(tcp) = socket { Some(tcp) } else { None }
     }
 
     /// The socket of a client; `None` once it was taken back.
@@ -152,6 +172,8 @@ impl Watched {
             confirming: None,
             probing: None,
             looks: None,
+            discarded: 0,
+            is_shut: false,
         }
     }
 
@@ -181,6 +203,44 @@ impl Watched {
         let held = self.lines.take().map_or_else(Bytes::new, |lines| lines.into_held());
         let again = std::mem::take(&mut self.again);
         Some((channel, if held.is_empty() { again } else { [held, again].concat().into() }))
+    }
+
+    /// The socket, where our direction has ended in order and the client may have sent what was
+    /// not read, and how much of that has been discarded. `unread` says whether hyper, which is
+    /// done with the stream, has left something of it.
+    pub fn into_unread(mut self, unread: bool) -> Option<(TcpStream, u64)> {
+        let lingers = self.is_shut
+            && !self.patience.has_ended()
+            && (unread || self.patience.has_unread_body() || !self.stream.has_nothing());
+        if !lingers || self.patience.cut().is_some() {
+            return None;
+        }
+        let tcp = std::mem::replace(&mut self.stream, Stream::Taken).into_tcp()?;
+        Some((tcp, self.discarded))
+    }
+
+    /// Discards what the client still sends of a body that was given up: a client that sends all
+    /// of it before it reads would never take the answer. TLS or not: nothing of it is read again.
+    fn discard(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.discarded >= MAX_DISCARDED || !self.patience.discards() {
+            return Ok(());
+        }
+        let Some(tcp) = self.stream.tcp() else { return Ok(()) };
+        let mut turn = Turn::new();
+        while let Poll::Ready(came) = socket::poll_discard(tcp, cx) {
+            let came = came?;
+            if came == 0 {
+                self.patience.discarded_all();
+                return Ok(());
+            }
+            self.discarded += came as u64;
+            turn.moved(came);
+            if turn.is_over() {
+                turn::give_way(cx);
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// Whether a client that has ended its side has acknowledged all that it was sent, so that it
@@ -331,6 +391,10 @@ impl Watched {
             buffer.put_slice(&watched.again.split_to(most));
             return Poll::Ready(Ok(()));
         }
+        if watched.patience.discards() {
+            // The rest of a body that nobody wants any more, which a flush discards.
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let read = match &mut watched.stream {
             Stream::Clear(tcp) => Pin::new(tcp).poll_read(cx, buffer),
@@ -364,6 +428,9 @@ impl AsyncWrite for Watched {
         ready!(watched.poll_before_hyper(cx))?;
         let written = watched.stream.poll_write(cx, bytes);
         watched.report(&written);
+        if written.is_pending() {
+            watched.discard(cx)?;
+        }
         written
     }
 
@@ -376,6 +443,9 @@ impl AsyncWrite for Watched {
             Stream::Taken => Poll::Ready(Err(taken())),
         };
         watched.report(&written);
+        if written.is_pending() {
+            watched.discard(cx)?;
+        }
         written
     }
 
@@ -393,6 +463,7 @@ impl AsyncWrite for Watched {
         if let Poll::Ready(error) = watched.poll_error(cx) {
             return Poll::Ready(Err(error));
         }
+        watched.discard(cx)?;
         // And it does so only once its own buffer is empty.
         watched.is_clean = true;
         if watched.interims.is_none() {
@@ -423,10 +494,12 @@ impl AsyncWrite for Watched {
             let delivered = ready!(watched.poll_delivered(cx));
             watched.patience.delivered(delivered);
         }
-        match &mut watched.stream {
+        let shut = match &mut watched.stream {
             Stream::Clear(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Taken => Poll::Ready(Err(taken())),
-        }
+        };
+        watched.is_shut = matches!(shut, Poll::Ready(Ok(())));
+        shut
     }
 }

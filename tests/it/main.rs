@@ -30,6 +30,7 @@ mod keepalive;
 mod language;
 mod layers;
 mod limits;
+mod linger;
 mod log;
 mod metrics;
 mod mishap;

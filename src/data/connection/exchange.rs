@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Request as HttpRequest, Response, Version, request, response};
 use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until};
@@ -48,7 +49,9 @@ pub struct Exchange {
     /// The connection's clock, which holds its seat among the connections of its client.
     patience: Patience,
     /// What becomes a tunnel when hyper lets go of the connection.
-    ready: Once<Ready>,
+    opening: Once<Box<Opening>>,
+    /// How hyper hands the stream over where a request has asked for an upgrade, whatever its answer was.
+    handed_over: Once<OnUpgrade>,
     /// The answer to an attempt that was decided before hyper read it.
     decided: Once<Response<Outgoing>>,
     /// Whether an answer of ours closes the connection.
@@ -56,15 +59,6 @@ pub struct Exchange {
     /// Requests whose client had ended its side before the answer: delivery decides about them.
     unsettled: Mutex<Vec<Asked>>,
 }
-
-/// An attempt that was granted, while hyper answers it.
-pub struct Ready {
-    on: hyper::upgrade::OnUpgrade,
-    opening: Box<Opening>,
-}
-
-/// The client's stream, taken back from hyper.
-pub type TakenBack = hyper::upgrade::Parts<TokioIo<Watched>>;
 
 /// What comes of an attempt that is let in.
 enum Granted {
@@ -79,7 +73,6 @@ enum Decided {
     Answer(Response<Outgoing>),
     /// A 101, after which the connection becomes a tunnel.
     Tunnel {
-        on: hyper::upgrade::OnUpgrade,
         head: response::Parts,
         granted: Box<Switching>,
     },
@@ -117,7 +110,8 @@ impl Exchange {
             core,
             came: Arc::new(came),
             patience,
-            ready: Once::new(None),
+            opening: Once::new(None),
+            handed_over: Once::new(None),
             decided: Once::new(None),
             closes: AtomicBool::new(false),
             unsettled: Mutex::default(),
@@ -136,7 +130,7 @@ impl Exchange {
         }
         let head::Read { parts, spelling, length } = head::request(came)?;
         let request = Request::read(&parts).ok().filter(Request::is_attempt)?;
-        patience.request_began(Version::HTTP_11);
+        patience.request_began(Version::HTTP_11, false);
         let mut asked = self.asked(false);
         asked.read(&request);
         let granted = match self.judge(&request, &mut asked) {
@@ -159,10 +153,16 @@ impl Exchange {
 
     /// Answers one request. It begins at once, and not with the first poll: hyper may read the end
     /// of the client's side, or find the client gone, before it polls.
-    pub fn answer(self: Arc<Self>, request: HttpRequest<Incoming>) -> impl Future<Output = Result<Response<Outgoing>, GivenUp>> {
+    pub fn answer(
+        self: Arc<Self>,
+        mut request: HttpRequest<Incoming>,
+    ) -> impl Future<Output = Result<Response<Outgoing>, GivenUp>> {
+        if request.extensions().get::<OnUpgrade>().is_some() {
+            self.handed_over.put(hyper::upgrade::on(&mut request));
+        }
         let has_body = !request.body().is_end_stream();
         let version = request.version();
-        self.patience.request_began(version);
+        self.patience.request_began(version, has_body);
         let ended = Ended(self.patience.clone());
         let begun = self.decided.take().map_or_else(
             || {
@@ -197,9 +197,9 @@ impl Exchange {
     ) -> Result<Response<Outgoing>, GivenUp> {
         let answer = match self.decide(request, &mut asked).await {
             Ok(Decided::Answer(answer)) => answer,
-            Ok(Decided::Tunnel { on, head, granted }) => {
+            Ok(Decided::Tunnel { head, granted }) => {
                 self.answered(&asked, &self.patience);
-                self.ready.put(Ready { on, opening: Opening::new(granted, asked) });
+                self.opening.put(Opening::new(granted, asked));
                 return Ok(Response::from_parts(head, Outgoing::empty()));
             }
             Err(Denied::Refused(refusal)) => self.refuse(&mut asked, refusal),
@@ -239,8 +239,7 @@ impl Exchange {
     }
 
     /// The steps in their order (SEMANTICS, "Order of decisions and the answer to each failure").
-    async fn decide(&self, mut http: HttpRequest<Incoming>, asked: &mut Asked) -> Result<Decided, Denied> {
-        let on = hyper::upgrade::on(&mut http);
+    async fn decide(&self, http: HttpRequest<Incoming>, asked: &mut Asked) -> Result<Decided, Denied> {
         let (parts, body) = http.into_parts();
         let request = Request::read(&parts)?;
         asked.read(&request);
@@ -262,7 +261,7 @@ impl Exchange {
                     Granted::Tunnel(mut granted) => {
                         let nothing = Response::new(()).into_parts().0;
                         let head = std::mem::replace(&mut granted.backend.head, nothing);
-                        Ok(Decided::Tunnel { on, head, granted })
+                        Ok(Decided::Tunnel { head, granted })
                     }
                     Granted::Other(answer) => Ok(Decided::Answer(answer)),
                 }
@@ -384,6 +383,11 @@ impl Exchange {
                     // Only the end of the connection ends it, whatever the client asked for.
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
+                if self.patience.has_unread_body() {
+                    // Where the answer is whole first, the rest of the body is discarded. So nothing may follow it.
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    self.closes.store(true, Ordering::Relaxed);
+                }
                 answered_with(asked, answer.status().as_u16(), &self.patience);
                 Ok(answer.map(|body| body.within(flight, fault)))
             }
@@ -406,6 +410,7 @@ impl Exchange {
         let (answer, after) = asked.refuse(refusal);
         if after == After::Close {
             self.closes.store(true, Ordering::Relaxed);
+            self.patience.body_given_up(None);
         }
         answer
     }
@@ -424,16 +429,17 @@ impl Exchange {
     }
 
     /// The attempt that was granted, if one was.
-    pub fn take_ready(&self) -> Option<Ready> {
-        self.ready.take()
+    pub fn take_opening(&self) -> Option<Box<Opening>> {
+        self.opening.take()
     }
-}
 
-impl Ready {
-    /// Waits until the 101 is written, and takes the client's stream back. `None`: the client went away.
-    pub async fn upgraded(self) -> Option<(TakenBack, Box<Opening>)> {
-        let parts = self.on.await.ok()?.downcast::<TokioIo<Watched>>().ok()?;
-        Some((parts, self.opening))
+    /// The client's stream, and what hyper has read ahead, where hyper has handed the stream over: for a 101, and also
+    /// where another answer ends a connection on which a request has asked for an upgrade. Then our direction has not
+    /// ended yet.
+    pub async fn handed_over(&self) -> Option<(Watched, Bytes)> {
+        let upgraded = self.handed_over.take()?.await.ok()?;
+        let parts = upgraded.downcast::<TokioIo<Watched>>().ok()?;
+        Some((parts.io.into_inner(), parts.read_buf))
     }
 }
 

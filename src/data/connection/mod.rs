@@ -5,6 +5,7 @@
 mod asked;
 mod clock;
 mod exchange;
+mod linger;
 mod opening;
 
 use std::future::{Future, poll_fn};
@@ -29,6 +30,7 @@ use crate::data::cap::Place;
 use crate::data::connection::asked::Came;
 use crate::data::connection::clock::Clock;
 use crate::data::connection::exchange::Exchange;
+use crate::data::connection::linger::{Lingering, linger};
 use crate::data::connection::opening::Opening;
 use crate::data::foreign::{self, Is};
 use crate::data::forward::Arrival;
@@ -75,7 +77,7 @@ struct Open {
     core: Arc<Core>,
     listener: Arc<ListenerMetrics>,
     end: ConnectionEnd,
-    _places: (Place, Place),
+    places: (Place, Place),
 }
 
 impl Drop for Open {
@@ -91,7 +93,7 @@ impl Drop for Open {
 /// Serves one connection to its end.
 pub async fn serve(core: Arc<Core>, accepted: Accepted) {
     let Accepted { stream, peer, port, rules, metrics, places, client, claim } = accepted;
-    let mut open = Open { core: Arc::clone(&core), listener: metrics, end: ConnectionEnd::Client, _places: places };
+    let mut open = Open { core: Arc::clone(&core), listener: metrics, end: ConnectionEnd::Client, places };
 
     let party = Party { listener: &rules.listener.name, client, peer };
     let deadline = Instant::now() + rules.listener.timeouts.tls;
@@ -113,6 +115,10 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
     let exchange = Arc::new(Exchange::new(Arc::clone(&core), came, patience.clone()));
     match converse(&core, &rules, stream, exchange, patience).await {
         Spoken::Over(end) => open.end = end,
+        Spoken::Unread(end, lingering) => {
+            open.end = end;
+            core.tracker.spawn(linger(lingering, open));
+        }
         Spoken::Empty => open.listener.probed(),
         Spoken::Upgraded(upgraded) => {
             open.end = ConnectionEnd::Upgraded;
@@ -226,6 +232,8 @@ fn turned_away(core: &Core, party: Party<'_>, refusal: Refusal, error: Option<&s
 enum Spoken {
     /// It is over.
     Over(ConnectionEnd),
+    /// It is over for us, and the client may be sending what is not read any more.
+    Unread(ConnectionEnd, Lingering),
     /// It ended without a byte: a health check.
     Empty,
     /// A 101 went out, and this waits to become a tunnel.
@@ -281,7 +289,7 @@ async fn by_hyper(
         heads.read(&mut request);
         Arc::clone(exchange).answer(request)
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .preserve_header_case(true)
         .title_case_headers(true)
         .max_header_size(rules.listener.max_head)
@@ -289,42 +297,56 @@ async fn by_hyper(
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(client), service)
         .with_upgrades();
-    let mut connection = pin!(connection);
     let mut closing = false;
     let spoken = clock.until(|cx, draining| {
-        let over = connection.as_mut().poll(cx);
+        let mut over = Pin::new(&mut connection).poll(cx);
+        if over.is_pending() && patience.lets_go_of_body() {
+            over = Pin::new(&mut connection).poll(cx);
+        }
         // hyper would close a connection of which it has read nothing yet, whose first head may be on its way.
         if over.is_ready() || !draining || closing || !patience.heard() {
             return over;
         }
         closing = true;
-        connection.as_mut().graceful_shutdown();
-        connection.as_mut().poll(cx)
+        Pin::new(&mut connection).graceful_shutdown();
+        Pin::new(&mut connection).poll(cx)
     });
     let spoken = spoken.await;
-    exchange.settle(patience.was_delivered());
-    if let Some(ready) = exchange.take_ready() {
-        return match ready.upgraded().await {
-            Some((client, opening)) => {
-                let (client, early) = (client.io.into_inner(), client.read_buf);
-                Spoken::Upgraded(Upgraded { client, early, opening })
+    let mut back = None;
+    if spoken.is_some() {
+        if let Some(parts) = connection.into_parts() {
+            back = Some((parts.io.into_inner(), parts.read_buf));
+        } else if let Some((mut client, read)) = exchange.handed_over().await {
+            if let Some(opening) = exchange.take_opening() {
+                return Spoken::Upgraded(Upgraded { client, early: read, opening });
             }
-            None => Spoken::Over(ConnectionEnd::Client),
-        };
+            clock.until(|cx, _| Pin::new(&mut client).poll_shutdown(cx)).await;
+            back = Some((client, read));
+        }
     }
+    exchange.settle(patience.was_delivered());
     if !patience.heard() && spoken.is_some() {
         return Spoken::Empty;
     }
-    Spoken::Over(match spoken {
+    let end = ended(spoken, exchange, patience, clock.is_draining());
+    match back.and_then(|(client, read)| client.into_unread(!read.is_empty())) {
+        Some((tcp, discarded)) => Spoken::Unread(end, Lingering { tcp, discarded, patience: patience.clone() }),
+        None => Spoken::Over(end),
+    }
+}
+
+/// Why a connection is over that hyper has served; `None`: for a deadline, or a drain.
+fn ended(spoken: Option<hyper::Result<()>>, exchange: &Exchange, patience: &Patience, draining: bool) -> ConnectionEnd {
+    match spoken {
         _ if patience.leaves() => ConnectionEnd::Displaced,
-        None if clock.is_draining() => ConnectionEnd::Drain,
+        None if draining => ConnectionEnd::Drain,
         None => late(exchange, patience),
         _ if patience.cut().is_some() => ConnectionEnd::Cut,
         Some(Err(error)) if error.is_parse() => exchange.malformed(&error.to_string()),
         _ if exchange.closed_it() => ConnectionEnd::Refused,
-        _ if clock.is_draining() => ConnectionEnd::Drain,
+        _ if draining => ConnectionEnd::Drain,
         _ => ConnectionEnd::Client,
-    })
+    }
 }
 
 /// What came of a first head without hyper.

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use crate::close::{By, Closed, ExchangeReason, Phase, Reason, Traffic};
 use crate::observe::metrics::count::{Count, Histogram, LATENCY, LIFETIME};
 use crate::observe::metrics::lock;
-use crate::observe::metrics::words::{ConnectionEnd, Direction, RequestKind, RequestResult, TlsResult};
+use crate::observe::metrics::words::{ConnectionEnd, Direction, DiscardEnd, RequestKind, RequestResult, TlsResult};
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
 
@@ -88,6 +88,8 @@ pub struct Sums {
 pub struct ListenerMetrics {
     pub(super) closed: [Count; ConnectionEnd::ALL.len()],
     pub(super) accepted: Count,
+    pub(super) discarded: [Count; DiscardEnd::ALL.len()],
+    pub(super) discards: Count,
     pub(super) probes: Count,
     pub(super) tls_delayed: Count,
     pub(super) tls_handshakes: [Count; TlsResult::ALL.len()],
@@ -123,15 +125,31 @@ impl ListenerMetrics {
         self.closed[end as usize].add(1);
     }
 
+    /// A connection only discards from now on.
+    pub fn discards(&self) {
+        self.discards.add(1);
+    }
+
+    /// The discarding came to its end.
+    pub fn discarded(&self, end: DiscardEnd) {
+        self.discarded[end as usize].add(1);
+    }
+
+    /// Those that discard.
+    pub(super) fn discarding(&self) -> u64 {
+        self.discards.sum().saturating_sub(sum(&self.discarded))
+    }
+
     /// Those that were accepted and are not closed yet.
     pub(super) fn open(&self) -> u64 {
         self.accepted.sum().saturating_sub(sum(&self.closed))
     }
 
-    /// `closed` before `accepted`: whose end is seen, its beginning is too.
+    /// Ends before their beginnings: whose end is seen, its beginning is too.
     fn counts(&self) -> impl Iterator<Item = &Count> {
-        let rest = [&self.accepted, &self.probes, &self.tls_delayed].into_iter().chain(&self.tls_handshakes);
-        self.closed.iter().chain(rest).chain(self.tls_handshake_seconds.counts())
+        let ends = self.closed.iter().chain(&self.discarded);
+        let rest = [&self.accepted, &self.discards, &self.probes, &self.tls_delayed].into_iter().chain(&self.tls_handshakes);
+        ends.chain(rest).chain(self.tls_handshake_seconds.counts())
     }
 }
 

@@ -27,7 +27,7 @@ use crate::tunnels::Tunnels;
 pub use self::core::{CoreMetrics, ListenerMetrics, RouteMetrics};
 pub use self::family::{Family, Kind, table};
 pub use self::scrape::RouteTotals;
-pub use self::words::{ConnectionEnd, Difference, Direction, ReloadResult, RequestKind, RequestResult, TlsResult};
+pub use self::words::{ConnectionEnd, Difference, Direction, DiscardEnd, ReloadResult, RequestKind, RequestResult, TlsResult};
 
 /// The label's value where no route was found.
 pub const NO_ROUTE: &str = "-";

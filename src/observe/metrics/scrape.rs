@@ -11,7 +11,7 @@ use crate::observe::metrics::core::{ListenerMetrics, RouteMetrics, Sums};
 use crate::observe::metrics::count::{Count, LATENCY, LIFETIME};
 use crate::observe::metrics::family::Family;
 use crate::observe::metrics::page::Page;
-use crate::observe::metrics::words::{ConnectionEnd, Direction, ReloadResult, RequestKind, RequestResult, TlsResult};
+use crate::observe::metrics::words::{ConnectionEnd, Direction, DiscardEnd, ReloadResult, RequestKind, RequestResult, TlsResult};
 use crate::observe::metrics::{Metrics, NO_ROUTE, family, lock, process};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
@@ -107,6 +107,10 @@ fn sums(metrics: &Metrics) -> Sums {
 fn put_listener(page: &mut Page, name: &str, listener: &ListenerMetrics, has_tls: bool) {
     page.count(&family::CONNECTIONS_ACCEPTED, &[name], listener.accepted.sum());
     page.count(&family::CONNECTIONS_OPEN, &[name], listener.open());
+    page.count(&family::CONNECTIONS_DISCARDING, &[name], listener.discarding());
+    for end in DiscardEnd::ALL {
+        page.count(&family::DISCARDS, &[name, end.word()], listener.discarded[end as usize].sum());
+    }
     page.count(&family::PROBES, &[name], listener.probes.sum());
     for end in ConnectionEnd::ALL {
         page.count(&family::CONNECTIONS_CLOSED, &[name, end.word()], listener.closed[end as usize].sum());

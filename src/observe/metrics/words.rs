@@ -79,6 +79,23 @@ pub enum ConnectionEnd {
     Cut,
 }
 
+/// What ended the discarding of what a client still sent behind its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiscardEnd {
+    /// The client ended, or its stream broke.
+    Client,
+    /// The client sent nothing for too long, and did not end.
+    Silence,
+    /// It took too long in all.
+    Time,
+    /// Too much came.
+    Size,
+    /// It made room for another connection.
+    Displaced,
+    /// We are shutting down.
+    Drain,
+}
+
 /// How a candidate's verdict differs from its policy's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Difference {
@@ -186,6 +203,24 @@ impl ConnectionEnd {
             ConnectionEnd::Tls => Refusal::Tls.word(),
             ConnectionEnd::Head => Refusal::Head(crate::refusal::Head::Malformed).word(),
             ConnectionEnd::Cut => "cut",
+        }
+    }
+}
+
+impl DiscardEnd {
+    /// Each once, in the order of their numbers.
+    pub const ALL: [DiscardEnd; 6] =
+        [DiscardEnd::Client, DiscardEnd::Silence, DiscardEnd::Time, DiscardEnd::Size, DiscardEnd::Displaced, DiscardEnd::Drain];
+
+    /// The label's value.
+    pub const fn word(self) -> &'static str {
+        match self {
+            DiscardEnd::Client => "client",
+            DiscardEnd::Silence => "silence",
+            DiscardEnd::Time => "time",
+            DiscardEnd::Size => "size",
+            DiscardEnd::Displaced => "displaced",
+            DiscardEnd::Drain => "drain",
         }
     }
 }

@@ -83,6 +83,15 @@ impl Wire {
         let _: io::Result<()> = within("sending", sent).await;
     }
 
+    /// Sends bytes, all of them; panics if the other end breaks the connection before it has them.
+    pub async fn deliver(&mut self, bytes: impl AsRef<[u8]>) {
+        let sent = async {
+            self.io.write_all(bytes.as_ref()).await?;
+            self.io.flush().await
+        };
+        within("sending all", sent).await.unwrap_or_else(|error| panic!("not all was taken: {error}"));
+    }
+
     /// Ends our direction: FIN, or close_notify and FIN.
     pub async fn finish(&mut self) {
         let _: io::Result<()> = within("ending our direction", self.io.shutdown()).await;

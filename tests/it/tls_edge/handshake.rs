@@ -97,9 +97,7 @@ async fn what_stands_between_the_records_of_a_hello_ends_the_handshake() {
 
 #[tokio::test]
 async fn what_never_was_tls_gets_an_alert() {
-    for bytes in
-        [&b"EHLO a.example\r\n"[..], b"\x16\x03\x01\xff\xff", b"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10\x01\x00"]
-    {
+    for bytes in [&b"EHLO a.example\r\n"[..], b"\x16\x03\x01\xff\xff", b"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10\x01\x00"] {
         assert!(check(bytes).await.is_some(), "{bytes:?}");
     }
 }

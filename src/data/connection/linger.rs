@@ -1,0 +1,188 @@
+//! The lingering close (RFC 9112 §9.6) of a connection that was answered before all of it was read.
+//!
+//! Closed at once, the kernel would reset it, and a client that is still sending would never see
+//! its answer. Our direction has ended already; what the client still sends is discarded below
+//! TLS, unread, until the client ends or a bound is reached. Meanwhile the connection counts as
+//! pending for its client, and any new connection that needs its place gets it.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::Open;
+use crate::data::patience::Patience;
+use crate::data::socket;
+use crate::data::turn::Turn;
+use crate::data::watched::MAX_DISCARDED;
+use crate::observe::metrics::{DiscardEnd, ListenerMetrics};
+
+/// How long a client may stay silent.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long it may take in all.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long it may still take once a drain has begun.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A connection whose answer is with the kernel, and FIN behind it.
+pub struct Lingering {
+    /// The client's socket.
+    pub tcp: TcpStream,
+    /// Bytes that have been discarded already.
+    pub discarded: u64,
+    /// The connection's clock, which holds its seat among those of its client.
+    pub patience: Patience,
+}
+
+/// How much is discarded, and for how long.
+struct Bounds {
+    silence: Duration,
+    total: Duration,
+    bytes: u64,
+}
+
+/// One that counts as discarding until this is dropped.
+struct Counted {
+    listener: Arc<ListenerMetrics>,
+    end: DiscardEnd,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.listener.discarded(self.end);
+    }
+}
+
+/// Discards what comes until the connection ends.
+pub async fn linger(lingering: Lingering, open: Open) {
+    let Lingering { tcp, discarded, patience } = lingering;
+    open.listener.discards();
+    // Where the runtime ends first, a drain does.
+    let mut counted = Counted { listener: Arc::clone(&open.listener), end: DiscardEnd::Drain };
+    let told = Arc::new(Notify::new());
+    let (place, total) = &open.places;
+    // Dropped before the places are given back, or those that wait for one would ask once more.
+    let _discarding = (place.discards(&told), total.discards(&told));
+    let finish = &open.core.shared.finish;
+    let ordered = async {
+        tokio::select! {
+            () = told.notified() => DiscardEnd::Displaced,
+            () = poll_fn(|cx| patience.poll_displaced(cx)) => DiscardEnd::Displaced,
+            () = async { finish.cancelled().await; sleep(DRAIN_TIMEOUT).await } => DiscardEnd::Drain,
+        }
+    };
+    let bounds = Bounds { silence: SILENCE_TIMEOUT, total: TOTAL_TIMEOUT, bytes: MAX_DISCARDED.saturating_sub(discarded) };
+    counted.end = tokio::select! {
+        biased;
+        end = ordered => end,
+        end = discard(&tcp, &bounds) => end,
+    };
+    if counted.end == DiscardEnd::Displaced {
+        // Nothing of it stays behind in the kernel. Of a socket that fails this, the peer is gone already.
+        let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
+    }
+}
+
+/// Discards what comes, until the client ends or a bound is reached.
+async fn discard(tcp: &TcpStream, bounds: &Bounds) -> DiscardEnd {
+    let last = Instant::now() + bounds.total;
+    let (mut left, mut turn) = (bounds.bytes, Turn::new());
+    loop {
+        let silent = Instant::now() + bounds.silence;
+        let came = pin!(poll_fn(|cx| socket::poll_discard(tcp, cx)));
+        let came = match timeout_at(silent.min(last), came).await {
+            Err(_) if silent < last => return DiscardEnd::Silence,
+            Err(_) => return DiscardEnd::Time,
+            Ok(Ok(0) | Err(_)) => return DiscardEnd::Client,
+            Ok(Ok(came)) => came,
+        };
+        let Some(rest) = left.checked_sub(came as u64) else { return DiscardEnd::Size };
+        left = rest;
+        if Instant::now() >= last {
+            return DiscardEnd::Time;
+        }
+        turn.moved(came);
+        if turn.is_over() {
+            yield_now().await;
+            turn = Turn::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    const BOUNDS: Bounds = Bounds { silence: Duration::from_secs(5), total: Duration::from_secs(30), bytes: 1 << 20 };
+
+    /// Both ends of a connection, the client's first.
+    async fn ends() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn discarding_ends_with_the_client() {
+        let (mut client, tcp) = ends().await;
+        let sends = async {
+            client.write_all(&[0; 1 << 20]).await.unwrap();
+            client.shutdown().await.unwrap();
+        };
+        assert_eq!(tokio::join!(discard(&tcp, &BOUNDS), sends).0, DiscardEnd::Client);
+        let (client, tcp) = ends().await;
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        assert_eq!(discard(&tcp, &BOUNDS).await, DiscardEnd::Client);
+    }
+
+    #[tokio::test]
+    async fn discarding_ends_after_so_many_bytes() {
+        let (mut client, tcp) = ends().await;
+        let sends = async {
+            let _ = client.write_all(&vec![0; 2 << 20]).await;
+        };
+        tokio::select! {
+            end = discard(&tcp, &BOUNDS) => assert_eq!(end, DiscardEnd::Size),
+            () = async { sends.await; std::future::pending().await } => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn discarding_ends_when_nothing_comes() {
+        let (_client, tcp) = ends().await;
+        let began = Instant::now();
+        assert_eq!(discard(&tcp, &BOUNDS).await, DiscardEnd::Silence);
+        assert_eq!(began.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test]
+    async fn discarding_of_a_drip_ends_in_time() {
+        let (mut client, tcp) = ends().await;
+        let bounds = Bounds { silence: Duration::from_millis(200), total: Duration::from_millis(300), ..BOUNDS };
+        let began = Instant::now();
+        let drips = async {
+            loop {
+                let _ = client.write_all(b"x").await;
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let end = tokio::select! {
+            end = discard(&tcp, &bounds) => end,
+            () = drips => unreachable!(),
+        };
+        assert_eq!(end, DiscardEnd::Time);
+        assert!(began.elapsed() >= bounds.total);
+    }
+}

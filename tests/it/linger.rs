@@ -1,0 +1,326 @@
+//! An answer that comes before the request's body was read arrives, and what the client still
+//! sends is discarded within bounds that cost no other client anything (RFC 9112 §9.6).
+
+use crate::harness::backend::{self, Backend};
+use crate::harness::client::{self, Client};
+use crate::harness::sidegate::{self, Builder};
+use crate::harness::wire::Wire;
+use crate::harness::within;
+
+const DISCARDING: &str = "sidegate_connections_discarding";
+const DISCARDS: &str = "sidegate_discards_total";
+
+/// More than the kernel's buffers of one connection hold, on its way from here to there.
+const LARGE: usize = 8 << 20;
+
+/// An agent that forwards plain HTTP, with room for 1 KiB of a body.
+fn forwarding(backend: &Backend) -> Builder {
+    sidegate::new().route("/", backend).on_route("http = 'forward'\nmax_body = '1KiB'")
+}
+
+async fn pages() -> Backend {
+    backend::http(|_| backend::reply(200)).run().await
+}
+
+/// The fields of a request with a large body, and that body.
+fn sized() -> (String, Vec<u8>) {
+    (format!("Content-Length: {LARGE}\r\n"), vec![0; LARGE])
+}
+
+fn in_chunks() -> (String, Vec<u8>) {
+    let chunk = [&b"10000\r\n"[..], &[0; 65536], b"\r\n"].concat();
+    let body = [chunk.repeat(LARGE / 65536), b"0\r\n\r\n".to_vec()].concat();
+    ("Transfer-Encoding: chunked\r\n".into(), body)
+}
+
+/// That a client that sends its whole request before it reads gets this answer, and an end in order.
+async fn expect_told(client: &Client, first: &str, (fields, body): (String, Vec<u8>), status: u16) {
+    let mut wire = client.connect().await;
+    wire.deliver(client.request(first, &fields)).await;
+    wire.deliver(body).await;
+    let answer = wire.answer().await;
+    answer.expect(status);
+    assert!(answer.header("connection").unwrap().ends_with("close"), "{:?}", answer.head);
+    assert!(!wire.is_reset().await, "reset after {status} to {first}");
+}
+
+/// That the refusal with this status arrives over TLS and in the clear, as `agent` makes them.
+async fn check_told(agent: impl Fn(Builder) -> Builder, backend: &Backend, first: &str, status: u16) {
+    for body in [sized, in_chunks] {
+        for build in [Builder::tls, Builder::clear] {
+            let sidegate = build(agent(forwarding(backend))).run().await;
+            expect_told(&client::new(&sidegate), first, body(), status).await;
+            sidegate.expect_metric(DISCARDING, [], 0).await;
+        }
+    }
+}
+
+const POST: &str = "POST / HTTP/1.1";
+
+#[tokio::test]
+async fn body_over_max_body_is_told_413_however_it_is_sent() {
+    // Of a body in chunks it gets the beginning.
+    let backend = backend::raw(|mut wire| async move { drop(wire.rest().await) }).run().await;
+    check_told(|agent| agent, &backend, POST, 413).await;
+}
+
+#[tokio::test]
+async fn refusals_of_routes_and_policies_arrive() {
+    let backend = pages().await;
+    check_told(|agent| agent.on_route("http = 'refuse'"), &backend, POST, 426).await;
+    check_told(|agent| agent.host("known.example"), &backend, POST, 404).await;
+    check_told(|agent| agent.allow("127.0.0.2"), &backend, "PUT / HTTP/1.1", 403).await;
+    let none = "requests = { rate = '1/m', burst = 1 }";
+    let sidegate = forwarding(&backend).on_route("max_body = '64MiB'").limits(none).run().await;
+    let client = client::new(&sidegate);
+    client.get("/").await.expect(200);
+    expect_told(&client, POST, sized(), 429).await;
+    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "refused")], 1).await;
+}
+
+#[tokio::test]
+async fn backend_that_is_not_there_is_told_502() {
+    let backend = backend::refusing();
+    check_told(|agent| agent.on_route("max_body = '64MiB'"), &backend, POST, 502).await;
+}
+
+#[tokio::test]
+async fn malformed_requests_with_bodies_are_told_400() {
+    let backend = pages().await;
+    check_told(|agent| agent, &backend, "POST /a%00 HTTP/1.1", 400).await;
+    let sidegate = forwarding(&backend).run().await;
+    let client = client::new(&sidegate);
+    let (length, body) = sized();
+    let mut wire = client.connect().await;
+    wire.deliver(client.attempt_head("/", &length)).await;
+    wire.deliver(body).await;
+    wire.answer().await.expect_refused(400, "handshake");
+    assert!(!wire.is_reset().await);
+}
+
+#[tokio::test]
+async fn answers_of_hyper_itself_arrive() {
+    let backend = pages().await;
+    for build in [Builder::tls, Builder::clear] {
+        let sidegate = build(forwarding(&backend)).run().await;
+        let client = client::new(&sidegate);
+        let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(LARGE));
+        for (bytes, status) in [(long, 431), (format!("GET\r\n\r\n{}", "x".repeat(LARGE)), 400)] {
+            let mut wire = client.connect().await;
+            wire.deliver(bytes).await;
+            assert_eq!(wire.answer().await.status(), status);
+            assert!(!wire.is_reset().await, "{status}");
+        }
+        sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "head")], 2).await;
+    }
+}
+
+#[tokio::test]
+async fn clients_of_http_1_0_and_those_that_expect_100_are_told() {
+    let backend = pages().await;
+    let sidegate = forwarding(&backend).run().await;
+    let client = client::new(&sidegate);
+    expect_told(&client, "POST / HTTP/1.0", sized(), 413).await;
+    // One that does not wait for its 100.
+    let (length, body) = sized();
+    expect_told(&client, POST, (format!("Expect: 100-continue\r\n{length}"), body), 413).await;
+}
+
+#[tokio::test]
+async fn redirect_arrives_before_the_body_is_read() {
+    let backend = pages().await;
+    let plain = "[[listener]]\nname = 'plain'\nlisten = '127.0.0.1:0'\ntls = false\nredirect = 'https'";
+    let sidegate = forwarding(&backend).toml(plain).run().await;
+    let client = client::new(&sidegate).at_clear(sidegate.listener("plain"));
+    for body in [sized, in_chunks] {
+        expect_told(&client, POST, body(), 308).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_pipelined_behind_a_refusal_does_not_break_it() {
+    let backend = pages().await;
+    let sidegate = forwarding(&backend).host("known.example").run().await;
+    let client = client::new(&sidegate);
+    let mut wire = client.connect().await;
+    wire.deliver(client.request("GET / HTTP/1.1", "").repeat(1000)).await;
+    wire.deliver(vec![b'x'; LARGE]).await;
+    wire.answer().await.expect_refused(404, "route");
+    assert!(!wire.is_reset().await);
+}
+
+/// A backend that answers `early` when it has the head. Then it ends its side if `ends`, and reads
+/// what comes to the end.
+fn hasty(early: Vec<u8>, ends: bool) -> backend::Builder {
+    backend::raw(move |mut wire| {
+        let early = early.clone();
+        async move {
+            wire.head().await;
+            wire.send(&early).await;
+            if ends {
+                wire.finish().await;
+            }
+            wire.rest().await;
+        }
+    })
+}
+
+/// That early answers of `size` bytes arrive whole, though their clients first send everything.
+async fn check_early(size: usize, ends: bool) {
+    let content = vec![b'e'; size];
+    let head = format!("HTTP/1.1 401 Unauthorized\r\nContent-Length: {size}\r\n\r\n");
+    let backend = hasty([head.as_bytes(), &content].concat(), ends).run().await;
+    for (build, body) in [(Builder::tls as fn(Builder) -> Builder, sized()), (Builder::clear, in_chunks())] {
+        let sidegate = build(forwarding(&backend).on_route("max_body = '64MiB'")).run().await;
+        let client = client::new(&sidegate);
+        let mut wire = client.connect().await;
+        wire.deliver(client.request(POST, &body.0)).await;
+        wire.deliver(body.1).await;
+        let answer = wire.answer().await;
+        answer.expect(401).expect_header("connection", "close");
+        assert_eq!(answer.body.len(), size);
+        assert!(!wire.is_reset().await);
+        let complete = [("by", "backend"), ("reason", "complete")];
+        sidegate.expect_metric("sidegate_exchanges_closed_total", complete, 1).await;
+        sidegate.expect_metric(DISCARDING, [], 0).await;
+    }
+}
+
+#[tokio::test]
+async fn early_answer_arrives_whole_when_its_backend_ends_its_side() {
+    check_early(10, true).await;
+    check_early(4 << 20, true).await;
+}
+
+#[tokio::test]
+async fn early_answer_arrives_whole_when_its_backend_goes_on_reading() {
+    check_early(10, false).await;
+    check_early(4 << 20, false).await;
+}
+
+#[tokio::test]
+async fn early_answer_arrives_whole_when_its_backend_closes() {
+    let answer = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\n\r\nlate";
+    let backend = backend::raw(move |mut wire| async move {
+        wire.head().await;
+        wire.send(answer).await;
+    });
+    let backend = backend.run().await;
+    let sidegate = forwarding(&backend).on_route("max_body = '64MiB'").run().await;
+    for _ in 0..10 {
+        expect_told(&client::new(&sidegate), POST, sized(), 413).await;
+    }
+}
+
+/// A client that has sent the head and one byte of a body, and has had this refusal of it.
+async fn stuck(client: &Client, status: u16) -> Wire {
+    let mut wire = client.connect().await;
+    wire.deliver(client.request(POST, "Content-Length: 100000\r\n") + "x").await;
+    wire.answer().await.expect(status);
+    wire
+}
+
+#[tokio::test]
+async fn discarding_connection_is_pending_and_makes_room_for_another() {
+    let backend = backend::echo().run().await;
+    for build in [Builder::tls, Builder::clear] {
+        let sidegate = build(forwarding(&backend).on_listener("pending_per_client = 3")).run().await;
+        let client = client::new(&sidegate);
+        let mut wires = Vec::new();
+        for _ in 0..6 {
+            wires.push(stuck(&client, 413).await);
+        }
+        sidegate.expect_metric(DISCARDING, [], 3).await;
+        sidegate.expect_metric("sidegate_connections_open", [], 3).await;
+        sidegate.expect_metric(DISCARDS, [("end", "displaced")], 3).await;
+        sidegate.expect_metric("sidegate_refusals_total", [("reason", "pending")], 0).await;
+        client.open("/").await.expect_echo("in").await;
+        drop(wires);
+        sidegate.expect_metric(DISCARDING, [], 0).await;
+        sidegate.expect_metric(DISCARDS, [("end", "client")], 2).await;
+    }
+}
+
+#[tokio::test]
+async fn discarding_connections_are_a_tenth_of_the_listeners_at_most() {
+    let backend = pages().await;
+    let sidegate = forwarding(&backend).on_listener("max_connections = 40").threads(2).run().await;
+    let mut wires = Vec::new();
+    for number in 1..=20 {
+        let client = client::new(&sidegate).from(&format!("127.0.1.{number}"));
+        wires.push(stuck(&client, 413).await);
+    }
+    sidegate.expect_metric(DISCARDING, [], 4).await;
+    sidegate.expect_metric(DISCARDS, [("end", "displaced")], 16).await;
+}
+
+#[tokio::test]
+async fn discarding_connection_makes_room_when_the_listener_is_full() {
+    let backend = backend::echo().run().await;
+    let sidegate = forwarding(&backend).on_listener("max_connections = 3").threads(2).run().await;
+    let client = client::new(&sidegate);
+    let (_one, _two) = (client.open("/").await, client.open("/").await);
+    let _last = stuck(&client, 413).await;
+    sidegate.expect_metric(DISCARDING, [], 1).await;
+    client.open("/").await.expect_echo("in").await;
+    sidegate.expect_metric(DISCARDS, [("end", "displaced")], 1).await;
+}
+
+#[tokio::test]
+async fn full_of_discarding_clients_an_admitted_one_opens_at_once() {
+    let backend = backend::echo().run().await;
+    let sidegate = forwarding(&backend).allow("127.0.0.2").on_listener("max_connections = 60").clear().run().await;
+    let drips = async |number: usize| {
+        let client = client::new(&sidegate).from(&format!("127.0.{}.{}", 1 + number / 200, 1 + number % 200));
+        loop {
+            let Ok(mut wire) = client.try_connect().await else { continue };
+            wire.send(client.request(POST, "Content-Length: 100000\r\n")).await;
+            for _ in 0..100 {
+                wire.send("x").await;
+                tokio::task::yield_now().await;
+            }
+            drop(wire.try_head().await);
+        }
+    };
+    let attack = futures_util::future::join_all((0..120).map(drips));
+    let admitted = client::new(&sidegate).from("127.0.0.2");
+    let admitted = async {
+        let mut slowest = std::time::Duration::ZERO;
+        for _ in 0..20 {
+            let began = std::time::Instant::now();
+            admitted.open("/").await.expect_echo("in").await;
+            slowest = slowest.max(began.elapsed());
+        }
+        slowest
+    };
+    let slowest = tokio::select! {
+        _ = attack => unreachable!(),
+        slowest = admitted => slowest,
+    };
+    assert!(slowest.as_secs() < 5, "an admitted client waited for {slowest:?}");
+}
+
+#[tokio::test]
+async fn drain_waits_no_longer_than_a_moment_for_who_is_still_sending() {
+    let backend = pages().await;
+    let mut sidegate = forwarding(&backend).toml("shutdown.deadline = '60s'").run().await;
+    let mut wire = stuck(&client::new(&sidegate), 413).await;
+    sidegate.expect_metric(DISCARDING, [], 1).await;
+    sidegate.drain().await;
+    within("the end of what discards", wire.rest()).await;
+    sidegate.ended().await;
+}
+
+#[tokio::test]
+async fn body_of_a_refused_request_that_was_sent_whole_delays_nothing() {
+    let backend = pages().await;
+    let sidegate = forwarding(&backend).run().await;
+    let client = client::new(&sidegate);
+    let mut wire = client.connect().await;
+    wire.deliver(client.request(POST, "Content-Length: 2000\r\n") + &"x".repeat(2000)).await;
+    wire.answer().await.expect_refused(413, "body");
+    wire.expect_end().await;
+    wire.finish().await;
+    sidegate.expect_metric(DISCARDS, [("end", "client")], 1).await;
+    sidegate.expect_metric("sidegate_connections_open", [], 0).await;
+}
