@@ -12,7 +12,7 @@ const TABLES: [&str; 6] = ["map", "geo", "types", "split_clients", "charset_map"
 const FOREIGN: [&str; 3] = ["stream", "mail", "rtmp"];
 
 /// Directives whose task Sidegate has not, or does by itself; a `*` at the end stands for any rest.
-const NEEDLESS: [(&str, &str); 27] = [
+const NEEDLESS: [(&str, &str); 28] = [
     (
         "accept_mutex* daemon debug_connection env error_log events google_perftools* load_module lock_file master_process multi_accept pcre_jit pid \
       ssl_engine thread_pool timer_resolution use user worker_*",
@@ -44,6 +44,7 @@ const NEEDLESS: [(&str, &str); 27] = [
         "bodies are never changed",
     ),
     ("keepalive keepalive_requests keepalive_time zone", "connections to a backend are reused"),
+    ("proxy_socket_keepalive", "the kernel probes clients and backends in any case"),
     (
         "proxy_set_body proxy_pass_request_body proxy_pass_request_headers proxy_pass_header proxy_ignore_headers",
         "what a request holds is passed on",
@@ -65,7 +66,7 @@ const NEEDLESS: [(&str, &str); 27] = [
     ("proxy_redirect", "`Location` is never changed; a backend builds its addresses from X-Forwarded-Proto and Host"),
     ("proxy_next_upstream* proxy_intercept_errors", "a dial that is refused tries the next backend; nothing else is retried"),
     (
-        "proxy_ssl_* proxy_bind proxy_socket_keepalive proxy_method proxy_force_ranges proxy_ignore_client_abort proxy_store* proxy_headers_* proxy_cookie_* \
+        "proxy_ssl_* proxy_bind proxy_method proxy_force_ranges proxy_ignore_client_abort proxy_store* proxy_headers_* proxy_cookie_* \
       proxy_send_lowat proxy_buffering proxy_bind_dynamic proxy_allow_upstream",
         "connections to a backend have no such settings",
     ),
