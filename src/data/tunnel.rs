@@ -12,6 +12,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -29,6 +30,9 @@ use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
 use crate::tunnels::{End, Entry, Place, Terms};
 
+/// How long a side may go on answering what the other sent before it broke a rule.
+const ANSWERS: Duration = Duration::from_secs(1);
+
 /// An open tunnel. Spawn it as it is: an async block around it would make the task three times as large.
 pub struct Tunnel {
     client: Side,
@@ -41,9 +45,7 @@ pub struct Tunnel {
     /// What both sides had sent behind their heads: the client's, the backend's.
     early: Option<Box<(Bytes, Bytes)>>,
     ending: Option<Ending>,
-    /// Whether it is we who end it: then the grace is all the time that is left. Else, while
-    /// the sides end it among themselves, what they had begun is still relayed.
-    firm: bool,
+    course: Course,
     /// Its places in the table and on its backend, given back on drop.
     _held: (Place, Load),
 }
@@ -61,12 +63,41 @@ struct Side {
     told: bool,
     /// A Close frame has come from this side.
     closed: bool,
-    /// Its stream ended.
-    ended: bool,
+    input: Input,
     /// Its socket failed: nothing can be sent any more.
     dead: bool,
     /// A Close that waits for the end of the frame that is on its way to this side.
     close: Option<(u16, &'static str)>,
+}
+
+/// Whether a side's stream is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Input {
+    Open,
+    /// Not read for now: the side broke a rule, and gets its last answers.
+    Paused,
+    /// The stream ended.
+    Ended,
+}
+
+/// What bounds an ending.
+enum Course {
+    /// The sides end the tunnel between them, or nothing has ended it yet: what they have begun is relayed, and each
+    /// byte extends the grace.
+    Free,
+    /// A side broke a rule, and the other has [`ANSWERS`] to answer what came before that.
+    Answering(Violation),
+    /// The side that sends this way broke a rule and was told so. Only the grace is left to it.
+    Judged(Way),
+    /// Sidegate ends the tunnel: only the grace is left.
+    Firm,
+}
+
+/// A side's violation, and the Close that tells it so.
+struct Violation {
+    way: Way,
+    code: u16,
+    word: &'static str,
 }
 
 /// Why the tunnel is ending: the first act, and only that.
@@ -118,7 +149,7 @@ impl Tunnel {
             metrics,
             early: has_early.then(|| Box::new(early)),
             ending: None,
-            firm: false,
+            course: Course::Free,
             _held: held,
         }
     }
@@ -180,7 +211,7 @@ impl Tunnel {
     fn pump(&mut self, way: Way, cx: &mut Context<'_>, buffers: &mut Buffers, now: Instant) -> bool {
         let (from, to) = self.sides(way);
         // A side that was told the end gets nothing more: whether it takes that is no reason not to hear the other.
-        if from.ended || !(to.flush(cx) || to.told) {
+        if from.input != Input::Open || !(to.flush(cx) || to.told) {
             return false;
         }
         match from.channel.poll_read(cx, buffers) {
@@ -195,12 +226,12 @@ impl Tunnel {
             }
             Poll::Ready(Ok(_)) if !from.channel.has_ended() => true,
             Poll::Ready(Ok(_)) => {
-                self.stream_ended(way, now);
+                self.stream_ended(way, cx, now);
                 false
             }
             Poll::Ready(Err(_)) => {
                 from.dead = true;
-                self.stream_ended(way, now);
+                self.stream_ended(way, cx, now);
                 false
             }
         }
@@ -243,6 +274,12 @@ impl Tunnel {
                         self.pass_early(way, cx, ready.take(bytes), now);
                         self.sides(way).1.close_if_wanted(way, cx);
                     }
+                }
+                // Its sender has no more answers: the other side's code goes out instead.
+                What::Control(control) if control.is_close() && self.is_answering(way) => {
+                    self.pass_early(way, cx, ready.take(bytes), now);
+                    self.sides(way).0.closed = true;
+                    self.give_verdict(cx, now);
                 }
                 What::Control(control) if control.is_close() => {
                     let frame = control.as_slice();
@@ -325,14 +362,18 @@ impl Tunnel {
     }
 
     /// A side's stream is over: FIN or close_notify, or its socket failed.
-    fn stream_ended(&mut self, way: Way, now: Instant) {
+    #[cold]
+    fn stream_ended(&mut self, way: Way, cx: &mut Context<'_>, now: Instant) {
+        self.sides(way).0.input = Input::Ended;
+        if self.is_answering(way) {
+            self.give_verdict(cx, now); // before FIN goes the same way
+        }
         let (from, to) = self.sides(way);
-        from.ended = true;
         match way {
             // No Close is made up for either side: FIN, and what it sends still flows.
             Way::FromClient => to.channel.finish(),
             // The client has got a Close already, or is gone itself.
-            Way::FromBackend if from.closed || to.told || to.ended => {}
+            Way::FromBackend if from.closed || to.told || to.has_ended() => {}
             Way::FromBackend if from.scanner.at_boundary() => to.channel.finish(),
             // The client waits for the rest of a frame that never comes: dropped at once.
             Way::FromBackend => (from.dead, to.dead) = (true, true),
@@ -345,7 +386,9 @@ impl Tunnel {
         self.give_grace(now);
     }
 
-    /// A side broke the framing or a limit: it is told, and the other goes away.
+    /// A side broke the framing or a limit. What it sent before that has been passed on, and 1001 follows it; the code
+    /// waits until the other side has answered. Meanwhile nothing is read from the violator.
+    #[cold]
     fn violated(&mut self, way: Way, fault: Fault, cx: &mut Context<'_>, now: Instant) {
         let by = match way {
             Way::FromClient => By::Client,
@@ -357,21 +400,57 @@ impl Tunnel {
             Fault::TooMany => (By::Sidegate, Reason::MessageRate, code::POLICY, Reason::MessageRate.word()),
             Fault::TooManyEmpty => (By::Sidegate, Reason::FrameRate, code::POLICY, Reason::FrameRate.word()),
         };
+        let was_free = self.is_free();
         let (from, to) = self.sides(way);
         // What comes after a violation has no frames any more.
         from.closed = true;
+        if was_free {
+            to.want_close(code::AWAY, "");
+            from.pause();
+            let has_answers = !(to.is_done() || to.dead || from.told || from.dead);
+            self.ending.get_or_insert(Ending { by, reason, code: Some(code), refusal: None });
+            self.course = Course::Answering(Violation { way, code, word });
+            self.clock.end_within(now, ANSWERS);
+            self.inject(cx);
+            if has_answers {
+                return;
+            }
+        }
+        // A side that breaks a rule while it answers has no more answers.
+        self.give_verdict(cx, now);
+    }
+
+    /// Sends the violator its code: the other side has answered, or has taken too long. The violator is read again: a
+    /// socket that is closed with unread bytes is reset, and the code would be lost (RFC 9112 §9.6).
+    #[cold]
+    fn give_verdict(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let Course::Answering(Violation { way, code, word }) = self.course else { return };
+        let from = self.sides(way).0;
         from.want_close(code, word);
-        to.want_close(code::AWAY, "");
-        self.ending.get_or_insert(Ending { by, reason, code: Some(code), refusal: None });
-        self.give_grace(now);
-        self.firm = true;
+        from.resume();
+        self.course = Course::Judged(way);
+        self.clock.end_within(now, self.terms.route.timeouts.grace);
         self.inject(cx);
+        turn::give_way(cx);
+    }
+
+    /// Whether what comes this way answers a side that broke a rule.
+    fn is_answering(&self, way: Way) -> bool {
+        matches!(&self.course, Course::Answering(violation) if violation.way != way)
+    }
+
+    fn is_free(&self) -> bool {
+        matches!(self.course, Course::Free)
     }
 
     /// Ends the tunnel for a reason of ours. One that is ending already keeps its
     /// reason, but has no longer than the grace from now on.
     fn end(&mut self, ending: Ending, cx: &mut Context<'_>, now: Instant) {
-        if self.firm {
+        if !self.is_free() {
+            // A client that the policy no longer permits gets no more answers.
+            if ending.reason == Reason::Revoked {
+                self.give_verdict(cx, now);
+            }
             return;
         }
         let word = ending.refusal.map_or_else(|| ending.reason.word(), Refusal::word);
@@ -381,7 +460,7 @@ impl Tunnel {
         }
         self.ending.get_or_insert(ending);
         self.give_grace(now);
-        self.firm = true;
+        self.course = Course::Firm;
         self.inject(cx);
         if ending.reason == Reason::NoPong {
             // Best effort was made; a client that is not there answers nothing.
@@ -392,7 +471,7 @@ impl Tunnel {
 
     /// The grace runs from now on, unless it is running out for good.
     fn give_grace(&mut self, now: Instant) {
-        if !self.firm {
+        if self.is_free() {
             self.clock.end_within(now, self.terms.route.timeouts.grace);
         }
     }
@@ -443,7 +522,7 @@ impl Tunnel {
         if self.client.told && self.backend.told && self.client.is_done() {
             self.client.channel.finish();
         }
-        if self.client.ended && self.backend.ended {
+        if self.client.has_ended() && self.backend.has_ended() {
             self.client.channel.finish();
             self.backend.channel.finish();
         }
@@ -478,15 +557,14 @@ impl Tunnel {
             return true;
         }
         if self.ending.is_some() {
-            if !self.firm && self.is_delivering() {
+            if self.is_delivering() {
                 self.clock.end_within(now, timeouts.grace);
             }
             if self.clock.is_grace_over(now) {
-                self.client.dead = true;
-                self.backend.dead = true;
+                self.grace_over(cx, now);
                 return true;
             }
-            if !self.firm && self.clock.is_outlived(now, rules) {
+            if self.is_free() && self.clock.is_outlived(now, rules) {
                 self.end(Ending::ours(Reason::Lifetime, None), cx, now);
                 return true;
             }
@@ -516,15 +594,40 @@ impl Tunnel {
         }
     }
 
+    /// What had to happen within the grace has not.
+    #[cold]
+    fn grace_over(&mut self, cx: &mut Context<'_>, now: Instant) {
+        match self.course {
+            Course::Answering(_) => self.give_verdict(cx, now),
+            Course::Judged(way) => {
+                let (from, to) = self.sides(way);
+                // What the violator sent before is legal: the other side still gets that, though not its answer.
+                to.dead |= from.dead || to.unsent().is_none();
+                from.dead = true;
+                from.pause();
+            }
+            Course::Free | Course::Firm => {
+                self.client.dead = true;
+                self.backend.dead = true;
+            }
+        }
+    }
+
     /// Whether a side has not got yet all that the other sent before it ended: `write_stall` bounds that, not the grace.
     fn is_delivering(&self) -> bool {
         let waits = |to: &Side, from: &Side| from.is_done() && to.unsent().is_some();
-        waits(&self.client, &self.backend) || waits(&self.backend, &self.client)
+        match self.course {
+            Course::Free => waits(&self.client, &self.backend) || waits(&self.backend, &self.client),
+            // A violator has no longer than the grace, and is dropped by then.
+            Course::Judged(Way::FromClient) => self.client.dead && self.backend.unsent().is_some(),
+            Course::Judged(Way::FromBackend) => self.backend.dead && self.client.unsent().is_some(),
+            Course::Answering(_) | Course::Firm => false,
+        }
     }
 
     /// Whether nothing is left to do: each side is dead, or has ended and got all that was for it.
     fn is_over(&self) -> bool {
-        let gone = |side: &Side| side.dead || (side.ended && !side.channel.has_unsent());
+        let gone = |side: &Side| side.dead || (side.has_ended() && !side.channel.has_unsent());
         if self.ending.is_none() {
             return false;
         }
@@ -579,7 +682,8 @@ impl Ending {
 impl Side {
     fn new(channel: Channel, scanner: Scanner, messages: Option<Box<Bucket>>) -> Self {
         let frames = OnceCell::new();
-        Side { channel, scanner, messages, frames, told: false, closed: false, ended: false, dead: false, close: None }
+        let input = Input::Open;
+        Side { channel, scanner, messages, frames, told: false, closed: false, input, dead: false, close: None }
     }
 
     /// Where the frame that is on its way at `at` ends, or what has come of it; `most` where none is on its way.
@@ -651,7 +755,23 @@ impl Side {
 
     /// Whether nothing more is awaited from this side.
     fn is_done(&self) -> bool {
-        self.closed || self.ended
+        self.closed || self.has_ended()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.input == Input::Ended
+    }
+
+    fn pause(&mut self) {
+        if self.input == Input::Open {
+            self.input = Input::Paused;
+        }
+    }
+
+    fn resume(&mut self) {
+        if self.input == Input::Paused {
+            self.input = Input::Open;
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod framing;
 mod gone;
 mod pulse;
 mod turn;
+mod violation;
 
 use crate::harness::backend::{self, Backend};
 use crate::harness::client::{self, Client};
