@@ -10,6 +10,8 @@ const server = new WebSocketServer({
   port: Number(port),
   perMessageDeflate: deflate === 'deflate' ? { threshold: 0 } : false,
   maxPayload: 16 << 20,
+  maxFragments: 1 << 20,
+  maxBufferedChunks: 1 << 20,
   backlog: 4096,
 });
 
