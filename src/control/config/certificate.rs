@@ -19,22 +19,29 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
+use x509_parser::x509::X509Version;
 use zeroize::Zeroizing;
 
 use super::document::Value;
+use super::encoding;
 use super::page::{Finding, error, warning};
 use super::source::MOST_PEM;
 use super::{Reading, about};
+use crate::policy::route::HostPattern;
 use crate::snapshot::certificate::Certificate;
 
 /// The certificate whose files `chain` and `key` name; `None`: it has an error.
 pub fn read(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Option<Certificate> {
-    pair(reading, chain, key, Leaf::named)
+    let (certificate, leaf) = pair(reading, chain, key)?;
+    for finding in leaf.doubts(&certificate.label) {
+        chain.report(finding);
+    }
+    Some(certificate)
 }
 
 /// The same, to be shown to servers: those look at other things than names.
 pub fn read_client(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Option<Certificate> {
-    pair(reading, chain, key, |leaf, _| Ok(leaf))
+    pair(reading, chain, key).map(|(certificate, _)| certificate)
 }
 
 /// The authorities whose certificates `value` names the file of; `None`: it has an error.
@@ -55,13 +62,7 @@ pub fn authorities(reading: &mut Reading<'_>, value: Value<'_>) -> Option<RootCe
     read(reading).map_err(|finding| value.report(finding)).ok()
 }
 
-/// `fit` says whether the leaf will do.
-fn pair(
-    reading: &mut Reading<'_>,
-    chain: Value<'_>,
-    key: Value<'_>,
-    fit: fn(Leaf, &str) -> Result<Leaf, Finding>,
-) -> Option<Certificate> {
+fn pair(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Option<(Certificate, Leaf)> {
     let (chain_name, key_name) = (chain.string(), key.string());
     let in_chain = chain_name.and_then(|name| Pem::read(reading, name).map_err(|finding| chain.report(finding)).ok());
     let in_key = if key_name == chain_name {
@@ -72,15 +73,15 @@ fn pair(
     let (chain_name, key_name) = (chain_name?, key_name?);
     let in_key = if key_name == chain_name { in_chain.as_ref() } else { in_key.as_ref() };
 
-    let first = |pem| Leaf::first(pem, chain_name).and_then(|leaf| fit(leaf, chain_name));
-    let leaf = in_chain.as_ref().and_then(|pem| first(pem).map_err(|finding| chain.report(finding)).ok());
+    let first = |pem| Leaf::first(pem, chain_name).map_err(|finding| chain.report(finding)).ok();
+    let leaf = in_chain.as_ref().and_then(first);
     let private = in_key.and_then(|pem| pem.key(key_name).map_err(|finding| key.report(finding)).ok());
     if private.is_some() && is_open_to_others(reading, key_name) {
         let finding = warning("others can read the private key");
         key.report(finding.remedy(format!("chmod o-rwx {key_name}, and check who has seen it")));
     }
     let (leaf, private, certificates) = (leaf?, private?, in_chain.as_ref()?.certificates.clone());
-    let certified = match certified(certificates, private) {
+    let certified = match certified(certificates, private, &leaf) {
         Ok(certified) => certified,
         Err(Error::InconsistentKeys(_)) => {
             let finding = error(format!("{key_name} is not the key of the first certificate in {chain_name}"));
@@ -100,19 +101,20 @@ fn pair(
     if let Some(finding) = leaf.out_of_date(reading.now) {
         chain.report(finding);
     }
-    Some(Certificate {
-        label: chain_name.into(),
-        key_file: key_name.into(),
-        names: leaf.names,
-        not_after: leaf.not_after,
-        key: Arc::new(certified),
-    })
+    let (label, key_file, names) = (chain_name.into(), key_name.into(), leaf.names.clone());
+    let certificate = Certificate { label, key_file, names, not_after: leaf.not_after, key: Arc::new(certified) };
+    Some((certificate, leaf))
 }
 
 /// As `CertifiedKey::from_der`, which takes the key for itself and leaves it in memory.
-fn certified(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Result<CertifiedKey, Error> {
+fn certified(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>, leaf: &Leaf) -> Result<CertifiedKey, Error> {
     let certified = CertifiedKey::new(chain, any_supported_type(key)?);
-    match certified.keys_match() {
+    let matched = match certified.keys_match() {
+        // rustls reads version 3 alone; old tools issue certificates without names in version 1.
+        Err(Error::InvalidCertificate(_)) if leaf.is_version_1 => leaf.matches(&certified),
+        matched => matched,
+    };
+    match matched {
         // That it cannot be told is no error.
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
         Err(error) => Err(error),
@@ -130,10 +132,15 @@ impl Pem {
     fn read(reading: &mut Reading<'_>, name: &str) -> Result<Pem, Finding> {
         let path = reading.path(name)?;
         let bytes = reading.files.read(&path, MOST_PEM).map_err(|fault| about(name, &fault))?;
-        let text = String::from_utf8_lossy(&bytes);
-        let has_passphrase = text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENCRYPTED");
+        if let Some(finding) = not_pem(&bytes, name) {
+            return Err(finding);
+        }
+        let unmarked = unmarked(&bytes);
+        let bytes = unmarked.as_ref().map_or(&bytes[..], |plain| &plain[..]);
+        let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        let has_passphrase = has("-----BEGIN ENCRYPTED PRIVATE KEY-----") || has("Proc-Type: 4,ENCRYPTED");
         let mut pem = Pem { certificates: Vec::new(), key: None, has_passphrase };
-        let mut rest = &bytes[..];
+        let mut rest = bytes;
         loop {
             let (item, left) = match rustls_pemfile::read_one_from_slice(rest) {
                 Ok(Some(read)) => read,
@@ -173,6 +180,37 @@ impl Pem {
     }
 }
 
+/// What stands in the place of a PEM file: text in another encoding, or binary data.
+fn not_pem(bytes: &[u8], name: &str) -> Option<Finding> {
+    if let Some(encoding) = encoding::wide(bytes) {
+        let remedy = format!("iconv -f {encoding} -t UTF-8 {name} > NEW.pem");
+        return Some(error(format!("{name} is in {encoding}")).remedy(remedy));
+    }
+    // A SEQUENCE with a length of several bytes begins all of DER, PKCS #12 included.
+    let [0x30, 0x81..=0x84, ..] = bytes else { return None };
+    let remedy = format!("openssl x509 -in {name} -out NEW.pem, or openssl pkey for a key");
+    Some(error(format!("{name} holds binary data (DER or PKCS #12), not PEM")).remedy(remedy))
+}
+
+/// `bytes` without the byte order marks at the beginnings of lines, if there are any: joined files
+/// have one at each seam, and the section behind it would go unread.
+fn unmarked(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    const MARK: &[u8] = "\u{feff}".as_bytes();
+    let lines = || bytes.split_inclusive(|byte| *byte == b'\n');
+    if !lines().any(|line| line.starts_with(MARK)) {
+        return None;
+    }
+    // As large as it can become, so that no part of a key is left in memory that was freed.
+    let mut plain = Zeroizing::new(Vec::with_capacity(bytes.len()));
+    for mut line in lines() {
+        while let Some(rest) = line.strip_prefix(MARK) {
+            line = rest;
+        }
+        plain.extend_from_slice(line);
+    }
+    Some(plain)
+}
+
 /// What is wrong with a PEM file, without the line that the fault itself repeats: it may be of a key.
 fn told(fault: &rustls_pemfile::Error) -> &'static str {
     match fault {
@@ -184,7 +222,15 @@ fn told(fault: &rustls_pemfile::Error) -> &'static str {
 
 /// What the server's own certificate says, the first of a chain.
 struct Leaf {
+    /// As [`Certificate::names`] has them.
     names: Vec<Box<str>>,
+    /// Whether they are SANs, not the common name.
+    has_sans: bool,
+    is_version_1: bool,
+    /// Whether an authority signed it with a digest that clients no longer accept.
+    has_weak_signature: bool,
+    /// The public key, as DER.
+    public_key: Box<[u8]>,
     not_before: Timestamp,
     not_after: Timestamp,
 }
@@ -195,11 +241,7 @@ impl Leaf {
         for (number, der) in (1..).zip(&pem.certificates) {
             let (_, certificate) = X509Certificate::from_der(der)
                 .map_err(|_| error(format!("certificate {number} in {name} cannot be read")).remedy("was it cut short?"))?;
-            if number == 1 {
-                let names = names(&certificate);
-                let validity = certificate.validity();
-                leaf = Some(Leaf { names, not_before: timestamp(validity.not_before), not_after: timestamp(validity.not_after) });
-            }
+            leaf.get_or_insert_with(|| Leaf::of(&certificate));
         }
         leaf.ok_or_else(|| {
             let finding = error(format!("{name} holds no certificate"));
@@ -207,13 +249,47 @@ impl Leaf {
         })
     }
 
-    /// Itself, if it says for which names it may serve.
-    fn named(self, name: &str) -> Result<Leaf, Finding> {
-        if self.names.is_empty() {
-            let finding = error(format!("the certificate in {name} has no subject alternative names"));
-            return Err(finding.remedy("have it issued with its DNS names: browsers ignore the common name"));
+    fn of(certificate: &X509Certificate<'_>) -> Leaf {
+        let (sans, validity) = (sans(certificate), certificate.validity());
+        let has_sans = !sans.is_empty();
+        let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
+        let is_own = certificate.subject() == certificate.issuer();
+        Leaf {
+            names: if has_sans { sans } else { common_name(certificate).into_iter().collect() },
+            has_sans,
+            is_version_1: certificate.version() == X509Version::V1,
+            has_weak_signature: !is_own && WEAK_SIGNATURES.contains(&&*algorithm),
+            public_key: certificate.public_key().raw.into(),
+            not_before: timestamp(validity.not_before),
+            not_after: timestamp(validity.not_after),
         }
-        Ok(self)
+    }
+
+    /// Why clients may refuse it, whatever the time. It is served all the same: that is theirs to
+    /// decide, and some look at the common name, or at nothing.
+    fn doubts(&self, name: &str) -> Vec<Finding> {
+        let mut doubts = Vec::new();
+        if !self.has_sans {
+            let issued = "have it issued with its DNS names as subject alternative names";
+            let finding = match self.names.first() {
+                Some(common) => {
+                    format!("the certificate in {name} has no subject alternative names, only the common name `{common}`")
+                }
+                None => format!("the certificate in {name} names no host"),
+            };
+            doubts.push(warning(format!("{finding}: browsers and most clients refuse it")).remedy(issued));
+        }
+        if self.has_weak_signature {
+            let finding = warning(format!("the certificate in {name} is signed with a broken digest (MD5 or SHA-1)"));
+            doubts.push(finding.remedy("have it issued anew: most clients refuse it"));
+        }
+        doubts
+    }
+
+    /// Whether its public key is that of `certified`, as `CertifiedKey::keys_match` says.
+    fn matches(&self, certified: &CertifiedKey) -> Result<(), Error> {
+        let own = certified.key.public_key().ok_or(InconsistentKeys::Unknown)?;
+        if *own == *self.public_key { Ok(()) } else { Err(InconsistentKeys::KeyMismatch.into()) }
     }
 
     /// A certificate past its time is served all the same: whether to accept it is the client's to say.
@@ -227,8 +303,17 @@ impl Leaf {
     }
 }
 
+/// RSA with MD5 and SHA-1, and ECDSA with SHA-1.
+const WEAK_SIGNATURES: [&str; 3] = ["1.2.840.113549.1.1.4", "1.2.840.113549.1.1.5", "1.2.840.10045.4.1"];
+
+/// The common name, where it is the name of a host: OpenSSL and Node compare it if there is no SAN.
+fn common_name(certificate: &X509Certificate<'_>) -> Option<Box<str>> {
+    let common = certificate.subject().iter_common_name().last()?.as_str().ok()?;
+    HostPattern::parse(common).ok().filter(|host| *host != HostPattern::Any).map(|host| host.to_string().into())
+}
+
 /// DNS names and addresses of the SANs (RFC 5280 §4.2.1.6), as [`Certificate::names`] has them.
-fn names(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
+fn sans(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
     let name = |name: &GeneralName<'_>| match name {
         GeneralName::DNSName(name) => Some(name.trim_end_matches('.').to_ascii_lowercase().into()),

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use super::diagnostic::Diagnostic;
 use super::document::Value;
+use super::encoding;
 use super::page::{Finding, Page, error, warning};
 use super::quote::{Quoting, is_secret};
 use super::source::Digest;
@@ -74,16 +75,13 @@ pub struct ListFile<'f> {
 pub fn from_file(read: ListFile<'_>, known: Option<&Arc<Entries>>, now: Timestamp) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
     let ListFile { path, bytes, quoting, .. } = read;
     let (file, quoting) = (Arc::from(path.display().to_string()), quoting.of_list());
-    let text = match std::str::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(fault) => {
-            let valid = std::str::from_utf8(&bytes[..fault.valid_up_to()]).unwrap_or_default();
-            let quoting = if is_secret(bytes) { Quoting::Nothing } else { quoting };
-            let page = Page::new(file, valid, quoting, MOST_ERRORS);
-            page.report(valid.len()..valid.len(), error("not UTF-8 from here on").remedy("save the file as UTF-8"));
-            return (None, page.into_diagnostics());
-        }
-    };
+    let (text, fault) = encoding::text(bytes);
+    if let Some(fault) = fault {
+        let quoting = if is_secret(bytes) { Quoting::Nothing } else { quoting };
+        let page = Page::new(file, text, quoting, MOST_ERRORS);
+        page.report(text.len()..text.len(), fault);
+        return (None, page.into_diagnostics());
+    }
     let page = Page::new(file, text, quoting, MOST_ERRORS);
     let entries = known.map(Arc::clone).or_else(|| self::read(&page).map(Arc::new));
     if entries.is_none() && page.is_secret() {

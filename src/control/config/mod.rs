@@ -8,6 +8,7 @@ mod certificate;
 pub mod diagnostic;
 mod document;
 pub mod effective;
+mod encoding;
 mod fault;
 pub(in crate::control) mod feed;
 mod file;

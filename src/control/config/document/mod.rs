@@ -7,13 +7,16 @@
 mod nearest;
 mod nesting;
 mod table;
+mod typography;
 pub mod unit;
 mod value;
 
-pub use nearest::did_you_mean;
+use self::table::Lacking;
+pub use nearest::{did_you_mean, nearest};
 pub use table::Table;
 pub use value::Value;
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,6 +25,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::control::config::diagnostic::{Diagnostic, Place};
+use crate::control::config::encoding;
 use crate::control::config::page::{Finding, Page, error};
 use crate::control::config::quote::Quoting;
 
@@ -34,6 +38,9 @@ pub struct Document<'t> {
     page: Page<'t>,
     tree: DeTable<'t>,
     torn: Torn,
+    /// What tables that are not there lack, until the tables around them are finished.
+    lacking: RefCell<Vec<Lacking>>,
+    has_unknown_keys: Cell<bool>,
 }
 
 /// Where the tree is not what was meant, because the syntax is wrong.
@@ -46,14 +53,13 @@ struct Torn {
 impl<'t> Document<'t> {
     /// Parses `bytes`; what is wrong with them is among the findings, which show as much as `quoting` says.
     pub fn parse(file: Arc<str>, bytes: &'t [u8], quoting: Quoting) -> Document<'t> {
-        let (text, fault) = match std::str::from_utf8(bytes) {
-            Ok(text) => (text, None),
-            Err(fault) => (std::str::from_utf8(&bytes[..fault.valid_up_to()]).unwrap_or_default(), Some(fault.valid_up_to())),
-        };
+        let (text, fault) = encoding::text(bytes);
         let torn = Torn { lines: BTreeSet::new(), from: usize::MAX };
-        let mut document = Document { page: Page::new(file, text, quoting, MOST_ERRORS), tree: DeTable::new(), torn };
-        if let Some(at) = fault {
-            document.tear(at, error("not UTF-8 from here on").remedy("save the file as UTF-8"));
+        let (page, tree) = (Page::new(file, text, quoting, MOST_ERRORS), DeTable::new());
+        let (lacking, has_unknown_keys) = Default::default();
+        let mut document = Document { page, tree, torn, lacking, has_unknown_keys };
+        if let Some(fault) = fault {
+            document.tear(text.len(), fault);
         } else if let Some(at) = nesting::too_deep(text) {
             document.tear(at, error(format!("nested deeper than {}", nesting::DEEPEST)));
         } else {
@@ -80,6 +86,33 @@ impl<'t> Document<'t> {
         self.page.report(span, finding);
     }
 
+    /// Whether a key was reported that no table has: rules that are misspelt are not read, so that
+    /// something may only look unused.
+    pub fn has_unknown_keys(&self) -> bool {
+        self.has_unknown_keys.get()
+    }
+
+    /// Notes `finding` about an unknown key.
+    fn report_unknown(&self, span: Range<usize>, finding: Finding) {
+        self.has_unknown_keys.set(true);
+        self.report(span, finding);
+    }
+
+    fn lacks(&self, lacking: Lacking) {
+        self.lacking.borrow_mut().push(lacking);
+    }
+
+    /// Takes what absent tables lack and `which` holds of.
+    fn take_lacking(&self, which: impl Fn(&Lacking) -> bool) -> Vec<Lacking> {
+        self.lacking.borrow_mut().extract_if(.., |lacking| which(lacking)).collect()
+    }
+
+    /// The absent tables of the table at `parent` that must be there.
+    fn absent_tables(&self, parent: &Range<usize>) -> Vec<&'static str> {
+        let lacking = self.lacking.borrow();
+        lacking.iter().filter(|lacking| lacking.parent == *parent).map(|lacking| lacking.table).collect()
+    }
+
     /// The file as a whole.
     pub fn file(&self) -> Place {
         self.page.file()
@@ -97,6 +130,9 @@ impl<'t> Document<'t> {
 
     /// Everything found, from top to bottom.
     pub fn into_diagnostics(self) -> Vec<Diagnostic> {
+        for lacking in self.take_lacking(|_| true) {
+            self.report(lacking.parent, lacking.finding);
+        }
         self.page.into_diagnostics()
     }
 
@@ -141,6 +177,9 @@ impl<'t> Document<'t> {
     /// The parser's `message`, in our words where those say more.
     fn syntax(&self, span: &Range<usize>, message: &str) -> Finding {
         let text = self.page.text().get(span.clone()).unwrap_or_default();
+        if let Some(finding) = self.typography(span, text, message) {
+            return finding;
+        }
         if message == "duplicate key" {
             let finding = error(format!("`{text}` is there twice")).remedy("keep one of the two");
             let Some(first) = self.first_of(text, span) else { return finding };
@@ -157,6 +196,19 @@ impl<'t> Document<'t> {
             return error(message.to_owned()).remedy("if it is meant as a string, put it in quotes");
         }
         error(message.to_owned())
+    }
+
+    /// What is wrong at `span`, where it is a character that only looks like one of TOML's.
+    fn typography(&self, span: &Range<usize>, text: &str, message: &str) -> Option<Finding> {
+        let is_space = |c: char| !c.is_ascii() && (c.is_whitespace() || c == '\u{200b}' || c == '\u{feff}');
+        if let Some(space) = text.chars().next().filter(|first| is_space(*first)) {
+            let finding = error(format!("a space that TOML does not know, U+{:04X}", u32::from(space)));
+            return Some(finding.remedy("write a plain space, or none"));
+        }
+        let unpaired = message.starts_with("invalid basic string") || message.starts_with("missing opening quote");
+        let (_, line) = self.page.line_at(self.page.line(span.start));
+        let quoted = text.contains(typography::is_quote) || unpaired && line.contains(typography::is_quote);
+        quoted.then(|| typography::finding(text))
     }
 
     /// The place of the key (or header) that `span` repeats.

@@ -4,6 +4,11 @@
 
 /// `did you mean …?`, if one of `known` is near enough to `word` for a slip of the fingers.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    nearest(word, known).map(|(_, best)| format!("did you mean `{best}`?"))
+}
+
+/// That one of `known`, and how many slips away it is.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<(usize, &'a str)> {
     // Distances take time and memory by length × length, and nobody misspells a novel.
     if word.len() > 64 {
         return None;
@@ -11,7 +16,7 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
     let near = |candidate: &&str| slips(word, candidate);
     let (slips, best) = known.into_iter().map(|candidate| (near(&candidate), candidate)).min()?;
     let forgiven = 1 + best.chars().count().max(word.chars().count()) / 5;
-    (slips <= forgiven && slips < best.chars().count()).then(|| format!("did you mean `{best}`?"))
+    (slips <= forgiven && slips < best.chars().count()).then_some((slips, best))
 }
 
 /// How many letters are wrong, missing, too many, or swapped with their neighbour (optimal string alignment).

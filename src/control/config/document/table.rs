@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::{Document, Value, did_you_mean, unit};
+use super::{Document, Value, nearest, unit};
 use crate::control::config::diagnostic::Place;
 use crate::control::config::page::{Finding, error};
 use crate::control::config::quote::Words;
@@ -23,15 +23,33 @@ pub struct Table<'d> {
     span: Range<usize>,
     keys: Option<&'d DeTable<'d>>,
     known: Vec<&'static str>,
+    /// The keys that must be there and are not, with the errors that say so.
+    missing: Vec<(&'static str, Finding)>,
+    /// The key of this table, where its parent lacks it.
+    absent: Option<&'static str>,
+}
+
+/// What an absent table lacks, which its parent reports unless the table's own key is misspelt.
+#[derive(Debug)]
+pub(super) struct Lacking {
+    /// The place of the parent.
+    pub parent: Range<usize>,
+    /// The key of the absent table.
+    pub table: &'static str,
+    /// The key that it must have.
+    pub key: &'static str,
+    /// The error that says so.
+    pub finding: Finding,
 }
 
 impl<'d> Table<'d> {
     pub(super) fn root(document: &'d Document<'d>, keys: &'d DeTable<'d>) -> Table<'d> {
-        Table { document, title: ROOT.into(), span: 0..0, keys: Some(keys), known: Vec::new() }
+        Table::new(document, ROOT.into(), 0..0, keys)
     }
 
     pub(super) fn new(document: &'d Document<'d>, title: String, span: Range<usize>, keys: &'d DeTable<'d>) -> Table<'d> {
-        Table { document, title, span, keys: Some(keys), known: Vec::new() }
+        let (known, missing) = Default::default();
+        Table { document, title, span, keys: Some(keys), known, missing, absent: None }
     }
 
     /// The document that it is in.
@@ -70,12 +88,26 @@ impl<'d> Table<'d> {
     }
 
     /// The value of `key`, which must be there; `remedy` says what to write if it isn't.
+    /// A missing one is reported by [`Table::finish`], unless an unknown key is a misspelling of it.
     pub fn need(&mut self, key: &'static str, remedy: impl Into<Words>) -> Option<Value<'d>> {
         let value = self.get(key);
         if value.is_none() && !self.document.is_torn() {
-            self.report(error(format!("{key}: missing from {}", self.title)).remedy(remedy));
+            let finding = error(format!("{key}: missing from {}", self.title)).remedy(remedy);
+            self.missing.push((key, finding));
         }
         value
+    }
+
+    /// Whether `key` is not there, and an unknown key looks like a misspelling of it. To be asked
+    /// after all keys of the table were asked for.
+    pub fn misspells(&self, key: &'static str) -> bool {
+        let unknown = self.unknown();
+        !self.has(key) && unknown.iter().any(|(name, _)| self.meant(name) == Some(key))
+    }
+
+    /// Notes that the table may have `key`, which is read later.
+    pub fn knows(&mut self, key: &'static str) {
+        self.known.push(key);
     }
 
     /// Reports `key`, if it is there: this version doesn't act on it.
@@ -95,8 +127,15 @@ impl<'d> Table<'d> {
     /// The table `[key]`; an empty one if there is none.
     pub fn table(&mut self, key: &'static str) -> Table<'d> {
         let title = if self.title == ROOT { format!("[{key}]") } else { format!("`{key}`") };
-        let found = self.get(key).and_then(|value| value.table(title.clone()));
-        found.unwrap_or_else(|| Table { title, keys: None, known: Vec::new(), span: self.span.clone(), document: self.document })
+        let value = self.get(key);
+        let found = value.and_then(|value| value.table(title.clone()));
+        found.unwrap_or_else(|| {
+            let (known, missing) = Default::default();
+            let (span, document) = (self.span.clone(), self.document);
+            // Of a value that is no table it was said what it is.
+            let absent = value.is_none().then_some(key);
+            Table { title, keys: None, known, missing, span, document, absent }
+        })
     }
 
     /// The tables `[[key]]`, in the order written.
@@ -128,6 +167,11 @@ impl<'d> Table<'d> {
         self.get(key)?.string()
     }
 
+    /// The size `key`, in bytes.
+    pub fn size(&mut self, key: &'static str) -> Option<u64> {
+        self.get(key)?.parse_number("a size like \"1MiB\"", unit::size)
+    }
+
     /// The boolean `key`.
     pub fn boolean(&mut self, key: &'static str) -> Option<bool> {
         self.get(key)?.boolean()
@@ -135,12 +179,12 @@ impl<'d> Table<'d> {
 
     /// The duration `key`, zero included.
     pub fn duration(&mut self, key: &'static str) -> Option<Duration> {
-        self.get(key)?.parse("a duration like \"10s\"", unit::duration)
+        self.get(key)?.parse_number("a duration like \"10s\"", unit::duration)
     }
 
     /// The duration `key`, which is never zero.
     pub fn positive_duration(&mut self, key: &'static str) -> Option<Duration> {
-        self.get(key)?.parse("a duration like \"10s\"", unit::positive_duration)
+        self.get(key)?.parse_number("a duration like \"10s\"", unit::positive_duration)
     }
 
     /// The duration `key`, which is never zero; the inner `None` stands for `"off"`.
@@ -153,16 +197,60 @@ impl<'d> Table<'d> {
         self.get(key)?.choice(words)
     }
 
-    /// Reports every key that was never asked for.
-    pub fn finish(self) {
-        for name in self.keys.into_iter().flat_map(DeTable::keys) {
-            if self.known.contains(&&**name.get_ref()) {
-                continue;
-            }
-            let finding = error(format!("unknown key `{}` in {}", name.get_ref(), self.title));
-            let known = self.known.iter().copied().filter(|_| !self.document.page.is_full());
-            self.document.report(name.span(), finding.perhaps(did_you_mean(name.get_ref(), known)));
+    /// Reports every key that was never asked for, and those that are missing. A misspelt key is
+    /// one error, though it is unknown and what it was meant to be is missing.
+    pub fn finish(mut self) {
+        for (name, span) in self.unknown() {
+            let finding = error(format!("unknown key `{name}` in {}", self.title));
+            let remedy = if self.document.page.is_full() { None } else { self.explain(name) };
+            self.document.report_unknown(span, finding.perhaps(remedy));
         }
+        let missing = std::mem::take(&mut self.missing);
+        for (key, finding) in missing {
+            match (self.keys, self.absent) {
+                (Some(_), _) => self.report(finding),
+                (None, Some(table)) => {
+                    self.document.lacks(Lacking { parent: self.span.clone(), table, key, finding });
+                }
+                // The value that has its place was reported.
+                (None, None) => {}
+            }
+        }
+        if self.keys.is_some() {
+            for lacking in self.document.take_lacking(|lacking| lacking.parent == self.span) {
+                self.document.report(lacking.parent, lacking.finding);
+            }
+        }
+    }
+
+    /// The keys that were never asked for, from top to bottom.
+    fn unknown(&self) -> Vec<(&'d str, Range<usize>)> {
+        let keys = self.keys.into_iter().flat_map(DeTable::keys);
+        let unknown = keys.filter(|name| !self.known.contains(&&**name.get_ref()));
+        let mut unknown: Vec<_> = unknown.map(|name| (&**name.get_ref(), name.span())).collect();
+        unknown.sort_by_key(|(_, span)| span.start);
+        unknown
+    }
+
+    /// What to do about the unknown key `name`. What it explains is no longer missing.
+    fn explain(&mut self, name: &str) -> Option<String> {
+        if let Some(meant) = self.meant(name) {
+            self.missing.retain(|(key, _)| *key != meant);
+            self.document.take_lacking(|lacking| lacking.parent == self.span && lacking.table == meant);
+            return Some(format!("did you mean `{meant}`?"));
+        }
+        let inside = |lacking: &Lacking| lacking.parent == self.span && lacking.key == name;
+        let found = self.document.take_lacking(inside);
+        let table = found.first()?.table;
+        Some(if self.title == ROOT { format!("write it below [{table}]") } else { format!("write it in `{table}`") })
+    }
+
+    /// The key that `name` was probably meant to be: of two that are as near, one that is missing.
+    fn meant(&self, name: &str) -> Option<&'static str> {
+        let absent = self.document.absent_tables(&self.span);
+        let missing = self.missing.iter().map(|(key, _)| *key).chain(absent);
+        let both = [nearest(name, missing), nearest(name, self.known.iter().copied())];
+        both.into_iter().flatten().min_by_key(|(slips, _)| *slips).map(|(_, key)| key)
     }
 }
 

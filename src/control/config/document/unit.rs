@@ -14,12 +14,13 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// More per second or minute is no limit; the limiter counts nanoseconds between tokens.
 pub const MOST_TOKENS: u32 = 1_000_000;
 
-/// `"250ms" "10s" "5m" "24h"`, at most 366 days.
+/// `"250ms" "10s" "5m" "24h"`, at most 366 days; a zero needs no unit.
 pub fn duration(text: &str) -> Result<Duration, Finding> {
     let fault =
         || error(format!("\"{text}\" is not a duration")).remedy("a whole number and ms, s, m or h, like \"250ms\" or \"10s\"");
     let (number, unit) = split(text).ok_or_else(fault)?;
     let milliseconds = match unit {
+        "" if number == 0 => 0,
         "ms" => 1,
         "s" => 1000,
         "m" => 60_000,
@@ -56,11 +57,12 @@ pub fn size_or_off(text: &str) -> Result<Option<u64>, Finding> {
     size(text).map(Some).map_err(|finding| finding.remedy(remedy))
 }
 
-/// `"512B" "64KiB" "1MiB" "2GiB"`, in bytes.
+/// `"512B" "64KiB" "1MiB" "2GiB"`, in bytes; a zero needs no unit.
 pub fn size(text: &str) -> Result<u64, Finding> {
     let fault = || error(format!("\"{text}\" is not a size")).remedy("a whole number and B, KiB, MiB or GiB, like \"64KiB\"");
     let (number, unit) = split(text).ok_or_else(fault)?;
     let bytes = match unit {
+        "" if number == 0 => 0,
         "B" => 1,
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
@@ -113,9 +115,10 @@ pub fn written_pace(pace: Option<u64>) -> String {
     pace.map_or_else(|| "off".into(), |bytes| format!("{}/s", written_size(bytes)))
 }
 
-/// `"50%"`: whole percent.
+/// `"50%"`: whole percent; a zero needs no sign.
 pub fn percent(text: &str) -> Result<u8, Finding> {
-    let number = split(text).filter(|(number, unit)| *unit == "%" && *number <= 100);
+    let is_share = |number: u64, unit: &str| unit == "%" && number <= 100 || unit.is_empty() && number == 0;
+    let number = split(text).filter(|(number, unit)| is_share(*number, unit));
     let fault = || error(format!("\"{text}\" is not a share")).remedy("0% to 100%, in whole percent");
     number.map(|(number, _)| number as u8).ok_or_else(fault)
 }
@@ -212,6 +215,7 @@ mod tests {
         check(duration, "5m", "300s");
         check(duration, "24h", "86400s");
         check(duration, "0s", "0ns");
+        check(duration, "0", "0ns");
         for wrong in ["", "10", "s", "10 s", "1.5s", "-1s", "1d", "1h30m", "10S", "１s"] {
             check(duration, wrong, &format!("\"{wrong}\" is not a duration"));
         }
@@ -227,6 +231,7 @@ mod tests {
     #[test]
     fn sizes_are_powers_of_1024() {
         check(size, "0B", "0");
+        check(size, "0", "0");
         check(size, "64KiB", "65536");
         check(size, "1MiB", "1048576");
         check(size, "2GiB", "2147483648");
@@ -268,6 +273,7 @@ mod tests {
             check(share_or_number, wrong, &format!("\"{wrong}\" is neither a share nor a number"));
         }
         check(percent, "50", "\"50\" is not a share");
+        check(percent, "0", "0");
         let exceeded = |bound: &str, some, all| share_or_number(bound).ok().unwrap().is_exceeded(some, all);
         assert!(exceeded("20%", 21, 100) && !exceeded("20%", 20, 100) && !exceeded("20%", 0, 0));
         assert!(exceeded("0%", 1, 100) && !exceeded("100%", 100, 100));

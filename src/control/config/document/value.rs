@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
-use super::{Document, Table, did_you_mean};
+use super::{Document, Table, did_you_mean, typography};
 use crate::control::config::diagnostic::Place;
 use crate::control::config::page::{Finding, error};
 
@@ -72,7 +72,29 @@ impl<'d> Value<'d> {
     /// What `parse` makes of its string; `expected` says what should be there.
     pub fn parse<T>(&self, expected: &str, parse: impl FnOnce(&'d str) -> Result<T, Finding>) -> Option<T> {
         let text = self.string_like(expected)?;
-        parse(text).map_err(|finding| self.report(finding)).ok()
+        self.parsed(text, parse)
+    }
+
+    /// The same, where a whole number may stand without quotes, if `parse` takes its digits: a bare
+    /// number of things, or a zero, which needs no unit.
+    pub fn parse_number<T>(&self, expected: &str, parse: impl FnOnce(&'d str) -> Result<T, Finding>) -> Option<T> {
+        let Some(integer) = self.value.get_ref().as_integer().filter(|integer| integer.radix() == 10) else {
+            return self.parse(expected, parse);
+        };
+        let digits = integer.as_str();
+        match parse(digits) {
+            Ok(value) => Some(value),
+            Err(finding) if digits.bytes().all(|digit| digit == b'0') => {
+                self.report(finding);
+                None
+            }
+            Err(_) => self.or_expected(expected, None),
+        }
+    }
+
+    fn parsed<T>(&self, text: &'d str, parse: impl FnOnce(&'d str) -> Result<T, Finding>) -> Option<T> {
+        let told = |finding| if text.contains(typography::is_quote) { typography::finding(text) } else { finding };
+        parse(text).map_err(|finding| self.report(told(finding))).ok()
     }
 
     /// What the word stands for, one of `words`.
@@ -158,7 +180,23 @@ impl<'d> Value<'d> {
             DeValue::Array(_) => "an array",
             DeValue::Table(_) => "a table",
         };
-        self.report(error(format!("expected {expected}, found {found}")));
+        let finding = error(format!("expected {expected}, found {found}"));
+        self.report(finding.perhaps(self.requoted(expected)));
+    }
+
+    /// How it is written with its quotes, or without them, where that is what is expected.
+    fn requoted(&self, expected: &str) -> Option<String> {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let named = |text: &str| expected.contains(&format!("\"{text}\"")).then(|| format!("write \"{text}\""));
+        match self.value.get_ref() {
+            DeValue::String(text) if expected == "an integer" && digits(text) => Some(format!("write {text}, without quotes")),
+            DeValue::String(text) if expected == "true or false" && matches!(&**text, "true" | "false") => {
+                Some(format!("write {text}, without quotes"))
+            }
+            DeValue::Integer(number) => named(number.as_str()),
+            DeValue::Float(number) => named(number.as_str()),
+            _ => None,
+        }
     }
 
     fn string_like(&self, expected: &str) -> Option<&'d str> {

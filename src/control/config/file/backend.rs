@@ -104,6 +104,7 @@ pub fn tls(
     }
     let identity = match (chain, key) {
         (Some(chain), Some(key)) => Some(certificate::read_client(ground.reading, chain, key).map(Arc::new)),
+        (None, Some(_)) if table.misspells("chain") => Some(None),
         (None, Some(key)) => {
             key.report(error("a key without its chain").remedy("chain = \"certs/client.pem\""));
             Some(None)

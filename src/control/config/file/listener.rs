@@ -69,7 +69,7 @@ fn read(mut table: Table<'_>, timeouts: ListenerTimeouts, known: &mut Known<'_, 
     let speaks = speaks(&mut table);
     let address = listen(&mut table, name.as_ref(), speaks, known);
     let head = table.get("max_head").and_then(|value| {
-        let size = value.parse("a size like \"32KiB\"", unit::size)?;
+        let size = value.parse_number("a size like \"32KiB\"", unit::size)?;
         if !(LEAST_HEAD..=MOST_HEAD).contains(&size) {
             value.report(error("out of range").remedy("8KiB to 1MiB"));
         }
@@ -86,7 +86,8 @@ fn read(mut table: Table<'_>, timeouts: ListenerTimeouts, known: &mut Known<'_, 
     for key in ["proxy_protocol", "forwarded", "client_certificates"] {
         table.later(key);
     }
-    if matches!(speaks, Speaks::Tls(_)) && !known.certified && !table.document().is_torn() {
+    let means_tls = matches!(speaks, Speaks::Tls(_)) && !table.misspells("tls");
+    if means_tls && !known.certified && !table.document().is_torn() {
         table.report(error("TLS without a certificate").remedy("add a [[certificate]] with its chain and key, or tls = false"));
         known.certified = true; // Said once.
     }

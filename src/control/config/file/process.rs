@@ -95,7 +95,7 @@ pub fn admin(mut table: Table<'_>, reading: &Reading<'_>, named: &mut Named<'_>)
             .and_then(|value| value.parse("\"auto\", a path or \"off\"", |text| socket(&value, text)))
             .unwrap_or(AdminSocket::Auto),
         mode: table.get("mode").and_then(|value| value.parse("an octal string like \"0660\"", mode)).unwrap_or(0o660),
-        group: table.get("group").and_then(|value| value.parse("a group's name", group)).flatten(),
+        group: table.get("group").and_then(|value| value.parse_number("a group's name", group)).flatten(),
     };
     table.finish();
     settings
@@ -109,7 +109,7 @@ pub fn reload(mut table: Table<'_>) -> ReloadSettings {
         revoke_spread: table.duration("revoke_spread").unwrap_or(Duration::from_secs(2)),
         max_revoked: table
             .get("max_revoked")
-            .and_then(|value| value.parse("a share like \"20%\", or a number like \"300\"", unit::share_or_number))
+            .and_then(|value| value.parse_number("a share like \"20%\", or a number like \"300\"", unit::share_or_number))
             .unwrap_or(Bound::Percent(100)),
     };
     table.finish();

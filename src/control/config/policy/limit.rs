@@ -79,7 +79,7 @@ fn count(connections: &mut Table<'_>, key: &'static str) -> Option<u32> {
 fn tunnel(table: &mut Table<'_>, base: TunnelLimits) -> TunnelLimits {
     let mut message = table.table("message");
     let message_max = message.get("max").and_then(|value| {
-        let max = value.parse("a size like \"1MiB\"", unit::size)?;
+        let max = value.parse_number("a size like \"1MiB\"", unit::size)?;
         if max == 0 {
             value.report(error("zero makes no sense here").remedy("leave it out for no limit"));
         }
@@ -89,7 +89,7 @@ fn tunnel(table: &mut Table<'_>, base: TunnelLimits) -> TunnelLimits {
     message.finish();
     let ping = match table.get("ping") {
         Some(value) if value.as_str() == Some("off") => None,
-        Some(value) => value.parse("a duration like \"25s\", or \"off\"", |text| {
+        Some(value) => value.parse_number("a duration like \"25s\", or \"off\"", |text| {
             unit::positive_duration(text).map_err(|finding| finding.remedy("a duration like \"25s\", or \"off\""))
         }),
         None => base.ping,

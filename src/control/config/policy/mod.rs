@@ -183,7 +183,11 @@ fn page(reading: &mut Reading<'_>, document: &Document<'_>, shelf: &mut Shelf, s
     let mut root = document.root();
     file::schema(&mut root);
     let owner = root.string("owner").map(Box::from);
-    shelf.fill(root.table("lists"), reading);
+    let lists = root.table("lists");
+    for key in ["client", "limits", "test"] {
+        root.knows(key);
+    }
+    shelf.fill(lists, reading, root.misspells("lists"));
     let mut client = root.table("client");
     let is_baseline = matches!(sheet, Sheet::Baseline);
     let (allow, limits, lines) = if is_baseline {
@@ -201,8 +205,10 @@ fn page(reading: &mut Reading<'_>, document: &Document<'_>, shelf: &mut Shelf, s
     client.later("certificate");
     client.finish();
     let tests = test::read(&mut root);
-    shelf.report_unused(document);
     root.finish();
+    if !document.has_unknown_keys() {
+        shelf.report_unused(document);
+    }
     let feeds = shelf.feeds();
     let (name, file) = (sheet.name(), sheet.file());
     Some(PolicyPage { name, file, owner, allow: allow?, deny, origins, subprotocols, limits, lines, feeds, tests })

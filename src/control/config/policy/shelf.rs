@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::config::document::{Document, Table, Value, did_you_mean, unit};
+use crate::control::config::document::{Document, Table, Value, nearest, unit};
 use crate::control::config::list::{self, ListFile};
 use crate::control::config::name::name;
 use crate::control::config::page::{Finding, error, warning};
@@ -20,6 +20,8 @@ pub struct Shelf {
     lists: Vec<Shelved>,
     found: Vec<Diagnostic>,
     feeds: Vec<Feed>,
+    /// Whether `[lists]` is misspelt, so that no list is known.
+    is_misspelt: bool,
 }
 
 #[derive(Debug)]
@@ -34,7 +36,7 @@ struct Shelved {
 impl Shelf {
     /// No lists yet, of the policy in the file `policy`.
     pub fn new(policy: Arc<str>) -> Shelf {
-        Shelf { policy, lists: Vec::new(), found: Vec::new(), feeds: Vec::new() }
+        Shelf { policy, lists: Vec::new(), found: Vec::new(), feeds: Vec::new(), is_misspelt: false }
     }
 
     /// The file of the policy, as people write it.
@@ -42,8 +44,9 @@ impl Shelf {
         Arc::clone(&self.policy)
     }
 
-    /// Reads `[lists]`.
-    pub fn fill(&mut self, table: Table<'_>, reading: &mut Reading<'_>) {
+    /// Reads `[lists]`; `is_misspelt` says whether a misspelt table stands in its place.
+    pub fn fill(&mut self, table: Table<'_>, reading: &mut Reading<'_>, is_misspelt: bool) {
+        self.is_misspelt = is_misspelt;
         for (key, span, value) in table.all() {
             match name(key) {
                 Ok(name) => {
@@ -61,8 +64,18 @@ impl Shelf {
             shelved.used = true;
             return Ok(shelved.list.clone());
         }
-        let guess = did_you_mean(name, self.lists.iter().map(|shelved| &*shelved.name));
-        let remedy = guess.unwrap_or_else(|| format!("add `{name}` to [lists], or write a network"));
+        if self.is_misspelt {
+            return Ok(None);
+        }
+        let meant = nearest(name, self.lists.iter().map(|shelved| &*shelved.name)).map(|(_, meant)| meant.to_owned());
+        // The list that was meant is not unused.
+        for shelved in self.lists.iter_mut().filter(|shelved| meant.as_deref() == Some(&shelved.name)) {
+            shelved.used = true;
+        }
+        let remedy = match meant {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("add `{name}` to [lists], or write a network"),
+        };
         Err(error(format!("there is no list `{name}`")).remedy(remedy))
     }
 
@@ -89,7 +102,7 @@ impl Shelf {
             return list::from_strings(name, self.policy(), &items, reading.now);
         }
         if !value.is_table() {
-            value.unexpected("an array of networks or { file = \"…\" }");
+            value.unexpected("an array of networks or { file = \"lists/NAME.cidr\" }");
             return None;
         }
         let mut table = value.table(format!("the list `{name}`"))?;
@@ -99,10 +112,11 @@ impl Shelf {
         let rejects_stale = on_stale.and_then(|value| value.choice(&[("warn", false), ("reject", true)])).unwrap_or(false);
         if let Some(value) = on_stale
             && !table.has("max_age")
+            && !table.misspells("max_age")
         {
             value.report(warning("nothing is ever stale without a `max_age`").remedy("max_age = \"36h\""));
         }
-        let max_shrink = table.get("max_shrink").and_then(|value| value.parse("a share like \"50%\"", unit::percent));
+        let max_shrink = table.get("max_shrink").and_then(|value| value.parse_number("a share like \"50%\"", unit::percent));
         table.finish();
         let file = file?;
         let list = self.read_file(Arc::clone(&name), file, reading)?;

@@ -1,6 +1,9 @@
 //! What can be wrong with PEM files.
 
-use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
+use data_encoding::BASE64;
+use rcgen::{CertificateParams, DnType, KeyPair, SanType, date_time_ymd};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 use super::{SIDEGATE, check, load};
 
@@ -10,8 +13,12 @@ fn pair(names: &[&str]) -> (String, String) {
     made(CertificateParams::new(names).unwrap(), 2026, 2027)
 }
 
-fn made(mut params: CertificateParams, from: i32, to: i32) -> (String, String) {
-    params.distinguished_name.push(DnType::CommonName, "ws.example.com");
+fn made(params: CertificateParams, from: i32, to: i32) -> (String, String) {
+    made_for(params, "ws.example.com", (from, to))
+}
+
+fn made_for(mut params: CertificateParams, common: &str, (from, to): (i32, i32)) -> (String, String) {
+    params.distinguished_name.push(DnType::CommonName, common);
     params.not_before = date_time_ymd(from, 1, 1);
     params.not_after = date_time_ymd(to, 1, 1);
     let key = KeyPair::generate().unwrap();
@@ -200,21 +207,115 @@ error: key: certs/ws.key is protected by a passphrase
 }
 
 #[test]
-fn a_certificate_without_names_is_an_error() {
+fn a_certificate_without_sans_is_a_warning() {
     let (chain, key) = pair(&[]);
-    certificate(
-        &chain,
-        &key,
-        r#"
-error: chain: the certificate in certs/ws.pem has no subject alternative names
+    let text = sidegate("*");
+    let files = [("sidegate.toml", &*text), ("certs/ws.pem", &chain), ("certs/ws.key", &key)];
+    let (loaded, found) = load(&files);
+    let expected = r#"
+warning: chain: the certificate in certs/ws.pem has no subject alternative names, only the common name `ws.example.com`: browsers and most clients refuse it
   --> sidegate.toml:15:9
    |
 15 | chain = "certs/ws.pem"
    |         ^^^^^^^^^^^^^^
    |
-   = help: have it issued with its DNS names: browsers ignore the common name
-"#,
-    );
+   = help: have it issued with its DNS names as subject alternative names
+"#;
+    assert_eq!(found, expected.trim_matches('\n'));
+    assert_eq!(*loaded.unwrap().settings.certificates[0].names, ["ws.example.com".into()]);
+}
+
+/// What is said of a certificate with these SANs and this common name, of one line, and its names.
+fn said_of(sans: &[SanType], common: &str) -> (String, Vec<String>) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.subject_alt_names = sans.to_vec();
+    let (chain, key) = made_for(params, common, (2026, 2027));
+    let text = sidegate("*");
+    let (loaded, found) = load(&[("sidegate.toml", &text), ("certs/ws.pem", &chain), ("certs/ws.key", &key)]);
+    let names = loaded.unwrap().settings.certificates[0].names.iter().map(ToString::to_string).collect();
+    (found.lines().next().unwrap_or_default().to_owned(), names)
+}
+
+#[test]
+fn a_certificate_serves_what_its_sans_name_or_else_its_common_name() {
+    let mail = SanType::Rfc822Name("ops@example.com".try_into().unwrap());
+    let address = SanType::IpAddress("192.0.2.1".parse().unwrap());
+    let only_common = |name: &str| {
+        format!(
+            "warning: chain: the certificate in certs/ws.pem has no subject alternative names, only the common name \
+             `{name}`: browsers and most clients refuse it"
+        )
+    };
+    let nameless = "warning: chain: the certificate in certs/ws.pem names no host: browsers and most clients refuse it";
+    for (sans, common, said, names) in [
+        (&[][..], "*.Example.org", only_common("*.example.org"), &["*.example.org"][..]),
+        (&[], "192.0.2.7", only_common("192.0.2.7"), &["192.0.2.7"]),
+        (&[], "Acme Gateway", nameless.to_owned(), &[]),
+        (&[], "*", nameless.to_owned(), &[]),
+        (std::slice::from_ref(&mail), "a.example", only_common("a.example"), &["a.example"]),
+        (std::slice::from_ref(&address), "a.example", String::new(), &["192.0.2.1"]),
+        (&[mail.clone(), address.clone()], "a.example", String::new(), &["192.0.2.1"]),
+    ] {
+        assert_eq!(said_of(sans, common), (said, names.iter().map(ToString::to_string).collect()), "{common}");
+    }
+}
+
+/// The certificate in `pem` as old tools would make it: of version 1, which has no extensions. Its
+/// signature is wrong, and nobody looks at it.
+fn of_version_1(pem: &str) -> String {
+    let der = rustls_pemfile::certs(&mut pem.as_bytes()).next().unwrap().unwrap();
+    let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+    let offset = |part: &[u8]| part.as_ptr().addr() - der.as_ptr().addr();
+    let (tbs, key) = (certificate.tbs_certificate.as_ref(), certificate.public_key().raw);
+    // Between the version (five bytes behind the header) and the extensions.
+    let header = if tbs[1] < 0x80 { 2 } else { 2 + usize::from(tbs[1] & 0x7f) };
+    let kept = &der[offset(tbs) + header + 5..offset(key) + key.len()];
+    let rest = &der[offset(tbs) + tbs.len()..];
+    let sequence = |content: &[u8]| {
+        let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+        [&[0x30, 0x82], &length[..], content].concat()
+    };
+    let whole = sequence(&[&sequence(kept)[..], rest].concat());
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64.encode(&whole))
+}
+
+#[test]
+fn a_certificate_of_version_1_is_matched_with_its_key() {
+    let (chain, key) = pair(&[]);
+    let (chain, text) = (of_version_1(&chain), sidegate("*"));
+    let found = |key: &str| load(&[("sidegate.toml", &text), ("certs/ws.pem", &chain), ("certs/ws.key", key)]).1;
+    assert!(found(&key).starts_with("warning: chain: the certificate in certs/ws.pem has no subject"), "{}", found(&key));
+    let other = found(&pair(&["ws.example.com"]).1);
+    assert!(other.starts_with("error: key: certs/ws.key is not the key of the first certificate"), "{other}");
+}
+
+#[test]
+fn byte_order_marks_in_pem_files_are_passed_over() {
+    let (chain, key) = pair(&["ws.example.com"]);
+    let (other, _) = pair(&["other.example"]);
+    // As where two files of Windows' editors were joined.
+    let text = format!("\u{feff}{chain}\u{feff}{other}");
+    let config = sidegate("*");
+    let marked = format!("\u{feff}{key}");
+    let (loaded, found) = load(&[("sidegate.toml", &config), ("certs/ws.pem", &text), ("certs/ws.key", &marked)]);
+    assert_eq!(found, "");
+    assert_eq!(loaded.unwrap().settings.certificates[0].key.cert.len(), 2);
+}
+
+#[test]
+fn a_certificate_in_another_encoding_is_named() {
+    let (chain, key) = pair(&["ws.example.com"]);
+    let said = |chain: &[u8]| {
+        let folder = super::write_all(&[("sidegate.toml", &sidegate("*")), ("certs/ws.key", &key)]);
+        std::fs::write(folder.path().join("certs/ws.pem"), chain).unwrap();
+        let config = folder.path().join("sidegate.toml");
+        let found = super::load_at(&mut super::Files::for_person(), &config, super::Pass::default(), super::now());
+        found.map(drop).unwrap_err()[0].to_string().lines().next().unwrap().to_owned()
+    };
+    let wide: Vec<u8> = format!("\u{feff}{chain}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert_eq!(said(&wide), "error: chain: certs/ws.pem is in UTF-16");
+    let der = rustls_pemfile::certs(&mut chain.as_bytes()).next().unwrap().unwrap();
+    assert_eq!(said(&der), "error: chain: certs/ws.pem holds binary data (DER or PKCS #12), not PEM");
 }
 
 #[test]

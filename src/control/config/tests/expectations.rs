@@ -57,14 +57,6 @@ error: expect: missing from [[test]]
     test(
         "name = \"x\"\nclent = \"192.0.2.1\"\nurl = \"wss://a.example/\"\nexpect = \"allow\"",
         r#"
-error: client: missing from [[test]]
- --> policies/chat.toml:3:1
-  |
-3 | [[test]]
-  | ^^^^^^^^
-  |
-  = help: client = "192.0.2.1"
-
 error: unknown key `clent` in [[test]]
  --> policies/chat.toml:5:1
   |

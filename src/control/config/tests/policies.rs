@@ -295,14 +295,6 @@ error: `any` is a reserved word
   |
   = help: take another name
 
-error: file: missing from the list `feed`
- --> policies/chat.toml:5:8
-  |
-5 | feed = { fil = "x" }
-  |        ^^^^^^^^^^^^^
-  |
-  = help: feed = { file = "lists/feed.cidr" }
-
 error: unknown key `fil` in the list `feed`
  --> policies/chat.toml:5:10
   |
@@ -311,17 +303,11 @@ error: unknown key `fil` in the list `feed`
   |
   = help: did you mean `file`?
 
-error: number: expected an array of networks or { file = "…" }, found an integer
+error: number: expected an array of networks or { file = "lists/NAME.cidr" }, found an integer
  --> policies/chat.toml:6:10
   |
 6 | number = 1
   |          ^
-
-warning: the list `number` is used by no rule
- --> policies/chat.toml:6:1
-  |
-6 | number = 1
-  | ^^^^^^
 "#,
     );
 }

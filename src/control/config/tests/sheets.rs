@@ -103,14 +103,6 @@ error: a candidate of a policy that isn't there: policies/chta.toml
     check(
         &[("policies/chat.shadow.toml", "schema = 1\n[client]\nalow = [\"any\"]\n")],
         r#"
-error: allow: missing from [client]
- --> policies/chat.shadow.toml:2:1
-  |
-2 | [client]
-  | ^^^^^^^^
-  |
-  = help: allow = ["any"] admits everyone
-
 error: unknown key `alow` in [client]
  --> policies/chat.shadow.toml:3:1
   |
