@@ -14,7 +14,9 @@ use super::document::unit::{
     written_duration as duration, written_duration_or_off as duration_or_off, written_pace, written_rate, written_size as size,
     written_size_or_off as size_or_off,
 };
-use super::{AdminSettings, AdminSocket, BackendTlsPage, ReloadSettings, RoutePage, Settings, ShutdownSettings, Watch};
+use super::{
+    AdminSettings, AdminSocket, BackendTlsPage, ReloadSettings, RouteDefaults, RoutePage, Settings, ShutdownSettings, Watch,
+};
 use crate::policy::limit::{Limits, Rate, Share, TunnelLimits};
 use crate::policy::list::List;
 use crate::policy::{Allow, Policy};
@@ -42,6 +44,7 @@ pub fn settings(settings: &Settings) -> Value {
         "process": { "threads": auto(settings.threads.map(|threads| threads.get())) },
         "listener": settings.listeners.iter().map(|one| listener(one)).collect::<Vec<_>>(),
         "certificate": settings.certificates.iter().map(|one| certificate(one)).collect::<Vec<_>>(),
+        "defaults": defaults(&settings.defaults),
         "route": settings.routes.iter().map(route).collect::<Vec<_>>(),
     })
 }
@@ -142,29 +145,39 @@ fn certificate(certificate: &Certificate) -> Value {
     json!({ "chain": &*certificate.label, "key": &*certificate.key_file })
 }
 
-fn route(route: &RoutePage) -> Value {
-    let http = match route.http {
+/// What routes have in common.
+fn defaults(defaults: &RouteDefaults) -> Value {
+    let RouteDefaults { policy, http, max_body, timeouts } = defaults;
+    let http = match http {
         PlainHttp::Refuse => "refuse",
         PlainHttp::Forward => "forward",
     };
+    let mut keys = json!({
+        "http": http,
+        "forward_as": "x-forwarded",
+        "refuse": "answer",
+        "max_body": size_or_off(*max_body),
+        "timeouts": route_timeouts(*timeouts),
+    });
+    if let Some(policy) = policy {
+        keys["policy"] = json!(&**policy);
+    }
+    keys
+}
+
+fn route(route: &RoutePage) -> Value {
     let paths = match route.paths {
         Paths::Canonical => "canonical",
         Paths::AsIs => "as-is",
     };
-    let mut keys = json!({
-        "name": &*route.name,
-        "host": route.host.to_string(),
-        "path": route.path.to_string(),
-        "backend": route.backends.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "policy": &*route.policy,
-        "http": http,
-        "forward_as": "x-forwarded",
-        "refuse": "answer",
-        "strip_prefix": route.strip_prefix,
-        "paths": paths,
-        "max_body": size_or_off(route.max_body),
-        "timeouts": route_timeouts(route.timeouts),
-    });
+    let (policy, timeouts) = (Some(Arc::clone(&route.policy)), route.timeouts);
+    let mut keys = defaults(&RouteDefaults { policy, http: route.http, max_body: route.max_body, timeouts });
+    keys["name"] = json!(&*route.name);
+    keys["host"] = route.host.to_string().into();
+    keys["path"] = route.path.to_string().into();
+    keys["backend"] = route.backends.iter().map(ToString::to_string).collect();
+    keys["strip_prefix"] = route.strip_prefix.into();
+    keys["paths"] = paths.into();
     if let Some(BackendTlsPage { ca, name, identity, roots: _ }) = &route.backend_tls {
         let mut tls = identity.as_ref().map_or(json!({}), |identity| certificate(identity));
         tls["ca"] = json!(ca.as_deref());

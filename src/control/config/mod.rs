@@ -172,6 +172,14 @@ pub fn backend(text: &str) -> Result<String, String> {
     file::backend(text, &reading).map(|_| text.to_owned()).map_err(|finding| finding.sentence())
 }
 
+/// `text`, if it can stand as a route's `host`; else why not, and what to write instead.
+///
+/// # Errors
+/// One sentence for people.
+pub fn host(text: &str) -> Result<HostPattern, String> {
+    HostPattern::parse(text)
+}
+
 /// `text`, as a share or a number of things.
 ///
 /// # Errors
@@ -269,6 +277,8 @@ pub struct Settings {
     pub certificates: Vec<Arc<Certificate>>,
     /// In the order written.
     pub routes: Vec<RoutePage>,
+    /// `[defaults]`, which `routes` have taken up already.
+    pub defaults: RouteDefaults,
     /// `[timeouts]` up to routing.
     pub listener_timeouts: ListenerTimeouts,
     /// `[timeouts]` from there on, which a route may set for itself.
@@ -434,6 +444,19 @@ pub struct RoutePage {
     pub timeouts: RouteTimeouts,
     /// The line of its `name` in `sidegate.toml`, from 1.
     pub line: u32,
+}
+
+/// What each route has that doesn't say otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteDefaults {
+    /// The name of the policy. `None` means that each route names its own.
+    pub policy: Option<Arc<str>>,
+    /// What happens to plain HTTP.
+    pub http: PlainHttp,
+    /// The largest body of plain HTTP, in bytes. `None` means unlimited.
+    pub max_body: Option<u64>,
+    /// Over those of `[timeouts]`.
+    pub timeouts: RouteTimeouts,
 }
 
 /// `backend_tls` of a route.

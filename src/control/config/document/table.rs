@@ -167,11 +167,6 @@ impl<'d> Table<'d> {
         self.get(key)?.string()
     }
 
-    /// The size `key`, in bytes.
-    pub fn size(&mut self, key: &'static str) -> Option<u64> {
-        self.get(key)?.parse_number("a size like \"1MiB\"", unit::size)
-    }
-
     /// The boolean `key`.
     pub fn boolean(&mut self, key: &'static str) -> Option<bool> {
         self.get(key)?.boolean()

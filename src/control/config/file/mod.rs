@@ -4,6 +4,7 @@
 //! goes on; the settings count only if nothing was wrong.
 
 mod backend;
+mod common;
 mod listener;
 mod named;
 mod paths;
@@ -46,22 +47,30 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
     let (listener_timeouts, route_timeouts) = timeouts(root.table("timeouts"));
     let threads = process::threads(process);
 
+    for key in ["listener", "defaults", "route"] {
+        root.knows(key);
+    }
     let pairs = root.tables("certificate");
-    let certified = !pairs.is_empty();
+    let certified = !pairs.is_empty() || root.misspells("certificate");
     let read: Vec<_> = pairs.into_iter().map(|table| read_certificate(reading, table)).collect();
     let certificates: Option<Vec<_>> = read.into_iter().collect();
     let (listeners, at_listeners) =
         listener::all(root.tables("listener"), listener_timeouts, metrics.listen.as_ref(), certified, &mut named);
     let covering = covering(&listeners, certificates.as_deref());
-    let mut ground = route::Ground { reading, policies, certificates: covering.as_ref(), timeouts: route_timeouts, system: None };
+    let table = root.table("defaults");
+    let defaults = common::defaults(table, route_timeouts, policies, root.misspells("defaults"));
+    let mut ground = route::Ground { reading, policies, certificates: covering.as_ref(), defaults: &defaults, system: None };
     let routes = route::all(root.tables("route"), &mut ground);
-    if listeners.is_empty() && !root.has("listener") && !document.is_torn() {
+    let lacks = |key: &'static str| !root.has(key) && !document.is_torn() && !root.misspells(key);
+    if listeners.is_empty() && lacks("listener") {
         root.report(warning("no [[listener]]: nothing is served"));
     }
-    if routes.is_empty() && !root.has("route") && !document.is_torn() {
+    if routes.is_empty() && lacks("route") {
         root.report(warning("no [[route]]: every request is answered 404"));
     }
-    named.finish(&root);
+    if !root.misspells("listener") {
+        named.finish(&root);
+    }
     root.finish();
 
     let certificates = certificates.unwrap_or_default();
@@ -77,6 +86,7 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
         listeners,
         certificates,
         routes,
+        defaults: defaults.into(),
         listener_timeouts,
         route_timeouts,
         written,

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 
+use super::backend;
+use super::common::{self, Common, PolicyName};
 use super::paths::{self, Claim};
-use super::{backend, not_yet, route_timeouts};
-use crate::control::config::document::{Table, Value, did_you_mean, unit};
-use crate::control::config::name::{Taken, name};
+use crate::control::config::document::{Table, Value};
+use crate::control::config::name::Taken;
 use crate::control::config::page::{error, warning};
 use crate::control::config::{Reading, RoutePage};
 use crate::policy::request::decoded;
 use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::certificate::Certificates;
-use crate::snapshot::route::{Paths, PlainHttp, RouteTimeouts};
+use crate::snapshot::route::Paths;
 
 /// What a route stands on: the rest of the configuration.
 pub struct Ground<'g, 'f> {
@@ -25,7 +26,7 @@ pub struct Ground<'g, 'f> {
     /// The certificates that have to cover its host; `None`: there is no TLS listener, or they could not be read.
     pub certificates: Option<&'g Certificates>,
     /// What it doesn't set for itself.
-    pub timeouts: RouteTimeouts,
+    pub defaults: &'g Common,
     /// The authorities that this system trusts, once they were asked for.
     pub system: Option<Arc<RootCertStore>>,
 }
@@ -62,18 +63,16 @@ fn read(
     let backends =
         table.need("backend", "backend = \"http://127.0.0.1:8080\"").and_then(|value| backend::all(value, ground.reading));
     let backend_tls = backend::tls(&mut table, backends.as_deref(), ground);
-    let policy =
-        table.need("policy", "policy = \"NAME\", of policies/NAME.toml").and_then(|value| policy(value, ground.policies));
-    let http = table.choice("http", &[("refuse", PlainHttp::Refuse), ("forward", PlainHttp::Forward)]);
     let strip_prefix = table.boolean("strip_prefix");
-    let max_body = table.get("max_body").and_then(|value| value.parse("a size like \"1MiB\", or \"off\"", unit::size_or_off));
-    let timeouts = timeouts(&mut table, ground.timeouts);
-    for (key, now, later) in [("forward_as", "x-forwarded", "forwarded"), ("refuse", "answer", "close")] {
-        let Some(value) = table.get(key) else { continue };
-        if value.choice(&[(now, false), (later, true)]) == Some(true) {
-            value.report(not_yet(later));
+    let Common { policy, http, max_body, timeouts } = common::read(&mut table, ground.defaults, ground.policies);
+    let policy = match policy {
+        PolicyName::Is(name) => Some(name),
+        PolicyName::Broken => None,
+        PolicyName::Absent => {
+            table.need("policy", "policy = \"NAME\", of policies/NAME.toml, here or in [defaults]");
+            None
         }
-    }
+    };
     let line = table.line("name");
     table.finish();
     Some(RoutePage {
@@ -83,10 +82,10 @@ fn read(
         backends: backends?,
         backend_tls: backend_tls?,
         policy: policy?,
-        http: http.unwrap_or(PlainHttp::Refuse),
+        http,
         strip_prefix: strip_prefix.unwrap_or(false),
         paths: Paths::Canonical,
-        max_body: max_body.unwrap_or(Some(1 << 20)),
+        max_body,
         timeouts,
         line,
     })
@@ -128,27 +127,4 @@ fn cover(value: Value<'_>, host: &HostPattern, certificates: Option<&Certificate
     if !covered {
         value.report(warning("no certificate covers it: browsers will refuse the default one"));
     }
-}
-
-fn policy(value: Value<'_>, policies: &BTreeSet<Arc<str>>) -> Option<Arc<str>> {
-    let name = value.parse("a policy's name", name)?;
-    if !policies.contains(&name) {
-        let finding = error(format!("there is no policies/{name}.toml"));
-        let meant = did_you_mean(&name, policies.iter().map(|name| &**name));
-        value.report(
-            finding.remedy(meant.unwrap_or_else(|| "write it; all that it must say is `schema` and `[client] allow`".into())),
-        );
-        return None;
-    }
-    Some(name)
-}
-
-fn timeouts(table: &mut Table<'_>, default: RouteTimeouts) -> RouteTimeouts {
-    let mut table = table.table("timeouts");
-    let timeouts = route_timeouts(&mut table, default);
-    for key in ["tls", "head", "keep_alive"] {
-        table.refuse(key, error("not per route").remedy("set it in [timeouts]: it is over before a route is found"));
-    }
-    table.finish();
-    timeouts
 }

@@ -29,8 +29,9 @@ fn every_key_stands_there_with_its_default_under_its_name_in_the_file() {
     expected["timeouts"]["body_stall"] = "1m".into();
     expected["timeouts"]["response"] = "2m".into();
     expected["route"][0]["backend"] = json!(["http://127.0.0.1:8080"]);
-    expected["route"][0]["timeouts"] =
+    expected["defaults"]["timeouts"] =
         json!({ "body_stall": "1m", "body_pace": "500B/s", "dial": "2s", "response": "2m", "write_stall": "30s", "grace": "5s" });
+    expected["route"][0]["timeouts"] = expected["defaults"]["timeouts"].clone();
     for text in [EVERYTHING, NOTHING] {
         assert_eq!(effective::settings(&loaded(text, POLICY).settings), expected);
     }

@@ -5,6 +5,7 @@
 mod again;
 mod backends;
 mod certificates;
+mod common;
 mod defaults;
 mod effective;
 mod exceptions;
@@ -17,6 +18,7 @@ mod schema;
 mod settings;
 mod sheets;
 mod syntax;
+mod typos;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

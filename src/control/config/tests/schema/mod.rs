@@ -108,7 +108,12 @@ fn the_schema_has_every_key_that_is_read_and_no_other() {
 #[test]
 fn the_schema_knows_the_defaults() {
     let everything = seen(toml::Value::Table(EVERYTHING.parse().unwrap()));
-    let keys = keys(&read(CONFIG));
+    let root = read(CONFIG);
+    let resolved = |key: Value| match key.get("$ref") {
+        Some(reference) => resolve(&root, reference).clone(),
+        None => key,
+    };
+    let keys: BTreeMap<_, _> = keys(&root).into_iter().map(|(path, key)| (path, resolved(key))).collect();
     let defaults: Vec<_> = keys.iter().filter_map(|(path, key)| Some((path, key.get("default")?))).collect();
     for (path, default) in &defaults {
         assert_eq!(value_at(&everything, path), *default, "{path}");
@@ -198,6 +203,9 @@ fn what_the_configuration_may_not_say_is_flagged() {
         ("rate = \"500/s\", burst = 10000", "rate = \"500/s\", burst = 0"),
         ("[[certificate]]", "[certificate]"),
         ("host    = \"ws.example.com\"", ""),
+        ("[defaults]", "[defaults]\npath = \"/\""),
+        ("[defaults]", "[defaults]\npolicy = \"Market\""),
+        ("timeouts = {}", "timeouts = { tls = \"1s\" }"),
         ("path    = \"/ticks/\"", "path = \"ticks/\""),
         ("backend = \"http://127.0.0.1:8080\"", "backend = \"ftp://127.0.0.1:8080\""),
         ("backend = \"http://127.0.0.1:8080\"", "backend = \"http://127.0.0.1:8080/chat\""),

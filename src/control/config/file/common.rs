@@ -1,0 +1,104 @@
+//! `[defaults]`, and the same keys of a `[[route]]`: they are declared here alone.
+//!
+//! A route's own value wins, and of `timeouts` each key by itself.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{not_yet, route_timeouts};
+use crate::control::config::RouteDefaults;
+use crate::control::config::document::{Table, Value, did_you_mean, unit};
+use crate::control::config::name::name;
+use crate::control::config::page::error;
+use crate::snapshot::route::{PlainHttp, RouteTimeouts};
+
+/// What a route has in common with others.
+#[derive(Debug, Clone)]
+pub struct Common {
+    /// The policy.
+    pub policy: PolicyName,
+    /// What happens to plain HTTP.
+    pub http: PlainHttp,
+    /// The largest body of plain HTTP, in bytes. `None` means unlimited.
+    pub max_body: Option<u64>,
+    /// Its timeouts.
+    pub timeouts: RouteTimeouts,
+}
+
+/// The policy that a table names.
+#[derive(Debug, Clone)]
+pub enum PolicyName {
+    /// It names none.
+    Absent,
+    /// What it names was reported.
+    Broken,
+    /// It names this one.
+    Is(Arc<str>),
+}
+
+/// `[defaults]`; where a misspelt table has its place, nothing is missing from the routes.
+pub fn defaults(mut table: Table<'_>, timeouts: RouteTimeouts, policies: &BTreeSet<Arc<str>>, is_misspelt: bool) -> Common {
+    let policy = if is_misspelt { PolicyName::Broken } else { PolicyName::Absent };
+    let none = Common { policy, http: PlainHttp::Refuse, max_body: Some(1 << 20), timeouts };
+    let mut common = read(&mut table, &none, policies);
+    for key in ["name", "host", "path", "backend", "backend_tls", "strip_prefix"] {
+        table.refuse(key, error("each route has its own").remedy("write it in the [[route]]"));
+    }
+    if table.misspells("policy") {
+        common.policy = PolicyName::Broken;
+    }
+    table.finish();
+    common
+}
+
+/// What `table` says; what it leaves out is as in `base`.
+pub fn read(table: &mut Table<'_>, base: &Common, policies: &BTreeSet<Arc<str>>) -> Common {
+    let policy = match table.get("policy") {
+        Some(value) => policy(value, policies).map_or(PolicyName::Broken, PolicyName::Is),
+        None => base.policy.clone(),
+    };
+    let http = table.choice("http", &[("refuse", PlainHttp::Refuse), ("forward", PlainHttp::Forward)]);
+    let max_body = table.get("max_body");
+    let max_body = max_body.and_then(|value| value.parse_number("a size like \"1MiB\", or \"off\"", unit::size_or_off));
+    let timeouts = timeouts(table, base.timeouts);
+    for (key, now, later) in [("forward_as", "x-forwarded", "forwarded"), ("refuse", "answer", "close")] {
+        let Some(value) = table.get(key) else { continue };
+        if value.choice(&[(now, false), (later, true)]) == Some(true) {
+            value.report(not_yet(later));
+        }
+    }
+    Common { policy, http: http.unwrap_or(base.http), max_body: max_body.unwrap_or(base.max_body), timeouts }
+}
+
+impl From<Common> for RouteDefaults {
+    fn from(common: Common) -> Self {
+        let policy = match common.policy {
+            PolicyName::Is(name) => Some(name),
+            PolicyName::Absent | PolicyName::Broken => None,
+        };
+        RouteDefaults { policy, http: common.http, max_body: common.max_body, timeouts: common.timeouts }
+    }
+}
+
+fn policy(value: Value<'_>, policies: &BTreeSet<Arc<str>>) -> Option<Arc<str>> {
+    let name = value.parse("a policy's name", name)?;
+    if !policies.contains(&name) {
+        let finding = error(format!("there is no policies/{name}.toml"));
+        let meant = did_you_mean(&name, policies.iter().map(|name| &**name));
+        value.report(
+            finding.remedy(meant.unwrap_or_else(|| "write it; all that it must say is `schema` and `[client] allow`".into())),
+        );
+        return None;
+    }
+    Some(name)
+}
+
+fn timeouts(table: &mut Table<'_>, default: RouteTimeouts) -> RouteTimeouts {
+    let mut table = table.table("timeouts");
+    let timeouts = route_timeouts(&mut table, default);
+    for key in ["tls", "head", "keep_alive"] {
+        table.refuse(key, error("not per route").remedy("set it in [timeouts]: it is over before a route is found"));
+    }
+    table.finish();
+    timeouts
+}
