@@ -11,7 +11,7 @@ use sidegate::control::config::{self, source::Files};
 use sidegate::control::reload;
 use sidegate::control::systemd::Sockets;
 use sidegate::policy::list::{Entry, List};
-use sidegate::policy::request::{Host, Kind, Request};
+use sidegate::policy::request::{Host, Kind, Request, Scheme};
 
 use crate::feed::{self, Family};
 use crate::measure::{CpuTime, asking};
@@ -62,7 +62,7 @@ subprotocols = ["v2.ticks"]
     let (snapshot, ..) = reload::start(&config, &Sockets::new([])).expect("a sound configuration").into_parts();
     let kind = Kind::Attempt { subprotocols: ["v2.ticks".into()].into() };
     let (host, origin) = (Host::parse(b"ws.example.com").expect("a host"), Some("https://desk.partner.example".into()));
-    let request = Request { host, path: "/chat/ticks".into(), origin, kind };
+    let request = Request { host, path: "/chat/ticks".into(), origin, kind, scheme: Scheme::Https };
     let office = feed::inside(&["10.0.0.0/8".parse().expect("a network")], ASKED);
     let elsewhere = feed::anywhere(Family::V4, ASKED);
     let mut group = criterion.benchmark_group("judgement");

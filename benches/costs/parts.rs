@@ -15,7 +15,7 @@ use sidegate::data::websocket::frame::{Scanner, Sender};
 use sidegate::observe::metrics::{Direction, RouteMetrics};
 use sidegate::policy::limit::{Bucket, Rate};
 use sidegate::policy::network::Client;
-use sidegate::policy::request::{Host, Kind, Request, RequestPath};
+use sidegate::policy::request::{Host, Kind, Request, RequestPath, Scheme};
 use sidegate::refusal::Refusal;
 use sidegate::snapshot::Live;
 use sidegate::tunnels::{TrafficCell, Tunnels};
@@ -49,8 +49,8 @@ pub fn charging(criterion: &mut Criterion<CpuTime>) {
         let live = Arc::new(Live::new(snapshot));
         let tunnels = Tunnels::new(Arc::clone(&live));
         let kind = Kind::Attempt { subprotocols: [].into() };
-        let request =
-            Request { host: Host::parse(b"ws.example.com").expect("a host"), path: "/chat/".into(), origin: None, kind };
+        let (host, scheme) = (Host::parse(b"ws.example.com").expect("a host"), Scheme::Https);
+        let request = Request { host, path: "/chat/".into(), origin: None, kind, scheme };
         let clients: Vec<Client> = feed::anywhere(Family::V4, clients);
         let charges = name != "judged";
         asking(&mut group, name, &clients, |client, now| {
@@ -83,7 +83,8 @@ pub fn reading(criterion: &mut Criterion<CpuTime>) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let path = RequestPath::read(black_box(&path)).expect("a path");
-                let request = Request { host: host.clone(), path, origin: None, kind: Kind::Plain };
+                let (host, kind, scheme) = (host.clone(), Kind::Plain, Scheme::Https);
+                let request = Request { host, path, origin: None, kind, scheme };
                 snapshot.judge(Client::new([192, 0, 2, 1].into()), &request, None, Timestamp::MIN).verdict.is_ok()
             });
         });

@@ -5,7 +5,7 @@
 use http::{HeaderMap, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use sidegate::data::websocket::handshake::Handshake;
-use sidegate::policy::request::{Host, Request, canonical_path, decoded, options};
+use sidegate::policy::request::{Host, Request, Scheme, canonical_path, decoded, options};
 
 /// Fields that `Connection` may not name (docs/spec/wire.md), and how others begin.
 const HIDDEN: [&str; 10] =
@@ -14,7 +14,7 @@ const HIDDEN_BEGIN: [&str; 4] = ["content-", "sec-websocket-", "x-forwarded-", "
 
 fuzz_target!(|head: &[u8]| {
     let Some(parts) = parts(head) else { return };
-    if let Ok(request) = Request::read(&parts) {
+    if let Ok(request) = Request::read(&parts, Scheme::Unknown) {
         let Some(path) = request.path.canonical() else {
             return assert!(hides(request.path.sent()), "{} has a canonical form", request.path.sent());
         };

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidegate::policy::origin::Origins;
+use sidegate::policy::origin::{Origins, Pattern};
 use sidegate::policy::request::{Host, Request, RequestPath, canonical_path};
 
 fuzz_target!(|text: &str| {
@@ -22,6 +22,8 @@ fuzz_target!(|text: &str| {
     if let Some(Ok(pattern)) = origin.map(Origins::parse_one) {
         let shown = pattern.to_string();
         assert_eq!(Origins::parse_one(&shown).as_ref(), Ok(&pattern), "{shown}");
-        let _ = Origins::new(vec![pattern]).admit(lines.next());
+        if let Ok(Ok(request)) = Request::of_url(url, lines.next(), None) {
+            let _ = Origins::new(vec![pattern, Pattern::Same]).admit(&request);
+        }
     }
 });

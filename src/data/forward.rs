@@ -12,7 +12,7 @@ use http::{Method, StatusCode, Uri, Version, request, response};
 
 use crate::data::identity::is_identity;
 use crate::policy::network::Client;
-use crate::policy::request::{Request, options};
+use crate::policy::request::{Request, Scheme, options};
 use crate::policy::route::stripped;
 use crate::refusal::{Head, Refusal};
 use crate::snapshot::route::Route;
@@ -47,6 +47,14 @@ pub struct Arrival {
     pub tls: bool,
     /// The port that it came to.
     pub port: u16,
+}
+
+impl Arrival {
+    /// The scheme that the client used. Once peers are believed what they report of it, this is the
+    /// place to ask.
+    pub fn scheme(&self) -> Scheme {
+        if self.tls { Scheme::Https } else { Scheme::Unknown }
+    }
 }
 
 /// Turns the head that came into the head that goes to the backend.

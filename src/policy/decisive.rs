@@ -202,7 +202,7 @@ mod tests {
 
     use crate::policy::limit::{Budgets, Limits};
     use crate::policy::origin::Origins;
-    use crate::policy::request::{Host, Kind, Request};
+    use crate::policy::request::{Host, Kind, Request, Scheme};
     use crate::policy::subprotocol::Subprotocols;
     use crate::refusal::Backend;
 
@@ -242,7 +242,8 @@ mod tests {
 
     fn request(origin: &str, subprotocol: &str) -> Request {
         let kind = Kind::Attempt { subprotocols: [subprotocol.into()].into() };
-        Request { host: Host::parse(b"a.example").unwrap(), path: "/".into(), origin: Some(origin.into()), kind }
+        let host = Host::parse(b"a.example").unwrap();
+        Request { host, path: "/".into(), origin: Some(origin.into()), kind, scheme: Scheme::Unknown }
     }
 
     /// What decides on 192.0.2.1 on new year's day of 2027, in words: `rule-place [entry entry-place] [instead …]`.

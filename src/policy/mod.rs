@@ -121,7 +121,7 @@ impl Policy {
         if request.is_plain() && request.origin.is_none() {
             return Ok(());
         }
-        if origins.admit(request.origin.as_deref()) { Ok(()) } else { Err(Refusal::Origin) }
+        if origins.admit(request) { Ok(()) } else { Err(Refusal::Origin) }
     }
 
     /// An attempt must offer at least one admitted subprotocol; that the

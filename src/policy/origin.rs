@@ -5,7 +5,10 @@
 
 use std::fmt;
 
-use crate::policy::request::{Host, default_port};
+use crate::policy::request::{Host, Request, Scheme, default_port};
+
+/// The origin of pages that were read from files, as Chromium sends it for applications.
+const FILE: &str = "file://";
 
 /// The `origins` of a policy; their order never matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,10 @@ pub enum Pattern {
     Absent,
     /// `"null"`: the opaque origin of sandboxed frames, local files and some redirects.
     Opaque,
+    /// `"file://"`: the pages of Electron's and Cordova's applications.
+    File,
+    /// `"same"`: pages of the host and port that the request is for.
+    Same,
     /// `"https://app.example.com[:port]"`.
     Page(Origin),
     /// `"https://*.partner.example[:port]"`: pages one label below.
@@ -46,6 +53,9 @@ impl Origins {
         match text {
             "none" => return Ok(Pattern::Absent),
             "null" => return Ok(Pattern::Opaque),
+            "same" => return Ok(Pattern::Same),
+            "self" | "'self'" => return Err("the request's own host is `same`".into()),
+            _ if text.eq_ignore_ascii_case(FILE) => return Ok(Pattern::File),
             "*" | "any" => return Err("no word admits every page: leave `origins` out, and the origin is not looked at".into()),
             _ => {}
         }
@@ -83,26 +93,50 @@ impl Origins {
         self.0.iter()
     }
 
-    /// Whether a request with this `Origin` field may pass; `None`: it has none.
-    pub fn admit(&self, origin: Option<&str>) -> bool {
-        self.admitting(origin).is_some()
+    /// Whether `request` may pass.
+    pub fn admit(&self, request: &Request) -> bool {
+        self.admitting(request).is_some()
     }
 
-    /// The entry that lets such a request pass.
-    pub fn admitting(&self, origin: Option<&str>) -> Option<&Pattern> {
-        let page = match origin {
-            None => return self.0.iter().find(|pattern| **pattern == Pattern::Absent),
-            Some("null") => return self.0.iter().find(|pattern| **pattern == Pattern::Opaque),
+    /// The entry that lets it pass.
+    pub fn admitting(&self, request: &Request) -> Option<&Pattern> {
+        let named = |wanted| self.0.iter().find(|pattern| **pattern == wanted);
+        let page = match request.origin.as_deref() {
+            None => return named(Pattern::Absent),
+            Some("null") => return named(Pattern::Opaque),
+            Some(text) if text.eq_ignore_ascii_case(FILE) => return named(Pattern::File),
             Some(text) => Origin::parse(text)?,
         };
-        self.0.iter().find(|pattern| pattern.admits(&page))
+        self.0.iter().find(|pattern| pattern.admits(&page, request))
+    }
+
+    /// The origins that `same` stands for, of `request`.
+    pub fn same(request: &Request) -> String {
+        let (name, port) = (request.host.name(), request.host.port());
+        let own = |scheme: &&str| request.scheme.may_be(scheme);
+        let own = ["https", "http"].into_iter().filter(own).map(|scheme| {
+            let port = port.or(default_port(scheme));
+            Pattern::Page(Origin { scheme: scheme.into(), host: name.into(), port }).to_string()
+        });
+        own.collect::<Vec<_>>().join(" or ")
+    }
+}
+
+impl Scheme {
+    /// Whether a page that the client got in the same way may have this scheme.
+    fn may_be(self, scheme: &str) -> bool {
+        match self {
+            Scheme::Https => scheme == "https",
+            Scheme::Unknown => scheme == "https" || scheme == "http",
+        }
     }
 }
 
 impl Pattern {
-    fn admits(&self, origin: &Origin) -> bool {
+    fn admits(&self, origin: &Origin, request: &Request) -> bool {
         match self {
-            Pattern::Absent | Pattern::Opaque => false,
+            Pattern::Absent | Pattern::Opaque | Pattern::File => false,
+            Pattern::Same => origin.is_of(request),
             Pattern::Page(page) => page == origin,
             Pattern::Below(parent) => {
                 let above = origin.host.split_once('.').map(|(_, above)| above);
@@ -117,6 +151,8 @@ impl fmt::Display for Pattern {
         match self {
             Pattern::Absent => f.write_str("none"),
             Pattern::Opaque => f.write_str("null"),
+            Pattern::File => f.write_str(FILE),
+            Pattern::Same => f.write_str("same"),
             Pattern::Page(origin) => origin.write(f, ""),
             Pattern::Below(origin) => origin.write(f, "*."),
         }
@@ -138,6 +174,13 @@ impl Origin {
     fn parse(text: &str) -> Option<Origin> {
         let (scheme, authority) = text.split_once("://")?;
         Origin::read(scheme, authority)
+    }
+
+    /// Whether it is that of the host and port that `request` is for. A port that is not written
+    /// is that of the page's scheme on both sides.
+    fn is_of(&self, request: &Request) -> bool {
+        let port = request.host.port().or(default_port(&self.scheme));
+        request.scheme.may_be(&self.scheme) && *self.host == *request.host.name() && self.port == port
     }
 
     fn read(scheme: &str, authority: &str) -> Option<Origin> {
@@ -167,10 +210,29 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use crate::policy::request::Kind;
+
+    /// An attempt at `host` from the page `origin`.
+    fn request(host: &str, scheme: Scheme, origin: Option<&str>) -> Request {
+        let kind = Kind::Attempt { subprotocols: [].into() };
+        let host = Host::parse(host.as_bytes()).unwrap();
+        Request { host, path: "/".into(), origin: origin.map(Into::into), kind, scheme }
+    }
+
+    fn origins(patterns: &[&str]) -> Origins {
+        Origins::new(patterns.iter().map(|pattern| Origins::parse_one(pattern).unwrap()).collect())
+    }
+
     /// Whether `patterns` admit `origin`.
     fn check(patterns: &[&str], origin: Option<&str>, admitted: bool) {
-        let origins = Origins::new(patterns.iter().map(|pattern| Origins::parse_one(pattern).unwrap()).collect());
-        assert_eq!(origins.admit(origin), admitted, "{patterns:?} and {origin:?}");
+        let request = request("ws.example.com", Scheme::Https, origin);
+        assert_eq!(origins(patterns).admit(&request), admitted, "{patterns:?} and {origin:?}");
+    }
+
+    /// Whether `same` admits `origin` at `host`.
+    fn check_same(host: &str, scheme: Scheme, origin: &str, admitted: bool) {
+        let request = request(host, scheme, Some(origin));
+        assert_eq!(origins(&["same"]).admit(&request), admitted, "{origin} at {host}, {scheme:?}");
     }
 
     /// The sentence for `pattern` holds `remedy`.
@@ -184,6 +246,8 @@ mod tests {
         for written in [
             "none",
             "null",
+            "same",
+            "file://",
             "https://app.example.com",
             "http://a.example:8080",
             "https://*.partner.example:8443",
@@ -234,6 +298,87 @@ mod tests {
         for neither in ["", "none", "NULL", "Null", "*", "any"] {
             check(&["none", "null"], Some(neither), false);
         }
+    }
+
+    #[test]
+    fn same_is_the_host_and_the_port_of_the_request() {
+        let tls = Scheme::Https;
+        for (host, origin) in [
+            ("app.example.com", "https://app.example.com"),
+            ("app.example.com:443", "https://app.example.com"),
+            ("app.example.com", "https://app.example.com:443"),
+            ("App.Example.com.", "HTTPS://APP.example.COM"),
+            ("app.example.com:8443", "https://app.example.com:8443"),
+            ("192.0.2.1:8443", "https://192.0.2.1:8443"),
+            ("[2001:DB8::0:1]", "https://[2001:db8::1]"),
+        ] {
+            check_same(host, tls, origin, true);
+            check_same(host, Scheme::Unknown, origin, true);
+        }
+        for origin in [
+            "http://app.example.com",
+            "http://app.example.com:443",
+            "https://app.example.com:8443",
+            "https://app.example.com:80",
+            "https://x.app.example.com",
+            "https://example.com",
+            "https://app.example.com.evil.example",
+            "https://evil.example",
+            "wss://app.example.com",
+            "chrome-extension://app.example.com",
+            "https://app.example.com/",
+            "https://user@app.example.com",
+            "https://app.example.com https://app.example.com",
+            "app.example.com",
+            "null",
+            "same",
+            "file://",
+            "",
+        ] {
+            check_same("app.example.com", tls, origin, false);
+        }
+        let absent = request("app.example.com", tls, None);
+        assert!(!origins(&["same"]).admit(&absent) && origins(&["same", "none"]).admit(&absent));
+    }
+
+    #[test]
+    fn same_takes_either_scheme_without_tls_with_its_own_port() {
+        let plain = Scheme::Unknown;
+        for (host, origin, admitted) in [
+            ("a.example", "http://a.example", true),
+            ("a.example", "https://a.example", true),
+            ("a.example:80", "http://a.example", true),
+            ("a.example:80", "https://a.example", false),
+            ("a.example:443", "https://a.example", true),
+            ("a.example:443", "http://a.example", false),
+            ("a.example:443", "http://a.example:443", true),
+            ("a.example:8080", "http://a.example:8080", true),
+            ("a.example:8080", "https://a.example:8080", true),
+            ("a.example:8080", "http://a.example", false),
+            ("a.example", "http://a.example:8080", false),
+            ("a.example", "ws://a.example", false),
+        ] {
+            check_same(host, plain, origin, admitted);
+        }
+        let shown = |host, scheme| Origins::same(&request(host, scheme, None));
+        assert_eq!(shown("a.example:443", plain), "https://a.example or http://a.example:443");
+        assert_eq!(shown("a.example:8443", Scheme::Https), "https://a.example:8443");
+    }
+
+    #[test]
+    fn pages_of_applications_are_admitted_by_name() {
+        for (pattern, origin) in [
+            ("file://", "file://"),
+            ("FILE://", "file://"),
+            ("file://", "FILE://"),
+            ("capacitor://localhost", "capacitor://localhost"),
+        ] {
+            check(&[pattern], Some(origin), true);
+        }
+        for other in ["file:///", "file:///a", "file://a", "null", "", "files://"] {
+            check(&["file://"], Some(other), false);
+        }
+        check(&["none", "null", "same", "https://ws.example.com"], Some("file://"), false);
     }
 
     #[test]
@@ -299,6 +444,9 @@ mod tests {
         check_fault("https://*.0.2.1", "write each address in full");
         check_fault("*", "leave `origins` out");
         check_fault("any", "leave `origins` out");
+        check_fault("self", "`same`");
+        check_fault("'self'", "`same`");
+        check_fault("file:///", "`file://`");
         for odd in ["https://", "https://a b", "https://a.example:http", "https://é.example", "1http://a.example", "://a.example"]
         {
             check_fault(odd, "`https://app.example.com:8443`");
@@ -308,16 +456,18 @@ mod tests {
     proptest! {
         #[test]
         fn a_page_admits_itself_alone(page in "https?://[ab](\\.[ab]){0,2}(:[12])?", other in "https?://[ab](\\.[ab]){0,2}(:[12])?") {
-            let origins = Origins::new(vec![Origins::parse_one(&page).unwrap()]);
-            prop_assert!(origins.admit(Some(&page)));
-            prop_assert_eq!(origins.admit(Some(&other)), page == other);
+            let origins = origins(&[&page]);
+            let admits = |origin: &str| origins.admit(&request("ws.example.com", Scheme::Https, Some(origin)));
+            prop_assert!(admits(&page));
+            prop_assert_eq!(admits(&other), page == other);
         }
 
         #[test]
         fn no_string_upsets_the_reader(text in any::<String>()) {
             let pattern = Origins::parse_one(&text);
-            prop_assert!(!Origins::new(vec![Pattern::Absent, Pattern::Opaque]).admit(Some(&text)) || text == "null");
-            prop_assert!(pattern.is_err() || text.contains("://") || text == "none" || text == "null");
+            let request = request("ws.example.com", Scheme::Unknown, Some(&text));
+            prop_assert!(!origins(&["none", "null", "same"]).admit(&request) || text == "null");
+            prop_assert!(pattern.is_err() || text.contains("://") || ["none", "null", "same"].contains(&&*text));
         }
     }
 }

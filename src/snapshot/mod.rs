@@ -243,7 +243,7 @@ pub(crate) mod tests {
     use crate::policy::decisive::RuleLines;
     use crate::policy::limit::{Budgets, Exception, Limits, Share};
     use crate::policy::list::{Entry, List};
-    use crate::policy::request::{Host, Kind};
+    use crate::policy::request::{Host, Kind, Scheme};
     use crate::policy::route::{HostPattern, PathPattern};
     use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
 
@@ -303,7 +303,8 @@ pub(crate) mod tests {
     /// An attempt at `host`.
     pub fn request(host: &str) -> Request {
         let kind = Kind::Attempt { subprotocols: [].into() };
-        Request { host: Host::parse(host.as_bytes()).unwrap(), path: "/".into(), origin: None, kind }
+        let host = Host::parse(host.as_bytes()).unwrap();
+        Request { host, path: "/".into(), origin: None, kind, scheme: Scheme::Unknown }
     }
 
     /// 192.0.2.`host`

@@ -35,6 +35,7 @@ mod log;
 mod metrics;
 mod mishap;
 mod operations;
+mod origins;
 mod pending;
 mod policy;
 mod readme;

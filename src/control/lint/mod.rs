@@ -24,6 +24,7 @@ use crate::policy::list::List;
 /// Looks at what `files` gave for `config`, the path of `sidegate.toml`, at the time `now`; all are warnings, and no two alike.
 pub fn lint(files: &mut Files, config: &Path, loaded: &Loaded, now: Timestamp) -> Vec<Diagnostic> {
     let mut remarks = rules::unused(loaded);
+    remarks.extend(rules::rebinding(loaded, config));
     remarks.extend(coverage::uncovered(loaded, config));
     remarks.extend(paths::alike_but_for_case(loaded, config));
     remarks.extend(paths::ambiguous(loaded, config));

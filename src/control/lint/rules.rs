@@ -1,10 +1,14 @@
-//! Of policies as a whole: what no route uses, and what a policy leaves open by saying nothing.
+//! Of policies as a whole: what no route uses, what a policy leaves open by saying nothing, and what it opens to other sites.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::spot::{Part, Remark, Spot};
-use crate::control::config::{Loaded, PolicyPage};
+use crate::control::config::{Loaded, PolicyPage, RoutePage};
+use crate::policy::origin::Pattern;
+use crate::policy::route::HostPattern;
+use crate::snapshot::listener::Speaks;
 
 /// Policies that no route names.
 pub fn unused(loaded: &Loaded) -> Vec<Remark> {
@@ -28,7 +32,7 @@ pub fn missing(page: &PolicyPage) -> Vec<Remark> {
             message: "no `origins` beside it: any web page can open this from its visitor's browser, with the visitor's cookies"
                 .into(),
             remedy:
-                "origins = [\"https://app.example.com\", \"none\"] names your pages; \"none\" is for clients that are no browsers"
+                "origins = [\"same\", \"none\"] admits the pages of the same host; \"none\" is for clients that are no browsers"
                     .into(),
             other: None,
         });
@@ -43,6 +47,34 @@ pub fn missing(page: &PolicyPage) -> Vec<Remark> {
         });
     }
     remarks
+}
+
+/// Routes for every host whose policy admits pages of the `same` origin, while a listener speaks
+/// without TLS: a page of any name that its owner lets resolve to this host is then of that origin.
+pub fn rebinding(loaded: &Loaded, config: &Path) -> Vec<Remark> {
+    let settings = &loaded.settings;
+    if !settings.listeners.iter().any(|listener| listener.speaks == Speaks::Plain) {
+        return Vec::new();
+    }
+    let pages = || loaded.policies.iter().chain(&loaded.candidates);
+    let admits_same =
+        |page: &PolicyPage| page.origins.as_ref().is_some_and(|origins| origins.iter().any(|one| *one == Pattern::Same));
+    let remark = |route: &RoutePage| {
+        let page = pages().find(|page| page.name == route.policy && admits_same(page))?;
+        let file = config.file_name().unwrap_or_default().to_string_lossy().into();
+        let line = Spot { file: Arc::clone(&page.file), line: page.lines.origins, part: Part::Word("same".into()) };
+        Some(Remark {
+            spot: Spot { file, line: route.line, part: Part::Word(Arc::clone(&route.name)) },
+            message: format!(
+                "the route `{}` is for every host and reachable without TLS, and `same` admits whatever host a page names: \
+                 any web page can get in by DNS rebinding",
+                route.name
+            ),
+            remedy: "host = \"ws.example.com\" in the route, or the origins in full in its policy".into(),
+            other: Some((line, "here")),
+        })
+    };
+    settings.routes.iter().filter(|route| route.host == HostPattern::Any).filter_map(remark).collect()
 }
 
 fn whole(page: &PolicyPage) -> Spot {

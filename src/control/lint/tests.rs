@@ -104,7 +104,7 @@ warning: no `origins` beside it: any web page can open this from its visitor's b
 3 | allow = ["any"]
   | ^^^^^
   |
-  = help: origins = ["https://app.example.com", "none"] names your pages; "none" is for clients that are no browsers
+  = help: origins = ["same", "none"] admits the pages of the same host; "none" is for clients that are no browsers
 
 warning: `chat` limits neither `upgrades` nor `connections`: one client can take all there is
 --> policies/chat.toml:1:1

@@ -129,7 +129,7 @@ impl Exchange {
             return None;
         }
         let head::Read { parts, spelling, length } = head::request(came)?;
-        let request = Request::read(&parts).ok().filter(Request::is_attempt)?;
+        let request = Request::read(&parts, self.came.arrival.scheme()).ok().filter(Request::is_attempt)?;
         patience.request_began(Version::HTTP_11, false);
         let mut asked = self.asked(false);
         asked.read(&request);
@@ -241,7 +241,7 @@ impl Exchange {
     /// The steps in their order (SEMANTICS, "Order of decisions and the answer to each failure").
     async fn decide(&self, http: HttpRequest<Incoming>, asked: &mut Asked) -> Result<Decided, Denied> {
         let (parts, body) = http.into_parts();
-        let request = Request::read(&parts)?;
+        let request = Request::read(&parts, self.came.arrival.scheme())?;
         asked.read(&request);
         if let Speaks::Redirect { port } = self.came.speaks {
             if request.host.is_unnamed() {

@@ -44,6 +44,17 @@ pub struct Request {
     pub origin: Option<Box<str>>,
     /// What is asked for.
     pub kind: Kind,
+    /// The scheme that the client used.
+    pub scheme: Scheme,
+}
+
+/// The scheme that a client used, as far as its listener knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `https` or `wss`: the listener ended TLS.
+    Https,
+    /// Either: the listener is plain, and a proxy in front of it may have ended TLS.
+    Unknown,
 }
 
 /// What a request asks for.
@@ -59,14 +70,14 @@ pub enum Kind {
 }
 
 impl Request {
-    /// Reads a head that is parsed.
+    /// Reads a head that is parsed, and came by a listener that knows this `scheme`.
     ///
     /// # Errors
     /// [`Refusal::Head`]: malformed or ambiguous (RFC 9112 §3.2, §6.1), a `Connection` that names an
     /// end-to-end field (`docs/spec/wire.md`), or a target over 8 KiB.
     /// [`Refusal::Path`]: see [`RequestPath::read`]. [`Refusal::Handshake`]: an attempt whose subprotocols
     /// are too many or no tokens (RFC 6455 §4.2.1).
-    pub fn read(parts: &Parts) -> Result<Request, Refusal> {
+    pub fn read(parts: &Parts, scheme: Scheme) -> Result<Request, Refusal> {
         framing(parts)?;
         if connection::names_end_to_end(&parts.headers) {
             return Err(MALFORMED);
@@ -75,7 +86,8 @@ impl Request {
         let origin = at_most_one(&parts.headers, ORIGIN)?;
         let path = path(parts)?;
         let kind = kind(parts)?;
-        Ok(Request { host, path, origin: origin.map(|value| String::from_utf8_lossy(value.as_bytes()).into()), kind })
+        let origin = origin.map(|value| String::from_utf8_lossy(value.as_bytes()).into());
+        Ok(Request { host, path, origin, kind, scheme })
     }
 
     /// Whether it asks for an upgrade to WebSocket.
@@ -212,7 +224,7 @@ mod tests {
         let version = if version == "HTTP/1.0" { Version::HTTP_10 } else { Version::HTTP_11 };
         let head = http::Request::builder().method(method).uri(uri).version(version);
         let head = fields.iter().fold(head, |head, (name, value)| head.header(*name, *value));
-        Request::read(&head.body(()).unwrap().into_parts().0)
+        Request::read(&head.body(()).unwrap().into_parts().0, Scheme::Unknown)
     }
 
     /// What is judged, as `host[:port] path`, of a request without other fields than `Host`.
@@ -390,13 +402,13 @@ mod tests {
     #[test]
     fn an_origin_that_cannot_be_read_is_still_an_origin() {
         let mut head = http::Request::builder().uri("/").header("host", "a").body(()).unwrap().into_parts().0;
-        assert_eq!(Request::read(&head).unwrap().origin, None);
+        assert_eq!(Request::read(&head, Scheme::Unknown).unwrap().origin, None);
         head.headers.insert(ORIGIN, HeaderValue::from_bytes(b"https://\xff").unwrap());
-        assert_eq!(Request::read(&head).unwrap().origin.as_deref(), Some("https://\u{fffd}"));
+        assert_eq!(Request::read(&head, Scheme::Unknown).unwrap().origin.as_deref(), Some("https://\u{fffd}"));
         head.headers.insert(ORIGIN, HeaderValue::from_static(""));
-        assert_eq!(Request::read(&head).unwrap().origin.as_deref(), Some(""));
+        assert_eq!(Request::read(&head, Scheme::Unknown).unwrap().origin.as_deref(), Some(""));
         head.headers.append(ORIGIN, HeaderValue::from_static("https://a.example"));
-        assert_eq!(Request::read(&head), Err(MALFORMED));
+        assert_eq!(Request::read(&head, Scheme::Unknown), Err(MALFORMED));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use http::Uri;
 
 use super::target::{Tidied, encoded};
-use crate::policy::request::{Host, Kind, Request, RequestPath, token};
+use crate::policy::request::{Host, Kind, Request, RequestPath, Scheme, token};
 use crate::refusal::Refusal;
 
 /// Why a text is no URL that leads here: what is wrong, and what to write.
@@ -33,9 +33,12 @@ impl Request {
             return fault("a WebSocket's URL has no fragment", "leave out the `#` and what follows");
         }
         let Some((scheme, rest)) = url.split_once("://") else { return fault("not a URL", EXAMPLE) };
-        let attempt = match scheme.to_ascii_lowercase().as_str() {
-            "ws" | "wss" => true,
-            "http" | "https" => false,
+        // Without TLS it comes by a plain listener.
+        let (attempt, scheme) = match scheme.to_ascii_lowercase().as_str() {
+            "ws" => (true, Scheme::Unknown),
+            "wss" => (true, Scheme::Https),
+            "http" => (false, Scheme::Unknown),
+            "https" => (false, Scheme::Https),
             _ => return fault("neither a WebSocket's URL nor plain HTTP's", EXAMPLE),
         };
         let authority = rest.split(['/', '?', '\\']).next().unwrap_or_default();
@@ -57,8 +60,8 @@ impl Request {
             Some(_) => return fault("the subprotocol is no token", "letters, digits and !#$%&'*+-.^_`|~"),
         };
         let kind = if attempt { Kind::Attempt { subprotocols } } else { Kind::Plain };
-        let path = RequestPath::read(path);
-        Ok(path.map(|path| Request { host, path, origin: origin.map(Into::into), kind }))
+        let (path, origin) = (RequestPath::read(path), origin.map(Into::into));
+        Ok(path.map(|path| Request { host, path, origin, kind, scheme }))
     }
 }
 

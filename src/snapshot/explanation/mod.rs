@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::policy::decisive::{Listed, Rule};
 use crate::policy::list::List;
 use crate::policy::network::Client;
+use crate::policy::origin::{Origins, Pattern};
 use crate::policy::request::{Kind, Request};
 use crate::policy::{Allow, Policy};
 use crate::refusal::Refusal;
@@ -272,12 +273,13 @@ fn origin(policy: &Policy, request: &Request) -> Option<Said> {
         None if request.is_plain() => (true, "not looked at: plain HTTP that carries none".to_owned()),
         origin => {
             let shown = origin.map_or_else(|| "none sent".to_owned(), |origin| origin.escape_debug().to_string());
-            match origins.admitting(origin) {
-                Some(pattern) => (true, format!("{shown}: admitted by \"{pattern}\"")),
-                None => {
-                    let admitted = origins.iter().map(|pattern| format!("\"{pattern}\""));
-                    (false, format!("{shown}: not among {}", text::among(admitted)))
-                }
+            let written = |pattern: &Pattern| match pattern {
+                Pattern::Same => format!("\"same\" ({})", Origins::same(request)),
+                other => format!("\"{other}\""),
+            };
+            match origins.admitting(request) {
+                Some(pattern) => (true, format!("{shown}: admitted by {}", written(pattern))),
+                None => (false, format!("{shown}: not among {}", text::among(origins.iter().map(written)))),
             }
         }
     };

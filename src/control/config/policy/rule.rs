@@ -5,14 +5,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::shelf::Shelf;
-use crate::control::config::document::{Table, Value};
+use crate::control::config::document::{Table, Value, did_you_mean};
 use crate::control::config::list;
 use crate::control::config::name::is_name;
 use crate::control::config::page::{Finding, error, warning};
 use crate::policy::Allow;
 use crate::policy::decisive::RuleLines;
 use crate::policy::list::List;
-use crate::policy::origin::Origins;
+use crate::policy::origin::{Origins, Pattern};
 use crate::policy::subprotocol::Subprotocols;
 
 /// The lists of what stands in a rule itself; no list that is given a name can be called so.
@@ -73,8 +73,14 @@ pub fn origins(client: &mut Table<'_>) -> Option<Origins> {
     if strings.is_empty() {
         value.report(warning("an empty list admits no page").remedy("leave it out, and the origin is not looked at"));
     }
-    let parse = |(_, item): (&str, Value<'_>)| item.parse("an origin", |text| Origins::parse_one(text).map_err(error));
+    let parse = |(_, item): (&str, Value<'_>)| item.parse("an origin", origin);
     Some(Origins::new(strings.into_iter().filter_map(parse).collect()))
+}
+
+fn origin(text: &str) -> Result<Pattern, Finding> {
+    let is_word = text.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let meant = || did_you_mean(text, ["same", "none", "null"]).filter(|_| is_word);
+    Origins::parse_one(text).map_err(|fault| error(fault).perhaps(meant()))
 }
 
 /// `subprotocols`
