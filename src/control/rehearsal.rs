@@ -51,17 +51,20 @@ pub fn rehearse(snapshot: &Snapshot, scripts: &[Script]) -> Vec<Diagnostic> {
 
 fn run(snapshot: &Snapshot, script: &Script, test: &PolicyTest) -> Option<Diagnostic> {
     let candidate = (script.kind == Kind::Candidate).then_some(&*script.policy);
-    let judged = test
-        .request
-        .as_ref()
-        .map_err(|refusal| *refusal)
-        .map(|request| snapshot.judge_by(test.client, request, None, test.at.unwrap_or(Timestamp::MIN), candidate));
+    let request = test.request.as_ref().map_err(|refusal| *refusal);
+    let judged = request.map(|request| {
+        let slashed = snapshot.slashed(request);
+        let request = slashed.as_ref().unwrap_or(request);
+        snapshot.judge_by(test.client, request, None, test.at.unwrap_or(Timestamp::MIN), candidate)
+    });
     let route = judged.as_ref().ok().and_then(|judgement| judgement.route.as_ref());
     let is_stray = judged.as_ref().is_ok_and(|judgement| judgement.route.is_none() && judgement.ambiguity.is_none());
     if is_stray && test.expect != Expect::RefuseFor(Refusal::Route.word()) {
         let finding = error(format!("test \"{}\": no route leads there", test.name));
         let remedy = "look at the host and the path of the [[route]]s; expect = \"refuse:route\" where it is meant";
-        return Some(finding.remedy(remedy).at(test.at_url.clone().sound()));
+        let slashed = request.ok().and_then(|request| snapshot.lacking_slash(request));
+        let meant = slashed.map(|slashed| format!("a route begins at {}: end the path with a slash", slashed.path));
+        return Some(finding.remedy(remedy).perhaps(meant).at(test.at_url.clone().sound()));
     }
     let verdict = judged.as_ref().map_err(|refusal| *refusal).and_then(|judgement| match &judgement.verdict {
         Ok(_) => Ok(()),
@@ -76,7 +79,6 @@ fn run(snapshot: &Snapshot, script: &Script, test: &PolicyTest) -> Option<Diagno
         });
     }
     let got = verdict.map_or_else(|refusal| format!("refuse:{refusal}"), |()| "allow".into());
-    let request = test.request.as_ref().map_err(|refusal| *refusal);
     let question = Question { client: test.client, request, at: test.at, live: false, candidate };
     let explanation = snapshot.explain(question).to_string();
     let finding = error(format!("test \"{}\" failed: expected {}, got {got}", test.name, written(test.expect)));

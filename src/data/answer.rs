@@ -2,6 +2,7 @@
 //!
 //! Nothing of the configuration leaks into them but the reason word.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -98,6 +99,39 @@ pub fn redirect(host: &str, port: u16, path_and_query: &str) -> Response<Outgoin
     answer
 }
 
+/// The redirect to `path`, a route's, with the query that came. It names no scheme and no host, so
+/// that it leads nowhere else, and is not kept: the answer is the policy's and the configuration's.
+pub fn slash(path: &str, query: Option<&str>, id: &HeaderValue, after: After) -> Response<Outgoing> {
+    let location = match query {
+        Some(query) => format!("{path}?{}", escaped(query)),
+        None => path.to_owned(),
+    };
+    let mut answer = Response::new(Outgoing::empty());
+    *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    let headers = answer.headers_mut();
+    // Neither a path nor an escaped query holds what a value can't.
+    let location = HeaderValue::from_str(&location).unwrap_or_else(|_| HeaderValue::from_static("/"));
+    headers.insert(LOCATION, location);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_REQUEST_ID, id.clone());
+    if after == After::Close {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+/// A query with what RFC 3986 §3.4 doesn't let stand in one percent-encoded; what is encoded stays.
+fn escaped(query: &str) -> String {
+    query.bytes().fold(String::with_capacity(query.len()), |mut out, byte| {
+        if byte.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}"); // a String takes everything
+        }
+        out
+    })
+}
+
 /// How long a client is asked to wait; `None` where waiting would not help.
 fn retry_after(refusal: Refusal) -> Option<Duration> {
     match refusal {
@@ -139,6 +173,19 @@ mod tests {
         assert_eq!(answer.headers()[CONNECTION], "close");
         assert_eq!(answer.headers()[CONTENT_TYPE], "application/problem+json");
         assert!(answer.headers().get(RETRY_AFTER).is_none());
+    }
+
+    #[test]
+    fn a_slash_is_added_with_the_query_and_without_a_host() {
+        let check = |query: Option<&str>, location: &str| {
+            let answer = slash("/app/", query, &HeaderValue::from_static("abc"), After::Keep);
+            assert_eq!((answer.status().as_u16(), answer.headers()[LOCATION].to_str().unwrap()), (308, location));
+            assert!(answer.headers().get(CONNECTION).is_none());
+        };
+        check(None, "/app/");
+        check(Some(""), "/app/?");
+        check(Some("a=1&b=/..//x?y&c=%22%zz"), "/app/?a=1&b=/..//x?y&c=%22%zz");
+        check(Some("q={\"a\":\"\u{e9}\"}|^`<>\\"), "/app/?q=%7B%22a%22:%22%C3%A9%22%7D%7C%5E%60%3C%3E%5C");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use crate::policy::Policy;
 use crate::policy::limit::Limiter;
 use crate::policy::network::Client;
-use crate::policy::request::Request;
+use crate::policy::request::{Request, RequestPath};
 use crate::policy::route::Routes;
 use crate::refusal::Refusal;
 use crate::snapshot::ambiguity::Ambiguity;
@@ -175,6 +175,21 @@ impl Snapshot {
         }
         let as_is = find(sent).filter(|route| route.paths == Paths::AsIs);
         as_is.or_else(|| canonical.and_then(find))
+    }
+
+    /// `request`, if it is plain HTTP, with the slash behind its path that alone leads to a route:
+    /// `path = "/app/"` also answers `/app`, by sending the client to `/app/`. An attempt is sent
+    /// nowhere: browsers follow no redirect of a WebSocket (RFC 6455 §4.1).
+    pub fn slashed(&self, request: &Request) -> Option<Request> {
+        if request.is_attempt() { None } else { self.lacking_slash(request) }
+    }
+
+    /// `request` with a slash behind its canonical path, if it leads to a route so, and not as it is.
+    pub fn lacking_slash(&self, request: &Request) -> Option<Request> {
+        let path = request.path.canonical().filter(|path| !path.ends_with('/'))?;
+        let slashed = Request { path: RequestPath::read(&format!("{path}/")).ok()?, ..request.clone() };
+        let leads = |request: &Request| self.route_to(request).is_some();
+        (leads(&slashed) && !leads(request)).then_some(slashed)
     }
 
     /// The baseline, if it denies `client` at the time `now`: whatever is asked, and before anything is.

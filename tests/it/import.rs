@@ -488,3 +488,21 @@ fn requests_that_nginx_held_back_are_said_to_differ() {
         assert_eq!(imported(&format!("{rule};")).1[rule], word, "{rule}");
     }
 }
+
+#[test]
+fn a_slash_that_is_added_over_a_broader_route_differs() {
+    for (locations, differs) in [
+        ("location / { PASS } location /a/ { PASS }", true),
+        ("location / { return 403; } location /a/ { PASS }", false),
+        ("location /a/ { PASS }", false),
+        ("location / { PASS } location = /a { PASS } location /a/ { PASS }", false),
+        ("location / { PASS } location /a { PASS } location /a/ { PASS }", false),
+        ("location / { PASS } location /a/ { return 403; }", false),
+    ] {
+        let (_folder, output) = import_server(locations, &[]);
+        let text = lossy(&output.stdout);
+        let is_it = |line: &str| line.contains("DIFFERS") && line.contains("nginx sends plain HTTP for /a to /a/");
+        let told = text.lines().any(is_it);
+        assert_eq!(told, differs, "{locations}: {text}");
+    }
+}

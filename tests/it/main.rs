@@ -45,6 +45,7 @@ mod reuse;
 mod schema;
 mod secrets;
 mod silence;
+mod slash;
 mod status;
 mod systemd;
 mod targets;

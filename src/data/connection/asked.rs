@@ -174,6 +174,15 @@ impl Asked {
         (answer::refusal(refusal, &self.id, after), after)
     }
 
+    /// Books a request that is permitted at `path`, which is its own with a slash behind it, and
+    /// makes the answer that sends it there. Says what becomes of the connection.
+    pub fn redirect(&mut self, path: &str, query: Option<&str>) -> (Response<Outgoing>, After) {
+        let after = if self.has_body { After::Close } else { After::Keep };
+        let answer = answer::slash(path, query, &self.id, after);
+        self.permitted(answer.status().as_u16());
+        (answer, after)
+    }
+
     /// Books a request that gets no answer, for this reason.
     pub fn fail(&mut self, reason: ExchangeReason) {
         self.book(RequestResult::Failed, None, None, Some(reason));

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
-use http::{Request as HttpRequest, Response, Version, request, response};
+use http::{Request as HttpRequest, Response, Uri, Version, request, response};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -38,7 +38,7 @@ use crate::policy::request::{Kind, Request};
 use crate::refusal::{Backend, Head, Refusal};
 use crate::snapshot::listener::Speaks;
 use crate::snapshot::route::PlainHttp;
-use crate::snapshot::{Judgement, Permit};
+use crate::snapshot::{Judgement, Permit, Snapshot};
 use crate::tunnels::STREAM_AGE;
 
 /// What the requests of one connection share.
@@ -133,7 +133,8 @@ impl Exchange {
         patience.request_began(Version::HTTP_11, false);
         let mut asked = self.asked(false);
         asked.read(&request);
-        let granted = match self.judge(&request, &mut asked) {
+        let judged = self.judge(&self.core.shared.live.load(), &request, &mut asked);
+        let granted = match judged {
             Ok(permit) => {
                 let attempt = Attempt { head: parts, spelling: Some(spelling) };
                 self.open(attempt, request, permit, &mut asked).await
@@ -253,7 +254,11 @@ impl Exchange {
             asked.pass_over();
             return Ok(Decided::Answer(answer::redirect(request.host.name(), port, target)));
         }
-        let permit = self.judge(&request, asked)?;
+        let judged = self.judge(&self.core.shared.live.load(), &request, asked);
+        let permit = match judged {
+            Err(Refusal::Route) => return self.add_slash(&request, &parts.uri, asked).map(Decided::Answer),
+            judged => judged?,
+        };
         match request.kind {
             Kind::Attempt { .. } => {
                 let attempt = Attempt { head: parts, spelling: None };
@@ -274,8 +279,7 @@ impl Exchange {
     }
 
     /// The verdict, under the generation that runs now: no connection holds one between requests.
-    fn judge(&self, request: &Request, asked: &mut Asked) -> Result<Permit, Refusal> {
-        let live = self.core.shared.live.load();
+    fn judge(&self, live: &Snapshot, request: &Request, asked: &mut Asked) -> Result<Permit, Refusal> {
         let now = Timestamp::now();
         let Judgement { generation, route, policy, verdict, candidate, ambiguity } =
             live.judge(self.came.arrival.client, request, self.came.served.as_deref(), now);
@@ -288,6 +292,19 @@ impl Exchange {
             asked.compare(asked.candidate(), Some(*refusal));
         }
         verdict
+    }
+
+    /// A request that no route matches: plain HTTP whose path lacks only a slash at its end is
+    /// redirected, if the policy there permits it. No rate is charged: no backend is asked, and the
+    /// request that follows pays.
+    fn add_slash(&self, request: &Request, target: &Uri, asked: &mut Asked) -> Result<Response<Outgoing>, Denied> {
+        let live = self.core.shared.live.load();
+        let slashed = live.slashed(request).ok_or(Refusal::Route)?;
+        let permit = self.judge(&live, &slashed, asked)?;
+        asked.compare(asked.candidate, None);
+        let (answer, after) = asked.redirect(&permit.route().path, target.query());
+        self.closes_after(after);
+        Ok(answer)
     }
 
     /// An attempt that is permitted: charged, dialled, and granted if the backend switches.
@@ -408,11 +425,16 @@ impl Exchange {
     /// Books a refusal, and makes the answer.
     fn refuse(&self, asked: &mut Asked, refusal: Refusal) -> Response<Outgoing> {
         let (answer, after) = asked.refuse(refusal);
+        self.closes_after(after);
+        answer
+    }
+
+    /// Notes what an answer of ours does to the connection.
+    fn closes_after(&self, after: After) {
         if after == After::Close {
             self.closes.store(true, Ordering::Relaxed);
             self.patience.body_given_up(None);
         }
-        answer
     }
 
     /// Books a head that hyper refused by itself, or that came too late.

@@ -71,7 +71,7 @@ families! {
     TLS_HANDSHAKE_SECONDS: Histogram "sidegate_tls_handshake_seconds" ["listener"]
         "Seconds from the accept to the end of the TLS handshake, of those that succeeded.";
     REQUESTS: Counter "sidegate_requests_total" ["route" "kind" "result"]
-        "Requests by kind, upgrade (an attempt to open a WebSocket) or plain, and by result: permitted (the backend answered, whatever it said), refused (we said no), failed (the backend gave no usable answer, the client left before there was one, or its body stalled). Where no route was found, route is -.";
+        "Requests by kind, upgrade (an attempt to open a WebSocket) or plain, and by result: permitted (the backend answered, whatever it said, or a slash was added to the path), refused (we said no), failed (the backend gave no usable answer, the client left before there was one, or its body stalled). Where no route was found, route is -.";
     REFUSALS: Counter "sidegate_refusals_total" ["route" "reason"]
         "Refusals by reason, also of connections and heads that never became a request (route -). Reason backend is a 502 or a 504, failed in sidegate_requests_total.";
     UPGRADE_SECONDS: Histogram "sidegate_upgrade_seconds" ["route"]

@@ -47,6 +47,9 @@ pub struct Explanation {
     /// The host and the path that are judged: the canonical one, or the one that was sent where its route
     /// passes it as it is.
     pub target: String,
+    /// The same path with a slash behind it, where that alone leads to a route: plain HTTP is sent
+    /// there once it is permitted there, and an attempt finds no route.
+    pub slash: Option<String>,
     /// The route that leads there.
     pub route: Option<String>,
     /// What each rule says for itself, in the order in which they are asked.
@@ -162,6 +165,7 @@ impl Snapshot {
             at: at.map(|at| Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()),
             kind: String::new(),
             target: String::new(),
+            slash: None,
             route: None,
             rules: Vec::new(),
             limits: Vec::new(),
@@ -181,9 +185,12 @@ impl Snapshot {
             }
         };
         explanation.kind = if request.is_plain() { "plain" } else { "upgrade" }.into();
+        explanation.slash = self.lacking_slash(request).map(|slashed| slashed.path.to_string());
+        let (sent, slashed) = (&request.path, self.slashed(request));
+        let request = slashed.as_ref().unwrap_or(request);
         let judgement = self.judge_by(client, request, None, now, candidate);
-        let forwarded = judgement.route.as_ref().map(|route| route.forwarded(&request.path));
-        let path = forwarded.unwrap_or(request.path.forwarded(false));
+        let forwarded = judgement.route.as_ref().map(|route| route.forwarded(sent));
+        let path = forwarded.unwrap_or(sent.forwarded(false));
         explanation.target = format!("{}{path}", request.host);
         explanation.judged(&judgement, client, request, now);
         explanation.rules.extend(judgement.ambiguity.as_ref().map(ambiguous));

@@ -17,6 +17,14 @@ impl fmt::Display for Explanation {
             None if self.target.is_empty() => {}
             None => line(f, "route", &format_args!("none for {}", self.target))?,
         }
+        match (&self.slash, &self.route) {
+            (Some(slash), Some(_)) => line(f, "answer", &format_args!("308 to {slash}, which is judged here"))?,
+            (Some(slash), None) => {
+                let text = format_args!("a route begins at {slash}: the slash at the end is missing");
+                line(f, "hint", &text)?;
+            }
+            (None, _) => {}
+        }
         for said in &self.rules {
             line(f, &said.rule, &said.says)?;
         }

@@ -146,6 +146,11 @@ impl Paths {
         self.written.find(cell)
     }
 
+    /// Whether a pattern matches the paths of `cell`, whatever its target.
+    pub fn matches(&self, cell: &Cell) -> bool {
+        self.written.matching(cell).is_some()
+    }
+
     /// What these routes, which are those of `server`, can't say of the requests for `side`, the same
     /// server or another one; locations that `alike` finds so lead to the same place by the same rules.
     pub fn findings(&self, server: &Server, side: &Side<'_>, alike: impl Fn(usize, &Outcome) -> bool) -> Vec<Finding> {
@@ -299,12 +304,17 @@ struct Written(Vec<(Raw, Target)>);
 
 impl Written {
     fn find(&self, cell: &Cell) -> Target {
+        self.matching(cell).unwrap_or(Target::Closed)
+    }
+
+    /// The target of the pattern that matches.
+    fn matching(&self, cell: &Cell) -> Option<Target> {
         let own = |raw: &Raw| matches!((raw, cell), (Raw::Exact(own), Cell::Exact(path)) if own == path);
         let around = |raw: &Raw| matches!(raw, Raw::Below(own) if cell.text().starts_with(own.as_str()));
         let exact = self.0.iter().find(|(raw, _)| own(raw));
         let below = self.0.iter().filter(|(raw, _)| around(raw));
         let found = exact.or_else(|| below.max_by_key(|(raw, _)| raw.text().len()));
-        found.map_or(Target::Closed, |(_, target)| *target)
+        found.map(|(_, target)| *target)
     }
 }
 

@@ -116,10 +116,7 @@ impl Desk<'_> {
         let nginx = self.nginx;
         let server = &nginx.servers[host.server];
         let mut patterns = self.patterns(host).to_vec();
-        let is_open = |other: &Host| self.patterns(other).iter().any(|(_, target)| *target != Target::Closed);
-        // Else a broader host's routes would serve what this server doesn't.
-        if self.hosts.iter().any(|other| other.is_around(host) && is_open(other)) && !patterns.iter().any(|(path, _)| path == "/")
-        {
+        if self.shuts_the_rest(host) {
             patterns.insert(0, ("/".into(), Target::Closed));
         }
         let both = patterns.clone();
@@ -150,6 +147,14 @@ impl Desk<'_> {
             let routes = if count == 1 { "route" } else { "routes" };
             reading.notes.say(server.id, Word::Carried, format!("{count} {routes} for host \"{}\"", host.pattern));
         }
+    }
+
+    /// Whether a closed route is written for all that the server of `host` doesn't serve: else a
+    /// broader host's routes would serve it.
+    fn shuts_the_rest(&self, host: &Host) -> bool {
+        let is_open = |other: &Host| self.patterns(other).iter().any(|(_, target)| *target != Target::Closed);
+        let is_inside = self.hosts.iter().any(|other| other.is_around(host) && is_open(other));
+        is_inside && !self.patterns(host).iter().any(|(path, _)| path == "/")
     }
 
     /// The name of `policy`, or of one like it; `wish` is what it is called if it is new.

@@ -6,8 +6,9 @@ use crate::cli::import::access::{Whom, decided};
 use crate::cli::import::nginx::Reading;
 use crate::cli::import::nginx::backend::{Pass, To};
 use crate::cli::import::nginx::level::{Header, Level};
-use crate::cli::import::nginx::location::{Location, Matches, Serves};
-use crate::cli::import::nginx::model::{End, Outcome};
+use crate::cli::import::nginx::location::{Found, Location, Matches, Serves};
+use crate::cli::import::nginx::model::{End, Outcome, canonical};
+use crate::cli::import::nginx::regex::Cell;
 use crate::cli::import::nginx::server::Server;
 use crate::cli::import::report::{Closed, Notes, Scope, Word};
 use crate::cli::import::translate::compare::{Reason, Side};
@@ -74,6 +75,26 @@ impl Desk<'_> {
         }
         for number in 0..server.locations.len() {
             self.note_location(place, (side, paths), number, &findings, reading);
+            self.note_slash(place, (side, paths), number, reading);
+        }
+    }
+
+    /// Notes a path that nginx sends on to the same with a slash, where Sidegate, which does so only
+    /// if no other route matches the path, refuses it.
+    fn note_slash(&self, place: usize, (side, paths): (&Side<'_>, &Paths), number: usize, reading: &mut Reading<'_>) {
+        let location = &side.server().locations[number];
+        let bare = location.matches.path().and_then(|path| path.strip_suffix('/')).filter(|bare| canonical(bare).is_some());
+        let Some(bare) = bare else { return };
+        let (cell, slashed) = (Cell::Exact(bare.to_owned()), Cell::Exact(format!("{bare}/")));
+        let is_sent = side.model.find(&cell) == Found::Redirect(number);
+        let is_served = matches!(paths.find(&slashed), Target::Open(_));
+        let own = self.hosts.iter().filter(|host| host.server == place);
+        let is_around = paths.matches(&cell) || own.into_iter().any(|host| self.shuts_the_rest(host));
+        if is_sent && is_served && is_around {
+            let text =
+                format!("nginx sends plain HTTP for {bare} to {bare}/; here another route matches {bare}, and it is refused");
+            let scopes = self.scoped(place, &Region::Exact(bare.to_owned()).to_string(), &[]);
+            reading.notes.say_of(location.id, Word::Differs, text, scopes);
         }
     }
 
