@@ -1,6 +1,6 @@
 //! Certificates for a machine's own use: the demo's and `init`'s.
 //!
-//! They name the loopback only. A signing key never leaves this process.
+//! They name the loopback, and what `init` is told. A signing key never leaves this process.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -33,10 +33,12 @@ pub fn of_own_authority(name: &str, days: i32) -> Result<(String, Pair), Error> 
     Ok((authority, Pair { chain: certificate.pem(), key: key.serialize_pem() }))
 }
 
-/// A certificate that vouches for itself: who trusts it trusts nothing else.
-pub fn self_signed(name: &str, days: i32) -> Result<Pair, Error> {
+/// A certificate that vouches for itself, for these names as well: who trusts it trusts nothing else.
+pub fn self_signed(name: &str, days: i32, more: &[String]) -> Result<Pair, Error> {
     let key = KeyPair::generate()?;
-    let certificate = server(name, days)?.self_signed(&key)?;
+    let mut params = server(name, days)?;
+    params.subject_alt_names.extend(CertificateParams::new(more)?.subject_alt_names);
+    let certificate = params.self_signed(&key)?;
     Ok(Pair { chain: certificate.pem(), key: key.serialize_pem() })
 }
 

@@ -25,8 +25,12 @@ fn sidegate(arguments: &[&str], folder: &Path) -> Output {
 }
 
 fn init(backend: &str) -> TempDir {
+    init_with(backend, &[])
+}
+
+fn init_with(backend: &str, more: &[&str]) -> TempDir {
     let folder = TempDir::new().unwrap();
-    let output = sidegate(&["init", "--backend", backend], folder.path());
+    let output = sidegate(&[&["init", "--backend", backend], more].concat(), folder.path());
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     folder
 }
@@ -71,6 +75,82 @@ fn every_line_that_init_leaves_off_can_be_turned_on() {
         edit(folder.path(), file, |text| turned_on(&text));
     }
     expect_clean(folder.path());
+}
+
+#[test]
+fn init_takes_an_address_a_host_and_plain_http() {
+    let more = ["--listen", "192.0.2.7:9443", "--host", "ws.example.com", "--http", "forward"];
+    let folder = init_with("http://127.0.0.1:8080", &more);
+    expect_clean(folder.path());
+    let config = fs::read_to_string(folder.path().join("sidegate.toml")).unwrap();
+    for line in ["listen = \"192.0.2.7:9443\"", "host    = \"ws.example.com\"", "http    = \"forward\""] {
+        assert!(config.lines().any(|one| one.starts_with(line)), "{line} in {config}");
+    }
+    let policy = fs::read_to_string(folder.path().join("policies/main.toml")).unwrap();
+    assert!(policy.contains("\nrequests    = ") && policy.contains("\"wss://ws.example.com:9443/\""), "{policy}");
+}
+
+#[test]
+fn init_names_the_port_only_where_the_scheme_has_another() {
+    for (more, url, origin) in [
+        (&["--listen", "0.0.0.0:443", "--host", "a.example"][..], "wss://a.example/", "https://a.example"),
+        (&["--listen", "[::]:8443", "--host", "*.a.example"], "wss://www.a.example:8443/", "https://www.a.example:8443"),
+        (&["--plain", "--listen", "127.0.0.1:80"], "ws://localhost/", "http://localhost"),
+        (&["--plain", "--listen", "[::1]:8080", "--host", "[::1]"], "ws://[::1]:8080/", "http://[::1]:8080"),
+    ] {
+        let folder = init_with("http://127.0.0.1:8080", more);
+        expect_clean(folder.path());
+        let policy = fs::read_to_string(folder.path().join("policies/main.toml")).unwrap();
+        assert!(policy.contains(&format!("\"{url}\"")) && policy.contains(&format!("\"{origin}\"")), "{policy}");
+    }
+}
+
+#[test]
+fn without_tls_init_writes_the_host_out_and_no_certificate() {
+    let folder = init_with("http://127.0.0.1:8080", &["--plain", "--listen", "127.0.0.1:8080"]);
+    expect_clean(folder.path());
+    for file in &FILES[..3] {
+        edit(folder.path(), file, |text| turned_on(&text));
+    }
+    expect_clean(folder.path());
+    let config = fs::read_to_string(folder.path().join("sidegate.toml")).unwrap();
+    assert!(config.contains("\nhost    = \"localhost\"") && !config.contains("[[certificate]]"), "{config}");
+    assert!(!folder.path().join("certs").exists());
+}
+
+#[tokio::test]
+async fn what_init_writes_without_tls_admits_its_own_page_and_no_other() {
+    let backend = backend::echo().run().await;
+    let folder = init_with(backend.address(), &["--plain", "--listen", "127.0.0.1:8080"]);
+    let ports =
+        |text: String| text.replace(":8080\"", ":0\"").replace("#listen = \"127.0.0.1:10464\"", "listen = \"127.0.0.1:0\"");
+    let address = backend.address().to_owned();
+    edit(folder.path(), "sidegate.toml", |text| {
+        ports(text).replace("#socket = \"auto\"", "socket = \"off\"").replace("http://127.0.0.1:0", &address)
+    });
+    let agent = Agent::start(&folder.path().join("sidegate.toml"), Default::default(), Default::default()).unwrap();
+    let client = client::clear(agent.listeners()[0].1);
+    client.clone().origin("http://localhost").open("/").await.expect_echo("hello").await;
+    client.clone().origin("http://evil.example").attempt("/").await.expect_refused(403, "origin");
+    client.host("evil.example").origin("http://evil.example").attempt("/").await.expect_refused(404, "route");
+}
+
+#[test]
+fn init_says_what_is_wrong_with_an_address_or_a_host() {
+    let folder = TempDir::new().unwrap();
+    for (more, word) in [
+        (&["--listen", "8443"][..], "not an address with a port"),
+        (&["--listen", "127.0.0.1:0"], "clients have to know the port"),
+        (&["--host", "https://ws.example.com"], "a host has no scheme"),
+        (&["--host", "ws.example.com:8443"], "a host has no port"),
+        (&["--http", "allow"], "forward"),
+        (&["--plain", "--listen", "0.0.0.0:80"], "add --host NAME"),
+    ] {
+        let output = sidegate(&[&["init", "--backend", "http://127.0.0.1:8080"], more].concat(), folder.path());
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(word), "{output:?}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
