@@ -25,6 +25,8 @@ pub struct Table<'d> {
     known: Vec<&'static str>,
     /// The keys that must be there and are not, with the errors that say so.
     missing: Vec<(&'static str, Finding)>,
+    /// The keys that are hardly ever left out.
+    wanted: Vec<&'static str>,
     /// The key of this table, where its parent lacks it.
     absent: Option<&'static str>,
 }
@@ -48,8 +50,8 @@ impl<'d> Table<'d> {
     }
 
     pub(super) fn new(document: &'d Document<'d>, title: String, span: Range<usize>, keys: &'d DeTable<'d>) -> Table<'d> {
-        let (known, missing) = Default::default();
-        Table { document, title, span, keys: Some(keys), known, missing, absent: None }
+        let (known, missing, wanted) = Default::default();
+        Table { document, title, span, keys: Some(keys), known, missing, wanted, absent: None }
     }
 
     /// The document that it is in.
@@ -110,6 +112,12 @@ impl<'d> Table<'d> {
         self.known.push(key);
     }
 
+    /// The same of a key that is hardly ever left out, so that a misspelling of it is told as one.
+    pub fn wants(&mut self, key: &'static str) {
+        self.known.push(key);
+        self.wanted.push(key);
+    }
+
     /// Reports `key`, if it is there: this version doesn't act on it.
     pub fn later(&mut self, key: &'static str) {
         self.known.push(key);
@@ -130,11 +138,11 @@ impl<'d> Table<'d> {
         let value = self.get(key);
         let found = value.and_then(|value| value.table(title.clone()));
         found.unwrap_or_else(|| {
-            let (known, missing) = Default::default();
+            let (known, missing, wanted) = Default::default();
             let (span, document) = (self.span.clone(), self.document);
             // Of a value that is no table it was said what it is.
             let absent = value.is_none().then_some(key);
-            Table { title, keys: None, known, missing, span, document, absent }
+            Table { title, keys: None, known, missing, wanted, span, document, absent }
         })
     }
 
@@ -196,8 +204,9 @@ impl<'d> Table<'d> {
     /// one error, though it is unknown and what it was meant to be is missing.
     pub fn finish(mut self) {
         for (name, span) in self.unknown() {
-            let finding = error(format!("unknown key `{name}` in {}", self.title));
-            let remedy = if self.document.page.is_full() { None } else { self.explain(name) };
+            let (lacks, remedy) = if self.document.page.is_full() { (None, None) } else { self.explain(name) };
+            let lacks = lacks.map(|key| format!(", which lacks `{key}`")).unwrap_or_default();
+            let finding = error(format!("unknown key `{name}` in {}{lacks}", self.title));
             self.document.report_unknown(span, finding.perhaps(remedy));
         }
         let missing = std::mem::take(&mut self.missing);
@@ -227,17 +236,23 @@ impl<'d> Table<'d> {
         unknown
     }
 
-    /// What to do about the unknown key `name`. What it explains is no longer missing.
-    fn explain(&mut self, name: &str) -> Option<String> {
+    /// What is missing in the place of the unknown key `name`, and what to do about it. What is
+    /// missing is then not reported by itself.
+    fn explain(&mut self, name: &str) -> (Option<&'static str>, Option<String>) {
         if let Some(meant) = self.meant(name) {
-            self.missing.retain(|(key, _)| *key != meant);
-            self.document.take_lacking(|lacking| lacking.parent == self.span && lacking.table == meant);
-            return Some(format!("did you mean `{meant}`?"));
+            let own = self.missing.extract_if(.., |(key, _)| *key == meant).count();
+            let absent = self.document.take_lacking(|lacking| lacking.parent == self.span && lacking.table == meant);
+            let is_wanted = self.wanted.contains(&meant) && !self.has(meant);
+            let lacks = (own + absent.len() > 0 || is_wanted).then_some(meant);
+            return (lacks, Some(format!("did you mean `{meant}`?")));
         }
         let inside = |lacking: &Lacking| lacking.parent == self.span && lacking.key == name;
         let found = self.document.take_lacking(inside);
-        let table = found.first()?.table;
-        Some(if self.title == ROOT { format!("write it below [{table}]") } else { format!("write it in `{table}`") })
+        let written = |table: &str| match &*self.title {
+            ROOT => format!("write it below [{table}]"),
+            _ => format!("write it in `{table}`"),
+        };
+        (None, found.first().map(|lacking| written(lacking.table)))
     }
 
     /// The key that `name` was probably meant to be: of two that are as near, one that is missing.

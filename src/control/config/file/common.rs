@@ -40,6 +40,7 @@ pub enum PolicyName {
 pub fn defaults(mut table: Table<'_>, timeouts: RouteTimeouts, policies: &BTreeSet<Arc<str>>, is_misspelt: bool) -> Common {
     let policy = if is_misspelt { PolicyName::Broken } else { PolicyName::Absent };
     let none = Common { policy, http: PlainHttp::Refuse, max_body: Some(1 << 20), timeouts };
+    table.wants("policy");
     let mut common = read(&mut table, &none, policies);
     for key in ["name", "host", "path", "backend", "backend_tls", "strip_prefix"] {
         table.refuse(key, error("each route has its own").remedy("write it in the [[route]]"));

@@ -47,8 +47,9 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
     let (listener_timeouts, route_timeouts) = timeouts(root.table("timeouts"));
     let threads = process::threads(process);
 
-    for key in ["listener", "defaults", "route"] {
-        root.knows(key);
+    root.knows("defaults");
+    for key in ["listener", "certificate", "route"] {
+        root.wants(key);
     }
     let pairs = root.tables("certificate");
     let certified = !pairs.is_empty() || root.misspells("certificate");

@@ -57,7 +57,7 @@ error: expect: missing from [[test]]
     test(
         "name = \"x\"\nclent = \"192.0.2.1\"\nurl = \"wss://a.example/\"\nexpect = \"allow\"",
         r#"
-error: unknown key `clent` in [[test]]
+error: unknown key `clent` in [[test]], which lacks `client`
  --> policies/chat.toml:5:1
   |
 5 | clent = "192.0.2.1"

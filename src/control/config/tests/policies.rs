@@ -295,7 +295,7 @@ error: `any` is a reserved word
   |
   = help: take another name
 
-error: unknown key `fil` in the list `feed`
+error: unknown key `fil` in the list `feed`, which lacks `file`
  --> policies/chat.toml:5:10
   |
 5 | feed = { fil = "x" }

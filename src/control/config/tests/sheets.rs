@@ -103,7 +103,7 @@ error: a candidate of a policy that isn't there: policies/chta.toml
     check(
         &[("policies/chat.shadow.toml", "schema = 1\n[client]\nalow = [\"any\"]\n")],
         r#"
-error: unknown key `alow` in [client]
+error: unknown key `alow` in [client], which lacks `allow`
  --> policies/chat.shadow.toml:3:1
   |
 3 | alow = ["any"]

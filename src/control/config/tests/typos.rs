@@ -40,6 +40,9 @@ fn one_error(file: &str, text: &str, right: &str, wrong: &str) {
     let said = found.matches("error: ").count() + found.matches("warning: ").count();
     assert_eq!(said, 1, "{wrong}:\n{found}");
     assert!(found.contains(&format!("did you mean `{word}`?")), "{wrong}:\n{found}");
+    if !["max_age", "limits", "test", "tls", "lists", "defaults"].contains(&word) {
+        assert!(found.lines().next().unwrap().contains(&format!("which lacks `{word}`")), "{wrong}:\n{found}");
+    }
 }
 
 #[test]
