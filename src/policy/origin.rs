@@ -337,6 +337,10 @@ mod tests {
         ] {
             check_same("app.example.com", tls, origin, false);
         }
+        for origin in ["https://", "https://localhost", "null"] {
+            let unnamed = Request { host: Host::unnamed(), ..request("a.example", tls, Some(origin)) };
+            assert!(!origins(&["same"]).admit(&unnamed), "{origin}");
+        }
         let absent = request("app.example.com", tls, None);
         assert!(!origins(&["same"]).admit(&absent) && origins(&["same", "none"]).admit(&absent));
     }
