@@ -352,7 +352,7 @@ mod tests {
         let read = |length: usize, tidied: Tidied| {
             let uri = format!("/?{}", "a".repeat(length - 2));
             let head = http::Request::builder().uri(uri).header("host", "a").extension(tidied);
-            Request::read(&head.body(()).unwrap().into_parts().0).map(|request| request.path)
+            Request::read(&head.body(()).unwrap().into_parts().0, Scheme::Unknown).map(|request| request.path)
         };
         let tidied = |grown, is_broken| Tidied { grown, is_broken };
         assert_eq!(read(TARGET_MAX + 2, tidied(2, false)), Ok("/".into()));
