@@ -192,7 +192,7 @@ impl<'d> Table<'d> {
 
     /// The duration `key`, which is never zero; the inner `None` stands for `"off"`.
     pub fn duration_or_off(&mut self, key: &'static str) -> Option<Option<Duration>> {
-        self.get(key)?.parse("a duration like \"60s\", or \"off\"", unit::duration_or_off)
+        self.get(key)?.parse_number("a duration like \"60s\", or \"off\"", unit::duration_or_off)
     }
 
     /// What the word at `key` stands for, one of `words`.

@@ -87,7 +87,7 @@ error: max_body: "1MB" is not a size
 18 | max_body = "1MB"
    |            ^^^^^
    |
-   = help: a whole number and B, KiB, MiB or GiB, like "64KiB"
+   = help: a whole number and B, KiB, MiB or GiB, like "1MiB"; or "off" for no bound
 
 error: head: not per route
   --> sidegate.toml:19:14
