@@ -73,6 +73,17 @@ async fn a_request_with_a_body_is_sent_there_and_closed() {
 }
 
 #[tokio::test]
+async fn a_large_body_does_not_lose_the_redirect() {
+    let backend = backend().await;
+    let sidegate = new(&backend).run().await;
+    let mut wire = client::new(&sidegate).connect().await;
+    let body = "x".repeat(3 << 20);
+    wire.send(format!("PUT /app?a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len())).await;
+    wire.answer().await.expect(308).expect_header("location", "/app/?a");
+    backend.expect_untouched();
+}
+
+#[tokio::test]
 async fn who_is_refused_below_is_refused_without_the_slash() {
     let backend = backend().await;
     let sidegate = new(&backend).origins(&["same"]).deny("127.0.0.2").run().await;
@@ -109,6 +120,33 @@ async fn another_route_that_matches_has_the_path() {
     let elsewhere = new(&backend).host("localhost").route("/", &backend).on_route(forward);
     assert_eq!(served(elsewhere).await, 200, "a route of host `*`");
     assert_eq!(served(new(&backend).host("other.example")).await, 404);
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_that_names_no_host_is_sent_as_well() {
+    let backend = backend().await;
+    let sidegate = new(&backend).run().await;
+    let answer = client::new(&sidegate).send("GET /app HTTP/1.0\r\n\r\n").await;
+    answer.expect(308).expect_header("location", "/app/");
+}
+
+#[tokio::test]
+async fn a_query_with_bytes_that_no_uri_holds_is_escaped() {
+    let backend = backend().await;
+    let sidegate = new(&backend).run().await;
+    let sent = client::new(&sidegate).send("GET /app?q={\"a\":<\u{e9}>} HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    sent.expect(308).expect_header("location", "/app/?q=%7B%22a%22:%3C%C3%A9%3E%7D");
+}
+
+#[tokio::test]
+async fn a_route_that_passes_paths_as_they_are_has_its_slash_added_too() {
+    let backend = backend().await;
+    let sidegate = new(&backend).on_route("paths = 'as-is'").run().await;
+    let client = client::new(&sidegate);
+    expect_sent(&client, "/app", "/app/").await;
+    expect_sent(&client, "//app", "/app/").await;
+    client.get("/app/%2F//x").await.expect(200);
+    assert_eq!(backend.head().await.target(), "/app/%2F//x");
 }
 
 #[tokio::test]
