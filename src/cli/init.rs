@@ -104,11 +104,11 @@ impl Site<'_> {
         }
     }
 
-    /// That name, and the port where it isn't the scheme's own.
+    /// That name, and the port where it isn't the scheme's own, or not yet known.
     fn authority(&self) -> String {
         let own = if self.verb.plain { 80 } else { 443 };
         match self.verb.listen.port() {
-            port if port == own => self.name(),
+            port if port == own || port == 0 => self.name(),
             port => format!("{}:{port}", self.name()),
         }
     }
@@ -136,7 +136,7 @@ impl Site<'_> {
             false => "\"127.0.0.1:8443\" for this machine only",
         };
         let tls = match plain {
-            true => line("tls    = false", "plain ws://, and no word of TLS: a proxy in front may end it"),
+            true => line("tls    = false", "plain ws://; a proxy in front may end TLS"),
             false => TLS.to_owned(),
         };
         let http = match http {
@@ -191,9 +191,7 @@ fn bracketed(ip: IpAddr) -> String {
 }
 
 fn listen(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr =
-        text.parse().map_err(|_| "not an address with a port: write one like 0.0.0.0:8443 or [::]:8443".to_owned())?;
-    if address.port() == 0 { Err("clients have to know the port: write one".into()) } else { Ok(address) }
+    text.parse().map_err(|_| "not an address with a port: write one like 0.0.0.0:8443 or [::]:8443".to_owned())
 }
 
 fn made(site: &Site<'_>) -> Result<Vec<Page>, rcgen::Error> {

@@ -96,6 +96,7 @@ fn init_names_the_port_only_where_the_scheme_has_another() {
         (&["--listen", "0.0.0.0:443", "--host", "a.example"][..], "wss://a.example/", "https://a.example"),
         (&["--listen", "[::]:8443", "--host", "*.a.example"], "wss://www.a.example:8443/", "https://www.a.example:8443"),
         (&["--plain", "--listen", "127.0.0.1:80"], "ws://localhost/", "http://localhost"),
+        (&["--listen", "127.0.0.1:0"], "wss://localhost/", "https://localhost"),
         (&["--plain", "--listen", "[::1]:8080", "--host", "[::1]"], "ws://[::1]:8080/", "http://[::1]:8080"),
     ] {
         let folder = init_with("http://127.0.0.1:8080", more);
@@ -140,7 +141,6 @@ fn init_says_what_is_wrong_with_an_address_or_a_host() {
     let folder = TempDir::new().unwrap();
     for (more, word) in [
         (&["--listen", "8443"][..], "not an address with a port"),
-        (&["--listen", "127.0.0.1:0"], "clients have to know the port"),
         (&["--host", "https://ws.example.com"], "a host has no scheme"),
         (&["--host", "ws.example.com:8443"], "a host has no port"),
         (&["--http", "allow"], "forward"),
