@@ -171,8 +171,8 @@ fn entries(page: &Page<'_>) -> Vec<(Entry, u32)> {
     let mut entries = Vec::new();
     let mut start = 0;
     for (number, line) in (1..).zip(page.text().split_inclusive('\n')) {
-        // Windows' editors put a byte order mark before the first line.
-        let bare = line.strip_prefix('\u{feff}').filter(|_| number == 1).unwrap_or(line);
+        // Windows' editors put a byte order mark before the first line, and files are joined.
+        let bare = line.trim_start_matches('\u{feff}');
         let from = start + line.len() - bare.len();
         start += line.len();
         let bare = bare.trim_end_matches(['\n', '\r']);

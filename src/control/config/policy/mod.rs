@@ -221,7 +221,8 @@ fn denies_alone(root: &mut Table<'_>, client: &mut Table<'_>) {
     for key in ["allow", "origins", "subprotocols"] {
         client.refuse(key, alone());
     }
-    if client.get("deny").is_none_or(|deny| deny.is_array() && deny.items().is_some_and(|items| items.is_empty())) {
+    let denies = client.get("deny").is_some_and(|deny| !deny.is_array() || deny.items().is_some_and(|items| !items.is_empty()));
+    if !denies && !root.misspells("client") && !client.misspells("deny") {
         client.report(warning("the baseline denies nobody").remedy("deny = [\"banned\"] denies a list on every route"));
     }
 }

@@ -108,3 +108,13 @@ warning: backend_tls: no backend of this route is https://, so it does nothing
 "#,
     );
 }
+
+#[test]
+fn authorities_behind_byte_order_marks_are_all_read() {
+    let (one, other) = (nameless().0, nameless().0);
+    let joined = format!("\u{feff}{one}\u{feff}{other}");
+    let text = over_tls("{ ca = \"certs/ca.pem\" }");
+    let (loaded, found) = load(&[("sidegate.toml", &text), ("certs/ca.pem", &joined)]);
+    assert_eq!(found, "");
+    assert_eq!(loaded.unwrap().settings.routes[0].backend_tls.as_ref().unwrap().roots.len(), 2);
+}

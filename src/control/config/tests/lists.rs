@@ -199,3 +199,11 @@ error: /33 is too long for an IPv4 address
 "#,
     );
 }
+
+#[test]
+fn byte_order_marks_in_a_list_are_passed_over() {
+    let policy = "schema = 1\nlists.feed = { file = \"lists/feed.cidr\" }\nclient.allow = [\"feed\"]\n";
+    let feed = "\u{feff}192.0.2.0/24\r\n\u{feff}198.51.100.0/24\n\u{feff}\u{feff}# joined\n";
+    let (loaded, found) = super::load(&[("policies/chat.toml", policy), ("policies/lists/feed.cidr", feed)]);
+    assert_eq!((loaded.unwrap().policies[0].feeds[0].entries, &*found), (2, ""));
+}

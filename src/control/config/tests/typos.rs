@@ -70,6 +70,16 @@ fn a_misspelt_key_or_table_of_a_policy_is_one_error() {
 }
 
 #[test]
+fn a_misspelt_key_or_table_of_the_baseline_is_one_error() {
+    let baseline = "schema = 1\n[client]\ndeny = [\"192.0.2.1\"]\n";
+    for (right, wrong) in [("schema", "shcema"), ("[client]", "[cleint]"), ("deny", "dney")] {
+        let (_, found) = load(&[("policies/baseline.toml", &baseline.replacen(right, wrong, 1))]);
+        let said = found.matches("error: ").count() + found.matches("warning: ").count();
+        assert!(said == 1 && found.contains("did you mean `"), "{wrong}:\n{found}");
+    }
+}
+
+#[test]
 fn a_misspelt_key_or_table_of_the_configuration_is_one_error() {
     for (right, wrong) in [
         ("schema", "scheme"),
