@@ -6,6 +6,7 @@ mod harness;
 
 mod activation;
 mod admin;
+mod apps;
 mod backend_tls;
 mod backends;
 mod blocking;
