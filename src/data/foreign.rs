@@ -5,10 +5,8 @@
 //! served. Bytes that are no HTTP get no answer.
 
 use std::io;
-use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 /// The longest method that is recognised. The longest registered one has 17 characters
 /// (`UPDATEREDIRECTREF`).
@@ -16,11 +14,6 @@ const MAX_METHOD: usize = 20;
 
 /// The first line of HTTP/2 without negotiation (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
-
-/// What is read and thrown away behind the answer: unread bytes would make the kernel reset the
-/// connection, and the answer be lost.
-const MAX_DISCARDED: usize = 64 * 1024;
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a few first bytes say about a protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,25 +51,11 @@ pub fn is_http2(said: &[u8]) -> Is {
     }
 }
 
-/// Sends `answer`, ends our direction, and reads what the client has sent until its end, or until
-/// the bounds of what is discarded. It holds no more than one buffer.
-pub async fn dismiss(io: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &[u8]) {
-    let dismissed = async {
-        io.write_all(answer).await?;
-        io.flush().await?;
-        io.shutdown().await?;
-        let mut room = [0; 1024];
-        let mut discarded = 0;
-        while discarded < MAX_DISCARDED {
-            match io.read(&mut room).await? {
-                0 => break,
-                read => discarded += read,
-            }
-        }
-        io::Result::Ok(())
-    };
-    // A client that is gone, or takes nothing, has no use for more.
-    let _ = timeout(DISCARD_TIMEOUT, dismissed).await;
+/// Sends `answer`, and ends our direction. The caller discards what the client has sent.
+pub async fn dismiss(io: &mut (impl AsyncWrite + Unpin), answer: &[u8]) -> io::Result<()> {
+    io.write_all(answer).await?;
+    io.flush().await?;
+    io.shutdown().await
 }
 
 #[cfg(test)]

@@ -258,7 +258,7 @@ impl Patience {
         let mut state = self.lock();
         if state.unread {
             state.discards = true;
-            state.given_up = body;
+            state.given_up = body.or(state.given_up.take());
             if let Some(discarder) = state.discarder.take() {
                 discarder.wake();
             }

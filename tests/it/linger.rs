@@ -116,6 +116,24 @@ async fn answers_of_hyper_itself_arrive() {
 }
 
 #[tokio::test]
+async fn answers_to_foreign_protocols_arrive() {
+    let backend = pages().await;
+    let sidegate = forwarding(&backend).run().await;
+    let (length, body) = sized();
+    let upload = [client::new(&sidegate).request(POST, &length).as_bytes(), &body].concat();
+    let http2 = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &body[..]].concat();
+    let clear = client::new(&sidegate).at_clear(sidegate.address());
+    for (client, bytes) in [(clear, upload), (client::new(&sidegate), http2)] {
+        let mut wire = client.connect().await;
+        wire.deliver(bytes).await;
+        wire.answer().await.expect(400);
+        assert!(!wire.is_reset().await);
+    }
+    drop(client::new(&sidegate).connect_below_tls().await);
+    sidegate.expect_metric(DISCARDS, [("end", "client")], 2).await;
+}
+
+#[tokio::test]
 async fn clients_of_http_1_0_and_those_that_expect_100_are_told() {
     let backend = pages().await;
     let sidegate = forwarding(&backend).run().await;

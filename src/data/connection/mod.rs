@@ -36,7 +36,7 @@ use crate::data::foreign::{self, Is};
 use crate::data::forward::Arrival;
 use crate::data::lines::{Heads, Lines};
 use crate::data::patience::{Patience, Waits};
-use crate::data::pending::Claim;
+use crate::data::pending::{Claim, Seat};
 use crate::data::tls;
 use crate::data::tunnel::{Ended, Tunnel};
 use crate::data::watched::{Stream, Watched};
@@ -103,15 +103,19 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
     };
     let (stream, served) = match encrypt(&core, &mut open, &rules, stream, party, deadline).await {
         Ok(stream) => stream,
-        Err(end) => {
+        Err(Unserved { end, answered }) => {
             open.end = end;
+            if let Some(tcp) = answered {
+                let patience = patience_of(&rules, seat);
+                core.tracker.spawn(linger(Lingering { tcp, discarded: 0, patience }, open));
+            }
             return;
         }
     };
     let arrival = Arrival { client, tls: rules.tls.is_some(), port };
     let listener = Arc::clone(&rules.listener.name);
     let came = Came { listener, speaks: rules.listener.speaks, arrival, peer, served };
-    let patience = Patience::new(rules.listener.timeouts, RouteTimeouts::default().write_stall, seat);
+    let patience = patience_of(&rules, seat);
     let exchange = Arc::new(Exchange::new(Arc::clone(&core), came, patience.clone()));
     match converse(&core, &rules, stream, exchange, patience).await {
         Spoken::Over(end) => open.end = end,
@@ -133,6 +137,25 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
     }
 }
 
+/// The clock of a connection from its first head on.
+fn patience_of(rules: &ListenerRules, seat: Seat) -> Patience {
+    Patience::new(rules.listener.timeouts, RouteTimeouts::default().write_stall, seat)
+}
+
+/// A connection that never speaks HTTP over TLS.
+struct Unserved {
+    /// Why.
+    end: ConnectionEnd,
+    /// The socket, if an answer in the clear went out and our direction has ended.
+    answered: Option<TcpStream>,
+}
+
+impl From<ConnectionEnd> for Unserved {
+    fn from(end: ConnectionEnd) -> Self {
+        Unserved { end, answered: None }
+    }
+}
+
 /// The TLS handshake, where the listener wants one; and the certificate that was served.
 async fn encrypt(
     core: &Arc<Core>,
@@ -141,7 +164,7 @@ async fn encrypt(
     tcp: TcpStream,
     party: Party<'_>,
     deadline: Instant,
-) -> Result<(Stream, Option<Arc<Certificate>>), ConnectionEnd> {
+) -> Result<(Stream, Option<Arc<Certificate>>), Unserved> {
     let Some(admitted) = &rules.tls else { return Ok((Stream::Clear(tcp), None)) };
     let began = Instant::now();
     let listener = Arc::clone(&rules.listener.name);
@@ -167,7 +190,7 @@ async fn encrypt(
         Ok(Ok(_)) => TlsResult::Full,
         Ok(Err(tls::Failure::Empty)) => {
             open.listener.probed();
-            return Err(ConnectionEnd::Client);
+            return Err(ConnectionEnd::Client.into());
         }
         Ok(Err(tls::Failure::Broken(_) | tls::Failure::PlainHttp(_))) => TlsResult::Failed,
         Err(_) if waits => TlsResult::Rate,
@@ -177,18 +200,21 @@ async fn encrypt(
     match accepted {
         Ok(Ok((stream, _))) => Ok((Stream::Tls(stream), chosen.and_then(|by_sni| by_sni.chosen().cloned()))),
         failed => {
+            let mut answered = None;
             let error = match failed {
                 Ok(Err(tls::Failure::Broken(error))) => error.to_string(),
                 Ok(Err(tls::Failure::PlainHttp(hello))) => {
                     // Boxed: few connections need the room that it takes.
-                    Box::pin(hello.dismiss(&answer::plain_on_tls())).await;
+                    let answer = answer::plain_on_tls();
+                    let dismissed = Box::pin(hello.dismiss(&answer));
+                    answered = timeout_at(deadline, dismissed).await.ok().flatten();
                     "plain HTTP was sent to a port that speaks TLS".to_owned()
                 }
                 _ if waits => "not begun in time: its client is over handshakes_per_client".to_owned(),
                 _ => "not done in time".to_owned(),
             };
             turned_away(core, party, Refusal::Tls, Some(&error));
-            Err(ConnectionEnd::Tls)
+            Err(Unserved { end: ConnectionEnd::Tls, answered })
         }
     }
 }
@@ -267,7 +293,10 @@ async fn converse(
     match first {
         Some(Directly::Upgraded(upgraded)) => Spoken::Upgraded(upgraded),
         Some(Directly::Left) => Spoken::Over(ConnectionEnd::Client),
-        Some(Directly::Http2) => Spoken::Over(exchange.malformed("HTTP/2 without negotiation, which is not spoken here")),
+        Some(Directly::Http2(client)) => {
+            let end = exchange.malformed("HTTP/2 without negotiation, which is not spoken here");
+            over(end, client, true, &patience)
+        }
         // Boxed, or those that upgrade at once would carry the room that hyper takes.
         Some(Directly::Unanswered(client)) => Box::pin(by_hyper(rules, client, &exchange, &patience, clock)).await,
         None if clock.is_draining() => Spoken::Over(ConnectionEnd::Drain),
@@ -329,7 +358,15 @@ async fn by_hyper(
         return Spoken::Empty;
     }
     let end = ended(spoken, exchange, patience, clock.is_draining());
-    match back.and_then(|(client, read)| client.into_unread(!read.is_empty())) {
+    match back {
+        Some((client, read)) => over(end, client, !read.is_empty(), patience),
+        None => Spoken::Over(end),
+    }
+}
+
+/// The end of a connection, of which something may be `unread`.
+fn over(end: ConnectionEnd, client: Watched, unread: bool, patience: &Patience) -> Spoken {
+    match client.into_unread(unread) {
         Some((tcp, discarded)) => Spoken::Unread(end, Lingering { tcp, discarded, patience: patience.clone() }),
         None => Spoken::Over(end),
     }
@@ -356,7 +393,7 @@ enum Directly {
     /// The client has left.
     Left,
     /// The client speaks HTTP/2, and has been told that it is not spoken here.
-    Http2,
+    Http2(Watched),
     /// It is hyper's to read, from its first byte, and to answer.
     Unanswered(Watched),
 }
@@ -367,8 +404,10 @@ async fn directly(exchange: &Exchange, mut client: Watched, patience: &Patience)
     while !came.is_empty() {
         match foreign::is_http2(&came) {
             Is::Yes => {
-                Box::pin(foreign::dismiss(&mut client, &answer::http2_unspoken())).await;
-                return Directly::Http2;
+                let answer = answer::http2_unspoken();
+                // Of a client that is gone, nothing is discarded.
+                let _ = Box::pin(foreign::dismiss(&mut client, &answer)).await;
+                return Directly::Http2(client);
             }
             Is::No => break,
             Is::NotYet => {

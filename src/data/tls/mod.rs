@@ -86,9 +86,10 @@ impl Hello {
         }
     }
 
-    /// Answers in the clear, and ends the connection.
-    pub async fn dismiss(mut self, answer: &[u8]) {
-        foreign::dismiss(&mut self.socket, answer).await;
+    /// Answers in the clear, and ends our direction. `None` means that the client is gone.
+    pub async fn dismiss(mut self, answer: &[u8]) -> Option<TcpStream> {
+        foreign::dismiss(&mut self.socket, answer).await.ok()?;
+        if let Socket::Tcp(tcp) = self.socket { Some(tcp) } else { None }
     }
 
     /// Waits for `turn`, unless the client leaves before.
