@@ -58,12 +58,15 @@ fuzz_target!(|data: &[u8]| {
 /// Without dot segments; `..` removes an empty segment like any other.
 fn with_empty_segments(path: &[u8]) -> Vec<u8> {
     let mut kept: Vec<&[u8]> = Vec::new();
+    let mut is_folder = false;
     for segment in path.split(|byte| *byte == b'/').skip(1) {
+        is_folder = matches!(segment, b"." | b"..");
         match segment {
             b"." => {}
             b".." => drop(kept.pop()),
             _ => kept.push(segment),
         }
     }
-    [b"/", &kept.join(&b'/')[..]].concat()
+    let tail: &[u8] = if is_folder && !kept.is_empty() { b"/" } else { b"" };
+    [b"/", &kept.join(&b'/')[..], tail].concat()
 }

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use http::{HeaderMap, StatusCode};
+use http::{Response, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use sidegate::data::websocket::handshake::Handshake;
 use sidegate::policy::request::{Host, Request, Scheme, canonical_path, decoded, options};
@@ -32,8 +32,11 @@ fuzz_target!(|head: &[u8]| {
     }
     if let Ok(handshake) = Handshake::parse(&parts) {
         assert_eq!(handshake.accept().len(), 28);
-        let _ = handshake.agree(StatusCode::SWITCHING_PROTOCOLS, &parts.headers);
-        assert!(handshake.agree(StatusCode::SWITCHING_PROTOCOLS, &HeaderMap::new()).is_err());
+        let (mut answer, ()) = Response::new(()).into_parts();
+        answer.status = StatusCode::SWITCHING_PROTOCOLS;
+        assert!(handshake.agree(&answer).is_err());
+        answer.headers.clone_from(&parts.headers);
+        let _ = handshake.agree(&answer);
     }
 });
 

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::Request;
-use http::header::UPGRADE;
+use http::header::{CONNECTION, HeaderName, UPGRADE};
+use http::{HeaderMap, Request};
 use hyper::body::{Body, Incoming};
 use tokio::io::ReadBuf;
 
@@ -61,15 +61,19 @@ impl Heads {
 }
 
 fn follows(request: &Request<Incoming>) -> Follows {
-    let names_websocket =
-        |value: &[u8]| value.split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"websocket"));
-    if request.headers().get_all(UPGRADE).iter().any(|value| names_websocket(value.as_bytes())) {
+    let headers = request.headers();
+    if lists(headers, UPGRADE, b"websocket") && lists(headers, CONNECTION, b"upgrade") {
         return Follows::Tunnel;
     }
     if request.body().is_end_stream() {
         return Follows::Request;
     }
     request.body().size_hint().exact().map_or(Follows::Chunked, Follows::Sized)
+}
+
+fn lists(headers: &HeaderMap, name: HeaderName, token: &[u8]) -> bool {
+    let mut elements = headers.get_all(name).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    elements.any(|element| element.trim_ascii().eq_ignore_ascii_case(token))
 }
 
 /// What a client sends, with its request lines made fit for hyper.
@@ -83,6 +87,8 @@ pub struct Lines {
     held: BytesMut,
     /// How many bytes of `held` may be handed on.
     fit: usize,
+    /// How many bytes at the start of `held` are a request line without its end.
+    unended: usize,
 }
 
 /// What the next byte belongs to.
@@ -155,7 +161,12 @@ enum Stop {
 impl Lines {
     /// Starts in front of a request. `most` is the longest head that hyper takes.
     pub fn new(heads: Heads, most: usize) -> Self {
-        Lines { heads, most, place: Place::Line, held: BytesMut::new(), fit: 0 }
+        Lines { heads, most, place: Place::Line, held: BytesMut::new(), fit: 0, unended: 0 }
+    }
+
+    /// Whether something has come that was not handed on.
+    pub fn holds(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// What has come and was not handed on.
@@ -218,10 +229,17 @@ impl Lines {
 
     /// Looks at what is held; says whether some of it may be handed on.
     fn look(&mut self) -> bool {
+        // A line that comes byte by byte is not looked at from its start each time.
+        let is_unended = self.unended > 0 && self.place == Place::Line;
+        if is_unended && self.held.len() <= self.most && line_feed(&self.held[self.unended..]).is_none() {
+            self.unended = self.held.len();
+            return false;
+        }
         let held = std::mem::take(&mut self.held);
         let (passed, stop) = self.pass(&held);
         self.held = held;
         self.fit = passed;
+        self.unended = if stop == Stop::Unfinished { self.held.len() - passed } else { 0 };
         if passed == 0
             && let Stop::Replace(length, line) = stop
         {
@@ -478,6 +496,20 @@ mod tests {
         let long = format!("GET /?{} HTTP/1.1\r\n\r\n", "\"".repeat(80));
         check(&long, &[], &long);
         check("GET /?\" HTTP/1.1", &[], "GET /?\" HTTP/1.1");
+    }
+
+    #[test]
+    fn a_line_may_come_byte_by_byte() {
+        for (sent, fit) in [
+            ("GET /?\"\" HTTP/1.1\r\n\r\nGET /?\" HTTP/1.1\r\n\r\n", "GET /?%22%22 HTTP/1.1\r\n\r\nGET /?%22 HTTP/1.1\r\n\r\n"),
+            ("GET /?\" HTTP/1.1", "GET /?\" HTTP/1.1"),
+        ] {
+            let pieces: Vec<_> = sent.as_bytes().chunks(1).collect();
+            assert_eq!(String::from_utf8(through(&pieces, &[]).0).unwrap(), fit);
+        }
+        let long = format!("GET /?{} HTTP/1.1\r\n\r\n", "\"".repeat(80));
+        let pieces: Vec<_> = long.as_bytes().chunks(1).collect();
+        assert_eq!(String::from_utf8(through(&pieces, &[]).0).unwrap(), long);
     }
 
     #[test]

@@ -211,12 +211,17 @@ impl Watched {
     pub fn into_unread(mut self, unread: bool) -> Option<(TcpStream, u64)> {
         let lingers = self.is_shut
             && !self.patience.has_ended()
-            && (unread || self.patience.has_unread_body() || !self.stream.has_nothing());
+            && (unread || self.holds() || self.patience.has_unread_body() || !self.stream.has_nothing());
         if !lingers || self.patience.cut().is_some() {
             return None;
         }
         let tcp = std::mem::replace(&mut self.stream, Stream::Taken).into_tcp()?;
         Some((tcp, self.discarded))
+    }
+
+    /// Whether something was read of the client that hyper has not got.
+    fn holds(&self) -> bool {
+        !self.again.is_empty() || self.lines.as_ref().is_some_and(|lines| lines.holds())
     }
 
     /// Discards what the client still sends of a body that was given up: a client that sends all

@@ -227,6 +227,31 @@ async fn a_path_is_passed_as_it_is_where_its_route_says_so() {
 }
 
 #[tokio::test]
+async fn a_path_that_begins_with_two_slashes_is_no_authority() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'\npaths = 'as-is'").run().await;
+    let client = client::new(&sidegate);
+    for path in ["//b.example/x", "//", "///a%2F", "//user@b.example:80/?q"] {
+        client.get(path).await.expect(200);
+        assert_eq!(backend.head().await.target(), path);
+        client.attempt(path).await.expect(200);
+        assert_eq!(backend.head().await.target(), path);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_may_not_upgrade_is_encoded_to_its_end() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'").run().await;
+    let mut wire = client::new(&sidegate).connect().await;
+    for lines in ["Upgrade: h2c|Connection: Upgrade, HTTP2-Settings|HTTP2-Settings: AAMAAABk||", "Upgrade: websocket||", "|"] {
+        wire.send(with("GET", b"\"", lines)).await;
+        wire.answer().await.expect(200);
+        assert_eq!(lossy(&target(&backend).await), "/x?%22");
+    }
+}
+
+#[tokio::test]
 async fn a_path_that_leaves_its_route_is_refused_though_it_is_passed_as_it_is() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/", &backend).under("shut", |page| page.allow("10.0.0.0/8"));

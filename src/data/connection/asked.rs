@@ -124,13 +124,13 @@ impl Asked {
         self.origin.clone_from(&request.origin);
     }
 
-    /// The request goes to the backends of `route`, and is known by the path that they get.
-    pub fn forwards(&mut self, request: &mut Request, route: &Route) {
-        if route.paths == Paths::AsIs {
+    /// The route that was found, if any. Where it passes paths as they are, the request is known by the
+    /// path that was sent.
+    pub fn routed(&mut self, request: &Request, route: Option<Arc<Route>>) {
+        if route.as_ref().is_some_and(|route| route.paths == Paths::AsIs) {
             self.path = request.path.sent().to_owned();
-        } else {
-            request.path.forget_sent();
         }
+        self.route = route;
     }
 
     /// Where the request came from, for the table.

@@ -37,7 +37,7 @@ use crate::observe::metrics::ConnectionEnd;
 use crate::policy::request::{Kind, Request};
 use crate::refusal::{Backend, Head, Refusal};
 use crate::snapshot::listener::Speaks;
-use crate::snapshot::route::PlainHttp;
+use crate::snapshot::route::{Paths, PlainHttp};
 use crate::snapshot::{Judgement, Permit, Snapshot};
 use crate::tunnels::STREAM_AGE;
 
@@ -284,7 +284,7 @@ impl Exchange {
         let Judgement { generation, route, policy, verdict, candidate, ambiguity } =
             live.judge(self.came.arrival.client, request, self.came.served.as_deref(), now);
         asked.judged = Some((generation, now));
-        asked.route = route;
+        asked.routed(request, route);
         asked.policy = policy;
         asked.candidate = candidate;
         asked.tried.error = ambiguity.map(|ambiguity| ambiguity.to_string());
@@ -322,7 +322,7 @@ impl Exchange {
         let slot = slot?;
         self.patience.request_permitted();
         let route = slot.permit().route();
-        asked.forwards(&mut request, route);
+        request.path.settle(route.paths == Paths::AsIs);
         forward::to_backend(&mut attempt.head, &request, route, &self.came.arrival, &asked.id)?;
         let overdue = self.overdue(asked.began);
         let answer = tokio::select! {
@@ -381,7 +381,7 @@ impl Exchange {
         charged?;
         self.patience.request_permitted();
         let version = parts.version;
-        asked.forwards(&mut request, route);
+        request.path.settle(route.paths == Paths::AsIs);
         forward::to_backend(&mut parts, &request, route, &self.came.arrival, &asked.id)?;
         if asked.has_body && !parts.headers.contains_key(CONTENT_LENGTH) {
             // hyper sends a body of unknown length with GET and HEAD only where a header says so.

@@ -65,9 +65,9 @@ impl RequestPath {
         self.canonical().filter(|_| !as_is).unwrap_or(self.sent())
     }
 
-    /// Forgets the form that is not forwarded.
-    pub fn forget_sent(&mut self) {
-        if let RequestPath::Other { canonical, .. } = self {
+    /// Forgets the form that was sent, unless it is forwarded `as_is`.
+    pub fn settle(&mut self, as_is: bool) {
+        if let (false, RequestPath::Other { canonical, .. }) = (as_is, &mut *self) {
             *self = RequestPath::Canonical(std::mem::take(canonical));
         }
     }

@@ -158,7 +158,7 @@ fn what(id: Id, tree: &Tree) -> String {
         "try_files" => "files are not looked for".into(),
         "limit_req" => "rates are counted by client, in one budget, not so".into(),
         "limit_conn" => "tunnels are counted by client or in all, not by this key".into(),
-        "merge_slashes" => "paths with empty segments are always made canonical".into(),
+        "merge_slashes" => "paths with empty segments are made canonical, unless a route says `paths = \"as-is\"`".into(),
         name if is_guard(name) => "Sidegate asks for no such thing".into(),
         _ => format!("`{}` is not known here, and may refuse", line.name),
     }
