@@ -7,17 +7,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The time over which a pace is averaged, and so the time that each body has before it counts: the
-/// default of `body_stall`, so that one pause of that length does not count as slow. A longer
-/// `body_stall` does not lengthen it: else a drip that looks like pauses would have no bound.
-const WINDOW: Duration = Duration::from_secs(60);
+/// The time over which a pace is averaged, and so the time that each body has before it counts.
+/// A second less than the 30 s after which common servers give up on a body by themselves: the
+/// ending is then booked as the client's, and not as the backend's.
+const WINDOW: Duration = Duration::from_secs(29);
+
+/// What one pause counts at most. `body_stall` and `write_stall` say how long it may be; two such
+/// pauses in a window are a drip.
+const MAX_PAUSE: Duration = Duration::from_secs(15);
 
 /// The pace of one side of one body.
 #[derive(Debug)]
 pub struct Pace {
     /// The least bytes of a window; `None` means unlimited.
     least: Option<u64>,
-    /// Time spent waiting in this window, up to `since`.
+    /// Time spent waiting in this window, up to `since`; of each pause at most [`MAX_PAUSE`].
     waited: Duration,
     /// Since when it is waited for; `None` means that it is not.
     since: Option<Instant>,
@@ -45,20 +49,22 @@ impl Pace {
     /// It is no longer waited for.
     pub fn rests(&mut self, now: Instant) {
         if let Some(since) = self.since.take() {
-            self.waited += now - since;
+            self.waited += (now - since).min(MAX_PAUSE);
         }
     }
 
-    /// When the window ends if the wait goes on; `None`: nothing is waited for, or unlimited.
+    /// When the window ends if the wait goes on; `None`: nothing is waited for, one pause alone does
+    /// not end it, or unlimited.
     pub fn due(&self) -> Option<Instant> {
         let since = self.since.filter(|_| self.least.is_some())?;
-        Some(since + WINDOW.saturating_sub(self.waited))
+        let left = WINDOW.saturating_sub(self.waited);
+        (left <= MAX_PAUSE).then(|| since + left)
     }
 
     /// Whether it is too slow at `now`. A window that is over makes place for the next.
     pub fn is_too_slow(&mut self, now: Instant) -> bool {
         let Some(least) = self.least else { return false };
-        let waited = self.waited + self.since.map_or(Duration::ZERO, |since| now - since);
+        let waited = self.waited + self.since.map_or(Duration::ZERO, |since| (now - since).min(MAX_PAUSE));
         if waited < WINDOW {
             return false;
         }
@@ -92,41 +98,55 @@ mod tests {
 
     #[test]
     fn slow_body_is_given_up_after_its_first_window() {
-        assert_eq!(too_slow_after(1, 0), Some(60));
-        assert_eq!(too_slow_after(499, 0), Some(60));
+        assert_eq!(too_slow_after(1, 0), Some(29));
+        assert_eq!(too_slow_after(499, 0), Some(29));
         assert_eq!(too_slow_after(500, 0), None);
     }
 
     #[test]
     fn time_without_a_wait_does_not_count() {
-        assert_eq!(too_slow_after(1, 9), Some(60), "of waiting, ten times as long by the clock");
+        assert_eq!(too_slow_after(1, 9), Some(29), "of waiting, ten times as long by the clock");
         assert_eq!(too_slow_after(500, 9), None);
     }
 
+    /// Moves a byte after each of these pauses, in seconds; says whether it was too slow by the
+    /// end of each, and when it would have been looked at within it.
+    fn pauses(lengths: &[u64]) -> Vec<(bool, Option<u64>)> {
+        let (mut pace, mut now) = (Pace::new(Some(500)), Instant::now());
+        let pause = |length: &u64| {
+            pace.waits(now);
+            let due = pace.due().map(|due| (due - now).as_secs());
+            now += Duration::from_secs(*length);
+            let too_slow = pace.is_too_slow(now);
+            pace.rests(now);
+            pace.moved(1);
+            (too_slow, due)
+        };
+        lengths.iter().map(pause).collect()
+    }
+
     #[test]
-    fn body_may_pause_for_as_long_as_body_stall_allows() {
-        let (mut pace, began) = (Pace::new(Some(500)), Instant::now());
-        pace.moved(5);
-        pace.waits(began);
-        let before = began + WINDOW - Duration::from_secs(1);
-        assert!(!pace.is_too_slow(before));
-        pace.rests(before);
-        pace.moved(5);
-        pace.waits(before);
-        assert!(pace.is_too_slow(before + Duration::from_secs(1)), "one pause, and not two");
+    fn one_pause_is_not_slow_and_a_second_is() {
+        assert_eq!(pauses(&[45, 1, 1]), [(false, None), (false, Some(14)), (false, Some(13))]);
+        assert_eq!(pauses(&[59, 13, 1]), [(false, None), (false, Some(14)), (true, Some(1))]);
+        assert_eq!(pauses(&[10, 10, 10]), [(false, None), (false, None), (true, Some(9))]);
+        assert_eq!(pauses(&[3600, 3600]), [(false, None), (true, Some(14))]);
     }
 
     #[test]
     fn fast_beginning_is_no_credit() {
-        let (mut pace, began) = (Pace::new(Some(500)), Instant::now());
-        pace.waits(began);
+        let (mut pace, mut now) = (Pace::new(Some(500)), Instant::now());
         pace.moved(1 << 30);
-        let mut end = began;
-        for slow in [false, true] {
-            assert_eq!(pace.due(), Some(end + WINDOW));
-            end += WINDOW;
-            assert_eq!(pace.is_too_slow(end), slow);
+        let mut slow_at = Vec::new();
+        for second in 1..=100 {
+            pace.waits(now);
+            now += Duration::from_secs(1);
+            if pace.is_too_slow(now) {
+                slow_at.push(second);
+            }
+            pace.rests(now);
         }
+        assert_eq!(slow_at, [58, 87]);
     }
 
     #[test]

@@ -468,6 +468,10 @@ impl Patience {
             state.stalled = Some(now);
         }
         state.taken += more;
+        if more > 0 {
+            // It paused until about now.
+            state.pace.rests(now);
+        }
         state.pace.moved(more);
         state.pace.waits(now);
         if state.pace.is_too_slow(now) {
@@ -705,7 +709,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn client_that_takes_an_answer_too_slowly_is_given_up() {
-        assert_eq!(too_slow_after(499).await, Some(60));
+        assert_eq!(too_slow_after(499).await, Some(29));
         assert_eq!(too_slow_after(500).await, None);
     }
 

@@ -118,7 +118,8 @@ pub struct RouteTimeouts {
     /// stream of events, which may be silent for hours.
     pub body_stall: Option<Duration>,
     /// The least bytes a second at which a client sends a request's body and takes an answer, averaged
-    /// over a minute of waiting for it; `None` means unlimited.
+    /// over half a minute of waiting for it, in which one pause counts as 15 s at most; `None`
+    /// means unlimited.
     pub body_pace: Option<u64>,
     /// Until the backend's socket is connected.
     pub dial: Duration,

@@ -157,7 +157,7 @@ class Suite:
         stalls = '[timeouts]\nresponse = "off"\n'
         self.sidegate.settings = stalls + self.sidegate.settings
         closed = 'name = "closed"\n'
-        toml = self.sidegate.toml().replace(closed, f'{closed}timeouts = {{ write_stall = "10m", body_pace = "off" }}\n')
+        toml = self.sidegate.toml().replace(closed, f'{closed}timeouts = {{ write_stall = "10m" }}\n')
         self.sidegate.toml = lambda: toml
         for server in self.servers.values():
             await_that("a backend listens", lambda server=server: server.said("listening"))

@@ -95,7 +95,7 @@ fn uploading(value: Duration, body_stall: Option<Duration>) -> (Word, &'static s
     }
     if value > DEFAULT {
         let text = "`timeouts.body_stall` of the route; `body_pace` bounds a request's body as well: \
-                    500 bytes a second over a minute of waiting for it";
+                    500 bytes a second over half a minute of waiting";
         return (Word::Differs, text);
     }
     (Word::Carried, "`timeouts.body_stall` of the route, for both sides")
@@ -110,8 +110,8 @@ fn writing(value: Duration, write_stall: Option<Duration>) -> (Word, &'static st
     }
     if write_stall == Some(value) {
         let text = "`timeouts.write_stall` of the route: either side takes nothing for so long; \
-                    `body_pace` bounds answers of plain HTTP as well: 500 bytes a second over a \
-                    minute; a silent tunnel ends by `idle`";
+                    `body_pace` bounds answers of plain HTTP as well: 500 bytes a second over half \
+                    a minute; a silent tunnel ends by `idle`";
         return (Word::Differs, text);
     }
     let text = "`timeouts.write_stall` holds for both sides: it is the longer one of \
