@@ -193,6 +193,7 @@ fn init_says_what_is_wrong_with_a_backend() {
         ("http://127.0.0.1:8080/chat", "a backend has no path"),
         ("http://app.internal:8080", "names are not resolved"),
         ("unix:", "an empty path"),
+        ("\u{201c}http://127.0.0.1:8080\u{201d}", "write \"http://127.0.0.1:8080\""),
     ] {
         let output = sidegate(&["init", "--backend", backend], folder.path());
         assert_eq!(output.status.code(), Some(2), "{output:?}");

@@ -139,7 +139,7 @@ async fn a_query_with_bytes_that_no_uri_holds_is_escaped() {
 }
 
 #[tokio::test]
-async fn a_route_that_passes_paths_as_they_are_has_its_slash_added_too() {
+async fn a_route_with_paths_as_is_has_its_slash_added() {
     let backend = backend().await;
     let sidegate = new(&backend).on_route("paths = 'as-is'").run().await;
     let client = client::new(&sidegate);

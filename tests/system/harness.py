@@ -383,6 +383,7 @@ http {{
             proxy_set_header X-Forwarded-Proto $scheme;
             proxy_read_timeout 1h;
         }}
+        location /slash/ {{ proxy_pass http://backend; }}
     }}
 }}
 """

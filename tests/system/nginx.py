@@ -128,6 +128,7 @@ class World:
         self.nginx = Nginx(place, certificate, self.backend.port).tls_port
         sidegate = Sidegate(place).certificate(certificate).policy()
         sidegate.route("feed", "/ws/", behind).route("plain", "/plain/", behind, http="forward")
+        sidegate.route("slash", "/slash/", behind, http="forward")
         self.sidegate = sidegate.run().tls_port
 
     def both(self, case):
@@ -376,6 +377,24 @@ def server(world):
     need(theirs[0].startswith("nginx/") and ours == ["mirror"], f"nginx names itself, Sidegate stays out: {theirs}, {ours}")
     theirs, ours = to_client(world, Case("whose date", "/plain/page"), "date")
     need(theirs != ours and ours == ["Tue, 15 Nov 1994 08:12:31 GMT"], f"the backend's date: {theirs}, {ours}")
+
+
+def sent_on(world, port, target, fields=()):
+    """The status of a request without a body, and where its answer leads."""
+    wire = connect(port, world.ca)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    wire.send(f"GET {target} HTTP/1.1\r\nHost: localhost:{port}\r\n{lines}\r\n".encode())
+    start, answered = wire.head()
+    wire.connection.close()
+    return int(start.split()[1]), values(answered, "location")
+
+
+@difference("`/ticks` where the location is `/ticks/`")
+def slash(world):
+    equal(sent_on(world, world.nginx, "/slash?a=1"), (301, [f"https://localhost:{world.nginx}/slash/?a=1"]))
+    equal(sent_on(world, world.sidegate, "/slash?a=1"), (308, ["/slash/?a=1"]))
+    attempts = [sent_on(world, port, "/slash", HANDSHAKE) for port in (world.nginx, world.sidegate)]
+    equal([status for status, _ in attempts], [301, 404])
 
 
 @difference("Plain HTTP on a WebSocket route")

@@ -25,8 +25,8 @@ UNSOUND = [
     ("policies/main.toml", 'allow = ["office"]', 'allow = ["any", "office"]', "client/allow"),
     ("policies/main.toml", 'office = { file = "lists/office.cidr" }', 'office = ["everybody"]', "lists/office"),
     ("policies/main.toml", 'rate = "5/s"', 'rate = "5/h"', "limits/upgrades/rate"),
-    ("policies/main.toml", 'expect = "refuse:network"', 'expect = "deny"', "test/2/expect"),
-    ("policies/main.toml", 'client = "203.0.113.9"', 'cliant = "203.0.113.9"', "test/2"),
+    ("policies/main.toml", 'expect = "refuse:network"', 'expect = "deny"', "test/3/expect"),
+    ("policies/main.toml", 'client = "203.0.113.9"', 'cliant = "203.0.113.9"', "test/3"),
 ]
 
 

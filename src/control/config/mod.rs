@@ -36,8 +36,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 
 use self::diagnostic::{Diagnostic, Place};
-use self::document::Document;
 pub use self::document::unit::Bound;
+use self::document::{Document, typography};
 use self::list::ListFile;
 pub use self::list::ListFiles;
 use self::page::{Finding, error};
@@ -169,7 +169,11 @@ pub fn backend(text: &str) -> Result<String, String> {
     let (mut files, known) = (Files::new(), ListFiles::default());
     let (folder, now, lists) = (Path::new(""), Timestamp::now(), ListFiles::default());
     let reading = Reading { files: &mut files, folder, now, passed: None, known: &known, lists, torn: false };
-    file::backend(text, &reading).map(|_| text.to_owned()).map_err(|finding| finding.sentence())
+    let told = |finding: Finding| match text.contains(typography::is_quote) {
+        true => typography::finding(text),
+        false => finding,
+    };
+    file::backend(text, &reading).map(|_| text.to_owned()).map_err(|finding| told(finding).sentence())
 }
 
 /// `text`, if it can stand as a route's `host`; else why not, and what to write instead.

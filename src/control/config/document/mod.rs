@@ -7,7 +7,7 @@
 mod nearest;
 mod nesting;
 mod table;
-mod typography;
+pub mod typography;
 pub mod unit;
 mod value;
 

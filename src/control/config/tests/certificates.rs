@@ -237,7 +237,7 @@ fn said_of(sans: &[SanType], common: &str) -> (String, Vec<String>) {
 }
 
 #[test]
-fn a_certificate_serves_what_its_sans_name_or_else_its_common_name() {
+fn a_certificate_serves_its_sans_or_its_common_name() {
     let mail = SanType::Rfc822Name("ops@example.com".try_into().unwrap());
     let address = SanType::IpAddress("192.0.2.1".parse().unwrap());
     let only_common = |name: &str| {
