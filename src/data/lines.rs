@@ -404,8 +404,20 @@ mod tests {
     use super::*;
 
     use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::Context;
 
+    use http::Response;
+    use http_body_util::{BodyExt, Empty};
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
     use proptest::prelude::*;
+    use rand::rngs::StdRng;
+    use rand::seq::IndexedRandom;
+    use rand::{RngExt, SeedableRng};
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 
     /// What hyper gets of `pieces`, each of which is read at once, where it says of each head what
     /// follows; and what was done to each head's target.
@@ -535,6 +547,99 @@ mod tests {
             out.extend_from_slice(buffer.filled());
         }
         assert_eq!(out, sent, "the second poll comes without a word of the service");
+    }
+
+    /// A stream under hyper, read through [`Lines`] or as it is.
+    struct Through(Option<Lines>, DuplexStream);
+
+    impl AsyncRead for Through {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let Through(lines, stream) = &mut *self;
+            let mut read = |buffer: &mut ReadBuf<'_>| Pin::new(&mut *stream).poll_read(cx, buffer);
+            match lines {
+                Some(lines) => lines.poll(buffer, read),
+                None => read(buffer),
+            }
+        }
+    }
+
+    impl AsyncWrite for Through {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.1).poll_write(cx, bytes)
+        }
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.1).poll_flush(cx)
+        }
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.1).poll_shutdown(cx)
+        }
+    }
+
+    /// The requests that hyper finds in `sent`, which comes in pieces: target, encoded, and body. `None`
+    /// means that the body can't be read.
+    async fn by_hyper(sent: &[u8], through: bool, pieces: usize) -> Vec<(String, Option<Vec<u8>>)> {
+        let (mut near, far) = duplex(1 << 16);
+        let heads = Heads::default();
+        let lines = through.then(|| Lines::new(heads.clone(), 1 << 14));
+        let seen = std::sync::Mutex::new(Vec::new());
+        let service = service_fn(|mut request: Request<Incoming>| {
+            heads.read(&mut request);
+            let seen = &seen;
+            async move {
+                let target = request.uri().to_string();
+                let target = target::encoded(target.as_bytes()).map_or(target, |(target, _)| target);
+                let body = request.into_body().collect().await.ok();
+                seen.lock().unwrap().push((target, body.map(|body| body.to_bytes().to_vec())));
+                Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+            }
+        });
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(Through(lines, far)), service);
+        let client = async {
+            for piece in sent.chunks(sent.len().div_ceil(pieces)) {
+                if near.write_all(piece).await.is_err() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            let _ = near.shutdown().await;
+            let _ = near.read_to_end(&mut Vec::new()).await;
+        };
+        let _ = tokio::join!(connection, client);
+        seen.into_inner().unwrap()
+    }
+
+    #[tokio::test]
+    async fn hyper_finds_the_same_requests_and_bodies_and_goes_on() {
+        const BYTES: &[u8] = b" \t\r\n:,;/?#%\\\"<>`{}0aF\x7f\xff";
+        let whole: &[&[u8]] = &[
+            b"GET /a?\"<\xc3\xa9> HTTP/1.1\r\nHost: h\r\n\r\n",
+            b"POST /b?`\" HTTP/1.1\r\nHost: h\r\nContent-Length: 18\r\n\r\nGET /?\" HTTP/1.1\r\n",
+            b"POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=\"y\"\r\n\"<>\r\n12\r\nGET /?\" HTTP/1.1\r\n\r\n0\r\nT: \"\r\n\r\n",
+            b"\r\nPUT /d?\xff HTTP/1.1\nContent-Length: 0\n\n",
+        ];
+        let mut random = StdRng::seed_from_u64(9112);
+        let (mut same, mut more) = (0, 0);
+        for _ in 0..3000 {
+            let mut sent: Vec<u8> =
+                (0..random.random_range(1..5)).flat_map(|_| whole.choose(&mut random).unwrap().to_vec()).collect();
+            for _ in 0..random.random_range(0..4) {
+                let at = random.random_range(0..sent.len());
+                let byte = *BYTES.choose(&mut random).unwrap();
+                match random.random_range(0..3) {
+                    0 => sent[at] = byte,
+                    1 => sent.insert(at, byte),
+                    _ => drop(sent.remove(at)),
+                }
+            }
+            let said = String::from_utf8_lossy(&sent);
+            let alone = by_hyper(&sent, false, 1).await;
+            let through = by_hyper(&sent, true, random.random_range(1..6)).await;
+            assert!(through.len() >= alone.len(), "{said:?}: {alone:?}, {through:?}");
+            assert_eq!(alone, through[..alone.len()], "{said:?}");
+            same += alone.len();
+            more += through.len() - alone.len();
+        }
+        assert!(same > 500 && more > 1000, "{same} as hyper alone, {more} more: that shows little");
     }
 
     proptest! {
