@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
 use sidegate::data::head::{self, Answered, Read};
 use sidegate::policy::request::target;
+use sidegate::snapshot::listener::MAX_FIELDS;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
@@ -27,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn attempt(came: &Bytes) {
-    let Some(read) = head::request(came) else { return };
+    let Some(read) = head::request(came, MAX_FIELDS) else { return };
     assert!((1..=came.len()).contains(&read.length));
     // hyper gets request lines that are percent-encoded.
     let end = came.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
@@ -40,7 +41,7 @@ fn attempt(came: &Bytes) {
     assert_eq!((read.parts.version, &read.parts.headers), (hypers.version, &hypers.headers));
 
     let written = head::write_request(&read.parts, &read.spelling);
-    let again = head::request(&written.clone().into()).expect("what is written is an attempt");
+    let again = head::request(&written.clone().into(), MAX_FIELDS).expect("what is written is an attempt");
     assert_eq!(again.length, written.len());
     // A target that is no path, which is refused before it is asked of anybody, is written as one (RFC 9112 §3.2).
     let target = |parts: &request::Parts| parts.uri.path_and_query().map_or("/".to_owned(), ToString::to_string);
@@ -50,7 +51,7 @@ fn attempt(came: &Bytes) {
 }
 
 fn answer(came: &Bytes) {
-    let Read { parts, spelling, length } = match head::answer(came) {
+    let Read { parts, spelling, length } = match head::answer(came, MAX_FIELDS) {
         Answered::Switched(read) => read,
         Answered::Unfinished(length) => return assert!(length <= came.len()),
         Answered::Other => return,
@@ -60,7 +61,7 @@ fn answer(came: &Bytes) {
     assert_eq!((status, &headers), (StatusCode::SWITCHING_PROTOCOLS, &parts.headers));
 
     let written = Bytes::from(head::write_switched(&parts, &spelling));
-    let Answered::Switched(again) = head::answer(&written) else { panic!("what is written is a 101") };
+    let Answered::Switched(again) = head::answer(&written, MAX_FIELDS) else { panic!("what is written is a 101") };
     assert_eq!((again.length, &again.parts.headers), (written.len(), &parts.headers));
 }
 

@@ -217,6 +217,7 @@ fn route(page: &RoutePage, number: usize, policy: Arc<Policy>, backends: &mut Ba
         strip_prefix: page.strip_prefix,
         paths: page.paths,
         max_body: page.max_body,
+        max_fields: page.max_fields,
         timeouts: page.timeouts,
     })
 }

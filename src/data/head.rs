@@ -11,9 +11,10 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
 
 use crate::policy::request::target;
+use crate::snapshot::listener::MAX_FIELDS;
 
-/// As many fields as hyper takes.
-const MOST_FIELDS: usize = 100;
+/// The most fields that are read without hyper: those that hyper takes unless it is told otherwise.
+const MOST_FIELDS: usize = MAX_FIELDS;
 
 /// Room for the fields that a backend is sent besides the client's.
 const OURS: usize = 6;
@@ -41,18 +42,19 @@ pub struct Read<P> {
     pub length: usize,
 }
 
-/// The request at the start of `came`, if it is a GET over HTTP/1.1 that asks for an upgrade, without a body.
+/// The request at the start of `came`, if it is a GET over HTTP/1.1 that asks for an upgrade, without a body and
+/// with at most `max_fields`.
 ///
 /// A target that `http::Uri` refuses is percent-encoded, and its query is written on as it came.
-pub fn request(came: &Bytes) -> Option<Read<request::Parts>> {
-    parsed(came).or_else(|| tidied(came))
+pub fn request(came: &Bytes, max_fields: usize) -> Option<Read<request::Parts>> {
+    parsed(came, max_fields).or_else(|| tidied(came, max_fields))
 }
 
-fn tidied(came: &Bytes) -> Option<Read<request::Parts>> {
+fn tidied(came: &Bytes, max_fields: usize) -> Option<Read<request::Parts>> {
     let end = came.iter().position(|byte| *byte == b'\n')? + 1;
     let line = target::line(&came[..end]).filter(|line| !line.tidied.is_broken)?;
     let whole = Bytes::from([&line.bytes, &came[end..]].concat());
-    let mut read = parsed(&whole)?;
+    let mut read = parsed(&whole, max_fields)?;
     read.length -= line.tidied.grown;
     read.parts.extensions.insert(line.tidied);
     let query = target::query(&came[..end]);
@@ -60,10 +62,13 @@ fn tidied(came: &Bytes) -> Option<Read<request::Parts>> {
     Some(read)
 }
 
-fn parsed(came: &Bytes) -> Option<Read<request::Parts>> {
+fn parsed(came: &Bytes, max_fields: usize) -> Option<Read<request::Parts>> {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut head = httparse::Request::new(&mut []);
     let Ok(httparse::Status::Complete(length)) = head.parse_with_uninit_headers(came, &mut fields) else { return None };
+    if head.headers.len() > max_fields {
+        return None;
+    }
     let (Some("GET"), Some(target), Some(1)) = (head.method, head.path, head.version) else { return None };
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method = Method::GET;
@@ -85,13 +90,14 @@ pub enum Answered {
     Other,
 }
 
-/// The answer at the start of `came`.
-pub fn answer(came: &Bytes) -> Answered {
+/// The answer at the start of `came`, with at most `max_fields`.
+pub fn answer(came: &Bytes, max_fields: usize) -> Answered {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut head = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     let length = match config.parse_response_with_uninit_headers(&mut head, came, &mut fields) {
-        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Complete(length)) if head.headers.len() <= max_fields => length,
+        Ok(httparse::Status::Complete(_)) => return Answered::Other,
         Ok(httparse::Status::Partial) => return Answered::Unfinished(0),
         Err(_) => return Answered::Other,
     };
@@ -229,7 +235,7 @@ mod tests {
     #[test]
     fn an_attempt_is_read_and_written_as_it_is_spelled() {
         let came = spoken("GET /a?b HTTP/1.1\r\nHOST: h\r\nupgrade: websocket\r\nX-FooBar: 1\r\nx-foobar:  2 \r\n\r\nmore");
-        let Read { mut parts, spelling, length } = request(&came).unwrap();
+        let Read { mut parts, spelling, length } = request(&came, MOST_FIELDS).unwrap();
         assert_eq!(&came[length..], b"more");
         assert_eq!((parts.uri.path(), parts.uri.query()), ("/a", Some("b")));
         parts.headers.insert("x-forwarded-for", HeaderValue::from_static("::1"));
@@ -245,14 +251,14 @@ mod tests {
     #[test]
     fn a_query_that_no_uri_can_hold_is_written_as_it_came() {
         let came = Bytes::from_static(b"GET /<?q=\"\xff<#\" HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n\x81");
-        let Read { parts, spelling, length } = request(&came).unwrap();
+        let Read { parts, spelling, length } = request(&came, MOST_FIELDS).unwrap();
         assert_eq!(&came[length..], b"\x81");
         assert_eq!(parts.uri.to_string(), "/%3C?q=%22%FF%3C");
         let written = write_request(&parts, &spelling);
         assert!(written.starts_with(b"GET /%3C?q=\"\xff< HTTP/1.1\r\n"), "{}", String::from_utf8_lossy(&written));
         let check = |target: &'static str, taken| {
             let came = format!("GET {target} HTTP/1.1\r\nUpgrade: websocket\r\n\r\n");
-            assert_eq!(request(&came.into()).is_some(), taken, "{target:?}");
+            assert_eq!(request(&came.into(), MOST_FIELDS).is_some(), taken, "{target:?}");
         };
         check("/?\"", true);
         for broken in ["/?\" ", "/?\"\t", "/?\"\u{7f}", "/?\"\0", "/?\"\r", "/a b"] {
@@ -262,7 +268,8 @@ mod tests {
 
     #[test]
     fn whatever_needs_a_second_look_is_left_to_hyper() {
-        let check = |head: &'static str, taken: bool| assert_eq!(request(&spoken(head)).is_some(), taken, "{head:?}");
+        let check =
+            |head: &'static str, taken: bool| assert_eq!(request(&spoken(head), MOST_FIELDS).is_some(), taken, "{head:?}");
         check("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", true);
         check("GET / HTTP/1.1\r\nHost: h\r\n\r\n", false);
         check("GET / HTTP/1.1\r\nUpgrade: websocket\r\n", false);
@@ -281,13 +288,16 @@ mod tests {
     fn more_fields_than_hyper_takes_are_not_taken_here() {
         let of =
             |fields: usize| Bytes::from(format!("GET / HTTP/1.1\r\nUpgrade: websocket\r\n{}\r\n", "A: b\r\n".repeat(fields - 1)));
-        assert!(request(&of(MOST_FIELDS)).is_some());
-        assert!(request(&of(MOST_FIELDS + 1)).is_none());
+        assert!(request(&of(MOST_FIELDS), MOST_FIELDS).is_some());
+        assert!(request(&of(MOST_FIELDS + 1), MOST_FIELDS).is_none());
+        assert!(request(&of(MOST_FIELDS + 1), MOST_FIELDS * 2).is_none());
+        assert!(request(&of(16), 16).is_some());
+        assert!(request(&of(17), 16).is_none());
     }
 
     #[test]
     fn a_101_is_read_and_nothing_else() {
-        let kind = |head: &'static str| match answer(&spoken(head)) {
+        let kind = |head: &'static str| match answer(&spoken(head), MOST_FIELDS) {
             Answered::Switched(Read { length, .. }) => format!("101, {length}"),
             Answered::Unfinished(length) => format!("unfinished, {length}"),
             Answered::Other => "other".into(),
@@ -339,7 +349,7 @@ mod tests {
                     _ => came[at] ^= 0x20,
                 }
             }
-            let Some(read) = request(&Bytes::from(came.clone())) else { continue };
+            let Some(read) = request(&Bytes::from(came.clone()), MOST_FIELDS) else { continue };
             taken += 1;
             let said = String::from_utf8_lossy(&came);
             // hyper reads the line that `lines` hands on.

@@ -22,6 +22,8 @@ pub struct Listener {
     pub speaks: Speaks,
     /// The most bytes that a request head may have.
     pub max_head: usize,
+    /// The most fields that a request head may have.
+    pub max_fields: usize,
     /// The most connections at once; `None`: the process' total is the only bound.
     pub max_connections: Option<usize>,
     /// The most connections of one client that hold no tunnel and serve no permitted request.
@@ -36,6 +38,9 @@ pub struct Listener {
 /// and all of its clients come back at once.
 pub const HANDSHAKES_PER_CLIENT: Rate =
     Rate { tokens: NonZeroU32::new(500).unwrap(), per: Duration::from_secs(1), burst: NonZeroU32::new(10_000).unwrap() };
+
+/// The most fields of a head unless the file says otherwise, of a request and of an answer.
+pub const MAX_FIELDS: usize = 100;
 
 /// Where a listener's connections come in. Displays as `sidegate.toml` has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -311,6 +311,7 @@ pub(crate) mod tests {
             strip_prefix: false,
             paths: Paths::Canonical,
             max_body: Some(0),
+            max_fields: listener::MAX_FIELDS,
             timeouts: RouteTimeouts::default(),
         })
     }

@@ -38,6 +38,8 @@ pub struct Route {
     pub paths: Paths,
     /// The largest body of plain HTTP, in bytes; `None` means unlimited.
     pub max_body: Option<u64>,
+    /// The most fields that the head of a backend's answer may have.
+    pub max_fields: usize,
     /// How patient we are on this route.
     pub timeouts: RouteTimeouts,
 }

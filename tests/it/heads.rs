@@ -2,6 +2,7 @@
 
 use crate::harness::backend::{self, Backend};
 use crate::harness::client;
+use crate::harness::process;
 use crate::harness::sidegate::{self, Builder, Sidegate};
 use crate::harness::wire::{Head, lossy};
 
@@ -350,4 +351,83 @@ async fn early_hints_for_a_client_that_reads_nothing_take_no_room() {
     let answer = wire.answer().await;
     assert_eq!(answer.expect(200).text(), "ok");
     assert!(answer.informed.iter().all(|status| *status == 103));
+}
+
+/// Header lines of so many fields in all, with the two that are counted already.
+fn fields(count: usize) -> String {
+    (2..count).map(|at| format!("X-{at}: {at}\r\n")).collect()
+}
+
+#[tokio::test]
+async fn an_answer_has_at_most_max_fields() {
+    let answer_of = |count: usize| {
+        backend::raw(move |mut wire| async move {
+            while let Some(head) = wire.try_head().await {
+                let more = format!("Content-Length: 0\r\nX-One: 1\r\n{}", fields(count));
+                let answer = match head.header("upgrade") {
+                    // Four of its fields are there already.
+                    Some(_) => backend::granted(&head, &fields(count - 1)),
+                    None => format!("HTTP/1.1 200 OK\r\n{more}\r\n"),
+                };
+                wire.send(answer).await;
+            }
+        })
+    };
+    for (key, most) in [("", 100), ("max_fields = 16", 16), ("max_fields = 300", 300)] {
+        for (count, fits) in [(most, true), (most + 1, false)] {
+            let backend = answer_of(count).run().await;
+            let sidegate = new(&backend).on_route(key).run().await;
+            let client = client::new(&sidegate);
+            let (plain, attempt) = (client.get("/").await, client.attempt("/").await);
+            if fits {
+                plain.expect(200).expect_header("x-one", "1");
+                attempt.expect(101);
+            } else {
+                plain.expect_refused(502, "backend");
+                attempt.expect_refused(502, "backend");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_has_at_most_max_fields() {
+    let backend = backend::echo().run().await;
+    for (key, most) in [("", 100), ("max_fields = 16", 16), ("max_fields = 300", 300)] {
+        let sidegate = new(&backend).on_listener(key).run().await;
+        let client = client::new(&sidegate);
+        // Host is one field, and an attempt has five.
+        client.send(client.request("GET / HTTP/1.1", &fields(most + 1))).await.expect(200);
+        client.send(client.attempt_head("/", &fields(most - 3))).await.expect(101);
+        client.expect_rejected(client.request("GET / HTTP/1.1", &fields(most + 2)), 431).await;
+        client.expect_rejected(client.attempt_head("/", &fields(most - 2)), 431).await;
+    }
+}
+
+#[tokio::test]
+async fn too_many_fields_are_named_in_the_log() {
+    let many = backend::raw(|mut wire| async move {
+        wire.head().await;
+        wire.send(format!("HTTP/1.1 200 OK\r\n{}\r\n", fields(103))).await;
+        wire.rest().await;
+    });
+    let large = backend::raw(|mut wire| async move {
+        wire.head().await;
+        wire.send(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(70 * 1024))).await;
+        wire.rest().await;
+    });
+    let (many, large) = (many.run().await, large.run().await);
+    let builder = sidegate::new().route("/many", &many).on_route("http = 'forward'");
+    let folder = builder.route("/large", &large).on_route("http = 'forward'").clear().write();
+    let mut agent = process::new(folder.path()).run().await;
+    let client = agent.client();
+    for (path, words) in [
+        ("/many", "its answer has too many header fields (more than 100, `max_fields`)"),
+        ("/large", "its answer's head is over 64 KiB"),
+    ] {
+        client.get(path).await.expect_refused(502, "backend");
+        assert_eq!(agent.logged("failed").await["error"], words);
+    }
+    client.attempt("/many").await.expect_refused(502, "backend");
+    agent.line("its answer has too many header fields").await;
 }

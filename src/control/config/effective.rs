@@ -125,6 +125,7 @@ fn listener(listener: &Listener) -> Value {
         "tls": false,
         "http2": false,
         "max_head": size(listener.max_head as u64),
+        "max_fields": listener.max_fields,
         "max_connections": auto(listener.max_connections),
         "pending_per_client": listener.pending_per_client,
     });
@@ -178,6 +179,7 @@ fn route(route: &RoutePage) -> Value {
     keys["backend"] = route.backends.iter().map(ToString::to_string).collect();
     keys["strip_prefix"] = route.strip_prefix.into();
     keys["paths"] = paths.into();
+    keys["max_fields"] = route.max_fields.into();
     if let Some(BackendTlsPage { ca, name, identity, roots: _ }) = &route.backend_tls {
         let mut tls = identity.as_ref().map_or(json!({}), |identity| certificate(identity));
         tls["ca"] = json!(ca.as_deref());

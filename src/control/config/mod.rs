@@ -444,6 +444,8 @@ pub struct RoutePage {
     pub paths: Paths,
     /// The largest body of plain HTTP, in bytes; `None` means unlimited.
     pub max_body: Option<u64>,
+    /// The most fields of a backend's answer.
+    pub max_fields: usize,
     /// Its own, or those of `[timeouts]`.
     pub timeouts: RouteTimeouts,
     /// The line of its `name` in `sidegate.toml`, from 1.

@@ -33,8 +33,8 @@ pub async fn ask(socket: &mut Socket, head: &request::Parts, spelling: &Spelling
     }
 }
 
-/// Reads until the head of the answer is whole.
-pub async fn hear(socket: &mut Socket) -> Said {
+/// Reads until the head of the answer is whole. One with more than `max_fields` is hyper's to refuse.
+pub async fn hear(socket: &mut Socket, max_fields: usize) -> Said {
     let mut came = BytesMut::new();
     let mut interims = 0;
     while came.len() <= MAX_HEAD {
@@ -46,7 +46,7 @@ pub async fn hear(socket: &mut Socket) -> Said {
         }
         let mut whole = came.freeze();
         loop {
-            match head::answer(&whole) {
+            match head::answer(&whole, max_fields) {
                 Answered::Switched(read) => return Said::Switched(read, whole),
                 Answered::Other => return Said::Other(whole, None),
                 Answered::Unfinished(0) => break,

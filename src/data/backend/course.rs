@@ -57,6 +57,8 @@ struct State {
     waits: Option<Waker>,
     /// How many interim answers have come.
     interims: u32,
+    /// How many bytes have come.
+    received: usize,
 }
 
 impl Course {
@@ -76,6 +78,11 @@ impl Course {
         let mut state = self.lock();
         state.interims += 1;
         state.interims <= MAX_INTERIMS
+    }
+
+    /// How many bytes have come since the request began.
+    pub fn received(&self) -> usize {
+        self.lock().received
     }
 
     /// Whether a byte of the answer has come.
@@ -139,6 +146,7 @@ impl Course {
             return;
         }
         let mut state = self.lock();
+        state.received = state.received.saturating_add(bytes);
         state.surplus |= state.over;
         if !state.heard {
             state.heard = true;

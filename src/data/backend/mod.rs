@@ -14,6 +14,7 @@ mod reuse;
 mod standing;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ use crate::data::websocket::handshake::{Agreed, Handshake};
 use crate::observe::metrics::CoreMetrics;
 use crate::refusal::{Head, Refusal};
 use crate::snapshot::Permit;
+use crate::snapshot::listener::MAX_FIELDS;
 use crate::snapshot::route::{BackendAddress, RouteTimeouts};
 
 /// The largest head of a backend's answer, in bytes.
@@ -125,7 +127,8 @@ impl Dialler {
             let asked = timeout(write_stall, ask(&mut socket, &attempt.head, spelling)).await;
             asked.map_err(|_| tried.late(NOT_READ))?;
             let until = *late.insert(Instant::now() + response.unwrap_or(NEVER));
-            match timeout_at(until, hear(&mut socket)).await.map_err(|_| tried.late(NO_ANSWER))? {
+            let heard = hear(&mut socket, permit.route().max_fields);
+            match timeout_at(until, heard).await.map_err(|_| tried.late(NO_ANSWER))? {
                 Said::Switched(Read { mut parts, spelling, length }, came) => {
                     let agreed = agreed(permit, handshake, &mut parts, tried)?;
                     let (channel, early) = (Channel::clear(socket), Bytes::copy_from_slice(&came[length..]));
@@ -153,7 +156,7 @@ impl Dialler {
         let RouteTimeouts { response, write_stall, .. } = permit.route().timeouts;
         let course = Course::default();
         course.begin(false, write_stall);
-        let begun = client().handshake(TokioIo::new(Tracked::new(socket, course.clone()))).await;
+        let begun = client(permit).handshake(TokioIo::new(Tracked::new(socket, course.clone()))).await;
         let (mut sender, connection) = begun.map_err(|error| tried.broke(&error))?;
         let mut connection = Driven::new(connection.with_upgrades());
         let sent = sender.send_request(Request::from_parts(head, Upload::Empty));
@@ -170,7 +173,10 @@ impl Dialler {
             () = is_late => return Err(tried.late(NO_ANSWER)),
             () = course.stalls() => return Err(tried.late(NOT_READ)),
         };
-        let mut answer = answer.map_err(|error| tried.broke(&error))?;
+        let mut answer = answer.map_err(|error| match error.is_parse_too_large() {
+            true => tried.failed(&TooLarge { permit, received: course.received() }),
+            false => tried.broke(&error),
+        })?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let answer = relayed(permit, answer, &http::Method::GET, true, tried)?;
             self.tracker.spawn(connection.finish());
@@ -219,7 +225,7 @@ impl Dialler {
                     (None, Some(head)) if !underway.course().is_heard() => {
                         request = Request::from_parts(head.clone(), Upload::Empty);
                     }
-                    _ => return Err(broken(tried, fault, &mut underway, error.error())),
+                    _ => return Err(broken(permit, tried, fault, &mut underway, error.error())),
                 },
             }
         }
@@ -228,7 +234,7 @@ impl Dialler {
         let (mut underway, sent) = self.put(permit, line, request, patience).await;
         match sent.ok_or_else(|| tried.late(NO_ANSWER))? {
             Ok(answer) => answered(permit, answer, &method, underway, tried),
-            Err(error) => Err(broken(tried, fault, &mut underway, error.error())),
+            Err(error) => Err(broken(permit, tried, fault, &mut underway, error.error())),
         }
     }
 
@@ -238,7 +244,7 @@ impl Dialler {
         drop(load);
         let course = Course::default();
         let io = TokioIo::new(Tracked::new(Answering::unasked(socket), course.clone()));
-        let begun = client().handshake(io).await;
+        let begun = client(permit).handshake(io).await;
         let (sender, connection) = begun.map_err(|error| tried.broke(&error))?;
         let driven = course.clone();
         let driver = self.tracker.spawn(async move {
@@ -328,8 +334,12 @@ fn switched(mut switched: Switched) -> Answer {
     Answer::Switched(Box::new(switched))
 }
 
-fn client() -> Builder {
+fn client(permit: &Permit) -> Builder {
     let mut builder = Builder::new();
+    let max_fields = permit.route().max_fields;
+    if max_fields != MAX_FIELDS {
+        builder.max_headers(max_fields);
+    }
     // Ours are written as they are documented; a client's own keep their case.
     builder.preserve_header_case(true).title_case_headers(true).max_header_size(MAX_HEAD);
     // What hyper holds of a body that the other side does not take is bounded by this.
@@ -356,13 +366,35 @@ fn relayed(
     Ok(Response::from_parts(head, Outgoing::relayed(body, stall)))
 }
 
+/// A head that hyper finds too large: it does not say whether by its size or by its fields.
+struct TooLarge<'p> {
+    permit: &'p Permit,
+    /// How many bytes of the answer came.
+    received: usize,
+}
+
+impl fmt::Display for TooLarge<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let max_fields = self.permit.route().max_fields;
+        if self.received >= MAX_HEAD {
+            f.write_str("its answer's head is over 64 KiB")
+        } else {
+            write!(f, "its answer has too many header fields (more than {max_fields}, `max_fields`)")
+        }
+    }
+}
+
 /// A request that could not be sent to its end: the client's fault or the backend's.
-fn broken(tried: &mut Tried, fault: &Fault, underway: &mut Underway, error: &hyper::Error) -> Refusal {
+fn broken(permit: &Permit, tried: &mut Tried, fault: &Fault, underway: &mut Underway, error: &hyper::Error) -> Refusal {
     if underway.course().is_stalled() {
         return tried.late(NOT_READ);
     }
     if fault.is_too_big() {
         return Refusal::Body;
+    }
+    if error.is_parse_too_large() {
+        let received = underway.course().received();
+        return tried.failed(&TooLarge { permit, received });
     }
     // A chunk that cannot be read is malformed as a head is, and none of the backend's doing.
     if fault.is_broken() {

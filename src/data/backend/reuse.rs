@@ -45,13 +45,16 @@ pub struct Way {
     /// The backend.
     pub address: BackendAddress,
     tls: Option<Arc<BackendTls>>,
+    /// The most fields of an answer, which hyper is told once for a connection.
+    max_fields: usize,
 }
 
 impl Way {
     /// To `address` under the rules of `route`.
     pub fn new(address: BackendAddress, route: &Route) -> Way {
         let over_tls = matches!(address, BackendAddress::Tls(_));
-        Way { address, tls: route.backend_tls.clone().filter(|_| over_tls) }
+        let tls = route.backend_tls.clone().filter(|_| over_tls);
+        Way { address, tls, max_fields: route.max_fields }
     }
 
     /// The terms are the same only if they are the very same.
@@ -62,7 +65,7 @@ impl Way {
 
 impl PartialEq for Way {
     fn eq(&self, other: &Way) -> bool {
-        self.address == other.address && self.terms() == other.terms()
+        self.address == other.address && self.terms() == other.terms() && self.max_fields == other.max_fields
     }
 }
 
@@ -72,6 +75,7 @@ impl Hash for Way {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.address.hash(state);
         self.terms().hash(state);
+        self.max_fields.hash(state);
     }
 }
 

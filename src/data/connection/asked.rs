@@ -34,6 +34,8 @@ pub struct Came {
     pub listener: Arc<str>,
     /// What the listener does with connections.
     pub speaks: Speaks,
+    /// The most fields of a request.
+    pub max_fields: usize,
     /// What a backend is told of it.
     pub arrival: Arrival,
     /// The socket's other end.

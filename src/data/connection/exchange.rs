@@ -128,7 +128,7 @@ impl Exchange {
         if let Speaks::Redirect { .. } = self.came.speaks {
             return None;
         }
-        let head::Read { parts, spelling, length } = head::request(came)?;
+        let head::Read { parts, spelling, length } = head::request(came, self.came.max_fields)?;
         let request = Request::read(&parts, self.came.arrival.scheme()).ok().filter(Request::is_attempt)?;
         patience.request_began(Version::HTTP_11, false);
         let mut asked = self.asked(false);

@@ -46,6 +46,7 @@ use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
 use crate::snapshot::ListenerRules;
 use crate::snapshot::certificate::Certificate;
+use crate::snapshot::listener::MAX_FIELDS;
 use crate::snapshot::route::RouteTimeouts;
 
 /// The most that is read of a client at once before it has a tunnel: as much as hyper reads, and no more than any `max_head`.
@@ -114,7 +115,8 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
     };
     let arrival = Arrival { client, tls: rules.tls.is_some(), port };
     let listener = Arc::clone(&rules.listener.name);
-    let came = Came { listener, speaks: rules.listener.speaks, arrival, peer, served };
+    let (speaks, max_fields) = (rules.listener.speaks, rules.listener.max_fields);
+    let came = Came { listener, speaks, max_fields, arrival, peer, served };
     let patience = patience_of(&rules, seat);
     let exchange = Arc::new(Exchange::new(Arc::clone(&core), came, patience.clone()));
     match converse(&core, &rules, stream, exchange, patience).await {
@@ -318,7 +320,12 @@ async fn by_hyper(
         heads.read(&mut request);
         Arc::clone(exchange).answer(request)
     });
-    let mut connection = http1::Builder::new()
+    let max_fields = rules.listener.max_fields;
+    let mut builder = http1::Builder::new();
+    if max_fields != MAX_FIELDS {
+        builder.max_headers(max_fields);
+    }
+    let mut connection = builder
         .preserve_header_case(true)
         .title_case_headers(true)
         .max_header_size(rules.listener.max_head)
@@ -379,6 +386,11 @@ fn ended(spoken: Option<hyper::Result<()>>, exchange: &Exchange, patience: &Pati
         None if draining => ConnectionEnd::Drain,
         None => late(exchange, patience),
         _ if patience.cut().is_some() => ConnectionEnd::Cut,
+        Some(Err(error)) if error.is_parse_too_large() => exchange.malformed(&format!(
+            "its head is too large: too many header fields (more than {}, `max_fields`), \
+             or over `max_head`",
+            exchange.came.max_fields
+        )),
         Some(Err(error)) if error.is_parse() => exchange.malformed(&error.to_string()),
         _ if exchange.closed_it() => ConnectionEnd::Refused,
         _ if draining => ConnectionEnd::Drain,

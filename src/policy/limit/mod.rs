@@ -101,7 +101,7 @@ pub struct TunnelLimits {
     pub lifetime: Option<Duration>,
     /// Silence of the client after which we send a Ping; `None`: off.
     pub ping: Option<Duration>,
-    /// No byte of the client for so long after a Ping: dead.
+    /// No byte of the client for so long after a Ping, ours or the backend's: dead.
     pub pong: Duration,
 }
 

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::named::{Named, SYSTEMD, Wants};
-use super::{auto_or_count, not_yet};
+use super::{auto_or_count, max_fields, not_yet};
 use crate::control::config::MetricsAddress;
 use crate::control::config::diagnostic::Place;
 use crate::control::config::document::{Table, unit};
@@ -75,6 +75,7 @@ fn read(mut table: Table<'_>, timeouts: ListenerTimeouts, known: &mut Known<'_, 
         }
         usize::try_from(size).ok()
     });
+    let max_fields = max_fields(&mut table);
     let max_connections = table.get("max_connections").and_then(|value| auto_or_count(value, u32::MAX.into()));
     let pending = table.get("pending_per_client").and_then(|value| value.integer(1..=u32::MAX.into()));
     let handshakes = handshakes(&mut table, speaks);
@@ -97,6 +98,7 @@ fn read(mut table: Table<'_>, timeouts: ListenerTimeouts, known: &mut Known<'_, 
         address: address?,
         speaks,
         max_head: head.unwrap_or(32 << 10),
+        max_fields,
         max_connections,
         pending_per_client: pending.and_then(|count| usize::try_from(count).ok()).unwrap_or(512),
         handshakes_per_client: handshakes,

@@ -13,6 +13,7 @@ mod route;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use super::page::{Finding, error, warning};
 use super::{Reading, Settings, Written};
 use crate::policy::list::Entry;
 use crate::snapshot::certificate::{Certificate, Certificates};
-use crate::snapshot::listener::{Listener, ListenerTimeouts, Speaks};
+use crate::snapshot::listener::{Listener, ListenerTimeouts, MAX_FIELDS, Speaks};
 use crate::snapshot::route::RouteTimeouts;
 
 /// Reads the whole file; `policies` are the names that a route may give.
@@ -129,6 +130,9 @@ fn timeouts(mut table: Table<'_>) -> (ListenerTimeouts, RouteTimeouts) {
     (listener, route)
 }
 
+/// The bounds of `max_fields`.
+const FIELDS: RangeInclusive<i64> = 16..=1000;
+
 /// What `body_pace` may be.
 const BODY_PACE: &str = "a pace like \"500B/s\", or \"off\"";
 
@@ -174,6 +178,12 @@ fn socket_path(reading: &Reading<'_>, text: &str) -> Result<PathBuf, Finding> {
         return Err(error("a Unix socket's path has at most 107 bytes"));
     }
     Ok(path)
+}
+
+/// `max_fields` of a listener, for requests, and of a route, for answers.
+fn max_fields(table: &mut Table<'_>) -> usize {
+    let value = table.get("max_fields").and_then(|value| value.integer(FIELDS));
+    value.and_then(|count| usize::try_from(count).ok()).unwrap_or(MAX_FIELDS)
 }
 
 /// `"auto"` (`None`) or an integer of at least one.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 
-use super::backend;
 use super::common::{self, Common, PolicyName};
 use super::paths::{self, Claim};
+use super::{backend, max_fields};
 use crate::control::config::document::{Table, Value};
 use crate::control::config::name::Taken;
 use crate::control::config::page::{error, warning};
@@ -64,6 +64,7 @@ fn read(
         table.need("backend", "backend = \"http://127.0.0.1:8080\"").and_then(|value| backend::all(value, ground.reading));
     let backend_tls = backend::tls(&mut table, backends.as_deref(), ground);
     let strip_prefix = table.boolean("strip_prefix");
+    let max_fields = max_fields(&mut table);
     let Common { policy, http, max_body, timeouts } = common::read(&mut table, ground.defaults, ground.policies);
     let policy = match policy {
         PolicyName::Is(name) => Some(name),
@@ -86,6 +87,7 @@ fn read(
         strip_prefix: strip_prefix.unwrap_or(false),
         paths: Paths::Canonical,
         max_body,
+        max_fields,
         timeouts,
         line,
     })

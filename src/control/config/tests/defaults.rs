@@ -77,6 +77,7 @@ tls_min = "1.2"
 http2  = false
 strict_sni = false
 max_head = "32KiB"
+max_fields = 100
 max_connections = "auto"
 pending_per_client = 512
 handshakes_per_client = { rate = "500/s", burst = 10000 }
@@ -97,6 +98,7 @@ refuse  = "answer"
 strip_prefix = false
 paths = "canonical"
 max_body = "1MiB"
+max_fields = 100
 "#;
 
 /// The same without what has a default.
@@ -219,6 +221,7 @@ fn what_is_left_out_has_the_documented_default() {
         let [listener] = &settings.listeners[..] else { panic!("{:?}", settings.listeners) };
         assert_eq!((&*listener.name, listener.address.to_string().as_str()), ("public", "0.0.0.0:8443"));
         assert_eq!(listener.speaks, Speaks::Tls(TlsRules { only_13: false, strict_sni: false }));
+        assert_eq!((listener.max_fields, settings.routes[0].max_fields), (100, 100));
         assert_eq!((listener.max_head, listener.max_connections, listener.pending_per_client), (32768, None, 512));
         let written = listener.handshakes_per_client.map(|rate| rate.to_string());
         assert_eq!(written.as_deref(), Some("500/s, burst 10000"));
@@ -359,6 +362,7 @@ listen = "[::1]:8443"
 tls_min = "1.3"
 strict_sni = true
 max_head = "8KiB"
+max_fields = 16
 max_connections = 100
 pending_per_client = 1
 handshakes_per_client = { rate = "30/m" }
@@ -376,6 +380,7 @@ policy = "market-data"
 http = "forward"
 strip_prefix = true
 max_body = "0B"
+max_fields = 1000
 timeouts = { response = "5m" }
 "#;
     let settings = loaded(text, "schema = 1\nclient.allow = [\"any\"]\nlimits.ping = \"off\"\n").settings;
@@ -389,6 +394,7 @@ timeouts = { response = "5m" }
     assert_eq!(settings.listeners[0].speaks, Speaks::Redirect { port: 8443 });
     assert_eq!(settings.listeners[1].speaks, Speaks::Tls(TlsRules { only_13: true, strict_sni: true }));
     assert_eq!((settings.listeners[1].max_head, settings.listeners[1].max_connections), (8192, Some(100)));
+    assert_eq!((settings.listeners[1].max_fields, settings.routes[0].max_fields), (16, 1000));
     let handshakes = [0, 1].map(|at: usize| settings.listeners[at].handshakes_per_client);
     assert_eq!(handshakes.map(|rate| rate.map(|rate| rate.to_string())), [None, Some("30/m, burst 30".into())]);
     assert_eq!(settings.listeners[1].timeouts.tls, Duration::from_secs(1));

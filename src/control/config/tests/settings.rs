@@ -862,7 +862,7 @@ error: backend: an empty list
 
 #[test]
 fn numbers_sizes_and_times_have_bounds() {
-    let listener = "tls = false\nmax_head = \"2MiB\"\nmax_connections = 0\npending_per_client = -1";
+    let listener = "tls = false\nmax_head = \"2MiB\"\nmax_connections = 0\npending_per_client = -1\nmax_fields = 15";
     changed(
         "tls = false",
         listener,
@@ -890,6 +890,14 @@ error: pending_per_client: -1 is out of range
   |                      ^^
   |
   = help: at least 1
+
+error: max_fields: 15 is out of range
+  --> sidegate.toml:10:14
+   |
+10 | max_fields = 15
+   |              ^^
+   |
+   = help: 16 to 1000
 "#,
     );
     with(

@@ -197,6 +197,8 @@ fn what_the_configuration_may_not_say_is_flagged() {
         ("http2  = false", "proxy_protocol = { from = [\"10.0.0.0/8\"] }"),
         ("max_head = \"32KiB\"", "max_head = \"32KB\""),
         ("pending_per_client = 512", "pending_per_client = 0"),
+        ("max_head = \"32KiB\"\nmax_fields = 100", "max_head = \"32KiB\"\nmax_fields = 15"),
+        ("max_body = \"1MiB\"\nmax_fields = 100", "max_body = \"1MiB\"\nmax_fields = 1001"),
         ("{ rate = \"500/s\", burst = 10000 }", "\"on\""),
         ("{ rate = \"500/s\", burst = 10000 }", "{ burst = 10000 }"),
         ("{ rate = \"500/s\", burst = 10000 }", "{ rate = \"500\" }"),
