@@ -40,7 +40,7 @@ fuzz_target!(|data: &[u8]| {
 async fn serve(tcp: TcpStream) -> Vec<u8> {
     let mut read = Vec::new();
     let Ok(hello) = tls::hear(tcp).await else { return read };
-    let Ok((mut stream, _)) = tls::accept(hello, || Arc::clone(&SIDES.1)).await else { return read };
+    let Ok((mut stream, _)) = tls::accept(hello, |_| Arc::clone(&SIDES.1)).await else { return read };
     let mut some = [0; 3000];
     while let Ok(length @ 1..) = stream.read(&mut some).await {
         read.extend_from_slice(&some[..length]);

@@ -7,6 +7,7 @@
 pub mod ambiguity;
 pub mod certificate;
 pub mod explanation;
+pub mod hello;
 pub mod listener;
 pub mod route;
 pub mod tls;

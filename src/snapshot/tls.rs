@@ -16,6 +16,7 @@ use rustls::server::{
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use crate::snapshot::certificate::{Certificate, Certificates};
+use crate::snapshot::hello;
 use crate::snapshot::listener::TlsRules;
 
 /// What of TLS outlives a generation: a session resumes across reloads as long
@@ -39,6 +40,8 @@ pub fn provider() -> Arc<CryptoProvider> {
 #[derive(Debug)]
 pub struct Handshakes {
     config: ServerConfig,
+    /// For clients whose server name is hidden.
+    nameless: ServerConfig,
     certificates: Arc<Certificates>,
     strict: bool,
 }
@@ -48,11 +51,14 @@ impl Handshakes {
     pub fn new(rules: TlsRules, certificates: Arc<Certificates>, tickets: &Tickets) -> Result<Self, rustls::Error> {
         let versions: &[&rustls::SupportedProtocolVersion] =
             if rules.only_13 { &[&rustls::version::TLS13] } else { &[&rustls::version::TLS13, &rustls::version::TLS12] };
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)?
-            .with_no_client_auth()
+        let configuration = |provider| {
+            let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
             // Each handshake has one of its own instead, which knows certificates.
-            .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+            let resolver = Arc::new(ResolvesServerCertUsingSni::new());
+            Ok::<_, rustls::Error>(builder.with_no_client_auth().with_cert_resolver(resolver))
+        };
+        let mut nameless = configuration(hello::provider())?;
+        let mut config = configuration(provider())?;
         // A client that offers http/1.0 alone would be refused otherwise. Both are spoken alike.
         config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         config.ticketer = Arc::clone(&tickets.0);
@@ -60,16 +66,21 @@ impl Handshakes {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         // One ticket serves the next connection; each further one costs 6 µs a handshake.
         config.send_tls13_tickets = 1;
-        Ok(Handshakes { config, certificates, strict: rules.strict_sni })
+        nameless.alpn_protocols.clone_from(&config.alpn_protocols);
+        // Without tickets: a binder is over a hello that rustls writes anew (RFC 8446 §4.2.11.2).
+        nameless.send_tls13_tickets = 0;
+        nameless.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Handshakes { config, nameless, certificates, strict: rules.strict_sni })
     }
 
     /// The configuration of one handshake, and who chooses its certificate and remembers which: rustls'
     /// unbuffered connection doesn't tell the name that was asked for, and to read the ClientHello
     /// with its `Acceptor` before costs 15,000 instructions, and this copy 500.
-    pub fn for_one(&self) -> (Arc<ServerConfig>, Arc<BySni>) {
+    /// `is_nameless` says that the server name of its ClientHello is hidden.
+    pub fn for_one(&self, is_nameless: bool) -> (Arc<ServerConfig>, Arc<BySni>) {
         let by_sni =
             Arc::new(BySni { certificates: Arc::clone(&self.certificates), strict: self.strict, chosen: OnceLock::new() });
-        let mut config = self.config.clone();
+        let mut config = if is_nameless { self.nameless.clone() } else { self.config.clone() };
         config.cert_resolver = Arc::clone(&by_sni) as _;
         (Arc::new(config), by_sni)
     }

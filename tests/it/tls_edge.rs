@@ -5,6 +5,7 @@ mod ending;
 mod flow;
 mod forged;
 mod handshake;
+mod name;
 mod random;
 
 use rustls::SupportedProtocolVersion;

@@ -171,11 +171,11 @@ async fn encrypt(
     let began = Instant::now();
     let listener = Arc::clone(&rules.listener.name);
     let mut chosen = None;
-    let configuration = || {
+    let configuration = |is_nameless| {
         // Certificates of the generation that runs when the client speaks, not at the accept.
         let live = core.shared.live.load();
         let present = live.listeners.get(&listener).and_then(|rules| rules.tls.as_ref());
-        let (config, by_sni) = present.unwrap_or(admitted).for_one();
+        let (config, by_sni) = present.unwrap_or(admitted).for_one(is_nameless);
         chosen = Some(by_sni);
         config
     };

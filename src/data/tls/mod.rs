@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use crate::data::buffers::{self, READ};
 use crate::data::foreign::{self, Is};
 use crate::data::socket::{self, Socket};
+use crate::snapshot::hello;
 
 pub use self::session::Session;
 
@@ -130,9 +131,12 @@ impl Hello {
 }
 
 /// Makes the TLS handshake with a client that has said `hello`. It has no deadline of its own.
-pub async fn accept(hello: Hello, configuration: impl FnOnce() -> Arc<ServerConfig>) -> Result<(Stream, Facts), Failure> {
+/// `configuration` is told whether the client's server name is hidden (`snapshot::hello`).
+pub async fn accept(mut hello: Hello, configuration: impl FnOnce(bool) -> Arc<ServerConfig>) -> Result<(Stream, Facts), Failure> {
+    while hello::is_partial(&hello.said) && hello.hear_more().await? > 0 {}
     let Hello { mut socket, said: mut hello } = hello;
-    let tls = UnbufferedServerConnection::new(configuration());
+    let is_nameless = hello::hide_name(&mut hello);
+    let tls = UnbufferedServerConnection::new(configuration(is_nameless));
     let tls = tls.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let mut session = Box::new(Session::new(tls));
     poll_fn(|cx| Poll::Ready(session.begin(&mut socket, cx, std::mem::take(&mut hello)))).await?;

@@ -10,7 +10,7 @@ use rustls::crypto::cipher::{
     AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
 };
 use rustls::crypto::tls13::OkmBlock;
-use rustls::crypto::{aws_lc_rs::default_provider, tls13};
+use rustls::crypto::{CryptoProvider, aws_lc_rs::default_provider, tls13};
 use rustls::pki_types::ServerName;
 use rustls::{
     ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, KeyLog, ProtocolVersion, SupportedCipherSuite,
@@ -67,8 +67,19 @@ pub async fn begin_as(
     sni: &str,
     change: impl FnOnce(&mut ClientConfig),
 ) -> Client {
+    begin_with(sidegate, default_provider(), version, sni, change).await
+}
+
+/// [`begin_as`], with this cryptography.
+pub async fn begin_with(
+    sidegate: &Sidegate,
+    provider: CryptoProvider,
+    version: &'static SupportedProtocolVersion,
+    sni: &str,
+    change: impl FnOnce(&mut ClientConfig),
+) -> Client {
     let secrets = Arc::new(Secrets::default());
-    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider())).with_protocol_versions(&[version]).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[version]).unwrap();
     let mut config = builder.with_root_certificates(certificate::roots()).with_no_client_auth();
     config.enable_secret_extraction = true;
     config.key_log = Arc::clone(&secrets) as Arc<dyn KeyLog>;

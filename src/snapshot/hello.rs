@@ -1,0 +1,265 @@
+//! ClientHellos whose server name is no DNS name, as `host:443` or `[::1]`.
+//!
+//! rustls refuses them, OpenSSL and Go serve them, and clients that take the name from a Host field
+//! send them. Until rustls can ignore such a name (`InvalidSniPolicy`, in 0.24: rustls#2403), it
+//! is hidden: the extension gets a type that rustls skips, so that the client is one without a
+//! name. The transcript has to hold what the client sent (RFC 8446 §4.4.1), so the hash puts the
+//! type back. Nothing else of the handshake is touched. A client that is asked for another key
+//! share (HelloRetryRequest) is refused as before: its second ClientHello is not looked at.
+
+use std::ops::Range;
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::hash::{Context, Hash, HashAlgorithm, Output};
+use rustls::pki_types::ServerName;
+use rustls::{CipherSuiteCommon, SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite};
+
+/// A record's header: type, version, length.
+const RECORD: usize = 5;
+const HANDSHAKE: u8 = 0x16;
+const CLIENT_HELLO: u8 = 1;
+
+/// The longest record that may hold a ClientHello (RFC 8446 §5.1).
+const MAX_RECORD: usize = 1 << 14;
+
+/// The extension `server_name` (RFC 6066 §3), and the type that hides it, which is for private use.
+const SERVER_NAME: [u8; 2] = [0, 0];
+const HIDDEN: [u8; 2] = [0xff, 0x53];
+
+/// Whether `said` is a part of a ClientHello of one record, of which the rest is to come.
+pub fn is_partial(said: &[u8]) -> bool {
+    let Some(length) = record(said) else {
+        return said.len() < RECORD && [HANDSHAKE, 3].starts_with(&said[..said.len().min(2)]);
+    };
+    let is_hello = said.get(RECORD).is_none_or(|kind| *kind == CLIENT_HELLO);
+    is_hello && (1..=MAX_RECORD).contains(&length) && said.len() < RECORD + length
+}
+
+/// Hides the server name of the ClientHello that `said` begins with, if rustls would refuse it.
+/// Says whether it did: then the TLS handshake needs [`provider`].
+pub fn hide_name(said: &mut [u8]) -> bool {
+    let Some(length) = record(said) else { return false };
+    let Some(message) = said.get_mut(RECORD..RECORD + length) else { return false };
+    let Some(extension) = extension(message, SERVER_NAME) else { return false };
+    let is_refused = name(&message[extension.clone()]).is_some_and(|name| ServerName::try_from(name).is_err());
+    if is_refused {
+        message[extension][..2].copy_from_slice(&HIDDEN);
+    }
+    is_refused
+}
+
+/// The length that the header of a handshake record states. `None` means that `said` begins with none.
+fn record(said: &[u8]) -> Option<usize> {
+    match said {
+        [HANDSHAKE, 3, _, high, low, ..] => Some(usize::from(u16::from_be_bytes([*high, *low]))),
+        _ => None,
+    }
+}
+
+/// Where the extension of this type lies in a ClientHello, its header included. `None` means that
+/// there is none, or that `message` is no whole ClientHello.
+fn extension(message: &[u8], wanted: [u8; 2]) -> Option<Range<usize>> {
+    if *message.first()? != CLIENT_HELLO {
+        return None;
+    }
+    // Its header, the legacy version, the random bytes.
+    let mut at = 4 + 2 + 32;
+    at += 1 + usize::from(*message.get(at)?);
+    at += 2 + number(message, at)?;
+    at += 1 + usize::from(*message.get(at)?);
+    let end = at + 2 + number(message, at)?;
+    at += 2;
+    while at < end {
+        let next = at + 4 + number(message, at + 2)?;
+        if message.get(at..next)?.starts_with(&wanted) {
+            return Some(at..next);
+        }
+        at = next;
+    }
+    None
+}
+
+/// The name in the extension `server_name`: a list of one name, of the type `host_name`.
+fn name(extension: &[u8]) -> Option<&[u8]> {
+    let length = number(extension, 7)?;
+    let name = extension.get(9..)?;
+    (extension.get(6) == Some(&0) && name.len() == length).then_some(name)
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<usize> {
+    let bytes = bytes.get(at..at + 2)?;
+    Some(usize::from(u16::from_be_bytes([bytes[0], bytes[1]])))
+}
+
+/// What TLS handshakes with a hidden name are made with: hashes that see the name as it was sent.
+pub fn provider() -> Arc<CryptoProvider> {
+    let usual = rustls::crypto::aws_lc_rs::default_provider();
+    Arc::new(CryptoProvider { cipher_suites: SUITES.clone(), ..usual })
+}
+
+/// rustls wants cipher suites that live for ever: these are made once.
+static SUITES: LazyLock<Vec<SupportedCipherSuite>> = LazyLock::new(|| {
+    let suites = rustls::crypto::aws_lc_rs::default_provider().cipher_suites;
+    suites.into_iter().map(restoring_suite).collect()
+});
+
+fn restoring_suite(suite: SupportedCipherSuite) -> SupportedCipherSuite {
+    match suite {
+        SupportedCipherSuite::Tls13(suite) => {
+            let suite = Tls13CipherSuite {
+                common: restoring_hash(&suite.common),
+                hkdf_provider: suite.hkdf_provider,
+                aead_alg: suite.aead_alg,
+                quic: None,
+            };
+            SupportedCipherSuite::Tls13(Box::leak(Box::new(suite)))
+        }
+        SupportedCipherSuite::Tls12(suite) => {
+            let suite = Tls12CipherSuite {
+                common: restoring_hash(&suite.common),
+                prf_provider: suite.prf_provider,
+                kx: suite.kx,
+                sign: suite.sign,
+                aead_alg: suite.aead_alg,
+            };
+            SupportedCipherSuite::Tls12(Box::leak(Box::new(suite)))
+        }
+    }
+}
+
+fn restoring_hash(common: &CipherSuiteCommon) -> CipherSuiteCommon {
+    CipherSuiteCommon {
+        suite: common.suite,
+        hash_provider: Box::leak(Box::new(Restoring(common.hash_provider))),
+        confidentiality_limit: common.confidentiality_limit,
+    }
+}
+
+/// A hash that puts the type of a hidden name back in a ClientHello.
+struct Restoring(&'static dyn Hash);
+
+impl Hash for Restoring {
+    fn start(&self) -> Box<dyn Context> {
+        Box::new(Transcript(self.0.start()))
+    }
+
+    fn hash(&self, data: &[u8]) -> Output {
+        self.0.hash(data)
+    }
+
+    fn output_len(&self) -> usize {
+        self.0.output_len()
+    }
+
+    fn algorithm(&self) -> HashAlgorithm {
+        self.0.algorithm()
+    }
+}
+
+struct Transcript(Box<dyn Context>);
+
+impl Context for Transcript {
+    fn fork_finish(&self) -> Output {
+        self.0.fork_finish()
+    }
+
+    fn fork(&self) -> Box<dyn Context> {
+        Box::new(Transcript(self.0.fork()))
+    }
+
+    fn finish(self: Box<Self>) -> Output {
+        self.0.finish()
+    }
+
+    fn update(&mut self, data: &[u8]) {
+        // rustls hands over one message at a time, and a ClientHello alone has such an extension.
+        match extension(data, HIDDEN) {
+            Some(hidden) => {
+                let mut sent = data.to_vec();
+                sent[hidden][..2].copy_from_slice(&SERVER_NAME);
+                self.0.update(&sent);
+            }
+            None => self.0.update(data),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use proptest::prelude::*;
+
+    /// A record with a ClientHello that has this server name, between two other extensions.
+    fn hello(name: &[u8]) -> Vec<u8> {
+        let sized = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat();
+        let list = sized(&[&[0][..], &sized(name)].concat());
+        let extensions = [&[0, 43, 0, 1, 9, 0, 0][..], &sized(&list), &[0, 10, 0, 0]].concat();
+        let body = [&[3, 3][..], &[7; 32], &[1, 5], &[0, 2, 19, 1], &[1, 0], &sized(&extensions)].concat();
+        let message = [&[CLIENT_HELLO, 0][..], &sized(&body)].concat();
+        [&[HANDSHAKE, 3, 1][..], &sized(&message)].concat()
+    }
+
+    #[track_caller]
+    fn check(name: &str, hidden: bool) {
+        let sent = hello(name.as_bytes());
+        let mut said = sent.clone();
+        assert_eq!(hide_name(&mut said), hidden, "{name:?}");
+        assert_eq!(said != sent, hidden, "{name:?}");
+        let hash = Restoring(rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.common_hash());
+        let mut transcript = hash.start();
+        transcript.update(&[]);
+        transcript.update(&said[RECORD..]);
+        assert_eq!(transcript.finish().as_ref(), hash.hash(&sent[RECORD..]).as_ref());
+    }
+
+    /// The hash of a cipher suite.
+    trait CommonHash {
+        fn common_hash(&self) -> &'static dyn Hash;
+    }
+
+    impl CommonHash for SupportedCipherSuite {
+        fn common_hash(&self) -> &'static dyn Hash {
+            match self {
+                SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
+                SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_rustls_refuses_is_hidden_and_the_transcript_has_it() {
+        for name in ["localhost:443", "[::1]", "[::1]:443", "[a.example]", "a b", "http://a.example", "é.example"] {
+            check(name, true);
+        }
+        for name in ["localhost", "a.example", "A_b.example", "192.0.2.1", "::1"] {
+            check(name, false);
+        }
+    }
+
+    #[test]
+    fn a_hello_is_partial_until_its_record_is_whole() {
+        let whole = hello(b"a.example");
+        for length in 0..whole.len() {
+            assert!(is_partial(&whole[..length]), "{length}");
+        }
+        assert!(!is_partial(&whole));
+        for other in [&b"GET /"[..], b"\x16\x03\x01\xff\xff", b"\x16\x03\x01\0\0", b"\x15\x03\x01\0\x02", b"\x16\x02"] {
+            assert!(!is_partial(other), "{other:?}");
+        }
+        assert!(!is_partial(b"\x16\x03\x01\0\x20\x02"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_upset_the_reader(at in 0usize..90, byte in any::<u8>(), length in 0usize..100) {
+            let mut said = hello(b"localhost:443");
+            let at = at.min(said.len() - 1);
+            said[at] = byte;
+            said.truncate(length);
+            let _ = is_partial(&said);
+            let _ = hide_name(&mut said);
+        }
+    }
+}
