@@ -76,20 +76,21 @@ impl Wire {
 
     /// Sends bytes. That the other end is gone shows in what is read next, not here.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        let sent = async {
-            self.io.write_all(bytes.as_ref()).await?;
-            self.io.flush().await
-        };
-        let _: io::Result<()> = within("sending", sent).await;
+        let _: io::Result<()> = self.try_deliver(bytes).await;
     }
 
     /// Sends bytes, all of them; panics if the other end breaks the connection before it has them.
     pub async fn deliver(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_deliver(bytes).await.unwrap_or_else(|error| panic!("not all was taken: {error}"));
+    }
+
+    /// Sends bytes, all of them; an error where the other end has broken the connection.
+    pub async fn try_deliver(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         let sent = async {
             self.io.write_all(bytes.as_ref()).await?;
             self.io.flush().await
         };
-        within("sending all", sent).await.unwrap_or_else(|error| panic!("not all was taken: {error}"));
+        within("sending all", sent).await
     }
 
     /// Ends our direction: FIN, or close_notify and FIN.
