@@ -297,7 +297,7 @@ impl Reason {
             Reason::BackendGone => "The backend ended its stream without a Close frame, or its socket failed.",
             Reason::Idle => "No frame passed either way for the policy's `idle`.",
             Reason::Lifetime => "It reached the policy's `lifetime`.",
-            Reason::NoPong => "No byte of the client came for the policy's `pong` after a Ping.",
+            Reason::NoPong => "No byte of the client came for the policy's `pong` after a Ping, Sidegate's or the backend's.",
             Reason::Stalled => "A side took nothing for `write_stall` while there was something for it.",
             Reason::TooBig => {
                 "A side sent a message or a frame larger than the policy's `message` `max`: 1009 to it, 1001 to the other."
