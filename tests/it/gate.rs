@@ -99,6 +99,8 @@ async fn a_content_length_that_is_not_one_number_is_rejected() {
             "POST / HTTP/1.1|Host: a|Content-Length: +3",
             "POST / HTTP/1.1|Host: a|Content-Length: ",
             "POST / HTTP/1.1|Host: a|Content-Length: 0x3",
+            "POST / HTTP/1.1|Host: a|Content-Length: 18446744073709551616",
+            "GET / HTTP/1.1|Host: a|Upgrade: websocket|Connection: Upgrade|Content-Length: 18446744073709551616",
             "POST / HTTP/1.1|Host: a|Content-Length: 99999999999999999999",
             "POST / HTTP/1.1|Host: a|Content-Length: -1",
         ],
