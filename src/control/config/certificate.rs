@@ -18,6 +18,7 @@ use rustls_pemfile::Item;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Version;
 use zeroize::Zeroizing;
@@ -90,6 +91,11 @@ fn pair(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Option<(
         }
         Err(Error::InvalidCertificate(fault)) => {
             chain.report(error(format!("{chain_name} holds a certificate that TLS cannot use: {fault}")));
+            return None;
+        }
+        Err(_) if leaf.is_short() => {
+            let finding = error(format!("{key_name} holds an RSA key of fewer than {LEAST_RSA} bits, which TLS cannot use"));
+            key.report(finding.remedy("have the certificate issued for a longer one, or for an EC key"));
             return None;
         }
         Err(fault) => {
@@ -231,6 +237,8 @@ struct Leaf {
     has_weak_signature: bool,
     /// The public key, as DER.
     public_key: Box<[u8]>,
+    /// The length of its modulus, in bits. `None` means that it is no RSA key.
+    rsa_bits: Option<usize>,
     not_before: Timestamp,
     not_after: Timestamp,
 }
@@ -260,6 +268,7 @@ impl Leaf {
             is_version_1: certificate.version() == X509Version::V1,
             has_weak_signature: !is_own && WEAK_SIGNATURES.contains(&&*algorithm),
             public_key: certificate.public_key().raw.into(),
+            rsa_bits: rsa_bits(certificate),
             not_before: timestamp(validity.not_before),
             not_after: timestamp(validity.not_after),
         }
@@ -273,7 +282,9 @@ impl Leaf {
             let issued = "have it issued with its DNS names as subject alternative names";
             let finding = match self.names.first() {
                 Some(common) => {
-                    format!("the certificate in {name} has no subject alternative names, only the common name `{common}`")
+                    format!(
+                        "the certificate in {name} has no host among its subject alternative names, only the common name `{common}`"
+                    )
                 }
                 None => format!("the certificate in {name} names no host"),
             };
@@ -284,6 +295,10 @@ impl Leaf {
             doubts.push(finding.remedy("have it issued anew: most clients refuse it"));
         }
         doubts
+    }
+
+    fn is_short(&self) -> bool {
+        self.rsa_bits.is_some_and(|bits| bits < LEAST_RSA)
     }
 
     /// Whether its public key is that of `certified`, as `CertifiedKey::keys_match` says.
@@ -300,6 +315,16 @@ impl Leaf {
             );
         }
         (now < self.not_before).then(|| warning(format!("the certificate is not valid before {}", self.not_before)))
+    }
+}
+
+/// The least bits of an RSA key that TLS signs with.
+const LEAST_RSA: usize = 2048;
+
+fn rsa_bits(certificate: &X509Certificate<'_>) -> Option<usize> {
+    match certificate.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) => Some(key.key_size()),
+        _ => None,
     }
 }
 

@@ -191,7 +191,8 @@ impl<'t> Document<'t> {
                 _ => error("a string without its quotes").remedy(format!("write \"{text}\"")),
             };
         }
-        if message.starts_with("invalid ") && !message.contains("string") {
+        let is_number = message.starts_with("unexpected leading zero");
+        if is_number || message.starts_with("invalid ") && !message.contains("string") {
             let message = message.trim_end_matches(", expected nothing");
             return error(message.to_owned()).remedy("if it is meant as a string, put it in quotes");
         }

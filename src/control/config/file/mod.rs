@@ -188,8 +188,11 @@ fn max_fields(table: &mut Table<'_>) -> usize {
 
 /// `"auto"` (`None`) or an integer of at least one.
 fn auto_or_count(value: Value<'_>, most: i64) -> Option<usize> {
-    if value.is_string() {
-        value.choice(&[("auto", ())]);
+    if let Some(text) = value.as_str() {
+        match text.parse::<u32>() {
+            Ok(_) => value.unexpected("an integer"),
+            Err(_) => drop(value.choice(&[("auto", ())])),
+        }
         return None;
     }
     value.integer(1..=most).and_then(|count| usize::try_from(count).ok())

@@ -213,7 +213,7 @@ fn a_certificate_without_sans_is_a_warning() {
     let files = [("sidegate.toml", &*text), ("certs/ws.pem", &chain), ("certs/ws.key", &key)];
     let (loaded, found) = load(&files);
     let expected = r#"
-warning: chain: the certificate in certs/ws.pem has no subject alternative names, only the common name `ws.example.com`: browsers and most clients refuse it
+warning: chain: the certificate in certs/ws.pem has no host among its subject alternative names, only the common name `ws.example.com`: browsers and most clients refuse it
   --> sidegate.toml:15:9
    |
 15 | chain = "certs/ws.pem"
@@ -242,7 +242,7 @@ fn a_certificate_serves_its_sans_or_its_common_name() {
     let address = SanType::IpAddress("192.0.2.1".parse().unwrap());
     let only_common = |name: &str| {
         format!(
-            "warning: chain: the certificate in certs/ws.pem has no subject alternative names, only the common name \
+            "warning: chain: the certificate in certs/ws.pem has no host among its subject alternative names, only the common name \
              `{name}`: browsers and most clients refuse it"
         )
     };
@@ -284,7 +284,7 @@ fn a_certificate_of_version_1_is_matched_with_its_key() {
     let (chain, key) = pair(&[]);
     let (chain, text) = (of_version_1(&chain), sidegate("*"));
     let found = |key: &str| load(&[("sidegate.toml", &text), ("certs/ws.pem", &chain), ("certs/ws.key", key)]).1;
-    assert!(found(&key).starts_with("warning: chain: the certificate in certs/ws.pem has no subject"), "{}", found(&key));
+    assert!(found(&key).starts_with("warning: chain: the certificate in certs/ws.pem has no host"), "{}", found(&key));
     let other = found(&pair(&["ws.example.com"]).1);
     assert!(other.starts_with("error: key: certs/ws.key is not the key of the first certificate"), "{other}");
 }

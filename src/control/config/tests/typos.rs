@@ -181,6 +181,9 @@ fn a_number_without_its_quotes_is_taken_where_it_needs_no_unit() {
         assert!(first(line).starts_with(&format!("error: {said}")), "{line}: {}", first(line));
     }
     assert!(first("shutdown.code = \"1001\"").contains("write 1001, without quotes"));
+    let said = first("process.threads = \"2\"");
+    assert!(said.starts_with("error: threads: expected an integer, found a string") && said.contains("write 2, without quotes"));
+    assert!(first("admin.mode = 0660").contains("put it in quotes"));
     let old = SIDEGATE.replace("tls = false", "tls_min = 1.3");
     let (_, found) = load(&[("sidegate.toml", &old)]);
     assert!(found.contains("write \"1.3\""), "{found}");
