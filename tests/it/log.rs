@@ -221,6 +221,22 @@ async fn a_connection_that_is_refused_before_its_request_has_one_line_and_a_heal
 }
 
 #[tokio::test]
+async fn a_target_is_logged_in_ascii_whatever_its_bytes() {
+    let backend = backend::echo().run().await;
+    let folder = sidegate::new().route("/chat", &backend).on_listener("tls = false").write();
+    let mut process = run(&folder).await;
+    for (target, path, error) in [
+        ("/a\u{1b}[2J\u{202e}<b>\u{85}?x", "/a%1B[2J%E2%80%AE%3Cb%3E%C2%85", json!("a control, a space or DEL in the target")),
+        ("/a\rlevel=ERROR b", "/a%0Dlevel=ERROR%20b", json!("a control, a space or DEL in the target")),
+        ("/\u{202e}<\"b\">?\"", "/%E2%80%AE%3C\"b\"%3E", json!(null)),
+    ] {
+        process.client().send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        let line = process.logged("refused").await;
+        assert_eq!((&line["path"], &line["error"]), (&json!(path), &error));
+    }
+}
+
+#[tokio::test]
 async fn a_flood_of_refusals_is_cut_short_and_counted_and_other_clients_have_their_lines() {
     let backend = backend::echo().run().await;
     let process = run(&folder(&backend, "192.0.2.0/24\n")).await;

@@ -242,7 +242,11 @@ impl Exchange {
     /// The steps in their order (SEMANTICS, "Order of decisions and the answer to each failure").
     async fn decide(&self, http: HttpRequest<Incoming>, asked: &mut Asked) -> Result<Decided, Denied> {
         let (parts, body) = http.into_parts();
-        let request = Request::read(&parts, self.came.arrival.scheme())?;
+        let request = Request::read(&parts, self.came.arrival.scheme()).inspect_err(|refusal| {
+            if *refusal == Refusal::Head(Head::TargetBroken) {
+                asked.tried.error = Some("a control, a space or DEL in the target".into());
+            }
+        })?;
         asked.read(&request);
         if let Speaks::Redirect { port } = self.came.speaks {
             if request.host.is_unnamed() {
