@@ -1,8 +1,9 @@
 """Autobahn's suite, direct and through Sidegate: every case has the same result.
 
-The 301 cases without compression, against echo servers on npm's `ws` and Python's `websockets` as its clients would meet
-them, and against a client on `ws` as its servers would. Each goes direct, through Sidegate in the clear and over TLS.
-It takes ten minutes, so it runs by name only: `tests/system/run --only autobahn`.
+The 301 cases without compression, against an echo server on npm's `ws`, and against a client on it. Each goes direct,
+through Sidegate in the clear and over TLS. `ws` answers a message before it looks at the next frame. A server that stops
+answering at a Close, as Python's `websockets` does, passes or fails a few cases by its own timing, direct as well.
+It takes some minutes, so it runs by name only: `tests/system/run --only autobahn`.
 """
 
 import json
@@ -61,6 +62,12 @@ def differing(results):
     return found
 
 
+def some(differs, most=10):
+    """The first few of them, to be read."""
+    shown = dict(list(differs.items())[:most])
+    return f"{shown}, and {len(differs) - most} more" if len(differs) > most else str(shown)
+
+
 def compare(name, take):
     """All cases by `take`, which is given the cases to run; those that differ are run again."""
     began = time.monotonic()
@@ -73,9 +80,9 @@ def compare(name, take):
     for _ in range(AGAIN):
         if not differs:
             break
-        note(f"{name}, to be run again: {differs}")
+        note(f"{name}, to be run again: {some(differs)}")
         differs = differing(take(sorted(differs)))
-    need(not differs, f"{name}: {len(differs)} of {CASES} cases differ from direct: {differs}")
+    need(not differs, f"{name}: {len(differs)} of {CASES} cases differ from direct: {some(differs)}")
     took = time.monotonic() - began
     figure(f"{name}: {CASES} of {CASES} as direct ({first} at the second try), {took:.0f} s")
 
@@ -130,24 +137,20 @@ def report(port):
 def main():
     need((TREE / "usr/bin/python2").exists(), f"there is a Python 2 below {TREE}")
     with Place() as place:
-        authority = Authority(place)
+        authority, suite = Authority(place), Suite(place)
         sidegate = Sidegate(place).certificate(authority.issue("localhost")).policy()
-        ports = {kind: echo_backend(place, kind, deflate=False) for kind in ("ws", "websockets")}
-        for kind, port in ports.items():
-            sidegate.route(f"to-{kind}", f"/{kind}/", f"http://127.0.0.1:{port}")
-        fuzzing = free_port()
+        echo, fuzzing = echo_backend(place, "ws", deflate=False), free_port()
+        sidegate.route("echo", "/echo/", f"http://127.0.0.1:{echo}")
         sidegate.route("fuzzing", "/runCase", f"http://127.0.0.1:{fuzzing}")
         sidegate.run()
-        suite = Suite(place)
 
         def urls(port, path):
             bases = (f"ws://localhost:{port}", f"ws://localhost:{sidegate.plain_port}", f"wss://localhost:{sidegate.tls_port}")
             return {way: base + path for way, base in zip(WAYS, bases)}
 
         try:
-            for kind, port in ports.items():
-                as_client(suite, f"server-{kind}", urls(port, f"/{kind}/"))
-            as_server(suite, "client-ws", fuzzing, urls(fuzzing, ""), authority.ca)
+            as_client(suite, "server", urls(echo, "/echo/"))
+            as_server(suite, "client", fuzzing, urls(fuzzing, ""), authority.ca)
         finally:
             shutil.rmtree(suite.dir, ignore_errors=True)
         need(sidegate.process.end(40) == 0, "SIGTERM drains, and the exit code is 0")

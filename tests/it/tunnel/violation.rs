@@ -255,7 +255,7 @@ async fn within_the_second(act: impl AsyncFn(Ends) -> (Ends, [&'static str; 3]))
 }
 
 #[tokio::test]
-async fn a_side_that_leaves_instead_of_answering_leaves_the_code_behind() {
+async fn a_side_that_leaves_instead_of_answering_leaves_the_code() {
     for sender in [Client, Backend] {
         both(
             |sidegate| sidegate.timeouts(LONG_GRACE),
