@@ -435,7 +435,8 @@ impl Patience {
     pub fn read(&self) {
         let mut state = self.lock();
         state.heard = true;
-        if let Phase::Idle { .. } = state.phase {
+        // Behind an answer that came early, it is the rest of a body.
+        if let (Phase::Idle { .. }, false) = (state.phase, state.unread) {
             state.phase = Phase::Head { until: Instant::now() + state.timeouts.head };
             state.seat.count();
         }
@@ -638,6 +639,18 @@ mod tests {
         permitted.request_ended();
         permitted.read();
         assert!(one_of(&pending).is_none());
+    }
+
+    #[test]
+    fn rest_of_a_body_behind_its_answer_begins_no_head() {
+        let patience = patience();
+        patience.request_began(Version::HTTP_11, true);
+        patience.request_ended();
+        patience.read();
+        assert!(patience.is_idle());
+        patience.body_read();
+        patience.read();
+        assert!(matches!(next(&patience), Next::Wait(Some((_, Waits::Head)))));
     }
 
     #[test]
