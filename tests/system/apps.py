@@ -139,7 +139,7 @@ def applications(place, browser):
             "novnc", 6080, [*PYTHON, "-m", "websockify", "--web", novnc(place), "127.0.0.1:6080", "127.0.0.1:5900"],
             page("novnc", "vnc"), (403, "origin"), beside=(*PYTHON, SERVERS / "rfb.py", 5900),
         ),
-        App("vite", 5173, vite(place), page("vite", "dev", place.dir / "vite"), (403, "origin"), returns=BOTH),
+        App("vite", 5173, vite(place), page("vite", "dev", place.dir / "vite"), (403, "origin"), returns=("sidegate",)),
         App(
             "fastapi", 8000, web(8000), [*PYTHON, CLIENTS / "web.py", "https://app.example.com", ca, ADDRESS],
             (413, "body"), open=("tunnel", "stream"),
@@ -256,7 +256,7 @@ def restart(sidegate, apps):
     sidegate.run()
     began = time.monotonic()
     for app in apps:
-        await_that(f"{app.name} is back after a restart of Sidegate", lambda app=app: sidegate.open_on(app), seconds=30)
+        await_that(f"{app.name} is back after a restart of Sidegate", lambda app=app: sidegate.open_on(app), seconds=60)
     figure(f"{len(apps)} clients back {time.monotonic() - began:.1f} s after a restart of Sidegate")
 
 
@@ -274,7 +274,7 @@ def restart_backends(place, sidegate, apps):
         await_that(
             f"{app.name} is back after a restart of its backend",
             lambda app=app: sidegate.permitted(app) > before[app.name] and sidegate.open_on(app),
-            seconds=30,
+            seconds=60,
         )
     figure(f"{len(apps)} clients back {time.monotonic() - began:.1f} s after a restart of their backends")
 

@@ -57,7 +57,7 @@ async function printed(code) {
   const future = kernel.requestExecute({ code });
   let text = '';
   future.onIOPub = ({ header, content }) => (text += header.msg_type === 'stream' ? content.text : '');
-  const { content } = await within(30_000, 'the kernel replies', future.done);
+  const { content } = await within(60_000, 'the kernel replies', future.done);
   assert.equal(content.status, 'ok');
   return text;
 }
