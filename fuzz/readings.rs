@@ -92,8 +92,7 @@ pub fn resolved(path: &[u8]) -> Vec<u8> {
 /// everyone.
 pub fn snapshot(routes: &[(&str, &str, &str, &str)]) -> Snapshot {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut text =
-        "schema = 1\n[[listener]]\nname = 'public'\nlisten = '127.0.0.1:0'\ntls = false\n".to_owned();
+    let mut text = "schema = 1\n[[listener]]\nname = 'public'\nlisten = '127.0.0.1:0'\ntls = false\n".to_owned();
     fs::create_dir(folder.path().join("policies")).expect("a folder to write to");
     for (name, path, policy, keys) in routes {
         text += &format!(
