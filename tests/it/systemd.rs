@@ -34,7 +34,7 @@ async fn readiness_status_and_the_end_are_told() {
     let mut tunnel = client::clear(address).open("/chat").await;
     unit.expect_told(&["STATUS=generation 1 (", "1 tunnel on 1 route\n"]).await;
     break_policy(folder.path());
-    unit.expect_told(&["1 tunnel on 1 route; last reload rejected: ", "policies/default.toml:2:1 "]).await;
+    unit.expect_told(&["1 tunnel on 1 route; last reload rejected: ", "policies/default.toml:3:1 unknown key `alow`"]).await;
     unit.signal(Signal::TERM);
     unit.expect_told(&["STOPPING=1\n", "STATUS=draining: ", " left, cut in ", "EXTEND_TIMEOUT_USEC="]).await;
     tunnel.expect_close(1001).await;
