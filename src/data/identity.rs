@@ -8,7 +8,7 @@
 const LONGEST: usize = 64;
 
 /// Names, sorted. Bytes other than letters and digits are written as `-`.
-const NAMES: [&str; 92] = [
+const NAMES: [&str; 102] = [
     "akamai-client-ip",
     "akamai-edgescape",
     "ali-cdn-real-ip",
@@ -36,14 +36,17 @@ const NAMES: [&str; 92] = [
     "front-end-https",
     "incap-client-ip",
     "nsc-client-ip",
+    "path-info",
     "proxy",
     "proxy-auth-cert",
     "proxy-client-ip",
     "proxy-ssl-id",
     "proxy-user",
     "rlnclientipaddr",
+    "script-name",
     "source-ip",
     "true-client-ip",
+    "x-accel-mapping",
     "x-akamai-edgescape",
     "x-anonymous-consumer",
     "x-auth-cert",
@@ -56,6 +59,7 @@ const NAMES: [&str; 92] = [
     "x-client-ip",
     "x-client-port",
     "x-client-s-dn",
+    "x-client-ssl",
     "x-client-verify",
     "x-cluster-client-ip",
     "x-cluster-ip",
@@ -70,8 +74,10 @@ const NAMES: [&str; 92] = [
     "x-host-override",
     "x-http-destinationurl",
     "x-http-host-override",
+    "x-https",
     "x-ip",
     "x-ip-trail",
+    "x-middleware-subrequest",
     "x-original-for",
     "x-original-host",
     "x-original-method",
@@ -89,10 +95,14 @@ const NAMES: [&str; 92] = [
     "x-real-host",
     "x-real-ip",
     "x-real-port",
+    "x-real-proto",
     "x-realip",
+    "x-replaced-path",
     "x-request-id",
     "x-requesting-ip",
     "x-scheme",
+    "x-script-name",
+    "x-sendfile-type",
     "x-source-ip",
     "x-sp-client-ip",
     "x-true-client-ip",
@@ -236,6 +246,10 @@ mod tests {
             "X-Original-URL",
             "$WSRA",
             "Proxy",
+            "SCRIPT_NAME",
+            "PATH_INFO",
+            "X-Script-Name",
+            "X-Middleware-Subrequest",
         ] {
             check(name, true);
         }

@@ -54,7 +54,13 @@ impl Origins {
             "none" => return Ok(Pattern::Absent),
             "null" => return Ok(Pattern::Opaque),
             "same" => return Ok(Pattern::Same),
-            "self" | "'self'" => return Err("the request's own host is `same`".into()),
+            "self" | "'self'" | "same-origin" => {
+                return Err("the request's own host is `same`".into());
+            }
+            "file" | "file:" | "file:/" => return Err("pages of files are `file://`".into()),
+            _ if ["none", "null", "same"].iter().any(|word| text.eq_ignore_ascii_case(word)) => {
+                return Err(format!("write `{}`", text.to_ascii_lowercase()));
+            }
             _ if text.eq_ignore_ascii_case(FILE) => return Ok(Pattern::File),
             "*" | "any" => return Err("no word admits every page: leave `origins` out, and the origin is not looked at".into()),
             _ => {}
@@ -449,7 +455,13 @@ mod tests {
         check_fault("*", "leave `origins` out");
         check_fault("any", "leave `origins` out");
         check_fault("self", "`same`");
-        check_fault("'self'", "`same`");
+        for word in ["'self'", "same-origin", "Same", "SAME"] {
+            check_fault(word, "`same`");
+        }
+        for word in ["file", "file:", "file:/"] {
+            check_fault(word, "`file://`");
+        }
+        check_fault("None", "write `none`");
         check_fault("file:///", "`file://`");
         for odd in ["https://", "https://a b", "https://a.example:http", "https://é.example", "1http://a.example", "://a.example"]
         {

@@ -43,10 +43,16 @@ pub fn hide_name(said: &mut [u8]) -> bool {
     let Some(message) = said.get_mut(RECORD..RECORD + length) else { return false };
     let Some(extension) = extension(message, SERVER_NAME) else { return false };
     let is_refused = name(&message[extension.clone()]).is_some_and(|name| ServerName::try_from(name).is_err());
-    if is_refused {
-        message[extension][..2].copy_from_slice(&HIDDEN);
+    if !is_refused {
+        return false;
     }
-    is_refused
+    message[extension.clone()][..2].copy_from_slice(&HIDDEN);
+    if self::extension(message, SERVER_NAME).is_some() {
+        // An extension that comes twice is an error (RFC 8446 §4.2), which rustls finds.
+        message[extension][..2].copy_from_slice(&SERVER_NAME);
+        return false;
+    }
+    true
 }
 
 /// The length that the header of a handshake record states. `None` means that `said` begins with none.
@@ -193,9 +199,15 @@ mod tests {
 
     /// A record with a ClientHello that has this server name, between two other extensions.
     fn hello(name: &[u8]) -> Vec<u8> {
+        hello_of(&[name])
+    }
+
+    /// The same with an extension for each name.
+    fn hello_of(names: &[&[u8]]) -> Vec<u8> {
         let sized = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat();
-        let list = sized(&[&[0][..], &sized(name)].concat());
-        let extensions = [&[0, 43, 0, 1, 9, 0, 0][..], &sized(&list), &[0, 10, 0, 0]].concat();
+        let names = names.iter().map(|name| [&[0, 0][..], &sized(&sized(&[&[0][..], &sized(name)].concat()))].concat());
+        let names = names.collect::<Vec<_>>().concat();
+        let extensions = [&[0, 43, 0, 1, 9][..], &names, &[0, 10, 0, 0]].concat();
         let body = [&[3, 3][..], &[7; 32], &[1, 5], &[0, 2, 19, 1], &[1, 0], &sized(&extensions)].concat();
         let message = [&[CLIENT_HELLO, 0][..], &sized(&body)].concat();
         [&[HANDSHAKE, 3, 1][..], &sized(&message)].concat()
@@ -236,6 +248,14 @@ mod tests {
         for name in ["localhost", "a.example", "A_b.example", "192.0.2.1", "::1"] {
             check(name, false);
         }
+    }
+
+    #[test]
+    fn two_names_are_left_to_rustls() {
+        let sent = hello_of(&[b"a:1", b"localhost"]);
+        let mut said = sent.clone();
+        assert!(!hide_name(&mut said));
+        assert_eq!(said, sent);
     }
 
     #[test]

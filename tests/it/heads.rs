@@ -38,6 +38,9 @@ async fn identity_headers_of_every_gateway_are_removed() {
         "X-SSL-Client-Verify",
         "X-Auth-Request-Email",
         "Proxy",
+        "SCRIPT_NAME",
+        "X-Script-Name",
+        "PATH_INFO",
     ];
     let lines: Vec<_> = forged.iter().map(|name| format!("|{name}: 10.9.9.9")).collect();
     let kept = "|X-User-Id: 7|X-HTTP-Method-Override: PUT";
@@ -125,7 +128,8 @@ async fn a_redirect_needs_a_host_to_lead_to() {
     let plain = "\n[[listener]]\nname = 'plain'\nlisten = '127.0.0.1:0'\ntls = false\nredirect = 'https'";
     let sidegate = sidegate::new().tls().route("/", &backend).toml(plain).run().await;
     let client = client::clear(sidegate.listener("plain"));
-    client.send("GET /a HTTP/1.0\r\n\r\n").await.expect_refused(400, "head");
+    let refused = client.send("GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+    assert_eq!(refused.expect_refused(400, "head").header("connection"), Some("close"));
     client.send("GET /a HTTP/1.0\r\nHost: a.example\r\n\r\n").await.expect(308);
     client.send("GET http://a.example/a HTTP/1.0\r\n\r\n").await.expect(308);
     backend.expect_untouched();

@@ -175,6 +175,18 @@ async fn a_target_of_8_kib_is_measured_as_it_came() {
     client.send(with("GET", query(8 * 1024).as_bytes(), "|")).await.expect(200);
     assert_eq!(backend.head().await.target().len(), 3 * (8 * 1024 - 3) + 3);
     client.expect_refused(with("GET", query(8 * 1024 + 1).as_bytes(), "|"), 414, "head").await;
+    // What a fragment grows by is not the target's.
+    let long = [&[b'a'; 8 * 1024][..], b"#", &[b'"'; 200]].concat();
+    client.expect_refused(with("GET", &long, "|"), 414, "head").await;
+}
+
+#[tokio::test]
+async fn a_head_too_large_when_encoded_is_not_decided() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().on_listener("max_head = '8KiB'").route("/", &backend).run().await;
+    let attempt = with("GET", &[b'"'; 3000], UPGRADE);
+    client::new(&sidegate).send(attempt).await.expect(431);
+    backend.expect_untouched();
 }
 
 #[tokio::test]

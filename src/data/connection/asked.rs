@@ -36,6 +36,8 @@ pub struct Came {
     pub speaks: Speaks,
     /// The most fields of a request.
     pub max_fields: usize,
+    /// The most bytes of a request's head.
+    pub max_head: usize,
     /// What a backend is told of it.
     pub arrival: Arrival,
     /// The socket's other end.
@@ -228,7 +230,7 @@ impl Asked {
     /// is not read, and a client that is not served here: a refusal must not keep connections.
     fn after(&self, refusal: Refusal) -> After {
         let unserved = match refusal {
-            Refusal::Network | Refusal::Route | Refusal::Misdirected => true,
+            Refusal::Head(_) | Refusal::Network | Refusal::Route | Refusal::Misdirected => true,
             Refusal::Path => self.route.is_none(),
             _ => false,
         };

@@ -34,6 +34,7 @@ use crate::data::watched::Watched;
 use crate::data::websocket::handshake::Handshake;
 use crate::observe::log::decision;
 use crate::observe::metrics::ConnectionEnd;
+use crate::policy::request::target::Tidied;
 use crate::policy::request::{Kind, Request};
 use crate::refusal::{Backend, Head, Refusal};
 use crate::snapshot::listener::Speaks;
@@ -129,6 +130,11 @@ impl Exchange {
             return None;
         }
         let head::Read { parts, spelling, length } = head::request(came, self.came.max_fields)?;
+        let grown = parts.extensions.get::<Tidied>().map_or(0, |tidied| tidied.grown);
+        if length + grown > self.came.max_head {
+            // hyper is handed the encoded head and answers 431, so nothing may be decided before.
+            return None;
+        }
         let request = Request::read(&parts, self.came.arrival.scheme()).ok().filter(Request::is_attempt)?;
         patience.request_began(Version::HTTP_11, false);
         let mut asked = self.asked(false);

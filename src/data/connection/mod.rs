@@ -116,7 +116,8 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
     let arrival = Arrival { client, tls: rules.tls.is_some(), port };
     let listener = Arc::clone(&rules.listener.name);
     let (speaks, max_fields) = (rules.listener.speaks, rules.listener.max_fields);
-    let came = Came { listener, speaks, max_fields, arrival, peer, served };
+    let max_head = rules.listener.max_head;
+    let came = Came { listener, speaks, max_fields, max_head, arrival, peer, served };
     let patience = patience_of(&rules, seat);
     let exchange = Arc::new(Exchange::new(Arc::clone(&core), came, patience.clone()));
     match converse(&core, &rules, stream, exchange, patience).await {

@@ -156,9 +156,9 @@ pub(super) fn default_port(scheme: &str) -> Option<u16> {
 }
 
 fn path(parts: &Parts) -> Result<RequestPath, Refusal> {
-    let Tidied { grown, is_broken } = parts.extensions.get().copied().unwrap_or_default();
+    let Tidied { kept, is_broken, .. } = parts.extensions.get().copied().unwrap_or_default();
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
-    if target.len().saturating_sub(grown) > TARGET_MAX {
+    if target.len().saturating_sub(kept) > TARGET_MAX {
         return Err(Refusal::Head(Head::TargetTooLong));
     }
     if is_broken {
@@ -354,7 +354,7 @@ mod tests {
             let head = http::Request::builder().uri(uri).header("host", "a").extension(tidied);
             Request::read(&head.body(()).unwrap().into_parts().0, Scheme::Unknown).map(|request| request.path)
         };
-        let tidied = |grown, is_broken| Tidied { grown, is_broken };
+        let tidied = |grown, is_broken| Tidied { grown, kept: grown, is_broken };
         assert_eq!(read(TARGET_MAX + 2, tidied(2, false)), Ok("/".into()));
         assert_eq!(read(TARGET_MAX + 3, tidied(2, false)), Err(Refusal::Head(Head::TargetTooLong)));
         assert_eq!(read(9, tidied(2, true)), Err(Refusal::Head(Head::TargetBroken)));

@@ -14,6 +14,8 @@ use std::fmt::Write;
 pub struct Tidied {
     /// By how many bytes the target has grown.
     pub grown: usize,
+    /// By how many of them its path and query have: `http::Uri` drops a fragment.
+    pub kept: usize,
     /// Whether the target held a control, a space or DEL.
     pub is_broken: bool,
 }
@@ -61,9 +63,13 @@ pub fn encoded(target: &[u8]) -> Option<(String, Tidied)> {
         return None;
     }
     let mut is_query = false;
+    let fragment = target.iter().position(|byte| *byte == b'#').unwrap_or(target.len());
     let mut tidied = Tidied::default();
     let mut out = String::with_capacity(target.len() + 16);
-    for &byte in target {
+    for (at, &byte) in target.iter().enumerate() {
+        if at == fragment {
+            tidied.kept = out.len() - at;
+        }
         is_query |= byte == b'?';
         if stands(byte, is_query) {
             out.push(char::from(byte));
@@ -73,6 +79,9 @@ pub fn encoded(target: &[u8]) -> Option<(String, Tidied)> {
         }
     }
     tidied.grown = out.len() - target.len();
+    if fragment == target.len() {
+        tidied.kept = tidied.grown;
+    }
     (tidied.grown > 0).then_some((out, tidied))
 }
 
@@ -125,7 +134,9 @@ mod tests {
         let line = line(&came).unwrap_or_else(|| panic!("{target:?} is not changed"));
         assert_eq!(String::from_utf8(line.bytes).unwrap(), format!("GET {expected} HTTP/1.1\r\n"));
         let grown = expected.len() - target.len();
-        assert_eq!(line.tidied, Tidied { grown, is_broken });
+        let before = |target: &[u8]| target.iter().position(|byte| *byte == b'#').unwrap_or(target.len());
+        let kept = before(expected.as_bytes()) - before(target);
+        assert_eq!(line.tidied, Tidied { grown, kept, is_broken });
     }
 
     #[test]

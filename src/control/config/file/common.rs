@@ -42,7 +42,7 @@ pub fn defaults(mut table: Table<'_>, timeouts: RouteTimeouts, policies: &BTreeS
     let none = Common { policy, http: PlainHttp::Refuse, max_body: Some(1 << 20), timeouts };
     table.wants("policy");
     let mut common = read(&mut table, &none, policies);
-    for key in ["name", "host", "path", "paths", "backend", "backend_tls", "strip_prefix"] {
+    for key in ["name", "host", "path", "paths", "backend", "backend_tls", "strip_prefix", "max_fields"] {
         table.refuse(key, error("each route has its own").remedy("write it in the [[route]]"));
     }
     if table.misspells("policy") {
