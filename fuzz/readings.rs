@@ -2,8 +2,31 @@
 
 use std::fs;
 
+use jiff::Timestamp;
 use sidegate::control::compile;
-use sidegate::snapshot::Snapshot;
+use sidegate::policy::network::Client;
+use sidegate::policy::request::Request;
+use sidegate::snapshot::{Permit, Snapshot};
+
+/// Steps of a server, the path of a permitted request as it was sent, that request and its permit.
+pub struct Permitted<'a> {
+    pub steps: &'a [u8],
+    pub path: &'a str,
+    pub request: Request,
+    pub permit: Permit,
+}
+
+/// The request that `data` holds: the number of steps in one byte, the steps, the path. `None`
+/// means that it holds none, or that the snapshot refuses it.
+pub fn permitted<'a>(data: &'a [u8], snapshot: &Snapshot) -> Option<Permitted<'a>> {
+    let [count, rest @ ..] = data else { return None };
+    let (steps, path) = rest.split_at_checked(usize::from(count % 8))?;
+    let path = str::from_utf8(path).ok()?;
+    let request = Request::of_url(&format!("http://localhost/{path}"), None, None).ok()?.ok()?;
+    let client = Client::new([192, 0, 2, 1].into());
+    let permit = snapshot.judge(client, &request, None, Timestamp::UNIX_EPOCH).verdict.ok()?;
+    Some(Permitted { steps, path, request, permit })
+}
 
 /// What a server makes of `path` in these steps; it decodes at most twice, and at least `least` times.
 pub fn read(path: &[u8], steps: &[u8], least: usize) -> Vec<u8> {

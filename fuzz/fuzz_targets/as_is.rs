@@ -8,15 +8,12 @@ mod readings;
 
 use std::sync::OnceLock;
 
-use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
-use sidegate::policy::network::Client;
-use sidegate::policy::request::Request;
 use sidegate::policy::request::target::encoded;
 use sidegate::snapshot::Snapshot;
 use sidegate::snapshot::route::Paths;
 
-use self::readings::{read, resolved, snapshot};
+use self::readings::{Permitted, permitted, read, resolved, snapshot};
 
 /// Routes that pass paths as they are, and strict ones around and beside them.
 const ROUTES: [(&str, &str, &str, &str); 6] = [
@@ -28,16 +25,10 @@ const ROUTES: [(&str, &str, &str, &str); 6] = [
     ("beside", "/a/bc", "shut", ""),
 ];
 
-// The first byte says how many steps there are, then they come, then the path.
 fuzz_target!(|data: &[u8]| {
     static SNAPSHOT: OnceLock<Snapshot> = OnceLock::new();
-    let [count, rest @ ..] = data else { return };
-    let Some((steps, path)) = rest.split_at_checked(usize::from(count % 8)) else { return };
-    let Ok(path) = str::from_utf8(path) else { return };
-    let Ok(Ok(request)) = Request::of_url(&format!("http://localhost/{path}"), None, None) else { return };
     let snapshot = SNAPSHOT.get_or_init(|| snapshot(&ROUTES));
-    let verdict = snapshot.judge(Client::new([192, 0, 2, 1].into()), &request, None, Timestamp::UNIX_EPOCH).verdict;
-    let Ok(permit) = verdict else { return };
+    let Some(Permitted { steps, path, request, permit }) = permitted(data, snapshot) else { return };
     let route = permit.route();
     let forwarded = route.forwarded(&request.path);
     if route.paths == Paths::Canonical {
