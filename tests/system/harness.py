@@ -90,10 +90,12 @@ class Place:
         self.processes = []
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind, error, _):
         for process in reversed(self.processes):
             process.end()
         if kind is not None:
+            # First, in one line: a long log may be cut before its end.
+            print("!", kind.__name__, *str(error).splitlines()[:1], flush=True)
             for process in self.processes:
                 process.show()
         shutil.rmtree(self.dir, ignore_errors=True)
