@@ -1,13 +1,14 @@
 //! A bound on how many connections there are at once, which may change while they are there.
 //!
 //! It ends no connection: one that has become too small takes back the places that are given back. Connections that
-//! only discard make room for new ones, and are a tenth of all at most: `discards` tells them.
+//! only discard make room for new ones, and are a tenth of all at most: `discards` says which.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::data::discards::{Discarding, Discards};
+use crate::policy::network::Key;
 
 /// The part of a cap that may discard at once, as a divisor.
 const DISCARDING_PART: usize = 10;
@@ -66,7 +67,7 @@ impl Cap {
         Some(Place { permit: Some(permit), of: self.clone() })
     }
 
-    /// Waits for a place. Where there is none, the oldest connection that only discards makes room.
+    /// Waits for a place. Where there is none, a connection that only discards makes room.
     pub async fn place(&self) -> Place {
         if let Some(place) = self.try_place() {
             return place;
@@ -85,10 +86,10 @@ impl Cap {
 }
 
 impl Place {
-    /// Its connection only discards from now on; `told` tells it to go.
-    pub fn discards(&self, told: &Arc<Notify>) -> Discarding {
+    /// Its connection, of `client`, only discards from now on; `displaced` tells it to go.
+    pub fn discards(&self, client: Key, displaced: &Arc<Notify>) -> Discarding {
         let most = (self.of.lock().most / DISCARDING_PART).max(1);
-        self.of.0.discards.enter(most, Arc::clone(told))
+        self.of.0.discards.enter(client, most, Arc::clone(displaced))
     }
 }
 
@@ -110,6 +111,8 @@ mod tests {
     use super::*;
 
     use futures_util::FutureExt;
+
+    const CLIENT: Key = Key::V4(1);
 
     /// How many places there are now beside those that are taken.
     fn free(cap: &Cap) -> usize {
@@ -157,9 +160,9 @@ mod tests {
             let places: Vec<_> = (0..connections).map(|_| cap.try_place().unwrap()).collect();
             let told = Arc::new(Notify::new());
             let notified = || told.notified().now_or_never().is_some();
-            let mut discarding: Vec<_> = (0..most).map(|at| places[at].discards(&told)).collect();
+            let mut discarding: Vec<_> = (0..most).map(|at| places[at].discards(CLIENT, &told)).collect();
             assert!(!notified(), "{connections}");
-            discarding.extend(places.get(most).map(|place| place.discards(&told)));
+            discarding.extend(places.get(most).map(|place| place.discards(CLIENT, &told)));
             assert_eq!(notified(), most < connections, "{connections}");
         }
     }
@@ -168,7 +171,7 @@ mod tests {
     async fn connection_that_discards_makes_room_for_a_new_one() {
         let cap = Cap::new(1);
         let (place, told) = (cap.try_place().unwrap(), Arc::new(Notify::new()));
-        let discarding = place.discards(&told);
+        let discarding = place.discards(CLIENT, &told);
         let goes = async {
             told.notified().await;
             drop((discarding, place));

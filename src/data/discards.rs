@@ -1,14 +1,28 @@
 //! The connections under a bound that only discard, and which of them go first.
 //!
 //! Such a connection has had its answer and waits for its client to end (RFC 9112 §9.6), so it
-//! keeps no other client out: the oldest goes where they are too many, and where a new connection
-//! waits for a place. This list closes nothing: a connection that is told to go resets itself, on
+//! keeps no other client out. Where they are too many, and where a new connection waits for a
+//! place, the client that has most of them loses its oldest: no client displaces another's while
+//! it has more itself. This list closes nothing: a connection that is displaced resets itself, on
 //! its own thread.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+
+use crate::policy::network::Key;
+
+/// How long a client may send nothing while its bytes are discarded.
+pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client's bytes are discarded in all.
+pub const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The most bytes of a client that are discarded behind a request that is answered without them.
+pub const MAX_DISCARDED: u64 = 64 * 1024 * 1024;
 
 /// The connections that discard under one bound.
 #[derive(Default)]
@@ -18,17 +32,28 @@ pub struct Discards(Mutex<State>);
 struct State {
     /// The number of the next one.
     next: u64,
-    /// Those that have not been told to go, the oldest first.
-    staying: BTreeMap<u64, Arc<Notify>>,
-    /// Those that have been told, and are not gone yet.
+    /// The connections that have not been displaced, the oldest first. No entry is empty.
+    clients: HashMap<Key, Own>,
+    /// The clients in the order in which they are displaced, the first at the end.
+    ranks: BTreeMap<Rank, Key>,
+    /// How many connections stay, of all clients.
+    staying: usize,
+    /// Connections that were displaced, and are not gone yet.
     going: usize,
     /// New connections that wait for a place.
     waiting: usize,
 }
 
+/// The connections of a client by their numbers.
+type Own = BTreeMap<u64, Arc<Notify>>;
+
+/// How many connections a client has, and the number of its oldest, which no other client has.
+type Rank = (usize, Reverse<u64>);
+
 /// A connection that discards, until this is dropped.
 pub struct Discarding {
     of: Arc<Discards>,
+    client: Key,
     at: u64,
 }
 
@@ -36,28 +61,29 @@ pub struct Discarding {
 pub struct Waiting<'d>(&'d Discards);
 
 impl Discards {
-    /// Enters a connection, which `told` tells to go. At most `most` stay.
-    pub fn enter(self: &Arc<Self>, most: usize, told: Arc<Notify>) -> Discarding {
+    /// Enters a connection of `client`, which `displaced` tells to go. At most `most` stay.
+    pub fn enter(self: &Arc<Self>, client: Key, most: usize, displaced: Arc<Notify>) -> Discarding {
         let mut state = self.lock();
         let at = state.next;
         state.next += 1;
-        state.staying.insert(at, told);
-        state.make_room(most);
+        state.change(client, |own| own.insert(at, displaced));
+        state.staying += 1;
+        state.make_room(most, Some(client));
         drop(state);
-        Discarding { of: Arc::clone(self), at }
+        Discarding { of: Arc::clone(self), client, at }
     }
 
-    /// A new connection waits for a place: the oldest makes room for it.
+    /// A new connection waits for a place: a connection that discards makes room for it.
     pub fn wait(&self) -> Waiting<'_> {
         let mut state = self.lock();
         state.waiting += 1;
-        state.make_room(usize::MAX);
+        state.make_room(usize::MAX, None);
         Waiting(self)
     }
 
-    /// The place that a connection gave back is nobody's: the next one makes room.
+    /// The place that a connection gave back was taken away: the next one makes room.
     pub fn place_was_lost(&self) {
-        self.lock().make_room(usize::MAX);
+        self.lock().make_room(usize::MAX, None);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -66,21 +92,54 @@ impl Discards {
 }
 
 impl State {
-    /// Tells the oldest to go, until at most `most` stay, and one goes for each that waits.
-    fn make_room(&mut self, most: usize) {
-        while self.staying.len() > most || self.going < self.waiting {
-            let Some((_, told)) = self.staying.pop_first() else { return };
+    /// Displaces connections until at most `most` stay, and one goes for each that waits.
+    fn make_room(&mut self, most: usize, newcomer: Option<Key>) {
+        while self.staying > most || self.going < self.waiting {
+            let Some(client) = self.first_to_go(newcomer) else { return };
+            let oldest = self.change(client, Own::pop_first);
+            let Some((_, displaced)) = oldest else { return };
+            self.staying -= 1;
             self.going += 1;
-            told.notify_one();
+            displaced.notify_one();
         }
     }
+
+    /// The client that has most connections. Of several, it is the newcomer's, which would displace
+    /// the others' otherwise; else the one with the oldest connection. A newcomer that is the only
+    /// one of its client has had no time to be read, so it is not preferred.
+    fn first_to_go(&self, newcomer: Option<Key>) -> Option<Key> {
+        let (&(most, _), &first) = self.ranks.last_key_value()?;
+        let of = |client: &Key| self.clients.get(client).map_or(0, Own::len);
+        let newcomer = newcomer.filter(|client| most > 1 && of(client) == most);
+        Some(newcomer.unwrap_or(first))
+    }
+
+    /// Changes the connections of `client`, and ranks it anew.
+    fn change<R>(&mut self, client: Key, change: impl FnOnce(&mut Own) -> R) -> R {
+        let own = self.clients.entry(client).or_default();
+        if let Some(rank) = rank(own) {
+            self.ranks.remove(&rank);
+        }
+        let changed = change(own);
+        match rank(own) {
+            Some(rank) => drop(self.ranks.insert(rank, client)),
+            None => drop(self.clients.remove(&client)),
+        }
+        changed
+    }
+}
+
+/// `None` means that the client has no connection.
+fn rank(own: &Own) -> Option<Rank> {
+    own.first_key_value().map(|(&oldest, _)| (own.len(), Reverse(oldest)))
 }
 
 impl Drop for Discarding {
     fn drop(&mut self) {
         let mut state = self.of.lock();
-        if state.staying.remove(&self.at).is_none() {
-            state.going -= 1;
+        match state.change(self.client, |own| own.remove(&self.at)) {
+            Some(_) => state.staying -= 1,
+            None => state.going -= 1,
         }
     }
 }
@@ -95,59 +154,169 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
-    use futures_util::FutureExt;
+    use std::collections::BTreeSet;
 
-    /// Enters one; returns how it is told.
-    fn enter(discards: &Arc<Discards>, most: usize) -> (Discarding, Arc<Notify>) {
-        let told = Arc::new(Notify::new());
-        (discards.enter(most, Arc::clone(&told)), told)
+    use futures_util::FutureExt;
+    use proptest::prelude::{Just, ProptestConfig, Strategy, prop_oneof, proptest};
+
+    const ONE: Key = Key::V4(1);
+    const OTHER: Key = Key::V6(1);
+
+    /// A connection, and how it hears that it is displaced.
+    type Entered = (Discarding, Arc<Notify>);
+
+    fn enter(discards: &Arc<Discards>, client: Key, most: usize) -> Entered {
+        let displaced = Arc::new(Notify::new());
+        (discards.enter(client, most, Arc::clone(&displaced)), displaced)
     }
 
-    /// Which of them have been told since the last look.
-    fn told<const N: usize>(of: [&(Discarding, Arc<Notify>); N]) -> [bool; N] {
-        of.map(|(_, told)| told.notified().now_or_never().is_some())
+    /// Which of them have been displaced since the last look.
+    fn displaced<const N: usize>(of: [&Entered; N]) -> [bool; N] {
+        of.map(|(_, displaced)| displaced.notified().now_or_never().is_some())
     }
 
     #[test]
     fn oldest_goes_when_there_are_too_many() {
         let discards: Arc<Discards> = Arc::default();
-        let (one, two, three) = (enter(&discards, 2), enter(&discards, 2), enter(&discards, 2));
-        assert_eq!(told([&one, &two, &three]), [true, false, false]);
+        let [one, two, three] = [ONE; 3].map(|client| enter(&discards, client, 2));
+        assert_eq!(displaced([&one, &two, &three]), [true, false, false]);
         drop(one);
-        let four = enter(&discards, 2);
-        assert_eq!(told([&two, &three, &four]), [true, false, false]);
+        let four = enter(&discards, ONE, 2);
+        assert_eq!(displaced([&two, &three, &four]), [true, false, false]);
+    }
+
+    #[test]
+    fn client_with_most_goes_first() {
+        let discards: Arc<Discards> = Arc::default();
+        let quiet = enter(&discards, ONE, 3);
+        let [crowd @ .., older, newer] = [OTHER; 9].map(|client| enter(&discards, client, 3));
+        assert_eq!(displaced(crowd.each_ref()), [true; 7]);
+        assert_eq!(displaced([&quiet, &older, &newer]), [false; 3]);
+        let _third = enter(&discards, Key::V4(3), 3);
+        assert_eq!(displaced([&quiet, &older, &newer]), [false, true, false]);
+        drop((crowd, older));
+        let _waits = discards.wait();
+        assert_eq!(displaced([&quiet, &newer]), [true, false], "of equals the oldest");
+    }
+
+    #[test]
+    fn client_that_comes_to_have_most_displaces_its_own() {
+        let discards: Arc<Discards> = Arc::default();
+        let others = [ONE; 2].map(|client| enter(&discards, client, 3));
+        let own = [OTHER; 2].map(|client| enter(&discards, client, 3));
+        assert_eq!(displaced(others.each_ref()), [false, false]);
+        assert_eq!(displaced(own.each_ref()), [true, false]);
+    }
+
+    #[test]
+    fn newcomer_of_a_new_client_stays() {
+        let discards: Arc<Discards> = Arc::default();
+        let [one, two, three] = [1, 2, 3].map(|of| enter(&discards, Key::V4(of), 2));
+        assert_eq!(displaced([&one, &two, &three]), [true, false, false]);
     }
 
     #[test]
     fn one_goes_for_each_new_connection_that_waits() {
         let discards: Arc<Discards> = Arc::default();
-        let (one, two, three) = (enter(&discards, 9), enter(&discards, 9), enter(&discards, 9));
+        let [one, two, three] = [ONE; 3].map(|client| enter(&discards, client, 9));
         let first = discards.wait();
-        assert_eq!(told([&one, &two, &three]), [true, false, false]);
+        assert_eq!(displaced([&one, &two, &three]), [true, false, false]);
         let second = discards.wait();
-        assert_eq!(told([&two, &three]), [true, false]);
+        assert_eq!(displaced([&two, &three]), [true, false]);
         drop((one, first, second));
         let _third = discards.wait();
-        assert_eq!(told([&three]), [false], "the second has yet to go");
+        assert_eq!(displaced([&three]), [false], "the second has yet to go");
     }
 
     #[test]
     fn newcomer_goes_at_once_while_a_connection_waits() {
         let discards: Arc<Discards> = Arc::default();
         let waits = discards.wait();
-        assert_eq!(told([&enter(&discards, 9)]), [true]);
+        assert_eq!(displaced([&enter(&discards, ONE, 9)]), [true]);
         drop(waits);
-        assert_eq!(told([&enter(&discards, 9)]), [false]);
+        assert_eq!(displaced([&enter(&discards, ONE, 9)]), [false]);
     }
 
     #[test]
     fn another_goes_where_the_place_was_lost() {
         let discards: Arc<Discards> = Arc::default();
-        let (one, two) = (enter(&discards, 9), enter(&discards, 9));
+        let [one, two] = [ONE; 2].map(|client| enter(&discards, client, 9));
         let _waits = discards.wait();
         drop(one);
-        assert_eq!(told([&two]), [false]);
+        assert_eq!(displaced([&two]), [false]);
         discards.place_was_lost();
-        assert_eq!(told([&two]), [true]);
+        assert_eq!(displaced([&two]), [true]);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Enter(u32),
+        Leave(usize),
+        Wait,
+        WaitNoLonger,
+        LosePlace,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            6 => (0..5_u32).prop_map(Step::Enter),
+            3 => (0..64_usize).prop_map(Step::Leave),
+            1 => Just(Step::Wait),
+            1 => Just(Step::WaitNoLonger),
+            1 => Just(Step::LosePlace),
+        ];
+        proptest::collection::vec(step, 0..200)
+    }
+
+    /// Follows `steps`, and checks after each that the displaced ones went one after another, each as
+    /// the oldest of a client that had as many as any other.
+    fn check_fair(steps: &[Step], most: usize) {
+        let discards: Arc<Discards> = Arc::default();
+        let (mut staying, mut going, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        for step in steps {
+            match step {
+                Step::Enter(client) => {
+                    staying.push((*client, enter(&discards, Key::V4(*client), most)));
+                }
+                Step::Leave(at) if !staying.is_empty() && at % 2 == 0 => {
+                    drop(staying.remove(at % staying.len()));
+                }
+                Step::Leave(_) => drop(going.pop()),
+                Step::Wait => waiting.push(discards.wait()),
+                Step::WaitNoLonger => drop(waiting.pop()),
+                Step::LosePlace => discards.place_was_lost(),
+            }
+            let mut gone: BTreeSet<u64> = staying
+                .iter()
+                .filter(|(_, entered)| displaced([entered]) == [true])
+                .map(|(_, (discarding, _))| discarding.at)
+                .collect();
+            while !gone.is_empty() {
+                let next = staying.iter().position(|(client, (discarding, _))| {
+                    let held = |of| staying.iter().filter(|(client, _)| *client == of).count();
+                    let oldest = staying.iter().find(|(of, _)| of == client);
+                    gone.contains(&discarding.at)
+                        && oldest.is_some_and(|(_, (oldest, _))| oldest.at == discarding.at)
+                        && staying.iter().all(|(of, _)| held(*of) <= held(*client))
+                });
+                let next = staying.remove(next.expect("others have more, or older ones"));
+                gone.remove(&next.1.0.at);
+                going.push(next);
+            }
+            assert!(staying.len() <= most);
+        }
+        drop((staying, going));
+        let state = discards.lock();
+        assert!(state.clients.is_empty() && state.ranks.is_empty());
+        assert_eq!((state.staying, state.going), (0, 0));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn no_client_is_displaced_while_another_has_more(steps in steps(), most in 1..8_usize) {
+            check_fair(&steps, most);
+        }
     }
 }

@@ -11,7 +11,7 @@ mod buffers;
 pub mod cap;
 mod channel;
 mod connection;
-mod discards;
+pub mod discards;
 mod flight;
 mod foreign;
 mod forward;

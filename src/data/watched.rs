@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::data::channel::Channel;
+use crate::data::discards::MAX_DISCARDED;
 use crate::data::keepalive;
 use crate::data::lines::Lines;
 use crate::data::patience::{Cut, Patience};
@@ -42,9 +43,6 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 /// What probes a client: an interim answer, which any client of HTTP/1.1 passes over (RFC 9110
 /// §15.2). A client that has closed its socket resets the connection.
 const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-/// The most bytes of a client that are discarded behind a request that is answered without them.
-pub const MAX_DISCARDED: u64 = 64 * 1024 * 1024;
 
 /// The first and the longest pause between two looks at what it has acknowledged.
 const FIRST_LOOK: Duration = Duration::from_millis(1);

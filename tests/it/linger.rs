@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::backend::{self, Backend};
 use crate::harness::client::{self, Client};
-use crate::harness::sidegate::{self, Builder};
+use crate::harness::sidegate::{self, Builder, Sidegate};
 use crate::harness::wire::Wire;
 use crate::harness::within;
 
@@ -284,6 +284,52 @@ async fn discarding_connection_makes_room_when_the_listener_is_full() {
     sidegate.expect_metric(DISCARDING, [], 1).await;
     client.open("/").await.expect_echo("in").await;
     sidegate.expect_metric(DISCARDS, [("end", "displaced")], 1).await;
+}
+
+/// Wires of a client that discard beside one of another client, which came first.
+async fn crowd(sidegate: &Sidegate, count: usize) -> (Wire, Vec<Wire>) {
+    let quiet = stuck(&client::new(sidegate).from("127.0.1.1"), 413).await;
+    let crowd = client::new(sidegate).from("127.0.1.2");
+    let mut wires = Vec::new();
+    for _ in 0..count {
+        wires.push(stuck(&crowd, 413).await);
+    }
+    (quiet, wires)
+}
+
+/// That a connection has stayed, and ends in order.
+async fn expect_stays(mut wire: Wire) {
+    wire.deliver("x").await;
+    wire.finish().await;
+    assert!(!wire.is_reset().await, "it was displaced");
+}
+
+#[tokio::test]
+async fn many_discards_of_one_client_displace_its_own() {
+    let backend = pages().await;
+    for build in [Builder::tls, Builder::clear] {
+        let agent = build(forwarding(&backend)).on_listener("max_connections = 40").threads(2);
+        let sidegate = agent.run().await;
+        let (quiet, wires) = crowd(&sidegate, 20).await;
+        sidegate.expect_metric(DISCARDS, [("end", "displaced")], 17).await;
+        expect_stays(quiet).await;
+        drop(wires);
+        sidegate.expect_metric(DISCARDING, [], 0).await;
+        sidegate.expect_metric(DISCARDS, [("end", "displaced")], 17).await;
+    }
+}
+
+#[tokio::test]
+async fn full_listener_displaces_the_client_with_most_discards() {
+    let backend = backend::echo().run().await;
+    let sidegate = forwarding(&backend).clear().on_listener("max_connections = 40").run().await;
+    let (quiet, _crowd) = crowd(&sidegate, 3).await;
+    let (client, mut open) = (client::new(&sidegate), Vec::new());
+    for _ in 0..38 {
+        open.push(client.open("/").await);
+    }
+    sidegate.expect_metric(DISCARDS, [("end", "displaced")], 2).await;
+    expect_stays(quiet).await;
 }
 
 #[tokio::test]

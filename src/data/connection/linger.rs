@@ -17,19 +17,14 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Open;
+use crate::data::discards::{MAX_DISCARDED, SILENCE_TIMEOUT, TOTAL_TIMEOUT};
 use crate::data::patience::Patience;
 use crate::data::socket;
 use crate::data::turn::Turn;
-use crate::data::watched::MAX_DISCARDED;
 use crate::observe::metrics::{DiscardEnd, ListenerMetrics};
+use crate::policy::network::Key;
 
-/// How long a client may stay silent.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long it may take in all.
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long it may still take once a drain has begun.
+/// How long a client may still take once a drain has begun.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection whose answer is with the kernel, and FIN behind it.
@@ -61,8 +56,8 @@ impl Drop for Counted {
     }
 }
 
-/// Discards what comes until the connection ends.
-pub async fn linger(lingering: Lingering, open: Open) {
+/// Discards what comes of a connection of `client` until it ends.
+pub async fn linger(lingering: Lingering, open: Open, client: Key) {
     let Lingering { tcp, discarded, patience } = lingering;
     open.listener.discards();
     // Where the runtime ends first, a drain does.
@@ -70,7 +65,7 @@ pub async fn linger(lingering: Lingering, open: Open) {
     let told = Arc::new(Notify::new());
     let (place, total) = &open.places;
     // Dropped before the places are given back, or those that wait for one would ask once more.
-    let _discarding = (place.discards(&told), total.discards(&told));
+    let _discarding = (place.discards(client, &told), total.discards(client, &told));
     let finish = &open.core.shared.finish;
     let ordered = async {
         tokio::select! {

@@ -108,7 +108,7 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
             open.end = end;
             if let Some(tcp) = answered {
                 let patience = patience_of(&rules, seat);
-                core.tracker.spawn(linger(Lingering { tcp, discarded: 0, patience }, open));
+                core.tracker.spawn(linger(Lingering { tcp, discarded: 0, patience }, open, client.key()));
             }
             return;
         }
@@ -124,7 +124,7 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
         Spoken::Over(end) => open.end = end,
         Spoken::Unread(end, lingering) => {
             open.end = end;
-            core.tracker.spawn(linger(lingering, open));
+            core.tracker.spawn(linger(lingering, open, client.key()));
         }
         Spoken::Empty => open.listener.probed(),
         Spoken::Upgraded(upgraded) => {
