@@ -38,8 +38,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::agent::Listeners;
 use crate::control::reload::{Requests, Standing};
-use crate::listeners::Listeners;
 use crate::observe::log::Drops;
 use crate::observe::metrics::Metrics;
 use crate::observe::pulse::Pulses;

@@ -11,7 +11,7 @@ const ROWS: [&[&str]; 7] = [
     &["tunnels"],
     &["observe"],
     &["data", "control"],
-    &["admin", "listeners", "rebind", "planes", "lib", "cli", "main"],
+    &["admin", "agent", "lib", "cli", "main"],
 ];
 
 /// The last row is the wiring: its rooms know each other.

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::admin::{AdminListener, MetricsListener, Served};
+use crate::agent::listeners::{Listeners, Unavailable};
 use crate::control::config::diagnostic::{Diagnostic, Place};
 use crate::control::config::{MetricsAddress, Settings};
 use crate::control::reload::{Bind, Takeover};
 use crate::control::systemd::Sockets;
 use crate::data::listener::overlap;
-use crate::listeners::{Listeners, Unavailable};
 use crate::snapshot::listener::{Address, Listener};
 
 /// Everything that is bound while the agent runs.
