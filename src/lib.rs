@@ -4,16 +4,17 @@
 //! [`Agent`] runs it in a process: `agent` wires the two planes together, `data` serves
 //! connections, and `control` turns changed files into the next generation.
 
+pub mod addresses;
 pub mod admin;
 mod agent;
 pub mod close;
 pub mod control;
 pub mod data;
+pub mod lifecycle;
 pub mod observe;
 pub mod policy;
 pub mod refusal;
 pub mod snapshot;
 pub mod tunnels;
 
-pub use crate::admin::Order;
 pub use crate::agent::{Agent, StartError};

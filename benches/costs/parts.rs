@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use sidegate::control::reload;
 use sidegate::control::systemd::Sockets;
 use sidegate::data::websocket::frame::{Scanner, Sender};
+use sidegate::lifecycle::Lifecycle;
 use sidegate::observe::metrics::{Direction, RouteMetrics};
 use sidegate::policy::limit::{Bucket, Rate};
 use sidegate::policy::network::Client;
@@ -47,7 +48,7 @@ pub fn charging(criterion: &mut Criterion<CpuTime>) {
         let config = feed::configuration(folder.path(), &networks, &policy);
         let (snapshot, ..) = reload::start(&config, &Sockets::new([])).expect("a sound configuration").into_parts();
         let live = Arc::new(Live::new(snapshot));
-        let tunnels = Tunnels::new(Arc::clone(&live));
+        let tunnels = Tunnels::new(Arc::clone(&live), Lifecycle::new());
         let kind = Kind::Attempt { subprotocols: [].into() };
         let (host, scheme) = (Host::parse(b"ws.example.com").expect("a host"), Scheme::Https);
         let request = Request { host, path: "/chat/".into(), origin: None, kind, scheme };

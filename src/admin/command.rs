@@ -4,7 +4,6 @@
 //! docs/admin.md is its reference. It decides about nobody: whoever could connect may ask for anything.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, Request, StatusCode};
@@ -15,7 +14,7 @@ use tokio::net::unix::UCred;
 
 use crate::admin::explain::Asked;
 use crate::admin::tunnels::Filter;
-use crate::admin::{Admin, Answer, Order, diff, explain, json as answer_json, query, status, tunnels};
+use crate::admin::{Admin, Answer, diff, explain, json as answer_json, query, status, tunnels};
 use crate::control::config::effective;
 use crate::control::reload::{Accept, Cause, Outcome};
 
@@ -31,7 +30,7 @@ pub async fn answer(admin: Arc<Admin>, request: Request<Incoming>, caller: Optio
         (&Method::GET, "/v1/config") => ("told", answer_json(StatusCode::OK, &config(&admin))),
         (&Method::GET, "/v1/tunnels") => tunnels(&admin, query),
         (&Method::POST, "/v1/reload") => reload(&admin, query).await,
-        (&Method::POST, "/v1/drain") => drain(&admin).await,
+        (&Method::POST, "/v1/drain") => drain(&admin),
         (&Method::POST, "/v1/explain") => explain(&admin, query),
         (&Method::POST, "/v1/diff") => diff(&admin, query).await,
         (_, "/v1/status" | "/v1/config" | "/v1/tunnels") => not_allowed("GET"),
@@ -171,12 +170,10 @@ fn wishes(text: &str) -> Option<(bool, Accept)> {
 }
 
 /// Orders a drain, once: a second order would cut everything at once, and who runs a command twice means no such thing.
-async fn drain(admin: &Admin) -> Said {
-    let already = admin.metrics.is_draining() || admin.ordered.swap(true, Ordering::SeqCst);
-    if !already && admin.orders.send(Order::Drain).await.is_err() {
-        return wrong(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending");
-    }
-    let shutdown = effective::shutdown(&admin.standing.settings.load().shutdown);
+fn drain(admin: &Admin) -> Said {
+    let settings = admin.standing.settings.load();
+    let already = !admin.lifecycle.drain(settings.shutdown.terms());
+    let shutdown = effective::shutdown(&settings.shutdown);
     let body = json!({
         "outcome": "draining",
         "already": already,

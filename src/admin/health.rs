@@ -60,7 +60,7 @@ impl Health {
         let rejected = admin.standing.rejected.load();
         let rejected = rejected.iter().flat_map(|errors| errors.iter()).filter(|one| one.is_error());
         Health {
-            draining: admin.tunnels.is_draining() || admin.metrics.is_draining(),
+            draining: admin.lifecycle.is_draining(),
             generation: live.generation,
             digest: live.digest.to_string(),
             since: admin.standing.since.load().to_string(),

@@ -16,6 +16,7 @@ use tokio::time::sleep;
 
 use crate::admin::room::Place;
 use crate::admin::{Admin, Answer, PATIENCE, converse, health, text, with_type};
+use crate::observe::metrics::Facts;
 use crate::policy::network::Peer;
 use crate::policy::request::Host;
 
@@ -122,7 +123,10 @@ fn answer<B>(admin: &Admin, request: &Request<B>) -> Answer {
     }
     match request.uri().path() {
         "/metrics" => {
-            let body = admin.metrics.scrape(&admin.live.load(), admin.drops.count(), Timestamp::now());
+            let live = admin.live.load();
+            let (is_draining, log_drops) = (admin.lifecycle.is_draining(), admin.drops.count());
+            let facts = Facts { snapshot: &live, is_draining, log_drops };
+            let body = admin.metrics.scrape(&facts, Timestamp::now());
             with_type(StatusCode::OK, body, EXPOSITION)
         }
         "/livez" => health::livez(admin, request.headers()),

@@ -23,7 +23,6 @@ mod unix;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,11 +34,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::agent::Listeners;
+use crate::addresses::BoundAddresses;
 use crate::control::reload::{Requests, Standing};
+use crate::lifecycle::Lifecycle;
 use crate::observe::log::Drops;
 use crate::observe::metrics::Metrics;
 use crate::observe::pulse::Pulses;
@@ -74,27 +73,18 @@ pub struct Admin {
     pub standing: Arc<Standing>,
     /// Reloads.
     pub requests: Requests,
-    /// Drains.
-    pub orders: mpsc::Sender<Order>,
+    /// The stage of the process; a drain is ordered here.
+    pub lifecycle: Arc<Lifecycle>,
     /// Whether the loops turn.
     pub pulses: Arc<Pulses>,
     /// Dropped log lines.
     pub drops: Drops,
     /// Where `sidegate.toml` is.
     pub config: PathBuf,
-    /// Those that accept.
-    pub listeners: Arc<Listeners>,
+    /// The addresses that listeners are bound to.
+    pub addresses: Arc<BoundAddresses>,
     /// How much passes each route.
     pub rates: Rates,
-    /// Whether a drain was ordered here.
-    pub ordered: AtomicBool,
-}
-
-/// What an agent is told from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Stop accepting, let tunnels end, then end; given twice: end at once.
-    Drain,
 }
 
 type Answer = Response<Full<Bytes>>;

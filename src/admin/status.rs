@@ -3,13 +3,13 @@
 //! docs/admin.md says what each name means. It looks at what others keep, and changes nothing.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::addresses::BoundAddress;
 use crate::admin::Admin;
 use crate::admin::rates::Rate;
 use crate::control::config::diagnostic::Diagnostic;
@@ -82,22 +82,23 @@ pub fn told(diagnostics: &[Diagnostic]) -> Vec<Value> {
 }
 
 fn is_draining(admin: &Admin) -> bool {
-    admin.tunnels.is_draining() || admin.metrics.is_draining()
+    admin.lifecycle.is_draining()
 }
 
 fn listeners(admin: &Admin, live: &Snapshot) -> Vec<Value> {
     let connections = admin.metrics.connections();
-    let one = |(name, address): (Arc<str>, SocketAddr)| {
-        let speaks = live.listeners.get(&name).map(|rules| match rules.listener.speaks {
+    let one = |bound: &BoundAddress| {
+        let BoundAddress { listener: name, address } = bound;
+        let speaks = live.listeners.get(name).map(|rules| match rules.listener.speaks {
             Speaks::Tls(_) => "tls",
             Speaks::Plain => "plain",
             Speaks::Redirect { .. } => "redirect",
         });
-        let counted = connections.iter().find(|(own, ..)| *own == name);
+        let counted = connections.iter().find(|(own, ..)| own == name);
         let (open, limit) = counted.map(|(_, open, limit)| (*open, *limit)).unzip();
-        json!({ "name": &*name, "address": address.to_string(), "speaks": speaks, "connections": open, "limit": limit })
+        json!({ "name": &**name, "address": address.to_string(), "speaks": speaks, "connections": open, "limit": limit })
     };
-    admin.listeners.addresses().into_iter().map(one).collect()
+    admin.addresses.load().iter().map(one).collect()
 }
 
 fn routes(admin: &Admin, live: &Snapshot) -> Vec<Value> {

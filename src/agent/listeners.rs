@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::addresses::{BoundAddress, BoundAddresses};
 use crate::control::systemd::Sockets;
 use crate::data::cap::Cap;
 use crate::data::listener::{self, Accepting, Bound, Owner};
@@ -28,9 +29,27 @@ pub struct Listeners {
     passed: Arc<Sockets>,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
-    /// The most connections of one that has no bound of its own.
+    /// Where the addresses are published.
+    addresses: Arc<BoundAddresses>,
+    /// `max_connections` of a listener that does not set its own.
     most: usize,
     now: Mutex<Now>,
+}
+
+/// The parts of the process that listeners read and change.
+pub struct Facts {
+    /// Ends all accepting.
+    pub stop: CancellationToken,
+    /// Sockets that systemd passed.
+    pub passed: Arc<Sockets>,
+    /// The running generation.
+    pub live: Arc<Live>,
+    /// Counts connections.
+    pub metrics: Arc<Metrics>,
+    /// Where the addresses are published.
+    pub addresses: Arc<BoundAddresses>,
+    /// `max_connections` of a listener that does not set its own.
+    pub most: usize,
 }
 
 #[derive(Default)]
@@ -74,16 +93,14 @@ pub struct Unavailable {
 }
 
 impl Listeners {
-    /// None yet; and where each of `threads` gets its sockets from.
-    pub fn new(
-        threads: usize,
-        stop: CancellationToken,
-        passed: Arc<Sockets>,
-        (live, metrics): (Arc<Live>, Arc<Metrics>),
-        most: usize,
-    ) -> (Arc<Self>, Vec<UnboundedReceiver<Accepting>>) {
+    /// No listeners yet, for a data plane of so many `threads`. Returns the channel by which each
+    /// thread receives its sockets.
+    pub fn new(threads: usize, facts: Facts) -> (Arc<Self>, Vec<UnboundedReceiver<Accepting>>) {
+        let Facts { stop, passed, live, metrics, addresses, most } = facts;
         let (threads, sockets) = (0..threads).map(|_| unbounded_channel()).unzip();
-        (Arc::new(Listeners { threads, stop, passed, live, metrics, most, now: Mutex::default() }), sockets)
+        let now = Mutex::default();
+        let listeners = Listeners { threads, stop, passed, live, metrics, addresses, most, now };
+        (Arc::new(listeners), sockets)
     }
 
     /// Binds what `next` has and is not there.
@@ -156,6 +173,12 @@ impl Listeners {
             gone.tell("no longer listening");
             now.leaving.push(gone);
         }
+        let addresses = |one: &Open| {
+            let name = Arc::clone(&one.listener.name);
+            let bound = |at: &SocketAddr| BoundAddress { listener: Arc::clone(&name), address: *at };
+            one.addresses.iter().map(bound).collect::<Vec<_>>()
+        };
+        self.addresses.store(now.open.iter().flat_map(addresses).collect());
     }
 
     /// Sends each thread its share.
@@ -169,12 +192,6 @@ impl Listeners {
             }
         }
         Open { listener, addresses, owner, stop }
-    }
-
-    /// Their names, and where they were bound.
-    pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
-        let named = |one: &Open| one.addresses.iter().map(|at| (Arc::clone(&one.listener.name), *at)).collect::<Vec<_>>();
-        self.lock().open.iter().flat_map(named).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Now> {

@@ -12,36 +12,35 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::task::TaskTracker;
 
-pub use self::listeners::Listeners;
-use self::listeners::Unavailable;
-use self::rebind::{ADMIN, Bound, METRICS, cannot_listen, told};
-use self::runtimes::{Planes, Serving};
-use crate::admin::{Admin, AdminListener, MetricsListener, Order, Rates, Served};
+use self::listeners::{Facts, Listeners, Prepared};
+use self::rebind::{ADMIN, METRICS, Rebind, cannot_listen, told};
+use self::runtimes::{Control, Planes};
+use crate::addresses::{BoundAddress, BoundAddresses};
+use crate::admin::{Admin, AdminListener, MetricsListener, Rates, Served};
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::reload::{self, Accept, Cause, Outcome, Reloader, Requests};
-use crate::control::systemd::{self, Phase, Sockets};
+use crate::control::reload::{self, Accept, Cause, Outcome, Reloader, Requests, Standing, World};
+use crate::control::systemd::{self, Sockets};
 use crate::data::Shared;
+use crate::data::listener::Accepting;
+use crate::lifecycle::{Lifecycle, Stage};
 use crate::observe::log::Drops;
 use crate::observe::metrics::Metrics;
 use crate::observe::pulse::Pulses;
-use crate::snapshot::Live;
+use crate::snapshot::{Live, Snapshot};
 use crate::tunnels::Tunnels;
 
 /// A running agent. Dropping it ends it at once.
 pub struct Agent {
-    listeners: Arc<Listeners>,
+    world: World,
+    addresses: Arc<BoundAddresses>,
     scrapes: Arc<Served<MetricsListener>>,
     asks: Arc<Served<AdminListener>>,
     requests: Requests,
-    phase: watch::Sender<Phase>,
-    orders: mpsc::Sender<Order>,
-    ended: watch::Receiver<bool>,
     control: Option<JoinHandle<()>>,
 }
 
@@ -74,71 +73,51 @@ impl Agent {
     pub fn start(config: &Path, passed: Sockets, drops: Drops) -> Result<Agent, StartError> {
         let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
         let passed = Arc::new(passed);
-        let (snapshot, standing, handover) = reload::start(&config, &passed).map_err(StartError::Files)?.into_parts();
-        let settings = standing.settings.load_full();
-        let threads = settings.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-        let most = most_connections();
+        let started = reload::start(&config, &passed).map_err(StartError::Files)?;
+        let (snapshot, standing, handover) = started.into_parts();
+        let world = world(config, passed, snapshot, standing);
+        let (most, addresses) = (most_connections(), Arc::new(BoundAddresses::default()));
 
-        let metrics = Metrics::new();
-        metrics.succeeded(jiff::Timestamp::now());
-        for warning in standing.warnings.load().iter() {
-            tracing::warn!(place = warning.place(), "{}", warning.message);
-        }
-        let live = Arc::new(Live::new(snapshot));
-        let tunnels = Tunnels::new(Arc::clone(&live));
-        let shared = Shared::new(Arc::clone(&live), Arc::clone(&tunnels), Arc::clone(&metrics), most);
+        let (listeners, sockets) = listeners(&world, &addresses, most);
+        let bound = bind(&world, &listeners)?;
 
-        let stop = shared.stop_accepting.clone();
-        let facts = (Arc::clone(&live), Arc::clone(&metrics));
-        let (listeners, sockets) = Listeners::new(threads, stop, Arc::clone(&passed), facts, most);
-        let accepting = listeners.prepare(&settings.listeners);
-        let accepting = accepting.map_err(|Unavailable { listener, error }| unavailable(&cannot_listen(&listener), &error))?;
-        let scraped = settings.metrics.listen.as_ref().map(|address| MetricsListener::bind(address, &passed, None)).transpose();
-        let scraped = scraped.map_err(|error| unavailable(METRICS, &error))?;
-        let asks = AdminListener::bind(&settings.admin, &config, &passed, None);
-        let asks = asks.map_err(|error| unavailable(ADMIN, &error))?;
-
-        let tracker = TaskTracker::new();
-        let (reloader, requests) = Reloader::new(
-            (config.clone(), Arc::clone(&passed)),
-            (Arc::clone(&standing), handover),
-            Arc::clone(&live),
-            Arc::clone(&tunnels),
-            Arc::clone(&metrics),
-            tracker.clone(),
-        );
-        let (orders, told) = mpsc::channel(4);
-        let (end, ended) = watch::channel(false);
-        let (phase, _) = watch::channel(Phase::Starts);
+        let (reloader, requests) = Reloader::new(world.clone(), handover);
         let pulses = Pulses::new(systemd::period(systemd::watchdog()));
         let admin = Arc::new(Admin {
-            live,
-            tunnels,
-            metrics: Arc::clone(&metrics),
-            standing: Arc::clone(&standing),
+            live: Arc::clone(&world.live),
+            tunnels: Arc::clone(&world.tunnels),
+            metrics: Arc::clone(&world.metrics),
+            standing: Arc::clone(&world.standing),
             requests: requests.clone(),
-            orders: orders.clone(),
+            lifecycle: Arc::clone(&world.lifecycle),
             pulses: Arc::clone(&pulses),
             drops,
-            config: config.clone(),
-            listeners: Arc::clone(&listeners),
+            config: world.config.clone(),
+            addresses: Arc::clone(&addresses),
             rates: Rates::default(),
-            ordered: AtomicBool::new(false),
         });
-        let scrapes = Served::new(Arc::clone(&admin), scraped);
-        let asks = Served::new(Arc::clone(&admin), asks);
-        let bound =
-            Bound { config, passed, listeners: Arc::clone(&listeners), scrapes: Arc::clone(&scrapes), asks: Arc::clone(&asks) };
-        listeners.take_over(accepting);
-        let planes = Planes { shared, standing, threads: Vec::new(), tracker, told, phase: phase.clone(), pulses };
-        let serving = Serving { admin, scrapes: Arc::clone(&scrapes), asks: Arc::clone(&asks) };
-        let control = spawn("control", move || planes.run(sockets, (reloader, bound.rebinds()), serving, &end))?;
-        Ok(Agent { listeners, scrapes, asks, requests, phase, orders, ended, control: Some(control) })
+        let scrapes = Served::new(Arc::clone(&admin), bound.scrapes);
+        let asks = Served::new(Arc::clone(&admin), bound.asks);
+        let rebind = Rebind {
+            config: world.config.clone(),
+            passed: Arc::clone(&world.passed),
+            listeners: Arc::clone(&listeners),
+            addresses: Arc::clone(&addresses),
+            scrapes: Arc::clone(&scrapes),
+            asks: Arc::clone(&asks),
+        };
+        listeners.take_over(bound.accepting);
+
+        let planes = planes(&world, pulses, most);
+        let control =
+            Control { reloader, bind: rebind.into_bind(), admin, scrapes: Arc::clone(&scrapes), asks: Arc::clone(&asks) };
+        let control = spawn("control", move || planes.run(sockets, control))?;
+        Ok(Agent { world, addresses, scrapes, asks, requests, control: Some(control) })
     }
 
-    /// The listeners' names and the addresses that are bound now.
-    pub fn listeners(&self) -> Vec<(Arc<str>, SocketAddr)> {
-        self.listeners.addresses()
+    /// The addresses of the listeners that accept now.
+    pub fn listeners(&self) -> Arc<Vec<BoundAddress>> {
+        self.addresses.load()
     }
 
     /// Where `/metrics`, `/livez` and `/readyz` are served now; `None`: nowhere, or at a Unix socket.
@@ -151,15 +130,10 @@ impl Agent {
         self.asks.at()
     }
 
-    /// Tells systemd, if it started us, that we are ready: to be called once whoever commands is obeyed.
+    /// Tells the service manager, if there is one, that the agent is ready. To be called once
+    /// signals are handled.
     pub fn ready(&self) {
-        self.phase.send_if_modified(|phase| {
-            let starts = *phase == Phase::Starts;
-            if starts {
-                *phase = Phase::Serves;
-            }
-            starts
-        });
+        self.world.lifecycle.serve();
     }
 
     /// Reloads, and awaits the outcome; `None` if the agent is ending.
@@ -172,16 +146,25 @@ impl Agent {
         self.requests.nudge(cause);
     }
 
-    /// Gives an order.
-    pub async fn order(&self, order: Order) {
-        // An agent that is gone has nothing to be ordered.
-        let _ = self.orders.send(order).await;
+    /// Drains: stops accepting, lets tunnels end, then ends. A second call cuts what is left.
+    pub fn drain(&self) {
+        let lifecycle = &self.world.lifecycle;
+        if !lifecycle.drain(self.world.standing.settings.load().shutdown.terms()) {
+            lifecycle.cut();
+        }
     }
 
     /// Waits until everything has ended.
     pub async fn ended(&mut self) {
-        let _ = self.ended.wait_for(|ended| *ended).await;
+        let mut stages = self.world.lifecycle.subscribe();
+        // An error means that the lifecycle is gone, which `self` holds.
+        let _ = stages.wait_for(|stage| *stage == Stage::Ended).await;
+        self.join();
+    }
+
+    fn join(&mut self) {
         if let Some(control) = self.control.take() {
+            // A panic of the control plane is in the log.
             let _ = control.join();
         }
     }
@@ -189,13 +172,70 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // A drain, and a second one at once.
-        let _ = self.orders.try_send(Order::Drain);
-        let _ = self.orders.try_send(Order::Drain);
-        if let Some(control) = self.control.take() {
-            let _ = control.join();
-        }
+        self.drain();
+        self.world.lifecycle.cut();
+        self.join();
     }
+}
+
+/// The state of a process that starts with this generation.
+fn world(config: PathBuf, passed: Arc<Sockets>, snapshot: Snapshot, standing: Arc<Standing>) -> World {
+    let metrics = Metrics::new();
+    metrics.succeeded(jiff::Timestamp::now());
+    for warning in standing.warnings.load().iter() {
+        tracing::warn!(place = warning.place(), "{}", warning.message);
+    }
+    let (live, lifecycle) = (Arc::new(Live::new(snapshot)), Lifecycle::new());
+    let tunnels = Tunnels::new(Arc::clone(&live), Arc::clone(&lifecycle));
+    let tracker = TaskTracker::new();
+    World { config, passed, live, tunnels, metrics, lifecycle, standing, tracker }
+}
+
+/// No listeners yet, and the channel by which each thread of the data plane receives its sockets.
+fn listeners(world: &World, addresses: &Arc<BoundAddresses>, most: usize) -> (Arc<Listeners>, Vec<UnboundedReceiver<Accepting>>) {
+    let threads = world.standing.settings.load().threads;
+    let threads = threads.or_else(|| std::thread::available_parallelism().ok());
+    let facts = Facts {
+        stop: world.lifecycle.closing().clone(),
+        passed: Arc::clone(&world.passed),
+        live: Arc::clone(&world.live),
+        metrics: Arc::clone(&world.metrics),
+        addresses: Arc::clone(addresses),
+        most,
+    };
+    Listeners::new(threads.map_or(1, NonZeroUsize::get), facts)
+}
+
+/// The sockets of the first generation, bound and not yet served.
+struct FirstSockets {
+    accepting: Prepared,
+    scrapes: Option<MetricsListener>,
+    asks: Option<AdminListener>,
+}
+
+fn bind(world: &World, listeners: &Listeners) -> Result<FirstSockets, StartError> {
+    let settings = world.standing.settings.load();
+    let accepting = listeners
+        .prepare(&settings.listeners)
+        .map_err(|refused| unavailable(&cannot_listen(&refused.listener), &refused.error))?;
+    let scrapes = settings.metrics.listen.as_ref();
+    let scrapes = scrapes.map(|address| MetricsListener::bind(address, &world.passed, None));
+    let scrapes = scrapes.transpose().map_err(|error| unavailable(METRICS, &error))?;
+    let asks = AdminListener::bind(&settings.admin, &world.config, &world.passed, None);
+    let asks = asks.map_err(|error| unavailable(ADMIN, &error))?;
+    Ok(FirstSockets { accepting, scrapes, asks })
+}
+
+fn planes(world: &World, pulses: Arc<Pulses>, most: usize) -> Planes {
+    let shared = Shared::new(
+        Arc::clone(&world.live),
+        Arc::clone(&world.tunnels),
+        Arc::clone(&world.metrics),
+        Arc::clone(&world.lifecycle),
+        most,
+    );
+    let (standing, tracker) = (Arc::clone(&world.standing), world.tracker.clone());
+    Planes { shared, standing, threads: Vec::new(), tracker, pulses }
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::addresses::BoundAddresses;
 use crate::admin::{AdminListener, MetricsListener, Served};
 use crate::agent::listeners::{Listeners, Unavailable};
 use crate::control::config::diagnostic::{Diagnostic, Place};
@@ -15,23 +16,25 @@ use crate::control::systemd::Sockets;
 use crate::data::listener::overlap;
 use crate::snapshot::listener::{Address, Listener};
 
-/// Everything that is bound while the agent runs.
-pub struct Bound {
+/// Binds what a reload adds.
+pub struct Rebind {
     /// Where `sidegate.toml` is.
     pub config: PathBuf,
     /// What systemd passed.
     pub passed: Arc<Sockets>,
-    /// Those that accept.
+    /// The listeners.
     pub listeners: Arc<Listeners>,
+    /// Their addresses.
+    pub addresses: Arc<BoundAddresses>,
     /// Where metrics are asked.
     pub scrapes: Arc<Served<MetricsListener>>,
     /// Where commands are taken.
     pub asks: Arc<Served<AdminListener>>,
 }
 
-impl Bound {
-    /// For the reloads to come.
-    pub fn rebinds(self) -> Bind {
+impl Rebind {
+    /// The function that reloads call.
+    pub fn into_bind(self) -> Bind {
         Arc::new(move |now, next| self.rebind(now, next))
     }
 
@@ -66,7 +69,7 @@ impl Bound {
         let bound = MetricsListener::bind(wanted, &self.passed, self.scrapes.at());
         bound.map(Some).map_err(|error| {
             let taken = match wanted {
-                MetricsAddress::Tcp(wanted) => self.listeners.addresses().iter().any(|(_, one)| overlap(*one, *wanted)),
+                MetricsAddress::Tcp(wanted) => self.addresses.load().iter().any(|one| overlap(one.address, *wanted)),
                 MetricsAddress::Unix(_) | MetricsAddress::Systemd(_) => false,
             };
             rejected(next.written.metrics(), METRICS, &error, taken)

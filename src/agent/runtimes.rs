@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use tokio::runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{Admin, AdminListener, MetricsListener, Order, Served};
+use crate::admin::{Admin, AdminListener, MetricsListener, Served};
 use crate::control::reload::{Bind, Reloader, Standing};
-use crate::control::systemd::{self, Facts, Phase};
+use crate::control::systemd::{self, Facts};
 use crate::control::{revoke, spare};
 use crate::data::listener::Accepting;
 use crate::data::{self, Shared};
+use crate::lifecycle::{Drain, Stage};
 use crate::observe::pulse::Pulses;
 use crate::tunnels::End;
 
@@ -27,47 +28,46 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Both planes, on the control plane's thread.
 pub struct Planes {
-    /// What the data plane's threads share.
+    /// State that the data plane's threads share.
     pub shared: Arc<Shared>,
-    /// What stands in the files.
+    /// Settings and diagnostics of the files.
     pub standing: Arc<Standing>,
-    /// The data plane's threads; none to begin with.
+    /// The data plane's threads; empty before `run`.
     pub threads: Vec<JoinHandle<()>>,
-    /// Every task of the control plane.
+    /// Owns every task of the control plane.
     pub tracker: TaskTracker,
-    /// Orders from outside.
-    pub told: mpsc::Receiver<Order>,
-    /// Where the process stands, for systemd.
-    pub phase: watch::Sender<Phase>,
-    /// Whether the loops turn.
+    /// Heartbeats of the loops.
     pub pulses: Arc<Pulses>,
 }
 
-/// What answers those who ask and command.
-pub struct Serving {
-    /// What they are told from.
+/// The parts of the control plane, ready to run.
+pub struct Control {
+    /// The task that reloads.
+    pub reloader: Reloader,
+    /// Binds the sockets that a reload adds.
+    pub bind: Bind,
+    /// State that admin requests read.
     pub admin: Arc<Admin>,
-    /// Those who ask for metrics.
+    /// The metrics listener.
     pub scrapes: Arc<Served<MetricsListener>>,
-    /// Those who command.
+    /// The admin socket.
     pub asks: Arc<Served<AdminListener>>,
 }
 
 impl Planes {
-    /// Serves until a drain is over, or was cut short; `ended` is true then.
-    pub fn run(
-        mut self,
-        sockets: Vec<UnboundedReceiver<Accepting>>,
-        (reloader, rebind): (Reloader, Bind),
-        Serving { admin, scrapes, asks }: Serving,
-        ended: &watch::Sender<bool>,
-    ) {
+    /// Serves until a drain is over or was cut short. Each thread of the data plane receives its
+    /// sockets from one of `sockets`.
+    pub fn run(mut self, sockets: Vec<UnboundedReceiver<Accepting>>, control: Control) {
+        self.serve(sockets, control);
+        self.shared.lifecycle.end();
+    }
+
+    fn serve(&mut self, sockets: Vec<UnboundedReceiver<Accepting>>, control: Control) {
+        let Control { reloader, bind, admin, scrapes, asks } = control;
         let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
-                tracing::error!(%error, "the control plane has no runtime");
-                ended.send_replace(true);
-                return;
+                return tracing::error!(%error, "the control plane has no runtime");
             }
         };
         let (end, ending) = watch::channel(false);
@@ -90,15 +90,20 @@ impl Planes {
                 tunnels: Arc::clone(&admin.tunnels),
                 standing: Arc::clone(&self.standing),
             };
-            let (pulses, phase) = (Arc::clone(&self.pulses), self.phase.subscribe());
-            self.tracker.spawn(systemd::supervise(facts, pulses, systemd::watchdog(), phase));
-            self.tracker.spawn(reloader.run(rebind, self.pulses.begin("reload"), stop.clone()));
+            let lifecycle = Arc::clone(&self.shared.lifecycle);
+            let (pulses, stage) = (Arc::clone(&self.pulses), lifecycle.subscribe());
+            self.tracker.spawn(systemd::supervise(facts, pulses, systemd::watchdog(), stage));
+            self.tracker.spawn(reloader.run(bind, self.pulses.begin("reload"), stop.clone()));
             self.tracker.spawn(spare::give_back(Arc::clone(&self.shared.tunnels), stop.clone()));
             scrapes.begin(&self.tracker, &stop);
             asks.begin(&self.tracker, &stop);
-            // `None`: the agent was dropped.
-            let _first = self.told.recv().await;
-            self.drain(&end).await;
+            let mut stages = lifecycle.subscribe();
+            // An error means that the lifecycle is gone, which `self` holds.
+            if let Ok(stage) = stages.wait_for(Stage::is_draining).await.map(|stage| *stage)
+                && let Stage::Draining(drain) = stage
+            {
+                self.drain(drain, &end).await;
+            }
             stop.cancel();
             self.tracker.close();
         });
@@ -106,40 +111,34 @@ impl Planes {
             let _ = thread.join();
         }
         runtime.shutdown_timeout(LAST_WORDS);
-        ended.send_replace(true);
     }
 
-    /// Lets everything end (SEMANTICS, "drain"), and cuts what is left at the deadline or a second order.
-    async fn drain(&mut self, end: &watch::Sender<bool>) {
-        let settings = self.standing.settings.load().shutdown.clone();
-        let tunnels = &self.shared.tunnels;
+    /// Carries a drain out: lets everything end, and cuts what is left at the deadline or as soon
+    /// as the lifecycle says so.
+    async fn drain(&mut self, drain: Drain, end: &watch::Sender<bool>) {
+        let spread = self.standing.settings.load().shutdown.spread;
+        let (tunnels, lifecycle) = (&self.shared.tunnels, &self.shared.lifecycle);
         tracing::info!(tunnels = tunnels.len(), exchanges = tunnels.exchanges_len(), "draining");
-        self.shared.metrics.drains();
-        let until = Instant::now() + settings.delay + settings.deadline;
-        self.phase.send_replace(Phase::Drains(until));
         let gone = async {
-            sleep(settings.delay).await;
-            // Who finds the port closed has seen all of it: what is answered from then on says `Connection: close`.
-            tunnels.drain(settings.code);
-            self.shared.finish.cancel();
-            self.shared.stop_accepting.cancel();
-            revoke::drain(tunnels, settings.code, settings.spread).await;
+            sleep_until(drain.closing).await;
+            // A client that finds the port closed has seen the whole change: from here on, answers
+            // say `Connection: close`.
+            lifecycle.close();
+            revoke::drain(tunnels, drain.code, spread).await;
             while self.threads.iter().any(|thread| !thread.is_finished()) {
                 sleep(Duration::from_millis(10)).await;
             }
         };
         tokio::select! {
-            gone = timeout_at(until, gone) => if gone.is_ok() {
+            gone = timeout_at(drain.deadline, gone) => if gone.is_ok() {
                 tracing::info!("drained");
                 return;
             },
-            _second = self.told.recv() => {}
+            () = lifecycle.cutting().cancelled() => {}
         }
         let (left, exchanges) = (tunnels.entries(), tunnels.exchanges());
         tracing::warn!(tunnels = left.len(), exchanges = exchanges.len(), "cutting what is left");
-        self.shared.cut.cancel();
-        self.shared.stop_accepting.cancel();
-        self.shared.finish.cancel();
+        lifecycle.cut();
         for entry in left.into_iter().chain(exchanges) {
             entry.end(End::Cut);
         }

@@ -4,10 +4,11 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Config, Exit, complain, show};
+use sidegate::addresses::BoundAddress;
 use sidegate::control::reload::Cause;
 use sidegate::control::systemd::Sockets;
 use sidegate::observe::log::{Format, Log};
-use sidegate::{Agent, Order, StartError};
+use sidegate::{Agent, StartError};
 
 /// The signals that [`serve`] obeys.
 pub const SIGNALS: [(&str, &str); 3] = [
@@ -94,16 +95,16 @@ pub fn serve(mut agent: Agent, greet: impl FnOnce()) -> Exit {
         if let Some(address) = agent.metrics() {
             tracing::info!(%address, "serving metrics");
         }
-        for (name, address) in agent.listeners() {
-            tracing::info!(listener = %name, %address, "listening");
+        for BoundAddress { listener, address } in agent.listeners().iter() {
+            tracing::info!(%listener, %address, "listening");
         }
         agent.ready();
         loop {
             tokio::select! {
                 () = agent.ended() => return Ok(()),
                 _ = hangup.recv() => agent.nudge(Cause::Signal),
-                _ = terminate.recv() => agent.order(Order::Drain).await,
-                _ = interrupt.recv() => agent.order(Order::Drain).await,
+                _ = terminate.recv() => agent.drain(),
+                _ = interrupt.recv() => agent.drain(),
             }
         }
     });

@@ -194,7 +194,7 @@ pub fn accept_all(core: Arc<Core>, Accepting { bound, owner, stop }: Accepting) 
             // Its queue is the next process'.
             return;
         }
-        let ends = door.core.shared.stop_accepting.clone();
+        let ends = door.core.shared.lifecycle.closing().clone();
         if !ends.is_cancelled() && hush(socket.get_ref()).is_ok() {
             ends.run_until_cancelled(door.clear(&socket)).await;
         }

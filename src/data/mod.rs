@@ -41,7 +41,6 @@ use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::data::backend::{Backends, Dialler};
@@ -49,6 +48,7 @@ use crate::data::cap::Cap;
 use crate::data::listener::Accepting;
 use crate::data::pending::Pending;
 use crate::data::turnstile::Turnstile;
+use crate::lifecycle::Lifecycle;
 use crate::observe::log::cap::{Cap as RefusalCap, Lines};
 use crate::observe::metrics::{CoreMetrics, Metrics};
 use crate::observe::pulse::Pulse;
@@ -65,12 +65,9 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// The most connections of the process.
     pub total: Cap,
-    /// Accepting stops when this is cancelled.
-    pub stop_accepting: CancellationToken,
-    /// Plain connections finish their request and close when this is cancelled.
-    pub finish: CancellationToken,
-    /// Cancelled before everything that is left is cut.
-    pub cut: CancellationToken,
+    /// The stage of the process: at `closing`, accepting stops and plain connections finish their
+    /// request.
+    pub lifecycle: Arc<Lifecycle>,
     pending: Pending,
     /// Where TLS handshakes wait that are over their client's rate.
     turnstile: Turnstile,
@@ -79,16 +76,20 @@ pub struct Shared {
 
 impl Shared {
     /// What the threads share, with room for `connections` in all.
-    pub fn new(live: Arc<Live>, tunnels: Arc<Tunnels>, metrics: Arc<Metrics>, connections: usize) -> Arc<Self> {
+    pub fn new(
+        live: Arc<Live>,
+        tunnels: Arc<Tunnels>,
+        metrics: Arc<Metrics>,
+        lifecycle: Arc<Lifecycle>,
+        connections: usize,
+    ) -> Arc<Self> {
         let backends = Backends::new(Arc::clone(&metrics));
         Arc::new(Shared {
             live,
             tunnels,
             metrics,
             total: Cap::new(connections),
-            stop_accepting: CancellationToken::new(),
-            finish: CancellationToken::new(),
-            cut: CancellationToken::new(),
+            lifecycle,
             pending: Pending::default(),
             turnstile: Turnstile::default(),
             backends: Arc::new(backends),
@@ -140,7 +141,7 @@ pub fn run_thread(
         tracker.spawn(listen(Arc::clone(&core), sockets));
         tracker.spawn(tidy(Arc::clone(&core)));
         let drained = async {
-            shared.finish.cancelled().await;
+            shared.lifecycle.closing().cancelled().await;
             tracker.close();
             tracker.wait().await;
         };
@@ -157,7 +158,7 @@ pub fn run_thread(
 
 /// Accepts on every socket that comes, until all accepting stops.
 async fn listen(core: Arc<Core>, mut sockets: UnboundedReceiver<Accepting>) {
-    while let Some(Some(socket)) = core.shared.stop_accepting.run_until_cancelled(sockets.recv()).await {
+    while let Some(Some(socket)) = core.shared.lifecycle.closing().run_until_cancelled(sockets.recv()).await {
         let address = socket.bound.address();
         match listener::accept_all(Arc::clone(&core), socket) {
             Ok(accepting) => drop(core.tracker.spawn(accepting)),
@@ -169,7 +170,7 @@ async fn listen(core: Arc<Core>, mut sockets: UnboundedReceiver<Accepting>) {
 /// Closes idle connections to backends in time, and all of them with the drain; forgets backends that are gone; says what the
 /// log left out.
 async fn tidy(core: Arc<Core>) {
-    while core.shared.finish.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await.is_some() {
+    while core.shared.lifecycle.closing().run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await.is_some() {
         core.dialler.tidy(&core.shared.live.load());
         core.cap.tidy(std::time::Instant::now());
         core.differences.tidy(std::time::Instant::now());

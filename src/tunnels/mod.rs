@@ -17,6 +17,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::close::Traffic;
+use crate::lifecycle::Lifecycle;
 use crate::policy::Policy;
 use crate::policy::limit::{Count, Full, Limiters, Rate, TunnelLimits};
 use crate::policy::network::{Client, Key, Peer};
@@ -31,6 +32,7 @@ use self::table::Table;
 /// All tunnels and all exchanges in flight of the process.
 pub struct Tunnels {
     live: Arc<Live>,
+    lifecycle: Arc<Lifecycle>,
     table: Table,
     exchanges: Table,
     next: AtomicU64,
@@ -38,8 +40,6 @@ pub struct Tunnels {
     slots: AtomicUsize,
     /// The most of them since that was last asked.
     most: AtomicUsize,
-    /// The close code of the drain that began; 0: none did.
-    draining: AtomicUsize,
 }
 
 /// One tunnel, or one exchange in flight, as the rest of the process sees it.
@@ -201,16 +201,16 @@ pub struct TrafficCell {
 }
 
 impl Tunnels {
-    /// An empty table, judging under `live`.
-    pub fn new(live: Arc<Live>) -> Arc<Self> {
+    /// An empty table, judging under `live` for as long as `lifecycle` lets tunnels open.
+    pub fn new(live: Arc<Live>, lifecycle: Arc<Lifecycle>) -> Arc<Self> {
         Arc::new(Tunnels {
             live,
+            lifecycle,
             table: Table::default(),
             exchanges: Table::default(),
             next: AtomicU64::new(1),
             slots: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
-            draining: AtomicUsize::new(0),
         })
     }
 
@@ -230,7 +230,10 @@ impl Tunnels {
         let slots = self.slots.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(slots, Ordering::Relaxed);
         let place = Place { tunnels: Arc::clone(self), entry: None, _count: count };
-        if self.is_draining() { Err(Refusal::Draining) } else { Ok(Slot { permit, place }) }
+        match self.lifecycle.closes_with() {
+            Some(_) => Err(Refusal::Draining),
+            None => Ok(Slot { permit, place }),
+        }
     }
 
     /// Takes what a plain request costs: a token of the client's rate.
@@ -307,17 +310,6 @@ impl Tunnels {
         Weight { revoked: refused(&tunnels), revoked_streams: refused(&exchanges), open: tunnels.len(), streams: exchanges.len() }
     }
 
-    /// From now on every charge is refused, and every tunnel that enters is
-    /// ordered to end with `code`.
-    pub fn drain(&self, code: u16) {
-        self.draining.store(usize::from(code), Ordering::SeqCst);
-    }
-
-    /// Whether a drain began.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::SeqCst) != 0
-    }
-
     /// Every tunnel in the table now.
     pub fn entries(&self) -> Vec<Arc<Entry>> {
         self.table.entries()
@@ -392,9 +384,8 @@ impl Tunnels {
         if is_outdated && let (Err(refusal), _) = entry.rejudge(&live, now) {
             entry.end(End::Revoke(refusal));
         }
-        let code = self.draining.load(Ordering::SeqCst);
-        if code != 0 {
-            entry.end(End::Drain(code as u16));
+        if let Some(code) = self.lifecycle.closes_with() {
+            entry.end(End::Drain(code));
         }
         entry
     }
@@ -580,6 +571,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    use crate::lifecycle::DrainTerms;
     use crate::policy::limit::{Limits, Share};
     use crate::snapshot::tests::{client, generation, policy, request};
     use std::num::NonZeroU32;
@@ -595,7 +588,7 @@ pub(crate) mod tests {
     /// A table under generation 1, which denies nobody.
     pub fn table(limits: &Limits) -> (Arc<Tunnels>, Arc<Live>) {
         let live = Arc::new(Live::new(snapshot(1, "", limits, None)));
-        (Tunnels::new(Arc::clone(&live)), live)
+        (Tunnels::new(Arc::clone(&live), Lifecycle::new()), live)
     }
 
     /// Makes the next generation the running one, with the limits of the one before.
@@ -681,7 +674,7 @@ pub(crate) mod tests {
         let candidate = Some(Arc::new(policy(&["192.0.2.1"], limits, None)));
         let policy = Policy { candidate, ..policy(&[], &Limits::default(), None) };
         let live = Arc::new(Live::new(generation(1, policy, None)));
-        (Tunnels::new(Arc::clone(&live)), live)
+        (Tunnels::new(Arc::clone(&live), Lifecycle::new()), live)
     }
 
     /// What the candidate says of attempts, or plain requests, of these clients in turn.
@@ -842,7 +835,9 @@ pub(crate) mod tests {
     fn a_drain_refuses_who_comes_and_ends_who_was_on_the_way() {
         let (tunnels, live) = table(&Limits::default());
         let (slot, (_place, entry)) = (charge(&tunnels, &live, 1).unwrap(), enter(charge(&tunnels, &live, 1).unwrap()));
-        tunnels.drain(1012);
+        let delay = Duration::ZERO;
+        tunnels.lifecycle.drain(DrainTerms { delay, deadline: delay, code: 1012 });
+        tunnels.lifecycle.close();
         assert_eq!(charge(&tunnels, &live, 1).err(), Some(Refusal::Draining));
         assert_eq!((end_of(&enter(slot).1), end_of(&entry)), (Some(End::Drain(1012)), None));
     }

@@ -52,7 +52,7 @@ async fn every_socket_of_a_listeners_name_is_served_by_every_thread() {
     let ((one, first), (two, second)) = (socket(), socket());
     let sidegate = activated().route("/chat", &backend).threads(2).passed("public", one).passed("public", two).run().await;
     let listeners = sidegate.agent().listeners();
-    let listeners: Vec<_> = listeners.iter().map(|(name, address)| (&**name, *address)).collect();
+    let listeners: Vec<_> = listeners.iter().map(|one| (&*one.listener, one.address)).collect();
     assert_eq!(listeners, [("public", first), ("public", second)]);
     for address in [first, second, first, second] {
         client::clear(address).open("/chat").await.expect_echo("here").await;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ::sidegate::control::reload::{self, Accept, Bind, Cause, Outcome, Reloader, Requests, Takeover};
+use ::sidegate::control::reload::{self, Accept, Bind, Cause, Outcome, Reloader, Requests, Takeover, World};
 use ::sidegate::control::systemd::Sockets;
+use ::sidegate::lifecycle::Lifecycle;
 use ::sidegate::observe::metrics::Metrics;
 use ::sidegate::observe::pulse::Pulses;
 use ::sidegate::snapshot::Live;
@@ -37,9 +38,11 @@ async fn reloading(bind: Bind, then: impl AsyncFnOnce(Changes)) {
     let (config, passed) = (folder.path().join("sidegate.toml"), Arc::new(Sockets::default()));
     let (snapshot, standing, handover) = reload::start(&config, &passed).unwrap().into_parts();
     let (live, metrics) = (Arc::new(Live::new(snapshot)), Metrics::new());
-    let (tunnels, tracker) = (Tunnels::new(Arc::clone(&live)), TaskTracker::new());
-    let (reloader, requests) =
-        Reloader::new((config, passed), (standing, handover), live, tunnels, Arc::clone(&metrics), tracker);
+    let (lifecycle, tracker) = (Lifecycle::new(), TaskTracker::new());
+    let tunnels = Tunnels::new(Arc::clone(&live), Arc::clone(&lifecycle));
+    let counts = Arc::clone(&metrics);
+    let world = World { config, passed, live, tunnels, metrics: counts, lifecycle, standing, tracker };
+    let (reloader, requests) = Reloader::new(world, handover);
     let changes = Changes { policy: folder.path().join("policies/default.toml"), requests, metrics };
     let (stop, pulses) = (CancellationToken::new(), Pulses::new(Duration::from_secs(1)));
     let asking = async {

@@ -46,6 +46,7 @@ pub use self::policy::{Expect, lists_named, no_policy, policy_files};
 use self::quote::Quoting;
 use self::source::{Fault, Files, MOST_LIST, MOST_TOML};
 use crate::control::systemd::Sockets;
+use crate::lifecycle::DrainTerms;
 use crate::policy::Allow;
 use crate::policy::decisive::RuleLines;
 use crate::policy::limit::Limits;
@@ -419,6 +420,13 @@ pub struct ShutdownSettings {
     pub deadline: Duration,
     /// The close code: 1001 or 1012.
     pub code: u16,
+}
+
+impl ShutdownSettings {
+    /// The part of them that a drain is ordered with.
+    pub fn terms(&self) -> DrainTerms {
+        DrainTerms { delay: self.delay, deadline: self.deadline, code: self.code }
+    }
 }
 
 /// One `[[route]]`.

@@ -38,6 +38,7 @@ use crate::control::config::source::Digest;
 use crate::control::config::{ListFiles, Settings};
 use crate::control::systemd::Sockets;
 use crate::control::watch::{Watching, Ways, Why};
+use crate::lifecycle::Lifecycle;
 use crate::observe::metrics::Metrics;
 use crate::observe::pulse::Pulse;
 use crate::snapshot::Live;
@@ -58,6 +59,27 @@ pub type Bind = Arc<dyn Fn(&Settings, &Settings) -> Result<Takeover, Vec<Diagnos
 /// the settings run. Dropped instead, it was as if nothing had been bound.
 pub type Takeover = Box<dyn FnOnce() + Send>;
 
+/// The parts of the process that a reload reads and changes.
+#[derive(Clone)]
+pub struct World {
+    /// Path of `sidegate.toml`.
+    pub config: PathBuf,
+    /// Sockets that systemd passed.
+    pub passed: Arc<Sockets>,
+    /// The running generation.
+    pub live: Arc<Live>,
+    /// The live tunnels and exchanges, which are judged again.
+    pub tunnels: Arc<Tunnels>,
+    /// Counts reloads.
+    pub metrics: Arc<Metrics>,
+    /// A draining process reloads nothing.
+    pub lifecycle: Arc<Lifecycle>,
+    /// Settings and diagnostics of the files.
+    pub standing: Arc<Standing>,
+    /// Owns the tasks that close revoked tunnels.
+    pub tracker: TaskTracker,
+}
+
 /// The task that reloads: one reload at a time.
 pub struct Reloader {
     config: PathBuf,
@@ -65,6 +87,7 @@ pub struct Reloader {
     live: Arc<Live>,
     tunnels: Arc<Tunnels>,
     metrics: Arc<Metrics>,
+    lifecycle: Arc<Lifecycle>,
     standing: Arc<Standing>,
     tickets: Tickets,
     /// What was last tried, published or not: a poll that finds it is no reload. `None`: it is to be
@@ -88,17 +111,11 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Takes over from the first generation. Revocations run on `tracker`.
-    pub fn new(
-        (config, passed): (PathBuf, Arc<Sockets>),
-        started: (Arc<Standing>, Handover),
-        live: Arc<Live>,
-        tunnels: Arc<Tunnels>,
-        metrics: Arc<Metrics>,
-        tracker: TaskTracker,
-    ) -> (Self, Requests) {
+    /// Takes over from the first generation.
+    pub fn new(world: World, handover: Handover) -> (Self, Requests) {
         let (ask, requests) = mpsc::channel(16);
-        let (standing, Handover { tickets, digest, known, readers, ways }) = started;
+        let World { config, passed, live, tunnels, metrics, lifecycle, standing, tracker } = world;
+        let Handover { tickets, digest, known, readers, ways } = handover;
         let mode = standing.settings.load().reload.watch;
         let mut watching = Watching::new(mode);
         let turned = watching.turn(mode).to(Ways { gone: None, ..ways });
@@ -112,6 +129,7 @@ impl Reloader {
             live,
             tunnels,
             metrics,
+            lifecycle,
             standing,
             tickets,
             tried,
@@ -203,7 +221,7 @@ impl Reloader {
     /// If it fails, what runs is kept: no traffic and no socket is touched.
     async fn reload(&mut self, cause: Cause, accept: &Accept, bind: &Bind) -> Option<Outcome> {
         self.watching.looks();
-        if self.metrics.is_draining() {
+        if self.lifecycle.is_draining() {
             let errors = vec![Diagnostic::of(&self.config, "draining: nothing is reloaded any more".into(), None)];
             return (cause != Cause::Poll).then(|| self.reject(cause, errors));
         }

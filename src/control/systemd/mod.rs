@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::lifecycle::Stage;
 use crate::observe::pulse::Pulses;
 
 pub use self::sockets::{Kind, Sockets};
@@ -31,17 +32,6 @@ pub const SILENCE: Duration = Duration::from_secs(10);
 /// What a drain may take beyond its deadline, for the last words.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Where the process stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Signals are not yet obeyed.
-    Starts,
-    /// Everything is bound, and whoever commands is obeyed.
-    Serves,
-    /// Nothing new is accepted; what is left is cut at this moment.
-    Drains(Instant),
-}
-
 /// The time between two `WATCHDOG=1` after which systemd acts, if it does.
 pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero())
@@ -53,7 +43,7 @@ pub fn period(watchdog: Option<Duration>) -> Duration {
 }
 
 /// Ticks for `pulses`, says which loop stalls, and tells systemd what it wants to know, until dropped.
-pub async fn supervise(facts: Facts, pulses: Arc<Pulses>, watchdog: Option<Duration>, mut phase: watch::Receiver<Phase>) {
+pub async fn supervise(facts: Facts, pulses: Arc<Pulses>, watchdog: Option<Duration>, mut stage: watch::Receiver<Stage>) {
     let mut ticks = interval(pulses.period());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let most = watchdog.map_or(SILENCE, |interval| interval / 2);
@@ -64,7 +54,7 @@ pub async fn supervise(facts: Facts, pulses: Arc<Pulses>, watchdog: Option<Durat
         tokio::select! {
             _ = ticks.tick() => pulses.tick(),
             // An error means that the agent is gone, and this with it in a moment.
-            Ok(()) = phase.changed() => {}
+            Ok(()) = stage.changed() => {}
         }
         let silent = pulses.stalled(most);
         if silent != stalled {
@@ -74,8 +64,8 @@ pub async fn supervise(facts: Facts, pulses: Arc<Pulses>, watchdog: Option<Durat
         if !manager.listens() {
             continue;
         }
-        let (now, phase) = (Instant::now(), *phase.borrow_and_update());
-        if let Some(message) = words.next(now, phase, stalled.is_empty(), || facts.sentence(now, phase, &stalled)) {
+        let (now, stage) = (Instant::now(), *stage.borrow_and_update());
+        if let Some(message) = words.next(now, stage, stalled.is_empty(), || facts.sentence(now, stage, &stalled)) {
             manager.tell(message);
         }
     }
@@ -119,7 +109,7 @@ impl Message {
 /// What was said and when, and so what is to be said next.
 struct Words {
     watchdog: Option<Duration>,
-    phase: Phase,
+    stage: Stage,
     status: String,
     stated: Option<Instant>,
     fed: Option<Instant>,
@@ -127,18 +117,18 @@ struct Words {
 
 impl Words {
     fn new(watchdog: Option<Duration>) -> Self {
-        Words { watchdog, phase: Phase::Starts, status: String::new(), stated: None, fed: None }
+        Words { watchdog, stage: Stage::Starting, status: String::new(), stated: None, fed: None }
     }
 
     /// What to tell the manager `now`; `turns`: every loop does.
-    fn next(&mut self, now: Instant, phase: Phase, turns: bool, sentence: impl FnOnce() -> String) -> Option<Message> {
-        if phase == Phase::Starts {
+    fn next(&mut self, now: Instant, stage: Stage, turns: bool, sentence: impl FnOnce() -> String) -> Option<Message> {
+        if stage == Stage::Starting {
             return None;
         }
         let due = |last: Option<Instant>, after: Duration| last.is_none_or(|last| now.saturating_duration_since(last) >= after);
-        let ready = self.phase == Phase::Starts;
-        let stopping = matches!(phase, Phase::Drains(_)) && !matches!(self.phase, Phase::Drains(_));
-        self.phase = phase;
+        let ready = self.stage == Stage::Starting;
+        let stopping = stage.is_draining() && !self.stage.is_draining();
+        self.stage = stage;
         let mut message = Message { ready, stopping, ..Message::default() };
         if ready || stopping || due(self.stated, SECOND) {
             self.stated = Some(now);
@@ -147,8 +137,8 @@ impl Words {
                 self.status.clone_from(&sentence);
                 message.status = Some(sentence);
             }
-            if let Phase::Drains(until) = phase {
-                message.extend = Some(until.saturating_duration_since(now) + MARGIN);
+            if let Stage::Draining(drain) = stage {
+                message.extend = Some(drain.deadline.saturating_duration_since(now) + MARGIN);
             }
         }
         // A third, so that with a beat's delay there are two in each interval still.
@@ -190,14 +180,16 @@ impl Manager {
 mod tests {
     use super::*;
 
+    use crate::lifecycle::{Drain, DrainStep};
+
     const INTERVAL: Duration = Duration::from_secs(3);
 
     /// What is said at each of these moments, in milliseconds.
     #[track_caller]
-    fn check(words: &mut Words, began: Instant, moments: &[(u64, Phase, &str, &str)]) {
-        for (at, phase, status, expected) in moments {
+    fn check(words: &mut Words, began: Instant, moments: &[(u64, Stage, &str, &str)]) {
+        for (at, stage, status, expected) in moments {
             let turns = !status.starts_with("stalled");
-            let said = words.next(began + Duration::from_millis(*at), *phase, turns, || (*status).to_owned());
+            let said = words.next(began + Duration::from_millis(*at), *stage, turns, || (*status).to_owned());
             let said = said.map(|message| {
                 let flags = [(message.ready, "ready"), (message.stopping, "stopping"), (message.alive, "alive")];
                 let mut parts: Vec<_> = flags.iter().filter(|(is, _)| *is).map(|(_, word)| (*word).to_owned()).collect();
@@ -212,19 +204,19 @@ mod tests {
     #[test]
     fn nothing_is_said_before_we_serve_and_then_all_of_it_at_once() {
         let mut words = Words::new(Some(INTERVAL));
-        let moments = [(0, Phase::Starts, "one", ""), (500, Phase::Serves, "one", "ready, alive, one")];
+        let moments = [(0, Stage::Starting, "one", ""), (500, Stage::Serving, "one", "ready, alive, one")];
         check(&mut words, Instant::now(), &moments);
     }
 
     #[test]
     fn the_status_is_said_when_it_changes_and_at_most_once_a_second() {
         let moments = [
-            (0, Phase::Serves, "one", "ready, one"),
-            (400, Phase::Serves, "two", ""),
-            (1000, Phase::Serves, "three", "three"),
-            (2000, Phase::Serves, "three", ""),
-            (2500, Phase::Serves, "four", ""),
-            (3000, Phase::Serves, "four", "four"),
+            (0, Stage::Serving, "one", "ready, one"),
+            (400, Stage::Serving, "two", ""),
+            (1000, Stage::Serving, "three", "three"),
+            (2000, Stage::Serving, "three", ""),
+            (2500, Stage::Serving, "four", ""),
+            (3000, Stage::Serving, "four", "four"),
         ];
         check(&mut Words::new(None), Instant::now(), &moments);
     }
@@ -233,13 +225,13 @@ mod tests {
     #[test]
     fn the_watchdog_is_fed_three_times_an_interval_and_not_while_a_loop_stalls() {
         let moments = [
-            (0, Phase::Serves, "fine", "ready, alive, fine"),
-            (900, Phase::Serves, "fine", ""),
-            (1000, Phase::Serves, "fine", "alive"),
-            (2000, Phase::Serves, "stalled", "stalled"),
-            (3000, Phase::Serves, "stalled", ""),
-            (3100, Phase::Serves, "fine", "alive"),
-            (4100, Phase::Serves, "fine", "alive, fine"),
+            (0, Stage::Serving, "fine", "ready, alive, fine"),
+            (900, Stage::Serving, "fine", ""),
+            (1000, Stage::Serving, "fine", "alive"),
+            (2000, Stage::Serving, "stalled", "stalled"),
+            (3000, Stage::Serving, "stalled", ""),
+            (3100, Stage::Serving, "fine", "alive"),
+            (4100, Stage::Serving, "fine", "alive, fine"),
         ];
         check(&mut Words::new(Some(INTERVAL)), Instant::now(), &moments);
     }
@@ -247,9 +239,11 @@ mod tests {
     #[test]
     fn a_drain_is_told_once_and_asks_for_the_time_that_it_may_take() {
         let began = Instant::now();
-        let drains = Phase::Drains(began + Duration::from_secs(30));
+        let deadline = began + Duration::from_secs(30);
+        let step = DrainStep::Closing;
+        let drains = Stage::Draining(Drain { since: began, closing: began, deadline, code: 1001, step });
         let moments = [
-            (0, Phase::Serves, "serving", "ready, serving"),
+            (0, Stage::Serving, "serving", "ready, serving"),
             (100, drains, "draining", "stopping, draining, 34 s"),
             (600, drains, "drained", ""),
             (1100, drains, "draining", "33 s"),

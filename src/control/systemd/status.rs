@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Phase;
 use crate::control::reload::Standing;
+use crate::lifecycle::Stage;
 use crate::snapshot::Live;
 use crate::tunnels::Tunnels;
 
@@ -27,19 +27,20 @@ pub struct Facts {
 
 impl Facts {
     /// One line about how things stand `now`.
-    pub(super) fn sentence(&self, now: Instant, phase: Phase, stalled: &[Arc<str>]) -> String {
+    pub(super) fn sentence(&self, now: Instant, stage: Stage, stalled: &[Arc<str>]) -> String {
         let mut tunnels = count(self.tunnels.len());
         match self.tunnels.exchanges_len() {
             0 => {}
             1 => tunnels.push_str(" and 1 exchange"),
             exchanges => drop(write!(tunnels, " and {exchanges} exchanges")),
         }
-        let mut said = match phase {
-            Phase::Drains(until) => {
-                let left = until.saturating_duration_since(now).as_secs_f64().ceil();
+        let mut said = match stage {
+            Stage::Draining(drain) => {
+                let left = drain.deadline.saturating_duration_since(now).as_secs_f64().ceil();
                 format!("draining: {tunnels} left, cut in {left} s")
             }
-            Phase::Starts | Phase::Serves => {
+            Stage::Ended => format!("ended: {tunnels} left"),
+            Stage::Starting | Stage::Serving => {
                 let live = self.live.load();
                 let since = self.standing.since.load().strftime("%Y-%m-%d %H:%M UTC");
                 let routes = live.route_list.len();

@@ -247,7 +247,7 @@ impl Drop for Asked {
     fn drop(&mut self) {
         self.fail(match std::thread::panicking() {
             true => ExchangeReason::Panic,
-            false if self.core.shared.cut.is_cancelled() => ExchangeReason::Cut,
+            false if self.core.shared.lifecycle.cutting().is_cancelled() => ExchangeReason::Cut,
             false => ExchangeReason::ClientLeft,
         });
     }

@@ -364,7 +364,7 @@ impl Exchange {
     /// Ready once a drain should no longer wait for an attempt that `began` then: its client may
     /// safely repeat it, and its tunnel would be told to go.
     async fn overdue(&self, began: Instant) {
-        self.core.shared.finish.cancelled().await;
+        self.core.shared.lifecycle.closing().cancelled().await;
         sleep_until(began + STREAM_AGE).await;
     }
 

@@ -66,7 +66,7 @@ pub async fn linger(lingering: Lingering, open: Open, client: Key) {
     let (place, total) = &open.places;
     // Dropped before the places are given back, or those that wait for one would ask once more.
     let _discarding = (place.discards(client, &told), total.discards(client, &told));
-    let finish = &open.core.shared.finish;
+    let finish = open.core.shared.lifecycle.closing();
     let ordered = async {
         tokio::select! {
             () = told.notified() => DiscardEnd::Displaced,

@@ -285,7 +285,7 @@ async fn converse(
     exchange: Arc<Exchange>,
     patience: Patience,
 ) -> Spoken {
-    let finish = pin!(core.shared.finish.cancelled());
+    let finish = pin!(core.shared.lifecycle.closing().cancelled());
     let timer = pin!(sleep_until(Instant::now()));
     let mut clock = Clock::new(&patience, finish, timer);
 

@@ -26,7 +26,7 @@ use crate::tunnels::Tunnels;
 
 pub use self::core::{CoreMetrics, ListenerMetrics, RouteMetrics};
 pub use self::family::{Family, Kind, table};
-pub use self::scrape::RouteTotals;
+pub use self::scrape::{Facts, RouteTotals};
 pub use self::words::{ConnectionEnd, Difference, Direction, DiscardEnd, ReloadResult, RequestKind, RequestResult, TlsResult};
 
 /// The label's value where no route was found.
@@ -46,7 +46,6 @@ pub struct Metrics {
     differences: Mutex<BTreeMap<(Arc<str>, Difference, &'static str), u64>>,
     would_revoke: Mutex<HashMap<Arc<str>, usize>>,
     watch_degraded: AtomicBool,
-    draining: AtomicBool,
     panics: AtomicU64,
     scrapes_refused: AtomicU64,
     /// In seconds of Unix time.
@@ -70,7 +69,6 @@ impl Metrics {
             differences: Mutex::default(),
             would_revoke: Mutex::default(),
             watch_degraded: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
             panics: AtomicU64::new(0),
             scrapes_refused: AtomicU64::new(0),
             process_started: process::start_time(),
@@ -157,16 +155,6 @@ impl Metrics {
         self.watch_degraded.load(Ordering::Relaxed)
     }
 
-    /// A drain began.
-    pub fn drains(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether a drain began.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
     /// A bug of ours ended a connection.
     pub fn panicked(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
@@ -195,9 +183,9 @@ impl Metrics {
     }
 
     /// All metrics at the time `now` in Prometheus' text format 0.0.4. Counters go on for routes that are
-    /// gone; what a generation has (backends, lists, certificates, limits) is that of `snapshot` alone.
-    pub fn scrape(&self, snapshot: &Snapshot, log_drops: u64, now: Timestamp) -> String {
-        scrape::text(self, snapshot, log_drops, now)
+    /// gone; what a generation has (backends, lists, certificates, limits) is that of the running one alone.
+    pub fn scrape(&self, facts: &Facts<'_>, now: Timestamp) -> String {
+        scrape::text(self, facts, now)
     }
 
     /// Each listener's name, how many of its connections are open, and how many may be.

@@ -64,8 +64,19 @@ pub fn connections(metrics: &Metrics) -> Vec<(Arc<str>, u64, usize)> {
     lock(&metrics.connections_limits).iter().map(|(name, limit)| (Arc::clone(name), open(name), *limit)).collect()
 }
 
+/// Facts of a scrape that are kept elsewhere.
+pub struct Facts<'s> {
+    /// The running generation.
+    pub snapshot: &'s Snapshot,
+    /// Whether a drain was ordered.
+    pub is_draining: bool,
+    /// Log lines dropped since the start.
+    pub log_drops: u64,
+}
+
 /// See [`Metrics::scrape`].
-pub fn text(metrics: &Metrics, snapshot: &Snapshot, log_drops: u64, now: Timestamp) -> String {
+pub fn text(metrics: &Metrics, facts: &Facts<'_>, now: Timestamp) -> String {
+    let snapshot = facts.snapshot;
     let mut page = Page::default();
     let mut sums = sums(metrics);
     for (name, limit) in lock(&metrics.connections_limits).iter() {
@@ -89,8 +100,8 @@ pub fn text(metrics: &Metrics, snapshot: &Snapshot, log_drops: u64, now: Timesta
     put_backends(&mut page, metrics, snapshot);
     put_policies(&mut page, snapshot, now);
     put_candidates(&mut page, metrics);
-    put_control(&mut page, metrics, snapshot);
-    page.count(&family::LOG_DROPS, &[], log_drops);
+    put_control(&mut page, metrics, facts);
+    page.count(&family::LOG_DROPS, &[], facts.log_drops);
     page.put(&family::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
     process::put(&mut page, metrics.process_started);
     page.text()
@@ -276,7 +287,8 @@ fn put_candidates(page: &mut Page, metrics: &Metrics) {
     }
 }
 
-fn put_control(page: &mut Page, metrics: &Metrics, snapshot: &Snapshot) {
+fn put_control(page: &mut Page, metrics: &Metrics, facts: &Facts<'_>) {
+    let snapshot = facts.snapshot;
     let flag = |flag: bool| f64::from(u8::from(flag));
     for result in ReloadResult::ALL {
         page.count(&family::RELOADS, &[result.word()], metrics.reloads[result as usize].load(Ordering::Relaxed));
@@ -292,7 +304,7 @@ fn put_control(page: &mut Page, metrics: &Metrics, snapshot: &Snapshot) {
         page.put(&family::LIST_MODIFIED, &[list, policy], modified.as_second() as f64);
     }
     page.put(&family::WATCH_DEGRADED, &[], flag(metrics.is_watch_degraded()));
-    page.put(&family::DRAINING, &[], flag(metrics.is_draining()));
+    page.put(&family::DRAINING, &[], flag(facts.is_draining));
     page.count(&family::PANICS, &[], metrics.panics());
     page.count(&family::SCRAPES_REFUSED, &[], metrics.scrapes_refused.load(Ordering::Relaxed));
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use sidegate::control::reload::{Cause, Outcome};
 use sidegate::control::systemd::Sockets;
-use sidegate::{Agent, Order, StartError};
+use sidegate::{Agent, StartError};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -341,8 +341,9 @@ impl Sidegate {
 
     /// Where the listener of this name is.
     pub fn listener(&self, name: &str) -> SocketAddr {
-        let found = self.agent.listeners().into_iter().find(|(own, _)| **own == *name);
-        found.unwrap_or_else(|| panic!("no listener {name}")).1
+        let bound = self.agent.listeners();
+        let found = bound.iter().find(|one| *one.listener == *name);
+        found.unwrap_or_else(|| panic!("no listener {name}")).address
     }
 
     /// Whether the first listener speaks TLS.
@@ -498,7 +499,7 @@ impl Sidegate {
 
     /// Orders a drain; a second time: ends at once.
     pub async fn drain(&self) {
-        self.agent.order(Order::Drain).await;
+        self.agent.drain();
     }
 
     /// Waits until the agent has ended.

@@ -1,0 +1,237 @@
+//! The lifecycle of the process: one value that moves forwards, and that everything else reads.
+//!
+//! Only the methods below change it. It knows no listener, no tunnel and no service manager.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// A stage of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Sockets are bound; signals are not handled yet.
+    Starting,
+    /// Requests are served and signals are handled.
+    Serving,
+    /// A drain was ordered.
+    Draining(Drain),
+    /// Both planes have ended.
+    Ended,
+}
+
+impl Stage {
+    /// Whether a drain was ordered.
+    pub fn is_draining(&self) -> bool {
+        matches!(self, Stage::Draining(_) | Stage::Ended)
+    }
+}
+
+/// A drain on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// When it was ordered.
+    pub since: Instant,
+    /// When accepting stops: `[shutdown] delay` later.
+    pub closing: Instant,
+    /// When the remaining connections are cut: `[shutdown] deadline` after `closing`.
+    pub deadline: Instant,
+    /// Close code for the open tunnels.
+    pub code: u16,
+    /// How far it has come.
+    pub step: DrainStep,
+}
+
+/// The steps of a drain, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DrainStep {
+    /// `/readyz` answers 503, so that a load balancer looks elsewhere; requests are still served.
+    Announced,
+    /// Nothing new is accepted, and open tunnels are being closed.
+    Closing,
+    /// The remaining connections are being cut.
+    Cutting,
+}
+
+/// `[shutdown]` as far as the lifecycle needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct DrainTerms {
+    /// From the order until accepting stops.
+    pub delay: Duration,
+    /// From then until the remaining connections are cut.
+    pub deadline: Duration,
+    /// Close code for the open tunnels.
+    pub code: u16,
+}
+
+/// The one stage of this process, shared by all who read or advance it.
+pub struct Lifecycle {
+    stage: watch::Sender<Stage>,
+    closing: CancellationToken,
+    cutting: CancellationToken,
+}
+
+impl Lifecycle {
+    /// A process that starts.
+    pub fn new() -> Arc<Self> {
+        let (stage, _) = watch::channel(Stage::Starting);
+        Arc::new(Lifecycle { stage, closing: CancellationToken::new(), cutting: CancellationToken::new() })
+    }
+
+    /// The present stage.
+    pub fn stage(&self) -> Stage {
+        *self.stage.borrow()
+    }
+
+    /// The present stage and each later one.
+    pub fn subscribe(&self) -> watch::Receiver<Stage> {
+        self.stage.subscribe()
+    }
+
+    /// Whether a drain was ordered.
+    pub fn is_draining(&self) -> bool {
+        self.stage().is_draining()
+    }
+
+    /// Close code for a tunnel that opens from now on. `None` means that tunnels may open.
+    ///
+    /// An opening tunnel enters its table first and asks afterwards. A drain advances the stage
+    /// first and walks the table afterwards. So one of the two sees the other.
+    pub fn closes_with(&self) -> Option<u16> {
+        match self.stage() {
+            Stage::Draining(drain) if drain.step >= DrainStep::Closing => Some(drain.code),
+            Stage::Ended => Some(1001),
+            Stage::Starting | Stage::Serving | Stage::Draining(_) => None,
+        }
+    }
+
+    /// Cancelled when nothing new is accepted any more.
+    pub fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
+    /// Cancelled before the remaining connections are cut.
+    pub fn cutting(&self) -> &CancellationToken {
+        &self.cutting
+    }
+
+    /// Signals are handled from now on.
+    pub fn serve(&self) {
+        self.advance(|stage| match stage {
+            Stage::Starting => Some(Stage::Serving),
+            _ => None,
+        });
+    }
+
+    /// Orders a drain; false if one was ordered before.
+    pub fn drain(&self, terms: DrainTerms) -> bool {
+        self.advance(|stage| match stage {
+            Stage::Starting | Stage::Serving => {
+                let since = Instant::now();
+                let closing = since + terms.delay;
+                let deadline = closing + terms.deadline;
+                let step = DrainStep::Announced;
+                Some(Stage::Draining(Drain { since, closing, deadline, code: terms.code, step }))
+            }
+            _ => None,
+        })
+    }
+
+    /// Stops accepting; part of a drain.
+    pub fn close(&self) {
+        self.advance(|stage| at_step(stage, DrainStep::Closing));
+        self.closing.cancel();
+    }
+
+    /// Ends a drain early: the remaining connections are to be cut now.
+    pub fn cut(&self) {
+        self.advance(|stage| at_step(stage, DrainStep::Cutting));
+        self.cutting.cancel();
+        self.closing.cancel();
+    }
+
+    /// Both planes have ended.
+    pub fn end(&self) {
+        self.advance(|stage| (stage != Stage::Ended).then_some(Stage::Ended));
+    }
+
+    fn advance(&self, next: impl FnOnce(Stage) -> Option<Stage>) -> bool {
+        self.stage.send_if_modified(|stage| match next(*stage) {
+            Some(next) => {
+                *stage = next;
+                true
+            }
+            None => false,
+        })
+    }
+}
+
+/// The stage one step on, unless the drain is there already.
+fn at_step(stage: Stage, step: DrainStep) -> Option<Stage> {
+    match stage {
+        Stage::Draining(drain) if drain.step < step => Some(Stage::Draining(Drain { step, ..drain })),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TERMS: DrainTerms = DrainTerms { delay: Duration::from_secs(1), deadline: Duration::from_secs(30), code: 1012 };
+
+    fn step(lifecycle: &Lifecycle) -> Option<DrainStep> {
+        match lifecycle.stage() {
+            Stage::Draining(drain) => Some(drain.step),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn drain_is_ordered_once_and_keeps_its_terms() {
+        let lifecycle = Lifecycle::new();
+        lifecycle.serve();
+        assert!(lifecycle.drain(TERMS));
+        assert!(!lifecycle.drain(DrainTerms { code: 1001, ..TERMS }));
+        assert_eq!(lifecycle.closes_with(), None);
+        lifecycle.close();
+        assert_eq!(lifecycle.closes_with(), Some(1012));
+    }
+
+    #[test]
+    fn stage_never_goes_back() {
+        let lifecycle = Lifecycle::new();
+        lifecycle.drain(TERMS);
+        lifecycle.serve();
+        assert_eq!(step(&lifecycle), Some(DrainStep::Announced));
+        lifecycle.cut();
+        lifecycle.close();
+        assert_eq!(step(&lifecycle), Some(DrainStep::Cutting));
+        lifecycle.end();
+        assert!(!lifecycle.drain(TERMS));
+        lifecycle.cut();
+        assert_eq!(lifecycle.stage(), Stage::Ended);
+    }
+
+    #[test]
+    fn steps_are_visible_before_their_tokens_are_cancelled() {
+        let lifecycle = Lifecycle::new();
+        lifecycle.drain(TERMS);
+        assert!(!lifecycle.closing().is_cancelled());
+        lifecycle.close();
+        assert!(lifecycle.closing().is_cancelled() && !lifecycle.cutting().is_cancelled());
+        lifecycle.cut();
+        assert!(lifecycle.cutting().is_cancelled());
+    }
+
+    #[test]
+    fn cut_without_close_refuses_new_tunnels_too() {
+        let lifecycle = Lifecycle::new();
+        lifecycle.drain(TERMS);
+        lifecycle.cut();
+        assert_eq!(lifecycle.closes_with(), Some(1012));
+        assert!(lifecycle.closing().is_cancelled());
+    }
+}
