@@ -1,16 +1,16 @@
-//! The story of a reload: read, load, compile, bind, publish, reconcile.
+//! A reload, as a pipeline: read → recognise → prepare → bind → publish → reconcile.
 //!
-//! Until the publish every step is a function from value to value: if one fails,
-//! what runs is kept, and the failure stands in the log, in a metric and in
-//! `/readyz`'s body. It never touches a socket: binding is the wiring's, handed in as [`Bind`].
+//! Each step takes the value of the step before, or halts the reload ([`Halt`]). Until the publish,
+//! nothing that runs is changed: a halt is logged, counted, and reported by `/readyz`. This module
+//! never touches a socket: the wiring passes the function that binds, [`Bind`].
 
-mod apart;
 mod first;
+mod prepare;
 mod publish;
 mod reading;
 mod request;
 mod standing;
-mod weigh;
+mod worker;
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -25,38 +25,38 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::apart::Apart;
 pub use self::first::{Handover, Started, start};
-use self::reading::outlast;
+use self::prepare::{Basis, Candidate};
+use self::reading::{Read, outlast};
 use self::request::Ask;
 pub use self::request::{Accept, Cause, Outcome, Preview, Requests, Weighed};
 pub use self::standing::{Last, ListFile, Standing};
-use crate::control::compile::build;
+use self::worker::FileWorker;
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::readers::Readers;
-use crate::control::config::source::Digest;
-use crate::control::config::{ListFiles, Settings};
+use crate::control::config::source::{Digest, Files};
+use crate::control::config::{ListFiles, Loaded, Settings};
 use crate::control::systemd::Sockets;
 use crate::control::watch::{Watching, Ways, Why};
 use crate::lifecycle::Lifecycle;
 use crate::observe::metrics::Metrics;
 use crate::observe::pulse::Pulse;
-use crate::snapshot::Live;
 use crate::snapshot::tls::Tickets;
+use crate::snapshot::{Live, Snapshot};
 use crate::tunnels::Tunnels;
 
-/// The least time between two reloads that signals ask for.
-const BURST: Duration = Duration::from_millis(50);
+/// Least time between the reloads of two signals.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The pause after a reload that panicked.
-const AFTER_A_BUG: Duration = Duration::from_secs(1);
+/// Pause after a reload that panicked.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
 
-/// Binds the sockets that the second settings want and the first, which run, have not. It may take a while, and
-/// changes nothing for anybody; what cannot be bound is told as diagnostics.
+/// Binds the sockets that the second settings need and the first, which run, do not have. May take
+/// a while and changes nothing that runs. Errors are diagnostics.
 pub type Bind = Arc<dyn Fn(&Settings, &Settings) -> Result<Takeover, Vec<Diagnostic>> + Send + Sync>;
 
-/// Serves on what was bound, and stops accepting on what is no longer wanted; called on the control plane once
-/// the settings run. Dropped instead, it was as if nothing had been bound.
+/// Starts serving on sockets that were bound, and stops accepting on those that are gone. Called on
+/// the control plane once the settings run. Dropping it instead closes the new sockets.
 pub type Takeover = Box<dyn FnOnce() + Send>;
 
 /// The parts of the process that a reload reads and changes.
@@ -82,86 +82,105 @@ pub struct World {
 
 /// The task that reloads: one reload at a time.
 pub struct Reloader {
-    config: PathBuf,
-    passed: Arc<Sockets>,
-    live: Arc<Live>,
-    tunnels: Arc<Tunnels>,
-    metrics: Arc<Metrics>,
-    lifecycle: Arc<Lifecycle>,
-    standing: Arc<Standing>,
+    world: World,
     tickets: Tickets,
-    /// What was last tried, published or not: a poll that finds it is no reload. `None`: it is to be
-    /// tried again, for a bind may succeed the next time.
-    tried: Option<Digest>,
-    /// The list files of it: one that was rejected for a stale list may be in order once that is fresh.
-    tried_lists: Vec<ListFile>,
-    running: Digest,
-    /// What the list files of the generation that runs say.
-    known: Arc<ListFiles>,
-    readers: Readers,
-    apart: Apart,
+    inbox: Inbox,
     watching: Watching,
-    /// Since when a certificate and its key have not been a pair.
+    /// Reads of files that may hang, with a bound on each.
+    readers: Readers,
+    worker: FileWorker,
+    /// Entries of the running generation's list files.
+    known: Arc<ListFiles>,
+    /// Digest of the files that run.
+    running: Digest,
+    /// The files that were last tried, published or not: a poll that finds them is no reload.
+    /// `None` means that they are tried again, since a bind may succeed the next time.
+    tried: Option<Tried>,
+    /// Since when a certificate and its key have not matched. `None` means that they do.
     half: Option<Instant>,
-    /// Whether a signal waits for a reload, and when the last one got it.
-    nudged: Arc<AtomicBool>,
-    signalled: Option<Instant>,
+}
+
+/// Where requests arrive.
+struct Inbox {
     requests: mpsc::Receiver<Ask>,
-    tracker: TaskTracker,
+    /// Whether a signal waits for a reload.
+    nudged: Arc<AtomicBool>,
+    /// When a signal was last served.
+    signalled: Option<Instant>,
+}
+
+/// Files that were tried.
+struct Tried {
+    digest: Digest,
+    /// Their list files: a reload that was rejected for a stale list may pass once it is fresh.
+    lists: Vec<ListFile>,
+}
+
+/// The reason why a reload ends before it publishes.
+enum Halt {
+    /// A poll found nothing new, or one half of a renewal.
+    NothingNew,
+    /// The files are what runs.
+    Unchanged,
+    /// Errors; the running generation is kept.
+    Rejected(Vec<Diagnostic>),
+}
+
+impl From<Vec<Diagnostic>> for Halt {
+    fn from(errors: Vec<Diagnostic>) -> Self {
+        Halt::Rejected(errors)
+    }
+}
+
+/// A generation whose sockets are bound.
+struct Bound {
+    candidate: Candidate,
+    takeover: Takeover,
+    files: Files,
+    known: ListFiles,
 }
 
 impl Reloader {
     /// Takes over from the first generation.
     pub fn new(world: World, handover: Handover) -> (Self, Requests) {
-        let (ask, requests) = mpsc::channel(16);
-        let World { config, passed, live, tunnels, metrics, lifecycle, standing, tracker } = world;
+        let (asks, requests) = mpsc::channel(16);
         let Handover { tickets, digest, known, readers, ways } = handover;
-        let mode = standing.settings.load().reload.watch;
+        let mode = world.standing.settings.load().reload.watch;
         let mut watching = Watching::new(mode);
         let turned = watching.turn(mode).to(Ways { gone: None, ..ways });
         watching.turned(Some(turned));
-        metrics.lists_modified(standing.lists.load().iter().map(|one| (&*one.policy, &*one.list, one.modified)));
-        let (tried, running, known) = (Some(digest), digest, Arc::new(known));
-        let tried_lists = standing.lists.load().to_vec();
+        let lists = world.standing.lists.load().to_vec();
+        let modified = lists.iter().map(|one| (&*one.policy, &*one.list, one.modified));
+        world.metrics.lists_modified(modified);
+        let nudged = Arc::new(AtomicBool::new(false));
         let reloader = Reloader {
-            config,
-            passed,
-            live,
-            tunnels,
-            metrics,
-            lifecycle,
-            standing,
+            world,
             tickets,
-            tried,
-            tried_lists,
-            running,
-            known,
-            readers,
-            apart: Apart::new(),
+            inbox: Inbox { requests, nudged: Arc::clone(&nudged), signalled: None },
             watching,
+            readers,
+            worker: FileWorker::new(),
+            known: Arc::new(known),
+            running: digest,
+            tried: Some(Tried { digest, lists }),
             half: None,
-            nudged: Arc::default(),
-            signalled: None,
-            requests,
-            tracker,
         };
-        reloader.tell_watch();
-        let nudged = Arc::clone(&reloader.nudged);
-        (reloader, Requests { asks: ask, nudged })
+        reloader.report_watch();
+        (reloader, Requests { asks, nudged })
     }
 
-    /// Reloads whenever a file changes or somebody asks, until `stop`; `pulse` beats meanwhile, also while a
-    /// reload waits for its files to be read.
+    /// Reloads when a file changes or a request comes, until `stop`. `pulse` beats meanwhile, also
+    /// while a reload waits for its files to be read.
     pub async fn run(mut self, bind: Bind, pulse: Pulse, stop: CancellationToken) {
         let turning = async {
-            // So that what is told of candidates is there from the start.
+            // Metrics of candidate policies are there from the start.
             self.reconcile();
             loop {
                 let turned = AssertUnwindSafe(self.turn(&bind)).catch_unwind().await;
                 if turned.is_err() {
                     tracing::error!("a reload broke off: what runs was kept, and the next one is tried");
-                    self.metrics.panicked();
-                    sleep(AFTER_A_BUG).await;
+                    self.world.metrics.panicked();
+                    sleep(PANIC_PAUSE).await;
                 }
             }
         };
@@ -172,14 +191,15 @@ impl Reloader {
         }
     }
 
+    /// Waits for one event and serves it.
     async fn turn(&mut self, bind: &Bind) {
-        let slow = self.standing.settings.load().reload.poll;
+        let slow = self.world.standing.settings.load().reload.poll;
         let by_itself = |cause| (cause, Accept::default(), None);
         let (cause, accept, told) = tokio::select! {
-            request = self.requests.recv() => match request {
+            request = self.inbox.requests.recv() => match request {
                 Some(Ask::Reload { cause, accept, told }) => (cause, accept, told),
                 Some(Ask::Preview { promoted, told }) => {
-                    // Whoever asked may have gone away.
+                    // The caller may have been dropped.
                     let _ = told.send(self.preview(promoted).await);
                     return;
                 }
@@ -191,19 +211,14 @@ impl Reloader {
             }),
             () = outlast(self.half) => by_itself(Cause::Poll),
             () = self.readers.returned() => by_itself(Cause::Poll),
-            // The files are as they were, but not what they say.
-            () = lapse(&self.live, slow) => {
+            // The files are the same, but an entry of them has lapsed.
+            () = lapse(&self.world.live, slow) => {
                 self.reconcile();
                 return;
             }
         };
         if cause == Cause::Signal {
-            // Those that come in a burst are one, whether they wait already or come in a moment.
-            if let Some(before) = self.signalled {
-                sleep_until(before + BURST).await;
-            }
-            self.signalled = Some(Instant::now());
-            self.nudged.store(false, Ordering::SeqCst);
+            self.inbox.gather_signals().await;
         }
         let outcome = self.reload(cause, &accept, bind).await;
         if !matches!(outcome, Some(Outcome::Published { .. })) {
@@ -211,99 +226,112 @@ impl Reloader {
             self.reconcile();
         }
         if let (Some(told), Some(outcome)) = (told, outcome) {
-            // Whoever asked may have gone away.
+            // The caller may have been dropped.
             let _ = told.send(outcome);
         }
     }
 
-    /// One reload. `None`: a poll that found what was tried already.
-    ///
-    /// If it fails, what runs is kept: no traffic and no socket is touched.
+    /// One reload. `None` means that there was nothing to do and nothing to report.
     async fn reload(&mut self, cause: Cause, accept: &Accept, bind: &Bind) -> Option<Outcome> {
-        self.watching.looks();
-        if self.lifecycle.is_draining() {
-            let errors = vec![Diagnostic::of(&self.config, "draining: nothing is reloaded any more".into(), None)];
-            return (cause != Cause::Poll).then(|| self.reject(cause, errors));
-        }
         let began = Instant::now();
-        let (files, mut loaded) = match self.read(cause).await {
-            Some(read) => read,
-            None => return Some(self.reject(cause, vec![Diagnostic::of(&self.config, "the files keep changing".into(), None)])),
+        let outcome = match self.next(cause, accept, bind).await {
+            Ok(next) => self.publish(cause, next, began).await,
+            Err(Halt::Unchanged) => self.unchanged(cause),
+            Err(Halt::Rejected(errors)) => self.reject(cause, errors),
+            Err(Halt::NothingNew) => return None,
         };
-        self.watch(&files, loaded.is_ok()).await;
-        let digest = files.digest();
-        let lists = loaded.as_ref().map(|loaded| ListFile::all(loaded.feeds())).unwrap_or_default();
-        let was_tried = self.tried == Some(digest) && (digest == self.running || self.tried_lists == lists);
-        (self.tried, self.tried_lists) = (Some(digest), lists.clone());
-        if let Ok(loaded) = &mut loaded
-            && digest == self.running
-        {
-            self.found(lists);
-            self.look(loaded);
-        }
-        if cause == Cause::Poll && was_tried {
-            return None;
-        }
-        let is_half = loaded.as_ref().is_err_and(|errors| errors.iter().filter(|one| one.is_error()).all(Diagnostic::is_half));
-        self.half = self.half.filter(|_| is_half);
-        let mut loaded = match loaded {
-            Ok(loaded) => loaded,
-            Err(errors) if is_half && self.awaits_the_other(cause, &errors) => return None,
-            Err(errors) => return Some(self.reject(cause, errors)),
-        };
+        Some(outcome)
+    }
+
+    /// The pipeline up to the publish.
+    async fn next(&mut self, cause: Cause, accept: &Accept, bind: &Bind) -> Result<Bound, Halt> {
+        self.watching.looks();
+        self.refuse_in_drain(cause)?;
+        let read = self.read(cause).await?;
+        let (files, mut loaded) = self.recognise(cause, read).await?;
         let known = std::mem::take(&mut loaded.lists);
-        if digest == self.running {
-            return Some(self.unchanged(cause));
+        let candidate = self.prepare(loaded, files.digest(), accept)?;
+        // Last of all, so that no socket has to be given back.
+        let (candidate, takeover) = self.bind(candidate, bind).await?;
+        Ok(Bound { candidate, takeover, files, known })
+    }
+
+    fn refuse_in_drain(&self, cause: Cause) -> Result<(), Halt> {
+        if !self.world.lifecycle.is_draining() {
+            return Ok(());
         }
-        let before = self.live.load_full();
-        let restart = self.restart(&loaded.settings);
-        if !restart.is_empty() {
-            return Some(self.reject(cause, restart));
+        match cause {
+            Cause::Poll => Err(Halt::NothingNew),
+            _ => Err(self.rejected("draining: nothing is reloaded any more")),
         }
-        let built = match build(loaded, &self.config, &digest.to_string(), Some(&before), &self.tickets) {
-            Ok(built) => built,
-            Err(errors) => return Some(self.reject(cause, errors)),
-        };
-        let held = self.weigh(&built, &before, accept).held;
-        if !held.is_empty() {
-            return Some(self.reject(cause, held));
-        }
-        let lists = ListFile::all(built.feeds.iter().map(|(policy, feed)| (policy, feed)));
-        // Last of all: nothing that is bound has to be given back.
-        let (bind, now) = (Arc::clone(bind), self.standing.settings.load_full());
-        let now_watch = now.reload.watch;
-        let bound = self.apart.run(move || bind(&now, &built.settings).map(|takeover| (built, takeover)));
-        let Some(bound) = bound.await else {
-            self.metrics.panicked();
+    }
+
+    fn prepare(&self, loaded: Loaded, digest: Digest, accept: &Accept) -> Result<Candidate, Vec<Diagnostic>> {
+        let before = self.world.live.load_full();
+        let settings = self.world.standing.settings.load_full();
+        self.basis(&before, &settings).prepare(loaded, digest, accept)
+    }
+
+    fn basis<'b>(&'b self, before: &'b Snapshot, settings: &'b Settings) -> Basis<'b> {
+        let (tickets, tunnels) = (&self.tickets, &*self.world.tunnels);
+        Basis { config: &self.world.config, before, settings, tickets, tunnels }
+    }
+
+    /// Binds the sockets that the candidate needs, on the worker's thread.
+    async fn bind(&mut self, candidate: Candidate, bind: &Bind) -> Result<(Candidate, Takeover), Halt> {
+        let (bind, now) = (Arc::clone(bind), self.world.standing.settings.load_full());
+        let bound = self.worker.run(move || bind(&now, &candidate.built.settings).map(|takeover| (candidate, takeover)));
+        let bound = bound.await;
+        if !matches!(bound, Some(Ok(_))) {
             self.tried = None;
-            return Some(
-                self.reject(cause, vec![Diagnostic::of(&self.config, "the reload broke off: see the log".into(), None)]),
-            );
-        };
-        match bound {
-            Ok((built, takeover)) => {
-                self.running = digest;
-                let former = std::mem::replace(&mut self.known, Arc::new(known)).without(&self.known);
-                self.found(lists);
-                let outcome = self.publish(cause, built, began);
-                takeover();
-                if self.standing.settings.load().reload.watch != now_watch {
-                    self.watch(&files, true).await;
-                }
-                self.tracker.spawn(self.apart.clone().give_back(former));
-                Some(outcome)
-            }
-            Err(errors) => {
-                self.tried = None;
-                Some(self.reject(cause, errors))
-            }
         }
+        let Some(bound) = bound else {
+            self.world.metrics.panicked();
+            return Err(self.rejected("the reload broke off: see the log"));
+        };
+        Ok(bound?)
+    }
+
+    /// The effect that a reload would have now, or would have once the candidate of the policy
+    /// `promoted` replaced it.
+    async fn preview(&self, promoted: Option<String>) -> Preview {
+        let now = self.world.live.load_full();
+        let settings = self.world.standing.settings.load_full();
+        let basis = self.basis(&now, &settings);
+        let next = match self.load(promoted).await {
+            Some(Read { files, loaded }) => loaded.and_then(|loaded| basis.compile(loaded, files.digest())),
+            None => Err(vec![self.diagnostic("the reading broke off: see the log")]),
+        };
+        let weighed = next.as_ref().map(|built| basis.weigh(built, &Accept::default()));
+        let weighed = weighed.unwrap_or_default();
+        Preview { now, settings, next, weighed }
+    }
+
+    fn rejected(&self, fault: &str) -> Halt {
+        Halt::Rejected(vec![self.diagnostic(fault)])
+    }
+
+    fn diagnostic(&self, fault: &str) -> Diagnostic {
+        Diagnostic::of(&self.world.config, fault.into(), None)
     }
 }
 
-/// Waits until an entry of what runs lapses, but no longer than `most`: the clock may be set.
+impl Inbox {
+    /// Signals in a burst are one request, whether they wait already or come in a moment.
+    async fn gather_signals(&mut self) {
+        if let Some(before) = self.signalled {
+            sleep_until(before + SIGNAL_INTERVAL).await;
+        }
+        self.signalled = Some(Instant::now());
+        self.nudged.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Waits until an entry of the running lists lapses, but no longer than `most`, since the clock may
+/// be set meanwhile.
 async fn lapse(live: &Live, most: Duration) {
     let now = Timestamp::now();
-    let next = live.load().next_expiry(now).and_then(|next| Duration::try_from(next.duration_since(now)).ok());
+    let next = live.load().next_expiry(now);
+    let next = next.and_then(|next| Duration::try_from(next.duration_since(now)).ok());
     sleep(next.map_or(most, |next| next.min(most))).await;
 }

@@ -1,13 +1,14 @@
-//! The end of a reload: published, unchanged or rejected, and booked for everybody who asks.
+//! The end of a reload: published, unchanged or rejected; logged, counted and reported.
 //!
-//! It decides nothing: what gets here has been read, compiled, rehearsed and weighed.
+//! It decides nothing: whatever arrives here was read, compiled, rehearsed and weighed.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Cause, Last, ListFile, Outcome, Reloader};
+use super::prepare::Candidate;
+use super::{Bound, Cause, Last, ListFile, Outcome, Reloader};
 use crate::control::compile::Built;
 use crate::control::config::Loaded;
 use crate::control::config::diagnostic::Diagnostic;
@@ -17,20 +18,36 @@ use crate::observe::metrics::ReloadResult;
 use crate::tunnels::Reconciled;
 
 impl Reloader {
+    /// Publishes a generation whose sockets are bound, then serves on them.
+    pub(super) async fn publish(&mut self, cause: Cause, next: Bound, began: Instant) -> Outcome {
+        let Bound { candidate: Candidate { built, lists }, takeover, files, known } = next;
+        self.running = files.digest();
+        let former = std::mem::replace(&mut self.known, Arc::new(known)).without(&self.known);
+        self.report_lists(lists);
+        let mode = self.world.standing.settings.load().reload.watch;
+        let outcome = self.swap(cause, built, began);
+        takeover();
+        if self.world.standing.settings.load().reload.watch != mode {
+            self.watch(&files, true).await;
+        }
+        self.world.tracker.spawn(self.worker.clone().free(former));
+        outcome
+    }
+
     /// The one swap, and then the open tunnels: those that the new generation refuses are closed
     /// over the window, the others are not touched.
-    pub(super) fn publish(&self, cause: Cause, built: Built, began: Instant) -> Outcome {
+    fn swap(&self, cause: Cause, built: Built, began: Instant) -> Outcome {
         let Built { snapshot, settings, warnings, feeds: _ } = built;
         let snapshot = Arc::new(snapshot);
-        self.standing.settings.store(Arc::new(settings));
-        self.live.publish(Arc::clone(&snapshot));
+        self.world.standing.settings.store(Arc::new(settings));
+        self.world.live.publish(Arc::clone(&snapshot));
         let revoked = self.reconcile();
-        self.standing.rejected.store(None);
+        self.world.standing.rejected.store(None);
         for warning in &warnings {
             tracing::warn!(place = warning.place(), "{}", warning.message);
         }
-        self.standing.warnings.store(Arc::new(warnings.clone()));
-        self.standing.since.store(Arc::new(Timestamp::now()));
+        self.world.standing.warnings.store(Arc::new(warnings.clone()));
+        self.world.standing.since.store(Arc::new(Timestamp::now()));
         self.ended(cause, ReloadResult::Published);
         let milliseconds = began.elapsed().as_millis() as u64;
         tracing::info!(cause = cause.word(), generation = snapshot.generation, digest = %snapshot.digest, revoked, milliseconds, "published");
@@ -38,47 +55,47 @@ impl Reloader {
         Outcome::Published { generation, digest, revoked, warnings: warnings.into() }
     }
 
-    /// Judges the open tunnels and the exchanges in flight by what runs and what time it is, and
-    /// revokes those that are refused; says how many.
+    /// Judges the open tunnels and the exchanges in flight by the running generation and the
+    /// present time, and revokes those that are refused. Returns how many.
     pub(super) fn reconcile(&self) -> usize {
-        let judged = self.tunnels.reconcile(&self.live.load(), Timestamp::now());
+        let judged = self.world.tunnels.reconcile(&self.world.live.load(), Timestamp::now());
         let Reconciled { refused, exchanges, would_revoke } = judged;
-        self.metrics.candidates_would_revoke(would_revoke);
+        self.world.metrics.candidates_would_revoke(would_revoke);
         let (tunnels, exchanges_count) = (refused.len(), exchanges.len());
         let refused = revoke::alternate(refused, exchanges);
         let revoked = refused.len();
         if revoked > 0 {
             tracing::info!(tunnels, exchanges = exchanges_count, "revoking");
-            self.tracker.spawn(revoke::revoke(refused, self.standing.settings.load().reload.revoke_spread));
+            self.world.tracker.spawn(revoke::revoke(refused, self.world.standing.settings.load().reload.revoke_spread));
         }
         revoked
     }
 
-    /// Books a reload that came to its outcome.
+    /// Counts a reload and reports it as the last.
     fn ended(&self, cause: Cause, result: ReloadResult) {
         let at = Timestamp::now();
-        self.metrics.reloaded(result, at);
-        self.standing.last.store(Some(Arc::new(Last { cause, result, at })));
+        self.world.metrics.reloaded(result, at);
+        self.world.standing.last.store(Some(Arc::new(Last { cause, result, at })));
     }
 
-    /// Books what somebody should look at in the files that run, of which the clock has its part: a list that has become
-    /// stale, or has been written again.
-    pub(super) fn look(&self, loaded: &mut Loaded) {
+    /// Reports the warnings about the files that run. Time alone may change them: a list becomes
+    /// stale, or is written again.
+    pub(super) fn report_warnings(&self, loaded: &mut Loaded) {
         let mut warnings = std::mem::take(&mut loaded.warnings);
-        warnings.extend(rehearse(&self.live.load(), &Script::all(loaded)));
-        self.standing.warnings.store(Arc::new(warnings));
+        warnings.extend(rehearse(&self.world.live.load(), &Script::all(loaded)));
+        self.world.standing.warnings.store(Arc::new(warnings));
     }
 
-    /// Books the list files of what runs.
-    pub(super) fn found(&self, lists: Vec<ListFile>) {
-        self.metrics.lists_modified(lists.iter().map(|one| (&*one.policy, &*one.list, one.modified)));
-        self.standing.lists.store(Arc::new(lists));
+    /// Reports the list files of the running generation.
+    pub(super) fn report_lists(&self, lists: Vec<ListFile>) {
+        self.world.metrics.lists_modified(lists.iter().map(|one| (&*one.policy, &*one.list, one.modified)));
+        self.world.standing.lists.store(Arc::new(lists));
     }
 
     pub(super) fn unchanged(&self, cause: Cause) -> Outcome {
-        self.standing.rejected.store(None);
+        self.world.standing.rejected.store(None);
         self.ended(cause, ReloadResult::Unchanged);
-        let generation = self.live.load().generation;
+        let generation = self.world.live.load().generation;
         tracing::info!(cause = cause.word(), generation, "unchanged");
         Outcome::Unchanged { generation }
     }
@@ -88,9 +105,9 @@ impl Reloader {
         for error in errors.iter().filter(|error| error.is_error()) {
             tracing::error!(place = error.place(), remedy = error.remedy.as_deref(), "{}", error.message);
         }
-        let generation = self.live.load().generation;
+        let generation = self.world.live.load().generation;
         tracing::error!(cause = cause.word(), generation, "rejected: what runs was kept");
-        self.standing.rejected.store(Some(Arc::new(errors.clone())));
+        self.world.standing.rejected.store(Some(Arc::new(errors.clone())));
         Outcome::Rejected { errors: errors.into() }
     }
 }

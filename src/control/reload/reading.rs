@@ -1,6 +1,4 @@
-//! From the files to values: read until they agree, and watched from then on.
-//!
-//! It says what they hold, and decides nothing about it.
+//! From the files to values: read until two passes agree, and compared with those tried before.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,88 +6,138 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Cause, Reloader};
+use super::{Cause, Halt, ListFile, Reloader, Tried};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::Files;
 use crate::control::config::{self, Loaded, Pass};
 use crate::control::watch::Ways;
 
-/// How long the two reads of a saved change are apart.
-const APART: Duration = Duration::from_millis(50);
+/// Time between the two passes over a change.
+const PASS_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long files may keep changing before the reload is given up.
-const RESTLESS: Duration = Duration::from_secs(10);
+/// Time after which a reload of files that keep changing is given up.
+const RESTLESS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a certificate and a key that are no pair may be taken for one that is being renewed.
-const RENEWAL: Duration = Duration::from_secs(5);
+/// Time for which a certificate and a key that do not match are taken for half of a renewal.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One pass over the files.
+pub(super) struct Read {
+    pub files: Files,
+    pub loaded: Result<Loaded, Vec<Diagnostic>>,
+}
 
 impl Reloader {
-    /// Reads and loads: once if somebody asked, who has finished writing; else twice, apart, until
-    /// nobody is writing. `None`: somebody never finishes.
-    pub(super) async fn read(&self, cause: Cause) -> Option<(Files, Result<Loaded, Vec<Diagnostic>>)> {
-        let began = Instant::now();
+    /// Reads and loads the files: once for a request, whose sender has finished writing; else until
+    /// two passes agree, so that a file is not read while it is written.
+    pub(super) async fn read(&self, cause: Cause) -> Result<Read, Halt> {
+        let gave_up = || self.rejected("the files keep changing");
         if matches!(cause, Cause::Asked | Cause::Signal) {
-            return self.load(None).await;
+            return self.load(None).await.ok_or_else(gave_up);
         }
-        while began.elapsed() < RESTLESS {
-            let (files, loaded) = self.load(None).await?;
-            if cause == Cause::Poll && self.tried == Some(files.digest()) {
-                return Some((files, loaded));
+        let began = Instant::now();
+        while began.elapsed() < RESTLESS_TIMEOUT {
+            let Read { files, loaded } = self.load(None).await.ok_or_else(gave_up)?;
+            let was_tried = self.tried.as_ref().is_some_and(|tried| tried.digest == files.digest());
+            if cause == Cause::Poll && was_tried {
+                return Ok(Read { files, loaded });
             }
-            sleep(APART).await;
-            let (unchanged, files) = self.apart.run(move || (files.unchanged(), files)).await?;
-            if unchanged {
-                return Some((files, loaded));
+            sleep(PASS_INTERVAL).await;
+            let compared = self.worker.run(move || (files.unchanged(), files)).await;
+            let (is_unchanged, files) = compared.ok_or_else(gave_up)?;
+            if is_unchanged {
+                return Ok(Read { files, loaded });
             }
         }
-        None
+        Err(gave_up())
     }
 
-    /// One pass over the files, as if the candidate of the policy `promoted` stood in its place.
-    pub(super) async fn load(&self, promoted: Option<String>) -> Option<(Files, Result<Loaded, Vec<Diagnostic>>)> {
-        let (config, passed, known) = (self.config.clone(), Arc::clone(&self.passed), Arc::clone(&self.known));
-        let readers = self.readers.clone();
+    /// One pass over the files, as if the candidate of the policy `promoted` had replaced it.
+    /// `None` means that the pass panicked.
+    pub(super) async fn load(&self, promoted: Option<String>) -> Option<Read> {
+        let (config, passed) = (self.world.config.clone(), Arc::clone(&self.world.passed));
+        let (known, readers) = (Arc::clone(&self.known), self.readers.clone());
         let read = move || {
             let mut files = Files::reading_by(readers);
-            let pass = Pass { passed: Some(&passed), promoted: promoted.as_deref(), known: Some(&known) };
+            let promoted = promoted.as_deref();
+            let pass = Pass { passed: Some(&passed), promoted, known: Some(&known) };
             let loaded = config::load_as(&mut files, &config, pass);
-            (files, loaded)
+            Read { files, loaded }
         };
-        self.apart.run(read).await
+        self.worker.run(read).await
     }
 
-    /// Watches what was asked for in this pass; `is_whole`: and nothing of it is missed.
+    /// Compares a pass with what runs and what was tried, and watches the files that it read.
+    pub(super) async fn recognise(&mut self, cause: Cause, read: Read) -> Result<(Files, Loaded), Halt> {
+        let Read { files, mut loaded } = read;
+        self.watch(&files, loaded.is_ok()).await;
+        let digest = files.digest();
+        let lists = loaded.as_ref().map(|loaded| ListFile::all(loaded.feeds()));
+        let lists = lists.unwrap_or_default();
+        let is_running = digest == self.running;
+        let was_tried = self.tried.as_ref().is_some_and(|tried| tried.digest == digest && (is_running || tried.lists == lists));
+        self.tried = Some(Tried { digest, lists: lists.clone() });
+        if let Ok(loaded) = &mut loaded
+            && is_running
+        {
+            self.report_lists(lists);
+            self.report_warnings(loaded);
+        }
+        if cause == Cause::Poll && was_tried {
+            return Err(Halt::NothingNew);
+        }
+        let loaded = self.complete(cause, loaded)?;
+        if is_running { Err(Halt::Unchanged) } else { Ok((files, loaded)) }
+    }
+
+    /// The values, unless their only fault is that a certificate is half renewed: then the other
+    /// half is waited for.
+    fn complete(&mut self, cause: Cause, loaded: Result<Loaded, Vec<Diagnostic>>) -> Result<Loaded, Halt> {
+        let errors = match loaded {
+            Ok(loaded) => {
+                self.half = None;
+                return Ok(loaded);
+            }
+            Err(errors) => errors,
+        };
+        let is_half = errors.iter().filter(|one| one.is_error()).all(Diagnostic::is_half);
+        self.half = self.half.filter(|_| is_half);
+        let waits = is_half && self.awaits_the_other(cause, &errors);
+        Err(if waits { Halt::NothingNew } else { Halt::Rejected(errors) })
+    }
+
+    /// Watches the files that a pass read. `is_whole` says that the pass found all it looked for.
     pub(super) async fn watch(&mut self, files: &Files, is_whole: bool) {
         if files.is_late() {
-            // A look at the folders would be late as well. What was watched is watched on.
+            // Opening the folders would hang as well: the present watches stay.
             return;
         }
         let paths: Vec<_> = files.paths().map(Path::to_owned).collect();
         let folders: Vec<_> = files.folders().map(Path::to_owned).collect();
-        let turn = self.watching.turn(self.standing.settings.load().reload.watch);
+        let turn = self.watching.turn(self.world.standing.settings.load().reload.watch);
         let turned = move || {
             let ways = Ways::to(paths.iter().map(PathBuf::as_path), folders.iter().map(PathBuf::as_path));
             turn.to(Ways { gone: ways.gone.filter(|_| !is_whole), ..ways })
         };
-        // A folder's file system may not answer any more than a file's.
+        // The file system of a folder may hang like that of a file.
         let readers = self.readers.clone();
-        let turned = self.apart.run(move || readers.run(&mut readers.pass(), |_| turned()).ok());
+        let turned = self.worker.run(move || readers.run(&mut readers.pass(), |_| turned()).ok());
         self.watching.turned(turned.await.flatten());
         self.watching.found(files.mend_silently());
-        self.tell_watch();
+        self.report_watch();
     }
 
-    /// Says whether the files are watched, to everybody who asks.
-    pub(super) fn tell_watch(&self) {
+    /// Reports whether the files are watched.
+    pub(super) fn report_watch(&self) {
         let trouble = self.watching.trouble();
-        self.metrics.watch_degraded(trouble.is_some());
-        self.standing.unwatched.store(trouble.map(|why| Arc::new(why.to_owned())));
+        self.world.metrics.watch_degraded(trouble.is_some());
+        self.world.standing.unwatched.store(trouble.map(|why| Arc::new(why.to_owned())));
     }
 
-    /// Whether a certificate whose key is another one's is taken for half of a renewal, the other half of which comes.
-    pub(super) fn awaits_the_other(&mut self, cause: Cause, errors: &[Diagnostic]) -> bool {
-        // Who asks has finished writing.
-        if !matches!(cause, Cause::Saved | Cause::Poll) || self.half.is_some_and(|since| since.elapsed() >= RENEWAL) {
+    /// Whether a certificate that does not match its key is taken for half of a renewal.
+    fn awaits_the_other(&mut self, cause: Cause, errors: &[Diagnostic]) -> bool {
+        // The sender of a request has finished writing.
+        if !matches!(cause, Cause::Saved | Cause::Poll) || self.half.is_some_and(|since| since.elapsed() >= RENEWAL_TIMEOUT) {
             return false;
         }
         if self.half.is_none() {
@@ -107,9 +155,9 @@ impl Reloader {
     }
 }
 
-/// Waits until half a renewal has been one for too long.
+/// Waits until half of a renewal has lasted too long.
 pub async fn outlast(half: Option<Instant>) {
-    match half.map(|since| since + RENEWAL).filter(|until| *until > Instant::now()) {
+    match half.map(|since| since + RENEWAL_TIMEOUT).filter(|until| *until > Instant::now()) {
         Some(until) => sleep_until(until).await,
         None => std::future::pending().await,
     }

@@ -1,0 +1,101 @@
+//! The pure part of a reload: from loaded values to a generation that may be published.
+//!
+//! Reads the running generation and the live tunnels. Changes neither.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::{Accept, ListFile, Weighed};
+use crate::control::compile::{Built, build};
+use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::source::Digest;
+use crate::control::config::{Loaded, Settings};
+use crate::snapshot::Snapshot;
+use crate::snapshot::tls::Tickets;
+use crate::tunnels::Tunnels;
+
+/// The running state that a new generation is prepared against.
+pub(super) struct Basis<'b> {
+    /// Path of `sidegate.toml`.
+    pub config: &'b Path,
+    /// The running generation.
+    pub before: &'b Snapshot,
+    /// Its settings.
+    pub settings: &'b Settings,
+    /// Keys for TLS tickets, which every generation shares.
+    pub tickets: &'b Tickets,
+    /// The live tunnels and exchanges.
+    pub tunnels: &'b Tunnels,
+}
+
+/// A generation that may be published as soon as its sockets are bound.
+pub(super) struct Candidate {
+    pub built: Built,
+    /// The list files that it was made from.
+    pub lists: Vec<ListFile>,
+}
+
+impl Basis<'_> {
+    /// Compiles and rehearses the next generation, and weighs it against the live tunnels.
+    ///
+    /// # Errors
+    /// Everything that keeps it from being published.
+    pub fn prepare(&self, loaded: Loaded, digest: Digest, accept: &Accept) -> Result<Candidate, Vec<Diagnostic>> {
+        let built = self.compile(loaded, digest)?;
+        let Weighed { held, .. } = self.weigh(&built, accept);
+        if !held.is_empty() {
+            return Err(held);
+        }
+        let lists = ListFile::all(built.feeds.iter().map(|(policy, feed)| (policy, feed)));
+        Ok(Candidate { built, lists })
+    }
+
+    /// Compiles the next generation and runs the policies' own tests against it.
+    ///
+    /// # Errors
+    /// Settings that need a restart; tests that fail; whatever rustls refuses.
+    pub fn compile(&self, loaded: Loaded, digest: Digest) -> Result<Built, Vec<Diagnostic>> {
+        self.needs_no_restart(&loaded.settings)?;
+        let digest = digest.to_string();
+        build(loaded, self.config, &digest, Some(self.before), self.tickets)
+    }
+
+    /// Effects of `built` on the live tunnels, and the reasons to hold it until an operator accepts
+    /// them.
+    pub fn weigh(&self, built: &Built, accept: &Accept) -> Weighed {
+        let now = Timestamp::now();
+        let weight = self.tunnels.weigh(&built.snapshot, now);
+        let shrunk = built.feeds.iter().filter_map(|(policy, feed)| {
+            let policy = self.before.all_policies().find(|before| before.name == *policy);
+            let lists = policy.map(|policy| policy.lists()).unwrap_or_default();
+            let before = lists.iter().find(|list| list.name == feed.name).map(|list| list.len());
+            let is_accepted = accept.shrunk.iter().any(|name| *name == *feed.name);
+            feed.rejection(before, is_accepted, now)
+        });
+        let mut held: Vec<_> = shrunk.collect();
+        let bound = built.settings.reload.max_revoked;
+        let (revoked, all) = (weight.all_revoked(), weight.all());
+        if !accept.revocations && bound.is_exceeded(revoked, all) {
+            let what = match weight.streams {
+                0 => "open tunnels",
+                _ => "open tunnels and streams",
+            };
+            let fault = format!("{revoked} of {all} {what} would be closed, more than max_revoked = \"{bound}\"");
+            let remedy = "`sidegate diff` says which; if they are meant: \
+                          sidegate reload --accept-revocations";
+            held.push(Diagnostic::of(self.config, fault, Some(remedy.into())));
+        }
+        Weighed { weight, held }
+    }
+
+    /// Threads are started once: a reload neither starts nor ends one.
+    fn needs_no_restart(&self, next: &Settings) -> Result<(), Vec<Diagnostic>> {
+        if self.settings.threads == next.threads {
+            return Ok(());
+        }
+        let fault = "threads: they are started once, and a reload starts and ends none".into();
+        let remedy = "restart sidegate to change it, or take it back".to_owned();
+        Err(vec![Diagnostic::error(next.written.threads(), fault, Some(remedy))])
+    }
+}
