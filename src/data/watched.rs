@@ -103,6 +103,11 @@ impl Stream {
         if let Socket::Tcp(tcp) = socket { Some(tcp) } else { None }
     }
 
+    /// Ends our direction where a TLS alert was the last that was sent. Says whether it was.
+    fn ends_behind_alert(&self) -> bool {
+        matches!(self, Stream::Tls(stream) if stream.ends_behind_alert())
+    }
+
     /// The socket of a client; `None` once it was taken back.
     fn tcp(&self) -> Option<&TcpStream> {
         match self {
@@ -203,18 +208,25 @@ impl Watched {
         Some((channel, if held.is_empty() { again } else { [held, again].concat().into() }))
     }
 
-    /// The socket, where our direction has ended in order and the client may have sent what was
-    /// not read, and how much of that has been discarded. `unread` says whether hyper, which is
-    /// done with the stream, has left something of it.
+    /// The socket, where our direction has ended in order or behind an alert, and the client may
+    /// have sent what was not read, and how much of that has been discarded. `unread` says whether
+    /// hyper, which is done with the stream, has left something of it.
     pub fn into_unread(mut self, unread: bool) -> Option<(TcpStream, u64)> {
-        let lingers = self.is_shut
-            && !self.patience.has_ended()
-            && (unread || self.holds() || self.patience.has_unread_body() || !self.stream.has_nothing());
-        if !lingers || self.patience.cut().is_some() {
+        if self.patience.has_ended() || self.patience.cut().is_some() {
+            return None;
+        }
+        let holds = unread || self.holds() || self.patience.has_unread_body();
+        let ends_in_order = self.is_shut && (holds || !self.stream.has_nothing());
+        if !ends_in_order && !self.stream.ends_behind_alert() {
             return None;
         }
         let tcp = std::mem::replace(&mut self.stream, Stream::Taken).into_tcp()?;
         Some((tcp, self.discarded))
+    }
+
+    /// Whether the client has broken TLS, and is owed the alert that says so.
+    pub fn has_alerted(&self) -> bool {
+        matches!(&self.stream, Stream::Tls(stream) if stream.has_alerted())
     }
 
     /// Whether something was read of the client that hyper has not got.

@@ -1,6 +1,7 @@
 //! The corners of TLS under a tunnel, by clients that drive it themselves: what must pass however it is cut
 //! up, and what ends its own connection and harms nobody else.
 
+mod alert;
 mod ending;
 mod flow;
 mod forged;

@@ -149,7 +149,7 @@ fn patience_of(rules: &ListenerRules, seat: Seat) -> Patience {
 struct Unserved {
     /// Why.
     end: ConnectionEnd,
-    /// The socket, if an answer in the clear went out and our direction has ended.
+    /// The socket, if an answer in the clear or an alert went out and our direction has ended.
     answered: Option<TcpStream>,
 }
 
@@ -195,7 +195,7 @@ async fn encrypt(
             open.listener.probed();
             return Err(ConnectionEnd::Client.into());
         }
-        Ok(Err(tls::Failure::Broken(_) | tls::Failure::PlainHttp(_))) => TlsResult::Failed,
+        Ok(Err(_)) => TlsResult::Failed,
         Err(_) if waits => TlsResult::Rate,
         Err(_) => TlsResult::Timeout,
     };
@@ -206,6 +206,11 @@ async fn encrypt(
             let mut answered = None;
             let error = match failed {
                 Ok(Err(tls::Failure::Broken(error))) => error.to_string(),
+                Ok(Err(tls::Failure::Alerted(error, alerted))) => {
+                    let ended = Box::pin(alerted.end());
+                    answered = timeout_at(deadline, ended).await.ok().flatten();
+                    error.to_string()
+                }
                 Ok(Err(tls::Failure::PlainHttp(hello))) => {
                     // Boxed: few connections need the room that it takes.
                     let answer = answer::plain_on_tls();
@@ -295,7 +300,7 @@ async fn converse(
     };
     match first {
         Some(Directly::Upgraded(upgraded)) => Spoken::Upgraded(upgraded),
-        Some(Directly::Left) => Spoken::Over(ConnectionEnd::Client),
+        Some(Directly::Left(client)) => over(ConnectionEnd::Client, client, false, &patience),
         Some(Directly::Http2(client)) => {
             let end = exchange.malformed("HTTP/2 without negotiation, which is not spoken here");
             over(end, client, true, &patience)
@@ -362,7 +367,8 @@ async fn by_hyper(
         }
     }
     exchange.settle(patience.was_delivered());
-    if !patience.heard() && spoken.is_some() {
+    let is_broken = back.as_ref().is_some_and(|(client, _)| client.has_alerted());
+    if !patience.heard() && spoken.is_some() && !is_broken {
         return Spoken::Empty;
     }
     let end = ended(spoken, exchange, patience, clock.is_draining());
@@ -403,8 +409,8 @@ fn ended(spoken: Option<hyper::Result<()>>, exchange: &Exchange, patience: &Pati
 enum Directly {
     /// A tunnel.
     Upgraded(Upgraded),
-    /// The client has left.
-    Left,
+    /// The client has left, or broken TLS.
+    Left(Watched),
     /// The client speaks HTTP/2, and has been told that it is not spoken here.
     Http2(Watched),
     /// It is hyper's to read, from its first byte, and to answer.
@@ -459,7 +465,7 @@ async fn directly(exchange: &Exchange, mut client: Watched, patience: &Patience)
         Poll::Pending
     });
     match answered.await {
-        None => Directly::Left,
+        None => Directly::Left(client),
         Some(None) => Directly::Unanswered(client.rewound([came.clone(), early].concat().into())),
         Some(Some((length, opening))) => {
             let said = async {
@@ -467,7 +473,7 @@ async fn directly(exchange: &Exchange, mut client: Watched, patience: &Patience)
                 client.flush().await
             };
             if said.await.is_err() || (patience.has_ended() && !client.delivered().await) {
-                return Directly::Left;
+                return Directly::Left(client);
             }
             let early = [came.slice(length..), early].concat().into();
             Directly::Upgraded(Upgraded { client, early, opening })

@@ -10,12 +10,14 @@ mod session;
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -46,8 +48,10 @@ pub struct Facts {
 pub enum Failure {
     /// The connection ended before its first byte: a health check.
     Empty,
-    /// What the client did wrong, or the socket's error; the alert has been sent.
+    /// The client left, or the socket's error.
     Broken(io::Error),
+    /// What the client did wrong, and the connection, on which an alert says so.
+    Alerted(io::Error, Alerted),
     /// The client speaks plain HTTP. It has got no answer yet.
     PlainHttp(Hello),
 }
@@ -55,6 +59,23 @@ pub enum Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Failure::Broken(error)
+    }
+}
+
+/// A connection whose handshake has failed with an alert.
+pub struct Alerted {
+    socket: Socket,
+    session: Box<Session>,
+}
+
+impl Alerted {
+    /// Sends the rest of the alert, and ends our direction. The caller discards what the client has
+    /// sent, since the kernel resets a socket that is closed with unread bytes, and the client may
+    /// lose the alert. `None` means that the client is gone.
+    pub async fn end(mut self) -> Option<TcpStream> {
+        poll_fn(|cx| self.session.poll_alerted(&mut self.socket, cx)).await.ok()?;
+        poll_fn(|cx| Pin::new(&mut self.socket).poll_shutdown(cx)).await.ok()?;
+        if let Socket::Tcp(tcp) = self.socket { Some(tcp) } else { None }
     }
 }
 
@@ -139,10 +160,25 @@ pub async fn accept(mut hello: Hello, configuration: impl FnOnce(bool) -> Arc<Se
     let tls = UnbufferedServerConnection::new(configuration(is_nameless));
     let tls = tls.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let mut session = Box::new(Session::new(tls));
-    poll_fn(|cx| Poll::Ready(session.begin(&mut socket, cx, std::mem::take(&mut hello)))).await?;
-    while !poll_fn(|cx| session.poll_shake(&mut socket, cx, SOME)).await? {}
-    let facts = Facts { resumed: session.is_resumed() };
-    Ok((Stream { socket, session }, facts))
+    let begun = poll_fn(|cx| {
+        let hello = std::mem::take(&mut hello);
+        Poll::Ready(session.begin(&mut socket, cx, hello))
+    });
+    let mut shaken = begun.await.map(|()| false);
+    while let Ok(false) = shaken {
+        shaken = poll_fn(|cx| session.poll_shake(&mut socket, cx, SOME)).await;
+    }
+    match shaken {
+        Ok(_) => {
+            let facts = Facts { resumed: session.is_resumed() };
+            Ok((Stream { socket, session }, facts))
+        }
+        Err(error) if session.has_alerted() => {
+            let alerted = Alerted { socket, session };
+            Err(Failure::Alerted(error, alerted))
+        }
+        Err(error) => Err(Failure::Broken(error)),
+    }
 }
 
 impl Stream {
@@ -163,6 +199,18 @@ impl Stream {
             Socket::Tcp(tcp) => Some(tcp),
             Socket::Unix(_) | Socket::Tls(_) => None,
         }
+    }
+
+    /// Whether the client has broken TLS, and is owed the alert that says so.
+    pub fn has_alerted(&self) -> bool {
+        self.session.has_alerted()
+    }
+
+    /// Ends our direction behind an alert. Says whether there was one, and the kernel has it.
+    pub fn ends_behind_alert(&self) -> bool {
+        let Some(tcp) = self.tcp() else { return false };
+        let is_sent = self.session.has_alerted() && !self.session.has_unsent();
+        is_sent && SockRef::from(tcp).shutdown(Shutdown::Write).is_ok()
     }
 
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -57,6 +57,8 @@ pub struct Session {
     closing: bool,
     /// Whether it broke: rustls must not be called again.
     failed: bool,
+    /// Whether an alert was queued when it broke.
+    alerted: bool,
 }
 
 impl Session {
@@ -74,6 +76,7 @@ impl Session {
             ended: false,
             closing: false,
             failed: false,
+            alerted: false,
         }
     }
 
@@ -107,6 +110,18 @@ impl Session {
     /// Whether close_notify, or the end of the socket's stream, has come.
     pub fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    /// Whether it broke, and the peer is owed the alert that says why.
+    pub fn has_alerted(&self) -> bool {
+        self.alerted
+    }
+
+    /// Sends what is left of the alert, and of what was to be said before it.
+    pub fn poll_alerted(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.ticket_waits = false;
+        self.flush(socket, cx)?;
+        if self.has_unsent() { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
     /// What came before the connection was a tunnel: no more than one read of hyper's gave.
@@ -310,6 +325,7 @@ impl Session {
             if queue(message, &mut self.unsent).is_err() {
                 return;
             }
+            self.alerted = true;
         }
     }
 

@@ -57,7 +57,7 @@ families! {
     CONNECTIONS_CLOSED: Counter "sidegate_connections_closed_total" ["listener" "reason"]
         "Connections closed, by the one reason: client (it left or broke off), keep_alive (idle between plain requests), refused (by an answer that closes), displaced (idle, it made room for a newer connection of its client at pending_per_client), cut (an exchange on it was cut: sidegate_exchanges_closed_total says why), upgraded (its tunnel ended), drain, panic (a bug of ours), or a refusal that gets no answer: pending, tls, head.";
     CONNECTIONS_DISCARDING: Gauge "sidegate_connections_discarding" ["listener"]
-        "Open connections that have had their last answer, and whose client is still sending: what comes is discarded, so that the answer arrives.";
+        "Open connections that have had their last answer or a TLS alert, and whose client is still sending: what comes is discarded, so that the answer arrives.";
     DISCARDS: Counter "sidegate_discards_total" ["listener" "end"]
         "Discarding that came to its end: client (it closed, as it should), silence (nothing came for 5 s), time (30 s in all), size (64 MiB), displaced (another connection needed its place, or more than a tenth of max_connections discarded), drain.";
     CONNECTIONS_LIMIT: Gauge "sidegate_connections_limit" ["listener"]

@@ -209,6 +209,12 @@ impl Wire {
         }
     }
 
+    /// Reads until the connection ends in order; panics if it is reset.
+    pub async fn rest_unless_reset(&mut self) -> Vec<u8> {
+        assert!(!self.is_reset().await, "a reset behind {:?}", lossy(&self.read));
+        std::mem::take(&mut self.read)
+    }
+
     /// That nothing more comes, and the connection ends.
     pub async fn expect_end(&mut self) {
         let rest = self.rest().await;
