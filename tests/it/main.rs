@@ -47,6 +47,7 @@ mod schema;
 mod secrets;
 mod silence;
 mod slash;
+mod spec;
 mod status;
 mod systemd;
 mod targets;

@@ -96,4 +96,17 @@ mod tests {
         check(&[], false);
         check(&["", ",", " , "], false);
     }
+
+    #[test]
+    fn the_specification_lists_exactly_these_fields() {
+        let page = include_str!("../../../docs/spec/wire.md");
+        let (_, section) = page.split_once("## Fields that `Connection` names\n").unwrap();
+        let rows = section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| `"));
+        let mut listed: Vec<_> = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).map(str::to_ascii_lowercase).collect();
+        let begin = END_TO_END_BEGIN.iter().map(|begin| format!("{begin}*"));
+        let mut known: Vec<_> = END_TO_END.iter().map(|field| (*field).to_owned()).chain(begin).collect();
+        listed.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(listed, known);
+    }
 }
