@@ -113,8 +113,8 @@ impl Planes {
         runtime.shutdown_timeout(LAST_WORDS);
     }
 
-    /// Carries a drain out: lets everything end, and cuts what is left at the deadline or as soon
-    /// as the lifecycle says so.
+    /// Carries a drain out (`docs/spec/wire.md`, "Drain"): lets everything end, and cuts what is
+    /// left at the deadline or as soon as the lifecycle says so.
     async fn drain(&mut self, drain: Drain, end: &watch::Sender<bool>) {
         let spread = self.standing.settings.load().shutdown.spread;
         let (tunnels, lifecycle) = (&self.shared.tunnels, &self.shared.lifecycle);

@@ -69,7 +69,7 @@ struct Config {
     config: PathBuf,
 }
 
-/// How a command ends (FORMATS, "Exit codes").
+/// How a command ends (`docs/operations.md`, "How a command ends").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Exit {
     /// Yes, clean, drained.

@@ -188,8 +188,9 @@ mod tests {
         check(Some("q={\"a\":\"\u{e9}\"}|^`<>\\"), "/app/?q=%7B%22a%22:%22%C3%A9%22%7D%7C%5E%60%3C%3E%5C");
     }
 
+    // C-WS-03
     #[test]
-    fn c_ws_03_a_426_says_which_version_is_spoken() {
+    fn a_426_says_which_version_is_spoken() {
         let answer = refusal(Refusal::Version, &HeaderValue::from_static("abc"), After::Close);
         assert_eq!(answer.status(), 426);
         assert_eq!(answer.headers()["sec-websocket-version"], "13");

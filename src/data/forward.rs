@@ -1,7 +1,7 @@
 //! The heads that go on: what a backend gets of a request, and a client of an answer.
 //!
 //! Hop-by-hop fields are removed first and ours set last, so that no client can
-//! strip or forge them (SEMANTICS, "Headers to the backend"). Names keep their
+//! strip or forge them (`docs/spec/wire.md`, "Headers to the backend"). Names keep their
 //! case: hyper keeps it in the extensions, which are moved along.
 
 use http::header::{
@@ -221,8 +221,9 @@ fn value(text: &str) -> HeaderValue {
 mod tests {
     use super::*;
 
+    // C-H1-15, C-WS-13
     #[test]
-    fn c_h1_15_c_ws_13_fields_that_connection_names_are_removed() {
+    fn fields_that_connection_names_are_removed() {
         let mut headers = HeaderMap::new();
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade, X-Secret , keep-alive"));
         headers.insert("x-secret", HeaderValue::from_static("1"));
@@ -232,8 +233,9 @@ mod tests {
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
     }
 
+    // C-H1-16
     #[test]
-    fn c_h1_16_a_backends_ambiguous_framing_is_no_answer() {
+    fn a_backends_ambiguous_framing_is_no_answer() {
         let check = |fields: &[(&'static str, &'static str)], fine: bool| {
             let (mut parts, ()) = http::Response::new(()).into_parts();
             for (name, value) in fields {

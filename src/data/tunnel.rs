@@ -1,7 +1,7 @@
 //! The tunnel: the relay after the 101, and the hot path of the whole program.
 //!
 //! Bytes pass unchanged; only frame headers are read, and control frames whole
-//! (SEMANTICS, "Close codes"). Each direction reads only when nothing is left to
+//! (`docs/spec/wire.md`, "Close codes"). Each direction reads only when nothing is left to
 //! send the other way, which bounds memory and carries back-pressure through.
 //! It decides nothing: rules come from its route, orders from its entry.
 

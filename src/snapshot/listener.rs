@@ -1,6 +1,6 @@
 //! A listener as configured: where it is bound and how it speaks.
 //!
-//! Bound sockets live outside the snapshot (DESIGN decision 4); this is what
+//! Bound sockets live outside the snapshot, so that a reload keeps them; this is what
 //! every accepted connection looks up under its listener's name.
 
 use std::fmt;

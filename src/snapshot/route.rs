@@ -113,7 +113,7 @@ impl fmt::Display for BackendAddress {
     }
 }
 
-/// The timeouts that a route may set for itself (FORMATS: "from body_stall down per route too").
+/// The timeouts that a route may set for itself (`docs/spec/formats.md`, "`[timeouts]`").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteTimeouts {
     /// No byte of a body for so long, either side; `None` means unlimited. It never holds for a

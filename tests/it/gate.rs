@@ -1,4 +1,4 @@
-//! The request gate: what hyper lets through and we must not, over real sockets (CASES, "The request gate").
+//! The request gate: what hyper lets through and we must not, over real sockets (`docs/spec/wire.md`, "The order of decisions").
 //!
 //! Every route forwards plain HTTP, so that whatever passes the gate reaches the backend and shows there.
 
@@ -387,7 +387,7 @@ async fn a_path_passes_as_it_is_when_no_reading_leads_elsewhere() {
     client.get("/admin/x;y").await.expect_refused(403, "network");
 }
 
-// C-RT-01..06, C-RT-08
+// C-RT-01, C-RT-08
 #[tokio::test]
 async fn a_path_reaches_the_backend_in_its_canonical_form() {
     let (backend, _sidegate, client) = gate().await;

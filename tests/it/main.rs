@@ -11,6 +11,7 @@ mod backend_tls;
 mod backends;
 mod blocking;
 mod candidate;
+mod cases;
 mod check;
 mod cli;
 mod cookbook;

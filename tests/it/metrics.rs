@@ -347,7 +347,7 @@ async fn stall(scraper: &Client, count: usize) -> Vec<Wire> {
     stalled
 }
 
-// C-OBS, F28
+// F28
 #[tokio::test]
 async fn scrapers_that_stall_make_room_for_others() {
     let backend = backend::echo().run().await;

@@ -1,5 +1,5 @@
 //! From the 101 to the end: what passes and is counted, and how each ending looks from both sides
-//! (SEMANTICS, "Close codes").
+//! (`docs/spec/wire.md`, "Close codes").
 
 mod closing;
 mod flow;

@@ -169,7 +169,7 @@ async fn what_is_no_attempt_never_becomes_a_tunnel() {
     backend.expect_untouched();
 }
 
-// C-WS-25, C-H1-06
+// C-WS-25
 #[tokio::test]
 async fn an_upgrade_that_is_none_is_forwarded_as_plain_http_where_the_route_forwards() {
     let backend = backend::http(|_| backend::reply(200).body("plain")).run().await;
@@ -551,7 +551,7 @@ async fn exchange(wire: Wire, bytes: &[u8], count: usize) -> Vec<u8> {
     got
 }
 
-// C-RT-01..06
+// C-RT-01
 #[tokio::test]
 async fn the_path_that_is_judged_is_the_path_that_is_forwarded() {
     let backend = backend::echo().run().await;

@@ -254,7 +254,7 @@ fn network(network: IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() { IpAddr::to_string(&network.addr()) } else { network.to_string() }
 }
 
-/// As FORMATS writes durations: in the largest unit that holds it whole.
+/// A duration as `sidegate.toml` writes it: in the largest unit that holds it whole.
 fn duration(time: Duration) -> String {
     // What nobody means to end is cut off at the longest that can be written.
     let milliseconds = time.min(Duration::from_secs(366 * 24 * 3600)).as_millis();

@@ -3,7 +3,7 @@
 //! Nothing gets here without a [`Permit`]. The backend with the fewest tunnels
 //! is first; one that refuses the dial is marked as down for a moment and the
 //! next is tried. Nothing is retried once a byte was sent, but for one thing: a
-//! reused connection that turns out to be closed (DESIGN decision 7).
+//! reused connection that turns out to be closed (`docs/spec/wire.md`, "Choosing a backend").
 
 mod ask;
 mod cause;

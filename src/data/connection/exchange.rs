@@ -245,7 +245,7 @@ impl Exchange {
         }
     }
 
-    /// The steps in their order (SEMANTICS, "Order of decisions and the answer to each failure").
+    /// The steps in their order (`docs/spec/wire.md`, "The order of decisions").
     async fn decide(&self, http: HttpRequest<Incoming>, asked: &mut Asked) -> Result<Decided, Denied> {
         let (parts, body) = http.into_parts();
         let request = Request::read(&parts, self.came.arrival.scheme()).inspect_err(|refusal| {

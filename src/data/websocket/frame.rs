@@ -86,7 +86,7 @@ pub struct Run {
     pub pongs: bool,
 }
 
-/// Why the stream cannot go on (SEMANTICS, "Close codes"). Nothing of the frame
+/// Why the stream cannot go on (`docs/spec/wire.md`, "Close codes"). Nothing of the frame
 /// at fault was passed on, and the scanner has no more to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -838,8 +838,9 @@ mod tests {
         }
     }
 
+    // C-WS-20
     #[test]
-    fn c_ws_20_an_unmasked_client_frame_and_a_masked_backend_frame_are_faults() {
+    fn an_unmasked_client_frame_and_a_masked_backend_frame_are_faults() {
         check_bad(Sender::Client, true, &frame(0x81, b"plain", 0, None));
         check_bad(Sender::Client, true, &frame(0x8A, b"", 0, None));
         check_bad(Sender::Backend, true, &frame(0x81, b"masked", 0, Some(MASK)));

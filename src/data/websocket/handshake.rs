@@ -215,15 +215,17 @@ mod tests {
         check_answer(&[], 101, &ANSWER, Some((None, false)));
     }
 
+    // C-WS-01
     #[test]
-    fn c_ws_01_a_method_other_than_get_is_refused() {
+    fn a_method_other_than_get_is_refused() {
         for method in ["POST", "HEAD", "CONNECT", "get"] {
             check(method, &GOOD, Err(Refusal::Handshake));
         }
     }
 
+    // C-WS-02
     #[test]
-    fn c_ws_02_a_key_that_is_not_sixteen_bytes_of_base64_is_refused() {
+    fn a_key_that_is_not_sixteen_bytes_of_base64_is_refused() {
         let refused = Err(Refusal::Handshake);
         check("GET", &GOOD[1..], refused);
         check("GET", &[GOOD[0], GOOD[0], GOOD[1]], refused);
@@ -244,8 +246,9 @@ mod tests {
         }
     }
 
+    // C-WS-03
     #[test]
-    fn c_ws_03_a_version_other_than_13_is_refused_as_such_even_without_a_key() {
+    fn a_version_other_than_13_is_refused_as_such_even_without_a_key() {
         for version in ["8", "12", "14", "0", "013", "13, 8", "13,13", "", "websocket"] {
             let wrong = ("Sec-WebSocket-Version", version);
             check("GET", &[GOOD[0], wrong], Err(Refusal::Version));
@@ -257,8 +260,9 @@ mod tests {
         check("GET", &[], Err(Refusal::Handshake));
     }
 
+    // C-WS-05
     #[test]
-    fn c_ws_05_an_attempt_with_a_body_is_refused_and_a_length_of_zero_is_none() {
+    fn an_attempt_with_a_body_is_refused_and_a_length_of_zero_is_none() {
         for (name, value) in
             [("Content-Length", "1"), ("Content-Length", "00x"), ("Content-Length", ""), ("Transfer-Encoding", "chunked")]
         {
@@ -269,21 +273,24 @@ mod tests {
         check("GET", &[GOOD[0], GOOD[1], ("Content-Length", "0")], Ok(()));
     }
 
+    // C-WS-08
     #[test]
-    fn c_ws_08_a_101_without_accept_or_with_two_is_not_agreed() {
+    fn a_101_without_accept_or_with_two_is_not_agreed() {
         check_answer(&[], 101, &ANSWER[..2], None);
         check_answer(&[], 101, &[ANSWER[0], ANSWER[1], ANSWER[2], ANSWER[2]], None);
     }
 
+    // C-WS-09
     #[test]
-    fn c_ws_09_a_101_with_a_wrong_accept_is_not_agreed() {
+    fn a_101_with_a_wrong_accept_is_not_agreed() {
         for accept in ["", "dGhlIHNhbXBsZSBub25jZQ==", "S3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo"] {
             check_answer(&[], 101, &[ANSWER[0], ANSWER[1], ("Sec-WebSocket-Accept", accept)], None);
         }
     }
 
+    // C-WS-10
     #[test]
-    fn c_ws_10_only_a_101_that_lists_the_upgrade_is_agreed() {
+    fn only_a_101_that_lists_the_upgrade_is_agreed() {
         check_answer(&[], 200, &ANSWER, None);
         check_answer(&[], 101, &ANSWER[1..], None);
         check_answer(&[], 101, &[ANSWER[0], ANSWER[2]], None);
@@ -310,8 +317,9 @@ mod tests {
         check_answer(&[], 101, &[("Upgrade", ", websocket,"), ANSWER[1], ANSWER[2]], Some((None, false)));
     }
 
+    // C-WS-27
     #[test]
-    fn c_ws_27_tokens_match_in_any_case_and_anywhere_in_a_list() {
+    fn tokens_match_in_any_case_and_anywhere_in_a_list() {
         let agreed = Some((None, false));
         check_answer(&[], 101, &[("Upgrade", "WebSocket"), ("Connection", "UPGRADE"), ANSWER[2]], agreed);
         check_answer(&[], 101, &[ANSWER[0], ("Connection", "keep-alive ,\tuPgRaDe"), ANSWER[2]], agreed);

@@ -1,7 +1,7 @@
 //! One line of a list: a network, its sign, and what is noted beside it.
 //!
 //! The same grammar holds in `*.cidr` files and in the strings of `[lists]`
-//! (FORMATS, "policies/lists/NAME.cidr"). It reads text that was handed in, and
+//! (`docs/spec/formats.md`, "`policies/lists/NAME.cidr`"). It reads text that was handed in, and
 //! never skips a line that it doesn't understand.
 
 use std::borrow::Cow;

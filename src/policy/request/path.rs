@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(canonical_path(path).ok().as_deref(), canonical, "{path:?}");
     }
 
-    // C-RT-01..06: the sixteen of Traefik's TestSanitizePath, but that a trailing `..` leaves a
+    // C-RT-01: the sixteen of Traefik's TestSanitizePath, but that a trailing `..` leaves a
     // slash, as RFC 3986 §5.2.4, nginx and HAProxy have it.
     #[test]
     fn dot_segments_and_empty_ones_are_removed() {

@@ -64,7 +64,7 @@ pub enum MaxBody {
     Off,
 }
 
-/// What no policy may be called (FORMATS).
+/// Names that no policy may have (`docs/spec/formats.md`, "Rules for all files").
 const RESERVED: [&str; 5] = ["any", "unix", "none", "null", "baseline"];
 
 /// The routes for the `hosts` of the configuration with this number, and their policies; `strays` come
