@@ -6,6 +6,10 @@ check:
     cargo fmt --check --manifest-path fuzz/Cargo.toml
     cargo clippy --all-targets --locked -- -D warnings
 
+# Licences, sources and duplicates of crates; advisories where their database is present
+deny:
+    .ci/deny
+
 test:
     cargo test --locked
 
