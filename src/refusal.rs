@@ -15,7 +15,8 @@ pub enum Refusal {
     Pending,
     /// The policy's networks do not admit the client.
     Network,
-    /// The PROXY header is malformed, missing, or not welcome.
+    /// Reserved: the PROXY header is malformed, missing, or comes from a peer that is not listed.
+    /// This version reads no PROXY header, so nothing constructs it.
     Proxy,
     /// The TLS handshake failed or took too long.
     Tls,
@@ -23,7 +24,8 @@ pub enum Refusal {
     Head(Head),
     /// The path holds an invalid or a deceptive escape, or leads to another policy as other servers read it.
     Path,
-    /// The forwarded headers of a listed peer cannot be read.
+    /// Reserved: the forwarded headers of a listed peer cannot be read. This version believes no
+    /// peer's headers, so nothing constructs it.
     Forwarded,
     /// Another certificate than the one served covers the host.
     Misdirected,
@@ -31,7 +33,8 @@ pub enum Refusal {
     Route,
     /// The page's origin is not admitted.
     Origin,
-    /// The client certificate's identity is not admitted.
+    /// Reserved: the identity in the client's certificate is not admitted. This version asks for
+    /// no client certificate, so nothing constructs it.
     Identity,
     /// None of the offered subprotocols is admitted.
     Subprotocol,
