@@ -12,6 +12,7 @@ mod exceptions;
 mod expectations;
 mod feeds;
 mod lists;
+mod pem;
 mod policies;
 mod reading;
 mod schema;
