@@ -179,6 +179,10 @@ pub fn accept_head(parts: &response::Parts, method: &Method) -> Result<(), &'sta
     if let (Some(_), Some(_)) = (lengths.next(), lengths.next()) {
         return Err("more than one Content-Length");
     }
+    let length = parts.headers.get(CONTENT_LENGTH).map_or(&b"0"[..], HeaderValue::as_bytes);
+    if !length.iter().all(u8::is_ascii_digit) {
+        return Err("a Content-Length that is no number");
+    }
     let coding = codings.next();
     if codings.next().is_some() {
         return Err("more than one Transfer-Encoding");
@@ -245,6 +249,9 @@ mod tests {
         };
         check(&[], true);
         check(&[("content-length", "3")], true);
+        for list in ["3, 3", "3,3", "+3", "3 3", "0x3"] {
+            check(&[("content-length", list)], false);
+        }
         check(&[("transfer-encoding", "Chunked")], true);
         check(&[("content-length", "3"), ("content-length", "3")], false);
         check(&[("content-length", "3"), ("transfer-encoding", "chunked")], false);

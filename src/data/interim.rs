@@ -11,7 +11,8 @@ use crate::data::backend::course::Course;
 use crate::data::patience::Patience;
 use crate::data::{forward, head};
 
-/// The most interim answers to one request: a backend that sends more has lost its way.
+/// The most interim answers to one request, 100 included: a backend that sends more has lost its
+/// way.
 pub const MAX_INTERIMS: u32 = 1000;
 
 /// Passes the interim answers to `request` on to the client of `patience`, and counts them in
@@ -20,10 +21,16 @@ pub fn pass_on<B>(request: &mut Request<B>, course: Course, patience: &Patience)
     patience.awaits_interims();
     let patience = patience.clone();
     hyper::ext::on_informational(request, move |interim| {
-        let passes = interim.status() != StatusCode::CONTINUE && course.interim();
+        course.interim();
+        let passes = interim.status() != StatusCode::CONTINUE && !course.has_too_many_interims();
         if passes && patience.takes_interims() {
             let fields = forward::interim(interim.headers());
             patience.interim(&head::write_interim(interim.status(), &fields));
         }
     });
+}
+
+/// Counts the interim answers to `request` in `course`, and drops them.
+pub fn count<B>(request: &mut Request<B>, course: Course) {
+    hyper::ext::on_informational(request, move |_| course.interim());
 }

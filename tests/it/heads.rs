@@ -338,6 +338,82 @@ async fn interim_answers_without_end_are_a_502() {
     client.attempt("/").await.expect_refused(502, "backend");
 }
 
+/// A backend that sends so many interim answers before each answer, so many of them at once.
+async fn interims(status: u16, count: usize, at_once: usize) -> Backend {
+    let backend = backend::raw(move |mut wire| async move {
+        while let Some(head) = wire.try_head().await {
+            let answer = match head.header("upgrade") {
+                Some(_) => backend::granted(&head, ""),
+                None => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned(),
+            };
+            let interim = format!("HTTP/1.1 {status} Interim\r\n\r\n");
+            wire.send(interim.repeat(count % at_once)).await;
+            for _ in 1..count / at_once {
+                wire.send(interim.repeat(at_once)).await;
+            }
+            wire.send(interim.repeat(at_once) + &answer).await;
+        }
+    });
+    backend.run().await
+}
+
+#[tokio::test]
+async fn interim_answers_are_a_thousand_at_most_whatever_one_read_brings() {
+    for status in [100, 102, 103, 199] {
+        for (count, at_once) in [(1000, 1000), (1000, 7), (1001, 1001), (1001, 7), (3000, 3000)] {
+            let backend = interims(status, count, at_once).await;
+            let sidegate = forwarding(&backend).await;
+            let client = client::new(&sidegate);
+            let answers = [
+                client.get("/").await,
+                client.attempt("/").await,
+                client.send(client.attempt_head("/", "Expect: 100-continue\r\n")).await,
+            ];
+            for (answer, admitted) in answers.iter().zip([200, 101, 101]) {
+                if count > 1000 {
+                    answer.expect_refused(502, "backend");
+                } else {
+                    answer.expect(admitted);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn backend_is_left_behind_a_flood_of_interim_answers() {
+    let flood = interims(103, 1001, 1001).await;
+    let sidegate = forwarding(&flood).await;
+    let client = client::new(&sidegate);
+    for connections in 1..4 {
+        client.get("/").await.expect_refused(502, "backend");
+        flood.expect_done(connections).await;
+    }
+}
+
+#[tokio::test]
+async fn interim_answer_that_is_none_is_a_502() {
+    let ok = "HTTP/1.1 200 OK|Content-Length: 2||ok";
+    for odd in [
+        format!("HTTP/1.1 101 Switching Protocols|Upgrade: websocket|Connection: Upgrade||{ok}"),
+        format!("HTTP/1.1 103 Early Hints|Content-Length: 5||hello{ok}"),
+        format!("HTTP/1.1 103 Early Hints|Transfer-Encoding: chunked||0||{ok}"),
+        format!("HTTP/1.1 099 Odd||{ok}"),
+        format!("HTTP/1.1 103 Early Hints|{}||{ok}", fields(103).trim_end()),
+        format!("HTTP/1.1 103 Early Hints|X: {}||{ok}", "x".repeat(70 * 1024)),
+    ] {
+        let (sidegate, backend) = interim(odd.leak()).await;
+        let client = client::new(&sidegate);
+        let mut wire = client.connect().await;
+        wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        wire.answer().await.expect_refused(502, "backend");
+        // The connection that the rest came on is left.
+        wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        wire.answer().await.expect_refused(502, "backend");
+        assert_eq!(backend.connections(), 2);
+    }
+}
+
 #[tokio::test]
 async fn early_hints_for_a_client_that_reads_nothing_take_no_room() {
     let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "x".repeat(8000));

@@ -103,7 +103,8 @@ async fn backend_is_left_when_a_side_breaks_off() {
 #[tokio::test]
 async fn backend_is_left_when_more_comes_than_its_answer() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-    for more in ["!", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"] {
+    let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
+    for more in ["!", "\r\n", interim, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"] {
         // With the answer, and after it.
         for first in [format!("{answer}{more}"), answer.to_owned()] {
             let (sidegate, backend) = start().await;
@@ -115,6 +116,39 @@ async fn backend_is_left_when_more_comes_than_its_answer() {
             }
             at_backend.rest().await;
             expect_dialled_anew(&sidegate, &backend).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn backend_is_left_when_a_body_follows_what_has_none() {
+    let smuggled = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    let length = format!("Content-Length: {}", smuggled.len());
+    for (method, first, fields) in [
+        ("HEAD", "200 OK", &*length),
+        ("HEAD", "200 OK", "Transfer-Encoding: chunked"),
+        ("GET", "204 No Content", &length),
+        ("GET", "204 No Content", "Transfer-Encoding: chunked"),
+        ("GET", "304 Not Modified", &length),
+        ("GET", "205 Reset Content", "Content-Length: 0"),
+    ] {
+        for at_once in [true, false] {
+            let (sidegate, backend) = start().await;
+            let head = format!("{method} / HTTP/1.1|Host: a||");
+            let (mut client, mut at_backend) = send(&sidegate, &backend, &head).await;
+            let answer = format!("HTTP/1.1 {first}\r\n{fields}\r\n\r\n");
+            at_backend.send(format!("{answer}{}", if at_once { smuggled } else { "" })).await;
+            client.answer_to(method).await;
+            if !at_once {
+                at_backend.send(smuggled).await;
+            }
+            at_backend.rest().await;
+            expect_dialled_anew(&sidegate, &backend).await;
+            client.send("GET /again HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            let mut third = backend.accepted().await;
+            assert_eq!(third.head().await.target(), "/again");
+            third.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine").await;
+            assert_eq!(client.answer().await.text(), "mine", "{method} {first} {fields}");
         }
     }
 }

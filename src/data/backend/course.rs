@@ -73,11 +73,15 @@ impl Course {
         self.lock().handed_over = true;
     }
 
-    /// An interim answer has come. Says whether there have not been too many.
-    pub fn interim(&self) -> bool {
-        let mut state = self.lock();
-        state.interims += 1;
-        state.interims <= MAX_INTERIMS
+    /// An interim answer has come.
+    pub fn interim(&self) {
+        self.lock().interims += 1;
+    }
+
+    /// Whether more interim answers have come than a request may have. One read can bring all of
+    /// them, and the answer behind them.
+    pub fn has_too_many_interims(&self) -> bool {
+        self.lock().interims > MAX_INTERIMS
     }
 
     /// How many bytes have come since the request began.
@@ -245,7 +249,7 @@ fn unless_failed(written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Re
 impl AsyncRead for Tracked {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // hyper would read interim answers without end.
-        if self.course.lock().interims > MAX_INTERIMS {
+        if self.course.has_too_many_interims() {
             return Poll::Ready(Err(io::Error::other(TOO_MANY_INTERIMS)));
         }
         let most = buffer.remaining().min(MOST_READ);

@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use self::ask::{Answering, Said, ask, hear};
-use self::course::{Course, Tracked};
+use self::course::{Course, TOO_MANY_INTERIMS, Tracked};
 pub use self::dial::Tried;
 use self::driven::Driven;
 use self::reuse::{Idle, Line, Underway, Way};
@@ -159,7 +159,9 @@ impl Dialler {
         let begun = client(permit).handshake(TokioIo::new(Tracked::new(socket, course.clone()))).await;
         let (mut sender, connection) = begun.map_err(|error| tried.broke(&error))?;
         let mut connection = Driven::new(connection.with_upgrades());
-        let sent = sender.send_request(Request::from_parts(head, Upload::Empty));
+        let mut request = Request::from_parts(head, Upload::Empty);
+        interim::count(&mut request, course.clone());
+        let sent = sender.send_request(request);
         let is_late = async {
             let late = match late {
                 Some(late) => late,
@@ -177,6 +179,9 @@ impl Dialler {
             true => tried.failed(&TooLarge { permit, received: course.received() }),
             false => tried.broke(&error),
         })?;
+        if course.has_too_many_interims() {
+            return Err(tried.failed(&TOO_MANY_INTERIMS));
+        }
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let answer = relayed(permit, answer, &http::Method::GET, true, tried)?;
             self.tracker.spawn(connection.finish());
@@ -307,6 +312,9 @@ fn answered(
     underway: Underway,
     tried: &mut Tried,
 ) -> Result<Response<Outgoing>, Refusal> {
+    if underway.course().has_too_many_interims() {
+        return Err(tried.failed(&TOO_MANY_INTERIMS));
+    }
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(tried.failed(&"switched protocols unasked"));
     }
