@@ -61,6 +61,15 @@ pub fn refusal(refusal: Refusal, id: &HeaderValue, after: After) -> Response<Out
     answer
 }
 
+/// Makes `answer` the last of its connection.
+pub fn close(answer: &mut Response<Outgoing>) {
+    let is_close = |value: &HeaderValue| value.as_bytes().ends_with(b"close");
+    let headers = answer.headers_mut();
+    if !headers.get_all(CONNECTION).iter().any(is_close) {
+        headers.append(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
 /// The whole answer to a client that speaks plain HTTP where TLS is expected.
 pub fn plain_on_tls() -> Vec<u8> {
     bare(Refusal::Tls, "This port speaks TLS, and the request is plain HTTP: use https or wss.")

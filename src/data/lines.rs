@@ -11,7 +11,7 @@ use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, HeaderName, UPGRADE};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, Version};
 use hyper::body::{Body, Incoming};
 use tokio::io::ReadBuf;
 
@@ -62,7 +62,9 @@ impl Heads {
 
 fn follows(request: &Request<Incoming>) -> Follows {
     let headers = request.headers();
-    if lists(headers, UPGRADE, b"websocket") && lists(headers, CONNECTION, b"upgrade") {
+    // A client of HTTP/1.0 asks for none (RFC 9110 §7.8).
+    let may_upgrade = request.version() == Version::HTTP_11;
+    if may_upgrade && lists(headers, UPGRADE, b"websocket") && lists(headers, CONNECTION, b"upgrade") {
         return Follows::Tunnel;
     }
     if request.body().is_end_stream() {
@@ -120,6 +122,8 @@ enum Field {
 enum Chunk {
     /// A size, of which so many digits have come.
     Size { size: u64, digits: u8 },
+    /// Blanks behind a size, which hyper takes.
+    Blank { size: u64 },
     /// An extension.
     Extension { size: u64 },
     /// The LF behind a size.
@@ -162,6 +166,26 @@ impl Lines {
     /// Starts in front of a request. `most` is the longest head that hyper takes.
     pub fn new(heads: Heads, most: usize) -> Self {
         Lines { heads, most, place: Place::Line, held: BytesMut::new(), fit: 0, unended: 0 }
+    }
+
+    /// Whether what was read so far ends within the head of a request that hyper has not handed
+    /// over: empty lines alone begin none (RFC 9112 §2.2). `None` means not known.
+    pub fn is_within_head(&mut self) -> Option<bool> {
+        if (self.place, self.fit) == (Place::Behind, 0)
+            && let Some(follows) = self.heads.follows()
+        {
+            self.place = behind(follows);
+            if !self.held.is_empty() {
+                self.look();
+            }
+        }
+        match self.place {
+            // What is held and not fit is a part of a line.
+            Place::Line => Some(self.held.len() > self.fit),
+            Place::Fields(_) | Place::Behind => Some(true),
+            Place::Sized(_) | Place::Chunked(_) => Some(false),
+            Place::Rest => None,
+        }
     }
 
     /// Whether something has come that was not handed on.
@@ -219,10 +243,8 @@ impl Lines {
     /// takes the head to end elsewhere.
     fn proceed(&mut self) {
         match (self.place, self.heads.follows()) {
-            (Place::Behind, Some(Follows::Request)) => self.place = Place::Line,
-            (Place::Behind, Some(Follows::Sized(size))) => self.place = Place::Sized(size),
-            (Place::Behind, Some(Follows::Chunked)) => self.place = Place::Chunked(FIRST_CHUNK),
-            (Place::Behind, _) | (_, Some(_)) => self.place = Place::Rest,
+            (Place::Behind, Some(follows)) => self.place = behind(follows),
+            (Place::Behind, None) | (_, Some(_)) => self.place = Place::Rest,
             (_, None) => {}
         }
     }
@@ -307,6 +329,16 @@ impl Lines {
     }
 }
 
+/// Where the byte behind a head belongs.
+fn behind(follows: Follows) -> Place {
+    match follows {
+        Follows::Request => Place::Line,
+        Follows::Sized(size) => Place::Sized(size),
+        Follows::Chunked => Place::Chunked(FIRST_CHUNK),
+        Follows::Tunnel => Place::Rest,
+    }
+}
+
 /// The length of the request line that `bytes` begins with, or of a part of an empty line. Zero means
 /// that the line is longer than `most`.
 fn line(bytes: &[u8], most: usize) -> Result<usize, Stop> {
@@ -360,16 +392,23 @@ fn chunked(chunk: &mut Chunk, bytes: &[u8]) -> Option<(usize, bool)> {
             Chunk::Size { size, digits } => match byte {
                 b'\r' if digits > 0 => Chunk::SizeEnd { size },
                 b';' if digits > 0 => Chunk::Extension { size },
+                b'\t' | b' ' if digits > 0 => Chunk::Blank { size },
                 _ if digits == MAX_DIGITS => return None,
                 _ => {
                     let digit = char::from(byte).to_digit(16)?;
                     Chunk::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }
                 }
             },
+            Chunk::Blank { size } => match byte {
+                b'\r' => Chunk::SizeEnd { size },
+                b';' => Chunk::Extension { size },
+                b'\t' | b' ' => Chunk::Blank { size },
+                _ => return None,
+            },
             Chunk::Extension { size } => match byte {
                 b'\r' => Chunk::SizeEnd { size },
-                b'\t' | b' '..=b'~' => Chunk::Extension { size },
-                _ => return None,
+                b'\n' => return None,
+                _ => Chunk::Extension { size },
             },
             Chunk::SizeEnd { .. } if byte != b'\n' => return None,
             Chunk::SizeEnd { size: 0 } => Chunk::LineStart,
@@ -487,6 +526,7 @@ mod tests {
         for chunks in [
             format!("{size:x}\r\n{body}\r\n0\r\n\r\n"),
             format!("{size:X};a=\"b\"\r\n{body}\r\n1;\r\nx\r\n0;c\r\nT: \"\r\nU:v\r\n\r\n"),
+            format!("{size:x}  \r\n{body}\r\n1 \t;é\r\nx\r\n0 \r\n\r\n"),
         ] {
             let sent = format!("{line}\r\n{chunks}{line}\r\n");
             check(&sent, &[Follows::Chunked], &format!("{fit}{chunks}{fit}"));
@@ -501,7 +541,18 @@ mod tests {
             check(&format!("{line}{rest}{line}"), &[follows], &format!("{fit}{rest}{line}"));
         };
         check_rest("\u{81}\u{5}hello", Follows::Tunnel);
-        for odd in ["x\r\n", "1 \r\nx\r\n", "1\nx\n0\n\n", "\r\n", "1\r\nxx\r\n", "1\r\nx\n", "0\r\nT:\n\r\n", "0\r\n\rx"] {
+        for odd in [
+            "x\r\n",
+            "1 1\r\nx\r\n",
+            " 1\r\nx\r\n",
+            "1;\nx\r\n",
+            "1\nx\n0\n\n",
+            "\r\n",
+            "1\r\nxx\r\n",
+            "1\r\nx\n",
+            "0\r\nT:\n\r\n",
+            "0\r\n\rx",
+        ] {
             check_rest(odd, Follows::Chunked);
         }
         check_rest("1000000000000000\r\n", Follows::Chunked);
@@ -528,6 +579,62 @@ mod tests {
     fn a_target_that_is_broken_is_reported() {
         let tidied = check("GET /a b HTTP/1.1\r\n\r\n", &[], "GET /a%20b HTTP/1.1\r\n\r\n");
         assert_eq!(tidied, [Tidied { grown: 2, kept: 2, is_broken: true }]);
+    }
+
+    /// Whether `sent`, of which hyper has handed over all heads but those behind `follows`, ends
+    /// within a head.
+    fn is_within_head(sent: &str, follows: &[Follows]) -> Option<bool> {
+        let heads = Heads::default();
+        let mut lines = Lines::new(heads.clone(), 64);
+        let (mut sent, mut follows) = (sent.as_bytes(), follows.iter());
+        loop {
+            let mut room = [0; 16];
+            let mut buffer = ReadBuf::new(&mut room);
+            let read = lines.poll(&mut buffer, |buffer| {
+                let (now, later) = sent.split_at(sent.len().min(buffer.remaining()));
+                buffer.put_slice(now);
+                sent = later;
+                if now.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
+            });
+            if read.is_pending() {
+                return lines.is_within_head();
+            }
+            if lines.place == Place::Behind && lines.fit == 0 {
+                heads.0.lock().unwrap().follows = follows.next().copied();
+                if heads.0.lock().unwrap().follows.is_none() {
+                    return lines.is_within_head();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn head_begins_behind_what_its_predecessor_left_whole() {
+        use Follows::{Chunked, Request, Sized, Tunnel};
+        const HEAD: &str = "POST /?a HTTP/1.1\r\nHost: a\r\n\r\n";
+        let check = |rest: &str, follows: &[Follows], expected: Option<bool>| {
+            assert_eq!(is_within_head(&format!("{HEAD}{rest}"), follows), expected, "{rest:?}");
+        };
+        for begins in ["G", "GET /?\" HT", "GET / HTTP/1.1\r", "GET / HTTP/1.1\r\nHo", HEAD] {
+            for empty in ["", "\r\n", "\n", "\r\n\r\n"] {
+                let begins = format!("{empty}{begins}");
+                check(&begins, &[Request], Some(true));
+                check(&format!("12345{begins}"), &[Sized(5)], Some(true));
+                check(&format!("1\r\nx\r\n0\r\nT: v\r\n\r\n{begins}"), &[Chunked], Some(true));
+                check(&format!("{HEAD}{begins}"), &[Request, Request], Some(true));
+            }
+        }
+        for empty in ["", "\r", "\r\n", "\n", "\r\n\r\n"] {
+            check(empty, &[Request], Some(false));
+            check(&format!("12345{empty}"), &[Sized(5)], Some(false));
+            check(&format!("0\r\n\r\n{empty}"), &[Chunked], Some(false));
+        }
+        for (rest, follows) in [("1234", Sized(5)), ("0\r\nT: GET /", Chunked), ("0\r\n\r", Chunked)] {
+            check(rest, &[follows], Some(false));
+        }
+        check("GET /", &[Tunnel], None);
+        check("1\nx\r\nGET /", &[Chunked], None);
+        check("", &[], Some(true));
     }
 
     #[test]

@@ -101,9 +101,15 @@ struct State {
     delivered: Option<bool>,
     /// Whether any byte of HTTP has come.
     heard: bool,
+    /// Whether bytes were read behind the latest request, its body included.
+    surplus: bool,
+    /// Whether bytes were read of which it is not known yet whether they begin a head.
+    unsorted: bool,
     /// The connection's seat among those of its client.
     seat: Seat,
-    /// Whether it is making room for another connection of its client.
+    /// Whether its time is up, or the process drains: it ends unless something has arrived.
+    expires: bool,
+    /// Whether it ends for that, or to make room for another connection of its client.
     leaves: bool,
 }
 
@@ -113,6 +119,8 @@ enum Phase {
         until: Instant,
     },
     Busy,
+    /// The answer is handed to hyper, and not yet with the kernel.
+    Ended,
     /// `stays`: it was asked to leave when something had arrived.
     Idle {
         until: Instant,
@@ -163,7 +171,10 @@ impl Patience {
             confirms: false,
             delivered: None,
             heard: false,
+            surplus: false,
+            unsorted: false,
             seat,
+            expires: false,
             leaves: false,
         })))
     }
@@ -180,6 +191,7 @@ impl Patience {
         let mut state = self.lock();
         state.phase = Phase::Busy;
         state.drained = false;
+        state.surplus = false;
         state.unread = has_body;
         state.is_http_11 = version == Version::HTTP_11;
         state.may_interim = state.is_http_11;
@@ -356,12 +368,33 @@ impl Patience {
         self.lock().delivered == Some(true)
     }
 
-    /// Its answer is handed over.
+    /// Its answer is handed over to hyper. The next deadline begins with [`Patience::flushed`].
     pub fn request_ended(&self) {
+        self.lock().phase = Phase::Ended;
+    }
+
+    /// All that hyper had to write is with the kernel. Behind an answer the connection is idle then,
+    /// or within the next head, if what was read ends there; `within_head` is as in
+    /// [`Patience::sorted`].
+    pub fn flushed(&self, within_head: Option<bool>) {
         let mut state = self.lock();
-        state.phase = Phase::Idle { until: Instant::now() + state.timeouts.keep_alive, stays: false };
+        if !matches!(state.phase, Phase::Ended) {
+            return;
+        }
+        state.idles(false);
+        if state.is_begun(within_head) {
+            state.begins_head();
+        }
         if let Some(parked) = state.parked.take() {
             parked.wake();
+        }
+    }
+
+    /// The connection ends: whatever was read belongs to no request.
+    pub fn closes(&self) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Head { .. } | Phase::Ended) {
+            state.idles(true);
         }
     }
 
@@ -389,9 +422,24 @@ impl Patience {
         self.lock().stay();
     }
 
-    /// Whether the connection leaves to make room for another of its client.
+    /// Asks a connection that is idle to end unless something has arrived, which its next read
+    /// decides. Says whether that is news to it.
+    pub fn expires(&self) -> bool {
+        let mut state = self.lock();
+        let is_news = state.is_quiet() && !state.leaves && !state.expires;
+        state.expires |= is_news;
+        is_news
+    }
+
+    /// Whether the connection ends because nothing has arrived when it was asked.
     pub fn leaves(&self) -> bool {
         self.lock().leaves
+    }
+
+    /// Whether it does so to make room for another of its client.
+    pub fn is_displaced(&self) -> bool {
+        let state = self.lock();
+        state.leaves && !state.expires
     }
 
     /// When to give up, and on what; `None` while a request is worked on.
@@ -402,7 +450,7 @@ impl Patience {
     /// Follows a request to leave if `has_nothing` arrived, and says whether it does.
     pub fn decides(&self, has_nothing: impl FnOnce() -> bool) -> bool {
         let mut state = self.lock();
-        if !state.is_asked() {
+        if !state.is_asked() || state.unsorted {
             return state.leaves;
         }
         state.leaves = has_nothing();
@@ -417,9 +465,10 @@ impl Patience {
         self.lock().heard
     }
 
-    /// Whether the connection is between two requests, and all answers are with the kernel.
-    pub fn is_idle(&self) -> bool {
-        self.lock().is_idle()
+    /// Whether the connection is between two requests, all answers are with the kernel, and nothing
+    /// is known to have arrived.
+    pub fn is_quiet(&self) -> bool {
+        self.lock().is_quiet()
     }
 
     /// A client that has said nothing yet has no longer than until `last` for its first head.
@@ -432,13 +481,23 @@ impl Patience {
         }
     }
 
+    /// Bytes of the client were read. [`Patience::sorted`] says later whether they begin a head.
     pub fn read(&self) {
         let mut state = self.lock();
         state.heard = true;
-        // Behind an answer that came early, it is the rest of a body.
-        if let (Phase::Idle { .. }, false) = (state.phase, state.unread) {
-            state.phase = Phase::Head { until: Instant::now() + state.timeouts.head };
-            state.seat.count();
+        state.unsorted = true;
+        // Before that, they are the rest of a body.
+        state.surplus |= !state.unread;
+    }
+
+    /// Notes whether what was read so far ends within a head: an empty line between two requests
+    /// (RFC 9112 §2.2) does not begin one. `None` means not known, and any byte behind a request
+    /// counts then.
+    pub fn sorted(&self, within_head: Option<bool>) {
+        let mut state = self.lock();
+        state.unsorted = false;
+        if matches!(state.phase, Phase::Idle { .. }) && state.is_begun(within_head) {
+            state.begins_head();
         }
     }
 
@@ -494,7 +553,7 @@ impl Patience {
         if let Some(upload) = state.upload.take() {
             upload.wake();
         }
-        let is_hidden = matches!(state.phase, Phase::Busy);
+        let is_hidden = matches!(state.phase, Phase::Busy | Phase::Ended);
         state.drained = is_hidden;
         state.parked = is_hidden.then(|| waker.clone());
         !is_hidden
@@ -518,26 +577,57 @@ impl State {
         let pace = self.slow.or_else(|| self.pace.due()).map(|at| (at, Waits::Pace));
         let phase = match self.phase {
             Phase::Head { until } => Some((until, Waits::Head)),
-            Phase::Busy => None,
+            // What waits for the client then is bounded by `write_stall` and `body_pace`.
+            Phase::Busy | Phase::Ended => None,
             Phase::Idle { until, .. } => Some((until, Waits::Idle)),
         };
         stall.into_iter().chain(pace).chain(phase).min_by_key(|(at, _)| *at)
     }
 
+    /// Waits for the next request; where it `stays`, it makes no room for another connection.
+    fn idles(&mut self, stays: bool) {
+        let until = Instant::now() + self.timeouts.keep_alive;
+        self.phase = Phase::Idle { until, stays };
+    }
+
+    /// Waits for the rest of a head.
+    fn begins_head(&mut self) {
+        self.phase = Phase::Head { until: Instant::now() + self.timeouts.head };
+        self.expires = false;
+        self.seat.count();
+    }
+
+    /// Whether a head has begun behind the latest request. Behind an answer that came early, all
+    /// that comes is the rest of a body.
+    fn is_begun(&self, within_head: Option<bool>) -> bool {
+        !self.unread && within_head.unwrap_or(self.surplus)
+    }
+
+    /// Whether the connection is between two requests, and all answers are with the kernel.
     fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Idle { .. }) && self.stalled.is_none()
     }
 
     /// Whether it is asked to leave, and has not decided.
     fn is_asked(&self) -> bool {
-        matches!(self.phase, Phase::Idle { .. }) && !self.leaves && self.seat.is_asked()
+        let is_asked = self.expires || self.seat.is_asked();
+        matches!(self.phase, Phase::Idle { .. }) && !self.leaves && is_asked
     }
 
+    /// Stays once: what has arrived is read soon, or is a part of a TLS record.
     fn stay(&mut self) {
-        if let Phase::Idle { stays, .. } = &mut self.phase {
+        if let Phase::Idle { until, stays } = &mut self.phase {
             *stays = true;
+            if self.expires {
+                *until = Instant::now() + self.timeouts.head;
+            }
         }
+        self.expires = false;
         self.seat.count();
+    }
+
+    fn is_quiet(&self) -> bool {
+        matches!(self.phase, Phase::Idle { stays: false, .. }) && self.is_idle()
     }
 }
 
@@ -571,6 +661,18 @@ mod tests {
         one_of(&Pending::default()).unwrap()
     }
 
+    /// Its answer is with the kernel, and nothing has come behind the request.
+    fn answered(patience: &Patience) {
+        patience.request_ended();
+        patience.flushed(Some(false));
+    }
+
+    /// Bytes come that end within a head.
+    fn begun(patience: &Patience) {
+        patience.read();
+        patience.sorted(Some(true));
+    }
+
     fn next(patience: &Patience) -> Next {
         patience.next(&mut Context::from_waker(Waker::noop()))
     }
@@ -579,7 +681,7 @@ mod tests {
     fn idle(pending: &Pending) -> Patience {
         let patience = one_of(pending).unwrap();
         patience.request_began(Version::HTTP_11, false);
-        patience.request_ended();
+        answered(&patience);
         assert!(matches!(next(&patience), Next::Wait(Some((_, Waits::Idle)))));
         patience
     }
@@ -593,11 +695,52 @@ mod tests {
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(10), Waits::Head)));
         patience.request_began(Version::HTTP_11, false);
         assert_eq!(patience.deadline(), None);
-        patience.request_ended();
+        answered(&patience);
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(75), Waits::Idle)));
         tokio::time::advance(Duration::from_secs(70)).await;
-        patience.read();
+        begun(&patience);
         assert_eq!(patience.deadline(), Some((began + Duration::from_secs(80), Waits::Head)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn head_that_begins_with_the_end_of_a_request_has_its_own_deadline() {
+        for (within_head, waits, seconds) in
+            [(Some(true), Waits::Head, 10), (None, Waits::Head, 10), (Some(false), Waits::Idle, 75)]
+        {
+            let patience = patience();
+            patience.request_began(Version::HTTP_11, false);
+            patience.read();
+            patience.sorted(within_head);
+            patience.request_ended();
+            tokio::time::advance(Duration::from_secs(20)).await;
+            assert_eq!(patience.deadline(), None, "its answer is not with the kernel");
+            patience.flushed(within_head);
+            let until = Instant::now() + Duration::from_secs(seconds);
+            assert_eq!(patience.deadline(), Some((until, waits)), "{within_head:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn empty_line_between_requests_begins_no_head() {
+        let pending = Pending::default();
+        let (patience, _other) = (idle(&pending), one_of(&pending));
+        let before = patience.deadline();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        patience.read();
+        patience.sorted(Some(false));
+        assert_eq!(patience.deadline(), before);
+        assert!(one_of(&pending).is_none());
+        assert!(patience.decides(|| true), "it makes room");
+    }
+
+    #[test]
+    fn end_of_a_connection_is_no_head_that_is_late() {
+        let patience = patience();
+        patience.request_began(Version::HTTP_11, false);
+        patience.request_ended();
+        patience.flushed(Some(true));
+        patience.closes();
+        assert!(matches!(next(&patience), Next::Wait(Some((_, Waits::Idle)))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -623,7 +766,7 @@ mod tests {
         assert!(one_of(&pending).is_none());
         permitted.request_permitted();
         let third = one_of(&pending).unwrap();
-        permitted.request_ended();
+        answered(&permitted);
         assert!(matches!(next(&permitted), Next::Decide), "one too many, and it alone is idle");
         drop((refused, third));
         permitted.stay();
@@ -636,8 +779,8 @@ mod tests {
         let (permitted, _other) = (one_of(&pending).unwrap(), one_of(&pending).unwrap());
         permitted.request_began(Version::HTTP_11, false);
         permitted.request_permitted();
-        permitted.request_ended();
-        permitted.read();
+        answered(&permitted);
+        begun(&permitted);
         assert!(one_of(&pending).is_none());
     }
 
@@ -645,11 +788,11 @@ mod tests {
     fn rest_of_a_body_behind_its_answer_begins_no_head() {
         let patience = patience();
         patience.request_began(Version::HTTP_11, true);
-        patience.request_ended();
-        patience.read();
-        assert!(patience.is_idle());
+        answered(&patience);
+        begun(&patience);
+        assert!(patience.lock().is_idle());
         patience.body_read();
-        patience.read();
+        begun(&patience);
         assert!(matches!(next(&patience), Next::Wait(Some((_, Waits::Head)))));
     }
 
@@ -663,6 +806,32 @@ mod tests {
         assert_eq!(next(&oldest), Next::Leave);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn idle_connection_expires_where_nothing_has_arrived() {
+        let pending = Pending::default();
+        let patience = idle(&pending);
+        assert!(!patience.decides(|| panic!("it is not asked")));
+        assert!(patience.expires() && !patience.expires());
+        assert!(patience.decides(|| true) && !patience.is_displaced());
+        assert_eq!(next(&patience), Next::Leave);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connection_does_not_expire_once_bytes_have_arrived() {
+        let pending = Pending::default();
+        let patience = idle(&pending);
+        tokio::time::advance(Duration::from_secs(75)).await;
+        assert!(patience.expires() && !patience.decides(|| false));
+        assert!(patience.lock().is_idle() && !patience.is_quiet());
+        // A part of a TLS record, of which the rest may never come.
+        let until = Instant::now() + Duration::from_secs(10);
+        assert_eq!(patience.deadline(), Some((until, Waits::Idle)));
+        assert!(!patience.expires(), "it stays once");
+        begun(&patience);
+        assert!(!patience.expires());
+        assert!(matches!(next(&patience), Next::Wait(Some((_, Waits::Head)))));
+    }
+
     #[test]
     fn bytes_that_have_arrived_win() {
         let pending = Pending::default();
@@ -672,6 +841,8 @@ mod tests {
         assert!(matches!(next(&unread), Next::Wait(_)), "and it is not asked again");
         assert!(one_of(&pending).is_none());
         read.read();
+        assert!(!read.decides(|| panic!("it is not known yet what has come")));
+        read.sorted(Some(true));
         assert!(!read.decides(|| panic!("it is no longer idle")));
         assert!(matches!(next(&read), Next::Wait(Some((_, Waits::Head)))));
     }
@@ -734,6 +905,8 @@ mod tests {
         patience.request_began(Version::HTTP_11, false);
         assert!(!shown());
         patience.request_ended();
+        assert!(!shown(), "its answer is not with the kernel");
+        patience.flushed(None);
         assert!(shown() && patience.has_ended());
     }
 }

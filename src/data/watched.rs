@@ -432,6 +432,7 @@ impl AsyncRead for Watched {
         let watched = self.get_mut();
         let Some(mut lines) = watched.lines.take() else { return watched.poll_client(cx, buffer) };
         let read = lines.poll(buffer, |buffer| watched.poll_client(cx, buffer));
+        watched.patience.sorted(lines.is_within_head());
         watched.lines = Some(lines);
         read
     }
@@ -485,24 +486,15 @@ impl AsyncWrite for Watched {
             watched.interims = boxed(watched.patience.interims(cx));
         }
         ready!(watched.poll_interims(cx))?;
-        match &mut watched.stream {
-            Stream::Clear(tcp) => Pin::new(tcp).poll_flush(cx),
-            Stream::Tls(stream) => {
-                let flushed = Pin::new(stream).poll_flush(cx);
-                // Records that the kernel has no room for are an answer that is not taken.
-                if flushed.is_pending() || watched.holds_back {
-                    watched.holds_back = flushed.is_pending();
-                    let written = if flushed.is_ready() { Poll::Ready(Ok(0)) } else { Poll::Pending };
-                    watched.report(&written);
-                }
-                flushed
-            }
-            Stream::Taken => Poll::Ready(Err(taken())),
-        }
+        ready!(watched.poll_flush_stream(cx))?;
+        let lines = watched.lines.as_mut();
+        watched.patience.flushed(lines.and_then(|lines| lines.is_within_head()));
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let watched = self.get_mut();
+        watched.patience.closes();
         // Before our own end: a client that has read everything may close at once, and resets what
         // comes then.
         if watched.patience.awaits_delivery() {
@@ -516,5 +508,24 @@ impl AsyncWrite for Watched {
         };
         watched.is_shut = matches!(shut, Poll::Ready(Ok(())));
         shut
+    }
+}
+
+impl Watched {
+    fn poll_flush_stream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Clear(tcp) => Pin::new(tcp).poll_flush(cx),
+            Stream::Tls(stream) => {
+                let flushed = Pin::new(stream).poll_flush(cx);
+                // Records that the kernel has no room for are an answer that is not taken.
+                if flushed.is_pending() || self.holds_back {
+                    self.holds_back = flushed.is_pending();
+                    let written = if flushed.is_ready() { Poll::Ready(Ok(0)) } else { Poll::Pending };
+                    self.report(&written);
+                }
+                flushed
+            }
+            Stream::Taken => Poll::Ready(Err(taken())),
+        }
     }
 }

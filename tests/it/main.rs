@@ -39,6 +39,7 @@ mod mishap;
 mod operations;
 mod origins;
 mod pending;
+mod pipelining;
 mod policy;
 mod readme;
 mod rebind;

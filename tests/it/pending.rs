@@ -218,6 +218,37 @@ async fn part_of_a_record_that_has_arrived_wins() {
 }
 
 #[tokio::test]
+async fn part_of_a_record_that_has_arrived_outlasts_keep_alive_once() {
+    let backend = pages().await;
+    let times = "keep_alive = '300ms'\nhead = '2s'";
+    let sidegate = with(1, &backend).tls().timeouts(times).run().await;
+    let mut client = tls::begin(&sidegate, &rustls::version::TLS13).await;
+    for length in [9, 1] {
+        client.send(GET.as_bytes()).await;
+        client.expect_bare(200).await;
+        client.tls.writer().write_all(GET.as_bytes()).unwrap();
+        let record = client.outgoing();
+        client.send_below(&record[..length]).await;
+        tokio::time::sleep(std::time::Duration::from_millis(600)).await; // the claim is about time
+        client.send_below(&record[length..]).await;
+        client.expect_bare(200).await;
+    }
+    expect_displaced(&sidegate, 0).await;
+}
+
+#[tokio::test]
+async fn idle_connection_over_tls_ends_in_order_after_keep_alive() {
+    let backend = pages().await;
+    let sidegate = with(1, &backend).tls().timeouts("keep_alive = '300ms'").run().await;
+    let mut client = tls::begin(&sidegate, &rustls::version::TLS13).await;
+    client.send(GET.as_bytes()).await;
+    client.expect_bare(200).await;
+    client.expect_close_notify().await;
+    let labels = [("reason", "keep_alive")];
+    sidegate.expect_metric("sidegate_connections_closed_total", labels, 1).await;
+}
+
+#[tokio::test]
 async fn pool_that_is_larger_than_the_bound_loses_no_request() {
     const POOL: u32 = 600;
     let backend = pages().await;

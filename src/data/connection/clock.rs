@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFuture;
 
-use crate::data::patience::{Next, Patience};
+use crate::data::patience::{Next, Patience, Waits};
 
 /// How long one that was accepted before a drain began has for its first head: whoever was let in is answered.
 const FIRST_BYTE: Duration = Duration::from_secs(2);
@@ -41,38 +41,64 @@ impl<'c, 'f> Clock<'c, 'f> {
                 self.draining = true;
                 self.patience.hurry(Instant::now() + FIRST_BYTE);
             }
-            let mut decided = false;
-            let mut due = loop {
-                if let Poll::Ready(last) = step(cx, self.draining) {
-                    return Poll::Ready(Some(last));
-                }
-                // Between requests a drain has nothing to wait for.
-                if self.draining && self.patience.is_idle() {
+            loop {
+                let due = match self.steps(cx, &mut step) {
+                    Ok(due) => due,
+                    Err(last) => return Poll::Ready(last),
+                };
+                if self.patience.poll_cut(cx).is_ready() {
                     return Poll::Ready(None);
                 }
-                match self.patience.next(cx) {
-                    Next::Wait(due) => break due,
-                    Next::Leave => return Poll::Ready(None),
-                    // Asked after the step's read. A step that doesn't read has something else to do.
-                    Next::Decide if decided => self.patience.stay(),
-                    Next::Decide => decided = true,
-                }
-            };
-            if self.patience.poll_cut(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            while let Some((at, waits)) = due {
-                if self.timer.deadline() != at {
-                    self.timer.as_mut().reset(at);
-                }
-                ready!(self.timer.as_mut().poll(cx));
-                due = self.patience.deadline();
-                if due == Some((at, waits)) {
+                let waits = ready!(self.poll_late(cx, due));
+                // Where nothing has arrived, the next step reads the end of the stream.
+                if waits != Waits::Idle || !self.patience.expires() {
                     return Poll::Ready(None);
                 }
             }
-            Poll::Pending
         })
         .await
+    }
+
+    /// Takes steps until nothing more can be done for now; returns until when to wait, and for what.
+    ///
+    /// # Errors
+    /// What [`Clock::until`] returns.
+    fn steps<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        step: &mut impl FnMut(&mut Context<'_>, bool) -> Poll<T>,
+    ) -> Result<Option<(Instant, Waits)>, Option<T>> {
+        let mut decided = false;
+        loop {
+            if let Poll::Ready(last) = step(cx, self.draining) {
+                return Err(Some(last));
+            }
+            // Between requests a drain has nothing to wait for.
+            if self.draining && self.patience.is_quiet() {
+                return Err(None);
+            }
+            match self.patience.next(cx) {
+                Next::Wait(due) => return Ok(due),
+                Next::Leave => return Err(None),
+                // Asked after the step's read. A step that doesn't read has something else to do.
+                Next::Decide if decided => self.patience.stay(),
+                Next::Decide => decided = true,
+            }
+        }
+    }
+
+    /// Ready once what is waited for is late; says what that is.
+    fn poll_late(&mut self, cx: &mut Context<'_>, mut due: Option<(Instant, Waits)>) -> Poll<Waits> {
+        while let Some((at, waits)) = due {
+            if self.timer.deadline() != at {
+                self.timer.as_mut().reset(at);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            due = self.patience.deadline();
+            if due == Some((at, waits)) {
+                return Poll::Ready(waits);
+            }
+        }
+        Poll::Pending
     }
 }

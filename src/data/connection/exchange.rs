@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
-use http::{Request as HttpRequest, Response, Uri, Version, request, response};
+use http::{Request as HttpRequest, Response, StatusCode, Uri, Version, request, response};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -170,7 +170,7 @@ impl Exchange {
         let has_body = !request.body().is_end_stream();
         let version = request.version();
         self.patience.request_began(version, has_body);
-        let ended = Ended(self.patience.clone());
+        let ended = Ended(Some(self.patience.clone()));
         let begun = self.decided.take().map_or_else(
             || {
                 let mut asked = self.asked(has_body);
@@ -185,6 +185,14 @@ impl Exchange {
                 Err(asked) => self.answer_undecided(request, asked).await?,
             };
             self.patience.has_answer();
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                // What the client says next is for the tunnel.
+                ended.forget();
+                return Ok(answer);
+            }
+            if self.core.shared.lifecycle.closing().is_cancelled() {
+                answer::close(&mut answer);
+            }
             if version == Version::HTTP_10 && answer.headers().contains_key(CONNECTION) {
                 // hyper adds `keep-alive` to what it takes for an answer of HTTP/1.1.
                 *answer.version_mut() = version;
@@ -476,11 +484,20 @@ impl Exchange {
 }
 
 /// Says that a request is over when its answer's body is.
-struct Ended(Patience);
+struct Ended(Option<Patience>);
+
+impl Ended {
+    /// Says nothing: the connection speaks HTTP no more.
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.request_ended();
+        if let Some(patience) = &self.0 {
+            patience.request_ended();
+        }
     }
 }
 

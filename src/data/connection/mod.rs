@@ -339,19 +339,17 @@ async fn by_hyper(
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(client), service)
         .with_upgrades();
-    let mut closing = false;
     let spoken = clock.until(|cx, draining| {
         let mut over = Pin::new(&mut connection).poll(cx);
         if over.is_pending() && patience.lets_go_of_body() {
             over = Pin::new(&mut connection).poll(cx);
         }
-        // hyper would close a connection of which it has read nothing yet, whose first head may be on its way.
-        if over.is_ready() || !draining || closing || !patience.heard() {
-            return over;
+        // A drain ends a connection between two requests, and hyper closes it in order. A head that
+        // has begun is answered, and its answer says `close`.
+        if over.is_pending() && draining && patience.expires() {
+            over = Pin::new(&mut connection).poll(cx);
         }
-        closing = true;
-        Pin::new(&mut connection).graceful_shutdown();
-        Pin::new(&mut connection).poll(cx)
+        over
     });
     let spoken = spoken.await;
     let mut back = None;
@@ -389,9 +387,10 @@ fn over(end: ConnectionEnd, client: Watched, unread: bool, patience: &Patience) 
 /// Why a connection is over that hyper has served; `None`: for a deadline, or a drain.
 fn ended(spoken: Option<hyper::Result<()>>, exchange: &Exchange, patience: &Patience, draining: bool) -> ConnectionEnd {
     match spoken {
-        _ if patience.leaves() => ConnectionEnd::Displaced,
+        _ if patience.is_displaced() => ConnectionEnd::Displaced,
         None if draining => ConnectionEnd::Drain,
         None => late(exchange, patience),
+        _ if patience.leaves() && !draining => ConnectionEnd::KeepAlive,
         _ if patience.cut().is_some() => ConnectionEnd::Cut,
         Some(Err(error)) if error.is_parse_too_large() => exchange.malformed(&format!(
             "its head is too large: too many header fields (more than {}, `max_fields`), \
