@@ -4,17 +4,14 @@
 //! no byte: the exchange reads its orders here and carries them out itself.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Entry, Origination, Tunnels};
 use crate::policy::limit::{Count, Full};
 use crate::policy::request::Request;
 use crate::snapshot::Permit;
-
-/// An exchange that has lasted so long is a stream: it counts towards `streams` and `max_revoked`.
-pub const STREAM_AGE: Duration = Duration::from_secs(5);
+use crate::tunnels::entry::{Entry, Origination};
+use crate::tunnels::registry::Tunnels;
 
 /// The place of an exchange in the table, given back on drop.
 pub struct Exchange {
@@ -67,14 +64,14 @@ impl Drop for Exchange {
 
 #[cfg(test)]
 mod tests {
-    use super::super::End;
-    use super::super::tests::{publish, table};
     use super::*;
     use crate::policy::limit::{Limits, Share};
     use crate::policy::network::Peer;
     use crate::refusal::Refusal;
     use crate::snapshot::Live;
     use crate::snapshot::tests::{client, request};
+    use crate::tunnels::entry::{End, STREAM_AGE};
+    use crate::tunnels::tests::{publish, table};
 
     fn begin(tunnels: &Arc<Tunnels>, live: &Live, host: u8) -> Exchange {
         let judged = live.load().judge(client(host), &request("localhost"), None, Timestamp::now());

@@ -1,0 +1,122 @@
+//! The price of a permitted request: a token of the client's rate, and a place under the caps.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+
+use crate::policy::Policy;
+use crate::policy::limit::{Count, Full, Limiters, Rate};
+use crate::policy::network::{Client, Key};
+use crate::policy::request::Request;
+use crate::refusal::Refusal;
+use crate::snapshot::Permit;
+use crate::tunnels::entry::{Entry, Origination};
+use crate::tunnels::registry::Tunnels;
+
+/// The right to hold a tunnel: a token of the rate was taken, and a place under
+/// the caps is held.
+pub struct Slot {
+    permit: Permit,
+    place: Place,
+}
+
+/// What a tunnel holds while it lives: its place under the caps and its entry in
+/// the table, given back on drop. The permit is not part of it: it would keep the
+/// lists of the generation that judged in memory for as long.
+pub struct Place {
+    tunnels: Arc<Tunnels>,
+    entry: Option<Arc<Entry>>,
+    _count: Count,
+}
+
+impl Tunnels {
+    /// Takes what an upgrade costs: a token of the client's rate, then a place
+    /// under the policy's caps. The token isn't given back when a later step fails.
+    pub fn charge(self: &Arc<Self>, permit: Permit) -> Result<Slot, Refusal> {
+        let policy = &permit.route().policy;
+        let key = permit.client().key();
+        let share = policy.limits.of(permit.client(), permit.at());
+        take(&policy.budgets.upgrades, share.upgrades, key)?;
+        let counted = policy.budgets.counts.enter(key, share.per_client, policy.limits.total);
+        let count = counted.map_err(|full| match full {
+            Full::Client => Refusal::Connections,
+            Full::Total => Refusal::Capacity,
+        })?;
+        // Counted before the flag is read, so that a drain either sees this slot or refuses it.
+        let slots = self.slots.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(slots, Ordering::Relaxed);
+        let place = Place { tunnels: Arc::clone(self), entry: None, _count: count };
+        match self.lifecycle.closes_with() {
+            Some(_) => Err(Refusal::Draining),
+            None => Ok(Slot { permit, place }),
+        }
+    }
+
+    /// Takes what a plain request costs: a token of the client's rate.
+    pub fn charge_plain(&self, permit: &Permit) -> Result<(), Refusal> {
+        let policy = &permit.route().policy;
+        take(&policy.budgets.requests, policy.limits.of(permit.client(), permit.at()).requests, permit.client().key())
+    }
+
+    /// What `policy`'s candidate says of a request of which its rules said `judged`: charged to budgets of the
+    /// candidate's own, and held against the tunnels that are open. `None`: there is no candidate.
+    pub fn charge_candidate(
+        policy: &Policy,
+        client: Client,
+        is_plain: bool,
+        judged: Result<(), Refusal>,
+        now: Timestamp,
+    ) -> Option<Result<(), Refusal>> {
+        let candidate = policy.candidate.as_ref()?;
+        let charged = || {
+            let (share, key) = (candidate.limits.of(client, now), client.key());
+            if is_plain {
+                return take(&candidate.budgets.requests, share.requests, key);
+            }
+            take(&candidate.budgets.upgrades, share.upgrades, key)?;
+            // The tunnels are the policy's: it is those that the candidate would find.
+            let counts = &policy.budgets.counts;
+            if share.per_client.is_some_and(|most| counts.of(key) >= most) {
+                return Err(Refusal::Connections);
+            }
+            if candidate.limits.total.is_some_and(|most| counts.total() >= most) {
+                return Err(Refusal::Capacity);
+            }
+            Ok(())
+        };
+        Some(judged.and_then(|()| charged()))
+    }
+}
+
+/// Takes one token of `key`'s, if its rate is limited.
+fn take(limiters: &Limiters, rate: Option<Rate>, key: Key) -> Result<(), Refusal> {
+    let limiter = rate.and_then(|rate| limiters.of(rate));
+    limiter.map_or(Ok(()), |limiter| limiter.take(key)).map_err(|retry_after| Refusal::Rate { retry_after })
+}
+
+impl Slot {
+    /// The permit that was charged.
+    pub fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
+    /// Enters the table: the tunnel is open. `clock` tells the time, and is asked twice: before
+    /// the tunnel is in the table, and after.
+    pub fn enter(self, request: Request, from: Origination, clock: impl Fn() -> Timestamp) -> (Place, Arc<Entry>) {
+        let Slot { permit, mut place } = self;
+        let tunnels = &place.tunnels;
+        let entry = tunnels.enter(&tunnels.table, &permit, request, from, clock);
+        place.entry = Some(Arc::clone(&entry));
+        (place, entry)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            self.tunnels.table.remove(entry.id);
+        }
+        self.tunnels.slots.fetch_sub(1, Ordering::SeqCst);
+    }
+}
