@@ -137,9 +137,31 @@ impl Channel {
         self.finishing != Finish::Not
     }
 
-    /// Bytes that the socket has taken so far.
-    pub fn sent(&self) -> u64 {
-        self.sent
+    /// As [`Socket::unacked`].
+    pub fn unacked(&self) -> u64 {
+        self.socket.unacked()
+    }
+
+    /// How much the peer has taken so far, the bytes that it has acknowledged. TLS to a backend counts
+    /// plaintext, so only a change means something.
+    #[cold]
+    pub fn taken(&self) -> u64 {
+        self.sent.wrapping_sub(self.unacked())
+    }
+
+    /// As [`Socket::is_broken`].
+    pub fn is_broken(&self) -> bool {
+        self.socket.is_broken()
+    }
+
+    /// As [`Socket::reset`].
+    pub fn reset(&self) {
+        self.socket.reset();
+    }
+
+    /// As [`Socket::shut`].
+    pub fn shut(&self) {
+        self.socket.shut();
     }
 
     /// Ends our direction once all is sent: close_notify under TLS, then FIN.

@@ -4,13 +4,13 @@
 
 use std::io::{self, IoSlice, Read};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendFlags, connect_unspec};
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -21,6 +21,7 @@ use tokio_rustls::client::TlsStream;
 use crate::data::buffers;
 use crate::data::keepalive;
 use crate::data::metered::Metered;
+use crate::data::unacked::unacked;
 use crate::snapshot::route::BackendAddress;
 use crate::snapshot::tls::BackendTls;
 
@@ -86,6 +87,42 @@ impl Socket {
             Socket::Unix(_) => Ok(()),
             Socket::Tls(tls) => keepalive::bear(tls.get_ref().0.tcp(), write_stall),
         };
+    }
+
+    /// The descriptor below.
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(tcp) => tcp.as_fd(),
+            Socket::Unix(unix) => unix.as_fd(),
+            Socket::Tls(tls) => tls.get_ref().0.tcp().as_fd(),
+        }
+    }
+
+    /// Bytes that the kernel holds for the peer: what a TCP peer has not acknowledged, FIN included, and
+    /// the buffers that the peer of a Unix socket has not read.
+    pub fn unacked(&self) -> u64 {
+        unacked(&self.fd()).unwrap_or(0)
+    }
+
+    /// Whether the connection was broken since the last call, by a reset or by the kernel's own timeouts.
+    pub fn is_broken(&self) -> bool {
+        !matches!(SockRef::from(&self.fd()).take_error(), Ok(None))
+    }
+
+    /// Resets the connection of a TCP socket, which drops what the kernel holds for the peer: else it holds
+    /// that until the user timeout, for a peer that reads nothing. A Unix socket is shut.
+    pub fn reset(&self) {
+        // Connecting to no address ends a connection as `close` does with a linger time of zero (connect(2)).
+        // Of a socket that fails this, the peer is gone already.
+        if matches!(self, Socket::Unix(_)) || connect_unspec(self.fd()).is_err() {
+            self.shut();
+        }
+    }
+
+    /// Ends both directions, as `close` does.
+    pub fn shut(&self) {
+        // As above.
+        let _ = SockRef::from(&self.fd()).shutdown(Shutdown::Both);
     }
 
     /// How many TLS records have come since the last call. `None` means that it is not over TLS.

@@ -33,6 +33,10 @@ use crate::tunnels::{End, Entry, Place, Terms};
 /// How long a side may go on answering what the other sent before it broke a rule.
 const ANSWERS: Duration = Duration::from_secs(1);
 
+/// The most that the kernel may keep for a side whose socket is closed in order. Where the peer reads
+/// nothing, the kernel keeps it until the user timeout.
+const MAX_LEFT_BEHIND: u64 = 64 * 1024;
+
 /// An open tunnel. Spawn it as it is: an async block around it would make the task three times as large.
 pub struct Tunnel {
     client: Side,
@@ -89,8 +93,12 @@ enum Course {
     Answering(Violation),
     /// The side that sends this way broke a rule and was told so. Only the grace is left to it.
     Judged(Way),
-    /// Sidegate ends the tunnel: only the grace is left.
-    Firm,
+    /// Sidegate ends the tunnel: only the grace is left, but for a side, the client or the backend, to
+    /// which something was on its way before.
+    Firm([bool; 2]),
+    /// Nothing is relayed any more. A side that has not acknowledged all that was passed to it gets the
+    /// rest and FIN, and is dropped once it takes nothing for `write_stall`.
+    Last,
 }
 
 /// A side's violation, and the Close that tells it so.
@@ -211,7 +219,8 @@ impl Tunnel {
     fn pump(&mut self, way: Way, cx: &mut Context<'_>, buffers: &mut Buffers, now: Instant) -> bool {
         let (from, to) = self.sides(way);
         // A side that was told the end gets nothing more: whether it takes that is no reason not to hear the other.
-        if from.input != Input::Open || !(to.flush(cx) || to.told) {
+        // What comes behind the end of a side's frames is discarded, and needs no room either.
+        if from.input != Input::Open || !(to.flush(cx) || to.told || from.closed) {
             return false;
         }
         match from.channel.poll_read(cx, buffers) {
@@ -375,8 +384,8 @@ impl Tunnel {
             // The client has got a Close already, or is gone itself.
             Way::FromBackend if from.closed || to.told || to.has_ended() => {}
             Way::FromBackend if from.scanner.at_boundary() => to.channel.finish(),
-            // The client waits for the rest of a frame that never comes: dropped at once.
-            Way::FromBackend => (from.dead, to.dead) = (true, true),
+            // The client waits for the rest of a frame that never comes: its stream ends at once.
+            Way::FromBackend => self.part(cx, now),
         }
         let (by, reason) = match way {
             Way::FromClient => (By::Client, Reason::ClientGone),
@@ -447,12 +456,21 @@ impl Tunnel {
     /// reason, but has no longer than the grace from now on.
     fn end(&mut self, ending: Ending, cx: &mut Context<'_>, now: Instant) {
         if !self.is_free() {
-            // A client that the policy no longer permits gets no more answers.
+            // A client that the policy no longer permits gets no more answers, and no more time to
+            // read what is on its way to it.
             if ending.reason == Reason::Revoked {
                 self.give_verdict(cx, now);
+                self.clock.client_ends_within(now, self.terms.route.timeouts.grace);
             }
             return;
         }
+        // Where nothing was on its way, only our Close is: a peer that is not there would hold up a drain
+        // for that.
+        let may_read = ending.reason != Reason::Revoked;
+        let owed = [
+            may_read && (self.client.owes() || !self.backend.scanner.at_boundary()),
+            self.backend.owes() || !self.client.scanner.at_boundary(),
+        ];
         let word = ending.refusal.map_or_else(|| ending.reason.word(), Refusal::word);
         if let Some(code) = ending.code {
             self.client.want_close(code, word);
@@ -460,12 +478,12 @@ impl Tunnel {
         }
         self.ending.get_or_insert(ending);
         self.give_grace(now);
-        self.course = Course::Firm;
+        self.course = Course::Firm(owed);
         self.inject(cx);
         if ending.reason == Reason::NoPong {
             // Best effort was made; a client that is not there answers nothing.
             self.client.flush(cx);
-            self.client.dead = true;
+            self.client.drop_unread();
         }
     }
 
@@ -500,8 +518,8 @@ impl Tunnel {
             }
             Some(End::Cut) => {
                 self.ending.get_or_insert(Ending { by: By::Sidegate, reason: Reason::Cut, code: None, refusal: None });
-                self.client.dead = true;
-                self.backend.dead = true;
+                self.client.drop_unread();
+                self.backend.drop_unread();
             }
         }
     }
@@ -540,36 +558,20 @@ impl Tunnel {
 
     /// Looks at the clocks. True if one of them changed the tunnel's state.
     fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if self.ending.is_some() {
+            return self.keep_ending(cx, now);
+        }
         let unsent = [self.client.unsent(), self.backend.unsent()];
-        if self.ending.is_none() && unsent == [None; 2] && self.clock.is_calm(now) {
+        if unsent == [None; 2] && self.clock.is_calm(now) {
             return false;
         }
         let rules = self.terms.limits();
         let timeouts = &self.terms.route.timeouts;
         self.clock.wakes(now);
         self.clock.holds_back(now, unsent[0].is_some());
-        let stalled = self.clock.stalled(now, timeouts.write_stall, unsent);
-        if let Some(side) = stalled {
-            let by = if side == 0 { By::Client } else { By::Backend };
-            self.ending.get_or_insert(Ending { by, reason: Reason::Stalled, code: None, refusal: None });
-            self.client.dead = true;
-            self.backend.dead = true;
+        if let Some(side) = self.clock.stalled(now, timeouts.write_stall, unsent) {
+            self.stalled(side, cx, now);
             return true;
-        }
-        if self.ending.is_some() {
-            if self.is_delivering() {
-                self.clock.end_within(now, timeouts.grace);
-            }
-            if self.clock.is_grace_over(now) {
-                self.grace_over(cx, now);
-                return true;
-            }
-            if self.is_free() && self.clock.is_outlived(now, rules) {
-                self.end(Ending::ours(Reason::Lifetime, None), cx, now);
-                return true;
-            }
-            self.clock.arm_ending(cx, now, rules, timeouts);
-            return false;
         }
         // A client that we don't read, because the backend takes nothing, cannot be heard.
         let deaf = self.backend.channel.has_unsent();
@@ -594,46 +596,120 @@ impl Tunnel {
         }
     }
 
+    /// As [`Tunnel::keep_time`], of a tunnel that is ending. Here a side is also awaited that has not
+    /// acknowledged what the kernel holds for it: once the socket is closed, the next byte that its peer
+    /// sends resets the connection, and the kernel drops what it holds.
+    #[cold]
+    fn keep_ending(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let timeouts = self.terms.route.timeouts.clone();
+        let owed = [self.client.owed(), self.backend.owed()];
+        self.clock.wakes(now);
+        if let Some(side) = self.clock.stalled(now, timeouts.write_stall, owed) {
+            self.stalled(side, cx, now);
+            return true;
+        }
+        if self.is_delivering(owed.map(|owed| owed.is_some())) {
+            self.clock.end_within(now, timeouts.grace);
+        }
+        if self.clock.is_client_over(now) && !self.client.dead {
+            self.client.give_up();
+            return true;
+        }
+        if self.clock.is_grace_over(now) {
+            self.grace_over(cx, now);
+            return true;
+        }
+        let rules = self.terms.limits();
+        if self.is_free() && self.clock.is_outlived(now, rules) {
+            self.end(Ending::ours(Reason::Lifetime, None), cx, now);
+            return true;
+        }
+        self.clock.arm_ending(cx, now, rules, &timeouts);
+        false
+    }
+
+    /// A side has taken nothing for `write_stall`. The other gets what was passed to it before.
+    #[cold]
+    fn stalled(&mut self, side: usize, cx: &mut Context<'_>, now: Instant) {
+        let [client, backend] = [(By::Client, Way::FromClient), (By::Backend, Way::FromBackend)];
+        let (by, way) = if side == 0 { client } else { backend };
+        let ending = Ending { by, reason: Reason::Stalled, code: None, refusal: None };
+        self.ending.get_or_insert(ending);
+        self.sides(way).0.give_up();
+        match &self.course {
+            Course::Answering(violation) if violation.way != way => self.give_verdict(cx, now),
+            // The violator has its code, and its grace.
+            Course::Judged(violator) if *violator != way => {}
+            Course::Last => {}
+            _ => self.part(cx, now),
+        }
+    }
+
+    /// Relays nothing from now on. A side that has not acknowledged all that was passed to it gets the
+    /// rest, and the end of its stream behind that; what it sends is discarded.
+    #[cold]
+    fn part(&mut self, cx: &mut Context<'_>, now: Instant) {
+        for side in [&mut self.client, &mut self.backend] {
+            side.closed = true;
+            side.close = None;
+            side.resume();
+            if side.owes() {
+                side.channel.finish();
+            } else {
+                side.give_up();
+            }
+        }
+        self.course = Course::Last;
+        self.clock.end_within(now, self.terms.route.timeouts.grace);
+        // A side may not have been read for a while.
+        turn::give_way(cx);
+    }
+
     /// What had to happen within the grace has not.
     #[cold]
     fn grace_over(&mut self, cx: &mut Context<'_>, now: Instant) {
         match self.course {
             Course::Answering(_) => self.give_verdict(cx, now),
             Course::Judged(way) => {
-                let (from, to) = self.sides(way);
                 // What the violator sent before is legal: the other side still gets that, though not its answer.
-                to.dead |= from.dead || to.unsent().is_none();
-                from.dead = true;
-                from.pause();
+                self.sides(way).0.give_up();
+                self.part(cx, now);
             }
-            Course::Free | Course::Firm => {
-                self.client.dead = true;
-                self.backend.dead = true;
+            Course::Free | Course::Firm(_) => {
+                let owed = if let Course::Firm(owed) = self.course { owed } else { [true; 2] };
+                for (side, owed) in [&mut self.client, &mut self.backend].into_iter().zip(owed) {
+                    if !owed {
+                        side.give_up();
+                    }
+                }
+                self.part(cx, now);
+                self.clock.client_ends_within(now, self.terms.route.timeouts.write_stall);
+            }
+            Course::Last => {
+                self.client.give_up();
+                self.backend.give_up();
             }
         }
     }
 
     /// Whether a side has not got yet all that the other sent before it ended: `write_stall` bounds that, not the grace.
-    fn is_delivering(&self) -> bool {
-        let waits = |to: &Side, from: &Side| from.is_done() && to.unsent().is_some();
+    fn is_delivering(&self, [client, backend]: [bool; 2]) -> bool {
         match self.course {
-            Course::Free => waits(&self.client, &self.backend) || waits(&self.backend, &self.client),
-            // A violator has no longer than the grace, and is dropped by then.
-            Course::Judged(Way::FromClient) => self.client.dead && self.backend.unsent().is_some(),
-            Course::Judged(Way::FromBackend) => self.backend.dead && self.client.unsent().is_some(),
-            Course::Answering(_) | Course::Firm => false,
+            Course::Free if client && self.backend.is_done() => true,
+            Course::Free => backend && self.client.is_done(),
+            Course::Last => client || backend,
+            Course::Answering(_) | Course::Judged(_) | Course::Firm(_) => false,
         }
     }
 
     /// Whether nothing is left to do: each side is dead, or has ended and got all that was for it.
     fn is_over(&self) -> bool {
-        let gone = |side: &Side| side.dead || (side.has_ended() && !side.channel.has_unsent());
         if self.ending.is_none() {
             return false;
         }
         // A dead client takes nothing more, and a backend is only asked to have got its part.
-        let client_lost = self.client.dead && (self.backend.dead || !self.backend.channel.has_unsent());
-        client_lost || (gone(&self.client) && gone(&self.backend))
+        let client_lost = self.client.dead && !self.backend.owes();
+        client_lost || (self.client.is_gone() && self.backend.is_gone())
     }
 
     fn sides(&mut self, way: Way) -> (&mut Side, &mut Side) {
@@ -734,9 +810,47 @@ impl Side {
         })
     }
 
-    /// How much it has taken so far, where there is more for it.
+    /// How much it has taken so far, where the kernel has no room for the rest.
     fn unsent(&self) -> Option<u64> {
-        (!self.dead && self.channel.has_unsent()).then(|| self.channel.sent())
+        (!self.dead && self.channel.has_unsent()).then(|| self.channel.taken())
+    }
+
+    /// How much it has taken so far, where it has not acknowledged all that was passed to it.
+    fn owed(&mut self) -> Option<u64> {
+        // A broken connection acknowledges nothing, and a side that is not read says nothing of it.
+        self.dead |= self.owes() && self.channel.is_broken();
+        self.owes().then(|| self.channel.taken())
+    }
+
+    /// Whether it has not acknowledged all that was passed to it.
+    fn owes(&self) -> bool {
+        !self.dead && (self.channel.has_unsent() || self.channel.unacked() > 0)
+    }
+
+    /// Its time is up: its connection ends now, and what it has not acknowledged is dropped, also by the
+    /// kernel. The other side may have more time.
+    fn give_up(&mut self) {
+        if self.owes() {
+            self.channel.reset();
+        } else if !self.dead {
+            self.channel.shut();
+        }
+        self.dead = true;
+    }
+
+    /// Its time is up, though it may read: the kernel delivers the rest, unless that is much or not whole.
+    fn drop_unread(&mut self) {
+        if !self.dead && (self.channel.has_unsent() || self.channel.unacked() > MAX_LEFT_BEHIND) {
+            self.channel.reset();
+        }
+        self.dead = true;
+    }
+
+    /// Whether nothing is left to do for it: it is dead, or has ended and got all that was for it but a
+    /// little that the kernel holds.
+    fn is_gone(&self) -> bool {
+        let left = || self.channel.has_unsent() || self.channel.unacked() > MAX_LEFT_BEHIND;
+        self.dead || (self.has_ended() && !left())
     }
 
     fn want_close(&mut self, code: u16, reason: &'static str) {

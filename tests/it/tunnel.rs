@@ -7,6 +7,7 @@ mod frames;
 mod framing;
 mod gone;
 mod pulse;
+mod rest;
 mod turn;
 mod violation;
 

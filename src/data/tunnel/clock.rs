@@ -23,6 +23,10 @@ const OVERSLEPT: Duration = Duration::from_secs(1);
 /// How long silence says nothing after that: what has come meanwhile is read first.
 const EXCUSED: Duration = Duration::from_secs(2);
 
+/// The shortest and the longest pause between two looks at what a side has acknowledged.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
 /// What is due now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
@@ -51,6 +55,8 @@ pub struct Clock {
     /// Until then silence says nothing, since the whole process was held up.
     excused: Option<Instant>,
     grace_ends: Option<Instant>,
+    /// When the client is dropped at the latest. `None` means that only the grace and stalls end it.
+    client_ends: Option<Instant>,
     /// Since when a side has taken nothing, and what it had taken by then.
     stalls: [Option<(Instant, u64)>; 2],
     /// Whether the timer was set by all that is known now. Bytes and frames alone only move a moment later.
@@ -81,6 +87,7 @@ impl Clock {
             taken: Taken::Since(now),
             excused: None,
             grace_ends: None,
+            client_ends: None,
             stalls: [None; 2],
             is_set: false,
             timer: None,
@@ -169,6 +176,17 @@ impl Clock {
         self.grace_ends = Some(now + grace);
     }
 
+    /// From now on the client has `time` to end, unless it has less already.
+    pub fn client_ends_within(&mut self, now: Instant, time: Duration) {
+        let end = now + time;
+        self.client_ends = Some(self.client_ends.map_or(end, |before| before.min(end)));
+    }
+
+    /// Whether the client has had all the time that it may have.
+    pub fn is_client_over(&self, now: Instant) -> bool {
+        self.client_ends.is_some_and(|end| end <= now)
+    }
+
     /// Whether the ending took too long.
     pub fn is_grace_over(&self, now: Instant) -> bool {
         self.grace_ends.is_some_and(|end| end <= now)
@@ -223,10 +241,12 @@ impl Clock {
         self.wake_at(cx, now, next.map(|next| self.excused.map_or(next, |excused| next.max(excused))));
     }
 
-    /// Wakes the task when the ending, or the tunnel, has taken too long.
+    /// Wakes the task when the ending, or the tunnel, has taken too long, and to look at what a side has acknowledged:
+    /// the kernel does not tell.
     pub fn arm_ending(&mut self, cx: &mut Context<'_>, now: Instant, rules: &TunnelLimits, timeouts: &RouteTimeouts) {
         let lifetime = self.lifetime_ends(rules).filter(|end| *end > now);
-        let next = [self.grace_ends, self.stall_ends(timeouts.write_stall), lifetime];
+        let client = self.client_ends.filter(|end| *end > now);
+        let next = [self.grace_ends, client, self.stall_ends(timeouts.write_stall), self.look_at(now), lifetime];
         self.wake_at(cx, now, next.into_iter().flatten().min());
     }
 
@@ -272,6 +292,12 @@ impl Clock {
 
     fn is_excused(&self, now: Instant) -> bool {
         self.excused.is_some_and(|until| now < until)
+    }
+
+    /// The longer a side takes nothing, the longer are the pauses.
+    fn look_at(&self, now: Instant) -> Option<Instant> {
+        let since = self.stalls.iter().flatten().map(|(since, _)| *since).max()?;
+        Some(now + now.duration_since(since).clamp(FIRST_LOOK, LAST_LOOK))
     }
 
     fn stall_ends(&self, patience: Duration) -> Option<Instant> {

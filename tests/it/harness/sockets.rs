@@ -53,6 +53,26 @@ impl Found {
     }
 }
 
+/// Waits until the kernel holds nothing for the peer at `peer` of a connection that the agent at `local` has closed.
+pub async fn expect_released(local: SocketAddr, peer: SocketAddr) {
+    let released = async {
+        while holds(local, peer) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within("the kernel's letting go of a connection", released).await;
+}
+
+/// Whether bytes wait in the kernel, to go from one end to the other.
+fn holds(local: SocketAddr, peer: SocketAddr) -> bool {
+    let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
+    table.lines().skip(1).any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let queued = fields[4].split_once(':').unwrap().0 != "00000000";
+        queued && (address(fields[1]), address(fields[2])) == (local, peer)
+    })
+}
+
 /// The one socket whose addresses are as `is_it` says: its own, and its peer's.
 async fn find(what: &str, is_it: impl Fn(SocketAddr, SocketAddr) -> bool) -> Found {
     let found = async {

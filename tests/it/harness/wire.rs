@@ -3,6 +3,7 @@
 //! It repairs nothing and completes nothing: what a test sends is what goes out.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::ClientConnection;
@@ -91,6 +92,11 @@ impl Wire {
             self.io.flush().await
         };
         within("sending all", sent).await
+    }
+
+    /// The address of this end; panics where it is no TCP socket.
+    pub fn address(&self) -> SocketAddr {
+        self.io.tcp().expect("a TCP socket").local_addr().unwrap()
     }
 
     /// Ends our direction: FIN, or close_notify and FIN.

@@ -30,7 +30,7 @@ fn rule(limits: &'static str, bad: Vec<u8>, code: u16, reason: &'static str) -> 
 }
 
 /// Bits that no extension gives a meaning, in the frame of this side.
-fn broken(sender: Sender) -> Vec<u8> {
+pub fn broken(sender: Sender) -> Vec<u8> {
     Frame::new(0xC1, "odd").encode(sender == Client)
 }
 
@@ -54,7 +54,7 @@ fn rules(sender: Sender) -> Vec<Rule> {
 }
 
 /// The side that breaks a rule, and the other.
-fn sides(ends: &mut Ends, sender: Sender) -> (&mut Wire, &mut Wire) {
+pub fn sides(ends: &mut Ends, sender: Sender) -> (&mut Wire, &mut Wire) {
     match sender {
         Client => (&mut ends.client, &mut ends.backend),
         Backend => (&mut ends.backend, &mut ends.client),
@@ -74,7 +74,7 @@ async fn violate(ends: &mut Ends, sender: Sender, bad: &[u8]) {
     assert_eq!(frame, Frame::close(1001, ""));
 }
 
-fn booked(sender: Sender, reason: &'static str) -> [&'static str; 3] {
+pub fn booked(sender: Sender, reason: &'static str) -> [&'static str; 3] {
     let by = match sender {
         _ if reason.ends_with("_rate") => "sidegate",
         Client => "client",
