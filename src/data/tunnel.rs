@@ -602,6 +602,9 @@ impl Tunnel {
     #[cold]
     fn keep_ending(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let timeouts = self.terms.route.timeouts.clone();
+        if self.client.breaks() | self.backend.breaks() {
+            return true;
+        }
         let owed = [self.client.owed(), self.backend.owed()];
         self.clock.wakes(now);
         if let Some(side) = self.clock.stalled(now, timeouts.write_stall, owed) {
@@ -816,10 +819,16 @@ impl Side {
     }
 
     /// How much it has taken so far, where it has not acknowledged all that was passed to it.
-    fn owed(&mut self) -> Option<u64> {
-        // A broken connection acknowledges nothing, and a side that is not read says nothing of it.
-        self.dead |= self.owes() && self.channel.is_broken();
+    fn owed(&self) -> Option<u64> {
         self.owes().then(|| self.channel.taken())
+    }
+
+    /// Notices that its connection is broken, so that it acknowledges nothing more: a side that has ended is
+    /// not read. True if that is news.
+    fn breaks(&mut self) -> bool {
+        let breaks = self.owes() && self.channel.is_broken();
+        self.dead |= breaks;
+        breaks
     }
 
     /// Whether it has not acknowledged all that was passed to it.
