@@ -13,12 +13,17 @@
 //! It also ends a connection whose peer has kept its window closed for so long, although the peer
 //! acknowledges every probe. Such a peer is alive, and `write_stall` says how long it may take
 //! nothing. So where `write_stall` is longer, the user timeout is longer than that.
+//!
+//! Once a socket is closed, the user timeout alone bounds what the kernel keeps for the peer, some MiB,
+//! which no limit counts any more. So a closed connection has no more than `write_stall`.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+
+use crate::data::unacked::unacked;
 
 /// How long nothing moves over a connection before its peer is probed.
 const IDLE: Duration = Duration::from_secs(60);
@@ -40,6 +45,9 @@ const MARGIN: Duration = Duration::from_secs(60);
 /// The longest user timeout that the kernel takes.
 const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
+/// The least time that the peer of a closed socket has to take what the kernel holds for it.
+const MIN_LEFT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Makes the kernel watch the peer of a TCP socket. Connections that a listening socket accepts
 /// inherit it.
 ///
@@ -59,6 +67,16 @@ pub fn watch(socket: &impl AsFd) -> io::Result<()> {
 /// It is no TCP socket.
 pub fn bear(socket: &impl AsFd, write_stall: Duration) -> io::Result<()> {
     SockRef::from(socket).set_tcp_user_timeout(Some(user_timeout(write_stall)))
+}
+
+/// Bounds how long the kernel keeps what it holds for the peer of a socket that is about to be closed: a
+/// peer that takes nothing of it has `write_stall`, as it had while the socket was open.
+pub fn leave(socket: &impl AsFd, write_stall: Duration) {
+    if unacked(socket).is_some_and(|bytes| bytes > 0) {
+        let time = write_stall.clamp(MIN_LEFT_TIMEOUT, MAX_USER_TIMEOUT);
+        // Of a socket that fails this, the peer is gone already.
+        let _ = SockRef::from(socket).set_tcp_user_timeout(Some(time));
+    }
 }
 
 /// The user timeout of a connection whose peer may take nothing for `write_stall`.

@@ -352,6 +352,11 @@ impl Patience {
         self.lock().cut
     }
 
+    /// How long the client may take nothing.
+    pub fn write_stall(&self) -> Duration {
+        self.lock().write_stall
+    }
+
     /// Whether the end of the connection waits for the client's acknowledgement.
     pub fn awaits_delivery(&self) -> bool {
         let state = self.lock();

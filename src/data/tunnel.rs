@@ -601,7 +601,7 @@ impl Tunnel {
     /// sends resets the connection, and the kernel drops what it holds.
     #[cold]
     fn keep_ending(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let timeouts = self.terms.route.timeouts.clone();
+        let timeouts = self.terms.route.timeouts;
         if self.client.breaks() | self.backend.breaks() {
             return true;
         }

@@ -379,11 +379,12 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        if self.patience.cut() == Some(Cut::Reset)
-            && let Some(tcp) = self.stream.tcp()
-        {
+        let Some(tcp) = self.stream.tcp() else { return };
+        if self.patience.cut() == Some(Cut::Reset) {
             // Of a socket that fails this, the peer is gone already.
             let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+        } else {
+            keepalive::leave(tcp, self.patience.write_stall());
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 
 use crate::harness::backend::{self, Backend};
 use crate::harness::sidegate::{self, Sidegate};
-use crate::harness::sockets::Found;
+use crate::harness::sockets::{Found, expect_released};
 use crate::harness::{certificate, client};
 
 const FORWARD: &str = "http = 'forward'";
@@ -108,4 +108,25 @@ async fn each_request_of_a_connection_has_the_write_stall_of_its_route() {
         }
     }
     assert_eq!(backend.connections(), 1);
+}
+
+/// That a client which asks so, and reads nothing, leaves nothing in the kernel for long once its
+/// connection is closed.
+async fn check_left(keep_alive: &str, request: &str, lines: &str) {
+    let backend = backend::http(|_| backend::reply(200).body(vec![7; 1 << 20])).run().await;
+    let sidegate = sidegate::new().route("/", &backend).on_route(FORWARD);
+    let timeouts = format!("write_stall = '1s'\nkeep_alive = '{keep_alive}'");
+    let sidegate = sidegate.timeouts(&timeouts).run().await;
+    let client = client::new(&sidegate);
+    let mut wire = client.connect().await;
+    wire.send(client.request(request, lines)).await;
+    sidegate.expect_metric("sidegate_connections_closed_total", [], 1).await;
+    expect_released(sidegate.address(), wire.address()).await;
+}
+
+#[tokio::test]
+async fn answer_that_is_not_read_leaves_the_kernel_soon_after_its_end() {
+    check_left("1m", "GET / HTTP/1.1", "Connection: close\r\n").await;
+    check_left("1m", "GET / HTTP/1.0", "").await;
+    check_left("200ms", "GET / HTTP/1.1", "").await;
 }

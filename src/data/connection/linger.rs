@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Open;
 use crate::data::discards::{MAX_DISCARDED, SILENCE_TIMEOUT, TOTAL_TIMEOUT};
+use crate::data::keepalive;
 use crate::data::patience::Patience;
 use crate::data::socket;
 use crate::data::turn::Turn;
@@ -83,6 +84,8 @@ pub async fn linger(lingering: Lingering, open: Open, client: Key) {
     if counted.end == DiscardEnd::Displaced {
         // Nothing of it stays behind in the kernel. Of a socket that fails this, the peer is gone already.
         let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
+    } else {
+        keepalive::leave(&tcp, patience.write_stall());
     }
 }
 
