@@ -11,7 +11,7 @@ use rcgen::{
 };
 
 /// What they are valid for.
-const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+pub const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 /// A certificate and its key, as PEM.
 pub struct Pair {

@@ -2,14 +2,15 @@
 //!
 //! It writes all of its files or none, and never over a file that is there.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::cli::certificate::self_signed;
+use crate::cli::certificate::{self, self_signed};
+use crate::cli::check;
 use crate::cli::pages::{self, Page};
-use crate::cli::{Exit, complain, quoted, say};
+use crate::cli::{Exit, complain, quoted, say, show};
 use sidegate::control::config::{self, schema};
 use sidegate::policy::route::HostPattern;
 
@@ -29,6 +30,9 @@ chain = "certs/dev.pem"                 # for development: replace it before oth
 key   = "certs/dev.key"
 "#;
 
+/// The default port of `[metrics]`.
+const METRICS: u16 = 10464;
+
 /// For how long the certificate is valid: as long as any client accepts (Apple's: 825 days).
 const DAYS: i32 = 820;
 
@@ -41,10 +45,11 @@ pub struct Init {
     /// Where to write; made if it isn't there.
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
-    /// Where to listen.
+    /// Where to listen: an address of this machine, with a port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443", value_parser = listen)]
     listen: SocketAddr,
-    /// The host that clients ask for: ws.example.com, *.example.com (one label), or * for any, which it is if left out.
+    /// The host that clients ask for: ws.example.com, *.example.com (one label), or * for any. Left out, it is any; with
+    /// --plain, the address to listen at, or localhost.
     #[arg(long, value_name = "NAME", value_parser = config::host)]
     host: Option<HostPattern>,
     /// What happens to plain HTTP.
@@ -66,7 +71,7 @@ enum Http {
 
 /// Writes a configuration.
 pub fn init(verb: &Init) -> Exit {
-    let host = match host(verb) {
+    let host = match apart(verb).and_then(|()| host(verb)) {
         Ok(host) => host,
         Err(sentence) => {
             complain(sentence);
@@ -85,6 +90,11 @@ pub fn init(verb: &Init) -> Exit {
         return Exit::No;
     }
     say(next(&site, &pages));
+    let found = check::found(&verb.dir);
+    if !found.is_empty() {
+        say("\n`sidegate check` finds:\n");
+        show(&found);
+    }
     Exit::Yes
 }
 
@@ -95,20 +105,51 @@ struct Site<'v> {
 }
 
 impl Site<'_> {
+    /// The address to listen at; one of IPv4 that is written as one of IPv6 is of IPv4.
+    fn ip(&self) -> IpAddr {
+        self.verb.listen.ip().to_canonical()
+    }
+
+    /// The address by which this machine reaches the listener.
+    fn target(&self) -> IpAddr {
+        match self.ip() {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        }
+    }
+
+    /// The address of this machine that its own connections come from. `None` means a loopback address.
+    fn own(&self) -> Option<IpAddr> {
+        Some(self.target()).filter(|ip| !ip.is_loopback())
+    }
+
+    /// Whether `localhost` leads to the listener.
+    fn is_localhost(&self) -> bool {
+        self.ip().is_unspecified() || self.ip() == Ipv4Addr::LOCALHOST
+    }
+
     /// One of the names that it is for.
     fn name(&self) -> String {
         match &self.host {
             HostPattern::Exact(name) => name.to_string(),
             HostPattern::Wildcard(parent) => format!("www.{parent}"),
-            HostPattern::Any => "localhost".into(),
+            HostPattern::Any if self.is_localhost() => "localhost".into(),
+            HostPattern::Any => bracketed(self.ip()),
         }
     }
 
-    /// That name, and the port where it isn't the scheme's own, or not yet known.
+    /// Whether that name leads to the listener by itself.
+    fn is_reached(&self) -> bool {
+        let name = self.name();
+        name == bracketed(self.target()) || name == "localhost" && self.is_localhost()
+    }
+
+    /// That name, and the port where it isn't the scheme's own.
     fn authority(&self) -> String {
         let own = if self.verb.plain { 80 } else { 443 };
         match self.verb.listen.port() {
-            port if port == own || port == 0 => self.name(),
+            port if port == own => self.name(),
             port => format!("{}:{port}", self.name()),
         }
     }
@@ -119,14 +160,21 @@ impl Site<'_> {
         format!("{scheme}{s}://{}", self.authority())
     }
 
-    /// What the certificate is for, besides this machine.
+    /// What the certificate is for, besides `localhost` and the addresses that it leads to.
     fn certified(&self) -> Vec<String> {
         let host = Some(self.host.to_string()).filter(|host| host != "*").map(|host| host.replace(['[', ']'], ""));
-        let ip = self.verb.listen.ip();
-        let address = (!ip.is_unspecified() && !ip.is_loopback()).then(|| ip.to_string());
-        let mut all: Vec<_> = host.into_iter().chain(address).filter(|name| name != "localhost").collect();
+        let address = Some(self.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+        let is_new = |name: &String| !certificate::NAMES.contains(&&**name);
+        let mut all: Vec<_> = host.into_iter().chain(address).filter(is_new).collect();
         all.dedup();
         all
+    }
+
+    /// The port of `[metrics]`, which neither the listener nor the backend has.
+    fn metrics(&self) -> u16 {
+        let backend = authority(&self.verb.backend).map(|at| at.port());
+        let is_free = |port: &u16| *port != self.verb.listen.port() && Some(*port) != backend;
+        (METRICS..).find(is_free).unwrap_or(METRICS)
     }
 
     fn config(&self) -> String {
@@ -144,7 +192,12 @@ impl Site<'_> {
             Http::Forward => line("http    = \"forward\"", "plain HTTP goes through as well; \"refuse\": WebSockets alone"),
         };
         let host = line(&format!("host    = \"{}\"", self.host), "\"ws.example.com\", \"*.example.com\" (one label), or \"*\"");
+        let metrics = match self.metrics() {
+            METRICS => "#listen = \"127.0.0.1:10464\"             # or \"off\"".to_owned(),
+            port => line(&format!("listen = \"127.0.0.1:{port}\""), "or \"off\"; the default port, 10464, is taken"),
+        };
         let filled = CONFIG
+            .replace("{metrics}", &metrics)
             .replace("{listen}", &line(&format!("listen = \"{listen}\""), reaches))
             .replace("{tls}", &tls)
             .replace("{certificate}", if *plain { "" } else { CERTIFICATE })
@@ -159,7 +212,12 @@ impl Site<'_> {
         let requests = format!("{off}requests    = {{ rate = \"50/s\", burst = 200 }}");
         let requests = format!("{requests:<52}# plain HTTP, where the route forwards it");
         let filled = POLICY.replace("{requests}", &requests).replace("{url}", &format!("{}/", self.url("ws")));
-        filled.replace("{origin}", &self.url("http"))
+        filled.replace("{client}", &self.target().to_string()).replace("{origin}", &self.url("http"))
+    }
+
+    fn list(&self) -> String {
+        let own = self.own().map(|ip| format!("{ip:<16}# this machine as well\n")).unwrap_or_default();
+        LIST.replace("{own}\n", &own)
     }
 }
 
@@ -171,11 +229,11 @@ fn line(text: &str, comment: &str) -> String {
 /// The host of the route. Without TLS it is written out: nothing else would keep pages of names
 /// that lead here (DNS rebinding) from being of the same origin.
 fn host(verb: &Init) -> Result<HostPattern, String> {
-    let ip = verb.listen.ip();
+    let ip = verb.listen.ip().to_canonical();
     match (&verb.host, verb.plain) {
         (Some(host), _) => Ok(host.clone()),
         (None, false) => Ok(HostPattern::Any),
-        (None, true) if ip.is_loopback() => Ok(HostPattern::Exact("localhost".into())),
+        (None, true) if ip == Ipv4Addr::LOCALHOST => Ok(HostPattern::Exact("localhost".into())),
         (None, true) if ip.is_unspecified() => {
             Err("--plain listens at every address, so it has to be said for which host: add --host NAME".into())
         }
@@ -191,7 +249,35 @@ fn bracketed(ip: IpAddr) -> String {
 }
 
 fn listen(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "not an address with a port: write one like 0.0.0.0:8443 or [::]:8443".to_owned())
+    let address: SocketAddr =
+        text.parse().map_err(|_| "not an address with a port: write one like 0.0.0.0:8443 or [::]:8443".to_owned())?;
+    let is_of_a_link = matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+    match address.port() {
+        0 => Err("port 0 is another port at each start: name one, like 8443".to_owned()),
+        _ if is_of_a_link => Err("a link-local address holds on one link alone: name another, or [::]".to_owned()),
+        _ => Ok(address),
+    }
+}
+
+/// The address in a backend's URL. `None` means a Unix socket.
+fn authority(backend: &str) -> Option<SocketAddr> {
+    let (scheme, at) = backend.split_once("://")?;
+    let port = if scheme == "https" { 443 } else { 80 };
+    let at = at.replace("localhost", "127.0.0.1");
+    at.parse().ok().or_else(|| Some(SocketAddr::new(at.trim_matches(['[', ']']).parse().ok()?, port)))
+}
+
+/// Refuses a backend that is the listener itself.
+fn apart(verb: &Init) -> Result<(), String> {
+    let (listen, ip) = (verb.listen, verb.listen.ip().to_canonical());
+    let is_itself = |at: SocketAddr| {
+        let is_here = ip == at.ip() || ip.is_unspecified() && at.ip().is_loopback();
+        at.port() == listen.port() && is_here
+    };
+    match authority(&verb.backend).filter(|at| is_itself(*at)) {
+        Some(at) => Err(format!("the backend is at {at}, and so would be the listener: name another port with --listen")),
+        None => Ok(()),
+    }
 }
 
 fn made(site: &Site<'_>) -> Result<Vec<Page>, rcgen::Error> {
@@ -199,7 +285,7 @@ fn made(site: &Site<'_>) -> Result<Vec<Page>, rcgen::Error> {
     let mut pages = vec![
         page("sidegate.toml", site.config(), 0o644),
         page("policies/main.toml", site.policy(), 0o644),
-        page("policies/lists/office.cidr", LIST.into(), 0o644),
+        page("policies/lists/office.cidr", site.list(), 0o644),
         // Where the files' first lines say.
         page(".schema/config.json", schema::CONFIG.into(), 0o644),
         page(".schema/policy.json", schema::POLICY.into(), 0o644),
@@ -222,11 +308,8 @@ fn next(site: &Site<'_>, pages: &[Page]) -> String {
         true => (String::new(), String::new()),
         false => (format!("--cacert {certificate} "), format!("SSL_CERT_FILE={certificate} ")),
     };
-    let target = if listen.ip().is_unspecified() { "127.0.0.1".into() } else { bracketed(listen.ip()) };
-    let resolving = match site.name() == "localhost" || site.name() == bracketed(listen.ip()) {
-        true => String::new(),
-        false => format!("--resolve {}:{}:{target} ", site.name(), listen.port()),
-    };
+    let resolving = if site.is_reached() { String::new() } else { resolving(site) };
+    let reached = if site.is_reached() { String::new() } else { format!("     # once {} leads here", site.name()) };
     let answer = match http {
         Http::Refuse => "426: alive, and only WebSockets are served",
         Http::Forward => "what the backend answers",
@@ -239,15 +322,32 @@ Next, with your backend running at {backend}:
 
   sidegate check --config {config}
   sidegate run --config {config}
-  curl {trusting}{resolving}{}/     # {answer}
-  {trusted}python3 -m websockets {}/
+  curl {trusting}{resolving}{}     # {answer}
+  {trusted}python3 -m websockets {}{reached}
 
-It listens at {listen} and admits only this machine: see `listen` in sidegate.toml, and policies/lists/office.cidr.",
-        site.url("http"),
-        site.url("ws"),
+It listens at {listen} and admits only this machine, by the addresses {}: see `listen` in sidegate.toml, and policies/lists/office.cidr.",
+        quoted(format!("{}/", site.url("http")).as_ref()),
+        quoted(format!("{}/", site.url("ws")).as_ref()),
+        match site.own() {
+            Some(own) => format!("127.0.0.0/8, ::1 and {own}"),
+            None => "127.0.0.0/8 and ::1".to_owned(),
+        }
     );
+    if TcpListener::bind((listen.ip(), 0)).is_err() {
+        next.push_str(&format!("\n{} is no address of this machine: `sidegate run` fails here.", listen.ip()));
+    }
     if !plain {
         next.push_str("\nThe certificate is for development: it vouches for itself.");
     }
     next
+}
+
+/// The options by which curl asks this machine for a name that doesn't lead to it.
+fn resolving(site: &Site<'_>) -> String {
+    let (port, target) = (site.verb.listen.port(), bracketed(site.target()));
+    let quoted = |text: String| quoted(text.as_ref());
+    match site.name().trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(_) => format!("--connect-to {} ", quoted(format!("::{target}:{port}"))),
+        Err(_) => format!("--resolve {} ", quoted(format!("{}:{port}:{target}", site.name()))),
+    }
 }

@@ -96,7 +96,10 @@ fn init_names_the_port_only_where_the_scheme_has_another() {
         (&["--listen", "0.0.0.0:443", "--host", "a.example"][..], "wss://a.example/", "https://a.example"),
         (&["--listen", "[::]:8443", "--host", "*.a.example"], "wss://www.a.example:8443/", "https://www.a.example:8443"),
         (&["--plain", "--listen", "127.0.0.1:80"], "ws://localhost/", "http://localhost"),
-        (&["--listen", "127.0.0.1:0"], "wss://localhost/", "https://localhost"),
+        (&["--listen", "192.0.2.7:8443"], "wss://192.0.2.7:8443/", "https://192.0.2.7:8443"),
+        (&["--listen", "[2001:db8::7]:8443"], "wss://[2001:db8::7]:8443/", "https://[2001:db8::7]:8443"),
+        (&["--listen", "127.0.0.2:443"], "wss://127.0.0.2/", "https://127.0.0.2"),
+        (&["--listen", "[::ffff:192.0.2.7]:443"], "wss://192.0.2.7/", "https://192.0.2.7"),
         (&["--plain", "--listen", "[::1]:8080", "--host", "[::1]"], "ws://[::1]:8080/", "http://[::1]:8080"),
     ] {
         let folder = init_with("http://127.0.0.1:8080", more);
@@ -137,6 +140,59 @@ async fn what_init_writes_without_tls_admits_its_own_page_and_no_other() {
 }
 
 #[test]
+fn init_admits_this_machine_by_the_address_that_it_listens_at() {
+    for (more, entry, command) in [
+        (&["--listen", "192.0.2.7:8443"][..], "192.0.2.7", "dev.pem https://192.0.2.7:8443/"),
+        (&["--listen", "[2001:db8::7]:8443"], "2001:db8::7", "dev.pem 'https://[2001:db8::7]:8443/'"),
+        (&["--plain", "--listen", "192.0.2.7:80"], "192.0.2.7", "curl http://192.0.2.7/"),
+        (
+            &["--listen", "192.0.2.7:443", "--host", "a.example"],
+            "192.0.2.7",
+            "--resolve a.example:443:192.0.2.7 https://a.example/",
+        ),
+        (&["--listen", "0.0.0.0:443", "--host", "192.0.2.9"], "::1", "--connect-to ::127.0.0.1:443 https://192.0.2.9/"),
+        (&["--listen", "127.0.0.2:443"], "::1", "dev.pem https://127.0.0.2/"),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let arguments = [&["init", "--backend", "http://127.0.0.1:8080"], more].concat();
+        let said = String::from_utf8(sidegate(&arguments, folder.path()).stdout).unwrap();
+        assert!(said.contains(command) && said.contains(entry), "{said}");
+        let list = fs::read_to_string(folder.path().join("policies/lists/office.cidr")).unwrap();
+        assert!(list.lines().any(|line| line.split(' ').next() == Some(entry)), "{list}");
+        let checked = sidegate(&["check", "."], folder.path());
+        assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+    }
+}
+
+#[test]
+fn init_keeps_metrics_apart_from_the_listener_and_the_backend() {
+    for (backend, listen, port) in [
+        ("http://127.0.0.1:8080", "127.0.0.1:10464", 10465),
+        ("http://127.0.0.1:10464", "127.0.0.1:10465", 10466),
+        ("http://localhost:10464", "0.0.0.0:443", 10465),
+    ] {
+        let folder = init_with(backend, &["--listen", listen]);
+        expect_clean(folder.path());
+        let config = fs::read_to_string(folder.path().join("sidegate.toml")).unwrap();
+        assert!(config.contains(&format!("\nlisten = \"127.0.0.1:{port}\"")), "{config}");
+    }
+}
+
+#[test]
+fn init_says_what_check_warns_of() {
+    for (more, warning) in [
+        (&["--plain", "--listen", "127.0.0.1:8081", "--host", "*"][..], "DNS rebinding"),
+        (&["--plain", "--listen", "192.0.2.7:80"], "plain ws:// on an address that others can reach"),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let output = sidegate(&[&["init", "--backend", "http://127.0.0.1:8080"], more].concat(), folder.path());
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(warning), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("`sidegate check` finds"), "{output:?}");
+    }
+}
+
+#[test]
 fn init_says_what_is_wrong_with_an_address_or_a_host() {
     let folder = TempDir::new().unwrap();
     for (more, word) in [
@@ -145,6 +201,10 @@ fn init_says_what_is_wrong_with_an_address_or_a_host() {
         (&["--host", "ws.example.com:8443"], "a host has no port"),
         (&["--http", "allow"], "forward"),
         (&["--plain", "--listen", "0.0.0.0:80"], "add --host NAME"),
+        (&["--listen", "127.0.0.1:0"], "port 0 is another port at each start"),
+        (&["--listen", "[fe80::1%2]:8443"], "link-local"),
+        (&["--listen", "127.0.0.1:8080"], "the backend is at 127.0.0.1:8080"),
+        (&["--listen", "[::]:8080"], "the backend is at 127.0.0.1:8080"),
     ] {
         let output = sidegate(&[&["init", "--backend", "http://127.0.0.1:8080"], more].concat(), folder.path());
         assert_eq!(output.status.code(), Some(2), "{output:?}");

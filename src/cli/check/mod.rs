@@ -4,11 +4,12 @@
 mod report;
 mod subject;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::Exit;
 use crate::cli::check::report::{Format, Report};
 use crate::cli::check::subject::{Configurations, Subject};
+use sidegate::control::config::diagnostic::Diagnostic;
 
 /// The arguments.
 #[derive(clap::Args)]
@@ -36,4 +37,9 @@ pub fn check(verb: &Check) -> Exit {
         report.add(path, Subject::of(path).check(&mut configurations));
     }
     if report.finish() { Exit::Yes } else { Exit::No }
+}
+
+/// All that is found about `path`, errors before warnings.
+pub fn found(path: &Path) -> Vec<Diagnostic> {
+    Subject::of(path).check(&mut Configurations::default()).diagnostics
 }
