@@ -220,6 +220,9 @@ impl PathPattern {
     /// # Errors
     /// A sentence that says what is wrong and what to write instead.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if text.starts_with(['~', '^']) {
+            return Err(no_pattern(text));
+        }
         if !text.starts_with('/') {
             return Err(format!("a path begins with a slash: write `/{text}`"));
         }
@@ -233,6 +236,9 @@ impl PathPattern {
                  escaped, or a dot segment with a parameter"
             )
         })?;
+        if *canonical != *text && pattern_in(text).is_some() {
+            return Err(no_pattern(text));
+        }
         if *canonical != *text {
             return Err(format!("a request's path is made canonical before it is routed: write `{canonical}`"));
         }
@@ -306,6 +312,39 @@ fn escaped(text: &str) -> String {
         }
         out
     })
+}
+
+/// The part of `path` that other servers' configurations take for a pattern; here it stands for itself.
+pub fn pattern_in(path: &str) -> Option<&str> {
+    let is_pattern = |segment: &&str| {
+        let name = |rest: &str| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        let pair = |open: char, close: char| segment.find(open).is_some_and(|at| segment[at..].contains(close));
+        segment.contains(['*', '|', '^', '\\'])
+            || segment.strip_prefix(':').is_some_and(name)
+            || segment.len() > 1 && segment.ends_with('$')
+            || pair('{', '}')
+            || pair('<', '>')
+            || pair('[', ']')
+            || segment.contains(".+")
+    };
+    path.split('/').find(is_pattern)
+}
+
+/// Why `text`, which looks like a pattern, is no path, and what to write.
+fn no_pattern(text: &str) -> String {
+    format!("a path is no pattern: write `{}` for all below it", literal(text))
+}
+
+/// The prefix of `text` that has nothing of a pattern.
+pub fn literal(text: &str) -> String {
+    let path = text.trim_start_matches(['~', '^', '*', '=', ' ']);
+    let mut prefix = String::from("/");
+    let segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    for segment in segments.iter().take_while(|segment| pattern_in(segment).is_none()) {
+        prefix.push_str(segment);
+        prefix.push('/');
+    }
+    prefix
 }
 
 #[cfg(test)]
@@ -567,6 +606,30 @@ mod tests {
             let _ = HostPattern::parse(&text);
             let _ = PathPattern::parse(&text);
             let _ = stripped(&text, &text);
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_pattern_is_no_path_or_stands_for_itself() {
+        for (path, said) in [
+            ("/api/*", Ok(Some("*"))),
+            ("/users/:id", Ok(Some(":id"))),
+            ("/a/.+", Ok(Some(".+"))),
+            ("/chat$", Ok(Some("chat$"))),
+            ("/files/(a", Ok(None)),
+            ("/a:b/c$d/", Ok(None)),
+            ("/chat/{room}", Ok(Some("{room}"))),
+            ("/chat/<id>", Err("/chat/")),
+            ("~ ^/chat/", Err("/chat/")),
+            ("^/chat", Err("/chat/")),
+            ("~* /chat/(a|b)", Err("/chat/")),
+        ] {
+            let parsed = PathPattern::parse(path).map(|path| pattern_in(path.as_str()).map(str::to_owned));
+            match (parsed, said) {
+                (Ok(part), Ok(expected)) => assert_eq!(part.as_deref(), expected, "{path}"),
+                (Err(told), Err(prefix)) => assert!(told.contains(&format!("write `{prefix}`")), "{told}"),
+                (parsed, _) => panic!("{path}: {parsed:?}"),
+            }
         }
     }
 }

@@ -111,6 +111,7 @@ async fn a_reload_that_closes_too_many_is_held_however_often_it_is_looked_at_and
     assert!(body.contains(sentence), "{body}");
     let (status, said) = reload(&sidegate, "?accept_shrink=partners").await;
     assert!(status == 422 && said.contains(sentence) && said.contains("--accept-revocations"), "{status} {said}");
+    assert!(said.contains("changed: policies/default.toml;"), "{said}");
     for tunnel in &mut tunnels {
         tunnel.expect_echo("kept").await;
     }

@@ -111,7 +111,7 @@ fn init_names_the_port_only_where_the_scheme_has_another() {
 
 #[test]
 fn without_tls_init_writes_the_host_out_and_no_certificate() {
-    let folder = init_with("http://127.0.0.1:8080", &["--plain", "--listen", "127.0.0.1:8080"]);
+    let folder = init_with("http://127.0.0.1:8080", &["--plain", "--listen", "127.0.0.1:8081"]);
     expect_clean(folder.path());
     for file in &FILES[..3] {
         edit(folder.path(), file, |text| turned_on(&text));

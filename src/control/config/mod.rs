@@ -301,6 +301,7 @@ pub struct Written {
     metrics: Option<Place>,
     admin: Option<Place>,
     threads: Option<Place>,
+    max_revoked: Option<Place>,
 }
 
 impl Written {
@@ -317,6 +318,11 @@ impl Written {
     /// `socket` of `[admin]`.
     pub fn admin(&self) -> Place {
         self.or_file(self.admin.as_ref())
+    }
+
+    /// `max_revoked` of `[reload]`.
+    pub fn max_revoked(&self) -> Place {
+        self.or_file(self.max_revoked.as_ref())
     }
 
     /// `threads` of `[process]`.
@@ -458,6 +464,8 @@ pub struct RoutePage {
     pub timeouts: RouteTimeouts,
     /// The line of its `name` in `sidegate.toml`, from 1.
     pub line: u32,
+    /// The line of its path, from 1.
+    pub path_line: u32,
 }
 
 /// What each route has that doesn't say otherwise.

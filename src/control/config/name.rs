@@ -45,6 +45,11 @@ impl<K: Hash + Eq> Taken<K> {
         Taken(HashMap::new())
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Notes that `name` has `key`, written at `value`, unless another has it: its name, and where.
     pub fn take(&mut self, key: K, name: &Arc<str>, value: &Value<'_>) -> Result<(), (Arc<str>, Place)> {
         if let Some((first, place)) = self.0.get(&key) {
@@ -61,7 +66,8 @@ impl Taken<Arc<str>> {
         let value = table.need("name", format!("name = \"{example}\""))?;
         let name = value.parse("a name", name)?;
         if let Err((_, first)) = self.take(Arc::clone(&name), &name, &value) {
-            value.report(error(format!("`{name}` is there twice")).and(first, "first here"));
+            let finding = error(format!("`{name}` is there twice")).remedy("take another name");
+            value.report(finding.and(first, "first here"));
         }
         Some(name)
     }

@@ -74,6 +74,11 @@ impl Finding {
         Finding { remedy: remedy.map(Words::from).or(self.remedy), ..self }
     }
 
+    /// Whether it says what to do.
+    pub fn has_remedy(&self) -> bool {
+        self.remedy.is_some()
+    }
+
     /// Puts the key that it is about before the message.
     pub fn of(self, key: &str) -> Finding {
         Finding { key: Some(key.to_owned()), ..self }

@@ -3,6 +3,8 @@
 //! It says less than a load does, and never contradicts one: what loads is valid, but for a baseline that denies
 //! nobody. Keys that this version doesn't act on are not in it. Tests hold it to what the readers ask for.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 /// Of `sidegate.toml`.
@@ -10,6 +12,31 @@ pub const CONFIG: &str = include_str!("schema/config.json");
 
 /// Of `policies/NAME.toml`, `NAME.shadow.toml` and `baseline.toml`.
 pub const POLICY: &str = include_str!("schema/policy.json");
+
+/// Each list of tables that a file may have, with the keys of one table.
+pub fn lists_of_tables() -> Vec<(String, Vec<Cow<'static, str>>)> {
+    let schemas = [CONFIG, POLICY].map(|text| serde_json::from_str::<Value>(text).unwrap_or_default());
+    schemas.iter().flat_map(|schema| lists_in(schema, schema, "")).collect()
+}
+
+/// Those of `table`, whose keys begin with `above`, and of the tables in it.
+fn lists_in(schema: &Value, table: &Value, above: &str) -> Vec<(String, Vec<Cow<'static, str>>)> {
+    let resolved = |at: &Value| -> Value {
+        let name = at["$ref"].as_str().and_then(|at| at.strip_prefix("#/$defs/"));
+        name.map_or(at, |name| &schema["$defs"][name]).clone()
+    };
+    let mut lists = Vec::new();
+    for (key, value) in table["properties"].as_object().into_iter().flatten() {
+        let (value, name) = (resolved(value), format!("{above}{key}"));
+        let item = resolved(&value["items"]);
+        if let Some(keys) = item["properties"].as_object() {
+            lists.push((name, keys.keys().map(|key| Cow::from(key.clone())).collect()));
+        } else if above.is_empty() {
+            lists.extend(lists_in(schema, &value, &format!("{name}.")));
+        }
+    }
+    lists
+}
 
 /// One schema for either kind of file.
 pub fn both() -> Value {

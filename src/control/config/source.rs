@@ -3,7 +3,7 @@
 //! It bounds what it reads, in bytes and in time, and remembers what it did not find, so that the
 //! watcher knows where something may appear. It never looks into a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -220,6 +220,11 @@ impl Files {
         Some(self.files.get(path)?.digest)
     }
 
+    /// The digest of each file that was asked for.
+    pub fn digests(&self) -> Digests {
+        Digests(self.files.iter().map(|(path, seen)| (path.clone(), seen.digest)).collect())
+    }
+
     /// Every file that was asked for, found or not.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.keys().map(PathBuf::as_path)
@@ -322,6 +327,18 @@ fn bytes_of(mut file: File, stamp: Stamp, most: u64, progress: &Progress) -> Res
         // There may be a key in it.
         _ if most == MOST_PEM => Ok(Bytes::from_owner(Zeroizing::new(bytes))),
         _ => Ok(bytes.into()),
+    }
+}
+
+/// What the files of one pass held, each by its path.
+#[derive(Debug, Default)]
+pub struct Digests(BTreeMap<PathBuf, Digest>);
+
+impl Digests {
+    /// The files that `next` finds changed, new or gone, in the order of their paths.
+    pub fn changed(&self, next: &Digests) -> Vec<PathBuf> {
+        let paths: BTreeSet<_> = self.0.keys().chain(next.0.keys()).collect();
+        paths.into_iter().filter(|path| self.0.get(*path) != next.0.get(*path)).cloned().collect()
     }
 }
 

@@ -28,6 +28,7 @@ pub fn lint(files: &mut Files, config: &Path, loaded: &Loaded, now: Timestamp) -
     remarks.extend(coverage::uncovered(loaded, config));
     remarks.extend(paths::alike_but_for_case(loaded, config));
     remarks.extend(paths::ambiguous(loaded, config));
+    remarks.extend(paths::literal(loaded, config));
     for page in loaded.policies.iter().chain(&loaded.candidates) {
         remarks.extend(rules::missing(page));
     }

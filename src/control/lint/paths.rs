@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::spot::{Part, Remark, Spot};
 use crate::control::config::{Loaded, RoutePage};
 use crate::policy::request::{decoded, reading};
-use crate::policy::route::{HostPattern, Routes};
+use crate::policy::route::{self, HostPattern, Routes, pattern_in};
 
 /// Each route whose path, in another letter case, is that of an earlier route for the same host.
 pub fn alike_but_for_case(loaded: &Loaded, config: &Path) -> Vec<Remark> {
@@ -29,6 +29,21 @@ pub fn alike_but_for_case(loaded: &Loaded, config: &Path) -> Vec<Remark> {
         other: Some((spot(other, config), "the other one")),
     };
     pairs.into_iter().map(remark).collect()
+}
+
+/// Each route whose path has what other servers take for a pattern: here it stands for itself.
+pub fn literal(loaded: &Loaded, config: &Path) -> Vec<Remark> {
+    let remark = |page: &RoutePage| {
+        let part = pattern_in(page.path.as_str())?;
+        let part_of_line = Part::Word(page.path.as_str().into());
+        Some(Remark {
+            spot: Spot { line: page.path_line, part: part_of_line, ..spot(page, config) },
+            message: format!("the path of the route `{}` is no pattern: `{part}` in it stands for itself", page.name),
+            remedy: format!("path = \"{}\" is for all below it", route::literal(page.path.as_str())),
+            other: None,
+        })
+    };
+    loaded.settings.routes.iter().filter_map(remark).collect()
 }
 
 /// Each route whose own path is read as that of a route under another policy, so that it serves nobody.

@@ -35,6 +35,9 @@ url = \"wss://ws.example.com/\"
 expect = \"refuse\"
 ";
 
+/// A policy with which nothing is wrong.
+const SOUND_CHAT: (&str, &str) = ("policies/chat.toml", "schema = 1\nclient.allow = [\"192.0.2.0/24\"]\n");
+
 /// What is said of `files`, beside [`SIDEGATE`], in the middle of 2026.
 fn lints(files: &[(&str, &str)]) -> String {
     let folder = TempDir::new().unwrap();
@@ -270,6 +273,28 @@ fn routes(written: &[&str]) -> String {
     let policy = format!("schema = 1\n[client]\nallow = [\"any\"]\n{SOUND}");
     let config = format!("{SIDEGATE}{routes}");
     lints(&[("sidegate.toml", &config), ("policies/chat.toml", &policy), ("policies/desk.toml", &policy)])
+}
+
+#[test]
+fn lint_warns_when_a_path_looks_like_a_pattern() {
+    let said = |path: &str| lints(&[("sidegate.toml", &SIDEGATE.replace("\"/\"", &format!("\"{path}\""))), SOUND_CHAT]);
+    let told = said("/api/v1/*");
+    let told = told.split("\n\n").find(|told| told.contains("pattern")).unwrap_or_default();
+    expect(
+        told,
+        r#"
+warning: the path of the route `chat` is no pattern: `*` in it stands for itself
+  --> sidegate.toml:11:9
+   |
+11 | path = "/api/v1/*"
+   |         ^^^^^^^^^
+   |
+   = help: path = "/api/v1/" is for all below it
+"#,
+    );
+    for (path, is_told) in [("/users/:id/", true), ("/chat$", true), ("/a(b)/c:d/", false), ("/c++/", false)] {
+        assert_eq!(said(path).contains("no pattern"), is_told, "{path}");
+    }
 }
 
 #[test]

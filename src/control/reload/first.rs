@@ -10,7 +10,7 @@ use super::{ListFile, Standing};
 use crate::control::compile::{Built, build, fresh_tickets};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::readers::Readers;
-use crate::control::config::source::{Digest, Files};
+use crate::control::config::source::{Digest, Digests, Files};
 use crate::control::config::{self, ListFiles};
 use crate::control::systemd::Sockets;
 use crate::control::watch::Ways;
@@ -25,6 +25,7 @@ pub struct Started {
     pub standing: Arc<Standing>,
     tickets: Tickets,
     digest: Digest,
+    digests: Digests,
     known: ListFiles,
     readers: Readers,
     ways: Ways,
@@ -40,7 +41,7 @@ pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>
     let mut loaded = config::load(&mut files, config, Some(passed))?;
     let known = std::mem::take(&mut loaded.lists);
     let tickets = fresh_tickets(config)?;
-    let digest = files.digest();
+    let (digest, digests) = (files.digest(), files.digests());
     let Built { snapshot, settings, warnings, feeds } = build(loaded, config, &digest.to_string(), None, &tickets)?;
     let standing = Standing {
         settings: ArcSwap::from_pointee(settings),
@@ -52,13 +53,14 @@ pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>
         unwatched: ArcSwapOption::empty(),
     };
     let ways = Ways::to(files.paths(), files.folders());
-    Ok(Started { snapshot, standing: Arc::new(standing), tickets, digest, known, readers, ways })
+    Ok(Started { snapshot, standing: Arc::new(standing), tickets, digest, digests, known, readers, ways })
 }
 
 /// What only the first generation has, handed to the task that makes the next.
 pub struct Handover {
     pub(super) tickets: Tickets,
     pub(super) digest: Digest,
+    pub(super) digests: Digests,
     pub(super) known: ListFiles,
     pub(super) readers: Readers,
     pub(super) ways: Ways,
@@ -67,7 +69,7 @@ pub struct Handover {
 impl Started {
     /// The snapshot to run, what stands in the files, and what the reloader needs.
     pub fn into_parts(self) -> (Snapshot, Arc<Standing>, Handover) {
-        let Started { snapshot, standing, tickets, digest, known, readers, ways } = self;
-        (snapshot, standing, Handover { tickets, digest, known, readers, ways })
+        let Started { snapshot, standing, tickets, digest, digests, known, readers, ways } = self;
+        (snapshot, standing, Handover { tickets, digest, digests, known, readers, ways })
     }
 }

@@ -34,7 +34,7 @@ pub use self::standing::{Last, ListFile, Standing};
 use self::worker::FileWorker;
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::readers::Readers;
-use crate::control::config::source::{Digest, Files};
+use crate::control::config::source::{Digest, Digests, Files};
 use crate::control::config::{ListFiles, Loaded, Settings};
 use crate::control::systemd::Sockets;
 use crate::control::watch::{Watching, Ways, Why};
@@ -93,6 +93,8 @@ pub struct Reloader {
     known: Arc<ListFiles>,
     /// Digest of the files that run.
     running: Digest,
+    /// Digest of each of them.
+    running_files: Digests,
     /// The files that were last tried, published or not: a poll that finds them is no reload.
     /// `None` means that they are tried again, since a bind may succeed the next time.
     tried: Option<Tried>,
@@ -144,7 +146,7 @@ impl Reloader {
     /// Takes over from the first generation.
     pub fn new(world: World, handover: Handover) -> (Self, Requests) {
         let (asks, requests) = mpsc::channel(16);
-        let Handover { tickets, digest, known, readers, ways } = handover;
+        let Handover { tickets, digest, digests, known, readers, ways } = handover;
         let mode = world.standing.settings.load().reload.watch;
         let mut watching = Watching::new(mode);
         let turned = watching.turn(mode).to(Ways { gone: None, ..ways });
@@ -162,6 +164,7 @@ impl Reloader {
             worker: FileWorker::new(),
             known: Arc::new(known),
             running: digest,
+            running_files: digests,
             tried: Some(Tried { digest, lists }),
             half: None,
         };
@@ -250,7 +253,7 @@ impl Reloader {
         let read = self.read(cause).await?;
         let (files, mut loaded) = self.recognise(cause, read).await?;
         let known = std::mem::take(&mut loaded.lists);
-        let candidate = self.prepare(loaded, files.digest(), accept)?;
+        let candidate = self.prepare(loaded, &files, accept)?;
         // Last of all, so that no socket has to be given back.
         let (candidate, takeover) = self.bind(candidate, bind).await?;
         Ok(Bound { candidate, takeover, files, known })
@@ -266,15 +269,16 @@ impl Reloader {
         }
     }
 
-    fn prepare(&self, loaded: Loaded, digest: Digest, accept: &Accept) -> Result<Candidate, Vec<Diagnostic>> {
+    fn prepare(&self, loaded: Loaded, files: &Files, accept: &Accept) -> Result<Candidate, Vec<Diagnostic>> {
         let before = self.world.live.load_full();
         let settings = self.world.standing.settings.load_full();
-        self.basis(&before, &settings).prepare(loaded, digest, accept)
+        self.basis(&before, &settings).prepare(loaded, files, accept)
     }
 
     fn basis<'b>(&'b self, before: &'b Snapshot, settings: &'b Settings) -> Basis<'b> {
         let (tickets, tunnels) = (&self.tickets, &*self.world.tunnels);
-        Basis { config: &self.world.config, before, settings, tickets, tunnels }
+        let (config, files) = (&*self.world.config, &self.running_files);
+        Basis { config, before, files, settings, tickets, tunnels }
     }
 
     /// Binds the sockets that the candidate needs, on the worker's thread.
@@ -298,11 +302,12 @@ impl Reloader {
         let now = self.world.live.load_full();
         let settings = self.world.standing.settings.load_full();
         let basis = self.basis(&now, &settings);
-        let next = match self.load(promoted).await {
-            Some(Read { files, loaded }) => loaded.and_then(|loaded| basis.compile(loaded, files.digest())),
-            None => Err(vec![self.diagnostic("the reading broke off: see the log")]),
+        let Some(Read { files, loaded }) = self.load(promoted).await else {
+            let next = Err(vec![self.diagnostic("the reading broke off: see the log")]);
+            return Preview { now, settings, next, weighed: Weighed::default() };
         };
-        let weighed = next.as_ref().map(|built| basis.weigh(built, &Accept::default()));
+        let next = loaded.and_then(|loaded| basis.compile(loaded, files.digest()));
+        let weighed = next.as_ref().map(|built| basis.weigh(built, &files, &Accept::default()));
         let weighed = weighed.unwrap_or_default();
         Preview { now, settings, next, weighed }
     }

@@ -9,11 +9,14 @@ use jiff::Timestamp;
 use super::{Accept, ListFile, Weighed};
 use crate::control::compile::{Built, build};
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::config::source::Digest;
+use crate::control::config::source::{Digest, Digests, Files};
 use crate::control::config::{Loaded, Settings};
 use crate::snapshot::Snapshot;
 use crate::snapshot::tls::Tickets;
 use crate::tunnels::Tunnels;
+
+/// Of more changed files than this, the first ones are named.
+const MAX_NAMES: usize = 5;
 
 /// The running state that a new generation is prepared against.
 pub(super) struct Basis<'b> {
@@ -21,6 +24,8 @@ pub(super) struct Basis<'b> {
     pub config: &'b Path,
     /// The running generation.
     pub before: &'b Snapshot,
+    /// Its files.
+    pub files: &'b Digests,
     /// Its settings.
     pub settings: &'b Settings,
     /// Keys for TLS tickets, which every generation shares.
@@ -41,9 +46,9 @@ impl Basis<'_> {
     ///
     /// # Errors
     /// Everything that keeps it from being published.
-    pub fn prepare(&self, loaded: Loaded, digest: Digest, accept: &Accept) -> Result<Candidate, Vec<Diagnostic>> {
-        let built = self.compile(loaded, digest)?;
-        let Weighed { held, .. } = self.weigh(&built, accept);
+    pub fn prepare(&self, loaded: Loaded, files: &Files, accept: &Accept) -> Result<Candidate, Vec<Diagnostic>> {
+        let built = self.compile(loaded, files.digest())?;
+        let Weighed { held, .. } = self.weigh(&built, files, accept);
         if !held.is_empty() {
             return Err(held);
         }
@@ -61,9 +66,9 @@ impl Basis<'_> {
         build(loaded, self.config, &digest, Some(self.before), self.tickets)
     }
 
-    /// Effects of `built` on the live tunnels, and the reasons to hold it until an operator accepts
-    /// them.
-    pub fn weigh(&self, built: &Built, accept: &Accept) -> Weighed {
+    /// Effects of `built`, made from `files`, on the live tunnels, and the reasons to hold it until an
+    /// operator accepts them.
+    pub fn weigh(&self, built: &Built, files: &Files, accept: &Accept) -> Weighed {
         let now = Timestamp::now();
         let weight = self.tunnels.weigh(&built.snapshot, now);
         let shrunk = built.feeds.iter().filter_map(|(policy, feed)| {
@@ -82,11 +87,27 @@ impl Basis<'_> {
                 _ => "open tunnels and streams",
             };
             let fault = format!("{revoked} of {all} {what} would be closed, more than max_revoked = \"{bound}\"");
-            let remedy = "`sidegate diff` says which; if they are meant: \
-                          sidegate reload --accept-revocations";
-            held.push(Diagnostic::of(self.config, fault, Some(remedy.into())));
+            let which = "`sidegate diff` says which tunnels; if they are meant: \
+                         sidegate reload --accept-revocations";
+            let changed = self.changed(files).map(|changed| format!("{changed}; {which}"));
+            let remedy = changed.unwrap_or_else(|| which.to_owned());
+            held.push(Diagnostic::error(built.settings.written.max_revoked().sound(), fault, Some(remedy)));
         }
         Weighed { weight, held }
+    }
+
+    /// The names of the files that `files` found changed, in a sentence. `None` means that none are.
+    fn changed(&self, files: &Files) -> Option<String> {
+        let folder = self.config.parent().unwrap_or(Path::new(""));
+        let changed = self.files.changed(&files.digests());
+        let names = changed.iter().map(|path| path.strip_prefix(folder).unwrap_or(path).display().to_string());
+        let names: Vec<_> = names.collect();
+        let (first, more) = names.split_at(names.len().min(MAX_NAMES));
+        match more.len() {
+            _ if first.is_empty() => None,
+            0 => Some(format!("changed: {}", first.join(", "))),
+            more => Some(format!("changed: {}, and {more} more", first.join(", "))),
+        }
     }
 
     /// Threads are started once: a reload neither starts nor ends one.

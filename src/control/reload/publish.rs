@@ -21,7 +21,7 @@ impl Reloader {
     /// Publishes a generation whose sockets are bound, then serves on them.
     pub(super) async fn publish(&mut self, cause: Cause, next: Bound, began: Instant) -> Outcome {
         let Bound { candidate: Candidate { built, lists }, takeover, files, known } = next;
-        self.running = files.digest();
+        (self.running, self.running_files) = (files.digest(), files.digests());
         let former = std::mem::replace(&mut self.known, Arc::new(known)).without(&self.known);
         self.report_lists(lists);
         let mode = self.world.standing.settings.load().reload.watch;

@@ -1,6 +1,47 @@
-//! The word that was probably meant.
+//! The word that was probably meant: a near one, or one that other programs have another word for.
 //!
 //! Pure; it never decides that a word is wrong.
+
+/// Words of other servers' configurations, and our keys for the same. Of several the first one that a
+/// table has is meant.
+const SYNONYMS: [(&str, &[&str]); 29] = [
+    ("acl access rules", &["client"]),
+    ("address addr bind bind_address host_port ip port", &["listen", "client"]),
+    ("allowed allowlist allow_list whitelist white_list ips ip_allow networks cidrs", &["allow"]),
+    ("denied denylist deny_list blacklist black_list blocklist block_list block ban banned", &["deny"]),
+    ("backends upstream upstreams proxy_pass target targets server servers origin_server to url", &["backend"]),
+    ("body_limit client_max_body_size max_body_size max_request_body limit_request_body", &["max_body"]),
+    ("ca_file cacert ca_cert trusted_certificate proxy_ssl_trusted_certificate cafile", &["ca"]),
+    ("cert certificate cert_file crt pem fullchain ssl_certificate tls_cert", &["chain"]),
+    ("certs ssl_certificates tls", &["certificate"]),
+    ("connect connect_timeout proxy_connect_timeout timeout_connect", &["dial"]),
+    ("expected result outcome verdict should", &["expect"]),
+    ("frontend bind_to entrypoint entrypoints server servers", &["listener"]),
+    ("hostname server_name servername domain vhost virtual_host sni", &["host", "name"]),
+    ("idle_timeout timeout_idle", &["idle", "keep_alive"]),
+    ("keepalive_timeout keepalive", &["keep_alive"]),
+    ("location locations prefix uri match path_prefix url_path", &["path", "route"]),
+    ("max_age_seconds ttl", &["max_age", "lifetime"]),
+    ("max_conn max_conns maxconn worker_connections limit_conn", &["max_connections", "connections"]),
+    ("origins_allowed allowed_origins allow_origins cors", &["origins"]),
+    ("pidfile worker_processes workers nbthread", &["threads"]),
+    ("private_key key_file keyfile ssl_certificate_key tls_key", &["key"]),
+    ("policies policy_name", &["policy"]),
+    ("policy policy_dir", &["policies"]),
+    ("prometheus stats monitoring", &["metrics"]),
+    ("protocols sub_protocols websocket_protocols", &["subprotocols"]),
+    ("read_timeout proxy_read_timeout timeout_server response_timeout", &["response"]),
+    ("rate_limit ratelimit rate_limits limit_req", &["limits", "upgrades"]),
+    ("send_timeout proxy_send_timeout", &["write_stall"]),
+    ("ssl https secure", &["tls"]),
+];
+
+/// What other programs call `word` is one of `known`.
+pub fn synonym<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    let word = word.to_ascii_lowercase().replace('-', "_");
+    let ours = SYNONYMS.iter().filter(|(theirs, _)| theirs.split(' ').any(|their| their == word));
+    ours.flat_map(|(_, ours)| *ours).find_map(|our| known.clone().into_iter().find(|key| key == our))
+}
 
 /// `did you mean …?`, if one of `known` is near enough to `word` for a slip of the fingers.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
@@ -54,6 +95,23 @@ mod tests {
         check("naem", &["listen", "name", "tls"], Some("name"));
         check("market_data", &["market-data", "chat"], Some("market-data"));
         check("TLS", &["tls"], Some("tls"));
+    }
+
+    #[test]
+    fn a_synonym_is_the_first_that_the_table_has() {
+        let route = ["name", "host", "path", "backend"];
+        for (word, known, expected) in [
+            ("server_name", &route[..], Some("host")),
+            ("Server-Name", &["ca", "name"], Some("name")),
+            ("proxy_pass", &route, Some("backend")),
+            ("location", &route, Some("path")),
+            ("location", &["listener", "route"], Some("route")),
+            ("ssl_certificate_key", &["chain", "key"], Some("key")),
+            ("whitelist", &route, None),
+            ("colour", &route, None),
+        ] {
+            assert_eq!(synonym(word, known.iter().copied()), expected, "{word}");
+        }
     }
 
     #[test]

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::{Document, Value, nearest, unit};
+use super::pending::{list_of_one, one_of_several};
+use super::{Document, Value, nearest, synonym, unit};
 use crate::control::config::diagnostic::Place;
 use crate::control::config::page::{Finding, error};
 use crate::control::config::quote::Words;
 
 /// What messages call the table of the whole file.
-const ROOT: &str = "the file";
+pub(super) const ROOT: &str = "the file";
 
 /// A table, or the lack of one, which is read like an empty one.
 #[derive(Debug)]
@@ -25,10 +26,20 @@ pub struct Table<'d> {
     known: Vec<&'static str>,
     /// The keys that must be there and are not, with the errors that say so.
     missing: Vec<(&'static str, Finding)>,
+    /// Those of them that another table can give to all tables of this title.
+    shared: Vec<&'static str>,
     /// The keys that are hardly ever left out.
     wanted: Vec<&'static str>,
+    /// The keys that were reported, and are no unknown ones any more.
+    ignored: Vec<&'d str>,
+    /// The keys of lists of tables, which may have another one.
+    lists: Vec<&'static str>,
+    /// The keys that are known and may not be there.
+    refused: Vec<&'static str>,
     /// The key of this table, where its parent lacks it.
     absent: Option<&'static str>,
+    /// Whether it was reported as a whole, so that what it lacks may be elsewhere.
+    is_odd: bool,
 }
 
 /// What an absent table lacks, which its parent reports unless the table's own key is misspelt.
@@ -50,8 +61,27 @@ impl<'d> Table<'d> {
     }
 
     pub(super) fn new(document: &'d Document<'d>, title: String, span: Range<usize>, keys: &'d DeTable<'d>) -> Table<'d> {
-        let (known, missing, wanted) = Default::default();
-        Table { document, title, span, keys: Some(keys), known, missing, wanted, absent: None }
+        let (known, missing, wanted, refused, shared, lists, ignored) = Default::default();
+        Table {
+            document,
+            title,
+            span,
+            keys: Some(keys),
+            known,
+            missing,
+            shared,
+            wanted,
+            ignored,
+            lists,
+            refused,
+            absent: None,
+            is_odd: false,
+        }
+    }
+
+    /// The same, of which nothing is missing: it was reported as a whole.
+    pub fn odd(self) -> Table<'d> {
+        Table { is_odd: true, ..self }
     }
 
     /// The document that it is in.
@@ -93,11 +123,31 @@ impl<'d> Table<'d> {
     /// A missing one is reported by [`Table::finish`], unless an unknown key is a misspelling of it.
     pub fn need(&mut self, key: &'static str, remedy: impl Into<Words>) -> Option<Value<'d>> {
         let value = self.get(key);
-        if value.is_none() && !self.document.is_torn() {
+        if value.is_none() && !self.document.is_torn() && !self.is_odd {
             let finding = error(format!("{key}: missing from {}", self.title)).remedy(remedy);
             self.missing.push((key, finding));
         }
         value
+    }
+
+    /// [`Table::need`] of a key that another table can give to all tables of this title: of several
+    /// that lack it, one is reported.
+    pub fn need_of_all(&mut self, key: &'static str, remedy: impl Into<Words>) -> Option<Value<'d>> {
+        self.shared.push(key);
+        self.need(key, remedy)
+    }
+
+    /// The value of `key`, which is read, and known, elsewhere.
+    pub fn peek(&self, key: &str) -> Option<Value<'d>> {
+        let (name, value) = self.keys?.get_key_value(key)?;
+        Some(Value::new(self.document, name, value))
+    }
+
+    /// Reports `finding` at `key` itself. A second `key` is no error then: one of the two is misspelt.
+    pub fn report_misspelt(&self, key: &str, finding: Finding) {
+        let Some((name, _)) = self.keys.and_then(|keys| keys.get_key_value(key)) else { return };
+        self.document.forgive_duplicate(key, &name.span());
+        self.document.report(name.span(), finding.of(key));
     }
 
     /// Whether `key` is not there, and an unknown key looks like a misspelling of it. To be asked
@@ -105,6 +155,11 @@ impl<'d> Table<'d> {
     pub fn misspells(&self, key: &'static str) -> bool {
         let unknown = self.unknown();
         !self.has(key) && unknown.iter().any(|(name, _)| self.meant(name) == Some(key))
+    }
+
+    /// Notes that `key` was reported.
+    pub fn ignore(&mut self, key: &'d str) {
+        self.ignored.push(key);
     }
 
     /// Notes that the table may have `key`, which is read later.
@@ -128,34 +183,64 @@ impl<'d> Table<'d> {
     /// Reports `key`, if it is there, with a message that its name alone doesn't explain.
     pub fn refuse(&mut self, key: &'static str, finding: Finding) {
         self.known.push(key);
+        self.refused.push(key);
         let Some((name, _)) = self.keys.and_then(|keys| keys.get_key_value(key)) else { return };
-        self.document.report(name.span(), finding.of(key));
+        self.document.report_stray(key, name.span(), &self.title, finding.of(key));
     }
 
-    /// The table `[key]`; an empty one if there is none.
+    /// The table `[key]`; an empty one if there is none. Of a list of tables the first one is read.
     pub fn table(&mut self, key: &'static str) -> Table<'d> {
-        let title = if self.title == ROOT { format!("[{key}]") } else { format!("`{key}`") };
+        let is_root = self.title == ROOT;
+        let title = if is_root { format!("[{key}]") } else { format!("`{key}`") };
+        let is_mixed = is_root && self.document.report_mixed(key, false);
         let value = self.get(key);
-        let found = value.and_then(|value| value.table(title.clone()));
+        let found = value.and_then(|value| match value.headed() {
+            Some(first) => {
+                if !is_mixed {
+                    value.report(list_of_one(key).remedy(format!("write [{key}], once")));
+                }
+                first.table(title.clone()).map(Table::odd)
+            }
+            None => value.table(title.clone()),
+        });
         found.unwrap_or_else(|| {
-            let (known, missing, wanted) = Default::default();
+            let (known, missing, wanted, refused, shared, lists, ignored) = Default::default();
             let (span, document) = (self.span.clone(), self.document);
             // Of a value that is no table it was said what it is.
             let absent = value.is_none().then_some(key);
-            Table { title, keys: None, known, missing, wanted, span, document, absent }
+            Table {
+                title,
+                keys: None,
+                known,
+                missing,
+                shared,
+                wanted,
+                ignored,
+                lists,
+                refused,
+                span,
+                document,
+                absent,
+                is_odd: false,
+            }
         })
     }
 
-    /// The tables `[[key]]`, in the order written.
+    /// The tables `[[key]]`, in the order written. A single table `[key]` is reported, and read as one of them.
     pub fn tables(&mut self, key: &'static str) -> Vec<Table<'d>> {
-        let Some(value) = self.get(key) else { return Vec::new() };
-        let title = match self.title.strip_prefix('[').and_then(|title| title.strip_suffix(']')) {
-            Some(parent) => format!("[[{parent}.{key}]]"),
-            None => format!("[[{key}]]"),
+        let name = match self.title.strip_prefix('[').and_then(|title| title.strip_suffix(']')) {
+            Some(parent) => format!("{parent}.{key}"),
+            None => key.to_owned(),
         };
+        self.lists.push(key);
+        let is_mixed = self.document.report_mixed(&name, true);
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let title = format!("[[{name}]]");
         if value.is_table() {
-            value.report(error("one table where several can be").remedy(format!("write {title}")));
-            return Vec::new();
+            if !is_mixed {
+                value.report(one_of_several(&name));
+            }
+            return value.table(title).map(Table::odd).into_iter().collect();
         }
         let tables = value.items().unwrap_or_default();
         tables.iter().filter_map(|item| item.table(title.clone())).collect()
@@ -203,15 +288,30 @@ impl<'d> Table<'d> {
     /// Reports every key that was never asked for, and those that are missing. A misspelt key is
     /// one error, though it is unknown and what it was meant to be is missing.
     pub fn finish(mut self) {
+        let keys: Vec<_> = self.known.iter().filter(|key| !self.refused.contains(key)).copied().collect();
+        self.document.has_keys(&self.title, &keys);
         for (name, span) in self.unknown() {
-            let (lacks, remedy) = if self.document.page.is_full() { (None, None) } else { self.explain(name) };
+            self.document.has_unknown_keys.set(true);
+            let (lacks, remedy) = if self.document.is_full() { (None, None) } else { self.explain(name) };
             let lacks = lacks.map(|key| format!(", which lacks `{key}`")).unwrap_or_default();
             let finding = error(format!("unknown key `{name}` in {}{lacks}", self.title));
-            self.document.report_unknown(span, finding.perhaps(remedy));
+            self.document.report_stray(name, span, &self.title, finding.perhaps(remedy));
         }
         let missing = std::mem::take(&mut self.missing);
+        if let (Some(keys), [_, _, ..]) = (self.keys, &missing[..])
+            && keys.is_empty()
+        {
+            let names: Vec<_> = missing.iter().map(|(key, _)| format!("`{key}`")).collect();
+            let finding = error(format!("{} has no keys", self.title));
+            self.report(finding.remedy(format!("write {} below it, or remove it", names.join(", "))));
+            return;
+        }
         for (key, finding) in missing {
             match (self.keys, self.absent) {
+                (Some(_), _) if self.shared.contains(&key) => {
+                    let group = format!("{key} of {}", self.title);
+                    self.document.report_alike(group, self.span.clone(), finding);
+                }
                 (Some(_), _) => self.report(finding),
                 (None, Some(table)) => {
                     self.document.lacks(Lacking { parent: self.span.clone(), table, key, finding });
@@ -230,7 +330,8 @@ impl<'d> Table<'d> {
     /// The keys that were never asked for, from top to bottom.
     fn unknown(&self) -> Vec<(&'d str, Range<usize>)> {
         let keys = self.keys.into_iter().flat_map(DeTable::keys);
-        let unknown = keys.filter(|name| !self.known.contains(&&**name.get_ref()));
+        let is_known = |name: &str| self.known.contains(&name) || self.ignored.contains(&name);
+        let unknown = keys.filter(|name| !is_known(name.get_ref()));
         let mut unknown: Vec<_> = unknown.map(|name| (&**name.get_ref(), name.span())).collect();
         unknown.sort_by_key(|(_, span)| span.start);
         unknown
@@ -246,6 +347,11 @@ impl<'d> Table<'d> {
             let lacks = (own + absent.len() > 0 || is_wanted).then_some(meant);
             return (lacks, Some(format!("did you mean `{meant}`?")));
         }
+        let near = nearest(name, self.known.iter().copied()).map(|(_, key)| key);
+        let near = near.or_else(|| synonym(name, self.known.iter().copied()));
+        if let Some(there) = near.filter(|key| self.is_taken(key)) {
+            return (None, Some(format!("remove it: `{there}` is there already")));
+        }
         let inside = |lacking: &Lacking| lacking.parent == self.span && lacking.key == name;
         let found = self.document.take_lacking(inside);
         let written = |table: &str| match &*self.title {
@@ -255,12 +361,21 @@ impl<'d> Table<'d> {
         (None, found.first().map(|lacking| written(lacking.table)))
     }
 
-    /// The key that `name` was probably meant to be: of two that are as near, one that is missing.
+    /// Whether `key` is there and can't be there again. A table can be, by another header.
+    fn is_taken(&self, key: &str) -> bool {
+        self.peek(key).is_some_and(|value| !value.is_table()) && !self.lists.contains(&key)
+    }
+
+    /// The key that `name` was probably meant to be, which is not there: of two that are as near, one
+    /// that is missing.
     fn meant(&self, name: &str) -> Option<&'static str> {
         let absent = self.document.absent_tables(&self.span);
-        let missing = self.missing.iter().map(|(key, _)| *key).chain(absent);
-        let both = [nearest(name, missing), nearest(name, self.known.iter().copied())];
-        both.into_iter().flatten().min_by_key(|(slips, _)| *slips).map(|(_, key)| key)
+        let missing: Vec<_> = self.missing.iter().map(|(key, _)| *key).chain(absent).collect();
+        let is_free = |key: &&str| !self.is_taken(key) && !self.refused.contains(key);
+        let free = || self.known.iter().copied().filter(is_free);
+        let both = [nearest(name, missing.iter().copied()), nearest(name, free())];
+        let near = both.into_iter().flatten().min_by_key(|(slips, _)| *slips).map(|(_, key)| key);
+        near.or_else(|| synonym(name, missing)).or_else(|| synonym(name, free()))
     }
 }
 

@@ -34,6 +34,16 @@ impl<'d> Value<'d> {
         self.document.report(span, finding.of(self.key));
     }
 
+    /// The key that it belongs to.
+    pub fn key(&self) -> &'d str {
+        self.key
+    }
+
+    /// The bytes of the file that it is in.
+    pub fn span(&self) -> Range<usize> {
+        self.value.span()
+    }
+
     /// Where it is.
     pub fn place(&self) -> Place {
         self.document.place(self.value.span())
@@ -47,6 +57,11 @@ impl<'d> Value<'d> {
     /// Whether it is a table.
     pub fn is_table(&self) -> bool {
         self.value.get_ref().is_table()
+    }
+
+    /// Whether it is a table that has `key`.
+    pub fn as_table_with(&self, key: &str) -> bool {
+        self.value.get_ref().as_table().is_some_and(|table| table.contains_key(key))
     }
 
     /// Whether it is a string.
@@ -94,7 +109,13 @@ impl<'d> Value<'d> {
 
     fn parsed<T>(&self, text: &'d str, parse: impl FnOnce(&'d str) -> Result<T, Finding>) -> Option<T> {
         let told = |finding| if text.contains(typography::is_quote) { typography::finding(text) } else { finding };
-        parse(text).map_err(|finding| self.report(told(finding))).ok()
+        // Of a string in an array it was said that it has to be without one.
+        let fault = |finding| {
+            if self.is_string() {
+                self.report(told(finding));
+            }
+        };
+        parse(text).map_err(fault).ok()
     }
 
     /// What the word stands for, one of `words`.
@@ -114,7 +135,11 @@ impl<'d> Value<'d> {
     /// It, as a boolean.
     pub fn boolean(&self) -> Option<bool> {
         let boolean = self.value.get_ref().as_bool();
-        self.or_expected("true or false", boolean)
+        self.or_expected("true or false", boolean).or_else(|| match self.inner().value.get_ref() {
+            // What was meant is read on, though it was reported.
+            DeValue::String(text) => text.parse().ok(),
+            value => value.as_bool(),
+        })
     }
 
     /// It, as an integer within `bounds`.
@@ -151,10 +176,35 @@ impl<'d> Value<'d> {
         instant
     }
 
-    /// Its items, in the order written.
+    /// Its items, in the order written. A string is reported, and read as the only item.
     pub fn items(&self) -> Option<Vec<Value<'d>>> {
+        if self.is_string() {
+            self.unexpected("an array");
+            return Some(vec![*self]);
+        }
         let items = self.or_expected("an array", self.value.get_ref().as_array())?;
         Some(items.iter().map(|value| Value { value, ..*self }).collect())
+    }
+
+    /// The first of the tables that headers in two brackets begin, if it is a list of those.
+    pub(super) fn headed(&self) -> Option<Value<'d>> {
+        let text = self.document.page.text().get(self.value.span())?;
+        let value = self.value.get_ref().as_array()?.iter().next()?;
+        text.starts_with("[[").then_some(Value { value, ..*self })
+    }
+
+    /// Its item, where it is an array of one table.
+    pub fn only_table(&self) -> Option<Value<'d>> {
+        Some(self.inner()).filter(|inner| self.is_array() && inner.is_table())
+    }
+
+    /// Its item, where it is an array of one; else the value itself.
+    fn inner(&self) -> Value<'d> {
+        let mut items = self.value.get_ref().as_array().into_iter().flat_map(|array| array.iter());
+        match (items.next(), items.next()) {
+            (Some(value), None) => Value { value, ..*self },
+            _ => *self,
+        }
     }
 
     /// The strings of it as an array, each with its place.
@@ -165,8 +215,10 @@ impl<'d> Value<'d> {
 
     /// It, as a table that messages call `title`.
     pub fn table(&self, title: String) -> Option<Table<'d>> {
-        let keys = self.or_expected("a table", self.value.get_ref().as_table())?;
-        Some(Table::new(self.document, title, self.value.span(), keys))
+        let found = self.or_expected("a table", self.value.get_ref().as_table());
+        let inner = self.inner();
+        let keys = found.or_else(|| inner.value.get_ref().as_table())?;
+        Some(Table::new(self.document, title, inner.value.span(), keys))
     }
 
     /// Reports that it is not `expected`, but another type.
@@ -184,7 +236,7 @@ impl<'d> Value<'d> {
         self.report(finding.perhaps(self.requoted(expected)));
     }
 
-    /// How it is written with its quotes, or without them, where that is what is expected.
+    /// How it is written with its quotes or brackets, or without them, where that is what is expected.
     fn requoted(&self, expected: &str) -> Option<String> {
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let named = |text: &str| expected.contains(&format!("\"{text}\"")).then(|| format!("write \"{text}\""));
@@ -193,14 +245,21 @@ impl<'d> Value<'d> {
             DeValue::String(text) if expected == "true or false" && matches!(&**text, "true" | "false") => {
                 Some(format!("write {text}, without quotes"))
             }
-            DeValue::Integer(number) => named(number.as_str()),
+            DeValue::String(text) if expected.starts_with("an array") => Some(format!("write [\"{text}\"]")),
+            DeValue::Integer(number) => named(number.as_str()).or_else(|| with_unit(expected, number.as_str())),
             DeValue::Float(number) => named(number.as_str()),
+            DeValue::Array(items) => Some(match items.iter().next().map(Spanned::get_ref) {
+                Some(DeValue::String(text)) if items.len() == 1 => format!("write \"{text}\", without brackets"),
+                _ if items.len() == 1 => "write it without brackets".to_owned(),
+                _ => "write one value, without brackets".to_owned(),
+            }),
             _ => None,
         }
     }
 
+    /// Its string; that of an array of one is reported, and read on.
     fn string_like(&self, expected: &str) -> Option<&'d str> {
-        self.or_expected(expected, self.as_str())
+        self.or_expected(expected, self.as_str()).or_else(|| self.inner().as_str())
     }
 
     fn or_expected<T>(&self, expected: &str, found: Option<T>) -> Option<T> {
@@ -218,4 +277,16 @@ impl<'d> Value<'d> {
         let plain = raw.get(quotes..raw.len().checked_sub(quotes)?)? == string;
         plain.then(|| span.start + quotes + within.start..span.start + quotes + within.end)
     }
+}
+
+/// `number` with a unit, where `expected` has one.
+fn with_unit(expected: &str, number: &str) -> Option<String> {
+    let unit = if expected.contains("a duration") {
+        "s"
+    } else if expected.contains("a size") {
+        "MiB"
+    } else {
+        return None;
+    };
+    number.bytes().all(|byte| byte.is_ascii_digit()).then(|| format!("with its unit, like \"{number}{unit}\""))
 }

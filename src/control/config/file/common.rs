@@ -84,11 +84,11 @@ impl From<Common> for RouteDefaults {
 fn policy(value: Value<'_>, policies: &BTreeSet<Arc<str>>) -> Option<Arc<str>> {
     let name = value.parse("a policy's name", name)?;
     if !policies.contains(&name) {
-        let finding = error(format!("there is no policies/{name}.toml"));
+        let finding = error(format!("there is no policies/{name}.toml")).of(value.key());
         let meant = did_you_mean(&name, policies.iter().map(|name| &**name));
-        value.report(
-            finding.remedy(meant.unwrap_or_else(|| "write it; all that it must say is `schema` and `[client] allow`".into())),
-        );
+        let remedy = meant.unwrap_or_else(|| "write it; all that it must say is `schema` and `[client] allow`".into());
+        // The file may be what is misnamed: that is one error, however many routes name it.
+        value.document().report_alike(format!("policy {name}"), value.span(), finding.remedy(remedy));
         return None;
     }
     Some(name)

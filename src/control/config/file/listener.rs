@@ -1,7 +1,7 @@
 //! `[[listener]]`: where it is bound and how it speaks.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -31,7 +31,8 @@ pub fn all(
     named: &mut Named<'_>,
 ) -> (Vec<Arc<Listener>>, BTreeMap<Arc<str>, Place>) {
     let (names, addresses, written) = (Taken::new(), Taken::new(), BTreeMap::new());
-    let mut known = Known { names, addresses, written, metrics, certified, named };
+    let is_copy = false;
+    let mut known = Known { names, addresses, written, metrics, certified, is_copy, named };
     let mut listeners: Vec<_> = tables.into_iter().filter_map(|table| read(table, timeouts, &mut known)).collect();
     let first_tls = listeners.iter().find(|listener| matches!(listener.speaks, Speaks::Tls(_)));
     let port = first_tls.and_then(|listener| known.sockets(&listener.address).first().map(SocketAddr::port));
@@ -51,6 +52,8 @@ struct Known<'k, 's> {
     written: BTreeMap<Arc<str>, Place>,
     metrics: Option<&'k MetricsAddress>,
     certified: bool,
+    /// Whether the listener that is read has the name of another, so that the rest may be a copy.
+    is_copy: bool,
     named: &'k mut Named<'s>,
 }
 
@@ -65,7 +68,9 @@ impl Known<'_, '_> {
 }
 
 fn read(mut table: Table<'_>, timeouts: ListenerTimeouts, known: &mut Known<'_, '_>) -> Option<Listener> {
+    let before = known.names.len();
     let name = known.names.name(&mut table, "public");
+    known.is_copy = name.is_some() && known.names.len() == before;
     let speaks = speaks(&mut table);
     let address = listen(&mut table, name.as_ref(), speaks, known);
     let head = table.get("max_head").and_then(|value| {
@@ -87,7 +92,9 @@ fn read(mut table: Table<'_>, timeouts: ListenerTimeouts, known: &mut Known<'_, 
     for key in ["proxy_protocol", "forwarded", "client_certificates"] {
         table.later(key);
     }
-    let means_tls = matches!(speaks, Speaks::Tls(_)) && !table.misspells("tls");
+    // The keys of a [[certificate]] whose header is missing are in the table above.
+    let has_pair = table.has("chain") || table.has("key");
+    let means_tls = matches!(speaks, Speaks::Tls(_)) && !table.misspells("tls") && !has_pair;
     if means_tls && !known.certified && !table.document().is_torn() {
         table.report(error("TLS without a certificate").remedy("add a [[certificate]] with its chain and key, or tls = false"));
         known.certified = true; // Said once.
@@ -170,7 +177,7 @@ fn listen(table: &mut Table<'_>, name: Option<&Arc<str>>, speaks: Speaks, known:
         None => super::address(text).map(Address::Tcp),
     })?;
     let reachable = known.sockets(&address).iter().any(|address| !address.ip().to_canonical().is_loopback());
-    if speaks == Speaks::Plain && reachable {
+    if speaks == Speaks::Plain && reachable && !value.document().is_torn() {
         let finding = warning("plain ws:// on an address that others can reach");
         value.report(finding.remedy("tls = true, or listen on a loopback address"));
     }
@@ -179,12 +186,27 @@ fn listen(table: &mut Table<'_>, name: Option<&Arc<str>>, speaks: Speaks, known:
     if fixed.port() == 0 {
         return Some(address);
     }
-    if known.metrics == Some(&MetricsAddress::Tcp(fixed)) {
-        value.report(error(format!("{fixed} is the address of [metrics]")));
+    if let Some(MetricsAddress::Tcp(metrics)) = known.metrics
+        && overlap(*metrics, fixed)
+    {
+        let remedy = "another port here, or another `listen` in [metrics]";
+        let what = if *metrics == fixed { "is" } else { "takes" };
+        value.report(error(format!("{fixed} {what} the address of [metrics]")).remedy(remedy));
     }
     let nameless = Arc::from("another listener");
-    if let Err((first, place)) = known.addresses.take(fixed, name.unwrap_or(&nameless), &value) {
-        value.report(error(format!("{fixed} is the address of `{first}`")).and(place, "first here"));
+    if let Err((first, place)) = known.addresses.take(fixed, name.unwrap_or(&nameless), &value)
+        && !known.is_copy
+    {
+        let finding = error(format!("{fixed} is the address of `{first}`")).remedy("another address or port for one of the two");
+        value.report(finding.and(place, "first here"));
     }
     Some(address)
+}
+
+/// Whether no two sockets can listen at both addresses.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (ip, of) = (one.ip().to_canonical(), other.ip().to_canonical());
+    // An unspecified address of IPv6 stands for those of IPv4 as well.
+    let holds = |all: IpAddr, ip: IpAddr| all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4());
+    one.port() == other.port() && (ip == of || holds(ip, of) || holds(of, ip))
 }

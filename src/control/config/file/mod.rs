@@ -42,7 +42,9 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
     let at_threads = process.place("threads");
     let metrics = process::metrics(metrics, reading, &mut named);
     let admin = process::admin(admin, reading, &mut named);
-    let reload = process::reload(root.table("reload"));
+    let reload = root.table("reload");
+    let max_revoked = reload.place("max_revoked");
+    let reload = process::reload(reload);
     let shutdown = process::shutdown(root.table("shutdown"));
     let lists_from = process::lists_from(root.table("policies"));
     let (listener_timeouts, route_timeouts) = timeouts(root.table("timeouts"));
@@ -76,8 +78,14 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
     root.finish();
 
     let certificates = certificates.unwrap_or_default();
-    let written =
-        Written { file: document.file(), listeners: at_listeners, metrics: at_metrics, admin: at_admin, threads: at_threads };
+    let written = Written {
+        file: document.file(),
+        listeners: at_listeners,
+        metrics: at_metrics,
+        admin: at_admin,
+        threads: at_threads,
+        max_revoked,
+    };
     Settings {
         metrics,
         admin,

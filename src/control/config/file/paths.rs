@@ -14,6 +14,31 @@ use crate::policy::request::{decoded, reading};
 use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::route::Paths;
 
+/// What `paths` may be.
+const WORDS: [(&str, Paths); 2] = [("canonical", Paths::Canonical), ("as-is", Paths::AsIs)];
+
+/// The value of `paths`, if it is a path and the route has no `path`: the one is a misspelling of the other.
+pub fn in_place_of_path<'d>(table: &mut Table<'d>) -> Option<Value<'d>> {
+    let value = table.peek("paths").filter(|value| !table.has("path") && is_path_like(value))?;
+    let finding = error("a path, in a [[route]] that lacks `path`").remedy("did you mean `path`?");
+    table.report_misspelt("paths", finding);
+    table.knows("path");
+    Some(value)
+}
+
+/// The path of a route, at `value`.
+pub fn pattern(table: &Table<'_>, value: Value<'_>) -> Option<PathPattern> {
+    if WORDS.iter().any(|(word, _)| value.as_str() == Some(word)) {
+        table.report_misspelt("path", error("a word of `paths`, which is no path").remedy("did you mean `paths`?"));
+        return None;
+    }
+    value.parse("a path", |text| PathPattern::parse(text).map_err(error))
+}
+
+fn is_path_like(value: &Value<'_>) -> bool {
+    value.as_str().is_some_and(|text| text.starts_with('/'))
+}
+
 /// What a route says about paths, and where.
 pub struct Claim<'d> {
     name: Arc<str>,
@@ -33,14 +58,14 @@ impl<'d> Claim<'d> {
         host: Option<&HostPattern>,
         path: Option<&PathPattern>,
     ) -> Option<Claim<'d>> {
-        let value = table.get("paths");
-        let words = [("canonical", Paths::Canonical), ("as-is", Paths::AsIs)];
-        let paths = value.and_then(|value| value.choice(&words));
+        let is_path = !table.has("path");
+        let value = table.get("paths").filter(|value| !(is_path && is_path_like(value)));
+        let paths = value.and_then(|value| value.choice(&WORDS));
         Some(Claim {
             name: name.map_or_else(|| "another".into(), Arc::clone),
             host: host?.clone(),
             path: path?.clone(),
-            path_at: table.place("path")?,
+            path_at: table.place("path").or_else(|| table.place("paths"))?,
             strip_prefix_at: table.place("strip_prefix"),
             value,
             paths: paths.unwrap_or(Paths::Canonical),

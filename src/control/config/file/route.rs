@@ -39,8 +39,13 @@ pub fn all(tables: Vec<Table<'_>>, ground: &mut Ground<'_, '_>) -> Vec<RoutePage
     let (mut names, mut places) = (Taken::new(), Taken::new());
     let (mut routes, mut claims) = (Vec::new(), Vec::new());
     for mut table in tables {
+        let before = names.len();
         let name = names.name(&mut table, "chat");
-        let (host, path) = place(&mut table, name.as_ref(), ground, &mut places);
+        // Of a copy with the same name, it is no news that the rest is the same.
+        let mut copies = Taken::new();
+        let is_copy = name.is_some() && names.len() == before;
+        let places = if is_copy { &mut copies } else { &mut places };
+        let (host, path) = place(&mut table, name.as_ref(), ground, places);
         let claim = Claim::read(&mut table, name.as_ref(), host.as_ref(), path.as_ref());
         let mut page = read(table, ground, name, host, path);
         if let (Some(claim), Some(page)) = (&claim, &mut page) {
@@ -70,11 +75,11 @@ fn read(
         PolicyName::Is(name) => Some(name),
         PolicyName::Broken => None,
         PolicyName::Absent => {
-            table.need("policy", "policy = \"NAME\", of policies/NAME.toml, here or in [defaults]");
+            table.need_of_all("policy", "policy = \"NAME\", of policies/NAME.toml, here or in [defaults]");
             None
         }
     };
-    let line = table.line("name");
+    let (line, path_line) = (table.line("name"), table.line("path"));
     table.finish();
     Some(RoutePage {
         name: name?,
@@ -90,6 +95,7 @@ fn read(
         max_fields,
         timeouts,
         line,
+        path_line,
     })
 }
 
@@ -101,9 +107,12 @@ fn place(
     places: &mut Taken<Where>,
 ) -> (Option<HostPattern>, Option<PathPattern>) {
     let host = table.need("host", "host = \"ws.example.com\", or \"*\" for any");
-    let path = table.need("path", "path = \"/\", or \"/chat/\" for all below it, or \"/chat\" alone");
+    let path = match paths::in_place_of_path(table) {
+        Some(path) => Some(path),
+        None => table.need("path", "path = \"/\", or \"/chat/\" for all below it, or \"/chat\" alone"),
+    };
     let host_pattern = host.and_then(|value| value.parse("a host", |text| HostPattern::parse(text).map_err(error)));
-    let path_pattern = path.and_then(|value| value.parse("a path", |text| PathPattern::parse(text).map_err(error)));
+    let path_pattern = path.and_then(|value| paths::pattern(table, value));
     if let (Some(value), Some(pattern)) = (host, &host_pattern) {
         cover(value, pattern, ground.certificates);
     }

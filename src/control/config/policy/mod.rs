@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub use self::test::Expect;
 
-use self::shelf::Shelf;
+use self::shelf::{RULES, Shelf};
 use super::diagnostic::{Diagnostic, Place};
 use super::document::{Document, Table, Value, did_you_mean};
 use super::name::{is_name, is_reserved};
@@ -187,8 +187,16 @@ fn page(reading: &mut Reading<'_>, document: &Document<'_>, shelf: &mut Shelf, s
     for key in ["client", "limits", "test"] {
         root.knows(key);
     }
-    shelf.fill(lists, reading, root.misspells("lists"));
+    let has_client = root.has("client") || root.misspells("client");
+    let rules = if has_client { None } else { rules_in(&lists) };
+    shelf.fill(lists, reading, (root.misspells("lists"), rules.as_deref().unwrap_or_default()));
+    if !root.has("lists") && !root.misspells("lists") {
+        shelf.adopt(&mut root);
+    }
     let mut client = root.table("client");
+    if rules.is_some() {
+        client = client.odd();
+    }
     let is_baseline = matches!(sheet, Sheet::Baseline);
     let (allow, limits, lines) = if is_baseline {
         denies_alone(&mut root, &mut client);
@@ -206,12 +214,23 @@ fn page(reading: &mut Reading<'_>, document: &Document<'_>, shelf: &mut Shelf, s
     client.finish();
     let tests = test::read(&mut root);
     root.finish();
-    if !document.has_unknown_keys() {
+    shelf.report_missing(document);
+    if !document.has_errors() {
         shelf.report_unused(document);
     }
     let feeds = shelf.feeds();
     let (name, file) = (sheet.name(), sheet.file());
     Some(PolicyPage { name, file, owner, allow: allow?, deny, origins, subprotocols, limits, lines, feeds, tests })
+}
+
+/// Reports the rules in `[lists]`, if there are any: the header above them is missing.
+fn rules_in<'d>(lists: &Table<'d>) -> Option<Vec<&'d str>> {
+    let all = lists.all();
+    let rules: Vec<_> = all.into_iter().filter(|(key, ..)| RULES.contains(key)).collect();
+    let (first, span, _) = rules.first()?;
+    let finding = error(format!("`{first}` in [lists], which is a rule and no list"));
+    lists.document().report(span.clone(), finding.remedy("it belongs below [client]: is that header missing above?"));
+    Some(rules.into_iter().map(|(key, ..)| key).collect())
 }
 
 /// Of what a policy may say, a baseline says less: it admits nobody.

@@ -127,11 +127,7 @@ fn lists(
         if *text == "unix" {
             item.report(error("\"unix\": not in this version"));
         } else if is_name(text) {
-            match shelf.find(text) {
-                Ok(list) => lists.extend(list.inspect(|list| look(item, list))),
-                Err(_) if item.document().is_torn() => {}
-                Err(finding) => item.report(finding),
-            }
+            lists.extend(shelf.find(text, item).inspect(|list| look(item, list)));
         } else if text.strip_prefix('!').is_some_and(is_name) {
             item.report(error("a list cannot be carved out").remedy("put it into `deny`"));
         } else {

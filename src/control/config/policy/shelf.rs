@@ -7,11 +7,14 @@ use std::sync::Arc;
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::document::{Document, Table, Value, nearest, unit};
 use crate::control::config::list::{self, ListFile};
-use crate::control::config::name::name;
-use crate::control::config::page::{Finding, error, warning};
+use crate::control::config::name::{is_name, name};
+use crate::control::config::page::{self, Finding, error, warning};
 use crate::control::config::source::Fault;
 use crate::control::config::{Feed, Reading, about};
 use crate::policy::list::List;
+
+/// The rules of `[client]`.
+pub const RULES: [&str; 4] = ["allow", "deny", "origins", "subprotocols"];
 
 /// What `[lists]` holds, and what was found in the files that it names.
 #[derive(Debug)]
@@ -20,8 +23,19 @@ pub struct Shelf {
     lists: Vec<Shelved>,
     found: Vec<Diagnostic>,
     feeds: Vec<Feed>,
+    /// Names that are none, of lists that rules may name.
+    misnamed: Vec<String>,
+    missing: Vec<Missing>,
     /// Whether `[lists]` is misspelt, so that no list is known.
     is_misspelt: bool,
+}
+
+/// A list that rules name, and that isn't there.
+#[derive(Debug)]
+struct Missing {
+    name: String,
+    /// The key of the rule, and the place of the name, each time.
+    uses: Vec<(String, Range<usize>)>,
 }
 
 #[derive(Debug)]
@@ -36,7 +50,8 @@ struct Shelved {
 impl Shelf {
     /// No lists yet, of the policy in the file `policy`.
     pub fn new(policy: Arc<str>) -> Shelf {
-        Shelf { policy, lists: Vec::new(), found: Vec::new(), feeds: Vec::new(), is_misspelt: false }
+        let (lists, found, feeds, misnamed, missing) = Default::default();
+        Shelf { policy, lists, found, feeds, misnamed, missing, is_misspelt: false }
     }
 
     /// The file of the policy, as people write it.
@@ -44,45 +59,100 @@ impl Shelf {
         Arc::clone(&self.policy)
     }
 
-    /// Reads `[lists]`; `is_misspelt` says whether a misspelt table stands in its place.
-    pub fn fill(&mut self, table: Table<'_>, reading: &mut Reading<'_>, is_misspelt: bool) {
+    /// Reads `[lists]`; `is_misspelt` says whether a misspelt table stands in its place. `rules` are keys that are
+    /// rules and no lists: the header that is missing above them.
+    pub fn fill(&mut self, table: Table<'_>, reading: &mut Reading<'_>, (is_misspelt, rules): (bool, &[&str])) {
         self.is_misspelt = is_misspelt;
         for (key, span, value) in table.all() {
+            if rules.contains(&key) {
+                continue;
+            }
             match name(key) {
                 Ok(name) => {
                     let list = self.read(Arc::clone(&name), value, reading).map(Arc::new);
                     self.lists.push(Shelved { name, key: span, list, used: false });
                 }
-                Err(finding) => table.document().report(span, finding),
+                Err(finding) => {
+                    self.misnamed.push(key.to_owned());
+                    table.document().report(span, finding);
+                }
             }
         }
     }
 
-    /// The list `name`; a known one that has an error is `Ok(None)`.
-    pub fn find(&mut self, name: &str) -> Result<Option<Arc<List>>, Finding> {
+    /// Reports lists at the top of the file, which has no `[lists]`: its header is missing above them.
+    pub fn adopt(&mut self, root: &mut Table<'_>) {
+        let is_list = |value: &Value<'_>| value.is_array() || value.as_table_with("file");
+        let lists: Vec<_> = root.all().into_iter().filter(|(key, _, value)| is_name(key) && is_list(value)).collect();
+        let rules = |key: &str| RULES.contains(&key) || ["lists", "client", "limits", "test"].contains(&key);
+        let lists: Vec<_> = lists.into_iter().filter(|(key, ..)| !rules(key)).collect();
+        let Some((first, span, _)) = lists.first() else { return };
+        let finding = error(format!("unknown key `{first}` in the file"));
+        root.document().report(span.clone(), finding.remedy("it belongs below [lists]: is that header missing above?"));
+        for (key, ..) in lists {
+            self.misnamed.push(key.to_owned());
+            root.ignore(key);
+        }
+    }
+
+    /// The list `name`, which `item` of a rule names. `None` means that it has an error, or that it isn't
+    /// there, which [`Shelf::report_missing`] reports.
+    pub fn find(&mut self, name: &str, item: &Value<'_>) -> Option<Arc<List>> {
         if let Some(shelved) = self.lists.iter_mut().find(|shelved| &*shelved.name == name) {
             shelved.used = true;
-            return Ok(shelved.list.clone());
+            return shelved.list.clone();
         }
-        if self.is_misspelt {
-            return Ok(None);
+        let is_misnamed = nearest(name, self.misnamed.iter().map(|one| &**one)).is_some();
+        if self.is_misspelt || is_misnamed || item.document().is_torn() {
+            return None;
         }
-        let meant = nearest(name, self.lists.iter().map(|shelved| &*shelved.name)).map(|(_, meant)| meant.to_owned());
-        // The list that was meant is not unused.
-        for shelved in self.lists.iter_mut().filter(|shelved| meant.as_deref() == Some(&shelved.name)) {
-            shelved.used = true;
+        let used = (item.key().to_owned(), item.span());
+        match self.missing.iter_mut().find(|missing| missing.name == name) {
+            Some(missing) => missing.uses.push(used),
+            None => self.missing.push(Missing { name: name.to_owned(), uses: vec![used] }),
         }
-        let remedy = match meant {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!("add `{name}` to [lists], or write a network"),
-        };
-        Err(error(format!("there is no list `{name}`")).remedy(remedy))
+        None
+    }
+
+    /// Reports the lists that rules name and that are not there, each once: where its own name is
+    /// misspelt, if no rule names a list that is near and two rules or more name this one.
+    pub fn report_missing(&mut self, document: &Document<'_>) {
+        for Missing { name, uses } in std::mem::take(&mut self.missing) {
+            let meant = nearest(&name, self.lists.iter().map(|shelved| &*shelved.name)).map(|(_, meant)| meant.to_owned());
+            let shelved = self.lists.iter_mut().find(|shelved| meant.as_deref() == Some(&shelved.name));
+            let Some(((key, first), more)) = uses.split_first() else { continue };
+            let error = error(format!("there is no list `{name}`")).of(key);
+            match shelved {
+                Some(shelved) if !shelved.used && !more.is_empty() => {
+                    let what = format!("no rule names the list `{}`, and {} name `{name}`", shelved.name, uses.len());
+                    let finding = page::error(what).remedy(format!("did you mean `{name}`?"));
+                    document.report(shelved.key.clone(), finding.and(document.place(first.clone()), "named here"));
+                    shelved.used = true;
+                }
+                Some(shelved) if !shelved.used => {
+                    let remedy = format!("did you mean `{}`, which no rule names?", shelved.name);
+                    let error = error.remedy(remedy).and(document.place(shelved.key.clone()), "the list that no rule names");
+                    document.report(first.clone(), error);
+                    shelved.used = true;
+                }
+                Some(shelved) => {
+                    let remedy = format!("did you mean `{}`?", shelved.name);
+                    report_all(document, &name, &uses, &error.remedy(remedy));
+                }
+                None => {
+                    let remedy = format!("add `{name}` to [lists], or write a network");
+                    report_all(document, &name, &uses, &error.remedy(remedy));
+                }
+            }
+        }
     }
 
     /// Warns of lists that no rule names: a forgotten one denies nobody.
     pub fn report_unused(&self, document: &Document<'_>) {
         for shelved in self.lists.iter().filter(|shelved| !shelved.used) {
-            document.report(shelved.key.clone(), warning(format!("the list `{}` is used by no rule", shelved.name)));
+            let finding = warning(format!("the list `{}` is used by no rule", shelved.name));
+            let remedy = format!("name it in a rule, such as deny = [\"{}\"], or remove it", shelved.name);
+            document.report(shelved.key.clone(), finding.remedy(remedy));
         }
     }
 
@@ -97,13 +167,18 @@ impl Shelf {
     }
 
     fn read(&mut self, name: Arc<str>, value: Value<'_>, reading: &mut Reading<'_>) -> Option<List> {
+        if let Some(table) = value.only_table() {
+            value.report(error("a table in an array").remedy("write it without the brackets"));
+            return self.read(name, table, reading);
+        }
         if value.is_array() {
             let items: Vec<_> = value.items()?;
             return list::from_strings(name, self.policy(), &items, reading.now);
         }
         if !value.is_table() {
             value.unexpected("an array of networks or { file = \"lists/NAME.cidr\" }");
-            return None;
+            let items = value.as_str().map(|_| [value])?;
+            return list::from_strings(name, self.policy(), &items, reading.now);
         }
         let mut table = value.table(format!("the list `{name}`"))?;
         let file = table.need("file", format!("{name} = {{ file = \"lists/{name}.cidr\" }}"));
@@ -156,5 +231,12 @@ impl Shelf {
         let (entries, found) = reading.lists.read(reading.known, read, reading.now);
         self.found.extend(found);
         Some(List::of_file(name, shown, modified, entries?))
+    }
+}
+
+/// Reports that the list `name` isn't there, once for all `uses`.
+fn report_all(document: &Document<'_>, name: &str, uses: &[(String, Range<usize>)], finding: &Finding) {
+    for (_, span) in uses {
+        document.report_alike(format!("list {name}"), span.clone(), finding.clone());
     }
 }

@@ -125,6 +125,8 @@ error: client: expected an array, found a string
   |
 8 | client = "office"
   |          ^^^^^^^^
+  |
+  = help: write ["office"]
 "#,
     );
     exceptions(
@@ -175,6 +177,8 @@ error: unknown key `for` in [[limits.for]]
    |
 11 | for = []
    | ^^^
+   |
+   = help: remove it; what may be there: `client`, `connections`, `frames`, `idle`, `lifetime`, `message`, `ping`, `pong`, `requests`, `streams`, `upgrades`
 
 error: unknown key `idel` in [[limits.for]]
   --> policies/chat.toml:12:1

@@ -21,37 +21,13 @@ fn a_test_has_a_name_a_client_a_url_and_what_it_expects() {
     test(
         "",
         r#"
-error: name: missing from [[test]]
+error: [[test]] has no keys
  --> policies/chat.toml:3:1
   |
 3 | [[test]]
   | ^^^^^^^^
   |
-  = help: name = "what it shows"
-
-error: client: missing from [[test]]
- --> policies/chat.toml:3:1
-  |
-3 | [[test]]
-  | ^^^^^^^^
-  |
-  = help: client = "192.0.2.1"
-
-error: url: missing from [[test]]
- --> policies/chat.toml:3:1
-  |
-3 | [[test]]
-  | ^^^^^^^^
-  |
-  = help: url = "wss://ws.example.com/ticks"
-
-error: expect: missing from [[test]]
- --> policies/chat.toml:3:1
-  |
-3 | [[test]]
-  | ^^^^^^^^
-  |
-  = help: expect = "allow", "refuse" or "refuse:WORD"
+  = help: write `name`, `client`, `url`, `expect` below it, or remove it
 "#,
     );
     test(

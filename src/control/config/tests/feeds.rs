@@ -83,7 +83,7 @@ error: unknown key `max_shrnk` in the list `feed`
 3 | feed = { file = "lists/feed.cidr", max_age = "0s", on_stale = "rejct", max_shrink = "200%", max_shrnk = "5%" }
   |                                                                                             ^^^^^^^^^
   |
-  = help: did you mean `max_shrink`?
+  = help: remove it: `max_shrink` is there already
 "#,
     );
     check(
@@ -106,6 +106,8 @@ error: max_age: expected a duration like "10s", found an integer
   |
 3 | feed = { file = "lists/feed.cidr", max_age = 36, max_shrink = 50 }
   |                                              ^^
+  |
+  = help: with its unit, like "36s"
 
 error: max_shrink: expected a share like "50%", found an integer
  --> policies/chat.toml:3:63

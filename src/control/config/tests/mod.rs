@@ -18,6 +18,7 @@ mod reading;
 mod schema;
 mod settings;
 mod sheets;
+mod slips;
 mod syntax;
 mod typos;
 

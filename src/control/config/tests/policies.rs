@@ -248,6 +248,8 @@ warning: the list `spare` is used by no rule
   |
 4 | spare = []
   | ^^^^^
+  |
+  = help: name it in a rule, such as deny = ["spare"], or remove it
 
 warning: allow: `office` has no entries: it admits nobody
  --> policies/chat.toml:6:10

@@ -168,7 +168,7 @@ fn a_list_elsewhere_is_refused_unless_its_folder_is_named() {
     spoiled(write("\"certs\", \"nowhere\""), outside);
     spoiled(write("\"feeds\""), "");
     spoiled(write("\"certs\", \".\""), "");
-    let torn = "sidegate.toml:16:24: error: unclosed array, expected `]`";
+    let torn = "sidegate.toml:16:24: error: unclosed array, expected `]` (close it with `]`)";
     spoiled(write("[\"feeds\""), torn);
 }
 

@@ -57,7 +57,7 @@ error: unknown key `listn` in [[listener]]
 7 | listn = "127.0.0.1:1"
   | ^^^^^
   |
-  = help: did you mean `listen`?
+  = help: remove it: `listen` is there already
 "#,
     );
     with(
@@ -80,6 +80,8 @@ error: unknown key `colour` in [metrics]
    |
 16 | colour = "red"
    | ^^^^^^
+   |
+   = help: remove it; what may be there: `allow`, `hosts`, `listen`
 "#,
     );
 }
@@ -105,6 +107,8 @@ error: dial: expected a duration like "10s", found an integer
    |
 16 | dial = 2
    |        ^
+   |
+   = help: with its unit, like "2s"
 
 error: watch: expected "auto", "poll" or "off", found a boolean
   --> sidegate.toml:18:9
@@ -134,6 +138,8 @@ error: unknown key `metrics` in [[route]]
    |
 15 | metrics = []
    | ^^^^^^^
+   |
+   = help: it belongs at the top of the file, or below a header of its own
 "#,
     );
 }
@@ -279,7 +285,12 @@ error: allow: there is no list `ofice`
 3 | allow = ["ofice"]
   |          ^^^^^^^
   |
-  = help: did you mean `office`?
+ ::: policies/desk.toml:5:1
+  |
+5 | office = { file = "lists/office.cidr" }
+  | ------ the list that no rule names
+  |
+  = help: did you mean `office`, which no rule names?
 
 error: `192.0.2.300` is not an address
  --> policies/lists/office.cidr:2:1
@@ -343,61 +354,21 @@ error: listen: missing from [[listener]]
   |
   = help: listen = "0.0.0.0:8443"
 
-error: chain: missing from [[certificate]]
+error: [[certificate]] has no keys
  --> sidegate.toml:4:1
   |
 4 | [[certificate]]
   | ^^^^^^^^^^^^^^^
   |
-  = help: chain = "certs/ws.example.com.pem"
+  = help: write `chain`, `key` below it, or remove it
 
-error: key: missing from [[certificate]]
- --> sidegate.toml:4:1
-  |
-4 | [[certificate]]
-  | ^^^^^^^^^^^^^^^
-  |
-  = help: key = "certs/ws.example.com.key"; it may be the same file as the chain
-
-error: name: missing from [[route]]
+error: [[route]] has no keys
  --> sidegate.toml:5:1
   |
 5 | [[route]]
   | ^^^^^^^^^
   |
-  = help: name = "chat"
-
-error: host: missing from [[route]]
- --> sidegate.toml:5:1
-  |
-5 | [[route]]
-  | ^^^^^^^^^
-  |
-  = help: host = "ws.example.com", or "*" for any
-
-error: path: missing from [[route]]
- --> sidegate.toml:5:1
-  |
-5 | [[route]]
-  | ^^^^^^^^^
-  |
-  = help: path = "/", or "/chat/" for all below it, or "/chat" alone
-
-error: backend: missing from [[route]]
- --> sidegate.toml:5:1
-  |
-5 | [[route]]
-  | ^^^^^^^^^
-  |
-  = help: backend = "http://127.0.0.1:8080"
-
-error: policy: missing from [[route]]
- --> sidegate.toml:5:1
-  |
-5 | [[route]]
-  | ^^^^^^^^^
-  |
-  = help: policy = "NAME", of policies/NAME.toml, here or in [defaults]
+  = help: write `name`, `host`, `path`, `backend`, `policy` below it, or remove it
 "#,
     );
 }
@@ -462,6 +433,8 @@ error: listen: 127.0.0.1:8443 is the address of [metrics]
   |
 5 | listen = "127.0.0.1:8443"
   |          ^^^^^^^^^^^^^^^^
+  |
+  = help: another port here, or another `listen` in [metrics]
 
 error: name: `public` is there twice
   --> sidegate.toml:16:8
@@ -473,13 +446,21 @@ error: name: `public` is there twice
    |
  4 | name = "public"
    |        -------- first here
+   |
+   = help: take another name
 
 error: listen: 127.0.0.1:8443 is the address of [metrics]
   --> sidegate.toml:17:10
    |
 17 | listen = "127.0.0.1:8443"
    |          ^^^^^^^^^^^^^^^^
-
+   |
+   = help: another port here, or another `listen` in [metrics]
+"#,
+    );
+    with(
+        "[[listener]]\nname = \"other\"\nlisten = \"127.0.0.1:8443\"\ntls = false",
+        r#"
 error: listen: 127.0.0.1:8443 is the address of `public`
   --> sidegate.toml:17:10
    |
@@ -490,8 +471,22 @@ error: listen: 127.0.0.1:8443 is the address of `public`
    |
  5 | listen = "127.0.0.1:8443"
    |          ---------------- first here
+   |
+   = help: another address or port for one of the two
 "#,
     );
+    for (listen, metrics) in
+        [("0.0.0.0", "127.0.0.1"), ("[::]", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("[::ffff:127.0.0.1]", "127.0.0.1")]
+    {
+        let text = SIDEGATE.replace("127.0.0.1:8443", &format!("{listen}:10464"));
+        let (_, found) = load(&[("sidegate.toml", &format!("{text}\n[metrics]\nlisten = \"{metrics}:10464\"\n"))]);
+        assert!(found.contains("takes the address of [metrics]"), "{listen} {metrics}: {found}");
+    }
+    for (listen, metrics) in [("0.0.0.0", "[::1]"), ("127.0.0.2", "127.0.0.1"), ("[::1]", "127.0.0.1")] {
+        let text = SIDEGATE.replace("127.0.0.1:8443", &format!("{listen}:10464"));
+        let (_, found) = load(&[("sidegate.toml", &format!("{text}\n[metrics]\nlisten = \"{metrics}:10464\"\n"))]);
+        assert!(!found.contains("the address of [metrics]"), "{listen} {metrics}: {found}");
+    }
     with(
         "[[listener]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\ntls = false\n[[listener]]\nname = \"b\"\nlisten = \"127.0.0.1:0\"\ntls = false",
         "",
@@ -688,6 +683,8 @@ error: unknown key `per` in `handshakes_per_client`
   |
 7 | handshakes_per_client = { rate = "0/s", burst = 0, per = "client" }
   |                                                    ^^^
+  |
+  = help: remove it; what may be there: `burst`, `rate`
 
 warning: handshakes_per_client: has no effect on a plain listener
  --> sidegate.toml:7:25

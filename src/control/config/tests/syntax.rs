@@ -27,11 +27,13 @@ error: tls: expected true or false, found an integer
 6 | tls = 0
   |       ^
 
-error: invalid basic string, expected `"`
+error: a string without its last quotation mark
  --> sidegate.toml:9:13
   |
 9 | name = "chat
   |             ^
+  |
+  = help: put one behind it
 "#,
     );
 }
@@ -62,6 +64,8 @@ error: a value is missing
   |
 5 | listen = 
   |          ^
+  |
+  = help: write one behind the `=`, or remove the line
 "#,
     );
 }
@@ -82,7 +86,7 @@ error: `name` is there twice
 4 | name = "public"
   | ---- first here
   |
-  = help: keep one of the two
+  = help: keep one of the two, or correct the name of one
 "#,
     );
 }
@@ -135,6 +139,8 @@ error: unclosed array table, expected `]`
   |
 8 | [[route]
   |         ^
+  |
+  = help: close it with `]]`
 "#,
     );
 }
@@ -149,6 +155,8 @@ error: key with no value, expected `=`
   |
 6 | tls
   |    ^
+  |
+  = help: write `=` and a value behind the key
 "#,
     );
 }
