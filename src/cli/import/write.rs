@@ -4,11 +4,11 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::cli::import::access::{Decided, all_v4, all_v6};
+use crate::cli::import::nginx::unit::written;
 use crate::cli::import::translate::policy::{Policy, Tokens};
 use crate::cli::import::translate::route::{Leads, MaxBody, Route, Timeouts};
 use crate::cli::import::translate::{Config, Listener, Speaks};
@@ -118,7 +118,7 @@ fn route(Route { name, host, path, leads, policy, from }: &Route, tree: &Tree) -
             }
             let Timeouts { dial, response, body_stall, write_stall } = timeouts;
             let timeouts = [("dial", dial), ("response", response), ("body_stall", body_stall), ("write_stall", write_stall)];
-            let set = timeouts.iter().filter_map(|(key, time)| time.map(|time| format!("{key} = {}", quoted(&duration(time)))));
+            let set = timeouts.iter().filter_map(|(key, time)| time.map(|time| format!("{key} = {}", quoted(&written(time)))));
             let set: Vec<_> = set.collect();
             if !set.is_empty() {
                 put(&mut out, format_args!("timeouts = {{ {} }}", set.join(", ")));
@@ -220,7 +220,7 @@ fn limits(policy: &Policy, out: &mut String) {
         } else {
             "proxy_read_timeout"
         };
-        lines.push(format!("idle = {}   # {why}", quoted(&duration(idle))));
+        lines.push(format!("idle = {}   # {why}", quoted(&written(idle))));
     }
     if !lines.is_empty() {
         put(out, format_args!("\n[limits]\n{}", lines.join("\n")));
@@ -252,15 +252,6 @@ fn origin(ids: impl Iterator<Item = Id>, tree: &Tree) -> String {
 
 fn network(network: IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() { IpAddr::to_string(&network.addr()) } else { network.to_string() }
-}
-
-/// A duration as `sidegate.toml` writes it: in the largest unit that holds it whole.
-fn duration(time: Duration) -> String {
-    // What nobody means to end is cut off at the longest that can be written.
-    let milliseconds = time.min(Duration::from_secs(366 * 24 * 3600)).as_millis();
-    let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
-    let (unit, name) = units.into_iter().find(|(unit, _)| milliseconds.is_multiple_of(*unit)).unwrap_or((1, "ms"));
-    format!("{}{name}", milliseconds / unit)
 }
 
 fn size(bytes: u64) -> String {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use crate::cli::import::nginx::Reading;
+use crate::cli::import::nginx::{Reading, bound};
 use crate::cli::import::report::Word;
 use crate::cli::import::tree::{Directive, Id};
 use sidegate::control::config;
@@ -56,7 +56,7 @@ impl Upstreams {
                 "random" | "least_time" => {
                     reading.notes.say(inner.id, Word::Differs, "the backend with the fewest tunnels gets the next");
                 }
-                _ => {}
+                _ => bound::note_upstream(inner, reading),
             }
         }
         if servers == 0 {
@@ -132,10 +132,15 @@ fn server(directive: &Directive, reading: &mut Reading<'_>) -> Result<Option<Str
             "weight" if word != "weight=1" => {
                 reading.notes.say(id, Word::Differs, "backends have no weights: the one with the fewest tunnels gets the next");
             }
-            "max_conns" => {
+            "max_conns" if word != "max_conns=0" => {
                 reading.notes.say(id, Word::Differs, "a backend has no `max_conns`: see `connections.total` of the policy");
             }
-            _ => {}
+            "weight" | "max_conns" => {}
+            "max_fails" | "fail_timeout" => {
+                let text = format!("`{word}` is not carried over: after a dial that fails, the next backend is tried");
+                reading.notes.say(id, Word::Differs, text);
+            }
+            _ => reading.notes.say(id, Word::Differs, format!("`{word}` is not carried over")),
         }
     }
     if !kept {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::cli::import::access::{Rule, Whom, all_v4, decided};
 use crate::cli::import::nginx::limit::{Count, Rate};
-use crate::cli::import::nginx::{Reading, unit};
+use crate::cli::import::nginx::{Reading, bound, unit};
 use crate::cli::import::report::{Word, silent};
 use crate::cli::import::tree::{Directive, Id};
 
@@ -181,6 +181,7 @@ impl Level {
             }
             "set_real_ip_from" => self.forwarders.push(Set { id, value: directive.first().to_owned() }),
             "real_ip_header" => self.real_ip_header = Some(Set { id, value: directive.first().to_owned() }),
+            _ if bound::note(directive, reading) => {}
             name => {
                 let Some(guard) = GUARDS.iter().find(|guard| **guard == name) else {
                     let off = directive.first() == "off";

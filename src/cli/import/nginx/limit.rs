@@ -14,7 +14,7 @@ pub struct Rate {
     /// The zone that it counts in.
     pub zone: String,
     /// How many more than the rate.
-    pub burst: u32,
+    pub burst: u64,
     /// Whether all of these go at once; else nginx holds them back to the rate.
     pub at_once: bool,
 }
@@ -38,7 +38,15 @@ pub struct Zone {
     /// What it counts by.
     pub key: Key,
     /// `limit_req_zone`: so many in so long.
-    pub rate: Option<(u32, Duration)>,
+    pub rate: Option<(u64, Duration)>,
+}
+
+impl Zone {
+    /// Requests in an hour.
+    pub fn pace(&self) -> u128 {
+        let per_hour = |(tokens, per): (u64, Duration)| u128::from(tokens) * 3600 / u128::from(per.as_secs().max(1));
+        self.rate.map_or(u128::MAX, per_hour)
+    }
 }
 
 /// What a zone counts by.
@@ -69,8 +77,8 @@ impl Rate {
                     zone = Some(name.to_owned());
                     true
                 }
-                Some(("burst", count)) => unit::count(count).map(|count| burst = count).is_some(),
-                Some(("delay", count)) => unit::count(count).map(|count| delay = Some(count)).is_some(),
+                Some(("burst", count)) => positive(count).map(|count| burst = count).is_some(),
+                Some(("delay", count)) => positive(count).map(|count| delay = Some(count)).is_some(),
                 None if word == "nodelay" => {
                     delay = None;
                     true
@@ -88,6 +96,10 @@ impl Rate {
         };
         Some(Rate { id, zone, burst, at_once: delay.is_none_or(|delay| delay >= burst) })
     }
+}
+
+fn positive(text: &str) -> Option<u64> {
+    unit::number(text).filter(|number| *number > 0)
 }
 
 impl Count {

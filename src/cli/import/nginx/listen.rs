@@ -62,7 +62,11 @@ impl Listen {
                     Word::Differs,
                     "HTTP/2 is not in this version: browsers open WebSockets over HTTP/1.1 then",
                 ),
-                _ => {} // of sockets, which Sidegate opens in its own way
+                "reuseport" | "bind" | "ipv6only=on" => {} // how nginx binds it
+                word => {
+                    let text = format!("`{word}` is not carried over: Sidegate sets its sockets by itself");
+                    reading.notes.say(id, Word::Differs, text);
+                }
             }
         }
         Some(listen)

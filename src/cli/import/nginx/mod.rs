@@ -3,6 +3,7 @@
 //! It reads as nginx does and decides nothing: what becomes of it is `translate`'s to say.
 
 pub mod backend;
+mod bound;
 pub mod level;
 pub mod limit;
 pub mod listen;
@@ -12,7 +13,7 @@ pub mod name;
 pub mod regex;
 pub mod rewrite;
 pub mod server;
-mod unit;
+pub mod unit;
 pub mod version;
 
 use std::collections::HashMap;
@@ -160,8 +161,13 @@ mod tests {
         check("http { proxy_read_timeout soon; }", &[(1, "invalid value \"soon\"")]);
         check("http { client_max_body_size 1m;\n client_max_body_size 2m; }", &[(2, "is duplicate")]);
         check("http { limit_req burst=1;\n limit_req zone=a burst=x; }", &[(1, "without a zone"), (2, "\"burst=x\"")]);
+        check("http { proxy_read_timeout 10y; }", &[(1, "invalid value \"10y\"")]);
+        check("http { client_header_timeout 1M; keepalive_timeout x; }", &[(1, "\"1M\""), (1, "\"x\"")]);
+        check("http { large_client_header_buffers 4; proxy_buffer_size x; }", &[(1, "\"4\""), (1, "\"x\"")]);
+        check("http { client_max_body_size 8589934592g; }", &[(1, "invalid value")]);
+        check("http { limit_req zone=a burst=0;\n limit_req zone=a delay=0; }", &[(1, "burst=0"), (2, "delay=0")]);
         check("http { limit_conn a 0; }", &[(1, "number of connections \"0\"")]);
-        check("http { limit_req_zone $a zone=b:1m rate=5; }", &[(1, "invalid rate")]);
+        check("http { limit_req_zone $a zone=b:1m rate=5x; }", &[(1, "invalid rate")]);
         check("http { limit_conn_zone $a; }", &[(1, "no zone=NAME:SIZE")]);
         check("http { upstream a {} }", &[(1, "no servers are inside upstream \"a\"")]);
         check("server { location /a {}\n location /a {} }", &[(2, "duplicate location")]);

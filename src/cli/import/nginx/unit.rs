@@ -4,69 +4,89 @@
 
 use std::time::Duration;
 
+/// The largest number that nginx reads.
+const LARGEST: u64 = i64::MAX as u64;
+
 /// `60`, `250ms`, `1h30m`, `1h 30m`: seconds where no unit stands.
+///
+/// It reads as `ngx_parse_time` reads milliseconds: units come in falling order, and neither months
+/// nor years are among them.
 pub fn time(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    let mut last = u64::MAX; // units come in falling order
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let (number, after) = rest.split_at(digits);
-        let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
-        let (unit, last_one) = match unit.strip_suffix(' ') {
-            Some(unit) => (unit.trim_end_matches(' '), unit.is_empty()),
-            None => (unit, false),
-        };
-        let milliseconds = match unit {
-            "ms" => 1,
-            "s" | "" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 24 * 3_600_000,
-            "w" => 7 * 24 * 3_600_000,
-            "M" => 30 * 24 * 3_600_000,
-            "y" => 365 * 24 * 3_600_000,
+    let (mut total, mut number, mut any) = (0_u64, 0_u64, false);
+    let mut before = 0; // the rank of the unit before
+    let mut rest = text.bytes().peekable();
+    while let Some(byte) = rest.next() {
+        if byte.is_ascii_digit() {
+            number = number.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
+            number = Some(number).filter(|number| *number <= LARGEST)?;
+            any = true;
+            continue;
+        }
+        let (rank, milliseconds) = match byte {
+            b'w' => (1, 7 * 24 * 3_600_000),
+            b'd' => (2, 24 * 3_600_000),
+            b'h' => (3, 3_600_000),
+            b'm' if rest.next_if_eq(&b's').is_some() => (6, 1),
+            b'm' => (4, 60_000),
+            b's' | b' ' => (5, 1000),
             _ => return None,
         };
-        if milliseconds >= last {
+        if before >= rank {
             return None;
         }
-        // nginx takes a number that a space follows for its seconds, which are the last.
-        last = if last_one { 0 } else { milliseconds };
-        total = total.checked_add(Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(milliseconds)?))?;
-        rest = after;
+        // nginx takes a number that a space follows for its seconds, behind which no unit comes.
+        before = if byte == b' ' { u8::MAX } else { rank };
+        total = sum(total, number, milliseconds)?;
+        number = 0;
+        while rest.next_if_eq(&b' ').is_some() {}
     }
-    (!text.is_empty()).then_some(total)
+    let total = sum(total, number, 1000)?;
+    any.then(|| Duration::from_millis(total))
+}
+
+fn sum(total: u64, number: u64, unit: u64) -> Option<u64> {
+    total.checked_add(number.checked_mul(unit)?).filter(|sum| *sum <= LARGEST)
 }
 
 /// `512`, `8k`, `1m`, `2G`, in bytes.
 pub fn size(text: &str) -> Option<u64> {
-    let (number, unit) = match text.char_indices().next_back()? {
+    let (digits, unit) = match text.char_indices().next_back()? {
         (at, 'k' | 'K') => (&text[..at], 1 << 10),
         (at, 'm' | 'M') => (&text[..at], 1 << 20),
         (at, 'g' | 'G') => (&text[..at], 1 << 30),
         _ => (text, 1),
     };
-    if !number.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    number.parse::<u64>().ok()?.checked_mul(unit)
+    number(digits)?.checked_mul(unit).filter(|size| *size <= LARGEST)
 }
 
-/// `10r/s`, `30r/m`: requests, and in how long a time.
-pub fn rate(text: &str) -> Option<(u32, Duration)> {
-    let (number, per) = match text.strip_suffix("r/m") {
-        Some(number) => (number, Duration::from_secs(60)),
-        None => (text.strip_suffix("r/s")?, Duration::from_secs(1)),
+/// `10r/s`, `30r/m`, and `10` for those in a second: requests, and in how long a time.
+pub fn rate(text: &str) -> Option<(u64, Duration)> {
+    let (digits, per) = match text.strip_suffix("r/m") {
+        Some(digits) => (digits, Duration::from_secs(60)),
+        None => (text.strip_suffix("r/s").unwrap_or(text), Duration::from_secs(1)),
     };
-    let number = count(number)?;
+    let number = number(digits)?;
     (number > 0).then_some((number, per))
 }
 
-/// Digits alone.
+/// Digits alone, as many as nginx reads.
+pub fn number(text: &str) -> Option<u64> {
+    let is_number = text.bytes().all(|digit| digit.is_ascii_digit());
+    if is_number { text.parse().ok().filter(|number| *number <= LARGEST) } else { None }
+}
+
+/// A [`number`] that fits.
 pub fn count(text: &str) -> Option<u32> {
-    if text.bytes().all(|digit| digit.is_ascii_digit()) { text.parse().ok() } else { None }
+    number(text).and_then(|number| u32::try_from(number).ok())
+}
+
+/// As `sidegate.toml` has it: in the largest unit that holds it whole.
+pub fn written(time: Duration) -> String {
+    let milliseconds = time.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
+    let holds = |(unit, _): &(u128, &str)| milliseconds > 0 && milliseconds.is_multiple_of(*unit);
+    let (unit, name) = units.into_iter().find(holds).unwrap_or((1000, "s"));
+    format!("{}{name}", milliseconds / unit)
 }
 
 #[cfg(test)]
@@ -82,8 +102,16 @@ mod tests {
         }
         assert_eq!(time("1h 30m"), Some(Duration::from_secs(5400)));
         assert_eq!(time("1m  5"), Some(Duration::from_secs(65)));
-        for wrong in ["", "s", "1.5s", "-1", "1x", "5m1h", "1s1s", "60 s", " 5s", "99999999999999999999"] {
+        for (text, seconds) in [("1s5", 6), ("60 5", 65), ("1m ", 60), ("1hm", 3600), ("520w", 314_496_000)] {
+            assert_eq!(time(text), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        assert_eq!(time("1ms5"), Some(Duration::from_millis(5001)));
+        assert!(time("9223372036854775").is_some() && time("15250284452w").is_some());
+        for wrong in ["", "s", "1.5s", "-1", "1x", "5m1h", "1s1s", "60 s", " 5s ", "$a", "10y", "13M", "m", "1d1w"] {
             assert_eq!(time(wrong), None, "{wrong}");
+        }
+        for beyond in ["9223372036854776", "15250284453w", "9223372036854775807m", "99999999999999999999"] {
+            assert_eq!(time(beyond), None, "{beyond}");
         }
     }
 
@@ -92,12 +120,15 @@ mod tests {
         for (text, bytes) in [("512", 512), ("8k", 8192), ("1M", 1 << 20), ("2g", 2 << 30), ("0", 0)] {
             assert_eq!(size(text), Some(bytes), "{text}");
         }
-        for wrong in ["", "k", "1kb", "-1", "1.5m", "18446744073709551615g"] {
+        assert_eq!(size("8589934591g"), Some(8_589_934_591 << 30));
+        for wrong in ["", "k", "1kb", "-1", "1.5m", "8589934592g", "9223372036854775808"] {
             assert_eq!(size(wrong), None, "{wrong}");
         }
         assert_eq!(rate("10r/s"), Some((10, Duration::from_secs(1))));
         assert_eq!(rate("30r/m"), Some((30, Duration::from_secs(60))));
-        for wrong in ["10", "0r/s", "r/s", "1.5r/s", "10r/h", "-1r/s"] {
+        assert_eq!(rate("10"), Some((10, Duration::from_secs(1))));
+        assert_eq!(rate("5000000000r/s"), Some((5_000_000_000, Duration::from_secs(1))));
+        for wrong in ["", "0r/s", "r/s", "1.5r/s", "10r/h", "-1r/s", "9223372036854775808r/s"] {
             assert_eq!(rate(wrong), None, "{wrong}");
         }
     }

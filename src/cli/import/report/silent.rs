@@ -12,7 +12,7 @@ const TABLES: [&str; 6] = ["map", "geo", "types", "split_clients", "charset_map"
 const FOREIGN: [&str; 3] = ["stream", "mail", "rtmp"];
 
 /// Directives whose task Sidegate has not, or does by itself; a `*` at the end stands for any rest.
-const NEEDLESS: [(&str, &str); 28] = [
+const NEEDLESS: [(&str, &str); 29] = [
     (
         "accept_mutex* daemon debug_connection env error_log events google_perftools* load_module lock_file master_process multi_accept pcre_jit pid \
       ssl_engine thread_pool timer_resolution use user worker_*",
@@ -27,7 +27,7 @@ const NEEDLESS: [(&str, &str); 28] = [
         "a relay has nothing to tune there",
     ),
     (
-        "proxy_buffer* proxy_busy_buffers_size proxy_max_temp_file_size proxy_request_buffering proxy_temp_* proxy_limit_rate",
+        "proxy_buffer* proxy_busy_buffers_size proxy_max_temp_file_size proxy_request_buffering proxy_temp_*",
         "nothing is buffered whole, and nothing goes to disk",
     ),
     (
@@ -71,9 +71,8 @@ const NEEDLESS: [(&str, &str); 28] = [
         "connections to a backend have no such settings",
     ),
     (
-        "absolute_redirect port_in_redirect server_name_in_redirect recursive_error_pages msie_* merge_slashes underscores_in_headers ignore_invalid_headers \
-      max_headers",
-        "requests have one canonical form, and no redirects are made",
+        "recursive_error_pages msie_* merge_slashes underscores_in_headers ignore_invalid_headers max_headers",
+        "requests have one canonical form",
     ),
     (
         "root index alias autoindex* try_files disable_symlinks random_index empty_gif flv mp4* f4f* hls* dav_* create_full_put_path min_delete_depth",
@@ -82,13 +81,17 @@ const NEEDLESS: [(&str, &str); 28] = [
     ("lingering_* reset_timedout_connection send_lowat", "endings have their own deadlines"),
     ("client_header_timeout keepalive_timeout keepalive_disable", "[timeouts] of sidegate.toml has its own, set for WebSockets"),
     ("large_client_header_buffers", "a head may have 32 KiB: the listener's `max_head`"),
+    (
+        "absolute_redirect port_in_redirect server_name_in_redirect",
+        "a redirect to a path's slash has neither scheme, host nor port",
+    ),
     ("least_conn", "the backend with the fewest tunnels gets the next"),
     ("http2* http3* quic_*", "HTTP/2 is not in this version: browsers open WebSockets over HTTP/1.1 then"),
     ("satisfy limit_req_dry_run limit_conn_dry_run", "nothing else decides"),
 ];
 
 /// Directives that are left out, and by which nobody is refused.
-const HARMLESS: &str = "add_header* add_trailer* auth_basic_user_file auth_delay auth_jwt_key_* auth_jwt_leeway auth_jwt_type break early_hints error_page limit_rate limit_rate_after max_ranges mirror* proxy_hide_header \
+const HARMLESS: &str = "add_header* add_trailer* auth_basic_user_file auth_delay auth_jwt_key_* auth_jwt_leeway auth_jwt_type break early_hints error_page limit_rate limit_rate_after proxy_limit_rate max_ranges mirror* proxy_hide_header \
     real_ip_recursive rewrite_log set ssl_trusted_certificate ssl_client_certificate ssl_verify_depth ssl_crl ssl_ocsp* ssl_password_file \
     status_zone stub_status api uninitialized_variable_warn userid* health_check keyval_zone perl_modules perl_require lua_* init_by_lua* \
     init_worker_by_lua* log_by_lua* balancer_by_lua* js_import js_path js_preload_object js_shared_dict_zone js_header_filter js_body_filter \

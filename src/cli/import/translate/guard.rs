@@ -54,7 +54,7 @@ fn uncarried_limits(level: &Level, zones: &Zones) -> Vec<Id> {
         let known = level.rates.iter().filter_map(|rate| Some((rate, zones.rate(&rate.zone)?)));
         let (own, other): (Vec<_>, Vec<_>) = known.partition(|(_, zone)| zone.key == Key::Client);
         ids.extend(other.iter().map(|(rate, _)| rate.id));
-        let kept = own.iter().min_by_key(|(_, zone)| pace(zone));
+        let kept = own.iter().min_by_key(|(_, zone)| zone.pace());
         let stricter = |one: &(&Rate, &Zone), other: &(&Rate, &Zone)| one.0.burst <= other.0.burst;
         ids.extend(own.iter().filter(|one| kept.is_some_and(|kept| !stricter(kept, one))).map(|one| one.0.id));
     }
@@ -64,11 +64,6 @@ fn uncarried_limits(level: &Level, zones: &Zones) -> Vec<Id> {
         ids.extend(counts.map(|count| count.id));
     }
     ids
-}
-
-/// Requests in an hour.
-fn pace(zone: &Zone) -> u64 {
-    zone.rate.map_or(u64::MAX, |(tokens, per)| u64::from(tokens) * 3600 / per.as_secs().max(1))
 }
 
 /// Whether an `if`, a `limit_except` or a `try_files` may refuse a request or lead it elsewhere.

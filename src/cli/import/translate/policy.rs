@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use crate::cli::import::access::{Decided, all_v4, all_v6, decided};
 use crate::cli::import::nginx::level::Level;
-use crate::cli::import::nginx::limit::{Key, Rate, Zones};
+use crate::cli::import::nginx::limit::{Key, Rate, Zone, Zones};
 use crate::cli::import::nginx::{Nginx, Reading};
 use crate::cli::import::report::{Scope, Word};
+use crate::cli::import::translate::route::LONGEST;
 use crate::cli::import::tree::Id;
 
 /// What nginx closes an idle tunnel after, where nothing is said.
@@ -81,7 +82,7 @@ impl Policy {
     /// `scopes` are the attempts that come there.
     pub fn of(level: &Level, passing: &Level, server: Id, nginx: &Nginx, scopes: &[Scope], reading: &mut Reading<'_>) -> Policy {
         let (idle, idle_by_default) = match passing.read_timeout {
-            Some(set) => (Some(set.value).filter(|idle| !idle.is_zero()), false),
+            Some(set) => (Some(set.value.min(LONGEST)).filter(|idle| !idle.is_zero()), false),
             None => (Some(READ_TIMEOUT), true),
         };
         let rate = rate(level, &nginx.zones, scopes, reading);
@@ -137,53 +138,69 @@ impl Policy {
 
 /// The rate of `level`, of several the strictest.
 fn rate(level: &Level, zones: &Zones, scopes: &[Scope], reading: &mut Reading<'_>) -> Option<(Id, Tokens)> {
-    let mut strictest: Option<(&Rate, Tokens)> = None;
+    let mut strictest: Option<(&Rate, &Zone)> = None;
     for rate in &level.rates {
         let Some(zone) = zones.rate(&rate.zone) else {
             reading.faults.push(Zones::missing(reading.tree, rate.id, &rate.zone));
             continue;
         };
-        let (Key::Client, Some((tokens, per)), false) = (zone.key, zone.rate, level.dry_rates == Some(true)) else {
-            if level.dry_rates == Some(true) {
-                reading.notes.say(rate.id, Word::Dropped, "a dry run: nginx refused nobody by it");
-            } else {
-                let text = "rates are counted by client, not by this key: no such limit";
-                reading.notes.say_of(rate.id, Word::Opens, text, scopes.to_vec());
-                reading.notes.say(zone.id, Word::Dropped, "see the `limit_req`s that count in it");
-            }
+        if level.dry_rates == Some(true) {
+            reading.notes.say(rate.id, Word::Dropped, "a dry run: nginx refused nobody by it");
             continue;
-        };
-        // nginx lets one through at the rate and `burst` more.
-        let tokens =
-            Tokens { zone: rate.zone.clone(), tokens: tokens.min(MOST), per, burst: rate.burst.saturating_add(1).min(MOST) };
-        let slower =
-            |other: &Tokens| u128::from(tokens.tokens) * other.per.as_millis() < u128::from(other.tokens) * per.as_millis();
+        }
+        if zone.key != Key::Client {
+            let text = "rates are counted by client, not by this key: no such limit";
+            reading.notes.say_of(rate.id, Word::Opens, text, scopes.to_vec());
+            reading.notes.say(zone.id, Word::Dropped, "see the `limit_req`s that count in it");
+            continue;
+        }
         if let Some((other, _)) = &strictest {
             let text = "a policy has one rate for each kind of request: the slower one is kept";
             reading.notes.say(other.id.max(rate.id), Word::Differs, text);
         }
-        if strictest.as_ref().is_none_or(|(_, other)| slower(other)) {
-            strictest = Some((rate, tokens));
+        if strictest.is_none_or(|(_, other)| zone.pace() < other.pace()) {
+            strictest = Some((rate, zone));
         }
     }
-    let (rate, tokens) = strictest?;
+    let (rate, zone) = strictest?;
+    let (tokens, per) = zone.rate?;
+    note_rate(rate, zone, (tokens, per), reading);
+    // nginx lets one through at the rate and `burst` more.
+    let burst = bounded(rate.burst.saturating_add(1));
+    Some((rate.id, Tokens { zone: rate.zone.clone(), tokens: bounded(tokens), per, burst }))
+}
+
+/// At most what Sidegate takes.
+fn bounded(tokens: u64) -> u32 {
+    u32::try_from(tokens).map_or(MOST, |tokens| tokens.min(MOST))
+}
+
+/// Notes what becomes of the strictest rate, and of each value of it that Sidegate can't have.
+fn note_rate(rate: &Rate, zone: &Zone, (tokens, per): (u64, Duration), reading: &mut Reading<'_>) {
+    let unit = if per.as_secs() == 60 { "m" } else { "s" };
+    let burst = rate.burst.saturating_add(1);
     let mut text = format!(
-        "the policy's `upgrades` and `requests`, each of {}/{} and a burst of {}: handshakes and plain requests are counted apart, after `allow` and `deny`; \
-         an IPv6 client is its /64",
-        tokens.tokens,
-        if tokens.per.as_secs() == 60 { "m" } else { "s" },
-        tokens.burst,
+        "the policy's `upgrades` and `requests`, each of {}/{unit} and a burst of {}: handshakes and \
+         plain requests are counted apart, after `allow` and `deny`; an IPv6 client is its /64",
+        bounded(tokens),
+        bounded(burst),
     );
-    let word = if rate.at_once { Word::Carried } else { Word::Differs };
+    let mut word = Word::Carried;
     if !rate.at_once {
+        word = Word::Differs;
         text.push_str(
             "; without `nodelay` nginx held requests of the burst back to the rate, where Sidegate lets \
              them through at once and refuses what is beyond it",
         );
     }
-    reading.notes.say(rate.id, word, text);
-    if let Some(zone) = zones.rate(&rate.zone) {
-        reading.notes.say(zone.id, Word::Carried, "its rate stands in the policies of those who count in it");
+    if burst > u64::from(MOST) {
+        word = Word::Differs;
+        text.push_str(&format!("; nginx had burst={}, and Sidegate takes {MOST} at most", rate.burst));
     }
-    Some((rate.id, tokens))
+    reading.notes.say(rate.id, word, text);
+    if tokens > u64::from(MOST) {
+        let text = format!("{MOST}/{unit} in the policies, the most that Sidegate takes; nginx had {tokens}r/{unit}");
+        return reading.notes.say(zone.id, Word::Differs, text);
+    }
+    reading.notes.say(zone.id, Word::Carried, "its rate stands in the policies of those who count in it");
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use self::note::Carried;
 use self::pass::{leads, resolved};
-pub use self::timeouts::Timeouts;
+pub use self::timeouts::{LONGEST, Timeouts};
 use crate::cli::import::nginx::{Nginx, Reading};
 use crate::cli::import::report::Word;
 use crate::cli::import::translate::compare::Side;
