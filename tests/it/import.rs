@@ -461,6 +461,94 @@ fn timeouts_of_nginx_become_those_of_the_route() {
     let both = "response = '1h', body_stall = '1h', write_stall = '1m'";
     check("proxy_read_timeout 1h; client_body_timeout 10s;", both, &["carried", "differs"]);
     check("proxy_read_timeout 0; proxy_connect_timeout 0;", "write_stall = '1m'", &["differs"; 2]);
+    let longest = "response = '8784h', body_stall = '8784h', write_stall = '1m'";
+    check("proxy_read_timeout 366d;", longest, &["carried"]);
+    check("proxy_read_timeout 520w;", longest, &["differs"]);
+    let both = "response = '10s', body_stall = '8784h', write_stall = '8784h'";
+    let given = "proxy_read_timeout 10; client_body_timeout 53w; send_timeout 9223372036854775;";
+    check(given, both, &["differs"; 3]);
+    check("proxy_connect_timeout 367d;", &format!("dial = '8784h', {outside}"), &["differs"]);
+}
+
+/// The report's line about each directive of a configuration: a server with `server` in its braces,
+/// in an `http` with `http` in its own.
+fn told(http: &str, server: &str) -> String {
+    let more = "location / { proxy_set_header Host $http_host; proxy_pass http://127.0.0.1:9; }";
+    let (folder, output) = import_text(&format!("http {{\n{http}\nserver {{\nlisten 80;\n{server}\n{more}\n}} }}"));
+    assert!(output.status.success() && folder.path().join("out").exists(), "{output:?}");
+    lossy(&output.stdout).lines().filter(|line| line.contains("nginx.conf:")).fold(String::new(), |out, line| out + line + "\n")
+}
+
+#[test]
+fn value_that_sidegate_has_otherwise_is_told_with_both() {
+    for (http, line) in [
+        ("client_header_timeout 5s;", "DIFFERS     client_header_timeout 5s: `timeouts.head` is 10s; nginx had 5s"),
+        ("client_header_timeout 10;", "carried     client_header_timeout 10:"),
+        ("client_header_timeout 0;", "DIFFERS     client_header_timeout 0: `timeouts.head` is 10s; nginx gave up at once"),
+        ("keepalive_timeout 1h30m;", "DIFFERS     keepalive_timeout 1h30m: `timeouts.keep_alive` is 75s; nginx had 90m"),
+        ("keepalive_timeout 75 60;", "carried     keepalive_timeout 75 60:"),
+        ("keepalive_timeout 0;", "nginx closed after each answer"),
+        ("keepalive_requests 100;", "DIFFERS     keepalive_requests 100:"),
+        ("large_client_header_buffers 4 8k;", "needless    large_client_header_buffers 4 8k:"),
+        ("large_client_header_buffers 4 32k;", "32 KiB: the listener's `max_head`; nginx had 4 buffers of 32768 bytes"),
+        ("proxy_buffer_size 8k;", "needless    proxy_buffer_size 8k:"),
+        (
+            "proxy_buffer_size 128k;",
+            "DIFFERS     proxy_buffer_size 128k: the head of an answer may have 64 KiB; nginx had 131072 bytes",
+        ),
+        (
+            "upstream a { server 127.0.0.1:9 max_fails=9; }",
+            "DIFFERS     server 127.0.0.1:9 max_fails=9: `max_fails=9` is not carried over",
+        ),
+        ("upstream a { server 127.0.0.1:9 slow_start=1y; }", "DIFFERS     server 127.0.0.1:9 slow_start=1y:"),
+        ("upstream a { server 127.0.0.1:9 max_conns=0; keepalive 9; }", "carried     server 127.0.0.1:9 max_conns=0:"),
+        ("upstream a { server 127.0.0.1:9; keepalive 9; }", "DIFFERS     keepalive 9:"),
+    ] {
+        let said = told(http, "");
+        assert!(said.contains(line), "{line} in {said}");
+    }
+    let said = told("", "listen 127.0.0.1:81 backlog=9 reuseport;");
+    assert!(said.contains("`backlog=9` is not carried over") && !said.contains("`reuseport`"), "{said}");
+}
+
+#[test]
+fn limit_beyond_the_bounds_of_sidegate_is_told_with_both() {
+    for (rate, burst, lines) in [
+        ("1000000r/s", "burst=999999", ["1000000/s and a burst of 1000000", "carried     limit_req_zone"]),
+        (
+            "2000000r/s",
+            "",
+            ["1000000/s and a burst of 1", "1000000/s in the policies, the most that Sidegate takes; nginx had 2000000r/s"],
+        ),
+        (
+            "5000000000r/m",
+            "burst=1000000",
+            ["nginx had burst=1000000, and Sidegate takes 1000000 at most", "nginx had 5000000000r/m"],
+        ),
+        ("10", "burst=9223372036854775807", ["10/s and a burst of 1000000", "nginx had burst=9223372036854775807"]),
+    ] {
+        let zone = format!("limit_req_zone $binary_remote_addr zone=a:1m rate={rate};");
+        let said = told(&zone, &format!("limit_req zone=a {burst} nodelay;"));
+        assert!(lines.iter().all(|line| said.contains(line)), "{lines:?} in {said}");
+    }
+}
+
+#[test]
+fn header_that_nginx_set_otherwise_is_told() {
+    for (header, word) in [
+        ("X-Forwarded-For $remote_addr", "needless"),
+        ("X-Forwarded-For $proxy_add_x_forwarded_for", "DIFFERS"),
+        ("X-Forwarded-Proto $scheme", "needless"),
+        ("X-Forwarded-Proto https", "DIFFERS"),
+        ("X-Forwarded-Host $http_host", "needless"),
+        ("X-Forwarded-Port 443", "DIFFERS"),
+        ("X-Request-Id $http_x_request_id", "DIFFERS"),
+    ] {
+        let location = format!("location /a/ {{\nproxy_set_header {header};\nproxy_pass http://127.0.0.1:9; }}");
+        let said = told("", &location);
+        assert!(said.contains(&format!("{word:10}  proxy_set_header {header}")), "{word} {header} in {said}");
+        assert!(said.contains("nginx sent its own name of the backend"), "{said}");
+    }
 }
 
 #[test]
@@ -489,6 +577,86 @@ fn requests_that_nginx_held_back_are_said_to_differ() {
     }
 }
 
+/// What `explain` says of plain HTTP for `path` under what was imported into `folder`.
+fn explained(folder: &TempDir, path: &str) -> String {
+    let url = format!("http://ws.example.com{path}");
+    let words = ["explain", "--config", "out/sidegate.toml", "--client", "203.0.113.9", "--url", &url];
+    lossy(&sidegate(&words, folder.path()).stdout)
+}
+
+#[test]
+fn path_is_sent_to_its_slash_only_where_nginx_sends_it() {
+    for (beside, sent) in [
+        ("", true),
+        ("location = /app { return 301 /app/; }", true),
+        ("location /app { return 302 $uri/; }", true),
+        ("rewrite ^/app$ /app/ permanent;", true),
+        ("location = /app { return 403; }", false),
+        ("location = /app { return 404; }", false),
+        ("location = /app { return 301 /login; }", false),
+        ("location = /app { deny all; PASS }", false),
+        ("location = /app { auth_basic staff; PASS }", false),
+        ("location = /app { PASS }", false),
+        ("location /app { return 403; }", false),
+        ("location ^~ /app { deny all; }", false),
+        ("location ~ ^/app$ { return 403; } location = /app {}", false),
+        ("rewrite ^/app$ /other permanent;", false),
+    ] {
+        let (folder, output) = import_server(&format!("{beside} location /app/ {{ PASS }}"), &[]);
+        assert!(output.status.success(), "{beside}: {output:?}");
+        let said = explained(&folder, "/app");
+        assert_eq!(said.contains("308 to /app/"), sent, "{beside}: {said}");
+        assert!(admits(&folder, "/app/x"), "{beside}");
+    }
+    let (folder, _) = import_server("location ~ ^/app/ { PASS }", &[]);
+    assert!(!explained(&folder, "/app").contains("308"), "a regular expression adds no slash");
+}
+
+#[test]
+fn path_of_nginx_is_taken_as_it_is() {
+    for (location, written) in [
+        ("/a*b/", "/a*b/"),
+        ("'/a{b}/'", "/a{b}/"),
+        ("'/two words/'", "/two%20words/"),
+        ("/\u{e9}/", "/%C3%A9/"),
+        ("/a%2fb/", "/a%252fb/"),
+        ("'= /a*'", "/a*"),
+    ] {
+        let location = location.replace("'= ", "= '");
+        let (folder, output) = import_server(&format!("location {location} {{ PASS }}"), &[]);
+        assert!(output.status.success(), "{location}: {output:?}");
+        let text = fs::read_to_string(folder.path().join("out/sidegate.toml")).unwrap();
+        let config: toml::Table = toml::from_str(&text).unwrap();
+        let routes = config["route"].as_array().unwrap();
+        assert!(routes.iter().any(|route| route["path"].as_str() == Some(written)), "{location}: {text}");
+    }
+}
+
+#[test]
+fn beginning_that_is_no_whole_path_opens_nothing() {
+    for (location, path) in [("/.", "/.htaccess"), ("/..", "/..x"), ("^~ /a/.", "/a/.git"), (r"~ ^/\.", "/.ht")] {
+        let text = format!("location / {{ PASS }}\nlocation {location} {{ TEXT }}");
+        expect_told(&text, &GUARDS, path);
+    }
+    for (location, word) in [("/a//b/", "dropped"), ("/a/../b/", "dropped"), ("= /a/.", "dropped"), ("'/a?'", "CLOSES")] {
+        let text = format!("location / {{ PASS }}\nlocation {location} {{ deny all; }}");
+        let said = lossy(&import_server(&text, &[]).1.stdout);
+        assert!(said.contains(&format!("nginx.conf:4  {word:10}  location ")), "{location}: {said}");
+    }
+}
+
+#[test]
+fn path_with_another_reading_is_told_to_be_refused() {
+    let other = "location / { deny 10.0.0.0/8; PASS }";
+    for location in ["/a%2fb/", "'/a;b/'", "/a./", "'/a /'"] {
+        let (_folder, output) = import_server(&format!("{other}\nlocation {location} {{ PASS }}"), &[]);
+        let said = lossy(&output.stdout);
+        assert!(said.contains("nginx.conf:4  CLOSES") && said.contains("some servers read a path of it as"), "{said}");
+    }
+    let (_folder, output) = import_server(&format!("{other}\nlocation /a*/ {{ PASS }}"), &[]);
+    assert!(!lossy(&output.stdout).contains("CLOSES"), "{output:?}");
+}
+
 #[test]
 fn a_slash_that_is_added_over_a_broader_route_differs() {
     for (locations, differs) in [
@@ -498,10 +666,12 @@ fn a_slash_that_is_added_over_a_broader_route_differs() {
         ("location / { PASS } location = /a { PASS } location /a/ { PASS }", false),
         ("location / { PASS } location /a { PASS } location /a/ { PASS }", false),
         ("location / { PASS } location /a/ { return 403; }", false),
+        ("location / { PASS } location /a/ { auth_basic a; PASS }", true),
+        ("location /a/ { auth_basic a; PASS } location /b/ { PASS }", true),
     ] {
         let (_folder, output) = import_server(locations, &[]);
         let text = lossy(&output.stdout);
-        let is_it = |line: &str| line.contains("DIFFERS") && line.contains("nginx sends plain HTTP for /a to /a/");
+        let is_it = |line: &str| line.contains("nginx sends plain HTTP for /a to /a/");
         let told = text.lines().any(is_it);
         assert_eq!(told, differs, "{locations}: {text}");
     }

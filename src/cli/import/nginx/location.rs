@@ -10,7 +10,7 @@ use std::fmt;
 use crate::cli::import::nginx::backend::Pass;
 use crate::cli::import::nginx::level::Level;
 use crate::cli::import::nginx::regex::{Cell, Match, Regex};
-use crate::cli::import::nginx::rewrite::Rewrite;
+use crate::cli::import::nginx::rewrite::{Redirect, Rewrite};
 use crate::cli::import::tree::Id;
 
 /// One `location`.
@@ -26,6 +26,8 @@ pub struct Location {
     pub serves: Serves,
     /// Whether nginx answers there by itself, and refuses nobody: `return 200`.
     pub answers_all: bool,
+    /// Where nginx redirects each request to; `None`: nowhere, or not known.
+    pub redirect: Option<Redirect>,
     /// Whether requests are passed on, by whatever protocol: nginx then adds a missing slash to a path.
     pub passes: bool,
     /// What may refuse there and isn't carried over: an `if`, a `limit_except`, a `try_files`.

@@ -65,9 +65,15 @@ impl<'s> Model<'s> {
         let patterns = rewrites.flat_map(|rewrite| rewrite.regex.branches());
         let written = patterns.map(|branch| branch.text.as_str());
         for text in locations.flat_map(|location| location.matches.texts()).chain(written) {
-            if canonical(text).is_some() {
-                let bare = text.trim_end_matches('/');
-                texts.extend([text.to_owned(), bare.to_owned(), format!("{bare}/")]);
+            // A location `/a//` comes into play by its slash: nginx sends `/a/` there.
+            let text = text.strip_suffix('/').filter(|bare| bare.ends_with('/')).unwrap_or(text);
+            match Named::by(text) {
+                Named::Paths => {
+                    let bare = text.trim_end_matches('/');
+                    texts.extend([text.to_owned(), bare.to_owned(), format!("{bare}/")]);
+                }
+                Named::Longer => texts.extend([text.to_owned()]),
+                Named::Nothing | Named::Refused => {}
             }
         }
         texts.remove("");
@@ -82,7 +88,9 @@ impl<'s> Model<'s> {
 
     /// All cells.
     pub fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
-        let both = |text: &String| [Cell::Exact(text.clone()), Cell::Beyond(text.clone())];
+        let is_path = |text: &str| Named::by(text) == Named::Paths;
+        let exact = move |text: &String| is_path(text).then(|| Cell::Exact(text.clone()));
+        let both = move |text: &String| exact(text).into_iter().chain([Cell::Beyond(text.clone())]);
         self.texts.iter().flat_map(both)
     }
 
@@ -110,6 +118,24 @@ impl<'s> Model<'s> {
     /// What nginx finds for a cell where no vague regular expression matches.
     pub fn find(&self, cell: &Cell) -> Found {
         find(&self.server.locations, &self.server.outermost, cell, &mut Vec::new())
+    }
+
+    /// Whether nginx answers plain HTTP for `path` with a redirect to the same path with a slash
+    /// behind it: because of a location that passes requests on, or by a directive.
+    pub fn adds_slash(&self, path: &str) -> bool {
+        let cell = Cell::Exact(path.to_owned());
+        let mut rewrites = self.server.rewrites.iter();
+        if let Some(rewrite) = rewrites.find(|one| one.regex.matches(&cell) == Match::Yes) {
+            return rewrite.redirect().is_some_and(|to| to.adds_slash(path));
+        }
+        match self.find(&cell) {
+            Found::Redirect(_) => true,
+            Found::Location(place) => {
+                let redirect = self.server.locations[place].redirect.as_ref();
+                redirect.is_some_and(|to| to.adds_slash(path))
+            }
+            Found::None => false,
+        }
     }
 
     /// Whether a regular expression may decide about some paths of a cell.
@@ -230,6 +256,36 @@ fn may_become(rewrite: &Rewrite, cell: &Cell, model: &Model<'_>) -> bool {
     }
     let below = cell.text().starts_with(beginning);
     below || *cell == model.cell(beginning)
+}
+
+/// Which requests a path of nginx' configuration names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// Those for this path, and as a beginning those for longer paths.
+    Paths,
+    /// As a beginning those for longer paths. The text itself is no path: it ends in a dot segment.
+    Longer,
+    /// None: nginx resolves dot segments and merges slashes before it looks for a location.
+    Nothing,
+    /// Those that Sidegate answers with 400.
+    Refused,
+}
+
+impl Named {
+    /// Classifies the text of a location or of a regular expression's beginning.
+    pub fn by(text: &str) -> Named {
+        if canonical(text).is_some() {
+            return Named::Paths;
+        }
+        let (above, last) = text.rsplit_once('/').unwrap_or(("", text));
+        let ends_in_dots = [".", ".."].contains(&last);
+        if text.is_empty() || ends_in_dots && canonical(&format!("{above}/")).is_some() {
+            return Named::Longer;
+        }
+        let is_resolved = |segment: &str| ["", ".", ".."].contains(&segment);
+        let is_merged = above.split('/').skip(1).any(is_resolved);
+        if !text.starts_with('/') || is_merged { Named::Nothing } else { Named::Refused }
+    }
 }
 
 /// `path` as a route writes it; `None` means that no request which Sidegate takes has it.

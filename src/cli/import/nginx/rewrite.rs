@@ -60,9 +60,58 @@ impl Rewrite {
         Some(&self.to[..end]).filter(|text| self.then != Then::On && text.starts_with('/'))
     }
 
+    /// Where it sends clients; `None`: it doesn't redirect, or not to the same host for certain.
+    pub fn redirect(&self) -> Option<Redirect> {
+        // nginx appends the query by itself, unless a `?` ends the replacement.
+        let to = self.to.strip_suffix('?').unwrap_or(&self.to);
+        if self.then == Then::Redirect { Redirect::parse(to) } else { None }
+    }
+
     /// Whether the new path is always the same.
     pub fn is_fixed(&self) -> bool {
         !self.to.split('?').next().is_some_and(|path| path.contains('$'))
+    }
+}
+
+/// A redirect to a path of the same host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Redirect {
+    /// To this path.
+    To(String),
+    /// To the path of the request, with a slash behind it.
+    Slash,
+}
+
+impl Redirect {
+    /// Reads a `return`; `None`: it answers otherwise, or leads elsewhere.
+    pub fn read(directive: &Directive) -> Option<Redirect> {
+        let [code, to] = &directive.words[..] else { return None };
+        let redirects = ["301", "302", "303", "307", "308"].contains(&code.as_str());
+        if directive.name == "return" && redirects { Redirect::parse(to) } else { None }
+    }
+
+    fn parse(to: &str) -> Option<Redirect> {
+        let hosts = ["$host", "$http_host", "$host:$server_port"];
+        let own = hosts.map(|host| format!("$scheme://{host}"));
+        let rests = own.iter().filter_map(|own| to.strip_prefix(own.as_str()));
+        let path = rests.min_by_key(|rest| rest.len()).unwrap_or(to);
+        let queries = ["$is_args$args", "$is_args$query_string", "?$args", "?$query_string"];
+        let path = queries.iter().find_map(|query| path.strip_suffix(query)).unwrap_or(path);
+        match path {
+            "$uri/" => Some(Redirect::Slash),
+            path if path.starts_with('/') && !path.starts_with("//") && !path.contains(['$', '?', '#']) => {
+                Some(Redirect::To(path.to_owned()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it sends a request for `path` to the same path with a slash behind it.
+    pub fn adds_slash(&self, path: &str) -> bool {
+        match self {
+            Redirect::To(to) => to.strip_suffix('/') == Some(path),
+            Redirect::Slash => true,
+        }
     }
 }
 

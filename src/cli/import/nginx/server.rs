@@ -6,7 +6,7 @@ use crate::cli::import::nginx::level::Level;
 use crate::cli::import::nginx::listen::Listen;
 use crate::cli::import::nginx::location::{Location, Matches, Serves};
 use crate::cli::import::nginx::name::Name;
-use crate::cli::import::nginx::rewrite::{Rewrite, cuts_off};
+use crate::cli::import::nginx::rewrite::{Redirect, Rewrite, cuts_off};
 use crate::cli::import::report::Word;
 use crate::cli::import::tree::{Directive, Id};
 
@@ -137,6 +137,7 @@ impl Server {
         let fine = |id| directive.inside().iter().any(|inner| inner.id == id && is_fine(inner));
         let answers_all = matches!(serves, Serves::Answer(id) if fine(id)) && !directive.inside().iter().any(may_skip);
         let tries = matches!(serves, Serves::Proxy(_));
+        let redirect = redirect(directive, &serves);
         let hurdle = |inner: &&Directive| match inner.name.as_str() {
             "if" | "limit_except" => true,
             "try_files" => tries,
@@ -157,6 +158,7 @@ impl Server {
             level,
             serves,
             answers_all,
+            redirect,
             passes,
             hurdles,
             rewrites,
@@ -229,6 +231,18 @@ impl Server {
         }
         serves
     }
+}
+
+/// Where a location that `serves` nothing else redirects every request to.
+fn redirect(location: &Directive, serves: &Serves) -> Option<Redirect> {
+    let Serves::Answer(id) = serves else { return None };
+    let answers = |inner: &&Directive| inner.id == *id;
+    let before: Vec<_> = location.inside().iter().take_while(|inner| !answers(inner)).collect();
+    if before.iter().any(|inner| ["if", "rewrite", "break"].contains(&inner.name.as_str())) {
+        return None;
+    }
+    let by = location.inside().iter().find(answers)?;
+    Redirect::read(by).or_else(|| Rewrite::read(by)?.redirect())
 }
 
 /// Whether a `return` refuses nobody and sends nobody elsewhere.

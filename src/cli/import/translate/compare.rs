@@ -76,6 +76,9 @@ impl<'n> Side<'n> {
     /// Why a route by the rules of `route` admits a request that `outcome` refuses; `None` means that it
     /// admits none.
     pub fn opens(&self, outcome: &Outcome, route: &Location) -> Option<Reason> {
+        if !admits_some(&route.level.access) {
+            return None;
+        }
         if outcome.end == End::Refused {
             return Some(Reason::Refused);
         }

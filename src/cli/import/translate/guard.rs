@@ -17,7 +17,7 @@ pub fn guards(nginx: &Nginx, server: &Server, place: usize, tree: &Tree) -> Vec<
     let location = &server.locations[place];
     let mut ids = of_location(nginx, location, tree);
     // Before a location is looked for, `break` keeps no path from leading elsewhere.
-    let leads = |id: &Id| refuses(*id, tree) || inside(*id, tree).any(|(name, _)| name == "rewrite");
+    let leads = |id: &Id| refuses(*id, tree) || rewrites(*id, tree);
     ids.extend(server.hurdles.iter().filter(|id| leads(id)));
     if let Serves::Named(_, name) = &location.serves
         && let Some(named) = server.named(name).map(|place| &server.locations[place])
@@ -83,6 +83,16 @@ fn leads_away(name: &str, text: &str) -> bool {
 fn is_fine(text: &str) -> bool {
     let code = text.split_whitespace().nth(1).unwrap_or_default();
     code.len() == 3 && code.starts_with('2')
+}
+
+/// Whether a condition of a server may lead a request elsewhere.
+pub fn rewrites(id: Id, tree: &Tree) -> bool {
+    inside(id, tree).any(|(name, _)| name == "rewrite")
+}
+
+/// Whether a condition of a server may answer a request.
+pub fn returns(id: Id, tree: &Tree) -> bool {
+    inside(id, tree).any(|(name, _)| name == "return")
 }
 
 /// Name and text of the directives in the block of the directive `id`.

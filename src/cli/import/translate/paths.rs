@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-use crate::cli::import::nginx::location::{Found, Location, Matches, Regexes, Serves};
-use crate::cli::import::nginx::model::{Outcome, canonical};
+use crate::cli::import::nginx::location::{Found, Matches, Regexes, Serves};
+use crate::cli::import::nginx::model::{Named, Outcome, canonical};
 use crate::cli::import::nginx::regex::{Cell, Regex, Rest};
 use crate::cli::import::nginx::server::Server;
 use crate::cli::import::translate::compare::{Reason, Side};
@@ -87,14 +87,16 @@ impl fmt::Display for Region {
 }
 
 /// A server's routes, but for their host.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Paths {
     /// Canonical patterns, the shortest first; what none matches is closed.
     pub patterns: Vec<(String, Target)>,
     /// The beginnings that are closed for a pattern that may match below them.
     pub shut: Vec<String>,
-    /// The locations whose path no request has, or none that Sidegate takes.
+    /// The locations whose path no request has.
     pub unheard: Vec<usize>,
+    /// The locations whose paths Sidegate answers with 400.
+    pub refused: Vec<usize>,
     written: Written,
 }
 
@@ -108,13 +110,17 @@ enum Raw {
 /// The patterns of a server.
 pub fn paths(side: &Side<'_>, unsaid: Unsaid) -> Paths {
     let server = side.server();
-    let mut paths = Paths { patterns: Vec::new(), shut: Vec::new(), unheard: Vec::new(), written: Written(Vec::new()) };
+    let mut paths = Paths::default();
     if server.answer.is_some() {
         return paths;
     }
-    let is_unheard = |location: &Location| location.matches.path().is_some_and(|path| canonical(path).is_none());
-    paths.unheard = (0..server.locations.len()).filter(|place| is_unheard(&server.locations[*place])).collect();
-
+    for (place, location) in server.locations.iter().enumerate() {
+        match named(&location.matches) {
+            Named::Nothing => paths.unheard.push(place),
+            Named::Refused => paths.refused.push(place),
+            Named::Paths | Named::Longer => {}
+        }
+    }
     let mut raws: Vec<_> = side.model.cells().filter_map(|cell| Raw::of(&cell)).collect();
     raws.sort_by_key(|raw| raw.text().len());
     let draft = Draft { side, unsaid };
@@ -135,6 +141,7 @@ pub fn paths(side: &Side<'_>, unsaid: Unsaid) -> Paths {
             paths.written.0.push((raw, target));
         }
     }
+    paths.shut_slashes(side);
     let escaped = |(raw, target): &(Raw, Target)| Some((canonical(raw.text())?, *target));
     paths.patterns = paths.written.0.iter().filter_map(escaped).collect();
     paths
@@ -144,6 +151,25 @@ impl Paths {
     /// Where requests for the paths of `cell` go.
     pub fn find(&self, cell: &Cell) -> Target {
         self.written.find(cell)
+    }
+
+    /// Whether Sidegate sends plain HTTP for `path` to the same path with a slash behind it: no
+    /// pattern matches `path`, and an open one begins at the slash.
+    pub fn adds_slash(&self, path: &str) -> bool {
+        let slashed = Cell::Exact(format!("{path}/"));
+        !self.matches(&Cell::Exact(path.to_owned())) && matches!(self.find(&slashed), Target::Open(_))
+    }
+
+    /// Closes each path that Sidegate would send to its slash, and nginx doesn't.
+    fn shut_slashes(&mut self, side: &Side<'_>) {
+        let below = self.written.0.iter().filter_map(|(raw, _)| match raw {
+            Raw::Below(path) => path.strip_suffix('/').filter(|bare| !bare.is_empty()),
+            Raw::Exact(_) => None,
+        });
+        let bare = below.filter(|bare| self.adds_slash(bare) && !side.model.adds_slash(bare));
+        let shut: Vec<_> = bare.map(|bare| (Raw::Exact(bare.to_owned()), Target::Closed)).collect();
+        self.written.0.extend(shut);
+        self.written.0.sort_by_key(|(raw, _)| raw.text().len());
     }
 
     /// Whether a pattern matches the paths of `cell`, whatever its target.
@@ -180,6 +206,15 @@ impl Paths {
             }
         }
         findings
+    }
+}
+
+/// Which requests the text of a location names.
+fn named(matches: &Matches) -> Named {
+    match (matches.path().map(Named::by), matches) {
+        (Some(Named::Longer), Matches::Exact(_)) => Named::Nothing,
+        (Some(named), _) => named,
+        (None, _) => Named::Paths,
     }
 }
 
@@ -299,7 +334,7 @@ pub fn regex_escaped(text: &str) -> String {
 }
 
 /// What was written so far, as Sidegate looks it up.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Written(Vec<(Raw, Target)>);
 
 impl Written {
@@ -522,10 +557,70 @@ mod tests {
         check("location '/a b/%/' PASS", &["/a%20b/%25/ /a b/%/"], &[]);
         check("location /\u{e9}/ PASS", &["/%C3%A9/ /\u{e9}/"], &[]);
         let unheard = |path: &str| {
+            let path = path.replace("'= ", "= '");
             let (tree, nginx) = nginx(&format!("location {path} {PASS}"));
-            paths(&Side::new(&nginx, &nginx.servers[0], &tree), Unsaid::Closes).unheard.len()
+            let paths = paths(&Side::new(&nginx, &nginx.servers[0], &tree), Unsaid::Closes);
+            (paths.unheard.len(), paths.refused.len())
         };
-        assert_eq!(["/a//b/", "/a?b", "/a/../b", "a", "/a#b", "/ok"].map(unheard), [1, 1, 1, 1, 1, 0]);
+        let texts = ["/a//b/", "/a?b", "/a/../b", "a", "/a#b", "/ok", "/a/.", "'= /a/.'", "''", "'/a*{%2f}/'"];
+        let expected = [(1, 0), (0, 1), (1, 0), (1, 0), (0, 1), (0, 0), (0, 0), (1, 0), (0, 0), (0, 0)];
+        assert_eq!(texts.map(unheard), expected);
+    }
+
+    #[test]
+    fn a_beginning_that_ends_in_dots_is_not_lost() {
+        let deny = "{ deny all; proxy_pass http://127.0.0.1:1; }";
+        let region = |text: &str| format!("~ ^{}[^/]", regex_escaped(text));
+        for text in ["/.", "/..", "/a/.", "/a/.."] {
+            let beside = format!("location / PASS location {text} {deny}");
+            let opens = format!("OPENS location {text}: {}", region(text));
+            check(&beside, &["/ /"], &[&opens]);
+            let alone = format!("CLOSES location {text}: {}", region(text));
+            check(&format!("location {text} PASS"), &[], &[&alone]);
+        }
+        let regex = format!(r"location / PASS location ~ ^/\. {deny}");
+        check(&regex, &["/ /"], &[r"OPENS location ~ ^/\.: ~ ^/\.[^/]"]);
+    }
+
+    #[test]
+    fn a_path_that_nginx_does_not_send_to_its_slash_is_closed() {
+        let shut = [
+            "location = /a { return 403; }",
+            "location = /a { return 301 /login; }",
+            "location = /a { return 301 /a; }",
+            "location = /a { return 301 //a/; }",
+            "location = /a { root /a; }",
+            "location = /a { auth_basic a; proxy_pass http://127.0.0.1:1; }",
+            "location = /a { if ($x) { return 403; } return 301 /a/; }",
+            "location ~ ^/a$ { return 404; } location /a { return 404; }",
+            "location ^~ /a { return 301 /b/; }",
+            "rewrite ^/a$ /b/ last;",
+            "rewrite ^/a$ /b/ permanent;",
+        ];
+        for beside in shut {
+            let (tree, nginx) = nginx(&format!("{beside} location /a/ {PASS}"));
+            let paths = paths(&Side::new(&nginx, &nginx.servers[0], &tree), Unsaid::Closes);
+            let has = |path: &str, closed: bool| {
+                let fits = |(own, target): &(String, Target)| own == path && (*target == Target::Closed) == closed;
+                paths.patterns.iter().any(fits)
+            };
+            assert!(has("/a", true) && has("/a/", false), "{beside}: {:?}", paths.patterns);
+        }
+        check("location ~ ^/a/ PASS", &["/a -", "/a/ ~ ^/a/"], &[]);
+        for beside in [
+            "",
+            "location = /a { return 301 /a/; }",
+            "location /a { return 308 $uri/$is_args$args; }",
+            "location ~ ^/a$ { return 302 $scheme://$http_host/a/; } location /a {}",
+            "location = /a { rewrite ^ /a/ permanent; }",
+            "rewrite ^/a$ $scheme://$host/a/ redirect;",
+            "location ~ ^/a$ { return 403; }",
+            "location / { return 403; }",
+        ] {
+            let (tree, nginx) = nginx(&format!("{beside} location /a/ {PASS}"));
+            let paths = paths(&Side::new(&nginx, &nginx.servers[0], &tree), Unsaid::Closes);
+            assert!(paths.adds_slash("/a"), "{beside}: {:?}", paths.patterns);
+        }
     }
 
     #[test]
@@ -535,10 +630,10 @@ mod tests {
 
     /// Locations over few names, so that they overlap in every way.
     fn some_locations() -> impl Strategy<Value = String> {
-        let path = "/([ab]{1,2}/){0,2}[ab]{0,2}";
+        let path = "/([ab]{1,2}/){0,2}[ab.]{0,2}";
         let sign = prop::sample::select(vec!["", "= ", "^~ ", "~ ^", "~* ^", "~ "]);
         let deny = "{ deny all; proxy_pass http://127.0.0.1:1; }";
-        let body = prop::sample::select(vec![PASS, PASS, deny, "{ return 403; }", "{ root /a; }"]);
+        let body = prop::sample::select(vec![PASS, PASS, deny, "{ return 403; }", "{ root /a; }", "{ return 301 /a/; }"]);
         let plain = (sign, path, body).prop_map(|(sign, path, body)| (format!("{sign}{path}"), body.to_owned()));
         let inner = prop::sample::select(vec![PASS, deny, "{}"]);
         let nested = (path, "[ab]", inner).prop_map(|(path, more, inner)| {
@@ -559,7 +654,7 @@ mod tests {
         fn routes_open_nothing_that_is_not_told(
             locations in some_locations(),
             accepted in any::<bool>(),
-            tried in prop::collection::vec("/([abcA]{1,3}/){0,3}[abc]{0,3}", 30),
+            tried in prop::collection::vec("/([abcA]{1,3}/){0,3}[abc.]{0,3}", 30),
         ) {
             let (tree, nginx) = nginx(&locations);
             let side = Side::new(&nginx, &nginx.servers[0], &tree);
@@ -572,6 +667,10 @@ mod tests {
             for path in &tried {
                 let path = canonical_path(path).unwrap();
                 let cell = side.model.cell(&path);
+                let slashed = format!("{path}/");
+                let sends = routes.find("h", &path).is_none()
+                    && matches!(routes.find("h", &slashed), Some(Target::Open(_)));
+                prop_assert!(!sends || side.model.adds_slash(&path), "{} in\n{}", path, locations);
                 let sidegate = routes.find("h", &path).copied().unwrap_or(Target::Closed);
                 prop_assert_eq!(sidegate, paths.find(&cell), "{} in\n{}", path, locations);
                 let Target::Open(place) = sidegate else { continue };

@@ -2,6 +2,7 @@
 
 mod note;
 mod pass;
+mod readings;
 mod timeouts;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,7 +7,7 @@ use crate::cli::import::nginx::Reading;
 use crate::cli::import::nginx::backend::{Pass, To};
 use crate::cli::import::nginx::level::{Header, Level};
 use crate::cli::import::nginx::location::{Found, Location, Matches, Serves};
-use crate::cli::import::nginx::model::{End, Outcome, canonical};
+use crate::cli::import::nginx::model::{End, Named, Outcome, canonical};
 use crate::cli::import::nginx::regex::Cell;
 use crate::cli::import::nginx::server::Server;
 use crate::cli::import::report::{Closed, Notes, Scope, Word};
@@ -17,20 +17,22 @@ use crate::cli::import::translate::host::Stray;
 use crate::cli::import::translate::paths::{Finding, Paths, Region, Target, Verdict, finals, regions};
 use crate::cli::import::translate::route::Desk;
 use crate::cli::import::translate::route::pass::{Cut, alike, cut, no_upgrade, resolved};
-use crate::cli::import::translate::route::timeouts;
+use crate::cli::import::translate::route::{readings, timeouts};
 use crate::cli::import::tree::{Id, Tree};
 
 impl Desk<'_> {
     /// The attempts that come to `location` of the server at `place`.
     pub fn scopes(&self, place: usize, location: &Location) -> Vec<Scope> {
-        let (path, but) = match (&location.matches, self.sides.get(&place)) {
-            (Matches::Prefix(path, _), Some((side, _))) => {
-                let longer = side.model.longer(path).into_iter();
-                (path.clone(), longer.map(|text| Region::From(text.to_owned())).collect())
-            }
-            (other, _) => (other.to_string(), Vec::new()),
-        };
-        self.scoped(place, &path, &but)
+        let Some((side, _)) = self.sides.get(&place) else { return Vec::new() };
+        let matches = &location.matches;
+        if !matches!(matches, Matches::Prefix(path, _) if Named::by(path) != Named::Refused) {
+            return self.scoped(place, &matches.to_string(), &[]);
+        }
+        let locations = &side.server().locations;
+        let is_found = |found: &Found| matches!(found, Found::Location(at) if locations[*at].id == location.id);
+        let cells: Vec<_> = side.model.cells().filter(|cell| is_found(&side.model.find(cell))).collect();
+        let regions = regions(side, &cells).into_iter();
+        regions.flat_map(|(region, but)| self.scoped(place, &region.to_string(), &but)).collect()
     }
 
     /// These paths on every host of the server at `place`.
@@ -57,6 +59,12 @@ impl Desk<'_> {
             let scopes = self.scoped(place, &rewrite.regex.to_string(), &[]);
             reading.notes.say_of(rewrite.id, Word::Differs, text, scopes);
         }
+        let tree = reading.tree;
+        let decides = |id: &&Id| guard::rewrites(**id, tree) || guard::returns(**id, tree);
+        for id in server.hurdles.iter().filter(decides) {
+            let text = "conditions are not carried over: what it answered or led elsewhere goes where its own path leads";
+            reading.notes.say_of(*id, Word::Differs, text, self.scoped(place, "/", &[]));
+        }
         let findings = paths.findings(server, side, |place, outcome| is_alike(server, place, outcome));
         let mut noted = BTreeSet::new();
         for finding in findings.iter().filter(|finding| finding.verdict == Verdict::Closes) {
@@ -69,12 +77,25 @@ impl Desk<'_> {
                 self.note_finding(place, side, paths, finding, reading);
             }
         }
-        for location in paths.unheard.iter().map(|place| &server.locations[*place]) {
+        for location in paths.refused.iter().map(|place| &server.locations[*place]) {
             let text = "a request with such a path is refused with 400, whoever sends it";
-            reading.notes.say(location.id, Word::Closes, text);
+            reading.notes.say_of(location.id, Word::Closes, text, self.scopes(place, location));
+        }
+        for location in paths.unheard.iter().map(|place| &server.locations[*place]) {
+            let text = "no request comes to it: nginx resolves dot segments and merges slashes before it \
+                        looks for a location, and each path begins with a slash";
+            reading.notes.say(location.id, Word::Dropped, text);
         }
         for number in 0..server.locations.len() {
             self.note_location(place, (side, paths), number, &findings, reading);
+            if let Some(path) = readings::elsewhere((side, paths), number) {
+                let location = &server.locations[number];
+                let text = format!(
+                    "some servers read a path of it as {path:?}, which another route may decide about: \
+                     such a request is refused with 400"
+                );
+                reading.notes.say_of(location.id, Word::Closes, text, self.scopes(place, location));
+            }
             self.note_slash(place, (side, paths), number, reading);
         }
     }
@@ -87,12 +108,17 @@ impl Desk<'_> {
         let Some(bare) = bare else { return };
         let (cell, slashed) = (Cell::Exact(bare.to_owned()), Cell::Exact(format!("{bare}/")));
         let is_sent = side.model.find(&cell) == Found::Redirect(number);
-        let is_served = matches!(paths.find(&slashed), Target::Open(_));
         let own = self.hosts.iter().filter(|host| host.server == place);
         let is_around = paths.matches(&cell) || own.into_iter().any(|host| self.shuts_the_rest(host));
-        if is_sent && is_served && is_around {
-            let text =
-                format!("nginx sends plain HTTP for {bare} to {bare}/; here another route matches {bare}, and it is refused");
+        let is_served = matches!(paths.find(&slashed), Target::Open(_));
+        let is_passed = side.model.answers(&slashed).sure.iter().any(|outcome| side.passes_some(outcome));
+        let what = match (is_served, is_around) {
+            (true, true) => format!("another route matches {bare}, and it is refused"),
+            (false, _) if is_passed => "both are refused".to_owned(),
+            _ => return,
+        };
+        if is_sent {
+            let text = format!("nginx sends plain HTTP for {bare} to {bare}/; here {what}");
             let scopes = self.scoped(place, &Region::Exact(bare.to_owned()).to_string(), &[]);
             reading.notes.say_of(location.id, Word::Differs, text, scopes);
         }
@@ -178,12 +204,19 @@ impl Desk<'_> {
             }
             Serves::Answer(answer) => {
                 guard::note_led_away(location, &scopes, reading);
+                if let Some(path) = sent(location, (side, paths)) {
+                    let text = format!("route of {path}/, which sends plain HTTP for {path} there");
+                    reading.notes.say(id, Word::Carried, text);
+                    let text = format!("308 to {path}/ with the query, for clients that may ask for {path}/; a WebSocket is 404");
+                    let scopes = self.scoped(place, &Region::Exact(path.to_owned()).to_string(), &[]);
+                    return reading.notes.say_of(*answer, Word::Differs, text, scopes);
+                }
                 reading.notes.say(id, Word::Carried, "refused: nginx passes nothing on there");
                 let (word, text) = match reading.tree.lines[*answer].name.as_str() {
                     "internal" => (Word::Carried, "refused, as nginx refused it"),
                     _ => (Word::Differs, "nginx answers by itself there: Sidegate refuses"),
                 };
-                reading.notes.say(*answer, word, text);
+                reading.notes.say_of(*answer, word, text, scopes);
             }
             Serves::Other => {
                 guard::note_led_away(location, &scopes, reading);
@@ -240,6 +273,13 @@ impl Desk<'_> {
             }
         }
     }
+}
+
+/// The path that a location redirects to its slash, where Sidegate does so as well.
+fn sent<'l>(location: &'l Location, (side, paths): (&Side<'_>, &Paths)) -> Option<&'l str> {
+    location.redirect.as_ref()?;
+    let path = location.matches.path()?;
+    (side.model.adds_slash(path) && paths.adds_slash(path)).then_some(path)
 }
 
 /// Whether what nginx does leads where the location at `place` leads, and by its rules.
@@ -353,6 +393,11 @@ impl Carried<'_> {
         for header in &self.level.headers {
             note_header(header, notes);
         }
+        if !self.level.headers.iter().any(|header| header.name == "host") {
+            let text = "without a `proxy_set_header Host`, nginx sent its own name of the backend; here the \
+                        backend gets `Host` as it came";
+            notes.say(self.pass.id, Word::Differs, text);
+        }
     }
 
     fn note_rules(&self, notes: &mut Notes) {
@@ -386,13 +431,30 @@ impl Carried<'_> {
     }
 }
 
+/// Whether Sidegate sets the header `name` to what `value` stands for.
+fn is_set(name: &str, value: &str) -> bool {
+    let own = match name {
+        "x-forwarded-for" => "$remote_addr",
+        "x-forwarded-proto" => "$scheme",
+        "x-forwarded-host" => "$http_host",
+        "x-forwarded-port" => "$server_port",
+        "x-request-id" => "$request_id",
+        _ => return false,
+    };
+    value == own
+}
+
 fn note_header(header: &Header, notes: &mut Notes) {
     let (word, text) = match header.name.as_str() {
         "upgrade" | "connection" => (Word::Needless, "a route does it by itself"),
         "host" if header.value == "$http_host" => (Word::Needless, "the backend gets `Host` as it came"),
         "host" => (Word::Differs, "the backend gets `Host` as it came, port and all"),
+        "x-forwarded-for" if header.value == "$proxy_add_x_forwarded_for" => {
+            (Word::Differs, "the client's address alone: what a client sent in it is removed")
+        }
+        name if is_set(name, &header.value) => (Word::Needless, "Sidegate sets it by itself"),
         "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" | "x-request-id" => {
-            (Word::Needless, "Sidegate sets it by itself")
+            (Word::Differs, "Sidegate sets it by itself, from the request and its connection")
         }
         "x-real-ip" => (Word::Differs, "removed: `X-Forwarded-For` has the client's address alone"),
         "accept-encoding" | "origin" => (Word::Dropped, "the backend gets it as it came"),
