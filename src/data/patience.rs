@@ -476,13 +476,12 @@ impl Patience {
         self.lock().is_quiet()
     }
 
-    /// A client that has said nothing yet has no longer than until `last` for its first head.
-    pub fn hurry(&self, last: Instant) {
+    /// No head may take longer than `limit` from now on.
+    pub fn hurry(&self, limit: Duration) {
         let mut state = self.lock();
-        if let Phase::Head { until } = state.phase
-            && !state.heard
-        {
-            state.phase = Phase::Head { until: until.min(last) };
+        state.timeouts.head = state.timeouts.head.min(limit);
+        if let Phase::Head { until } = state.phase {
+            state.phase = Phase::Head { until: until.min(Instant::now() + limit) };
         }
     }
 
@@ -736,6 +735,20 @@ mod tests {
         assert_eq!(patience.deadline(), before);
         assert!(one_of(&pending).is_none());
         assert!(patience.decides(|| true), "it makes room");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn head_has_little_time_once_a_drain_hurries_it() {
+        let limit = Duration::from_secs(2);
+        let (first, next) = (patience(), patience());
+        first.read();
+        next.request_began(Version::HTTP_11, false);
+        next.request_ended();
+        for patience in [&first, &next] {
+            patience.hurry(limit);
+            patience.flushed(Some(true));
+            assert_eq!(patience.deadline(), Some((Instant::now() + limit, Waits::Head)));
+        }
     }
 
     #[test]

@@ -222,6 +222,24 @@ async fn part_of_a_request_line_is_waited_for_in_a_drain() {
 }
 
 #[tokio::test]
+async fn head_that_stays_in_part_holds_up_a_drain_for_a_moment() {
+    let backend = backend::manual().run().await;
+    let mut sidegate = forwarding(&backend).timeouts("head = '1h'").run().await;
+    let mut fresh = client::new(&sidegate).connect().await;
+    fresh.send("G").await;
+    let (mut behind, mut at_backend) = half_answered(&sidegate, &backend, &GET[..20]).await;
+    let began = Instant::now();
+    drains(&sidegate).await;
+    at_backend.send("lf").await;
+    assert_eq!(behind.bytes(2).await, b"lf");
+    for wire in [&mut fresh, &mut behind] {
+        wire.expect_end().await;
+    }
+    sidegate.ended().await;
+    assert!(began.elapsed() < Duration::from_secs(10), "it waited for the head");
+}
+
+#[tokio::test]
 async fn nothing_behind_a_refused_request_is_a_request() {
     let backend = pages().await;
     let sidegate = forwarding(&backend).on_route("max_body = '1KiB'").run().await;

@@ -10,8 +10,8 @@ use tokio_util::sync::WaitForCancellationFuture;
 
 use crate::data::patience::{Next, Patience, Waits};
 
-/// How long one that was accepted before a drain began has for its first head: whoever was let in is answered.
-const FIRST_BYTE: Duration = Duration::from_secs(2);
+/// How long a head may still take once a drain has begun: a client that was let in is answered.
+const DRAIN_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What bounds the time that a connection speaks HTTP.
 pub struct Clock<'c, 'f> {
@@ -39,7 +39,7 @@ impl<'c, 'f> Clock<'c, 'f> {
         poll_fn(|cx| {
             if !self.draining && self.drain.as_mut().poll(cx).is_ready() {
                 self.draining = true;
-                self.patience.hurry(Instant::now() + FIRST_BYTE);
+                self.patience.hurry(DRAIN_HEAD_TIMEOUT);
             }
             loop {
                 let due = match self.steps(cx, &mut step) {
