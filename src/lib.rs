@@ -3,6 +3,25 @@
 //!
 //! [`Agent`] runs it in a process: `agent` wires the two planes together, `data` serves
 //! connections, and `control` turns changed files into the next generation.
+//!
+//! ```text
+//!            data plane: one thread for each CPU
+//!          ┌──────────────────────────────────────────────────────┐
+//! client ──┼─▶ listener ─▶ connection ─▶ judge ─▶ charge ─▶ dial ─┼─▶ backend
+//!          │                 (TLS, head)   ▲                 │101  │      ▲
+//!          │                               │              tunnel ◀┼──────┘
+//!          └───────────────────────────────┼─────────────────▲────┘
+//!                        one load a request│                 │new rules, revoke
+//!                                  running snapshot    table of tunnels
+//!                                          ▲publish          ▲reconcile
+//!          ┌───────────────────────────────┴─────────────────┴────┐
+//!  files ──┼─▶ watch ─▶ reload: read ─▶ prepare ─▶ bind           │
+//!          └──────────────────────────────────────────────────────┘
+//!            control plane: one thread
+//! ```
+//!
+//! `docs/architecture.md` is the map of the source, `docs/spec/` the specification of the files and
+//! of the wire.
 
 pub mod addresses;
 pub mod admin;

@@ -18,6 +18,7 @@ mod cookbook;
 mod deadlines;
 mod demo;
 mod difference;
+mod documents;
 mod drain;
 mod exchanges;
 mod explain;

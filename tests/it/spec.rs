@@ -35,7 +35,7 @@ pub fn rows(text: &str) -> Vec<Vec<&str>> {
     rows.map(|at| lines[at].trim_matches('|').split(" | ").map(str::trim).collect()).collect()
 }
 
-/// What stands between backticks in `text`.
+/// The texts between backticks in `text`.
 pub fn code_spans(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
@@ -224,7 +224,7 @@ fn wire_has_every_ending_with_its_codes_and_no_other() {
     for reason in Reason::ALL {
         let (to_client, to_backend) = &written[reason.word()];
         let first = to_client.split([' ', ',']).next().unwrap();
-        // What no `match` tells, because it is configured or is the violator's whoever that is.
+        // Codes that `to_client` does not have: they are configured, or go to either side.
         let told = match reason {
             Reason::Drain => Some(code::AWAY),
             Reason::TooBig => Some(code::TOO_BIG),
