@@ -38,13 +38,14 @@ pub struct Caller {
 }
 
 /// One request: who wants another comes again, and nobody holds a place between two.
-/// `caller` is `None` over a Unix socket, where the file has said who may.
+/// `caller` is `None` over a Unix socket, where the file has said who may. Says whether the
+/// connection ended in order.
 pub async fn answer_one(
     admin: &Admin,
     strangers: &Strangers,
-    (stream, place): (impl AsyncRead + AsyncWrite + Unpin, Place),
+    (stream, place): (&mut (impl AsyncRead + AsyncWrite + Unpin), &Place),
     caller: Option<Caller>,
-) {
+) -> bool {
     let peer = caller.as_ref().map(|caller| caller.peer);
     let may = |peer: Peer| admin.standing.settings.load().metrics.allow.longest(peer.ip()).is_some();
     let stranger = if peer.is_none_or(may) { None } else { Some(strangers.enter()) };
@@ -52,7 +53,7 @@ pub async fn answer_one(
         admin.metrics.scrape_refused();
     }
     if stranger.as_ref().is_some_and(Option::is_none) {
-        return;
+        return true;
     }
     let (allowed, names_matter) = (stranger.is_none(), caller.is_some_and(|caller| caller.at_loopback));
     let answered = converse(stream, PATIENCE, |request| {
@@ -65,9 +66,12 @@ pub async fn answer_one(
         async { answer }
     });
     tokio::select! {
-        () = answered => {}
-        () = place.wanted() => tracing::debug!(?peer, "one who asked was too slow, and another took its place"),
-        () = sleep(SHORT), if !allowed => {}
+        in_order = answered => in_order,
+        () = place.wanted() => {
+            tracing::debug!(?peer, "one who asked was too slow, and another took its place");
+            false
+        }
+        () = sleep(SHORT), if !allowed => false,
     }
 }
 

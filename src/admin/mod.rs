@@ -8,6 +8,7 @@ mod command;
 mod diff;
 mod explain;
 mod health;
+mod linger;
 mod metrics;
 mod place;
 mod query;
@@ -26,10 +27,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -37,6 +38,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use crate::addresses::BoundAddresses;
+use crate::admin::linger::{GivenUp, Heard, linger};
 use crate::control::reload::{Requests, Standing};
 use crate::lifecycle::Lifecycle;
 use crate::observe::log::Drops;
@@ -60,6 +62,9 @@ const HEAD: Duration = Duration::from_secs(5);
 
 /// The most bytes of a request's head.
 const MOST_HEAD: usize = 16 * 1024;
+
+/// What a request with a body is told that asks for another protocol.
+const NO_UPGRADE: &str = "only HTTP/1.1 is spoken here: ask without Upgrade\n";
 
 /// What those who ask are told from, and what those who command reach.
 pub struct Admin {
@@ -104,38 +109,65 @@ fn with_type(status: StatusCode, body: impl Into<Bytes>, content_type: &'static 
     answer
 }
 
-/// Answers the requests of one connection within `patience`; one who takes longer is cut off.
-async fn converse<I, F>(io: I, patience: Duration, answer: impl Fn(Request<Incoming>) -> F)
+/// Answers the requests of one connection within `patience`; one who takes longer is cut off. What
+/// it still sends behind its last answer is discarded. Says whether the connection ended in order.
+async fn converse<I, F>(io: &mut I, patience: Duration, answer: impl Fn(Request<Incoming>) -> F) -> bool
 where
     I: AsyncRead + AsyncWrite + Unpin,
     F: Future<Output = Answer>,
 {
-    let service = service_fn(|request| {
-        let answer = answer(request);
-        async { Ok::<_, Infallible>(answer.await) }
+    let given_up = GivenUp::default();
+    let service = service_fn(|request: Request<Incoming>| {
+        let has_body = !request.body().is_end_stream();
+        // hyper leaves the rest of such an answer out, with the body unread.
+        let upgrades = has_body && request.headers().contains_key(UPGRADE);
+        let answer = (!upgrades).then(|| answer(request));
+        let given_up = &given_up;
+        async move {
+            let mut answer = match answer {
+                Some(answer) => answer.await,
+                None => text(StatusCode::BAD_REQUEST, NO_UPGRADE),
+            };
+            if has_body {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                given_up.set();
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MOST_HEAD);
-    let connection = http.serve_connection(TokioIo::new(io), service);
-    match timeout(patience, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "one who asked went away"),
-        Err(_) => tracing::debug!("one who asked was too slow"),
-    }
+    let connection = http.serve_connection(TokioIo::new(Heard::new(&mut *io, given_up.clone())), service);
+    let awaits = match timeout(patience, connection).await {
+        Ok(Ok(())) => given_up.is_set(),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "one who asked went away");
+            // hyper has answered it.
+            error.is_parse()
+        }
+        Err(_) => {
+            tracing::debug!("one who asked was too slow");
+            return false;
+        }
+    };
+    linger(io, awaits).await;
+    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::discards::SILENCE_TIMEOUT;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::time::Instant;
 
     /// After how many seconds the connection of one who sends `bytes` at once and then nothing ends, and how it began to be answered.
     async fn check(bytes: &str, seconds: u64, answered: &str) {
-        let (mut asks, io) = duplex(1024);
+        let (mut asks, mut io) = duplex(1024);
         asks.write_all(bytes.as_bytes()).await.unwrap();
         let began = Instant::now();
-        converse(io, Duration::from_secs(60), |_| async { text(StatusCode::OK, "yes") }).await;
+        converse(&mut io, Duration::from_secs(60), |_| async { text(StatusCode::OK, "yes") }).await;
+        drop(io);
         let mut answer = String::new();
         asks.read_to_string(&mut answer).await.unwrap();
         assert_eq!(began.elapsed().as_secs(), seconds, "{bytes:?}");
@@ -147,16 +179,50 @@ mod tests {
         check("", HEAD.as_secs(), "").await;
         check("GET / HTTP/1.1\r\nHost:", HEAD.as_secs(), "").await;
         check("GET / HTTP/1.1\r\nHost: a\r\n\r\n", HEAD.as_secs(), "HTTP/1.1 200 OK").await;
-        check("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n", 0, "HTTP/1.1 200 OK").await;
+        let silence = SILENCE_TIMEOUT.as_secs();
+        check("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n", silence, "HTTP/1.1 200 OK").await;
+        check("GET\r\n\r\n", silence, "HTTP/1.1 400 Bad Request").await;
         check("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 0, "HTTP/1.1 200 OK").await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_who_takes_no_answer_is_cut_off() {
-        let (mut asks, io) = duplex(64);
+        let (mut asks, mut io) = duplex(64);
         asks.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         let began = Instant::now();
-        converse(io, Duration::from_secs(60), |_| async { text(StatusCode::OK, vec![b'a'; 1 << 20]) }).await;
+        let large = |_| async { text(StatusCode::OK, vec![b'a'; 1 << 20]) };
+        assert!(!converse(&mut io, Duration::from_secs(60), large).await);
         assert_eq!(began.elapsed().as_secs(), 60);
+    }
+
+    /// That a caller that sends this head and a large body before it reads gets an answer.
+    async fn check_sends_all(head: &str, status: &str, size: usize) {
+        let (mut asks, mut io) = duplex(1024);
+        let asking = async {
+            asks.write_all(head.as_bytes()).await.unwrap();
+            asks.write_all(&vec![b'a'; 1 << 20]).await.unwrap();
+            let mut answer = String::new();
+            asks.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let large = |_| async { text(StatusCode::OK, vec![b'a'; 1 << 20]) };
+        let answering = async {
+            converse(&mut io, Duration::from_secs(60), large).await;
+            drop(io);
+        };
+        let (answer, ()) = tokio::join!(asking, answering);
+        assert!(answer.starts_with(status), "{head:?}: {:?}", &answer[..answer.len().min(200)]);
+        assert!(answer.len() > size, "{head:?}: {} bytes", answer.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_sends_all_before_reading_is_answered_whole() {
+        let (post, length) = ("POST / HTTP/1.1\r\nHost: a\r\n", "Content-Length: 1048576\r\n");
+        let upgrade = "Connection: Upgrade\r\nUpgrade: h2c\r\n";
+        let ok = "HTTP/1.1 200 OK";
+        check_sends_all(&format!("{post}{length}\r\n"), ok, 1 << 20).await;
+        check_sends_all(&format!("{post}{length}Expect: 100-continue\r\n\r\n"), ok, 1 << 20).await;
+        check_sends_all(&format!("{post}{length}{upgrade}\r\n"), "HTTP/1.1 400", 0).await;
+        check_sends_all("GET\r\n\r\n", "HTTP/1.1 400", 0).await;
     }
 }

@@ -4,9 +4,8 @@
 //! A connection is stuck while it is not being answered: its request has not come, or its answer is
 //! not taken. It answers nothing itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,6 +16,8 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::policy::network::Key;
 
 /// How long to leave a socket alone that cannot accept (no descriptors are left, mostly).
 const BREATH: Duration = Duration::from_millis(100);
@@ -40,7 +41,7 @@ struct Table {
 /// A place that is taken.
 struct Taken {
     /// The peer that holds it. `None` means that its listener cannot tell.
-    peer: Option<IpAddr>,
+    peer: Option<Key>,
     /// Since when it is stuck. `None` means that it is being answered.
     stuck: Option<Instant>,
     leave: CancellationToken,
@@ -63,7 +64,7 @@ impl Room {
     }
 
     /// A place for a connection of `peer`, as soon as there is one.
-    async fn place(self: &Arc<Self>, peer: Option<IpAddr>) -> Place {
+    async fn place(self: &Arc<Self>, peer: Option<Key>) -> Place {
         loop {
             let freed = self.freed.notified();
             let until = match self.try_place(peer) {
@@ -82,7 +83,7 @@ impl Room {
     /// # Errors
     /// All are taken. The error is when the first of them may be stuck for long enough. `None`
     /// means that all are being answered.
-    fn try_place(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Place, Option<Instant>> {
+    fn try_place(self: &Arc<Self>, peer: Option<Key>) -> Result<Place, Option<Instant>> {
         let mut table = self.lock();
         if table.taken.len() >= self.most {
             let stuck = table.longest_stuck(Instant::now())?;
@@ -104,7 +105,7 @@ impl Room {
 impl Table {
     /// The stuck connection that has to go: of the peer that has most of them, the oldest.
     fn longest_stuck(&self, now: Instant) -> Result<u64, Option<Instant>> {
-        let mut held: BTreeMap<Option<IpAddr>, usize> = BTreeMap::new();
+        let mut held: HashMap<Option<Key>, usize> = HashMap::new();
         for taken in self.taken.values() {
             *held.entry(taken.peer).or_default() += 1;
         }
@@ -153,7 +154,7 @@ impl Drop for Place {
 /// left in the socket's queue.
 pub async fn attend<S, F>(
     room: Arc<Room>,
-    mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<(S, Option<IpAddr>)>>,
+    mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<(S, Option<Key>)>>,
     answer: impl Fn(S, Place) -> F,
     stop: CancellationToken,
 ) where
@@ -194,8 +195,8 @@ pub async fn attend<S, F>(
 mod tests {
     use super::*;
 
-    fn peer(last: u8) -> Option<IpAddr> {
-        Some([192, 0, 2, last].into())
+    fn peer(last: u32) -> Option<Key> {
+        Some(Key::V4(last))
     }
 
     /// Whether the place is wanted by now.

@@ -3,7 +3,7 @@
 //! What is answered is in `metrics`.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener};
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,18 +11,19 @@ use std::time::Duration;
 
 use rustix::fs::Mode;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::Admin;
+use crate::admin::linger::{delivered, forget};
 use crate::admin::metrics::{Caller, Strangers, answer_one};
-use crate::admin::room::{Room, attend};
+use crate::admin::room::{Place, Room, attend};
 use crate::admin::served::Serve;
 use crate::admin::unix::{self, SocketFile};
+use crate::admin::{Admin, PATIENCE};
 use crate::control::config::MetricsAddress;
 use crate::control::systemd::Sockets;
 use crate::data::listener::{hush, overlap, socket};
-use crate::policy::network::Peer;
+use crate::policy::network::{Client, Key, Peer};
 
 /// The most connections at one time.
 const MOST: usize = 64;
@@ -88,14 +89,19 @@ impl Serve for MetricsListener {
             let (admin, strangers) = (Arc::clone(&admin), Arc::clone(&strangers));
             async move {
                 match stream {
-                    Asker::Tcp(stream, peer) => {
+                    Asker::Tcp(mut stream, peer) => {
                         // An address that cannot be told is taken for a loopback one, where more is
                         // asked for.
                         let at_loopback = stream.local_addr().map_or(true, |at| at.ip().to_canonical().is_loopback());
                         let caller = Caller { peer, at_loopback };
-                        answer_one(&admin, &strangers, (stream, place), Some(caller)).await;
+                        let last = Instant::now() + PATIENCE;
+                        let asked = (&mut stream, &place);
+                        let in_order = answer_one(&admin, &strangers, asked, Some(caller)).await;
+                        part(&stream, &place, if in_order { last } else { Instant::now() }).await;
                     }
-                    Asker::Unix(stream) => answer_one(&admin, &strangers, (stream, place), None).await,
+                    Asker::Unix(mut stream) => {
+                        answer_one(&admin, &strangers, (&mut stream, &place), None).await;
+                    }
                 }
             }
         };
@@ -113,6 +119,18 @@ impl Serve for MetricsListener {
     }
 }
 
+/// Waits until `last` for a caller to take its answer. Of a caller that does not, nothing stays
+/// behind in the kernel, where each scrape would be kept for two minutes.
+async fn part(stream: &TcpStream, place: &Place, last: Instant) {
+    let is_delivered = tokio::select! {
+        is_delivered = delivered(stream, last) => is_delivered,
+        () = place.wanted() => false,
+    };
+    if !is_delivered {
+        forget(stream);
+    }
+}
+
 /// One who asks.
 enum Asker {
     Tcp(TcpStream, Peer),
@@ -120,16 +138,12 @@ enum Asker {
     Unix(UnixStream),
 }
 
-fn poll_accept(
-    tcp: &[TcpListener],
-    unix: &[UnixListener],
-    context: &mut Context<'_>,
-) -> Poll<io::Result<(Asker, Option<IpAddr>)>> {
+fn poll_accept(tcp: &[TcpListener], unix: &[UnixListener], context: &mut Context<'_>) -> Poll<io::Result<(Asker, Option<Key>)>> {
     for socket in tcp {
         if let Poll::Ready(accepted) = socket.poll_accept(context) {
             let asker = |(stream, address): (TcpStream, SocketAddr)| {
                 let peer = Peer::new(address.ip());
-                (Asker::Tcp(stream, peer), Some(peer.ip()))
+                (Asker::Tcp(stream, peer), Some(Client::at(peer).key()))
             };
             return Poll::Ready(accepted.map(asker));
         }

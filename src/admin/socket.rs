@@ -146,9 +146,9 @@ fn group_id(group: &str) -> Option<u32> {
     named.or_else(|| group.parse().ok())
 }
 
-async fn answer_all(admin: Arc<Admin>, stream: UnixStream, place: Place) {
+async fn answer_all(admin: Arc<Admin>, mut stream: UnixStream, place: Place) {
     let caller = stream.peer_cred().ok();
-    let answered = converse(stream, PATIENCE, |request| {
+    let answered = converse(&mut stream, PATIENCE, |request| {
         let (admin, answering) = (Arc::clone(&admin), place.answering());
         async move {
             let answer = command::answer(admin, request, caller).await;
@@ -157,7 +157,7 @@ async fn answer_all(admin: Arc<Admin>, stream: UnixStream, place: Place) {
         }
     });
     tokio::select! {
-        () = answered => {}
+        _ = answered => {}
         () = place.wanted() => tracing::debug!("a caller who asked nothing made room for another"),
     }
 }

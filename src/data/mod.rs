@@ -30,7 +30,7 @@ pub mod tls;
 mod tunnel;
 mod turn;
 mod turnstile;
-mod unacked;
+pub mod unacked;
 mod unsent;
 mod watched;
 pub mod websocket;

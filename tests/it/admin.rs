@@ -10,6 +10,7 @@ use crate::cli;
 use crate::harness::sidegate::Sidegate;
 use crate::harness::wire::Wire;
 use crate::harness::{backend, client, sidegate, within};
+use crate::metrics::expect_told;
 
 /// The most who are answered at one time.
 const MOST: usize = 32;
@@ -215,6 +216,26 @@ async fn nonsense_is_answered_400_or_ended_and_hurts_nobody() {
         assert!(said.starts_with("HTTP/1.1 4") || said.is_empty(), "{bytes:?}: {said}");
     }
     assert_eq!(sidegate.told("GET /v1/status").await.0, 200);
+}
+
+#[tokio::test]
+async fn answers_arrive_though_bodies_are_not_read() {
+    let (sidegate, _backend) = echoing().await;
+    let body = "x".repeat(8 << 20);
+    let lines = format!("Host: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    for (first, status) in [
+        ("GET /v1/status HTTP/1.1", 200),
+        ("POST /v1/reload HTTP/1.1", 200),
+        ("POST /v1/explain?nonsense HTTP/1.1", 400),
+        ("GET", 400),
+        ("POST /metrics HTTP/1.1", 404),
+        ("DELETE /v1/tunnels HTTP/1.1", 405),
+    ] {
+        let bytes = format!("{first}\r\n{lines}");
+        expect_told(sidegate.admin().await, bytes.as_bytes(), status).await;
+    }
+    let long = format!("GET /v1/status HTTP/1.1\r\nHost: a\r\nX: {body}\r\n\r\n");
+    expect_told(sidegate.admin().await, long.as_bytes(), 431).await;
 }
 
 #[tokio::test]

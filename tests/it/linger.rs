@@ -378,6 +378,84 @@ async fn drain_waits_no_longer_than_a_moment_for_who_is_still_sending() {
 }
 
 #[tokio::test]
+async fn drain_lets_answers_arrive_at_clients_that_still_send() {
+    let backend = pages().await;
+    for build in [Builder::tls, Builder::clear] {
+        let mut sidegate = build(forwarding(&backend)).run().await;
+        let client = client::new(&sidegate);
+        let (lines, body) = sized();
+        let (half, rest) = body.split_at(LARGE / 2);
+        let mut wire = client.connect().await;
+        wire.deliver(client.request(POST, &lines)).await;
+        wire.deliver(half).await;
+        let began = Instant::now();
+        sidegate.drain().await;
+        while tokio::net::TcpStream::connect(sidegate.address()).await.is_ok() {}
+        wire.deliver(rest).await;
+        wire.answer().await.expect_refused(413, "body");
+        assert!(!wire.is_reset().await);
+        drop(wire);
+        sidegate.ended().await;
+        assert!(began.elapsed() < Duration::from_secs(5), "it waited for the deadline");
+    }
+}
+
+#[tokio::test]
+async fn refusal_that_comes_in_a_drain_arrives() {
+    let backend = pages().await;
+    let mut sidegate = forwarding(&backend).run().await;
+    let client = client::new(&sidegate);
+    let (lines, body) = sized();
+    let head = client.request(POST, &lines);
+    let mut wire = client.connect().await;
+    wire.deliver(&head[..20]).await;
+    // The one thread that answers this has read the beginning before.
+    client.get("/").await.expect(200);
+    sidegate.drain().await;
+    while tokio::net::TcpStream::connect(sidegate.address()).await.is_ok() {}
+    wire.deliver(&head[20..]).await;
+    wire.deliver(body).await;
+    wire.answer().await.expect_refused(413, "body");
+    assert!(!wire.is_reset().await);
+    drop(wire);
+    sidegate.ended().await;
+}
+
+#[tokio::test]
+async fn drain_counts_what_it_ended_while_tunnels_stay() {
+    let backend = backend::manual().run().await;
+    let config = "shutdown = { spread = '0s', deadline = '1h' }\ntimeouts.grace = '1h'";
+    let sidegate = forwarding(&backend).toml(config).run().await;
+    let client = client::new(&sidegate);
+    // It answers no Close.
+    let _tunnel = crate::tunnel::ends(&client, &backend, "").await;
+    let (mut one, other) = (stuck(&client, 413).await, stuck(&client, 413).await);
+    sidegate.expect_metric(DISCARDING, [], 2).await;
+    drop(other);
+    sidegate.expect_metric(DISCARDS, [("end", "client")], 1).await;
+    sidegate.drain().await;
+    within("the end of what discards", one.rest()).await;
+    sidegate.expect_metric(DISCARDING, [], 0).await;
+    sidegate.expect_metric(DISCARDS, [("end", "drain")], 1).await;
+    sidegate.expect_metric("sidegate_connections_open", [], 1).await;
+}
+
+#[tokio::test]
+async fn discarding_connections_do_not_outlast_the_deadline_of_a_drain() {
+    let backend = pages().await;
+    let mut sidegate = forwarding(&backend).toml("shutdown.deadline = '300ms'").run().await;
+    let client = client::new(&sidegate);
+    let (mut one, mut other) = (stuck(&client, 413).await, stuck(&client, 413).await);
+    sidegate.expect_metric(DISCARDING, [], 2).await;
+    let began = Instant::now();
+    sidegate.drain().await;
+    sidegate.ended().await;
+    assert!(began.elapsed() < Duration::from_millis(1800), "{:?}", began.elapsed());
+    one.rest().await;
+    other.rest().await;
+}
+
+#[tokio::test]
 async fn body_of_a_refused_request_that_was_sent_whole_delays_nothing() {
     let backend = pages().await;
     let sidegate = forwarding(&backend).run().await;

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use ::sidegate::observe::metrics::table;
 use jiff::{Timestamp, ToSpan};
+use tokio::net::TcpSocket;
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
 use crate::harness::client::Client;
 use crate::harness::sidegate::Sidegate;
-use crate::harness::wire::{Frame, Wire};
+use crate::harness::wire::{End, Frame, Wire, lossy};
 use crate::harness::{backend, client, sidegate, within};
 
 const SCRAPE: &str = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -361,6 +362,67 @@ async fn scrapers_that_stall_make_room_for_others() {
         assert!(began.elapsed() < Duration::from_secs(2), "{path}: {:?}", began.elapsed());
     }
     stalled[1].expect_end().await;
+}
+
+/// More than the kernel's buffers of one connection hold.
+const LARGE: usize = 8 << 20;
+
+/// A request with this first line, and a body that is there in full.
+fn upload(first: &str, lines: &str) -> Vec<u8> {
+    let head = format!("{first}\r\n{lines}Content-Length: {LARGE}\r\n\r\n");
+    [head.as_bytes(), &vec![b'x'; LARGE]].concat()
+}
+
+/// That who sends all of this before reading gets this answer, and an end in order.
+pub async fn expect_told(mut wire: Wire, bytes: &[u8], status: u16) {
+    wire.deliver(bytes).await;
+    assert_eq!(wire.answer().await.status(), status, "{:?}", lossy(&bytes[..bytes.len().min(80)]));
+    assert!(!wire.is_reset().await, "reset behind {status}");
+}
+
+#[tokio::test]
+async fn answers_arrive_though_bodies_are_not_read() {
+    let sidegate = sidegate::new().toml("metrics.allow = ['127.0.0.1']").run().await;
+    let host = "Host: localhost\r\n";
+    let long = format!("GET /livez HTTP/1.1\r\n{host}X: {}\r\n\r\n", "x".repeat(LARGE));
+    for (bytes, status) in [
+        (upload("POST /metrics HTTP/1.1", host), 405),
+        (upload("PUT /metrics HTTP/1.0", ""), 405),
+        (upload("GET /elsewhere HTTP/1.1", host), 404),
+        (upload("GET /metrics HTTP/1.1", host), 200),
+        (upload("POST /metrics HTTP/1.1", "Host: evil.example\r\n"), 403),
+        (upload("POST /metrics HTTP/1.1", ""), 400),
+        (upload("GET", ""), 400),
+        (long.into_bytes(), 431),
+        (format!("GET /metrics HTTP/1.1\r\n{host}\r\n").repeat(10_000).into_bytes(), 200),
+    ] {
+        expect_told(scraper(&sidegate).connect().await, &bytes, status).await;
+    }
+    let stranger = scraper(&sidegate).from("127.0.0.9").connect().await;
+    expect_told(stranger, &upload("POST /metrics HTTP/1.1", host), 403).await;
+}
+
+#[tokio::test]
+async fn draining_host_tells_503_though_a_body_is_not_read() {
+    let sidegate = sidegate::new().toml("shutdown.delay = '5s'").run().await;
+    sidegate.drain().await;
+    sidegate.expect_metric("sidegate_draining", [], 1).await;
+    let bytes = upload("GET /readyz HTTP/1.1", "Host: localhost\r\n");
+    expect_told(scraper(&sidegate).connect().await, &bytes, 503).await;
+}
+
+#[tokio::test]
+async fn scrape_that_is_not_taken_does_not_stay_in_the_kernel() {
+    let sidegate = sidegate::new().run().await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(2048).unwrap();
+    let tcp = socket.connect(sidegate.agent().metrics().unwrap()).await.unwrap();
+    let mut wire = Wire::new(tcp, End::Client, None);
+    wire.send(SCRAPE).await;
+    wire.readable().await;
+    let _stalled = stall(&scraper(&sidegate), 130).await;
+    scraper(&sidegate).get("/livez").await.expect(200);
+    assert!(wire.is_reset().await);
 }
 
 #[tokio::test]
