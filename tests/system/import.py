@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import http.client
 import ipaddress
+import itertools
 import json
 import random
 import re
@@ -26,6 +27,8 @@ from mirror import Ended, Wire, values
 FOLDER = HERE / "import"
 WANTED = 200  # attempts that have to end alike, for each configuration
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+UPGRADE = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n"
+PLAIN = "Connection: close\r\n"
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 ANY_NAME = ssl.create_default_context()
 ANY_NAME.check_hostname, ANY_NAME.verify_mode = False, ssl.CERT_NONE
@@ -76,6 +79,13 @@ class Answer:
     opens: bool
     path: str = ""
     connection: socket.socket = None
+    status: int = 0
+    to: str = ""
+
+    def adds_slash(self, probe):
+        """Whether it sends the client to the same path with a slash behind it."""
+        to = urllib.parse.unquote(urllib.parse.urlsplit(self.to).path)
+        return 300 < self.status < 400 and to == canonical(probe.path) + "/"
 
     def end(self):
         """Ends the tunnel, and waits until it is over."""
@@ -85,23 +95,22 @@ class Answer:
                 Wire(self.connection).rest()
 
 
-def attempt(probe, ports, tls, keep=False):
+def attempt(probe, ports, tls, keep=False, upgrade=UPGRADE):
     address, written = probe.listen
     connection = None
     try:
         connection = socket.create_connection((address, ports[written]), 10, source_address=(probe.client, 0))
         if tls:
             connection = ANY_NAME.wrap_socket(connection, server_hostname=probe.host.split(":")[0].rstrip("."))
-        connection.sendall(
-            f"GET {probe.path} HTTP/1.1\r\nHost: {probe.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
+        connection.sendall(f"GET {probe.path} HTTP/1.1\r\nHost: {probe.host}\r\n{upgrade}\r\n".encode())
         start, fields = Wire(connection).head()
     except (OSError, Ended, http.client.HTTPException):
         if connection:
             connection.close()
         return Answer(False)
-    answer = Answer(start.split()[1] == "101", (values(fields, "x-path") or [""])[0], connection)
+    path, to = ((values(fields, name) or [""])[0] for name in ("x-path", "location"))
+    status = int(start.split()[1])
+    answer = Answer(status == 101, path, connection, status, to)
     if not keep or not answer.opens:
         answer.end()
     return answer
@@ -313,6 +322,43 @@ def compare(subject, report, ports):
     return admitted, refused, excused, differed
 
 
+def compare_plain(subject, report, ports):
+    """Plain HTTP for every path: whether it comes to the backend or is sent to its slash; how many differed."""
+    if "limit_" in subject.all_text:
+        return
+    told, differed = Report(report), 0
+    hosts, paths = subject.hosts(report), subject.paths()
+    clients = subject.random.sample(subject.clients(), 3)
+    for listen, path in itertools.product(subject.listens, paths):
+        client = "::1" if ":" in listen[0] else subject.random.choice(clients)
+        probe = Probe(client, listen, subject.random.choice(hosts), path)
+        tls = "ssl" in subject.listens[listen]
+
+        def asked(side, probe=probe, tls=tls):
+            return attempt(probe, ports[side], tls, upgrade=PLAIN)
+
+        nginx, sidegate = asked("nginx"), asked("sidegate")
+        if not nginx.status:
+            continue  # the backend was asked, and its 101 to plain HTTP is nothing that nginx passes on
+        words = told.words(probe, ports["sidegate"][listen[1]])
+        slashed = Probe(client, listen, probe.host, f"{path.partition('?')[0]}/")
+        allowed = None
+        if sidegate.path and not nginx.path:
+            allowed = {"opens"}
+        elif nginx.path and not sidegate.path:
+            allowed = {"closes", "differs"}
+        elif sidegate.adds_slash(probe) and not nginx.adds_slash(probe):
+            allowed = {"differs"}
+        elif nginx.adds_slash(probe) and not sidegate.adds_slash(probe):
+            # Sidegate judges the client first: one that is refused behind the slash learns nothing.
+            allowed = {"closes", "differs"} if asked("nginx", slashed).path else None
+        if allowed:
+            told_as = f"nginx {nginx}, Sidegate {sidegate}, said: {words}"
+            need(allowed & words, f"{subject.name}: plain {probe}: {told_as}")
+            differed += 1
+    note(f"{subject.name}: plain HTTP for {len(paths)} paths, of which {differed} differed and were told")
+
+
 def compare_limits(subject, ports):
     """Bursts, one attempt right after the other, and tunnels held open together: as many pass both."""
     for word, keep in (("burst", False), ("hold", True)):
@@ -356,6 +402,7 @@ def examine(path):
         start_nginx(place, subject, configs["nginx"], ports["nginx"])
         start_sidegate(place, subject, report["configs"])
         counts = compare(subject, report, ports)
+        compare_plain(subject, report, ports)
         compare_limits(subject, ports)
         for listener in (*listeners.values(), unix):
             listener.close()

@@ -4,9 +4,27 @@ A configuration is a tree of directives, so that a failing one can be made small
 generator that is passed in. It knows nothing of Sidegate.
 """
 
+import urllib.parse
 from dataclasses import dataclass
 
 SEGMENTS = ["a", "b", "ab", "admin", "A", "a1", ".ht", "x.php"]
+
+# Segments with signs that mean something elsewhere, and ends of prefixes that are no whole segments.
+ODD = ["a*b", "{a}", "a b", "\u00e9", "%2f", ".a", "..a", "a;b", "a?b", "a+b", "...", "*"]
+ENDS = [".", "..", "*", "/./x", "//", "/../x"]
+
+# What a location for a path without its slash may do, beside the same path with it.
+SHUTS = [
+    "return 403", "return 404", "return 301 {path}/", "return 302 $scheme://$http_host{path}/", "return 301 $uri/",
+    "return 301 /login", "return 301 {path}", "deny all", "auth_basic staff", "root /nowhere", "internal", "return 200",
+]  # fmt: skip
+
+# Durations, most of them beyond what is usual.
+TIMES = ["0", "10", "60s", "75", "250ms", "1h30m", '"1h 30m"', "1s5", "366d", "367d", "520w", "9223372036854775", "1m", "2m"]
+TIMED = [
+    "proxy_read_timeout", "proxy_send_timeout", "proxy_connect_timeout", "client_body_timeout", "send_timeout",
+]  # fmt: skip
+SIZES = ["0", "512", "10k", "8M", "2g", "8589934591g"]
 
 # Regular expressions, and paths that each of them matches or nearly matches.
 PATTERNS = [
@@ -125,6 +143,11 @@ class Generator:
             locations.append(self.location(*self.head(""), 0))
         if self.often(40):
             locations.append(Node("location @named", self.body("@named", 2)))
+        if self.often(40):
+            locations.append(self.without_slash())
+        if self.often(10):
+            inside.append(Node(self.pick(["absolute_redirect off", "client_header_timeout 5s", "keepalive_timeout 0"])))
+        self.random.shuffle(locations)
         for node in locations:
             if node.text not in seen:
                 seen.add(node.text)
@@ -133,8 +156,29 @@ class Generator:
 
     def path(self, outer):
         start = outer if outer.startswith("/") else "/"
-        segments = [self.pick(SEGMENTS) for _ in range(self.pick([1, 1, 2]))]
-        return start + "/".join(segments) + self.pick(["", "/", "/"])
+        segments = [self.pick(ODD if self.often(12) else SEGMENTS) for _ in range(self.pick([1, 1, 2]))]
+        return start + "/".join(segments) + (self.pick(ENDS) if self.often(5) else self.pick(["", "/", "/"]))
+
+    def without_slash(self):
+        """A location for a path that another one has with a slash."""
+        slashed = [path for path in self.texts if path.endswith("/") and path != "/"] or [f"/{self.pick(SEGMENTS)}/"]
+        path = self.pick(slashed)[:-1]
+        self.paths.add(urllib.parse.quote(path))
+        inside = [Node(self.pick(SHUTS).format(path=path))] if self.often(85) else []
+        if self.often(50):
+            inside.append(Node(f"proxy_pass http://127.0.0.1:{BACKEND}"))
+        sign = self.pick(["= ", "= ", "= ", "", "^~ ", "~ "])
+        if sign == "~ ":
+            return Node(f"location ~ {self.quoted(f'^{path}$', sign)}", inside)
+        return Node(f"location {sign}{self.quoted(path, sign)}", inside)
+
+    @staticmethod
+    def quoted(path, sign):
+        """A location's path as a word; in a regular expression a backslash stays what it is."""
+        special = set(' {};"*?') & set(path)
+        if not special:
+            return path
+        return f'"{path}"' if "~" in sign and sign != "^~ " else '"' + path.replace("\\", "\\\\") + '"'
 
     def head(self, outer):
         """Path and modifier of a location inside `outer`."""
@@ -146,11 +190,11 @@ class Generator:
             return self.head(outer)
         path = self.path(outer)
         self.texts.append(path)
-        self.paths.add(path)
+        self.paths.add(urllib.parse.quote(path))
         return path, self.pick(["", "", "", "= ", "^~ "])
 
     def location(self, path, sign, depth):
-        quoted = f'"{path}"' if "{" in path or "}" in path else path
+        quoted = self.quoted(path, sign)
         inside = self.body(path, depth)
         if depth < 2 and sign in ("", "^~ ") and self.often(25):
             seen = set()
@@ -180,6 +224,10 @@ class Generator:
             inside.append(Node(f"return {self.pick([403, 404, 444, 401, 200, 204, '302 /b/x'])}"))
         if self.often(80):
             inside.append(Node(f"proxy_pass http://127.0.0.1:{BACKEND}"))
+        if self.often(15):
+            inside.append(Node(f"{self.pick(TIMED)} {self.pick(TIMES)}"))
+        if self.often(5):
+            inside.append(Node(f"client_max_body_size {self.pick(SIZES)}"))
         return inside
 
     def access(self):
