@@ -34,6 +34,7 @@ pub mod observe;
 pub mod policy;
 pub mod refusal;
 pub mod snapshot;
+mod sync;
 pub mod tunnels;
 
 pub use crate::agent::{Agent, StartError};

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
@@ -19,6 +19,7 @@ use crate::data::listener::{self, Accepting, Bound, Owner};
 use crate::observe::metrics::Metrics;
 use crate::snapshot::Live;
 use crate::snapshot::listener::{Address, Listener};
+use crate::sync::lock;
 
 /// All listeners of the process.
 pub struct Listeners {
@@ -195,7 +196,7 @@ impl Listeners {
     }
 
     fn lock(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.now)
     }
 }
 

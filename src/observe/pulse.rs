@@ -4,8 +4,10 @@
 //! debugger, a suspended machine) nobody's silence counts. It restarts nothing; systemd's watchdog does.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+
+use crate::sync::lock;
 
 /// All loops that should turn.
 pub struct Pulses {
@@ -62,7 +64,7 @@ impl Pulses {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Loop>>> {
-        self.loops.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.loops)
     }
 }
 

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 
 use crate::policy::list::{Entry, List};
 use crate::policy::network::Client;
-use crate::policy::{Allow, Policy};
+use crate::policy::page::{Allow, Policy};
+use crate::policy::rule::Rule;
 use crate::refusal::Refusal;
 
 /// The rule that had the last word, and the entry that it stood on.
@@ -44,58 +45,6 @@ pub struct Place<'p> {
     pub file: &'p str,
     /// The line, from 1.
     pub line: u32,
-}
-
-/// A rule of a policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
-    /// `[client] allow`
-    Allow,
-    /// `[client] deny`
-    Deny,
-    /// `[client] origins`
-    Origins,
-    /// `[client] subprotocols`
-    Subprotocols,
-    /// `[limits] upgrades`
-    Upgrades,
-    /// `[limits] requests`
-    Requests,
-    /// `[limits] connections`
-    Connections,
-}
-
-/// The line of each rule in the policy's file, from 1; 0 where the rule isn't written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RuleLines {
-    /// Of `[client] allow`.
-    pub allow: u32,
-    /// Of `[client] deny`.
-    pub deny: u32,
-    /// Of `[client] origins`.
-    pub origins: u32,
-    /// Of `[client] subprotocols`.
-    pub subprotocols: u32,
-    /// Of `[limits] upgrades`.
-    pub upgrades: u32,
-    /// Of `[limits] requests`.
-    pub requests: u32,
-    /// Of `[limits] connections`.
-    pub connections: u32,
-}
-
-impl RuleLines {
-    fn of(&self, rule: Rule) -> u32 {
-        match rule {
-            Rule::Allow => self.allow,
-            Rule::Deny => self.deny,
-            Rule::Origins => self.origins,
-            Rule::Subprotocols => self.subprotocols,
-            Rule::Upgrades => self.upgrades,
-            Rule::Requests => self.requests,
-            Rule::Connections => self.connections,
-        }
-    }
 }
 
 impl Policy {
@@ -198,6 +147,8 @@ impl fmt::Display for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::policy::rule::RuleLines;
     use proptest::prelude::*;
 
     use crate::policy::limit::{Budgets, Limits};

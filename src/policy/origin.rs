@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use crate::policy::request::{Host, Request, Scheme, default_port};
+use crate::policy::request::field::default_port;
+use crate::policy::request::{Host, Request, Scheme};
 
 /// The origin of pages that were read from files, as Chromium sends it for applications.
 const FILE: &str = "file://";

@@ -256,11 +256,11 @@ pub(crate) mod tests {
     use rustls::sign::CertifiedKey;
 
     use crate::policy::Allow;
-    use crate::policy::decisive::RuleLines;
     use crate::policy::limit::{Budgets, Exception, Limits, Share};
     use crate::policy::list::{Entry, List};
     use crate::policy::request::{Host, Kind, Scheme};
     use crate::policy::route::{HostPattern, PathPattern};
+    use crate::policy::rule::RuleLines;
     use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
 
     /// The policy `chat`: it admits everyone but whom `denied` holds, and has these limits; `used` is what is left of them.

@@ -16,7 +16,7 @@ use crate::policy::request::Request;
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
 use crate::snapshot::{Judgement, Permit, Snapshot};
-use crate::tunnels::lock::lock;
+use crate::sync::lock;
 use crate::tunnels::traffic::TrafficCell;
 
 /// An exchange of this age is a stream: it counts towards `streams` and `max_revoked`.

@@ -8,7 +8,6 @@
 mod charging;
 mod entry;
 mod exchange;
-mod lock;
 mod reconcile;
 mod registry;
 mod table;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::sync::lock;
 use crate::tunnels::entry::Entry;
-use crate::tunnels::lock::lock;
 
 const SHARDS: usize = 16;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms, top row first; those of one row stand apart and never import each other.
 const ROWS: [&[&str]; 10] = [
-    &["refusal", "close"],
+    &["refusal", "close", "sync"],
     &["policy"],
     &["snapshot"],
     &["addresses", "lifecycle"],

@@ -7,10 +7,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::policy::network::{Client, Key};
+use crate::sync::lock;
 
 /// How long a client's refusals are counted together.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -69,7 +70,7 @@ impl Cap {
     }
 
     fn lock(&self) -> MutexGuard<'_, Windows> {
-        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.windows)
     }
 }
 

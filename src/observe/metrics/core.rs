@@ -11,10 +11,10 @@ use arc_swap::ArcSwap;
 
 use crate::close::{By, Closed, ExchangeReason, Phase, Reason, Traffic};
 use crate::observe::metrics::count::{Count, Histogram, LATENCY, LIFETIME};
-use crate::observe::metrics::lock;
 use crate::observe::metrics::words::{ConnectionEnd, Direction, DiscardEnd, RequestKind, RequestResult, TlsResult};
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
+use crate::sync::lock;
 
 /// All that one thread counts. Each thread has its own; others only read it.
 #[derive(Default)]

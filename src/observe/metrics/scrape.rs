@@ -11,11 +11,15 @@ use crate::observe::metrics::core::{ListenerMetrics, RouteMetrics, Sums};
 use crate::observe::metrics::count::{Count, LATENCY, LIFETIME};
 use crate::observe::metrics::family::Family;
 use crate::observe::metrics::page::Page;
-use crate::observe::metrics::words::{ConnectionEnd, Direction, DiscardEnd, ReloadResult, RequestKind, RequestResult, TlsResult};
-use crate::observe::metrics::{Metrics, NO_ROUTE, family, lock, process};
+use crate::observe::metrics::registry::Metrics;
+use crate::observe::metrics::words::{
+    ConnectionEnd, Direction, DiscardEnd, NO_ROUTE, ReloadResult, RequestKind, RequestResult, TlsResult,
+};
+use crate::observe::metrics::{family, process};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::snapshot::listener::Speaks;
+use crate::sync::lock;
 use crate::tunnels::Tunnels;
 
 /// How far ahead entries that lapse are counted.
@@ -36,8 +40,25 @@ pub struct RouteTotals {
     pub from_backend: Traffic,
 }
 
-/// See [`Metrics::totals`].
-pub fn totals(metrics: &Metrics, snapshot: &Snapshot, tunnels: &Tunnels) -> Vec<(Arc<str>, RouteTotals)> {
+impl Metrics {
+    /// All metrics at the time `now` in Prometheus' text format 0.0.4. Counters go on for routes that are
+    /// gone; what a generation has (backends, lists, certificates, limits) is that of the running one alone.
+    pub fn scrape(&self, facts: &Facts<'_>, now: Timestamp) -> String {
+        text(self, facts, now)
+    }
+
+    /// Each listener's name, how many of its connections are open, and how many may be.
+    pub fn connections(&self) -> Vec<(Arc<str>, u64, usize)> {
+        connections(self)
+    }
+
+    /// What each route of `snapshot` has carried since the start, in the order written.
+    pub fn totals(&self, snapshot: &Snapshot, tunnels: &Tunnels) -> Vec<(Arc<str>, RouteTotals)> {
+        totals(self, snapshot, tunnels)
+    }
+}
+
+fn totals(metrics: &Metrics, snapshot: &Snapshot, tunnels: &Tunnels) -> Vec<(Arc<str>, RouteTotals)> {
     let sums = sums(metrics);
     let mut open: HashMap<Arc<str>, u64> = HashMap::new();
     for entry in tunnels.entries() {
@@ -57,8 +78,7 @@ pub fn totals(metrics: &Metrics, snapshot: &Snapshot, tunnels: &Tunnels) -> Vec<
     snapshot.route_list.iter().map(|route| (Arc::clone(&route.name), of(&route.name))).collect()
 }
 
-/// See [`Metrics::connections`].
-pub fn connections(metrics: &Metrics) -> Vec<(Arc<str>, u64, usize)> {
+fn connections(metrics: &Metrics) -> Vec<(Arc<str>, u64, usize)> {
     let sums = sums(metrics);
     let open = |name: &Arc<str>| sums.listeners.get(name).map_or(0, ListenerMetrics::open);
     lock(&metrics.connections_limits).iter().map(|(name, limit)| (Arc::clone(name), open(name), *limit)).collect()
@@ -74,8 +94,7 @@ pub struct Facts<'s> {
     pub log_drops: u64,
 }
 
-/// See [`Metrics::scrape`].
-pub fn text(metrics: &Metrics, facts: &Facts<'_>, now: Timestamp) -> String {
+fn text(metrics: &Metrics, facts: &Facts<'_>, now: Timestamp) -> String {
     let snapshot = facts.snapshot;
     let mut page = Page::default();
     let mut sums = sums(metrics);

@@ -4,6 +4,9 @@
 
 use crate::refusal::Refusal;
 
+/// Value of the label `route` where no route was found.
+pub const NO_ROUTE: &str = "-";
+
 /// Whether a request was for an upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestKind {

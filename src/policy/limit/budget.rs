@@ -5,7 +5,9 @@
 use std::slice;
 use std::sync::Arc;
 
-use crate::policy::limit::{Counts, Limiter, Limits, Rate, Share};
+use crate::policy::limit::count::Counts;
+use crate::policy::limit::limits::{Limits, Share};
+use crate::policy::limit::rate::{Limiter, Rate};
 
 /// What is left of a policy's limits, shared by all routes and generations that name the policy.
 #[derive(Debug, Clone)]

@@ -8,9 +8,10 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::policy::network::Key;
+use crate::sync::lock;
 
 const SHARDS: usize = 16;
 
@@ -78,7 +79,7 @@ impl Counts {
     /// The clients of `key`'s shard. A count is whole before anything can panic, so a poisoned lock is as good as any.
     fn clients(&self, key: Key) -> MutexGuard<'_, HashMap<Key, u32>> {
         let shard = self.shards.hash_one(key) as usize % SHARDS;
-        self.clients[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.clients[shard])
     }
 }
 

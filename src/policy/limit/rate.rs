@@ -9,7 +9,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use governor::clock::{Clock, MonotonicClock, Reference};
@@ -19,6 +19,7 @@ use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 
 use crate::policy::network::Key;
+use crate::sync::lock;
 
 /// Keys that each family has budgets of their own for.
 const KEYS: usize = 65_536;
@@ -189,7 +190,7 @@ impl<K: Copy + Eq + Hash> Family<K> {
     /// The shard of `key`. It is whole before anything can panic, so a poisoned lock is as good as any.
     fn shard(&self, key: K) -> MutexGuard<'_, Shard<K>> {
         let shard = self.hasher.hash_one(key) as usize % SHARDS;
-        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shards[shard])
     }
 
     /// The budget that the keys of `block` share, maybe with other blocks.
@@ -198,7 +199,7 @@ impl<K: Copy + Eq + Hash> Family<K> {
     }
 
     fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).budgets.len()).sum()
+        self.shards.iter().map(|shard| lock(shard).budgets.len()).sum()
     }
 }
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::policy::list::Entry;
+use crate::policy::list::entry::Entry;
 
 /// So many networks are looked at in one go; what they begin with fills four cache lines, or eight.
 const BLOCK: usize = 64;

@@ -6,7 +6,7 @@
 use http::HeaderMap;
 use http::header::CONNECTION;
 
-use super::elements;
+use crate::policy::request::field::elements;
 
 /// Fields that only an end of the message may drop. Lower case, with `-` for `_`.
 const END_TO_END: [&str; 10] =

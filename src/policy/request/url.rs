@@ -5,8 +5,11 @@
 
 use http::Uri;
 
-use super::target::{Tidied, encoded};
-use crate::policy::request::{Host, Kind, Request, RequestPath, Scheme, token};
+use crate::policy::request::field::token;
+use crate::policy::request::gate::{Kind, Request, Scheme};
+use crate::policy::request::host::Host;
+use crate::policy::request::sent::RequestPath;
+use crate::policy::request::target::{Tidied, encoded};
 use crate::refusal::Refusal;
 
 /// Why a text is no URL that leads here: what is wrong, and what to write.

@@ -4,10 +4,10 @@ use jiff::Timestamp;
 
 use super::Limited;
 use crate::policy::Policy;
-use crate::policy::decisive::Rule;
 use crate::policy::limit::{Limiters, Rate};
 use crate::policy::network::Client;
 use crate::policy::request::Request;
+use crate::policy::rule::Rule;
 
 /// What of `policy`'s limits `request` would be charged to; `live`: what is left of them is known.
 pub fn limits(policy: &Policy, client: Client, request: &Request, now: Timestamp, live: bool) -> Vec<Limited> {

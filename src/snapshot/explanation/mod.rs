@@ -11,11 +11,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::decisive::{Listed, Rule};
+use crate::policy::decisive::Listed;
 use crate::policy::list::List;
 use crate::policy::network::Client;
 use crate::policy::origin::{Origins, Pattern};
 use crate::policy::request::{Kind, Request};
+use crate::policy::rule::Rule;
 use crate::policy::{Allow, Policy};
 use crate::refusal::Refusal;
 use crate::snapshot::ambiguity::Ambiguity;

@@ -10,9 +10,9 @@ use crate::control::config::list;
 use crate::control::config::name::is_name;
 use crate::control::config::page::{Finding, error, warning};
 use crate::policy::Allow;
-use crate::policy::decisive::RuleLines;
 use crate::policy::list::List;
 use crate::policy::origin::{Origins, Pattern};
+use crate::policy::rule::RuleLines;
 use crate::policy::subprotocol::Subprotocols;
 
 /// The lists of what stands in a rule itself; no list that is given a name can be called so.

@@ -1,7 +1,7 @@
 //! What can be wrong with `policies/NAME.toml`.
 
 use super::{check, load};
-use crate::policy::decisive::RuleLines;
+use crate::policy::rule::RuleLines;
 
 /// That the policy `text`, after its `schema`, says `expected`.
 #[track_caller]

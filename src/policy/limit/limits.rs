@@ -1,0 +1,176 @@
+//! `[limits]` of a policy: the share of each client, and the bounds on all of them.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::policy::limit::rate::Rate;
+use crate::policy::list::List;
+use crate::policy::network::Client;
+
+/// A policy's `[limits]`. `None` means unlimited.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    /// What a client may have that no exception names.
+    pub share: Share,
+    /// Tunnels of all clients at once.
+    pub total: Option<u32>,
+    /// Streams of all clients at once: exchanges of plain HTTP that have lasted 5 s.
+    pub streams_total: Option<u32>,
+    /// `[[limits.for]]`: other shares for the clients of some networks. No network stands in two of them.
+    pub exceptions: Box<[Exception]>,
+}
+
+/// What one client may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Share {
+    /// Attempts.
+    pub upgrades: Option<Rate>,
+    /// Plain HTTP requests.
+    pub requests: Option<Rate>,
+    /// Tunnels at once.
+    pub per_client: Option<u32>,
+    /// Streams at once: exchanges of plain HTTP that have lasted 5 s.
+    pub streams: Option<u32>,
+    /// What each tunnel may do.
+    pub tunnel: TunnelLimits,
+}
+
+/// One `[[limits.for]]`, with all that it leaves out filled in from `[limits]`.
+#[derive(Debug, Clone)]
+pub struct Exception {
+    /// Whose share it is: the clients that one of these lists holds.
+    pub clients: Vec<Arc<List>>,
+    /// The share.
+    pub share: Share,
+    /// Its line in the policy's file, from 1.
+    pub line: u32,
+}
+
+impl Limits {
+    /// The exception for `client` at the time `now`: of those that name it, the one with the longest network.
+    pub fn exception(&self, client: Client, now: Timestamp) -> Option<usize> {
+        let longest = |exception: &Exception| exception.clients.iter().filter_map(|list| list.holds(client, now)).max();
+        let named = self.exceptions.iter().enumerate().filter_map(|(at, exception)| Some((longest(exception)?, at)));
+        named.max_by_key(|(length, _)| *length).map(|(_, at)| at)
+    }
+
+    /// The share of an exception, or of everybody else.
+    pub fn share(&self, exception: Option<usize>) -> &Share {
+        exception.and_then(|at| self.exceptions.get(at)).map_or(&self.share, |exception| &exception.share)
+    }
+
+    /// What `client` may have at the time `now`.
+    pub fn of(&self, client: Client, now: Timestamp) -> &Share {
+        self.share(self.exception(client, now))
+    }
+
+    /// Every share, that of everybody else first.
+    pub fn shares(&self) -> impl Iterator<Item = &Share> {
+        std::iter::once(&self.share).chain(self.exceptions.iter().map(|exception| &exception.share))
+    }
+}
+
+/// What one tunnel may do, and how its client's pulse is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelLimits {
+    /// The largest message, in bytes as on the wire.
+    pub message_max: Option<u64>,
+    /// Messages from the client.
+    pub message_rate: Option<Rate>,
+    /// Frames from the client that carry nothing for the application: Pings, Pongs, data frames without payload.
+    /// `None` means off.
+    pub frames: Option<Rate>,
+    /// No frame either way for so long.
+    pub idle: Option<Duration>,
+    /// From the 101 to the end.
+    pub lifetime: Option<Duration>,
+    /// Silence of the client after which we send a Ping; `None`: off.
+    pub ping: Option<Duration>,
+    /// No byte of the client for so long after a Ping, ours or the backend's: dead.
+    pub pong: Duration,
+}
+
+/// More empty frames than any client needs, and far from what a thread can take.
+const FRAMES: Rate =
+    Rate { tokens: NonZeroU32::new(2_000).unwrap(), per: Duration::from_secs(1), burst: NonZeroU32::new(10_000).unwrap() };
+
+impl Default for TunnelLimits {
+    /// Nothing is limited but frames that carry nothing, and a dead client is noticed: load balancers cut after
+    /// 60 s of silence.
+    fn default() -> Self {
+        TunnelLimits {
+            message_max: None,
+            message_rate: None,
+            frames: Some(FRAMES),
+            idle: None,
+            lifetime: None,
+            ping: Some(Duration::from_secs(25)),
+            pong: Duration::from_secs(20),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::policy::list::Entry;
+
+    fn exception(line: u32, networks: &[&str]) -> Exception {
+        let entries = networks.iter().map(|text| (Entry::parse(text).unwrap().unwrap(), 1));
+        let list = List::new("nets", "policies/chat.toml", entries.collect()).unwrap();
+        Exception { clients: vec![Arc::new(list)], share: Share { per_client: Some(line), ..Share::default() }, line }
+    }
+
+    /// The share of `client` on new year's day of 2027, by the line of its exception; 1: everybody else's.
+    fn check(exceptions: &[(u32, &[&str])], client: &str, line: u32) {
+        let exceptions = exceptions.iter().map(|(line, networks)| exception(*line, networks)).collect();
+        let limits =
+            Limits { share: Share { per_client: Some(1), ..Share::default() }, total: None, streams_total: None, exceptions };
+        let (client, now) = (Client::new(client.parse().unwrap()), "2027-01-01T00:00:00Z".parse().unwrap());
+        assert_eq!(limits.of(client, now).per_client, Some(line), "{client}");
+    }
+
+    #[test]
+    fn the_longest_network_says_whose_share_it_is_whatever_the_order() {
+        let both: [(u32, &[&str]); 2] = [(10, &["192.0.2.0/24", "!192.0.2.9"]), (20, &["192.0.2.8/30", "10.0.0.0/8"])];
+        let swapped = [both[1], both[0]];
+        for exceptions in [both, swapped] {
+            check(&exceptions, "192.0.2.1", 10);
+            check(&exceptions, "192.0.2.8", 20);
+            check(&exceptions, "192.0.2.9", 20);
+            check(&exceptions, "10.1.2.3", 20);
+            check(&exceptions, "203.0.113.1", 1);
+        }
+    }
+
+    #[test]
+    fn what_has_lapsed_or_is_carved_out_is_as_everybody_else() {
+        check(&[(10, &["192.0.2.1 expires=2026-12-31"])], "192.0.2.1", 1);
+        check(&[(10, &["192.0.2.0/24", "!192.0.2.1"])], "192.0.2.1", 1);
+    }
+
+    #[test]
+    fn every_share_is_told() {
+        let rate = Rate { tokens: NonZeroU32::MIN, per: Duration::from_secs(1), burst: NonZeroU32::MIN };
+        let one = exception(10, &["192.0.2.1"]);
+        let exceptions = [Exception { share: Share { upgrades: Some(rate), ..one.share }, ..one }].into();
+        let limits = Limits { exceptions, ..Limits::default() };
+        assert_eq!(limits.shares().map(|share| share.upgrades).collect::<Vec<_>>(), [None, Some(rate)]);
+    }
+
+    #[test]
+    fn by_default_the_pulse_is_taken_and_empty_frames_are_limited() {
+        let limits = Limits::default();
+        assert_eq!(
+            (limits.share.upgrades, limits.share.requests, limits.share.per_client, limits.total),
+            (None, None, None, None)
+        );
+        let pulse = TunnelLimits { ping: Some(Duration::from_secs(25)), pong: Duration::from_secs(20), ..limits.share.tunnel };
+        assert_eq!((limits.share.tunnel, pulse.frames), (pulse, Some(FRAMES)));
+        assert_eq!((pulse.message_max, pulse.message_rate, pulse.idle, pulse.lifetime), (None, None, None, None));
+    }
+}
