@@ -96,7 +96,8 @@ class Answer:
 
     @property
     def admits(self):
-        return self.reached or 200 <= self.status < 300
+        # 504: it was passed on, and the time for the backend was too short.
+        return self.reached or 200 <= self.status < 300 or self.status == 504
 
 
 def ask(probe, port):
