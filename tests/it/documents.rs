@@ -119,6 +119,30 @@ fn readme_says_the_msrv_and_keeps_to_its_width() {
     }
 }
 
+/// The figure of `proxy` in the row `what` of a table of the performance page. `None` means not measured.
+fn figure(page: &str, what: &str, proxy: &str) -> Option<String> {
+    let cells = |line: &str| -> Vec<String> { line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect() };
+    let lines: Vec<_> = page.lines().collect();
+    let row = lines.iter().position(|line| line.starts_with(&format!("| {what} |"))).unwrap_or_else(|| panic!("no {what}"));
+    let head = (0..row).rev().find(|at| lines[at + 1].starts_with("| ---")).unwrap();
+    let column = cells(lines[head]).iter().position(|name| name == proxy)?;
+    Some(cells(lines[row])[column].split(' ').next()?.to_owned())
+}
+
+#[test]
+fn readme_compares_by_the_figures_of_the_performance_page() {
+    let (readme, page) = (read("README.md"), page("performance.md"));
+    let row = readme.lines().find(|line| line.starts_with("| CPU of an echo, memory of a tunnel")).unwrap();
+    let written: Vec<_> = row.trim_matches('|').split('|').skip(1).map(str::trim).collect();
+    let proxies = ["Sidegate", "nginx", "HAProxy", "Envoy", "Caddy"];
+    let measured = proxies.map(|proxy| {
+        let echo = figure(&page, "64 B echo", proxy).unwrap_or_else(|| "1".into());
+        let tunnel = figure(&page, "an idle tunnel, kB", proxy).map_or("–".into(), |kilobytes| format!("{kilobytes} kB"));
+        format!("{echo}, {tunnel}")
+    });
+    assert_eq!(written, measured);
+}
+
 /// The anchor that GitHub makes of a heading.
 fn anchor(heading: &str) -> String {
     let mut parts = heading.split("](");
