@@ -41,7 +41,7 @@ impl Exchange {
         self.stream.is_some()
     }
 
-    /// Takes a place under the policy's `streams`, once: the exchange has lasted [`STREAM_AGE`].
+    /// Takes a place under the policy's `streams`, once: the exchange has lasted `STREAM_AGE`.
     ///
     /// # Errors
     /// The bound that is reached.

@@ -1,6 +1,6 @@
 //! A reload, as a pipeline: read → recognise → prepare → bind → publish → reconcile.
 //!
-//! Each step takes the value of the step before, or halts the reload ([`Halt`]). Until the publish,
+//! Each step takes the value of the step before, or halts the reload (`Halt`). Until the publish,
 //! nothing that runs is changed: a halt is logged, counted, and reported by `/readyz`. This module
 //! never touches a socket: the wiring passes the function that binds, [`Bind`].
 

@@ -18,7 +18,7 @@ const TARGET_MAX: usize = 8 * 1024;
 const SUBPROTOCOLS_MAX: usize = 32;
 
 /// A request that passed the gate. `path` is what is judged and what is forwarded; the query stays
-/// with the head and is forwarded as it came, or percent-encoded, see [`target`].
+/// with the head and is forwarded as it came, or percent-encoded, see `target`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The host that it is for.
