@@ -21,7 +21,7 @@ use crate::admin::served::Serve;
 use crate::admin::unix::{self, SocketFile};
 use crate::admin::{Admin, PATIENCE};
 use crate::control::config::MetricsAddress;
-use crate::control::systemd::Sockets;
+use crate::control::systemd::sockets::Sockets;
 use crate::data::listener::{hush, overlap, socket};
 use crate::policy::network::{Client, Key, Peer};
 

@@ -21,7 +21,7 @@ use crate::admin::served::Serve;
 use crate::admin::unix::{self, SocketFile};
 use crate::admin::{Admin, command, converse, place};
 use crate::control::config::{AdminSettings, AdminSocket};
-use crate::control::systemd::Sockets;
+use crate::control::systemd::sockets::Sockets;
 
 /// How long a command may take: a reload waits for files that are being written.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::addresses::{BoundAddress, BoundAddresses};
-use crate::control::systemd::Sockets;
+use crate::control::systemd::sockets::Sockets;
 use crate::data::cap::Cap;
 use crate::data::listener::{self, Accepting, Bound, Owner};
 use crate::observe::metrics::Metrics;

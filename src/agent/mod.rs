@@ -24,7 +24,7 @@ use crate::addresses::{BoundAddress, BoundAddresses};
 use crate::admin::{Admin, AdminListener, MetricsListener, Rates, Served};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::reload::{self, Accept, Cause, Outcome, Reloader, Requests, Standing, World};
-use crate::control::systemd::{self, Sockets};
+use crate::control::systemd::{self, sockets::Sockets};
 use crate::data::Shared;
 use crate::data::listener::Accepting;
 use crate::lifecycle::{Lifecycle, Stage};

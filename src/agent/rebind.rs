@@ -12,7 +12,7 @@ use crate::agent::listeners::{Listeners, Unavailable};
 use crate::control::config::diagnostic::{Diagnostic, Place};
 use crate::control::config::{MetricsAddress, Settings};
 use crate::control::reload::{Bind, Takeover};
-use crate::control::systemd::Sockets;
+use crate::control::systemd::sockets::Sockets;
 use crate::data::listener::overlap;
 use crate::snapshot::listener::{Address, Listener};
 

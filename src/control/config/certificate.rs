@@ -26,8 +26,8 @@ use zeroize::Zeroizing;
 use super::document::Value;
 use super::encoding;
 use super::page::{Finding, error, warning};
+use super::pass::{Reading, about};
 use super::source::MOST_PEM;
-use super::{Reading, about};
 use crate::policy::route::HostPattern;
 use crate::snapshot::certificate::Certificate;
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Feed;
 use super::diagnostic::Diagnostic;
 use super::document::unit;
 use super::page::error;
+use super::policy_page::Feed;
 
 /// A list that says nothing of it may shrink by so much of its entries, in percent.
 const MAX_SHRINK: u8 = 50;

@@ -8,21 +8,8 @@ use std::sync::Arc;
 
 use crate::control::config::diagnostic::Place;
 use crate::control::config::document::{Table, Value};
+use crate::control::config::identifier::{is_name, is_reserved};
 use crate::control::config::page::{Finding, error};
-
-/// Words that mean something of their own where a name can stand.
-const RESERVED: [&str; 5] = ["any", "unix", "none", "null", "baseline"];
-
-/// Whether `text` is `[a-z][a-z0-9_-]*`, reserved or not.
-pub fn is_name(text: &str) -> bool {
-    let rest = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-';
-    text.bytes().next().is_some_and(|first| first.is_ascii_lowercase()) && text.bytes().all(rest)
-}
-
-/// Whether `text` is a word that no name may be.
-pub fn is_reserved(text: &str) -> bool {
-    RESERVED.contains(&text)
-}
 
 /// A name, as an operator or the security team gives it.
 pub fn name(text: &str) -> Result<Arc<str>, Finding> {

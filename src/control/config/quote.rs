@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::name::is_name;
+use super::identifier::is_name;
 use super::schema::{CONFIG, POLICY};
 
 /// What stands in the place of text that is not shown.

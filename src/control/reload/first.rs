@@ -6,13 +6,13 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 
-use super::{ListFile, Standing};
 use crate::control::compile::{Built, build, fresh_tickets};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::readers::Readers;
 use crate::control::config::source::{Digest, Digests, Files};
 use crate::control::config::{self, ListFiles};
-use crate::control::systemd::Sockets;
+use crate::control::reload::standing::{ListFile, Standing};
+use crate::control::systemd::sockets::Sockets;
 use crate::control::watch::Ways;
 use crate::snapshot::Snapshot;
 use crate::snapshot::tls::Tickets;

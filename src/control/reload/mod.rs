@@ -10,20 +10,19 @@ mod publish;
 mod reading;
 mod request;
 mod standing;
+mod task;
 mod worker;
 
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use self::first::{Handover, Started, start};
 use self::prepare::{Basis, Candidate};
@@ -31,116 +30,18 @@ use self::reading::{Read, outlast};
 use self::request::Ask;
 pub use self::request::{Accept, Cause, Outcome, Preview, Requests, Weighed};
 pub use self::standing::{Last, ListFile, Standing};
+pub use self::task::{Bind, Reloader, Takeover, World};
+use self::task::{Bound, Halt, Inbox, Tried};
 use self::worker::FileWorker;
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::config::readers::Readers;
-use crate::control::config::source::{Digest, Digests, Files};
-use crate::control::config::{ListFiles, Loaded, Settings};
-use crate::control::systemd::Sockets;
+use crate::control::config::source::Files;
+use crate::control::config::{Loaded, Settings};
 use crate::control::watch::{Watching, Ways, Why};
-use crate::lifecycle::Lifecycle;
-use crate::observe::metrics::Metrics;
 use crate::observe::pulse::Pulse;
-use crate::snapshot::tls::Tickets;
 use crate::snapshot::{Live, Snapshot};
-use crate::tunnels::Tunnels;
-
-/// Least time between the reloads of two signals.
-const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Pause after a reload that panicked.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
-
-/// Binds the sockets that the second settings need and the first, which run, do not have. May take
-/// a while and changes nothing that runs. Errors are diagnostics.
-pub type Bind = Arc<dyn Fn(&Settings, &Settings) -> Result<Takeover, Vec<Diagnostic>> + Send + Sync>;
-
-/// Starts serving on sockets that were bound, and stops accepting on those that are gone. Called on
-/// the control plane once the settings run. Dropping it instead closes the new sockets.
-pub type Takeover = Box<dyn FnOnce() + Send>;
-
-/// The parts of the process that a reload reads and changes.
-#[derive(Clone)]
-pub struct World {
-    /// Path of `sidegate.toml`.
-    pub config: PathBuf,
-    /// Sockets that systemd passed.
-    pub passed: Arc<Sockets>,
-    /// The running generation.
-    pub live: Arc<Live>,
-    /// The live tunnels and exchanges, which are judged again.
-    pub tunnels: Arc<Tunnels>,
-    /// Counts reloads.
-    pub metrics: Arc<Metrics>,
-    /// A draining process reloads nothing.
-    pub lifecycle: Arc<Lifecycle>,
-    /// Settings and diagnostics of the files.
-    pub standing: Arc<Standing>,
-    /// Owns the tasks that close revoked tunnels.
-    pub tracker: TaskTracker,
-}
-
-/// The task that reloads: one reload at a time.
-pub struct Reloader {
-    world: World,
-    tickets: Tickets,
-    inbox: Inbox,
-    watching: Watching,
-    /// Reads of files that may hang, with a bound on each.
-    readers: Readers,
-    worker: FileWorker,
-    /// Entries of the running generation's list files.
-    known: Arc<ListFiles>,
-    /// Digest of the files that run.
-    running: Digest,
-    /// Digest of each of them.
-    running_files: Digests,
-    /// The files that were last tried, published or not: a poll that finds them is no reload.
-    /// `None` means that they are tried again, since a bind may succeed the next time.
-    tried: Option<Tried>,
-    /// Since when a certificate and its key have not matched. `None` means that they do.
-    half: Option<Instant>,
-}
-
-/// Where requests arrive.
-struct Inbox {
-    requests: mpsc::Receiver<Ask>,
-    /// Whether a signal waits for a reload.
-    nudged: Arc<AtomicBool>,
-    /// When a signal was last served.
-    signalled: Option<Instant>,
-}
-
-/// Files that were tried.
-struct Tried {
-    digest: Digest,
-    /// Their list files: a reload that was rejected for a stale list may pass once it is fresh.
-    lists: Vec<ListFile>,
-}
-
-/// The reason why a reload ends before it publishes.
-enum Halt {
-    /// A poll found nothing new, or one half of a renewal.
-    NothingNew,
-    /// The files are what runs.
-    Unchanged,
-    /// Errors; the running generation is kept.
-    Rejected(Vec<Diagnostic>),
-}
-
-impl From<Vec<Diagnostic>> for Halt {
-    fn from(errors: Vec<Diagnostic>) -> Self {
-        Halt::Rejected(errors)
-    }
-}
-
-/// A generation whose sockets are bound.
-struct Bound {
-    candidate: Candidate,
-    takeover: Takeover,
-    files: Files,
-    known: ListFiles,
-}
 
 impl Reloader {
     /// Takes over from the first generation.
@@ -310,25 +211,6 @@ impl Reloader {
         let weighed = next.as_ref().map(|built| basis.weigh(built, &files, &Accept::default()));
         let weighed = weighed.unwrap_or_default();
         Preview { now, settings, next, weighed }
-    }
-
-    fn rejected(&self, fault: &str) -> Halt {
-        Halt::Rejected(vec![self.diagnostic(fault)])
-    }
-
-    fn diagnostic(&self, fault: &str) -> Diagnostic {
-        Diagnostic::of(&self.world.config, fault.into(), None)
-    }
-}
-
-impl Inbox {
-    /// Signals in a burst are one request, whether they wait already or come in a moment.
-    async fn gather_signals(&mut self) {
-        if let Some(before) = self.signalled {
-            sleep_until(before + SIGNAL_INTERVAL).await;
-        }
-        self.signalled = Some(Instant::now());
-        self.nudged.store(false, Ordering::SeqCst);
     }
 }
 

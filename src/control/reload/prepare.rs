@@ -6,11 +6,12 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::{Accept, ListFile, Weighed};
 use crate::control::compile::{Built, build};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::{Digest, Digests, Files};
 use crate::control::config::{Loaded, Settings};
+use crate::control::reload::request::{Accept, Weighed};
+use crate::control::reload::standing::ListFile;
 use crate::snapshot::Snapshot;
 use crate::snapshot::tls::Tickets;
 use crate::tunnels::Tunnels;

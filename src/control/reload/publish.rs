@@ -7,12 +7,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::prepare::Candidate;
-use super::{Bound, Cause, Last, ListFile, Outcome, Reloader};
 use crate::control::compile::Built;
 use crate::control::config::Loaded;
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::rehearsal::{Script, rehearse};
+use crate::control::reload::prepare::Candidate;
+use crate::control::reload::request::{Cause, Outcome};
+use crate::control::reload::standing::{Last, ListFile};
+use crate::control::reload::task::{Bound, Reloader};
 use crate::control::revoke;
 use crate::observe::metrics::ReloadResult;
 use crate::tunnels::Reconciled;

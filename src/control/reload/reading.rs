@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Cause, Halt, ListFile, Reloader, Tried};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::Files;
 use crate::control::config::{self, Loaded, Pass};
+use crate::control::reload::request::Cause;
+use crate::control::reload::standing::ListFile;
+use crate::control::reload::task::{Halt, Reloader, Tried};
 use crate::control::watch::Ways;
 
 /// Time between the two passes over a change.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::feed::staleness;
 use crate::control::config::{Feed, Settings};
-use crate::control::reload::Cause;
+use crate::control::reload::request::Cause;
 use crate::observe::metrics::ReloadResult;
 
 /// What the files were found to be, for everybody who asks.

@@ -4,7 +4,7 @@
 //! never waited for. `RELOADING=1` isn't used: `ExecReload=sidegate reload --wait` waits for the outcome itself.
 
 mod adopt;
-mod sockets;
+pub mod sockets;
 mod status;
 
 use std::io;

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 
-use super::route::Ground;
-use super::socket_path;
+use super::ground::Ground;
+use super::value::socket_path;
+use crate::control::config::certificate;
 use crate::control::config::document::{Table, Value};
 use crate::control::config::name::Taken;
 use crate::control::config::page::{Finding, error, warning};
-use crate::control::config::{BackendTlsPage, Reading, certificate};
+use crate::control::config::pass::Reading;
+use crate::control::config::settings::BackendTlsPage;
 use crate::snapshot::route::BackendAddress;
 
 /// The backends of one route.

@@ -5,11 +5,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{not_yet, route_timeouts};
-use crate::control::config::RouteDefaults;
+use super::value::{not_yet, route_timeouts};
 use crate::control::config::document::{Table, Value, did_you_mean, unit};
 use crate::control::config::name::name;
 use crate::control::config::page::error;
+use crate::control::config::settings::RouteDefaults;
 use crate::snapshot::route::{PlainHttp, RouteTimeouts};
 
 /// What a route has in common with others.

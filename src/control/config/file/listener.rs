@@ -6,12 +6,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::named::{Named, SYSTEMD, Wants};
-use super::{auto_or_count, max_fields, not_yet};
-use crate::control::config::MetricsAddress;
+use super::value::{address, auto_or_count, max_fields, not_yet};
 use crate::control::config::diagnostic::Place;
 use crate::control::config::document::{Table, unit};
 use crate::control::config::name::Taken;
 use crate::control::config::page::{error, warning};
+use crate::control::config::settings::MetricsAddress;
 use crate::policy::limit::Rate;
 use crate::snapshot::listener::{Address, HANDSHAKES_PER_CLIENT, Listener, ListenerTimeouts, Speaks, TlsRules};
 
@@ -174,7 +174,7 @@ fn listen(table: &mut Table<'_>, name: Option<&Arc<str>>, speaks: Speaks, known:
     let address = value.parse("an address like \"0.0.0.0:8443\"", |text| match text.strip_prefix(SYSTEMD) {
         Some(socket) => known.named.want(&value, socket, &who, Wants::Tcp).map(Address::Systemd),
         None if text.starts_with("unix:") => Err(not_yet(text)),
-        None => super::address(text).map(Address::Tcp),
+        None => address(text).map(Address::Tcp),
     })?;
     let reachable = known.sockets(&address).iter().any(|address| !address.ip().to_canonical().is_loopback());
     if speaks == Speaks::Plain && reachable && !value.document().is_torn() {

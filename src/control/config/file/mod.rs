@@ -5,30 +5,28 @@
 
 mod backend;
 mod common;
+mod ground;
 mod listener;
 mod named;
 mod paths;
 mod process;
 mod route;
+pub(super) mod value;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-
-use ipnet::IpNet;
 
 pub use self::backend::backend;
+use self::ground::Ground;
 use self::named::Named;
+use self::value::{route_timeouts, schema};
 use super::certificate;
-use super::document::{Document, Table, Value, unit};
-use super::page::{Finding, error, warning};
-use super::{Reading, Settings, Written};
-use crate::policy::list::Entry;
+use super::document::{Document, Table};
+use super::page::warning;
+use super::pass::Reading;
+use super::settings::{Settings, Written};
 use crate::snapshot::certificate::{Certificate, Certificates};
-use crate::snapshot::listener::{Listener, ListenerTimeouts, MAX_FIELDS, Speaks};
+use crate::snapshot::listener::{Listener, ListenerTimeouts, Speaks};
 use crate::snapshot::route::RouteTimeouts;
 
 /// Reads the whole file; `policies` are the names that a route may give.
@@ -63,7 +61,7 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
     let covering = covering(&listeners, certificates.as_deref());
     let table = root.table("defaults");
     let defaults = common::defaults(table, route_timeouts, policies, root.misspells("defaults"));
-    let mut ground = route::Ground { reading, policies, certificates: covering.as_ref(), defaults: &defaults, system: None };
+    let mut ground = Ground { reading, policies, certificates: covering.as_ref(), defaults: &defaults, system: None };
     let routes = route::all(root.tables("route"), &mut ground);
     let lacks = |key: &'static str| !root.has(key) && !document.is_torn() && !root.misspells(key);
     if listeners.is_empty() && lacks("listener") {
@@ -103,15 +101,6 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
     }
 }
 
-/// `schema = 1`, which every TOML file of ours begins with.
-pub fn schema(root: &mut Table<'_>) {
-    let Some(value) = root.need("schema", "begin the file with: schema = 1") else { return };
-    let Some(number) = value.integer(i64::MIN..=i64::MAX) else { return };
-    if number != 1 {
-        value.report(error(format!("{number} is not known to this version")).remedy("schema = 1"));
-    }
-}
-
 /// The certificates that say which hosts are covered, where that matters and can be known.
 fn covering(listeners: &[Arc<Listener>], certificates: Option<&[Arc<Certificate>]>) -> Option<Certificates> {
     let tls = listeners.iter().any(|listener| matches!(listener.speaks, Speaks::Tls(_)));
@@ -136,72 +125,4 @@ fn timeouts(mut table: Table<'_>) -> (ListenerTimeouts, RouteTimeouts) {
     let route = route_timeouts(&mut table, RouteTimeouts::default());
     table.finish();
     (listener, route)
-}
-
-/// The bounds of `max_fields`.
-const FIELDS: RangeInclusive<i64> = 16..=1000;
-
-/// What `body_pace` may be.
-const BODY_PACE: &str = "a pace like \"500B/s\", or \"off\"";
-
-/// The timeouts that a route may set for itself, and else has from `default`.
-fn route_timeouts(table: &mut Table<'_>, default: RouteTimeouts) -> RouteTimeouts {
-    let body_pace = table.get("body_pace").and_then(|value| value.parse(BODY_PACE, unit::pace));
-    let body_stall = table.duration_or_off("body_stall").unwrap_or(default.body_stall);
-    let response = table.duration_or_off("response").unwrap_or(default.response);
-    let mut timeout = |key, default| -> Duration { table.positive_duration(key).unwrap_or(default) };
-    RouteTimeouts {
-        body_stall,
-        body_pace: body_pace.unwrap_or(default.body_pace),
-        dial: timeout("dial", default.dial),
-        response,
-        write_stall: timeout("write_stall", default.write_stall),
-        grace: timeout("grace", default.grace),
-    }
-}
-
-/// `"127.0.0.1:8443"`; no names of hosts.
-fn address(text: &str) -> Result<SocketAddr, Finding> {
-    let fault = || error(format!("\"{text}\" is not an address with a port")).remedy("like \"127.0.0.1:8443\" or \"[::]:8443\"");
-    text.parse().map_err(|_| fault())
-}
-
-/// A value that a later version will act on.
-fn not_yet(text: &str) -> Finding {
-    error(format!("\"{text}\": not in this version"))
-}
-
-/// A network, and nothing else of what a list's line may hold.
-fn network(text: &str) -> Result<IpNet, Finding> {
-    let entry = Entry::parse(text).map_err(|fault| error(fault.fault).remedy(fault.remedy).within(fault.span))?;
-    let plain = entry.filter(|entry| entry.admits && !entry.is_annotated());
-    let network = plain.map(|entry| entry.network);
-    network.ok_or_else(|| error(format!("\"{text}\" is not a network alone")).remedy("like \"192.0.2.0/24\" or \"::1\""))
-}
-
-/// A path of a Unix socket, which the kernel bounds.
-fn socket_path(reading: &Reading<'_>, text: &str) -> Result<PathBuf, Finding> {
-    let path = reading.path(text)?;
-    if path.as_os_str().len() > 107 {
-        return Err(error("a Unix socket's path has at most 107 bytes"));
-    }
-    Ok(path)
-}
-
-/// `max_fields` of a listener, for requests, and of a route, for answers.
-fn max_fields(table: &mut Table<'_>) -> usize {
-    let value = table.get("max_fields").and_then(|value| value.integer(FIELDS));
-    value.and_then(|count| usize::try_from(count).ok()).unwrap_or(MAX_FIELDS)
-}
-
-/// `"auto"` (`None`) or an integer of at least one.
-fn auto_or_count(value: Value<'_>, most: i64) -> Option<usize> {
-    if let Some(text) = value.as_str() {
-        match text.parse::<u32>() {
-            Ok(_) => value.unexpected("an integer"),
-            Err(_) => drop(value.choice(&[("auto", ())])),
-        }
-        return None;
-    }
-    value.integer(1..=most).and_then(|count| usize::try_from(count).ok())
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::control::config::document::{Table, Value};
 use crate::control::config::name::Taken;
 use crate::control::config::page::{Finding, error};
-use crate::control::systemd::{Kind, Sockets};
+use crate::control::systemd::sockets::{Kind, Sockets};
 
 /// What begins the name of a socket from systemd.
 pub const SYSTEMD: &str = "systemd:";

@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use crate::control::config::RoutePage;
 use crate::control::config::diagnostic::Place;
 use crate::control::config::document::{Table, Value};
 use crate::control::config::page::error;
+use crate::control::config::settings::RoutePage;
 use crate::policy::request::{decoded, reading};
 use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::route::Paths;

@@ -6,12 +6,13 @@ use std::path::{Component, Path};
 use std::time::Duration;
 
 use super::named::{Named, SYSTEMD, Wants};
-use super::{address, auto_or_count, network, socket_path};
+use super::value::{address, auto_or_count, network, socket_path};
 use crate::control::config::document::unit::{self, Bound};
 use crate::control::config::document::{Table, Value};
 use crate::control::config::page::{Finding, error, warning};
-use crate::control::config::{
-    AdminSettings, AdminSocket, MetricsAddress, MetricsSettings, Reading, ReloadSettings, ShutdownSettings, Watch,
+use crate::control::config::pass::Reading;
+use crate::control::config::settings::{
+    AdminSettings, AdminSocket, MetricsAddress, MetricsSettings, ReloadSettings, ShutdownSettings, Watch,
 };
 use crate::policy::network::Networks;
 use crate::policy::request::Host;

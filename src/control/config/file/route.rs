@@ -1,35 +1,20 @@
 //! `[[route]]`: host and path → backend and policy.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
-
+use super::backend;
 use super::common::{self, Common, PolicyName};
+use super::ground::Ground;
 use super::paths::{self, Claim};
-use super::{backend, max_fields};
+use super::value::max_fields;
 use crate::control::config::document::{Table, Value};
 use crate::control::config::name::Taken;
 use crate::control::config::page::{error, warning};
-use crate::control::config::{Reading, RoutePage};
+use crate::control::config::settings::RoutePage;
 use crate::policy::request::decoded;
 use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::certificate::Certificates;
 use crate::snapshot::route::Paths;
-
-/// What a route stands on: the rest of the configuration.
-pub struct Ground<'g, 'f> {
-    /// Where its paths begin.
-    pub reading: &'g mut Reading<'f>,
-    /// The policies that there are.
-    pub policies: &'g BTreeSet<Arc<str>>,
-    /// The certificates that have to cover its host; `None`: there is no TLS listener, or they could not be read.
-    pub certificates: Option<&'g Certificates>,
-    /// What it doesn't set for itself.
-    pub defaults: &'g Common,
-    /// The authorities that this system trusts, once they were asked for.
-    pub system: Option<Arc<RootCertStore>>,
-}
 
 /// What no two routes may have both of: the host, and the path as a backend sees it once decoded.
 type Where = (HostPattern, Box<[u8]>);

@@ -4,130 +4,26 @@
 
 mod limit;
 mod rule;
+pub(super) mod sheet;
 mod shelf;
 mod test;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use self::test::Expect;
-
+use self::sheet::{FOLDER, Sheet};
 use self::shelf::{RULES, Shelf};
 use super::diagnostic::{Diagnostic, Place};
-use super::document::{Document, Table, Value, did_you_mean};
-use super::name::{is_name, is_reserved};
-use super::page::{Finding, error, warning};
+use super::document::{Document, Table, Value};
+use super::file::value;
+use super::identifier::is_name;
+use super::page::{error, warning};
+use super::pass::{Reading, about};
+use super::policy_page::PolicyPage;
 use super::quote::Quoting;
 use super::source::{Fault, Files, MOST_TOML};
-use super::{PolicyPage, Reading, about, file};
 use crate::policy::Allow;
 use crate::policy::limit::Limits;
-
-/// The folder of the policies, beside `sidegate.toml`.
-pub const FOLDER: &str = "policies";
-
-/// What the folder holds.
-#[derive(Debug, Default)]
-pub struct Names {
-    /// The names of all policies.
-    pub policies: BTreeSet<Arc<str>>,
-    /// The names of those that a candidate stands beside.
-    pub candidates: BTreeSet<Arc<str>>,
-    /// Whether there is a baseline.
-    pub baseline: bool,
-    promoted: Option<Arc<str>>,
-}
-
-impl Names {
-    /// The same, once the candidate of `name` has been promoted.
-    pub fn promoting(mut self, name: Option<&str>) -> Names {
-        self.promoted = name.and_then(|name| self.candidates.take(name));
-        self
-    }
-
-    /// The file in which the policy `name` stands, as people write it.
-    pub fn file_of(&self, name: &Arc<str>) -> Arc<str> {
-        let candidate = self.promoted.as_ref() == Some(name);
-        if candidate { candidate_file(name) } else { format!("{FOLDER}/{name}.toml").into() }
-    }
-}
-
-/// One file of the folder.
-#[derive(Debug, Clone)]
-pub enum Sheet<'n> {
-    /// A policy, and the file in which it stands.
-    Policy {
-        /// Its name.
-        name: &'n Arc<str>,
-        /// The file, as people write it.
-        file: Arc<str>,
-    },
-    /// The candidate of the policy of this name.
-    Candidate(&'n Arc<str>),
-    /// The baseline.
-    Baseline,
-}
-
-impl Sheet<'_> {
-    fn name(&self) -> Arc<str> {
-        match self {
-            Sheet::Policy { name, .. } | Sheet::Candidate(name) => Arc::clone(name),
-            Sheet::Baseline => BASELINE.into(),
-        }
-    }
-
-    fn file(&self) -> Arc<str> {
-        match self {
-            Sheet::Policy { file, .. } => Arc::clone(file),
-            Sheet::Candidate(name) => candidate_file(name),
-            Sheet::Baseline => format!("{FOLDER}/{BASELINE}.toml").into(),
-        }
-    }
-}
-
-fn candidate_file(name: &str) -> Arc<str> {
-    format!("{FOLDER}/{name}.shadow.toml").into()
-}
-
-/// The policy whose denials come before every other.
-const BASELINE: &str = "baseline";
-
-/// The names of all policies and candidates, and what is wrong with other files among them.
-pub fn names(reading: &mut Reading<'_>) -> (Names, Vec<Diagnostic>) {
-    let (mut names, mut found) = (Names::default(), Vec::new());
-    let folder = reading.folder.join(FOLDER);
-    let at = |file: &str, finding: Finding| finding.at(Place::file(folder.join(file).display().to_string().into()));
-    let listed = match reading.files.list(&folder) {
-        Ok(listed) => listed,
-        Err(Fault::Missing) => return (names, found),
-        Err(fault) => return (names, vec![about(FOLDER, &fault).at(Place::file(folder.display().to_string().into()))]),
-    };
-    for file in listed.iter() {
-        let Some(stem) = file.strip_suffix(".toml") else { continue };
-        let policy = stem.strip_suffix(".shadow").filter(|name| is_name(name));
-        if stem == BASELINE {
-            names.baseline = true;
-        } else if policy == Some(BASELINE) {
-            let finding = error("the baseline has no candidate");
-            found.push(at(file, finding.remedy("deny in the candidates of the policies, policies/NAME.shadow.toml")));
-        } else if is_reserved(policy.unwrap_or(stem)) {
-            let finding = error(format!("`{}` is a reserved word", policy.unwrap_or(stem))).remedy("take another name");
-            found.push(at(file, finding));
-        } else if let Some(name) = policy {
-            names.candidates.insert(name.into());
-        } else if is_name(stem) {
-            names.policies.insert(stem.into());
-        }
-    }
-    for name in names.candidates.difference(&names.policies) {
-        let finding = error(format!("a candidate of a policy that isn't there: {FOLDER}/{name}.toml"));
-        let finding = finding.remedy("a candidate is judged beside the policy of its name");
-        let guess = did_you_mean(name, names.policies.iter().map(|name| &**name));
-        found.push(at(&format!("{name}.shadow.toml"), finding.perhaps(guess)));
-    }
-    (names, found)
-}
 
 /// The files of all policies beside `config`, the path of `sidegate.toml`, as [`load`](super::load) shows them.
 pub fn policy_files(config: &Path) -> Vec<PathBuf> {
@@ -181,7 +77,7 @@ pub fn read(reading: &mut Reading<'_>, sheet: Sheet<'_>) -> (Option<PolicyPage>,
 
 fn page(reading: &mut Reading<'_>, document: &Document<'_>, shelf: &mut Shelf, sheet: &Sheet<'_>) -> Option<PolicyPage> {
     let mut root = document.root();
-    file::schema(&mut root);
+    value::schema(&mut root);
     let owner = root.string("owner").map(Box::from);
     let lists = root.table("lists");
     for key in ["client", "limits", "test"] {

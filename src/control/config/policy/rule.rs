@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::shelf::Shelf;
 use crate::control::config::document::{Table, Value, did_you_mean};
+use crate::control::config::identifier::is_name;
 use crate::control::config::list;
-use crate::control::config::name::is_name;
 use crate::control::config::page::{Finding, error, warning};
 use crate::policy::Allow;
 use crate::policy::list::List;

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::document::{Document, Table, Value, nearest, unit};
+use crate::control::config::identifier::is_name;
 use crate::control::config::list::{self, ListFile};
-use crate::control::config::name::{is_name, name};
+use crate::control::config::name::name;
 use crate::control::config::page::{self, Finding, error, warning};
+use crate::control::config::pass::{Reading, about};
+use crate::control::config::policy::sheet::FOLDER;
+use crate::control::config::policy_page::Feed;
 use crate::control::config::source::Fault;
-use crate::control::config::{Feed, Reading, about};
 use crate::policy::list::List;
 
 /// The rules of `[client]`.
@@ -214,7 +217,7 @@ impl Shelf {
 
     fn read_file(&mut self, name: Arc<str>, value: Value<'_>, reading: &mut Reading<'_>) -> Option<List> {
         let text = value.parse("a path", |text| if text.is_empty() { Err(error("an empty path")) } else { Ok(text) })?;
-        let shown = PathBuf::from(super::FOLDER).join(text);
+        let shown = PathBuf::from(FOLDER).join(text);
         let path = reading.folder.join(&shown);
         let shown: Arc<str> = shown.display().to_string().into();
         let torn = reading.torn;

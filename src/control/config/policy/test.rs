@@ -4,24 +4,13 @@
 
 use std::net::IpAddr;
 
-use super::rule;
-use crate::control::config::PolicyTest;
 use crate::control::config::document::{Table, Value, did_you_mean};
 use crate::control::config::page::{Finding, error};
+use crate::control::config::policy::rule;
+use crate::control::config::policy_page::{Expect, PolicyTest};
 use crate::policy::network::Client;
 use crate::policy::request::Request;
 use crate::refusal::Refusal;
-
-/// What a test expects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expect {
-    /// `"allow"`
-    Allow,
-    /// `"refuse"`, whatever for.
-    Refuse,
-    /// `"refuse:WORD"`
-    RefuseFor(&'static str),
-}
 
 /// The refusals that judging gives.
 const JUDGED: [Refusal; 5] = [Refusal::Path, Refusal::Route, Refusal::Network, Refusal::Origin, Refusal::Subprotocol];
