@@ -1,7 +1,7 @@
 //! The grammar of names.
 
 /// Words that mean something of their own where a name can stand.
-const RESERVED: [&str; 5] = ["any", "unix", "none", "null", "baseline"];
+pub const RESERVED: [&str; 5] = ["any", "unix", "none", "null", "baseline"];
 
 /// Whether `text` is `[a-z][a-z0-9_-]*`, reserved or not.
 pub fn is_name(text: &str) -> bool {

@@ -64,6 +64,8 @@ impl Taken<Arc<str>> {
 mod tests {
     use super::*;
 
+    use crate::control::config::identifier::RESERVED;
+
     fn check(text: &str, expected: Option<&str>) {
         assert_eq!(name(text).err().map(|finding| finding.message).as_deref(), expected);
     }
