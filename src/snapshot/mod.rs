@@ -27,7 +27,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::ambiguity::Ambiguity;
 use crate::snapshot::certificate::{Certificate, Certificates};
 use crate::snapshot::listener::Listener;
-use crate::snapshot::route::{Paths, Route};
+use crate::snapshot::route::{Paths, PlainHttp, Route};
 use crate::snapshot::tls::Handshakes;
 
 /// One generation, whole: each decision is made under exactly one.
@@ -109,6 +109,18 @@ impl Permit {
     /// When it was judged.
     pub fn at(&self) -> Timestamp {
         self.at
+    }
+
+    /// Whether the route takes `request`, which was permitted, as what it is: an attempt, or plain
+    /// HTTP that it forwards. The policy comes first, so that 403 hides what a route forwards.
+    ///
+    /// # Errors
+    /// The refusal of plain HTTP on a route that forwards none.
+    pub fn forwards(&self, request: &Request) -> Result<(), Refusal> {
+        match self.route.http {
+            PlainHttp::Refuse if request.is_plain() => Err(Refusal::Plain),
+            PlainHttp::Refuse | PlainHttp::Forward => Ok(()),
+        }
     }
 }
 

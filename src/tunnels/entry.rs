@@ -146,11 +146,23 @@ impl Entry {
         }
     }
 
+    /// What `snapshot` says of the request that is on its way, as it would of a new one. A plain
+    /// request needs a route that forwards, too. What only a request's head or body is held to
+    /// (`max_fields`, `max_body`, the rates) was settled when it came.
+    pub(super) fn judge(&self, snapshot: &Snapshot, now: Timestamp) -> Judgement {
+        let mut judgement = snapshot.judge(self.client, &self.request, None, now);
+        let refused = judgement.verdict.as_ref().ok().and_then(|permit| permit.forwards(&self.request).err());
+        if let Some(refusal) = refused {
+            judgement.verdict = Err(refusal);
+        }
+        judgement
+    }
+
     /// Judges the tunnel again. Permitted, it gets its route's present rules. The verdict of a
     /// generation older than the one that judged last changes nothing.
     /// Also says which policy's candidate would refuse it, where the policy itself permits.
     pub(super) fn rejudge(&self, snapshot: &Snapshot, now: Timestamp) -> (Result<(), Refusal>, Option<Arc<str>>) {
-        let Judgement { verdict, policy, candidate, .. } = snapshot.judge(self.client, &self.request, None, now);
+        let Judgement { verdict, policy, candidate, .. } = self.judge(snapshot, now);
         let mut orders = lock(&self.orders);
         if snapshot.generation < orders.generation {
             return (Ok(()), None);

@@ -77,10 +77,7 @@ impl Tunnels {
         exchanges.retain(|entry| entry.is_stream(now));
         let refused = |entries: &[Arc<Entry>]| -> Vec<(Arc<Entry>, Refusal)> {
             let standing = entries.iter().filter(|entry| !entry.is_refused());
-            let refusal = |entry: &Arc<Entry>| {
-                let verdict = snapshot.judge(entry.client, &entry.request, None, now).verdict;
-                Some((Arc::clone(entry), verdict.err()?))
-            };
+            let refusal = |entry: &Arc<Entry>| Some((Arc::clone(entry), entry.judge(snapshot, now).verdict.err()?));
             standing.filter_map(refusal).collect()
         };
         Weight { revoked: refused(&tunnels), revoked_streams: refused(&exchanges), open: tunnels.len(), streams: exchanges.len() }

@@ -315,6 +315,87 @@ async fn long_poll_of_a_denied_client_is_refused_and_aborted() {
     sidegate.expect_metric(REQUESTS, [("result", "refused")], 1).await;
 }
 
+/// The running configuration, with `key` of its one route changed.
+async fn reroute(sidegate: &Sidegate, key: &str, value: &str) -> u64 {
+    let change = |config: &mut toml::Table| {
+        config["route"][0].as_table_mut().unwrap().insert(key.into(), value.into());
+    };
+    sidegate.reconfigure(change).await
+}
+
+#[tokio::test]
+async fn exchanges_of_a_route_that_forwards_no_more_are_ended() {
+    let (sidegate, backend, [one, other]) = two().await;
+    let (mut stream, _at_stream) = begun(&one, &backend, EVENTS).await;
+    let (mut poll, mut at_poll) = get(&other, &backend).await;
+    let mut attempt = other.connect().await;
+    attempt.send(other.attempt_head("/", "")).await;
+    backend::grant(&mut backend.accepted().await, "").await;
+    attempt.answer().await.expect(101);
+    reroute(&sidegate, "http", "refuse").await;
+    assert!(!stream.rest().await.ends_with(b"0\r\n\r\n"));
+    poll.answer().await.expect_refused(426, "plain");
+    at_poll.expect_end().await;
+    sidegate.expect_metric(CLOSED, [("by", "sidegate"), ("reason", "revoked")], 2).await;
+    sidegate.expect_metric("sidegate_tunnels_open", [], 1).await;
+}
+
+#[tokio::test]
+async fn exchanges_of_a_route_that_is_gone_are_ended() {
+    let (sidegate, backend, [one, other]) = two().await;
+    let (mut stream, _at_stream) = begun(&one, &backend, EVENTS).await;
+    let (mut poll, _at_poll) = get(&other, &backend).await;
+    reroute(&sidegate, "path", "/elsewhere/").await;
+    assert!(!stream.rest().await.ends_with(b"0\r\n\r\n"));
+    poll.answer().await.expect_refused(404, "route");
+    expect_closed_two(&sidegate).await;
+}
+
+#[tokio::test]
+async fn exchanges_that_only_a_path_as_it_is_could_begin_are_ended() {
+    let (sidegate, backend) = start(|new| new.on_route("paths = 'as-is'").toml("reload.revoke_spread = '0s'")).await;
+    let client = client::new(&sidegate);
+    let odd = client.request("GET /in%2Fside HTTP/1.1", "");
+    let (mut stream, mut at_stream) = sent(&client, &backend, &odd).await;
+    at_stream.send(EVENTS).await;
+    stream.head().await;
+    let (mut poll, _at_poll) = sent(&client, &backend, &odd).await;
+    let (mut plain, mut at_plain) = get(&client, &backend).await;
+    reroute(&sidegate, "paths", "canonical").await;
+    assert!(!stream.rest().await.ends_with(b"0\r\n\r\n"));
+    poll.answer().await.expect_refused(400, "path");
+    at_plain.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    plain.answer().await.expect(200);
+    expect_closed_two(&sidegate).await;
+}
+
+async fn expect_closed_two(sidegate: &Sidegate) {
+    sidegate.expect_metric(CLOSED, [("by", "sidegate"), ("reason", "revoked")], 2).await;
+    sidegate.expect_metric("sidegate_exchanges_open", [], 0).await;
+}
+
+#[tokio::test]
+async fn request_keeps_the_bounds_under_which_it_began() {
+    let (sidegate, backend, [one, _]) = two().await;
+    let head = one.request("POST / HTTP/1.1", "Content-Length: 9\r\n") + "half";
+    let (mut wire, mut at_backend) = sent(&one, &backend, head).await;
+    reroute(&sidegate, "max_body", "4B").await;
+    wire.send("other").await;
+    assert_eq!(at_backend.bytes(9).await, b"halfother");
+    at_backend.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    wire.answer().await.expect(200);
+}
+
+#[tokio::test]
+async fn reload_that_ends_forwarding_counts_what_it_would_cut() {
+    let (sidegate, backend) = start(|new| new.toml("reload.max_revoked = '0'")).await;
+    let (_wire, _at_backend) = begun(&client::new(&sidegate), &backend, EVENTS).await;
+    let mut config = sidegate.toml();
+    config["route"][0].as_table_mut().unwrap().insert("http".into(), "refuse".into());
+    let said = sidegate.write_rejected("sidegate.toml", &toml::to_string(&config).unwrap()).await;
+    assert!(said.contains("1 of 1 open tunnels and streams would be closed"), "{said}");
+}
+
 #[tokio::test]
 async fn upload_of_a_denied_client_is_aborted() {
     let (sidegate, backend, [one, _]) = two().await;

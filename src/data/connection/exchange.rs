@@ -38,7 +38,7 @@ use crate::policy::request::target::Tidied;
 use crate::policy::request::{Kind, Request};
 use crate::refusal::{Backend, Head, Refusal};
 use crate::snapshot::listener::Speaks;
-use crate::snapshot::route::{Paths, PlainHttp};
+use crate::snapshot::route::Paths;
 use crate::snapshot::{Judgement, Permit, Snapshot};
 use crate::tunnels::STREAM_AGE;
 
@@ -386,9 +386,7 @@ impl Exchange {
         asked: &mut Asked,
     ) -> Result<Response<Outgoing>, Denied> {
         let route = permit.route();
-        if route.http == PlainHttp::Refuse {
-            return Err(Refusal::Plain.into());
-        }
+        permit.forwards(&request)?;
         let most = route.max_body.unwrap_or(u64::MAX);
         if declared_length(&parts.headers).is_some_and(|length| length > most) {
             return Err(Refusal::Body.into());
