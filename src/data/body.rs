@@ -4,7 +4,7 @@
 //! how it ended, is `flight`'s to say.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,7 +19,9 @@ use tokio::time::{Instant, Sleep};
 
 use crate::close::{By, ExchangeReason};
 use crate::data::backend::course::Course;
+use crate::data::expect::{Held, Wanted};
 use crate::data::flight::{Ending, Flight};
+use crate::data::forward;
 use crate::data::pace::Pace;
 use crate::data::patience::Patience;
 use crate::snapshot::route::Route;
@@ -37,6 +39,8 @@ pub struct Streamed {
     /// `None` means that it is dropped.
     incoming: Option<Incoming>,
     left: u64,
+    /// A body that its client holds back. `None` means that it may be read.
+    held: Option<Held>,
     wait: Wait,
     fault: Fault,
     /// Knows whether the client has ended its side.
@@ -123,12 +127,28 @@ impl Upload {
         let streamed = Streamed {
             incoming: Some(incoming),
             left: route.max_body.unwrap_or(u64::MAX),
+            held: None,
             wait: Wait::new(route.timeouts.body_stall, Pace::new(route.timeouts.body_pace)),
             fault: fault.clone(),
             patience,
             course: None,
         };
         (Upload::Streamed(Box::new(streamed)), fault)
+    }
+
+    /// Reads nothing of the body until the backend wants it: its client waits for a 100.
+    pub fn holds(&mut self) {
+        if let Upload::Streamed(body) = self {
+            body.held = Some(Held::default());
+        }
+    }
+
+    /// What lets a body go that is held back; `None` means that none is.
+    pub fn wanted(&self) -> Option<Wanted> {
+        match self {
+            Upload::Empty => None,
+            Upload::Streamed(body) => body.held.as_ref().map(Held::wanted),
+        }
     }
 
     /// Reports in `course` when the whole body has been handed to hyper.
@@ -166,6 +186,10 @@ impl Body for Upload {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Upload::Streamed(body) = self.get_mut() else { return Poll::Ready(None) };
         let Some(incoming) = &mut body.incoming else { return Poll::Ready(None) };
+        if let Some(held) = &mut body.held {
+            ready!(held.poll(cx));
+            body.held = None;
+        }
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
             if body.patience.has_broken_off(cx.waker()) {
                 return Poll::Ready(Some(Err(body.fault.set(LEFT))));
@@ -251,9 +275,47 @@ enum Kind {
     Relayed(Box<Relayed>),
 }
 
+/// A backend's body of which the beginning is known, as far as it came together with its head.
+pub struct Begun {
+    incoming: Incoming,
+    first: Option<Frame<Bytes>>,
+}
+
+impl Begun {
+    /// Looks once at what came of `incoming`, and waits for nothing.
+    ///
+    /// # Errors
+    /// A body that is broken from its start: its client has been sent nothing yet.
+    pub async fn read(mut incoming: Incoming) -> hyper::Result<Begun> {
+        let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut incoming).poll_frame(cx))).await;
+        match first {
+            Poll::Ready(Some(Err(error))) => Err(error),
+            Poll::Ready(Some(Ok(first))) => Ok(Begun { incoming, first: Some(first) }),
+            Poll::Ready(None) | Poll::Pending => Ok(Begun { incoming, first: None }),
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(first))),
+            None => Pin::new(&mut self.incoming).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let held = self.first.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
+        let rest = self.incoming.size_hint();
+        rest.exact().map_or(rest, |rest| SizeHint::with_exact(rest + held))
+    }
+}
+
 /// An answer as the backend sends it.
 struct Relayed {
-    incoming: Incoming,
+    body: Begun,
     wait: Wait,
     on_whole: Option<Box<dyn OnWhole>>,
     flight: Option<Arc<Mutex<Flight>>>,
@@ -273,10 +335,10 @@ impl Outgoing {
     }
 
     /// As the backend sends it, with no pause longer than `stall`; `None` means unlimited.
-    pub fn relayed(incoming: Incoming, stall: Option<Duration>) -> Self {
+    pub fn relayed(body: Begun, stall: Option<Duration>) -> Self {
         let wait = Wait::new(stall, Pace::new(None));
         let fault = Fault::default();
-        let relayed = Relayed { incoming, wait, on_whole: None, flight: None, fault };
+        let relayed = Relayed { body, wait, on_whole: None, flight: None, fault };
         Outgoing { kind: Kind::Relayed(Box::new(relayed)), held: None }
     }
 
@@ -310,7 +372,7 @@ impl Outgoing {
 impl Relayed {
     /// Notes an end that no further poll would show: hyper asks `is_end_stream` instead.
     fn look(&mut self) {
-        if self.incoming.is_end_stream() {
+        if self.body.is_end_stream() {
             self.whole();
         }
     }
@@ -343,7 +405,7 @@ impl Relayed {
         if let Some(Poll::Ready(ending)) = ordered {
             return Poll::Ready(Some(Err(self.breaks(ending, "the exchange was ended"))));
         }
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+        let Poll::Ready(frame) = self.body.poll_frame(cx) else {
             ready!(self.wait.poll_over(cx));
             let ending = Ending::new(By::Backend, ExchangeReason::BodyStall);
             return Poll::Ready(Some(Err(self.breaks(ending, "the backend's body stalled"))));
@@ -357,6 +419,13 @@ impl Relayed {
                 let gone = Ending::new(By::Backend, ExchangeReason::BackendGone);
                 let ending = self.fault.ending().unwrap_or(gone);
                 Some(Err(self.breaks(ending, "the backend's body broke off")))
+            }
+            // They end a body, and hyper asks for nothing behind them.
+            Some(Ok(frame)) if frame.is_trailers() => {
+                self.whole();
+                let mut trailers = frame.into_trailers().unwrap_or_default();
+                forward::tidy_trailers(&mut trailers);
+                Some(Ok(Frame::trailers(trailers)))
             }
             Some(Ok(frame)) => {
                 let size = frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -389,14 +458,14 @@ impl Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Full(full) => full.is_end_stream(),
-            Kind::Relayed(relayed) => relayed.incoming.is_end_stream(),
+            Kind::Relayed(relayed) => relayed.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Full(full) => full.size_hint(),
-            Kind::Relayed(relayed) => relayed.incoming.size_hint(),
+            Kind::Relayed(relayed) => relayed.body.size_hint(),
         }
     }
 }

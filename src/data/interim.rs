@@ -1,13 +1,14 @@
 //! Interim answers of a backend (1xx), which its client gets before the answer (RFC 9110 §15.2).
 //!
 //! They are parsed by hyper, which hands each to a callback, and written by the client's stream in
-//! front of the answer's head. 100 goes no further: Sidegate answers `Expect` itself. 101 is no
+//! front of the answer's head. 100 only lets a body go that waits for it (`expect`). 101 is no
 //! interim answer. Attempts get none, since many WebSocket clients take the first head for the
 //! answer.
 
 use http::{Request, StatusCode};
 
 use crate::data::backend::course::Course;
+use crate::data::expect::Wanted;
 use crate::data::patience::Patience;
 use crate::data::{forward, head};
 
@@ -16,12 +17,15 @@ use crate::data::{forward, head};
 pub const MAX_INTERIMS: u32 = 1000;
 
 /// Passes the interim answers to `request` on to the client of `patience`, and counts them in
-/// `course`.
-pub fn pass_on<B>(request: &mut Request<B>, course: Course, patience: &Patience) {
+/// `course`. A 100 sets `wanted`, where the request's body waits for it.
+pub fn pass_on<B>(request: &mut Request<B>, course: Course, patience: &Patience, wanted: Option<Wanted>) {
     patience.awaits_interims();
     let patience = patience.clone();
     hyper::ext::on_informational(request, move |interim| {
         course.interim();
+        if let Some(wanted) = wanted.as_ref().filter(|_| interim.status() == StatusCode::CONTINUE) {
+            wanted.set();
+        }
         let passes = interim.status() != StatusCode::CONTINUE && !course.has_too_many_interims();
         if passes && patience.takes_interims() {
             let fields = forward::interim(interim.headers());

@@ -12,6 +12,7 @@ pub mod cap;
 mod channel;
 mod connection;
 pub mod discards;
+mod expect;
 mod flight;
 mod foreign;
 mod forward;

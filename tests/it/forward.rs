@@ -221,6 +221,81 @@ async fn trailers_of_an_answer_pass_when_the_client_asks_for_them() {
     }
 }
 
+/// Answers with trailers, which the backend writes for each of these paths.
+const TRAILED: [(&str, &str); 4] = [
+    ("/announced", "Trailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n"),
+    ("/unannounced", "\r\n3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n"),
+    ("/empty", "Trailer: X-Sum\r\n\r\n0\r\nX-Sum: 7\r\n\r\n"),
+    ("/none", "Trailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+];
+
+async fn trailing() -> Backend {
+    let backend = backend::raw(|mut wire| async move {
+        while let Some(head) = wire.try_head().await {
+            let (_, rest) = TRAILED.iter().find(|(path, _)| *path == head.target()).unwrap();
+            wire.send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{rest}")).await;
+        }
+    });
+    backend.run().await
+}
+
+#[tokio::test]
+async fn answers_with_trailers_are_complete_and_leave_their_connection() {
+    for te in ["", "TE: trailers\r\n"] {
+        let backend = trailing().await;
+        let builder = sidegate::new().route("/", &backend).on_route("http = 'forward'");
+        let sidegate = builder.threads(1).run().await;
+        for (path, _) in TRAILED {
+            for version in ["1.1", "1.0"] {
+                let mut wire = client::new(&sidegate).connect().await;
+                let fields = format!("Host: a\r\n{te}Connection: close, TE");
+                wire.send(format!("GET {path} HTTP/{version}\r\n{fields}\r\n\r\n")).await;
+                assert_eq!(wire.head().await.status(), 200);
+                wire.rest().await;
+            }
+        }
+        let complete = [("by", "backend"), ("reason", "complete")];
+        sidegate.expect_metric("sidegate_exchanges_closed_total", complete, 8).await;
+        assert_eq!(backend.connections(), 1, "{te:?}");
+    }
+}
+
+#[tokio::test]
+async fn trailers_pass_as_they_are_announced_and_asked_for() {
+    let backend = trailing().await;
+    let sidegate = forwarding(&backend).await;
+    for (path, te, trailer, ending) in [
+        ("/announced", "TE: gzip;q=0.5, Trailers", Some("X-Sum"), "abc\r\n0\r\nX-Sum: 7\r\n\r\n"),
+        ("/announced", "TE: gzip", None, "abc\r\n0\r\n\r\n"),
+        ("/empty", "TE: trailers", Some("X-Sum"), "\r\n\r\n0\r\nX-Sum: 7\r\n\r\n"),
+        ("/unannounced", "TE: trailers", None, "abc\r\n0\r\n\r\n"),
+        ("/none", "TE: trailers", Some("X-Sum"), "abc\r\n0\r\n\r\n"),
+    ] {
+        let mut wire = client::new(&sidegate).connect().await;
+        wire.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{te}\r\nConnection: close, TE\r\n\r\n")).await;
+        let head = wire.head().await;
+        let answer = lossy(&head.raw) + &lossy(&wire.rest().await);
+        assert_eq!(head.header("trailer"), trailer, "{path} {te}");
+        assert!(answer.ends_with(ending), "{path} {te}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn trailers_for_one_connection_alone_go_no_further() {
+    let backend = backend::raw(|mut wire| async move {
+        wire.head().await;
+        let trailers = "Keep-Alive: 1\r\nX-Sum: 7\r\nUpgrade: h2c\r\n";
+        let head = "HTTP/1.1 200 OK\r\nTrailer: X-Sum, Keep-Alive, Upgrade\r\nTransfer-Encoding: chunked";
+        wire.send(format!("{head}\r\n\r\n0\r\n{trailers}\r\n")).await;
+    });
+    let backend = backend.run().await;
+    let sidegate = forwarding(&backend).await;
+    let mut wire = client::new(&sidegate).connect().await;
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close\r\n\r\n").await;
+    let answer = lossy(&wire.rest().await);
+    assert!(answer.ends_with("\r\n\r\n0\r\nX-Sum: 7\r\n\r\n"), "{answer:?}");
+}
+
 #[tokio::test]
 async fn a_204_has_no_length_whatever_the_backend_says() {
     for framing in ["Content-Length: 5", "Trailer: X-Sum|Transfer-Encoding: chunked"] {
@@ -349,10 +424,44 @@ async fn an_answer_whose_framing_is_ambiguous_is_a_502() {
         "Content-Length: two",
         "Content-Length: +2",
         "Content-Length: -2",
+        "Content-Length: 2, 2",
+        "Content-Length: 2,2",
+        "Content-Length: 0x2",
+        "Content-Length:",
+        "Content-Length: 99999999999999999999",
     ] {
         println!("{framing}");
         answered(&format!("HTTP/1.1 200 OK|{framing}||ok")).await.expect_refused(502, "backend");
     }
+}
+
+#[tokio::test]
+async fn length_that_is_no_number_is_a_502_for_head_and_304_too() {
+    for length in ["2, 2", "+2", "", "99999999999999999999"] {
+        for (method, status) in [("HEAD", "200 OK"), ("GET", "304 Not Modified")] {
+            let backend = backend::raw(move |mut wire| async move {
+                wire.head().await;
+                wire.send(format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n")).await;
+                wire.rest().await;
+            });
+            let backend = backend.run().await;
+            let sidegate = forwarding(&backend).await;
+            let mut wire = client::new(&sidegate).connect().await;
+            wire.send(format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+            wire.answer_to(method).await.expect(502);
+        }
+    }
+}
+
+#[tokio::test]
+async fn body_that_is_broken_from_its_start_is_a_502() {
+    let chunked = "HTTP/1.1 200 OK|Transfer-Encoding: chunked||";
+    for rest in ["zz|", "-1|", "0|X T: 1||", ""] {
+        answered(&format!("{chunked}{rest}")).await.expect_refused(502, "backend");
+    }
+    answered("HTTP/1.1 200 OK|Content-Length: 5||").await.expect_refused(502, "backend");
+    let begun = answered("HTTP/1.1 200 OK|Content-Length: 3||abc").await;
+    assert_eq!(begun.expect(200).text(), "abc");
 }
 
 // C-WS-10

@@ -34,7 +34,7 @@ pub use self::dial::Tried;
 use self::driven::Driven;
 use self::reuse::{Idle, Line, Underway, Way};
 pub use self::standing::{Backends, Load};
-use crate::data::body::{Fault, Outgoing, Upload};
+use crate::data::body::{Begun, Fault, Outgoing, Upload};
 use crate::data::channel::Channel;
 use crate::data::flight::Shape;
 use crate::data::forward;
@@ -183,7 +183,7 @@ impl Dialler {
             return Err(tried.failed(&TOO_MANY_INTERIMS));
         }
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let answer = relayed(permit, answer, &http::Method::GET, true, tried)?;
+            let answer = relayed(permit, answer, &http::Method::GET, true, tried).await?;
             self.tracker.spawn(connection.finish());
             return Ok(Answer::Other(answer.map(|body| body.holding(load))));
         }
@@ -223,7 +223,7 @@ impl Dialler {
             name_backend(&mut request, is_unnamed, permit, line.address());
             let (mut underway, sent) = self.put(permit, line, request, patience).await;
             match sent.ok_or_else(|| tried.late(NO_ANSWER))? {
-                Ok(answer) => return answered(permit, answer, &method, underway, tried),
+                Ok(answer) => return answered(permit, answer, &method, underway, tried).await,
                 // Closed meanwhile: nothing was sent, or nothing that matters.
                 Err(mut error) => match (error.take_message(), &again) {
                     (Some(unsent), _) => request = unsent,
@@ -238,7 +238,7 @@ impl Dialler {
         name_backend(&mut request, is_unnamed, permit, line.address());
         let (mut underway, sent) = self.put(permit, line, request, patience).await;
         match sent.ok_or_else(|| tried.late(NO_ANSWER))? {
-            Ok(answer) => answered(permit, answer, &method, underway, tried),
+            Ok(answer) => answered(permit, answer, &method, underway, tried).await,
             Err(error) => Err(broken(permit, tried, fault, &mut underway, error.error())),
         }
     }
@@ -277,7 +277,8 @@ impl Dialler {
         let response = permit.route().timeouts.response;
         let mut underway = Underway::begin(self, line, permit, request.body_mut());
         let course = underway.course().clone();
-        interim::pass_on(&mut request, course.clone(), patience);
+        let wanted = request.body().wanted();
+        interim::pass_on(&mut request, course.clone(), patience, wanted);
         let late = async {
             let sent = course.sent().await;
             sleep_until(sent + response.unwrap_or(NEVER)).await;
@@ -305,7 +306,7 @@ fn name_backend(request: &mut Request<Upload>, is_unnamed: bool, permit: &Permit
 /// hyper's answer to a request; of a request that was not sent, the request.
 type Put = Result<Response<Incoming>, TrySendError<Request<Upload>>>;
 
-fn answered(
+async fn answered(
     permit: &Permit,
     answer: Response<Incoming>,
     method: &http::Method,
@@ -318,7 +319,7 @@ fn answered(
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(tried.failed(&"switched protocols unasked"));
     }
-    let answer = relayed(permit, answer, method, false, tried)?;
+    let answer = relayed(permit, answer, method, false, tried).await?;
     Ok(answer.map(|body| body.on_whole(Box::new(underway))))
 }
 
@@ -356,7 +357,7 @@ fn client(permit: &Permit) -> Builder {
 }
 
 /// A backend's answer on its way to the client.
-fn relayed(
+async fn relayed(
     permit: &Permit,
     answer: Response<Incoming>,
     method: &http::Method,
@@ -371,7 +372,8 @@ fn relayed(
         Shape::Events => None,
         Shape::Sized | Shape::Open => permit.route().timeouts.body_stall,
     };
-    Ok(Response::from_parts(head, Outgoing::relayed(body, stall)))
+    let begun = Begun::read(body).await.map_err(|error| tried.broke(&error))?;
+    Ok(Response::from_parts(head, Outgoing::relayed(begun, stall)))
 }
 
 /// A head that hyper finds too large: it does not say whether by its size or by its fields.

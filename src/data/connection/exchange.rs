@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, TRAILER, TRANSFER_ENCODING};
 use http::{Request as HttpRequest, Response, StatusCode, Uri, Version, request, response};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -26,6 +26,7 @@ use crate::data::body::{Fault, Outgoing, Upload};
 use crate::data::connection::Once;
 use crate::data::connection::asked::{Asked, Came};
 use crate::data::connection::opening::{Opening, Switching};
+use crate::data::expect;
 use crate::data::flight::{Ending, Flight, Shape};
 use crate::data::forward;
 use crate::data::head;
@@ -340,6 +341,7 @@ impl Exchange {
         let slot = slot?;
         self.patience.request_permitted();
         let route = slot.permit().route();
+        let trailers = forward::takes_trailers(&attempt.head.headers);
         request.path.settle(route.paths == Paths::AsIs);
         forward::to_backend(&mut attempt.head, &request, route, &self.came.arrival, &asked.id)?;
         let overdue = self.overdue(asked.began);
@@ -353,7 +355,7 @@ impl Exchange {
             Answer::Other(answer) => {
                 self.closes.store(true, Ordering::Relaxed);
                 let mut flight = self.flight(slot.permit(), request, asked, true);
-                let answer = relayed(answer, &mut flight, Version::HTTP_11);
+                let answer = relayed(answer, &mut flight, Version::HTTP_11, trailers);
                 answered_with(asked, answer.status().as_u16(), &self.patience);
                 Ok(Granted::Other(answer.map(|body| body.within(flight, Fault::default()))))
             }
@@ -397,21 +399,29 @@ impl Exchange {
         charged?;
         self.patience.request_permitted();
         let version = parts.version;
+        let trailers = forward::takes_trailers(&parts.headers);
+        let is_expected = asked.has_body && expect::is_expected(&parts);
         request.path.settle(route.paths == Paths::AsIs);
         forward::to_backend(&mut parts, &request, route, &self.came.arrival, &asked.id)?;
         if asked.has_body && !parts.headers.contains_key(CONTENT_LENGTH) {
             // hyper sends a body of unknown length with GET and HEAD only where a header says so.
             parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
+        if is_expected {
+            parts.headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
+        }
         let repeatable = parts.method.is_safe();
         let mut flight = self.flight(permit, request, asked, repeatable);
-        let (body, fault) =
+        let (mut body, fault) =
             if asked.has_body { Upload::streamed(body, route, self.patience.clone()) } else { (Upload::Empty, Fault::default()) };
+        if is_expected {
+            body.holds();
+        }
         let dialler = &self.core.dialler;
         let put = dialler.forward(permit, parts, body, &fault, &self.patience, &mut asked.tried);
         match flight.until(put).await {
             Ok(Ok(answer)) => {
-                let mut answer = relayed(answer, &mut flight, version);
+                let mut answer = relayed(answer, &mut flight, version, trailers);
                 if version == Version::HTTP_10 && lasts_to_the_end(&answer) {
                     // Only the end of the connection ends it, whatever the client asked for.
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -515,10 +525,14 @@ fn compare_choice(asked: &Asked, candidate: Option<Result<(), Refusal>>, answer:
     }
 }
 
-/// Notes what the answer's head says of its body.
-fn relayed(answer: Response<Outgoing>, flight: &mut Flight, version: Version) -> Response<Outgoing> {
+/// Notes what the answer's head says of its body. Trailers are announced only to a client that
+/// takes them, as `trailers` says, and gets chunks.
+fn relayed(mut answer: Response<Outgoing>, flight: &mut Flight, version: Version, trailers: bool) -> Response<Outgoing> {
+    let has_length = answer.headers().contains_key(CONTENT_LENGTH);
+    if !trailers || has_length {
+        answer.headers_mut().remove(TRAILER);
+    }
     let headers = answer.headers();
-    let has_length = headers.contains_key(CONTENT_LENGTH);
     flight.answered(Shape::of(headers), !has_length && version == Version::HTTP_11);
     answer
 }

@@ -1,0 +1,126 @@
+//! `Expect: 100-continue`: a client that holds its body back until it is asked for it.
+//!
+//! The backend decides, since it may refuse the request by its head alone (RFC 9110 §10.1.1). Its
+//! 100 lets the body go on, and so does time: servers that know no `Expect` wait for the body.
+//! It reads and writes nothing: the client gets its 100 of hyper, once the body is read.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::header::{EXPECT, HeaderMap};
+use http::{Version, request};
+use tokio::time::Sleep;
+
+/// How long a backend may say nothing before the body is read all the same. Clients wait for their
+/// 100 for about as long.
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Whether the client of a request with a body waits for a 100. Other expectations are dropped, and
+/// a client of HTTP/1.0 expects none.
+pub fn is_expected(head: &request::Parts) -> bool {
+    head.version == Version::HTTP_11 && is_continue(&head.headers)
+}
+
+/// As hyper reads it, which sends the 100: the last field counts.
+fn is_continue(headers: &HeaderMap) -> bool {
+    let last = headers.get_all(EXPECT).iter().next_back();
+    last.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Says that the backend wants the body. Clones share it.
+#[derive(Clone, Default)]
+pub struct Wanted(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    is_wanted: bool,
+    waits: Option<Waker>,
+}
+
+impl Wanted {
+    /// The backend's 100 has come.
+    pub fn set(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.is_wanted = true;
+        if let Some(waits) = state.waits.take() {
+            waits.wake();
+        }
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.is_wanted {
+            return Poll::Ready(());
+        }
+        state.waits = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// A body that is held back.
+#[derive(Default)]
+pub struct Held {
+    wanted: Wanted,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Held {
+    /// What lets the body go.
+    pub fn wanted(&self) -> Wanted {
+        self.wanted.clone()
+    }
+
+    /// Ready once the body may be read. The time runs from the first call: the head is on its way.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.wanted.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let timer = || Box::pin(tokio::time::sleep(CONTINUE_TIMEOUT));
+        self.timer.get_or_insert_with(timer).as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::future::poll_fn;
+
+    use http::Request;
+    use tokio::time::Instant;
+
+    #[test]
+    fn expectation_is_read_as_hyper_reads_it() {
+        let check = |version, lines: &[&str], expected: bool| {
+            let mut head = Request::new(()).into_parts().0;
+            head.version = version;
+            for line in lines {
+                head.headers.append(EXPECT, line.parse().unwrap());
+            }
+            assert_eq!(is_expected(&head), expected, "{version:?} {lines:?}");
+        };
+        check(Version::HTTP_11, &["100-continue"], true);
+        check(Version::HTTP_11, &["100-Continue"], true);
+        check(Version::HTTP_11, &["other", "100-continue"], true);
+        check(Version::HTTP_11, &["100-continue", "other"], false);
+        check(Version::HTTP_11, &["100-continue, other"], false);
+        check(Version::HTTP_11, &[""], false);
+        check(Version::HTTP_11, &[], false);
+        check(Version::HTTP_10, &["100-continue"], false);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn body_is_held_until_it_is_wanted_or_time_is_up() {
+        let began = Instant::now();
+        let mut held = Held::default();
+        poll_fn(|cx| held.poll(cx)).await;
+        assert_eq!(began.elapsed(), CONTINUE_TIMEOUT);
+        let mut held = Held::default();
+        let wanted = held.wanted();
+        tokio::join!(poll_fn(|cx| held.poll(cx)), async { wanted.set() });
+        assert_eq!(began.elapsed(), CONTINUE_TIMEOUT);
+    }
+}
