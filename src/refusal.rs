@@ -70,6 +70,8 @@ pub enum Head {
     TargetTooLong,
     /// The request target holds a control, a space or DEL: 400.
     TargetBroken,
+    /// More bytes than `max_head`, or more fields than `max_fields`: 431.
+    TooLarge,
 }
 
 /// What the backend failed at.
@@ -168,6 +170,7 @@ impl Refusal {
             Refusal::Head(Head::Malformed | Head::TargetBroken) => Some(400),
             Refusal::Path | Refusal::Forwarded | Refusal::Handshake => Some(400),
             Refusal::Head(Head::TargetTooLong) => Some(414),
+            Refusal::Head(Head::TooLarge) => Some(431),
             Refusal::Misdirected => Some(421),
             Refusal::Route => Some(404),
             Refusal::Network | Refusal::Origin | Refusal::Identity | Refusal::Subprotocol => Some(403),
@@ -189,6 +192,7 @@ impl Refusal {
             Refusal::Tls => "The TLS handshake failed.",
             Refusal::Head(Head::Malformed) => "The request head is malformed or ambiguous.",
             Refusal::Head(Head::TargetTooLong) => "The request target is too long.",
+            Refusal::Head(Head::TooLarge) => "The request head is too large.",
             Refusal::Head(Head::TargetBroken) => "The request target holds a control character or a space.",
             Refusal::Path => "The path is malformed or ambiguous.",
             Refusal::Forwarded => "The forwarded headers cannot be read.",

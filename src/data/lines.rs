@@ -1,9 +1,10 @@
-//! Request lines on their way to hyper, which refuses a target that is no URI without a body.
+//! Heads on their way to hyper, which refuses those that it cannot read with a bare status.
 //!
-//! It finds where each request begins in what a client sends, and percent-encodes in the request
-//! line what `http::Uri` refuses. Every other byte passes as it came: this module judges nothing,
-//! and hyper alone reads heads and bodies. Where the two could disagree about where a request
-//! begins, all that follows passes as it is, and hyper refuses such targets by itself.
+//! It finds where each request begins in what a client sends, holds its head until it is whole,
+//! and percent-encodes in the request line what `http::Uri` refuses. In the place of a head that
+//! hyper would refuse, hyper gets a stand-in, which the service refuses with a reason. Every other
+//! byte passes as it came: hyper alone reads heads and bodies. Where the two could disagree about
+//! where a request begins, all that follows passes as it is, and hyper refuses by itself.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use http::{HeaderMap, Request, Version};
 use hyper::body::{Body, Incoming};
 use tokio::io::ReadBuf;
 
+use crate::data::malformed::{self, Bounds, Flaw, Looked};
 use crate::policy::request::target::{self, Tidied};
 
 /// What follows a head, as hyper understands it.
@@ -37,11 +39,14 @@ pub struct Heads(Arc<Mutex<Told>>);
 #[derive(Debug, Default)]
 struct Told {
     tidied: Tidied,
+    /// What is wrong with the head that a stand-in has the place of.
+    flaw: Option<Flaw>,
     follows: Option<Follows>,
 }
 
 impl Heads {
-    /// hyper has read the head of `request`: notes what was done to its target among its extensions.
+    /// hyper has read the head of `request`: notes among its extensions what was done to its target,
+    /// and, where it is a stand-in, what is wrong with the head that came.
     pub fn read(&self, request: &mut Request<Incoming>) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         told.follows = Some(follows(request));
@@ -49,10 +54,17 @@ impl Heads {
         if tidied != Tidied::default() {
             request.extensions_mut().insert(tidied);
         }
+        if let Some(flaw) = told.flaw.take() {
+            request.extensions_mut().insert(flaw);
+        }
     }
 
     fn tidied(&self, tidied: Tidied) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).tidied = tidied;
+    }
+
+    fn spoilt(&self, flaw: Flaw) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).flaw = Some(flaw);
     }
 
     fn follows(&self) -> Option<Follows> {
@@ -82,24 +94,23 @@ fn lists(headers: &HeaderMap, name: HeaderName, token: &[u8]) -> bool {
 #[derive(Debug)]
 pub struct Lines {
     heads: Heads,
-    /// The longest head that hyper takes. A longer line passes as it is.
-    most: usize,
+    bounds: Bounds,
     place: Place,
-    /// What has come and was not handed on. Its request lines are tidied as far as `fit` goes.
+    /// What has come and was not handed on. Its heads are fit for hyper as far as `fit` goes.
     held: BytesMut,
     /// How many bytes of `held` may be handed on.
     fit: usize,
-    /// How many bytes at the start of `held` are a request line without its end.
+    /// How many bytes at the start of `held` are a head without its end.
     unended: usize,
+    /// Whether a stand-in has taken the place of a head.
+    is_spoilt: bool,
 }
 
 /// What the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// A request line, or an empty line in front of it (RFC 9112 §2.2).
-    Line,
-    /// The fields of a head. `Start` begins a line, `Return` follows a CR that does.
-    Fields(Field),
+    /// A head, or an empty line in front of it (RFC 9112 §2.2).
+    Head,
     /// What follows a head that hyper has not yet handed over.
     Behind,
     /// A body of which so many bytes are left.
@@ -108,13 +119,6 @@ enum Place {
     Chunked(Chunk),
     /// Something else, and so does all that comes.
     Rest,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
-    Start,
-    Return,
-    Within,
 }
 
 /// A place in a chunked body (RFC 9112 §7.1).
@@ -154,18 +158,31 @@ const MAX_DIGITS: u8 = 15;
 enum Stop {
     /// At the end of what there is.
     End,
-    /// At a request line that is not whole.
+    /// At a head that is not whole.
     Unfinished,
-    /// At a request line of this length, which has to be replaced.
-    Replace(usize, target::Line),
+    /// At a head whose request line has to be replaced.
+    Replace(Replaced),
+    /// At a head that hyper would refuse. Nothing behind it is a request.
+    Spoilt(Flaw),
     /// Behind a head.
     Behind,
 }
 
+/// A head whose request line is replaced.
+#[derive(Debug, PartialEq, Eq)]
+struct Replaced {
+    /// How long the line was.
+    line_length: usize,
+    line: target::Line,
+    /// How long the head is now.
+    length: usize,
+}
+
 impl Lines {
-    /// Starts in front of a request. `most` is the longest head that hyper takes.
-    pub fn new(heads: Heads, most: usize) -> Self {
-        Lines { heads, most, place: Place::Line, held: BytesMut::new(), fit: 0, unended: 0 }
+    /// Starts in front of a request.
+    pub fn new(heads: Heads, bounds: Bounds) -> Self {
+        let held = BytesMut::new();
+        Lines { heads, bounds, place: Place::Head, held, fit: 0, unended: 0, is_spoilt: false }
     }
 
     /// Whether what was read so far ends within the head of a request that hyper has not handed
@@ -174,15 +191,15 @@ impl Lines {
         if (self.place, self.fit) == (Place::Behind, 0)
             && let Some(follows) = self.heads.follows()
         {
-            self.place = behind(follows);
+            self.place = self.behind(follows);
             if !self.held.is_empty() {
                 self.look();
             }
         }
         match self.place {
-            // What is held and not fit is a part of a line.
-            Place::Line => Some(self.held.len() > self.fit),
-            Place::Fields(_) | Place::Behind => Some(true),
+            // What is held and not fit is a part of a head.
+            Place::Head => Some(self.held.len() > self.fit),
+            Place::Behind => Some(true),
             Place::Sized(_) | Place::Chunked(_) => Some(false),
             Place::Rest => None,
         }
@@ -190,7 +207,7 @@ impl Lines {
 
     /// Whether something has come that was not handed on.
     pub fn holds(&self) -> bool {
-        !self.held.is_empty()
+        self.is_spoilt || !self.held.is_empty()
     }
 
     /// What has come and was not handed on.
@@ -209,6 +226,10 @@ impl Lines {
                 let most = self.fit.min(buffer.remaining());
                 buffer.put_slice(&self.held.split_to(most));
                 self.fit -= most;
+                if self.held.is_empty() {
+                    // An idle connection keeps no buffer.
+                    self.held = BytesMut::new();
+                }
                 return Poll::Ready(Ok(()));
             }
             self.proceed();
@@ -243,17 +264,29 @@ impl Lines {
     /// takes the head to end elsewhere.
     fn proceed(&mut self) {
         match (self.place, self.heads.follows()) {
-            (Place::Behind, Some(follows)) => self.place = behind(follows),
+            (Place::Behind, Some(follows)) => self.place = self.behind(follows),
             (Place::Behind, None) | (_, Some(_)) => self.place = Place::Rest,
             (_, None) => {}
+        }
+    }
+
+    /// Where the byte behind a head belongs. Behind a stand-in nothing is a request.
+    fn behind(&self, follows: Follows) -> Place {
+        match follows {
+            _ if self.is_spoilt => Place::Rest,
+            Follows::Request => Place::Head,
+            Follows::Sized(size) => Place::Sized(size),
+            Follows::Chunked => Place::Chunked(FIRST_CHUNK),
+            Follows::Tunnel => Place::Rest,
         }
     }
 
     /// Looks at what is held; says whether some of it may be handed on.
     fn look(&mut self) -> bool {
         // A line that comes byte by byte is not looked at from its start each time.
-        let is_unended = self.unended > 0 && self.place == Place::Line;
-        if is_unended && self.held.len() <= self.most && line_feed(&self.held[self.unended..]).is_none() {
+        let is_unended = self.unended > 0 && self.place == Place::Head;
+        let is_short = self.held.len() <= self.bounds.max_head;
+        if is_unended && is_short && line_feed(&self.held[self.unended..]).is_none() {
             self.unended = self.held.len();
             return false;
         }
@@ -262,17 +295,31 @@ impl Lines {
         self.held = held;
         self.fit = passed;
         self.unended = if stop == Stop::Unfinished { self.held.len() - passed } else { 0 };
-        if passed == 0
-            && let Stop::Replace(length, line) = stop
-        {
-            let rest = self.held.split_off(length);
-            self.held = BytesMut::from(&line.bytes[..]);
-            self.held.unsplit(rest);
-            self.fit = line.bytes.len();
-            self.heads.tidied(line.tidied);
-            self.place = Place::Fields(Field::Start);
+        match stop {
+            Stop::Replace(Replaced { line_length, line, length }) if passed == 0 => {
+                self.replace(line_length, &line.bytes);
+                self.heads.tidied(line.tidied);
+                self.fit = length;
+                self.place = Place::Behind;
+            }
+            Stop::Spoilt(flaw) if passed == 0 => {
+                let stand_in = malformed::stand_in(&self.held);
+                self.replace(0, stand_in);
+                self.heads.spoilt(flaw);
+                self.is_spoilt = true;
+                self.fit = stand_in.len();
+                self.place = Place::Behind;
+            }
+            _ => {}
         }
         self.fit > 0
+    }
+
+    /// Puts `bytes` in the place of the first `length` that are held.
+    fn replace(&mut self, length: usize, bytes: &[u8]) {
+        let rest = self.held.split_off(length);
+        self.held = BytesMut::from(bytes);
+        self.held.unsplit(rest);
     }
 
     /// How many of `bytes` pass as they are, and what comes then.
@@ -280,40 +327,27 @@ impl Lines {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             at += match &mut self.place {
-                Place::Line => match line(rest, self.most) {
-                    Ok(0) => {
-                        self.place = Place::Rest;
-                        0
-                    }
+                // An empty line is not yet the head.
+                Place::Head if matches!(rest[0], b'\r' | b'\n') => 1,
+                Place::Head => match head(rest, self.bounds) {
                     Ok(length) => {
-                        // An empty line is not yet the line.
-                        if !matches!(rest[0], b'\r' | b'\n') {
-                            self.place = Place::Fields(Field::Start);
-                        }
-                        length
+                        self.place = Place::Behind;
+                        return (at + length, Stop::Behind);
                     }
                     Err(stop) => return (at, stop),
                 },
-                Place::Fields(field) => {
-                    let (passed, ended) = fields(field, rest);
-                    if ended {
-                        self.place = Place::Behind;
-                        return (at + passed, Stop::Behind);
-                    }
-                    passed
-                }
                 Place::Behind => return (at, Stop::Behind),
                 Place::Sized(left) => {
                     let passed = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                     *left -= passed as u64;
                     if *left == 0 {
-                        self.place = Place::Line;
+                        self.place = Place::Head;
                     }
                     passed
                 }
                 Place::Chunked(chunk) => match chunked(chunk, rest) {
                     Some((passed, true)) => {
-                        self.place = Place::Line;
+                        self.place = Place::Head;
                         passed
                     }
                     Some((passed, false)) => passed,
@@ -329,54 +363,23 @@ impl Lines {
     }
 }
 
-/// Where the byte behind a head belongs.
-fn behind(follows: Follows) -> Place {
-    match follows {
-        Follows::Request => Place::Line,
-        Follows::Sized(size) => Place::Sized(size),
-        Follows::Chunked => Place::Chunked(FIRST_CHUNK),
-        Follows::Tunnel => Place::Rest,
-    }
-}
-
-/// The length of the request line that `bytes` begins with, or of a part of an empty line. Zero means
-/// that the line is longer than `most`.
-fn line(bytes: &[u8], most: usize) -> Result<usize, Stop> {
-    if matches!(bytes[0], b'\r' | b'\n') {
-        return Ok(1);
-    }
+/// The length of the head that `bytes` begins with, which hyper takes as it is.
+fn head(bytes: &[u8], bounds: Bounds) -> Result<usize, Stop> {
     let Some(end) = line_feed(bytes) else {
-        return if bytes.len() > most { Ok(0) } else { Err(Stop::Unfinished) };
+        let is_long = bytes.len() > bounds.max_head;
+        return Err(if is_long { Stop::Spoilt(Flaw::TooLarge) } else { Stop::Unfinished });
     };
-    match target::line(&bytes[..=end]) {
-        Some(line) => Err(Stop::Replace(end + 1, line)),
-        None => Ok(end + 1),
+    let line = target::line(&bytes[..=end]);
+    let looked = match &line {
+        None => malformed::look(bytes, bounds),
+        Some(line) => malformed::look(&[&line.bytes, &bytes[end + 1..]].concat(), bounds),
+    };
+    match (looked, line) {
+        (Looked::Bad(flaw), _) => Err(Stop::Spoilt(flaw)),
+        (Looked::Part, _) => Err(Stop::Unfinished),
+        (Looked::Whole(length), Some(line)) => Err(Stop::Replace(Replaced { line_length: end + 1, line, length })),
+        (Looked::Whole(length), None) => Ok(length),
     }
-}
-
-/// How far `bytes` belong to the fields of a head, and whether it ends there.
-fn fields(field: &mut Field, bytes: &[u8]) -> (usize, bool) {
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        match (&field, byte) {
-            (Field::Start | Field::Return, b'\n') => return (at + 1, true),
-            (Field::Start, b'\r') => {
-                *field = Field::Return;
-                at += 1;
-            }
-            _ => match line_feed(&bytes[at..]) {
-                Some(end) => {
-                    *field = Field::Start;
-                    at += end + 1;
-                }
-                None => {
-                    *field = Field::Within;
-                    return (bytes.len(), false);
-                }
-            },
-        }
-    }
-    (at, false)
 }
 
 fn line_feed(bytes: &[u8]) -> Option<usize> {
@@ -458,11 +461,14 @@ mod tests {
     use rand::{RngExt, SeedableRng};
     use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 
+    const BOUNDS: Bounds = Bounds { max_head: 64, max_fields: 100 };
+    const LARGE: Bounds = Bounds { max_head: 1 << 14, max_fields: 100 };
+
     /// What hyper gets of `pieces`, each of which is read at once, where it says of each head what
     /// follows; and what was done to each head's target.
     fn through(pieces: &[&[u8]], follows: &[Follows]) -> (Vec<u8>, Vec<Tidied>) {
         let heads = Heads::default();
-        let mut lines = Lines::new(heads.clone(), 64);
+        let mut lines = Lines::new(heads.clone(), BOUNDS);
         let mut pieces: VecDeque<_> = pieces.iter().map(|piece| piece.to_vec()).collect();
         pieces.retain(|piece| !piece.is_empty());
         let mut follows = follows.iter();
@@ -557,7 +563,7 @@ mod tests {
         }
         check_rest("1000000000000000\r\n", Follows::Chunked);
         let long = format!("GET /?{} HTTP/1.1\r\n\r\n", "\"".repeat(80));
-        check(&long, &[], &long);
+        check(&long, &[], &spoilt(&long));
         check("GET /?\" HTTP/1.1", &[], "GET /?\" HTTP/1.1");
     }
 
@@ -572,7 +578,43 @@ mod tests {
         }
         let long = format!("GET /?{} HTTP/1.1\r\n\r\n", "\"".repeat(80));
         let pieces: Vec<_> = long.as_bytes().chunks(1).collect();
-        assert_eq!(String::from_utf8(through(&pieces, &[]).0).unwrap(), long);
+        assert_eq!(String::from_utf8(through(&pieces, &[]).0).unwrap(), spoilt(&long));
+    }
+
+    /// What hyper gets of a head that it would refuse, and of what follows.
+    fn spoilt(sent: &str) -> String {
+        String::from_utf8_lossy(malformed::stand_in(sent.as_bytes())).into_owned() + sent
+    }
+
+    #[test]
+    fn stand_in_has_the_place_of_a_head_that_hyper_would_refuse() {
+        let whole = "GET / HTTP/1.1\r\n\r\n";
+        for bad in [
+            "GET / HTTP/9.9\r\n",
+            "HEAD / HTTP/1.1\r\nA : b\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n",
+            "GET /?\" HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+            "\u{16}\u{3}\n",
+        ] {
+            check(&format!("{bad}{whole}"), &[], &spoilt(&format!("{bad}{whole}")));
+            let behind = format!("{whole}12345\r\n{bad}{whole}");
+            let expected = format!("{whole}12345\r\n{}", spoilt(&format!("{bad}{whole}")));
+            check(&behind, &[Follows::Sized(5)], &expected);
+        }
+    }
+
+    #[test]
+    fn flaw_is_told_with_the_stand_in_alone() {
+        let heads = Heads::default();
+        let mut lines = Lines::new(heads.clone(), BOUNDS);
+        let mut room = [0; 256];
+        let mut buffer = ReadBuf::new(&mut room);
+        let read = lines.poll(&mut buffer, |buffer| {
+            buffer.put_slice(b"GET / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n");
+            Poll::Ready(Ok(()))
+        });
+        assert!(read.is_ready() && lines.holds());
+        assert_eq!(heads.0.lock().unwrap().flaw, Some(Flaw::ContentLength));
     }
 
     #[test]
@@ -585,7 +627,7 @@ mod tests {
     /// within a head.
     fn is_within_head(sent: &str, follows: &[Follows]) -> Option<bool> {
         let heads = Heads::default();
-        let mut lines = Lines::new(heads.clone(), 64);
+        let mut lines = Lines::new(heads.clone(), BOUNDS);
         let (mut sent, mut follows) = (sent.as_bytes(), follows.iter());
         loop {
             let mut room = [0; 16];
@@ -640,7 +682,7 @@ mod tests {
     #[test]
     fn all_passes_once_hyper_reads_on_behind_a_head() {
         let heads = Heads::default();
-        let mut lines = Lines::new(heads, 64);
+        let mut lines = Lines::new(heads, BOUNDS);
         let sent = b"GET / HTTP/1.1\r\n\r\nGET /?\" HTTP/1.1\r\n\r\n";
         let mut out = Vec::new();
         for _ in 0..2 {
@@ -687,7 +729,7 @@ mod tests {
     async fn by_hyper(sent: &[u8], through: bool, pieces: usize) -> Vec<(String, Option<Vec<u8>>)> {
         let (mut near, far) = duplex(1 << 16);
         let heads = Heads::default();
-        let lines = through.then(|| Lines::new(heads.clone(), 1 << 14));
+        let lines = through.then(|| Lines::new(heads.clone(), LARGE));
         let seen = std::sync::Mutex::new(Vec::new());
         let service = service_fn(|mut request: Request<Incoming>| {
             heads.read(&mut request);
@@ -759,7 +801,14 @@ mod tests {
             prop_assume!(!sent.split(|byte| *byte == b'\n').any(|line| target::line(&[line, b"\n"].concat()).is_some()));
             let (first, second) = sent.split_at(cut.min(sent.len()));
             for follows in [Follows::Request, Follows::Sized(3), Follows::Chunked, Follows::Tunnel] {
-                prop_assert_eq!(&through(&[first, second], &[follows; 8]).0, &sent);
+                let out = through(&[first, second], &[follows; 8]).0;
+                // Or else a stand-in comes, and behind it all from a head on that hyper refuses.
+                let is_spoilt = |at: &usize| {
+                    let (before, rest) = sent.split_at(*at);
+                    let is_bad = matches!(malformed::look(rest, BOUNDS), Looked::Bad(_));
+                    is_bad && out == [before, malformed::stand_in(rest), rest].concat()
+                };
+                prop_assert!(out == sent || (0..sent.len()).any(|at| is_spoilt(&at)), "{out:?}");
             }
         }
     }

@@ -22,6 +22,7 @@ mod interim;
 mod keepalive;
 mod lines;
 pub mod listener;
+mod malformed;
 mod metered;
 mod pace;
 mod patience;

@@ -31,12 +31,13 @@ async fn refused(heads: &[&str], status: u16, word: &str) {
     sidegate.expect_metric("sidegate_refusals_total", [("route", "-"), ("reason", word)], heads.len() as u32).await;
 }
 
-/// That hyper answers each of these heads by itself, with this status, closed, and that they reach nobody.
+/// That hyper would refuse each of these heads, which are refused, closed and counted as bad, and
+/// reach no backend.
 async fn rejected(heads: &[&str], status: u16) {
     let (backend, sidegate, client) = gate().await;
     for lines in heads {
         println!("{lines:?}");
-        client.expect_rejected(head(lines), status).await;
+        client.expect_refused(head(lines), status, "head").await;
     }
     backend.expect_untouched();
     sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "head")], heads.len() as u32).await;
@@ -141,7 +142,7 @@ async fn heads_that_break_the_grammar_are_rejected() {
             "GET / HTTP/1.1|Host: a|: x",
             "GET / HTTP/1.1|Host: a|no colon",
             "G\x01T / HTTP/1.1|Host: a",
-            "GET / HTTP/1.2|Host: a",
+            "GET / HTTP/2.1|Host: a",
             "GET / HTTPS/1.1|Host: a",
             "GET / HTTP/2.0|Host: a",
         ],
@@ -215,7 +216,7 @@ async fn a_method_and_a_target_that_do_not_go_together_are_refused() {
     refused(
         &[
             "GET * HTTP/1.1|Host: a",
-            "OPTIONS * HTTP/1.1|Host: a",
+            "OPTIONS */ HTTP/1.1|Host: a",
             "GET a:80 HTTP/1.1|Host: a",
             "GET admin HTTP/1.1|Host: a",
             "CONNECT a:80 HTTP/1.1|Host: a:80",
@@ -227,6 +228,27 @@ async fn a_method_and_a_target_that_do_not_go_together_are_refused() {
         "head",
     )
     .await;
+}
+
+// C-H1-23
+#[tokio::test]
+async fn options_of_the_server_as_a_whole_is_no_route_s() {
+    refused(&["OPTIONS * HTTP/1.1|Host: a", "OPTIONS * HTTP/1.0"], 404, "route").await;
+}
+
+#[tokio::test]
+async fn later_minor_version_is_served_as_http_1_1() {
+    let (backend, sidegate, client) = gate().await;
+    let mut wire = client.connect().await;
+    for (target, seen) in [("/a", "/a"), ("/?\"", "/?%22")] {
+        wire.send(head(&format!("GET {target} HTTP/1.2|Host: a"))).await;
+        assert_eq!(wire.answer().await.expect(200).head.word(0), "HTTP/1.1");
+        assert_eq!(backend.head().await.target(), seen);
+    }
+    let attempt = client.attempt_head("/", "").replace("HTTP/1.1", "HTTP/1.9");
+    client.send(attempt).await.expect(200);
+    assert_eq!(backend.head().await.header("upgrade"), Some("websocket"));
+    drop(sidegate);
 }
 
 // C-H1-23
@@ -289,7 +311,7 @@ async fn connection_passes_when_it_names_anything_else() {
 async fn http_0_9_is_rejected() {
     let (backend, _sidegate, client) = gate().await;
     for simple in ["GET /\r\n", "GET /\r\n\r\n", "GET / HTTP/0.9\r\nHost: a\r\n\r\n"] {
-        client.expect_rejected(simple, 400).await;
+        client.expect_refused(simple, 400, "head").await;
     }
     backend.expect_untouched();
 }
@@ -412,7 +434,7 @@ async fn a_path_reaches_the_backend_in_its_canonical_form() {
 async fn a_target_over_8_kib_is_414_and_one_over_the_heads_limit_431() {
     let (backend, sidegate, client) = gate().await;
     client.expect_refused(head(&format!("GET /{} HTTP/1.1|Host: a", "a".repeat(8 * 1024))), 414, "head").await;
-    client.expect_rejected(head(&format!("GET /{} HTTP/1.1|Host: a", "a".repeat(60 * 1024))), 431).await;
+    client.expect_refused(head(&format!("GET /{} HTTP/1.1|Host: a", "a".repeat(60 * 1024))), 431, "head").await;
     backend.expect_untouched();
     sidegate.expect_metric("sidegate_refusals_total", [("reason", "head")], 2).await;
     client.get(&format!("/{}", "a".repeat(8 * 1024 - 1))).await.expect(200);
@@ -427,7 +449,7 @@ async fn a_head_over_its_limit_or_with_over_100_fields_is_431() {
     let client = client::new(&sidegate);
     let with = |size: usize| head(&format!("GET / HTTP/1.1|Host: a|X-Big: {}", "b".repeat(size)));
     for large in [with(17 * 1024), with(300 * 1024), head(&format!("GET / HTTP/1.1|Host: a{}", "|X: y".repeat(100)))] {
-        client.expect_rejected(large, 431).await;
+        client.expect_refused(large, 431, "head").await;
     }
     backend.expect_untouched();
     client.send(with(15 * 1024)).await.expect(200);
@@ -543,14 +565,14 @@ async fn a_chunked_body_over_the_limit_after_the_answers_head_cuts_the_connectio
 
 // C-H1-28
 #[tokio::test]
-async fn expect_100_continue_is_answered_by_us_when_the_body_is_wanted() {
+async fn expect_100_continue_is_answered_without_the_backend_s_word_too() {
     let (backend, _sidegate, client) = gate().await;
     let mut wire = client.connect().await;
     wire.send(head("POST / HTTP/1.1|Host: a|Expect: 100-continue|Content-Length: 5")).await;
     assert_eq!(wire.head().await.status(), 100);
     wire.send("hello").await;
     assert_eq!(wire.answer().await.expect(200).text(), "hello");
-    assert_eq!(backend.head().await.header("expect"), None);
+    assert_eq!(backend.head().await.header("expect"), Some("100-continue"));
     wire.send(head("POST /none HTTP/1.0|Host: a|Expect: 100-continue|Content-Length: 5") + "hello").await;
     assert_eq!(wire.answer().await.expect(200).informed, [0_u16; 0]);
 }

@@ -1,10 +1,12 @@
 //! Heads that are legal and seldom: HTTP/1.0, identity headers of gateways, odd answers of backends.
 
+use std::time::{Duration, Instant};
+
 use crate::harness::backend::{self, Backend};
 use crate::harness::client;
 use crate::harness::process;
 use crate::harness::sidegate::{self, Builder, Sidegate};
-use crate::harness::wire::{Head, lossy};
+use crate::harness::wire::{Head, Wire, lossy};
 
 /// An agent that forwards plain HTTP to `backend`, for every host.
 async fn forwarding(backend: &Backend) -> Sidegate {
@@ -322,6 +324,59 @@ async fn an_early_hint_passes_before_there_is_an_answer() {
     assert_eq!(wire.answer().await.expect(200).text(), "ok");
 }
 
+/// A request whose client waits for a 100: both ends, once the backend has its head.
+async fn expecting(sidegate: &Sidegate, backend: &Backend) -> (Wire, Wire) {
+    let mut wire = client::new(sidegate).connect().await;
+    wire.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-Continue\r\n\r\n").await;
+    let mut at_backend = backend.accepted().await;
+    assert_eq!(at_backend.head().await.all("expect"), ["100-continue"]);
+    (wire, at_backend)
+}
+
+#[tokio::test]
+async fn backend_that_refuses_by_the_head_alone_gets_no_body() {
+    let backend = backend::manual().run().await;
+    let sidegate = forwarding(&backend).await;
+    for (answer, status) in [
+        ("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno", 401),
+        ("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n", 417),
+        ("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 403),
+    ] {
+        let (mut wire, mut at_backend) = expecting(&sidegate, &backend).await;
+        at_backend.send(answer).await;
+        let answer = wire.answer().await;
+        answer.expect(status).expect_header("connection", "close");
+        assert!(!answer.informed.contains(&100), "{:?}", answer.informed);
+        assert_eq!(at_backend.rest().await, b"");
+    }
+}
+
+#[tokio::test]
+async fn backend_s_100_lets_the_body_go() {
+    let backend = backend::manual().run().await;
+    let sidegate = forwarding(&backend).await;
+    for first in ["", "HTTP/1.1 103 Early Hints\r\n\r\n"] {
+        let (mut wire, mut at_backend) = expecting(&sidegate, &backend).await;
+        let asked = Instant::now();
+        at_backend.send(format!("{first}HTTP/1.1 100 Continue\r\n\r\n")).await;
+        while wire.head().await.status() != 100 {}
+        assert!(asked.elapsed() < Duration::from_secs(2), "it was the backend's");
+        wire.send("body").await;
+        assert_eq!(at_backend.bytes(4).await, b"body");
+        at_backend.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        let answer = wire.answer().await;
+        assert_eq!((answer.expect(200).text().as_str(), answer.informed.len()), ("ok", 0));
+    }
+}
+
+#[tokio::test]
+async fn expectation_of_a_request_without_a_body_goes_no_further() {
+    for lines in ["Expect: 100-continue", "Content-Length: 0|Expect: 100-continue", "Expect: other"] {
+        let head = seen(&format!("POST / HTTP/1.1|Host: a|{lines}")).await;
+        assert_eq!(head.header("expect"), None, "{lines}");
+    }
+}
+
 #[tokio::test]
 async fn interim_answers_without_end_are_a_502() {
     let flood = backend::raw(|mut wire| async move {
@@ -479,9 +534,62 @@ async fn a_request_has_at_most_max_fields() {
         // Host is one field, and an attempt has five.
         client.send(client.request("GET / HTTP/1.1", &fields(most + 1))).await.expect(200);
         client.send(client.attempt_head("/", &fields(most - 3))).await.expect(101);
-        client.expect_rejected(client.request("GET / HTTP/1.1", &fields(most + 2)), 431).await;
-        client.expect_rejected(client.attempt_head("/", &fields(most - 2)), 431).await;
+        client.expect_refused(client.request("GET / HTTP/1.1", &fields(most + 2)), 431, "head").await;
+        client.expect_refused(client.attempt_head("/", &fields(most - 2)), 431, "head").await;
     }
+}
+
+#[tokio::test]
+async fn heads_that_cannot_be_read_are_refused_with_a_reason() {
+    let backend = backend::echo().run().await;
+    for build in [Builder::tls, Builder::clear] {
+        let sidegate = build(new(&backend)).run().await;
+        let client = client::new(&sidegate);
+        let heads = [
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n", 400),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+            (&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(40 * 1024)), 431),
+        ];
+        for (at, (head, status)) in heads.into_iter().enumerate() {
+            if at != 3 {
+                client.expect_refused(head, status, "head").await;
+            }
+            // Behind a request, of which the answer comes first.
+            let mut wire = client.connect().await;
+            wire.send(format!("GET /none HTTP/1.1\r\nHost: a\r\n\r\n{head}")).await;
+            wire.answer().await.expect(200);
+            wire.answer().await.expect_refused(status, "head").expect_header("connection", "close");
+            wire.expect_end().await;
+        }
+        let many = [("route", "-"), ("reason", "head")];
+        sidegate.expect_metric("sidegate_refusals_total", many, 9).await;
+        sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "head")], 9).await;
+    }
+}
+
+#[tokio::test]
+async fn refusal_of_a_head_request_has_no_body() {
+    let backend = backend::echo().run().await;
+    let sidegate = new(&backend).run().await;
+    let mut wire = client::new(&sidegate).connect().await;
+    wire.send("HEAD / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n").await;
+    wire.answer_to("HEAD").await.expect(400).expect_header("content-type", "application/problem+json");
+    wire.expect_end().await;
+}
+
+#[tokio::test]
+async fn head_in_pieces_is_refused_where_it_cannot_be_read() {
+    let backend = backend::echo().run().await;
+    let sidegate = new(&backend).run().await;
+    let mut wire = client::new(&sidegate).connect().await;
+    for piece in ["GE", "T / HTTP/1.1\r", "\nHost: a\r\nCont", "ent-Length: 1,", "1\r\n", "\r\n"] {
+        wire.send(piece).await;
+        tokio::task::yield_now().await;
+    }
+    wire.answer().await.expect_refused(400, "head");
+    wire.expect_end().await;
 }
 
 #[tokio::test]

@@ -101,7 +101,7 @@ async fn malformed_requests_with_bodies_are_told_400() {
 }
 
 #[tokio::test]
-async fn answers_of_hyper_itself_arrive() {
+async fn refusals_of_heads_arrive_whatever_follows() {
     let backend = pages().await;
     for build in [Builder::tls, Builder::clear] {
         let sidegate = build(forwarding(&backend)).run().await;

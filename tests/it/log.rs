@@ -202,9 +202,14 @@ async fn a_connection_that_is_refused_before_its_request_has_one_line_and_a_heal
 
     process.client().connect().await.finish().await; // a health check
     secure.connect().await.finish().await;
-    process.client().expect_rejected("GET / HTTP/9.9\r\n\r\n", 400).await;
+    process.client().expect_refused("GET / HTTP/9.9\r\n\r\n", 400, "head").await;
     let head = json!({ "route": "-", "listener": "public", "client": "127.0.0.1", "peer": "127.0.0.1", "result": "refused", "reason": "head", "error": null });
-    check(&process.logged("refused").await, head.clone());
+    let mut bad = head.clone();
+    for (name, value) in [("kind", "plain"), ("host", ""), ("path", "")] {
+        bad[name] = value.into();
+    }
+    (bad["status"], bad["request_id"]) = (400.into(), Value::Null);
+    check(&process.logged("refused").await, bad);
     let mut not_tls = secure.from("127.0.0.5").connect().await;
     not_tls.send("GET / HTTP/1.1\r\n\r\n").await;
     not_tls.rest().await;

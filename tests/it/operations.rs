@@ -57,10 +57,11 @@ fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
 }
 
 fn refusals() -> String {
-    let more = [Refusal::Head(Head::TargetTooLong), Refusal::Backend(Backend::Late)];
+    let [long, large] = [Head::TargetTooLong, Head::TooLarge].map(Refusal::Head);
+    let more = [long, large, Refusal::Backend(Backend::Late)];
     let all = Refusal::ALL.iter().flat_map(|refusal| {
-        let twin = more.iter().find(|twin| twin.word() == refusal.word() && *twin != refusal);
-        [Some(refusal), twin].into_iter().flatten()
+        let is_twin = move |twin: &&Refusal| twin.word() == refusal.word() && *twin != refusal;
+        [refusal].into_iter().chain(more.iter().filter(is_twin))
     });
     let row = |refusal: &Refusal| {
         let answer = refusal.status().map_or("closed without an answer".into(), |status| status.to_string());

@@ -557,7 +557,7 @@ async fn a_listeners_settings_hold_for_the_next_connection() {
     sidegate.reconfigure(|config| set(config, "listener", "max_head = '8KiB'\ntls_min = '1.3'\nstrict_sni = true")).await;
     assert!(old_tls.try_connect().await.is_err());
     assert!(client.clone().trusting().sni("elsewhere.example").try_connect().await.is_err());
-    client.expect_rejected(&long, 431).await;
+    client.expect_refused(&long, 431, "head").await;
     before.expect_echo("still here").await;
     client.open("/chat").await.expect_echo("TLS 1.3").await;
 }

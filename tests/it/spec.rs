@@ -191,8 +191,8 @@ fn formats_examples_pass_a_strict_check() {
 /// Refusals that a later version gives.
 const RESERVED: [Refusal; 3] = [Refusal::Proxy, Refusal::Forwarded, Refusal::Identity];
 
-/// Answers by other means than a refusal's status: hyper's, and those before a request is read.
-const OTHERS: [(&str, Option<u16>); 4] = [("head", Some(431)), ("head", None), ("tls", Some(400)), ("network", None)];
+/// Answers by other means than a refusal's status: those before a request is read.
+const OTHERS: [(&str, Option<u16>); 3] = [("head", None), ("tls", Some(400)), ("network", None)];
 
 #[test]
 fn wire_has_every_refusal_with_its_status_and_no_other() {
@@ -201,7 +201,8 @@ fn wire_has_every_refusal_with_its_status_and_no_other() {
     let status = |answer: &str| answer.split([' ', ',']).next().and_then(|word| word.parse::<u16>().ok());
     let with_reason = rows(decisions).into_iter().filter(|row| !row[3].is_empty());
     let written: BTreeSet<_> = with_reason.map(|row| (code_spans(row[3])[0].to_owned(), status(row[2]))).collect();
-    let more = [Refusal::Head(Head::TargetTooLong), Refusal::Head(Head::TargetBroken), Refusal::Backend(Backend::Late)];
+    let heads = [Head::TargetTooLong, Head::TargetBroken, Head::TooLarge].map(Refusal::Head);
+    let more = heads.into_iter().chain([Refusal::Backend(Backend::Late)]);
     let given = Refusal::ALL.into_iter().filter(|refusal| !RESERVED.contains(refusal)).chain(more);
     let given = given.map(|refusal| (refusal.word(), refusal.status())).chain(OTHERS);
     let given: BTreeSet<_> = given.map(|(word, status)| (word.to_owned(), status)).collect();

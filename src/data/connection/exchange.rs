@@ -30,6 +30,7 @@ use crate::data::expect;
 use crate::data::flight::{Ending, Flight, Shape};
 use crate::data::forward;
 use crate::data::head;
+use crate::data::malformed::Flaw;
 use crate::data::patience::{Cut, Patience};
 use crate::data::watched::Watched;
 use crate::data::websocket::handshake::Handshake;
@@ -58,6 +59,8 @@ pub struct Exchange {
     decided: Once<Response<Outgoing>>,
     /// Whether an answer of ours closes the connection.
     closes: AtomicBool,
+    /// Whether a head came that cannot be read.
+    has_bad_head: AtomicBool,
     /// Requests whose client had ended its side before the answer: delivery decides about them.
     unsettled: Mutex<Vec<Asked>>,
 }
@@ -116,6 +119,7 @@ impl Exchange {
             handed_over: Once::new(None),
             decided: Once::new(None),
             closes: AtomicBool::new(false),
+            has_bad_head: AtomicBool::new(false),
             unsettled: Mutex::default(),
         }
     }
@@ -175,7 +179,9 @@ impl Exchange {
         let begun = self.decided.take().map_or_else(
             || {
                 let mut asked = self.asked(has_body);
-                asked.came(request.headers(), request.uri());
+                if request.extensions().get::<Flaw>().is_none() {
+                    asked.came(request.headers(), request.uri());
+                }
                 Err(asked)
             },
             Ok,
@@ -257,6 +263,11 @@ impl Exchange {
     /// The steps in their order (`docs/spec/wire.md`, "The order of decisions").
     async fn decide(&self, http: HttpRequest<Incoming>, asked: &mut Asked) -> Result<Decided, Denied> {
         let (parts, body) = http.into_parts();
+        if let Some(flaw) = parts.extensions.get::<Flaw>() {
+            self.has_bad_head.store(true, Ordering::Relaxed);
+            asked.tried.error = Some(flaw.to_string());
+            return Err(flaw.refusal().into());
+        }
         let request = Request::read(&parts, self.came.arrival.scheme()).inspect_err(|refusal| {
             if *refusal == Refusal::Head(Head::TargetBroken) {
                 asked.tried.error = Some("a control, a space or DEL in the target".into());
@@ -469,6 +480,11 @@ impl Exchange {
         self.core.metrics.no_route().refused(refusal);
         decision::turned_away(self.came.party(), refusal, None, Some(error), &self.core.cap);
         ConnectionEnd::Head
+    }
+
+    /// Whether a head that could not be read ends the connection.
+    pub fn has_bad_head(&self) -> bool {
+        self.has_bad_head.load(Ordering::Relaxed)
     }
 
     /// Whether an answer of ours closed the connection.

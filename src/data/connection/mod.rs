@@ -35,6 +35,7 @@ use crate::data::connection::opening::Opening;
 use crate::data::foreign::{self, Is};
 use crate::data::forward::Arrival;
 use crate::data::lines::{Heads, Lines};
+use crate::data::malformed::Bounds;
 use crate::data::patience::{Patience, Waits};
 use crate::data::pending::{Claim, Seat};
 use crate::data::tls;
@@ -46,7 +47,7 @@ use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
 use crate::snapshot::ListenerRules;
 use crate::snapshot::certificate::Certificate;
-use crate::snapshot::listener::MAX_FIELDS;
+use crate::snapshot::listener::{Listener, MAX_FIELDS};
 use crate::snapshot::route::RouteTimeouts;
 
 /// The most that is read of a client at once before it has a tunnel: as much as hyper reads, and no more than any `max_head`.
@@ -321,12 +322,13 @@ async fn by_hyper(
     mut clock: Clock<'_, '_>,
 ) -> Spoken {
     let heads = Heads::default();
-    let client = client.through(Lines::new(heads.clone(), rules.listener.max_head));
+    let Listener { max_head, max_fields, .. } = *rules.listener;
+    let bounds = Bounds { max_head, max_fields };
+    let client = client.through(Lines::new(heads.clone(), bounds));
     let service = service_fn(|mut request| {
         heads.read(&mut request);
         Arc::clone(exchange).answer(request)
     });
-    let max_fields = rules.listener.max_fields;
     let mut builder = http1::Builder::new();
     if max_fields != MAX_FIELDS {
         builder.max_headers(max_fields);
@@ -334,8 +336,8 @@ async fn by_hyper(
     let mut connection = builder
         .preserve_header_case(true)
         .title_case_headers(true)
-        .max_header_size(rules.listener.max_head)
-        .max_buf_size(rules.listener.max_head + 8 * 1024)
+        .max_header_size(max_head)
+        .max_buf_size(max_head + 8 * 1024)
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(client), service)
         .with_upgrades();
@@ -398,6 +400,7 @@ fn ended(spoken: Option<hyper::Result<()>>, exchange: &Exchange, patience: &Pati
             exchange.came.max_fields
         )),
         Some(Err(error)) if error.is_parse() => exchange.malformed(&error.to_string()),
+        _ if exchange.has_bad_head() => ConnectionEnd::Head,
         _ if exchange.closed_it() => ConnectionEnd::Refused,
         _ if draining => ConnectionEnd::Drain,
         _ => ConnectionEnd::Client,

@@ -70,6 +70,9 @@ impl Request {
         }
         let host = host(parts)?;
         let origin = at_most_one(&parts.headers, ORIGIN)?;
+        if is_for_server(parts) {
+            return Err(Refusal::Route);
+        }
         let path = path(parts)?;
         let kind = kind(parts)?;
         let origin = origin.map(|value| String::from_utf8_lossy(value.as_bytes()).into());
@@ -115,13 +118,20 @@ fn host(parts: &Parts) -> Result<Host, Refusal> {
         return Err(MALFORMED);
     }
     let host = match (parts.uri.scheme_str(), parts.uri.authority(), named) {
-        // Not `*`: it leads nowhere.
-        (None, None, named) if parts.uri.path().starts_with('/') => Some(named.unwrap_or_else(Host::unnamed)),
+        (None, None, named) if parts.uri.path().starts_with('/') || is_for_server(parts) => {
+            Some(named.unwrap_or_else(Host::unnamed))
+        }
         (Some(scheme), Some(authority), Some(host)) => agree(scheme, authority.as_str(), &host).then_some(host),
         (Some(scheme), Some(authority), None) => default_port(scheme).and_then(|_| Host::parse(authority.as_str().as_bytes())),
         _ => None,
     };
     host.ok_or(MALFORMED)
+}
+
+/// `OPTIONS *`, which asks about the server as a whole (RFC 9110 §9.3.7). It is a sound head, and no
+/// route's: what is behind the routes differs.
+fn is_for_server(parts: &Parts) -> bool {
+    parts.method == Method::OPTIONS && parts.uri.path() == "*"
 }
 
 /// Whether an absolute-form target names the same host and port as the `Host` field. RFC 9112 §3.2.2
@@ -245,7 +255,8 @@ mod tests {
         check("GET / HTTP/1.0", &[], Ok(" /"));
         check("OPTIONS / HTTP/1.0", &[], Ok(" /"));
         check("GET http://A.example:8080/x HTTP/1.0", &[], Ok("a.example:8080 /x"));
-        for line in ["OPTIONS * HTTP/1.0", "CONNECT a:80 HTTP/1.0", "GET ftp://a/ HTTP/1.0", "GET http://u@a/ HTTP/1.0"] {
+        check("OPTIONS * HTTP/1.0", &[], Err(Refusal::Route));
+        for line in ["CONNECT a:80 HTTP/1.0", "GET ftp://a/ HTTP/1.0", "GET http://u@a/ HTTP/1.0"] {
             check(line, &[], Err(MALFORMED));
         }
         check("GET / HTTP/1.0", &[""], Err(MALFORMED));
@@ -284,10 +295,12 @@ mod tests {
     #[test]
     fn a_method_and_a_target_form_that_do_not_go_together_are_malformed() {
         for line in
-            ["GET */test", "GET *", "OPTIONS *", "CONNECT a.example:80", "GET a.example:80", "GET admin", "GET a", "GET ?q"]
+            ["GET */test", "GET *", "OPTIONS */", "CONNECT a.example:80", "GET a.example:80", "GET admin", "GET a", "GET ?q"]
         {
             check(line, &["a.example"], Err(MALFORMED));
         }
+        check("OPTIONS *", &["a.example"], Err(Refusal::Route));
+        check("OPTIONS *", &["a", "a"], Err(MALFORMED));
         for target in ["/", "http://a.example/", "*", "a.example:443"] {
             check(&format!("CONNECT {target}"), &["a.example"], Err(MALFORMED));
         }

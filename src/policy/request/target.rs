@@ -20,7 +20,7 @@ pub struct Tidied {
     pub is_broken: bool,
 }
 
-/// A request line whose target was encoded.
+/// A request line that was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// The whole line, its line feed included.
@@ -29,13 +29,25 @@ pub struct Line {
     pub tidied: Tidied,
 }
 
-/// The request line `line`, its line feed included, with its target encoded. `None` means that
-/// nothing has to be encoded, or that this is no request line of HTTP/1.
+/// The request line `line`, its line feed included, with its target encoded, and of HTTP/1.1 where
+/// it names a later minor version (RFC 9110 §2.5). `None` means that nothing has to be changed, or
+/// that this is no request line of HTTP/1.
 pub fn line(line: &[u8]) -> Option<Line> {
     let (before, target, after) = split(line)?;
-    let (target, tidied) = encoded(target)?;
-    Some(Line { bytes: [before, target.as_bytes(), after].concat(), tidied })
+    let (version, end) = after.split_at(VERSION);
+    let is_later = version[VERSION - 1] > b'1';
+    let encoded = encoded(target);
+    if encoded.is_none() && !is_later {
+        return None;
+    }
+    let version = if is_later { b" HTTP/1.1" } else { version };
+    let tidied = encoded.as_ref().map(|(_, tidied)| *tidied).unwrap_or_default();
+    let target = encoded.as_ref().map_or(target, |(target, _)| target.as_bytes());
+    Some(Line { bytes: [before, target, version, end].concat(), tidied })
 }
+
+/// How long the version is, with the space in front of it.
+const VERSION: usize = b" HTTP/1.1".len();
 
 /// The query of the request line `line`, byte for byte. `None` means that it has none.
 pub fn query(line: &[u8]) -> Option<&[u8]> {
@@ -49,8 +61,8 @@ pub fn query(line: &[u8]) -> Option<&[u8]> {
 fn split(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let text = line.strip_suffix(b"\n")?;
     let text = text.strip_suffix(b"\r").unwrap_or(text);
-    let version = text.len().checked_sub(b" HTTP/1.1".len())?;
-    if !matches!(&text[version..], b" HTTP/1.1" | b" HTTP/1.0") {
+    let version = text.len().checked_sub(VERSION)?;
+    if !matches!(&text[version..], [b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9']) {
         return None;
     }
     let target = text.iter().position(|byte| *byte == b' ')? + 1;
@@ -158,6 +170,20 @@ mod tests {
         check(b"/?\0\t\r\x1b", "/?%00%09%0D%1B", true);
         check(b"/x HTTP/1.1", "/x%20HTTP/1.1", true);
         check(b"/ ", "/%20", true);
+    }
+
+    #[test]
+    fn later_minor_version_is_read_as_http_1_1() {
+        for (came, expected) in [
+            ("GET / HTTP/1.2\r\n", "GET / HTTP/1.1\r\n"),
+            ("GET /?\" HTTP/1.9\n", "GET /?%22 HTTP/1.1\n"),
+            ("GET /?\" HTTP/1.0\n", "GET /?%22 HTTP/1.0\n"),
+        ] {
+            assert_eq!(line(came.as_bytes()).unwrap().bytes, expected.as_bytes(), "{came:?}");
+        }
+        for came in ["GET / HTTP/1.10\r\n", "GET / HTTP/2.1\r\n", "GET / HTTP/0.9\r\n", "GET / http/1.2\r\n"] {
+            assert_eq!(line(came.as_bytes()), None, "{came:?}");
+        }
     }
 
     #[test]

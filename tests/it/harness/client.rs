@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use crate::harness::certificate;
 use crate::harness::sidegate::Sidegate;
-use crate::harness::wire::{Answer, End, Head, Io, Wire, lossy};
+use crate::harness::wire::{Answer, End, Head, Io, Wire};
 use crate::harness::within;
 
 /// A client of `sidegate`'s first listener, from 127.0.0.1, over TLS where the listener speaks it; it trusts the run's authority.
@@ -185,15 +185,6 @@ impl Client {
         assert!(answer.informed.is_empty(), "told to go on before the refusal: {:?}", answer.informed);
         wire.expect_end().await;
         answer
-    }
-
-    /// That these bytes, on a connection of their own, are answered by hyper itself: this status, no body, and the connection is closed.
-    pub async fn expect_rejected(&self, bytes: impl AsRef<[u8]>, status: u16) {
-        let mut wire = self.connect().await;
-        wire.send(&bytes).await;
-        let answer = wire.answer().await;
-        assert_eq!((answer.status(), answer.text().as_str()), (status, ""), "{:?}", lossy(bytes.as_ref()));
-        wire.expect_end().await;
     }
 
     /// GET, without an upgrade.
