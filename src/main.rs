@@ -1,6 +1,9 @@
-//! The command line: one file per verb in `cli/`, and the exit codes.
+//! The command line: one file per verb in `cli/`, and the exit codes. The nginx importer is a wing
+//! of its own.
 
 mod cli;
+mod import;
+mod page;
 
 use std::process::ExitCode;
 

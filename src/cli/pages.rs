@@ -6,17 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::complain;
-
-/// One file to write.
-#[derive(Debug)]
-pub struct Page {
-    /// Where.
-    pub path: PathBuf,
-    /// What.
-    pub text: String,
-    /// Its permission bits.
-    pub mode: u32,
-}
+pub use crate::page::Page;
 
 /// What was written, and can be taken back.
 #[derive(Debug)]

@@ -1,0 +1,138 @@
+//! `sidegate import nginx`: from an nginx configuration to one of Sidegate's that decides alike, and a report that says
+//! where it can't.
+//!
+//! The translation is in `import`. This verb writes all of its files or none, and checks them.
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::pages;
+use crate::cli::{Exit, complain, quoted, say, show};
+use crate::import::nginx::version::Version;
+use crate::import::nginx::{self, Reading};
+use crate::import::report::{self, Notes};
+use crate::import::translate::{self, Config, Unsaid};
+use crate::import::tree::{self, Tree};
+use crate::import::write;
+use crate::page::Page;
+use sidegate::control::config::{self, source::Files};
+
+/// The arguments.
+#[derive(clap::Args)]
+pub struct Import {
+    #[command(subcommand)]
+    from: From,
+}
+
+#[derive(clap::Subcommand)]
+enum From {
+    /// An nginx configuration: nginx.conf, or the file of one site.
+    Nginx(Nginx),
+}
+
+#[derive(clap::Args)]
+struct Nginx {
+    /// The file; what it includes is read as well, relative to its folder.
+    file: PathBuf,
+    /// Where to write; made if it isn't there. Nothing that is there is overwritten.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print the report as JSON, for programs.
+    #[arg(long)]
+    json: bool,
+    /// Write the files even where they admit what nginx refused: the lines that say OPENS. Guards that
+    /// can't be carried over are then left out, instead of closing what they guard.
+    #[arg(long)]
+    accept_opens: bool,
+    /// The version of nginx that the file is for, as `nginx -v` says it. Its defaults changed in 1.29.7;
+    /// without it, those of older versions hold.
+    #[arg(long, value_name = "VERSION")]
+    nginx: Option<Version>,
+}
+
+/// Imports, and prints what became of each line.
+pub fn import(verb: &Import) -> Exit {
+    let From::Nginx(verb) = &verb.from;
+    let tree = match tree::read(&verb.file) {
+        Ok(tree) => tree,
+        Err(fault) => return fail(&[fault.to_string()]),
+    };
+    let mut reading = Reading { tree: &tree, notes: Notes::default(), faults: Vec::new() };
+    let meant = nginx::read(verb.nginx.unwrap_or_default(), &mut reading);
+    let unsaid = if verb.accept_opens { Unsaid::Opens } else { Unsaid::Closes };
+    let configs = translate::translate(&meant, unsaid, &mut reading);
+    let Reading { notes, faults, .. } = reading;
+    if !faults.is_empty() {
+        let mut faults: Vec<_> = faults.iter().map(|fault| (&fault.place, fault.to_string())).collect();
+        faults.sort();
+        faults.dedup();
+        return fail(&faults.into_iter().map(|(_, text)| text).collect::<Vec<_>>());
+    }
+    if configs.is_empty() {
+        return fail(&[format!(
+            "{}: no location with a `proxy_pass` that a `listen` leads to: there is nothing to import",
+            verb.file.display()
+        )]);
+    }
+    let opens = notes.opens(&tree);
+    if opens > 0 && !verb.accept_opens {
+        print(verb, &tree, &notes, &configs, &[]);
+        let lines = if opens == 1 { "1 line says".to_owned() } else { format!("{opens} lines say") };
+        return fail(&[format!(
+            "nothing was written: {lines} OPENS. Change what nginx says there, or write the files all the same with --accept-opens"
+        )]);
+    }
+    let pages = write::pages(&configs, &tree).into_iter().map(|page| Page { path: verb.out.join(&page.path), ..page });
+    let pages: Vec<_> = pages.collect();
+    let Some(written) = pages::write(&pages, "--out") else { return Exit::No };
+    if !is_sound(&pages) {
+        written.take_back();
+        return fail(&["nothing was written".to_owned()]);
+    }
+    print(verb, &tree, &notes, &configs, &pages);
+    Exit::Yes
+}
+
+/// Prints the report, and what was written.
+fn print(verb: &Nginx, tree: &Tree, notes: &Notes, made: &[Config], pages: &[Page]) {
+    if verb.json {
+        let paths = configs(pages);
+        let configs: Vec<_> = made.iter().zip(paths).map(|(config, path)| config.json(path)).collect();
+        let files: Vec<_> = pages.iter().map(|page| page.path.display().to_string()).collect();
+        say(format_args!("{:#}", report::json(tree, notes, &configs, &files)));
+        return;
+    }
+    say(report::text(tree, notes));
+    if !pages.is_empty() {
+        say(next(pages));
+    }
+}
+
+/// Whether `sidegate check` finds no error in what was written; else what it finds is said.
+fn is_sound(pages: &[Page]) -> bool {
+    configs(pages).all(|config| match config::load(&mut Files::for_person(), config, None) {
+        Ok(_) => true,
+        Err(mut diagnostics) => {
+            diagnostics.retain(|diagnostic| diagnostic.is_error());
+            show(&diagnostics);
+            false
+        }
+    })
+}
+
+fn configs(pages: &[Page]) -> impl Iterator<Item = &Path> {
+    pages.iter().map(|page| page.path.as_path()).filter(|path| path.ends_with("sidegate.toml"))
+}
+
+fn fail(what: &[String]) -> Exit {
+    for one in what {
+        complain(one);
+    }
+    Exit::No
+}
+
+/// What was written, and what to do with it.
+fn next(pages: &[Page]) -> String {
+    let files: String = pages.iter().map(|page| format!("  {}\n", page.path.display())).collect();
+    let checks: String = configs(pages).map(|config| format!("\n  sidegate check --config {}", quoted(config))).collect();
+    format!("Written:\n{files}\nRead the lines in capitals first, then:\n{checks}")
+}

@@ -1,0 +1,267 @@
+//! nginx' `allow` and `deny`, of which the first that matches decides, as networks whose longest prefix decides.
+//!
+//! A computation on networks alone. Which rules hold where is `level`'s to say, and what becomes of them
+//! `policy`'s.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::import::tree::Id;
+
+/// One `allow` or `deny`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// The directive.
+    pub id: Id,
+    /// `allow`
+    pub admits: bool,
+    /// For whom.
+    pub whom: Whom,
+}
+
+/// For whom a rule is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// `all`
+    All,
+    /// `unix:`, clients of a Unix listener.
+    Unix,
+    /// A network, without host bits.
+    Network(IpNet),
+}
+
+impl Whom {
+    /// Reads the word after `allow` or `deny`; `None`: nginx wouldn't take it.
+    pub fn parse(text: &str) -> Option<Whom> {
+        match text {
+            "all" => return Some(Whom::All),
+            "unix:" => return Some(Whom::Unix),
+            _ => {}
+        }
+        let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+        let address: IpAddr = address.parse().ok()?;
+        if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+            return None; // what nginx takes for an error of its own
+        }
+        let network = match length {
+            None => address.into(),
+            Some(digits) if digits.bytes().all(|digit| digit.is_ascii_digit()) => {
+                IpNet::new(address, digits.parse().ok()?).ok()?
+            }
+            Some(_) => return None,
+        };
+        Some(Whom::Network(network.trunc()))
+    }
+
+    fn covers(self, root: IpNet) -> Option<IpNet> {
+        match self {
+            Whom::All => Some(root),
+            Whom::Network(network) if same_family(network, root) => Some(network),
+            Whom::Network(_) | Whom::Unix => None,
+        }
+    }
+}
+
+/// A network whose clients are decided on alike, but for those in a longer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decided {
+    /// The network.
+    pub network: IpNet,
+    /// Whether they are admitted.
+    pub admits: bool,
+    /// The rule that decides; `None`: none does, and nginx admits.
+    pub by: Option<Id>,
+}
+
+/// What `rules` decide, for IPv4 and IPv6 each: the whole family first, then every network that is decided on otherwise
+/// than the one around it.
+pub fn decided(rules: &[Rule]) -> Vec<Decided> {
+    let mut decided = family(rules, all_v4());
+    decided.extend(family(rules, all_v6()));
+    decided
+}
+
+/// Whether `one` admits a client that `other` refuses.
+pub fn admits_beyond(one: &[Rule], other: &[Rule]) -> bool {
+    let (one, other) = (decided(one), decided(other));
+    let mut networks = one.iter().chain(&other).map(|at| at.network);
+    networks.any(|network| admits(&one, network) && !admits(&other, network))
+}
+
+/// Whether some client is admitted.
+pub fn admits_some(rules: &[Rule]) -> bool {
+    decided(rules).iter().any(|one| one.admits)
+}
+
+/// Whether those in `network` and in no longer one are admitted.
+fn admits(decided: &[Decided], network: IpNet) -> bool {
+    let around = decided.iter().filter(|one| one.network.contains(&network));
+    around.max_by_key(|one| one.network.prefix_len()).is_some_and(|one| one.admits)
+}
+
+/// The whole of IPv4.
+pub fn all_v4() -> IpNet {
+    IpNet::V4(Ipv4Net::default())
+}
+
+/// The whole of IPv6.
+pub fn all_v6() -> IpNet {
+    IpNet::V6(Ipv6Net::default())
+}
+
+/// On the addresses of a network that no longer one holds, the rules for it and for those around it alone can match: the
+/// first of these decides.
+fn family(rules: &[Rule], root: IpNet) -> Vec<Decided> {
+    let mut first: HashMap<IpNet, usize> = HashMap::new();
+    for (at, rule) in rules.iter().enumerate() {
+        if let Some(network) = rule.whom.covers(root).filter(|network| !is_mapped(*network)) {
+            first.entry(network).or_insert(at);
+        }
+    }
+    first.entry(root).or_insert(usize::MAX);
+    let mut networks: Vec<_> = first.into_iter().collect();
+    // Those around a network come before it.
+    networks.sort_unstable_by_key(|(network, _)| (network.network(), network.prefix_len()));
+
+    let (mut decided, mut around) = (Vec::new(), Vec::<(IpNet, usize)>::new());
+    for (network, at) in networks {
+        while around.last().is_some_and(|(wider, _)| !wider.contains(&network)) {
+            around.pop();
+        }
+        let outer = around.last().map(|(_, at)| *at);
+        let at = outer.map_or(at, |outer| at.min(outer));
+        let admits = |at: usize| rules.get(at).is_none_or(|rule| rule.admits);
+        if outer.is_none_or(|outer| admits(outer) != admits(at)) {
+            decided.push(Decided { network, admits: admits(at), by: rules.get(at).map(|rule| rule.id) });
+        }
+        around.push((network, at));
+    }
+    decided
+}
+
+fn same_family(one: IpNet, other: IpNet) -> bool {
+    matches!((one, other), (IpNet::V4(_), IpNet::V4(_)) | (IpNet::V6(_), IpNet::V6(_)))
+}
+
+/// Whether it holds IPv4-mapped addresses alone: no client has one, neither here nor in nginx.
+fn is_mapped(network: IpNet) -> bool {
+    let mapped = Ipv6Net::new(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
+    matches!((network, mapped), (IpNet::V6(network), Ok(mapped)) if mapped.contains(&network))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use proptest::prelude::*;
+    use sidegate::policy::list::{Entry, List};
+    use sidegate::policy::network::Client;
+
+    /// `+192.0.2.0/24`, `-all`: the rules, numbered from 0.
+    fn rules(text: &str) -> Vec<Rule> {
+        let rule = |(id, word): (usize, &str)| Rule { id, admits: word.starts_with('+'), whom: Whom::parse(&word[1..]).unwrap() };
+        text.split_whitespace().enumerate().map(rule).collect()
+    }
+
+    fn check(text: &str, expected: &str) {
+        let sign = |one: &Decided| format!("{}{}", if one.admits { "+" } else { "-" }, one.network);
+        let shown: Vec<_> = decided(&rules(text)).iter().map(sign).collect();
+        assert_eq!(shown.join(" "), expected, "{text}");
+    }
+
+    #[test]
+    fn what_no_rule_matches_is_admitted() {
+        check("", "+0.0.0.0/0 +::/0");
+        check("-192.0.2.0/24", "+0.0.0.0/0 -192.0.2.0/24 +::/0");
+        check("+192.0.2.0/24 -0.0.0.0/0", "-0.0.0.0/0 +192.0.2.0/24 +::/0");
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_decides() {
+        check("-192.0.2.1 +192.0.2.0/24 -all", "-0.0.0.0/0 +192.0.2.0/24 -192.0.2.1/32 -::/0");
+        check("+192.0.2.0/24 -192.0.2.1 -all", "-0.0.0.0/0 +192.0.2.0/24 -::/0");
+        check("-all +192.0.2.0/24", "-0.0.0.0/0 -::/0");
+        check("+10.1.0.0/16 -10.0.0.0/8 +10.2.0.0/16 +all", "+0.0.0.0/0 -10.0.0.0/8 +10.1.0.0/16 +::/0");
+    }
+
+    #[test]
+    fn families_are_apart() {
+        check("+2001:db8::/32 -::/0", "+0.0.0.0/0 -::/0 +2001:db8::/32");
+        check("+unix: -all", "-0.0.0.0/0 -::/0");
+        check("-unix:", "+0.0.0.0/0 +::/0");
+        check("-::ffff:192.0.2.0/120", "+0.0.0.0/0 +::/0");
+    }
+
+    #[test]
+    fn words_are_read_as_nginx_reads_them() {
+        for (text, whom) in [("192.0.2.7/24", "192.0.2.0/24"), ("2001:db8::1", "2001:db8::1/128"), ("0.0.0.0/0", "0.0.0.0/0")] {
+            assert_eq!(Whom::parse(text), Some(Whom::Network(whom.parse().unwrap())), "{text}");
+        }
+        for wrong in
+            ["", "any", "192.0.2", "192.0.2.0/33", "192.0.2.0/255.255.255.0", "192.0.2.0/", "255.255.255.255", "a.example"]
+        {
+            assert_eq!(Whom::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    /// Rules over few addresses, so that they overlap in every way.
+    fn some_rules() -> impl Strategy<Value = Vec<Rule>> {
+        let v4 = (0..16_u8, 26..=32_u8).prop_map(|(last, length)| format!("192.0.2.{last}/{length}"));
+        let v6 = (0..16_u8, 120..=128_u8).prop_map(|(last, length)| format!("2001:db8::{last:x}/{length}"));
+        let wide = prop::sample::select(vec!["all", "unix:", "0.0.0.0/0", "::/0", "192.0.0.0/16", "::ffff:192.0.2.0/120"]);
+        let whom = prop_oneof![4 => v4, 3 => v6, 1 => wide.prop_map(String::from)];
+        prop::collection::vec((any::<bool>(), whom), 0..10).prop_map(|words| {
+            let rule = |(id, (admits, whom)): (usize, (bool, String))| Rule { id, admits, whom: Whom::parse(&whom).unwrap() };
+            words.into_iter().enumerate().map(rule).collect()
+        })
+    }
+
+    fn some_client() -> impl Strategy<Value = IpAddr> {
+        let v4 = (0..64_u8).prop_map(|last| IpAddr::from([192, 0, 2, last]));
+        let v6 = (0..64_u16).prop_map(|last| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]));
+        prop_oneof![v4, v6, Just(IpAddr::from([198, 51, 100, 1])), Just(IpAddr::from([0x2001, 0, 0, 0, 0, 0, 0, 1]))]
+    }
+
+    /// nginx' own reading.
+    fn admitted(rules: &[Rule], client: IpAddr) -> bool {
+        let matches = |rule: &&Rule| match rule.whom {
+            Whom::All => true,
+            Whom::Unix => false,
+            Whom::Network(network) => network.contains(&client),
+        };
+        rules.iter().find(matches).is_none_or(|rule| rule.admits)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn the_longest_prefix_decides_as_the_first_match_did(rules in some_rules(), clients in prop::collection::vec(some_client(), 20)) {
+            let sign = |one: &Decided| Entry::parse(&format!("{}{}", if one.admits { "" } else { "!" }, one.network)).unwrap().unwrap();
+            let entries = decided(&rules).iter().map(sign).zip(1..).collect();
+            let list = List::new("a", "a", entries).unwrap();
+            for client in clients {
+                prop_assert_eq!(list.admits(Client::new(client), jiff::Timestamp::MIN), admitted(&rules, client), "{}", client);
+            }
+        }
+
+        #[test]
+        fn one_list_admits_beyond_another_where_a_client_shows_it(one in some_rules(), other in some_rules(), clients in prop::collection::vec(some_client(), 30)) {
+            let shown = clients.iter().any(|client| admitted(&one, *client) && !admitted(&other, *client));
+            prop_assert!(!shown || admits_beyond(&one, &other));
+            prop_assert!(!admits_beyond(&one, &one));
+        }
+
+        #[test]
+        fn no_network_is_there_for_nothing(rules in some_rules()) {
+            let all = decided(&rules);
+            for one in &all {
+                let around = all.iter().filter(|other| other.network != one.network && other.network.contains(&one.network));
+                let nearest = around.max_by_key(|other| other.network.prefix_len());
+                prop_assert!(nearest.is_none_or(|nearest| nearest.admits != one.admits));
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Where a location passes requests on: `proxy_pass`, and the `upstream` that it may name.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use crate::import::nginx::{Reading, bound};
+use crate::import::report::Word;
+use crate::import::tree::{Directive, Id};
+use sidegate::control::config;
+
+/// A `proxy_pass`.
+#[derive(Debug)]
+pub struct Pass {
+    /// The directive.
+    pub id: Id,
+    /// Where to.
+    pub to: To,
+    /// What stands behind the address.
+    pub path: Option<String>,
+    /// The `rewrite` in the same location that cuts its path off.
+    pub cut_by: Option<Id>,
+}
+
+/// Where requests go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum To {
+    /// These, as a route's `backend` has them; never empty.
+    Backends(Vec<String>),
+    /// What can't be written down: why, and what to do.
+    Unknown(String),
+}
+
+/// All upstreams by name.
+#[derive(Debug, Default)]
+pub struct Upstreams(HashMap<String, To>);
+
+impl Upstreams {
+    /// Reads an `upstream`.
+    pub fn take(&mut self, directive: &Directive, reading: &mut Reading<'_>) {
+        let name = directive.first();
+        let (mut backends, mut unknown, mut servers) = (Vec::new(), None, 0);
+        for inner in directive.inside() {
+            match inner.name.as_str() {
+                "server" => {
+                    servers += 1;
+                    match server(inner, reading) {
+                        Ok(Some(backend)) if !backends.contains(&backend) => backends.push(backend),
+                        Ok(_) => {}
+                        Err(why) => unknown = Some(why),
+                    }
+                }
+                "ip_hash" | "hash" | "sticky" | "sticky_cookie_insert" => {
+                    let text = "a client's next tunnel may go to another backend: the one with the fewest tunnels gets it";
+                    reading.notes.say(inner.id, Word::Differs, text);
+                }
+                "random" | "least_time" => {
+                    reading.notes.say(inner.id, Word::Differs, "the backend with the fewest tunnels gets the next");
+                }
+                _ => bound::note_upstream(inner, reading),
+            }
+        }
+        if servers == 0 {
+            return reading.fault(directive.id, format!("no servers are inside upstream \"{name}\""));
+        }
+        let to = match unknown {
+            Some(why) => To::Unknown(why),
+            None if backends.is_empty() => To::Unknown("every server of the upstream is `down` or `backup`".into()),
+            None => To::Backends(backends),
+        };
+        let count = if let To::Backends(backends) = &to { backends.len() } else { 0 };
+        let text = if count == 1 {
+            "the `backend` of the routes that lead there"
+        } else {
+            "a list as `backend` of the routes that lead there"
+        };
+        reading.notes.say(directive.id, Word::Carried, text);
+        if self.0.insert(name.to_owned(), to).is_some() {
+            reading.fault(directive.id, format!("duplicate upstream \"{name}\""));
+        }
+    }
+
+    /// Reads a `proxy_pass`; `None`: a fault was noted.
+    pub fn pass(&self, directive: &Directive, reading: &mut Reading<'_>) -> Option<Pass> {
+        let id = directive.id;
+        let url = directive.first();
+        let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme)) else {
+            if url.starts_with('$') {
+                return Some(Pass { id, to: To::Unknown(variable(url)), path: None, cut_by: None });
+            }
+            reading.fault(id, format!("invalid URL prefix in \"{url}\""));
+            return None;
+        };
+        let (address, path) = match rest.strip_prefix("unix:") {
+            // The path of the socket ends with a colon, where another path follows.
+            Some(socket) => match socket.split_once(':') {
+                Some((socket, path)) => (format!("unix:{socket}"), path),
+                None => (rest.to_owned(), ""),
+            },
+            None => {
+                let end = rest.find(['/', '?']).or_else(|| rest.find("$request_uri").filter(|at| *at > 0)).unwrap_or(rest.len());
+                (rest[..end].to_owned(), &rest[end..])
+            }
+        };
+        let to = match self.0.get(&address) {
+            _ if scheme == "https" => To::Unknown("nginx looks at the certificate of an https:// backend only where it is told to, and sidegate always does: write it by hand, with `backend_tls`".into()),
+            Some(to) => to.clone(),
+            None if address.contains('$') => To::Unknown(variable(&address)),
+            None => backend(&address).map_or_else(To::Unknown, |backend| To::Backends(vec![backend])),
+        };
+        Some(Pass { id, to, path: (!path.is_empty()).then(|| path.to_owned()), cut_by: None })
+    }
+}
+
+fn variable(text: &str) -> String {
+    format!("`{text}` is known only when a request comes: write the addresses")
+}
+
+/// A `server` of an upstream; `None`: it is left out.
+fn server(directive: &Directive, reading: &mut Reading<'_>) -> Result<Option<String>, String> {
+    let id = directive.id;
+    let mut kept = true;
+    for word in directive.words.iter().skip(1) {
+        match word.split_once('=').map_or(word.as_str(), |(key, _)| key) {
+            "down" => {
+                reading.notes.say(id, Word::Dropped, "it is `down`: left out");
+                kept = false;
+            }
+            "backup" => {
+                reading.notes.say(id, Word::Differs, "a `backup` is left out: all backends of a route are equal");
+                kept = false;
+            }
+            "weight" if word != "weight=1" => {
+                reading.notes.say(id, Word::Differs, "backends have no weights: the one with the fewest tunnels gets the next");
+            }
+            "max_conns" if word != "max_conns=0" => {
+                reading.notes.say(id, Word::Differs, "a backend has no `max_conns`: see `connections.total` of the policy");
+            }
+            "weight" | "max_conns" => {}
+            "max_fails" | "fail_timeout" => {
+                let text = format!("`{word}` is not carried over: after a dial that fails, the next backend is tried");
+                reading.notes.say(id, Word::Differs, text);
+            }
+            _ => reading.notes.say(id, Word::Differs, format!("`{word}` is not carried over")),
+        }
+    }
+    if !kept {
+        return Ok(None);
+    }
+    match backend(directive.first()) {
+        Ok(backend) => {
+            reading.notes.say(id, Word::Carried, format!("backend \"{backend}\""));
+            Ok(Some(backend))
+        }
+        Err(why) => {
+            reading.notes.say(id, Word::Closes, why.clone());
+            Err(why)
+        }
+    }
+}
+
+/// An address of nginx' as a route's `backend`.
+fn backend(address: &str) -> Result<String, String> {
+    if let Some(socket) = address.strip_prefix("unix:") {
+        return Ok(format!("unix:{socket}"));
+    }
+    if let Ok(address) = address.parse::<SocketAddr>() {
+        return Ok(format!("http://{address}"));
+    }
+    config::backend(&format!("http://{address}"))
+        .map_err(|_| format!("`{address}` is a name: names are not resolved, write its address"))
+}

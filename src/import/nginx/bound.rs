@@ -1,0 +1,84 @@
+//! Directives whose values Sidegate has by itself: each is told with both values.
+//!
+//! It carries nothing over. Who wants nginx' value writes it where the note says.
+
+use std::time::Duration;
+
+use crate::import::nginx::unit::written;
+use crate::import::nginx::{Reading, unit};
+use crate::import::report::Word;
+use crate::import::tree::Directive;
+use sidegate::snapshot::listener::ListenerTimeouts;
+
+/// A listener's `max_head`, where none is given.
+const MAX_HEAD: u64 = 32 << 10;
+
+/// The longest head of a backend's answer.
+const MAX_ANSWER: u64 = 64 << 10;
+
+/// Notes what becomes of a directive of `http`, `server` or `location`; `false`: it is none of these.
+pub fn note(directive: &Directive, reading: &mut Reading<'_>) -> bool {
+    let default = ListenerTimeouts::default();
+    match directive.name.as_str() {
+        "client_header_timeout" => timeout(directive, ("head", default.head), "gave up at once", reading),
+        "keepalive_timeout" => {
+            timeout(directive, ("keep_alive", default.keep_alive), "closed after each answer", reading);
+        }
+        "keepalive_requests" | "keepalive_time" => {
+            let text = format!(
+                "connections of clients end by `timeouts.keep_alive`, by no number of requests and no age; nginx had {}",
+                directive.first()
+            );
+            reading.notes.say(directive.id, Word::Differs, text);
+        }
+        "large_client_header_buffers" => heads(directive, reading),
+        "proxy_buffer_size" => answers(directive, reading),
+        _ => return false,
+    }
+    true
+}
+
+/// Notes what becomes of a directive of an `upstream`.
+pub fn note_upstream(directive: &Directive, reading: &mut Reading<'_>) {
+    if ["keepalive", "keepalive_requests", "keepalive_time", "keepalive_timeout"].contains(&directive.name.as_str()) {
+        let text = format!("connections to a backend are reused by Sidegate's own bounds; nginx had {}", directive.first());
+        reading.notes.say(directive.id, Word::Differs, text);
+    }
+}
+
+fn timeout(directive: &Directive, (key, own): (&str, Duration), zero: &str, reading: &mut Reading<'_>) {
+    let Some(value) = unit::time(directive.first()) else {
+        return reading.fault(directive.id, format!("invalid value \"{}\"", directive.first()));
+    };
+    let (word, text) = match value {
+        Duration::ZERO => (Word::Differs, format!("`timeouts.{key}` is {}; nginx {zero}", written(own))),
+        value if value == own => (Word::Carried, format!("the default of `timeouts.{key}`")),
+        value => (Word::Differs, format!("`timeouts.{key}` is {}; nginx had {}", written(own), written(value))),
+    };
+    reading.notes.say(directive.id, word, text);
+}
+
+/// `large_client_header_buffers`, of which each line needs one and all lines need as many as there are.
+fn heads(directive: &Directive, reading: &mut Reading<'_>) {
+    let size = directive.words.get(1).and_then(|size| unit::size(size));
+    let (Some(count), Some(size)) = (unit::number(directive.first()), size) else {
+        return reading.fault(directive.id, format!("invalid value \"{}\"", directive.words.join(" ")));
+    };
+    let (word, more) = match count.saturating_mul(size) {
+        MAX_HEAD => (Word::Needless, String::new()),
+        _ => (Word::Differs, format!("; nginx had {count} buffers of {size} bytes")),
+    };
+    reading.notes.say(directive.id, word, format!("a head may have 32 KiB: the listener's `max_head`{more}"));
+}
+
+/// `proxy_buffer_size`, which bounds the head of an answer.
+fn answers(directive: &Directive, reading: &mut Reading<'_>) {
+    let Some(size) = unit::size(directive.first()) else {
+        return reading.fault(directive.id, format!("invalid value \"{}\"", directive.first()));
+    };
+    if size > MAX_ANSWER {
+        let text = format!("the head of an answer may have 64 KiB; nginx had {size} bytes");
+        return reading.notes.say(directive.id, Word::Differs, text);
+    }
+    reading.notes.say(directive.id, Word::Needless, "the head of an answer may have 64 KiB");
+}

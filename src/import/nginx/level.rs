@@ -1,0 +1,281 @@
+//! What holds at one level, http, server or location: what is said there, else what is inherited.
+//!
+//! nginx inherits lists whole or not at all: a level that has one `allow`, one `limit_req` or one `proxy_set_header`
+//! of its own has none of those outside. It says where an inherited `deny` is lost by that.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::import::access::{Rule, Whom, all_v4, decided};
+use crate::import::nginx::limit::{Count, Rate};
+use crate::import::nginx::{Reading, bound, unit};
+use crate::import::report::{Word, silent};
+use crate::import::tree::{Directive, Id};
+
+/// A setting, and the directive that it stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Set<T> {
+    /// The directive.
+    pub id: Id,
+    /// What it says.
+    pub value: T,
+}
+
+/// A `proxy_set_header`.
+#[derive(Debug, Clone)]
+pub struct Header {
+    /// The directive.
+    pub id: Id,
+    /// In lower case.
+    pub name: String,
+    /// As written, variables and all.
+    pub value: String,
+}
+
+/// What holds at one level.
+#[derive(Debug, Clone, Default)]
+pub struct Level {
+    /// `allow` and `deny`, in their order.
+    pub access: Vec<Rule>,
+    /// `limit_req`
+    pub rates: Vec<Rate>,
+    /// `limit_conn`
+    pub counts: Vec<Count>,
+    /// `proxy_set_header`
+    pub headers: Vec<Header>,
+    /// Whether `proxy_http_version` is 1.1.
+    pub http_11: Option<Set<bool>>,
+    /// `proxy_read_timeout`
+    pub read_timeout: Option<Set<Duration>>,
+    /// `proxy_send_timeout`
+    pub send_timeout: Option<Set<Duration>>,
+    /// `proxy_connect_timeout`
+    pub connect_timeout: Option<Set<Duration>>,
+    /// `client_body_timeout`
+    pub body_timeout: Option<Set<Duration>>,
+    /// `send_timeout`
+    pub client_timeout: Option<Set<Duration>>,
+    /// `client_max_body_size`; 0: no limit.
+    pub max_body: Option<Set<u64>>,
+    /// Whether `satisfy` says `any`.
+    pub satisfy: Option<Set<bool>>,
+    /// What refuses besides, by the directive's name, and isn't carried over; `None`: it is off.
+    pub guards: BTreeMap<&'static str, Option<Id>>,
+    /// Directives of which it isn't known whether they refuse.
+    pub unknown: Vec<Id>,
+    /// `internal`: nobody gets there from outside.
+    pub internal: Option<Id>,
+    /// Whether `limit_req_dry_run` is on.
+    pub dry_rates: Option<bool>,
+    /// Whether `limit_conn_dry_run` is on.
+    pub dry_counts: Option<bool>,
+    /// `ssl_certificate`
+    pub chains: Vec<Set<String>>,
+    /// `ssl_certificate_key`
+    pub keys: Vec<Set<String>>,
+    /// Whether `ssl_protocols` leaves TLS 1.3 alone.
+    pub only_13: Option<Set<bool>>,
+    /// `set_real_ip_from`
+    pub forwarders: Vec<Set<String>>,
+    /// `real_ip_header`
+    pub real_ip_header: Option<Set<String>>,
+}
+
+/// What may refuse and isn't carried over, but where it is `off`.
+const GUARDS: [&str; 17] = [
+    "auth_basic",
+    "auth_request",
+    "auth_jwt",
+    "auth_digest",
+    "auth_pam",
+    "auth_ldap",
+    "auth_gss",
+    "auth_oidc",
+    "access_by_lua_block",
+    "access_by_lua_file",
+    "access_by_lua",
+    "rewrite_by_lua_block",
+    "rewrite_by_lua_file",
+    "rewrite_by_lua",
+    "js_access",
+    "modsecurity",
+    "ssl_verify_client",
+];
+
+/// Guards of which `satisfy any` asks one only, beside `allow` and `deny`.
+const ONE_OF: [&str; 11] = [
+    "auth_basic",
+    "auth_request",
+    "auth_jwt",
+    "auth_digest",
+    "auth_pam",
+    "auth_ldap",
+    "auth_gss",
+    "auth_oidc",
+    "access_by_lua_block",
+    "access_by_lua_file",
+    "access_by_lua",
+];
+
+/// Whether the directive `name` is a guard.
+pub fn is_guard(name: &str) -> bool {
+    GUARDS.contains(&name)
+}
+
+impl Level {
+    /// What holds inside a block of `directives` whose own level is inside this one.
+    pub fn inside<'d>(&self, directives: impl IntoIterator<Item = &'d Directive>, reading: &mut Reading<'_>) -> Level {
+        let mut own = Level::default();
+        for directive in directives {
+            own.take(directive, reading);
+        }
+        own.note_lost(self, reading);
+        own.inherit(self)
+    }
+
+    /// The guards without which the networks alone admit more clients than nginx does.
+    ///
+    /// With `satisfy any`, nginx admits a client by a guard or by an `allow` that matches; a client
+    /// that no rule matches needs the guard.
+    pub fn binding_guards(&self) -> Vec<Id> {
+        let any = self.satisfy.is_some_and(|set| set.value);
+        let by_rule = decided(&self.access).iter().all(|one| !one.admits || one.by.is_some());
+        let enough = any && by_rule && !self.access.is_empty();
+        let guards = self.guards.iter().filter(|(name, _)| !enough || !ONE_OF.contains(name));
+        guards.filter_map(|(_, id)| *id).collect()
+    }
+
+    fn take(&mut self, directive: &Directive, reading: &mut Reading<'_>) {
+        let id = directive.id;
+        match directive.name.as_str() {
+            "allow" | "deny" => match (Whom::parse(directive.first()), directive.words.len()) {
+                (Some(whom), 1) => self.access.push(Rule { id, admits: directive.name == "allow", whom }),
+                _ => reading.fault(id, format!("invalid parameter \"{}\"", directive.words.join(" "))),
+            },
+            "limit_req" => self.rates.extend(Rate::read(directive, reading)),
+            "limit_conn" => self.counts.extend(Count::read(directive, reading)),
+            "limit_req_dry_run" => self.dry_rates = Some(directive.first() == "on"),
+            "limit_conn_dry_run" => self.dry_counts = Some(directive.first() == "on"),
+            "proxy_set_header" => match &directive.words[..] {
+                [name, value] => self.headers.push(Header { id, name: name.to_ascii_lowercase(), value: value.clone() }),
+                _ => reading.fault(id, "`proxy_set_header` takes a name and a value"),
+            },
+            "proxy_http_version" => once(&mut self.http_11, directive, reading, |text| match text {
+                "1.0" => Some(false),
+                "1.1" => Some(true),
+                _ => None,
+            }),
+            "proxy_read_timeout" => once(&mut self.read_timeout, directive, reading, unit::time),
+            "proxy_send_timeout" => once(&mut self.send_timeout, directive, reading, unit::time),
+            "proxy_connect_timeout" => once(&mut self.connect_timeout, directive, reading, unit::time),
+            "client_body_timeout" => once(&mut self.body_timeout, directive, reading, unit::time),
+            "send_timeout" => once(&mut self.client_timeout, directive, reading, unit::time),
+            "client_max_body_size" => once(&mut self.max_body, directive, reading, unit::size),
+            "internal" => self.internal = Some(id),
+            "satisfy" => self.satisfy = Some(Set { id, value: directive.first() == "any" }),
+            "ssl_certificate" => self.chains.push(Set { id, value: directive.first().to_owned() }),
+            "ssl_certificate_key" => self.keys.push(Set { id, value: directive.first().to_owned() }),
+            "ssl_protocols" => {
+                let only_13 = directive.words.iter().all(|version| version == "TLSv1.3");
+                self.only_13 = Some(Set { id, value: only_13 });
+            }
+            "set_real_ip_from" => self.forwarders.push(Set { id, value: directive.first().to_owned() }),
+            "real_ip_header" => self.real_ip_header = Some(Set { id, value: directive.first().to_owned() }),
+            _ if bound::note(directive, reading) => {}
+            name => {
+                let Some(guard) = GUARDS.iter().find(|guard| **guard == name) else {
+                    let off = directive.first() == "off";
+                    if !silent::is_known(name) || name == "merge_slashes" && off {
+                        self.unknown.push(id);
+                    }
+                    return;
+                };
+                let on = match directive.first() {
+                    "off" => {
+                        reading.notes.say(id, Word::Needless, "nothing of the kind is ever asked for");
+                        None
+                    }
+                    optional if optional.starts_with("optional") => {
+                        reading.notes.say(
+                            id,
+                            Word::Differs,
+                            "client certificates are not in this version: the backend hears of none",
+                        );
+                        None
+                    }
+                    _ => Some(id),
+                };
+                self.guards.insert(guard, on);
+            }
+        }
+    }
+
+    /// Says where this level's own rules admit whom the ones outside refused, or whom an `allow` alone doesn't keep out.
+    fn note_lost(&self, outer: &Level, reading: &mut Reading<'_>) {
+        let Some(first) = self.access.first() else { return };
+        let open: Vec<_> =
+            decided(&self.access).into_iter().filter(|one| one.network.prefix_len() == 0 && one.by.is_none()).collect();
+        let whom = match &open[..] {
+            [] => return,
+            [one] if one.network == all_v4() => "every other IPv4 client",
+            [_] => "every other IPv6 client",
+            _ => "everyone else",
+        };
+        if let Some(lost) = outer.access.iter().rev().find(|rule| !rule.admits) {
+            let place = reading.tree.place(lost.id);
+            let said = &reading.tree.lines[lost.id].text;
+            let text = format!(
+                "with rules of its own nothing is inherited: `{said}` ({place}) doesn't hold here, and {whom} is admitted. \
+                 If that wasn't meant, write `deny all` here and import again"
+            );
+            reading.notes.say(first.id, Word::FailsOpen, text);
+        } else if let Some(allow) = self.access.iter().find(|rule| rule.admits) {
+            let text =
+                format!("no `deny all` follows: {whom} is admitted as well. If that wasn't meant, write one and import again");
+            reading.notes.say(allow.id, Word::FailsOpen, text);
+        }
+    }
+
+    fn inherit(self, outer: &Level) -> Level {
+        let mut guards = outer.guards.clone();
+        guards.extend(self.guards);
+        Level {
+            access: whole(self.access, &outer.access),
+            rates: whole(self.rates, &outer.rates),
+            counts: whole(self.counts, &outer.counts),
+            headers: whole(self.headers, &outer.headers),
+            http_11: self.http_11.or(outer.http_11),
+            read_timeout: self.read_timeout.or(outer.read_timeout),
+            send_timeout: self.send_timeout.or(outer.send_timeout),
+            connect_timeout: self.connect_timeout.or(outer.connect_timeout),
+            body_timeout: self.body_timeout.or(outer.body_timeout),
+            client_timeout: self.client_timeout.or(outer.client_timeout),
+            max_body: self.max_body.or(outer.max_body),
+            satisfy: self.satisfy.or(outer.satisfy),
+            guards,
+            unknown: outer.unknown.iter().copied().chain(self.unknown).collect(),
+            internal: self.internal.or(outer.internal),
+            dry_rates: self.dry_rates.or(outer.dry_rates),
+            dry_counts: self.dry_counts.or(outer.dry_counts),
+            chains: whole(self.chains, &outer.chains),
+            keys: whole(self.keys, &outer.keys),
+            only_13: self.only_13.or(outer.only_13),
+            forwarders: whole(self.forwarders, &outer.forwarders),
+            real_ip_header: self.real_ip_header.or_else(|| outer.real_ip_header.clone()),
+        }
+    }
+}
+
+fn whole<T: Clone>(own: Vec<T>, outer: &[T]) -> Vec<T> {
+    if own.is_empty() { outer.to_vec() } else { own }
+}
+
+/// Takes a directive that a level may have once.
+fn once<T>(slot: &mut Option<Set<T>>, directive: &Directive, reading: &mut Reading<'_>, parse: impl Fn(&str) -> Option<T>) {
+    let Some(value) = parse(directive.first()).filter(|_| directive.words.len() == 1) else {
+        return reading.fault(directive.id, format!("invalid value \"{}\"", directive.words.join(" ")));
+    };
+    if slot.replace(Set { id: directive.id, value }).is_some() {
+        reading.fault(directive.id, format!("\"{}\" directive is duplicate", directive.name));
+    }
+}

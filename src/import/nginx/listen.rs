@@ -1,0 +1,125 @@
+//! `listen`: an address, and how it speaks.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::import::nginx::{Reading, unit};
+use crate::import::report::Word;
+use crate::import::tree::{Directive, Id};
+
+/// Where nginx listens when nothing is said.
+const PORT: u16 = 80;
+
+/// A `listen` with a TCP address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// The directive; the `server` itself, where it has none.
+    pub id: Id,
+    /// The address.
+    pub address: SocketAddr,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// Whether its server is the default one there.
+    pub default: bool,
+    /// Whether peers send a PROXY header.
+    pub proxy_protocol: bool,
+    /// `ipv6only=off`: IPv4 clients come in there, too.
+    pub both_families: bool,
+}
+
+impl Listen {
+    /// The one of the server `id`, which has none of its own.
+    pub fn implied(id: Id) -> Listen {
+        let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT);
+        Listen { id, address, tls: false, default: false, proxy_protocol: false, both_families: false }
+    }
+
+    /// Reads a `listen`; `None`: it is left out, or a fault was noted.
+    pub fn read(directive: &Directive, reading: &mut Reading<'_>) -> Option<Listen> {
+        let id = directive.id;
+        let text = directive.first();
+        if text.starts_with("unix:") {
+            reading.notes.say(id, Word::Closes, "listeners on Unix sockets are not in this version");
+            return None;
+        }
+        let Some(address) = address(text) else {
+            let what = format!("`{text}` is no address and port, and names are not resolved");
+            reading.fault(id, what);
+            return None;
+        };
+        let mut listen = Listen { id, address, ..Listen::implied(id) };
+        for word in directive.words.iter().skip(1) {
+            match word.as_str() {
+                "ssl" => listen.tls = true,
+                "default_server" | "default" => listen.default = true,
+                "proxy_protocol" => listen.proxy_protocol = true,
+                "ipv6only=off" => listen.both_families = true,
+                "quic" => {
+                    reading.notes.say(id, Word::Dropped, "HTTP/3 is not spoken: browsers use TCP then");
+                    return None;
+                }
+                "http2" | "spdy" => reading.notes.say(
+                    id,
+                    Word::Differs,
+                    "HTTP/2 is not in this version: browsers open WebSockets over HTTP/1.1 then",
+                ),
+                "reuseport" | "bind" | "ipv6only=on" => {} // how nginx binds it
+                word => {
+                    let text = format!("`{word}` is not carried over: Sidegate sets its sockets by itself");
+                    reading.notes.say(id, Word::Differs, text);
+                }
+            }
+        }
+        Some(listen)
+    }
+}
+
+/// `80`, `*:80`, `192.0.2.1:80`, `192.0.2.1`, `[::]:80`, `[::1]`, `localhost:80`.
+fn address(text: &str) -> Option<SocketAddr> {
+    if let Some(port) = port(text) {
+        return Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
+    }
+    let (host, after) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, after) = rest.split_once(']')?;
+            (IpAddr::V6(host.parse::<Ipv6Addr>().ok()?), after)
+        }
+        None => {
+            let (host, after) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let host = match host {
+                "*" => Ipv4Addr::UNSPECIFIED,
+                "localhost" => Ipv4Addr::LOCALHOST,
+                host => host.parse().ok()?,
+            };
+            (IpAddr::V4(host), after)
+        }
+    };
+    let port = if after.is_empty() { PORT } else { port(after.strip_prefix(':')?)? };
+    Some(SocketAddr::new(host, port))
+}
+
+fn port(text: &str) -> Option<u16> {
+    unit::count(text).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_host_a_port_or_both() {
+        for (text, expected) in [
+            ("80", "0.0.0.0:80"),
+            ("*:8080", "0.0.0.0:8080"),
+            ("127.0.0.1", "127.0.0.1:80"),
+            ("192.0.2.1:443", "192.0.2.1:443"),
+            ("[::]:443", "[::]:443"),
+            ("[::1]", "[::1]:80"),
+            ("localhost:8000", "127.0.0.1:8000"),
+        ] {
+            assert_eq!(address(text).map(|address| address.to_string()).as_deref(), Some(expected), "{text}");
+        }
+        for wrong in ["", "0", "70000", "a.example:80", "192.0.2.1:", "[::1", "[::1]80", "80-90"] {
+            assert_eq!(address(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What nginx' directives mean, as far as Sidegate has a counterpart.
+//!
+//! It reads as nginx does and decides nothing: what becomes of it is `translate`'s to say.
+
+pub mod backend;
+mod bound;
+pub mod level;
+pub mod limit;
+pub mod listen;
+pub mod location;
+pub mod model;
+pub mod name;
+pub mod regex;
+pub mod rewrite;
+pub mod server;
+pub mod unit;
+pub mod version;
+
+use std::collections::HashMap;
+
+use self::backend::Upstreams;
+use self::level::Level;
+use self::limit::Zones;
+use self::server::Server;
+use self::version::{KEEPS_CONNECTIONS, Version};
+use crate::import::report::{Notes, Word};
+use crate::import::tree::{Directive, Fault, Id, Tree};
+
+/// The `http` of a configuration.
+#[derive(Debug)]
+pub struct Nginx {
+    /// In the order read.
+    pub servers: Vec<Server>,
+    /// What limits count in.
+    pub zones: Zones,
+    /// What `map $http_upgrade` makes of an attempt, by the variable it sets.
+    pub upgrades: HashMap<String, String>,
+    /// Whose defaults hold.
+    pub version: Version,
+}
+
+/// One pass over the tree.
+#[derive(Debug)]
+pub struct Reading<'t> {
+    /// What is read.
+    pub tree: &'t Tree,
+    /// What is noted about it.
+    pub notes: Notes,
+    /// What is wrong with it.
+    pub faults: Vec<Fault>,
+}
+
+impl Reading<'_> {
+    /// Notes that `what` is wrong with the directive `id`.
+    pub fn fault(&mut self, id: Id, what: impl Into<String>) {
+        self.faults.push(self.tree.fault(id, what));
+    }
+}
+
+/// Reads what the tree means to an nginx of this version; faults are noted.
+pub fn read(version: Version, reading: &mut Reading<'_>) -> Nginx {
+    let tree = reading.tree;
+    let https: Vec<_> = tree.directives.iter().filter(|directive| directive.name == "http").collect();
+    // A site's own file holds what stands inside `http`.
+    let is_piece = https.is_empty() && tree.directives.iter().any(|directive| directive.name == "server");
+    let directives: Vec<&Directive> =
+        if is_piece { tree.directives.iter().collect() } else { https.iter().flat_map(|http| http.inside()).collect() };
+    if let Some(second) = https.get(1) {
+        reading.fault(second.id, "\"http\" directive is duplicate");
+    }
+    if is_piece && let Some(server) = tree.directives.iter().find(|directive| directive.name == "server") {
+        let text = "there is no `http` around it: what the main file says of `allow`, `deny`, limits and headers is not known. \
+                    Import the main file for that";
+        reading.notes.say(server.id, Word::Differs, text);
+    }
+    for http in https {
+        reading.notes.say(http.id, Word::Needless, "Sidegate speaks HTTP and WebSocket alone");
+    }
+    for (id, files) in &tree.included {
+        let text = match &files[..] {
+            [] => "matches no file".to_owned(),
+            [_] => "read".to_owned(),
+            files => format!("{} files read", files.len()),
+        };
+        reading.notes.say(*id, Word::Carried, text);
+    }
+    http(version, &directives, reading)
+}
+
+fn http(version: Version, directives: &[&Directive], reading: &mut Reading<'_>) -> Nginx {
+    let mut zones = Zones::default();
+    let mut upstreams = Upstreams::default();
+    let mut upgrades = HashMap::new();
+    for directive in directives {
+        match directive.name.as_str() {
+            "limit_req_zone" | "limit_conn_zone" => zones.take(directive, reading),
+            "upstream" => upstreams.take(directive, reading),
+            "map" if directive.first() == "$http_upgrade" => {
+                note_map(version, directive, reading);
+                if let Some(variable) = directive.words.get(1) {
+                    upgrades.insert(variable.clone(), mapped(directive.inside(), "websocket"));
+                }
+            }
+            _ => {}
+        }
+    }
+    let level = Level::default().inside(directives.iter().copied(), reading);
+    let servers: Vec<_> = directives.iter().filter(|directive| directive.name == "server").collect();
+    let servers = servers.into_iter().map(|directive| Server::read(directive, &level, &upstreams, reading)).collect();
+    Nginx { servers, zones, upgrades, version }
+}
+
+/// Says what the `map` of the recipe is for, which depends on what nginx does without it.
+fn note_map(version: Version, directive: &Directive, reading: &mut Reading<'_>) {
+    let plain = mapped(directive.inside(), "");
+    if version >= KEEPS_CONNECTIONS && plain.eq_ignore_ascii_case("close") {
+        let text = format!(
+            "a route does it by itself. From nginx {KEEPS_CONNECTIONS} on, connections to a backend are kept, and `close` \
+             ended them after each plain request: Sidegate keeps them"
+        );
+        reading.notes.say(directive.id, Word::Differs, text);
+    } else {
+        reading.notes.say(directive.id, Word::Needless, "a route does it by itself");
+    }
+}
+
+/// What a map makes of `value`.
+fn mapped(entries: &[Directive], value: &str) -> String {
+    let exact = entries.iter().find(|entry| entry.name.eq_ignore_ascii_case(value));
+    // A regular expression is not read; who writes one here means WebSockets.
+    let regex = || entries.iter().find(|entry| entry.name.starts_with('~') && !value.is_empty());
+    let default = || entries.iter().find(|entry| entry.name == "default");
+    exact.or_else(regex).or_else(default).map(|entry| entry.first().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::import::tree;
+
+    /// What is wrong with `text`: for each fault its line, and what is said of it among the rest.
+    fn check(text: &str, expected: &[(usize, &str)]) {
+        let tree = tree::of(text).unwrap();
+        let mut reading = Reading { tree: &tree, notes: Notes::default(), faults: Vec::new() };
+        read(Version::default(), &mut reading);
+        let faults: Vec<_> = reading.faults.iter().map(|fault| (fault.place.line, fault.what.as_str())).collect();
+        let fits = |((line, what), (other, part)): (&(usize, &str), &(usize, &str))| line == other && what.contains(part);
+        assert!(faults.len() == expected.len() && faults.iter().zip(expected).all(fits), "{text}: {faults:?}");
+    }
+
+    /// The level of the innermost location, the last one written.
+    fn level(text: &str) -> Level {
+        let server = server::of(text);
+        server.locations.iter().max_by_key(|location| location.id).unwrap().level.clone()
+    }
+
+    #[test]
+    fn what_nginx_would_not_start_with_says_where() {
+        check("http {\n allow 1.2.3;\n deny all all;\n}", &[(2, "parameter \"1.2.3\""), (3, "parameter \"all all\"")]);
+        check("http { proxy_read_timeout soon; }", &[(1, "invalid value \"soon\"")]);
+        check("http { client_max_body_size 1m;\n client_max_body_size 2m; }", &[(2, "is duplicate")]);
+        check("http { limit_req burst=1;\n limit_req zone=a burst=x; }", &[(1, "without a zone"), (2, "\"burst=x\"")]);
+        check("http { proxy_read_timeout 10y; }", &[(1, "invalid value \"10y\"")]);
+        check("http { client_header_timeout 1M; keepalive_timeout x; }", &[(1, "\"1M\""), (1, "\"x\"")]);
+        check("http { large_client_header_buffers 4; proxy_buffer_size x; }", &[(1, "\"4\""), (1, "\"x\"")]);
+        check("http { client_max_body_size 8589934592g; }", &[(1, "invalid value")]);
+        check("http { limit_req zone=a burst=0;\n limit_req zone=a delay=0; }", &[(1, "burst=0"), (2, "delay=0")]);
+        check("http { limit_conn a 0; }", &[(1, "number of connections \"0\"")]);
+        check("http { limit_req_zone $a zone=b:1m rate=5x; }", &[(1, "invalid rate")]);
+        check("http { limit_conn_zone $a; }", &[(1, "no zone=NAME:SIZE")]);
+        check("http { upstream a {} }", &[(1, "no servers are inside upstream \"a\"")]);
+        check("server { location /a {}\n location /a {} }", &[(2, "duplicate location")]);
+        check("server { location /a {} location = /a {} location ^~ /b { location /c {} } location /c {} }", &[]);
+        check("http {} http {}", &[(1, "\"http\" directive is duplicate")]);
+        check("server { location / { proxy_pass ftp://a; } }", &[(1, "invalid URL prefix in \"ftp://a\"")]);
+        check("server { listen a.example; }", &[(1, "`a.example` is no address and port")]);
+    }
+
+    #[test]
+    fn a_level_inherits_a_list_whole_or_not_at_all() {
+        let outer = "allow 10.0.0.0/8; deny all; proxy_set_header Upgrade $http_upgrade; proxy_set_header X-A b;";
+        assert_eq!(level(&format!("{outer} location / {{}}")).access.len(), 2);
+        let own = level(&format!("{outer} location / {{ allow 10.0.0.1; proxy_set_header Host $host; }}"));
+        assert_eq!((own.access.len(), own.headers.len()), (1, 1));
+        assert_eq!(level(&format!("{outer} location /a/ {{ deny all; location /a/b/ {{}} }}")).access.len(), 1);
+    }
+
+    #[test]
+    fn a_guard_holds_until_it_is_off() {
+        assert!(level("auth_basic a; location / {}").guards["auth_basic"].is_some());
+        assert!(level("auth_basic a; location / { auth_basic off; }").guards["auth_basic"].is_none());
+    }
+
+    #[test]
+    fn a_map_is_read_for_what_it_makes_of_websocket() {
+        for (entries, value) in [
+            ("default upgrade; '' close;", "upgrade"),
+            ("default close; WebSocket upgrade;", "upgrade"),
+            ("'' close;", ""),
+            ("~. up; default close;", "up"),
+        ] {
+            let tree = tree::of(&format!("map $http_upgrade $c {{ {entries} }}")).unwrap();
+            assert_eq!(mapped(tree.directives[0].inside(), "websocket"), value, "{entries}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! What nginx may answer for every path, as a list of cases.
+//!
+//! The texts of a server's locations and rewrites part all paths into cells. For a cell the model
+//! lists each outcome that nginx may have: the one that holds unless a regular expression matches,
+//! and those of regular expressions that may. An outcome that nginx can't have is harmless here,
+//! one that is missing is not: the import compares itself with each of them.
+
+use std::collections::BTreeSet;
+
+use crate::import::nginx::location::{Found, Matches, Serves, find};
+use crate::import::nginx::regex::{Cell, Match};
+use crate::import::nginx::rewrite::{Rewrite, Then};
+use crate::import::nginx::server::Server;
+use crate::import::tree::Id;
+use sidegate::policy::route::PathPattern;
+
+/// Most rewrites that are followed one after the other; beyond it, the request counts as refused.
+const MAX_REWRITES: usize = 2;
+
+/// The paths of a server, and what it answers.
+pub struct Model<'s> {
+    /// The server.
+    pub server: &'s Server,
+    texts: BTreeSet<String>,
+}
+
+/// One thing that nginx may do with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The directive that leads to it.
+    pub by: Id,
+    /// The locations whose rules the request meets, in their order.
+    pub stages: Vec<usize>,
+    /// How it ends if no rule refuses it.
+    pub end: End,
+}
+
+/// How a request ends that no rule refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The last stage passes it on.
+    Passed,
+    /// nginx answers, and refuses nobody.
+    Answered,
+    /// nginx refuses, redirects or looks for a file.
+    Refused,
+}
+
+/// The outcomes for a cell.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// Unless one of the others comes before them.
+    pub sure: Vec<Outcome>,
+    /// Those of patterns that may match.
+    pub maybe: Vec<Outcome>,
+}
+
+impl<'s> Model<'s> {
+    /// The model of `server`.
+    pub fn new(server: &'s Server) -> Model<'s> {
+        let mut texts = BTreeSet::from(["/".to_owned()]);
+        let locations = server.locations.iter();
+        let inner = locations.clone().flat_map(|location| &location.rewrites);
+        let rewrites = server.rewrites.iter().chain(inner);
+        let patterns = rewrites.flat_map(|rewrite| rewrite.regex.branches());
+        let written = patterns.map(|branch| branch.text.as_str());
+        for text in locations.flat_map(|location| location.matches.texts()).chain(written) {
+            // A location `/a//` comes into play by its slash: nginx sends `/a/` there.
+            let text = text.strip_suffix('/').filter(|bare| bare.ends_with('/')).unwrap_or(text);
+            match Named::by(text) {
+                Named::Paths => {
+                    let bare = text.trim_end_matches('/');
+                    texts.extend([text.to_owned(), bare.to_owned(), format!("{bare}/")]);
+                }
+                Named::Longer => texts.extend([text.to_owned()]),
+                Named::Nothing | Named::Refused => {}
+            }
+        }
+        texts.remove("");
+        Model { server, texts }
+    }
+
+    /// The same for requests that another server's routes tell apart.
+    pub fn with_texts_of(mut self, other: &Model<'_>) -> Model<'s> {
+        self.texts.extend(other.texts.iter().cloned());
+        self
+    }
+
+    /// All cells.
+    pub fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
+        let is_path = |text: &str| Named::by(text) == Named::Paths;
+        let exact = move |text: &String| is_path(text).then(|| Cell::Exact(text.clone()));
+        let both = move |text: &String| exact(text).into_iter().chain([Cell::Beyond(text.clone())]);
+        self.texts.iter().flat_map(both)
+    }
+
+    /// The texts that begin with `text` and are longer, but for those that begin with another such.
+    pub fn longer(&self, text: &str) -> Vec<&str> {
+        let mut longer = Vec::<&str>::new();
+        for other in self.texts.range(text.to_owned()..) {
+            let covered = longer.last().is_some_and(|last| other.starts_with(last));
+            if other != text && other.starts_with(text) && !covered {
+                longer.push(other);
+            }
+        }
+        longer
+    }
+
+    /// The cell of `path`.
+    pub fn cell(&self, path: &str) -> Cell {
+        if self.texts.contains(path) {
+            return Cell::Exact(path.to_owned());
+        }
+        let texts = self.texts.iter().filter(|text| path.starts_with(text.as_str()));
+        Cell::Beyond(texts.max_by_key(|text| text.len()).cloned().unwrap_or_default())
+    }
+
+    /// What nginx finds for a cell where no vague regular expression matches.
+    pub fn find(&self, cell: &Cell) -> Found {
+        find(&self.server.locations, &self.server.outermost, cell, &mut Vec::new())
+    }
+
+    /// Whether nginx answers plain HTTP for `path` with a redirect to the same path with a slash
+    /// behind it: because of a location that passes requests on, or by a directive.
+    pub fn adds_slash(&self, path: &str) -> bool {
+        let cell = Cell::Exact(path.to_owned());
+        let mut rewrites = self.server.rewrites.iter();
+        if let Some(rewrite) = rewrites.find(|one| one.regex.matches(&cell) == Match::Yes) {
+            return rewrite.redirect().is_some_and(|to| to.adds_slash(path));
+        }
+        match self.find(&cell) {
+            Found::Redirect(_) => true,
+            Found::Location(place) => {
+                let redirect = self.server.locations[place].redirect.as_ref();
+                redirect.is_some_and(|to| to.adds_slash(path))
+            }
+            Found::None => false,
+        }
+    }
+
+    /// Whether a regular expression may decide about some paths of a cell.
+    pub fn meets_regex(&self, cell: &Cell) -> bool {
+        let mut found = Vec::new();
+        let Server { locations, outermost, .. } = self.server;
+        let sure = find(locations, outermost, cell, &mut found);
+        let is_plain = match sure {
+            Found::Location(place) => !matches!(locations[place].matches, Matches::Regex(_)),
+            Found::Redirect(_) | Found::None => true,
+        };
+        !found.is_empty() || !is_plain
+    }
+
+    /// All that nginx may do with a request for a path of `cell`.
+    pub fn answers(&self, cell: &Cell) -> Answers {
+        let mut answers = Answers::default();
+        let Server { locations, outermost, .. } = self.server;
+        if let Some(by) = self.server.answer {
+            answers.sure.push(Outcome { by, stages: Vec::new(), end: End::Refused });
+            return answers;
+        }
+        let mut maybe = Vec::new();
+        let found = find(locations, outermost, cell, &mut maybe);
+        let mut own = self.reach(found, cell, 0);
+        for rewrite in &self.server.rewrites {
+            match rewrite.regex.matches(cell) {
+                Match::No => {}
+                Match::Maybe => answers.maybe.extend(self.rewritten(rewrite, 0)),
+                // Directives before it may keep it from being reached.
+                Match::Yes => {
+                    answers.sure.extend(self.rewritten(rewrite, 0));
+                    answers.maybe.append(&mut own);
+                }
+            }
+        }
+        answers.sure.append(&mut own);
+        for found in maybe {
+            answers.maybe.extend(self.reach(found, cell, 0));
+        }
+        answers.maybe.retain(|outcome| !answers.sure.contains(outcome));
+        answers
+    }
+
+    /// What becomes of a request that comes to `found` after so many rewrites.
+    fn reach(&self, found: Found, cell: &Cell, rewrites: usize) -> Vec<Outcome> {
+        let place = match found {
+            Found::Location(place) => place,
+            Found::Redirect(place) => {
+                let by = self.server.locations[place].id;
+                return vec![Outcome { by, stages: Vec::new(), end: End::Refused }];
+            }
+            Found::None => {
+                return vec![Outcome { by: self.server.id, stages: Vec::new(), end: End::Refused }];
+            }
+        };
+        let location = &self.server.locations[place];
+        let mut outcomes = Vec::new();
+        let named = match &location.serves {
+            Serves::Named(_, name) => self.server.named(name),
+            _ => None,
+        };
+        let later = named.map(|place| &self.server.locations[place].rewrites);
+        let rewrites_here = location.rewrites.iter().chain(later.into_iter().flatten());
+        for rewrite in rewrites_here.filter(|rewrite| rewrite.then != Then::Break) {
+            if rewrite.regex.matches(cell) != Match::No {
+                outcomes.extend(self.rewritten(rewrite, rewrites));
+            }
+        }
+        let (mut stages, mut end) = (vec![place], End::Refused);
+        match &location.serves {
+            Serves::Proxy(_) => end = End::Passed,
+            Serves::Answer(_) if location.answers_all => end = End::Answered,
+            Serves::Named(..) => {
+                if let Some(named) = named.filter(|named| self.passes(*named)) {
+                    stages.push(named);
+                    end = End::Passed;
+                }
+            }
+            Serves::Answer(_) | Serves::Other => {}
+        }
+        outcomes.push(Outcome { by: location.id, stages, end });
+        outcomes
+    }
+
+    fn passes(&self, place: usize) -> bool {
+        matches!(self.server.locations[place].serves, Serves::Proxy(_))
+    }
+
+    /// What becomes of a request that `rewrite` matches, after so many others.
+    fn rewritten(&self, rewrite: &Rewrite, before: usize) -> Vec<Outcome> {
+        let refused = Outcome { by: rewrite.id, stages: Vec::new(), end: End::Refused };
+        if rewrite.then == Then::Redirect || before >= MAX_REWRITES {
+            return vec![refused];
+        }
+        let mut outcomes = Vec::new();
+        for cell in self.cells().filter(|cell| may_become(rewrite, cell, self)) {
+            let mut found = Vec::new();
+            let sure = find(&self.server.locations, &self.server.outermost, &cell, &mut found);
+            for found in found.into_iter().chain([sure]) {
+                for outcome in self.reach(found, &cell, before + 1) {
+                    let outcome = Outcome { by: rewrite.id, ..outcome };
+                    if !outcomes.contains(&outcome) {
+                        outcomes.push(outcome);
+                    }
+                }
+            }
+        }
+        outcomes
+    }
+}
+
+/// Whether a path of `cell` may come out of `rewrite`.
+fn may_become(rewrite: &Rewrite, cell: &Cell, model: &Model<'_>) -> bool {
+    let Some(beginning) = rewrite.beginning() else { return true };
+    if rewrite.is_fixed() {
+        return model.cell(beginning) == *cell;
+    }
+    let below = cell.text().starts_with(beginning);
+    below || *cell == model.cell(beginning)
+}
+
+/// Which requests a path of nginx' configuration names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// Those for this path, and as a beginning those for longer paths.
+    Paths,
+    /// As a beginning those for longer paths. The text itself is no path: it ends in a dot segment.
+    Longer,
+    /// None: nginx resolves dot segments and merges slashes before it looks for a location.
+    Nothing,
+    /// Those that Sidegate answers with 400.
+    Refused,
+}
+
+impl Named {
+    /// Classifies the text of a location or of a regular expression's beginning.
+    pub fn by(text: &str) -> Named {
+        if canonical(text).is_some() {
+            return Named::Paths;
+        }
+        let (above, last) = text.rsplit_once('/').unwrap_or(("", text));
+        let ends_in_dots = [".", ".."].contains(&last);
+        if text.is_empty() || ends_in_dots && canonical(&format!("{above}/")).is_some() {
+            return Named::Longer;
+        }
+        let is_resolved = |segment: &str| ["", ".", ".."].contains(&segment);
+        let is_merged = above.split('/').skip(1).any(is_resolved);
+        if !text.starts_with('/') || is_merged { Named::Nothing } else { Named::Refused }
+    }
+}
+
+/// `path` as a route writes it; `None` means that no request which Sidegate takes has it.
+pub fn canonical(path: &str) -> Option<String> {
+    let escaped = path.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_graphic() && !matches!(byte, b'%' | b'#' | b'?') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+        out
+    });
+    PathPattern::parse(&escaped).ok().map(|_| escaped)
+}

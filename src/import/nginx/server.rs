@@ -1,0 +1,271 @@
+//! One `server`: its names, where it listens, and its locations.
+
+use crate::import::nginx::Reading;
+use crate::import::nginx::backend::{To, Upstreams};
+use crate::import::nginx::level::Level;
+use crate::import::nginx::listen::Listen;
+use crate::import::nginx::location::{Location, Matches, Serves};
+use crate::import::nginx::name::Name;
+use crate::import::nginx::rewrite::{Redirect, Rewrite, cuts_off};
+use crate::import::report::Word;
+use crate::import::tree::{Directive, Id};
+
+/// One `server`.
+#[derive(Debug)]
+pub struct Server {
+    /// The directive.
+    pub id: Id,
+    /// `server_name`, each name with its directive.
+    pub names: Vec<(Id, Name)>,
+    /// `listen`
+    pub listens: Vec<Listen>,
+    /// What holds outside of its locations.
+    pub level: Level,
+    /// All locations, those inside others too.
+    pub locations: Vec<Location>,
+    /// The places of those that are in no other.
+    pub outermost: Vec<usize>,
+    /// The `return` or `rewrite` that answers every request.
+    pub answer: Option<Id>,
+    /// What may refuse a request and isn't carried over: an `if`.
+    pub hurdles: Vec<Id>,
+    /// Every `rewrite` before a location is looked for.
+    pub rewrites: Vec<Rewrite>,
+    /// Where it sends clients to https.
+    pub to_https: Option<Id>,
+    /// `ssl_reject_handshake on`
+    pub strict_sni: Option<Id>,
+}
+
+impl Server {
+    /// Reads a `server` of the level `http`.
+    pub fn read(directive: &Directive, http: &Level, upstreams: &Upstreams, reading: &mut Reading<'_>) -> Server {
+        let level = http.inside(directive.inside(), reading);
+        let id = directive.id;
+        let mut server = Server {
+            id,
+            names: Vec::new(),
+            listens: Vec::new(),
+            level,
+            locations: Vec::new(),
+            outermost: Vec::new(),
+            answer: None,
+            hurdles: Vec::new(),
+            rewrites: Vec::new(),
+            to_https: None,
+            strict_sni: None,
+        };
+        let mut has_listen = false;
+        let mut tls = None;
+        for inner in directive.inside() {
+            match inner.name.as_str() {
+                "listen" => {
+                    has_listen = true;
+                    server.listens.extend(Listen::read(inner, reading));
+                }
+                "ssl" if inner.first() == "on" => tls = Some(inner.id),
+                "ssl_reject_handshake" if inner.first() == "on" => server.strict_sni = Some(inner.id),
+                "server_name" => {
+                    let names = inner.words.iter().map(|word| Name::parse(word));
+                    server.names.extend(names.map(|name| (inner.id, name)));
+                }
+                "location" => {
+                    let level = server.level.clone();
+                    let place = server.location(inner, &level, upstreams, reading);
+                    server.outermost.extend(place);
+                }
+                "if" => {
+                    server.hurdles.push(inner.id);
+                    let redirect = inner.inside().iter().find(|inner| is_https(inner));
+                    server.to_https = server.to_https.or(redirect.map(|redirect| redirect.id));
+                }
+                "return" | "rewrite" => server.answers(inner),
+                _ => {}
+            }
+        }
+        if !has_listen {
+            server.listens.push(Listen::implied(id));
+        }
+        if let Some(id) = tls {
+            reading.notes.say(id, Word::Carried, "its listeners speak TLS");
+            server.listens.iter_mut().for_each(|listen| listen.tls = true);
+        }
+        server
+    }
+
+    /// Whether some location passes requests on.
+    pub fn proxies(&self) -> bool {
+        let passes = |location: &Location| matches!(location.serves, Serves::Proxy(_) | Serves::Named(..));
+        self.answer.is_none() && self.locations.iter().any(passes)
+    }
+
+    /// The place of the location `@name`.
+    pub fn named(&self, name: &str) -> Option<usize> {
+        self.locations.iter().position(|location| matches!(&location.matches, Matches::Named(own) if own == name))
+    }
+
+    fn answers(&mut self, directive: &Directive) {
+        match Rewrite::read(directive) {
+            Some(rewrite) if !rewrite.ends() => self.rewrites.push(rewrite),
+            _ => self.answer = self.answer.or(Some(directive.id)),
+        }
+        if is_https(directive) {
+            self.to_https = self.to_https.or(Some(directive.id));
+        }
+    }
+
+    /// Reads a `location` and those inside; its place.
+    fn location(
+        &mut self,
+        directive: &Directive,
+        outer: &Level,
+        upstreams: &Upstreams,
+        reading: &mut Reading<'_>,
+    ) -> Option<usize> {
+        let matches = match Matches::parse(&directive.words) {
+            Ok(matches) => matches,
+            Err(what) => {
+                reading.fault(directive.id, what);
+                return None;
+            }
+        };
+        let level = outer.inside(directive.inside(), reading);
+        let serves = self.serves(directive, &matches, upstreams, reading);
+        let serves = level.internal.map_or(serves, Serves::Answer);
+        // After a `break`, the `return` isn't reached.
+        let may_skip = |inner: &Directive| ["if", "rewrite", "break"].contains(&inner.name.as_str());
+        let fine = |id| directive.inside().iter().any(|inner| inner.id == id && is_fine(inner));
+        let answers_all = matches!(serves, Serves::Answer(id) if fine(id)) && !directive.inside().iter().any(may_skip);
+        let tries = matches!(serves, Serves::Proxy(_));
+        let redirect = redirect(directive, &serves);
+        let hurdle = |inner: &&Directive| match inner.name.as_str() {
+            "if" | "limit_except" => true,
+            "try_files" => tries,
+            _ => false,
+        };
+        let hurdles = directive.inside().iter().filter(hurdle).map(|inner| inner.id).collect();
+        let rewrites = directive.inside().iter().filter(|inner| !cuts_off(inner, &matches)).filter_map(Rewrite::read);
+        let rewrites = rewrites.filter(|rewrite| !rewrite.ends()).collect();
+        let passes = directive.inside().iter().any(|inner| inner.name.ends_with("_pass"));
+        let mut inside = Vec::new();
+        for inner in directive.inside().iter().filter(|inner| inner.name == "location") {
+            inside.extend(self.location(inner, &level, upstreams, reading));
+        }
+        self.check_twins(directive.id, &matches, reading);
+        self.locations.push(Location {
+            id: directive.id,
+            matches,
+            level,
+            serves,
+            answers_all,
+            redirect,
+            passes,
+            hurdles,
+            rewrites,
+            inside,
+        });
+        Some(self.locations.len() - 1)
+    }
+
+    fn check_twins(&self, id: Id, matches: &Matches, reading: &mut Reading<'_>) {
+        let around = |id: Id| reading.tree.lines[id].within.last().copied();
+        let plain = |matches: &Matches| match matches {
+            Matches::Prefix(path, _) => Some((0, path.clone())),
+            Matches::Exact(path) => Some((1, path.clone())),
+            Matches::Named(path) => Some((2, path.clone())),
+            Matches::Regex(_) => None,
+        };
+        let same = |other: &&Location| around(other.id) == around(id) && plain(&other.matches) == plain(matches);
+        if plain(matches).is_some()
+            && let Some(twin) = self.locations.iter().find(same)
+        {
+            let first = reading.tree.place(twin.id).clone();
+            reading.fault(id, format!("duplicate location, the first is {first}"));
+        }
+    }
+
+    fn serves(&mut self, directive: &Directive, matches: &Matches, upstreams: &Upstreams, reading: &mut Reading<'_>) -> Serves {
+        let mut serves = Serves::Other;
+        let mut cut_by = None;
+        for inner in directive.inside() {
+            match inner.name.as_str() {
+                "return" => {
+                    if is_https(inner) {
+                        self.to_https = self.to_https.or(Some(inner.id));
+                    }
+                    return Serves::Answer(inner.id);
+                }
+                "rewrite" => {
+                    if is_https(inner) {
+                        self.to_https = self.to_https.or(Some(inner.id));
+                    }
+                    if Rewrite::read(inner).is_some_and(|rewrite| rewrite.ends()) {
+                        return Serves::Answer(inner.id);
+                    }
+                    if cuts_off(inner, matches) {
+                        cut_by = Some(inner.id);
+                    }
+                }
+                "proxy_pass" => {
+                    if let Some(pass) = upstreams.pass(inner, reading) {
+                        if let To::Unknown(why) = &pass.to {
+                            let text = format!("{why}; until then no request reaches a backend");
+                            reading.notes.say(inner.id, Word::Closes, text);
+                        }
+                        serves = match serves {
+                            Serves::Named(..) => serves,
+                            _ => Serves::Proxy(pass),
+                        };
+                    }
+                }
+                "try_files" => {
+                    if let Some(name) = inner.words.last().filter(|name| name.starts_with('@')) {
+                        serves = Serves::Named(inner.id, name.clone());
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Serves::Proxy(pass) = &mut serves {
+            pass.cut_by = cut_by;
+        }
+        serves
+    }
+}
+
+/// Where a location that `serves` nothing else redirects every request to.
+fn redirect(location: &Directive, serves: &Serves) -> Option<Redirect> {
+    let Serves::Answer(id) = serves else { return None };
+    let answers = |inner: &&Directive| inner.id == *id;
+    let before: Vec<_> = location.inside().iter().take_while(|inner| !answers(inner)).collect();
+    if before.iter().any(|inner| ["if", "rewrite", "break"].contains(&inner.name.as_str())) {
+        return None;
+    }
+    let by = location.inside().iter().find(answers)?;
+    Redirect::read(by).or_else(|| Rewrite::read(by)?.redirect())
+}
+
+/// Whether a `return` refuses nobody and sends nobody elsewhere.
+fn is_fine(directive: &Directive) -> bool {
+    directive.name == "return" && directive.first().len() == 3 && directive.first().starts_with('2')
+}
+
+/// Whether a `return` or `rewrite` sends the client to https.
+fn is_https(directive: &Directive) -> bool {
+    let to = match directive.name.as_str() {
+        "return" => directive.words.last(),
+        "rewrite" => directive.words.get(1),
+        _ => None,
+    };
+    to.is_some_and(|to| to.starts_with("https://"))
+}
+
+/// A server with this in its braces, and nothing around it.
+#[cfg(test)]
+pub fn of(text: &str) -> Server {
+    let tree = crate::import::tree::of(&format!("server {{ listen 80; {text} }}")).unwrap();
+    let mut reading = Reading { tree: &tree, notes: Default::default(), faults: Vec::new() };
+    let nginx = crate::import::nginx::read(Default::default(), &mut reading);
+    assert!(reading.faults.is_empty(), "{:?}", reading.faults);
+    nginx.servers.into_iter().next().unwrap()
+}

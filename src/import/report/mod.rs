@@ -1,0 +1,241 @@
+//! What became of each of nginx' directives: one line each, for people or as JSON.
+//!
+//! It orders and prints what the other rooms noted. Of a directive that nobody noted anything about it knows only
+//! whether Sidegate needs it.
+
+pub mod silent;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::import::tree::{Id, Line, Tree};
+
+/// What became of a directive, the mildest first. Each word stands at the same place in every line, and stays the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Word {
+    /// Sidegate does it by itself, or has nothing that could be set so.
+    Needless,
+    /// It is written down, and means the same.
+    Carried,
+    /// It is left out. Nobody is admitted or refused otherwise for that.
+    Dropped,
+    /// It is carried over, or left out, and something is otherwise than it was.
+    Differs,
+    /// nginx passed no upgrade on there, and Sidegate passes WebSockets on.
+    Upgrades,
+    /// Sidegate refuses what nginx let through.
+    Closes,
+    /// It is carried over as nginx acted on it, which was probably not what was meant.
+    FailsOpen,
+    /// Sidegate may let through what nginx refused.
+    Opens,
+}
+
+impl Word {
+    const ALL: [Word; 8] =
+        [Word::Opens, Word::FailsOpen, Word::Closes, Word::Upgrades, Word::Differs, Word::Dropped, Word::Carried, Word::Needless];
+
+    /// As people read it; loud where somebody has to look.
+    const fn shown(self) -> &'static str {
+        match self {
+            Word::Needless => "needless",
+            Word::Carried => "carried",
+            Word::Dropped => "dropped",
+            Word::Differs => "DIFFERS",
+            Word::Upgrades => "UPGRADES",
+            Word::Closes => "CLOSES",
+            Word::FailsOpen => "FAILS OPEN",
+            Word::Opens => "OPENS",
+        }
+    }
+
+    /// As programs read it.
+    const fn key(self) -> &'static str {
+        match self {
+            Word::Needless => "needless",
+            Word::Carried => "carried",
+            Word::Dropped => "dropped",
+            Word::Differs => "differs",
+            Word::Upgrades => "upgrades",
+            Word::Closes => "closes",
+            Word::FailsOpen => "fails_open",
+            Word::Opens => "opens",
+        }
+    }
+
+    const fn meaning(self) -> &'static str {
+        match self {
+            Word::Needless => "Sidegate does it by itself, or has nothing like it to set",
+            Word::Carried => "means the same",
+            Word::Dropped => "left out; nobody is admitted or refused otherwise for that",
+            Word::Differs => "not quite as it was",
+            Word::Upgrades => "nginx passed plain HTTP alone on there; WebSockets now reach the backend, too",
+            Word::Closes => "Sidegate refuses what nginx let through",
+            Word::FailsOpen => "carried over as nginx acted on it, which was probably not what was meant",
+            Word::Opens => "Sidegate would admit what nginx refused: nothing is written, but with --accept-opens",
+        }
+    }
+}
+
+/// The attempts that a note is about, in nginx' own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// The configuration that they come to, by its number; `None`: any.
+    pub config: Option<usize>,
+    /// A `server_name`; `_`: every host that no other name takes; `*`: every host.
+    pub host: String,
+    /// A `location`: `/a/`, `= /a`, `~ ^/a`.
+    pub path: String,
+    /// The locations below it that it isn't about.
+    pub but: Vec<String>,
+}
+
+/// What was noted about one directive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Note {
+    word: Word,
+    text: String,
+    scopes: Vec<Scope>,
+}
+
+/// Paths that nginx passed on, and Sidegate refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// The hosts, as in a `Scope`.
+    pub host: String,
+    /// The paths, as in a `Scope`.
+    pub path: String,
+    /// The directive by which nginx passed them on.
+    pub by: Id,
+}
+
+/// All notes, by directive.
+#[derive(Debug, Default)]
+pub struct Notes {
+    notes: BTreeMap<Id, Vec<Note>>,
+    closed: Vec<Closed>,
+}
+
+impl Notes {
+    /// Notes `text` about `id`.
+    pub fn say(&mut self, id: Id, word: Word, text: impl Into<String>) {
+        self.say_of(id, word, text, Vec::new());
+    }
+
+    /// Notes `text` about `id`, because of which these attempts may end otherwise than they did.
+    pub fn say_of(&mut self, id: Id, word: Word, text: impl Into<String>, scopes: Vec<Scope>) {
+        let notes = self.notes.entry(id).or_default();
+        let text = text.into();
+        match notes.iter_mut().find(|note| note.word == word && note.text == text) {
+            Some(note) => note.scopes.extend(scopes),
+            None => notes.push(Note { word, text, scopes }),
+        }
+    }
+
+    /// Enters paths that are closed.
+    pub fn closed(&mut self, closed: Closed) {
+        if !self.closed.contains(&closed) {
+            self.closed.push(closed);
+        }
+    }
+
+    /// How many directives say that something is opened.
+    pub fn opens(&self, tree: &Tree) -> usize {
+        let opens = |notes: &[Note]| notes.iter().any(|note| note.word == Word::Opens);
+        self.lines(tree).iter().filter(|(_, notes)| opens(notes)).count()
+    }
+
+    /// Closed paths, each with the directives that passed them on.
+    fn shut(&self) -> Vec<(&Closed, Vec<Id>)> {
+        let mut shut = Vec::<(&Closed, Vec<Id>)>::new();
+        for closed in &self.closed {
+            let same = |(one, _): &&mut (&Closed, _)| (&one.host, &one.path) == (&closed.host, &closed.path);
+            match shut.iter_mut().find(same) {
+                Some((_, by)) => by.push(closed.by),
+                None => shut.push((closed, vec![closed.by])),
+            }
+        }
+        shut
+    }
+
+    /// Every directive with what was noted about it, the gravest first; what was silent about the others.
+    fn lines<'t>(&self, tree: &'t Tree) -> Vec<(&'t Line, Vec<Note>)> {
+        let all = tree.lines.iter().enumerate();
+        all.filter_map(|(id, line)| {
+            let mut notes = match self.notes.get(&id) {
+                Some(notes) => notes.clone(),
+                None => {
+                    let (word, text) = silent::of(tree, id)?;
+                    vec![Note { word, text: text.into(), scopes: Vec::new() }]
+                }
+            };
+            notes.sort_by_key(|note| std::cmp::Reverse(note.word));
+            Some((line, notes))
+        })
+        .collect()
+    }
+}
+
+/// The report for people: the closed paths, then what is opened or closed, then a line for each other
+/// directive, then how many of which word there are.
+pub fn text(tree: &Tree, notes: &Notes) -> String {
+    let mut out = closed(tree, notes);
+    let lines = notes.lines(tree);
+    let word = |notes: &[Note]| notes.first().map_or(Word::Dropped, |note| note.word);
+    let width = lines.iter().map(|(line, _)| line.place.to_string().chars().count()).max().unwrap_or_default();
+    let grave = |notes: &[Note]| matches!(word(notes), Word::Opens | Word::Closes);
+    let (first, rest): (Vec<_>, Vec<_>) = lines.iter().partition(|(_, notes)| grave(notes));
+    for part in [first, rest].iter().filter(|part| !part.is_empty()) {
+        for (line, notes) in part {
+            let texts: Vec<_> = notes.iter().map(|note| note.text.as_str()).collect();
+            let (place, word) = (line.place.to_string(), word(notes).shown());
+            out.push_str(&format!("{place:width$}  {word:10}  {}: {}\n", line.text, texts.join("; ")));
+        }
+        out.push('\n');
+    }
+    for one in Word::ALL {
+        let count = lines.iter().filter(|(_, notes)| word(notes) == one).count();
+        if count > 0 {
+            out.push_str(&format!("{count:5}  {:10}  {}\n", one.shown(), one.meaning()));
+        }
+    }
+    out
+}
+
+/// A line for each closed path, with the locations that it shuts.
+fn closed(tree: &Tree, notes: &Notes) -> String {
+    let mut out = String::new();
+    for (Closed { host, path, .. }, by) in notes.shut() {
+        let shuts = by.iter().map(|id| format!("`{}` ({})", tree.lines[*id].text, tree.place(*id)));
+        let shuts: Vec<_> = shuts.collect();
+        let host = if host == "_" { "every other host" } else { host };
+        let word = Word::Closes.shown();
+        out.push_str(&format!("{word}  {path} on {host}: shuts {}\n", shuts.join(", ")));
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out
+}
+
+/// The same for programs; `configs` are the configurations that were made, `written` all files.
+pub fn json(tree: &Tree, notes: &Notes, configs: &[Value], written: &[String]) -> Value {
+    let lines: Vec<_> = notes.lines(tree).iter().map(|(line, notes)| line_json(line, notes)).collect();
+    json!({ "lines": lines, "configs": configs, "written": written })
+}
+
+fn line_json(line: &Line, notes: &[Note]) -> Value {
+    let scope = |scope: &Scope| json!({ "config": scope.config, "host": scope.host, "path": scope.path, "but": scope.but });
+    let note = |note: &Note| {
+        let scopes: Vec<_> = note.scopes.iter().map(scope).collect();
+        json!({ "word": note.word.key(), "text": note.text, "attempts": scopes })
+    };
+    json!({
+        "file": &*line.place.file,
+        "line": line.place.line,
+        "directive": line.text,
+        "word": notes.first().map_or(Word::Dropped, |note| note.word).key(),
+        "notes": notes.iter().map(note).collect::<Vec<_>>(),
+    })
+}

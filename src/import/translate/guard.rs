@@ -1,0 +1,181 @@
+//! What nginx refuses by, and Sidegate doesn't know: where it holds, and a note for each.
+//!
+//! A location with such a guard is closed, or carried over without it where that was accepted.
+//! What isn't known counts as a guard.
+
+use crate::import::nginx::level::{Level, is_guard};
+use crate::import::nginx::limit::{Key, Rate, Zone, Zones};
+use crate::import::nginx::location::{Location, Serves};
+use crate::import::nginx::rewrite::Then;
+use crate::import::nginx::server::Server;
+use crate::import::nginx::{Nginx, Reading};
+use crate::import::report::{Scope, Word, silent};
+use crate::import::tree::{Id, Tree};
+
+/// The directives that may refuse a request at the location `place`, and aren't carried over.
+pub fn guards(nginx: &Nginx, server: &Server, place: usize, tree: &Tree) -> Vec<Id> {
+    let location = &server.locations[place];
+    let mut ids = of_location(nginx, location, tree);
+    // Before a location is looked for, `break` keeps no path from leading elsewhere.
+    let leads = |id: &Id| refuses(*id, tree) || rewrites(*id, tree);
+    ids.extend(server.hurdles.iter().filter(|id| leads(id)));
+    if let Serves::Named(_, name) = &location.serves
+        && let Some(named) = server.named(name).map(|place| &server.locations[place])
+    {
+        ids.extend(of_location(nginx, named, tree));
+        // nginx counts a request once, by the first limits that it meets.
+        if location.level.rates != named.level.rates {
+            ids.extend(named.level.rates.iter().map(|rate| rate.id));
+        }
+        if location.level.counts != named.level.counts {
+            ids.extend(named.level.counts.iter().map(|count| count.id));
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+fn of_location(nginx: &Nginx, location: &Location, tree: &Tree) -> Vec<Id> {
+    let level = &location.level;
+    let mut ids = level.binding_guards();
+    ids.extend(&level.unknown);
+    // An `if` that holds is a location of its own, which inherits `proxy_pass` and no `try_files`.
+    let tries = matches!(location.serves, Serves::Named(..));
+    ids.extend(location.hurdles.iter().filter(|id| tries || refuses(**id, tree)));
+    ids.extend(uncarried_limits(level, &nginx.zones));
+    ids
+}
+
+/// The limits of `level` that its policy doesn't have.
+fn uncarried_limits(level: &Level, zones: &Zones) -> Vec<Id> {
+    let mut ids = Vec::new();
+    if level.dry_rates != Some(true) {
+        let known = level.rates.iter().filter_map(|rate| Some((rate, zones.rate(&rate.zone)?)));
+        let (own, other): (Vec<_>, Vec<_>) = known.partition(|(_, zone)| zone.key == Key::Client);
+        ids.extend(other.iter().map(|(rate, _)| rate.id));
+        let kept = own.iter().min_by_key(|(_, zone)| zone.pace());
+        let stricter = |one: &(&Rate, &Zone), other: &(&Rate, &Zone)| one.0.burst <= other.0.burst;
+        ids.extend(own.iter().filter(|one| kept.is_some_and(|kept| !stricter(kept, one))).map(|one| one.0.id));
+    }
+    if level.dry_counts != Some(true) {
+        let is_other = |zone: &Zone| zone.key == Key::Other;
+        let counts = level.counts.iter().filter(|count| zones.count(&count.zone).is_some_and(is_other));
+        ids.extend(counts.map(|count| count.id));
+    }
+    ids
+}
+
+/// Whether an `if`, a `limit_except` or a `try_files` may refuse a request or lead it elsewhere.
+fn refuses(id: Id, tree: &Tree) -> bool {
+    tree.lines[id].name != "if" || inside(id, tree).any(|(name, text)| leads_away(name, text))
+}
+
+fn leads_away(name: &str, text: &str) -> bool {
+    match name {
+        "return" => !is_fine(text),
+        "rewrite" => !text.ends_with(" break"),
+        name => silent::leads_away(name),
+    }
+}
+
+/// Whether a `return` answers with a 2xx.
+fn is_fine(text: &str) -> bool {
+    let code = text.split_whitespace().nth(1).unwrap_or_default();
+    code.len() == 3 && code.starts_with('2')
+}
+
+/// Whether a condition of a server may lead a request elsewhere.
+pub fn rewrites(id: Id, tree: &Tree) -> bool {
+    inside(id, tree).any(|(name, _)| name == "rewrite")
+}
+
+/// Whether a condition of a server may answer a request.
+pub fn returns(id: Id, tree: &Tree) -> bool {
+    inside(id, tree).any(|(name, _)| name == "return")
+}
+
+/// Name and text of the directives in the block of the directive `id`.
+fn inside(id: Id, tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
+    let lines = tree.lines.iter().filter(move |line| line.within.contains(&id));
+    lines.map(|line| (line.name.as_str(), line.text.as_str()))
+}
+
+/// Notes what becomes of the attempts `scopes`, which meet `guards`; `open` where they are carried over
+/// all the same.
+pub fn note(guards: &[Id], open: bool, scopes: &[Scope], reading: &mut Reading<'_>) {
+    for id in guards {
+        let what = what(*id, reading.tree);
+        let (word, then) = match open {
+            true => (Word::Opens, "whoever was refused by it is admitted, unless the backend asks"),
+            false => (Word::Closes, "where it holds, all is closed; `--accept-opens` carries it over without it"),
+        };
+        reading.notes.say_of(*id, word, format!("{what}: {then}"), scopes.to_vec());
+    }
+}
+
+/// Notes what else there is for the attempts `scopes`, which come to `location` of `server` and meet
+/// `guards`.
+pub fn note_rest(server: &Server, location: &Location, guards: &[Id], scopes: &[Scope], reading: &mut Reading<'_>) {
+    note_either(location, guards, scopes, reading);
+    let harmless = server.hurdles.iter().chain(&location.hurdles).filter(|id| !guards.contains(*id));
+    for id in harmless {
+        let differs = inside(*id, reading.tree).any(|(name, _)| name == "return" || name == "proxy_pass");
+        if differs {
+            let text = "conditions are not carried over: what this one answered or led elsewhere goes where all others go";
+            reading.notes.say_of(*id, Word::Differs, text, scopes.to_vec());
+        } else {
+            let text = "conditions are not carried over; this one refuses nobody by itself";
+            reading.notes.say(*id, Word::Dropped, text);
+        }
+    }
+    for rewrite in &location.rewrites {
+        let text = match rewrite.then {
+            Then::Break => "paths are never rewritten: the backend gets the path as it came",
+            _ => "paths are never rewritten: what it led elsewhere goes to this location's backend, by its own path",
+        };
+        reading.notes.say_of(rewrite.id, Word::Differs, text, scopes.to_vec());
+    }
+}
+
+/// Notes a `satisfy any` whose networks are enough, and the guards beside it.
+fn note_either(location: &Location, guards: &[Id], scopes: &[Scope], reading: &mut Reading<'_>) {
+    let level = &location.level;
+    let Some(any) = level.satisfy.filter(|set| set.value) else { return };
+    for id in level.guards.values().flatten().filter(|id| !guards.contains(*id)) {
+        let name = reading.tree.lines[*id].name.clone();
+        let text = format!("either of `{name}` and the networks was enough; here the networks decide alone");
+        reading.notes.say_of(any.id, Word::Closes, text, scopes.to_vec());
+        let text = "Sidegate asks for no such thing: the networks decide alone";
+        reading.notes.say_of(*id, Word::Closes, text, scopes.to_vec());
+    }
+}
+
+/// What a guard was, as the beginning of a sentence.
+fn what(id: Id, tree: &Tree) -> String {
+    let line = &tree.lines[id];
+    match line.name.as_str() {
+        "if" if line.text.contains("$http_origin") => {
+            "conditions are not carried over; write the origins into the policy's `[client] origins`".into()
+        }
+        "if" => "conditions are not carried over".into(),
+        "limit_except" => "methods are not looked at".into(),
+        "try_files" => "files are not looked for".into(),
+        "limit_req" => "rates are counted by client, in one budget, not so".into(),
+        "limit_conn" => "tunnels are counted by client or in all, not by this key".into(),
+        "merge_slashes" => "paths with empty segments are made canonical, unless a route says `paths = \"as-is\"`".into(),
+        name if is_guard(name) => "Sidegate asks for no such thing".into(),
+        _ => format!("`{}` is not known here, and may refuse", line.name),
+    }
+}
+
+/// Notes what led some of the attempts `scopes` from `location`, which passes nothing on, to where they were passed on.
+pub fn note_led_away(location: &Location, scopes: &[Scope], reading: &mut Reading<'_>) {
+    let leads = |id: &Id| inside(*id, reading.tree).any(|(name, _)| name == "proxy_pass" || name == "rewrite");
+    let conditions = location.hurdles.iter().filter(|id| leads(id)).copied();
+    let rewrites = location.rewrites.iter().map(|rewrite| rewrite.id);
+    for id in conditions.chain(rewrites).collect::<Vec<_>>() {
+        let text = "not carried over: what it led elsewhere, perhaps to a backend, is refused";
+        reading.notes.say_of(id, Word::Closes, text, scopes.to_vec());
+    }
+}

@@ -1,0 +1,138 @@
+//! The names of servers as the hosts of routes.
+//!
+//! It says what a host of a route can't: two labels under a `*`, a regular expression.
+
+use crate::import::nginx::name::Name;
+use crate::import::nginx::{Nginx, Reading};
+use crate::import::report::Word;
+use crate::import::translate::paths::regex_escaped;
+use crate::import::translate::socket::Group;
+use crate::import::tree::Id;
+
+/// A host of routes, and the server that answers for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// As a route writes it.
+    pub pattern: String,
+    /// As `server_name` writes it; `_` for the default server.
+    pub scope: String,
+    /// What its routes are called after.
+    pub label: String,
+    /// The server, by place.
+    pub server: usize,
+}
+
+impl Host {
+    /// Whether requests for `other` come here where `other` has no route for them.
+    pub fn is_around(&self, other: &Host) -> bool {
+        if self.pattern == "*" {
+            return other.pattern != "*";
+        }
+        let parent = other.pattern.split_once('.').map(|(_, parent)| parent);
+        !other.pattern.starts_with("*.") && self.pattern.strip_prefix("*.").is_some_and(|own| parent == Some(own))
+    }
+}
+
+/// Hosts that no route can say: their requests go by the routes of `*`.
+#[derive(Debug, Clone)]
+pub struct Stray {
+    /// The `server_name`.
+    pub id: Id,
+    /// The server that answers them in nginx, by place.
+    pub server: usize,
+    /// The hosts, as `server_name` writes them.
+    pub scope: String,
+    /// What is said of them.
+    pub said: String,
+}
+
+/// The hosts of a group, in the order in which nginx' files name them; the default server's `*` last.
+/// Beside them, those that no route can say.
+pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> (Vec<Host>, Vec<Stray>) {
+    let Some(default) = group.default() else { return (Vec::new(), Vec::new()) };
+    let (mut hosts, mut strays) = (Vec::<Host>::new(), Vec::new());
+    let taken = taken(nginx, group, reading);
+    for Taken { id, server, pattern } in &taken {
+        if *server == default && !is_between(pattern, default, &taken) {
+            let said = "host = \"*\": it is the default server, to which every other host comes, too";
+            reading.notes.say(*id, Word::Carried, said);
+            continue;
+        }
+        reading.notes.say(*id, Word::Carried, format!("host = \"{pattern}\""));
+        if let Some(parent) = pattern.strip_prefix("*.")
+            && *server != default
+        {
+            let scope = format!("~^.+\\..+\\.{}$", regex_escaped(parent));
+            let said =
+                format!("`{pattern}` is one label before {parent}: a host with more of them goes to the default server's routes");
+            strays.push(Stray { id: *id, server: *server, scope, said });
+        }
+        let (scope, label) = (pattern.clone(), pattern.replace('*', "all"));
+        hosts.push(Host { pattern: pattern.clone(), scope, label, server: *server });
+    }
+    let others = group.servers().iter().flat_map(|server| other_names(nginx, *server).map(|name| (*server, name)));
+    for (server, (id, name)) in others {
+        match name {
+            Name::Odd(text) if !nginx.servers[default].names.contains(&(id, name.clone())) => {
+                let said = format!(
+                    "a route's host is exact or one label after a `*`: what `{text}` matched goes to the default server's routes"
+                );
+                strays.push(Stray { id, server, scope: text.clone(), said });
+            }
+            Name::Nobody if !nginx.servers[default].names.contains(&(id, name.clone())) => {
+                reading.notes.say(id, Word::Dropped, "no request has such a host");
+            }
+            _ => reading.notes.say(id, Word::Carried, "host = \"*\": it is the default server"),
+        }
+    }
+    let exact =
+        nginx.servers[default].names.iter().find_map(|(_, name)| if let Name::Exact(host) = name { Some(host) } else { None });
+    let label = exact.cloned().unwrap_or_else(|| "default".into());
+    hosts.push(Host { pattern: "*".into(), scope: "_".into(), label, server: default });
+    (hosts, strays)
+}
+
+/// A name that a server got before any other.
+struct Taken {
+    id: Id,
+    server: usize,
+    pattern: String,
+}
+
+/// Who has which name: the first that claims it.
+fn taken(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Taken> {
+    let mut taken = Vec::<Taken>::new();
+    for server in group.servers().iter().copied() {
+        for (id, name) in &nginx.servers[server].names {
+            let patterns = match name {
+                Name::Exact(host) => vec![host.clone()],
+                Name::Below(parent) => vec![format!("*.{parent}")],
+                Name::Both(parent) => vec![parent.clone(), format!("*.{parent}")],
+                Name::Odd(_) | Name::Nobody => continue,
+            };
+            // nginx ignores both halves of `.example.com` where somebody has one.
+            match taken.iter().find(|taken| patterns.contains(&taken.pattern)) {
+                Some(first) if first.server == server => {}
+                Some(first) => {
+                    let said = format!("another server has `{}` there already: nginx ignores this one", first.pattern);
+                    reading.notes.say(*id, Word::Dropped, said);
+                }
+                None => taken.extend(patterns.into_iter().map(|pattern| Taken { id: *id, server, pattern })),
+            }
+        }
+    }
+    taken
+}
+
+/// The names of a server that are no host of a route.
+fn other_names(nginx: &Nginx, server: usize) -> impl Iterator<Item = (Id, &Name)> {
+    let names = nginx.servers[server].names.iter();
+    names.filter(|(_, name)| matches!(name, Name::Odd(_) | Name::Nobody)).map(|(id, name)| (*id, name))
+}
+
+/// Whether the name `pattern` of the default server stands after a `*` of another one, which would take it.
+fn is_between(pattern: &str, default: usize, taken: &[Taken]) -> bool {
+    let below = |parent: &str| pattern.strip_suffix(parent).is_some_and(|start| start.ends_with('.'));
+    let others = taken.iter().filter(|taken| taken.server != default);
+    others.filter_map(|taken| taken.pattern.strip_prefix("*.")).any(below)
+}

@@ -1,0 +1,208 @@
+//! From what nginx means to what Sidegate says: a configuration for each group of sockets.
+//!
+//! Decisions stay those of nginx. Where they can't, or where something is lost on the way, the directive that is to
+//! blame gets a note with the attempts that it is about. It reads and writes no file of Sidegate's.
+
+mod compare;
+mod guard;
+mod host;
+mod paths;
+pub mod policy;
+pub mod route;
+mod socket;
+mod tls;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+pub use self::paths::Unsaid;
+use self::policy::Policy;
+use self::route::Route;
+use self::socket::Group;
+use crate::import::nginx::{Nginx, Reading};
+use crate::import::report::{Scope, Word};
+
+/// One `sidegate.toml` and its policies.
+#[derive(Debug)]
+pub struct Config {
+    /// The folder that it has to itself; `None`: the first one's.
+    pub folder: Option<String>,
+    /// Its listeners.
+    pub listeners: Vec<Listener>,
+    /// Chain and key of its certificates, the default one first.
+    pub certificates: Vec<(PathBuf, PathBuf)>,
+    /// Its routes.
+    pub routes: Vec<Route>,
+    /// Its policies.
+    pub policies: Vec<Policy>,
+    /// What its routes are for, as `server_name` writes it; `_` for every other host.
+    pub hosts: Vec<String>,
+    /// `set_real_ip_from`, and the header that it is about.
+    pub forwarded: Option<Forwarded>,
+}
+
+impl Config {
+    /// Where it is, where it listens and for which hosts, for programs.
+    pub fn json(&self, path: &Path) -> Value {
+        let listen: Vec<_> = self.listeners.iter().map(|listener| listener.address.to_string()).collect();
+        json!({ "file": path.display().to_string(), "listen": listen, "hosts": self.hosts })
+    }
+}
+
+/// A `[[listener]]`.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How it speaks.
+    pub speaks: Speaks,
+}
+
+/// How a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// TLS, 1.3 alone or not, with a certificate for every name or not.
+    Tls {
+        /// `tls_min = "1.3"`
+        only_13: bool,
+        /// `strict_sni = true`
+        strict_sni: bool,
+    },
+    /// Plain.
+    Plain,
+    /// Plain, to send clients to https.
+    Redirect,
+}
+
+/// Whose headers nginx believed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The header, in lower case.
+    pub header: String,
+    /// From these.
+    pub from: Vec<String>,
+}
+
+/// Every attempt.
+fn everything() -> Scope {
+    Scope { config: None, host: "*".into(), path: "/".into(), but: Vec::new() }
+}
+
+/// Translates all of it; `unsaid` for what can't be carried over.
+pub fn translate(nginx: &Nginx, unsaid: Unsaid, reading: &mut Reading<'_>) -> Vec<Config> {
+    let mut configs = Vec::<Config>::new();
+    let groups = socket::groups(nginx, reading);
+    note_unreached(nginx, &groups, reading);
+    for group in &groups {
+        let listeners = listeners(nginx, group, reading);
+        let folder = (!configs.is_empty())
+            .then(|| free_name(&listeners[0].name, |name| configs.iter().any(|config| config.folder.as_deref() == Some(name))));
+        if let Some(folder) = &folder {
+            for id in group.sockets.iter().flat_map(|socket| &socket.ids) {
+                let text = format!("other servers answer there, so it gets a Sidegate of its own: {folder}/sidegate.toml");
+                reading.notes.say(*id, Word::Carried, text);
+            }
+        }
+        let certificates = tls::certificates(nginx, group, reading);
+        let (hosts, strays) = host::hosts(nginx, group, reading);
+        let (routes, policies) = route::routes(nginx, &hosts, &strays, unsaid, configs.len(), reading);
+        let names = hosts.iter().map(|host| host.scope.clone()).collect();
+        let forwarded = forwarded(nginx, group, reading);
+        configs.push(Config { folder, listeners, certificates, routes, policies, hosts: names, forwarded });
+    }
+    configs
+}
+
+fn listeners(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Listener> {
+    let mut listeners = Vec::<Listener>::new();
+    let sockets = group.sockets.iter().map(|socket| (socket, false)).chain(group.redirects.iter().map(|socket| (socket, true)));
+    for (socket, redirects) in sockets {
+        let server = &nginx.servers[socket.default];
+        let speaks = match (redirects, socket.tls) {
+            (true, _) => Speaks::Redirect,
+            (false, true) => Speaks::Tls {
+                only_13: server.level.only_13.is_some_and(|set| set.value),
+                strict_sni: server.strict_sni.is_some(),
+            },
+            (false, false) => Speaks::Plain,
+        };
+        let kind = if socket.tls { "tls" } else { "plain" };
+        let name = free_name(&format!("{kind}-{}", socket.address.port()), |name| {
+            listeners.iter().any(|listener| listener.name == name)
+        });
+        let said = match speaks {
+            Speaks::Redirect => format!("listener `{name}`, which answers everything with a redirect to https"),
+            Speaks::Tls { .. } | Speaks::Plain => format!("listener `{name}`"),
+        };
+        for id in &socket.ids {
+            reading.notes.say(*id, Word::Carried, said.clone());
+        }
+        if let (Speaks::Tls { strict_sni: true, .. }, Some(id)) = (speaks, server.strict_sni) {
+            reading.notes.say(id, Word::Carried, "`strict_sni` of the listener");
+        }
+        if speaks == Speaks::Redirect {
+            for server in socket.servers.iter().map(|server| &nginx.servers[*server]) {
+                for id in server.to_https.iter().chain(&server.answer) {
+                    reading.notes.say(*id, Word::Carried, "`redirect = \"https\"` of the listener, which answers 308");
+                }
+            }
+        }
+        listeners.push(Listener { name, address: socket.address, speaks });
+    }
+    listeners
+}
+
+/// Says which servers no request comes to.
+fn note_unreached(nginx: &Nginx, groups: &[Group], reading: &mut Reading<'_>) {
+    for (place, server) in nginx.servers.iter().enumerate() {
+        let named = server.names.iter().any(|(_, name)| *name != crate::import::nginx::name::Name::Nobody);
+        let default = groups.iter().any(|group| group.default() == Some(place));
+        let answers = groups.iter().any(|group| group.servers().contains(&place));
+        if answers && !named && !default {
+            reading.notes.say(
+                server.id,
+                Word::Dropped,
+                "no request comes to it: it has no name and is nowhere the default server",
+            );
+        }
+    }
+}
+
+/// What nginx took the client's address from.
+fn forwarded(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Option<Forwarded> {
+    let mut found = None;
+    for server in group.servers().iter().map(|server| &nginx.servers[*server]) {
+        let inside = server.locations.iter().map(|location| &location.level);
+        for level in std::iter::once(&server.level).chain(inside) {
+            let header = level.real_ip_header.as_ref();
+            if level.forwarders.is_empty() {
+                if let Some(header) = header {
+                    reading.notes.say(header.id, Word::Dropped, "without a `set_real_ip_from` nginx believed nobody");
+                }
+                continue;
+            }
+            let ids = level.forwarders.iter().map(|from| from.id).chain(header.map(|header| header.id));
+            for id in ids {
+                let text = "`forwarded` is not in this version: behind such a peer every client is that peer, for networks and for limits alike. \
+                            The list stands in sidegate.toml as a comment";
+                reading.notes.say_of(id, Word::Opens, text, vec![everything()]);
+            }
+            let from = level.forwarders.iter().map(|from| from.value.clone()).collect();
+            let header = header.map_or("x-real-ip".into(), |header| header.value.to_ascii_lowercase());
+            found.get_or_insert(Forwarded { header, from });
+        }
+    }
+    found
+}
+
+/// `name`, or that with the first number behind it that nobody has.
+fn free_name(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
+    if !is_taken(name) {
+        return name.to_owned();
+    }
+    (2..).map(|number| format!("{name}-{number}")).find(|name| !is_taken(name)).unwrap_or_default()
+}

@@ -1,0 +1,206 @@
+//! Policies: who may, and how much, of the locations that decide alike.
+//!
+//! Budgets are a policy's own, so locations share one only if they share nginx' zones, too.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::import::access::{Decided, all_v4, all_v6, decided};
+use crate::import::nginx::level::Level;
+use crate::import::nginx::limit::{Key, Rate, Zone, Zones};
+use crate::import::nginx::{Nginx, Reading};
+use crate::import::report::{Scope, Word};
+use crate::import::translate::route::LONGEST;
+use crate::import::tree::Id;
+
+/// What nginx closes an idle tunnel after, where nothing is said.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The most tokens that a limit may have.
+const MOST: u32 = 1_000_000;
+
+/// A policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Its name; empty until it has one.
+    pub name: String,
+    /// Who may.
+    pub access: Vec<Decided>,
+    /// `upgrades` and `requests`, from this zone.
+    pub rate: Option<Tokens>,
+    /// `connections.per_client`, from this zone.
+    pub per_client: Option<(String, u32)>,
+    /// `connections.total`, of this server and zone.
+    pub total: Option<(Id, String, u32)>,
+    /// `idle`; `None`: not limited.
+    pub idle: Option<Duration>,
+    /// Whether `idle` is nginx' own default.
+    pub idle_by_default: bool,
+    /// The `limit_req`s and `limit_conn`s that it came from, by zone.
+    pub limits: BTreeMap<String, Id>,
+}
+
+/// A rate and its burst.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// The zone that they come from.
+    pub zone: String,
+    /// So many …
+    pub tokens: u32,
+    /// … in so long.
+    pub per: Duration,
+    /// So many at once.
+    pub burst: u32,
+}
+
+impl Policy {
+    /// Whether two decide alike, each by a rule or for want of one, and count together.
+    pub fn is_like(&self, other: &Policy) -> bool {
+        let bare = |policy: &Policy| {
+            let access: Vec<_> = policy.access.iter().map(|one| (one.network, one.admits, one.by.is_some())).collect();
+            (access, policy.rate.clone(), policy.per_client.clone(), policy.total.clone(), policy.idle)
+        };
+        bare(self) == bare(other)
+    }
+
+    /// The policy that admits nobody, for what nginx didn't pass on.
+    pub fn closed() -> Policy {
+        let nobody = |network| Decided { network, admits: false, by: None };
+        Policy {
+            name: "closed".into(),
+            access: vec![nobody(all_v4()), nobody(all_v6())],
+            rate: None,
+            per_client: None,
+            total: None,
+            idle: None,
+            idle_by_default: false,
+            limits: BTreeMap::new(),
+        }
+    }
+
+    /// What holds at `level` for clients, and at `passing`, often the same, for the backend, of the server `server`;
+    /// `scopes` are the attempts that come there.
+    pub fn of(level: &Level, passing: &Level, server: Id, nginx: &Nginx, scopes: &[Scope], reading: &mut Reading<'_>) -> Policy {
+        let (idle, idle_by_default) = match passing.read_timeout {
+            Some(set) => (Some(set.value.min(LONGEST)).filter(|idle| !idle.is_zero()), false),
+            None => (Some(READ_TIMEOUT), true),
+        };
+        let rate = rate(level, &nginx.zones, scopes, reading);
+        let mut policy =
+            Policy { name: String::new(), access: decided(&level.access), rate: None, idle, idle_by_default, ..Policy::closed() };
+        policy.name.clear();
+        if let Some((id, tokens)) = rate {
+            policy.limits.insert(tokens.zone.clone(), id);
+            policy.rate = Some(tokens);
+        }
+        policy.counts(level, server, &nginx.zones, scopes, reading);
+        policy
+    }
+
+    fn counts(&mut self, level: &Level, server: Id, zones: &Zones, scopes: &[Scope], reading: &mut Reading<'_>) {
+        for count in &level.counts {
+            let Some(zone) = zones.count(&count.zone) else {
+                reading.faults.push(Zones::missing(reading.tree, count.id, &count.zone));
+                continue;
+            };
+            if level.dry_counts == Some(true) {
+                reading.notes.say(count.id, Word::Dropped, "a dry run: nginx refused nobody by it");
+                continue;
+            }
+            match zone.key {
+                Key::Client if self.per_client.as_ref().is_none_or(|(_, most)| count.most < *most) => {
+                    self.per_client = Some((count.zone.clone(), count.most));
+                    let text = "the policy's `connections.per_client`, which counts tunnels and no plain requests; an IPv6 client is its /64";
+                    reading.notes.say(count.id, Word::Differs, text);
+                    reading.notes.say(zone.id, Word::Carried, "clients are counted by their address (IPv6: its /64)");
+                }
+                Key::Server if self.total.as_ref().is_none_or(|(.., most)| count.most < *most) => {
+                    self.total = Some((server, count.zone.clone(), count.most));
+                    let text = "the policy's `connections.total`, which counts the tunnels of its routes and no plain requests";
+                    reading.notes.say(count.id, Word::Differs, text);
+                    reading.notes.say(zone.id, Word::Carried, "the tunnels of a policy are counted");
+                }
+                Key::Client | Key::Server => {
+                    reading.notes.say(count.id, Word::Dropped, "another `limit_conn` here is stricter");
+                    continue;
+                }
+                Key::Other => {
+                    let text = "tunnels are counted by client or in all, not by this key: no such limit";
+                    reading.notes.say_of(count.id, Word::Opens, text, scopes.to_vec());
+                    reading.notes.say(zone.id, Word::Dropped, "see the `limit_conn`s that count in it");
+                    continue;
+                }
+            }
+            self.limits.insert(count.zone.clone(), count.id);
+        }
+    }
+}
+
+/// The rate of `level`, of several the strictest.
+fn rate(level: &Level, zones: &Zones, scopes: &[Scope], reading: &mut Reading<'_>) -> Option<(Id, Tokens)> {
+    let mut strictest: Option<(&Rate, &Zone)> = None;
+    for rate in &level.rates {
+        let Some(zone) = zones.rate(&rate.zone) else {
+            reading.faults.push(Zones::missing(reading.tree, rate.id, &rate.zone));
+            continue;
+        };
+        if level.dry_rates == Some(true) {
+            reading.notes.say(rate.id, Word::Dropped, "a dry run: nginx refused nobody by it");
+            continue;
+        }
+        if zone.key != Key::Client {
+            let text = "rates are counted by client, not by this key: no such limit";
+            reading.notes.say_of(rate.id, Word::Opens, text, scopes.to_vec());
+            reading.notes.say(zone.id, Word::Dropped, "see the `limit_req`s that count in it");
+            continue;
+        }
+        if let Some((other, _)) = &strictest {
+            let text = "a policy has one rate for each kind of request: the slower one is kept";
+            reading.notes.say(other.id.max(rate.id), Word::Differs, text);
+        }
+        if strictest.is_none_or(|(_, other)| zone.pace() < other.pace()) {
+            strictest = Some((rate, zone));
+        }
+    }
+    let (rate, zone) = strictest?;
+    let (tokens, per) = zone.rate?;
+    note_rate(rate, zone, (tokens, per), reading);
+    // nginx lets one through at the rate and `burst` more.
+    let burst = bounded(rate.burst.saturating_add(1));
+    Some((rate.id, Tokens { zone: rate.zone.clone(), tokens: bounded(tokens), per, burst }))
+}
+
+/// At most what Sidegate takes.
+fn bounded(tokens: u64) -> u32 {
+    u32::try_from(tokens).map_or(MOST, |tokens| tokens.min(MOST))
+}
+
+/// Notes what becomes of the strictest rate, and of each value of it that Sidegate can't have.
+fn note_rate(rate: &Rate, zone: &Zone, (tokens, per): (u64, Duration), reading: &mut Reading<'_>) {
+    let unit = if per.as_secs() == 60 { "m" } else { "s" };
+    let burst = rate.burst.saturating_add(1);
+    let mut text = format!(
+        "the policy's `upgrades` and `requests`, each of {}/{unit} and a burst of {}: handshakes and \
+         plain requests are counted apart, after `allow` and `deny`; an IPv6 client is its /64",
+        bounded(tokens),
+        bounded(burst),
+    );
+    let mut word = Word::Carried;
+    if !rate.at_once {
+        word = Word::Differs;
+        text.push_str(
+            "; without `nodelay` nginx held requests of the burst back to the rate, where Sidegate lets \
+             them through at once and refuses what is beyond it",
+        );
+    }
+    if burst > u64::from(MOST) {
+        word = Word::Differs;
+        text.push_str(&format!("; nginx had burst={}, and Sidegate takes {MOST} at most", rate.burst));
+    }
+    reading.notes.say(rate.id, word, text);
+    if tokens > u64::from(MOST) {
+        let text = format!("{MOST}/{unit} in the policies, the most that Sidegate takes; nginx had {tokens}r/{unit}");
+        return reading.notes.say(zone.id, Word::Differs, text);
+    }
+    reading.notes.say(zone.id, Word::Carried, "its rate stands in the policies of those who count in it");
+}

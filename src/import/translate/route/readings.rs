@@ -1,0 +1,36 @@
+//! Locations whose paths Sidegate answers with 400, because some servers read them as paths of another
+//! route.
+//!
+//! It asks for the path that a location names. Whether another path of it is refused is the client's
+//! doing.
+
+use crate::import::nginx::location::Matches;
+use crate::import::nginx::model::canonical;
+use crate::import::translate::compare::Side;
+use crate::import::translate::paths::{Paths, Target};
+use sidegate::policy::request::reading::{self, Reading};
+
+/// How some servers read a path of the location at `place`, where the routes lead that reading
+/// elsewhere.
+pub fn elsewhere((side, paths): (&Side<'_>, &Paths), place: usize) -> Option<String> {
+    let matches = &side.server().locations[place].matches;
+    let named = matches.path()?;
+    let longer = matches!(matches, Matches::Prefix(..)).then(|| format!("{named}x"));
+    let mut texts = [named.to_owned()].into_iter().chain(longer);
+    texts.find_map(|path| {
+        let written = canonical(&path)?;
+        let own = paths.find(&side.model.cell(&path));
+        if reading::is_plain(&written) || own == Target::Closed {
+            return None;
+        }
+        let other = |bytes: &[u8]| {
+            let cell = side.model.cell(&String::from_utf8_lossy(bytes));
+            (paths.matches(&cell) && paths.find(&cell) != own).then_some(())
+        };
+        match reading::find(&written, other) {
+            Ok(None) => None,
+            Ok(Some((Reading { path, .. }, ()))) => Some(String::from_utf8_lossy(&path).into_owned()),
+            Err(_) => Some("too many paths".into()),
+        }
+    })
+}

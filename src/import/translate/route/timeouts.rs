@@ -1,0 +1,200 @@
+//! nginx' timeouts as those of a route.
+//!
+//! nginx has one for each side and direction. A route's `body_stall` and `write_stall` hold for
+//! both sides: the longer one is taken, so that nothing is cut that nginx let go on.
+
+use std::time::Duration;
+
+use crate::import::nginx::level::{Level, Set};
+use crate::import::nginx::unit::written;
+use crate::import::report::Word;
+use crate::import::tree::Id;
+use sidegate::snapshot::route::RouteTimeouts;
+
+/// What each of nginx' timeouts of reading and writing is, where none is given.
+const DEFAULT: Duration = Duration::from_secs(60);
+
+/// The longest duration that Sidegate takes.
+pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// A route's `timeouts`; each is `None` for the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timeouts {
+    /// `dial`
+    pub dial: Option<Duration>,
+    /// `response`
+    pub response: Option<Duration>,
+    /// `body_stall`
+    pub body_stall: Option<Duration>,
+    /// `write_stall`
+    pub write_stall: Option<Duration>,
+}
+
+impl Timeouts {
+    /// What holds at `level`. In nginx 0 is no timeout: it gives up at once, which is not carried
+    /// over.
+    pub fn of(level: &Level) -> Timeouts {
+        Timeouts {
+            dial: given(level.connect_timeout),
+            response: given(level.read_timeout),
+            body_stall: longer(level.read_timeout, level.body_timeout),
+            write_stall: longer(level.send_timeout, level.client_timeout),
+        }
+    }
+}
+
+/// At most what Sidegate takes; `None` also for 0.
+fn given(set: Option<Set<Duration>>) -> Option<Duration> {
+    set.map(|set| set.value.min(LONGEST)).filter(|time| !time.is_zero())
+}
+
+/// The longer of two; `None`: neither is given.
+fn longer(one: Option<Set<Duration>>, other: Option<Set<Duration>>) -> Option<Duration> {
+    let (one, other) = (given(one), given(other));
+    one.or(other)?;
+    Some(one.unwrap_or(DEFAULT).max(other.unwrap_or(DEFAULT)))
+}
+
+/// What became of each timeout of `level`, on a route with so many backends.
+pub fn notes(level: &Level, backends: usize) -> Vec<(Id, Word, String)> {
+    let Timeouts { body_stall, write_stall, .. } = Timeouts::of(level);
+    let default = RouteTimeouts::default();
+    let mut notes = Vec::new();
+    let mut note = |set: Option<Set<Duration>>, kept: String, say: &dyn Fn(Duration) -> (Word, String)| {
+        let Some(Set { id, value }) = set else { return };
+        let (word, text) = match value {
+            Duration::ZERO => (Word::Differs, format!("nginx gave up at once; Sidegate keeps {kept}")),
+            value if value > LONGEST => {
+                let (longest, value) = (written(LONGEST), written(value));
+                let text = say(LONGEST).1;
+                (Word::Differs, format!("{text}; nginx had {value}, and {longest} is the most that Sidegate takes"))
+            }
+            value => say(value),
+        };
+        notes.push((id, word, text));
+    };
+    let or_off = |time: Option<Duration>| time.map_or("off".into(), written);
+    let (response, stall) = (or_off(default.response), or_off(body_stall.or(default.body_stall)));
+    let kept = format!("`timeouts.response` {response}, `body_stall` {stall}, and no `idle` for tunnels");
+    note(level.read_timeout, kept, &|value| reading(value, body_stall));
+    note(level.body_timeout, format!("`timeouts.body_stall` {stall}"), &|value| uploading(value, body_stall));
+    let kept = format!("`timeouts.write_stall` {}", written(write_stall.unwrap_or(default.write_stall)));
+    note(level.send_timeout, kept.clone(), &|value| writing(value, write_stall));
+    note(level.client_timeout, kept, &|value| writing(value, write_stall));
+    let kept = format!("`timeouts.dial` {}", written(default.dial));
+    note(level.connect_timeout, kept, &|_| match backends {
+        0 | 1 => (Word::Carried, "`timeouts.dial` of the route".into()),
+        _ => (Word::Differs, "`timeouts.dial` of the route, which the backends of a list share".into()),
+    });
+    notes
+}
+
+/// A value that holds for both sides, beside the one that was given.
+fn instead(key: &str, held: Option<Duration>, value: Duration) -> String {
+    let held = held.map_or("off".into(), written);
+    format!("`timeouts.{key}` is {held} in place of {}", written(value))
+}
+
+/// `proxy_read_timeout`
+fn reading(value: Duration, body_stall: Option<Duration>) -> (Word, String) {
+    if body_stall == Some(value) {
+        let text = "`timeouts.response` and `body_stall` of the route, the latter for both sides and \
+                    never for a stream of events; `idle` of the policy for tunnels: no frame either \
+                    way, where nginx counted bytes";
+        return (Word::Carried, text.into());
+    }
+    let text = format!(
+        "`timeouts.response` of the route, and `idle` of the policy for tunnels: no frame either way, \
+         where nginx counted bytes. {}: it holds for both sides, and is the longer \
+         `client_body_timeout` (60 s where none is given)",
+        instead("body_stall", body_stall, value)
+    );
+    (Word::Differs, text)
+}
+
+/// `client_body_timeout`
+fn uploading(value: Duration, body_stall: Option<Duration>) -> (Word, String) {
+    if body_stall != Some(value) {
+        let text = format!(
+            "{}: it holds for both sides, and is the longer `proxy_read_timeout` (60 s where none is given)",
+            instead("body_stall", body_stall, value)
+        );
+        return (Word::Differs, text);
+    }
+    if value > DEFAULT {
+        let text = "`timeouts.body_stall` of the route; `body_pace` bounds a request's body as well: \
+                    500 bytes a second over half a minute of waiting";
+        return (Word::Differs, text.into());
+    }
+    (Word::Carried, "`timeouts.body_stall` of the route, for both sides".into())
+}
+
+/// `proxy_send_timeout` and `send_timeout`
+fn writing(value: Duration, write_stall: Option<Duration>) -> (Word, String) {
+    if write_stall == Some(value) && value <= DEFAULT {
+        let text = "`timeouts.write_stall` of the route: either side takes nothing for so long; a \
+                    silent tunnel ends by `idle`";
+        return (Word::Carried, text.into());
+    }
+    if write_stall == Some(value) {
+        let text = "`timeouts.write_stall` of the route: either side takes nothing for so long; \
+                    `body_pace` bounds answers of plain HTTP as well: 500 bytes a second over half \
+                    a minute; a silent tunnel ends by `idle`";
+        return (Word::Differs, text.into());
+    }
+    let text = format!(
+        "{}: it holds for both sides, and is the longer one of `proxy_send_timeout` and \
+         `send_timeout` (60 s where none is given)",
+        instead("write_stall", write_stall, value)
+    );
+    (Word::Differs, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn level(read: u64, body: Option<u64>) -> Level {
+        let set = |id, seconds| Set { id, value: Duration::from_secs(seconds) };
+        let body_timeout = body.map(|seconds| set(1, seconds));
+        Level { read_timeout: Some(set(0, read)), body_timeout, ..Level::default() }
+    }
+
+    #[test]
+    fn changed_timeout_is_told_with_both_values() {
+        let told = |level: &Level| notes(level, 1).into_iter().map(|(_, _, text)| text).collect::<Vec<_>>().join("\n");
+        let years = told(&level(3650 * 24 * 3600, Some(10)));
+        for part in ["nginx had 87600h, and 8784h is the most", "`timeouts.body_stall` is 8784h in place of 10s"] {
+            assert!(years.contains(part), "{part} in {years}");
+        }
+        let zero = told(&level(0, Some(20)));
+        for part in ["`timeouts.response` 2m", "`body_stall` 1m", "is 1m in place of 20s"] {
+            assert!(zero.contains(part), "{part} in {zero}");
+        }
+    }
+
+    #[test]
+    fn longer_of_two_timeouts_holds_where_a_route_has_one() {
+        let check = |read, body, response: Option<u64>, body_stall: Option<u64>, words: &[Word]| {
+            let level = level(read, body);
+            let timeouts = Timeouts::of(&level);
+            assert_eq!(timeouts.response, response.map(Duration::from_secs));
+            assert_eq!(timeouts.body_stall, body_stall.map(Duration::from_secs));
+            let noted: Vec<_> = notes(&level, 1).into_iter().map(|(_, word, _)| word).collect();
+            assert_eq!(noted, words, "{read} {body:?}");
+        };
+        use Word::{Carried, Differs};
+        check(3600, None, Some(3600), Some(3600), &[Carried]);
+        check(60, None, Some(60), Some(60), &[Carried]);
+        check(10, None, Some(10), Some(60), &[Differs]);
+        check(10, Some(10), Some(10), Some(10), &[Carried, Carried]);
+        check(3600, Some(10), Some(3600), Some(3600), &[Carried, Differs]);
+        check(10, Some(3600), Some(10), Some(3600), &[Differs, Differs]);
+        check(0, None, None, None, &[Differs]);
+        let longest = LONGEST.as_secs();
+        check(longest, None, Some(longest), Some(longest), &[Carried]);
+        check(longest + 1, None, Some(longest), Some(longest), &[Differs]);
+        check(10, Some(longest + 1), Some(10), Some(longest), &[Differs, Differs]);
+        check(0, Some(20), None, Some(60), &[Differs, Differs]);
+    }
+}

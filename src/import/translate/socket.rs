@@ -1,0 +1,175 @@
+//! Which servers answer where, and which sockets one Sidegate can serve.
+//!
+//! nginx chooses among the servers of the socket that a request came in by; Sidegate's routes hold on all of its
+//! listeners. So sockets with the same servers share a configuration, and others get one of their own.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::import::nginx::listen::Listen;
+use crate::import::nginx::{Nginx, Reading};
+use crate::import::report::Word;
+use crate::import::tree::Id;
+
+/// A socket that nginx listens on.
+#[derive(Debug)]
+pub struct Socket {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The servers that answer there, by place.
+    pub servers: Vec<usize>,
+    /// The one that answers when no name fits.
+    pub default: usize,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// Whether it takes IPv4 clients at an IPv6 address.
+    pub both_families: bool,
+    /// The `listen`s that made it.
+    pub ids: Vec<Id>,
+}
+
+/// Sockets that one Sidegate serves.
+#[derive(Debug)]
+pub struct Group {
+    /// With the same servers, all of them.
+    pub sockets: Vec<Socket>,
+    /// Where nginx does nothing but send clients to https.
+    pub redirects: Vec<Socket>,
+}
+
+impl Group {
+    /// The servers that answer at its sockets.
+    pub fn servers(&self) -> &[usize] {
+        self.sockets.first().map(|socket| &socket.servers[..]).unwrap_or_default()
+    }
+
+    /// The one that answers when no name fits.
+    pub fn default(&self) -> Option<usize> {
+        self.sockets.first().map(|socket| socket.default)
+    }
+}
+
+/// All groups, in the order in which nginx' files name them.
+pub fn groups(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Group> {
+    let sockets = sockets(nginx, reading);
+    note_overlaps(&sockets, reading);
+    let (mut groups, mut redirects) = (Vec::<Group>::new(), Vec::new());
+    for socket in sockets {
+        let servers = || socket.servers.iter().map(|server| &nginx.servers[*server]);
+        if !servers().any(|server| server.proxies()) {
+            if !socket.tls && servers().any(|server| server.to_https.is_some()) {
+                redirects.push(socket);
+            } else {
+                for id in &socket.ids {
+                    reading.notes.say(*id, Word::Dropped, "no server there passes anything on: no listener");
+                }
+            }
+            continue;
+        }
+        let same = groups.iter_mut().find(|group| group.servers() == socket.servers && group.default() == Some(socket.default));
+        match same {
+            Some(group) => group.sockets.push(socket),
+            None => groups.push(Group { sockets: vec![socket], redirects: Vec::new() }),
+        }
+    }
+    let is_tls = |group: &Group| group.sockets.iter().any(|socket| socket.tls);
+    let with_tls = groups.iter().position(is_tls).unwrap_or(0);
+    if let Some(group) = groups.get_mut(with_tls) {
+        group.redirects = redirects;
+    }
+    for group in &mut groups {
+        merge(&mut group.sockets, reading);
+        merge(&mut group.redirects, reading);
+    }
+    groups
+}
+
+fn sockets(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Socket> {
+    let (mut sockets, mut explicit) = (Vec::<Socket>::new(), BTreeMap::<SocketAddr, Id>::new());
+    for (place, server) in nginx.servers.iter().enumerate() {
+        for listen in &server.listens {
+            let socket = match sockets.iter_mut().find(|socket| socket.address == listen.address) {
+                Some(socket) => socket,
+                None => {
+                    let address = listen.address;
+                    let new = Socket {
+                        address,
+                        servers: Vec::new(),
+                        default: place,
+                        tls: false,
+                        both_families: false,
+                        ids: Vec::new(),
+                    };
+                    sockets.push(new);
+                    let last = sockets.len() - 1;
+                    &mut sockets[last]
+                }
+            };
+            if socket.servers.contains(&place) {
+                reading.fault(listen.id, format!("a duplicate listen {}", listen.address));
+                continue;
+            }
+            socket.servers.push(place);
+            socket.ids.push(listen.id);
+            // What one server says of a socket holds for all.
+            socket.tls |= listen.tls;
+            socket.both_families |= listen.both_families;
+            if listen.default {
+                if let Some(first) = explicit.insert(listen.address, listen.id) {
+                    let first = reading.tree.place(first).clone();
+                    reading.fault(listen.id, format!("a duplicate default server for {}, the first is {first}", listen.address));
+                }
+                socket.default = place;
+            }
+            note_listen(listen, reading);
+        }
+    }
+    sockets
+}
+
+fn note_listen(listen: &Listen, reading: &mut Reading<'_>) {
+    if listen.proxy_protocol {
+        let text = "the PROXY protocol is not in this version: no request that comes with such a header is understood";
+        reading.notes.say_of(listen.id, Word::Closes, text, vec![super::everything()]);
+    }
+}
+
+/// Makes one of `0.0.0.0:80` and `[::]:80`: the second takes both families, and the two can't be bound at once.
+fn merge(sockets: &mut Vec<Socket>, reading: &mut Reading<'_>) {
+    let both = |socket: &Socket| socket.address.ip().is_unspecified();
+    let twins: Vec<_> =
+        sockets.iter().filter(|socket| both(socket) && socket.address.is_ipv6()).map(|socket| socket.address.port()).collect();
+    for port in twins {
+        let v4 = |socket: &Socket| both(socket) && socket.address.is_ipv4() && socket.address.port() == port;
+        let Some(at) = sockets.iter().position(v4) else { continue };
+        let v4 = sockets.remove(at);
+        for id in &v4.ids {
+            reading.notes.say(*id, Word::Carried, format!("the listener at [::]:{port} takes IPv4 clients as well"));
+        }
+        if let Some(v6) = sockets.iter_mut().find(|socket| both(socket) && socket.address.port() == port) {
+            v6.tls |= v4.tls;
+            v6.both_families = true;
+            v6.ids.extend(v4.ids);
+        }
+    }
+    for socket in sockets.iter().filter(|socket| both(socket) && socket.address.is_ipv6() && !socket.both_families) {
+        for id in &socket.ids {
+            let text =
+                "`[::]` takes IPv4 clients as well, by the same rules, unless the kernel is told otherwise (net.ipv6.bindv6only)";
+            reading.notes.say(*id, Word::Differs, text);
+        }
+    }
+}
+
+/// Says which sockets nginx serves by one that it binds, and Sidegate can't bind beside each other.
+fn note_overlaps(sockets: &[Socket], reading: &mut Reading<'_>) {
+    for socket in sockets.iter().filter(|socket| !socket.address.ip().is_unspecified()) {
+        let holds = |ip: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || socket.address.is_ipv4());
+        let around = sockets.iter().find(|other| other.address.port() == socket.address.port() && holds(other.address.ip()));
+        let Some(around) = around else { continue };
+        for id in &socket.ids {
+            let text = format!("{} and {} can't both be bound: give one of them another port", around.address, socket.address);
+            reading.notes.say(*id, Word::Closes, text);
+        }
+    }
+}

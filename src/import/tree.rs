@@ -1,0 +1,319 @@
+//! nginx' directives as a tree, `include` carried out.
+//!
+//! Every directive gets a number in the order of reading, by which the report finds its line. It knows what
+//! a block is and what an include is, and of no other directive what it means.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use glob::{MatchOptions, glob_with};
+
+use crate::import::lexer::{self, End, Statement};
+
+/// nginx' own limit is that of its stack; nobody nests so deep by intent.
+const DEEPEST: usize = 32;
+
+/// A place in nginx' files.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// As it can be opened from here.
+    pub file: Arc<str>,
+    /// From 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// What is wrong with nginx' files: nginx would not start with them either.
+#[derive(Debug)]
+pub struct Fault {
+    /// Where.
+    pub place: Place,
+    /// What, in one sentence without its full stop.
+    pub what: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+/// The number of a directive, in the order of reading.
+pub type Id = usize;
+
+/// One directive.
+#[derive(Debug)]
+pub struct Directive {
+    /// Its number.
+    pub id: Id,
+    /// Its first word.
+    pub name: String,
+    /// The others.
+    pub words: Vec<String>,
+    /// What stands in its braces, if it has some.
+    pub block: Option<Vec<Directive>>,
+}
+
+impl Directive {
+    /// The first word after the name; empty where there is none.
+    pub fn first(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    /// What stands in its braces; nothing where it has none.
+    pub fn inside(&self) -> &[Directive] {
+        self.block.as_deref().unwrap_or_default()
+    }
+}
+
+/// A directive as the report shows it.
+#[derive(Debug)]
+pub struct Line {
+    /// Where it is.
+    pub place: Place,
+    /// As it is written, on one line.
+    pub text: String,
+    /// Its first word.
+    pub name: String,
+    /// The directives whose blocks it is in, the outermost first.
+    pub within: Vec<Id>,
+}
+
+/// All that was read.
+#[derive(Debug)]
+pub struct Tree {
+    /// The main file's directives; those of an included file follow its `include`.
+    pub directives: Vec<Directive>,
+    /// By number.
+    pub lines: Vec<Line>,
+    /// By the number of an `include`: the files that it brought.
+    pub included: BTreeMap<Id, Vec<Arc<str>>>,
+    /// Where relative paths begin: the folder of the main file.
+    pub folder: PathBuf,
+}
+
+impl Tree {
+    /// Where the directive `id` is.
+    pub fn place(&self, id: Id) -> &Place {
+        &self.lines[id].place
+    }
+
+    /// That `what` is wrong with the directive `id`.
+    pub fn fault(&self, id: Id, what: impl Into<String>) -> Fault {
+        Fault { place: self.place(id).clone(), what: what.into() }
+    }
+}
+
+/// Reads `file` and all that it includes.
+///
+/// # Errors
+/// A file that can't be read or that nginx couldn't parse, a cycle, an include that finds nothing.
+pub fn read(file: &Path) -> Result<Tree, Fault> {
+    let folder = file.parent().unwrap_or(Path::new("")).to_owned();
+    let tree = Tree { directives: Vec::new(), lines: Vec::new(), included: BTreeMap::new(), folder };
+    let mut reader = Reader { tree, files: Vec::new(), within: Vec::new() };
+    let directives = reader.file(file, None)?;
+    Ok(Tree { directives, ..reader.tree })
+}
+
+struct Reader {
+    tree: Tree,
+    /// The files that are being read, the main one first.
+    files: Vec<PathBuf>,
+    within: Vec<Id>,
+}
+
+impl Reader {
+    /// The directives of `file`, which `include` brings; `None`: it is the main one.
+    fn file(&mut self, file: &Path, include: Option<Id>) -> Result<Vec<Directive>, Fault> {
+        let shown: Arc<str> = file.display().to_string().into();
+        let at = |line| Place { file: Arc::clone(&shown), line };
+        let asked = |reader: &Reader| include.map_or(at(1), |id| reader.tree.place(id).clone());
+        let bytes =
+            fs::read(file).map_err(|error| Fault { place: asked(self), what: format!("{shown} cannot be read: {error}") })?;
+        // Two names of one file are one file.
+        let same = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        if self.files.contains(&same) {
+            return Err(Fault { place: asked(self), what: format!("{shown} includes itself") });
+        }
+        let statements = lexer::statements(&bytes).map_err(|fault| Fault { place: at(fault.line), what: fault.what })?;
+        self.files.push(same);
+        let mut statements = statements.into_iter();
+        let directives = self.block(&mut statements, &shown)?;
+        self.files.pop();
+        Ok(directives)
+    }
+
+    /// The directives up to the end of a block.
+    fn block(&mut self, statements: &mut impl Iterator<Item = Statement>, file: &Arc<str>) -> Result<Vec<Directive>, Fault> {
+        let mut directives = Vec::new();
+        while let Some(Statement { line, words, end }) = statements.next() {
+            let mut words = words.into_iter();
+            let Some(name) = words.next() else { break }; // a `}`
+            let words: Vec<_> = words.collect();
+            let place = Place { file: Arc::clone(file), line };
+            if self.within.len() >= DEEPEST {
+                return Err(Fault { place, what: format!("blocks nested deeper than {DEEPEST}") });
+            }
+            let id = self.note(place, &name, &words);
+            let block = match end {
+                End::Open => {
+                    self.within.push(id);
+                    let block = self.block(statements, file)?;
+                    self.within.pop();
+                    Some(block)
+                }
+                End::Semicolon | End::Close => None,
+            };
+            let is_include = name == "include" && block.is_none();
+            let pattern = words.first().filter(|_| is_include && words.len() == 1).cloned();
+            directives.push(Directive { id, name, words, block });
+            match pattern {
+                Some(pattern) => directives.extend(self.include(id, &pattern)?),
+                None if is_include => return Err(self.tree.fault(id, "`include` takes one path")),
+                None => {}
+            }
+        }
+        Ok(directives)
+    }
+
+    fn note(&mut self, place: Place, name: &str, words: &[String]) -> Id {
+        let text = std::iter::once(name).chain(words.iter().map(String::as_str)).map(shown).collect::<Vec<_>>().join(" ");
+        self.tree.lines.push(Line { place, text, name: name.to_owned(), within: self.within.clone() });
+        self.tree.lines.len() - 1
+    }
+
+    fn include(&mut self, id: Id, pattern: &str) -> Result<Vec<Directive>, Fault> {
+        let path = self.tree.folder.join(pattern);
+        let files = if pattern.contains(['*', '?', '[']) {
+            let found = matching(&path).map_err(|what| self.tree.fault(id, what))?;
+            // nginx, too, takes a pattern that matches nothing for what it is.
+            found.into_iter().filter(|path| !path.is_dir()).collect()
+        } else {
+            vec![path]
+        };
+        let names = files.iter().map(|file| file.display().to_string().into()).collect();
+        self.tree.included.insert(id, names);
+        let mut directives = Vec::new();
+        for file in files {
+            directives.extend(self.file(&file, Some(id))?);
+        }
+        Ok(directives)
+    }
+}
+
+/// The paths that match, in the order of their bytes, as glob(3) gives them.
+fn matching(pattern: &Path) -> Result<Vec<PathBuf>, String> {
+    let options = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+    let pattern = pattern.to_str().ok_or("this path is not UTF-8")?;
+    let found = glob_with(pattern, options).map_err(|error| format!("{pattern} is not a pattern: {error}"))?;
+    let mut paths = found.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// A word as it can stand in a file, on one line.
+fn shown(word: &str) -> String {
+    let plain =
+        !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, ';' | '"' | '\''));
+    if plain { word.to_owned() } else { format!("{word:?}") }
+}
+
+/// The tree of a file `n` with this text.
+#[cfg(test)]
+pub fn of(text: &str) -> Result<Tree, Fault> {
+    let folder = tempfile::TempDir::new().unwrap();
+    fs::write(folder.path().join("n"), text).unwrap();
+    read(&folder.path().join("n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use tempfile::TempDir;
+
+    /// The tree of `files`, the first of which is the main one, and the folder they are in.
+    fn read_all(files: &[(&str, &str)]) -> (TempDir, Result<Tree, Fault>) {
+        let folder = TempDir::new().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let tree = read(&folder.path().join(files[0].0));
+        (folder, tree)
+    }
+
+    /// Every line as `file:line text`, relative to the folder.
+    fn check(files: &[(&str, &str)], expected: &[&str]) {
+        let (folder, tree) = read_all(files);
+        let bare = |text: String| text.replace(&format!("{}/", folder.path().display()), "");
+        let lines: Vec<_> = match tree {
+            Ok(tree) => tree.lines.iter().map(|line| bare(format!("{} {}", line.place, line.text))).collect(),
+            Err(fault) => vec![bare(format!("! {fault}"))],
+        };
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn includes_are_read_where_they_stand_relative_to_the_main_file() {
+        check(
+            &[
+                ("nginx.conf", "http {\n include sites/a.conf;\n gzip on;\n}"),
+                ("sites/a.conf", "include b.conf;"),
+                ("b.conf", "x \"y z\";"),
+            ],
+            &[
+                "nginx.conf:1 http",
+                "nginx.conf:2 include sites/a.conf",
+                "sites/a.conf:1 include b.conf",
+                "b.conf:1 x \"y z\"",
+                "nginx.conf:3 gzip on",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_pattern_brings_its_files_in_order_and_may_bring_none() {
+        check(
+            &[
+                ("n", "include d/*.conf; include e/*.conf;"),
+                ("d/b.conf", "b;"),
+                ("d/a.conf", "a;"),
+                ("d/.c.conf", "c;"),
+                ("d/x", "x;"),
+            ],
+            &["n:1 include d/*.conf", "d/a.conf:1 a", "d/b.conf:1 b", "n:1 include e/*.conf"],
+        );
+    }
+
+    #[test]
+    fn one_file_may_be_included_twice_but_not_by_itself() {
+        check(&[("n", "include a; include a;"), ("a", "x;")], &["n:1 include a", "a:1 x", "n:1 include a", "a:1 x"]);
+        check(&[("n", "a;\ninclude b;"), ("b", "\ninclude n;")], &["! b:2: n includes itself"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_who_asked_for_it() {
+        check(&[("n", "a;\ninclude b;")], &["! n:2: b cannot be read: No such file or directory (os error 2)"]);
+        check(&[("n", "include b;"), ("b", "\nx")], &["! b:2: unexpected end of file, expecting \";\" or \"}\""]);
+        check(&[("n", "include;")], &["! n:1: `include` takes one path"]);
+        check(&[("n", &format!("{}{}", "a { ".repeat(33), "}".repeat(33)))], &["! n:1: blocks nested deeper than 32"]);
+    }
+
+    #[test]
+    fn a_directive_knows_the_blocks_that_it_is_in() {
+        let (_folder, tree) = read_all(&[("n", "http { server { listen 80; } gzip on; }")]);
+        let within: Vec<_> = tree.unwrap().lines.iter().map(|line| line.within.clone()).collect();
+        assert_eq!(within, [vec![], vec![0], vec![0, 1], vec![0]]);
+    }
+}

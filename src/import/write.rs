@@ -1,0 +1,273 @@
+//! `sidegate.toml`, policies and lists as text.
+//!
+//! It decides nothing: what it writes, `translate` made.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::import::access::{Decided, all_v4, all_v6};
+use crate::import::nginx::unit::written;
+use crate::import::translate::policy::{Policy, Tokens};
+use crate::import::translate::route::{Leads, MaxBody, Route, Timeouts};
+use crate::import::translate::{Config, Listener, Speaks};
+use crate::import::tree::{Id, Tree};
+use crate::page::Page;
+
+/// More networks than this get a list in a file of its own.
+const MOST_INLINE: usize = 8;
+
+/// The port of [metrics], and of the next configuration's the one above.
+const METRICS_PORT: u16 = 10464;
+
+/// Never dialled.
+const NOWHERE: &str = "http://127.0.0.1:9";
+
+/// The files of all configurations, relative to where they are to be written.
+pub fn pages(configs: &[Config], tree: &Tree) -> Vec<Page> {
+    let mut pages = Vec::new();
+    for (number, config) in (0..).zip(configs) {
+        let folder = config.folder.as_ref().map(|folder| format!("{folder}/")).unwrap_or_default();
+        let mut page =
+            |path: String, text: String| pages.push(Page { path: format!("{folder}{path}").into(), text, mode: 0o644 });
+        page("sidegate.toml".into(), settings(config, METRICS_PORT.saturating_add(number), tree));
+        for policy in &config.policies {
+            let clients = Clients::of(policy);
+            if let Some(entries) = clients.in_file() {
+                page(format!("policies/lists/{}.cidr", policy.name), list(policy, entries, tree));
+            }
+            page(format!("policies/{}.toml", policy.name), self::policy(policy, &clients, tree));
+        }
+    }
+    pages
+}
+
+fn settings(config: &Config, metrics: u16, tree: &Tree) -> String {
+    let main = tree.lines.first().map(|line| line.place.file.to_string()).unwrap_or_default();
+    let mut out = format!("# Imported from {main}; its report says what became of each line.\nschema = 1\n");
+    if config.folder.is_some() {
+        put(&mut out, format_args!("\n[metrics]\nlisten = \"127.0.0.1:{metrics}\""));
+    }
+    for Listener { name, address, speaks } in &config.listeners {
+        put(&mut out, format_args!("\n[[listener]]\nname = {}\nlisten = {}", quoted(name), quoted(&address.to_string())));
+        match speaks {
+            Speaks::Plain => put(&mut out, "tls = false"),
+            Speaks::Redirect => put(&mut out, "tls = false\nredirect = \"https\""),
+            Speaks::Tls { only_13, strict_sni } => {
+                if *only_13 {
+                    put(&mut out, "tls_min = \"1.3\"");
+                }
+                if *strict_sni {
+                    put(&mut out, "strict_sni = true");
+                }
+            }
+        }
+        if let Some(forwarded) = &config.forwarded {
+            let from: Vec<_> = forwarded.from.iter().map(|from| quoted(from)).collect();
+            let header = quoted(&forwarded.header);
+            put(&mut out, "# Not in this version; until then every client behind these is the one of them that it comes by.");
+            put(&mut out, format_args!("# forwarded = {{ header = {header}, from = [{}] }}", from.join(", ")));
+        }
+    }
+    for (chain, key) in &config.certificates {
+        let (chain, key) = (quoted(&chain.to_string_lossy()), quoted(&key.to_string_lossy()));
+        put(&mut out, format_args!("\n[[certificate]]\nchain = {chain}\nkey = {key}"));
+    }
+    for route in &config.routes {
+        put(&mut out, self::route(route, tree).trim_end());
+    }
+    out
+}
+
+fn route(Route { name, host, path, leads, policy, from }: &Route, tree: &Tree) -> String {
+    let mut out = String::from("\n");
+    match from {
+        Some(id) => put(&mut out, format_args!("# {}: {}", tree.place(*id), tree.lines[*id].text)),
+        None => put(&mut out, "# nginx passed nothing on here."),
+    }
+    put(&mut out, format_args!("[[route]]\nname = {}\nhost = {}\npath = {}", quoted(name), quoted(host), quoted(path)));
+    match leads {
+        Leads::Nowhere => put(&mut out, format_args!("backend = {}   # never dialled", quoted(NOWHERE))),
+        Leads::To { backends, unknown, strip_prefix, max_body, timeouts } => {
+            let all: Vec<_> = backends.iter().map(|backend| quoted(backend)).collect();
+            match (&all[..], unknown) {
+                (_, Some(why)) => {
+                    put(&mut out, format_args!("# {}", on_one_line(why)));
+                    put(
+                        &mut out,
+                        format_args!("backend = {}   # nothing listens there: write the backend's address", quoted(NOWHERE)),
+                    );
+                }
+                ([one], None) => put(&mut out, format_args!("backend = {one}")),
+                (all, None) => put(&mut out, format_args!("backend = [{}]", all.join(", "))),
+            }
+            put(
+                &mut out,
+                "http = \"forward\"   # nginx passed plain HTTP on as well: leave it out where only WebSockets are meant",
+            );
+            if *strip_prefix {
+                put(&mut out, "strip_prefix = true");
+            }
+            if let Some(max_body) = max_body {
+                let most = match max_body {
+                    MaxBody::Bytes(bytes) => size(*bytes),
+                    MaxBody::Off => "off".into(),
+                };
+                put(&mut out, format_args!("max_body = {}", quoted(&most)));
+            }
+            let Timeouts { dial, response, body_stall, write_stall } = timeouts;
+            let timeouts = [("dial", dial), ("response", response), ("body_stall", body_stall), ("write_stall", write_stall)];
+            let set = timeouts.iter().filter_map(|(key, time)| time.map(|time| format!("{key} = {}", quoted(&written(time)))));
+            let set: Vec<_> = set.collect();
+            if !set.is_empty() {
+                put(&mut out, format_args!("timeouts = {{ {} }}", set.join(", ")));
+            }
+        }
+    }
+    put(&mut out, format_args!("policy = {}", quoted(policy)));
+    out
+}
+
+/// `[client]`: which list decides, and on whom it decides what.
+enum Clients<'p> {
+    /// Everyone, but for these, if there are some.
+    Any(&'p [Decided], Vec<Decided>),
+    /// These alone.
+    Only(Vec<Decided>),
+}
+
+impl<'p> Clients<'p> {
+    fn of(policy: &'p Policy) -> Clients<'p> {
+        let is_root = |one: &&Decided| one.network == all_v4() || one.network == all_v6();
+        let admits_all = policy.access.iter().filter(is_root).all(|one| one.admits);
+        if admits_all {
+            let rest = policy.access.iter().filter(|one| !is_root(one)).copied().collect();
+            return Clients::Any(&policy.access, rest);
+        }
+        Clients::Only(policy.access.iter().filter(|one| one.admits || !is_root(one)).copied().collect())
+    }
+
+    fn entries(&self) -> &[Decided] {
+        match self {
+            Clients::Any(_, entries) | Clients::Only(entries) => entries,
+        }
+    }
+
+    /// The entries, where they are too many to stand in the policy.
+    fn in_file(&self) -> Option<&[Decided]> {
+        Some(self.entries()).filter(|entries| entries.len() > MOST_INLINE)
+    }
+
+    /// An entry as a list has it: `!` carves out.
+    fn entry(&self, one: &Decided) -> String {
+        let holds = matches!(self, Clients::Only(_)) == one.admits;
+        format!("{}{}", if holds { "" } else { "!" }, network(one.network))
+    }
+}
+
+fn policy(policy: &Policy, clients: &Clients<'_>, tree: &Tree) -> String {
+    let mut out = String::new();
+    let ids = policy.access.iter().filter_map(|one| one.by);
+    if *policy == Policy::closed() {
+        put(&mut out, "# For what nginx passed on to nobody; without its routes, broader ones would.");
+    } else {
+        put(&mut out, format_args!("# {}", origin(ids, tree)));
+    }
+    put(&mut out, "schema = 1");
+    let in_file = clients.in_file().is_some();
+    if in_file {
+        put(&mut out, format_args!("\n[lists]\nclients = {{ file = {} }}", quoted(&format!("lists/{}.cidr", policy.name))));
+    }
+    let entries: Vec<_> =
+        if in_file { vec![quoted("clients")] } else { clients.entries().iter().map(|one| quoted(&clients.entry(one))).collect() };
+    put(&mut out, "\n[client]");
+    match clients {
+        Clients::Any(all, denied) => {
+            let by_rule = all.iter().any(|one| one.by.is_some() && one.network.prefix_len() == 0);
+            let why = if by_rule { "`allow all`" } else { "no rule of nginx' keeps the others out" };
+            put(&mut out, format_args!("allow = [\"any\"]   # {why}"));
+            if !denied.is_empty() {
+                put(&mut out, format_args!("deny = [{}]", entries.join(", ")));
+            }
+        }
+        Clients::Only(_) if entries.is_empty() => put(&mut out, "allow = []   # nobody"),
+        Clients::Only(_) => put(&mut out, format_args!("allow = [{}]", entries.join(", "))),
+    }
+    limits(policy, &mut out);
+    out
+}
+
+fn limits(policy: &Policy, out: &mut String) {
+    let mut lines = Vec::new();
+    if let Some(Tokens { tokens, per, burst, zone }) = &policy.rate {
+        let unit = if per.as_secs() == 60 { "m" } else { "s" };
+        let rate = format!("{{ rate = \"{tokens}/{unit}\", burst = {burst} }}");
+        lines.push(format!("upgrades = {rate}   # limit_req zone={}", on_one_line(zone)));
+        lines.push(format!("requests = {rate}"));
+    }
+    let counts = [
+        ("per_client", policy.per_client.as_ref().map(|(_, most)| most)),
+        ("total", policy.total.as_ref().map(|(.., most)| most)),
+    ];
+    let counts: Vec<_> = counts.iter().filter_map(|(key, most)| most.map(|most| format!("{key} = {most}"))).collect();
+    if !counts.is_empty() {
+        lines.push(format!("connections = {{ {} }}", counts.join(", ")));
+    }
+    if let Some(idle) = policy.idle {
+        let why = if policy.idle_by_default {
+            "nginx' default; Sidegate finds dead clients by itself, so it may be longer, or left out"
+        } else {
+            "proxy_read_timeout"
+        };
+        lines.push(format!("idle = {}   # {why}", quoted(&written(idle))));
+    }
+    if !lines.is_empty() {
+        put(out, format_args!("\n[limits]\n{}", lines.join("\n")));
+    }
+}
+
+fn list(policy: &Policy, entries: &[Decided], tree: &Tree) -> String {
+    let clients = Clients::of(policy);
+    let mut out = format!("# The networks of policies/{}.toml: the longest prefix decides.\n", policy.name);
+    for one in entries {
+        let place = one.by.map(|id| format!("   # {}", tree.place(id))).unwrap_or_default();
+        put(&mut out, format_args!("{}{place}", clients.entry(one)));
+    }
+    out
+}
+
+/// Where the rules of a policy come from.
+fn origin(ids: impl Iterator<Item = Id>, tree: &Tree) -> String {
+    let mut ids: Vec<_> = ids.collect();
+    ids.sort_unstable();
+    let mut places: Vec<_> = ids.iter().map(|id| tree.place(*id).to_string()).collect();
+    places.dedup();
+    match &places[..] {
+        [] => "Imported: nginx has no `allow` and no `deny` there.".into(),
+        [all @ .., _] if all.len() >= MOST_INLINE => format!("Imported: {} and {} more rules.", places[0], all.len()),
+        all => format!("Imported: {}.", all.join(", ")),
+    }
+}
+
+fn network(network: IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() { IpAddr::to_string(&network.addr()) } else { network.to_string() }
+}
+
+fn size(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")];
+    let (unit, name) = units.into_iter().find(|(unit, _)| bytes.is_multiple_of(*unit)).unwrap_or((1, "B"));
+    format!("{}{name}", bytes / unit)
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+fn on_one_line(text: &str) -> String {
+    text.replace(|c: char| c.is_control(), " ")
+}
+
+fn put(out: &mut String, line: impl std::fmt::Display) {
+    let _ = writeln!(out, "{line}"); // a String takes everything
+}
