@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use crate::import::nginx::{Reading, bound};
+use crate::import::nginx::bound;
+use crate::import::nginx::reading::Reading;
 use crate::import::report::Word;
 use crate::import::tree::{Directive, Id};
 use sidegate::control::config;

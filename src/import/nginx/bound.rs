@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
+use crate::import::nginx::reading::Reading;
+use crate::import::nginx::unit;
 use crate::import::nginx::unit::written;
-use crate::import::nginx::{Reading, unit};
 use crate::import::report::Word;
 use crate::import::tree::Directive;
 use sidegate::snapshot::listener::ListenerTimeouts;

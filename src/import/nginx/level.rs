@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::import::access::{Rule, Whom, all_v4, decided};
 use crate::import::nginx::limit::{Count, Rate};
-use crate::import::nginx::{Reading, bound, unit};
+use crate::import::nginx::reading::Reading;
+use crate::import::nginx::{bound, unit};
 use crate::import::report::{Word, silent};
 use crate::import::tree::{Directive, Id};
 

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::import::nginx::{Reading, unit};
+use crate::import::nginx::reading::Reading;
+use crate::import::nginx::unit;
 use crate::import::tree::{Directive, Fault, Id, Tree};
 
 /// A `limit_req`.

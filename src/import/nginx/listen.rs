@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::import::nginx::{Reading, unit};
+use crate::import::nginx::reading::Reading;
+use crate::import::nginx::unit;
 use crate::import::report::Word;
 use crate::import::tree::{Directive, Id};
 

@@ -8,8 +8,10 @@ pub mod level;
 pub mod limit;
 pub mod listen;
 pub mod location;
+pub mod matches;
 pub mod model;
 pub mod name;
+mod reading;
 pub mod regex;
 pub mod rewrite;
 pub mod server;
@@ -21,10 +23,11 @@ use std::collections::HashMap;
 use self::backend::Upstreams;
 use self::level::Level;
 use self::limit::Zones;
+pub use self::reading::Reading;
 use self::server::Server;
 use self::version::{KEEPS_CONNECTIONS, Version};
-use crate::import::report::{Notes, Word};
-use crate::import::tree::{Directive, Fault, Id, Tree};
+use crate::import::report::Word;
+use crate::import::tree::Directive;
 
 /// The `http` of a configuration.
 #[derive(Debug)]
@@ -37,24 +40,6 @@ pub struct Nginx {
     pub upgrades: HashMap<String, String>,
     /// Whose defaults hold.
     pub version: Version,
-}
-
-/// One pass over the tree.
-#[derive(Debug)]
-pub struct Reading<'t> {
-    /// What is read.
-    pub tree: &'t Tree,
-    /// What is noted about it.
-    pub notes: Notes,
-    /// What is wrong with it.
-    pub faults: Vec<Fault>,
-}
-
-impl Reading<'_> {
-    /// Notes that `what` is wrong with the directive `id`.
-    pub fn fault(&mut self, id: Id, what: impl Into<String>) {
-        self.faults.push(self.tree.fault(id, what));
-    }
 }
 
 /// Reads what the tree means to an nginx of this version; faults are noted.
@@ -137,6 +122,7 @@ fn mapped(entries: &[Directive], value: &str) -> String {
 mod tests {
     use super::*;
 
+    use crate::import::report::Notes;
     use crate::import::tree;
 
     /// What is wrong with `text`: for each fault its line, and what is said of it among the rest.

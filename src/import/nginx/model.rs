@@ -7,7 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::import::nginx::location::{Found, Matches, Serves, find};
+use crate::import::nginx::location::{Found, Serves, find};
+use crate::import::nginx::matches::Matches;
 use crate::import::nginx::regex::{Cell, Match};
 use crate::import::nginx::rewrite::{Rewrite, Then};
 use crate::import::nginx::server::Server;

@@ -2,7 +2,7 @@
 //!
 //! Says nothing about what the other place admits.
 
-use crate::import::nginx::location::Matches;
+use crate::import::nginx::matches::Matches;
 use crate::import::nginx::regex::Regex;
 use crate::import::tree::{Directive, Id};
 

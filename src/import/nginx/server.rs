@@ -1,11 +1,12 @@
 //! One `server`: its names, where it listens, and its locations.
 
-use crate::import::nginx::Reading;
 use crate::import::nginx::backend::{To, Upstreams};
 use crate::import::nginx::level::Level;
 use crate::import::nginx::listen::Listen;
-use crate::import::nginx::location::{Location, Matches, Serves};
+use crate::import::nginx::location::{Location, Serves};
+use crate::import::nginx::matches::Matches;
 use crate::import::nginx::name::Name;
+use crate::import::nginx::reading::Reading;
 use crate::import::nginx::rewrite::{Redirect, Rewrite, cuts_off};
 use crate::import::report::Word;
 use crate::import::tree::{Directive, Id};

@@ -2,7 +2,7 @@
 //!
 //! A directive that is in no list here is never taken for needless or harmless.
 
-use super::Word;
+use crate::import::report::word::Word;
 use crate::import::tree::{Id, Tree};
 
 /// Blocks whose lines are entries of a table and no directives: the block has the one line for all of them.

@@ -6,7 +6,8 @@
 
 use std::fmt;
 
-use crate::import::nginx::location::{Found, Matches, Regexes, Serves};
+use crate::import::nginx::location::{Found, Serves};
+use crate::import::nginx::matches::{Matches, Regexes};
 use crate::import::nginx::model::{Named, Outcome, canonical};
 use crate::import::nginx::regex::{Cell, Regex, Rest};
 use crate::import::nginx::server::Server;

@@ -2,7 +2,8 @@
 
 use crate::import::nginx::backend::{Pass, To};
 use crate::import::nginx::level::Level;
-use crate::import::nginx::location::{Location, Matches, Serves};
+use crate::import::nginx::location::{Location, Serves};
+use crate::import::nginx::matches::Matches;
 use crate::import::nginx::server::Server;
 use crate::import::nginx::version::KEEPS_CONNECTIONS;
 use crate::import::nginx::{Nginx, Reading};

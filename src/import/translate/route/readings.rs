@@ -4,7 +4,7 @@
 //! It asks for the path that a location names. Whether another path of it is refused is the client's
 //! doing.
 
-use crate::import::nginx::location::Matches;
+use crate::import::nginx::matches::Matches;
 use crate::import::nginx::model::canonical;
 use crate::import::translate::compare::Side;
 use crate::import::translate::paths::{Paths, Target};
