@@ -5,42 +5,52 @@
 
 use std::sync::Arc;
 
-use http::header::{ALLOW, HeaderValue};
+use http::header::{ALLOW, HeaderValue, SERVER};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
 use tokio::net::unix::UCred;
 
-use crate::admin::explain::Asked;
+use crate::admin::explain::Inquiry;
 use crate::admin::tunnels::Filter;
-use crate::admin::{Admin, Answer, diff, explain, json as answer_json, query, status, tunnels};
+use crate::admin::wire::{
+    self, AdminRequest as _, ConfigAnswer, ConfigRequest, DiffAnswer, DiffRequest, DrainAnswer, DrainRequest, Draining,
+    ErrorAnswer, ExplainRequest, PRODUCT, ReloadAnswer, ReloadRequest, ShutdownTimes, StatusRequest, TunnelsRequest,
+};
+use crate::admin::{Admin, Answer, diff, json, status, tunnels};
 use crate::control::config::effective;
 use crate::control::reload::{Accept, Cause, Outcome};
+use crate::policy::Policy;
 
-/// So much of a path goes into the log.
-const MOST_PATH: usize = 128;
+/// The most characters of a path that go into the log.
+const MAX_PATH: usize = 128;
+
+/// The answer to a request for any other path.
+const HERE: &str = "here are GET /v1/status, /v1/config and /v1/tunnels, \
+    POST /v1/reload, /v1/drain, /v1/explain and /v1/diff";
 
 /// Answers one request of `caller`.
 pub async fn answer(admin: Arc<Admin>, request: Request<Incoming>, caller: Option<UCred>) -> Answer {
     let mut call = Call::of(&request, caller);
-    let (method, query) = (request.method(), request.uri().query().unwrap_or_default());
-    let (outcome, answer) = match (method, request.uri().path()) {
-        (&Method::GET, "/v1/status") => ("told", answer_json(StatusCode::OK, &status::status(&admin))),
-        (&Method::GET, "/v1/config") => ("told", answer_json(StatusCode::OK, &config(&admin))),
-        (&Method::GET, "/v1/tunnels") => tunnels(&admin, query),
-        (&Method::POST, "/v1/reload") => reload(&admin, query).await,
-        (&Method::POST, "/v1/drain") => drain(&admin),
-        (&Method::POST, "/v1/explain") => explain(&admin, query),
-        (&Method::POST, "/v1/diff") => diff(&admin, query).await,
-        (_, "/v1/status" | "/v1/config" | "/v1/tunnels") => not_allowed("GET"),
-        (_, "/v1/reload" | "/v1/drain" | "/v1/explain" | "/v1/diff") => not_allowed("POST"),
-        _ => {
-            let here =
-                "here are GET /v1/status, /v1/config and /v1/tunnels, POST /v1/reload, /v1/drain, /v1/explain and /v1/diff";
-            wrong(StatusCode::NOT_FOUND, here)
-        }
+    let query = request.uri().query().unwrap_or_default();
+    let (method, path) = (request.method(), request.uri().path());
+    let (outcome, mut answer) = match path {
+        StatusRequest::PATH => at(method, query, |_: StatusRequest| told(&status::status(&admin))),
+        ConfigRequest::PATH => at(method, query, |_: ConfigRequest| told(&config(&admin))),
+        TunnelsRequest::PATH => at(method, query, |request| tunnels(&admin, request)),
+        ExplainRequest::PATH => at(method, query, |request| explain(&admin, &request)),
+        ReloadRequest::PATH => match accepted(method, query) {
+            Ok(request) => reload(&admin, request).await,
+            Err(wrong) => wrong.said(),
+        },
+        DiffRequest::PATH => match accepted(method, query) {
+            Ok(request) => diff(&admin, request).await,
+            Err(wrong) => wrong.said(),
+        },
+        DrainRequest::PATH => at(method, query, |DrainRequest| drain(&admin)),
+        _ => wrong(StatusCode::NOT_FOUND, HERE),
     };
+    answer.headers_mut().insert(SERVER, HeaderValue::from_static(PRODUCT));
     call.outcome = outcome;
     answer
 }
@@ -55,7 +65,7 @@ struct Call {
 
 impl Call {
     fn of(request: &Request<Incoming>, caller: Option<UCred>) -> Call {
-        let path = request.uri().path().chars().take(MOST_PATH).collect();
+        let path = request.uri().path().chars().take(MAX_PATH).collect();
         Call { caller, method: request.method().clone(), path, outcome: "left" }
     }
 }
@@ -69,118 +79,135 @@ impl Drop for Call {
     }
 }
 
-/// What became of it, in a word, and the answer.
+/// The outcome in a word for the log, and the answer.
 type Said = (&'static str, Answer);
 
-fn wrong(status: StatusCode, sentence: &str) -> Said {
-    ("refused", answer_json(status, &json!({ "error": sentence })))
+/// Why a target is no request.
+enum Wrong {
+    /// It is asked with this method.
+    Method(Method),
+    /// A sentence about a parameter.
+    Parameter(String),
 }
 
-fn not_allowed(method: &'static str) -> Said {
-    let (outcome, mut answer) = wrong(StatusCode::METHOD_NOT_ALLOWED, &format!("this is asked with {method}"));
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
+impl Wrong {
+    fn said(self) -> Said {
+        match self {
+            Wrong::Method(method) => not_allowed(&method),
+            Wrong::Parameter(sentence) => wrong(StatusCode::BAD_REQUEST, &sentence),
+        }
+    }
+}
+
+/// The request that `query` says, if it is made with the right method.
+fn accepted<R: wire::AdminRequest>(method: &Method, query: &str) -> Result<R, Wrong> {
+    if *method != R::METHOD {
+        return Err(Wrong::Method(R::METHOD));
+    }
+    R::parse(query).map_err(Wrong::Parameter)
+}
+
+/// The answer of `say` to the request that `query` says.
+fn at<R: wire::AdminRequest>(method: &Method, query: &str, say: impl FnOnce(R) -> Said) -> Said {
+    accepted(method, query).map_or_else(Wrong::said, say)
+}
+
+fn told(answer: &impl wire::AdminAnswer) -> Said {
+    ("told", json(answer.status(), answer))
+}
+
+fn wrong(status: StatusCode, sentence: &str) -> Said {
+    ("refused", json(status, &ErrorAnswer { error: sentence.to_owned() }))
+}
+
+fn ending() -> Said {
+    wrong(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending")
+}
+
+fn not_allowed(method: &Method) -> Said {
+    let sentence = format!("this is asked with {method}");
+    let (outcome, mut answer) = wrong(StatusCode::METHOD_NOT_ALLOWED, &sentence);
+    if let Ok(method) = HeaderValue::from_str(method.as_str()) {
+        answer.headers_mut().insert(ALLOW, method);
+    }
     (outcome, answer)
 }
 
-fn config(admin: &Admin) -> Value {
+fn config(admin: &Admin) -> ConfigAnswer {
     let (live, now) = (admin.live.load(), Timestamp::now());
-    let policies: Map<_, _> =
-        live.policies.values().map(|policy| (policy.name.to_string(), effective::policy(policy, now))).collect();
-    json!({
-        "file": admin.config.display().to_string(),
-        "generation": live.generation,
-        "digest": &*live.digest,
-        "sidegate": effective::settings(&admin.standing.settings.load()),
-        "policies": policies,
-    })
+    let policy = |policy: &Arc<Policy>| (policy.name.to_string(), effective::policy(policy, now));
+    ConfigAnswer {
+        file: admin.config.display().to_string(),
+        generation: live.generation,
+        digest: live.digest.to_string(),
+        sidegate: effective::settings(&admin.standing.settings.load()),
+        policies: live.policies.values().map(policy).collect(),
+    }
 }
 
-fn tunnels(admin: &Admin, query: &str) -> Said {
-    let page =
-        Filter::parse(query).and_then(|filter| tunnels::page(&filter, &admin.tunnels, &admin.live.load(), Timestamp::now()));
-    match page {
-        Ok(page) => ("told", answer_json(StatusCode::OK, &page)),
+fn tunnels(admin: &Admin, request: TunnelsRequest) -> Said {
+    let (live, now) = (admin.live.load(), Timestamp::now());
+    let page = Filter::of(request);
+    match page.and_then(|filter| tunnels::page(&filter, &admin.tunnels, &live, now)) {
+        Ok(page) => told(&page),
         Err(sentence) => wrong(StatusCode::BAD_REQUEST, &sentence),
     }
 }
 
-fn explain(admin: &Admin, query: &str) -> Said {
-    match Asked::parse(query) {
-        Ok(asked) => {
-            let told = explain::explain(&asked, &admin.live.load(), Timestamp::now());
-            ("told", answer_json(StatusCode::OK, &told))
-        }
+fn explain(admin: &Admin, request: &ExplainRequest) -> Said {
+    match Inquiry::of(request) {
+        Ok(inquiry) => told(&inquiry.answer(&admin.live.load(), Timestamp::now(), true)),
         Err(sentence) => wrong(StatusCode::BAD_REQUEST, &sentence),
     }
 }
 
-async fn diff(admin: &Admin, query: &str) -> Said {
-    let promoted = match diff::promoted(query) {
-        Ok(promoted) => promoted,
-        Err(sentence) => return wrong(StatusCode::BAD_REQUEST, &sentence),
+async fn diff(admin: &Admin, request: DiffRequest) -> Said {
+    let Some(preview) = admin.requests.preview(request.promote.clone()).await else {
+        return ending();
     };
-    match admin.requests.preview(promoted).await {
-        Some(preview) => {
-            let (outcome, status, body) = diff::told(&preview, Timestamp::now());
-            (outcome, answer_json(status, &body))
-        }
-        None => wrong(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending"),
-    }
+    let answer = diff::answer(&request, &preview, Timestamp::now());
+    let (outcome, said) = told(&answer);
+    (if matches!(answer, DiffAnswer::Rejected { .. }) { "rejected" } else { outcome }, said)
 }
 
-async fn reload(admin: &Admin, query: &str) -> Said {
-    let Some((wait, accept)) = wishes(query) else {
-        let sentence = "a reload takes wait=true or wait=false, accept_shrink=LIST,… and accept_revocations=true";
-        return wrong(StatusCode::BAD_REQUEST, sentence);
-    };
+async fn reload(admin: &Admin, request: ReloadRequest) -> Said {
+    let ReloadRequest { wait, accept_shrink, accept_revocations } = request;
+    let accept = Accept { shrunk: accept_shrink, revocations: accept_revocations };
     if !wait {
         admin.requests.ask(Cause::Asked, accept).await;
-        return ("asked", answer_json(StatusCode::ACCEPTED, &json!({ "outcome": "asked" })));
+        return ("asked", told(&ReloadAnswer::Asked).1);
     }
-    match admin.requests.reload(Cause::Asked, accept).await {
-        None => wrong(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending"),
-        Some(Outcome::Published { generation, digest, revoked, warnings }) => {
-            let told = status::told(&warnings);
-            let body = json!({ "outcome": "published", "generation": generation, "digest": &*digest, "revoked": revoked, "diagnostics": told });
-            ("published", answer_json(StatusCode::OK, &body))
+    let Some(outcome) = admin.requests.reload(Cause::Asked, accept).await else { return ending() };
+    let (word, answer) = match outcome {
+        Outcome::Published { generation, digest, revoked, warnings } => {
+            let (digest, revoked) = (digest.to_string(), revoked as u64);
+            let diagnostics = status::reports(&warnings);
+            ("published", ReloadAnswer::Published { generation, digest, revoked, diagnostics })
         }
-        Some(Outcome::Unchanged { generation }) => {
-            ("unchanged", answer_json(StatusCode::OK, &json!({ "outcome": "unchanged", "generation": generation })))
+        Outcome::Unchanged { generation, digest } => {
+            ("unchanged", ReloadAnswer::Unchanged { generation, digest: digest.to_string() })
         }
-        Some(Outcome::Rejected { errors }) => {
-            let body = json!({ "outcome": "rejected", "diagnostics": status::told(&errors) });
-            ("rejected", answer_json(StatusCode::UNPROCESSABLE_ENTITY, &body))
-        }
-    }
+        Outcome::Rejected { errors } => ("rejected", ReloadAnswer::Rejected { diagnostics: status::reports(&errors) }),
+    };
+    (word, told(&answer).1)
 }
 
-/// Whether the outcome is waited for, and what is accepted of a reload that is held.
-fn wishes(text: &str) -> Option<(bool, Accept)> {
-    let (mut wait, mut accept) = (true, Accept::default());
-    for (name, value) in query::pairs(text).ok()? {
-        match (name, &*value) {
-            ("wait", "true") => wait = true,
-            ("wait", "false") => wait = false,
-            ("accept_shrink", lists) => accept.shrunk = lists.split(',').map(str::to_owned).collect(),
-            ("accept_revocations", "true") => accept.revocations = true,
-            _ => return None,
-        }
-    }
-    Some((wait, accept))
-}
-
-/// Orders a drain, once: a second order would cut everything at once, and who runs a command twice means no such thing.
+/// Orders a drain once: a second order would cut everything at once, which no repeated command means.
 fn drain(admin: &Admin) -> Said {
     let settings = admin.standing.settings.load();
-    let already = !admin.lifecycle.drain(settings.shutdown.terms());
-    let shutdown = effective::shutdown(&settings.shutdown);
-    let body = json!({
-        "outcome": "draining",
-        "already": already,
-        "tunnels": admin.tunnels.len(),
-        "exchanges": admin.tunnels.exchanges_len(),
-        "pid": std::process::id(),
-        "shutdown": shutdown,
+    let shutdown = &settings.shutdown;
+    let already = !admin.lifecycle.drain(shutdown.terms());
+    let answer = DrainAnswer::Draining(Draining {
+        already,
+        tunnels: admin.tunnels.len() as u64,
+        exchanges: admin.tunnels.exchanges_len() as u64,
+        pid: std::process::id(),
+        shutdown: ShutdownTimes {
+            delay: effective::duration(shutdown.delay),
+            spread: effective::duration(shutdown.spread),
+            deadline: effective::duration(shutdown.deadline),
+            code: shutdown.code,
+        },
     });
-    ("draining", answer_json(StatusCode::ACCEPTED, &body))
+    ("draining", told(&answer).1)
 }

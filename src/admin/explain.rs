@@ -1,70 +1,122 @@
-//! Why somebody is admitted or not: `POST /v1/explain`, of the generation that runs.
+//! Why a client is admitted or refused: `POST /v1/explain`, of the generation that runs.
+//!
+//! Commands that ask the files instead make the same answer of their snapshot.
 
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
-use crate::admin::query;
+use crate::admin::wire::{
+    CandidateVerdict, EntryVerdict, ExplainAnswer, ExplainRequest, ExplainedKind, LimitVerdict, ListVerdict, RuleName,
+    RuleVerdict, Time,
+};
 use crate::policy::network::Client;
 use crate::policy::request::Request;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
-use crate::snapshot::explanation::Question;
+use crate::snapshot::explanation::{Candidate, Entry, Explanation, Limited, ListSaid, Question, Said};
 
-/// Who asks for what, and when.
+/// An [`ExplainRequest`] whose parameters are in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct Inquiry {
     client: Client,
     request: Result<Request, Refusal>,
     at: Option<Timestamp>,
 }
 
-impl Asked {
-    /// Reads `client=ADDRESS&url=URL&origin=O&subprotocol=S&at=T`, of which the first two must be there.
-    ///
-    /// # Errors
-    /// A sentence that says which parameter is wrong, and what to write.
-    pub fn parse(text: &str) -> Result<Asked, String> {
-        let mut found: [Option<String>; 5] = Default::default();
-        for (name, value) in query::pairs(text)? {
-            let names = ["client", "url", "origin", "subprotocol", "at"];
-            let place = names.iter().position(|known| *known == name);
-            found[place.ok_or_else(|| query::unknown(name, "client, url, origin, subprotocol and at"))?] = Some(value);
-        }
-        let [client, url, origin, subprotocol, at] = found;
-        Asked::of(
-            client.as_deref().ok_or("`client` is missing")?,
-            url.as_deref().ok_or("`url` is missing")?,
-            origin.as_deref(),
-            subprotocol.as_deref(),
-            at.as_deref(),
-        )
-    }
-
-    /// Of what somebody typed.
+impl Inquiry {
+    /// Reads the values of `request`.
     ///
     /// # Errors
     /// A sentence that says what is wrong, and what to write.
-    pub fn of(
-        client: &str,
-        url: &str,
-        origin: Option<&str>,
-        subprotocol: Option<&str>,
-        at: Option<&str>,
-    ) -> Result<Asked, String> {
+    pub fn of(request: &ExplainRequest) -> Result<Inquiry, String> {
+        let ExplainRequest { client, url, origin, subprotocol, at } = request;
         let address: Result<IpAddr, _> = client.parse();
-        let address = address.map_err(|_| format!("`{}` is not an address: write one like 192.0.2.1", client.escape_debug()))?;
-        let request = Request::of_url(url, origin, subprotocol)
+        let address = address.map_err(|_| {
+            let shown = client.escape_debug();
+            format!("`{shown}` is not an address: write one like 192.0.2.1")
+        })?;
+        let request = Request::of_url(url, origin.as_deref(), subprotocol.as_deref())
             .map_err(|fault| format!("`{}`: {}: {}", url.escape_debug(), fault.fault, fault.remedy))?;
-        Ok(Asked { client: Client::new(address), request, at: at.map(instant).transpose()? })
+        let at = at.as_deref().map(instant).transpose()?;
+        Ok(Inquiry { client: Client::new(address), request, at })
     }
 
-    /// The question, of `now` where no time was given. `live`: of an agent that runs.
-    pub fn question(&self, now: Timestamp, live: bool) -> Question<'_> {
+    /// The answer of `snapshot`, at `now` where the request names no time. `live` says whether the
+    /// snapshot is that of an agent that runs, and knows what is left of limits.
+    pub fn answer(&self, snapshot: &Snapshot, now: Timestamp, live: bool) -> ExplainAnswer {
         let request = self.request.as_ref().map_err(|refusal| *refusal);
-        Question { client: self.client, request, at: Some(self.at.unwrap_or(now)), live, candidate: None }
+        let at = Some(self.at.unwrap_or(now));
+        let question = Question { client: self.client, request, at, live, candidate: None };
+        answer(snapshot.explain(question))
     }
+}
+
+fn answer(explanation: Explanation) -> ExplainAnswer {
+    let text = explanation.to_string();
+    let Explanation { permitted, reason, status, policy, rule, generation, .. } = explanation;
+    ExplainAnswer {
+        permitted,
+        reason,
+        status,
+        policy,
+        rule,
+        generation,
+        client: explanation.client,
+        derived: explanation.derived,
+        at: explanation.at.map(Time),
+        kind: kind(explanation.kind),
+        target: explanation.target,
+        slash: explanation.slash,
+        route: explanation.route,
+        rules: explanation.rules.into_iter().map(rule_verdict).collect(),
+        limits: explanation.limits.into_iter().map(limit_verdict).collect(),
+        candidate: explanation.candidate.map(candidate_verdict),
+        text,
+    }
+}
+
+fn kind(word: String) -> ExplainedKind {
+    match &*word {
+        "upgrade" => ExplainedKind::Upgrade,
+        "plain" => ExplainedKind::Plain,
+        _ => ExplainedKind::Other(word),
+    }
+}
+
+fn rule_verdict(said: Said) -> RuleVerdict {
+    let rule = match &*said.rule {
+        "baseline" => RuleName::Baseline,
+        "path" => RuleName::Path,
+        "deny" => RuleName::Deny,
+        "allow" => RuleName::Allow,
+        "origin" => RuleName::Origin,
+        "subprotocol" => RuleName::Subprotocol,
+        _ => RuleName::Other(said.rule),
+    };
+    let lists = said.lists.into_iter().map(list_verdict).collect();
+    RuleVerdict { rule, place: said.place, passes: said.passes, says: said.says, lists }
+}
+
+fn list_verdict(said: ListSaid) -> ListVerdict {
+    let ListSaid { list, entries, holds, by, instead } = said;
+    let (by, instead) = (by.map(entry_verdict), instead.map(entry_verdict));
+    ListVerdict { list, entries: entries as u64, holds, by, instead }
+}
+
+fn entry_verdict(entry: Entry) -> EntryVerdict {
+    let Entry { entry, place, owner, ticket, expires, lapsed } = entry;
+    EntryVerdict { entry, place, owner, ticket, expires, lapsed }
+}
+
+fn limit_verdict(limited: Limited) -> LimitVerdict {
+    let Limited { limit, written, place, exception, left } = limited;
+    LimitVerdict { limit, written, place, exception, left }
+}
+
+fn candidate_verdict(candidate: Candidate) -> CandidateVerdict {
+    let Candidate { file, permitted, reason } = candidate;
+    CandidateVerdict { file, permitted, reason }
 }
 
 /// A day, which stands for its first second in UTC, or an instant (RFC 3339 §5.6).
@@ -74,18 +126,14 @@ fn instant(text: &str) -> Result<Timestamp, String> {
     parsed.map_err(|_| format!("`{}` is no time: write 2027-01-01 or 2027-01-01T18:00:00Z", text.escape_debug()))
 }
 
-/// The answer of `live`.
-pub fn explain(asked: &Asked, live: &Snapshot, now: Timestamp) -> Value {
-    let explanation = live.explain(asked.question(now, true));
-    let text = explanation.to_string();
-    let mut told = json!(explanation);
-    told["text"] = text.into();
-    told
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::wire::AdminRequest as _;
+
+    fn read(query: &str) -> Result<Inquiry, String> {
+        ExplainRequest::parse(query).and_then(|request| Inquiry::of(&request))
+    }
 
     #[test]
     fn a_wrong_parameter_is_named_with_what_to_write() {
@@ -97,9 +145,9 @@ mod tests {
             ("client=::1&url=wss://a.example/&at=tomorrow", "`tomorrow` is no time: write 2027-01-01"),
             ("client=::1&url=wss://a.example/&host=x", "there is no `host`"),
         ] {
-            let sentence = Asked::parse(query).unwrap_err();
+            let sentence = read(query).unwrap_err();
             assert!(sentence.contains(said), "{query}: {sentence}");
         }
-        assert!(Asked::parse("client=%3A%3A1&url=wss%3A%2F%2Fa.example%2F&at=2027-01-01&origin=null").is_ok());
+        assert!(read("client=%3A%3A1&url=wss%3A%2F%2Fa.example%2F&at=2027-01-01&origin=null").is_ok());
     }
 }

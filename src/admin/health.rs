@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode, header};
-use serde_json::json;
 
-use crate::admin::{Admin, Answer, json as json_answer, text};
+use crate::admin::wire::{LivezAnswer, ReadyState, ReadyzAnswer};
+use crate::admin::{Admin, Answer, json, text};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::systemd::SILENCE;
 
@@ -25,7 +25,7 @@ pub fn livez(admin: &Admin, headers: &HeaderMap) -> Answer {
     };
     let named = if stalled.is_empty() { String::new() } else { format!(": {}", stalled.join(", ")) };
     if wants_json(headers) {
-        return json_answer(status, &json!({ "status": format!("{word}{named}") }));
+        return json(status, &LivezAnswer { status: format!("{word}{named}") });
     }
     text(status, format!("{word}{named}\n"))
 }
@@ -34,7 +34,7 @@ pub fn livez(admin: &Admin, headers: &HeaderMap) -> Answer {
 pub fn readyz(admin: &Admin, headers: &HeaderMap) -> Answer {
     let health = Health::of(admin);
     let status = if health.draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    if wants_json(headers) { json_answer(status, &health.json()) } else { text(status, health.text()) }
+    if wants_json(headers) { json(status, &health.answer()) } else { text(status, health.text()) }
 }
 
 /// What `/readyz` tells.
@@ -77,19 +77,19 @@ impl Health {
         if self.draining { "draining" } else { "ready" }
     }
 
-    fn json(&self) -> serde_json::Value {
-        json!({
-            "status": self.word(),
-            "generation": self.generation,
-            "digest": self.digest,
-            "since": self.since,
-            "last_reload_rejected": self.rejected,
-            "warnings": self.warnings,
-            "watch_degraded": self.unwatched.is_some(),
-            "backends_down": self.backends_down,
-            "log_drops": self.log_drops,
-            "panics": self.panics,
-        })
+    fn answer(&self) -> ReadyzAnswer {
+        ReadyzAnswer {
+            status: if self.draining { ReadyState::Draining } else { ReadyState::Ready },
+            generation: self.generation,
+            digest: self.digest.clone(),
+            since: self.since.clone(),
+            last_reload_rejected: self.rejected.clone(),
+            warnings: self.warnings.clone(),
+            watch_degraded: self.unwatched.is_some(),
+            backends_down: self.backends_down.clone(),
+            log_drops: self.log_drops,
+            panics: self.panics,
+        }
     }
 
     fn text(&self) -> String {

@@ -6,12 +6,12 @@
 
 mod command;
 mod diff;
+mod difference;
 mod explain;
 mod health;
 mod linger;
 mod metrics;
 mod place;
-mod query;
 mod rates;
 mod room;
 mod scrapes;
@@ -20,6 +20,7 @@ mod socket;
 mod status;
 mod tunnels;
 mod unix;
+pub mod wire;
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
@@ -47,7 +49,7 @@ use crate::observe::pulse::Pulses;
 use crate::snapshot::Live;
 use crate::tunnels::Tunnels;
 
-pub use self::explain::Asked;
+pub use self::explain::Inquiry;
 pub use self::place::socket_paths;
 pub use self::rates::Rates;
 pub use self::scrapes::MetricsListener;
@@ -98,8 +100,8 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     with_type(status, body, "text/plain; charset=utf-8")
 }
 
-fn json(status: StatusCode, body: &serde_json::Value) -> Answer {
-    with_type(status, format!("{body}\n"), "application/json")
+fn json(status: StatusCode, answer: &impl Serialize) -> Answer {
+    with_type(status, format!("{}\n", wire::encode(answer)), "application/json")
 }
 
 fn with_type(status: StatusCode, body: impl Into<Bytes>, content_type: &'static str) -> Answer {

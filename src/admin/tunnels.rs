@@ -7,18 +7,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
-use crate::admin::query;
+use crate::admin::wire::{Time, TrafficCount, TunnelStatus, TunnelsAnswer, TunnelsRequest};
 use crate::close::Traffic;
 use crate::policy::list::Entry as Line;
 use crate::snapshot::Snapshot;
 use crate::tunnels::{Entry, Tunnels};
 
-/// The most tunnels on a page, and as many where `limit` says nothing.
-const MOST: usize = 1000;
-
-/// Which tunnels are asked for.
+/// A [`TunnelsRequest`] whose parameters are in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     route: Option<String>,
@@ -28,22 +24,14 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Reads `route=NAME&client=NETWORK&limit=N&after=ID`, each of which may be left out.
+    /// Reads the values of `request`.
     ///
     /// # Errors
     /// A sentence that says which parameter is wrong, and what to write.
-    pub fn parse(query: &str) -> Result<Filter, String> {
-        let mut filter = Filter { route: None, client: None, limit: MOST, after: 0 };
-        for (name, value) in query::pairs(query)? {
-            match name {
-                "route" => filter.route = Some(value),
-                "client" => filter.client = Some(network(&value)?),
-                "limit" => filter.limit = limit(&value)?,
-                "after" => filter.after = value.parse().map_err(|_| "`after` is the `next` of the page before".to_owned())?,
-                _ => return Err(query::unknown(name, "route, client, limit and after")),
-            }
-        }
-        Ok(filter)
+    pub fn of(request: TunnelsRequest) -> Result<Filter, String> {
+        let TunnelsRequest { route, client, limit, after } = request;
+        let client = client.as_deref().map(network).transpose()?;
+        Ok(Filter { route, client, limit, after })
     }
 
     fn admits(&self, entry: &Entry) -> bool {
@@ -56,53 +44,50 @@ impl Filter {
 ///
 /// # Errors
 /// A sentence, where there is no such route.
-pub fn page(filter: &Filter, tunnels: &Tunnels, snapshot: &Snapshot, now: Timestamp) -> Result<Value, String> {
-    let mut found: Vec<_> = tunnels.entries().into_iter().filter(|entry| filter.admits(entry)).collect();
+pub fn page(filter: &Filter, tunnels: &Tunnels, snapshot: &Snapshot, now: Timestamp) -> Result<TunnelsAnswer, String> {
+    let entries = tunnels.entries().into_iter();
+    let mut found: Vec<_> = entries.filter(|entry| filter.admits(entry)).collect();
     if let Some(route) = &filter.route
         && found.is_empty()
         && !snapshot.route_list.iter().any(|one| *one.name == **route)
     {
         return Err(format!("there is no route `{}`", route.escape_debug()));
     }
-    let matching = found.len();
+    let matching = found.len() as u64;
     found.retain(|entry| entry.id > filter.after);
     found.sort_unstable_by_key(|entry| entry.id);
     let more = found.len() > filter.limit;
     found.truncate(filter.limit);
     let next = found.last().filter(|_| more).map(|entry| entry.id);
-    let tunnels: Vec<_> = found.iter().map(|entry| tunnel(entry, now)).collect();
-    Ok(json!({ "matching": matching, "tunnels": tunnels, "next": next }))
+    let tunnels = found.iter().map(|entry| tunnel(entry, now)).collect();
+    Ok(TunnelsAnswer { matching, tunnels, next })
 }
 
-fn tunnel(entry: &Arc<Entry>, now: Timestamp) -> Value {
+fn tunnel(entry: &Arc<Entry>, now: Timestamp) -> TunnelStatus {
     let route = entry.route();
     let (from_client, from_backend) = entry.traffic.totals();
-    json!({
-        "id": entry.id,
-        "route": &*route.name,
-        "policy": &*route.policy.name,
-        "generation": entry.generation(),
-        "client": entry.client.to_string(),
-        "peer": entry.peer.to_string(),
-        "host": entry.request.host.to_string(),
-        "path": route.forwarded(&entry.request.path),
-        "origin": entry.request.origin,
-        "subprotocol": entry.subprotocol,
-        "request_id": entry.request_id,
-        "opened": entry.opened.to_string(),
-        "seconds": now.duration_since(entry.opened).as_secs().max(0),
-        "from_client": traffic(from_client),
-        "from_backend": traffic(from_backend),
-    })
+    let seconds = now.duration_since(entry.opened).as_secs();
+    TunnelStatus {
+        id: entry.id,
+        route: route.name.to_string(),
+        policy: route.policy.name.to_string(),
+        generation: entry.generation(),
+        client: entry.client.to_string(),
+        peer: entry.peer.to_string(),
+        host: entry.request.host.to_string(),
+        path: route.forwarded(&entry.request.path).to_string(),
+        origin: entry.request.origin.as_deref().map(str::to_owned),
+        subprotocol: entry.subprotocol.as_deref().map(str::to_owned),
+        request_id: entry.request_id.to_string(),
+        opened: Time(entry.opened),
+        seconds: u64::try_from(seconds).unwrap_or_default(),
+        from_client: traffic(from_client),
+        from_backend: traffic(from_backend),
+    }
 }
 
-fn traffic(traffic: Traffic) -> Value {
-    json!({ "messages": traffic.messages, "bytes": traffic.bytes })
-}
-
-fn limit(value: &str) -> Result<usize, String> {
-    let number = value.parse().ok().filter(|number| (1..=MOST).contains(number));
-    number.ok_or_else(|| format!("`limit` is a number from 1 to {MOST}"))
+fn traffic(Traffic { messages, bytes }: Traffic) -> TrafficCount {
+    TrafficCount { messages, bytes }
 }
 
 /// A network or an address, as a line of a list may begin.
@@ -117,12 +102,17 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::admin::wire::{AdminRequest, MAX_PAGE};
     use crate::policy::limit::Limits;
     use crate::tunnels::tests::{charge, enter, table};
 
+    fn read(query: &str) -> Result<Filter, String> {
+        TunnelsRequest::parse(query).and_then(Filter::of)
+    }
+
     /// What `query` is read as, or what the sentence holds.
     fn check(query: &str, expected: Result<(Option<&str>, Option<&str>, usize, u64), &str>) {
-        match (Filter::parse(query), expected) {
+        match (read(query), expected) {
             (Ok(filter), Ok((route, client, limit, after))) => {
                 let client = client.map(|client| client.parse().unwrap());
                 assert_eq!(filter, Filter { route: route.map(str::to_owned), client, limit, after }, "{query}");
@@ -134,11 +124,11 @@ mod tests {
 
     #[test]
     fn parameters_may_be_left_out_and_escaped() {
-        check("", Ok((None, None, MOST, 0)));
+        check("", Ok((None, None, MAX_PAGE, 0)));
         check("route=chat&after=41&limit=1", Ok((Some("chat"), None, 1, 41)));
-        check("client=192.0.2.0%2F24", Ok((None, Some("192.0.2.0/24"), MOST, 0)));
-        check("client=2001:db8::1&", Ok((None, Some("2001:db8::1/128"), MOST, 0)));
-        check("client=::ffff:10.0.0.0/104&limit=1000", Ok((None, Some("10.0.0.0/8"), MOST, 0)));
+        check("client=192.0.2.0%2F24", Ok((None, Some("192.0.2.0/24"), MAX_PAGE, 0)));
+        check("client=2001:db8::1&", Ok((None, Some("2001:db8::1/128"), MAX_PAGE, 0)));
+        check("client=::ffff:10.0.0.0/104&limit=1000", Ok((None, Some("10.0.0.0/8"), MAX_PAGE, 0)));
     }
 
     #[test]
@@ -169,13 +159,13 @@ mod tests {
         let mut staying: Vec<_> = (0..4000).map(open).collect();
         let mut leaving: Vec<_> = (0..2000).map(open).collect();
         let stay: BTreeSet<u64> = staying.iter().map(|(_, entry)| entry.id).collect();
-        let (mut told, mut filter) = (Vec::new(), Filter::parse("limit=1000").unwrap());
+        let (mut told, mut filter) = (Vec::new(), read("limit=1000").unwrap());
         loop {
             let page = page(&filter, &tunnels, &live.load(), Timestamp::now()).unwrap();
-            let ids: Vec<_> = page["tunnels"].as_array().unwrap().iter().map(|one| one["id"].as_u64().unwrap()).collect();
-            assert!(ids.len() <= MOST && !ids.is_empty());
+            let ids: Vec<_> = page.tunnels.iter().map(|one| one.id).collect();
+            assert!(ids.len() <= MAX_PAGE && !ids.is_empty());
             told.extend(ids);
-            let Some(next) = page["next"].as_u64() else { break };
+            let Some(next) = page.next else { break };
             filter.after = next;
             leaving.truncate(leaving.len() - 300);
             staying.extend((0..100).map(open));

@@ -1,7 +1,9 @@
-//! Asks the running agent over its admin socket: what the verbs that need one have in common.
+//! Asks the running agent over its admin socket, for every verb that needs one.
 //!
-//! It finds the socket as the agent did; why nobody answers is a sentence that names every path it tried.
+//! It looks for the socket where the agent puts it, asks only a process that may be the agent, and
+//! returns only what it understands completely.
 
+use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -9,93 +11,158 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request};
-use http_body_util::{BodyExt, Empty};
+use http::{Request as HttpRequest, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
-use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::cli::trust::{SocketSite, Trust, Unusable};
 use sidegate::admin::socket_paths;
+use sidegate::admin::wire::{AdminRequest, ReadError, Received, read};
 use sidegate::control::config::named_socket;
 
 /// How long to wait for room in the queue of an agent that is busy.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long between two looks whether there is room.
-const BETWEEN: Duration = Duration::from_millis(50);
+/// The time between two looks whether there is room.
+const BUSY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What the agent of `config` answers within `patience`.
+/// The largest answer that is read. The status of 10,000 routes has some 8 MiB.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum AskFailure {
+    /// No agent runs: no path has a socket, or none at which a process listens.
+    NoAgent(String),
+    /// An agent may run, and nothing is known about it.
+    Unknown(String),
+}
+
+impl fmt::Display for AskFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AskFailure::NoAgent(sentence) | AskFailure::Unknown(sentence) => f.write_str(sentence),
+        }
+    }
+}
+
+/// What the agent of `config` answers to `request` within `patience`.
 ///
 /// # Errors
-/// A sentence: nobody answers, or not in time, or we may not ask, or what the agent says is wrong with the request.
-pub fn ask(config: &Path, method: &Method, target: &str, patience: Duration) -> Result<Value, String> {
-    let runtime = Builder::new_current_thread().enable_io().enable_time().build().map_err(|error| error.to_string())?;
+/// No process may be asked, or none answers in time, or the answer is not understood, or the
+/// agent refuses the request.
+pub fn ask<R: AdminRequest>(config: &Path, request: &R, patience: Duration) -> Result<R::Answer, AskFailure> {
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = runtime.map_err(|error| AskFailure::Unknown(error.to_string()))?;
     runtime.block_on(async {
         let (path, stream) = connect(config).await?;
         let late = |_| {
-            format!("the agent at {} has given no answer for {} s: it hangs, or is stopped", path.display(), patience.as_secs())
+            let (path, seconds) = (path.display(), patience.as_secs());
+            format!("the agent at {path} has given no answer for {seconds} s: it hangs, or is stopped")
         };
-        timeout(patience, exchange(stream, method, target)).await.map_err(late)?
+        let answered = timeout(patience, exchange(stream, &path, request)).await.map_err(late);
+        answered.and_then(|answered| answered).map_err(AskFailure::Unknown)
     })
 }
 
-/// A path with `parameters`, percent-encoded (RFC 3986 §2.1).
-pub fn target(path: &str, parameters: &[(&str, &str)]) -> String {
-    let mut target = path.to_owned();
-    for (at, (name, value)) in parameters.iter().enumerate() {
-        target.push(if at == 0 { '?' } else { '&' });
-        target.push_str(name);
-        target.push('=');
-        for byte in value.bytes() {
-            match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => target.push(char::from(byte)),
-                _ => target.push_str(&format!("%{byte:02X}")),
+/// A connection to the first socket at which a process listens, which may be the agent.
+async fn connect(config: &Path) -> Result<(PathBuf, UnixStream), AskFailure> {
+    let absolute = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
+    let trust = Trust::new(config);
+    let mut tried = TriedPaths::default();
+    for path in candidates(&absolute) {
+        let site = match trust.site(&path) {
+            Ok(site) => site,
+            Err(Unusable::Distrust(sentence)) => {
+                tried.distrusted.get_or_insert(sentence);
+                continue;
             }
+            Err(Unusable::Io(error)) => {
+                tried.add(path, &error);
+                continue;
+            }
+        };
+        match connect_to(&site.path).await {
+            Ok(stream) => return check_peer(&trust, &site, stream).map(|stream| (path, stream)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return Err(AskFailure::Unknown(busy(&path)));
+            }
+            Err(error) => tried.add(path, &error),
         }
     }
-    target
+    Err(tried.failure(config))
 }
 
-/// The first socket at which somebody answers.
-async fn connect(config: &Path) -> Result<(PathBuf, UnixStream), String> {
-    let (mut denied, mut tried) = (None, String::new());
-    for path in candidates(config) {
-        let error = match connect_to(&path).await {
-            Ok(stream) => return Ok((path, stream)),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(busy(&path)),
-            Err(error) => error,
-        };
+fn check_peer(trust: &Trust, site: &SocketSite, stream: UnixStream) -> Result<UnixStream, AskFailure> {
+    let unknown = |error| format!("it can't be told who listens at {}: {error}", site.path.display());
+    let peer = stream.peer_cred().map_err(|error| AskFailure::Unknown(unknown(error)))?;
+    trust.check_peer(site, peer.uid()).map_err(AskFailure::Unknown)?;
+    Ok(stream)
+}
+
+/// The paths at which no agent answered.
+#[derive(Default)]
+struct TriedPaths {
+    lines: String,
+    /// The first path that may not be connected to.
+    denied: Option<PathBuf>,
+    /// Why the first path that is not trusted is not.
+    distrusted: Option<String>,
+    /// Whether any path failed otherwise than by having no agent.
+    is_unclear: bool,
+}
+
+impl TriedPaths {
+    fn add(&mut self, path: PathBuf, error: &std::io::Error) {
         let why = match error.kind() {
-            ErrorKind::NotFound => "no socket".to_owned(),
+            ErrorKind::NotFound | ErrorKind::NotADirectory => "no socket".to_owned(),
             ErrorKind::ConnectionRefused => "a socket at which nobody answers: its agent is gone".to_owned(),
-            _ => error.to_string(),
+            _ => {
+                self.is_unclear = true;
+                error.to_string()
+            }
         };
-        tried.push_str(&format!("\n  {}: {why}", path.display()));
+        self.lines.push_str(&format!("\n  {}: {why}", path.display()));
         if error.kind() == ErrorKind::PermissionDenied {
-            denied.get_or_insert(path);
+            self.denied.get_or_insert(path);
         }
     }
-    Err(match denied {
-        Some(path) => format!("permission denied at {}: {}", path.display(), remedy(&path)),
-        // Not opened: it may be a FIFO.
-        None if access(config, Access::READ_OK) == Err(Errno::ACCESS) => {
-            format!("permission denied at {}, which says where the socket is: ask as root (sudo)", config.display())
+
+    fn failure(self, config: &Path) -> AskFailure {
+        let shown = config.display();
+        if let Some(sentence) = self.distrusted {
+            return AskFailure::Unknown(sentence);
         }
-        None => format!("no agent answers for {}: is `sidegate run` running with it? Tried:{tried}", config.display()),
-    })
+        if let Some(path) = self.denied {
+            return AskFailure::Unknown(format!("permission denied at {}: {}", path.display(), remedy(&path)));
+        }
+        // Not opened: it may be a FIFO.
+        if access(config, Access::READ_OK) == Err(Errno::ACCESS) {
+            let sentence = "which says where the socket is: ask as root (sudo)";
+            return AskFailure::Unknown(format!("permission denied at {shown}, {sentence}"));
+        }
+        let question = "is `sidegate run` running with it? Tried:";
+        let sentence = format!("no agent answers for {shown}: {question}{}", self.lines);
+        if self.is_unclear { AskFailure::Unknown(sentence) } else { AskFailure::NoAgent(sentence) }
+    }
 }
 
-/// A connection to the socket at `path`. The kernel refuses with `WouldBlock` while the socket's queue is full.
+/// A connection to the socket at `path`. The kernel refuses with `WouldBlock` while the socket's
+/// queue is full.
 async fn connect_to(path: &Path) -> std::io::Result<UnixStream> {
     let began = Instant::now();
     loop {
         match UnixStream::connect(path).await {
-            Err(error) if error.kind() == ErrorKind::WouldBlock && began.elapsed() < BUSY => sleep(BETWEEN).await,
+            Err(error) if error.kind() == ErrorKind::WouldBlock && began.elapsed() < BUSY_TIMEOUT => {
+                sleep(BUSY_INTERVAL).await;
+            }
             connected => return connected,
         }
     }
@@ -105,14 +172,14 @@ fn busy(path: &Path) -> String {
     format!(
         "the agent at {} is busy, or is stopped: its queue has been full for {} s of others that wait for an answer",
         path.display(),
-        BUSY.as_secs()
+        BUSY_TIMEOUT.as_secs()
     )
 }
 
 /// Where the agent's socket may be: as the file says, and where `auto` puts it.
 fn candidates(config: &Path) -> Vec<PathBuf> {
-    let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
-    named_socket(&config).into_iter().chain(socket_paths(&config)).collect()
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    named_socket(config).into_iter().chain(socket_paths(config)).map(absolute).collect()
 }
 
 /// Who may ask at `path`, for one who may not.
@@ -132,22 +199,33 @@ fn group_name(id: u32) -> String {
     line.and_then(|line| line.split(':').next()).map_or(own.clone(), |name| format!("`{name}`"))
 }
 
-async fn exchange(stream: UnixStream, method: &Method, target: &str) -> Result<Value, String> {
-    let broke = |error: hyper::Error| format!("the agent broke off: {error}");
+/// One request and its answer, of at most [`MAX_ANSWER`] bytes, over `stream`.
+async fn exchange<R: AdminRequest>(stream: UnixStream, path: &Path, request: &R) -> Result<R::Answer, String> {
+    let shown = path.display();
+    let broke = |error: hyper::Error| format!("the agent at {shown} broke off: {error}");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
-    let request = Request::builder().method(method).uri(target).header("host", "sidegate");
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-    // The sender goes with it, which ends the connection.
-    let asked = async move {
-        let answer = sender.send_request(request).await.map_err(broke)?;
-        let body = answer.into_body().collect().await.map_err(broke)?.to_bytes();
-        let other = |_| format!("what answers is no agent of this version: {}", String::from_utf8_lossy(&body).escape_debug());
-        let answer: Value = serde_json::from_slice(&body).map_err(other)?;
-        match answer["error"].as_str() {
-            Some(error) => Err(error.to_owned()),
-            None => Ok(answer),
+    let http = HttpRequest::builder().method(R::METHOD).uri(request.target()).header(header::HOST, "sidegate");
+    let http = http.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+    let asked = async {
+        let (head, body) = sender.send_request(http).await.map_err(broke)?.into_parts();
+        let too_long = |error: &dyn fmt::Display| format!("the answer of the agent at {shown} is cut or too long: {error}");
+        if body.size_hint().lower() > MAX_ANSWER as u64 {
+            return Err(too_long(&format_args!("{} bytes", body.size_hint().lower())));
         }
+        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| too_long(&error))?;
+        let server = head.headers.get(header::SERVER).and_then(|server| server.to_str().ok());
+        let body = body.to_bytes();
+        let answer = read(request, &Received { status: head.status, server, body: &body });
+        answer.map_err(|error| match error {
+            ReadError::Refused(_) => error.to_string(),
+            ReadError::Foreign { .. } => format!("the agent at {shown} gave {error}"),
+        })
     };
-    let (answer, _) = tokio::join!(asked, connection);
-    answer
+    tokio::pin!(asked);
+    tokio::select! {
+        biased;
+        answer = &mut asked => answer,
+        // The connection may end before its answer is looked at.
+        _ = connection => asked.await,
+    }
 }

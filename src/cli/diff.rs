@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use http::Method;
 use serde_json::Value;
 
-use crate::cli::{Config, Exit, ask, complain, complain_whole, say};
+use crate::cli::{Config, Exit, ask, complain, complain_whole, say, say_json};
+use sidegate::admin::wire::{
+    Changes, DiffAnswer, DiffRequest, KeyChange, ListChange, RevokedTunnel, StreamChanges, TunnelChanges,
+};
 use sidegate::control::config::{Bound, bound};
+use sidegate::observe::printable;
 
-/// The agent reads all of its files for it.
-const PATIENCE: Duration = Duration::from_secs(70);
+/// How long to wait for the answer, for which the agent reads all of its files.
+pub const DIFF_TIMEOUT: Duration = Duration::from_secs(70);
 
 /// The arguments.
 #[derive(clap::Args)]
@@ -26,128 +29,127 @@ pub struct Diff {
 
 /// Prints the difference; 1 where the files are broken, a reload would be held, or the bound is exceeded.
 pub fn diff(verb: &Diff) -> Exit {
-    let told = match ask::ask(&verb.config.config, &Method::POST, "/v1/diff", PATIENCE) {
-        Ok(told) => told,
-        Err(what) => {
-            complain(what);
+    let answer = match ask::ask(&verb.config.config, &DiffRequest::default(), DIFF_TIMEOUT) {
+        Ok(answer) => answer,
+        Err(failure) => {
+            complain(failure);
             return Exit::No;
         }
     };
     if verb.json {
-        say(format_args!("{told:#}"));
+        say_json(&answer);
     } else {
-        tell(&told);
+        tell(&answer);
     }
-    if told["outcome"] == "rejected" || !is_empty(&told["held"]) {
-        return Exit::No;
+    let exit = exit(&answer, verb.max_revoked);
+    if let Some(bound) = verb.max_revoked.filter(|bound| is_exceeded(&answer, *bound)) {
+        complain(format_args!("that is more than {bound}"));
     }
-    let count = |name: &str| {
-        let all = told["tunnels"][name].as_u64().unwrap_or(0) + told["streams"][name].as_u64().unwrap_or(0);
-        usize::try_from(all).unwrap_or(usize::MAX)
+    exit
+}
+
+/// How the command ends.
+pub fn exit(answer: &DiffAnswer, bound: Option<Bound>) -> Exit {
+    let is_held = match answer {
+        DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes) => !changes.held.is_empty(),
+        DiffAnswer::Rejected { .. } => true,
     };
-    match verb.max_revoked {
-        Some(bound) if bound.is_exceeded(count("revoked"), count("open")) => {
-            complain(format_args!("that is more than {bound}"));
-            Exit::No
-        }
-        _ => Exit::Yes,
-    }
+    let is_over = bound.is_some_and(|bound| is_exceeded(answer, bound));
+    if is_held || is_over { Exit::No } else { Exit::Yes }
+}
+
+/// Whether more tunnels and streams would be closed than `bound` allows.
+fn is_exceeded(answer: &DiffAnswer, bound: Bound) -> bool {
+    let (DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes)) = answer else { return false };
+    let Changes { tunnels, streams, .. } = changes;
+    let sum = |tunnels: u64, streams: u64| usize::try_from(tunnels.saturating_add(streams)).unwrap_or(usize::MAX);
+    bound.is_exceeded(sum(tunnels.revoked, streams.revoked), sum(tunnels.open, streams.open))
 }
 
 /// Prints what would change, for people; what would be rejected or held goes to standard error.
-pub fn tell(told: &Value) {
-    for diagnostic in items(&told["diagnostics"]).chain(items(&told["held"])) {
-        complain_whole(text(&diagnostic["text"]));
+pub fn tell(answer: &DiffAnswer) {
+    let (changes, same) = match answer {
+        DiffAnswer::Rejected { diagnostics, .. } => {
+            diagnostics.iter().for_each(|diagnostic| complain_whole(&diagnostic.text));
+            complain("the files are wrong: a reload would be rejected, and what runs kept");
+            return;
+        }
+        DiffAnswer::Unchanged(changes) => (changes, true),
+        DiffAnswer::Changed(changes) => (changes, false),
+    };
+    for diagnostic in changes.diagnostics.iter().chain(&changes.held) {
+        complain_whole(&diagnostic.text);
     }
-    if told["outcome"] == "rejected" {
-        complain("the files are wrong: a reload would be rejected, and what runs kept");
-        return;
-    }
-    if is_empty(&told["keys"]) && is_empty(&told["lists"]) {
-        let same = told["outcome"] == "unchanged";
+    if changes.keys.is_empty() && changes.lists.is_empty() {
         say(if same { "the files are what runs" } else { "nothing that anybody would notice" });
     }
-    for key in items(&told["keys"]) {
-        say(key_line(key));
-    }
-    for list in items(&told["lists"]) {
-        say(list_lines(list));
-    }
-    say(tunnel_lines(&told["tunnels"]));
-    if told["streams"]["open"].as_u64().is_some_and(|open| open > 0) {
-        say(stream_lines(&told["streams"]));
+    changes.keys.iter().for_each(|key| say(key_line(key)));
+    changes.lists.iter().for_each(|list| say(list_lines(list)));
+    say(tunnel_lines(&changes.tunnels));
+    if changes.streams.open > 0 {
+        say(stream_lines(&changes.streams));
     }
 }
 
 /// `~ policies/market-data.toml  client.origins: ["a"] -> ["b"]`
-fn key_line(key: &Value) -> String {
-    let (file, name) = (text(&key["file"]), text(&key["key"]));
-    match (&key["from"], &key["to"]) {
-        (Value::Null, _) if name.is_empty() => format!("+ {file}"),
-        (_, Value::Null) if name.is_empty() => format!("- {file}"),
-        (Value::Null, to) => format!("+ {file}  {name}: {to}"),
-        (from, Value::Null) => format!("- {file}  {name}: {from}"),
-        (from, to) => format!("~ {file}  {name}: {from} -> {to}"),
+fn key_line(change: &KeyChange) -> String {
+    let KeyChange { file, key, from, to } = change;
+    let (file, key) = (printable::line(file), printable::line(key));
+    let json = |value: &Value| printable::json(&value.to_string()).into_owned();
+    match (from, to) {
+        (None, _) if key.is_empty() => format!("+ {file}"),
+        (_, None) if key.is_empty() => format!("- {file}"),
+        (None, None) => format!("~ {file}  {key}"),
+        (None, Some(to)) => format!("+ {file}  {key}: {}", json(to)),
+        (Some(from), None) => format!("- {file}  {key}: {}", json(from)),
+        (Some(from), Some(to)) => format!("~ {file}  {key}: {} -> {}", json(from), json(to)),
     }
 }
 
 /// `~ policies/lists/partners.cidr  +1 -0 ~0` and the first of the entries.
-fn list_lines(list: &Value) -> String {
-    let number = |name: &str| list[name].as_u64().unwrap_or_default();
-    let (added, removed, altered) = (number("added"), number("removed"), number("altered"));
-    let mut lines = format!("~ {}  +{added} -{removed} ~{altered}", text(&list["file"]));
-    let name = text(&list["list"]);
-    let place = if name.starts_with('(') { name.trim_matches(['(', ')']).to_owned() } else { format!("`{name}`") };
-    lines.push_str(&format!("  in {place} of {}", text(&list["policy"])));
-    let sample = items(&list["sample"]).map(text);
-    sample.for_each(|entry| lines.push_str(&format!("\n    {entry}")));
-    let told = items(&list["sample"]).count() as u64;
-    let all = added + removed + altered;
-    if all > told {
-        lines.push_str(&format!("\n    … and {} more", all - told));
+fn list_lines(change: &ListChange) -> String {
+    let ListChange { policy, list, file, added, removed, altered, sample, .. } = change;
+    let (policy, list, file) = (printable::line(policy), printable::line(list), printable::line(file));
+    let place = match list.strip_prefix('(') {
+        Some(rule) => rule.trim_end_matches(')').to_owned(),
+        None => format!("`{list}`"),
+    };
+    let mut lines = format!("~ {file}  +{added} -{removed} ~{altered}  in {place} of {policy}");
+    sample.iter().for_each(|entry| lines.push_str(&format!("\n    {}", printable::line(entry))));
+    let all = added.saturating_add(*removed).saturating_add(*altered);
+    let more = all.saturating_sub(sample.len() as u64);
+    if more > 0 {
+        lines.push_str(&format!("\n    … and {more} more"));
     }
     lines
 }
 
 /// `  now: 1 of 12 streams would be cut`, which and why.
-fn stream_lines(streams: &Value) -> String {
-    let number = |value: &Value| value.as_u64().unwrap_or_default();
-    let (revoked, open) = (number(&streams["revoked"]), number(&streams["open"]));
-    format!("  now: {revoked} of {open} streams would be cut{}", sample_lines(streams))
+fn stream_lines(streams: &StreamChanges) -> String {
+    let StreamChanges { open, revoked, sample } = streams;
+    format!("  now: {revoked} of {open} streams would be cut{}", sample_lines(sample))
 }
 
 /// A line for each of the first that would be closed.
-fn sample_lines(live: &Value) -> String {
+fn sample_lines(sample: &[RevokedTunnel]) -> String {
     let mut lines = String::new();
-    for one in items(&live["sample"]) {
-        let why = one["entry"].as_str().or(one["rule"].as_str());
-        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-        let (client, route, opened) = (text(&one["client"]), text(&one["route"]), text(&one["opened"]));
+    for one in sample {
+        let why = one.entry.as_ref().or(one.rule.as_ref());
+        let why = why.map(|why| format!(": {}", printable::line(why))).unwrap_or_default();
+        let (client, route, opened) = (printable::line(&one.client), printable::line(&one.route), one.opened);
         lines.push_str(&format!("\n      {client} on {route}, open since {opened}{why}"));
     }
     lines
 }
 
 /// `  now: 2 of 3,102 open tunnels would be closed`, which and why.
-fn tunnel_lines(tunnels: &Value) -> String {
-    let number = |value: &Value| value.as_u64().unwrap_or_default();
-    let mut lines =
-        format!("  now: {} of {} open tunnels would be closed", number(&tunnels["revoked"]), number(&tunnels["open"]));
-    for by in items(&tunnels["by"]) {
-        lines.push_str(&format!("\n    {} on {}: {}", number(&by["tunnels"]), text(&by["route"]), text(&by["reason"])));
+fn tunnel_lines(tunnels: &TunnelChanges) -> String {
+    let TunnelChanges { open, revoked, by, sample } = tunnels;
+    let mut lines = format!("  now: {revoked} of {open} open tunnels would be closed");
+    for one in by {
+        let (route, reason) = (printable::line(&one.route), printable::line(&one.reason));
+        lines.push_str(&format!("\n    {} on {route}: {reason}", one.tunnels));
     }
-    lines.push_str(&sample_lines(tunnels));
+    lines.push_str(&sample_lines(sample));
     lines
-}
-
-fn items(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn is_empty(value: &Value) -> bool {
-    items(value).next().is_none()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }

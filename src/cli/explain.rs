@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use http::Method;
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
-use crate::cli::{Config, Exit, ask, complain, say, show};
-use sidegate::admin::Asked;
+use crate::cli::{Config, Exit, ask, complain, say, say_json, show};
+use sidegate::admin::Inquiry;
+use sidegate::admin::wire::{ExplainAnswer, ExplainRequest};
 use sidegate::control::compile;
 
-/// It looks at one snapshot: an agent that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for the answer, for which the agent looks at one snapshot.
+const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The arguments.
 #[derive(clap::Args)]
@@ -43,38 +42,40 @@ pub struct Explain {
 
 /// Prints the explanation; 1 where it is a refusal, or nobody could say.
 pub fn explain(verb: &Explain) -> Exit {
-    let (origin, subprotocol, at) = (verb.origin.as_deref(), verb.subprotocol.as_deref(), verb.at.as_deref());
-    let asked = match Asked::of(&verb.client, &verb.url, origin, subprotocol, at) {
-        Ok(asked) => asked,
+    let request = ExplainRequest {
+        client: verb.client.clone(),
+        url: verb.url.clone(),
+        origin: verb.origin.clone(),
+        subprotocol: verb.subprotocol.clone(),
+        at: verb.at.clone(),
+    };
+    let inquiry = match Inquiry::of(&request) {
+        Ok(inquiry) => inquiry,
         Err(sentence) => {
             complain(sentence);
             return Exit::Usage;
         }
     };
-    let told = if verb.live { of_agent(verb) } else { of_files(verb, &asked) };
-    let Some(mut told) = told else { return Exit::No };
-    let permitted = told["permitted"].as_bool().unwrap_or_default();
-    let text = told.as_object_mut().and_then(|told| told.remove("text"));
+    let answer = if verb.live { of_agent(verb, &request) } else { of_files(verb, &inquiry) };
+    let Some(answer) = answer else { return Exit::No };
     if verb.json {
-        say(format_args!("{told:#}"));
+        say_json(&answer);
     } else {
-        say(text.as_ref().and_then(Value::as_str).unwrap_or("the agent gave an answer of another version"));
+        say(&answer.text);
     }
-    if permitted { Exit::Yes } else { Exit::No }
+    exit(&answer)
 }
 
-fn of_files(verb: &Explain, asked: &Asked) -> Option<Value> {
+/// How the command ends.
+pub fn exit(answer: &ExplainAnswer) -> Exit {
+    if answer.permitted { Exit::Yes } else { Exit::No }
+}
+
+fn of_files(verb: &Explain, inquiry: &Inquiry) -> Option<ExplainAnswer> {
     let built = compile::unrehearsed(&verb.config.config).map_err(|errors| show(&errors)).ok()?;
-    let explanation = built.snapshot.explain(asked.question(Timestamp::now(), false));
-    let mut told = json!(explanation);
-    told["text"] = explanation.to_string().into();
-    Some(told)
+    Some(inquiry.answer(&built.snapshot, Timestamp::now(), false))
 }
 
-fn of_agent(verb: &Explain) -> Option<Value> {
-    let mut parameters = vec![("client", &*verb.client), ("url", &verb.url)];
-    let others = [("origin", &verb.origin), ("subprotocol", &verb.subprotocol), ("at", &verb.at)];
-    parameters.extend(others.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))));
-    let target = ask::target("/v1/explain", &parameters);
-    ask::ask(&verb.config.config, &Method::POST, &target, PATIENCE).map_err(complain).ok()
+fn of_agent(verb: &Explain, request: &ExplainRequest) -> Option<ExplainAnswer> {
+    ask::ask(&verb.config.config, request, EXPLAIN_TIMEOUT).map_err(complain).ok()
 }

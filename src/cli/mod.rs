@@ -1,6 +1,8 @@
 //! The verbs, and what they have in common: where the configuration is, and how a command ends.
 
 mod ask;
+#[cfg(test)]
+mod believing;
 mod certificate;
 mod check;
 mod demo;
@@ -16,14 +18,20 @@ mod reload;
 mod run;
 mod schema;
 mod status;
+mod trust;
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+use sidegate::admin::wire;
 use sidegate::control::config::diagnostic::Diagnostic;
+use sidegate::observe::printable;
 
 /// A WebSocket sidecar: terminates TLS, decides who may open a WebSocket, relays to a local backend.
 #[derive(Parser)]
@@ -133,19 +141,29 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
-/// Prints to standard output; a reader that went away (`| head`) is no error of ours.
+/// Prints to standard output, without controls; a reader that went away (`| head`) is no error of ours.
 fn say(text: impl std::fmt::Display) {
+    say_painted(&printable::lines(&text.to_string()));
+}
+
+/// Prints `text` to standard output as it is: its colors are ours, and all else in it is printable.
+fn say_painted(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
-/// Prints an error sentence to standard error.
-fn complain(text: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "sidegate: {text}");
+/// Prints an answer to standard output, for programs.
+fn say_json(answer: &impl Serialize) {
+    say_painted(&wire::encode_pretty(answer));
 }
 
-/// Prints text of several lines to standard error, as it is.
+/// Prints an error sentence to standard error, without controls.
+fn complain(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "sidegate: {}", printable::lines(&text.to_string()));
+}
+
+/// Prints text of several lines to standard error, without other controls.
 fn complain_whole(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}\n");
+    let _ = writeln!(io::stderr(), "{}\n", printable::lines(text));
 }
 
 /// Whether what is printed there is colored.
@@ -162,7 +180,18 @@ fn may_color(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
 fn show(diagnostics: &[Diagnostic]) {
     let color = is_colored(&io::stderr());
     for diagnostic in diagnostics {
-        let _ = writeln!(io::stderr(), "{}\n", diagnostic.render(color));
+        let _ = writeln!(io::stderr(), "{}\n", rendered(diagnostic, color));
+    }
+}
+
+/// A diagnostic as it is printed. What shows text with controls in it has no colors: a control of a
+/// file could not be told from one of ours.
+fn rendered(diagnostic: &Diagnostic, color: bool) -> String {
+    let plain = diagnostic.render(false);
+    match printable::lines(&plain) {
+        Cow::Borrowed(_) if color => diagnostic.render(true),
+        Cow::Borrowed(_) => plain,
+        Cow::Owned(printable) => printable,
     }
 }
 
@@ -175,12 +204,27 @@ fn quoted(path: &Path) -> String {
 
 /// "1 error", "2 errors".
 fn count(number: usize, noun: &str) -> String {
+    count_u64(number as u64, noun)
+}
+
+/// The same of a count from the wire.
+fn count_u64(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_diagnostic_commands_no_terminal_colored_or_not() {
+        let about = |message: &str| Diagnostic::of(Path::new("a.toml"), message.to_owned(), Some(message.to_owned()));
+        for control in ['\u{1b}', '\u{9b}', '\u{202e}', '\u{2066}'] {
+            let text = rendered(&about(&format!("a{control}[31mb")), true);
+            assert!(text.contains("[31mb") && !text.contains(&format!("{control}[31m")), "{text:?}");
+        }
+        assert!(rendered(&about("b"), true).contains('\u{1b}') && !rendered(&about("b"), false).contains('\u{1b}'));
+    }
 
     #[test]
     fn color_is_for_terminals_whose_user_wants_it() {

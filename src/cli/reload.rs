@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use http::Method;
-use serde_json::Value;
+use crate::cli::{Config, Exit, ask, complain, complain_whole, count_u64, say};
+use sidegate::admin::wire::{ReloadAnswer, ReloadRequest};
 
-use crate::cli::{Config, Exit, ask, complain, complain_whole, count, say};
-
-/// The agent gives a reload 60 s.
-const PATIENCE: Duration = Duration::from_secs(70);
+/// How long to wait for the answer. The agent gives a reload 60 s.
+pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(70);
 
 /// The arguments.
 #[derive(clap::Args)]
@@ -28,54 +26,43 @@ pub struct Reload {
 
 /// Asks for a reload.
 pub fn reload(verb: &Reload) -> Exit {
-    let shrunk = verb.accept_shrink.join(",");
-    let mut parameters = Vec::new();
-    if !verb.wait {
-        parameters.push(("wait", "false"));
-    }
-    if !shrunk.is_empty() {
-        parameters.push(("accept_shrink", &*shrunk));
-    }
-    if verb.accept_revocations {
-        parameters.push(("accept_revocations", "true"));
-    }
-    match ask::ask(&verb.config.config, &Method::POST, &ask::target("/v1/reload", &parameters), PATIENCE) {
-        Ok(answer) => tell(&answer),
-        Err(what) => {
-            complain(what);
+    let request =
+        ReloadRequest { wait: verb.wait, accept_shrink: verb.accept_shrink.clone(), accept_revocations: verb.accept_revocations };
+    match ask::ask(&verb.config.config, &request, RELOAD_TIMEOUT) {
+        Ok(answer) => {
+            tell(&answer);
+            exit(&answer)
+        }
+        Err(failure) => {
+            complain(failure);
             Exit::No
         }
     }
 }
 
-/// Prints what became of a reload.
-pub fn tell(answer: &Value) -> Exit {
-    let number = |name: &str| answer[name].as_u64().unwrap_or_default();
-    for diagnostic in answer["diagnostics"].as_array().into_iter().flatten() {
-        complain_whole(diagnostic["text"].as_str().unwrap_or_default());
+/// How the command ends.
+pub fn exit(answer: &ReloadAnswer) -> Exit {
+    match answer {
+        ReloadAnswer::Published { .. } | ReloadAnswer::Unchanged { .. } | ReloadAnswer::Asked => Exit::Yes,
+        ReloadAnswer::Rejected { .. } => Exit::No,
     }
-    match answer["outcome"].as_str().unwrap_or_default() {
-        "published" => {
-            let digest = answer["digest"].as_str().unwrap_or_default();
-            let revoked = count(usize::try_from(number("revoked")).unwrap_or(usize::MAX), "tunnel");
-            say(format_args!("published: generation {} ({digest}), {revoked} revoked", number("generation")));
-            Exit::Yes
+}
+
+/// Prints what became of a reload.
+pub fn tell(answer: &ReloadAnswer) {
+    match answer {
+        ReloadAnswer::Published { generation, digest, revoked, diagnostics } => {
+            diagnostics.iter().for_each(|diagnostic| complain_whole(&diagnostic.text));
+            let revoked = count_u64(*revoked, "tunnel");
+            say(format_args!("published: generation {generation} ({digest}), {revoked} revoked"));
         }
-        "unchanged" => {
-            say(format_args!("unchanged: the files are what runs, generation {}", number("generation")));
-            Exit::Yes
+        ReloadAnswer::Unchanged { generation, .. } => {
+            say(format_args!("unchanged: the files are what runs, generation {generation}"));
         }
-        "asked" => {
-            say("asked; --wait waits for the outcome");
-            Exit::Yes
-        }
-        "rejected" => {
+        ReloadAnswer::Asked => say("asked; --wait waits for the outcome"),
+        ReloadAnswer::Rejected { diagnostics } => {
+            diagnostics.iter().for_each(|diagnostic| complain_whole(&diagnostic.text));
             complain("rejected: what runs was kept");
-            Exit::No
-        }
-        other => {
-            complain(format_args!("the agent gave an answer of another version: {other}"));
-            Exit::No
         }
     }
 }

@@ -1,12 +1,13 @@
 //! `sidegate schema`: the JSON Schema of the files, for editors that complete and flag as somebody types.
 
 use crate::cli::{Exit, say};
+use sidegate::admin::wire;
 use sidegate::control::config::schema;
 
 /// The arguments.
 #[derive(clap::Args)]
 pub struct Schema {
-    /// Of `sidegate.toml` or of policies alone; without it, one schema that serves both.
+    /// Of `sidegate.toml`, of policies or of the admin API; without it, one schema of both kinds of files.
     #[arg(value_enum, value_name = "FILE")]
     kind: Option<Kind>,
 }
@@ -18,6 +19,8 @@ enum Kind {
     Config,
     /// `policies/NAME.toml`, `NAME.shadow.toml` and `baseline.toml`
     Policy,
+    /// The answers of the admin socket
+    Admin,
 }
 
 /// Prints it.
@@ -25,6 +28,7 @@ pub fn schema(verb: &Schema) -> Exit {
     match verb.kind {
         Some(Kind::Config) => say(schema::CONFIG.trim_end()),
         Some(Kind::Policy) => say(schema::POLICY.trim_end()),
+        Some(Kind::Admin) => say(wire::JSON_SCHEMA.trim_end()),
         None => say(format_args!("{:#}", schema::both())),
     }
     Exit::Yes

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::config::source::Files;
+use crate::control::config::source::{Digest, Files};
 use crate::control::config::{self, BackendTlsPage, Feed, Loaded, Pass, PolicyPage, RoutePage, Settings};
 use crate::control::rehearsal::{Script, rehearse};
 use crate::policy::Policy;
@@ -60,15 +60,48 @@ pub fn unrehearsed(config: &Path) -> Result<Built, Vec<Diagnostic>> {
     assemble(loaded, config, &files.digest().to_string(), None, &tickets).map(|(built, _)| built)
 }
 
-/// The same, once the candidate of the policy `promoted` stands in its place; and the tests are run.
+/// What tells the files of a generation from all others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// The digest of all files, as the generation would have it.
+    pub all: String,
+    /// The digest of the policy that is promoted, wherever it stands. `None` means that no load has looked at it.
+    policy: Option<Digest>,
+}
+
+impl Fingerprint {
+    /// Whether the policy that is promoted says the same as that of `other`.
+    pub fn is_of_same_policy(&self, other: &Fingerprint) -> bool {
+        self.policy.is_some() && self.policy == other.policy
+    }
+}
+
+/// The files that `config` names with the candidate of the policy `promoted` in its place, once they have passed the tests.
 ///
 /// # Errors
 /// All that is wrong with the files.
-pub fn promoted(config: &Path, promoted: &str) -> Result<Built, Vec<Diagnostic>> {
+pub fn promoted(config: &Path, promoted: &str) -> Result<Fingerprint, Vec<Diagnostic>> {
     let mut files = Files::for_person();
     let loaded = config::load_as(&mut files, config, Pass { promoted: Some(promoted), ..Pass::default() })?;
+    let fingerprint = fingerprint(&files, config, &format!("{promoted}.shadow.toml"));
     let tickets = fresh_tickets(config)?;
-    build(loaded, config, &files.digest().to_string(), None, &tickets)
+    build(loaded, config, &fingerprint.all, None, &tickets)?;
+    Ok(fingerprint)
+}
+
+/// The files that `config` names once the policy `promoted` has been put in its place. The tests are not run again.
+///
+/// # Errors
+/// All that is wrong with the files.
+pub fn placed(config: &Path, promoted: &str) -> Result<Fingerprint, Vec<Diagnostic>> {
+    let mut files = Files::for_person();
+    config::load(&mut files, config, None)?;
+    Ok(fingerprint(&files, config, &format!("{promoted}.toml")))
+}
+
+fn fingerprint(files: &Files, config: &Path, policy: &str) -> Fingerprint {
+    let path = config.parent().unwrap_or(Path::new("")).join(config::POLICIES).join(policy);
+    Fingerprint { all: files.digest().to_string(), policy: files.digest_of(&path) }
 }
 
 /// Keys for TLS tickets.

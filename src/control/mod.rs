@@ -5,7 +5,6 @@
 
 pub mod compile;
 pub mod config;
-pub mod difference;
 pub mod lint;
 mod rehearsal;
 pub mod reload;

@@ -4,6 +4,10 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
+use ::sidegate::admin::wire::{
+    AdminRequest, ConfigRequest, DrainAnswer, DrainRequest, Draining, ErrorAnswer, LastOutcome, ListenerProtocol, TunnelsRequest,
+    WarningWord,
+};
 use serde_json::Value;
 
 use crate::cli;
@@ -28,22 +32,20 @@ async fn settled(sidegate: &Sidegate, tunnels: u32) {
 
 /// What the socket answers to this line is an error with this status, and a sentence with this in it.
 async fn check_wrong(sidegate: &Sidegate, line: &str, status: u16, said: &str) {
-    let (got, body) = sidegate.told(line).await;
-    let sentence = body["error"].as_str().unwrap_or_else(|| panic!("{line}: {body}"));
-    assert_eq!(got, status, "{line}: {body}");
-    assert!(sentence.contains(said), "{line}: {sentence}");
+    let answer = sidegate.reply(line).await;
+    let ErrorAnswer { error } = serde_json::from_str(&answer.text()).unwrap_or_else(|_| panic!("{line}: {}", answer.text()));
+    assert_eq!(answer.status(), status, "{line}: {error}");
+    assert!(error.contains(said), "{line}: {error}");
 }
 
 /// The ids on all pages of so many tunnels each; `between` happens between two pages.
 async fn walk(sidegate: &Sidegate, limit: usize, mut between: impl AsyncFnMut()) -> Vec<u64> {
     let (mut ids, mut after) = (Vec::new(), 0);
     loop {
-        let (status, page) = sidegate.told(&format!("GET /v1/tunnels?limit={limit}&after={after}")).await;
-        assert_eq!(status, 200, "{page}");
-        let tunnels = page["tunnels"].as_array().unwrap();
-        assert!(tunnels.len() <= limit);
-        ids.extend(tunnels.iter().map(|tunnel| tunnel["id"].as_u64().unwrap()));
-        match page["next"].as_u64() {
+        let page = sidegate.answer_to(&TunnelsRequest { limit, after, ..TunnelsRequest::default() }).await;
+        assert!(page.tunnels.len() <= limit);
+        ids.extend(page.tunnels.iter().map(|tunnel| tunnel.id));
+        match page.next {
             Some(next) => after = next,
             None => return ids,
         }
@@ -56,47 +58,46 @@ async fn status_says_what_runs_and_what_passes() {
     let (sidegate, _backend) = echoing().await;
     let mut tunnel = client::new(&sidegate).open("/chat").await;
     tunnel.expect_echo("hello").await;
-    let (status, told) = sidegate.told("GET /v1/status").await;
-    assert_eq!((status, &told["generation"], &told["tunnels"], &told["draining"]), (200, &1.into(), &1.into(), &false.into()));
-    assert_eq!(told["config"], sidegate.config().display().to_string());
-    assert_eq!(told["listeners"][0]["address"], sidegate.address().to_string());
-    assert_eq!((&told["listeners"][0]["speaks"], &told["listeners"][0]["connections"]), (&"plain".into(), &1.into()));
-    let route = &told["routes"][0];
-    assert_eq!((&route["name"], &route["policy"], &route["tunnels"]), (&"chat".into(), &"default".into(), &1.into()));
-    assert_eq!((&route["totals"]["opened"], &route["totals"]["from_client"]["messages"]), (&1.into(), &1.into()));
-    assert_eq!((&told["last_reload"], &told["warnings"]), (&Value::Null, &Value::Array(Vec::new())));
+    let status = sidegate.status().await;
+    assert_eq!((status.generation, status.tunnels, status.draining), (1, 1, false));
+    assert_eq!(status.config, sidegate.config().display().to_string());
+    let listener = &status.listeners[0];
+    assert_eq!(listener.address, sidegate.address().to_string());
+    assert_eq!((&listener.speaks, listener.connections), (&Some(ListenerProtocol::Plain), Some(1)));
+    let route = &status.routes[0];
+    assert_eq!((&*route.name, &*route.policy, route.tunnels), ("chat", "default", 1));
+    assert_eq!((route.totals.opened, route.totals.from_client.messages), (1, 1));
+    assert_eq!((status.last_reload, &*status.warnings), (None, &[][..]));
 }
 
 #[tokio::test]
 async fn status_has_rates_once_it_has_looked_for_a_second() {
     let (sidegate, _backend) = echoing().await;
-    assert_eq!(sidegate.told("GET /v1/status").await.1["routes"][0]["per_second"], Value::Null); // who answers has looked
+    assert_eq!(sidegate.status().await.routes[0].per_second, None); // who answers has looked
     let _tunnels = [client::new(&sidegate).open("/chat").await, client::new(&sidegate).open("/chat").await];
     let rates = async {
         loop {
-            let rates = sidegate.told("GET /v1/status").await.1["routes"][0]["per_second"].clone();
-            if rates.is_object() {
+            if let Some(rates) = sidegate.status().await.routes.swap_remove(0).per_second {
                 return rates;
             }
         }
     };
     let rates = within("the first rates", rates).await;
-    let (over, opened) = (rates["over_seconds"].as_f64().unwrap(), rates["opened"].as_f64().unwrap());
-    assert!(over >= 1.0 && opened > 0.0 && opened <= 2.0, "{rates}");
+    assert!(rates.over_seconds >= 1 && rates.opened > 0.0 && rates.opened <= 2.0, "{rates:?}");
 }
 
 #[tokio::test]
 async fn status_says_what_a_reload_was_rejected_for_until_one_is_not() {
     let (sidegate, _backend) = echoing().await;
     sidegate.write_rejected("policies/default.toml", "schema = 1\nclient.alow = ['any']\n").await;
-    let (_, told) = sidegate.told("GET /v1/status").await;
-    let last = &told["last_reload"];
-    assert_eq!((&last["outcome"], &last["diagnostics"][0]["line"]), (&"rejected".into(), &2.into()), "{last}");
-    assert_eq!(told["warnings"][0]["word"], "rejected");
+    let status = sidegate.status().await;
+    let last = status.last_reload.unwrap();
+    assert_eq!((last.outcome, last.diagnostics[0].line), (LastOutcome::Rejected, 2));
+    assert_eq!(status.warnings[0].word, WarningWord::Rejected);
     sidegate.put("policies/default.toml", "schema = 1\nclient.allow = ['any']\n\n");
     sidegate.expect_metric("sidegate_generation", [], 2).await;
-    let (_, told) = sidegate.told("GET /v1/status").await;
-    assert_eq!((&told["last_reload"]["outcome"], &told["warnings"]), (&"published".into(), &Value::Array(Vec::new())));
+    let status = sidegate.status().await;
+    assert_eq!((status.last_reload.unwrap().outcome, &*status.warnings), (LastOutcome::Published, &[][..]));
 }
 
 #[tokio::test]
@@ -104,21 +105,21 @@ async fn status_says_which_backend_is_down() {
     let gone = backend::refusing();
     let sidegate = sidegate::new().clear().route("/chat", &gone).run().await;
     client::new(&sidegate).attempt("/chat").await.expect_refused(502, "backend");
-    let (_, told) = sidegate.told("GET /v1/status").await;
-    assert_eq!(told["routes"][0]["backends"][0]["up"], false);
-    assert_eq!(told["warnings"][0]["word"], "backend_down");
+    let status = sidegate.status().await;
+    assert!(!status.routes[0].backends[0].up);
+    assert_eq!(status.warnings[0].word, WarningWord::BackendDown);
 }
 
 #[tokio::test]
 async fn the_configuration_shows_defaults_and_paths_and_no_key() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
-    let (status, told) = sidegate.told("GET /v1/config").await;
-    assert_eq!((status, &told["generation"], &told["file"]), (200, &1.into(), &sidegate.config().display().to_string().into()));
-    assert_eq!(told["sidegate"]["timeouts"]["dial"], "2s");
-    assert_eq!(told["sidegate"]["certificate"][0]["key"], "certs/0.key");
-    assert_eq!(told["policies"]["default"]["client"]["allow"], serde_json::json!(["any"]));
-    assert!(!told.to_string().contains("PRIVATE KEY"));
+    let answer = sidegate.answer_to(&ConfigRequest).await;
+    assert_eq!((answer.generation, answer.file), (1, sidegate.config().display().to_string()));
+    let at = |pointer: &str| answer.sidegate.pointer(pointer).and_then(Value::as_str);
+    assert_eq!((at("/timeouts/dial"), at("/certificate/0/key")), (Some("2s"), Some("certs/0.key")));
+    assert_eq!(answer.policies.get("default").unwrap().pointer("/client/allow"), Some(&serde_json::json!(["any"])));
+    assert!(!sidegate.reply("GET /v1/config").await.text().contains("PRIVATE KEY"));
 }
 
 #[tokio::test]
@@ -129,17 +130,12 @@ async fn a_tunnel_is_told_with_all_that_is_known_of_it() {
     let (_wire, mut served) = crate::tunnel::ends(&client, &backend, "Sec-WebSocket-Protocol: v2.ticks\r\n").await;
     served.send_frame(crate::harness::wire::Frame::text("hello")).await;
     sidegate.expect_metric("sidegate_messages_total", [("direction", "from_backend")], 1).await;
-    let (_, page) = sidegate.told("GET /v1/tunnels").await;
-    let tunnel = &page["tunnels"][0];
-    for (key, value) in
-        [("route", "chat"), ("policy", "default"), ("client", "127.0.0.7"), ("peer", "127.0.0.7"), ("path", "/chat")]
-    {
-        assert_eq!(tunnel[key], value, "{tunnel}");
-    }
-    assert_eq!((&tunnel["subprotocol"], &tunnel["generation"]), (&"v2.ticks".into(), &1.into()), "{tunnel}");
-    assert_eq!((&tunnel["from_backend"]["messages"], &tunnel["from_client"]["messages"]), (&1.into(), &0.into()));
-    assert_eq!(tunnel["request_id"].as_str().map(str::len), Some(32));
-    assert!(tunnel["seconds"].as_u64().is_some_and(|seconds| seconds < 60) && tunnel["opened"].is_string());
+    let tunnel = sidegate.answer_to(&TunnelsRequest::default()).await.tunnels.swap_remove(0);
+    assert_eq!([&*tunnel.route, &*tunnel.policy, &*tunnel.path], ["chat", "default", "/chat"]);
+    assert_eq!([&*tunnel.client, &*tunnel.peer], ["127.0.0.7"; 2]);
+    assert_eq!((tunnel.subprotocol.as_deref(), tunnel.generation), (Some("v2.ticks"), 1));
+    assert_eq!((tunnel.from_backend.messages, tunnel.from_client.messages), (1, 0));
+    assert!(tunnel.request_id.len() == 32 && tunnel.seconds < 60, "{tunnel:?}");
 }
 
 #[tokio::test]
@@ -159,8 +155,8 @@ async fn tunnels_are_filtered_by_route_and_by_network() {
         ("client=192.0.2.0/24&route=chat", &[]),
         ("limit=1&after=1", &["127.0.0.130"]),
     ] {
-        let (_, page) = sidegate.told(&format!("GET /v1/tunnels?{query}")).await;
-        let found: Vec<_> = page["tunnels"].as_array().unwrap().iter().map(|one| one["client"].as_str().unwrap()).collect();
+        let page = sidegate.answer_to(&TunnelsRequest::parse(query).unwrap()).await;
+        let found: Vec<_> = page.tunnels.iter().map(|one| &*one.client).collect();
         assert_eq!(found, clients, "{query}");
     }
 }
@@ -215,7 +211,7 @@ async fn nonsense_is_answered_400_or_ended_and_hurts_nobody() {
         let said = String::from_utf8_lossy(&wire.rest().await).into_owned();
         assert!(said.starts_with("HTTP/1.1 4") || said.is_empty(), "{bytes:?}: {said}");
     }
-    assert_eq!(sidegate.told("GET /v1/status").await.0, 200);
+    sidegate.status().await;
 }
 
 #[tokio::test]
@@ -248,10 +244,9 @@ async fn callers_that_ask_nothing_make_room_for_others() {
         stalled.push(wire);
     }
     let began = Instant::now();
-    let asking: Vec<_> = (0..40).map(|_| sidegate.told("GET /v1/status")).collect();
-    let answered = within("the answers", futures_util::future::join_all(asking)).await;
+    let asking: Vec<_> = (0..40).map(|_| sidegate.status()).collect();
+    within("the answers", futures_util::future::join_all(asking)).await;
     assert!(began.elapsed() < Duration::from_secs(4), "they waited for the deadline of a head: {:?}", began.elapsed());
-    assert!(answered.iter().all(|(status, _)| *status == 200));
     stalled[0].expect_end().await;
 }
 
@@ -284,19 +279,13 @@ async fn a_drain_is_ordered_once_however_often_it_is_asked_for() {
     let sidegate = sidegate::new().clear().route("/chat", &backend).toml(config).run().await;
     let mut stubborn = client::new(&sidegate).open_wire("/chat").await; // answers no Close
     settled(&sidegate, 1).await;
-    let (status, first) = sidegate.told("POST /v1/drain").await;
-    assert_eq!(
-        (status, &first["outcome"], &first["already"], &first["tunnels"]),
-        (202, &"draining".into(), &false.into(), &1.into())
-    );
-    assert_eq!(first["shutdown"]["deadline"], "1h");
+    let DrainAnswer::Draining(Draining { already, tunnels, shutdown, .. }) = sidegate.answer_to(&DrainRequest).await;
+    assert_eq!((already, tunnels, &*shutdown.deadline), (false, 1, "1h"));
     assert_eq!(stubborn.frame().await.closes().map(|(code, _)| code), Some(1001));
-    assert_eq!(sidegate.told("POST /v1/drain").await.1["already"], true);
-    let (_, told) = sidegate.told("GET /v1/status").await;
-    assert_eq!(
-        (&told["draining"], &told["tunnels"], &told["warnings"][0]["word"]),
-        (&true.into(), &1.into(), &"draining".into())
-    );
+    let DrainAnswer::Draining(again) = sidegate.answer_to(&DrainRequest).await;
+    let status = sidegate.status().await;
+    assert!(again.already && status.draining && status.tunnels == 1, "{again:?}");
+    assert_eq!(status.warnings[0].word, WarningWord::Draining);
 }
 
 #[tokio::test]
@@ -331,35 +320,26 @@ async fn the_log_says_who_asked_for_what_and_what_became_of_it() {
     assert_eq!(running.code().await, Some(0));
 }
 
-/// The names of all members of `json`, however deep.
-fn names(json: &Value, into: &mut BTreeSet<String>) {
-    match json {
-        Value::Object(members) => members.iter().for_each(|(name, value)| {
-            into.insert(name.clone());
-            names(value, into);
-        }),
-        Value::Array(items) => items.iter().for_each(|item| names(item, into)),
-        _ => {}
-    }
-}
-
 #[tokio::test]
-async fn every_name_stands_in_the_documentation() {
-    let backend = backend::echo().run().await;
-    let builder = sidegate::new().route("/chat", &backend).policy(|page| page.list_file("banned").deny("banned"));
-    let sidegate = builder.file("policies/lists/banned.cidr", "127.0.0.9\n").run().await;
-    let _tunnel = client::new(&sidegate).open("/chat").await;
-    settled(&sidegate, 1).await;
-    let mut used = BTreeSet::new();
-    sidegate.put("policies/lists/banned.cidr", "127.0.0.0/24\n");
-    names(&sidegate.told("POST /v1/diff").await.1, &mut used);
-    let asked = "POST /v1/explain?client=127.0.0.9&url=wss://localhost/chat";
-    names(&sidegate.told(asked).await.1, &mut used);
-    sidegate.write_rejected("policies/default.toml", "schema = 2\n").await;
-    for line in ["GET /v1/status", "GET /v1/tunnels", "POST /v1/reload", "POST /v1/reload?wait=false", "POST /v1/drain"] {
-        names(&sidegate.told(line).await.1, &mut used);
+async fn every_answer_has_the_schema_and_the_agents_version() {
+    let (sidegate, _backend) = echoing().await;
+    let explain = "POST /v1/explain?client=127.0.0.9&url=ws://localhost/chat";
+    for line in [
+        "GET /v1/status",
+        "GET /v1/config",
+        "GET /v1/tunnels",
+        "POST /v1/reload",
+        "POST /v1/reload?wait=false",
+        "POST /v1/diff",
+        explain,
+        "GET /v1/nothing",
+        "GET /v1/reload",
+        "GET /v1/tunnels?limit=0",
+        "POST /v1/drain",
+    ] {
+        let answer = sidegate.reply(line).await;
+        let json: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(json.pointer("/schema").and_then(Value::as_u64), Some(1), "{line}: {json}");
+        assert_eq!(answer.header("server"), Some(concat!("sidegate/", env!("CARGO_PKG_VERSION"))), "{line}");
     }
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/admin.md")).unwrap();
-    let missing: Vec<_> = used.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
-    assert!(missing.is_empty() && used.len() > 50, "{missing:?} of {}", used.len());
 }

@@ -1,6 +1,6 @@
 //! `sidegate diff`, `sidegate promote` and the bounds on a reload: whom the files would cut off, before they do.
 
-use serde_json::{Value, json};
+use ::sidegate::admin::wire::{DiffAnswer, KeyChange};
 
 use crate::cli::{Running, check, done, run};
 use crate::harness::wire::lossy;
@@ -68,15 +68,11 @@ async fn diff_is_json_for_programs_and_tells_of_the_configuration_too() {
     put(&folder, "sidegate.toml", &config.replace("revoke_spread = \"0s\"", "revoke_spread = \"7s\""));
     put(&folder, "policies/other.toml", "schema = 1\nclient.allow = ['any']\n");
     let output = done(&[DIFF, &["--json"]].concat(), folder.path()).await;
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(
-        (&told["outcome"], &told["held"], &told["tunnels"]["revoked"]),
-        (&json!("changed"), &json!([]), &json!(0)),
-        "{told:#}"
-    );
-    let changed = json!({ "file": "sidegate.toml", "key": "reload.revoke_spread", "from": "0s", "to": "7s" });
-    assert_eq!(told["keys"][0], changed);
-    assert_eq!((&told["keys"][1]["file"], &told["keys"][1]["from"]), (&json!("policies/other.toml"), &Value::Null));
+    let DiffAnswer::Changed(changes) = serde_json::from_slice(&output.stdout).unwrap() else { panic!("{output:?}") };
+    assert_eq!((&*changes.held, changes.tunnels.revoked), (&[][..], 0));
+    let (file, key) = ("sidegate.toml".to_owned(), "reload.revoke_spread".to_owned());
+    assert_eq!(changes.keys[0], KeyChange { file, key, from: Some("0s".into()), to: Some("7s".into()) });
+    assert_eq!((&*changes.keys[1].file, &changes.keys[1].from), ("policies/other.toml", &None));
 }
 
 #[tokio::test]

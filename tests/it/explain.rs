@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use ::sidegate::admin::wire::{ExplainAnswer, ExplainRequest, ReloadAnswer, ReloadRequest, RuleName};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
-use serde_json::Value;
 
 use crate::cli::{check, done, run};
 use crate::harness::wire::lossy;
@@ -149,10 +149,10 @@ async fn the_agent_also_says_what_is_left() {
     check(&asked, folder.path(), 0, &["burst 3 (policies/default.toml:13); 2 left", "in all (policies/default.toml:14); 8 left"])
         .await;
     let output = done(&[&asked[..], &["--json"]].concat(), folder.path()).await;
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&told["permitted"], &told["generation"], &told["route"]), (&true.into(), &1.into(), &"chat".into()));
-    assert_eq!((&told["limits"][0]["left"], &told["rules"][1]["rule"]), (&2.into(), &"allow".into()));
-    assert_eq!(told["rules"][1]["lists"][0]["by"]["owner"], "acme");
+    let answer: ExplainAnswer = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((answer.permitted, answer.generation, answer.route.as_deref()), (true, Some(1), Some("chat")));
+    assert_eq!((answer.limits[0].left, &answer.rules[1].rule), (Some(2), &RuleName::Allow));
+    assert_eq!(answer.rules[1].lists[0].by.as_ref().unwrap().owner.as_deref(), Some("acme"));
 }
 
 /// Some of `all`.
@@ -203,34 +203,38 @@ async fn it_says_what_the_agent_answers_whatever_the_policy_and_the_request() {
             (policy(&mut random), format!("schema = 1\nclient.deny = ['127.0.0.{}']\n", random.random_range(0..16)));
         sidegate.put("policies/default.toml", &policy);
         sidegate.put("policies/baseline.toml", &baseline);
-        assert_eq!(sidegate.told("POST /v1/reload").await.0, 200, "seed {seed}: {policy}");
+        let reloaded = sidegate.ask_reload(&ReloadRequest::default()).await;
+        assert!(!matches!(reloaded, ReloadAnswer::Rejected { .. }), "seed {seed}: {policy}");
         for _ in 0..20 {
             let from = IpAddr::from([127, 0, 0, random.random_range(1..16)]);
             let origin = [None, Some("https://a.example"), Some("https://b.a.example"), Some("null")][random.random_range(0..4)];
             let offered = [None, Some("v1"), Some("v3")][random.random_range(0..3)];
             let path = ["/chat/", "/chat/x%41", "/chat/../y", "/chat/a%2fb"][random.random_range(0..4)];
             let mut asks = client::new(&sidegate).from(&from.to_string());
-            let mut query = format!("client={from}&url=ws://localhost{}", path.replace('%', "%25"));
-            for (name, value) in [("origin", origin), ("subprotocol", offered)] {
-                let Some(value) = value else { continue };
-                query.push_str(&format!("&{name}={value}"));
-                asks = if name == "origin" { asks.origin(value) } else { asks.subprotocols(&[value]) };
-            }
-            let (status, told) = sidegate.told(&format!("POST /v1/explain?{query}")).await;
-            assert_eq!(status, 200, "{told}");
-            let before = told["policy"] == "baseline";
+            let own = |value: Option<&str>| value.map(str::to_owned);
+            let request = ExplainRequest {
+                client: from.to_string(),
+                url: format!("ws://localhost{path}"),
+                origin: own(origin),
+                subprotocol: own(offered),
+                at: None,
+            };
+            asks = origin.into_iter().fold(asks, client::Client::origin);
+            asks = offered.into_iter().fold(asks, |asks, offered| asks.subprotocols(&[offered]));
+            let answer = sidegate.answer_to(&request).await;
+            let before = answer.policy.as_deref() == Some("baseline");
             let got = match before {
                 // Denied before anything is heard: closed without an answer.
                 true => asks.try_connect().await.is_ok_and(|_| false).to_string(),
                 false => format!("{}", asks.attempt(path).await.status()),
             };
-            let says = match (before, told["status"].as_u64()) {
+            let says = match (before, answer.status) {
                 (true, _) => "false".to_owned(),
                 (false, Some(status)) => status.to_string(),
                 // A backend that was offered nothing it knows switches all the same.
                 (false, None) => "101".into(),
             };
-            assert_eq!(got, says, "seed {seed}: {query}: {told:#}\n{policy}{baseline}");
+            assert_eq!(got, says, "seed {seed}: {request:?}: {answer:#?}\n{policy}{baseline}");
         }
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use ::sidegate::StartError;
+use ::sidegate::admin::wire::{DiagnosticReport, ReloadAnswer, ReloadRequest, WarningWord};
 use ::sidegate::control::reload::Outcome;
-use serde_json::Value;
 
 use crate::cli;
 use crate::harness::backend::{self, Backend};
@@ -33,13 +33,17 @@ async fn echoing(build: impl FnOnce(Builder) -> Builder) -> (Sidegate, Backend) 
     (sidegate, backend)
 }
 
-/// The status of a reload that is asked for with this query, its outcome, and the messages of what is wrong.
-async fn reload(sidegate: &Sidegate, query: &str) -> (u16, String) {
-    let (status, told) = sidegate.told(&format!("POST /v1/reload{query}")).await;
-    let diagnostics = told["diagnostics"].as_array().cloned().unwrap_or_default();
-    let text = |one: &Value| format!("{} ({})", one["message"].as_str().unwrap(), one["remedy"].as_str().unwrap_or_default());
-    let messages: Vec<_> = diagnostics.iter().map(text).collect();
-    (status, messages.join("\n"))
+/// Whether a reload that accepts these lists passes, and the messages of what is wrong.
+async fn reload(sidegate: &Sidegate, shrink: &[&str], accept_revocations: bool) -> (bool, String) {
+    let accept_shrink = shrink.iter().map(|list| (*list).to_owned()).collect();
+    let request = ReloadRequest { accept_shrink, accept_revocations, ..ReloadRequest::default() };
+    let (passes, diagnostics) = match sidegate.ask_reload(&request).await {
+        ReloadAnswer::Published { diagnostics, .. } => (true, diagnostics),
+        ReloadAnswer::Rejected { diagnostics } => (false, diagnostics),
+        other => panic!("{other:?}"),
+    };
+    let text = |one: &DiagnosticReport| format!("{} ({})", one.message, one.remedy.as_deref().unwrap_or_default());
+    (passes, diagnostics.iter().map(text).collect::<Vec<_>>().join("\n"))
 }
 
 /// Lets the file look as if it had been written so long ago.
@@ -109,14 +113,14 @@ async fn a_reload_that_closes_too_many_is_held_however_often_it_is_looked_at_and
     let body = sidegate.write_rejected(POLICY, "schema = 1\nclient.allow = ['127.0.0.1']\n").await;
     let sentence = "2 of 3 open tunnels would be closed, more than max_revoked = \"1\"";
     assert!(body.contains(sentence), "{body}");
-    let (status, said) = reload(&sidegate, "?accept_shrink=partners").await;
-    assert!(status == 422 && said.contains(sentence) && said.contains("--accept-revocations"), "{status} {said}");
+    let (passes, said) = reload(&sidegate, &["partners"], false).await;
+    assert!(!passes && said.contains(sentence) && said.contains("--accept-revocations"), "{said}");
     assert!(said.contains("changed: policies/default.toml;"), "{said}");
     for tunnel in &mut tunnels {
         tunnel.expect_echo("kept").await;
     }
     sidegate.expect_metric("sidegate_reloads_total", [("outcome", "rejected")], 2).await;
-    assert_eq!(reload(&sidegate, "?accept_revocations=true").await, (200, String::new()));
+    assert_eq!(reload(&sidegate, &[], true).await, (true, String::new()));
     tunnels[1].expect_close_with(1008, "network").await;
     tunnels[0].expect_echo("stays").await;
 }
@@ -148,25 +152,25 @@ async fn a_list_that_is_cut_short_is_held_until_that_list_is_accepted() {
     let (sidegate, _backend) = listing("", 200).await;
     let mut before = client::new(&sidegate).open("/chat").await;
     sidegate.put(LIST, "10.0.0.0/24\n127.0.0.2\n");
-    for query in ["", "?accept_shrink=others", "?accept_revocations=true"] {
-        let (status, said) = reload(&sidegate, query).await;
+    for (shrink, revocations) in [(&[][..], false), (&["others"], false), (&[], true)] {
+        let (passes, said) = reload(&sidegate, shrink, revocations).await;
         let sentence = "partners: policies/lists/partners.cidr shrank from 201 entries to 2; max_shrink is \"50%\"";
-        assert!(status == 422 && said.contains(sentence) && said.contains("--accept-shrink partners"), "{status} {said}");
+        assert!(!passes && said.contains(sentence) && said.contains("--accept-shrink partners"), "{said}");
     }
     before.expect_echo("kept").await;
-    assert_eq!(reload(&sidegate, "?accept_shrink=others,partners").await.0, 200);
+    assert!(reload(&sidegate, &["others", "partners"], false).await.0);
     before.expect_close_with(1008, "network").await;
     sidegate.put(LIST, "127.0.0.2\n");
-    assert_eq!(reload(&sidegate, "").await.0, 200, "of few entries as many may go as like");
+    assert!(reload(&sidegate, &[], false).await.0, "of few entries as many may go as like");
 }
 
 #[tokio::test]
 async fn a_bound_that_the_policy_names_holds_for_few_entries_as_well() {
     let (sidegate, _backend) = listing(", max_shrink = '10%'", 9).await;
     sidegate.put(LIST, entries(7));
-    assert!(reload(&sidegate, "").await.1.contains("shrank from 10 entries to 8; max_shrink is \"10%\""));
+    assert!(reload(&sidegate, &[], false).await.1.contains("shrank from 10 entries to 8; max_shrink is \"10%\""));
     sidegate.put(LIST, entries(8));
-    assert_eq!(reload(&sidegate, "").await.0, 200);
+    assert!(reload(&sidegate, &[], false).await.0);
 }
 
 #[tokio::test]
@@ -222,12 +226,12 @@ async fn a_list_that_becomes_stale_is_told_without_a_reload_and_no_more_once_it_
     age(&path, Duration::from_secs(3599));
     let told = async { while !sidegate.readyz().await.1.contains("partners.cidr was last written 60 minutes ago") {} };
     within("a word of the stale list", told).await;
-    let warnings = sidegate.told("GET /v1/status").await.1["warnings"].clone();
-    assert_eq!(warnings[0]["word"], "stale", "{warnings}");
+    let warnings = sidegate.status().await.warnings;
+    assert_eq!(warnings[0].word, WarningWord::Stale, "{warnings:?}");
     let sentence = "the list partners of default was last written 60 minutes ago; max_age is \"1h\"";
-    assert_eq!(warnings[0]["sentence"], sentence);
+    assert_eq!(warnings[0].sentence, sentence);
     age(&path, Duration::ZERO);
     within("no word of it", async { while sidegate.readyz().await.1.contains("last written") {} }).await;
-    assert_eq!(sidegate.told("GET /v1/status").await.1["warnings"], serde_json::json!([]));
+    assert_eq!(sidegate.status().await.warnings, []);
     assert_eq!(sidegate.generation().await, 1);
 }

@@ -22,6 +22,7 @@ mod documents;
 mod drain;
 mod exchanges;
 mod explain;
+mod fake_agent;
 mod forward;
 mod gate;
 mod gates;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ::sidegate::admin::wire::{ReadyState, ReadyzAnswer};
 use ::sidegate::observe::metrics::table;
 use jiff::{Timestamp, ToSpan};
 use tokio::net::TcpSocket;
@@ -467,11 +468,11 @@ async fn livez_says_alive_in_the_form_that_is_accepted() {
     assert_eq!(answer.expect(200).text(), "alive\n");
     let answer = scraper(&sidegate).header("Accept", "text/html, application/json;q=0.5").get("/livez").await;
     answer.expect(200).expect_header("content-type", "application/json");
-    assert_eq!(answer.text(), "{\"status\":\"alive\"}\n");
+    assert_eq!(answer.text(), "{\"schema\":1,\"status\":\"alive\"}\n");
 }
 
 /// What `/readyz` says as JSON.
-async fn ready(sidegate: &Sidegate, status: u16) -> serde_json::Value {
+async fn ready(sidegate: &Sidegate, status: u16) -> ReadyzAnswer {
     let answer = scraper(sidegate).header("Accept", "application/json").get("/readyz").await;
     serde_json::from_str(&answer.expect(status).text()).unwrap()
 }
@@ -484,20 +485,20 @@ async fn a_host_that_serves_is_ready_whatever_somebody_should_look_at() {
     let text = sidegate.write_rejected("policies/default.toml", "schema = 2").await;
     assert!(text.starts_with("ready: generation 1 ("), "{text}");
     assert!(text.contains("rejected, what runs was kept:\n  ") && text.contains("default.toml:1:"), "{text}");
-    let json = ready(&sidegate, 200).await;
-    assert_eq!((&json["status"], &json["generation"], &json["watch_degraded"]), (&"ready".into(), &1.into(), &false.into()));
-    assert!(json["last_reload_rejected"][0].as_str().unwrap().contains("default.toml:1:"), "{json}");
-    assert_eq!(json["backends_down"], serde_json::json!([backend.address()]));
-    assert_eq!((&json["log_drops"], &json["panics"]), (&0.into(), &0.into()));
+    let answer = ready(&sidegate, 200).await;
+    assert_eq!((answer.status, answer.generation, answer.watch_degraded), (ReadyState::Ready, 1, false));
+    assert!(answer.last_reload_rejected[0].contains("default.toml:1:"), "{answer:?}");
+    assert_eq!(answer.backends_down, [backend.address()]);
+    assert_eq!((answer.log_drops, answer.panics), (0, 0));
 }
 
 #[tokio::test]
 async fn a_host_that_drains_is_alive_and_not_ready() {
     let sidegate = sidegate::new().toml("shutdown.delay = '5s'").run().await;
-    assert_eq!(ready(&sidegate, 200).await["last_reload_rejected"], serde_json::json!([]));
+    assert_eq!(ready(&sidegate, 200).await.last_reload_rejected, [""; 0]);
     sidegate.drain().await;
     sidegate.expect_metric("sidegate_draining", [], 1).await;
-    assert_eq!(ready(&sidegate, 503).await["status"], "draining");
+    assert_eq!(ready(&sidegate, 503).await.status, ReadyState::Draining);
     scraper(&sidegate).get("/livez").await.expect(200);
 }
 

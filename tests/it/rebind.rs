@@ -139,7 +139,7 @@ async fn the_admin_socket_moves_and_is_there_without_a_gap() {
     let before = sidegate.agent().admin().unwrap();
     expect_published(&admin(&sidegate, "socket = 'other.sock'").await);
     assert_eq!(sidegate.agent().admin(), Some(sidegate.folder().join("other.sock")));
-    assert_eq!(sidegate.told("GET /v1/status").await.0, 200);
+    sidegate.status().await;
     within("the end of the old one", async {
         while before.exists() {
             sleep(BETWEEN).await;
@@ -156,7 +156,7 @@ async fn its_mode_changes_where_it_is() {
     assert_eq!(mode(&path), 0o600);
     expect_published(&admin(&sidegate, "socket = 'own.sock'\nmode = '0622'").await);
     assert_eq!((sidegate.agent().admin().as_ref(), mode(&path)), (Some(&path), 0o622));
-    assert_eq!(sidegate.told("GET /v1/status").await.0, 200);
+    sidegate.status().await;
     assert!(!path.with_extension("new").exists());
 }
 
@@ -168,7 +168,7 @@ async fn a_group_that_does_not_exist_is_a_rejection_that_names_the_line() {
     let text = errors[0].to_string();
     assert!(text.contains("/etc/group has no `no-such-group`") && text.contains("sidegate.toml:"), "{text}");
     assert_eq!(sidegate.agent().admin(), before);
-    assert_eq!(sidegate.told("GET /v1/status").await.0, 200);
+    sidegate.status().await;
 }
 
 /// Makes these the listeners, in the clear, by name and address; an unchanged line is an unchanged listener.

@@ -61,7 +61,7 @@ async fn a_saved_change_is_published_and_says_so_everywhere() {
 async fn who_asks_for_a_reload_is_told_the_outcome() {
     let (sidegate, _backend) = banning().await;
     let tunnel = client::new(&sidegate).open("/chat").await;
-    assert!(matches!(sidegate.reload().await, Outcome::Unchanged { generation: 1 }));
+    assert!(matches!(sidegate.reload().await, Outcome::Unchanged { generation: 1, .. }));
     let rejected = "127.0.0.300\n";
     fs::write(sidegate.folder().join(BANNED), rejected).unwrap();
     let Outcome::Rejected { errors } = sidegate.reload().await else { panic!("{rejected:?} is not rejected") };
@@ -627,7 +627,7 @@ async fn a_thousand_requests_for_a_reload_are_few_reloads_and_nobody_is_dropped(
         sidegate.agent().nudge(::sidegate::control::reload::Cause::Signal);
     }
     before.expect_echo("still here").await;
-    assert!(matches!(sidegate.reload().await, Outcome::Unchanged { generation: 1 }));
+    assert!(matches!(sidegate.reload().await, Outcome::Unchanged { generation: 1, .. }));
     let [published, unchanged, rejected] = counts(&sidegate).await;
     assert!((published, rejected) == (0.0, 0.0) && unchanged <= 50.0, "{unchanged} reloads");
 }

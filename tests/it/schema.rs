@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use sidegate::admin::wire;
 use sidegate::control::config::schema;
 use tempfile::TempDir;
 
@@ -26,6 +27,7 @@ fn named(file: &Path) -> String {
 fn the_schema_of_each_kind_of_file_is_printed_or_one_of_both() {
     assert_eq!(printed(&["schema", "config"]), schema::CONFIG);
     assert_eq!(printed(&["schema", "policy"]), schema::POLICY);
+    assert_eq!(printed(&["schema", "admin"]), wire::JSON_SCHEMA);
     let both: Value = serde_json::from_str(&printed(&["schema"])).unwrap();
     for (kind, text) in [("config", schema::CONFIG), ("policy", schema::POLICY)] {
         let alone: Value = serde_json::from_str(text).unwrap();

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use ::sidegate::admin::wire::StatusAnswer;
 use tokio::task::spawn_blocking;
 
 use crate::cli::{check, done, run};
@@ -63,8 +63,8 @@ async fn status_gives_programs_what_the_socket_says() {
     let folder = sidegate::new().clear().write();
     let _running = run(folder.path()).await;
     let output = done(&[STATUS, &["--json"]].concat(), folder.path()).await;
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((output.status.code(), &told["generation"], &told["tunnels"]), (Some(0), &1.into(), &0.into()));
+    let status: StatusAnswer = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), status.generation, status.tunnels), (Some(0), 1, 0));
 }
 
 #[tokio::test]
@@ -119,6 +119,6 @@ async fn what_is_no_agent_is_not_mistaken_for_one() {
         std::io::Read::read(&mut stream, &mut [0; 1024]).unwrap();
         std::io::Write::write_all(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").unwrap();
     });
-    check(STATUS, folder.path(), 1, &["no agent of this version", "hello"]).await;
+    check(STATUS, folder.path(), 1, &["does not understand", "it is no JSON: `hello`"]).await;
     other.join().unwrap();
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ::sidegate::admin::wire::WarningWord;
 use ::sidegate::control::reload::Outcome;
 use notify::event::{AccessKind, EventKind};
 use notify::{RecursiveMode, Watcher};
@@ -41,7 +42,7 @@ async fn a_folder_that_is_gone_is_an_alarm_until_it_is_back() {
     sidegate.expect_metric(DEGRADED, [], 1).await;
     let (status, body) = sidegate.readyz().await;
     assert!(status == 200 && body.contains("polled every 2 s") && body.contains("policies is gone"), "{status} {body}");
-    assert_eq!(sidegate.told("GET /v1/status").await.1["warnings"][1]["word"], "watch_degraded");
+    assert_eq!(sidegate.status().await.warnings[1].word, WarningWord::WatchDegraded);
     client::new(&sidegate).open("/chat").await.expect_echo("as before").await;
     sidegate.put("policies/default.toml", policy);
     sidegate.put(BANNED, "127.0.0.2\n");

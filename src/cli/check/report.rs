@@ -9,8 +9,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cli::check::subject::Found;
-use crate::cli::{complain, count, say, show};
+use crate::cli::{complain, count, say, say_painted, show};
 use sidegate::control::config::diagnostic::{Diagnostic, Level};
+use sidegate::observe::printable;
 
 /// How findings are said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -72,7 +73,8 @@ impl Report {
     pub fn finish(self) -> bool {
         if self.format == Format::Json {
             let findings: Vec<_> = self.all.iter().map(Finding::of).collect();
-            say(serde_json::to_string_pretty(&findings).unwrap_or_default());
+            let json = serde_json::to_string_pretty(&findings).unwrap_or_default();
+            say_painted(&printable::json(&json));
         }
         self.errors == 0 && !(self.strict && (self.warnings > 0 || self.unfinished))
     }

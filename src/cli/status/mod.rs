@@ -7,12 +7,11 @@ mod words;
 use std::io;
 use std::time::Duration;
 
-use http::Method;
+use crate::cli::{Config, Exit, ask, complain, is_colored, say_json, say_painted};
+use sidegate::admin::wire::StatusRequest;
 
-use crate::cli::{Config, Exit, ask, complain, is_colored, say};
-
-/// A status is made at once: an agent that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for the answer. A status is made at once: an agent that takes longer hangs.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The arguments.
 #[derive(clap::Args)]
@@ -26,11 +25,11 @@ pub struct Status {
 
 /// Asks and prints; 1 where nobody could be asked.
 pub fn status(verb: &Status) -> Exit {
-    match ask::ask(&verb.config.config, &Method::GET, "/v1/status", PATIENCE) {
-        Ok(answer) if verb.json => say(format_args!("{answer:#}")),
-        Ok(answer) => say(screen::screen(&answer, is_colored(&io::stdout())).trim_end()),
-        Err(what) => {
-            complain(what);
+    match ask::ask(&verb.config.config, &StatusRequest, STATUS_TIMEOUT) {
+        Ok(answer) if verb.json => say_json(&answer),
+        Ok(answer) => say_painted(screen::screen(&answer, is_colored(&io::stdout())).trim_end()),
+        Err(failure) => {
+            complain(failure);
             return Exit::No;
         }
     }

@@ -1,210 +1,215 @@
-//! The screen: the socket's JSON in, text of at most 100 columns out, for names of a sane length.
+//! The screen: a status in, text of at most 100 columns out, for names of a sane length.
 //!
-//! A pure function, so that golden tests can hold it. What an older or newer agent leaves out is
-//! left out here.
+//! A pure function, so that golden tests can hold it. All text of the agent is freed of controls.
 
-use serde_json::Value;
-
-use crate::cli::count;
+use crate::cli::count_u64;
 use crate::cli::status::table::{Row, Tone, paint, table};
-use crate::cli::status::words::{bytes, day, moment, number, plain, rate, span};
+use crate::cli::status::words::{bytes, day, moment, number, rate, span};
+use sidegate::admin::wire::{
+    BackendStatus, CandidateStatus, CertificateStatus, DiagnosticReport, LastOutcome, LastReload, ListStatus, ListenerProtocol,
+    ListenerStatus, ReloadCause, RouteRates, RouteStatus, StatusAnswer,
+};
+use sidegate::observe::printable;
 
-/// A certificate that lasts for less is painted.
+/// A certificate that lasts for fewer days is painted.
 const SOON: i64 = 14;
 
 /// The whole screen.
-pub fn screen(status: &Value, color: bool) -> String {
+pub fn screen(status: &StatusAnswer, color: bool) -> String {
     let sections = [head, listeners, routes, candidates, certificates, lists, warnings].map(|section| section(status, color));
     sections.into_iter().filter(|section| !section.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 /// What runs since when, and how the last reload went.
-fn head(status: &Value, color: bool) -> String {
-    let now = text(&status["now"]);
-    let line = |name: &str, value: &str| format!("{}  {value}\n", paint(&format!("{name:<11}"), Tone::Head, color));
-    let (version, pid) = (text(&status["version"]), &status["pid"]);
-    let tunnels = whole(&status["tunnels"]);
-    let draining = if status["draining"] == true { paint(", draining", Tone::Odd, color) } else { String::new() };
-    let noun = if tunnels == 1 { "tunnel" } else { "tunnels" };
-    let mut out = line("sidegate", &format!("{version}, pid {pid}, {} {noun}{draining}", number(tunnels)));
-    let exchanges = whole(&status["exchanges"]);
-    if exchanges > 0 {
-        out.push_str(&line("exchanges", &format!("{} in flight", number(exchanges))));
+fn head(status: &StatusAnswer, color: bool) -> String {
+    let line = |name: &str, value: &str| headline(name, value, color);
+    let StatusAnswer { pid, tunnels, exchanges, generation, .. } = status;
+    let draining = if status.draining { paint(", draining", Tone::Odd, color) } else { String::new() };
+    let noun = if *tunnels == 1 { "tunnel" } else { "tunnels" };
+    let version = plain(&status.version);
+    let mut out = line("sidegate", &format!("{version}, pid {pid}, {} {noun}{draining}", number(*tunnels)));
+    if *exchanges > 0 {
+        out.push_str(&line("exchanges", &format!("{} in flight", number(*exchanges))));
     }
-    out.push_str(&line("config", &text(&status["config"])));
-    out.push_str(&line("generation", &format!("{} ({})", status["generation"], text(&status["digest"]))));
-    out.push_str(&line("since", &moment(&text(&status["since"]), &now)));
-    let last = &status["last_reload"];
-    if last.is_null() {
-        out.push_str(&line("last reload", "none since the start"));
-        return out;
+    out.push_str(&line("config", &plain(&status.config)));
+    out.push_str(&line("generation", &format!("{generation} ({})", plain(&status.digest))));
+    out.push_str(&line("since", &moment(status.since, status.now)));
+    match &status.last_reload {
+        None => out.push_str(&line("last reload", "none since the start")),
+        Some(last) => out.push_str(&last_reload(last, status, color)),
     }
-    let outcome = text(&last["outcome"]);
-    let tone = if outcome == "rejected" { Tone::Bad } else { Tone::Good };
-    let cause = match &*text(&last["cause"]) {
-        "saved" => "a file was saved".to_owned(),
-        "poll" => "a poll found a change".into(),
-        "signal" => "by SIGHUP".into(),
-        "asked" => "by `sidegate reload`".into(),
-        other => other.to_owned(),
+    out
+}
+
+fn headline(name: &str, value: &str, color: bool) -> String {
+    format!("{}  {value}\n", paint(&format!("{name:<11}"), Tone::Head, color))
+}
+
+fn last_reload(last: &LastReload, status: &StatusAnswer, color: bool) -> String {
+    let (outcome, tone) = match last.outcome {
+        LastOutcome::Published => ("published", Tone::Good),
+        LastOutcome::Unchanged => ("unchanged", Tone::Good),
+        LastOutcome::Rejected => ("rejected", Tone::Bad),
     };
-    let when = moment(&text(&last["at"]), &now);
-    out.push_str(&line("last reload", &format!("{}, {cause}, {when}", paint(&outcome, tone, color))));
-    for diagnostic in each(&last["diagnostics"]) {
+    let cause = match &last.cause {
+        ReloadCause::Saved => "a file was saved".to_owned(),
+        ReloadCause::Poll => "a poll found a change".into(),
+        ReloadCause::Signal => "by SIGHUP".into(),
+        ReloadCause::Asked => "by `sidegate reload`".into(),
+        ReloadCause::Other(word) => plain(word),
+    };
+    let when = moment(last.at, status.now);
+    let mut out = headline("last reload", &format!("{}, {cause}, {when}", paint(outcome, tone, color)), color);
+    for diagnostic in &last.diagnostics {
         out.push_str(&format!("  {}\n", one_line(diagnostic, status)));
     }
     out
 }
 
-fn listeners(status: &Value, color: bool) -> String {
-    let one = |listener: &Value| {
-        let speaks = match &*text(&listener["speaks"]) {
-            "tls" => "TLS".to_owned(),
-            other => other.to_owned(),
+fn listeners(status: &StatusAnswer, color: bool) -> String {
+    let one = |listener: &ListenerStatus| {
+        let speaks = match &listener.speaks {
+            Some(ListenerProtocol::Tls) => "TLS".to_owned(),
+            Some(ListenerProtocol::Plain) => "plain".into(),
+            Some(ListenerProtocol::Redirect) => "redirect".into(),
+            Some(ListenerProtocol::Other(word)) => plain(word),
+            None => "-".into(),
         };
-        let (open, limit) = (whole(&listener["connections"]), whole(&listener["limit"]));
-        let tone = if limit > 0 && open * 10 >= limit * 9 { Tone::Odd } else { Tone::Plain };
-        let connections = (format!("{} of {}", number(open), number(limit)), tone);
-        Row {
-            cells: vec![cell(&listener["name"]), cell(&listener["address"]), (speaks, Tone::Plain), connections],
-            note: String::new(),
-        }
+        let (open, limit) = (listener.connections, listener.limit);
+        let near = open.zip(limit).is_some_and(|(open, limit)| limit > 0 && open.saturating_mul(10) >= limit.saturating_mul(9));
+        let shown = |count: Option<u64>| count.map_or_else(|| "-".into(), number);
+        let tone = if near { Tone::Odd } else { Tone::Plain };
+        let connections = (format!("{} of {}", shown(open), shown(limit)), tone);
+        let cells = vec![cell(&listener.name), cell(&listener.address), (speaks, Tone::Plain), connections];
+        Row { cells, note: String::new() }
     };
-    section(&["LISTENER", "ADDRESS", "SPEAKS", ">CONNECTIONS"], &status["listeners"], one, color)
+    section(&["LISTENER", "ADDRESS", "SPEAKS", ">CONNECTIONS"], &status.listeners, one, color)
 }
 
-fn routes(status: &Value, color: bool) -> String {
-    let over = |route: &Value| route["per_second"]["over_seconds"].as_u64();
-    let longest = each(&status["routes"]).filter_map(over).max();
-    let one = |route: &Value| {
-        let rates = &route["per_second"];
-        let shown = |value: &Value, show: fn(f64) -> String| (value.as_f64().map_or_else(|| "-".into(), show), Tone::Plain);
+fn routes(status: &StatusAnswer, color: bool) -> String {
+    let over = |route: &RouteStatus| route.per_second.as_ref().map(|rates| rates.over_seconds);
+    let longest = status.routes.iter().filter_map(over).max();
+    let one = |route: &RouteStatus| {
+        let shown = |of: fn(&RouteRates) -> f64, show: fn(f64) -> String| {
+            (route.per_second.as_ref().map_or_else(|| "-".into(), |rates| show(of(rates))), Tone::Plain)
+        };
         let cells = vec![
-            cell(&route["name"]),
-            (number(whole(&route["tunnels"])), Tone::Plain),
-            shown(&rates["opened"], rate),
-            shown(&rates["refused"], rate),
-            shown(&rates["from_client"]["messages"], rate),
-            shown(&rates["from_backend"]["messages"], rate),
-            shown(&rates["from_client"]["bytes"], bytes),
-            shown(&rates["from_backend"]["bytes"], bytes),
+            cell(&route.name),
+            (number(route.tunnels), Tone::Plain),
+            shown(|rates| rates.opened, rate),
+            shown(|rates| rates.refused, rate),
+            shown(|rates| rates.from_client.messages, rate),
+            shown(|rates| rates.from_backend.messages, rate),
+            shown(|rates| rates.from_client.bytes, bytes),
+            shown(|rates| rates.from_backend.bytes, bytes),
         ];
         let younger = over(route).filter(|seconds| Some(*seconds) != longest);
-        let younger = younger.map(|seconds| format!(" (over {})", span(seconds as i64))).unwrap_or_default();
-        let place = format!("{}{}", text(&route["host"]), text(&route["path"]));
-        let backends: Vec<_> = each(&route["backends"]).map(|one| backend(one, color)).collect();
-        let note = format!("{place} → {}, policy {}{younger}", backends.join(", "), text(&route["policy"]));
+        let younger = younger.map(|seconds| format!(" (over {})", seconds_span(seconds))).unwrap_or_default();
+        let place = format!("{}{}", plain(route.host.as_deref().unwrap_or_default()), plain(&route.path));
+        let backends: Vec<_> = route.backends.iter().map(|one| backend(one, color)).collect();
+        let note = format!("{place} → {}, policy {}{younger}", backends.join(", "), plain(&route.policy));
         Row { cells, note }
     };
     let heads = ["ROUTE", ">TUNNELS", ">OPENED/S", ">REFUSED/S", ">MESSAGES/S IN", ">OUT", ">BYTES/S IN", ">OUT"];
-    let mut out = section(&heads, &status["routes"], one, color);
+    let mut out = section(&heads, &status.routes, one, color);
     if let Some(seconds) = longest {
-        let over = if seconds < 55 { format!("the {} since the start", span(seconds as i64)) } else { "the last minute".into() };
+        let over = if seconds < 55 { format!("the {} since the start", seconds_span(seconds)) } else { "the last minute".into() };
         out.push_str(&paint(&format!("rates over {over}; in: from clients, out: from backends\n"), Tone::Quiet, color));
     }
     out
 }
 
-/// A backend, and whether it is up, as far as that is known.
-fn backend(backend: &Value, color: bool) -> String {
-    let address = text(&backend["address"]);
-    match backend["up"].as_bool() {
-        Some(true) => format!("{address} {}", paint("up", Tone::Good, color)),
-        Some(false) => format!("{address} {}", paint("down", Tone::Bad, color)),
-        None => address,
-    }
+/// A backend, and whether it is up.
+fn backend(backend: &BackendStatus, color: bool) -> String {
+    let (word, tone) = if backend.up { ("up", Tone::Good) } else { ("down", Tone::Bad) };
+    format!("{} {}", plain(&backend.address), paint(word, tone, color))
 }
 
-fn certificates(status: &Value, color: bool) -> String {
-    let one = |certificate: &Value| {
-        let days = certificate["days_left"].as_i64().unwrap_or_default();
-        let count = |days: i64, noun| count(usize::try_from(days).unwrap_or_default(), noun);
-        let until = day(&text(&certificate["not_after"]));
-        let expires = match days {
+fn certificates(status: &StatusAnswer, color: bool) -> String {
+    let one = |certificate: &CertificateStatus| {
+        let count = |days: i64| count_u64(u64::try_from(days).unwrap_or_default(), "day");
+        let until = day(certificate.not_after);
+        let expires = match certificate.days_left {
             ..0 => (format!("expired {until}"), Tone::Bad),
-            0..SOON => (format!("{}, {until}", count(days, "day")), Tone::Odd),
-            _ => (format!("{}, {until}", count(days, "day")), Tone::Plain),
+            days @ 0..SOON => (format!("{}, {until}", count(days)), Tone::Odd),
+            days => (format!("{}, {until}", count(days)), Tone::Plain),
         };
-        let names: Vec<_> = each(&certificate["names"]).map(text).collect();
-        let (first, rest) = (names.iter().take(2).cloned().collect::<Vec<_>>().join(" "), names.len().saturating_sub(2));
+        let names: Vec<_> = certificate.names.iter().take(2).map(|name| plain(name)).collect();
+        let (first, rest) = (names.join(" "), certificate.names.len().saturating_sub(2));
         let names = if rest > 0 { format!("{first} and {rest} more") } else { first };
-        Row { cells: vec![cell(&certificate["chain"]), (names, Tone::Plain), expires], note: String::new() }
+        Row { cells: vec![cell(&certificate.chain), (names, Tone::Plain), expires], note: String::new() }
     };
-    section(&["CERTIFICATE", "NAMES", "EXPIRES IN"], &status["certificates"], one, color)
+    section(&["CERTIFICATE", "NAMES", "EXPIRES IN"], &status.certificates, one, color)
 }
 
-/// Of the policies that a candidate stands beside: how far the two are apart.
-fn candidates(status: &Value, color: bool) -> String {
-    let one = |candidate: &Value| {
-        let odd = |name: &str| {
-            let count = whole(&candidate[name]);
-            (number(count), if count > 0 { Tone::Odd } else { Tone::Plain })
-        };
-        let cells = vec![cell(&candidate["file"]), odd("would_refuse"), odd("would_admit"), odd("would_revoke")];
+/// How far each candidate and its policy are apart.
+fn candidates(status: &StatusAnswer, color: bool) -> String {
+    let one = |candidate: &CandidateStatus| {
+        let odd = |count: u64| (number(count), if count > 0 { Tone::Odd } else { Tone::Plain });
+        let revoked = candidate.would_revoke.map_or_else(|| ("-".into(), Tone::Plain), odd);
+        let cells = vec![cell(&candidate.file), odd(candidate.would_refuse), odd(candidate.would_admit), revoked];
         Row { cells, note: String::new() }
     };
-    let all: Value = each(&status["policies"]).map(|policy| policy["candidate"].clone()).filter(|one| !one.is_null()).collect();
+    let all: Vec<_> = status.policies.iter().filter_map(|policy| policy.candidate.clone()).collect();
     section(&["CANDIDATE", ">WOULD REFUSE", ">WOULD ADMIT", ">WOULD CLOSE"], &all, one, color)
 }
 
-fn lists(status: &Value, color: bool) -> String {
-    let one = |list: &Value| {
-        let age = list["age_seconds"].as_i64().map_or_else(|| "-".into(), |seconds| format!("{} ago", span(seconds)));
-        let lapsing = whole(&list["lapsing_30d"]);
-        let lapsing = (number(lapsing), if lapsing > 0 { Tone::Odd } else { Tone::Plain });
-        let entries = (number(whole(&list["entries"])), Tone::Plain);
-        Row { cells: vec![cell(&list["name"]), cell(&list["policy"]), entries, (age, Tone::Plain), lapsing], note: String::new() }
+fn lists(status: &StatusAnswer, color: bool) -> String {
+    let one = |list: &ListStatus| {
+        let age = list.age_seconds.map_or_else(|| "-".into(), |seconds| format!("{} ago", seconds_span(seconds)));
+        let lapsing = (number(list.lapsing_30d), if list.lapsing_30d > 0 { Tone::Odd } else { Tone::Plain });
+        let entries = (number(list.entries), Tone::Plain);
+        Row { cells: vec![cell(&list.name), cell(&list.policy), entries, (age, Tone::Plain), lapsing], note: String::new() }
     };
-    section(&["LIST", "POLICY", ">ENTRIES", ">WRITTEN", ">LAPSE IN 30 DAYS"], &status["lists"], one, color)
+    section(&["LIST", "POLICY", ">ENTRIES", ">WRITTEN", ">LAPSE IN 30 DAYS"], &status.lists, one, color)
 }
 
-/// What somebody should look at: how it stands, and then what is odd in the files.
-fn warnings(status: &Value, color: bool) -> String {
-    let sentences = each(&status["warnings"]).map(|warning| text(&warning["sentence"]));
-    let odd = each(&status["diagnostics"]).map(|diagnostic| one_line(diagnostic, status));
+/// What needs attention: warnings about the agent, then those about the files.
+fn warnings(status: &StatusAnswer, color: bool) -> String {
+    let sentences = status.warnings.iter().map(|warning| plain(&warning.sentence));
+    let odd = status.diagnostics.iter().map(|diagnostic| one_line(diagnostic, status));
     let lines: Vec<_> = sentences.chain(odd).map(|line| format!("  {}\n", paint(&line, Tone::Odd, color))).collect();
     if lines.is_empty() { String::new() } else { format!("{}\n{}", paint("WARNINGS", Tone::Head, color), lines.concat()) }
 }
 
 /// `policies/chat.toml:2:8: what is wrong (what to do)`; the file as seen from `sidegate.toml`.
-fn one_line(diagnostic: &Value, status: &Value) -> String {
-    let config = text(&status["config"]);
-    let folder = config.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
-    let file = text(&diagnostic["file"]);
-    let file = file.strip_prefix(&folder).unwrap_or(&file);
-    let remedy = diagnostic["remedy"].as_str().map(|remedy| format!(" ({})", plain(remedy))).unwrap_or_default();
-    format!("{file}:{}:{}: {}{remedy}", diagnostic["line"], diagnostic["column"], text(&diagnostic["message"]))
+fn one_line(diagnostic: &DiagnosticReport, status: &StatusAnswer) -> String {
+    let DiagnosticReport { line, column, .. } = diagnostic;
+    let folder = status.config.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
+    let file = plain(diagnostic.file.strip_prefix(&folder).unwrap_or(&diagnostic.file));
+    let remedy = diagnostic.remedy.as_ref().map(|remedy| format!(" ({})", plain(remedy))).unwrap_or_default();
+    format!("{file}:{line}:{column}: {}{remedy}", plain(&diagnostic.message))
 }
 
-/// A table of these things; nothing where there is none.
-fn section(heads: &[&str], things: &Value, row: impl Fn(&Value) -> Row, color: bool) -> String {
-    let rows: Vec<_> = each(things).map(row).collect();
+/// A table of `things`; nothing where there is none.
+fn section<T>(heads: &[&str], things: &[T], row: impl Fn(&T) -> Row, color: bool) -> String {
+    let rows: Vec<_> = things.iter().map(row).collect();
     if rows.is_empty() { String::new() } else { table(heads, &rows, color) }
 }
 
-fn each(things: &Value) -> impl Iterator<Item = &Value> {
-    things.as_array().into_iter().flatten()
+fn cell(text: &str) -> (String, Tone) {
+    (plain(text), Tone::Plain)
 }
 
-fn cell(value: &Value) -> (String, Tone) {
-    (text(value), Tone::Plain)
+fn plain(text: &str) -> String {
+    printable::line(text).into_owned()
 }
 
-fn text(value: &Value) -> String {
-    plain(value.as_str().unwrap_or_default())
-}
-
-fn whole(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_default()
+fn seconds_span(seconds: u64) -> String {
+    span(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(json: &str) -> StatusAnswer {
+        serde_json::from_str(json).unwrap()
+    }
+
     /// What the socket said, and the screen that is made of it.
     fn check(json: &str, expected: &str) {
-        let status: Value = serde_json::from_str(json).unwrap();
+        let status = read(json);
         let text = screen(&status, false);
         assert_eq!(text, expected, "\n{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 100), "too wide:\n{text}");
@@ -227,7 +232,7 @@ mod tests {
 
     #[test]
     fn color_changes_nothing_else() {
-        let status: Value = serde_json::from_str(include_str!("golden/bad.json")).unwrap();
+        let status = read(include_str!("golden/bad.json"));
         let (colored, mut stripped) = (screen(&status, true), screen(&status, true));
         while let Some(from) = stripped.find('\u{1b}') {
             let end = stripped[from..].find('m').unwrap();
@@ -238,8 +243,28 @@ mod tests {
     }
 
     #[test]
-    fn what_the_agent_says_cannot_command_the_terminal() {
-        let status = serde_json::json!({ "config": "/etc/\u{1b}[2J", "warnings": [{ "sentence": "\u{7}" }] });
-        assert!(!screen(&status, false).contains(['\u{1b}', '\u{7}']));
+    fn text_of_the_agent_commands_no_terminal() {
+        for control in ["\\u001b", "\\u009b", "\\u0007", "\\u202e", "\\u2066", "\\n"] {
+            // Every text of the status that is shown.
+            let mut json: serde_json::Value = serde_json::from_str(include_str!("golden/bad.json")).unwrap();
+            spoil(&mut json, &serde_json::from_str::<String>(&format!("\"{control}[2J\"")).unwrap());
+            let text = screen(&serde_json::from_value(json).unwrap(), false);
+            assert!(text.contains("\u{fffd}[2J"), "{text}");
+            assert!(!text.contains(|c| printable::is_control(c) && c != '\n'), "{text:?}");
+            assert_eq!(text.lines().count(), include_str!("golden/bad.txt").lines().count(), "{text}");
+        }
+    }
+
+    /// Puts `spoilt` at the end of every text in `json` that is neither an outcome nor a time.
+    fn spoil(json: &mut serde_json::Value, spoilt: &str) {
+        match json {
+            serde_json::Value::Object(members) => {
+                let kept = ["outcome", "level", "at", "now", "since", "not_after", "modified"];
+                members.iter_mut().filter(|(name, _)| !kept.contains(&name.as_str())).for_each(|(_, value)| spoil(value, spoilt));
+            }
+            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| spoil(item, spoilt)),
+            serde_json::Value::String(text) => text.push_str(spoilt),
+            _ => {}
+        }
     }
 }

@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 use serde_json::{Map, Value, json};
 
+pub use super::document::unit::written_duration as duration;
 use super::document::unit::{
-    written_duration as duration, written_duration_or_off as duration_or_off, written_pace, written_rate, written_size as size,
+    written_duration_or_off as duration_or_off, written_pace, written_rate, written_size as size,
     written_size_or_off as size_or_off,
 };
 use super::{
@@ -87,8 +88,7 @@ fn reload(reload: &ReloadSettings) -> Value {
     json!({ "watch": watch, "poll": poll, "revoke_spread": spread, "max_revoked": reload.max_revoked.to_string() })
 }
 
-/// `[shutdown]` as it runs.
-pub fn shutdown(shutdown: &ShutdownSettings) -> Value {
+fn shutdown(shutdown: &ShutdownSettings) -> Value {
     json!({
         "delay": duration(shutdown.delay),
         "spread": duration(shutdown.spread),

@@ -40,6 +40,7 @@ pub use self::list::ListFiles;
 use self::page::{Finding, error};
 pub use self::pass::{Loaded, Pass};
 use self::pass::{Reading, about};
+pub use self::policy::sheet::FOLDER as POLICIES;
 use self::policy::sheet::{self, Sheet};
 pub use self::policy::{lists_named, no_policy, policy_files};
 pub use self::policy_page::{Expect, Feed, PolicyPage, PolicyTest};

@@ -97,9 +97,10 @@ impl Reloader {
     pub(super) fn unchanged(&self, cause: Cause) -> Outcome {
         self.world.standing.rejected.store(None);
         self.ended(cause, ReloadResult::Unchanged);
-        let generation = self.world.live.load().generation;
+        let live = self.world.live.load();
+        let (generation, digest) = (live.generation, Arc::clone(&live.digest));
         tracing::info!(cause = cause.word(), generation, "unchanged");
-        Outcome::Unchanged { generation }
+        Outcome::Unchanged { generation, digest }
     }
 
     pub(super) fn reject(&self, cause: Cause, errors: Vec<Diagnostic>) -> Outcome {

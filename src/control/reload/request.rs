@@ -54,6 +54,8 @@ pub enum Outcome {
     Unchanged {
         /// The generation that runs.
         generation: u64,
+        /// Its digest.
+        digest: Arc<str>,
     },
     /// What runs was kept.
     Rejected {

@@ -9,7 +9,6 @@ mod text;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::policy::decisive::Listed;
 use crate::policy::list::List;
@@ -23,7 +22,7 @@ use crate::snapshot::ambiguity::Ambiguity;
 use crate::snapshot::{Judgement, Snapshot};
 
 /// One verdict, and all that it was made from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// Whether the request is permitted, before anything is charged.
     pub permitted: bool,
@@ -42,7 +41,7 @@ pub struct Explanation {
     /// How that is known.
     pub derived: String,
     /// The instant for which it was asked; `None`: one at which no entry has lapsed.
-    pub at: Option<String>,
+    pub at: Option<Timestamp>,
     /// What is asked: `upgrade` or `plain`.
     pub kind: String,
     /// The host and the path that are judged: the canonical one, or the one that was sent where its route
@@ -62,7 +61,7 @@ pub struct Explanation {
 }
 
 /// What one rule says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
     /// `baseline`, `path`, `deny`, `allow`, `origin` or `subprotocol`.
     pub rule: String,
@@ -77,7 +76,7 @@ pub struct Said {
 }
 
 /// What one list says of the client.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListSaid {
     /// Its name; `(allow)` and the like for what stands in the rule itself.
     pub list: String,
@@ -92,7 +91,7 @@ pub struct ListSaid {
 }
 
 /// One entry of a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// As a list's line begins.
     pub entry: String,
@@ -109,7 +108,7 @@ pub struct Entry {
 }
 
 /// One limit that would be charged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limited {
     /// Its key in `[limits]`.
     pub limit: String,
@@ -124,7 +123,7 @@ pub struct Limited {
 }
 
 /// What a candidate says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// Its file.
     pub file: String,
@@ -163,7 +162,7 @@ impl Snapshot {
             generation: live.then_some(self.generation),
             client: client.ip().to_string(),
             derived: "the socket's peer".into(),
-            at: at.map(|at| Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()),
+            at: at.map(|at| Timestamp::from_second(at.as_second()).unwrap_or(at)),
             kind: String::new(),
             target: String::new(),
             slash: None,

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value as Json;
+use http::StatusCode;
+use sidegate::admin::wire::{self, Received, ReloadAnswer, ReloadRequest, StatusAnswer, StatusRequest};
 use sidegate::control::reload::{Cause, Outcome};
 use sidegate::control::systemd::Sockets;
 use sidegate::{Agent, StartError};
@@ -21,7 +22,7 @@ use toml::{Table, Value};
 
 use crate::harness::backend::Backend;
 use crate::harness::certificate;
-use crate::harness::wire::{End, Wire};
+use crate::harness::wire::{Answer, End, Wire};
 use crate::harness::within;
 
 /// What every agent of a test begins with.
@@ -488,13 +489,30 @@ impl Sidegate {
         Wire::new(UnixStream::connect(path).await.unwrap(), End::Client, None)
     }
 
-    /// What the admin socket answers to `GET /v1/status` and its like: the status, and the JSON.
-    pub async fn told(&self, line: &str) -> (u16, Json) {
+    /// The answer of the admin socket to `request`, which the agent doesn't refuse.
+    pub async fn answer_to<R: wire::AdminRequest>(&self, request: &R) -> R::Answer {
+        let answer = self.reply(&format!("{} {}", R::METHOD, request.target())).await;
+        let (status, body) = (answer.status(), answer.text());
+        let status = StatusCode::from_u16(status).unwrap();
+        let received = Received { status, server: answer.header("server"), body: body.as_bytes() };
+        wire::read(request, &received).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
+    /// What the admin socket answers to `GET /v1/status` and its like.
+    pub async fn reply(&self, line: &str) -> Answer {
         let mut wire = self.admin().await;
         wire.send(format!("{line} HTTP/1.1\r\nHost: sidegate\r\nConnection: close\r\n\r\n")).await;
-        let answer = wire.answer().await;
-        let json = serde_json::from_str(&answer.text()).unwrap_or_else(|error| panic!("{error}: {}", answer.text()));
-        (answer.status(), json)
+        wire.answer().await
+    }
+
+    /// The status of the agent.
+    pub async fn status(&self) -> StatusAnswer {
+        self.answer_to(&StatusRequest).await
+    }
+
+    /// Reloads by the admin socket, as `request` says.
+    pub async fn ask_reload(&self, request: &ReloadRequest) -> ReloadAnswer {
+        self.answer_to(request).await
     }
 
     /// Orders a drain; a second time: ends at once.

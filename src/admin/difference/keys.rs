@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::KeyDifference;
+use crate::admin::wire::KeyChange;
 
 /// Adds to `found` every key of `file` under which `from` and `to` differ; tables of a name are compared by it.
-pub fn compare(file: &str, from: &Value, to: &Value, found: &mut Vec<KeyDifference>) {
+pub fn compare(file: &str, from: &Value, to: &Value, found: &mut Vec<KeyChange>) {
     walk(file, &mut Vec::new(), (Some(from), Some(to)), found);
 }
 
-fn walk(file: &str, path: &mut Vec<String>, (from, to): (Option<&Value>, Option<&Value>), found: &mut Vec<KeyDifference>) {
+fn walk(file: &str, path: &mut Vec<String>, (from, to): (Option<&Value>, Option<&Value>), found: &mut Vec<KeyChange>) {
     let nothing = Value::Null;
     if from.unwrap_or(&nothing) == to.unwrap_or(&nothing) {
         return;
@@ -29,7 +29,7 @@ fn walk(file: &str, path: &mut Vec<String>, (from, to): (Option<&Value>, Option<
         }
         _ => {
             let said = |value: Option<&Value>| value.filter(|value| !value.is_null()).cloned();
-            found.push(KeyDifference { file: file.into(), key: path.join("."), from: said(from), to: said(to) });
+            found.push(KeyChange { file: file.into(), key: path.join("."), from: said(from), to: said(to) });
             return;
         }
     };

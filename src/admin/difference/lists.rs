@@ -4,15 +4,15 @@ use std::cmp::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::ListDifference;
+use crate::admin::wire::ListChange;
 use crate::policy::Policy;
 use crate::policy::list::{Entry, List};
 
-/// So many entries are told one by one.
-const MOST: usize = 10;
+/// The most entries that are named one by one.
+const MAX_SAMPLE: usize = 10;
 
 /// The lists of `from` and `to`, two generations of one policy, that differ.
-pub fn compare(from: &Policy, to: &Policy, now: Timestamp) -> Vec<ListDifference> {
+pub fn compare(from: &Policy, to: &Policy, now: Timestamp) -> Vec<ListChange> {
     let (mut before, after) = (from.lists(), to.lists());
     let mut found = Vec::new();
     for list in after {
@@ -30,16 +30,16 @@ pub fn compare(from: &Policy, to: &Policy, now: Timestamp) -> Vec<ListDifference
 }
 
 /// What differs between the entries of `from` and `to`; `list` is the one to be named.
-fn entries(policy: &str, list: &List, from: Option<&List>, to: Option<&List>, now: Timestamp) -> Option<ListDifference> {
+fn entries(policy: &str, list: &List, from: Option<&List>, to: Option<&List>, now: Timestamp) -> Option<ListChange> {
     let soon = now.saturating_add(SignedDuration::from_hours(30 * 24)).unwrap_or(Timestamp::MAX);
-    let mut difference = ListDifference {
+    let mut difference = ListChange {
         policy: policy.to_owned(),
         list: list.name.to_string(),
         file: list.file.to_string(),
         added: 0,
         removed: 0,
         altered: 0,
-        lapsing_30d: to.map_or(0, |to| to.lapsing(now, soon)),
+        lapsing_30d: to.map_or(0, |to| to.lapsing(now, soon)) as u64,
         sample: Vec::new(),
     };
     let (from, to) = (sorted(from), sorted(to));
@@ -58,9 +58,9 @@ fn entries(policy: &str, list: &List, from: Option<&List>, to: Option<&List>, no
         };
         match (old, new) {
             (Some(old), Some(new)) if old == new => continue,
-            (Some(_), Some(new)) => difference.note('~', new),
-            (Some(old), None) => difference.note('-', old),
-            (None, Some(new)) => difference.note('+', new),
+            (Some(_), Some(new)) => note(&mut difference, '~', new),
+            (Some(old), None) => note(&mut difference, '-', old),
+            (None, Some(new)) => note(&mut difference, '+', new),
             (None, None) => break,
         }
     }
@@ -78,16 +78,15 @@ fn key(entry: &Entry) -> (ipnet::IpNet, bool) {
     (entry.network, entry.admits)
 }
 
-impl ListDifference {
-    fn note(&mut self, sign: char, entry: &Entry) {
-        match sign {
-            '+' => self.added += 1,
-            '-' => self.removed += 1,
-            _ => self.altered += 1,
-        }
-        if self.sample.len() < MOST {
-            self.sample.push(format!("{sign}{}", written(entry)));
-        }
+/// Counts a changed entry, and names it while there is room in the sample.
+fn note(change: &mut ListChange, sign: char, entry: &Entry) {
+    match sign {
+        '+' => change.added += 1,
+        '-' => change.removed += 1,
+        _ => change.altered += 1,
+    }
+    if change.sample.len() < MAX_SAMPLE {
+        change.sample.push(format!("{sign}{}", written(entry)));
     }
 }
 
@@ -113,7 +112,7 @@ mod tests {
     }
 
     /// `+added -removed ~altered` and the sample.
-    fn check(from: &[&str], to: &[&str], counts: [usize; 3], sample: &[&str]) {
+    fn check(from: &[&str], to: &[&str], counts: [u64; 3], sample: &[&str]) {
         let (from, to, now) = (list(from), list(to), "2026-12-15T00:00:00Z".parse().unwrap());
         let found = entries("market-data", &to, Some(&from), Some(&to), now);
         let told = found.map(|found| ([found.added, found.removed, found.altered], found.sample));

@@ -1,0 +1,129 @@
+//! What the files would change of what runs: rules, entries of lists, settings, and open tunnels.
+//!
+//! It compares values and publishes nothing. Who asks decides whether that is too much.
+
+mod keys;
+mod lists;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::admin::status::reports;
+use crate::admin::wire::{Changes, KeyChange, RevocationCount, RevokedTunnel, StreamChanges, Time, TunnelChanges};
+use crate::control::compile::Built;
+use crate::control::config::{Settings, effective};
+use crate::control::reload::Weighed;
+use crate::policy::Policy;
+use crate::refusal::Refusal;
+use crate::snapshot::Snapshot;
+use crate::tunnels::{Entry, Weight};
+
+/// The most tunnels that are named one by one.
+const MAX_SAMPLE: usize = 10;
+
+/// What the files would change of what runs.
+pub struct Comparison<'c> {
+    /// The generation that runs.
+    pub before: &'c Snapshot,
+    /// Its settings.
+    pub settings: &'c Settings,
+    /// What the files make.
+    pub next: &'c Built,
+    /// What that would do to the tunnels.
+    pub weighed: &'c Weighed,
+    /// The policy whose candidate was taken as promoted.
+    pub promote: Option<&'c str>,
+    /// The instant at which entries count as lapsing.
+    pub now: Timestamp,
+}
+
+/// Every difference of `comparison`.
+pub fn difference(comparison: &Comparison<'_>) -> Changes {
+    let Comparison { before, settings, next, weighed, promote, now } = *comparison;
+    let (from, to) = (effective::settings(settings), effective::settings(&next.settings));
+    let snapshot = &next.snapshot;
+    let mut all = Changes {
+        generation: before.generation,
+        from: before.digest.to_string(),
+        to: snapshot.digest.to_string(),
+        promote: promote.map(str::to_owned),
+        keys: Vec::new(),
+        lists: Vec::new(),
+        tunnels: tunnels(snapshot, &weighed.weight, now),
+        streams: streams(snapshot, &weighed.weight, now),
+        held: reports(&weighed.held),
+        diagnostics: reports(&next.warnings),
+    };
+    keys::compare("sidegate.toml", &from, &to, &mut all.keys);
+    let (from, to) = (pages(before), pages(&next.snapshot));
+    let named: BTreeMap<_, _> = from.iter().chain(&to).map(|(name, policy)| (name, &policy.file)).collect();
+    for (name, file) in named {
+        match (from.get(name), to.get(name)) {
+            (Some(from), Some(to)) => {
+                keys::compare(&to.file, &effective::rules(from), &effective::rules(to), &mut all.keys);
+                all.lists.extend(lists::compare(from, to, now));
+            }
+            (from, to) => {
+                let rules = |policy: Option<&&Arc<Policy>>| policy.map(|policy| effective::rules(policy));
+                all.keys.push(KeyChange { file: file.to_string(), key: String::new(), from: rules(from), to: rules(to) });
+            }
+        }
+    }
+    all
+}
+
+/// Every policy, the baseline and the candidates, under what tells them apart.
+fn pages(snapshot: &Snapshot) -> BTreeMap<(&str, bool), &Arc<Policy>> {
+    let candidates = snapshot.policies.values().filter_map(|policy| policy.candidate.as_ref());
+    let policies = snapshot.all_policies().map(|policy| ((&*policy.name, false), policy));
+    policies.chain(candidates.map(|candidate| ((&*candidate.name, true), candidate))).collect()
+}
+
+fn streams(next: &Snapshot, weight: &Weight, now: Timestamp) -> StreamChanges {
+    StreamChanges {
+        open: weight.streams as u64,
+        revoked: weight.revoked_streams.len() as u64,
+        sample: sample(next, &weight.revoked_streams, now),
+    }
+}
+
+/// The first of what would be closed, each with the rule and the entry that decide.
+fn sample(next: &Snapshot, revoked: &[(Arc<Entry>, Refusal)], now: Timestamp) -> Vec<RevokedTunnel> {
+    let one = |(entry, refusal): &(Arc<Entry>, Refusal)| {
+        let judgement = next.judge(entry.client, &entry.request, None, now);
+        let policy = judgement.policy.as_deref();
+        let is_plain = !entry.request.is_attempt();
+        let decisive = policy.and_then(|policy| policy.decisive(entry.client, is_plain, Err(*refusal), now));
+        let by = decisive.and_then(|decisive| decisive.by);
+        RevokedTunnel {
+            id: entry.id,
+            client: entry.client.to_string(),
+            route: entry.route().name.to_string(),
+            reason: refusal.word().into(),
+            rule: decisive.map(|decisive| decisive.place.to_string()),
+            entry: by.map(|by| format!("{} ({})", by.entry, by.place())),
+            opened: Time(entry.opened),
+        }
+    };
+    revoked.iter().take(MAX_SAMPLE).map(one).collect()
+}
+
+fn tunnels(next: &Snapshot, weight: &Weight, now: Timestamp) -> TunnelChanges {
+    let mut by: BTreeMap<(Arc<str>, &'static str), u64> = BTreeMap::new();
+    for (entry, refusal) in &weight.revoked {
+        *by.entry((Arc::clone(&entry.route().name), refusal.word())).or_default() += 1;
+    }
+    let revocations = |((route, reason), tunnels): ((Arc<str>, &str), u64)| RevocationCount {
+        route: route.to_string(),
+        reason: reason.into(),
+        tunnels,
+    };
+    TunnelChanges {
+        open: weight.open as u64,
+        revoked: weight.revoked.len() as u64,
+        sample: sample(next, &weight.revoked, now),
+        by: by.into_iter().map(revocations).collect(),
+    }
+}

@@ -1,0 +1,207 @@
+//! `POST /v1/explain`: why a request is admitted or refused by the generation that runs.
+
+use std::net::IpAddr;
+
+use http::Method;
+use serde::{Deserialize, Serialize};
+
+use super::query::{pairs, unknown};
+use super::word::{ExplainedKind, RuleName};
+use super::{AdminAnswer, AdminRequest, Time, nullable};
+
+/// A question about one client and one URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ExplainRequest {
+    /// The address of the client.
+    pub client: String,
+    /// The URL: ws and wss for a WebSocket, http and https for plain HTTP.
+    pub url: String,
+    /// The `Origin` that is sent. `None` means no `Origin`.
+    pub origin: Option<String>,
+    /// The subprotocol that is offered. `None` means no subprotocol.
+    pub subprotocol: Option<String>,
+    /// A day, or a time (RFC 3339). `None` means now.
+    pub at: Option<String>,
+}
+
+impl AdminRequest for ExplainRequest {
+    const METHOD: Method = Method::POST;
+    const PATH: &'static str = "/v1/explain";
+    type Answer = ExplainAnswer;
+
+    fn parameters(&self) -> Vec<(&'static str, String)> {
+        let ExplainRequest { client, url, origin, subprotocol, at } = self;
+        let others = [("origin", origin), ("subprotocol", subprotocol), ("at", at)];
+        let given = others.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+        [("client", client.clone()), ("url", url.clone())].into_iter().chain(given).collect()
+    }
+
+    fn parse(query: &str) -> Result<Self, String> {
+        const NAMES: [&str; 5] = ["client", "url", "origin", "subprotocol", "at"];
+        let mut found: [Option<String>; 5] = Default::default();
+        for (name, value) in pairs(query)? {
+            let at = NAMES.iter().position(|known| *known == name);
+            let at = at.ok_or_else(|| unknown(name, "client, url, origin, subprotocol and at"))?;
+            found[at] = Some(value);
+        }
+        let [client, url, origin, subprotocol, at] = found;
+        Ok(ExplainRequest {
+            client: client.ok_or("`client` is missing")?,
+            url: url.ok_or("`url` is missing")?,
+            origin,
+            subprotocol,
+            at,
+        })
+    }
+
+    fn is_answered_by(&self, answer: &ExplainAnswer) -> bool {
+        let address = |text: &str| text.parse::<IpAddr>().ok().map(|address| address.to_canonical());
+        answer.generation.is_some() && address(&self.client) == address(&answer.client)
+    }
+}
+
+/// A verdict, and what it was made from. Nothing was charged, and no backend dialled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ExplainAnswer {
+    /// Whether the request is permitted, before limits are charged.
+    pub permitted: bool,
+    /// The refusal's word, as in docs/operations.md. `null`: the request is permitted.
+    #[serde(deserialize_with = "nullable")]
+    pub reason: Option<String>,
+    /// The HTTP status of the refusal. `null`: permitted, or closed without an answer.
+    #[serde(deserialize_with = "nullable")]
+    pub status: Option<u16>,
+    /// The policy that decided, `baseline` included. `null`: none was asked.
+    #[serde(deserialize_with = "nullable")]
+    pub policy: Option<String>,
+    /// The rule that decided, `file:line`. `null`: no rule of a policy.
+    #[serde(deserialize_with = "nullable")]
+    pub rule: Option<String>,
+    /// The generation that was asked. `null`: the files were.
+    #[serde(deserialize_with = "nullable")]
+    pub generation: Option<u64>,
+    /// The address of the client.
+    pub client: String,
+    /// How that address is known.
+    pub derived: String,
+    /// The instant that the verdict is for. `null`: one at which no entry has lapsed.
+    #[serde(deserialize_with = "nullable")]
+    pub at: Option<Time>,
+    /// What is asked for: `upgrade` or `plain`. Empty: the gate refused the request unread.
+    pub kind: ExplainedKind,
+    /// The host and the path that are judged.
+    pub target: String,
+    /// The path with a slash at its end, where only that leads to a route. `null`: not so.
+    ///
+    /// Plain HTTP is judged as that path and sent there with 308. An upgrade finds no route.
+    #[serde(deserialize_with = "nullable")]
+    pub slash: Option<String>,
+    /// The route. `null`: none matches.
+    #[serde(deserialize_with = "nullable")]
+    pub route: Option<String>,
+    /// What each rule says for itself, in their order.
+    pub rules: Vec<RuleVerdict>,
+    /// The limits that the request would be charged to.
+    pub limits: Vec<LimitVerdict>,
+    /// What the policy's candidate says. `null`: there is none.
+    #[serde(deserialize_with = "nullable")]
+    pub candidate: Option<CandidateVerdict>,
+    /// All of it as people read it: several lines.
+    pub text: String,
+}
+
+impl AdminAnswer for ExplainAnswer {
+    fn contradiction(&self) -> Option<&'static str> {
+        let is_refused = self.reason.is_some() || self.status.is_some();
+        (self.permitted == is_refused).then_some("its verdict and its reason disagree")
+    }
+}
+
+/// What one rule says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct RuleVerdict {
+    /// Which rule.
+    pub rule: RuleName,
+    /// Where it is written, `file:line`. `null`: in no file.
+    #[serde(deserialize_with = "nullable")]
+    pub place: Option<String>,
+    /// Whether it lets the request pass.
+    pub passes: bool,
+    /// What it says, for people.
+    pub says: String,
+    /// What each of its lists says.
+    pub lists: Vec<ListVerdict>,
+}
+
+/// What one list says of the client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ListVerdict {
+    /// Its name. `(allow)` and the like: entries in the rule itself.
+    pub list: String,
+    /// How many entries it has.
+    pub entries: u64,
+    /// Whether it holds the client.
+    pub holds: bool,
+    /// The entry that decides. `null`: none covers the client.
+    #[serde(deserialize_with = "nullable")]
+    pub by: Option<EntryVerdict>,
+    /// The entry that would hold the client but for a carve-out or its expiry. `null`: none.
+    #[serde(deserialize_with = "nullable")]
+    pub instead: Option<EntryVerdict>,
+}
+
+/// An entry of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct EntryVerdict {
+    /// The network, with `!` for a carve-out.
+    pub entry: String,
+    /// Where it is written, `file:line`.
+    pub place: String,
+    /// The annotation `owner`. `null`: none.
+    #[serde(deserialize_with = "nullable")]
+    pub owner: Option<String>,
+    /// The annotation `ticket`. `null`: none.
+    #[serde(deserialize_with = "nullable")]
+    pub ticket: Option<String>,
+    /// The annotation `expires`. `null`: it never lapses.
+    #[serde(deserialize_with = "nullable")]
+    pub expires: Option<String>,
+    /// Whether it has lapsed at the instant that was asked for.
+    pub lapsed: bool,
+}
+
+/// A limit that the request would be charged to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct LimitVerdict {
+    /// Its key in `[limits]`.
+    pub limit: String,
+    /// Its value as it may be written.
+    pub written: String,
+    /// Where it is written, `file:line`. `null`: it is a default.
+    #[serde(deserialize_with = "nullable")]
+    pub place: Option<String>,
+    /// Whether it is an exception for some networks.
+    pub exception: bool,
+    /// How much of it the client has left. `null`: not known, because no agent was asked.
+    #[serde(deserialize_with = "nullable")]
+    pub left: Option<u64>,
+}
+
+/// What a policy's candidate says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct CandidateVerdict {
+    /// Its file.
+    pub file: String,
+    /// Whether it would permit the request.
+    pub permitted: bool,
+    /// The refusal's word. `null`: it would permit.
+    #[serde(deserialize_with = "nullable")]
+    pub reason: Option<String>,
+}

@@ -1,0 +1,48 @@
+//! `/livez` and `/readyz` of the metrics listener, where JSON is accepted.
+
+use serde::{Deserialize, Serialize};
+
+/// Whether the process runs its loops.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct LivezAnswer {
+    /// `alive` (200), or `stalled: ` and the names of the threads that stand still (503).
+    pub status: String,
+}
+
+/// Whether to send clients here, and what needs attention.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ReadyzAnswer {
+    /// Whether to send clients here.
+    pub status: ReadyState,
+    /// The number of the generation that runs.
+    pub generation: u64,
+    /// The digest of its files.
+    pub digest: String,
+    /// When it was published.
+    pub since: String,
+    /// What the last reload was rejected for. Empty: it was not.
+    pub last_reload_rejected: Vec<String>,
+    /// Warnings about the files of the generation that runs.
+    pub warnings: Vec<String>,
+    /// Whether files are polled, because watching them failed.
+    pub watch_degraded: bool,
+    /// Backends that took no connection at the last dial.
+    pub backends_down: Vec<String>,
+    /// Log lines that were dropped since the start.
+    pub log_drops: u64,
+    /// Connections that a bug ended since the start.
+    pub panics: u64,
+}
+
+/// Whether to send clients here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum ReadyState {
+    /// A generation serves (200).
+    Ready,
+    /// A drain has begun (503).
+    Draining,
+}

@@ -1,0 +1,106 @@
+//! `POST /v1/reload`: reads the files now.
+
+use http::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::query::pairs;
+use super::{AdminAnswer, AdminRequest, DiagnosticReport};
+
+/// A request to read the files now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ReloadRequest {
+    /// Whether the answer waits for the outcome. The default is true.
+    pub wait: bool,
+    /// Lists that may shrink by more than their `max_shrink`.
+    pub accept_shrink: Vec<String>,
+    /// Whether more tunnels may be closed than `[reload] max_revoked` admits.
+    pub accept_revocations: bool,
+}
+
+impl Default for ReloadRequest {
+    fn default() -> Self {
+        ReloadRequest { wait: true, accept_shrink: Vec::new(), accept_revocations: false }
+    }
+}
+
+impl AdminRequest for ReloadRequest {
+    const METHOD: Method = Method::POST;
+    const PATH: &'static str = "/v1/reload";
+    type Answer = ReloadAnswer;
+
+    fn parameters(&self) -> Vec<(&'static str, String)> {
+        let ReloadRequest { wait, accept_shrink, accept_revocations } = self;
+        let wait = (!wait).then(|| ("wait", "false".to_owned()));
+        let shrink = (!accept_shrink.is_empty()).then(|| ("accept_shrink", accept_shrink.join(",")));
+        let revocations = accept_revocations.then(|| ("accept_revocations", "true".to_owned()));
+        [wait, shrink, revocations].into_iter().flatten().collect()
+    }
+
+    fn parse(query: &str) -> Result<Self, String> {
+        let mut request = ReloadRequest::default();
+        for (name, value) in pairs(query)? {
+            match (name, &*value) {
+                ("wait", "true") => request.wait = true,
+                ("wait", "false") => request.wait = false,
+                ("accept_shrink", lists) => {
+                    let lists = lists.split(',').filter(|list| !list.is_empty());
+                    request.accept_shrink = lists.map(str::to_owned).collect();
+                }
+                ("accept_revocations", "true") => request.accept_revocations = true,
+                _ => {
+                    let known = "wait=true or wait=false, accept_shrink=LIST,…";
+                    return Err(format!("a reload takes {known} and accept_revocations=true"));
+                }
+            }
+        }
+        Ok(request)
+    }
+
+    fn is_answered_by(&self, answer: &ReloadAnswer) -> bool {
+        // A reload that was only asked for has no outcome yet, whatever was accepted.
+        self.wait != matches!(answer, ReloadAnswer::Asked)
+    }
+}
+
+/// What became of a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum ReloadAnswer {
+    /// A new generation runs (200).
+    Published {
+        /// The number of the generation that runs.
+        generation: u64,
+        /// The digest of its files.
+        digest: String,
+        /// How many tunnels and exchanges it closes.
+        revoked: u64,
+        /// Errors about the files, then warnings.
+        diagnostics: Vec<DiagnosticReport>,
+    },
+    /// The files say what already runs (200).
+    Unchanged {
+        /// The number of the generation that runs.
+        generation: u64,
+        /// The digest of its files.
+        digest: String,
+    },
+    /// The generation that runs was kept (422).
+    Rejected {
+        /// All errors, then warnings.
+        diagnostics: Vec<DiagnosticReport>,
+    },
+    /// The reload was asked for, and its outcome not waited for (202).
+    Asked,
+}
+
+impl AdminAnswer for ReloadAnswer {
+    fn status(&self) -> StatusCode {
+        match self {
+            ReloadAnswer::Published { .. } | ReloadAnswer::Unchanged { .. } => StatusCode::OK,
+            ReloadAnswer::Rejected { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            ReloadAnswer::Asked => StatusCode::ACCEPTED,
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! What commands believe: for any change of a valid answer, none ends with 0 unless the answer still
+//! says yes.
+//!
+//! The changed answers come from the samples of the admin API. Whether one says yes is told here
+//! from its bare JSON, not by the types that the commands use.
+
+use http::StatusCode;
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::{Map, Value, json};
+
+use crate::cli::{Exit, diff, explain, promote, reload};
+use sidegate::admin::wire::{
+    AdminRequest, DiffRequest, DrainRequest, ExplainRequest, Received, ReloadRequest, StatusRequest, read,
+};
+use sidegate::control::config::Bound;
+
+/// The digest that a promotion expects.
+const DIGEST: &str = "b2e43fa9c0d1";
+
+/// A command, as far as it decides by an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Command {
+    Status,
+    Reload,
+    ReloadWait,
+    Diff,
+    DiffBound,
+    PromoteDiff,
+    PromoteReload,
+    Explain,
+    Drain,
+}
+
+const COMMANDS: [Command; 9] = [
+    Command::Status,
+    Command::Reload,
+    Command::ReloadWait,
+    Command::Diff,
+    Command::DiffBound,
+    Command::PromoteDiff,
+    Command::PromoteReload,
+    Command::Explain,
+    Command::Drain,
+];
+
+fn samples() -> Map<String, Value> {
+    serde_json::from_str(include_str!("../admin/wire/samples.json")).unwrap()
+}
+
+/// The answer to `command` that says yes, and its status.
+fn positive(command: Command) -> (u16, Value) {
+    let name = match command {
+        Command::Status => "status",
+        Command::Reload => "reload_asked",
+        Command::ReloadWait | Command::PromoteReload => "reload_published",
+        Command::Diff | Command::DiffBound => "diff_unchanged",
+        Command::PromoteDiff => "diff_changed",
+        Command::Explain => "explain_permitted",
+        Command::Drain => "drain",
+    };
+    let mut sample = samples().remove(name).unwrap();
+    if command == Command::PromoteDiff {
+        sample["answer"]["held"] = json!([]);
+    }
+    (sample["status"].as_u64().unwrap() as u16, sample["answer"].take())
+}
+
+/// How `command` ends after this answer.
+fn exit(command: Command, status: u16, body: &[u8]) -> Exit {
+    let received = Received { status: StatusCode::from_u16(status).unwrap(), server: None, body };
+    fn answer<R: AdminRequest>(request: &R, received: &Received<'_>) -> Option<R::Answer> {
+        read(request, received).ok()
+    }
+    let wait = |wait| ReloadRequest { wait, ..ReloadRequest::default() };
+    let promote = || DiffRequest { promote: Some("chat".into()) };
+    let yes = |is_yes: bool| if is_yes { Exit::Yes } else { Exit::No };
+    let ended = match command {
+        Command::Status => answer(&StatusRequest, &received).map(|_| Exit::Yes),
+        Command::Drain => answer(&DrainRequest, &received).map(|_| Exit::Yes),
+        Command::Reload => answer(&wait(false), &received).map(|answer| reload::exit(&answer)),
+        Command::ReloadWait => answer(&wait(true), &received).map(|answer| reload::exit(&answer)),
+        Command::Diff => answer(&DiffRequest::default(), &received).map(|answer| diff::exit(&answer, None)),
+        Command::DiffBound => {
+            let bound = Some(Bound::Number(0));
+            answer(&DiffRequest::default(), &received).map(|answer| diff::exit(&answer, bound))
+        }
+        Command::PromoteDiff => answer(&promote(), &received).map(|answer| yes(promote::permits(&answer, DIGEST, false).is_ok())),
+        Command::PromoteReload => answer(&wait(true), &received).map(|answer| yes(promote::runs(&answer, DIGEST).is_ok())),
+        Command::Explain => {
+            let (client, url) = ("192.0.2.7".into(), "wss://ws.example.com/chat".into());
+            let request = ExplainRequest { client, url, origin: None, subprotocol: None, at: None };
+            answer(&request, &received).map(|answer| explain::exit(&answer))
+        }
+    };
+    ended.unwrap_or(Exit::No)
+}
+
+/// Whether `answer` says yes to `command`.
+fn says_yes(command: Command, status: u16, answer: &Value) -> bool {
+    let at = |pointer: &str| answer.pointer(pointer);
+    let is = |pointer: &str, value: Value| at(pointer) == Some(&value);
+    let outcome = |words: &[&str]| at("/outcome").and_then(Value::as_str).is_some_and(|word| words.contains(&word));
+    let whole = |pointer: &str| at(pointer).is_some_and(Value::is_u64);
+    let looked = || {
+        let same = at("/from") == at("/to");
+        let closed = ["/tunnels/revoked", "/tunnels/open", "/streams/revoked", "/streams/open"];
+        outcome(&[if same { "unchanged" } else { "changed" }]) && is("/held", json!([])) && closed.into_iter().all(whole)
+    };
+    let ran = || outcome(&["published", "unchanged"]) && whole("/generation");
+    let expected = match command {
+        Command::Reload | Command::Drain => 202,
+        _ => 200,
+    };
+    status == expected
+        && is("/schema", json!(1))
+        && match command {
+            Command::Status => whole("/generation") && whole("/tunnels") && at("/draining").is_some_and(Value::is_boolean),
+            Command::Reload => outcome(&["asked"]),
+            Command::ReloadWait => ran() && at("/digest").is_some_and(Value::is_string),
+            Command::PromoteReload => ran() && is("/digest", json!(DIGEST)),
+            Command::Diff => looked() && is("/promote", Value::Null),
+            Command::DiffBound => {
+                let none = is("/tunnels/revoked", json!(0)) && is("/streams/revoked", json!(0));
+                looked() && is("/promote", Value::Null) && none
+            }
+            Command::PromoteDiff => looked() && is("/promote", json!("chat")) && is("/to", json!(DIGEST)),
+            Command::Explain => is("/permitted", json!(true)) && is("/reason", Value::Null) && is("/status", Value::Null),
+            Command::Drain => outcome(&["draining"]) && at("/already").is_some_and(Value::is_boolean),
+        }
+}
+
+/// One change of an answer.
+#[derive(Debug, Clone)]
+enum Change {
+    Remove(usize),
+    Rename(usize, &'static str),
+    Replace(usize, Value),
+    Status(u16),
+    /// Of another sample.
+    Answer(String),
+    Truncate(usize),
+    /// Text in front of the first member.
+    Prefix(&'static str),
+    /// A text in place of all that are equal to another.
+    Word(&'static str, &'static str),
+}
+
+const WORDS: [&str; 9] = ["published", "unchanged", "changed", "rejected", "asked", "draining", "accepted", "", "chat"];
+
+fn change() -> impl Strategy<Value = Change> {
+    let value = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        select(vec![json!(0), json!(1), json!(-1), json!(2), json!(1.5), json!(u64::MAX), json!(1e300)]),
+        select(WORDS.to_vec()).prop_map(Value::from),
+        select(vec![json!([]), json!({}), json!([null]), json!({ "schema": 1 }), json!(DIGEST)]),
+    ];
+    let names = vec!["outcome", "schema", "held", "revoked", "permitted", "digest", "Outcome", "x"];
+    let prefixes = vec!["\"outcome\":\"published\",", "\"schema\":1,", "\"permitted\":true,", "\"held\":[],", "\u{feff}"];
+    let samples: Vec<_> = samples().keys().cloned().collect();
+    prop_oneof![
+        any::<usize>().prop_map(Change::Remove),
+        (any::<usize>(), select(names)).prop_map(|(at, name)| Change::Rename(at, name)),
+        (any::<usize>(), value).prop_map(|(at, value)| Change::Replace(at, value)),
+        select(vec![200, 201, 202, 204, 400, 404, 422, 500, 503]).prop_map(Change::Status),
+        select(samples).prop_map(Change::Answer),
+        any::<usize>().prop_map(Change::Truncate),
+        select(prefixes).prop_map(Change::Prefix),
+        (select(WORDS.to_vec()), select(WORDS.to_vec())).prop_map(|(from, to)| Change::Word(from, to)),
+    ]
+}
+
+/// The pointers to every member and item of `value`.
+fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
+    let mut add = |name: String, inner: &Value| {
+        let at = format!("{at}/{name}");
+        found.push(at.clone());
+        pointers(inner, &at, found);
+    };
+    match value {
+        Value::Object(members) => members.iter().for_each(|(name, inner)| add(name.clone(), inner)),
+        Value::Array(items) => items.iter().enumerate().for_each(|(number, inner)| add(number.to_string(), inner)),
+        _ => {}
+    }
+}
+
+fn reword(value: &mut Value, from: &str, to: &str) {
+    match value {
+        Value::Object(members) => members.values_mut().for_each(|inner| reword(inner, from, to)),
+        Value::Array(items) => items.iter_mut().for_each(|inner| reword(inner, from, to)),
+        Value::String(text) if text == from => to.clone_into(text),
+        _ => {}
+    }
+}
+
+/// Takes `change` out on the answer; what is of the text alone is done last.
+fn apply(change: &Change, status: &mut u16, answer: &mut Value) {
+    let mut all = Vec::new();
+    pointers(answer, "", &mut all);
+    let chosen = |at: usize| all.get(at % all.len().max(1)).cloned().unwrap_or_default();
+    let around = |at: &str| at.rsplit_once('/').map(|(around, name)| (around.to_owned(), name.to_owned()));
+    match change {
+        Change::Status(other) => *status = *other,
+        Change::Answer(name) => *answer = samples().remove(name).unwrap()["answer"].take(),
+        Change::Word(from, to) => reword(answer, from, to),
+        Change::Replace(at, value) => {
+            if let Some(found) = answer.pointer_mut(&chosen(*at)) {
+                *found = value.clone();
+            }
+        }
+        Change::Remove(at) | Change::Rename(at, _) => {
+            let Some((around, name)) = around(&chosen(*at)) else { return };
+            match answer.pointer_mut(&around) {
+                Some(Value::Object(members)) => {
+                    let removed = members.remove(&name);
+                    if let (Change::Rename(_, new), Some(removed)) = (change, removed) {
+                        members.insert((*new).to_owned(), removed);
+                    }
+                }
+                Some(Value::Array(items)) => drop(items.remove(name.parse().unwrap())),
+                _ => {}
+            }
+        }
+        Change::Truncate(_) | Change::Prefix(_) => {}
+    }
+}
+
+#[test]
+fn every_command_ends_with_0_after_its_positive_answer() {
+    for command in COMMANDS {
+        let (status, answer) = positive(command);
+        assert!(says_yes(command, status, &answer), "{command:?}");
+        assert_eq!(exit(command, status, answer.to_string().as_bytes()), Exit::Yes, "{command:?}");
+    }
+}
+
+#[test]
+fn no_command_ends_with_0_after_a_negative_answer() {
+    for (command, name) in [
+        (Command::ReloadWait, "reload_rejected"),
+        (Command::Reload, "reload_published"),
+        (Command::ReloadWait, "reload_asked"),
+        (Command::Diff, "diff_rejected"),
+        (Command::Diff, "diff_changed"),
+        (Command::Explain, "explain_refused"),
+        (Command::Status, "error"),
+        (Command::Drain, "reload_asked"),
+    ] {
+        let sample = &samples()[name];
+        let status = sample["status"].as_u64().unwrap() as u16;
+        assert_eq!(exit(command, status, sample["answer"].to_string().as_bytes()), Exit::No, "{command:?} {name}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn no_change_of_an_answer_makes_a_command_end_with_0_that_is_not_told_yes(
+        command in select(COMMANDS.to_vec()),
+        changes in proptest::collection::vec(change(), 1..4),
+    ) {
+        let (mut status, mut answer) = positive(command);
+        changes.iter().for_each(|change| apply(change, &mut status, &mut answer));
+        let mut text = answer.to_string();
+        for change in &changes {
+            match change {
+                Change::Prefix(prefix) => text = text.replacen('{', &format!("{{{prefix}"), 1),
+                Change::Truncate(at) => text.truncate(text.floor_char_boundary(at % text.len().max(1))),
+                _ => {}
+            }
+        }
+        if exit(command, status, text.as_bytes()) == Exit::Yes {
+            let answer: Value = serde_json::from_str(&text).unwrap();
+            prop_assert!(says_yes(command, status, &answer), "{command:?} {status} {text}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! `sidegate promote NAME`: a candidate takes its policy's place, after the gates that a reload has.
+//!
+//! Nothing is written before the agent has said yes to exactly these files, and what is written is
+//! taken back unless the agent confirms that it runs them.
+
+mod swap;
+
+use std::path::Path;
+
+use self::swap::Swap;
+use crate::cli::diff::{self, DIFF_TIMEOUT};
+use crate::cli::reload::{self, RELOAD_TIMEOUT};
+use crate::cli::{Config, Exit, ask, complain, complain_whole, say, show};
+use sidegate::admin::wire::{DiffAnswer, DiffRequest, ReloadAnswer, ReloadRequest};
+use sidegate::control::compile::{self, Fingerprint};
+
+/// The arguments.
+#[derive(clap::Args)]
+pub struct Promote {
+    #[command(flatten)]
+    config: Config,
+    /// The policy whose candidate, policies/NAME.shadow.toml, becomes policies/NAME.toml.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Also where that closes more tunnels than `[reload] max_revoked` admits.
+    #[arg(long)]
+    accept_revocations: bool,
+}
+
+/// Promotes; 1 where a gate is closed or the agent doesn't confirm, and then the files are as before.
+pub fn promote(verb: &Promote) -> Exit {
+    // As the agent names it: the digest of the files has their paths in it.
+    let config = &verb.config.config;
+    let config = std::path::absolute(config).unwrap_or_else(|_| config.clone());
+    match attempt(verb, &config) {
+        Ok(()) => {
+            let name = &verb.name;
+            say(format_args!("promoted: policies/{name}.shadow.toml is policies/{name}.toml now"));
+            Exit::Yes
+        }
+        Err(sentence) => {
+            complain(format_args!("{} is not promoted{sentence}", verb.name));
+            Exit::No
+        }
+    }
+}
+
+/// The whole promotion.
+///
+/// # Errors
+/// What follows "is not promoted" in a sentence.
+fn attempt(verb: &Promote, config: &Path) -> Result<(), String> {
+    let (name, because) = (&*verb.name, |why: String| format!(": {why}"));
+    let swap = Swap::new(config, name).map_err(because);
+    let judged = compile::promoted(config, name).map_err(|errors| {
+        show(&errors);
+        ": as a policy its candidate would be rejected".to_owned()
+    })?;
+    let swap = swap?;
+    let runs = asked(verb, config, &judged)?;
+    let placed = swap.place().map_err(because)?;
+    let confirmed = match compile::placed(config, name) {
+        Ok(files) if files.is_of_same_policy(&judged) => {
+            if runs {
+                confirmed(verb, config, &files)
+            } else {
+                Ok(())
+            }
+        }
+        Ok(_) => Err("the candidate was changed while it was promoted".to_owned()),
+        Err(errors) => {
+            show(&errors);
+            Err("the files were changed while it was promoted".to_owned())
+        }
+    };
+    match confirmed {
+        Ok(()) => {
+            placed.keep();
+            Ok(())
+        }
+        Err(why) => Err(format!(": {why}\n{}", placed.restore())),
+    }
+}
+
+/// Asks the agent what the promotion would do; whether one runs.
+///
+/// # Errors
+/// It says no, or it can't be told what it says.
+fn asked(verb: &Promote, config: &Path, judged: &Fingerprint) -> Result<bool, String> {
+    let request = DiffRequest { promote: Some(verb.name.clone()) };
+    match ask::ask(config, &request, DIFF_TIMEOUT) {
+        Ok(answer) => {
+            diff::tell(&answer);
+            permits(&answer, &judged.all, verb.accept_revocations).map(|()| true)
+        }
+        Err(ask::AskFailure::NoAgent(sentence)) => {
+            complain_whole(&format!("no agent was asked whom it would cut off: {sentence}"));
+            Ok(false)
+        }
+        Err(ask::AskFailure::Unknown(sentence)) => Err(format!(": {sentence}")),
+    }
+}
+
+/// Whether the agent says yes to the files of `digest`.
+///
+/// # Errors
+/// What follows "is not promoted" in a sentence.
+pub fn permits(answer: &DiffAnswer, digest: &str, accept_revocations: bool) -> Result<(), String> {
+    let (DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes)) = answer else {
+        return Err(String::new());
+    };
+    if changes.to != digest {
+        let to = &changes.to;
+        let why = "they were changed meanwhile, or it runs with another --config";
+        return Err(format!(": the agent looked at other files (digest {to}) than these ({digest}): {why}"));
+    }
+    if !changes.held.is_empty() && !accept_revocations {
+        return Err(String::new());
+    }
+    Ok(())
+}
+
+/// Makes the agent read `files`, and waits until it says that they run.
+///
+/// # Errors
+/// A sentence: it rejects them, or doesn't confirm that it runs them.
+fn confirmed(verb: &Promote, config: &Path, files: &Fingerprint) -> Result<(), String> {
+    let request = ReloadRequest { accept_revocations: verb.accept_revocations, ..ReloadRequest::default() };
+    let answer = ask::ask(config, &request, RELOAD_TIMEOUT).map_err(|failure| failure.to_string())?;
+    let confirmed = runs(&answer, &files.all).or_else(|why| {
+        // Other files may have been saved since, which the agent then has read, too.
+        let now = compile::placed(config, &verb.name).map_err(|_| why.clone())?;
+        if now.is_of_same_policy(files) { runs(&answer, &now.all) } else { Err(why) }
+    });
+    if confirmed.is_ok() || matches!(answer, ReloadAnswer::Rejected { .. }) {
+        reload::tell(&answer);
+    }
+    confirmed
+}
+
+/// Whether `answer` says that the files of `digest` run.
+///
+/// # Errors
+/// A sentence.
+pub fn runs(answer: &ReloadAnswer, digest: &str) -> Result<(), String> {
+    match answer {
+        ReloadAnswer::Published { digest: running, .. } | ReloadAnswer::Unchanged { digest: running, .. } => {
+            let other = || format!("the agent runs other files (digest {running}) than these ({digest})");
+            if running == digest { Ok(()) } else { Err(other()) }
+        }
+        ReloadAnswer::Rejected { .. } => Err("the agent rejected it".to_owned()),
+        ReloadAnswer::Asked => Err("the agent doesn't say what became of it".to_owned()),
+    }
+}

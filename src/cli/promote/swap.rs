@@ -1,0 +1,318 @@
+//! The files of a promotion: the candidate takes the policy's place, and the policy is kept until the
+//! promotion is confirmed.
+//!
+//! Each step is one rename or link, so that a reader sees the old policy or the new one, and never
+//! none. It asks no agent.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+/// A promotion of which nothing is written yet.
+pub struct Swap {
+    files: PromotionFiles,
+    /// The policy as it was when the promotion began.
+    policy: FileVersion,
+}
+
+/// A candidate in its policy's place, which isn't confirmed.
+#[must_use = "a promotion is kept or restored"]
+pub struct PlacedCandidate {
+    files: PromotionFiles,
+    /// The candidate's inode.
+    candidate: (u64, u64),
+}
+
+struct PromotionFiles {
+    folder: PathBuf,
+    policy: PathBuf,
+    candidate: PathBuf,
+    /// The policy meanwhile. No `.toml` at its end: a load ignores it.
+    kept: PathBuf,
+}
+
+/// What tells two versions of a file apart.
+#[derive(PartialEq, Eq)]
+struct FileVersion {
+    inode: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl FileVersion {
+    fn of(file: &Metadata) -> FileVersion {
+        let modified = (file.mtime(), file.mtime_nsec());
+        FileVersion { inode: inode(file), size: file.len(), modified }
+    }
+}
+
+fn inode(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+impl Swap {
+    /// The promotion of `name` below the folder of `config`.
+    ///
+    /// # Errors
+    /// A sentence: a promotion before this one was broken off, or there is no policy.
+    pub fn new(config: &Path, name: &str) -> Result<Swap, String> {
+        let folder = config.parent().unwrap_or(Path::new("")).join("policies");
+        let (policy, candidate) = (folder.join(format!("{name}.toml")), folder.join(format!("{name}.shadow.toml")));
+        let kept = folder.join(format!(".{name}.toml.before"));
+        let files = PromotionFiles { folder, policy, candidate, kept };
+        let version = fs::symlink_metadata(&files.policy).map_err(|error| at(&files.policy, &error))?;
+        let policy = FileVersion::of(&version);
+        if let Ok(left) = fs::symlink_metadata(&files.kept) {
+            if inode(&left) != policy.inode {
+                return Err(files.broken_off());
+            }
+            // The one before ended before it had changed anything.
+            fs::remove_file(&files.kept).map_err(|error| at(&files.kept, &error))?;
+        }
+        Ok(Swap { files, policy })
+    }
+
+    /// Keeps the policy, and puts the candidate in its place.
+    ///
+    /// # Errors
+    /// A sentence; nothing has changed.
+    pub fn place(self) -> Result<PlacedCandidate, String> {
+        let Swap { files, policy } = self;
+        files.keep()?;
+        let placed = files.take_place(&policy);
+        if placed.is_err() {
+            // Left behind it would only be in the way of the next promotion.
+            let _ = fs::remove_file(&files.kept);
+        }
+        placed.map(|candidate| PlacedCandidate { files, candidate })
+    }
+}
+
+impl PromotionFiles {
+    fn broken_off(&self) -> String {
+        let (kept, policy) = (self.kept.display(), self.policy.display());
+        format!(
+            "{kept} is there, the policy from before a promotion that was broken off. Move it to \
+             {policy} to take that back, or remove it"
+        )
+    }
+
+    /// The policy under a second name, with its owner and mode.
+    fn keep(&self) -> Result<(), String> {
+        match fs::hard_link(&self.policy, &self.kept) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(self.broken_off()),
+            // Not every file system has links, nor may everyone link to a file of another user.
+            Err(_) => copy(&self.policy, &self.kept).map_err(|error| {
+                let _ = fs::remove_file(&self.kept);
+                format!("no copy of {} can be kept: {error}", self.policy.display())
+            }),
+        }
+    }
+
+    /// Renames the candidate, unless the policy is another one than `before`; the candidate's inode.
+    fn take_place(&self, before: &FileVersion) -> Result<(u64, u64), String> {
+        let now = fs::symlink_metadata(&self.policy).map_err(|error| at(&self.policy, &error))?;
+        if FileVersion::of(&now) != *before {
+            return Err(format!("{} was changed meanwhile", self.policy.display()));
+        }
+        let candidate = fs::symlink_metadata(&self.candidate).map_err(|error| at(&self.candidate, &error))?;
+        fs::rename(&self.candidate, &self.policy).map_err(|error| at(&self.candidate, &error))?;
+        self.sync();
+        Ok(inode(&candidate))
+    }
+
+    /// Makes the names last through a power cut. Where that fails they are in force all the same.
+    fn sync(&self) {
+        let _ = File::open(&self.folder).and_then(|folder| folder.sync_all());
+    }
+}
+
+impl PlacedCandidate {
+    /// Ends a promotion that is confirmed.
+    pub fn keep(self) {
+        let _ = fs::remove_file(&self.files.kept);
+        self.files.sync();
+    }
+
+    /// Takes the promotion back; what is where now, in a sentence.
+    pub fn restore(self) -> String {
+        let files = &self.files;
+        let (policy, candidate, kept) = (files.policy.display(), files.candidate.display(), files.kept.display());
+        let is_ours = fs::symlink_metadata(&files.policy).is_ok_and(|now| inode(&now) == self.candidate);
+        if !is_ours {
+            return format!("{policy} was written by another meanwhile, and stays; {kept} is the policy from before");
+        }
+        if let Err(error) = self.swap_back() {
+            return format!(
+                "{policy} is the candidate now, which can't be taken back ({error}); {kept} is the policy from before"
+            );
+        }
+        let is_back = renameat_with(CWD, &files.kept, CWD, &files.candidate, RenameFlags::NOREPLACE);
+        files.sync();
+        let again = format!("{policy} is the policy from before again");
+        let where_is = match is_back {
+            Ok(()) => format!("{candidate} the candidate"),
+            Err(_) if !files.kept.exists() => format!("{candidate} the candidate"),
+            Err(_) => format!("{kept} the candidate"),
+        };
+        format!("{again}, and {where_is}. `sidegate reload --wait` makes the agent read them, `sidegate status` says what runs")
+    }
+
+    /// The policy in its place again, and the candidate under the name of what was kept or its own.
+    fn swap_back(&self) -> io::Result<()> {
+        let PromotionFiles { policy, candidate, kept, .. } = &self.files;
+        if renameat_with(CWD, policy, CWD, kept, RenameFlags::EXCHANGE).is_ok() {
+            return Ok(());
+        }
+        // A file system that can't exchange two names: there is no policy for a moment, which a
+        // reload rejects.
+        if fs::symlink_metadata(candidate).is_ok() {
+            return Err(io::Error::other(format!("{} is there again", candidate.display())));
+        }
+        fs::rename(policy, candidate)?;
+        fs::rename(kept, policy)
+    }
+}
+
+/// A copy of `from`, with its owner and mode, or an error.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let file = fs::symlink_metadata(from)?;
+    if file.is_symlink() {
+        return symlink(fs::read_link(from)?, to);
+    }
+    let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    io::copy(&mut File::open(from)?, &mut copy)?;
+    let made = copy.metadata()?;
+    if (made.uid(), made.gid()) != (file.uid(), file.gid()) {
+        fchown(&copy, Some(file.uid()), Some(file.gid()))?;
+    }
+    copy.set_permissions(file.permissions())?;
+    copy.sync_all()
+}
+
+fn at(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A folder with a policy of this mode and its candidate, and the promotion of it.
+    fn folder() -> (tempfile::TempDir, Swap) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("policies")).unwrap();
+        fs::write(folder.path().join("policies/main.toml"), "old").unwrap();
+        fs::write(folder.path().join("policies/main.shadow.toml"), "new").unwrap();
+        let mode = Permissions::from_mode(0o640);
+        fs::set_permissions(folder.path().join("policies/main.toml"), mode).unwrap();
+        let swap = new(&folder).unwrap();
+        (folder, swap)
+    }
+
+    fn new(folder: &tempfile::TempDir) -> Result<Swap, String> {
+        Swap::new(&folder.path().join("sidegate.toml"), "main")
+    }
+
+    /// The files and what they hold, by name.
+    fn check(folder: &tempfile::TempDir, expected: &[(&str, &str)]) {
+        let listed = fs::read_dir(folder.path().join("policies")).unwrap().map(Result::unwrap);
+        let mut found: Vec<_> =
+            listed.map(|entry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())).collect();
+        found.sort();
+        let found: Vec<_> = found.iter().map(|(name, text)| (&**name, &**text)).collect();
+        assert_eq!(found, expected);
+    }
+
+    const BEFORE: &[(&str, &str)] = &[("main.shadow.toml", "new"), ("main.toml", "old")];
+
+    #[test]
+    fn a_confirmed_promotion_leaves_the_candidate_as_the_policy() {
+        let (folder, swap) = folder();
+        let placed = swap.place().unwrap();
+        check(&folder, &[(".main.toml.before", "old"), ("main.toml", "new")]);
+        placed.keep();
+        check(&folder, &[("main.toml", "new")]);
+    }
+
+    #[test]
+    fn a_restored_policy_is_the_very_file_with_its_mode() {
+        let (folder, swap) = folder();
+        let policy = folder.path().join("policies/main.toml");
+        let before = fs::metadata(&policy).unwrap();
+        let said = swap.place().unwrap().restore();
+        check(&folder, BEFORE);
+        let after = fs::metadata(&policy).unwrap();
+        assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
+        assert!(said.contains("is the policy from before again"), "{said}");
+    }
+
+    #[test]
+    fn a_policy_that_was_changed_meanwhile_is_not_replaced() {
+        let (folder, swap) = folder();
+        fs::write(folder.path().join("policies/main.toml"), "old, edited").unwrap();
+        assert!(swap.place().err().unwrap().contains("was changed meanwhile"));
+        check(&folder, &[("main.shadow.toml", "new"), ("main.toml", "old, edited")]);
+    }
+
+    #[test]
+    fn a_policy_that_another_wrote_after_the_promotion_stays() {
+        let (folder, swap) = folder();
+        let placed = swap.place().unwrap();
+        let policy = folder.path().join("policies/main.toml");
+        fs::write(folder.path().join("policies/save"), "another's").unwrap();
+        fs::rename(folder.path().join("policies/save"), &policy).unwrap();
+        let said = placed.restore();
+        assert!(said.contains("stays") && said.contains(".main.toml.before is the policy from before"), "{said}");
+        check(&folder, &[(".main.toml.before", "old"), ("main.toml", "another's")]);
+    }
+
+    #[test]
+    fn a_candidate_that_was_written_anew_is_not_replaced_by_the_restored_one() {
+        let (folder, swap) = folder();
+        let placed = swap.place().unwrap();
+        fs::write(folder.path().join("policies/main.shadow.toml"), "newer").unwrap();
+        let said = placed.restore();
+        assert!(said.contains(".main.toml.before the candidate"), "{said}");
+        check(&folder, &[(".main.toml.before", "new"), ("main.shadow.toml", "newer"), ("main.toml", "old")]);
+    }
+
+    #[test]
+    fn a_promotion_that_was_broken_off_is_said_to_be_and_its_copy_kept() {
+        let (folder, swap) = folder();
+        drop(swap.place().unwrap());
+        fs::write(folder.path().join("policies/main.shadow.toml"), "newer").unwrap();
+        let said = new(&folder).err().unwrap();
+        assert!(said.contains(".main.toml.before") && said.contains("broken off"), "{said}");
+        check(&folder, &[(".main.toml.before", "old"), ("main.shadow.toml", "newer"), ("main.toml", "new")]);
+    }
+
+    #[test]
+    fn a_promotion_that_ended_before_it_changed_anything_is_no_hindrance() {
+        let (folder, swap) = folder();
+        swap.files.keep().unwrap();
+        drop(swap);
+        new(&folder).unwrap().place().unwrap().keep();
+        check(&folder, &[("main.toml", "new")]);
+    }
+
+    #[test]
+    fn a_copy_has_the_mode_and_the_text_and_a_link_stays_a_link() {
+        let (folder, swap) = folder();
+        let (policy, copied) = (&swap.files.policy, folder.path().join("copy"));
+        copy(policy, &copied).unwrap();
+        let (from, to) = (fs::metadata(policy).unwrap(), fs::metadata(&copied).unwrap());
+        assert_eq!((from.mode(), from.uid(), from.len()), (to.mode(), to.uid(), to.len()));
+        assert!(copy(policy, &copied).is_err(), "nothing is replaced");
+        symlink("main.toml", folder.path().join("link")).unwrap();
+        copy(&folder.path().join("link"), &folder.path().join("other")).unwrap();
+        assert_eq!(fs::read_link(folder.path().join("other")).unwrap(), Path::new("main.toml"));
+    }
+}

@@ -1,0 +1,358 @@
+//! Whose answers a command believes: which folders it looks in, and which processes it asks.
+//!
+//! A socket counts only where root, the caller or the owner of the configuration decides what is
+//! there. Nothing here opens a socket.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::process::{getegid, geteuid};
+
+/// The most symbolic links on the way to a socket, as in Linux.
+const MAX_LINKS: usize = 40;
+
+const ROOT: u32 = 0;
+const STICKY: u32 = 0o1000;
+const GROUP_WRITES: u32 = 0o020;
+const OTHERS_WRITE: u32 = 0o002;
+
+/// The users whose agent a command believes.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    config: PathBuf,
+    /// Root, the caller, and the owner of the configuration, if it can be told.
+    users: Vec<u32>,
+    group: u32,
+}
+
+/// A socket that may be asked.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SocketSite {
+    /// Its path without symbolic links.
+    pub path: PathBuf,
+    /// The owner of its folder, where root alone decides about the folder itself.
+    ///
+    /// So it is where systemd makes `/run/sidegate` for the service's user.
+    landlord: Option<u32>,
+}
+
+/// Why a path is not looked at.
+#[derive(Debug)]
+pub enum Unusable {
+    /// Nothing can be told about it, mostly because nothing is there.
+    Io(io::Error),
+    /// Somebody else decides what is there: a sentence with path, owner and remedy.
+    Distrust(String),
+}
+
+impl From<io::Error> for Unusable {
+    fn from(error: io::Error) -> Unusable {
+        Unusable::Io(error)
+    }
+}
+
+impl Trust {
+    /// Those who may answer for `config`.
+    pub fn new(config: &Path) -> Trust {
+        let owner = fs::metadata(config).ok().map(|file| file.uid());
+        let users = [ROOT, geteuid().as_raw()].into_iter().chain(owner).collect();
+        Trust { config: config.to_owned(), users, group: getegid().as_raw() }
+    }
+
+    /// Follows `path` to a socket, one component at a time, and looks at every folder on the way.
+    ///
+    /// # Errors
+    /// See [`Unusable`].
+    pub fn site(&self, path: &Path) -> Result<SocketSite, Unusable> {
+        let mut walk = Walk { at: PathBuf::from("/"), landlord: None, is_roots: true, is_shared: false };
+        self.enter(&mut walk, path)?;
+        let (mut rest, mut links) = (parts(path), 0);
+        while let Some(part) = rest.pop_front() {
+            if part == ".." {
+                // Every link before it is resolved, so this is the parent.
+                let parent = walk.at.parent().unwrap_or(Path::new("/")).to_owned();
+                rest = parts(&parent).into_iter().chain(rest).collect();
+                walk = Walk { at: PathBuf::from("/"), landlord: None, is_roots: true, is_shared: false };
+                self.enter(&mut walk, path)?;
+                continue;
+            }
+            let next = walk.at.join(&part);
+            let found = fs::symlink_metadata(&next)?;
+            if walk.is_shared && !self.believes(found.uid()) {
+                return Err(self.foreign(path, &next, &found));
+            }
+            if found.is_symlink() {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(io::Error::other("too many symbolic links").into());
+                }
+                if !self.believes(found.uid()) && walk.landlord != Some(found.uid()) {
+                    return Err(self.foreign(path, &next, &found));
+                }
+                let target = walk.at.join(fs::read_link(&next)?);
+                rest = parts(&target).into_iter().chain(rest).collect();
+                walk = Walk { at: PathBuf::from("/"), landlord: None, is_roots: true, is_shared: false };
+                self.enter(&mut walk, path)?;
+                continue;
+            }
+            if rest.is_empty() {
+                return self.settle(walk, next, path);
+            }
+            walk.at = next;
+            self.enter(&mut walk, path)?;
+        }
+        Err(io::Error::other("a folder, and no socket").into())
+    }
+
+    /// Looks at the folder that `walk` has come to, on the way to `path`.
+    fn enter(&self, walk: &mut Walk, path: &Path) -> Result<(), Unusable> {
+        let folder = fs::symlink_metadata(&walk.at)?;
+        if !folder.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::NotADirectory).into());
+        }
+        // A folder below one that another user owns may be moved away by that user.
+        if walk.landlord.is_some() {
+            let parent = walk.at.parent().unwrap_or(Path::new("/"));
+            return Err(self.foreign(path, parent, &fs::symlink_metadata(parent)?));
+        }
+        if !self.believes(folder.uid()) {
+            if !walk.is_roots {
+                return Err(self.foreign(path, &walk.at, &folder));
+            }
+            walk.landlord = Some(folder.uid());
+        }
+        let by_others = folder.mode() & OTHERS_WRITE != 0;
+        let by_group = folder.mode() & GROUP_WRITES != 0 && ![ROOT, self.group].contains(&folder.gid());
+        let is_shared = by_others || by_group;
+        // In a sticky folder others may add names, and replace none but their own.
+        if is_shared && folder.mode() & STICKY == 0 {
+            return Err(shared(path, &walk.at, &folder));
+        }
+        walk.is_roots &= folder.uid() == ROOT && !is_shared;
+        walk.is_shared = is_shared;
+        Ok(())
+    }
+
+    /// The socket `at` in the folder that `walk` has come to.
+    fn settle(&self, walk: Walk, at: PathBuf, path: &Path) -> Result<SocketSite, Unusable> {
+        if walk.is_shared {
+            return Err(shared(path, &walk.at, &fs::symlink_metadata(&walk.at)?));
+        }
+        Ok(SocketSite { path: at, landlord: walk.landlord })
+    }
+
+    /// That the process that listens at `site` runs as `user`, who is believed.
+    ///
+    /// The kernel notes the user at `listen(2)`. For a socket that systemd passes on that is root.
+    ///
+    /// # Errors
+    /// A sentence with path, owner and remedy.
+    pub fn check_peer(&self, site: &SocketSite, user: u32) -> Result<(), String> {
+        if self.believes(user) || site.landlord == Some(user) {
+            return Ok(());
+        }
+        let (path, config) = (site.path.display(), self.config.display());
+        let name = User(user);
+        Err(format!(
+            "what listens at {path} is not believed: it runs as {name}, and not as root, as the \
+             caller or as the owner of {config}. If it is the agent, ask as its user (sudo -u), or \
+             give that user the configuration (chown)"
+        ))
+    }
+
+    fn believes(&self, user: u32) -> bool {
+        self.users.contains(&user)
+    }
+
+    fn foreign(&self, path: &Path, at: &Path, found: &Metadata) -> Unusable {
+        let (path, at, config) = (path.display(), at.display(), self.config.display());
+        let owner = User(found.uid());
+        Unusable::Distrust(format!(
+            "{path} is not looked at: {at} belongs to {owner}, and not to root, to the caller or to \
+             the owner of {config}. Remove it, or name a socket in a folder of your own with \
+             [admin] socket"
+        ))
+    }
+}
+
+/// A refusal of `folder`, in which others may write, on the way to `path`.
+fn shared(path: &Path, at: &Path, folder: &Metadata) -> Unusable {
+    let (path, at, owner) = (path.display(), at.display(), User(folder.uid()));
+    let mode = folder.mode() & 0o7777;
+    Unusable::Distrust(format!(
+        "{path} is not looked at: others may write in {at} ({owner}, mode {mode:04o}). Take that \
+         from them (chmod go-w), or name a socket in a folder of your own with [admin] socket"
+    ))
+}
+
+/// How far a path has been followed.
+struct Walk {
+    /// A folder, without symbolic links.
+    at: PathBuf,
+    /// The owner of the folder, where only root could have put it there.
+    landlord: Option<u32>,
+    /// Whether only root writes in this folder and in those above it.
+    is_roots: bool,
+    /// Whether others write in this folder, which is sticky.
+    is_shared: bool,
+}
+
+/// The components of an absolute path below the root.
+fn parts(path: &Path) -> VecDeque<OsString> {
+    let kept = path.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
+    kept.map(|part| part.as_os_str().to_owned()).collect()
+}
+
+/// A user by name and number, as far as /etc/passwd has the name.
+struct User(u32);
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let own = self.0.to_string();
+        let line = users.lines().find(|line| line.split(':').nth(2) == Some(&own));
+        match line.and_then(|line| line.split(':').next()) {
+            Some(name) => write!(f, "`{name}` (uid {own})"),
+            None => write!(f, "uid {own}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use super::*;
+
+    const STRANGER: u32 = 65_534;
+
+    fn trust(folder: &Path) -> Trust {
+        Trust::new(&folder.join("sidegate.toml"))
+    }
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// What the refusal of the socket at `path` says, or nothing.
+    fn said(trust: &Trust, path: &Path) -> String {
+        match trust.site(path) {
+            Ok(_) => String::new(),
+            Err(Unusable::Distrust(sentence)) => sentence,
+            Err(Unusable::Io(error)) => panic!("{error}"),
+        }
+    }
+
+    /// A folder of our own with a file that stands for a socket.
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("admin.sock");
+        fs::write(&socket, "").unwrap();
+        (folder, socket)
+    }
+
+    #[test]
+    fn a_socket_in_a_folder_of_ours_is_looked_at() {
+        let (folder, socket) = folder();
+        assert_eq!(said(&trust(folder.path()), &socket), "");
+        let through = folder.path().join("x/../admin.sock");
+        fs::create_dir(folder.path().join("x")).unwrap();
+        assert_eq!(trust(folder.path()).site(&through).unwrap().path, socket.canonicalize().unwrap());
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_is_not_looked_at_sticky_or_not() {
+        let (folder, socket) = folder();
+        for mode in [0o777, 0o1777, 0o702] {
+            chmod(folder.path(), mode);
+            let said = said(&trust(folder.path()), &socket);
+            assert!(said.contains("others may write") && said.contains("chmod go-w"), "{said}");
+            assert!(said.contains(&format!("mode {mode:04o}")), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_folder_of_ours_in_one_that_others_may_write_needs_the_sticky_bit_above() {
+        let (folder, _) = folder();
+        let own = folder.path().join("own");
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("admin.sock"), "").unwrap();
+        for (mode, is_refused) in [(0o777, true), (0o1777, false)] {
+            chmod(folder.path(), mode);
+            let said = said(&trust(folder.path()), &own.join("admin.sock"));
+            assert_eq!(!said.is_empty(), is_refused, "{mode:o}: {said}");
+        }
+    }
+
+    #[test]
+    fn links_are_followed_and_each_folder_on_the_way_is_looked_at() {
+        let (folder, socket) = folder();
+        let (open, link) = (folder.path().join("open"), folder.path().join("link"));
+        fs::create_dir(&open).unwrap();
+        symlink("admin.sock", &link).unwrap();
+        let trust = trust(folder.path());
+        assert_eq!(trust.site(&link).unwrap().path, socket.canonicalize().unwrap());
+        symlink(&socket, open.join("link")).unwrap();
+        assert_eq!(said(&trust, &open.join("link")), "");
+        chmod(&open, 0o777);
+        assert!(said(&trust, &open.join("link")).contains("others may write"));
+        symlink("loop", folder.path().join("loop")).unwrap();
+        assert!(matches!(trust.site(&folder.path().join("loop")), Err(Unusable::Io(_))));
+    }
+
+    #[test]
+    fn a_folder_of_another_user_is_not_looked_at() {
+        if !geteuid().is_root() {
+            return; // Only root can give a folder away.
+        }
+        let (folder, _) = folder();
+        let foreign = folder.path().join("foreign");
+        fs::create_dir(&foreign).unwrap();
+        fs::write(foreign.join("admin.sock"), "").unwrap();
+        chmod(folder.path(), 0o1777);
+        chown(&foreign, Some(STRANGER), Some(STRANGER)).unwrap();
+        let said = said(&trust(folder.path()), &foreign.join("admin.sock"));
+        assert!(said.contains("belongs to") && said.contains("uid 65534"), "{said}");
+    }
+
+    #[test]
+    fn the_owner_of_the_configuration_is_believed() {
+        if !geteuid().is_root() {
+            return; // Only root can give a file away.
+        }
+        let (folder, socket) = folder();
+        fs::write(folder.path().join("sidegate.toml"), "").unwrap();
+        let site = trust(folder.path()).site(&socket).unwrap();
+        assert!(trust(folder.path()).check_peer(&site, STRANGER).is_err());
+        chown(folder.path().join("sidegate.toml"), Some(STRANGER), None).unwrap();
+        trust(folder.path()).check_peer(&site, STRANGER).unwrap();
+    }
+
+    #[test]
+    fn root_and_the_caller_are_believed_and_others_named() {
+        let (folder, socket) = folder();
+        let trust = trust(folder.path());
+        let site = trust.site(&socket).unwrap();
+        for user in [0, geteuid().as_raw()] {
+            trust.check_peer(&site, user).unwrap();
+        }
+        let said = trust.check_peer(&site, 4711).unwrap_err();
+        for part in ["admin.sock", "uid 4711", "sidegate.toml", "chown"] {
+            assert!(said.contains(part), "no {part} in {said}");
+        }
+    }
+
+    #[test]
+    fn the_owner_of_a_folder_that_root_made_is_believed_there() {
+        let site = SocketSite { path: "/run/sidegate/0.sock".into(), landlord: Some(998) };
+        let trust = Trust { config: "/etc/sidegate/sidegate.toml".into(), users: vec![0, 1000], group: 1000 };
+        trust.check_peer(&site, 998).unwrap();
+        trust.check_peer(&site, 999).unwrap_err();
+    }
+}
