@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::pages;
-use crate::cli::{Exit, complain, quoted, say, show};
+use crate::cli::{Exit, complain, quoted, say, say_json_text, show};
 use crate::import::nginx::version::Version;
 use crate::import::nginx::{self, Reading};
 use crate::import::report::{self, Notes};
@@ -98,7 +98,7 @@ fn print(verb: &Nginx, tree: &Tree, notes: &Notes, made: &[Config], pages: &[Pag
         let paths = configs(pages);
         let configs: Vec<_> = made.iter().zip(paths).map(|(config, path)| config.json(path)).collect();
         let files: Vec<_> = pages.iter().map(|page| page.path.display().to_string()).collect();
-        say(format_args!("{:#}", report::json(tree, notes, &configs, &files)));
+        say_json_text(&format!("{:#}", report::json(tree, notes, &configs, &files)));
         return;
     }
     say(report::text(tree, notes));

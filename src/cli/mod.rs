@@ -156,6 +156,11 @@ fn say_json(answer: &impl Serialize) {
     say_painted(&wire::encode_pretty(answer));
 }
 
+/// Prints JSON to standard output, for programs, with every control escaped.
+fn say_json_text(json: &str) {
+    say_painted(&printable::json(json));
+}
+
 /// Prints an error sentence to standard error, without controls.
 fn complain(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "sidegate: {}", printable::lines(&text.to_string()));

@@ -9,9 +9,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cli::check::subject::Found;
-use crate::cli::{complain, count, say, say_painted, show};
+use crate::cli::{complain, count, say, say_json_text, show};
 use sidegate::control::config::diagnostic::{Diagnostic, Level};
-use sidegate::observe::printable;
 
 /// How findings are said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -74,7 +73,7 @@ impl Report {
         if self.format == Format::Json {
             let findings: Vec<_> = self.all.iter().map(Finding::of).collect();
             let json = serde_json::to_string_pretty(&findings).unwrap_or_default();
-            say_painted(&printable::json(&json));
+            say_json_text(&json);
         }
         self.errors == 0 && !(self.strict && (self.warnings > 0 || self.unfinished))
     }
