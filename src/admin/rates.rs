@@ -4,13 +4,14 @@
 //! It counts nothing itself. It keeps a minute of samples, bounded by the number of routes.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use crate::close::Traffic;
 use crate::observe::metrics::RouteTotals;
+use crate::sync::lock;
 
 /// The time between two samples.
 const EVERY: Duration = Duration::from_secs(5);
@@ -50,14 +51,14 @@ impl Rates {
     }
 
     fn take(&self, at: Instant, totals: Totals) {
-        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut samples = lock(&self.0);
         samples.truncate(KEPT - 1);
         samples.push_front((at, totals));
     }
 
     /// The rate of `route`, whose counters are `now` at `at`; `None`: it has not been looked at for a second yet.
     pub fn of(&self, route: &str, at: Instant, now: &RouteTotals) -> Option<Rate> {
-        let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let samples = lock(&self.0);
         // The oldest that knows it: a route that was added later has no minute behind it.
         let known = samples.iter().rev().find_map(|(then, totals)| {
             let (_, totals) = totals.iter().find(|(name, _)| **name == *route)?;

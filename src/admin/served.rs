@@ -2,12 +2,13 @@
 //!
 //! It binds nothing and answers nobody.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
+use crate::sync::lock;
 
 /// A listener, bound.
 pub trait Serve: Send + Sized + 'static {
@@ -72,6 +73,6 @@ impl<L: Serve> Served<L> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Now<L>> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.now)
     }
 }

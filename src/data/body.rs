@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use crate::data::forward;
 use crate::data::pace::Pace;
 use crate::data::patience::Patience;
 use crate::snapshot::route::Route;
+use crate::sync::lock;
 
 /// A request's body on its way to the backend.
 pub enum Upload {
@@ -438,10 +439,6 @@ impl Relayed {
             }
         })
     }
-}
-
-fn lock(flight: &Mutex<Flight>) -> MutexGuard<'_, Flight> {
-    flight.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Body for Outgoing {

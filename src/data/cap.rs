@@ -3,12 +3,13 @@
 //! It ends no connection: one that has become too small takes back the places that are given back. Connections that
 //! only discard make room for new ones, and are a tenth of all at most: `discards` says which.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::data::discards::{Discarding, Discards};
 use crate::policy::network::Key;
+use crate::sync::lock;
 
 /// The part of a cap that may discard at once, as a divisor.
 const DISCARDING_PART: usize = 10;
@@ -81,7 +82,7 @@ impl Cap {
     }
 
     fn lock(&self) -> MutexGuard<'_, Size> {
-        self.0.size.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.size)
     }
 }
 

@@ -8,12 +8,13 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use crate::policy::network::Key;
+use crate::sync::lock;
 
 /// How long a client may send nothing while its bytes are discarded.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,7 +88,7 @@ impl Discards {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

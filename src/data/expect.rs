@@ -6,13 +6,15 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::header::{EXPECT, HeaderMap};
 use http::{Version, request};
 use tokio::time::Sleep;
+
+use crate::sync::lock;
 
 /// How long a backend may say nothing before the body is read all the same. Clients wait for their
 /// 100 for about as long.
@@ -43,7 +45,7 @@ struct State {
 impl Wanted {
     /// The backend's 100 has come.
     pub fn set(&self) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         state.is_wanted = true;
         if let Some(waits) = state.waits.take() {
             waits.wake();
@@ -51,7 +53,7 @@ impl Wanted {
     }
 
     fn poll(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         if state.is_wanted {
             return Poll::Ready(());
         }

@@ -7,7 +7,7 @@
 //! where a request begins, all that follows passes as it is, and hyper refuses by itself.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -18,6 +18,7 @@ use tokio::io::ReadBuf;
 
 use crate::data::malformed::{self, Bounds, Flaw, Looked};
 use crate::policy::request::target::{self, Tidied};
+use crate::sync::lock;
 
 /// What follows a head, as hyper understands it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Heads {
     /// hyper has read the head of `request`: notes among its extensions what was done to its target,
     /// and, where it is a stand-in, what is wrong with the head that came.
     pub fn read(&self, request: &mut Request<Incoming>) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.0);
         told.follows = Some(follows(request));
         let tidied = std::mem::take(&mut told.tidied);
         if tidied != Tidied::default() {
@@ -60,15 +61,15 @@ impl Heads {
     }
 
     fn tidied(&self, tidied: Tidied) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).tidied = tidied;
+        lock(&self.0).tidied = tidied;
     }
 
     fn spoilt(&self, flaw: Flaw) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).flaw = Some(flaw);
+        lock(&self.0).flaw = Some(flaw);
     }
 
     fn follows(&self) -> Option<Follows> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).follows.take()
+        lock(&self.0).follows.take()
     }
 }
 

@@ -6,7 +6,7 @@
 //! but for an idle connection that is to make room for another of its client: the stream
 //! then reads as ended, if really nothing has arrived.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::data::pace::Pace;
 use crate::data::pending::Seat;
 use crate::snapshot::listener::ListenerTimeouts;
 use crate::snapshot::route::RouteTimeouts;
+use crate::sync::lock;
 
 /// The most bytes of interim answers that wait for a client.
 const MAX_INTERIM: usize = 16 * 1024;
@@ -339,7 +340,7 @@ impl Patience {
         let exchange = state.stalled.and(state.exchange.as_ref()).and_then(Weak::upgrade);
         drop(state);
         let Some(exchange) = exchange else { return Poll::Pending };
-        exchange.lock().unwrap_or_else(PoisonError::into_inner).poll_cut(cx)
+        lock(&exchange).poll_cut(cx)
     }
 
     /// Whether a request is worked on.
@@ -564,7 +565,7 @@ impl Patience {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

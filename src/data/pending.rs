@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Waker};
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::policy::network::{Client, Key};
+use crate::sync::lock;
 
 const SHARDS: usize = 16;
 
@@ -121,7 +122,7 @@ impl Pending {
     /// The shard of `key`. It is whole before anything can panic, so a poisoned lock is as good as any.
     fn shard(&self, key: Key) -> MutexGuard<'_, Shard> {
         let shard = self.0.hasher.hash_one(key) as usize % SHARDS;
-        self.0.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.shards[shard])
     }
 }
 
@@ -256,7 +257,7 @@ impl Bell {
     }
 
     fn lock(&self) -> MutexGuard<'_, Rung> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

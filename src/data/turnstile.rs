@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use crate::policy::network::Key;
+use crate::sync::lock;
 
 /// The longest sleep of the first of a line: a reload may have changed the rate.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -74,7 +75,7 @@ impl Turnstile {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Whose, Line>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lines)
     }
 }
 

@@ -7,11 +7,13 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+
+use crate::sync::lock;
 
 /// The most threads that may be stuck in a call at one time.
 pub const MOST_STUCK: usize = 4;
@@ -102,7 +104,7 @@ impl Readers {
     /// # Errors
     /// The call is late, or cannot be made.
     pub fn run<T: Send + 'static>(&self, left: &mut Left, call: impl FnOnce(&Progress) -> T + Send + 'static) -> Result<T, Late> {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = lock(&self.jobs);
         if self.stuck() >= MOST_STUCK {
             return Err(Late::Full);
         }

@@ -15,7 +15,7 @@ mod standing;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,6 +48,7 @@ use crate::refusal::{Head, Refusal};
 use crate::snapshot::Permit;
 use crate::snapshot::listener::MAX_FIELDS;
 use crate::snapshot::route::{BackendAddress, RouteTimeouts};
+use crate::sync::lock;
 
 /// The largest head of a backend's answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -411,8 +412,4 @@ fn broken(permit: &Permit, tried: &mut Tried, fault: &Fault, underway: &mut Unde
         return Refusal::Head(Head::Malformed);
     }
     tried.broke(error)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
