@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::tunnels::{End, Entry, Tunnels};
+use crate::tunnels::{Entry, Tunnels};
 
 /// Revokes `refused` evenly over `spread`; one that a later generation permits again is left alone.
 pub async fn revoke(refused: Vec<Arc<Entry>>, spread: Duration) {
@@ -18,11 +18,12 @@ pub async fn revoke(refused: Vec<Arc<Entry>>, spread: Duration) {
     .await;
 }
 
-/// Ends every tunnel with `code`, evenly over `spread`, and the exchanges in flight among them.
+/// Ends every tunnel with `code`, evenly over `spread`, and the exchanges in flight among them. What
+/// waits to be revoked is revoked.
 pub async fn drain(tunnels: &Tunnels, code: u16, spread: Duration) {
     let all = alternate(tunnels.entries(), tunnels.exchanges());
     pace(all, spread, |entry: &Arc<Entry>| {
-        entry.end(End::Drain(code));
+        entry.drain(code);
     })
     .await;
 }

@@ -197,6 +197,14 @@ impl Entry {
         refused.is_some_and(|refusal| self.order(orders, End::Revoke(refusal)))
     }
 
+    /// Ends it with `code` for a drain; false if it was ordered to end before. Where the generation that
+    /// judged last refuses it, it is revoked: its client has to learn that it must not come back.
+    pub fn drain(&self, code: u16) -> bool {
+        let orders = lock(&self.orders);
+        let refused = orders.refused.as_ref().map(|refused| End::Revoke(refused.refusal));
+        self.order(orders, refused.unwrap_or(End::Drain(code)))
+    }
+
     /// Orders the tunnel to end; false if it was ordered before (only a cut overrides).
     pub fn end(&self, end: End) -> bool {
         self.order(lock(&self.orders), end)

@@ -95,7 +95,7 @@ impl Tunnels {
             entry.end(End::Revoke(refusal));
         }
         if let Some(code) = self.lifecycle.closes_with() {
-            entry.end(End::Drain(code));
+            entry.drain(code);
         }
         entry
     }

@@ -283,10 +283,34 @@ fn a_drain_refuses_who_comes_and_ends_who_was_on_the_way() {
 }
 
 #[test]
+fn a_drain_revokes_what_the_last_verdict_refuses() {
+    let (tunnels, live) = table(&Limits::default());
+    let entries = [1, 2, 1].map(|host| enter(charge(&tunnels, &live, host).unwrap()));
+    tunnels.reconcile(&publish(&live, 2, "192.0.2.1"), Timestamp::now());
+    let drained = |(_, entry): &(_, Arc<Entry>)| (entry.drain(1001), end_of(entry));
+    assert_eq!(drained(&entries[0]), (true, REVOKED));
+    assert_eq!(drained(&entries[1]), (true, Some(End::Drain(1001))));
+    // A later generation that permits takes the verdict back.
+    tunnels.reconcile(&publish(&live, 3, ""), Timestamp::now());
+    assert_eq!(drained(&entries[2]), (true, Some(End::Drain(1001))));
+    assert_eq!(drained(&entries[0]), (false, REVOKED));
+}
+
+#[test]
+fn a_tunnel_that_enters_refused_in_a_drain_is_revoked() {
+    let (tunnels, live) = table(&Limits::default());
+    let slot = charge(&tunnels, &live, 1).unwrap();
+    publish(&live, 2, "192.0.2.1");
+    tunnels.lifecycle.drain(DrainTerms { delay: Duration::ZERO, deadline: Duration::ZERO, code: 1012 });
+    tunnels.lifecycle.close();
+    assert_eq!(end_of(&enter(slot).1), REVOKED);
+}
+
+#[test]
 fn the_first_order_holds_and_only_a_cut_overrides() {
     let (tunnels, live) = table(&Limits::default());
     let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
-    assert!(entry.end(End::Revoke(Refusal::Network)) && !entry.end(End::Drain(1001)));
+    assert!(entry.end(End::Revoke(Refusal::Network)) && !entry.drain(1001));
     assert_eq!(end_of(&entry), REVOKED);
     assert!(entry.end(End::Cut));
     assert_eq!(end_of(&entry), Some(End::Cut));
