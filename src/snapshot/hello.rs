@@ -4,8 +4,8 @@
 //! send them. Until rustls can ignore such a name (`InvalidSniPolicy`, in 0.24: rustls#2403), it
 //! is hidden: the extension gets a type that rustls skips, so that the client is one without a
 //! name. The transcript has to hold what the client sent (RFC 8446 §4.4.1), so the hash puts the
-//! type back. Nothing else of the handshake is touched. A client that is asked for another key
-//! share (HelloRetryRequest) is refused as before: its second ClientHello is not looked at.
+//! type back. Nothing else of the handshake is touched. A ClientHello may lie in several records, and
+//! a second one may follow a HelloRetryRequest: it is hidden like the first.
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
@@ -23,27 +23,63 @@ const CLIENT_HELLO: u8 = 1;
 /// The longest record that may hold a ClientHello (RFC 8446 §5.1).
 const MAX_RECORD: usize = 1 << 14;
 
+/// The longest ClientHello that is looked at.
+const MAX_MESSAGE: usize = 1 << 14;
+
+/// The record that a client may send in front of its second ClientHello (RFC 8446 §D.4).
+const CHANGE_CIPHER_SPEC: [u8; 6] = [0x14, 3, 3, 0, 1, 1];
+
 /// The extension `server_name` (RFC 6066 §3), and the type that hides it, which is for private use.
 const SERVER_NAME: [u8; 2] = [0, 0];
 const HIDDEN: [u8; 2] = [0xff, 0x53];
 
-/// Whether `said` is a part of a ClientHello of one record, of which the rest is to come.
+/// How the bytes that a client has said begin.
+#[derive(Debug, PartialEq, Eq)]
+enum Framing {
+    /// With a part of a ClientHello, of which the rest is to come.
+    Partial,
+    /// With a ClientHello: where its bytes lie, record by record.
+    Whole(Vec<Range<usize>>),
+    /// With something else, which rustls looks at.
+    Other,
+}
+
+/// Whether `said` is a part of a ClientHello, of which the rest is to come.
 pub fn is_partial(said: &[u8]) -> bool {
-    let Some(length) = record(said) else {
-        return said.len() < RECORD && [HANDSHAKE, 3].starts_with(&said[..said.len().min(2)]);
-    };
-    let is_hello = said.get(RECORD).is_none_or(|kind| *kind == CLIENT_HELLO);
-    is_hello && (1..=MAX_RECORD).contains(&length) && said.len() < RECORD + length
+    framing(said) == Framing::Partial
 }
 
 /// Hides the server name of the ClientHello that `said` begins with, if rustls would refuse it.
 /// Says whether it did: then the TLS handshake needs [`provider`].
 pub fn hide_name(said: &mut [u8]) -> bool {
-    let Some(length) = record(said) else { return false };
-    let Some(message) = said.get_mut(RECORD..RECORD + length) else { return false };
+    let Framing::Whole(pieces) = framing(said) else { return false };
+    if let [whole] = &pieces[..] {
+        return hide(&mut said[whole.clone()]);
+    }
+    let mut message = gathered(said, &pieces);
+    if !hide(&mut message) {
+        return false;
+    }
+    let mut rest = &message[..];
+    for piece in pieces {
+        let (own, others) = rest.split_at(piece.len());
+        said[piece].copy_from_slice(own);
+        rest = others;
+    }
+    true
+}
+
+/// The part of `said` that may begin with a second ClientHello.
+pub fn second(said: &mut [u8]) -> &mut [u8] {
+    let at = if said.starts_with(&CHANGE_CIPHER_SPEC) { CHANGE_CIPHER_SPEC.len() } else { 0 };
+    &mut said[at..]
+}
+
+/// Hides the server name in a ClientHello without the headers of its records.
+fn hide(message: &mut [u8]) -> bool {
     let Some(extension) = extension(message, SERVER_NAME) else { return false };
-    let is_refused = name(&message[extension.clone()]).is_some_and(|name| ServerName::try_from(name).is_err());
-    if !is_refused {
+    let name = name(&message[extension.clone()]);
+    if !name.is_some_and(|name| ServerName::try_from(name).is_err()) {
         return false;
     }
     message[extension.clone()][..2].copy_from_slice(&HIDDEN);
@@ -53,6 +89,45 @@ pub fn hide_name(said: &mut [u8]) -> bool {
         return false;
     }
     true
+}
+
+/// What `said` begins with.
+fn framing(said: &[u8]) -> Framing {
+    let mut pieces: Vec<Range<usize>> = Vec::new();
+    let (mut at, mut length) = (0, 0);
+    loop {
+        let rest = &said[at..];
+        let Some(record) = record(rest) else {
+            let may_be_one = rest.len() < RECORD && [HANDSHAKE, 3].starts_with(&rest[..rest.len().min(2)]);
+            return if may_be_one { Framing::Partial } else { Framing::Other };
+        };
+        let is_hello = !pieces.is_empty() || rest.get(RECORD).is_none_or(|kind| *kind == CLIENT_HELLO);
+        if !is_hello || !(1..=MAX_RECORD).contains(&record) {
+            return Framing::Other;
+        }
+        if rest.len() < RECORD + record {
+            return Framing::Partial;
+        }
+        pieces.push(at + RECORD..at + RECORD + record);
+        (at, length) = (at + RECORD + record, length + record);
+        match stated(said, &pieces) {
+            Some(stated) if stated > MAX_MESSAGE => return Framing::Other,
+            Some(stated) if stated <= length => return Framing::Whole(pieces),
+            _ => {}
+        }
+    }
+}
+
+/// The length of the message that begins in `pieces` of `said`, its header included, as that says.
+fn stated(said: &[u8], pieces: &[Range<usize>]) -> Option<usize> {
+    let mut header = pieces.iter().flat_map(|piece| &said[piece.clone()]).map(|byte| usize::from(*byte));
+    let (_kind, high, middle, low) = (header.next()?, header.next()?, header.next()?, header.next()?);
+    Some(4 + (high << 16 | middle << 8 | low))
+}
+
+/// The bytes that lie in `pieces` of `said`.
+fn gathered(said: &[u8], pieces: &[Range<usize>]) -> Vec<u8> {
+    pieces.iter().flat_map(|piece| &said[piece.clone()]).copied().collect()
 }
 
 /// The length that the header of a handshake record states. `None` means that `said` begins with none.
@@ -248,6 +323,49 @@ mod tests {
         for name in ["localhost", "a.example", "A_b.example", "192.0.2.1", "::1"] {
             check(name, false);
         }
+    }
+
+    /// The message of a record, in records of this size.
+    fn cut_up(whole: &[u8], size: usize) -> Vec<u8> {
+        let record = |piece: &[u8]| [&[HANDSHAKE, 3, 3, 0, piece.len() as u8][..], piece].concat();
+        whole[RECORD..].chunks(size).flat_map(record).collect()
+    }
+
+    #[test]
+    fn a_second_hello_may_have_a_change_cipher_spec_in_front() {
+        let sent = hello(b"localhost:443");
+        let mut said = [&CHANGE_CIPHER_SPEC[..], &sent].concat();
+        assert!(!is_partial(&said) && !hide_name(&mut said));
+        assert!(is_partial(second(&mut said[..7].to_vec())));
+        assert!(hide_name(second(&mut said)) && !hide_name(second(&mut said)));
+        assert!(hide_name(second(&mut sent.clone())));
+        assert!(!is_partial(&CHANGE_CIPHER_SPEC));
+    }
+
+    #[test]
+    fn a_name_is_hidden_however_its_hello_is_cut_up() {
+        let sent = hello(b"localhost:443");
+        let mut hidden = sent.clone();
+        assert!(hide_name(&mut hidden));
+        for size in 1..sent.len() {
+            let mut said = cut_up(&sent, size);
+            assert!((0..said.len()).all(|length| is_partial(&said[..length])), "{size}");
+            // What follows it is not looked at.
+            said.extend([0x17, 3, 3]);
+            assert!(hide_name(&mut said), "{size}");
+            assert_eq!(said, [&cut_up(&hidden, size)[..], &[0x17, 3, 3]].concat(), "{size}");
+            let mut usual = cut_up(&hello(b"localhost"), size);
+            assert!(!hide_name(&mut usual) && !is_partial(&usual), "{size}");
+        }
+    }
+
+    #[test]
+    fn a_hello_too_long_to_look_at_is_left_to_rustls() {
+        for length in [1_u8, 0x41, 0xff] {
+            let mut said = [HANDSHAKE, 3, 1, 0, 6, CLIENT_HELLO, length, 0, 0, 3, 3];
+            assert!(!is_partial(&said) && !hide_name(&mut said), "{length}");
+        }
+        assert!(is_partial(&[HANDSHAKE, 3, 1, 0, 6, CLIENT_HELLO, 0, 0x3f, 0, 3, 3]));
     }
 
     #[test]

@@ -138,17 +138,21 @@ impl Hello {
 
     /// Reads once; 0 is the end of the stream.
     async fn hear_more(&mut self) -> io::Result<usize> {
-        let Hello { socket, said } = self;
-        poll_fn(|cx| {
-            buffers::lend(|buffers| {
-                let room = &mut buffers.cipher[..SOME - said.len()];
-                let read = ready!(socket.poll_fill(cx, room))?;
-                said.extend_from_slice(&buffers.cipher[..read]);
-                Poll::Ready(Ok(read))
-            })
-        })
-        .await
+        hear_more(&mut self.socket, &mut self.said).await
     }
+}
+
+/// Reads once behind `said`, up to [`SOME`] bytes in all; 0 is the end of the stream, or of the room.
+async fn hear_more(socket: &mut Socket, said: &mut Vec<u8>) -> io::Result<usize> {
+    poll_fn(|cx| {
+        buffers::lend(|buffers| {
+            let room = &mut buffers.cipher[..SOME - said.len()];
+            let read = ready!(socket.poll_fill(cx, room))?;
+            said.extend_from_slice(&buffers.cipher[..read]);
+            Poll::Ready(Ok(read))
+        })
+    })
+    .await
 }
 
 /// Makes the TLS handshake with a client that has said `hello`. It has no deadline of its own.
@@ -160,13 +164,14 @@ pub async fn accept(mut hello: Hello, configuration: impl FnOnce(bool) -> Arc<Se
     let tls = UnbufferedServerConnection::new(configuration(is_nameless));
     let tls = tls.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let mut session = Box::new(Session::new(tls));
-    let begun = poll_fn(|cx| {
-        let hello = std::mem::take(&mut hello);
-        Poll::Ready(session.begin(&mut socket, cx, hello))
-    });
-    let mut shaken = begun.await.map(|()| false);
+    let mut shaken = take(&mut session, &mut socket, hello).await.map(|()| false);
     while let Ok(false) = shaken {
-        shaken = poll_fn(|cx| session.poll_shake(&mut socket, cx, SOME)).await;
+        shaken = if is_nameless {
+            // Boxed: few connections need the room that it takes.
+            Box::pin(shake_nameless(&mut session, &mut socket)).await
+        } else {
+            poll_fn(|cx| session.poll_shake(&mut socket, cx, SOME)).await
+        };
     }
     match shaken {
         Ok(_) => {
@@ -179,6 +184,30 @@ pub async fn accept(mut hello: Hello, configuration: impl FnOnce(bool) -> Arc<Se
         }
         Err(error) => Err(Failure::Broken(error)),
     }
+}
+
+/// One step of a TLS handshake whose server name is hidden: a second ClientHello, which follows a
+/// HelloRetryRequest, is read whole, and its name is hidden too.
+async fn shake_nameless(session: &mut Session, socket: &mut Socket) -> io::Result<bool> {
+    if poll_fn(|cx| session.poll_shaken(socket, cx)).await? {
+        return Ok(true);
+    }
+    let Some(mut said) = session.take_left(SOME) else {
+        return poll_fn(|cx| session.poll_shake(socket, cx, SOME)).await;
+    };
+    if hear_more(socket, &mut said).await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    while hello::is_partial(hello::second(&mut said)) && hear_more(socket, &mut said).await? > 0 {}
+    hello::hide_name(hello::second(&mut said));
+    take(session, socket, said).await?;
+    Ok(false)
+}
+
+/// Has `session` work on what `came`.
+async fn take(session: &mut Session, socket: &mut Socket, came: Vec<u8>) -> io::Result<()> {
+    let mut came = Some(came);
+    poll_fn(|cx| Poll::Ready(session.take(socket, cx, came.take().unwrap_or_default()))).await
 }
 
 impl Stream {

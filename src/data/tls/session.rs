@@ -90,12 +90,21 @@ impl Session {
         self.left.is_empty() && self.plain.is_empty()
     }
 
-    /// Takes what was read before the session was made.
-    pub fn begin(&mut self, socket: &mut Socket, cx: &mut Context<'_>, mut came: Vec<u8>) -> io::Result<()> {
-        // Before the TLS handshake is done there is no plaintext.
-        let (used, _) = self.process(socket, cx, &mut came, &mut [])?;
-        self.left = came.split_off(used);
-        Ok(())
+    /// Works on what the caller has read: at the beginning, or behind [`Session::take_left`].
+    pub fn take(&mut self, socket: &mut Socket, cx: &mut Context<'_>, mut came: Vec<u8>) -> io::Result<()> {
+        buffers::lend(|buffers| {
+            let (used, filled) = self.process(socket, cx, &mut came, &mut buffers.plain[FRONT..])?;
+            self.left = came.split_off(used);
+            self.plain.extend_from_slice(&buffers.plain[FRONT..FRONT + filled]);
+            Ok(())
+        })
+    }
+
+    /// The part of a record that was left, to be read on by the caller. `None` means that rustls has
+    /// work, or has seen some of it, or that it has `most` bytes.
+    pub fn take_left(&mut self, most: usize) -> Option<Vec<u8>> {
+        let is_untouched = !self.waits && self.seen == 0 && !self.ended && self.left.len() < most;
+        is_untouched.then(|| std::mem::take(&mut self.left))
     }
 
     /// Reads once, or works on what an earlier read left; returns how much of `buffers.plain` is filled behind
@@ -158,13 +167,18 @@ impl Session {
         Poll::Ready(Ok(()))
     }
 
-    /// One step of the TLS handshake: sends what waits, then reads once. True when it is done.
-    pub fn poll_shake(&mut self, socket: &mut Socket, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<bool>> {
+    /// Sends what waits. True when the TLS handshake is done.
+    pub fn poll_shaken(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.flush(socket, cx)?;
         if self.has_unsent() {
             return Poll::Pending;
         }
-        if !self.tls.is_handshaking() {
+        Poll::Ready(Ok(!self.tls.is_handshaking()))
+    }
+
+    /// One step of the TLS handshake: sends what waits, then reads once. True when it is done.
+    pub fn poll_shake(&mut self, socket: &mut Socket, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<bool>> {
+        if ready!(self.poll_shaken(socket, cx))? {
             return Poll::Ready(Ok(true));
         }
         ready!(self.poll_keep(socket, cx, most))?;

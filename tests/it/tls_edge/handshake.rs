@@ -266,7 +266,7 @@ async fn finished_in_fragments_the_request_and_data_may_come_in_one_piece() {
 
 /// A group that no server knows, so that it asks for a second ClientHello (RFC 8446 §4.1.4).
 #[derive(Debug)]
-struct Unknown;
+pub struct Unknown;
 
 impl SupportedKxGroup for Unknown {
     fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, rustls::Error> {

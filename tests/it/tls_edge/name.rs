@@ -83,16 +83,27 @@ fn provider(names: &'static Names) -> CryptoProvider {
 
 /// A client of `sidegate` that has sent a ClientHello with this name, in `pieces`.
 async fn named(sidegate: &Sidegate, version: &'static SupportedProtocolVersion, sent: &'static str, pieces: usize) -> Client {
+    let (mut client, hello) = naming(sidegate, version, sent, default_provider()).await;
+    client.pieces = pieces;
+    client.send_below(&hello).await;
+    client
+}
+
+/// A client with this cryptography, and its ClientHello with this name, which is still to be sent.
+async fn naming(
+    sidegate: &Sidegate,
+    version: &'static SupportedProtocolVersion,
+    sent: &'static str,
+    usual: CryptoProvider,
+) -> (Client, Vec<u8>) {
     // As long, and a name that rustls takes.
     let written = "n".repeat(sent.len());
     let names: &'static Names = Box::leak(Box::new((written.clone(), sent)));
-    let mut client = tls::begin_with(sidegate, provider(names), version, &written, client::trusts_any).await;
-    client.pieces = pieces;
-    let hello = client.outgoing();
-    let hello = renamed(&hello, names);
+    let provider = CryptoProvider { kx_groups: usual.kx_groups, ..provider(names) };
+    let mut client = tls::begin_with(sidegate, provider, version, &written, client::trusts_any).await;
+    let hello = renamed(&client.outgoing(), names);
     assert!(hello.windows(sent.len()).any(|window| window == sent.as_bytes()));
-    client.send_below(&hello).await;
-    client
+    (client, hello)
 }
 
 #[tokio::test]
@@ -147,4 +158,78 @@ async fn a_hello_that_is_changed_on_the_way_ends_the_handshake() {
     }
     assert!(heard.is_err(), "the handshake was made");
     server.expect_untouched();
+}
+
+/// Names that rustls refuses.
+const NAMES: [&str; 4] = ["localhost:443", "[::1]", "-x.example", "a..example"];
+
+#[tokio::test]
+async fn hello_with_such_a_name_may_lie_in_several_records() {
+    for (name, size) in NAMES.into_iter().zip([1, 40, 100, 200]) {
+        for version in [&TLS13, &TLS12] {
+            let (sidegate, server) = agent().await;
+            let (mut client, hello) = naming(&sidegate, version, name, default_provider()).await;
+            let cut_up = tls::in_records_of(size, &hello[5..]);
+            client.pieces = 300;
+            client.send_below(&cut_up).await;
+            let backend = opened(&mut client, &server, b"").await;
+            Edge { sidegate, server, client, backend }.expect_both_ways(64).await;
+        }
+    }
+}
+
+/// The ClientHello that follows a HelloRetryRequest, without its record; nothing is sent.
+async fn second_hello(client: &mut Client, names: &Names) -> Vec<u8> {
+    while !client.tls.wants_write() {
+        client.hear().await.unwrap();
+    }
+    let mut out = renamed(&client.outgoing(), names);
+    let ours = tls::plain(tls::CHANGE_CIPHER_SPEC, &[1]);
+    if out.starts_with(&ours) {
+        out.drain(..ours.len());
+    }
+    out.split_off(5)
+}
+
+/// What is asked for another key share.
+fn asked_twice() -> CryptoProvider {
+    let mut provider = default_provider();
+    provider.kx_groups.insert(0, &handshake::Unknown);
+    provider
+}
+
+#[tokio::test]
+async fn such_a_name_may_come_again_behind_a_hello_retry_request() {
+    for (name, size) in NAMES.into_iter().zip([usize::MAX, 1, 50, 150]) {
+        for has_ours in [true, false] {
+            let (sidegate, server) = agent().await;
+            let (mut client, hello) = naming(&sidegate, &TLS13, name, asked_twice()).await;
+            client.send_below(&hello).await;
+            let second = second_hello(&mut client, &("n".repeat(name.len()), name)).await;
+            if has_ours {
+                // OpenSSL sends this record in front of it (RFC 8446 §D.4).
+                client.send_below(&tls::plain(tls::CHANGE_CIPHER_SPEC, &[1])).await;
+            }
+            client.pieces = 60;
+            client.send_below(&tls::in_records_of(size.min(second.len()), &second)).await;
+            let backend = opened(&mut client, &server, b"").await;
+            let kind = client.tls.handshake_kind();
+            assert_eq!(kind, Some(rustls::HandshakeKind::FullWithHelloRetryRequest));
+            Edge { sidegate, server, client, backend }.expect_both_ways(64).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn second_hello_that_is_changed_on_the_way_ends_the_handshake() {
+    // Another odd name than the client thinks that it has sent, and a usual one.
+    for other in ["localhost:444", "localhostx443"] {
+        let (sidegate, server) = agent().await;
+        let (mut client, hello) = naming(&sidegate, &TLS13, "localhost:443", asked_twice()).await;
+        client.send_below(&hello).await;
+        let second = second_hello(&mut client, &("n".repeat(13), other)).await;
+        client.send_below(&tls::in_records_of(second.len(), &second)).await;
+        assert!(client.fill().await.is_err(), "the handshake was made");
+        server.expect_untouched();
+    }
 }
