@@ -145,13 +145,14 @@ impl Listeners {
             let most = listener.max_connections.unwrap_or(self.most);
             self.metrics.connections_limit(&listener.name, Some(most));
             let known = caps.iter().find(|(name, _)| *name == listener.name).map(|(_, cap)| cap.clone());
-            let owner = Owner { rules, cap: known.unwrap_or_else(|| Cap::new(most)) };
-            owner.cap.resize(most);
+            let cap = known.unwrap_or_else(|| Cap::new(most));
+            cap.resize(most);
+            let owner = Owner { rules, cap, closing: self.stop.child_token() };
             match from {
                 Source::Open(name) => {
                     let Some(at) = open.iter().position(|one| one.listener.name == name) else { continue };
                     let one = open.swap_remove(at);
-                    one.owner.send_replace(owner);
+                    one.hand_over(&listener, owner);
                     now.open.push(Open { listener, ..one });
                 }
                 Source::Bound(shares) => {
@@ -171,6 +172,7 @@ impl Listeners {
                 // It holds nobody back who has come.
                 gone.owner.borrow().cap.resize(usize::MAX);
             }
+            gone.owner.borrow().closing.cancel();
             gone.tell("no longer listening");
             now.leaving.push(gone);
         }
@@ -201,6 +203,18 @@ impl Listeners {
 }
 
 impl Open {
+    /// Gives its sockets to `listener`, of which it may be the former form. Connections that came in
+    /// by another name, or to be spoken to otherwise, end between two requests.
+    fn hand_over(&self, listener: &Listener, owner: Owner) {
+        let former = self.owner.borrow().closing.clone();
+        if (&self.listener.name, self.listener.speaks) == (&listener.name, listener.speaks) {
+            self.owner.send_replace(Owner { closing: former, ..owner });
+        } else {
+            self.owner.send_replace(owner);
+            former.cancel();
+        }
+    }
+
     fn tell(&self, what: &str) {
         for address in &self.addresses {
             tracing::info!(listener = %self.listener.name, %address, "{what}");

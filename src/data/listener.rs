@@ -65,10 +65,12 @@ impl Bound {
 /// listener to another is never given up, and no connection to it lost.
 #[derive(Clone)]
 pub struct Owner {
-    /// The listener's rules, for whoever comes when no generation that runs has them any more.
+    /// The listener's rules, where the running generation has none that speak so.
     pub rules: ListenerRules,
     /// Its bound.
     pub cap: Cap,
+    /// Ends its connections between requests: cancelled when it is gone or speaks otherwise.
+    pub closing: CancellationToken,
 }
 
 /// A socket that is to accept.
@@ -199,7 +201,7 @@ pub fn accept_all(core: Arc<Core>, Accepting { bound, owner, stop }: Accepting) 
             ends.run_until_cancelled(door.clear(&socket)).await;
         }
         // What the kernel has taken for us is served; closing the socket would reset it.
-        while let Some(places) = door.desk.cap.try_place().zip(door.core.shared.total.try_place())
+        while let Some(places) = door.desk.owner.cap.try_place().zip(door.core.shared.total.try_place())
             && let Ok((stream, address)) = accept(socket.get_ref())
         {
             door.admit((stream, address), places);
@@ -239,21 +241,21 @@ struct Door {
 /// What a listener's connections are admitted with.
 struct Desk {
     name: Arc<str>,
-    cap: Cap,
+    owner: Owner,
     metrics: Arc<ListenerMetrics>,
 }
 
 impl Desk {
     fn new(core: &Core, owner: &Owner) -> Self {
         let name = Arc::clone(&owner.rules.listener.name);
-        Desk { metrics: core.metrics.listener(&name), name, cap: owner.cap.clone() }
+        Desk { metrics: core.metrics.listener(&name), name, owner: owner.clone() }
     }
 }
 
 impl Door {
     /// Whether there is no place now.
     fn is_full(&self) -> bool {
-        self.desk.cap.is_full() || self.core.shared.total.is_full()
+        self.desk.owner.cap.is_full() || self.core.shared.total.is_full()
     }
 
     /// Waits for places for one connection, whosever it is by then.
@@ -262,7 +264,7 @@ impl Door {
             if !matches!(self.owner.has_changed(), Ok(false)) {
                 self.desk = Desk::new(&self.core, &self.owner.borrow_and_update());
             }
-            let (cap, total) = (&self.desk.cap, &self.core.shared.total);
+            let (cap, total) = (&self.desk.owner.cap, &self.core.shared.total);
             let both = async { (cap.place().await, total.place().await) };
             tokio::select! {
                 places = both => return places,
@@ -286,7 +288,7 @@ impl Door {
 
     /// Hands a connection to a task of its own, unless its client has too many that wait, and none that is idle.
     fn admit(&self, (stream, address): (StdStream, SocketAddr), places: BothPlaces) {
-        let (core, Desk { name, metrics, .. }) = (&self.core, &self.desk);
+        let (core, Desk { name, owner, metrics }) = (&self.core, &self.desk);
         let peer = Peer::new(address.ip());
         let client = Client::at(peer);
         metrics.accepted();
@@ -303,7 +305,9 @@ impl Door {
             let decisive = baseline.decisive(client, false, Err(refusal), now);
             return turn_away(refusal, decisive, ConnectionEnd::Network);
         }
-        let rules = live.listeners.get(name).cloned().unwrap_or_else(|| self.owner.borrow().rules.clone());
+        // Between the publish and the takeover the old rules hold: `closing` is that of their connections.
+        let present = live.listeners.get(name).filter(|rules| rules.listener.speaks == owner.rules.listener.speaks);
+        let rules = present.unwrap_or(&owner.rules).clone();
         let most = rules.listener.pending_per_client;
         let Some(claim) = core.shared.pending.claim(client, most) else {
             return turn_away(Refusal::Pending, None, ConnectionEnd::Pending);
@@ -313,7 +317,8 @@ impl Door {
             return;
         };
         let (port, metrics) = (self.port, Arc::clone(metrics));
-        let accepted = Accepted { stream, peer, port, rules, metrics, places, client, claim };
+        let closing = owner.closing.clone();
+        let accepted = Accepted { stream, peer, port, rules, metrics, places, client, claim, closing };
         // Boxed: it takes four kilobytes, and a task is moved several times before it runs and once it is over.
         core.tracker.spawn(Box::pin(connection::serve(Arc::clone(core), accepted)));
     }

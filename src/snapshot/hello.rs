@@ -79,7 +79,7 @@ pub fn second(said: &mut [u8]) -> &mut [u8] {
 fn hide(message: &mut [u8]) -> bool {
     let Some(extension) = extension(message, SERVER_NAME) else { return false };
     let name = name(&message[extension.clone()]);
-    if !name.is_some_and(|name| ServerName::try_from(name).is_err()) {
+    if name.is_none_or(|name| ServerName::try_from(name).is_ok()) {
         return false;
     }
     message[extension.clone()][..2].copy_from_slice(&HIDDEN);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::harness::backend::{self, Backend};
 use crate::harness::client::{self, Client};
 use crate::harness::sidegate::{self, Sidegate};
+use crate::harness::tls;
 use crate::harness::wire::{Frame, Wire};
 use crate::harness::within;
 use crate::tunnel::{Ends, ends, open};
@@ -150,6 +151,107 @@ async fn connections_between_two_requests_have_nothing_to_wait_for_and_silent_on
     silent.expect_end().await;
     sidegate.ended().await;
     assert!(began.elapsed() < Duration::from_secs(6), "it waited for a head until the timeout");
+}
+
+#[tokio::test]
+async fn tls_handshake_holds_up_a_drain_no_longer_than_a_head() {
+    let one = "handshakes_per_client = { rate = '1/m', burst = 2 }";
+    for (said, waits) in [(0, false), (3, false), (100, false), (usize::MAX, true)] {
+        let backend = backend::echo().run().await;
+        let sidegate = sidegate::new().route("/chat", &backend).on_listener(one).timeouts("tls = '1h'");
+        let mut sidegate = sidegate.run().await;
+        let mut wires = Vec::new();
+        let mut hello = tls::begin(&sidegate, &rustls::version::TLS13).await;
+        if waits {
+            // They use the rate up.
+            for _ in 0..2 {
+                wires.push(client::new(&sidegate).connect().await);
+            }
+        }
+        let hello = hello.outgoing();
+        let mut below = client::new(&sidegate).connect_below_tls().await;
+        below.send(&hello[..said.min(hello.len())]).await;
+        wires.push(below);
+        let open = u32::try_from(wires.len() + 1).unwrap();
+        sidegate.expect_metric("sidegate_connections_open", [], open).await;
+        let began = Instant::now();
+        sidegate.drain().await;
+        for wire in &mut wires {
+            wire.expect_end().await;
+        }
+        sidegate.ended().await;
+        let took = began.elapsed();
+        assert!(took > Duration::from_secs(1) && took < Duration::from_secs(6), "{said}: {took:?}");
+    }
+}
+
+#[tokio::test]
+async fn tls_handshake_that_ends_in_a_drain_is_followed_by_an_answer() {
+    let (sidegate, client, _backend) = echoing("").await;
+    let mut late = tls::begin(&sidegate, &rustls::version::TLS13).await;
+    let hello = late.outgoing();
+    late.send_below(&hello[..60]).await;
+    client.get("/chat").await; // The one thread has read the part before.
+    sidegate.drain().await;
+    while tokio::net::TcpStream::connect(sidegate.address()).await.is_ok() {}
+    late.send_below(&hello[60..]).await;
+    late.attempt(b"").await;
+    assert!(late.fill().await.unwrap());
+    let answer = late.bytes(12).await;
+    assert_eq!(answer, b"HTTP/1.1 503");
+}
+
+#[tokio::test]
+async fn tunnel_that_waits_to_be_revoked_is_told_so_by_a_drain() {
+    let window = "reload.revoke_spread = '1h'";
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().route("/chat", &backend).toml(window);
+    let mut sidegate = sidegate.run().await;
+    let mut open = Vec::new();
+    for from in ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"] {
+        open.push(client::new(&sidegate).from(from).open("/chat").await);
+    }
+    sidegate.policy().deny("127.0.0.1").deny("127.0.0.2").deny("127.0.0.3").write().await;
+    sidegate.drain().await;
+    for (at, tunnel) in open.iter_mut().enumerate() {
+        match at {
+            3 => tunnel.expect_close_with(1001, "drain").await,
+            _ => tunnel.expect_close_with(1008, "network").await,
+        }
+    }
+    for (reason, count) in [("revoked", 3), ("drain", 1)] {
+        let of = [("phase", "closing"), ("reason", reason)];
+        sidegate.expect_metric("sidegate_tunnels_closed_total", of, count).await;
+    }
+    drop(open);
+    sidegate.ended().await;
+}
+
+#[tokio::test]
+async fn exchange_that_waits_to_be_revoked_is_cut_as_such_by_a_drain() {
+    let server = backend::manual().run().await;
+    let sidegate = sidegate::new().route("/chat", &server).on_route("http = 'forward'");
+    let sidegate = sidegate.toml("reload.revoke_spread = '1h'").run().await;
+    let mut open = Vec::new();
+    for begun in [false, true, true] {
+        let (mut wire, mut at_backend) = waiting(&sidegate, &server).await;
+        if begun {
+            at_backend.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha").await;
+            wire.head().await;
+        }
+        open.push((wire, at_backend));
+    }
+    sidegate.policy().deny("127.0.0.1").write().await;
+    sidegate.drain().await;
+    // One of them is the first of the window, and revoked before the drain.
+    for (at, (wire, _)) in open.iter_mut().enumerate() {
+        match at {
+            0 => drop(wire.answer().await.expect_refused(403, "network")),
+            _ => drop(wire.rest().await),
+        }
+    }
+    let revoked = [("reason", "revoked")];
+    sidegate.expect_metric("sidegate_exchanges_closed_total", revoked, 3).await;
 }
 
 #[tokio::test]

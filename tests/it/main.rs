@@ -46,6 +46,7 @@ mod policy;
 mod readme;
 mod rebind;
 mod reload;
+mod retired;
 mod reuse;
 mod schema;
 mod secrets;

@@ -10,6 +10,7 @@ use http::header::{HOST, HeaderMap, HeaderValue};
 use http::{Response, Uri};
 use jiff::Timestamp;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::close::ExchangeReason;
 use crate::data::Core;
@@ -44,6 +45,8 @@ pub struct Came {
     pub peer: Peer,
     /// The certificate that its TLS handshake got.
     pub served: Option<Arc<Certificate>>,
+    /// Cancelled when the listener is gone or speaks otherwise, and with the process' `closing`.
+    pub closing: CancellationToken,
 }
 
 impl Came {

@@ -1,45 +1,56 @@
-//! Until when a connection speaks HTTP: as long as its client has patience, and no longer than a drain lets it.
+//! Until when a connection speaks HTTP: as long as its client has patience, and no longer than a
+//! drain or the end of its listener lets it.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep};
-use tokio_util::sync::WaitForCancellationFuture;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::data::patience::{Next, Patience, Waits};
 
-/// How long a head may still take once a drain has begun: a client that was let in is answered.
-const DRAIN_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a TLS handshake, and then a head, may still take once the connection is to close: a
+/// client that was let in is answered.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Ready at `deadline`, or [`CLOSING_TIMEOUT`] after `closing` was cancelled, if that is earlier.
+pub async fn late(deadline: Instant, closing: &CancellationToken) {
+    let mut timer = pin!(sleep_until(deadline));
+    if closing.run_until_cancelled(timer.as_mut()).await.is_none() {
+        timer.as_mut().reset(deadline.min(Instant::now() + CLOSING_TIMEOUT));
+        timer.await;
+    }
+}
 
 /// What bounds the time that a connection speaks HTTP.
 pub struct Clock<'c, 'f> {
     patience: &'c Patience,
-    drain: Pin<&'c mut WaitForCancellationFuture<'f>>,
-    /// Whether a drain has begun.
-    draining: bool,
+    closing: Pin<&'c mut WaitForCancellationFuture<'f>>,
+    /// Whether the connection is to close: a drain has begun, or its listener is gone.
+    is_closing: bool,
     timer: Pin<&'c mut Sleep>,
 }
 
 impl<'c, 'f> Clock<'c, 'f> {
-    /// One that keeps to `patience`, and to `drain` once that begins.
-    pub fn new(patience: &'c Patience, drain: Pin<&'c mut WaitForCancellationFuture<'f>>, timer: Pin<&'c mut Sleep>) -> Self {
-        Clock { patience, drain, draining: false, timer }
+    /// One that keeps to `patience`, and ends the connection between requests after `closing`.
+    pub fn new(patience: &'c Patience, closing: Pin<&'c mut WaitForCancellationFuture<'f>>, timer: Pin<&'c mut Sleep>) -> Self {
+        Clock { patience, closing, is_closing: false, timer }
     }
 
-    /// Whether a drain has begun.
-    pub fn is_draining(&self) -> bool {
-        self.draining
+    /// Whether the connection is to close: a drain has begun, or its listener is gone.
+    pub fn is_closing(&self) -> bool {
+        self.is_closing
     }
 
-    /// Takes steps until one is the last; its second argument says whether a drain has begun. `None` means that time
+    /// Takes steps until one is the last; its second argument says whether the connection is to close. `None` means that time
     /// is up, or that the connection makes room for another of its client.
     pub async fn until<T>(&mut self, mut step: impl FnMut(&mut Context<'_>, bool) -> Poll<T>) -> Option<T> {
         poll_fn(|cx| {
-            if !self.draining && self.drain.as_mut().poll(cx).is_ready() {
-                self.draining = true;
-                self.patience.hurry(DRAIN_HEAD_TIMEOUT);
+            if !self.is_closing && self.closing.as_mut().poll(cx).is_ready() {
+                self.is_closing = true;
+                self.patience.hurry(CLOSING_TIMEOUT);
             }
             loop {
                 let due = match self.steps(cx, &mut step) {
@@ -70,11 +81,11 @@ impl<'c, 'f> Clock<'c, 'f> {
     ) -> Result<Option<(Instant, Waits)>, Option<T>> {
         let mut decided = false;
         loop {
-            if let Poll::Ready(last) = step(cx, self.draining) {
+            if let Poll::Ready(last) = step(cx, self.is_closing) {
                 return Err(Some(last));
             }
-            // Between requests a drain has nothing to wait for.
-            if self.draining && self.patience.is_quiet() {
+            // Between requests there is nothing to wait for.
+            if self.is_closing && self.patience.is_quiet() {
                 return Err(None);
             }
             match self.patience.next(cx) {

@@ -61,6 +61,8 @@ pub struct Exchange {
     closes: AtomicBool,
     /// Whether a head came that cannot be read.
     has_bad_head: AtomicBool,
+    /// Whether a request was answered on it.
+    has_answered: AtomicBool,
     /// Requests whose client had ended its side before the answer: delivery decides about them.
     unsettled: Mutex<Vec<Asked>>,
 }
@@ -120,6 +122,7 @@ impl Exchange {
             decided: Once::new(None),
             closes: AtomicBool::new(false),
             has_bad_head: AtomicBool::new(false),
+            has_answered: AtomicBool::new(false),
             unsettled: Mutex::default(),
         }
     }
@@ -197,9 +200,10 @@ impl Exchange {
                 ended.forget();
                 return Ok(answer);
             }
-            if self.core.shared.lifecycle.closing().is_cancelled() {
+            if self.came.closing.is_cancelled() {
                 answer::close(&mut answer);
             }
+            self.has_answered.store(true, Ordering::Relaxed);
             if version == Version::HTTP_10 && answer.headers().contains_key(CONNECTION) {
                 // hyper adds `keep-alive` to what it takes for an answer of HTTP/1.1.
                 *answer.version_mut() = version;
@@ -347,7 +351,10 @@ impl Exchange {
     ) -> Result<Granted, Refusal> {
         let handshake = Handshake::parse(&attempt.head)?;
         let candidate = asked.candidate();
-        let slot = self.core.shared.tunnels.charge(permit);
+        let slot = match self.is_retired() {
+            true => Err(Refusal::Draining),
+            false => self.core.shared.tunnels.charge(permit),
+        };
         asked.compare(candidate, slot.as_ref().err().copied());
         let slot = slot?;
         self.patience.request_permitted();
@@ -387,6 +394,12 @@ impl Exchange {
     async fn overdue(&self, began: Instant) {
         self.core.shared.lifecycle.closing().cancelled().await;
         sleep_until(began + STREAM_AGE).await;
+    }
+
+    /// Whether the connection opens no tunnel any more: its listener is gone, or speaks otherwise. A
+    /// client that has connected before is served its first request, as it came for.
+    fn is_retired(&self) -> bool {
+        self.came.closing.is_cancelled() && self.has_answered.load(Ordering::Relaxed)
     }
 
     /// Plain HTTP that is permitted: where the route forwards it, charged and streamed both ways.

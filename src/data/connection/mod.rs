@@ -22,13 +22,14 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::close::Reason;
 use crate::data::Core;
 use crate::data::answer;
 use crate::data::cap::Place;
 use crate::data::connection::asked::Came;
-use crate::data::connection::clock::Clock;
+use crate::data::connection::clock::{Clock, late};
 use crate::data::connection::exchange::Exchange;
 use crate::data::connection::linger::{Lingering, linger};
 use crate::data::connection::opening::Opening;
@@ -72,6 +73,8 @@ pub struct Accepted {
     pub client: Client,
     /// Its seat among the connections of its client, or the claim to one.
     pub claim: Claim,
+    /// Cancelled when its listener is gone or speaks otherwise, and with the process' `closing`.
+    pub closing: CancellationToken,
 }
 
 /// A connection that counts as open until this is dropped.
@@ -94,7 +97,7 @@ impl Drop for Open {
 
 /// Serves one connection to its end.
 pub async fn serve(core: Arc<Core>, accepted: Accepted) {
-    let Accepted { stream, peer, port, rules, metrics, places, client, claim } = accepted;
+    let Accepted { stream, peer, port, rules, metrics, places, client, claim, closing } = accepted;
     let mut open = Open { core: Arc::clone(&core), listener: metrics, end: ConnectionEnd::Client, places };
 
     let party = Party { listener: &rules.listener.name, client, peer };
@@ -103,7 +106,8 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
         open.end = ConnectionEnd::Pending;
         return turned_away(&core, party, Refusal::Pending, None);
     };
-    let (stream, served) = match encrypt(&core, &mut open, &rules, stream, party, deadline).await {
+    let until = Until { deadline, closing: &closing };
+    let (stream, served) = match encrypt(&core, &mut open, &rules, stream, party, until).await {
         Ok(stream) => stream,
         Err(Unserved { end, answered }) => {
             open.end = end;
@@ -118,7 +122,7 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
     let listener = Arc::clone(&rules.listener.name);
     let (speaks, max_fields) = (rules.listener.speaks, rules.listener.max_fields);
     let max_head = rules.listener.max_head;
-    let came = Came { listener, speaks, max_fields, max_head, arrival, peer, served };
+    let came = Came { listener, speaks, max_fields, max_head, arrival, peer, served, closing };
     let patience = patience_of(&rules, seat);
     let exchange = Arc::new(Exchange::new(Arc::clone(&core), came, patience.clone()));
     match converse(&core, &rules, stream, exchange, patience).await {
@@ -160,6 +164,17 @@ impl From<ConnectionEnd> for Unserved {
     }
 }
 
+/// Until when a TLS handshake may last.
+#[derive(Clone, Copy)]
+struct Until<'c> {
+    deadline: Instant,
+    /// Cancelled when the connection is to close.
+    closing: &'c CancellationToken,
+}
+
+/// A TLS handshake that was not done in time.
+struct Late;
+
 /// The TLS handshake, where the listener wants one; and the certificate that was served.
 async fn encrypt(
     core: &Arc<Core>,
@@ -167,7 +182,7 @@ async fn encrypt(
     rules: &ListenerRules,
     tcp: TcpStream,
     party: Party<'_>,
-    deadline: Instant,
+    Until { deadline, closing }: Until<'_>,
 ) -> Result<(Stream, Option<Arc<Certificate>>), Unserved> {
     let Some(admitted) = &rules.tls else { return Ok((Stream::Clear(tcp), None)) };
     let began = Instant::now();
@@ -187,7 +202,11 @@ async fn encrypt(
         its_turn(core, open, rules, party, &mut hello, &mut waits).await?;
         tls::accept(hello, configuration).await
     };
-    let accepted = timeout_at(deadline, handshake).await;
+    let accepted = tokio::select! {
+        biased;
+        accepted = handshake => Ok(accepted),
+        () = late(deadline, closing) => Err(Late),
+    };
     let took = began.elapsed();
     let result = match &accepted {
         Ok(Ok((_, facts))) if facts.resumed => TlsResult::Resumed,
@@ -197,10 +216,13 @@ async fn encrypt(
             return Err(ConnectionEnd::Client.into());
         }
         Ok(Err(_)) => TlsResult::Failed,
-        Err(_) if waits => TlsResult::Rate,
-        Err(_) => TlsResult::Timeout,
+        Err(Late) if waits => TlsResult::Rate,
+        Err(Late) => TlsResult::Timeout,
     };
     open.listener.tls_handshake(result, took);
+    if accepted.is_err() && closing.is_cancelled() {
+        return Err(closed(core).into());
+    }
     match accepted {
         Ok(Ok((stream, _))) => Ok((Stream::Tls(stream), chosen.and_then(|by_sni| by_sni.chosen().cloned()))),
         failed => {
@@ -291,9 +313,10 @@ async fn converse(
     exchange: Arc<Exchange>,
     patience: Patience,
 ) -> Spoken {
-    let finish = pin!(core.shared.lifecycle.closing().cancelled());
+    let came = Arc::clone(&exchange.came);
+    let closing = pin!(came.closing.cancelled());
     let timer = pin!(sleep_until(Instant::now()));
-    let mut clock = Clock::new(&patience, finish, timer);
+    let mut clock = Clock::new(&patience, closing, timer);
 
     let first = {
         let mut attempt = pin!(directly(&exchange, Watched::new(stream, patience.clone()), &patience));
@@ -307,14 +330,15 @@ async fn converse(
             over(end, client, true, &patience)
         }
         // Boxed, or those that upgrade at once would carry the room that hyper takes.
-        Some(Directly::Unanswered(client)) => Box::pin(by_hyper(rules, client, &exchange, &patience, clock)).await,
-        None if clock.is_draining() => Spoken::Over(ConnectionEnd::Drain),
-        None => Spoken::Over(late(&exchange, &patience)),
+        Some(Directly::Unanswered(client)) => Box::pin(by_hyper(core, rules, client, &exchange, &patience, clock)).await,
+        None if clock.is_closing() => Spoken::Over(closed(core)),
+        None => Spoken::Over(timed_out(&exchange, &patience)),
     }
 }
 
 /// Whatever does not upgrade at once.
 async fn by_hyper(
+    core: &Core,
     rules: &ListenerRules,
     client: Watched,
     exchange: &Arc<Exchange>,
@@ -341,14 +365,14 @@ async fn by_hyper(
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(client), service)
         .with_upgrades();
-    let spoken = clock.until(|cx, draining| {
+    let spoken = clock.until(|cx, is_closing| {
         let mut over = Pin::new(&mut connection).poll(cx);
         if over.is_pending() && patience.lets_go_of_body() {
             over = Pin::new(&mut connection).poll(cx);
         }
-        // A drain ends a connection between two requests, and hyper closes it in order. A head that
-        // has begun is answered, and its answer says `close`.
-        if over.is_pending() && draining && patience.expires() {
+        // A connection that is to close ends between two requests, and hyper closes it in order. A
+        // head that has begun is answered, and its answer says `close`.
+        if over.is_pending() && is_closing && patience.expires() {
             over = Pin::new(&mut connection).poll(cx);
         }
         over
@@ -371,7 +395,8 @@ async fn by_hyper(
     if !patience.heard() && spoken.is_some() && !is_broken {
         return Spoken::Empty;
     }
-    let end = ended(spoken, exchange, patience, clock.is_draining());
+    let closed = clock.is_closing().then(|| closed(core));
+    let end = ended(spoken, exchange, patience, closed);
     match back {
         Some((client, read)) => over(end, client, !read.is_empty(), patience),
         None => Spoken::Over(end),
@@ -386,23 +411,37 @@ fn over(end: ConnectionEnd, client: Watched, unread: bool, patience: &Patience) 
     }
 }
 
-/// Why a connection is over that hyper has served; `None`: for a deadline, or a drain.
-fn ended(spoken: Option<hyper::Result<()>>, exchange: &Exchange, patience: &Patience, draining: bool) -> ConnectionEnd {
-    match spoken {
+/// Why a connection that was to close is over.
+fn closed(core: &Core) -> ConnectionEnd {
+    match core.shared.lifecycle.closing().is_cancelled() {
+        true => ConnectionEnd::Drain,
+        false => ConnectionEnd::Retired,
+    }
+}
+
+/// Why a connection is over that hyper has served. `spoken` is `None` for a deadline; `closed` says
+/// why it was to close, and `None` means that it was not.
+fn ended(
+    spoken: Option<hyper::Result<()>>,
+    exchange: &Exchange,
+    patience: &Patience,
+    closed: Option<ConnectionEnd>,
+) -> ConnectionEnd {
+    match (spoken, closed) {
         _ if patience.is_displaced() => ConnectionEnd::Displaced,
-        None if draining => ConnectionEnd::Drain,
-        None => late(exchange, patience),
-        _ if patience.leaves() && !draining => ConnectionEnd::KeepAlive,
+        (None, Some(closed)) => closed,
+        (None, None) => timed_out(exchange, patience),
+        (Some(_), None) if patience.leaves() => ConnectionEnd::KeepAlive,
         _ if patience.cut().is_some() => ConnectionEnd::Cut,
-        Some(Err(error)) if error.is_parse_too_large() => exchange.malformed(&format!(
+        (Some(Err(error)), _) if error.is_parse_too_large() => exchange.malformed(&format!(
             "its head is too large: too many header fields (more than {}, `max_fields`), \
              or over `max_head`",
             exchange.came.max_fields
         )),
-        Some(Err(error)) if error.is_parse() => exchange.malformed(&error.to_string()),
+        (Some(Err(error)), _) if error.is_parse() => exchange.malformed(&error.to_string()),
         _ if exchange.has_bad_head() => ConnectionEnd::Head,
         _ if exchange.closed_it() => ConnectionEnd::Refused,
-        _ if draining => ConnectionEnd::Drain,
+        (_, Some(closed)) => closed,
         _ => ConnectionEnd::Client,
     }
 }
@@ -492,7 +531,7 @@ fn some(client: &mut Watched, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
 }
 
 /// A deadline passed: the word depends on what was waited for.
-fn late(exchange: &Exchange, patience: &Patience) -> ConnectionEnd {
+fn timed_out(exchange: &Exchange, patience: &Patience) -> ConnectionEnd {
     match patience.deadline() {
         _ if patience.cut().is_some() => ConnectionEnd::Cut,
         Some((_, Waits::Head)) => exchange.malformed("not there in time"),

@@ -55,7 +55,7 @@ families! {
     CONNECTIONS_OPEN: Gauge "sidegate_connections_open" ["listener"]
         "Connections accepted and not yet closed, whatever they do: TLS handshake, requests, a tunnel.";
     CONNECTIONS_CLOSED: Counter "sidegate_connections_closed_total" ["listener" "reason"]
-        "Connections closed, by the one reason: client (it left or broke off), keep_alive (idle between plain requests), refused (by an answer that closes), displaced (idle, it made room for a newer connection of its client at pending_per_client), cut (an exchange on it was cut: sidegate_exchanges_closed_total says why), upgraded (its tunnel ended), drain, panic (a bug of ours), or a refusal that gets no answer: pending, tls, head.";
+        "Connections closed, by the one reason: client (it left or broke off), keep_alive (idle between plain requests), refused (by an answer that closes), displaced (idle, it made room for a newer connection of its client at pending_per_client), cut (an exchange on it was cut: sidegate_exchanges_closed_total says why), upgraded (its tunnel ended), drain, retired (its listener was removed, moved, or speaks otherwise now), panic (a bug of ours), or a refusal that gets no answer: pending, tls, head.";
     CONNECTIONS_DISCARDING: Gauge "sidegate_connections_discarding" ["listener"]
         "Open connections that have had their last answer or a TLS alert, and whose client is still sending: what comes is discarded, so that the answer arrives.";
     DISCARDS: Counter "sidegate_discards_total" ["listener" "end"]

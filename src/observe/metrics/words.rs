@@ -68,6 +68,8 @@ pub enum ConnectionEnd {
     Upgraded,
     /// We are shutting down.
     Drain,
+    /// Its listener was removed, moved, or speaks otherwise now.
+    Retired,
     /// A bug of ours.
     Panic,
     /// Refused at the accept: [`Refusal::Pending`].
@@ -176,13 +178,14 @@ impl ReloadResult {
 
 impl ConnectionEnd {
     /// Each once, in the order of their numbers.
-    pub const ALL: [ConnectionEnd; 12] = [
+    pub const ALL: [ConnectionEnd; 13] = [
         ConnectionEnd::Client,
         ConnectionEnd::KeepAlive,
         ConnectionEnd::Refused,
         ConnectionEnd::Displaced,
         ConnectionEnd::Upgraded,
         ConnectionEnd::Drain,
+        ConnectionEnd::Retired,
         ConnectionEnd::Panic,
         ConnectionEnd::Pending,
         ConnectionEnd::Network,
@@ -200,6 +203,7 @@ impl ConnectionEnd {
             ConnectionEnd::Displaced => "displaced",
             ConnectionEnd::Upgraded => "upgraded",
             ConnectionEnd::Drain => "drain",
+            ConnectionEnd::Retired => "retired",
             ConnectionEnd::Panic => "panic",
             ConnectionEnd::Pending => Refusal::Pending.word(),
             ConnectionEnd::Network => Refusal::Network.word(),
