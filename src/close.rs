@@ -49,7 +49,7 @@ pub enum Reason {
     TooBig,
     /// The client sent more messages than the policy's `message.rate`.
     MessageRate,
-    /// The client sent more frames that carry nothing than the policy's `frames`.
+    /// The client sent more frames that messages do not bound than the policy's `frames`.
     FrameRate,
     /// A side violated the framing (RFC 6455 §5).
     Framing,
@@ -303,7 +303,9 @@ impl Reason {
                 "A side sent a message or a frame larger than the policy's `message` `max`: 1009 to it, 1001 to the other."
             }
             Reason::MessageRate => "The client sent more messages than the policy's `message` `rate`.",
-            Reason::FrameRate => "The client sent more frames without payload, Pings and Pongs than the policy's `frames`.",
+            Reason::FrameRate => {
+                "The client sent more Pings, Pongs, frames without payload and small fragments than the policy's `frames`."
+            }
             Reason::Framing => "A side violated the framing (RFC 6455 §5): 1002 to it, 1001 to the other.",
             Reason::Revoked => "The policy no longer permits it; the `refusal` says why.",
             Reason::Drain => "Sidegate is shutting down: `[shutdown] code`, 1001 unless set.",

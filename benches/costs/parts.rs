@@ -11,7 +11,7 @@ use criterion::{BatchSize, Criterion};
 use jiff::Timestamp;
 use sidegate::control::reload;
 use sidegate::control::systemd::Sockets;
-use sidegate::data::websocket::frame::{Scanner, Sender};
+use sidegate::data::websocket::frame::{Extensions, Scanner, Sender};
 use sidegate::lifecycle::Lifecycle;
 use sidegate::observe::metrics::{Direction, RouteMetrics};
 use sidegate::policy::limit::{Bucket, Rate};
@@ -97,15 +97,24 @@ pub fn reading(criterion: &mut Criterion<CpuTime>) {
 pub fn scanning(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("frames");
     let small = |payload: usize| [&[0x82, 0x80 | payload as u8, 1, 2, 3, 4][..], &vec![0; payload]].concat();
+    let fragments = |payload: usize, count: usize| {
+        let (mut begun, mut more) = (small(payload), small(payload));
+        (begun[0], more[0]) = (0x02, 0x00);
+        let last = [&[0x80][..], &more[1..]].concat();
+        [begun, more.repeat(count - 2), last].concat()
+    };
     let large = |payload: u64| [&[0x82, 0xff][..], &payload.to_be_bytes(), &[1, 2, 3, 4], &vec![0; payload as usize]].concat();
     for (name, read) in [
         ("one of 64 B", small(64)),
         ("a hundred of 64 B", small(64).repeat(100)),
         ("a hundred of 1 B", small(1).repeat(100)),
+        ("ten thousand of 1 B", small(1).repeat(10_000)),
+        ("ten thousand of 1 B to 8 B", (1..9).flat_map(small).collect::<Vec<_>>().repeat(1_250)),
+        ("ten thousand fragments of 64 B", fragments(64, 10_000)),
         ("one of 64 KiB", large(1 << 16)),
     ] {
         group.bench_function(name, |bencher| {
-            let mut scanner = Scanner::new(Sender::Client, false);
+            let mut scanner = Scanner::new(Sender::Client, Extensions::None);
             bencher.iter(|| {
                 let mut left = black_box(&read[..]);
                 while !left.is_empty() {

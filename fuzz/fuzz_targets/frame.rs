@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidegate::data::websocket::frame::{Fault, Scanner, Sender, What};
+use sidegate::data::websocket::frame::{Extensions, Fault, Scanner, Sender, What};
 
 /// What a stream came to.
 #[derive(Debug, Default, PartialEq)]
@@ -25,7 +25,12 @@ fuzz_target!(|data: &[u8]| {
 fn scan(settings: u8, stream: &[u8], size: usize) -> Seen {
     let sender = if settings & 1 == 0 { Sender::Client } else { Sender::Backend };
     let message_max = (settings & 4 != 0).then_some(u64::from(settings >> 3));
-    let mut scanner = Scanner::new(sender, settings & 2 != 0);
+    let extensions = match settings & 0x0A {
+        0x02 => Extensions::Unknown,
+        0x0A => Extensions::Deflate,
+        _ => Extensions::None,
+    };
+    let mut scanner = Scanner::new(sender, extensions);
     let mut seen = Seen::default();
     for mut input in stream.chunks(size) {
         while !input.is_empty() {

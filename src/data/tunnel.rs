@@ -23,7 +23,7 @@ use crate::data::buffers::{self, Buffers, FRONT, READ};
 use crate::data::channel::Channel;
 use crate::data::tunnel::clock::Clock;
 use crate::data::turn;
-use crate::data::websocket::frame::{self, Control, Fault, Masked, Rules, Run, Scanner, Sender, What};
+use crate::data::websocket::frame::{self, Control, Extensions, Fault, Masked, Rules, Run, Scanner, Sender, What};
 use crate::observe::metrics::{Direction, RouteMetrics};
 use crate::policy::limit::{Bucket, Rate, TunnelLimits};
 use crate::refusal::Refusal;
@@ -61,7 +61,7 @@ struct Side {
     scanner: Scanner,
     /// The messages that it may send. `None` means unlimited.
     messages: Option<Box<Bucket>>,
-    /// The frames that carry nothing and that it may send; made when the first comes.
+    /// The frames that it may send of those that `frames` counts; made when the first comes.
     frames: OnceCell<Box<Bucket>>,
     /// A Close frame has gone out to this side, relayed or ours; nothing follows it.
     told: bool,
@@ -135,12 +135,12 @@ enum Way {
 
 impl Tunnel {
     /// A tunnel between `client` and `backend`; `early` is what both had sent
-    /// behind their heads, `extensions` whether the 101 agreed on one.
+    /// behind their heads, `extensions` what the 101 agreed on.
     pub fn new(
         client: Channel,
         backend: Channel,
         early: (Bytes, Bytes),
-        extensions: bool,
+        extensions: Extensions,
         held: (Place, Load),
         entry: Arc<Entry>,
         metrics: Arc<RouteMetrics>,
@@ -261,8 +261,8 @@ impl Tunnel {
             }
             // Where a Close waits, only the frame that is on its way may still pass.
             let until = if to.close.is_some() { from.frame_ends(at, bytes.len()) } else { bytes.len() };
-            let Side { scanner, messages, frames: empty, .. } = from;
-            let rules = SideRules { way, limits: terms.limits(), clock, messages: messages.as_deref(), empty };
+            let Side { scanner, messages, frames: allowed, .. } = from;
+            let rules = SideRules { way, limits: terms.limits(), clock, messages: messages.as_deref(), frames: allowed };
             let piece = match scanner.next(&bytes[at..until], &rules) {
                 Ok(piece) => piece,
                 Err(fault) => {
@@ -407,7 +407,7 @@ impl Tunnel {
             Fault::Framing(what) => (by, Reason::Framing, code::PROTOCOL, what),
             Fault::TooBig => (by, Reason::TooBig, code::TOO_BIG, Reason::TooBig.word()),
             Fault::TooMany => (By::Sidegate, Reason::MessageRate, code::POLICY, Reason::MessageRate.word()),
-            Fault::TooManyEmpty => (By::Sidegate, Reason::FrameRate, code::POLICY, Reason::FrameRate.word()),
+            Fault::TooManyFrames => (By::Sidegate, Reason::FrameRate, code::POLICY, Reason::FrameRate.word()),
         };
         let was_free = self.is_free();
         let (from, to) = self.sides(way);
@@ -943,12 +943,12 @@ struct SideRules<'a> {
     /// It knows the payload of our Pings.
     clock: &'a Clock,
     messages: Option<&'a Bucket>,
-    /// What is left of the frames that carry nothing.
-    empty: &'a OnceCell<Box<Bucket>>,
+    /// What is left of the frames that `frames` counts.
+    frames: &'a OnceCell<Box<Bucket>>,
 }
 
 impl SideRules<'_> {
-    /// The rate of frames that carry nothing: it limits the client alone. `None` means unlimited.
+    /// The rate of `frames`: it limits the client alone. `None` means unlimited.
     fn frame_rate(&self) -> Option<Rate> {
         self.limits.frames.filter(|_| self.way == Way::FromClient)
     }
@@ -967,12 +967,12 @@ impl Rules for SideRules<'_> {
         self.messages.is_some()
     }
 
-    fn limits_empty(&self) -> bool {
+    fn limits_frames(&self) -> bool {
         self.frame_rate().is_some()
     }
 
-    fn admits_empty(&self) -> bool {
-        self.frame_rate().is_none_or(|rate| self.empty.get_or_init(|| Box::new(Bucket::new(rate))).take())
+    fn admits_frame(&self) -> bool {
+        self.frame_rate().is_none_or(|rate| self.frames.get_or_init(|| Box::new(Bucket::new(rate))).take())
     }
 
     fn passes_always(&self, opcode: u8) -> bool {

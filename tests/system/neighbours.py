@@ -23,7 +23,8 @@ LOOK, LOOKS = 1.0, 4  # seconds, and how often a kind may be looked at
 PAUSE = 0.004  # between two echoes
 WATCHDOG = 3  # seconds
 SPREAD = 1.0  # seconds, of a drain
-RATE, BURST, FRAGMENTS = 10_000, 20_000, 65_536  # messages of an honest client a second, and at once; Autobahn's 9.3
+RATE, BURST = 10_000, 20_000  # messages of an honest client a second, and at once
+FRAGMENTS, SIZE = 65_536, 64  # of a message, and their bytes: Autobahn's 9.3
 
 
 class Agent(Sidegate):
@@ -184,7 +185,7 @@ def drained(quiet, began):
 
 
 def honest(agent):
-    """Many small messages and fragments are no flood of frames: the default limit lets them pass."""
+    """Many small messages and fragments of 64 B are no flood of frames: the default limit lets them pass."""
     wire = floods.opened(agent.plain_port, "/echo/take")
     one = frame(BINARY, b"x", mask=floods.MASK)
     began, steps = time.perf_counter(), 50
@@ -193,13 +194,13 @@ def honest(agent):
         time.sleep(max(0, began + step / 10 - time.perf_counter()))
     rate = steps * RATE // 10 / (time.perf_counter() - began)
     wire.send(one * BURST)
-    part, last = (frame(0, b"x", mask=floods.MASK, fin=fin) for fin in (False, True))
+    part, last = (frame(0, bytes(SIZE), mask=floods.MASK, fin=fin) for fin in (False, True))
     wire.send(frame(BINARY, b"x", mask=floods.MASK, fin=False) + part * FRAGMENTS + last)
     sent = steps * RATE // 10 + BURST + 1
     await_that("each message passes", lambda: agent.metric("messages_total", route="echo", direction="from_client") == sent)
     need(not agent.metric("tunnels_closed_total", route="echo"), "the tunnel stays open")
     wire.connection.close()
-    figure(f"{rate:.0f} messages of 1 B a second, {BURST} at once, {FRAGMENTS} fragments: none is too many")
+    figure(f"{rate:.0f} messages of 1 B a second, {BURST} at once, {FRAGMENTS} fragments of {SIZE} B: none is too many")
 
 
 def main():

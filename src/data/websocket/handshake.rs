@@ -9,6 +9,7 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode, Version, request, response};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::data::websocket::frame::Extensions;
 use crate::refusal::Refusal;
 
 /// An attempt whose method, key and version are in order. Without one no 101 can
@@ -27,8 +28,8 @@ pub struct Handshake {
 pub struct Agreed {
     /// The subprotocol that the backend chose of those offered.
     pub subprotocol: Option<Box<str>>,
-    /// Whether any extension is in force: RSV bits and reserved opcodes are legal then.
-    pub extensions: bool,
+    /// The extensions in force: they say which reserved bits and opcodes are legal.
+    pub extensions: Extensions,
 }
 
 /// Sixteen bytes in base64.
@@ -92,12 +93,16 @@ impl Handshake {
             return Err("The 101 does not hold the one Sec-WebSocket-Accept that answers the key.");
         }
         let subprotocol = self.chosen(headers)?;
-        let mut extensions = false;
+        let mut extensions = Extensions::None;
         for named in elements(headers, header::SEC_WEBSOCKET_EXTENSIONS) {
             if !self.extensions.iter().any(|offered| offered.eq_ignore_ascii_case(extension(named))) {
                 return Err("The 101 names an extension that was not offered.");
             }
-            extensions = true;
+            let is_deflate = extension(named).eq_ignore_ascii_case("permessage-deflate");
+            extensions = match extensions {
+                Extensions::None | Extensions::Deflate if is_deflate => Extensions::Deflate,
+                _ => Extensions::Unknown,
+            };
         }
         Ok(Agreed { subprotocol, extensions })
     }
@@ -194,7 +199,7 @@ mod tests {
         offer: &[(&'static str, &str)],
         status: u16,
         answer: &[(&'static str, &str)],
-        agreed: Option<(Option<&str>, bool)>,
+        agreed: Option<(Option<&str>, Extensions)>,
     ) {
         let handshake = parse("GET", &[&GOOD, offer].concat()).unwrap();
         let got = handshake.agree(&answered(Version::HTTP_11, status, answer));
@@ -212,7 +217,7 @@ mod tests {
     #[test]
     fn the_example_of_the_rfc_is_in_order() {
         check("GET", &GOOD, Ok(()));
-        check_answer(&[], 101, &ANSWER, Some((None, false)));
+        check_answer(&[], 101, &ANSWER, Some((None, Extensions::None)));
     }
 
     // C-WS-01
@@ -314,13 +319,13 @@ mod tests {
         }
         check_answer(&[], 101, &[ANSWER[0], ("Upgrade", "h2c"), ANSWER[1], ANSWER[2]], None);
         check_answer(&[], 101, &[ANSWER[0], ("Upgrade", "\u{e9}"), ANSWER[1], ANSWER[2]], None);
-        check_answer(&[], 101, &[("Upgrade", ", websocket,"), ANSWER[1], ANSWER[2]], Some((None, false)));
+        check_answer(&[], 101, &[("Upgrade", ", websocket,"), ANSWER[1], ANSWER[2]], Some((None, Extensions::None)));
     }
 
     // C-WS-27
     #[test]
     fn tokens_match_in_any_case_and_anywhere_in_a_list() {
-        let agreed = Some((None, false));
+        let agreed = Some((None, Extensions::None));
         check_answer(&[], 101, &[("Upgrade", "WebSocket"), ("Connection", "UPGRADE"), ANSWER[2]], agreed);
         check_answer(&[], 101, &[ANSWER[0], ("Connection", "keep-alive ,\tuPgRaDe"), ANSWER[2]], agreed);
         check_answer(&[], 101, &[ANSWER[0], ("Connection", "keep-alive"), ANSWER[1], ANSWER[2]], agreed);
@@ -333,9 +338,9 @@ mod tests {
             let lines: Vec<_> = chosen.iter().map(|one| ("Sec-WebSocket-Protocol", *one)).collect();
             check_answer(&offer, 101, &[&ANSWER, &lines[..]].concat(), agreed);
         };
-        check_choice(&[], Some((None, false)));
-        check_choice(&["v2.ticks"], Some((Some("v2.ticks"), false)));
-        check_choice(&["chat"], Some((Some("chat"), false)));
+        check_choice(&[], Some((None, Extensions::None)));
+        check_choice(&["v2.ticks"], Some((Some("v2.ticks"), Extensions::None)));
+        check_choice(&["chat"], Some((Some("chat"), Extensions::None)));
         for wrong in [&["V2.ticks"][..], &["v3.ticks"], &[""], &["v1.ticks, chat"], &["chat", "chat"]] {
             check_choice(wrong, None);
         }
@@ -348,10 +353,13 @@ mod tests {
         let check_named = |named: &'static str, agreed| {
             check_answer(&offer, 101, &[&ANSWER[..], &[("Sec-WebSocket-Extensions", named)]].concat(), agreed);
         };
-        check_named("", Some((None, false)));
-        check_named("permessage-deflate", Some((None, true)));
-        check_named("PerMessage-Deflate ; server_no_context_takeover", Some((None, true)));
-        check_named("X-OWN, permessage-deflate", Some((None, true)));
+        check_named("", Some((None, Extensions::None)));
+        let (deflate, unknown) = (Some((None, Extensions::Deflate)), Some((None, Extensions::Unknown)));
+        check_named("permessage-deflate", deflate);
+        check_named("PerMessage-Deflate ; server_no_context_takeover", deflate);
+        check_named("X-OWN", unknown);
+        check_named("X-OWN, permessage-deflate", unknown);
+        check_named("permessage-deflate, x-own", unknown);
         check_named("permessage-bzip2", None);
         check_named("permessage-deflate, client_max_window_bits", None);
         check_answer(&[], 101, &[&ANSWER[..], &[("Sec-WebSocket-Extensions", "permessage-deflate")]].concat(), None);

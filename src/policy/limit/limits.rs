@@ -80,8 +80,8 @@ pub struct TunnelLimits {
     pub message_max: Option<u64>,
     /// Messages from the client.
     pub message_rate: Option<Rate>,
-    /// Frames from the client that carry nothing for the application: Pings, Pongs, data frames without payload.
-    /// `None` means off.
+    /// Frames from the client that its messages do not bound: Pings, Pongs, data frames without payload, and frames
+    /// of less than 64 bytes in the middle of a message. `None` means off.
     pub frames: Option<Rate>,
     /// No frame either way for so long.
     pub idle: Option<Duration>,
@@ -93,13 +93,13 @@ pub struct TunnelLimits {
     pub pong: Duration,
 }
 
-/// More empty frames than any client needs, and far from what a thread can take.
+/// More such frames than any client needs, and far from what a thread can take.
 const FRAMES: Rate =
     Rate { tokens: NonZeroU32::new(2_000).unwrap(), per: Duration::from_secs(1), burst: NonZeroU32::new(10_000).unwrap() };
 
 impl Default for TunnelLimits {
-    /// Nothing is limited but frames that carry nothing, and a dead client is noticed: load balancers cut after
-    /// 60 s of silence.
+    /// Nothing is limited but the frames that messages do not bound, and a dead client is noticed: load balancers cut
+    /// after 60 s of silence.
     fn default() -> Self {
         TunnelLimits {
             message_max: None,

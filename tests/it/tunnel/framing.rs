@@ -1,6 +1,7 @@
 //! What a side may not send: violations of the framing, messages too big or too many.
 
 use super::{Ends, both, ends, open};
+use crate::harness::sidegate::Builder;
 use crate::harness::wire::Frame;
 use crate::harness::{backend, client, sidegate};
 
@@ -74,19 +75,102 @@ async fn reserved_bits_and_opcodes_are_violations_where_no_extension_was_agreed(
     }
 }
 
+/// A tunnel whose 101 agreed on this extension.
+async fn extended(build: impl FnOnce(Builder) -> Builder, extension: &str) -> Ends {
+    let server = backend::manual().run().await;
+    let sidegate = build(sidegate::new().route("/chat", &server)).run().await;
+    let offers = client::new(&sidegate).header("Sec-WebSocket-Extensions", extension);
+    let (client, backend) = ends(&offers, &server, &format!("Sec-WebSocket-Extensions: {extension}\r\n")).await;
+    Ends { sidegate, client, backend, server }
+}
+
+/// That each frame passes both ways where this extension was agreed.
+async fn check_extended(extension: &str, frames: &[u8]) {
+    let mut ends = extended(|sidegate| sidegate, extension).await;
+    for first in frames {
+        ends.client.send_frame(Frame::new(*first, "odd")).await;
+        assert_eq!(ends.backend.frame().await, Frame::new(*first, "odd"));
+        ends.backend.send_frame(Frame::new(*first, "odd")).await;
+        assert_eq!(ends.client.frame().await, Frame::new(*first, "odd"));
+    }
+}
+
 // C-WS-17
 #[tokio::test]
 async fn reserved_bits_and_opcodes_pass_where_an_extension_was_agreed() {
-    let server = backend::manual().run().await;
-    let sidegate = sidegate::new().route("/chat", &server).run().await;
-    let offers = client::new(&sidegate).header("Sec-WebSocket-Extensions", "permessage-deflate");
-    let (mut client, mut backend) = ends(&offers, &server, "Sec-WebSocket-Extensions: permessage-deflate\r\n").await;
-    for first in [0xC1, 0xA2, 0x93, 0x8B, 0xCA] {
-        client.send_frame(Frame::new(first, "odd")).await;
-        assert_eq!(backend.frame().await, Frame::new(first, "odd"));
-        backend.send_frame(Frame::new(first, "odd")).await;
-        assert_eq!(client.frame().await, Frame::new(first, "odd"));
+    check_extended("permessage-deflate", &[0xC1, 0x42, 0x00, 0x80, 0xC2]).await;
+    check_extended("x-own", &[0xC1, 0xA2, 0x93, 0x8B, 0xCA]).await;
+    check_extended("x-own", &[0x41, 0xC2, 0xC0, 0x80]).await;
+    check_extended("permessage-deflate, x-own", &[0xF1, 0x84, 0xFF]).await;
+}
+
+/// That `bad` is a violation behind `before`, each with a payload of a byte, by either side, over TLS and in the clear.
+async fn check_order(before: &[u8], bad: u8, extension: Option<&str>) {
+    for (sender, masked) in [(Client, true), (Backend, false)] {
+        for tls in [true, false] {
+            let build = |sidegate: Builder| if tls { sidegate.tls() } else { sidegate.clear() };
+            let ends = match extension {
+                Some(extension) => extended(build, extension).await,
+                None => open(build).await,
+            };
+            let before: Vec<_> = before.iter().map(|first| Frame::new(*first, "x")).collect();
+            check(ends, sender, &before, &Frame::new(bad, "x").encode(masked), 1002, "framing").await;
+        }
     }
+}
+
+#[tokio::test]
+async fn a_message_within_another_is_a_violation() {
+    check_order(&[0x01], 0x01, None).await;
+    check_order(&[0x02, 0x00, 0x89, 0x00], 0x82, None).await;
+    check_order(&[0x81, 0x01], 0x81, None).await;
+    check_order(&[0x41], 0xC1, Some("permessage-deflate")).await;
+}
+
+#[tokio::test]
+async fn a_continuation_of_nothing_is_a_violation() {
+    check_order(&[], 0x80, None).await;
+    check_order(&[0x82], 0x00, None).await;
+    check_order(&[0x01, 0x00, 0x80], 0x80, None).await;
+    check_order(&[0xC1], 0x80, Some("permessage-deflate")).await;
+}
+
+#[tokio::test]
+async fn permessage_deflate_makes_no_other_reserved_bit_legal() {
+    check_order(&[0x41], 0xC0, Some("permessage-deflate")).await;
+    check_order(&[0xC1], 0xC9, Some("permessage-deflate; client_no_context_takeover")).await;
+    check_order(&[], 0xA1, Some("permessage-deflate")).await;
+    check_order(&[], 0x83, Some("permessage-deflate")).await;
+}
+
+#[tokio::test]
+async fn unfinished_messages_cannot_exceed_the_size_of_one() {
+    for (sender, masked) in [(Client, true), (Backend, false)] {
+        let ends = open(|sidegate| sidegate.limits("message = { max = '1KiB' }")).await;
+        let frame = Frame::new(0x01, vec![1; 600]);
+        check(ends, sender, std::slice::from_ref(&frame), &frame.encode(masked), 1002, "framing").await;
+        let ends = extended(|sidegate| sidegate.limits("message = { max = '1KiB' }"), "x-own").await;
+        check(ends, sender, std::slice::from_ref(&frame), &frame.encode(masked), 1009, "too_big").await;
+    }
+}
+
+#[tokio::test]
+async fn a_close_within_a_message_passes_and_nothing_follows_it() {
+    both(
+        |sidegate| sidegate,
+        async |mut ends| {
+            let (begun, close) = (Frame::new(0x01, "begun"), Frame::close(1000, "enough"));
+            let rest = [Frame::new(0x80, "end"), Frame::new(0x01, "within"), Frame::text("x"), Frame::ping("")];
+            let more: Vec<u8> = rest.iter().flat_map(|frame| frame.encode(true)).collect();
+            ends.client.send([begun.encode(true), close.encode(true), more].concat()).await;
+            assert_eq!(ends.backend.frame().await, begun);
+            assert_eq!(ends.backend.frame().await, close);
+            ends.backend.send_frame(close.clone()).await;
+            assert_eq!(ends.client.frame().await, close);
+            ends.expect_over(["client", "closing", "client_closed"]).await;
+        },
+    )
+    .await;
 }
 
 async fn check_size(sender: Sender, before: &[Frame], bytes: &[u8]) {
