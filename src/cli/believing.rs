@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Map, Value, json};
 
-use crate::cli::{Exit, diff, explain, promote, reload};
+use crate::cli::exit::Exit;
+use crate::cli::{diff, explain, promote, reload};
 use sidegate::admin::wire::{
     AdminRequest, DiffRequest, DrainRequest, ExplainRequest, Received, ReloadRequest, StatusRequest, read,
 };

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cli::{Config, Exit, ask, complain, complain_whole, say, say_json};
+use crate::cli::ask;
+use crate::cli::configuration::Config;
+use crate::cli::exit::Exit;
+use crate::cli::output::{complain, complain_whole, say, say_json};
 use sidegate::admin::wire::{
     Changes, DiffAnswer, DiffRequest, KeyChange, ListChange, RevokedTunnel, StreamChanges, TunnelChanges,
 };

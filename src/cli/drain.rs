@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::cli::{Config, Exit, ask, complain, count_u64, say};
+use crate::cli::ask;
+use crate::cli::configuration::Config;
+use crate::cli::exit::Exit;
+use crate::cli::output::{complain, count_u64, say};
 use sidegate::admin::wire::{DrainAnswer, DrainRequest, Draining};
 
 /// How long to wait for the answer, which comes before the drain.

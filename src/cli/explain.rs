@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::cli::{Config, Exit, ask, complain, say, say_json, show};
+use crate::cli::ask;
+use crate::cli::configuration::Config;
+use crate::cli::exit::Exit;
+use crate::cli::output::{complain, say, say_json, show};
 use sidegate::admin::Inquiry;
 use sidegate::admin::wire::{ExplainAnswer, ExplainRequest};
 use sidegate::control::compile;

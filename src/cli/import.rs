@@ -5,8 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::cli::exit::Exit;
+use crate::cli::output::{complain, quoted, say, say_json_text, show};
 use crate::cli::pages;
-use crate::cli::{Exit, complain, quoted, say, say_json_text, show};
 use crate::import::nginx::version::Version;
 use crate::import::nginx::{self, Reading};
 use crate::import::report::{self, Notes};

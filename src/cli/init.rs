@@ -9,8 +9,9 @@ use clap::ValueEnum;
 
 use crate::cli::certificate::{self, self_signed};
 use crate::cli::check;
+use crate::cli::exit::Exit;
+use crate::cli::output::{complain, quoted, say, show};
 use crate::cli::pages::{self, Page};
-use crate::cli::{Exit, complain, quoted, say, show};
 use sidegate::control::config::{self, schema};
 use sidegate::policy::route::HostPattern;
 

@@ -2,7 +2,8 @@
 //!
 //! docs/operations.md has the same as tables, which a test takes from here.
 
-use crate::cli::{Exit, run};
+use crate::cli::exit::Exit;
+use crate::cli::run;
 
 /// What is read and made, and by whom it is written.
 const FILES: [(&str, &str); 7] = [

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::cli::complain;
+use crate::cli::output::complain;
 pub use crate::page::Page;
 
 /// What was written, and can be taken back.

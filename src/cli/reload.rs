@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::cli::{Config, Exit, ask, complain, complain_whole, count_u64, say};
+use crate::cli::ask;
+use crate::cli::configuration::Config;
+use crate::cli::exit::Exit;
+use crate::cli::output::{complain, complain_whole, count_u64, say};
 use sidegate::admin::wire::{ReloadAnswer, ReloadRequest};
 
 /// How long to wait for the answer. The agent gives a reload 60 s.

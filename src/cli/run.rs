@@ -3,7 +3,9 @@
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{Config, Exit, complain, show};
+use crate::cli::configuration::Config;
+use crate::cli::exit::Exit;
+use crate::cli::output::{complain, show};
 use sidegate::addresses::BoundAddress;
 use sidegate::control::reload::Cause;
 use sidegate::control::systemd::Sockets;

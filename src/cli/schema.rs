@@ -1,6 +1,7 @@
 //! `sidegate schema`: the JSON Schema of the files, for editors that complete and flag as somebody types.
 
-use crate::cli::{Exit, say};
+use crate::cli::exit::Exit;
+use crate::cli::output::say;
 use sidegate::admin::wire;
 use sidegate::control::config::schema;
 

@@ -6,9 +6,9 @@ mod subject;
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::Exit;
 use crate::cli::check::report::{Format, Report};
 use crate::cli::check::subject::{Configurations, Subject};
+use crate::cli::exit::Exit;
 use sidegate::control::config::diagnostic::Diagnostic;
 
 /// The arguments.

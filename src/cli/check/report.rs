@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cli::check::subject::Found;
-use crate::cli::{complain, count, say, say_json_text, show};
+use crate::cli::output::{complain, count, say, say_json_text, show};
 use sidegate::control::config::diagnostic::{Diagnostic, Level};
 
 /// How findings are said.

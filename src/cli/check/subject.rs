@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use jiff::Timestamp;
 
-use crate::cli::count;
+use crate::cli::output::count;
 use sidegate::control::compile;
 use sidegate::control::config::diagnostic::Diagnostic;
 use sidegate::control::config::source::Files;

@@ -7,8 +7,9 @@ mod echo;
 mod stage;
 
 use crate::cli::demo::stage::{Ports, Stage};
+use crate::cli::exit::Exit;
+use crate::cli::output::{complain, quoted, say};
 use crate::cli::run::{refuse, serve};
-use crate::cli::{Exit, complain, quoted, say};
 use sidegate::control::systemd::Sockets;
 use sidegate::observe::log::{Format, Log};
 use sidegate::{Agent, StartError};

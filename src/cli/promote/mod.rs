@@ -8,9 +8,12 @@ mod swap;
 use std::path::Path;
 
 use self::swap::Swap;
+use crate::cli::ask;
+use crate::cli::configuration::Config;
 use crate::cli::diff::{self, DIFF_TIMEOUT};
+use crate::cli::exit::Exit;
+use crate::cli::output::{complain, complain_whole, say, show};
 use crate::cli::reload::{self, RELOAD_TIMEOUT};
-use crate::cli::{Config, Exit, ask, complain, complain_whole, say, show};
 use sidegate::admin::wire::{DiffAnswer, DiffRequest, ReloadAnswer, ReloadRequest};
 use sidegate::control::compile::{self, Fingerprint};
 

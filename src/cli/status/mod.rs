@@ -7,7 +7,10 @@ mod words;
 use std::io;
 use std::time::Duration;
 
-use crate::cli::{Config, Exit, ask, complain, is_colored, say_json, say_painted};
+use crate::cli::ask;
+use crate::cli::configuration::Config;
+use crate::cli::exit::Exit;
+use crate::cli::output::{complain, is_colored, say_json, say_painted};
 use sidegate::admin::wire::StatusRequest;
 
 /// How long to wait for the answer. A status is made at once: an agent that takes longer hangs.

@@ -2,7 +2,7 @@
 //!
 //! A pure function, so that golden tests can hold it. All text of the agent is freed of controls.
 
-use crate::cli::count_u64;
+use crate::cli::output::count_u64;
 use crate::cli::status::table::{Row, Tone, paint, table};
 use crate::cli::status::words::{bytes, day, moment, number, rate, span};
 use sidegate::admin::wire::{
