@@ -27,7 +27,8 @@ fn main() {
         let text = feed::text(&feed::networks(family, MANY));
         let config = feed::configuration(folder.path(), &text, feed::POLICY);
         println!("{MANY} {} networks, a file of {} MB", family.word(), text.len() / 1_000_000);
-        let done = Command::new(env::current_exe().expect("this program")).env(LOADS, config).status();
+        let done =
+            Command::new(env::current_exe().expect("this program")).env(LOADS, config).status();
         assert!(done.expect("this program starts").success());
     }
 }
@@ -39,7 +40,12 @@ fn load(config: &std::path::Path) {
     let (digest, took) = (files.digest(), began.elapsed());
     drop(files);
     let (after, peak) = (kilobytes("VmRSS"), kilobytes("VmHWM"));
-    let lists = loaded.policies.iter().flat_map(|policy| policy.allow.lists()).map(|list| list.len()).sum::<usize>();
+    let lists = loaded
+        .policies
+        .iter()
+        .flat_map(|policy| policy.allow.lists())
+        .map(|list| list.len())
+        .sum::<usize>();
     assert_eq!(lists, MANY);
     println!(
         "  loaded as {digest} in {:.2} s; resident {} MB, {} MB more than before, {} MB at the peak",
@@ -53,7 +59,10 @@ fn load(config: &std::path::Path) {
 /// A line of this process' status.
 fn kilobytes(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("Linux says it");
-    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).expect("Linux says it");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
+        .expect("Linux says it");
     // The kernel's kB are of 1024 bytes.
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024 / 1000
 }

@@ -38,7 +38,9 @@ pub fn read(path: &[u8], steps: &[u8], least: usize) -> Vec<u8> {
                 decoded += 1;
                 unescaped(&path)
             }
-            1 => segments(&path, |segment| segment.split(|byte| *byte == b';').next().unwrap_or_default()),
+            1 => segments(&path, |segment| {
+                segment.split(|byte| *byte == b';').next().unwrap_or_default()
+            }),
             2 => shortened(&path),
             3 => path.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect(),
             4 => segments(&path, trimmed),
@@ -55,7 +57,9 @@ fn segments(path: &[u8], change: impl Fn(&[u8]) -> &[u8]) -> Vec<u8> {
 }
 
 fn trimmed(segment: &[u8]) -> &[u8] {
-    let end = |tail: &[u8]| segment.iter().rposition(|byte| !tail.contains(byte)).map_or(0, |last| last + 1);
+    let end = |tail: &[u8]| {
+        segment.iter().rposition(|byte| !tail.contains(byte)).map_or(0, |last| last + 1)
+    };
     let unspaced = &segment[..end(b" ")];
     if matches!(unspaced, b"." | b"..") { unspaced } else { &segment[..end(b" .")] }
 }
@@ -64,8 +68,11 @@ fn unescaped(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut at = 0;
     while let Some(byte) = path.get(at) {
-        let digits = path.get(at + 1..at + 3).filter(|digits| *byte == b'%' && digits.iter().all(u8::is_ascii_hexdigit));
-        let code = digits.and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok());
+        let digits = path
+            .get(at + 1..at + 3)
+            .filter(|digits| *byte == b'%' && digits.iter().all(u8::is_ascii_hexdigit));
+        let code =
+            digits.and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok());
         out.push(code.unwrap_or(*byte));
         at += if code.is_some() { 3 } else { 1 };
     }
@@ -115,7 +122,9 @@ pub fn resolved(path: &[u8]) -> Vec<u8> {
 /// everyone.
 pub fn snapshot(routes: &[(&str, &str, &str, &str)]) -> Snapshot {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut text = "schema = 1\n[[listener]]\nname = 'public'\nlisten = '127.0.0.1:0'\ntls = false\n".to_owned();
+    let mut text =
+        "schema = 1\n[[listener]]\nname = 'public'\nlisten = '127.0.0.1:0'\ntls = false\n"
+            .to_owned();
     fs::create_dir(folder.path().join("policies")).expect("a folder to write to");
     for (name, path, policy, keys) in routes {
         text += &format!(

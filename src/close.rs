@@ -159,19 +159,31 @@ impl ExchangeReason {
     pub const fn sentence(self) -> &'static str {
         match self {
             ExchangeReason::Complete => "The answer was handed over whole.",
-            ExchangeReason::ClientLeft => "The client closed its connection, or the connection broke.",
-            ExchangeReason::ClientBody => "The client's body broke off, could not be read, or was larger than `max_body`.",
-            ExchangeReason::BodyStall => "No byte of the request's or the answer's body came for `body_stall`.",
-            ExchangeReason::Pace => "The client sent its body, or took the answer, more slowly than `body_pace`.",
+            ExchangeReason::ClientLeft => {
+                "The client closed its connection, or the connection broke."
+            }
+            ExchangeReason::ClientBody => {
+                "The client's body broke off, could not be read, or was larger than `max_body`."
+            }
+            ExchangeReason::BodyStall => {
+                "No byte of the request's or the answer's body came for `body_stall`."
+            }
+            ExchangeReason::Pace => {
+                "The client sent its body, or took the answer, more slowly than `body_pace`."
+            }
             ExchangeReason::Stalled => "The client took nothing of the answer for `write_stall`.",
             ExchangeReason::Backend => "The backend gave no usable answer: 502 or 504.",
             ExchangeReason::BackendGone => "The backend's answer broke off.",
             ExchangeReason::Revoked => "The policy no longer permits it; the `refusal` says why.",
-            ExchangeReason::Streams => "It lasted 5 s, and the `streams` of the policy or of its client were all taken.",
+            ExchangeReason::Streams => {
+                "It lasted 5 s, and the `streams` of the policy or of its client were all taken."
+            }
             ExchangeReason::Lifetime => "A stream of events reached the policy's `lifetime`.",
             ExchangeReason::Drain => "Sidegate is shutting down.",
             ExchangeReason::Cut => "A deadline, or a second SIGTERM, ended it at once.",
-            ExchangeReason::Panic => "A bug of Sidegate's ended this connection, and only this one: please report it.",
+            ExchangeReason::Panic => {
+                "A bug of Sidegate's ended this connection, and only this one: please report it."
+            }
         }
     }
 }
@@ -293,24 +305,38 @@ impl Reason {
         match self {
             Reason::ClientClosed => "The client sent a Close frame.",
             Reason::BackendClosed => "The backend sent a Close frame.",
-            Reason::ClientGone => "The client ended its stream without a Close frame, or its socket failed.",
-            Reason::BackendGone => "The backend ended its stream without a Close frame, or its socket failed.",
+            Reason::ClientGone => {
+                "The client ended its stream without a Close frame, or its socket failed."
+            }
+            Reason::BackendGone => {
+                "The backend ended its stream without a Close frame, or its socket failed."
+            }
             Reason::Idle => "No frame passed either way for the policy's `idle`.",
             Reason::Lifetime => "It reached the policy's `lifetime`.",
-            Reason::NoPong => "No byte of the client came for the policy's `pong` after a Ping, Sidegate's or the backend's.",
-            Reason::Stalled => "A side took nothing for `write_stall` while there was something for it.",
+            Reason::NoPong => {
+                "No byte of the client came for the policy's `pong` after a Ping, Sidegate's or the backend's."
+            }
+            Reason::Stalled => {
+                "A side took nothing for `write_stall` while there was something for it."
+            }
             Reason::TooBig => {
                 "A side sent a message or a frame larger than the policy's `message` `max`: 1009 to it, 1001 to the other."
             }
-            Reason::MessageRate => "The client sent more messages than the policy's `message` `rate`.",
+            Reason::MessageRate => {
+                "The client sent more messages than the policy's `message` `rate`."
+            }
             Reason::FrameRate => {
                 "The client sent more Pings, Pongs, frames without payload and small fragments than the policy's `frames`."
             }
-            Reason::Framing => "A side violated the framing (RFC 6455 §5): 1002 to it, 1001 to the other.",
+            Reason::Framing => {
+                "A side violated the framing (RFC 6455 §5): 1002 to it, 1001 to the other."
+            }
             Reason::Revoked => "The policy no longer permits it; the `refusal` says why.",
             Reason::Drain => "Sidegate is shutting down: `[shutdown] code`, 1001 unless set.",
             Reason::Cut => "A deadline, or a second SIGTERM, ended it without ceremony.",
-            Reason::Panic => "A bug of Sidegate's ended this tunnel, and only this one: please report it.",
+            Reason::Panic => {
+                "A bug of Sidegate's ended this tunnel, and only this one: please report it."
+            }
         }
     }
 

@@ -77,7 +77,11 @@ impl Lifecycle {
     /// A process that starts.
     pub fn new() -> Arc<Self> {
         let (stage, _) = watch::channel(Stage::Starting);
-        Arc::new(Lifecycle { stage, closing: CancellationToken::new(), cutting: CancellationToken::new() })
+        Arc::new(Lifecycle {
+            stage,
+            closing: CancellationToken::new(),
+            cutting: CancellationToken::new(),
+        })
     }
 
     /// The present stage.
@@ -171,7 +175,9 @@ impl Lifecycle {
 /// The stage one step on, unless the drain is there already.
 fn at_step(stage: Stage, step: DrainStep) -> Option<Stage> {
     match stage {
-        Stage::Draining(drain) if drain.step < step => Some(Stage::Draining(Drain { step, ..drain })),
+        Stage::Draining(drain) if drain.step < step => {
+            Some(Stage::Draining(Drain { step, ..drain }))
+        }
         _ => None,
     }
 }
@@ -180,7 +186,8 @@ fn at_step(stage: Stage, step: DrainStep) -> Option<Stage> {
 mod tests {
     use super::*;
 
-    const TERMS: DrainTerms = DrainTerms { delay: Duration::from_secs(1), deadline: Duration::from_secs(30), code: 1012 };
+    const TERMS: DrainTerms =
+        DrainTerms { delay: Duration::from_secs(1), deadline: Duration::from_secs(30), code: 1012 };
 
     fn step(lifecycle: &Lifecycle) -> Option<DrainStep> {
         match lifecycle.stage() {

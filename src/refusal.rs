@@ -173,7 +173,9 @@ impl Refusal {
             Refusal::Head(Head::TooLarge) => Some(431),
             Refusal::Misdirected => Some(421),
             Refusal::Route => Some(404),
-            Refusal::Network | Refusal::Origin | Refusal::Identity | Refusal::Subprotocol => Some(403),
+            Refusal::Network | Refusal::Origin | Refusal::Identity | Refusal::Subprotocol => {
+                Some(403)
+            }
             Refusal::Version | Refusal::Plain => Some(426),
             Refusal::Body => Some(413),
             Refusal::Rate { .. } | Refusal::Connections => Some(429),
@@ -193,7 +195,9 @@ impl Refusal {
             Refusal::Head(Head::Malformed) => "The request head is malformed or ambiguous.",
             Refusal::Head(Head::TargetTooLong) => "The request target is too long.",
             Refusal::Head(Head::TooLarge) => "The request head is too large.",
-            Refusal::Head(Head::TargetBroken) => "The request target holds a control character or a space.",
+            Refusal::Head(Head::TargetBroken) => {
+                "The request target holds a control character or a space."
+            }
             Refusal::Path => "The path is malformed or ambiguous.",
             Refusal::Forwarded => "The forwarded headers cannot be read.",
             Refusal::Misdirected => "This connection was opened for another host name.",
@@ -209,8 +213,12 @@ impl Refusal {
             Refusal::Connections => "Too many of your connections are open.",
             Refusal::Capacity => "Too many connections are open; come back later.",
             Refusal::Draining => "This server is shutting down; come back in a moment.",
-            Refusal::Backend(Backend::Failed) => "The server behind this address gave no valid answer.",
-            Refusal::Backend(Backend::Late) => "The server behind this address did not answer in time.",
+            Refusal::Backend(Backend::Failed) => {
+                "The server behind this address gave no valid answer."
+            }
+            Refusal::Backend(Backend::Late) => {
+                "The server behind this address did not answer in time."
+            }
         }
     }
 }
@@ -235,7 +243,8 @@ mod tests {
 
     #[test]
     fn only_the_gates_before_http_answer_nothing() {
-        let silent: Vec<_> = Refusal::ALL.iter().filter(|r| r.status().is_none()).map(|r| r.word()).collect();
+        let silent: Vec<_> =
+            Refusal::ALL.iter().filter(|r| r.status().is_none()).map(|r| r.word()).collect();
         assert_eq!(silent, ["pending", "proxy", "tls"]);
     }
 }

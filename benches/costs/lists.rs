@@ -28,12 +28,20 @@ const ASKED: usize = 1 << 20;
 /// One list, small or large.
 pub fn decision(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("decision");
-    for (family, count) in [(Family::V4, MANY), (Family::V6, MANY), (Family::V4, 1000), (Family::V6, 1000)] {
+    for (family, count) in
+        [(Family::V4, MANY), (Family::V6, MANY), (Family::V4, 1000), (Family::V6, 1000)]
+    {
         let networks = feed::networks(family, count);
-        let entries = networks.iter().zip(1..).map(|(network, line)| (entry(&network.to_string()), line));
-        let list = List::new("feed", "lists/feed.cidr", entries.collect()).expect("no network stands there twice");
+        let entries =
+            networks.iter().zip(1..).map(|(network, line)| (entry(&network.to_string()), line));
+        let list = List::new("feed", "lists/feed.cidr", entries.collect())
+            .expect("no network stands there twice");
         let outside: Vec<_> = feed::anywhere(family, 2 * ASKED);
-        let outside: Vec<_> = outside.into_iter().filter(|client| !list.admits(*client, Timestamp::MIN)).take(ASKED).collect();
+        let outside: Vec<_> = outside
+            .into_iter()
+            .filter(|client| !list.admits(*client, Timestamp::MIN))
+            .take(ASKED)
+            .collect();
         for (side, clients) in [("inside", feed::inside(&networks, ASKED)), ("outside", outside)] {
             for (how, clients) in [("", &clients[..FEW]), (", in no cache", &clients[..])] {
                 let name = format!("{side} of {count} {} networks{how}", family.word());
@@ -59,15 +67,21 @@ origins = ["https://app.example.com", "https://*.partner.example"]
 subprotocols = ["v2.ticks"]
 "#;
     let config = feed::configuration(folder.path(), &feed::text(&networks), policy);
-    let (snapshot, ..) = reload::start(&config, &Sockets::new([])).expect("a sound configuration").into_parts();
+    let (snapshot, ..) =
+        reload::start(&config, &Sockets::new([])).expect("a sound configuration").into_parts();
     let kind = Kind::Attempt { subprotocols: ["v2.ticks".into()].into() };
-    let (host, origin) = (Host::parse(b"ws.example.com").expect("a host"), Some("https://desk.partner.example".into()));
+    let (host, origin) = (
+        Host::parse(b"ws.example.com").expect("a host"),
+        Some("https://desk.partner.example".into()),
+    );
     let request = Request { host, path: "/chat/ticks".into(), origin, kind, scheme: Scheme::Https };
     let office = feed::inside(&["10.0.0.0/8".parse().expect("a network")], ASKED);
     let elsewhere = feed::anywhere(Family::V4, ASKED);
     let mut group = criterion.benchmark_group("judgement");
     for (name, clients) in [("from the office", &office), ("from anywhere", &elsewhere)] {
-        asking(&mut group, name, clients, |client, now| snapshot.judge(client, &request, None, now).verdict.is_ok());
+        asking(&mut group, name, clients, |client, now| {
+            snapshot.judge(client, &request, None, now).verdict.is_ok()
+        });
     }
     group.finish();
 }
@@ -78,11 +92,16 @@ pub fn loading(criterion: &mut Criterion<CpuTime>) {
     group.sample_size(10).measurement_time(Duration::from_secs(10));
     for (family, count) in [(Family::V4, 100_000), (Family::V4, MANY), (Family::V6, MANY)] {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let config = feed::configuration(folder.path(), &feed::text(&feed::networks(family, count)), feed::POLICY);
+        let config = feed::configuration(
+            folder.path(),
+            &feed::text(&feed::networks(family, count)),
+            feed::POLICY,
+        );
         group.bench_function(format!("{count} {} networks", family.word()), |bencher| {
             bencher.iter_with_large_drop(|| {
                 let mut files = Files::new();
-                let loaded = config::load(&mut files, &config, None).expect("a sound configuration");
+                let loaded =
+                    config::load(&mut files, &config, None).expect("a sound configuration");
                 black_box(files.digest());
                 loaded
             });

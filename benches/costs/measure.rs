@@ -10,7 +10,12 @@ use rustix::time::{ClockId, clock_gettime};
 use sidegate::policy::network::Client;
 
 /// Each question is about another client, and which one is next depends on the last answer, so that no two overlap.
-pub fn asking(group: &mut BenchmarkGroup<'_, CpuTime>, name: &str, clients: &[Client], ask: impl Fn(Client, Timestamp) -> bool) {
+pub fn asking(
+    group: &mut BenchmarkGroup<'_, CpuTime>,
+    name: &str,
+    clients: &[Client],
+    ask: impl Fn(Client, Timestamp) -> bool,
+) {
     let (now, mut at) = (Timestamp::now(), 0);
     group.bench_function(name, |bencher| {
         bencher.iter(|| at = (at + 1 + usize::from(ask(clients[at], now))) % clients.len());

@@ -37,8 +37,7 @@ pub fn charging(criterion: &mut Criterion<CpuTime>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let networks = feed::text(&feed::networks(Family::V4, 1000));
     let rules = "schema = 1\nlists.feed = { file = \"lists/feed.cidr\" }\nclient.allow = [\"0.0.0.0/0\", \"feed\"]\n";
-    let limits =
-        "[limits]\nupgrades = { rate = \"1000000/s\", burst = 1000000 }\nconnections = { per_client = 1000, total = 100000 }\n";
+    let limits = "[limits]\nupgrades = { rate = \"1000000/s\", burst = 1000000 }\nconnections = { per_client = 1000, total = 100000 }\n";
     let mut group = criterion.benchmark_group("attempt");
     for (name, policy, clients) in [
         ("judged", rules.to_owned(), CLIENTS),
@@ -46,7 +45,8 @@ pub fn charging(criterion: &mut Criterion<CpuTime>) {
         ("judged and charged, of a million clients", rules.to_owned() + limits, CROWD),
     ] {
         let config = feed::configuration(folder.path(), &networks, &policy);
-        let (snapshot, ..) = reload::start(&config, &Sockets::new([])).expect("a sound configuration").into_parts();
+        let (snapshot, ..) =
+            reload::start(&config, &Sockets::new([])).expect("a sound configuration").into_parts();
         let live = Arc::new(Live::new(snapshot));
         let tunnels = Tunnels::new(Arc::clone(&live), Lifecycle::new());
         let kind = Kind::Attempt { subprotocols: [].into() };
@@ -72,7 +72,8 @@ pub fn reading(criterion: &mut Criterion<CpuTime>) {
     let strict = "[[route]]\nname = \"admin\"\nhost = \"*\"\npath = \"/admin/\"\nbackend = \"unix:/a\"\npolicy = \"shut\"\n";
     let text = fs::read_to_string(&config).expect("a configuration") + strict;
     fs::write(&config, text).expect("a temporary folder");
-    let (snapshot, ..) = reload::start(&config, &Sockets::new([])).expect("a sound configuration").into_parts();
+    let (snapshot, ..) =
+        reload::start(&config, &Sockets::new([])).expect("a sound configuration").into_parts();
     let host = Host::parse(b"ws.example.com").expect("a host");
     let mut group = criterion.benchmark_group("path");
     for (name, path) in [
@@ -86,7 +87,10 @@ pub fn reading(criterion: &mut Criterion<CpuTime>) {
                 let path = RequestPath::read(black_box(&path)).expect("a path");
                 let (host, kind, scheme) = (host.clone(), Kind::Plain, Scheme::Https);
                 let request = Request { host, path, origin: None, kind, scheme };
-                snapshot.judge(Client::new([192, 0, 2, 1].into()), &request, None, Timestamp::MIN).verdict.is_ok()
+                snapshot
+                    .judge(Client::new([192, 0, 2, 1].into()), &request, None, Timestamp::MIN)
+                    .verdict
+                    .is_ok()
             });
         });
     }
@@ -96,14 +100,19 @@ pub fn reading(criterion: &mut Criterion<CpuTime>) {
 /// What one read holds.
 pub fn scanning(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("frames");
-    let small = |payload: usize| [&[0x82, 0x80 | payload as u8, 1, 2, 3, 4][..], &vec![0; payload]].concat();
+    let small = |payload: usize| {
+        [&[0x82, 0x80 | payload as u8, 1, 2, 3, 4][..], &vec![0; payload]].concat()
+    };
     let fragments = |payload: usize, count: usize| {
         let (mut begun, mut more) = (small(payload), small(payload));
         (begun[0], more[0]) = (0x02, 0x00);
         let last = [&[0x80][..], &more[1..]].concat();
         [begun, more.repeat(count - 2), last].concat()
     };
-    let large = |payload: u64| [&[0x82, 0xff][..], &payload.to_be_bytes(), &[1, 2, 3, 4], &vec![0; payload as usize]].concat();
+    let large = |payload: u64| {
+        [&[0x82, 0xff][..], &payload.to_be_bytes(), &[1, 2, 3, 4], &vec![0; payload as usize]]
+            .concat()
+    };
     for (name, read) in [
         ("one of 64 B", small(64)),
         ("a hundred of 64 B", small(64).repeat(100)),
@@ -139,10 +148,18 @@ pub fn counting(criterion: &mut Criterion<CpuTime>) {
     });
     let rate = |tokens| Rate { tokens, per: Duration::from_secs(1), burst: NonZeroU32::MAX };
     let bucket = Bucket::new(rate(NonZeroU32::MAX));
-    group.bench_function("a message, under a rate", |bencher| bencher.iter(|| black_box(bucket.take())));
-    group.bench_function("a refusal", |bencher| bencher.iter(|| metrics.refused(black_box(Refusal::Origin))));
+    group.bench_function("a message, under a rate", |bencher| {
+        bencher.iter(|| black_box(bucket.take()))
+    });
+    group.bench_function("a refusal", |bencher| {
+        bencher.iter(|| metrics.refused(black_box(Refusal::Origin)))
+    });
     group.bench_function("a tunnel opens: count and histogram", |bencher| {
-        bencher.iter_batched(|| Duration::from_micros(700), |took| metrics.tunnel_opened(took), BatchSize::SmallInput);
+        bencher.iter_batched(
+            || Duration::from_micros(700),
+            |took| metrics.tunnel_opened(took),
+            BatchSize::SmallInput,
+        );
     });
     group.finish();
 }

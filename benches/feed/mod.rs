@@ -38,7 +38,8 @@ impl Family {
             }
             Family::V6 => {
                 let length = [128, 64, 64, 64, 64, 56, 48, 48, 48, 32][dice.random_range(0..10)];
-                let block = [0x2001_u128, 0x2400, 0x2600, 0x2804, 0x2a01, 0x2a02][dice.random_range(0..6)];
+                let block =
+                    [0x2001_u128, 0x2400, 0x2600, 0x2804, 0x2a01, 0x2a02][dice.random_range(0..6)];
                 let address = Ipv6Addr::from_bits(block << 112 | dice.random::<u128>() >> 16);
                 Ipv6Net::new(address, length).expect("a length of IPv6").trunc().into()
             }
@@ -48,7 +49,8 @@ impl Family {
 
 /// `count` networks of `family`, all different, in no order.
 pub fn networks(family: Family, count: usize) -> Vec<IpNet> {
-    let (mut dice, mut known, mut networks) = (SmallRng::seed_from_u64(1), BTreeSet::new(), Vec::with_capacity(count));
+    let (mut dice, mut known, mut networks) =
+        (SmallRng::seed_from_u64(1), BTreeSet::new(), Vec::with_capacity(count));
     while networks.len() < count {
         let network = family.network(&mut dice);
         if known.insert(network) {
@@ -62,10 +64,15 @@ pub fn networks(family: Family, count: usize) -> Vec<IpNet> {
 pub fn inside(networks: &[IpNet], count: usize) -> Vec<Client> {
     let mut dice = SmallRng::seed_from_u64(2);
     let mut one = || {
-        let (network, low) = (networks[dice.random_range(0..networks.len())], dice.random::<u128>());
+        let (network, low) =
+            (networks[dice.random_range(0..networks.len())], dice.random::<u128>());
         Client::new(match network {
-            IpNet::V4(network) => IpAddr::V4((network.addr().to_bits() | low as u32 & network.hostmask().to_bits()).into()),
-            IpNet::V6(network) => IpAddr::V6((network.addr().to_bits() | low & network.hostmask().to_bits()).into()),
+            IpNet::V4(network) => IpAddr::V4(
+                (network.addr().to_bits() | low as u32 & network.hostmask().to_bits()).into(),
+            ),
+            IpNet::V6(network) => {
+                IpAddr::V6((network.addr().to_bits() | low & network.hostmask().to_bits()).into())
+            }
         })
     };
     (0..count).map(|_| one()).collect()
@@ -107,7 +114,8 @@ pub fn configuration(folder: &Path, feed: &str, policy: &str) -> PathBuf {
 }
 
 /// A policy of one large list.
-pub const POLICY: &str = "schema = 1\nlists.feed = { file = \"lists/feed.cidr\" }\nclient.allow = [\"feed\"]\n";
+pub const POLICY: &str =
+    "schema = 1\nlists.feed = { file = \"lists/feed.cidr\" }\nclient.allow = [\"feed\"]\n";
 
 const CONFIGURATION: &str = r#"schema = 1
 

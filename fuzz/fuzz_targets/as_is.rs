@@ -28,11 +28,17 @@ const ROUTES: [(&str, &str, &str, &str); 6] = [
 fuzz_target!(|data: &[u8]| {
     static SNAPSHOT: OnceLock<Snapshot> = OnceLock::new();
     let snapshot = SNAPSHOT.get_or_init(|| snapshot(&ROUTES));
-    let Some(Permitted { steps, path, request, permit }) = permitted(data, snapshot) else { return };
+    let Some(Permitted { steps, path, request, permit }) = permitted(data, snapshot) else {
+        return;
+    };
     let route = permit.route();
     let forwarded = route.forwarded(&request.path);
     if route.paths == Paths::Canonical {
-        return assert_eq!(Some(forwarded), request.path.canonical(), "only canonical paths go there");
+        return assert_eq!(
+            Some(forwarded),
+            request.path.canonical(),
+            "only canonical paths go there"
+        );
     }
     let sent = format!("/{}", path.split('?').next().unwrap_or_default());
     let sent = encoded(sent.as_bytes()).map_or(sent, |(sent, _)| sent);

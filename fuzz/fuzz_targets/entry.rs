@@ -16,12 +16,17 @@ fuzz_target!(|text: &str| {
                 let shown = Entry::parse(&entry.to_string()).expect("sound").expect("a network");
                 assert_eq!((shown.network, shown.admits), (entry.network, entry.admits));
                 if let Some(expiry) = entry.expiry() {
-                    let again = Entry::parse(&format!("{entry} expires={expiry}")).expect("sound").expect("a network");
+                    let again = Entry::parse(&format!("{entry} expires={expiry}"))
+                        .expect("sound")
+                        .expect("a network");
                     assert_eq!(again.expires(), entry.expires());
                 }
                 entries.push((entry, number));
             }
-            Err(fault) => assert!(line.get(fault.span.clone()).is_some() && !fault.fault.is_empty(), "{fault:?}"),
+            Err(fault) => assert!(
+                line.get(fault.span.clone()).is_some() && !fault.fault.is_empty(),
+                "{fault:?}"
+            ),
         }
     }
     let Ok(list) = List::new("list", "list.cidr", entries.clone()) else { return };
@@ -29,8 +34,14 @@ fuzz_target!(|text: &str| {
     for (entry, _) in &entries {
         let client = Client::new(entry.network.addr());
         // As one reads it: the longest network that isn't lapsed decides.
-        let covering = entries.iter().filter(|(other, _)| !other.lapsed(now) && other.network.contains(&client.ip()));
+        let covering = entries
+            .iter()
+            .filter(|(other, _)| !other.lapsed(now) && other.network.contains(&client.ip()));
         let decides = covering.max_by_key(|(other, _)| other.network.prefix_len());
-        assert_eq!(list.admits(client, now), decides.is_some_and(|(other, _)| other.admits), "{client:?}");
+        assert_eq!(
+            list.admits(client, now),
+            decides.is_some_and(|(other, _)| other.admits),
+            "{client:?}"
+        );
     }
 });

@@ -38,7 +38,12 @@ fn scan(settings: u8, stream: &[u8], size: usize) -> Seen {
                 Ok(piece) => piece,
                 Err(fault) => return Seen { fault: Some(fault), ..seen },
             };
-            assert!((1..=input.len()).contains(&piece.taken), "{} of {} bytes taken", piece.taken, input.len());
+            assert!(
+                (1..=input.len()).contains(&piece.taken),
+                "{} of {} bytes taken",
+                piece.taken,
+                input.len()
+            );
             let (taken, rest) = input.split_at(piece.taken);
             match piece.what {
                 What::Run(run) => {

@@ -34,17 +34,21 @@ fn attempt(came: &Bytes) {
     let end = came.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
     let line = target::line(&came[..end]).map_or(came[..end].to_vec(), |line| line.bytes);
     let handed = [&line[..], &came[end..]].concat();
-    let hypers = runtime().block_on(seen_by_a_server(&handed)).expect("hyper takes it for a request");
+    let hypers =
+        runtime().block_on(seen_by_a_server(&handed)).expect("hyper takes it for a request");
     let uri = read.parts.uri.to_string();
     let uri = target::encoded(uri.as_bytes()).map_or(uri, |(uri, _)| uri);
     assert_eq!((&read.parts.method, &uri), (&hypers.method, &hypers.uri.to_string()));
     assert_eq!((read.parts.version, &read.parts.headers), (hypers.version, &hypers.headers));
 
     let written = head::write_request(&read.parts, &read.spelling);
-    let again = head::request(&written.clone().into(), MAX_FIELDS).expect("what is written is an attempt");
+    let again =
+        head::request(&written.clone().into(), MAX_FIELDS).expect("what is written is an attempt");
     assert_eq!(again.length, written.len());
     // A target that is no path, which is refused before it is asked of anybody, is written as one (RFC 9112 §3.2).
-    let target = |parts: &request::Parts| parts.uri.path_and_query().map_or("/".to_owned(), ToString::to_string);
+    let target = |parts: &request::Parts| {
+        parts.uri.path_and_query().map_or("/".to_owned(), ToString::to_string)
+    };
     assert_eq!(target(&again.parts), target(&read.parts));
     assert_eq!(again.parts.headers, read.parts.headers);
     assert_eq!(head::write_request(&again.parts, &again.spelling), written, "spelled as it was");
@@ -57,11 +61,14 @@ fn answer(came: &Bytes) {
         Answered::Other => return,
     };
     assert!((1..=came.len()).contains(&length));
-    let (status, headers) = runtime().block_on(seen_by_a_client(came)).expect("hyper takes it for an answer");
+    let (status, headers) =
+        runtime().block_on(seen_by_a_client(came)).expect("hyper takes it for an answer");
     assert_eq!((status, &headers), (StatusCode::SWITCHING_PROTOCOLS, &parts.headers));
 
     let written = Bytes::from(head::write_switched(&parts, &spelling));
-    let Answered::Switched(again) = head::answer(&written, MAX_FIELDS) else { panic!("what is written is a 101") };
+    let Answered::Switched(again) = head::answer(&written, MAX_FIELDS) else {
+        panic!("what is written is a 101")
+    };
     assert_eq!((again.length, &again.parts.headers), (written.len(), &parts.headers));
 }
 
@@ -75,7 +82,8 @@ async fn seen_by_a_server(came: &[u8]) -> Option<request::Parts> {
     let (mut near, far) = duplex(came.len());
     near.write_all(came).await.expect("there is room");
     near.shutdown().await.expect("a stream in memory");
-    let connection = server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service);
+    let connection =
+        server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service);
     tokio::select! {
         biased;
         _ = connection => seen.try_recv().ok(),

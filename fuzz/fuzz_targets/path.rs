@@ -24,7 +24,9 @@ const ROUTES: [(&str, &str, &str, &str); 5] = [
 fuzz_target!(|data: &[u8]| {
     static SNAPSHOT: OnceLock<Snapshot> = OnceLock::new();
     let snapshot = SNAPSHOT.get_or_init(|| snapshot(&ROUTES));
-    let Some(Permitted { steps, path, request, permit }) = permitted(data, snapshot) else { return };
+    let Some(Permitted { steps, path, request, permit }) = permitted(data, snapshot) else {
+        return;
+    };
     let judged = request.path.canonical().expect("no route passes it as it is");
     let read = resolved(&read(judged.as_bytes(), steps, 1));
     if let Some(other) = snapshot.routes.find_decoded("localhost", &read) {

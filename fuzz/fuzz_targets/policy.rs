@@ -29,7 +29,8 @@ const POLICY: &str = "schema = 1\nclient.allow = [\"any\"]\n";
 // The first byte says which of the two files the rest is.
 fuzz_target!(|data: &[u8]| {
     let [which, text @ ..] = data else { return };
-    let (settings, policy) = if which & 1 == 0 { (SIDEGATE.as_bytes(), text) } else { (text, POLICY.as_bytes()) };
+    let (settings, policy) =
+        if which & 1 == 0 { (SIDEGATE.as_bytes(), text) } else { (text, POLICY.as_bytes()) };
     let folder = folder();
     fs::write(folder.join("sidegate.toml"), settings).expect("a folder to write to");
     fs::write(folder.join("policies/chat.toml"), policy).expect("a folder to write to");

@@ -9,13 +9,14 @@ use std::sync::{Arc, LazyLock, Mutex};
 use libfuzzer_sys::fuzz_target;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::crypto::cipher::{
-    AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
+    AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks,
+    OutboundPlainMessage,
 };
 use rustls::crypto::tls13::OkmBlock;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{
-    ClientConfig, ClientConnection, ContentType, KeyLog, ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite,
-    Tls13CipherSuite,
+    ClientConfig, ClientConnection, ContentType, KeyLog, ProtocolVersion, RootCertStore,
+    ServerConfig, SupportedCipherSuite, Tls13CipherSuite,
 };
 use sidegate::data::tls;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,7 +41,9 @@ fuzz_target!(|data: &[u8]| {
 async fn serve(tcp: TcpStream) -> Vec<u8> {
     let mut read = Vec::new();
     let Ok(hello) = tls::hear(tcp).await else { return read };
-    let Ok((mut stream, _)) = tls::accept(hello, |_| Arc::clone(&SIDES.1)).await else { return read };
+    let Ok((mut stream, _)) = tls::accept(hello, |_| Arc::clone(&SIDES.1)).await else {
+        return read;
+    };
     let mut some = [0; 3000];
     while let Ok(length @ 1..) = stream.read(&mut some).await {
         read.extend_from_slice(&some[..length]);
@@ -57,14 +60,17 @@ async fn script(phase: u8, steps: &[u8], mut tcp: TcpStream) -> Vec<u8> {
     let secrets = Arc::new(Secrets::default());
     let mut config = SIDES.0.clone();
     config.key_log = Arc::clone(&secrets) as Arc<dyn KeyLog>;
-    let mut tls = ClientConnection::new(config.into(), "localhost".try_into().expect("a name")).expect("a client");
+    let mut tls = ClientConnection::new(config.into(), "localhost".try_into().expect("a name"))
+        .expect("a client");
     if phase.is_multiple_of(4) {
         let mut hello = Vec::new();
         let _ = tls.write_tls(&mut hello);
         return perform(steps, &mut tcp, None, &hello[5..], &secrets).await;
     }
     let flight = last_flight(&mut tcp, &mut tls).await;
-    let Some(SupportedCipherSuite::Tls13(suite)) = tls.negotiated_cipher_suite() else { panic!("not TLS 1.3") };
+    let Some(SupportedCipherSuite::Tls13(suite)) = tls.negotiated_cipher_suite() else {
+        panic!("not TLS 1.3")
+    };
     if phase % 4 == 1 {
         let mut keys = Keys::derived(suite, secrets.of("CLIENT_HANDSHAKE_TRAFFIC_SECRET"));
         let finished = keys.open(&flight[6..]); // behind the ChangeCipherSpec, which says nothing
@@ -76,7 +82,13 @@ async fn script(phase: u8, steps: &[u8], mut tcp: TcpStream) -> Vec<u8> {
 }
 
 /// `due` is the handshake message that is due: a ClientHello, Finished, or nothing.
-async fn perform(mut steps: &[u8], tcp: &mut TcpStream, mut keys: Option<Keys>, mut due: &[u8], secrets: &Secrets) -> Vec<u8> {
+async fn perform(
+    mut steps: &[u8],
+    tcp: &mut TcpStream,
+    mut keys: Option<Keys>,
+    mut due: &[u8],
+    secrets: &Secrets,
+) -> Vec<u8> {
     let (mut sealed, mut out) = (Vec::new(), Vec::new());
     while let [step, length, rest @ ..] = steps {
         let (content, rest) = rest.split_at(usize::from(*length).min(rest.len()));
@@ -92,7 +104,9 @@ async fn perform(mut steps: &[u8], tcp: &mut TcpStream, mut keys: Option<Keys>, 
                 out.extend(keys.seal(kind, content));
             }
             None => {
-                out.extend([&[kind, 3, 3][..], &(content.len() as u16).to_be_bytes(), content].concat());
+                out.extend(
+                    [&[kind, 3, 3][..], &(content.len() as u16).to_be_bytes(), content].concat(),
+                );
             }
         };
         match (step % 16, content) {
@@ -113,7 +127,10 @@ async fn perform(mut steps: &[u8], tcp: &mut TcpStream, mut keys: Option<Keys>, 
             }
             // The keys that follow, with nothing said of it: for what was said in fragments.
             (7, _) => keys = keys.map(Keys::next),
-            (8, _) => keys = keys.map(|keys| Keys::derived(keys.suite, secrets.of("CLIENT_TRAFFIC_SECRET_0"))),
+            (8, _) => {
+                keys = keys
+                    .map(|keys| Keys::derived(keys.suite, secrets.of("CLIENT_TRAFFIC_SECRET_0")))
+            }
             (9, [at, bit, ..]) if !out.is_empty() => {
                 let at = usize::from(*at) % out.len();
                 out[at] ^= 1 << (bit % 8);
@@ -168,19 +185,28 @@ struct Keys {
 
 impl Keys {
     fn derived(suite: &'static Tls13CipherSuite, secret: Vec<u8>) -> Keys {
-        let key = || AeadKey::from(<[u8; 32]>::try_from(expanded(suite, &secret, "key", 32)).expect("32 bytes"));
+        let key = || {
+            AeadKey::from(
+                <[u8; 32]>::try_from(expanded(suite, &secret, "key", 32)).expect("32 bytes"),
+            )
+        };
         let iv = || Iv::copy(&expanded(suite, &secret, "iv", 12));
-        let (sealer, opener) = (suite.aead_alg.encrypter(key(), iv()), suite.aead_alg.decrypter(key(), iv()));
+        let (sealer, opener) =
+            (suite.aead_alg.encrypter(key(), iv()), suite.aead_alg.decrypter(key(), iv()));
         Keys { suite, secret, sealer, opener, number: 0 }
     }
 
     fn next(self) -> Keys {
-        Keys::derived(self.suite, expanded(self.suite, &self.secret, "traffic upd", self.secret.len()))
+        Keys::derived(
+            self.suite,
+            expanded(self.suite, &self.secret, "traffic upd", self.secret.len()),
+        )
     }
 
     fn seal(&mut self, kind: u8, content: &[u8]) -> Vec<u8> {
         let (typ, version) = (ContentType::from(kind), ProtocolVersion::TLSv1_2);
-        let message = OutboundPlainMessage { typ, version, payload: OutboundChunks::Single(content) };
+        let message =
+            OutboundPlainMessage { typ, version, payload: OutboundChunks::Single(content) };
         self.number += 1;
         self.sealer.encrypt(message, self.number - 1).expect("room for a record").encode()
     }
@@ -188,7 +214,11 @@ impl Keys {
     /// What our first record holds.
     fn open(&mut self, record: &[u8]) -> Vec<u8> {
         let mut payload = record[5..].to_vec();
-        let message = InboundOpaqueMessage::new(ContentType::from(record[0]), ProtocolVersion::TLSv1_2, &mut payload);
+        let message = InboundOpaqueMessage::new(
+            ContentType::from(record[0]),
+            ProtocolVersion::TLSv1_2,
+            &mut payload,
+        );
         self.opener.decrypt(message, 0).expect("our own record").payload.to_vec()
     }
 }
@@ -220,27 +250,36 @@ impl KeyLog for Secrets {
     }
 }
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().enable_all().build().expect("a runtime"));
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_current_thread().enable_all().build().expect("a runtime"));
 
 /// A client that trusts the server, and the server.
 static SIDES: LazyLock<(ClientConfig, Arc<ServerConfig>)> = LazyLock::new(|| {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let (certificate, key) = (made.cert.der().clone(), PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into()));
+    let (certificate, key) =
+        (made.cert.der().clone(), PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into()));
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).expect("a certificate");
     let provider = Arc::new(default_provider());
-    let client = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[&rustls::version::TLS13]);
+    let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13]);
     let mut client = client.expect("a suite").with_root_certificates(roots).with_no_client_auth();
     client.resumption = rustls::client::Resumption::disabled();
-    let server = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("a suite");
-    let server = server.with_no_client_auth().with_single_cert(vec![certificate], key).expect("a key that fits");
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("a suite");
+    let server = server
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("a key that fits");
     (client, server.into())
 });
 
 /// A connection over the loopback: the client's end of it, and the server's.
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+    let client =
+        TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
     client.set_nodelay(true).expect("a socket");
     (client, listener.accept().await.expect("a connection").0)
 }

@@ -14,7 +14,10 @@ fuzz_target!(|text: &str| {
             let canonical = request.path.canonical();
             assert!(canonical.is_none_or(|path| canonical_path(path).as_deref() == Ok(path)));
             assert_eq!(RequestPath::read(request.path.sent()).as_ref(), Ok(&request.path));
-            assert_eq!(Host::parse(request.host.to_string().as_bytes()).as_ref(), Some(&request.host));
+            assert_eq!(
+                Host::parse(request.host.to_string().as_bytes()).as_ref(),
+                Some(&request.host)
+            );
         }
         Ok(Err(_)) => {}
         Err(fault) => assert!(!fault.fault.is_empty() && !fault.remedy.is_empty()),

@@ -14,8 +14,9 @@ use tokio::net::unix::UCred;
 use crate::admin::explain::Inquiry;
 use crate::admin::tunnels::Filter;
 use crate::admin::wire::{
-    self, AdminRequest as _, ConfigAnswer, ConfigRequest, DiffAnswer, DiffRequest, DrainAnswer, DrainRequest, Draining,
-    ErrorAnswer, ExplainRequest, PRODUCT, ReloadAnswer, ReloadRequest, ShutdownTimes, StatusRequest, TunnelsRequest,
+    self, AdminRequest as _, ConfigAnswer, ConfigRequest, DiffAnswer, DiffRequest, DrainAnswer,
+    DrainRequest, Draining, ErrorAnswer, ExplainRequest, PRODUCT, ReloadAnswer, ReloadRequest,
+    ShutdownTimes, StatusRequest, TunnelsRequest,
 };
 use crate::admin::{Admin, Answer, diff, json, status, tunnels};
 use crate::control::config::effective;
@@ -30,7 +31,11 @@ const HERE: &str = "here are GET /v1/status, /v1/config and /v1/tunnels, \
     POST /v1/reload, /v1/drain, /v1/explain and /v1/diff";
 
 /// Answers one request of `caller`.
-pub async fn answer(admin: Arc<Admin>, request: Request<Incoming>, caller: Option<UCred>) -> Answer {
+pub async fn answer(
+    admin: Arc<Admin>,
+    request: Request<Incoming>,
+    caller: Option<UCred>,
+) -> Answer {
     let mut call = Call::of(&request, caller);
     let query = request.uri().query().unwrap_or_default();
     let (method, path) = (request.method(), request.uri().path());
@@ -187,7 +192,9 @@ async fn reload(admin: &Admin, request: ReloadRequest) -> Said {
         Outcome::Unchanged { generation, digest } => {
             ("unchanged", ReloadAnswer::Unchanged { generation, digest: digest.to_string() })
         }
-        Outcome::Rejected { errors } => ("rejected", ReloadAnswer::Rejected { diagnostics: status::reports(&errors) }),
+        Outcome::Rejected { errors } => {
+            ("rejected", ReloadAnswer::Rejected { diagnostics: status::reports(&errors) })
+        }
     };
     (word, told(&answer).1)
 }

@@ -7,14 +7,16 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use crate::admin::wire::{
-    CandidateVerdict, EntryVerdict, ExplainAnswer, ExplainRequest, ExplainedKind, LimitVerdict, ListVerdict, RuleName,
-    RuleVerdict, Time,
+    CandidateVerdict, EntryVerdict, ExplainAnswer, ExplainRequest, ExplainedKind, LimitVerdict,
+    ListVerdict, RuleName, RuleVerdict, Time,
 };
 use crate::policy::network::Client;
 use crate::policy::request::Request;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
-use crate::snapshot::explanation::{Candidate, Entry, Explanation, Limited, ListSaid, Question, Said};
+use crate::snapshot::explanation::{
+    Candidate, Entry, Explanation, Limited, ListSaid, Question, Said,
+};
 
 /// An [`ExplainRequest`] whose parameters are in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +38,10 @@ impl Inquiry {
             let shown = client.escape_debug();
             format!("`{shown}` is not an address: write one like 192.0.2.1")
         })?;
-        let request = Request::of_url(url, origin.as_deref(), subprotocol.as_deref())
-            .map_err(|fault| format!("`{}`: {}: {}", url.escape_debug(), fault.fault, fault.remedy))?;
+        let request =
+            Request::of_url(url, origin.as_deref(), subprotocol.as_deref()).map_err(|fault| {
+                format!("`{}`: {}: {}", url.escape_debug(), fault.fault, fault.remedy)
+            })?;
         let at = at.as_deref().map(instant).transpose()?;
         Ok(Inquiry { client: Client::new(address), request, at })
     }
@@ -123,7 +127,9 @@ fn candidate_verdict(candidate: Candidate) -> CandidateVerdict {
 fn instant(text: &str) -> Result<Timestamp, String> {
     let is_day = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     let parsed = if is_day { format!("{text}T00:00:00Z").parse() } else { text.parse() };
-    parsed.map_err(|_| format!("`{}` is no time: write 2027-01-01 or 2027-01-01T18:00:00Z", text.escape_debug()))
+    parsed.map_err(|_| {
+        format!("`{}` is no time: write 2027-01-01 or 2027-01-01T18:00:00Z", text.escape_debug())
+    })
 }
 
 #[cfg(test)]
@@ -140,14 +146,22 @@ mod tests {
         for (query, said) in [
             ("url=wss://a.example/", "`client` is missing"),
             ("client=192.0.2.1", "`url` is missing"),
-            ("client=office&url=wss://a.example/", "`office` is not an address: write one like 192.0.2.1"),
+            (
+                "client=office&url=wss://a.example/",
+                "`office` is not an address: write one like 192.0.2.1",
+            ),
             ("client=::1&url=a.example", "`a.example`: not a URL"),
-            ("client=::1&url=wss://a.example/&at=tomorrow", "`tomorrow` is no time: write 2027-01-01"),
+            (
+                "client=::1&url=wss://a.example/&at=tomorrow",
+                "`tomorrow` is no time: write 2027-01-01",
+            ),
             ("client=::1&url=wss://a.example/&host=x", "there is no `host`"),
         ] {
             let sentence = read(query).unwrap_err();
             assert!(sentence.contains(said), "{query}: {sentence}");
         }
-        assert!(read("client=%3A%3A1&url=wss%3A%2F%2Fa.example%2F&at=2027-01-01&origin=null").is_ok());
+        assert!(
+            read("client=%3A%3A1&url=wss%3A%2F%2Fa.example%2F&at=2027-01-01&origin=null").is_ok()
+        );
     }
 }

@@ -23,7 +23,8 @@ pub fn livez(admin: &Admin, headers: &HeaderMap) -> Answer {
         [] => (StatusCode::OK, "alive"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "stalled"),
     };
-    let named = if stalled.is_empty() { String::new() } else { format!(": {}", stalled.join(", ")) };
+    let named =
+        if stalled.is_empty() { String::new() } else { format!(": {}", stalled.join(", ")) };
     if wants_json(headers) {
         return json(status, &LivezAnswer { status: format!("{word}{named}") });
     }
@@ -58,7 +59,8 @@ impl Health {
     fn of(admin: &Admin) -> Self {
         let live = admin.live.load();
         let rejected = admin.standing.rejected.load();
-        let rejected = rejected.iter().flat_map(|errors| errors.iter()).filter(|one| one.is_error());
+        let rejected =
+            rejected.iter().flat_map(|errors| errors.iter()).filter(|one| one.is_error());
         Health {
             draining: admin.lifecycle.is_draining(),
             generation: live.generation,
@@ -67,7 +69,12 @@ impl Health {
             rejected: lines(rejected),
             warnings: lines(admin.standing.warnings.load().iter()),
             unwatched: admin.standing.unwatched.load_full(),
-            backends_down: admin.metrics.backends_down(&live).iter().map(ToString::to_string).collect(),
+            backends_down: admin
+                .metrics
+                .backends_down(&live)
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             log_drops: admin.drops.count(),
             panics: admin.metrics.panics(),
         }
@@ -93,7 +100,13 @@ impl Health {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("{}: generation {} ({}) since {}\n", self.word(), self.generation, self.digest, self.since);
+        let mut text = format!(
+            "{}: generation {} ({}) since {}\n",
+            self.word(),
+            self.generation,
+            self.digest,
+            self.since
+        );
         let mut tell = |what: &str, lines: &[String]| {
             if !lines.is_empty() {
                 text.push_str(what);
@@ -111,7 +124,10 @@ impl Health {
             text.push_str(&format!("log lines dropped since the start: {}\n", self.log_drops));
         }
         if self.panics > 0 {
-            text.push_str(&format!("bugs that ended a connection since the start: {}\n", self.panics));
+            text.push_str(&format!(
+                "bugs that ended a connection since the start: {}\n",
+                self.panics
+            ));
         }
         text
     }
@@ -130,8 +146,11 @@ fn lines<'d>(diagnostics: impl Iterator<Item = &'d Diagnostic>) -> Vec<String> {
 
 /// Whether JSON is among what is accepted (RFC 9110 §12.5.1). Text is what everybody else gets, so weights don't matter.
 fn wants_json(headers: &HeaderMap) -> bool {
-    let ranges =
-        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let ranges = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
     let mut types = ranges.filter_map(|range| range.split(';').next());
     types.any(|media| media.trim().eq_ignore_ascii_case("application/json"))
 }

@@ -74,13 +74,21 @@ impl<'i, I: AsyncRead + AsyncWrite + Unpin> Heard<'i, I> {
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Heard<'_, I> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.get_mut().io).poll_read(cx, buffer)
     }
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<'_, I> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let heard = self.get_mut();
         let written = Pin::new(&mut *heard.io).poll_write(cx, bytes);
         if written.is_pending() {

@@ -47,7 +47,8 @@ pub async fn answer_one(
     caller: Option<Caller>,
 ) -> bool {
     let peer = caller.as_ref().map(|caller| caller.peer);
-    let may = |peer: Peer| admin.standing.settings.load().metrics.allow.longest(peer.ip()).is_some();
+    let may =
+        |peer: Peer| admin.standing.settings.load().metrics.allow.longest(peer.ip()).is_some();
     let stranger = if peer.is_none_or(may) { None } else { Some(strangers.enter()) };
     if stranger.is_some() {
         admin.metrics.scrape_refused();
@@ -55,7 +56,8 @@ pub async fn answer_one(
     if stranger.as_ref().is_some_and(Option::is_none) {
         return true;
     }
-    let (allowed, names_matter) = (stranger.is_none(), caller.is_some_and(|caller| caller.at_loopback));
+    let (allowed, names_matter) =
+        (stranger.is_none(), caller.is_some_and(|caller| caller.at_loopback));
     let answered = converse(stream, PATIENCE, |request| {
         let mut answer = match allowed {
             true if names_matter => named(admin, &request),
@@ -81,7 +83,8 @@ fn named<B>(admin: &Admin, request: &Request<B>) -> Answer {
         Named::Here => answer(admin, request),
         Named::Elsewhere => {
             admin.metrics.scrape_refused();
-            let told = "here one asks by an address, by localhost or by a name in [metrics] hosts\n";
+            let told =
+                "here one asks by an address, by localhost or by a name in [metrics] hosts\n";
             text(StatusCode::FORBIDDEN, told)
         }
         Named::Badly => text(StatusCode::BAD_REQUEST, "a request has one Host\n"),
@@ -104,7 +107,10 @@ fn named_here<B>(request: &Request<B>, hosts: &[Box<str>]) -> Named {
     let is_ours = |value: &[u8]| {
         let Some(host) = Host::parse(value) else { return false };
         let (name, is_v6) = (host.name(), host.name().starts_with('['));
-        is_v6 || name == "localhost" || name.parse::<Ipv4Addr>().is_ok() || hosts.iter().any(|own| **own == *name)
+        is_v6
+            || name == "localhost"
+            || name.parse::<Ipv4Addr>().is_ok()
+            || hosts.iter().any(|own| **own == *name)
     };
     let mut fields = request.headers().get_all(header::HOST).iter();
     let field = fields.next();
@@ -121,7 +127,10 @@ fn named_here<B>(request: &Request<B>, hosts: &[Box<str>]) -> Named {
 
 fn answer<B>(admin: &Admin, request: &Request<B>) -> Answer {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "GET only: what changes something is asked on the admin socket\n");
+        let mut answer = text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "GET only: what changes something is asked on the admin socket\n",
+        );
         answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return answer;
     }

@@ -113,7 +113,11 @@ fn with_type(status: StatusCode, body: impl Into<Bytes>, content_type: &'static 
 
 /// Answers the requests of one connection within `patience`; one who takes longer is cut off. What
 /// it still sends behind its last answer is discarded. Says whether the connection ended in order.
-async fn converse<I, F>(io: &mut I, patience: Duration, answer: impl Fn(Request<Incoming>) -> F) -> bool
+async fn converse<I, F>(
+    io: &mut I,
+    patience: Duration,
+    answer: impl Fn(Request<Incoming>) -> F,
+) -> bool
 where
     I: AsyncRead + AsyncWrite + Unpin,
     F: Future<Output = Answer>,
@@ -139,7 +143,8 @@ where
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MOST_HEAD);
-    let connection = http.serve_connection(TokioIo::new(Heard::new(&mut *io, given_up.clone())), service);
+    let connection =
+        http.serve_connection(TokioIo::new(Heard::new(&mut *io, given_up.clone())), service);
     let awaits = match timeout(patience, connection).await {
         Ok(Ok(())) => given_up.is_set(),
         Ok(Err(error)) => {
@@ -173,7 +178,10 @@ mod tests {
         let mut answer = String::new();
         asks.read_to_string(&mut answer).await.unwrap();
         assert_eq!(began.elapsed().as_secs(), seconds, "{bytes:?}");
-        assert!(answer.starts_with(answered) && (answer.is_empty() == answered.is_empty()), "{bytes:?}: {answer}");
+        assert!(
+            answer.starts_with(answered) && (answer.is_empty() == answered.is_empty()),
+            "{bytes:?}: {answer}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -182,7 +190,12 @@ mod tests {
         check("GET / HTTP/1.1\r\nHost:", HEAD.as_secs(), "").await;
         check("GET / HTTP/1.1\r\nHost: a\r\n\r\n", HEAD.as_secs(), "HTTP/1.1 200 OK").await;
         let silence = SILENCE_TIMEOUT.as_secs();
-        check("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n", silence, "HTTP/1.1 200 OK").await;
+        check(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n",
+            silence,
+            "HTTP/1.1 200 OK",
+        )
+        .await;
         check("GET\r\n\r\n", silence, "HTTP/1.1 400 Bad Request").await;
         check("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 0, "HTTP/1.1 200 OK").await;
     }

@@ -11,7 +11,10 @@ use sha2::{Digest, Sha256};
 
 /// Where the agent of `config` puts its socket; `None`: no folder is usable.
 pub fn automatic(config: &Path) -> Option<PathBuf> {
-    folders().into_iter().find(|folder| is_usable(folder)).map(|folder| folder.join(file_name(config)))
+    folders()
+        .into_iter()
+        .find(|folder| is_usable(folder))
+        .map(|folder| folder.join(file_name(config)))
 }
 
 /// The paths at which the agent of `config` may have its `auto` socket, the likeliest first.
@@ -19,7 +22,8 @@ pub fn socket_paths(config: &Path) -> Vec<PathBuf> {
     let name = file_name(config);
     let mut paths: Vec<PathBuf> = folders().into_iter().map(|folder| folder.join(&name)).collect();
     let runtime = fs::read_dir("/run").into_iter().flatten().flatten();
-    let ours = runtime.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"sidegate"));
+    let ours =
+        runtime.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"sidegate"));
     for path in ours.map(|entry| entry.path().join(&name)) {
         if !paths.contains(&path) {
             paths.push(path);
@@ -30,18 +34,27 @@ pub fn socket_paths(config: &Path) -> Vec<PathBuf> {
 
 /// The folders of `auto`, the first usable one wins.
 fn folders() -> Vec<PathBuf> {
-    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let from =
+        |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     // systemd may name several, separated by colons.
     let runtime = from("RUNTIME_DIRECTORY").and_then(|all| std::env::split_paths(&all).next());
     let session = from("XDG_RUNTIME_DIR").map(|folder| folder.join("sidegate"));
     let own = std::env::temp_dir().join(format!("sidegate-{}", rustix::process::getuid().as_raw()));
-    runtime.into_iter().chain([PathBuf::from("/run/sidegate")]).chain(session).chain([own]).collect()
+    runtime
+        .into_iter()
+        .chain([PathBuf::from("/run/sidegate")])
+        .chain(session)
+        .chain([own])
+        .collect()
 }
 
 /// Whether we may put a socket there: a directory of ours, made if its parent lets us, that nobody else may write.
 fn is_usable(folder: &Path) -> bool {
     let own = rustix::process::getuid().as_raw();
-    let made = || folder.starts_with("/run/sidegate") || fs::DirBuilder::new().mode(0o700).create(folder).is_ok();
+    let made = || {
+        folder.starts_with("/run/sidegate")
+            || fs::DirBuilder::new().mode(0o700).create(folder).is_ok()
+    };
     if !folder.exists() && !made() {
         return false;
     }

@@ -70,7 +70,9 @@ impl Rates {
             return None;
         }
         let rate = |before: u64, now: u64| now.saturating_sub(before) as f64 / over.as_secs_f64();
-        let both = |before: Traffic, now: Traffic| [rate(before.messages, now.messages), rate(before.bytes, now.bytes)];
+        let both = |before: Traffic, now: Traffic| {
+            [rate(before.messages, now.messages), rate(before.bytes, now.bytes)]
+        };
         Some(Rate {
             over,
             opened: rate(before.opened, now.opened),
@@ -91,7 +93,10 @@ mod tests {
     }
 
     fn sample(rates: &Rates, at: Instant, all: &[(&str, u64)]) {
-        rates.take(at, all.iter().map(|(name, opened)| (Arc::from(*name), totals(*opened))).collect());
+        rates.take(
+            at,
+            all.iter().map(|(name, opened)| (Arc::from(*name), totals(*opened))).collect(),
+        );
     }
 
     /// Seconds, and tunnels opened each second.
@@ -100,7 +105,10 @@ mod tests {
         let rounded = |rate: f64| (rate * 1000.0).round() / 1000.0;
         assert_eq!(rate.map(|rate| (rate.over.as_secs(), rounded(rate.opened))), expected);
         let times = |factor: f64| rate.map(|rate| rounded(rate.opened * factor));
-        assert_eq!(rate.map(|rate| rate.from_client.map(rounded)), times(2.0).zip(times(100.0)).map(Into::into));
+        assert_eq!(
+            rate.map(|rate| rate.from_client.map(rounded)),
+            times(2.0).zip(times(100.0)).map(Into::into)
+        );
     }
 
     #[test]
@@ -110,7 +118,13 @@ mod tests {
         for turn in 0..100 {
             sample(&rates, start + EVERY * turn, &[("chat", 10 * u64::from(turn))]);
             let young = u64::from(turn.min(KEPT as u32 - 1)) * EVERY.as_secs();
-            check(&rates, "chat", start + EVERY * turn, 10 * u64::from(turn), (young > 0).then_some((young, 2.0)));
+            check(
+                &rates,
+                "chat",
+                start + EVERY * turn,
+                10 * u64::from(turn),
+                (young > 0).then_some((young, 2.0)),
+            );
         }
         check(&rates, "chat", start + EVERY * 100, 990, Some((60, 1.833)));
         assert_eq!(rates.0.lock().unwrap().len(), KEPT);

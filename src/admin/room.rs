@@ -110,7 +110,10 @@ impl Table {
         for taken in self.taken.values() {
             *held.entry(taken.peer).or_default() += 1;
         }
-        let stuck = self.taken.iter().filter_map(|(id, taken)| Some((id, taken.peer, taken.stuck? + GRACE)));
+        let stuck = self
+            .taken
+            .iter()
+            .filter_map(|(id, taken)| Some((id, taken.peer, taken.stuck? + GRACE)));
         let over = stuck.clone().filter(|(_, _, until)| *until <= now);
         // Of equals `max_by_key` takes the last one.
         let chosen = over.rev().max_by_key(|(_, peer, _)| held.get(peer).copied());
@@ -245,7 +248,8 @@ mod tests {
     async fn a_peer_with_many_connections_makes_room_for_others() {
         let room = Room::new(4);
         let quiet = room.place(peer(1)).await;
-        let crowd = [room.place(peer(2)).await, room.place(peer(2)).await, room.place(peer(2)).await];
+        let crowd =
+            [room.place(peer(2)).await, room.place(peer(2)).await, room.place(peer(2)).await];
         sleep(GRACE).await;
         let _others = [room.place(peer(3)).await, room.place(peer(4)).await];
         assert!(!is_wanted(&quiet));

@@ -46,12 +46,18 @@ impl MetricsListener {
     ///
     /// # Errors
     /// The address is taken or not ours, or no descriptor is left.
-    pub fn bind(address: &MetricsAddress, passed: &Sockets, now: Option<SocketAddr>) -> io::Result<Self> {
+    pub fn bind(
+        address: &MetricsAddress,
+        passed: &Sockets,
+        now: Option<SocketAddr>,
+    ) -> io::Result<Self> {
         let at = |error: io::Error| io::Error::new(error.kind(), format!("on {address}: {error}"));
         let (mut tcp, mut unix, mut file) = (Vec::new(), Vec::new(), None);
         match address {
             MetricsAddress::Tcp(address) => {
-                tcp.push(socket(*address, now.is_some_and(|now| overlap(now, *address))).map_err(at)?);
+                tcp.push(
+                    socket(*address, now.is_some_and(|now| overlap(now, *address))).map_err(at)?,
+                );
             }
             MetricsAddress::Unix(path) => {
                 let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP;
@@ -59,11 +65,18 @@ impl MetricsListener {
                 unix.push(socket);
                 file = Some(own);
             }
-            MetricsAddress::Systemd(name) => (tcp, unix) = (passed.tcp(name).map_err(at)?, passed.unix(name).map_err(at)?),
+            MetricsAddress::Systemd(name) => {
+                (tcp, unix) = (passed.tcp(name).map_err(at)?, passed.unix(name).map_err(at)?)
+            }
         }
         tcp.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
         unix.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
-        Ok(MetricsListener { tcp, unix, file, passed: matches!(address, MetricsAddress::Systemd(_)) })
+        Ok(MetricsListener {
+            tcp,
+            unix,
+            file,
+            passed: matches!(address, MetricsAddress::Systemd(_)),
+        })
     }
 }
 
@@ -81,7 +94,9 @@ impl Serve for MetricsListener {
         let unix: io::Result<Vec<_>> = unix.into_iter().map(UnixListener::from_std).collect();
         let (tcp, unix) = match (tcp, unix) {
             (Ok(tcp), Ok(unix)) => (tcp, unix),
-            (Err(error), _) | (_, Err(error)) => return tracing::error!(%error, "the metrics listener cannot be served"),
+            (Err(error), _) | (_, Err(error)) => {
+                return tracing::error!(%error, "the metrics listener cannot be served");
+            }
         };
         let accept = |context: &mut Context<'_>| poll_accept(&tcp, &unix, context);
         let strangers = Arc::new(Strangers::default());
@@ -92,7 +107,9 @@ impl Serve for MetricsListener {
                     Asker::Tcp(mut stream, peer) => {
                         // An address that cannot be told is taken for a loopback one, where more is
                         // asked for.
-                        let at_loopback = stream.local_addr().map_or(true, |at| at.ip().to_canonical().is_loopback());
+                        let at_loopback = stream
+                            .local_addr()
+                            .map_or(true, |at| at.ip().to_canonical().is_loopback());
                         let caller = Caller { peer, at_loopback };
                         let last = Instant::now() + PATIENCE;
                         let asked = (&mut stream, &place);
@@ -138,7 +155,11 @@ enum Asker {
     Unix(UnixStream),
 }
 
-fn poll_accept(tcp: &[TcpListener], unix: &[UnixListener], context: &mut Context<'_>) -> Poll<io::Result<(Asker, Option<Key>)>> {
+fn poll_accept(
+    tcp: &[TcpListener],
+    unix: &[UnixListener],
+    context: &mut Context<'_>,
+) -> Poll<io::Result<(Asker, Option<Key>)>> {
     for socket in tcp {
         if let Poll::Ready(accepted) = socket.poll_accept(context) {
             let asker = |(stream, address): (TcpStream, SocketAddr)| {

@@ -45,7 +45,12 @@ impl AdminListener {
     ///
     /// # Errors
     /// The path is taken by something alive or by something other than a socket, or cannot be made.
-    pub fn bind(settings: &AdminSettings, config: &Path, passed: &Sockets, now: Option<&Path>) -> io::Result<Option<Self>> {
+    pub fn bind(
+        settings: &AdminSettings,
+        config: &Path,
+        passed: &Sockets,
+        now: Option<&Path>,
+    ) -> io::Result<Option<Self>> {
         let path = match &settings.socket {
             AdminSocket::Off => return Ok(None),
             AdminSocket::Systemd(name) => return Self::adopt(passed.unix(name)?, config).map(Some),
@@ -53,12 +58,16 @@ impl AdminListener {
             AdminSocket::Auto => match place::automatic(config) {
                 Some(path) => path,
                 None => {
-                    tracing::warn!("no folder for the admin socket is usable: name one with [admin] socket");
+                    tracing::warn!(
+                        "no folder for the admin socket is usable: name one with [admin] socket"
+                    );
                     return Ok(None);
                 }
             },
         };
-        let at = |error: io::Error| io::Error::new(error.kind(), format!("at {}: {error}", path.display()));
+        let at = |error: io::Error| {
+            io::Error::new(error.kind(), format!("at {}: {error}", path.display()))
+        };
         let aside = now == Some(&*path);
         let place = if aside { path.with_extension("new") } else { path.clone() };
         // Nobody else may connect until its group and mode are set.
@@ -82,7 +91,9 @@ impl AdminListener {
     /// commands look.
     fn adopt(sockets: Vec<StdListener>, config: &Path) -> io::Result<Self> {
         sockets.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
-        let named = sockets.first().and_then(|socket| Some(socket.local_addr().ok()?.as_pathname()?.to_owned()));
+        let named = sockets
+            .first()
+            .and_then(|socket| Some(socket.local_addr().ok()?.as_pathname()?.to_owned()));
         let path = named.unwrap_or_default();
         let linked = match place::automatic(config) {
             Some(place) if place == path => Ok(None),
@@ -105,10 +116,11 @@ impl Serve for AdminListener {
 
     async fn serve(self, admin: Arc<Admin>, stop: CancellationToken) {
         let AdminListener { sockets, file: _file, .. } = self;
-        let sockets: Vec<_> = match sockets.into_iter().map(UnixListener::from_std).collect::<io::Result<_>>() {
-            Ok(sockets) => sockets,
-            Err(error) => return tracing::error!(%error, "the admin socket cannot be served"),
-        };
+        let sockets: Vec<_> =
+            match sockets.into_iter().map(UnixListener::from_std).collect::<io::Result<_>>() {
+                Ok(sockets) => sockets,
+                Err(error) => return tracing::error!(%error, "the admin socket cannot be served"),
+            };
         let accept = |context: &mut Context<'_>| {
             let mut accepted = sockets.iter().map(|socket| socket.poll_accept(context));
             let accepted = accepted.find(Poll::is_ready).unwrap_or(Poll::Pending);
@@ -126,10 +138,16 @@ impl Serve for AdminListener {
 /// Lets those in whom `[admin]` names: the group first, so that the mode never speaks of another.
 fn open_to(path: &Path, settings: &AdminSettings) -> io::Result<()> {
     if let Some(group) = &settings.group {
-        let unknown = || io::Error::other(format!("/etc/group has no `{group}`: make it, or give another [admin] group"));
+        let unknown = || {
+            io::Error::other(format!(
+                "/etc/group has no `{group}`: make it, or give another [admin] group"
+            ))
+        };
         let id = group_id(group).ok_or_else(unknown)?;
         let refused = |error| {
-            io::Error::other(format!("cannot be given to the group `{group}` ({error}): our own user has to be a member of it"))
+            io::Error::other(format!(
+                "cannot be given to the group `{group}` ({error}): our own user has to be a member of it"
+            ))
         };
         lchown(path, None, Some(id)).map_err(refused)?;
     }
@@ -172,14 +190,23 @@ mod tests {
     use socket2::{Domain, SockAddr, Socket, Type};
 
     fn settings(path: &str, mode: u32, group: Option<&str>) -> AdminSettings {
-        AdminSettings { socket: AdminSocket::Path(path.into()), mode, group: group.map(str::to_owned) }
+        AdminSettings {
+            socket: AdminSocket::Path(path.into()),
+            mode,
+            group: group.map(str::to_owned),
+        }
     }
 
     /// The listener at `admin.sock` beside a `sidegate.toml` in `folder`.
     fn bind(folder: &Path) -> io::Result<AdminListener> {
         let passed = Sockets::default();
-        AdminListener::bind(&settings("admin.sock", 0o660, None), &folder.join("sidegate.toml"), &passed, None)
-            .map(Option::unwrap)
+        AdminListener::bind(
+            &settings("admin.sock", 0o660, None),
+            &folder.join("sidegate.toml"),
+            &passed,
+            None,
+        )
+        .map(Option::unwrap)
     }
 
     fn mode(path: &Path) -> u32 {
@@ -202,8 +229,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("sidegate.toml");
         for wanted in [0o660, 0o622, 0o600] {
-            let listener =
-                AdminListener::bind(&settings("admin.sock", wanted, None), &config, &Sockets::default(), None).unwrap().unwrap();
+            let listener = AdminListener::bind(
+                &settings("admin.sock", wanted, None),
+                &config,
+                &Sockets::default(),
+                None,
+            )
+            .unwrap()
+            .unwrap();
             assert_eq!(mode(&listener.path), wanted);
         }
     }
@@ -213,13 +246,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bind = |group: &str| {
             let settings = settings("admin.sock", 0o660, Some(group));
-            AdminListener::bind(&settings, &folder.path().join("sidegate.toml"), &Sockets::default(), None)
+            AdminListener::bind(
+                &settings,
+                &folder.path().join("sidegate.toml"),
+                &Sockets::default(),
+                None,
+            )
         };
         let own = rustix::process::getgid().as_raw();
         let listener = bind(&own.to_string()).unwrap().unwrap();
         assert_eq!(fs::metadata(&listener.path).unwrap().gid(), own);
         drop(listener);
-        assert_eq!((group_id("root"), group_id("4711"), group_id("no-such-group")), (Some(0), Some(4711), None));
+        assert_eq!(
+            (group_id("root"), group_id("4711"), group_id("no-such-group")),
+            (Some(0), Some(4711), None)
+        );
         let error = bind("no-such-group").err().unwrap().to_string();
         assert!(error.contains("/etc/group has no `no-such-group`"), "{error}");
         assert!(!folder.path().join("admin.sock").exists(), "nothing is left behind");
@@ -230,7 +271,10 @@ mod tests {
         check_taken(|path| StdListener::bind(path).unwrap(), "another agent answers there");
         check_taken(|path| UnixDatagram::bind(path).unwrap(), "no agent");
         check_taken(|path| fs::write(path, "mine").unwrap(), "other than a socket");
-        check_taken(|path| std::os::unix::fs::symlink("elsewhere", path).unwrap(), "other than a socket");
+        check_taken(
+            |path| std::os::unix::fs::symlink("elsewhere", path).unwrap(),
+            "other than a socket",
+        );
     }
 
     #[test]

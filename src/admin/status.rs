@@ -12,9 +12,10 @@ use crate::addresses::BoundAddress;
 use crate::admin::Admin;
 use crate::admin::rates::Rate;
 use crate::admin::wire::{
-    BackendStatus, CandidateStatus, CertificateStatus, DiagnosticReport, LastOutcome, LastReload, ListStatus, ListenerProtocol,
-    ListenerStatus, PolicyStatus, ReloadCause, RouteCounts, RouteRates, RouteStatus, Severity, StatusAnswer, Time, TrafficCount,
-    TrafficRate, Warning, WarningWord,
+    BackendStatus, CandidateStatus, CertificateStatus, DiagnosticReport, LastOutcome, LastReload,
+    ListStatus, ListenerProtocol, ListenerStatus, PolicyStatus, ReloadCause, RouteCounts,
+    RouteRates, RouteStatus, Severity, StatusAnswer, Time, TrafficCount, TrafficRate, Warning,
+    WarningWord,
 };
 use crate::close::Traffic;
 use crate::control::config::diagnostic::{Diagnostic, Level};
@@ -126,7 +127,10 @@ fn listeners(admin: &Admin, live: &Snapshot) -> Vec<ListenerStatus> {
 fn routes(admin: &Admin, live: &Snapshot) -> Vec<RouteStatus> {
     let (totals, at) = (admin.metrics.totals(live, &admin.tunnels), Instant::now());
     let pages = &admin.standing.settings.load().routes;
-    let backend = |one: &BackendAddress| BackendStatus { address: one.to_string(), up: admin.metrics.backend(one).is_up() };
+    let backend = |one: &BackendAddress| BackendStatus {
+        address: one.to_string(),
+        up: admin.metrics.backend(one).is_up(),
+    };
     let one = |route: &Arc<Route>| {
         let totals = totals.iter().find(|(name, _)| *name == route.name);
         let totals = totals.map(|(_, totals)| *totals).unwrap_or_default();
@@ -173,7 +177,11 @@ fn rates(rate: Rate) -> RouteRates {
 }
 
 fn sorted(live: &Snapshot) -> Vec<&Arc<Policy>> {
-    live.all_policies().map(|policy| (&policy.name, policy)).collect::<BTreeMap<_, _>>().into_values().collect()
+    live.all_policies()
+        .map(|policy| (&policy.name, policy))
+        .collect::<BTreeMap<_, _>>()
+        .into_values()
+        .collect()
 }
 
 fn policy(admin: &Admin, policy: &Policy) -> PolicyStatus {
@@ -186,7 +194,10 @@ fn policy(admin: &Admin, policy: &Policy) -> PolicyStatus {
         file: candidate.file.to_string(),
         would_refuse: count(Difference::WouldRefuse),
         would_admit: count(Difference::WouldAdmit),
-        would_revoke: admin.metrics.candidate_would_revoke(&policy.name).map(|revoked| revoked as u64),
+        would_revoke: admin
+            .metrics
+            .candidate_would_revoke(&policy.name)
+            .map(|revoked| revoked as u64),
     });
     PolicyStatus {
         name: policy.name.to_string(),
@@ -218,7 +229,8 @@ fn lists(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<ListStatus> {
     let mut lists = Vec::new();
     for policy in sorted(live) {
         for list in policy.lists() {
-            let file = files.iter().find(|file| file.policy == policy.name && file.list == list.name);
+            let file =
+                files.iter().find(|file| file.policy == policy.name && file.list == list.name);
             lists.push(ListStatus {
                 name: list.name.to_string(),
                 policy: policy.name.to_string(),
@@ -243,13 +255,22 @@ fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
         warn(WarningWord::Draining, format!("draining: {left}, and nothing new is accepted"));
     }
     if admin.standing.rejected.load().is_some() {
-        warn(WarningWord::Rejected, "the files on disk are not what runs: the last reload was rejected".into());
+        warn(
+            WarningWord::Rejected,
+            "the files on disk are not what runs: the last reload was rejected".into(),
+        );
     }
     if let Some(why) = admin.standing.unwatched.load().as_deref() {
-        warn(WarningWord::WatchDegraded, format!("files are polled every 2 s instead of being watched: {why}"));
+        warn(
+            WarningWord::WatchDegraded,
+            format!("files are polled every 2 s instead of being watched: {why}"),
+        );
     }
     for backend in admin.metrics.backends_down(live) {
-        warn(WarningWord::BackendDown, format!("{backend} took no connection when it was last dialled"));
+        warn(
+            WarningWord::BackendDown,
+            format!("{backend} took no connection when it was last dialled"),
+        );
     }
     for certificate in live.certificates.iter() {
         let (left, label) = (days_left(certificate, now), &certificate.label);
@@ -268,20 +289,35 @@ fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
         if let Some(limit) = policy.limits.total
             && u64::from(open) * 10 >= u64::from(limit) * 9
         {
-            warn(WarningWord::Capacity, format!("policy {} holds {open} of the {limit} tunnels that it admits", policy.name));
+            warn(
+                WarningWord::Capacity,
+                format!(
+                    "policy {} holds {open} of the {limit} tunnels that it admits",
+                    policy.name
+                ),
+            );
         }
     }
     if let Some((client, tunnels)) = one_client(admin) {
-        let sentence =
-            format!("all {tunnels} tunnels have the client {client}: if that is a proxy, its clients share one budget");
+        let sentence = format!(
+            "all {tunnels} tunnels have the client {client}: if that is a proxy, its clients share one budget"
+        );
         warn(WarningWord::OneClient, sentence);
     }
     let (drops, panics) = (admin.drops.count(), admin.metrics.panics());
     if drops > 0 {
-        warn(WarningWord::LogDrops, format!("{drops} log lines were dropped, because standard error took them too slowly"));
+        warn(
+            WarningWord::LogDrops,
+            format!("{drops} log lines were dropped, because standard error took them too slowly"),
+        );
     }
     if panics > 0 {
-        warn(WarningWord::Panics, format!("{panics} connections ended by a bug of sidegate's: please report it, with the log"));
+        warn(
+            WarningWord::Panics,
+            format!(
+                "{panics} connections ended by a bug of sidegate's: please report it, with the log"
+            ),
+        );
     }
     warnings
 }
@@ -290,5 +326,6 @@ fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
 fn one_client(admin: &Admin) -> Option<(Key, usize)> {
     let entries = admin.tunnels.entries();
     let key = entries.first()?.client.key();
-    (entries.len() >= CROWD && entries.iter().all(|entry| entry.client.key() == key)).then_some((key, entries.len()))
+    (entries.len() >= CROWD && entries.iter().all(|entry| entry.client.key() == key))
+        .then_some((key, entries.len()))
 }

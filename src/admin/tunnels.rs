@@ -44,7 +44,12 @@ impl Filter {
 ///
 /// # Errors
 /// A sentence, where there is no such route.
-pub fn page(filter: &Filter, tunnels: &Tunnels, snapshot: &Snapshot, now: Timestamp) -> Result<TunnelsAnswer, String> {
+pub fn page(
+    filter: &Filter,
+    tunnels: &Tunnels,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> Result<TunnelsAnswer, String> {
     let entries = tunnels.entries().into_iter();
     let mut found: Vec<_> = entries.filter(|entry| filter.admits(entry)).collect();
     if let Some(route) = &filter.route
@@ -92,9 +97,12 @@ fn traffic(Traffic { messages, bytes }: Traffic) -> TrafficCount {
 
 /// A network or an address, as a line of a list may begin.
 fn network(value: &str) -> Result<IpNet, String> {
-    let line = Line::parse(value).map_err(|fault| format!("`client`: {}: {}", fault.fault, fault.remedy))?;
+    let line = Line::parse(value)
+        .map_err(|fault| format!("`client`: {}: {}", fault.fault, fault.remedy))?;
     let plain = line.filter(|line| line.admits && !value.contains(char::is_whitespace));
-    plain.map(|line| line.network).ok_or_else(|| "`client` is a network or an address, like 192.0.2.0/24".into())
+    plain
+        .map(|line| line.network)
+        .ok_or_else(|| "`client` is a network or an address, like 192.0.2.0/24".into())
 }
 
 #[cfg(test)]
@@ -115,7 +123,11 @@ mod tests {
         match (read(query), expected) {
             (Ok(filter), Ok((route, client, limit, after))) => {
                 let client = client.map(|client| client.parse().unwrap());
-                assert_eq!(filter, Filter { route: route.map(str::to_owned), client, limit, after }, "{query}");
+                assert_eq!(
+                    filter,
+                    Filter { route: route.map(str::to_owned), client, limit, after },
+                    "{query}"
+                );
             }
             (Err(sentence), Err(part)) => assert!(sentence.contains(part), "{query}: {sentence}"),
             (found, expected) => panic!("{query}: {found:?}, not {expected:?}"),

@@ -38,7 +38,8 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.node);
+        let ours =
+            fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.node);
         if ours {
             // It may be gone by now, with its folder.
             let _ = fs::remove_file(&self.path);
@@ -93,9 +94,13 @@ fn clear(path: &Path) -> io::Result<()> {
     let knock = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     knock.set_nonblocking(true)?;
     match knock.connect(&SockAddr::unix(path)?) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(cannot_make),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(cannot_make)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => taken("a socket of somebody else's is there"),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            taken("a socket of somebody else's is there")
+        }
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PROTOTYPE.raw_os_error()) => {
             taken("something alive answers there that is no agent")
         }
@@ -106,9 +111,9 @@ fn clear(path: &Path) -> io::Result<()> {
 /// A folder that is not ours to write says so, whatever ports may need.
 fn cannot_make(error: io::Error) -> io::Error {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            io::Error::other(format!("{error}: our own user has to own the folder, or be let write there"))
-        }
+        io::ErrorKind::PermissionDenied => io::Error::other(format!(
+            "{error}: our own user has to own the folder, or be let write there"
+        )),
         io::ErrorKind::NotFound => io::Error::other(format!("{error}: make the folder first")),
         _ => error,
     }

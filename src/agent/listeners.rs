@@ -115,7 +115,8 @@ impl Listeners {
             let from = match source(listener, &now.open, next) {
                 Some(open) => Source::Open(Arc::clone(&open.listener.name)),
                 None => Source::Bound(
-                    self.bind(listener, &now).map_err(|error| Unavailable { listener: Arc::clone(listener), error })?,
+                    self.bind(listener, &now)
+                        .map_err(|error| Unavailable { listener: Arc::clone(listener), error })?,
                 ),
             };
             Ok((Arc::clone(listener), from))
@@ -128,7 +129,11 @@ impl Listeners {
             // Another process that has it is looked for; we ourselves may have it already.
             Address::Tcp(address) => {
                 let mut ours = now.open.iter().chain(&now.leaving).flat_map(|one| &one.addresses);
-                listener::bind(*address, self.threads.len(), ours.any(|one| listener::overlap(*one, *address)))
+                listener::bind(
+                    *address,
+                    self.threads.len(),
+                    ours.any(|one| listener::overlap(*one, *address)),
+                )
             }
             Address::Systemd(name) => listener::share(&self.passed.tcp(name)?, self.threads.len()),
         }
@@ -138,19 +143,26 @@ impl Listeners {
     /// wants it so.
     pub fn take_over(&self, Prepared { next }: Prepared) {
         let (mut now, live) = (self.lock(), self.live.load());
-        let (mut open, begun) = (std::mem::take(&mut now.open), std::mem::replace(&mut now.begun, true));
-        let caps: Vec<_> = open.iter().map(|one| (Arc::clone(&one.listener.name), one.owner.borrow().cap.clone())).collect();
+        let (mut open, begun) =
+            (std::mem::take(&mut now.open), std::mem::replace(&mut now.begun, true));
+        let caps: Vec<_> = open
+            .iter()
+            .map(|one| (Arc::clone(&one.listener.name), one.owner.borrow().cap.clone()))
+            .collect();
         for (listener, from) in next {
             let Some(rules) = live.listeners.get(&listener.name).cloned() else { continue };
             let most = listener.max_connections.unwrap_or(self.most);
             self.metrics.connections_limit(&listener.name, Some(most));
-            let known = caps.iter().find(|(name, _)| *name == listener.name).map(|(_, cap)| cap.clone());
+            let known =
+                caps.iter().find(|(name, _)| *name == listener.name).map(|(_, cap)| cap.clone());
             let cap = known.unwrap_or_else(|| Cap::new(most));
             cap.resize(most);
             let owner = Owner { rules, cap, closing: self.stop.child_token() };
             match from {
                 Source::Open(name) => {
-                    let Some(at) = open.iter().position(|one| one.listener.name == name) else { continue };
+                    let Some(at) = open.iter().position(|one| one.listener.name == name) else {
+                        continue;
+                    };
                     let one = open.swap_remove(at);
                     one.hand_over(&listener, owner);
                     now.open.push(Open { listener, ..one });
@@ -178,7 +190,8 @@ impl Listeners {
         }
         let addresses = |one: &Open| {
             let name = Arc::clone(&one.listener.name);
-            let bound = |at: &SocketAddr| BoundAddress { listener: Arc::clone(&name), address: *at };
+            let bound =
+                |at: &SocketAddr| BoundAddress { listener: Arc::clone(&name), address: *at };
             one.addresses.iter().map(bound).collect::<Vec<_>>()
         };
         self.addresses.store(now.open.iter().flat_map(addresses).collect());
@@ -191,7 +204,8 @@ impl Listeners {
         for (thread, share) in self.threads.iter().zip(shares) {
             for bound in share {
                 // A thread that is gone ends the process.
-                let _ = thread.send(Accepting { bound, owner: owner.subscribe(), stop: stop.clone() });
+                let _ =
+                    thread.send(Accepting { bound, owner: owner.subscribe(), stop: stop.clone() });
             }
         }
         Open { listener, addresses, owner, stop }
@@ -224,10 +238,14 @@ impl Open {
 
 /// The one of `open` whose sockets `listener` gets: its own, or those of one that has its address and is not to keep it.
 fn source<'o>(listener: &Listener, open: &'o [Open], next: &[Arc<Listener>]) -> Option<&'o Open> {
-    let keeps = |one: &Open, next: &Listener| next.name == one.listener.name && next.address == one.listener.address;
+    let keeps = |one: &Open, next: &Listener| {
+        next.name == one.listener.name && next.address == one.listener.address
+    };
     let own = open.iter().find(|one| keeps(one, listener));
     // Port 0 is a port of its own each time.
     let fixed = !matches!(&listener.address, Address::Tcp(address) if address.port() == 0);
-    let left = |one: &&Open| one.listener.address == listener.address && !next.iter().any(|next| keeps(one, next));
+    let left = |one: &&Open| {
+        one.listener.address == listener.address && !next.iter().any(|next| keeps(one, next))
+    };
     own.or_else(|| open.iter().find(left).filter(|_| fixed))
 }

@@ -56,7 +56,9 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Files(diagnostics) => diagnostics.iter().try_for_each(|diagnostic| writeln!(f, "{diagnostic}")),
+            StartError::Files(diagnostics) => {
+                diagnostics.iter().try_for_each(|diagnostic| writeln!(f, "{diagnostic}"))
+            }
             StartError::Unavailable(what) => f.write_str(what),
         }
     }
@@ -109,8 +111,13 @@ impl Agent {
         listeners.take_over(bound.accepting);
 
         let planes = planes(&world, pulses, most);
-        let control =
-            Control { reloader, bind: rebind.into_bind(), admin, scrapes: Arc::clone(&scrapes), asks: Arc::clone(&asks) };
+        let control = Control {
+            reloader,
+            bind: rebind.into_bind(),
+            admin,
+            scrapes: Arc::clone(&scrapes),
+            asks: Arc::clone(&asks),
+        };
         let control = spawn("control", move || planes.run(sockets, control))?;
         Ok(Agent { world, addresses, scrapes, asks, requests, control: Some(control) })
     }
@@ -179,7 +186,12 @@ impl Drop for Agent {
 }
 
 /// The state of a process that starts with this generation.
-fn world(config: PathBuf, passed: Arc<Sockets>, snapshot: Snapshot, standing: Arc<Standing>) -> World {
+fn world(
+    config: PathBuf,
+    passed: Arc<Sockets>,
+    snapshot: Snapshot,
+    standing: Arc<Standing>,
+) -> World {
     let metrics = Metrics::new();
     metrics.succeeded(jiff::Timestamp::now());
     for warning in standing.warnings.load().iter() {
@@ -192,7 +204,11 @@ fn world(config: PathBuf, passed: Arc<Sockets>, snapshot: Snapshot, standing: Ar
 }
 
 /// No listeners yet, and the channel by which each thread of the data plane receives its sockets.
-fn listeners(world: &World, addresses: &Arc<BoundAddresses>, most: usize) -> (Arc<Listeners>, Vec<UnboundedReceiver<Accepting>>) {
+fn listeners(
+    world: &World,
+    addresses: &Arc<BoundAddresses>,
+    most: usize,
+) -> (Arc<Listeners>, Vec<UnboundedReceiver<Accepting>>) {
     let threads = world.standing.settings.load().threads;
     let threads = threads.or_else(|| std::thread::available_parallelism().ok());
     let facts = Facts {
@@ -239,7 +255,10 @@ fn planes(world: &World, pulses: Arc<Pulses>, most: usize) -> Planes {
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
-    std::thread::Builder::new().name(name.into()).spawn(work).map_err(|error| unavailable("a thread cannot be started", &error))
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .map_err(|error| unavailable("a thread cannot be started", &error))
 }
 
 fn unavailable(what: &str, error: &std::io::Error) -> StartError {

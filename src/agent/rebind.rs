@@ -39,11 +39,20 @@ impl Rebind {
     }
 
     fn rebind(&self, now: &Settings, next: &Settings) -> Result<Takeover, Vec<Diagnostic>> {
-        let accepting = self.listeners.prepare(&next.listeners).map_err(|Unavailable { listener, error }| {
-            let taken = address(&listener).zip(self.scrapes.at()).is_some_and(|(one, other)| overlap(one, other));
-            rejected(next.written.listener(&listener.name), &cannot_listen(&listener), &error, taken)
-        });
-        let scraped = (now.metrics.listen != next.metrics.listen).then(|| self.metrics(next)).transpose();
+        let accepting =
+            self.listeners.prepare(&next.listeners).map_err(|Unavailable { listener, error }| {
+                let taken = address(&listener)
+                    .zip(self.scrapes.at())
+                    .is_some_and(|(one, other)| overlap(one, other));
+                rejected(
+                    next.written.listener(&listener.name),
+                    &cannot_listen(&listener),
+                    &error,
+                    taken,
+                )
+            });
+        let scraped =
+            (now.metrics.listen != next.metrics.listen).then(|| self.metrics(next)).transpose();
         let asked = (now.admin != next.admin).then(|| self.admin(next)).transpose();
         let (accepting, scraped, asked) = match (accepting, scraped, asked) {
             (Ok(accepting), Ok(scraped), Ok(asked)) => (accepting, scraped, asked),
@@ -52,7 +61,8 @@ impl Rebind {
                 return Err(all.into_iter().flatten().flatten().collect());
             }
         };
-        let (listeners, scrapes, asks) = (Arc::clone(&self.listeners), Arc::clone(&self.scrapes), Arc::clone(&self.asks));
+        let (listeners, scrapes, asks) =
+            (Arc::clone(&self.listeners), Arc::clone(&self.scrapes), Arc::clone(&self.asks));
         Ok(Box::new(move || {
             listeners.take_over(accepting);
             if let Some(scraped) = scraped {
@@ -69,7 +79,9 @@ impl Rebind {
         let bound = MetricsListener::bind(wanted, &self.passed, self.scrapes.at());
         bound.map(Some).map_err(|error| {
             let taken = match wanted {
-                MetricsAddress::Tcp(wanted) => self.addresses.load().iter().any(|one| overlap(one.address, *wanted)),
+                MetricsAddress::Tcp(wanted) => {
+                    self.addresses.load().iter().any(|one| overlap(one.address, *wanted))
+                }
                 MetricsAddress::Unix(_) | MetricsAddress::Systemd(_) => false,
             };
             rejected(next.written.metrics(), METRICS, &error, taken)
@@ -77,7 +89,8 @@ impl Rebind {
     }
 
     fn admin(&self, next: &Settings) -> Result<Option<AdminListener>, Vec<Diagnostic>> {
-        let bound = AdminListener::bind(&next.admin, &self.config, &self.passed, self.asks.at().as_deref());
+        let bound =
+            AdminListener::bind(&next.admin, &self.config, &self.passed, self.asks.at().as_deref());
         bound.map_err(|error| rejected(next.written.admin(), ADMIN, &error, false))
     }
 }
@@ -110,8 +123,12 @@ fn rejected(place: Place, what: &str, error: &io::Error, ours: bool) -> Vec<Diag
 /// Why something cannot be had, and what to do about it.
 pub fn told(what: &str, error: &io::Error) -> (String, Option<&'static str>) {
     let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => Some("something else listens there already; stop it, or choose another address"),
-        io::ErrorKind::PermissionDenied => Some("not permitted; ports below 1024 need CAP_NET_BIND_SERVICE"),
+        io::ErrorKind::AddrInUse => {
+            Some("something else listens there already; stop it, or choose another address")
+        }
+        io::ErrorKind::PermissionDenied => {
+            Some("not permitted; ports below 1024 need CAP_NET_BIND_SERVICE")
+        }
         io::ErrorKind::AddrNotAvailable => Some("no interface has this address"),
         _ => None,
     };

@@ -58,14 +58,20 @@ impl fmt::Display for AskFailure {
 /// # Errors
 /// No process may be asked, or none answers in time, or the answer is not understood, or the
 /// agent refuses the request.
-pub fn ask<R: AdminRequest>(config: &Path, request: &R, patience: Duration) -> Result<R::Answer, AskFailure> {
+pub fn ask<R: AdminRequest>(
+    config: &Path,
+    request: &R,
+    patience: Duration,
+) -> Result<R::Answer, AskFailure> {
     let runtime = Builder::new_current_thread().enable_io().enable_time().build();
     let runtime = runtime.map_err(|error| AskFailure::Unknown(error.to_string()))?;
     runtime.block_on(async {
         let (path, stream) = connect(config).await?;
         let late = |_| {
             let (path, seconds) = (path.display(), patience.as_secs());
-            format!("the agent at {path} has given no answer for {seconds} s: it hangs, or is stopped")
+            format!(
+                "the agent at {path} has given no answer for {seconds} s: it hangs, or is stopped"
+            )
         };
         let answered = timeout(patience, exchange(stream, &path, request)).await.map_err(late);
         answered.and_then(|answered| answered).map_err(AskFailure::Unknown)
@@ -100,8 +106,13 @@ async fn connect(config: &Path) -> Result<(PathBuf, UnixStream), AskFailure> {
     Err(tried.failure(config))
 }
 
-fn check_peer(trust: &Trust, site: &SocketSite, stream: UnixStream) -> Result<UnixStream, AskFailure> {
-    let unknown = |error| format!("it can't be told who listens at {}: {error}", site.path.display());
+fn check_peer(
+    trust: &Trust,
+    site: &SocketSite,
+    stream: UnixStream,
+) -> Result<UnixStream, AskFailure> {
+    let unknown =
+        |error| format!("it can't be told who listens at {}: {error}", site.path.display());
     let peer = stream.peer_cred().map_err(|error| AskFailure::Unknown(unknown(error)))?;
     trust.check_peer(site, peer.uid()).map_err(AskFailure::Unknown)?;
     Ok(stream)
@@ -123,7 +134,9 @@ impl TriedPaths {
     fn add(&mut self, path: PathBuf, error: &std::io::Error) {
         let why = match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => "no socket".to_owned(),
-            ErrorKind::ConnectionRefused => "a socket at which nobody answers: its agent is gone".to_owned(),
+            ErrorKind::ConnectionRefused => {
+                "a socket at which nobody answers: its agent is gone".to_owned()
+            }
             _ => {
                 self.is_unclear = true;
                 error.to_string()
@@ -141,7 +154,11 @@ impl TriedPaths {
             return AskFailure::Unknown(sentence);
         }
         if let Some(path) = self.denied {
-            return AskFailure::Unknown(format!("permission denied at {}: {}", path.display(), remedy(&path)));
+            return AskFailure::Unknown(format!(
+                "permission denied at {}: {}",
+                path.display(),
+                remedy(&path)
+            ));
         }
         // Not opened: it may be a FIFO.
         if access(config, Access::READ_OK) == Err(Errno::ACCESS) {
@@ -160,7 +177,9 @@ async fn connect_to(path: &Path) -> std::io::Result<UnixStream> {
     let began = Instant::now();
     loop {
         match UnixStream::connect(path).await {
-            Err(error) if error.kind() == ErrorKind::WouldBlock && began.elapsed() < BUSY_TIMEOUT => {
+            Err(error)
+                if error.kind() == ErrorKind::WouldBlock && began.elapsed() < BUSY_TIMEOUT =>
+            {
                 sleep(BUSY_INTERVAL).await;
             }
             connected => return connected,
@@ -184,9 +203,14 @@ fn candidates(config: &Path) -> Vec<PathBuf> {
 
 /// Who may ask at `path`, for one who may not.
 fn remedy(path: &Path) -> String {
-    let group = fs::metadata(path).ok().filter(|socket| socket.mode() & 0o020 != 0).map(|socket| socket.gid());
+    let group = fs::metadata(path)
+        .ok()
+        .filter(|socket| socket.mode() & 0o020 != 0)
+        .map(|socket| socket.gid());
     match group.filter(|group| *group != 0) {
-        Some(group) => format!("ask as a member of the group {}, or as root (sudo)", group_name(group)),
+        Some(group) => {
+            format!("ask as a member of the group {}, or as root (sudo)", group_name(group))
+        }
         None => "ask as root (sudo), or let a group in with [admin] group".into(),
     }
 }
@@ -200,19 +224,29 @@ fn group_name(id: u32) -> String {
 }
 
 /// One request and its answer, of at most [`MAX_ANSWER`] bytes, over `stream`.
-async fn exchange<R: AdminRequest>(stream: UnixStream, path: &Path, request: &R) -> Result<R::Answer, String> {
+async fn exchange<R: AdminRequest>(
+    stream: UnixStream,
+    path: &Path,
+    request: &R,
+) -> Result<R::Answer, String> {
     let shown = path.display();
     let broke = |error: hyper::Error| format!("the agent at {shown} broke off: {error}");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
-    let http = HttpRequest::builder().method(R::METHOD).uri(request.target()).header(header::HOST, "sidegate");
+    let http = HttpRequest::builder()
+        .method(R::METHOD)
+        .uri(request.target())
+        .header(header::HOST, "sidegate");
     let http = http.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
     let asked = async {
         let (head, body) = sender.send_request(http).await.map_err(broke)?.into_parts();
-        let too_long = |error: &dyn fmt::Display| format!("the answer of the agent at {shown} is cut or too long: {error}");
+        let too_long = |error: &dyn fmt::Display| {
+            format!("the answer of the agent at {shown} is cut or too long: {error}")
+        };
         if body.size_hint().lower() > MAX_ANSWER as u64 {
             return Err(too_long(&format_args!("{} bytes", body.size_hint().lower())));
         }
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| too_long(&error))?;
+        let body =
+            Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| too_long(&error))?;
         let server = head.headers.get(header::SERVER).and_then(|server| server.to_str().ok());
         let body = body.to_bytes();
         let answer = read(request, &Received { status: head.status, server, body: &body });

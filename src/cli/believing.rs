@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 use crate::cli::exit::Exit;
 use crate::cli::{diff, explain, promote, reload};
 use sidegate::admin::wire::{
-    AdminRequest, DiffRequest, DrainRequest, ExplainRequest, Received, ReloadRequest, StatusRequest, read,
+    AdminRequest, DiffRequest, DrainRequest, ExplainRequest, Received, ReloadRequest,
+    StatusRequest, read,
 };
 use sidegate::control::config::Bound;
 
@@ -81,13 +82,18 @@ fn exit(command: Command, status: u16, body: &[u8]) -> Exit {
         Command::Drain => answer(&DrainRequest, &received).map(|_| Exit::Yes),
         Command::Reload => answer(&wait(false), &received).map(|answer| reload::exit(&answer)),
         Command::ReloadWait => answer(&wait(true), &received).map(|answer| reload::exit(&answer)),
-        Command::Diff => answer(&DiffRequest::default(), &received).map(|answer| diff::exit(&answer, None)),
+        Command::Diff => {
+            answer(&DiffRequest::default(), &received).map(|answer| diff::exit(&answer, None))
+        }
         Command::DiffBound => {
             let bound = Some(Bound::Number(0));
             answer(&DiffRequest::default(), &received).map(|answer| diff::exit(&answer, bound))
         }
-        Command::PromoteDiff => answer(&promote(), &received).map(|answer| yes(promote::permits(&answer, DIGEST, false).is_ok())),
-        Command::PromoteReload => answer(&wait(true), &received).map(|answer| yes(promote::runs(&answer, DIGEST).is_ok())),
+        Command::PromoteDiff => answer(&promote(), &received)
+            .map(|answer| yes(promote::permits(&answer, DIGEST, false).is_ok())),
+        Command::PromoteReload => {
+            answer(&wait(true), &received).map(|answer| yes(promote::runs(&answer, DIGEST).is_ok()))
+        }
         Command::Explain => {
             let (client, url) = ("192.0.2.7".into(), "wss://ws.example.com/chat".into());
             let request = ExplainRequest { client, url, origin: None, subprotocol: None, at: None };
@@ -101,12 +107,16 @@ fn exit(command: Command, status: u16, body: &[u8]) -> Exit {
 fn says_yes(command: Command, status: u16, answer: &Value) -> bool {
     let at = |pointer: &str| answer.pointer(pointer);
     let is = |pointer: &str, value: Value| at(pointer) == Some(&value);
-    let outcome = |words: &[&str]| at("/outcome").and_then(Value::as_str).is_some_and(|word| words.contains(&word));
+    let outcome = |words: &[&str]| {
+        at("/outcome").and_then(Value::as_str).is_some_and(|word| words.contains(&word))
+    };
     let whole = |pointer: &str| at(pointer).is_some_and(Value::is_u64);
     let looked = || {
         let same = at("/from") == at("/to");
         let closed = ["/tunnels/revoked", "/tunnels/open", "/streams/revoked", "/streams/open"];
-        outcome(&[if same { "unchanged" } else { "changed" }]) && is("/held", json!([])) && closed.into_iter().all(whole)
+        outcome(&[if same { "unchanged" } else { "changed" }])
+            && is("/held", json!([]))
+            && closed.into_iter().all(whole)
     };
     let ran = || outcome(&["published", "unchanged"]) && whole("/generation");
     let expected = match command {
@@ -116,7 +126,11 @@ fn says_yes(command: Command, status: u16, answer: &Value) -> bool {
     status == expected
         && is("/schema", json!(1))
         && match command {
-            Command::Status => whole("/generation") && whole("/tunnels") && at("/draining").is_some_and(Value::is_boolean),
+            Command::Status => {
+                whole("/generation")
+                    && whole("/tunnels")
+                    && at("/draining").is_some_and(Value::is_boolean)
+            }
             Command::Reload => outcome(&["asked"]),
             Command::ReloadWait => ran() && at("/digest").is_some_and(Value::is_string),
             Command::PromoteReload => ran() && is("/digest", json!(DIGEST)),
@@ -125,9 +139,17 @@ fn says_yes(command: Command, status: u16, answer: &Value) -> bool {
                 let none = is("/tunnels/revoked", json!(0)) && is("/streams/revoked", json!(0));
                 looked() && is("/promote", Value::Null) && none
             }
-            Command::PromoteDiff => looked() && is("/promote", json!("chat")) && is("/to", json!(DIGEST)),
-            Command::Explain => is("/permitted", json!(true)) && is("/reason", Value::Null) && is("/status", Value::Null),
-            Command::Drain => outcome(&["draining"]) && at("/already").is_some_and(Value::is_boolean),
+            Command::PromoteDiff => {
+                looked() && is("/promote", json!("chat")) && is("/to", json!(DIGEST))
+            }
+            Command::Explain => {
+                is("/permitted", json!(true))
+                    && is("/reason", Value::Null)
+                    && is("/status", Value::Null)
+            }
+            Command::Drain => {
+                outcome(&["draining"]) && at("/already").is_some_and(Value::is_boolean)
+            }
         }
 }
 
@@ -147,18 +169,33 @@ enum Change {
     Word(&'static str, &'static str),
 }
 
-const WORDS: [&str; 9] = ["published", "unchanged", "changed", "rejected", "asked", "draining", "accepted", "", "chat"];
+const WORDS: [&str; 9] =
+    ["published", "unchanged", "changed", "rejected", "asked", "draining", "accepted", "", "chat"];
 
 fn change() -> impl Strategy<Value = Change> {
     let value = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
-        select(vec![json!(0), json!(1), json!(-1), json!(2), json!(1.5), json!(u64::MAX), json!(1e300)]),
+        select(vec![
+            json!(0),
+            json!(1),
+            json!(-1),
+            json!(2),
+            json!(1.5),
+            json!(u64::MAX),
+            json!(1e300)
+        ]),
         select(WORDS.to_vec()).prop_map(Value::from),
         select(vec![json!([]), json!({}), json!([null]), json!({ "schema": 1 }), json!(DIGEST)]),
     ];
     let names = vec!["outcome", "schema", "held", "revoked", "permitted", "digest", "Outcome", "x"];
-    let prefixes = vec!["\"outcome\":\"published\",", "\"schema\":1,", "\"permitted\":true,", "\"held\":[],", "\u{feff}"];
+    let prefixes = vec![
+        "\"outcome\":\"published\",",
+        "\"schema\":1,",
+        "\"permitted\":true,",
+        "\"held\":[],",
+        "\u{feff}",
+    ];
     let samples: Vec<_> = samples().keys().cloned().collect();
     prop_oneof![
         any::<usize>().prop_map(Change::Remove),
@@ -168,7 +205,8 @@ fn change() -> impl Strategy<Value = Change> {
         select(samples).prop_map(Change::Answer),
         any::<usize>().prop_map(Change::Truncate),
         select(prefixes).prop_map(Change::Prefix),
-        (select(WORDS.to_vec()), select(WORDS.to_vec())).prop_map(|(from, to)| Change::Word(from, to)),
+        (select(WORDS.to_vec()), select(WORDS.to_vec()))
+            .prop_map(|(from, to)| Change::Word(from, to)),
     ]
 }
 
@@ -181,7 +219,9 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     };
     match value {
         Value::Object(members) => members.iter().for_each(|(name, inner)| add(name.clone(), inner)),
-        Value::Array(items) => items.iter().enumerate().for_each(|(number, inner)| add(number.to_string(), inner)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(number, inner)| add(number.to_string(), inner))
+        }
         _ => {}
     }
 }
@@ -200,7 +240,8 @@ fn apply(change: &Change, status: &mut u16, answer: &mut Value) {
     let mut all = Vec::new();
     pointers(answer, "", &mut all);
     let chosen = |at: usize| all.get(at % all.len().max(1)).cloned().unwrap_or_default();
-    let around = |at: &str| at.rsplit_once('/').map(|(around, name)| (around.to_owned(), name.to_owned()));
+    let around =
+        |at: &str| at.rsplit_once('/').map(|(around, name)| (around.to_owned(), name.to_owned()));
     match change {
         Change::Status(other) => *status = *other,
         Change::Answer(name) => *answer = samples().remove(name).unwrap()["answer"].take(),
@@ -250,7 +291,11 @@ fn no_command_ends_with_0_after_a_negative_answer() {
     ] {
         let sample = &samples()[name];
         let status = sample["status"].as_u64().unwrap() as u16;
-        assert_eq!(exit(command, status, sample["answer"].to_string().as_bytes()), Exit::No, "{command:?} {name}");
+        assert_eq!(
+            exit(command, status, sample["answer"].to_string().as_bytes()),
+            Exit::No,
+            "{command:?} {name}"
+        );
     }
 }
 

@@ -9,7 +9,8 @@ use crate::cli::configuration::Config;
 use crate::cli::exit::Exit;
 use crate::cli::output::{complain, complain_whole, say, say_json};
 use sidegate::admin::wire::{
-    Changes, DiffAnswer, DiffRequest, KeyChange, ListChange, RevokedTunnel, StreamChanges, TunnelChanges,
+    Changes, DiffAnswer, DiffRequest, KeyChange, ListChange, RevokedTunnel, StreamChanges,
+    TunnelChanges,
 };
 use sidegate::control::config::{Bound, bound};
 use sidegate::observe::printable;
@@ -63,9 +64,13 @@ pub fn exit(answer: &DiffAnswer, bound: Option<Bound>) -> Exit {
 
 /// Whether more tunnels and streams would be closed than `bound` allows.
 fn is_exceeded(answer: &DiffAnswer, bound: Bound) -> bool {
-    let (DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes)) = answer else { return false };
+    let (DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes)) = answer else {
+        return false;
+    };
     let Changes { tunnels, streams, .. } = changes;
-    let sum = |tunnels: u64, streams: u64| usize::try_from(tunnels.saturating_add(streams)).unwrap_or(usize::MAX);
+    let sum = |tunnels: u64, streams: u64| {
+        usize::try_from(tunnels.saturating_add(streams)).unwrap_or(usize::MAX)
+    };
     bound.is_exceeded(sum(tunnels.revoked, streams.revoked), sum(tunnels.open, streams.open))
 }
 
@@ -112,7 +117,8 @@ fn key_line(change: &KeyChange) -> String {
 /// `~ policies/lists/partners.cidr  +1 -0 ~0` and the first of the entries.
 fn list_lines(change: &ListChange) -> String {
     let ListChange { policy, list, file, added, removed, altered, sample, .. } = change;
-    let (policy, list, file) = (printable::line(policy), printable::line(list), printable::line(file));
+    let (policy, list, file) =
+        (printable::line(policy), printable::line(list), printable::line(file));
     let place = match list.strip_prefix('(') {
         Some(rule) => rule.trim_end_matches(')').to_owned(),
         None => format!("`{list}`"),
@@ -139,7 +145,8 @@ fn sample_lines(sample: &[RevokedTunnel]) -> String {
     for one in sample {
         let why = one.entry.as_ref().or(one.rule.as_ref());
         let why = why.map(|why| format!(": {}", printable::line(why))).unwrap_or_default();
-        let (client, route, opened) = (printable::line(&one.client), printable::line(&one.route), one.opened);
+        let (client, route, opened) =
+            (printable::line(&one.client), printable::line(&one.route), one.opened);
         lines.push_str(&format!("\n      {client} on {route}, open since {opened}{why}"));
     }
     lines

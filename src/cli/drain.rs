@@ -37,7 +37,9 @@ fn sentence(draining: &Draining) -> String {
     let Draining { already, tunnels, pid, shutdown, .. } = draining;
     let tunnels = count_u64(*tunnels, "tunnel");
     if *already {
-        return format!("draining already, {tunnels} left; SIGTERM to the process {pid} cuts them at once");
+        return format!(
+            "draining already, {tunnels} left; SIGTERM to the process {pid} cuts them at once"
+        );
     }
     let begins = match &*shutdown.delay {
         "0s" => "accepting stops now".to_owned(),
@@ -56,7 +58,8 @@ mod tests {
 
     fn draining(delay: &str, tunnels: u64, code: u16, already: bool) -> Draining {
         let text = str::to_owned;
-        let shutdown = ShutdownTimes { delay: text(delay), spread: text("5s"), deadline: text("30s"), code };
+        let shutdown =
+            ShutdownTimes { delay: text(delay), spread: text("5s"), deadline: text("30s"), code };
         Draining { already, tunnels, exchanges: 0, pid: 4711, shutdown }
     }
 

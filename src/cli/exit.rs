@@ -36,10 +36,16 @@ impl Exit {
     pub const fn meaning(self) -> &'static str {
         match self {
             Exit::Yes => "yes, clean, drained (also by a second SIGTERM)",
-            Exit::No => "no: errors found, refused, reload rejected, over the bound, nothing running, permission denied",
+            Exit::No => {
+                "no: errors found, refused, reload rejected, over the bound, nothing running, permission denied"
+            }
             Exit::Usage => "wrong arguments",
-            Exit::Unavailable => "run: a port, a socket or descriptors are not to be had; systemd tries again",
-            Exit::Config => "run: a file is missing, unreadable or wrong; systemd doesn't try again",
+            Exit::Unavailable => {
+                "run: a port, a socket or descriptors are not to be had; systemd tries again"
+            }
+            Exit::Config => {
+                "run: a file is missing, unreadable or wrong; systemd doesn't try again"
+            }
         }
     }
 }

@@ -63,7 +63,8 @@ pub fn import(verb: &Import) -> Exit {
     let configs = translate::translate(&meant, unsaid, &mut reading);
     let Reading { notes, faults, .. } = reading;
     if !faults.is_empty() {
-        let mut faults: Vec<_> = faults.iter().map(|fault| (&fault.place, fault.to_string())).collect();
+        let mut faults: Vec<_> =
+            faults.iter().map(|fault| (&fault.place, fault.to_string())).collect();
         faults.sort();
         faults.dedup();
         return fail(&faults.into_iter().map(|(_, text)| text).collect::<Vec<_>>());
@@ -77,12 +78,15 @@ pub fn import(verb: &Import) -> Exit {
     let opens = notes.opens(&tree);
     if opens > 0 && !verb.accept_opens {
         print(verb, &tree, &notes, &configs, &[]);
-        let lines = if opens == 1 { "1 line says".to_owned() } else { format!("{opens} lines say") };
+        let lines =
+            if opens == 1 { "1 line says".to_owned() } else { format!("{opens} lines say") };
         return fail(&[format!(
             "nothing was written: {lines} OPENS. Change what nginx says there, or write the files all the same with --accept-opens"
         )]);
     }
-    let pages = write::pages(&configs, &tree).into_iter().map(|page| Page { path: verb.out.join(&page.path), ..page });
+    let pages = write::pages(&configs, &tree)
+        .into_iter()
+        .map(|page| Page { path: verb.out.join(&page.path), ..page });
     let pages: Vec<_> = pages.collect();
     let Some(written) = pages::write(&pages, "--out") else { return Exit::No };
     if !is_sound(&pages) {
@@ -97,7 +101,8 @@ pub fn import(verb: &Import) -> Exit {
 fn print(verb: &Nginx, tree: &Tree, notes: &Notes, made: &[Config], pages: &[Page]) {
     if verb.json {
         let paths = configs(pages);
-        let configs: Vec<_> = made.iter().zip(paths).map(|(config, path)| config.json(path)).collect();
+        let configs: Vec<_> =
+            made.iter().zip(paths).map(|(config, path)| config.json(path)).collect();
         let files: Vec<_> = pages.iter().map(|page| page.path.display().to_string()).collect();
         say_json_text(&format!("{:#}", report::json(tree, notes, &configs, &files)));
         return;
@@ -134,6 +139,8 @@ fn fail(what: &[String]) -> Exit {
 /// What was written, and what to do with it.
 fn next(pages: &[Page]) -> String {
     let files: String = pages.iter().map(|page| format!("  {}\n", page.path.display())).collect();
-    let checks: String = configs(pages).map(|config| format!("\n  sidegate check --config {}", quoted(config))).collect();
+    let checks: String = configs(pages)
+        .map(|config| format!("\n  sidegate check --config {}", quoted(config)))
+        .collect();
     format!("Written:\n{files}\nRead the lines in capitals first, then:\n{checks}")
 }

@@ -163,7 +163,9 @@ impl Site<'_> {
 
     /// What the certificate is for, besides `localhost` and the addresses that it leads to.
     fn certified(&self) -> Vec<String> {
-        let host = Some(self.host.to_string()).filter(|host| host != "*").map(|host| host.replace(['[', ']'], ""));
+        let host = Some(self.host.to_string())
+            .filter(|host| host != "*")
+            .map(|host| host.replace(['[', ']'], ""));
         let address = Some(self.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
         let is_new = |name: &String| !certificate::NAMES.contains(&&**name);
         let mut all: Vec<_> = host.into_iter().chain(address).filter(is_new).collect();
@@ -189,13 +191,25 @@ impl Site<'_> {
             false => TLS.to_owned(),
         };
         let http = match http {
-            Http::Refuse => line("#http         = \"refuse\"", "or \"forward\": plain HTTP goes through as well"),
-            Http::Forward => line("http    = \"forward\"", "plain HTTP goes through as well; \"refuse\": WebSockets alone"),
+            Http::Refuse => line(
+                "#http         = \"refuse\"",
+                "or \"forward\": plain HTTP goes through as well",
+            ),
+            Http::Forward => line(
+                "http    = \"forward\"",
+                "plain HTTP goes through as well; \"refuse\": WebSockets alone",
+            ),
         };
-        let host = line(&format!("host    = \"{}\"", self.host), "\"ws.example.com\", \"*.example.com\" (one label), or \"*\"");
+        let host = line(
+            &format!("host    = \"{}\"", self.host),
+            "\"ws.example.com\", \"*.example.com\" (one label), or \"*\"",
+        );
         let metrics = match self.metrics() {
             METRICS => "#listen = \"127.0.0.1:10464\"             # or \"off\"".to_owned(),
-            port => line(&format!("listen = \"127.0.0.1:{port}\""), "or \"off\"; the default port, 10464, is taken"),
+            port => line(
+                &format!("listen = \"127.0.0.1:{port}\""),
+                "or \"off\"; the default port, 10464, is taken",
+            ),
         };
         let filled = CONFIG
             .replace("{metrics}", &metrics)
@@ -212,12 +226,17 @@ impl Site<'_> {
         let off = if self.verb.http == Http::Refuse { "#" } else { "" };
         let requests = format!("{off}requests    = {{ rate = \"50/s\", burst = 200 }}");
         let requests = format!("{requests:<52}# plain HTTP, where the route forwards it");
-        let filled = POLICY.replace("{requests}", &requests).replace("{url}", &format!("{}/", self.url("ws")));
-        filled.replace("{client}", &self.target().to_string()).replace("{origin}", &self.url("http"))
+        let filled = POLICY
+            .replace("{requests}", &requests)
+            .replace("{url}", &format!("{}/", self.url("ws")));
+        filled
+            .replace("{client}", &self.target().to_string())
+            .replace("{origin}", &self.url("http"))
     }
 
     fn list(&self) -> String {
-        let own = self.own().map(|ip| format!("{ip:<16}# this machine as well\n")).unwrap_or_default();
+        let own =
+            self.own().map(|ip| format!("{ip:<16}# this machine as well\n")).unwrap_or_default();
         LIST.replace("{own}\n", &own)
     }
 }
@@ -250,12 +269,15 @@ fn bracketed(ip: IpAddr) -> String {
 }
 
 fn listen(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr =
-        text.parse().map_err(|_| "not an address with a port: write one like 0.0.0.0:8443 or [::]:8443".to_owned())?;
+    let address: SocketAddr = text.parse().map_err(|_| {
+        "not an address with a port: write one like 0.0.0.0:8443 or [::]:8443".to_owned()
+    })?;
     let is_of_a_link = matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
     match address.port() {
         0 => Err("port 0 is another port at each start: name one, like 8443".to_owned()),
-        _ if is_of_a_link => Err("a link-local address holds on one link alone: name another, or [::]".to_owned()),
+        _ if is_of_a_link => {
+            Err("a link-local address holds on one link alone: name another, or [::]".to_owned())
+        }
         _ => Ok(address),
     }
 }
@@ -265,7 +287,9 @@ fn authority(backend: &str) -> Option<SocketAddr> {
     let (scheme, at) = backend.split_once("://")?;
     let port = if scheme == "https" { 443 } else { 80 };
     let at = at.replace("localhost", "127.0.0.1");
-    at.parse().ok().or_else(|| Some(SocketAddr::new(at.trim_matches(['[', ']']).parse().ok()?, port)))
+    at.parse()
+        .ok()
+        .or_else(|| Some(SocketAddr::new(at.trim_matches(['[', ']']).parse().ok()?, port)))
 }
 
 /// Refuses a backend that is the listener itself.
@@ -276,7 +300,9 @@ fn apart(verb: &Init) -> Result<(), String> {
         at.port() == listen.port() && is_here
     };
     match authority(&verb.backend).filter(|at| is_itself(*at)) {
-        Some(at) => Err(format!("the backend is at {at}, and so would be the listener: name another port with --listen")),
+        Some(at) => Err(format!(
+            "the backend is at {at}, and so would be the listener: name another port with --listen"
+        )),
         None => Ok(()),
     }
 }
@@ -310,7 +336,11 @@ fn next(site: &Site<'_>, pages: &[Page]) -> String {
         false => (format!("--cacert {certificate} "), format!("SSL_CERT_FILE={certificate} ")),
     };
     let resolving = if site.is_reached() { String::new() } else { resolving(site) };
-    let reached = if site.is_reached() { String::new() } else { format!("     # once {} leads here", site.name()) };
+    let reached = if site.is_reached() {
+        String::new()
+    } else {
+        format!("     # once {} leads here", site.name())
+    };
     let answer = match http {
         Http::Refuse => "426: alive, and only WebSockets are served",
         Http::Forward => "what the backend answers",
@@ -335,7 +365,10 @@ It listens at {listen} and admits only this machine, by the addresses {}: see `l
         }
     );
     if TcpListener::bind((listen.ip(), 0)).is_err() {
-        next.push_str(&format!("\n{} is no address of this machine: `sidegate run` fails here.", listen.ip()));
+        next.push_str(&format!(
+            "\n{} is no address of this machine: `sidegate run` fails here.",
+            listen.ip()
+        ));
     }
     if !plain {
         next.push_str("\nThe certificate is for development: it vouches for itself.");

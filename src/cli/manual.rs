@@ -13,7 +13,10 @@ const FILES: [(&str, &str); 7] = [
     ("[[certificate]] chain, key", "PEM files, readable for the service's group and nobody else"),
     ("[admin] socket", "made at start, removed at the end: status, reload and drain ask there"),
     ("/run/sidegate, /run/sidegate-NAME", "where that socket is by default, under the units"),
-    ("/proc/self", "read for the process_* metrics, and for where an opened list lies, where it is to be had"),
+    (
+        "/proc/self",
+        "read for the process_* metrics, and for where an opened list lies, where it is to be had",
+    ),
 ];
 
 /// The chapters, each line with two spaces before it and two between what is told and its meaning.
@@ -21,7 +24,8 @@ pub fn chapters() -> String {
     let exits = Exit::ALL.map(|exit| (exit.code().to_string(), exit.meaning()));
     let signals = run::SIGNALS.map(|(name, meaning)| (name.to_owned(), meaning));
     let files = FILES.map(|(path, meaning)| (path.to_owned(), meaning));
-    [chapter("Exit codes", &exits), chapter("Signals of `run`", &signals), chapter("Files", &files)].join("\n")
+    [chapter("Exit codes", &exits), chapter("Signals of `run`", &signals), chapter("Files", &files)]
+        .join("\n")
 }
 
 fn chapter(title: &str, rows: &[(String, &str)]) -> String {

@@ -73,7 +73,8 @@ pub fn rendered(diagnostic: &Diagnostic, color: bool) -> String {
 /// A path as a shell takes it.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
-    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@%:,".contains(&byte));
+    let plain =
+        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@%:,".contains(&byte));
     if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
@@ -93,20 +94,36 @@ mod tests {
 
     #[test]
     fn a_diagnostic_commands_no_terminal_colored_or_not() {
-        let about = |message: &str| Diagnostic::of(Path::new("a.toml"), message.to_owned(), Some(message.to_owned()));
+        let about = |message: &str| {
+            Diagnostic::of(Path::new("a.toml"), message.to_owned(), Some(message.to_owned()))
+        };
         for control in ['\u{1b}', '\u{9b}', '\u{202e}', '\u{2066}'] {
             let text = rendered(&about(&format!("a{control}[31mb")), true);
-            assert!(text.contains("[31mb") && !text.contains(&format!("{control}[31m")), "{text:?}");
+            assert!(
+                text.contains("[31mb") && !text.contains(&format!("{control}[31m")),
+                "{text:?}"
+            );
         }
-        assert!(rendered(&about("b"), true).contains('\u{1b}') && !rendered(&about("b"), false).contains('\u{1b}'));
+        assert!(
+            rendered(&about("b"), true).contains('\u{1b}')
+                && !rendered(&about("b"), false).contains('\u{1b}')
+        );
     }
 
     #[test]
     fn color_is_for_terminals_whose_user_wants_it() {
-        for (is_terminal, no_color, colored) in
-            [(true, None, true), (true, Some(""), true), (true, Some("1"), false), (true, Some("0"), false), (false, None, false)]
-        {
-            assert_eq!(may_color(is_terminal, no_color.map(OsStr::new)), colored, "{is_terminal} {no_color:?}");
+        for (is_terminal, no_color, colored) in [
+            (true, None, true),
+            (true, Some(""), true),
+            (true, Some("1"), false),
+            (true, Some("0"), false),
+            (false, None, false),
+        ] {
+            assert_eq!(
+                may_color(is_terminal, no_color.map(OsStr::new)),
+                colored,
+                "{is_terminal} {no_color:?}"
+            );
         }
     }
 }

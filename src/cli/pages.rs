@@ -18,12 +18,15 @@ pub struct Written {
 
 /// Writes all `pages`. What can't be done is said, and then nothing is left; `option` names the folder to write to.
 pub fn write(pages: &[Page], option: &str) -> Option<Written> {
-    let there: Vec<_> = pages.iter().filter(|page| fs::symlink_metadata(&page.path).is_ok()).collect();
+    let there: Vec<_> =
+        pages.iter().filter(|page| fs::symlink_metadata(&page.path).is_ok()).collect();
     for page in &there {
         complain(format_args!("{} is there already", page.path.display()));
     }
     if !there.is_empty() {
-        complain(format_args!("nothing was written: move it away, or name another folder with {option}"));
+        complain(format_args!(
+            "nothing was written: move it away, or name another folder with {option}"
+        ));
         return None;
     }
     let mut written = Written { files: Vec::new(), folders: Vec::new() };
@@ -57,14 +60,18 @@ impl Written {
             self.make(folder)?;
         }
         // Only a new file: somebody may have put one there since we looked.
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(page.mode).open(&page.path)?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(page.mode).open(&page.path)?;
         // It is ours, and half of it is worse than nothing.
         self.files.push(page.path.clone());
         file.write_all(page.text.as_bytes())
     }
 
     fn make(&mut self, folder: &Path) -> io::Result<()> {
-        let missing: Vec<_> = folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+        let missing: Vec<_> = folder
+            .ancestors()
+            .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+            .collect();
         for path in missing.into_iter().rev() {
             fs::create_dir(path)?;
             self.folders.push(path.to_owned());

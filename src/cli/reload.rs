@@ -29,8 +29,11 @@ pub struct Reload {
 
 /// Asks for a reload.
 pub fn reload(verb: &Reload) -> Exit {
-    let request =
-        ReloadRequest { wait: verb.wait, accept_shrink: verb.accept_shrink.clone(), accept_revocations: verb.accept_revocations };
+    let request = ReloadRequest {
+        wait: verb.wait,
+        accept_shrink: verb.accept_shrink.clone(),
+        accept_revocations: verb.accept_revocations,
+    };
     match ask::ask(&verb.config.config, &request, RELOAD_TIMEOUT) {
         Ok(answer) => {
             tell(&answer);
@@ -46,7 +49,9 @@ pub fn reload(verb: &Reload) -> Exit {
 /// How the command ends.
 pub fn exit(answer: &ReloadAnswer) -> Exit {
     match answer {
-        ReloadAnswer::Published { .. } | ReloadAnswer::Unchanged { .. } | ReloadAnswer::Asked => Exit::Yes,
+        ReloadAnswer::Published { .. } | ReloadAnswer::Unchanged { .. } | ReloadAnswer::Asked => {
+            Exit::Yes
+        }
         ReloadAnswer::Rejected { .. } => Exit::No,
     }
 }

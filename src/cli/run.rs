@@ -15,7 +15,10 @@ use sidegate::{Agent, StartError};
 /// The signals that [`serve`] obeys.
 pub const SIGNALS: [(&str, &str); 3] = [
     ("SIGHUP", "reload; refused while draining"),
-    ("SIGTERM", "drain: stop accepting, close tunnels over [shutdown] spread, end; a second one ends at once"),
+    (
+        "SIGTERM",
+        "drain: stop accepting, close tunnels over [shutdown] spread, end; a second one ends at once",
+    ),
     ("SIGINT", "as SIGTERM"),
 ];
 

@@ -69,7 +69,8 @@ impl Trust {
     /// # Errors
     /// See [`Unusable`].
     pub fn site(&self, path: &Path) -> Result<SocketSite, Unusable> {
-        let mut walk = Walk { at: PathBuf::from("/"), landlord: None, is_roots: true, is_shared: false };
+        let mut walk =
+            Walk { at: PathBuf::from("/"), landlord: None, is_roots: true, is_shared: false };
         self.enter(&mut walk, path)?;
         let (mut rest, mut links) = (parts(path), 0);
         while let Some(part) = rest.pop_front() {
@@ -77,7 +78,12 @@ impl Trust {
                 // Every link before it is resolved, so this is the parent.
                 let parent = walk.at.parent().unwrap_or(Path::new("/")).to_owned();
                 rest = parts(&parent).into_iter().chain(rest).collect();
-                walk = Walk { at: PathBuf::from("/"), landlord: None, is_roots: true, is_shared: false };
+                walk = Walk {
+                    at: PathBuf::from("/"),
+                    landlord: None,
+                    is_roots: true,
+                    is_shared: false,
+                };
                 self.enter(&mut walk, path)?;
                 continue;
             }
@@ -96,7 +102,12 @@ impl Trust {
                 }
                 let target = walk.at.join(fs::read_link(&next)?);
                 rest = parts(&target).into_iter().chain(rest).collect();
-                walk = Walk { at: PathBuf::from("/"), landlord: None, is_roots: true, is_shared: false };
+                walk = Walk {
+                    at: PathBuf::from("/"),
+                    landlord: None,
+                    is_roots: true,
+                    is_shared: false,
+                };
                 self.enter(&mut walk, path)?;
                 continue;
             }
@@ -127,7 +138,8 @@ impl Trust {
             walk.landlord = Some(folder.uid());
         }
         let by_others = folder.mode() & OTHERS_WRITE != 0;
-        let by_group = folder.mode() & GROUP_WRITES != 0 && ![ROOT, self.group].contains(&folder.gid());
+        let by_group =
+            folder.mode() & GROUP_WRITES != 0 && ![ROOT, self.group].contains(&folder.gid());
         let is_shared = by_others || by_group;
         // In a sticky folder others may add names, and replace none but their own.
         if is_shared && folder.mode() & STICKY == 0 {
@@ -204,7 +216,8 @@ struct Walk {
 
 /// The components of an absolute path below the root.
 fn parts(path: &Path) -> VecDeque<OsString> {
-    let kept = path.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
+    let kept =
+        path.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
     kept.map(|part| part.as_os_str().to_owned()).collect()
 }
 
@@ -263,7 +276,10 @@ mod tests {
         assert_eq!(said(&trust(folder.path()), &socket), "");
         let through = folder.path().join("x/../admin.sock");
         fs::create_dir(folder.path().join("x")).unwrap();
-        assert_eq!(trust(folder.path()).site(&through).unwrap().path, socket.canonicalize().unwrap());
+        assert_eq!(
+            trust(folder.path()).site(&through).unwrap().path,
+            socket.canonicalize().unwrap()
+        );
     }
 
     #[test]
@@ -351,7 +367,11 @@ mod tests {
     #[test]
     fn the_owner_of_a_folder_that_root_made_is_believed_there() {
         let site = SocketSite { path: "/run/sidegate/0.sock".into(), landlord: Some(998) };
-        let trust = Trust { config: "/etc/sidegate/sidegate.toml".into(), users: vec![0, 1000], group: 1000 };
+        let trust = Trust {
+            config: "/etc/sidegate/sidegate.toml".into(),
+            users: vec![0, 1000],
+            group: 1000,
+        };
         trust.check_peer(&site, 998).unwrap();
         trust.check_peer(&site, 999).unwrap_err();
     }

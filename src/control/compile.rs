@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::{Digest, Files};
-use crate::control::config::{self, BackendTlsPage, Feed, Loaded, Pass, PolicyPage, RoutePage, Settings};
+use crate::control::config::{
+    self, BackendTlsPage, Feed, Loaded, Pass, PolicyPage, RoutePage, Settings,
+};
 use crate::control::rehearsal::{Script, rehearse};
 use crate::policy::Policy;
 use crate::policy::limit::{Budgets, Limiter};
@@ -44,7 +46,8 @@ pub fn build(
     tickets: &Tickets,
 ) -> Result<Built, Vec<Diagnostic>> {
     let (mut built, scripts) = assemble(loaded, config, digest, before, tickets)?;
-    let (errors, more): (Vec<_>, Vec<_>) = rehearse(&built.snapshot, &scripts).into_iter().partition(Diagnostic::is_error);
+    let (errors, more): (Vec<_>, Vec<_>) =
+        rehearse(&built.snapshot, &scripts).into_iter().partition(Diagnostic::is_error);
     built.warnings.extend(more);
     if errors.is_empty() { Ok(built) } else { Err(errors) }
 }
@@ -82,7 +85,8 @@ impl Fingerprint {
 /// All that is wrong with the files.
 pub fn promoted(config: &Path, promoted: &str) -> Result<Fingerprint, Vec<Diagnostic>> {
     let mut files = Files::for_person();
-    let loaded = config::load_as(&mut files, config, Pass { promoted: Some(promoted), ..Pass::default() })?;
+    let loaded =
+        config::load_as(&mut files, config, Pass { promoted: Some(promoted), ..Pass::default() })?;
     let fingerprint = fingerprint(&files, config, &format!("{promoted}.shadow.toml"));
     let tickets = fresh_tickets(config)?;
     build(loaded, config, &fingerprint.all, None, &tickets)?;
@@ -109,7 +113,9 @@ fn fingerprint(files: &Files, config: &Path, policy: &str) -> Fingerprint {
 /// # Errors
 /// The machine has no randomness.
 pub fn fresh_tickets(config: &Path) -> Result<Tickets, Vec<Diagnostic>> {
-    Tickets::new().map_err(|error| vec![Diagnostic::of(config, format!("no keys for TLS tickets: {error}"), None)])
+    Tickets::new().map_err(|error| {
+        vec![Diagnostic::of(config, format!("no keys for TLS tickets: {error}"), None)]
+    })
 }
 
 fn assemble(
@@ -123,7 +129,9 @@ fn assemble(
     let Loaded { settings, mut baseline, mut policies, candidates, lists: _, warnings } = loaded;
     let mut feeds = Vec::new();
     for page in policies.iter_mut().chain(&mut baseline) {
-        feeds.extend(std::mem::take(&mut page.feeds).into_iter().map(|feed| (Arc::clone(&page.name), feed)));
+        feeds.extend(
+            std::mem::take(&mut page.feeds).into_iter().map(|feed| (Arc::clone(&page.name), feed)),
+        );
     }
     let pages = Pages { policies, candidates, baseline };
     let snapshot = compile(&settings, pages, digest, before, tickets);
@@ -152,12 +160,18 @@ fn compile(
     let candidates = pages.candidates.into_iter().map(|page| {
         // A candidate is charged too, to budgets of its own.
         let used = used(&page.name).and_then(|policy| policy.candidate.as_ref());
-        (Arc::clone(&page.name), Arc::new(policy(page, used.map(|candidate| &candidate.budgets), None)))
+        (
+            Arc::clone(&page.name),
+            Arc::new(policy(page, used.map(|candidate| &candidate.budgets), None)),
+        )
     });
     let mut candidates: HashMap<_, _> = candidates.collect();
     let policies = pages.policies.into_iter().map(|page| {
         let (used, candidate) = (used(&page.name), candidates.remove(&page.name));
-        (Arc::clone(&page.name), Arc::new(policy(page, used.map(|policy| &policy.budgets), candidate)))
+        (
+            Arc::clone(&page.name),
+            Arc::new(policy(page, used.map(|policy| &policy.budgets), candidate)),
+        )
     });
     let policies: HashMap<Arc<str>, Arc<Policy>> = policies.collect();
     let mut numbers = Numbers::after(before);
@@ -165,14 +179,16 @@ fn compile(
     let mut table = Vec::new();
     let mut route_list = Vec::new();
     for page in &settings.routes {
-        let policy =
-            policies.get(&page.policy).ok_or_else(|| format!("route `{}` has no policy `{}`", page.name, page.policy))?;
+        let policy = policies
+            .get(&page.policy)
+            .ok_or_else(|| format!("route `{}` has no policy `{}`", page.name, page.policy))?;
         let route = route(page, numbers.of(&page.name), Arc::clone(policy), &mut backends);
         let route = Arc::new(route.map_err(|error| format!("route `{}`: {error}", page.name))?);
         route_list.push(Arc::clone(&route));
         table.push((page.host.clone(), page.path.clone(), route));
     }
-    let routes = Routes::new(table).map_err(|twins| format!("routes {} and {} are equal", twins.first, twins.second))?;
+    let routes = Routes::new(table)
+        .map_err(|twins| format!("routes {} and {} are equal", twins.first, twins.second))?;
     let certificates = Arc::new(Certificates::new(settings.certificates.clone()));
     let listeners = settings.listeners.iter().map(|one| {
         let used = before.and_then(|before| before.listeners.get(&one.name)?.handshakes.as_ref());
@@ -199,7 +215,10 @@ struct Numbers<'s> {
 
 impl<'s> Numbers<'s> {
     fn after(before: Option<&'s Snapshot>) -> Self {
-        let known = before.into_iter().flat_map(|before| &before.route_list).map(|route| (&*route.name, route.number));
+        let known = before
+            .into_iter()
+            .flat_map(|before| &before.route_list)
+            .map(|route| (&*route.name, route.number));
         Numbers { known: known.collect(), given: before.map_or(0, |before| before.numbered) }
     }
 
@@ -217,12 +236,19 @@ struct Backends(Vec<Arc<BackendTls>>);
 
 impl Backends {
     fn after(before: Option<&Snapshot>) -> Self {
-        Backends(before.into_iter().flat_map(|before| &before.route_list).filter_map(|route| route.backend_tls.clone()).collect())
+        Backends(
+            before
+                .into_iter()
+                .flat_map(|before| &before.route_list)
+                .filter_map(|route| route.backend_tls.clone())
+                .collect(),
+        )
     }
 
     fn met(&mut self, page: &BackendTlsPage) -> Result<Arc<BackendTls>, rustls::Error> {
         let identity = page.identity.as_ref().map(|identity| Arc::clone(&identity.key));
-        let terms = BackendTerms { roots: Arc::clone(&page.roots), identity, name: page.name.clone() };
+        let terms =
+            BackendTerms { roots: Arc::clone(&page.roots), identity, name: page.name.clone() };
         if let Some(known) = self.0.iter().find(|known| known.is_on(&terms)) {
             return Ok(Arc::clone(known));
         }
@@ -234,11 +260,40 @@ impl Backends {
 
 fn policy(page: PolicyPage, used: Option<&Budgets>, candidate: Option<Arc<Policy>>) -> Policy {
     let budgets = Budgets::carry(used, &page.limits);
-    let PolicyPage { name, file, owner, allow, deny, origins, subprotocols, limits, lines, feeds: _, tests: _ } = page;
-    Policy { name, file, owner, allow, deny, origins, subprotocols, limits, budgets, lines, candidate }
+    let PolicyPage {
+        name,
+        file,
+        owner,
+        allow,
+        deny,
+        origins,
+        subprotocols,
+        limits,
+        lines,
+        feeds: _,
+        tests: _,
+    } = page;
+    Policy {
+        name,
+        file,
+        owner,
+        allow,
+        deny,
+        origins,
+        subprotocols,
+        limits,
+        budgets,
+        lines,
+        candidate,
+    }
 }
 
-fn route(page: &RoutePage, number: usize, policy: Arc<Policy>, backends: &mut Backends) -> Result<Route, rustls::Error> {
+fn route(
+    page: &RoutePage,
+    number: usize,
+    policy: Arc<Policy>,
+    backends: &mut Backends,
+) -> Result<Route, rustls::Error> {
     Ok(Route {
         number,
         name: Arc::clone(&page.name),
@@ -265,7 +320,9 @@ fn listener(
     let tls = match listener.speaks {
         Speaks::Tls(rules) => {
             let handshakes = Handshakes::new(rules, Arc::clone(certificates), tickets);
-            Some(Arc::new(handshakes.map_err(|error| format!("listener `{}`: {error}", listener.name))?))
+            Some(Arc::new(
+                handshakes.map_err(|error| format!("listener `{}`: {error}", listener.name))?,
+            ))
         }
         Speaks::Plain | Speaks::Redirect { .. } => None,
     };

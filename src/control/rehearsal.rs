@@ -46,7 +46,10 @@ impl Script {
 
 /// Runs every test; what is told of those that fail are errors.
 pub fn rehearse(snapshot: &Snapshot, scripts: &[Script]) -> Vec<Diagnostic> {
-    scripts.iter().flat_map(|script| script.tests.iter().filter_map(|test| run(snapshot, script, test))).collect()
+    scripts
+        .iter()
+        .flat_map(|script| script.tests.iter().filter_map(|test| run(snapshot, script, test)))
+        .collect()
 }
 
 fn run(snapshot: &Snapshot, script: &Script, test: &PolicyTest) -> Option<Diagnostic> {
@@ -58,30 +61,47 @@ fn run(snapshot: &Snapshot, script: &Script, test: &PolicyTest) -> Option<Diagno
         snapshot.judge_by(test.client, request, None, test.at.unwrap_or(Timestamp::MIN), candidate)
     });
     let route = judged.as_ref().ok().and_then(|judgement| judgement.route.as_ref());
-    let is_stray = judged.as_ref().is_ok_and(|judgement| judgement.route.is_none() && judgement.ambiguity.is_none());
+    let is_stray = judged
+        .as_ref()
+        .is_ok_and(|judgement| judgement.route.is_none() && judgement.ambiguity.is_none());
     if is_stray && test.expect != Expect::RefuseFor(Refusal::Route.word()) {
         let finding = error(format!("test \"{}\": no route leads there", test.name));
         let remedy = "look at the host and the path of the [[route]]s; expect = \"refuse:route\" where it is meant";
         let slashed = request.ok().and_then(|request| snapshot.lacking_slash(request));
-        let meant = slashed.map(|slashed| format!("a route begins at {}: end the path with a slash", slashed.path));
+        let meant = slashed.map(|slashed| {
+            format!("a route begins at {}: end the path with a slash", slashed.path)
+        });
         return Some(finding.remedy(remedy).perhaps(meant).at(test.at_url.clone().sound()));
     }
-    let verdict = judged.as_ref().map_err(|refusal| *refusal).and_then(|judgement| match &judgement.verdict {
-        Ok(_) => Ok(()),
-        Err(refusal) => Err(*refusal),
-    });
+    let verdict =
+        judged.as_ref().map_err(|refusal| *refusal).and_then(|judgement| {
+            match &judgement.verdict {
+                Ok(_) => Ok(()),
+                Err(refusal) => Err(*refusal),
+            }
+        });
     if meets(test.expect, verdict) {
-        let policy = route.map(|route| &*route.policy.name).filter(|name| *name != &*script.policy)?;
+        let policy =
+            route.map(|route| &*route.policy.name).filter(|name| *name != &*script.policy)?;
         let stray = script.kind != Kind::Baseline;
         return stray.then(|| {
-            let finding = warning(format!("test \"{}\": its URL is `{policy}`'s, another policy's, to judge", test.name));
-            finding.remedy("move it there, or look at the [[route]]s").at(test.at_url.clone().sound())
+            let finding = warning(format!(
+                "test \"{}\": its URL is `{policy}`'s, another policy's, to judge",
+                test.name
+            ));
+            finding
+                .remedy("move it there, or look at the [[route]]s")
+                .at(test.at_url.clone().sound())
         });
     }
     let got = verdict.map_or_else(|refusal| format!("refuse:{refusal}"), |()| "allow".into());
     let question = Question { client: test.client, request, at: test.at, live: false, candidate };
     let explanation = snapshot.explain(question).to_string();
-    let finding = error(format!("test \"{}\" failed: expected {}, got {got}", test.name, written(test.expect)));
+    let finding = error(format!(
+        "test \"{}\" failed: expected {}, got {got}",
+        test.name,
+        written(test.expect)
+    ));
     Some(finding.at(test.at_expect.clone().sound()).because(explanation))
 }
 
@@ -146,11 +166,14 @@ origins = ["https://app.example.com"]
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("policies")).unwrap();
         let desk = ("policies/desk.toml", "schema = 1\nclient.allow = ['any']\n");
-        for (name, text) in [("sidegate.toml", SIDEGATE), ("policies/chat.toml", CHAT), desk].iter().chain(files) {
+        for (name, text) in
+            [("sidegate.toml", SIDEGATE), ("policies/chat.toml", CHAT), desk].iter().chain(files)
+        {
             fs::write(folder.path().join(name), text).unwrap();
         }
         let (mut files, config) = (Files::for_person(), folder.path().join("sidegate.toml"));
-        let loaded = config::load(&mut files, &config, None).unwrap_or_else(|found| panic!("{found:?}"));
+        let loaded =
+            config::load(&mut files, &config, None).unwrap_or_else(|found| panic!("{found:?}"));
         let built = build(loaded, &config, "", None, &Tickets::new().unwrap());
         let found = built.as_ref().map_or_else(Clone::clone, |built| built.warnings.clone());
         let text: Vec<_> = found.iter().map(ToString::to_string).collect();
@@ -186,12 +209,18 @@ error: test "x" failed: expected allow, got refuse:network
              allow       `office`: carved out by !192.0.2.13 (policies/chat.toml:4, ticket SEC-3); would match 192.0.2.0/24 (policies/chat.toml:4, owner acme); not in `visitors` (1 entry)
              origin      none sent: not among "https://app.example.com"
 "#;
-        assert_eq!(told(&[("policies/chat.toml", &text)]), (false, expected.trim_matches('\n').to_owned()));
+        assert_eq!(
+            told(&[("policies/chat.toml", &text)]),
+            (false, expected.trim_matches('\n').to_owned())
+        );
     }
 
     #[test]
     fn who_is_admitted_against_all_expectation_is_shown_by_which_entry() {
-        let text = format!("{CHAT}{}", test("192.0.2.1", "/chat/a", "origin = \"https://app.example.com\"", "refuse:network"));
+        let text = format!(
+            "{CHAT}{}",
+            test("192.0.2.1", "/chat/a", "origin = \"https://app.example.com\"", "refuse:network")
+        );
         let expected = r#"
 error: test "x" failed: expected refuse:network, got allow
   --> policies/chat.toml:16:10
@@ -205,7 +234,10 @@ error: test "x" failed: expected refuse:network, got allow
              allow       in `office`: 192.0.2.0/24 (policies/chat.toml:4, owner acme)
              origin      https://app.example.com: admitted by "https://app.example.com"
 "#;
-        assert_eq!(told(&[("policies/chat.toml", &text)]), (false, expected.trim_matches('\n').to_owned()));
+        assert_eq!(
+            told(&[("policies/chat.toml", &text)]),
+            (false, expected.trim_matches('\n').to_owned())
+        );
     }
 
     #[test]
@@ -220,8 +252,14 @@ error: test "x": no route leads there
    |
    = help: look at the host and the path of the [[route]]s; expect = "refuse:route" where it is meant
 "#;
-        assert_eq!(told(&[("policies/chat.toml", &text)]), (false, expected.trim_matches('\n').to_owned()));
-        assert!(passes("192.0.2.1", "/chta/a", "", "refuse:route") && !passes("192.0.2.1", "/chat/a", "", "refuse:route"));
+        assert_eq!(
+            told(&[("policies/chat.toml", &text)]),
+            (false, expected.trim_matches('\n').to_owned())
+        );
+        assert!(
+            passes("192.0.2.1", "/chta/a", "", "refuse:route")
+                && !passes("192.0.2.1", "/chat/a", "", "refuse:route")
+        );
     }
 
     #[test]
@@ -236,7 +274,10 @@ warning: test "x": its URL is `desk`'s, another policy's, to judge
    |
    = help: move it there, or look at the [[route]]s
 "#;
-        assert_eq!(told(&[("policies/chat.toml", &text)]), (true, expected.trim_matches('\n').to_owned()));
+        assert_eq!(
+            told(&[("policies/chat.toml", &text)]),
+            (true, expected.trim_matches('\n').to_owned())
+        );
     }
 
     #[test]
@@ -249,23 +290,39 @@ warning: test "x": its URL is `desk`'s, another policy's, to judge
 
     #[test]
     fn any_refusal_is_a_refusal_and_each_word_only_its_own() {
-        for (client, path, word) in [("192.0.2.13", "/chat/", "network"), ("192.0.2.1", "/chat/x%2fy", "path")] {
-            assert!(passes(client, path, "", "refuse") && passes(client, path, "", &format!("refuse:{word}")));
-            assert!(!passes(client, path, "", "allow") && !passes(client, path, "", "refuse:origin"));
+        for (client, path, word) in
+            [("192.0.2.13", "/chat/", "network"), ("192.0.2.1", "/chat/x%2fy", "path")]
+        {
+            assert!(
+                passes(client, path, "", "refuse")
+                    && passes(client, path, "", &format!("refuse:{word}"))
+            );
+            assert!(
+                !passes(client, path, "", "allow") && !passes(client, path, "", "refuse:origin")
+            );
         }
         assert!(!passes("192.0.2.1", "/chat/", "", "refuse"));
     }
 
     #[test]
     fn a_candidate_is_tested_in_its_policys_place_and_the_policy_as_it_is() {
-        let (here, there) = (test("10.0.0.1", "/chat/", "", "refuse:network"), test("10.0.0.1", "/chat/", "", "allow"));
+        let (here, there) = (
+            test("10.0.0.1", "/chat/", "", "refuse:network"),
+            test("10.0.0.1", "/chat/", "", "allow"),
+        );
         let candidate = |tests: &str| format!("schema = 1\nclient.allow = ['10.0.0.0/8']\n{tests}");
         let both = |policy: &str, tests: &str| {
-            told(&[("policies/chat.toml", &format!("{CHAT}{policy}")), ("policies/chat.shadow.toml", &candidate(tests))])
+            told(&[
+                ("policies/chat.toml", &format!("{CHAT}{policy}")),
+                ("policies/chat.shadow.toml", &candidate(tests)),
+            ])
         };
         assert_eq!(both(&here, &there), (true, String::new()));
         let (usable, found) = both("", &here);
-        assert!(!usable && found.contains("policies/chat.shadow.toml:8:10") && found.contains("ALLOW"), "{found}");
+        assert!(
+            !usable && found.contains("policies/chat.shadow.toml:8:10") && found.contains("ALLOW"),
+            "{found}"
+        );
         assert!(!both(&there, "").0);
     }
 
@@ -274,17 +331,33 @@ warning: test "x": its URL is `desk`'s, another policy's, to judge
         let baseline = |tests: &str| format!("schema = 1\nclient.deny = ['192.0.2.66']\n{tests}");
         let refused = test("192.0.2.66", "/desk", "", "refuse:network");
         assert_eq!(told(&[("policies/baseline.toml", &baseline(&refused))]), (true, String::new()));
-        let (usable, found) = told(&[("policies/baseline.toml", &baseline(&test("192.0.2.66", "/desk", "", "allow")))]);
+        let (usable, found) = told(&[(
+            "policies/baseline.toml",
+            &baseline(&test("192.0.2.66", "/desk", "", "allow")),
+        )]);
         assert!(!usable && found.contains("policy baseline (policies/baseline.toml:2)"), "{found}");
-        let admitted = format!("{CHAT}{}", test("192.0.2.66", "/chat/", "origin = \"https://app.example.com\"", "allow"));
-        assert!(!told(&[("policies/chat.toml", &admitted), ("policies/baseline.toml", &baseline(""))]).0);
+        let admitted = format!(
+            "{CHAT}{}",
+            test("192.0.2.66", "/chat/", "origin = \"https://app.example.com\"", "allow")
+        );
+        assert!(
+            !told(&[("policies/chat.toml", &admitted), ("policies/baseline.toml", &baseline(""))])
+                .0
+        );
     }
 
     #[test]
     fn every_test_that_fails_is_told() {
         let failing = test("192.0.2.13", "/chat/", "", "allow");
         let desk = format!("schema = 1\nclient.allow = []\n{}", test("::1", "/desk", "", "allow"));
-        let (_, found) = told(&[("policies/chat.toml", &format!("{CHAT}{failing}{failing}")), ("policies/desk.toml", &desk)]);
-        assert_eq!(found.matches("failed: expected allow, got refuse:network").count(), 3, "{found}");
+        let (_, found) = told(&[
+            ("policies/chat.toml", &format!("{CHAT}{failing}{failing}")),
+            ("policies/desk.toml", &desk),
+        ]);
+        assert_eq!(
+            found.matches("failed: expected allow, got refuse:network").count(),
+            3,
+            "{found}"
+        );
     }
 }

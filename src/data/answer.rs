@@ -6,7 +6,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, UPGRADE};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, UPGRADE,
+};
 use http::{Response, StatusCode};
 
 use crate::data::body::Outgoing;
@@ -28,7 +30,10 @@ pub enum After {
 /// The answer to a refusal.
 pub fn refusal(refusal: Refusal, id: &HeaderValue, after: After) -> Response<Outgoing> {
     // The refusals without a status are those before a request: they never come here.
-    let status = refusal.status().and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::FORBIDDEN);
+    let status = refusal
+        .status()
+        .and_then(|status| StatusCode::from_u16(status).ok())
+        .unwrap_or(StatusCode::FORBIDDEN);
     let body = serde_json::json!({
         "type": "about:blank",
         "title": refusal.sentence(),
@@ -103,14 +108,21 @@ pub fn redirect(host: &str, port: u16, path_and_query: &str) -> Response<Outgoin
     let location = HeaderValue::from_str(&format!("https://{host}{port}{path_and_query}"));
     let mut answer = Response::new(Outgoing::empty());
     *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
-    answer.headers_mut().insert(LOCATION, location.unwrap_or_else(|_| HeaderValue::from_static("/")));
+    answer
+        .headers_mut()
+        .insert(LOCATION, location.unwrap_or_else(|_| HeaderValue::from_static("/")));
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
 /// The redirect to `path`, a route's, with the query that came. It names no scheme and no host, so
 /// that it leads nowhere else, and is not kept: the answer is the policy's and the configuration's.
-pub fn slash(path: &str, query: Option<&str>, id: &HeaderValue, after: After) -> Response<Outgoing> {
+pub fn slash(
+    path: &str,
+    query: Option<&str>,
+    id: &HeaderValue,
+    after: After,
+) -> Response<Outgoing> {
     let location = match query {
         Some(query) => format!("{path}?{}", escaped(query)),
         None => path.to_owned(),
@@ -119,7 +131,8 @@ pub fn slash(path: &str, query: Option<&str>, id: &HeaderValue, after: After) ->
     *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
     let headers = answer.headers_mut();
     // Neither a path nor an escaped query holds what a value can't.
-    let location = HeaderValue::from_str(&location).unwrap_or_else(|_| HeaderValue::from_static("/"));
+    let location =
+        HeaderValue::from_str(&location).unwrap_or_else(|_| HeaderValue::from_static("/"));
     headers.insert(LOCATION, location);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_REQUEST_ID, id.clone());
@@ -188,13 +201,19 @@ mod tests {
     fn a_slash_is_added_with_the_query_and_without_a_host() {
         let check = |query: Option<&str>, location: &str| {
             let answer = slash("/app/", query, &HeaderValue::from_static("abc"), After::Keep);
-            assert_eq!((answer.status().as_u16(), answer.headers()[LOCATION].to_str().unwrap()), (308, location));
+            assert_eq!(
+                (answer.status().as_u16(), answer.headers()[LOCATION].to_str().unwrap()),
+                (308, location)
+            );
             assert!(answer.headers().get(CONNECTION).is_none());
         };
         check(None, "/app/");
         check(Some(""), "/app/?");
         check(Some("a=1&b=/..//x?y&c=%22%zz"), "/app/?a=1&b=/..//x?y&c=%22%zz");
-        check(Some("q={\"a\":\"\u{e9}\"}|^`<>\\"), "/app/?q=%7B%22a%22:%22%C3%A9%22%7D%7C%5E%60%3C%3E%5C");
+        check(
+            Some("q={\"a\":\"\u{e9}\"}|^`<>\\"),
+            "/app/?q=%7B%22a%22:%22%C3%A9%22%7D%7C%5E%60%3C%3E%5C",
+        );
     }
 
     // C-WS-03

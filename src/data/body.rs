@@ -184,7 +184,10 @@ impl Body for Upload {
     type Data = Bytes;
     type Error = Broken;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Upload::Streamed(body) = self.get_mut() else { return Poll::Ready(None) };
         let Some(incoming) = &mut body.incoming else { return Poll::Ready(None) };
         if let Some(held) = &mut body.held {
@@ -242,7 +245,9 @@ impl Body for Upload {
     fn size_hint(&self) -> SizeHint {
         match self {
             Upload::Empty => SizeHint::with_exact(0),
-            Upload::Streamed(body) => body.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default(),
+            Upload::Streamed(body) => {
+                body.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default()
+            }
         }
     }
 }
@@ -445,7 +450,10 @@ impl Body for Outgoing {
     type Data = Bytes;
     type Error = Broken;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut self.get_mut().kind {
             Kind::Full(full) => Pin::new(full).poll_frame(cx).map_err(|never| match never {}),
             Kind::Relayed(relayed) => relayed.poll(cx),

@@ -161,7 +161,8 @@ mod tests {
             let places: Vec<_> = (0..connections).map(|_| cap.try_place().unwrap()).collect();
             let told = Arc::new(Notify::new());
             let notified = || told.notified().now_or_never().is_some();
-            let mut discarding: Vec<_> = (0..most).map(|at| places[at].discards(CLIENT, &told)).collect();
+            let mut discarding: Vec<_> =
+                (0..most).map(|at| places[at].discards(CLIENT, &told)).collect();
             assert!(!notified(), "{connections}");
             discarding.extend(places.get(most).map(|place| place.discards(CLIENT, &told)));
             assert_eq!(notified(), most < connections, "{connections}");

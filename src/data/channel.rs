@@ -50,7 +50,11 @@ impl Channel {
 
     /// Reads once into `buffers.plain`, behind [`FRONT`]; its turn counts what that took. Returns how much is filled: 0 at
     /// the end of the stream, and where nothing but TLS records without application data came.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<usize>> {
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &mut Buffers,
+    ) -> Poll<io::Result<usize>> {
         match &mut self.cover {
             Cover::Tls(session) => session.poll_read(&mut self.socket, cx, buffers),
             Cover::Clear(_) => {

@@ -93,7 +93,12 @@ impl Ending {
 
 impl Flight {
     /// `exchange` begins; `repeatable` says whether its method is safe.
-    pub fn new(exchange: Exchange, metrics: Arc<RouteMetrics>, patience: Patience, repeatable: bool) -> Self {
+    pub fn new(
+        exchange: Exchange,
+        metrics: Arc<RouteMetrics>,
+        patience: Patience,
+        repeatable: bool,
+    ) -> Self {
         metrics.exchange_opened();
         Flight {
             terms: exchange.entry.terms(),
@@ -214,7 +219,8 @@ impl Flight {
             match self.began + STREAM_AGE {
                 at if at <= now => {
                     let taken = self.exchange.take_stream(Timestamp::now());
-                    taken.map_err(|full| Ending::refused(ExchangeReason::Streams, refusal(full)))?;
+                    taken
+                        .map_err(|full| Ending::refused(ExchangeReason::Streams, refusal(full)))?;
                 }
                 at => due(at),
             }
@@ -275,10 +281,12 @@ impl Drop for Flight {
         self.metrics.exchange_closed(by, reason);
         let lasted = self.began.elapsed();
         // What ended before its answer has the line of its decision, which says why.
-        let is_told = self.phase == ExchangePhase::Answer && (reason != ExchangeReason::Complete || lasted >= STREAM_AGE);
+        let is_told = self.phase == ExchangePhase::Answer
+            && (reason != ExchangeReason::Complete || lasted >= STREAM_AGE);
         if is_told {
             let from_backend = Traffic { bytes: self.bytes, messages: 0 };
-            let closed = ExchangeClosed { by, reason, refusal, phase: self.phase, from_backend, lasted };
+            let closed =
+                ExchangeClosed { by, reason, refusal, phase: self.phase, from_backend, lasted };
             decision::exchange_closed(&self.exchange.entry, &closed);
         }
     }

@@ -5,8 +5,8 @@
 //! case: hyper keeps it in the extensions, which are moved along.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    SEC_WEBSOCKET_ACCEPT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, StatusCode, Uri, Version, request, response};
 
@@ -85,7 +85,10 @@ pub fn to_backend(
         parts.headers.insert(HOST, host);
     }
     parts.headers.insert(X_FORWARDED_FOR, value(&arrival.client.to_string()));
-    parts.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if arrival.tls { "https" } else { "http" }));
+    parts.headers.insert(
+        X_FORWARDED_PROTO,
+        HeaderValue::from_static(if arrival.tls { "https" } else { "http" }),
+    );
     parts.headers.insert(X_FORWARDED_PORT, HeaderValue::from(arrival.port));
     parts.headers.insert(X_REQUEST_ID, id.clone());
     parts.uri = target(request, route, parts.uri.query())?;
@@ -131,8 +134,13 @@ pub fn to_client(parts: &mut response::Parts, attempt: bool) {
         }
         // RFC 9110 §15.5.22: a 426 must say what it wants.
         StatusCode::UPGRADE_REQUIRED => {
-            parts.headers.insert(UPGRADE, upgrade.unwrap_or_else(|| HeaderValue::from_static("websocket")));
-            parts.headers.insert(CONNECTION, HeaderValue::from_static(if attempt { "Upgrade, close" } else { "Upgrade" }));
+            parts
+                .headers
+                .insert(UPGRADE, upgrade.unwrap_or_else(|| HeaderValue::from_static("websocket")));
+            parts.headers.insert(
+                CONNECTION,
+                HeaderValue::from_static(if attempt { "Upgrade, close" } else { "Upgrade" }),
+            );
         }
         _ if attempt => {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -166,7 +174,9 @@ pub fn interim(fields: &HeaderMap) -> HeaderMap {
 /// Removes what the `Connection` of a backend's 101 names, so that nothing is agreed on that the
 /// client never sees. `Sec-WebSocket-Accept` stays, see [`to_client`].
 pub fn remove_named(head: &mut response::Parts) {
-    for name in named(&head.headers).filter(|name| *name != SEC_WEBSOCKET_ACCEPT).collect::<Vec<_>>() {
+    for name in
+        named(&head.headers).filter(|name| *name != SEC_WEBSOCKET_ACCEPT).collect::<Vec<_>>()
+    {
         head.headers.remove(name);
     }
 }
@@ -187,7 +197,8 @@ fn lacks_content(status: StatusCode) -> bool {
 
 /// Digits, and no more of them than a length can have (RFC 9110 §8.6).
 fn is_number(length: &[u8]) -> bool {
-    length.iter().all(u8::is_ascii_digit) && str::from_utf8(length).is_ok_and(|length| length.parse::<u64>().is_ok())
+    length.iter().all(u8::is_ascii_digit)
+        && str::from_utf8(length).is_ok_and(|length| length.parse::<u64>().is_ok())
 }
 
 /// What hyper lets through of a backend's head and we must not: framing that two readers could read in two ways.
@@ -209,7 +220,8 @@ pub fn accept_head(parts: &response::Parts, method: &Method) -> Result<(), &'sta
     if codings.next().is_some() {
         return Err("more than one Transfer-Encoding");
     }
-    if coding.is_some_and(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) {
+    if coding.is_some_and(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+    {
         return Err("a Transfer-Encoding other than chunked");
     }
     if coding.is_some() && parts.headers.contains_key(CONTENT_LENGTH) && *method != Method::HEAD {
@@ -226,13 +238,18 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// The fields that `Connection` names besides those that are hop-by-hop always.
 fn named(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
-    let is_known = |token: &&[u8]| HOP_BY_HOP.iter().any(|name| token.eq_ignore_ascii_case(name.as_str().as_bytes()));
-    options(headers).filter(move |token| !is_known(token)).filter_map(|token| HeaderName::from_bytes(token).ok())
+    let is_known = |token: &&[u8]| {
+        HOP_BY_HOP.iter().any(|name| token.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    };
+    options(headers)
+        .filter(move |token| !is_known(token))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
 }
 
 /// Removes what a client says of its own identity.
 fn remove_identity(headers: &mut HeaderMap) {
-    let forged: Vec<HeaderName> = headers.keys().filter(|name| is_identity(name.as_str())).cloned().collect();
+    let forged: Vec<HeaderName> =
+        headers.keys().filter(|name| is_identity(name.as_str())).cloned().collect();
     for name in forged {
         headers.remove(name);
     }

@@ -20,7 +20,8 @@ const MOST_FIELDS: usize = MAX_FIELDS;
 const OURS: usize = 6;
 
 /// Fields that make of a request more than its head, or ask for an answer before the answer.
-const NOT_PLAIN: [HeaderName; 3] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::EXPECT];
+const NOT_PLAIN: [HeaderName; 3] =
+    [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::EXPECT];
 
 /// How a peer has spelled the names of its fields, and its query. Names that it did not send are
 /// written in Title-Case.
@@ -65,11 +66,16 @@ fn tidied(came: &Bytes, max_fields: usize) -> Option<Read<request::Parts>> {
 fn parsed(came: &Bytes, max_fields: usize) -> Option<Read<request::Parts>> {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut head = httparse::Request::new(&mut []);
-    let Ok(httparse::Status::Complete(length)) = head.parse_with_uninit_headers(came, &mut fields) else { return None };
+    let Ok(httparse::Status::Complete(length)) = head.parse_with_uninit_headers(came, &mut fields)
+    else {
+        return None;
+    };
     if head.headers.len() > max_fields {
         return None;
     }
-    let (Some("GET"), Some(target), Some(1)) = (head.method, head.path, head.version) else { return None };
+    let (Some("GET"), Some(target), Some(1)) = (head.method, head.path, head.version) else {
+        return None;
+    };
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method = Method::GET;
     parts.version = Version::HTTP_11;
@@ -77,7 +83,11 @@ fn parsed(came: &Bytes, max_fields: usize) -> Option<Read<request::Parts>> {
     let (headers, spelling) = fields_of(came, head.headers, OURS)?;
     parts.headers = headers;
     let is_plain = !NOT_PLAIN.iter().any(|name| parts.headers.contains_key(name));
-    (is_plain && parts.headers.contains_key(header::UPGRADE)).then_some(Read { parts, spelling, length })
+    (is_plain && parts.headers.contains_key(header::UPGRADE)).then_some(Read {
+        parts,
+        spelling,
+        length,
+    })
 }
 
 /// What a backend has answered so far.
@@ -106,7 +116,9 @@ pub fn answer(came: &Bytes, max_fields: usize) -> Answered {
         (Some(100 | 102..200), _) => return Answered::Unfinished(length),
         _ => return Answered::Other,
     }
-    let Some((headers, spelling)) = fields_of(came, head.headers, 0) else { return Answered::Other };
+    let Some((headers, spelling)) = fields_of(came, head.headers, 0) else {
+        return Answered::Other;
+    };
     let (mut parts, ()) = Response::new(()).into_parts();
     parts.status = StatusCode::SWITCHING_PROTOCOLS;
     parts.headers = headers;
@@ -114,7 +126,11 @@ pub fn answer(came: &Bytes, max_fields: usize) -> Answered {
 }
 
 /// With room for so many `more`. `None` where a name or a value is none.
-fn fields_of(came: &Bytes, fields: &[httparse::Header<'_>], more: usize) -> Option<(HeaderMap, Spelling)> {
+fn fields_of(
+    came: &Bytes,
+    fields: &[httparse::Header<'_>],
+    more: usize,
+) -> Option<(HeaderMap, Spelling)> {
     let mut headers = HeaderMap::with_capacity(fields.len() + more);
     let mut names = Vec::with_capacity(fields.len());
     for field in fields {
@@ -234,7 +250,9 @@ mod tests {
 
     #[test]
     fn an_attempt_is_read_and_written_as_it_is_spelled() {
-        let came = spoken("GET /a?b HTTP/1.1\r\nHOST: h\r\nupgrade: websocket\r\nX-FooBar: 1\r\nx-foobar:  2 \r\n\r\nmore");
+        let came = spoken(
+            "GET /a?b HTTP/1.1\r\nHOST: h\r\nupgrade: websocket\r\nX-FooBar: 1\r\nx-foobar:  2 \r\n\r\nmore",
+        );
         let Read { mut parts, spelling, length } = request(&came, MOST_FIELDS).unwrap();
         assert_eq!(&came[length..], b"more");
         assert_eq!((parts.uri.path(), parts.uri.query()), ("/a", Some("b")));
@@ -244,18 +262,27 @@ mod tests {
         assert_eq!(line, "GET /a?b HTTP/1.1");
         let mut fields: Vec<_> = fields.trim_end().split("\r\n").collect();
         fields.sort_unstable();
-        assert_eq!(fields, ["HOST: h", "X-FooBar: 1", "X-Forwarded-For: ::1", "upgrade: websocket", "x-foobar: 2"]);
+        assert_eq!(
+            fields,
+            ["HOST: h", "X-FooBar: 1", "X-Forwarded-For: ::1", "upgrade: websocket", "x-foobar: 2"]
+        );
         assert!(written.ends_with("\r\n\r\n"));
     }
 
     #[test]
     fn a_query_that_no_uri_can_hold_is_written_as_it_came() {
-        let came = Bytes::from_static(b"GET /<?q=\"\xff<#\" HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n\x81");
+        let came = Bytes::from_static(
+            b"GET /<?q=\"\xff<#\" HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n\x81",
+        );
         let Read { parts, spelling, length } = request(&came, MOST_FIELDS).unwrap();
         assert_eq!(&came[length..], b"\x81");
         assert_eq!(parts.uri.to_string(), "/%3C?q=%22%FF%3C");
         let written = write_request(&parts, &spelling);
-        assert!(written.starts_with(b"GET /%3C?q=\"\xff< HTTP/1.1\r\n"), "{}", String::from_utf8_lossy(&written));
+        assert!(
+            written.starts_with(b"GET /%3C?q=\"\xff< HTTP/1.1\r\n"),
+            "{}",
+            String::from_utf8_lossy(&written)
+        );
         let check = |target: &'static str, taken| {
             let came = format!("GET {target} HTTP/1.1\r\nUpgrade: websocket\r\n\r\n");
             assert_eq!(request(&came.into(), MOST_FIELDS).is_some(), taken, "{target:?}");
@@ -268,8 +295,9 @@ mod tests {
 
     #[test]
     fn whatever_needs_a_second_look_is_left_to_hyper() {
-        let check =
-            |head: &'static str, taken: bool| assert_eq!(request(&spoken(head), MOST_FIELDS).is_some(), taken, "{head:?}");
+        let check = |head: &'static str, taken: bool| {
+            assert_eq!(request(&spoken(head), MOST_FIELDS).is_some(), taken, "{head:?}")
+        };
         check("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", true);
         check("GET / HTTP/1.1\r\nHost: h\r\n\r\n", false);
         check("GET / HTTP/1.1\r\nUpgrade: websocket\r\n", false);
@@ -286,8 +314,12 @@ mod tests {
 
     #[test]
     fn more_fields_than_hyper_takes_are_not_taken_here() {
-        let of =
-            |fields: usize| Bytes::from(format!("GET / HTTP/1.1\r\nUpgrade: websocket\r\n{}\r\n", "A: b\r\n".repeat(fields - 1)));
+        let of = |fields: usize| {
+            Bytes::from(format!(
+                "GET / HTTP/1.1\r\nUpgrade: websocket\r\n{}\r\n",
+                "A: b\r\n".repeat(fields - 1)
+            ))
+        };
         assert!(request(&of(MOST_FIELDS), MOST_FIELDS).is_some());
         assert!(request(&of(MOST_FIELDS + 1), MOST_FIELDS).is_none());
         assert!(request(&of(MOST_FIELDS + 1), MOST_FIELDS * 2).is_none());
@@ -356,13 +388,18 @@ mod tests {
             let end = came.iter().position(|byte| *byte == b'\n').unwrap() + 1;
             let line = target::line(&came[..end]).map_or(came[..end].to_vec(), |line| line.bytes);
             let handed = [&line[..], &came[end..]].concat();
-            let hypers = by_hyper(&handed).await.unwrap_or_else(|| panic!("hyper refuses {said:?}"));
+            let hypers =
+                by_hyper(&handed).await.unwrap_or_else(|| panic!("hyper refuses {said:?}"));
             assert_eq!(handed.len() - came.len(), line.len() - end);
             // Where nothing had to be encoded, other bytes than ASCII stay in both.
             let uri = encoded(read.parts.uri.to_string().as_bytes());
             let uri = uri.map_or(read.parts.uri.clone(), |(uri, _)| uri.parse().unwrap());
             assert_eq!((&read.parts.method, &uri), (&hypers.method, &hypers.uri), "{said:?}");
-            assert_eq!((read.parts.version, &read.parts.headers), (hypers.version, &hypers.headers), "{said:?}");
+            assert_eq!(
+                (read.parts.version, &read.parts.headers),
+                (hypers.version, &hypers.headers),
+                "{said:?}"
+            );
         }
         assert!(taken > 500, "{taken} of 4000 are taken, which shows little");
     }

@@ -301,7 +301,8 @@ mod tests {
     fn the_specification_lists_no_name_that_passes() {
         let page = include_str!("../../docs/spec/wire.md");
         let (_, section) = page.split_once("## Identity headers\n").unwrap();
-        let rows = section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| "));
+        let rows =
+            section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| "));
         let names: Vec<_> = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).collect();
         assert!(names.len() >= NAMES.len() + BEGINNINGS.len(), "{}", names.len());
         for name in names {

@@ -18,7 +18,12 @@ pub const MAX_INTERIMS: u32 = 1000;
 
 /// Passes the interim answers to `request` on to the client of `patience`, and counts them in
 /// `course`. A 100 sets `wanted`, where the request's body waits for it.
-pub fn pass_on<B>(request: &mut Request<B>, course: Course, patience: &Patience, wanted: Option<Wanted>) {
+pub fn pass_on<B>(
+    request: &mut Request<B>,
+    course: Course,
+    patience: &Patience,
+    wanted: Option<Wanted>,
+) {
     patience.awaits_interims();
     let patience = patience.clone();
     hyper::ext::on_informational(request, move |interim| {

@@ -77,7 +77,10 @@ fn follows(request: &Request<Incoming>) -> Follows {
     let headers = request.headers();
     // A client of HTTP/1.0 asks for none (RFC 9110 §7.8).
     let may_upgrade = request.version() == Version::HTTP_11;
-    if may_upgrade && lists(headers, UPGRADE, b"websocket") && lists(headers, CONNECTION, b"upgrade") {
+    if may_upgrade
+        && lists(headers, UPGRADE, b"websocket")
+        && lists(headers, CONNECTION, b"upgrade")
+    {
         return Follows::Tunnel;
     }
     if request.body().is_end_stream() {
@@ -87,7 +90,10 @@ fn follows(request: &Request<Incoming>) -> Follows {
 }
 
 fn lists(headers: &HeaderMap, name: HeaderName, token: &[u8]) -> bool {
-    let mut elements = headers.get_all(name).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let mut elements = headers
+        .get_all(name)
+        .into_iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     elements.any(|element| element.trim_ascii().eq_ignore_ascii_case(token))
 }
 
@@ -378,7 +384,9 @@ fn head(bytes: &[u8], bounds: Bounds) -> Result<usize, Stop> {
     match (looked, line) {
         (Looked::Bad(flaw), _) => Err(Stop::Spoilt(flaw)),
         (Looked::Part, _) => Err(Stop::Unfinished),
-        (Looked::Whole(length), Some(line)) => Err(Stop::Replace(Replaced { line_length: end + 1, line, length })),
+        (Looked::Whole(length), Some(line)) => {
+            Err(Stop::Replace(Replaced { line_length: end + 1, line, length }))
+        }
         (Looked::Whole(length), None) => Ok(length),
     }
 }
@@ -481,7 +489,11 @@ mod tests {
             let read = lines.poll(&mut buffer, |buffer| {
                 let Some(piece) = pieces.pop_front() else {
                     // The end of the stream, once.
-                    return if std::mem::replace(&mut ended, true) { Poll::Pending } else { Poll::Ready(Ok(())) };
+                    return if std::mem::replace(&mut ended, true) {
+                        Poll::Pending
+                    } else {
+                        Poll::Ready(Ok(()))
+                    };
                 };
                 let (now, later) = piece.split_at(piece.len().min(buffer.remaining()));
                 buffer.put_slice(now);
@@ -509,7 +521,11 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&out), expected, "{sent:?}");
         for at in 0..=sent.len() {
             let (first, second) = sent.as_bytes().split_at(at);
-            assert_eq!(through(&[first, second], follows), (out.clone(), tidied.clone()), "{sent:?} cut at {at}");
+            assert_eq!(
+                through(&[first, second], follows),
+                (out.clone(), tidied.clone()),
+                "{sent:?} cut at {at}"
+            );
         }
         tidied
     }
@@ -571,7 +587,10 @@ mod tests {
     #[test]
     fn a_line_may_come_byte_by_byte() {
         for (sent, fit) in [
-            ("GET /?\"\" HTTP/1.1\r\n\r\nGET /?\" HTTP/1.1\r\n\r\n", "GET /?%22%22 HTTP/1.1\r\n\r\nGET /?%22 HTTP/1.1\r\n\r\n"),
+            (
+                "GET /?\"\" HTTP/1.1\r\n\r\nGET /?\" HTTP/1.1\r\n\r\n",
+                "GET /?%22%22 HTTP/1.1\r\n\r\nGET /?%22 HTTP/1.1\r\n\r\n",
+            ),
             ("GET /?\" HTTP/1.1", "GET /?\" HTTP/1.1"),
         ] {
             let pieces: Vec<_> = sent.as_bytes().chunks(1).collect();
@@ -672,7 +691,9 @@ mod tests {
             check(&format!("12345{empty}"), &[Sized(5)], Some(false));
             check(&format!("0\r\n\r\n{empty}"), &[Chunked], Some(false));
         }
-        for (rest, follows) in [("1234", Sized(5)), ("0\r\nT: GET /", Chunked), ("0\r\n\r", Chunked)] {
+        for (rest, follows) in
+            [("1234", Sized(5)), ("0\r\nT: GET /", Chunked), ("0\r\n\r", Chunked)]
+        {
             check(rest, &[follows], Some(false));
         }
         check("GET /", &[Tunnel], None);
@@ -703,7 +724,11 @@ mod tests {
     struct Through(Option<Lines>, DuplexStream);
 
     impl AsyncRead for Through {
-        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
             let Through(lines, stream) = &mut *self;
             let mut read = |buffer: &mut ReadBuf<'_>| Pin::new(&mut *stream).poll_read(cx, buffer);
             match lines {
@@ -714,7 +739,11 @@ mod tests {
     }
 
     impl AsyncWrite for Through {
-        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
             Pin::new(&mut self.1).poll_write(cx, bytes)
         }
         fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -737,13 +766,15 @@ mod tests {
             let seen = &seen;
             async move {
                 let target = request.uri().to_string();
-                let target = target::encoded(target.as_bytes()).map_or(target, |(target, _)| target);
+                let target =
+                    target::encoded(target.as_bytes()).map_or(target, |(target, _)| target);
                 let body = request.into_body().collect().await.ok();
                 seen.lock().unwrap().push((target, body.map(|body| body.to_bytes().to_vec())));
                 Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
             }
         });
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(Through(lines, far)), service);
+        let connection =
+            http1::Builder::new().serve_connection(TokioIo::new(Through(lines, far)), service);
         let client = async {
             for piece in sent.chunks(sent.len().div_ceil(pieces)) {
                 if near.write_all(piece).await.is_err() {
@@ -770,8 +801,9 @@ mod tests {
         let mut random = StdRng::seed_from_u64(9112);
         let (mut same, mut more) = (0, 0);
         for _ in 0..3000 {
-            let mut sent: Vec<u8> =
-                (0..random.random_range(1..5)).flat_map(|_| whole.choose(&mut random).unwrap().to_vec()).collect();
+            let mut sent: Vec<u8> = (0..random.random_range(1..5))
+                .flat_map(|_| whole.choose(&mut random).unwrap().to_vec())
+                .collect();
             for _ in 0..random.random_range(0..4) {
                 let at = random.random_range(0..sent.len());
                 let byte = *BYTES.choose(&mut random).unwrap();

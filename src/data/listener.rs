@@ -149,7 +149,10 @@ pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 ///
 /// # Errors
 /// If the socket cannot be registered with the runtime.
-pub fn accept_all(core: Arc<Core>, Accepting { bound, owner, stop }: Accepting) -> io::Result<impl Future<Output = ()>> {
+pub fn accept_all(
+    core: Arc<Core>,
+    Accepting { bound, owner, stop }: Accepting,
+) -> io::Result<impl Future<Output = ()>> {
     #[expect(
         deprecated,
         reason = "its replacement is unsafe, for types that change their descriptor; a std listener owns the one it has"
@@ -201,7 +204,8 @@ pub fn accept_all(core: Arc<Core>, Accepting { bound, owner, stop }: Accepting) 
             ends.run_until_cancelled(door.clear(&socket)).await;
         }
         // What the kernel has taken for us is served; closing the socket would reset it.
-        while let Some(places) = door.desk.owner.cap.try_place().zip(door.core.shared.total.try_place())
+        while let Some(places) =
+            door.desk.owner.cap.try_place().zip(door.core.shared.total.try_place())
             && let Ok((stream, address)) = accept(socket.get_ref())
         {
             door.admit((stream, address), places);
@@ -306,7 +310,10 @@ impl Door {
             return turn_away(refusal, decisive, ConnectionEnd::Network);
         }
         // Between the publish and the takeover the old rules hold: `closing` is that of their connections.
-        let present = live.listeners.get(name).filter(|rules| rules.listener.speaks == owner.rules.listener.speaks);
+        let present = live
+            .listeners
+            .get(name)
+            .filter(|rules| rules.listener.speaks == owner.rules.listener.speaks);
         let rules = present.unwrap_or(&owner.rules).clone();
         let most = rules.listener.pending_per_client;
         let Some(claim) = core.shared.pending.claim(client, most) else {
@@ -318,7 +325,8 @@ impl Door {
         };
         let (port, metrics) = (self.port, Arc::clone(metrics));
         let closing = owner.closing.clone();
-        let accepted = Accepted { stream, peer, port, rules, metrics, places, client, claim, closing };
+        let accepted =
+            Accepted { stream, peer, port, rules, metrics, places, client, claim, closing };
         // Boxed: it takes four kilobytes, and a task is moved several times before it runs and once it is over.
         core.tracker.spawn(Box::pin(connection::serve(Arc::clone(core), accepted)));
     }
@@ -340,8 +348,11 @@ fn waits(socket: &StdListener) -> io::Result<()> {
 
 /// Takes one connection from the queue, in one system call: it is non-blocking already.
 fn accept(socket: &StdListener) -> io::Result<(StdStream, SocketAddr)> {
-    let (stream, address) = rustix::net::acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-    let address = address.and_then(|address| SocketAddr::try_from(address).ok()).ok_or(io::ErrorKind::ConnectionAborted)?;
+    let (stream, address) =
+        rustix::net::acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let address = address
+        .and_then(|address| SocketAddr::try_from(address).ok())
+        .ok_or(io::ErrorKind::ConnectionAborted)?;
     Ok((stream.into(), address))
 }
 

@@ -62,7 +62,9 @@ impl Flaw {
     /// How its request is refused.
     pub fn refusal(self) -> Refusal {
         Refusal::Head(match self {
-            Flaw::Unreadable(_) | Flaw::Target | Flaw::ContentLength | Flaw::TransferEncoding => Head::Malformed,
+            Flaw::Unreadable(_) | Flaw::Target | Flaw::ContentLength | Flaw::TransferEncoding => {
+                Head::Malformed
+            }
             Flaw::TargetTooLong => Head::TargetTooLong,
             Flaw::TooManyFields(_) | Flaw::TooLarge => Head::TooLarge,
         })
@@ -78,7 +80,10 @@ impl fmt::Display for Flaw {
             Flaw::ContentLength => f.write_str("its Content-Length is not one number"),
             Flaw::TransferEncoding => f.write_str("its Transfer-Encoding is not chunked"),
             Flaw::TooManyFields(most) => {
-                write!(f, "its head is too large: too many header fields (more than {most}, `max_fields`)")
+                write!(
+                    f,
+                    "its head is too large: too many header fields (more than {most}, `max_fields`)"
+                )
             }
             Flaw::TooLarge => f.write_str("its head is too large: over `max_head`"),
         }
@@ -195,7 +200,8 @@ mod tests {
 
     #[test]
     fn head_is_looked_at_as_it_comes() {
-        let check = |came: &str, looked| assert_eq!(look(came.as_bytes(), BOUNDS), looked, "{came:?}");
+        let check =
+            |came: &str, looked| assert_eq!(look(came.as_bytes(), BOUNDS), looked, "{came:?}");
         check("", Looked::Part);
         check("\r\nGET / HT", Looked::Part);
         check("GET / HTTP/1.1\r\nHost: a\r\n", Looked::Part);
@@ -293,7 +299,10 @@ mod tests {
                 (looked, is_taken) => panic!("{looked:?}, hyper takes it: {is_taken}, {said:?}"),
             }
         }
-        assert!(taken > 1000 && refused > 1000, "{taken} taken, {refused} refused: that shows little");
+        assert!(
+            taken > 1000 && refused > 1000,
+            "{taken} taken, {refused} refused: that shows little"
+        );
     }
 
     #[tokio::test]
@@ -301,7 +310,10 @@ mod tests {
         for came in ["GET / HTTP/9", "HEAD / HTTP/9", "\x16\x03\x01"] {
             let stand_in = stand_in(came.as_bytes());
             assert_eq!(look(stand_in, BOUNDS), Looked::Whole(stand_in.len()));
-            assert!(by_hyper(stand_in).await && stand_in.starts_with(b"HEAD") == came.starts_with("HEAD"));
+            assert!(
+                by_hyper(stand_in).await
+                    && stand_in.starts_with(b"HEAD") == came.starts_with("HEAD")
+            );
         }
     }
 }

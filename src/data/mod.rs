@@ -129,7 +129,8 @@ pub fn run_thread(
     runtime.block_on(async {
         let tracker = TaskTracker::new();
         let metrics = shared.metrics.core();
-        let dialler = Dialler::new(Arc::clone(&shared.backends), Arc::clone(&metrics), tracker.clone());
+        let dialler =
+            Dialler::new(Arc::clone(&shared.backends), Arc::clone(&metrics), tracker.clone());
         let (dialler, cap) = (Arc::new(dialler), RefusalCap::default());
         let core = Arc::new(Core {
             shared: Arc::clone(shared),
@@ -160,11 +161,15 @@ pub fn run_thread(
 
 /// Accepts on every socket that comes, until all accepting stops.
 async fn listen(core: Arc<Core>, mut sockets: UnboundedReceiver<Accepting>) {
-    while let Some(Some(socket)) = core.shared.lifecycle.closing().run_until_cancelled(sockets.recv()).await {
+    while let Some(Some(socket)) =
+        core.shared.lifecycle.closing().run_until_cancelled(sockets.recv()).await
+    {
         let address = socket.bound.address();
         match listener::accept_all(Arc::clone(&core), socket) {
             Ok(accepting) => drop(core.tracker.spawn(accepting)),
-            Err(error) => tracing::error!(%address, %error, "a thread cannot wait for connections here"),
+            Err(error) => {
+                tracing::error!(%address, %error, "a thread cannot wait for connections here")
+            }
         }
     }
 }
@@ -172,7 +177,14 @@ async fn listen(core: Arc<Core>, mut sockets: UnboundedReceiver<Accepting>) {
 /// Closes idle connections to backends in time, and all of them with the drain; forgets backends that are gone; says what the
 /// log left out.
 async fn tidy(core: Arc<Core>) {
-    while core.shared.lifecycle.closing().run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await.is_some() {
+    while core
+        .shared
+        .lifecycle
+        .closing()
+        .run_until_cancelled(tokio::time::sleep(Duration::from_secs(1)))
+        .await
+        .is_some()
+    {
         core.dialler.tidy(&core.shared.live.load());
         core.cap.tidy(std::time::Instant::now());
         core.differences.tidy(std::time::Instant::now());

@@ -64,7 +64,8 @@ impl Pace {
     /// Whether it is too slow at `now`. A window that is over makes place for the next.
     pub fn is_too_slow(&mut self, now: Instant) -> bool {
         let Some(least) = self.least else { return false };
-        let waited = self.waited + self.since.map_or(Duration::ZERO, |since| (now - since).min(MAX_PAUSE));
+        let waited =
+            self.waited + self.since.map_or(Duration::ZERO, |since| (now - since).min(MAX_PAUSE));
         if waited < WINDOW {
             return false;
         }

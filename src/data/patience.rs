@@ -411,7 +411,8 @@ impl Patience {
         if state.leaves {
             return Next::Leave;
         }
-        if state.unread && state.discarder.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+        if state.unread && state.discarder.as_ref().is_none_or(|known| !known.will_wake(cx.waker()))
+        {
             state.discarder = Some(cx.waker().clone());
         }
         if let (Phase::Idle { stays: false, .. }, None) = (state.phase, state.stalled) {
@@ -658,7 +659,10 @@ mod tests {
 
     /// One connection of a client that may have two.
     fn one_of(pending: &Pending) -> Option<Patience> {
-        let Some(Claim::Granted(seat)) = pending.claim(Client::new([192, 0, 2, 1].into()), MOST) else { return None };
+        let Some(Claim::Granted(seat)) = pending.claim(Client::new([192, 0, 2, 1].into()), MOST)
+        else {
+            return None;
+        };
         Some(Patience::new(ListenerTimeouts::default(), Duration::from_secs(30), seat))
     }
 
@@ -874,7 +878,10 @@ mod tests {
         slow.blocked(0);
         slow.request_ended();
         assert!(matches!(next(&slow), Next::Wait(_)));
-        assert!(pending.claim(Client::new([192, 0, 2, 1].into()), MOST).is_none(), "nor asked to leave");
+        assert!(
+            pending.claim(Client::new([192, 0, 2, 1].into()), MOST).is_none(),
+            "nor asked to leave"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -108,7 +108,13 @@ impl Pending {
         if seats.counted < most {
             seats.counted += 1;
             let pending = self.clone();
-            return Some(Claim::Granted(Seat { pending, key, most, standing: Standing::Counted, bell: None }));
+            return Some(Claim::Granted(Seat {
+                pending,
+                key,
+                most,
+                standing: Standing::Counted,
+                bell: None,
+            }));
         }
         let (_, longest) = seats.idle.pop_first()?;
         let (claimant, decided) = oneshot::channel();
@@ -202,7 +208,8 @@ impl Seat {
         let Standing::Idle(at) = self.standing else { return };
         self.standing = Standing::Counted;
         let mut shard = self.pending.shard(self.key);
-        let listed = shard.clients.get_mut(&self.key).is_some_and(|seats| seats.idle.remove(&at).is_some());
+        let listed =
+            shard.clients.get_mut(&self.key).is_some_and(|seats| seats.idle.remove(&at).is_some());
         drop(shard);
         if let Some(bell) = self.bell.as_ref().filter(|_| !listed) {
             bell.decide();
@@ -408,7 +415,9 @@ mod tests {
                 scope.spawn(move || {
                     let mut cx = Context::from_waker(Waker::noop());
                     for n in 0..5_000 {
-                        let Some(mut seat) = seat(pending, Key::V4((at + n) % 3), 4) else { continue };
+                        let Some(mut seat) = seat(pending, Key::V4((at + n) % 3), 4) else {
+                            continue;
+                        };
                         seat.idle(&mut cx);
                         match n % 4 {
                             0 => seat.count(),

@@ -51,7 +51,11 @@ impl Socket {
 
     /// Reads once into `buffer`; `poll_read`, not `try_read`: it clears the readiness
     /// on a short read, which saves the syscall that would block.
-    pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
         ready!(Pin::new(self).poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(buffer.filled().len()))
@@ -63,18 +67,29 @@ impl Socket {
     }
 
     /// As [`Socket::poll_send`], for what is to go in one segment with the FIN that the caller sends next.
-    pub fn poll_send_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_send_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_send_with(cx, bytes, SendFlags::NOSIGNAL | SendFlags::MORE)
     }
 
-    fn poll_send_with(&mut self, cx: &mut Context<'_>, bytes: &[u8], flags: SendFlags) -> Poll<io::Result<usize>> {
+    fn poll_send_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        flags: SendFlags,
+    ) -> Poll<io::Result<usize>> {
         let sent = match self {
             Socket::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, || send(&*tcp, bytes, flags)),
             Socket::Unix(unix) => unix.try_io(Interest::WRITABLE, || send(&*unix, bytes, flags)),
             Socket::Tls(tls) => return Pin::new(tls).poll_write(cx, bytes),
         };
         match sent {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Pin::new(self).poll_write(cx, bytes),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Pin::new(self).poll_write(cx, bytes)
+            }
             sent => Poll::Ready(sent),
         }
     }
@@ -145,7 +160,8 @@ impl Socket {
 async fn encrypted(address: SocketAddr, tls: &BackendTls) -> io::Result<Socket> {
     let name = tls.name().cloned().unwrap_or_else(|| ServerName::from(address.ip()));
     let tcp = connect(address).await?;
-    let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, Metered::new(tcp)).await?;
+    let stream =
+        TlsConnector::from(Arc::clone(&tls.config)).connect(name, Metered::new(tcp)).await?;
     Ok(Socket::Tls(Box::new(stream)))
 }
 
@@ -188,7 +204,11 @@ pub fn poll_discard(tcp: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<us
 
 impl AsyncRead for Socket {
     #[inline]
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Socket::Unix(unix) => Pin::new(unix).poll_read(cx, buffer),
@@ -200,7 +220,11 @@ impl AsyncRead for Socket {
 /// Reads once, and takes all that this gave: tokio-rustls gives one record at a time. Apart, so that reading where there
 /// is no TLS is no call.
 #[inline(never)]
-fn decrypt(tls: &mut TlsStream<Metered>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+fn decrypt(
+    tls: &mut TlsStream<Metered>,
+    cx: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
     ready!(Pin::new(&mut *tls).poll_read(cx, buffer))?;
     // What is decrypted already; its end and its errors come with the next read.
     while buffer.remaining() > 0
@@ -212,7 +236,11 @@ fn decrypt(tls: &mut TlsStream<Metered>, cx: &mut Context<'_>, buffer: &mut Read
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Socket::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
@@ -220,7 +248,11 @@ impl AsyncWrite for Socket {
         }
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
             Socket::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, slices),

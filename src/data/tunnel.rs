@@ -23,7 +23,9 @@ use crate::data::buffers::{self, Buffers, FRONT, READ};
 use crate::data::channel::Channel;
 use crate::data::tunnel::clock::Clock;
 use crate::data::turn;
-use crate::data::websocket::frame::{self, Control, Extensions, Fault, Masked, Rules, Run, Scanner, Sender, What};
+use crate::data::websocket::frame::{
+    self, Control, Extensions, Fault, Masked, Rules, Run, Scanner, Sender, What,
+};
 use crate::observe::metrics::{Direction, RouteMetrics};
 use crate::policy::limit::{Bucket, Rate, TunnelLimits};
 use crate::refusal::Refusal;
@@ -208,7 +210,14 @@ impl Tunnel {
 
     /// Passes on what came behind a head. A head's reader took no more than a few reads.
     #[cold]
-    fn relay_early(&mut self, way: Way, cx: &mut Context<'_>, buffers: &mut Buffers, early: &[u8], now: Instant) {
+    fn relay_early(
+        &mut self,
+        way: Way,
+        cx: &mut Context<'_>,
+        buffers: &mut Buffers,
+        early: &[u8],
+        now: Instant,
+    ) {
         for part in early.chunks(READ) {
             buffers.plain[FRONT..FRONT + part.len()].copy_from_slice(part);
             self.relay(way, cx, &mut buffers.plain[..FRONT + part.len()], now);
@@ -216,7 +225,13 @@ impl Tunnel {
     }
 
     /// Moves what one read gives. False when this way has nothing to do until it is woken.
-    fn pump(&mut self, way: Way, cx: &mut Context<'_>, buffers: &mut Buffers, now: Instant) -> bool {
+    fn pump(
+        &mut self,
+        way: Way,
+        cx: &mut Context<'_>,
+        buffers: &mut Buffers,
+        now: Instant,
+    ) -> bool {
         let (from, to) = self.sides(way);
         // A side that was told the end gets nothing more: whether it takes that is no reason not to hear the other.
         // What comes behind the end of a side's frames is discarded, and needs no room either.
@@ -255,14 +270,22 @@ impl Tunnel {
         let (mut at, mut frames, mut ready) = (FRONT, 0, Ready::default());
         while at < bytes.len() {
             let Tunnel { client, backend, terms, clock, .. } = &mut *self;
-            let (from, to) = if way == Way::FromClient { (client, backend) } else { (backend, client) };
+            let (from, to) =
+                if way == Way::FromClient { (client, backend) } else { (backend, client) };
             if from.closed {
                 return frames; // Nothing may follow a Close (RFC 6455 §5.5.1).
             }
             // Where a Close waits, only the frame that is on its way may still pass.
-            let until = if to.close.is_some() { from.frame_ends(at, bytes.len()) } else { bytes.len() };
+            let until =
+                if to.close.is_some() { from.frame_ends(at, bytes.len()) } else { bytes.len() };
             let Side { scanner, messages, frames: allowed, .. } = from;
-            let rules = SideRules { way, limits: terms.limits(), clock, messages: messages.as_deref(), frames: allowed };
+            let rules = SideRules {
+                way,
+                limits: terms.limits(),
+                clock,
+                messages: messages.as_deref(),
+                frames: allowed,
+            };
             let piece = match scanner.next(&bytes[at..until], &rules) {
                 Ok(piece) => piece,
                 Err(fault) => {
@@ -312,7 +335,13 @@ impl Tunnel {
 
     /// Sends frames on, and counts what was taken.
     #[inline]
-    fn pass(&mut self, way: Way, cx: &mut Context<'_>, (bytes, messages): (&[u8], u32), now: Instant) {
+    fn pass(
+        &mut self,
+        way: Way,
+        cx: &mut Context<'_>,
+        (bytes, messages): (&[u8], u32),
+        now: Instant,
+    ) {
         let sent = self.sides(way).1.write(cx, bytes);
         self.passed(way, sent, messages, now);
     }
@@ -328,7 +357,14 @@ impl Tunnel {
     }
 
     /// Sends a Close on, which ends `bytes`; nothing follows it in this direction.
-    fn close(&mut self, way: Way, close: &Control, cx: &mut Context<'_>, (bytes, messages): (&[u8], u32), now: Instant) {
+    fn close(
+        &mut self,
+        way: Way,
+        close: &Control,
+        cx: &mut Context<'_>,
+        (bytes, messages): (&[u8], u32),
+        now: Instant,
+    ) {
         let (from, to) = self.sides(way);
         // Where both Closes have passed, our direction to the client ends with the second (RFC 6455 §7.1.1: the server
         // closes first).
@@ -365,7 +401,9 @@ impl Tunnel {
         }
         self.clock.relayed(now);
         // After a side's own Close the other may still be sending what it had begun.
-        if self.ending.is_some_and(|ending| matches!(ending.reason, Reason::ClientClosed | Reason::BackendClosed)) {
+        if self.ending.is_some_and(|ending| {
+            matches!(ending.reason, Reason::ClientClosed | Reason::BackendClosed)
+        }) {
             self.give_grace(now);
         }
     }
@@ -406,8 +444,12 @@ impl Tunnel {
         let (by, reason, code, word) = match fault {
             Fault::Framing(what) => (by, Reason::Framing, code::PROTOCOL, what),
             Fault::TooBig => (by, Reason::TooBig, code::TOO_BIG, Reason::TooBig.word()),
-            Fault::TooMany => (By::Sidegate, Reason::MessageRate, code::POLICY, Reason::MessageRate.word()),
-            Fault::TooManyFrames => (By::Sidegate, Reason::FrameRate, code::POLICY, Reason::FrameRate.word()),
+            Fault::TooMany => {
+                (By::Sidegate, Reason::MessageRate, code::POLICY, Reason::MessageRate.word())
+            }
+            Fault::TooManyFrames => {
+                (By::Sidegate, Reason::FrameRate, code::POLICY, Reason::FrameRate.word())
+            }
         };
         let was_free = self.is_free();
         let (from, to) = self.sides(way);
@@ -512,12 +554,28 @@ impl Tunnel {
         self.clock.disarm();
         match end {
             None => {}
-            Some(End::Revoke(refusal)) => self.end(Ending::ours(Reason::Revoked, Some(refusal)), cx, now),
+            Some(End::Revoke(refusal)) => {
+                self.end(Ending::ours(Reason::Revoked, Some(refusal)), cx, now)
+            }
             Some(End::Drain(code)) => {
-                self.end(Ending { by: By::Sidegate, reason: Reason::Drain, code: Some(code), refusal: None }, cx, now);
+                self.end(
+                    Ending {
+                        by: By::Sidegate,
+                        reason: Reason::Drain,
+                        code: Some(code),
+                        refusal: None,
+                    },
+                    cx,
+                    now,
+                );
             }
             Some(End::Cut) => {
-                self.ending.get_or_insert(Ending { by: By::Sidegate, reason: Reason::Cut, code: None, refusal: None });
+                self.ending.get_or_insert(Ending {
+                    by: By::Sidegate,
+                    reason: Reason::Cut,
+                    code: None,
+                    refusal: None,
+                });
                 self.client.drop_unread();
                 self.backend.drop_unread();
             }
@@ -724,7 +782,12 @@ impl Tunnel {
 
     /// The facts of an ending that is over; `fallback` if there was none (a bug, a panic).
     pub fn ended(&self, fallback: Reason) -> Ended {
-        let ending = self.ending.unwrap_or(Ending { by: By::Sidegate, reason: fallback, code: None, refusal: None });
+        let ending = self.ending.unwrap_or(Ending {
+            by: By::Sidegate,
+            reason: fallback,
+            code: None,
+            refusal: None,
+        });
         let (from_client, from_backend) = self.entry.traffic.totals();
         let closing = self.client.told || self.backend.told;
         let closed = Closed {
@@ -762,7 +825,17 @@ impl Side {
     fn new(channel: Channel, scanner: Scanner, messages: Option<Box<Bucket>>) -> Self {
         let frames = OnceCell::new();
         let input = Input::Open;
-        Side { channel, scanner, messages, frames, told: false, closed: false, input, dead: false, close: None }
+        Side {
+            channel,
+            scanner,
+            messages,
+            frames,
+            told: false,
+            closed: false,
+            input,
+            dead: false,
+            close: None,
+        }
     }
 
     /// Where the frame that is on its way at `at` ends, or what has come of it; `most` where none is on its way.
@@ -972,7 +1045,8 @@ impl Rules for SideRules<'_> {
     }
 
     fn admits_frame(&self) -> bool {
-        self.frame_rate().is_none_or(|rate| self.frames.get_or_init(|| Box::new(Bucket::new(rate))).take())
+        self.frame_rate()
+            .is_none_or(|rate| self.frames.get_or_init(|| Box::new(Bucket::new(rate))).take())
     }
 
     fn passes_always(&self, opcode: u8) -> bool {
@@ -987,7 +1061,9 @@ impl Rules for SideRules<'_> {
     fn passes(&self, opcode: u8, payload: Masked<'_>) -> bool {
         match opcode {
             frame::CLOSE => false,
-            frame::PONG if self.way == Way::FromClient => !self.clock.payload().is_some_and(|own| payload.is(&own)),
+            frame::PONG if self.way == Way::FromClient => {
+                !self.clock.payload().is_some_and(|own| payload.is(&own))
+            }
             _ => true,
         }
     }

@@ -44,13 +44,23 @@ struct Queued<'t> {
 
 impl Turnstile {
     /// Passes at once, if none of the client's others waits, and `take` gives it a token.
-    pub fn try_pass(&self, listener: &Arc<str>, client: Key, take: impl Fn() -> Result<(), Duration>) -> bool {
+    pub fn try_pass(
+        &self,
+        listener: &Arc<str>,
+        client: Key,
+        take: impl Fn() -> Result<(), Duration>,
+    ) -> bool {
         !self.has_line(listener, client) && take().is_ok()
     }
 
     /// Passes behind all others of the client that wait, with the next token that `take` gives. `take` returns how
     /// long until there is one.
-    pub async fn pass(&self, listener: &Arc<str>, client: Key, take: impl Fn() -> Result<(), Duration>) {
+    pub async fn pass(
+        &self,
+        listener: &Arc<str>,
+        client: Key,
+        take: impl Fn() -> Result<(), Duration>,
+    ) {
         let queued = self.queue((Arc::clone(listener), client));
         // The semaphore is never closed.
         let _first = queued.turn.acquire().await;
@@ -62,7 +72,8 @@ impl Turnstile {
     /// Whether others of this client wait. A newcomer then waits behind them.
     fn has_line(&self, listener: &Arc<str>, client: Key) -> bool {
         // Mostly no connection waits, and the table is not looked at.
-        self.waiting.load(Ordering::Relaxed) > 0 && self.lock().contains_key(&(Arc::clone(listener), client))
+        self.waiting.load(Ordering::Relaxed) > 0
+            && self.lock().contains_key(&(Arc::clone(listener), client))
     }
 
     fn queue(&self, whose: Whose) -> Queued<'_> {
@@ -130,7 +141,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn burst_passes_at_once_and_the_rest_in_order() {
-        let (turnstile, tokens, passed) = (Turnstile::default(), Tokens::new(2), RefCell::new(Vec::new()));
+        let (turnstile, tokens, passed) =
+            (Turnstile::default(), Tokens::new(2), RefCell::new(Vec::new()));
         let (public, began) = (public(), Instant::now());
         let at_once = (0..5).filter(|_| turnstile.try_pass(&public, ONE, || tokens.take())).count();
         let waiting = (0..3).map(|number| {
@@ -152,7 +164,10 @@ mod tests {
         let mut first = Box::pin(turnstile.pass(&public, ONE, || tokens.take()));
         assert!(timeout(Duration::from_millis(900), &mut first).await.is_err());
         tokio::time::advance(Duration::from_millis(100)).await;
-        assert!(!turnstile.try_pass(&public, ONE, || tokens.take()), "the token that has come is not its");
+        assert!(
+            !turnstile.try_pass(&public, ONE, || tokens.take()),
+            "the token that has come is not its"
+        );
         first.await;
         assert!(!turnstile.try_pass(&public, ONE, || tokens.take()));
         tokio::time::advance(Duration::from_secs(1)).await;

@@ -36,16 +36,30 @@ impl Unsent {
     }
 
     /// Writes `bytes` behind what waits, and keeps what `socket` doesn't take; returns how many went out.
-    pub fn write(&mut self, socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+    pub fn write(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> io::Result<usize> {
         self.put(bytes, |bytes| write(bytes, |left| socket.poll_send(cx, left)))
     }
 
     /// As [`Unsent::write`]; FIN follows, in one segment with them where all of them go out.
-    pub fn write_last(&mut self, socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+    pub fn write_last(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> io::Result<usize> {
         self.put(bytes, |bytes| write(bytes, |left| socket.poll_send_last(cx, left)))
     }
 
-    fn put(&mut self, bytes: &[u8], write: impl FnOnce(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
+    fn put(
+        &mut self,
+        bytes: &[u8],
+        write: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         let sent = if self.is_empty() { write(bytes)? } else { 0 };
         self.bytes.extend_from_slice(&bytes[sent..]);
         Ok(sent)
@@ -69,7 +83,10 @@ impl Unsent {
 }
 
 /// Writes until all of `bytes` has gone or the socket takes no more; returns how many it took.
-fn write(bytes: &[u8], mut poll_send: impl FnMut(&[u8]) -> Poll<io::Result<usize>>) -> io::Result<usize> {
+fn write(
+    bytes: &[u8],
+    mut poll_send: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,
+) -> io::Result<usize> {
     let mut sent = 0;
     while sent < bytes.len() {
         match poll_send(&bytes[sent..])? {

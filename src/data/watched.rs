@@ -400,7 +400,11 @@ fn taken() -> io::Error {
 }
 
 impl Watched {
-    fn poll_client(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let watched = self;
         if !watched.again.is_empty() {
             let most = watched.again.len().min(buffer.remaining());
@@ -429,7 +433,11 @@ impl Watched {
 }
 
 impl AsyncRead for Watched {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let watched = self.get_mut();
         let Some(mut lines) = watched.lines.take() else { return watched.poll_client(cx, buffer) };
         let read = lines.poll(buffer, |buffer| watched.poll_client(cx, buffer));
@@ -440,7 +448,11 @@ impl AsyncRead for Watched {
 }
 
 impl AsyncWrite for Watched {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let watched = self.get_mut();
         ready!(watched.poll_before_hyper(cx))?;
         let written = watched.stream.poll_write(cx, bytes);
@@ -451,7 +463,11 @@ impl AsyncWrite for Watched {
         written
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let watched = self.get_mut();
         ready!(watched.poll_before_hyper(cx))?;
         let written = match &mut watched.stream {
@@ -521,7 +537,8 @@ impl Watched {
                 // Records that the kernel has no room for are an answer that is not taken.
                 if flushed.is_pending() || self.holds_back {
                     self.holds_back = flushed.is_pending();
-                    let written = if flushed.is_ready() { Poll::Ready(Ok(0)) } else { Poll::Pending };
+                    let written =
+                        if flushed.is_ready() { Poll::Ready(Ok(0)) } else { Poll::Pending };
                     self.report(&written);
                 }
                 flushed

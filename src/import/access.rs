@@ -40,7 +40,8 @@ impl Whom {
             "unix:" => return Some(Whom::Unix),
             _ => {}
         }
-        let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+        let (address, length) =
+            text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
         let address: IpAddr = address.parse().ok()?;
         if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
             return None; // what nginx takes for an error of its own
@@ -134,7 +135,11 @@ fn family(rules: &[Rule], root: IpNet) -> Vec<Decided> {
         let at = outer.map_or(at, |outer| at.min(outer));
         let admits = |at: usize| rules.get(at).is_none_or(|rule| rule.admits);
         if outer.is_none_or(|outer| admits(outer) != admits(at)) {
-            decided.push(Decided { network, admits: admits(at), by: rules.get(at).map(|rule| rule.id) });
+            decided.push(Decided {
+                network,
+                admits: admits(at),
+                by: rules.get(at).map(|rule| rule.id),
+            });
         }
         around.push((network, at));
     }
@@ -161,7 +166,11 @@ mod tests {
 
     /// `+192.0.2.0/24`, `-all`: the rules, numbered from 0.
     fn rules(text: &str) -> Vec<Rule> {
-        let rule = |(id, word): (usize, &str)| Rule { id, admits: word.starts_with('+'), whom: Whom::parse(&word[1..]).unwrap() };
+        let rule = |(id, word): (usize, &str)| Rule {
+            id,
+            admits: word.starts_with('+'),
+            whom: Whom::parse(&word[1..]).unwrap(),
+        };
         text.split_whitespace().enumerate().map(rule).collect()
     }
 
@@ -183,7 +192,10 @@ mod tests {
         check("-192.0.2.1 +192.0.2.0/24 -all", "-0.0.0.0/0 +192.0.2.0/24 -192.0.2.1/32 -::/0");
         check("+192.0.2.0/24 -192.0.2.1 -all", "-0.0.0.0/0 +192.0.2.0/24 -::/0");
         check("-all +192.0.2.0/24", "-0.0.0.0/0 -::/0");
-        check("+10.1.0.0/16 -10.0.0.0/8 +10.2.0.0/16 +all", "+0.0.0.0/0 -10.0.0.0/8 +10.1.0.0/16 +::/0");
+        check(
+            "+10.1.0.0/16 -10.0.0.0/8 +10.2.0.0/16 +all",
+            "+0.0.0.0/0 -10.0.0.0/8 +10.1.0.0/16 +::/0",
+        );
     }
 
     #[test]
@@ -196,24 +208,48 @@ mod tests {
 
     #[test]
     fn words_are_read_as_nginx_reads_them() {
-        for (text, whom) in [("192.0.2.7/24", "192.0.2.0/24"), ("2001:db8::1", "2001:db8::1/128"), ("0.0.0.0/0", "0.0.0.0/0")] {
+        for (text, whom) in [
+            ("192.0.2.7/24", "192.0.2.0/24"),
+            ("2001:db8::1", "2001:db8::1/128"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+        ] {
             assert_eq!(Whom::parse(text), Some(Whom::Network(whom.parse().unwrap())), "{text}");
         }
-        for wrong in
-            ["", "any", "192.0.2", "192.0.2.0/33", "192.0.2.0/255.255.255.0", "192.0.2.0/", "255.255.255.255", "a.example"]
-        {
+        for wrong in [
+            "",
+            "any",
+            "192.0.2",
+            "192.0.2.0/33",
+            "192.0.2.0/255.255.255.0",
+            "192.0.2.0/",
+            "255.255.255.255",
+            "a.example",
+        ] {
             assert_eq!(Whom::parse(wrong), None, "{wrong}");
         }
     }
 
     /// Rules over few addresses, so that they overlap in every way.
     fn some_rules() -> impl Strategy<Value = Vec<Rule>> {
-        let v4 = (0..16_u8, 26..=32_u8).prop_map(|(last, length)| format!("192.0.2.{last}/{length}"));
-        let v6 = (0..16_u8, 120..=128_u8).prop_map(|(last, length)| format!("2001:db8::{last:x}/{length}"));
-        let wide = prop::sample::select(vec!["all", "unix:", "0.0.0.0/0", "::/0", "192.0.0.0/16", "::ffff:192.0.2.0/120"]);
+        let v4 =
+            (0..16_u8, 26..=32_u8).prop_map(|(last, length)| format!("192.0.2.{last}/{length}"));
+        let v6 = (0..16_u8, 120..=128_u8)
+            .prop_map(|(last, length)| format!("2001:db8::{last:x}/{length}"));
+        let wide = prop::sample::select(vec![
+            "all",
+            "unix:",
+            "0.0.0.0/0",
+            "::/0",
+            "192.0.0.0/16",
+            "::ffff:192.0.2.0/120",
+        ]);
         let whom = prop_oneof![4 => v4, 3 => v6, 1 => wide.prop_map(String::from)];
         prop::collection::vec((any::<bool>(), whom), 0..10).prop_map(|words| {
-            let rule = |(id, (admits, whom)): (usize, (bool, String))| Rule { id, admits, whom: Whom::parse(&whom).unwrap() };
+            let rule = |(id, (admits, whom)): (usize, (bool, String))| Rule {
+                id,
+                admits,
+                whom: Whom::parse(&whom).unwrap(),
+            };
             words.into_iter().enumerate().map(rule).collect()
         })
     }
@@ -221,7 +257,12 @@ mod tests {
     fn some_client() -> impl Strategy<Value = IpAddr> {
         let v4 = (0..64_u8).prop_map(|last| IpAddr::from([192, 0, 2, last]));
         let v6 = (0..64_u16).prop_map(|last| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]));
-        prop_oneof![v4, v6, Just(IpAddr::from([198, 51, 100, 1])), Just(IpAddr::from([0x2001, 0, 0, 0, 0, 0, 0, 1]))]
+        prop_oneof![
+            v4,
+            v6,
+            Just(IpAddr::from([198, 51, 100, 1])),
+            Just(IpAddr::from([0x2001, 0, 0, 0, 0, 0, 0, 1]))
+        ]
     }
 
     /// nginx' own reading.

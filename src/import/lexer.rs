@@ -43,19 +43,25 @@ pub fn statements(bytes: &[u8]) -> Result<Vec<Statement>, Fault> {
         match statement.end {
             End::Semicolon => {}
             End::Open => open.push(statement.line),
-            End::Close if open.pop().is_none() => return Err(fault(statement.line, "unexpected \"}\": no block is open")),
+            End::Close if open.pop().is_none() => {
+                return Err(fault(statement.line, "unexpected \"}\": no block is open"));
+            }
             End::Close => {}
         }
-        let is_raw = statement.end == End::Open && statement.words.first().is_some_and(|name| name.ends_with("_by_lua_block"));
+        let is_raw = statement.end == End::Open
+            && statement.words.first().is_some_and(|name| name.ends_with("_by_lua_block"));
         statements.push(statement);
         if is_raw {
             lexer.skip_lua()?;
         }
     }
     match open.pop() {
-        Some(line) => {
-            Err(fault(lexer.line, &format!("unexpected end of file, expecting \"}}\" for the block that begins on line {line}")))
-        }
+        Some(line) => Err(fault(
+            lexer.line,
+            &format!(
+                "unexpected end of file, expecting \"}}\" for the block that begins on line {line}"
+            ),
+        )),
         None => Ok(statements),
     }
 }
@@ -140,7 +146,10 @@ impl Lexer<'_> {
                 Some(b' ' | b'\t' | b'\r' | b'\n' | b';' | b'{' | b')') | None => {}
                 Some(other) => {
                     let (quote, other) = (char::from(quote), char::from(*other));
-                    return Err(fault(self.line, &format!("unexpected \"{other}\" right after the closing {quote}")));
+                    return Err(fault(
+                        self.line,
+                        &format!("unexpected \"{other}\" right after the closing {quote}"),
+                    ));
                 }
             }
         }
@@ -158,7 +167,13 @@ impl Lexer<'_> {
             }
             self.step();
         }
-        Err(fault(first, &format!("unexpected end of file: the {} that opens here is never closed", char::from(quote))))
+        Err(fault(
+            first,
+            &format!(
+                "unexpected end of file: the {} that opens here is never closed",
+                char::from(quote)
+            ),
+        ))
     }
 
     /// Goes to the end of a word without quotes; where it is.
@@ -257,7 +272,10 @@ mod tests {
 
     #[test]
     fn statements_end_with_a_semicolon_or_a_block() {
-        check("user www;\nhttp {\n  gzip on; }\n", &["1:user|www;", "2:http{", "3:gzip|on;", "3:}"]);
+        check(
+            "user www;\nhttp {\n  gzip on; }\n",
+            &["1:user|www;", "2:http{", "3:gzip|on;", "3:}"],
+        );
         check("a\n  b\n  c;d;", &["1:a|b|c;", "3:d;"]);
         check("location /{}", &["1:location|/{", "1:}"]);
         check("", &[]);
@@ -293,13 +311,19 @@ mod tests {
 
     #[test]
     fn lua_is_skipped_to_its_brace() {
-        check("access_by_lua_block {\n local t = {a = '}'} -- }\n}\nb;", &["1:access_by_lua_block{", "3:}", "4:b;"]);
+        check(
+            "access_by_lua_block {\n local t = {a = '}'} -- }\n}\nb;",
+            &["1:access_by_lua_block{", "3:}", "4:b;"],
+        );
     }
 
     #[test]
     fn what_cannot_be_read_says_where() {
         check("a;\n}", &["2! unexpected \"}\": no block is open"]);
-        check("a {\n b;", &["2! unexpected end of file, expecting \"}\" for the block that begins on line 1"]);
+        check(
+            "a {\n b;",
+            &["2! unexpected end of file, expecting \"}\" for the block that begins on line 1"],
+        );
         check("a\nb", &["2! unexpected end of file, expecting \";\" or \"}\""]);
         check("a;\n;", &["2! unexpected \";\""]);
         check("{}", &["1! unexpected \"{\""]);

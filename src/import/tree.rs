@@ -118,7 +118,8 @@ impl Tree {
 /// A file that can't be read or that nginx couldn't parse, a cycle, an include that finds nothing.
 pub fn read(file: &Path) -> Result<Tree, Fault> {
     let folder = file.parent().unwrap_or(Path::new("")).to_owned();
-    let tree = Tree { directives: Vec::new(), lines: Vec::new(), included: BTreeMap::new(), folder };
+    let tree =
+        Tree { directives: Vec::new(), lines: Vec::new(), included: BTreeMap::new(), folder };
     let mut reader = Reader { tree, files: Vec::new(), within: Vec::new() };
     let directives = reader.file(file, None)?;
     Ok(Tree { directives, ..reader.tree })
@@ -137,14 +138,17 @@ impl Reader {
         let shown: Arc<str> = file.display().to_string().into();
         let at = |line| Place { file: Arc::clone(&shown), line };
         let asked = |reader: &Reader| include.map_or(at(1), |id| reader.tree.place(id).clone());
-        let bytes =
-            fs::read(file).map_err(|error| Fault { place: asked(self), what: format!("{shown} cannot be read: {error}") })?;
+        let bytes = fs::read(file).map_err(|error| Fault {
+            place: asked(self),
+            what: format!("{shown} cannot be read: {error}"),
+        })?;
         // Two names of one file are one file.
         let same = file.canonicalize().unwrap_or_else(|_| file.to_owned());
         if self.files.contains(&same) {
             return Err(Fault { place: asked(self), what: format!("{shown} includes itself") });
         }
-        let statements = lexer::statements(&bytes).map_err(|fault| Fault { place: at(fault.line), what: fault.what })?;
+        let statements = lexer::statements(&bytes)
+            .map_err(|fault| Fault { place: at(fault.line), what: fault.what })?;
         self.files.push(same);
         let mut statements = statements.into_iter();
         let directives = self.block(&mut statements, &shown)?;
@@ -153,7 +157,11 @@ impl Reader {
     }
 
     /// The directives up to the end of a block.
-    fn block(&mut self, statements: &mut impl Iterator<Item = Statement>, file: &Arc<str>) -> Result<Vec<Directive>, Fault> {
+    fn block(
+        &mut self,
+        statements: &mut impl Iterator<Item = Statement>,
+        file: &Arc<str>,
+    ) -> Result<Vec<Directive>, Fault> {
         let mut directives = Vec::new();
         while let Some(Statement { line, words, end }) = statements.next() {
             let mut words = words.into_iter();
@@ -186,8 +194,17 @@ impl Reader {
     }
 
     fn note(&mut self, place: Place, name: &str, words: &[String]) -> Id {
-        let text = std::iter::once(name).chain(words.iter().map(String::as_str)).map(shown).collect::<Vec<_>>().join(" ");
-        self.tree.lines.push(Line { place, text, name: name.to_owned(), within: self.within.clone() });
+        let text = std::iter::once(name)
+            .chain(words.iter().map(String::as_str))
+            .map(shown)
+            .collect::<Vec<_>>()
+            .join(" ");
+        self.tree.lines.push(Line {
+            place,
+            text,
+            name: name.to_owned(),
+            within: self.within.clone(),
+        });
         self.tree.lines.len() - 1
     }
 
@@ -212,9 +229,14 @@ impl Reader {
 
 /// The paths that match, in the order of their bytes, as glob(3) gives them.
 fn matching(pattern: &Path) -> Result<Vec<PathBuf>, String> {
-    let options = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+    let options = MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: true,
+    };
     let pattern = pattern.to_str().ok_or("this path is not UTF-8")?;
-    let found = glob_with(pattern, options).map_err(|error| format!("{pattern} is not a pattern: {error}"))?;
+    let found = glob_with(pattern, options)
+        .map_err(|error| format!("{pattern} is not a pattern: {error}"))?;
     let mut paths = found.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     paths.sort();
     Ok(paths)
@@ -222,8 +244,10 @@ fn matching(pattern: &Path) -> Result<Vec<PathBuf>, String> {
 
 /// A word as it can stand in a file, on one line.
 fn shown(word: &str) -> String {
-    let plain =
-        !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, ';' | '"' | '\''));
+    let plain = !word.is_empty()
+        && !word.contains(|c: char| {
+            c.is_whitespace() || c.is_control() || matches!(c, ';' | '"' | '\'')
+        });
     if plain { word.to_owned() } else { format!("{word:?}") }
 }
 
@@ -258,7 +282,11 @@ mod tests {
         let (folder, tree) = read_all(files);
         let bare = |text: String| text.replace(&format!("{}/", folder.path().display()), "");
         let lines: Vec<_> = match tree {
-            Ok(tree) => tree.lines.iter().map(|line| bare(format!("{} {}", line.place, line.text))).collect(),
+            Ok(tree) => tree
+                .lines
+                .iter()
+                .map(|line| bare(format!("{} {}", line.place, line.text)))
+                .collect(),
             Err(fault) => vec![bare(format!("! {fault}"))],
         };
         assert_eq!(lines, expected);
@@ -298,16 +326,28 @@ mod tests {
 
     #[test]
     fn one_file_may_be_included_twice_but_not_by_itself() {
-        check(&[("n", "include a; include a;"), ("a", "x;")], &["n:1 include a", "a:1 x", "n:1 include a", "a:1 x"]);
+        check(
+            &[("n", "include a; include a;"), ("a", "x;")],
+            &["n:1 include a", "a:1 x", "n:1 include a", "a:1 x"],
+        );
         check(&[("n", "a;\ninclude b;"), ("b", "\ninclude n;")], &["! b:2: n includes itself"]);
     }
 
     #[test]
     fn what_cannot_be_read_says_who_asked_for_it() {
-        check(&[("n", "a;\ninclude b;")], &["! n:2: b cannot be read: No such file or directory (os error 2)"]);
-        check(&[("n", "include b;"), ("b", "\nx")], &["! b:2: unexpected end of file, expecting \";\" or \"}\""]);
+        check(
+            &[("n", "a;\ninclude b;")],
+            &["! n:2: b cannot be read: No such file or directory (os error 2)"],
+        );
+        check(
+            &[("n", "include b;"), ("b", "\nx")],
+            &["! b:2: unexpected end of file, expecting \";\" or \"}\""],
+        );
         check(&[("n", "include;")], &["! n:1: `include` takes one path"]);
-        check(&[("n", &format!("{}{}", "a { ".repeat(33), "}".repeat(33)))], &["! n:1: blocks nested deeper than 32"]);
+        check(
+            &[("n", &format!("{}{}", "a { ".repeat(33), "}".repeat(33)))],
+            &["! n:1: blocks nested deeper than 32"],
+        );
     }
 
     #[test]

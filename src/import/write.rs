@@ -29,8 +29,9 @@ pub fn pages(configs: &[Config], tree: &Tree) -> Vec<Page> {
     let mut pages = Vec::new();
     for (number, config) in (0..).zip(configs) {
         let folder = config.folder.as_ref().map(|folder| format!("{folder}/")).unwrap_or_default();
-        let mut page =
-            |path: String, text: String| pages.push(Page { path: format!("{folder}{path}").into(), text, mode: 0o644 });
+        let mut page = |path: String, text: String| {
+            pages.push(Page { path: format!("{folder}{path}").into(), text, mode: 0o644 })
+        };
         page("sidegate.toml".into(), settings(config, METRICS_PORT.saturating_add(number), tree));
         for policy in &config.policies {
             let clients = Clients::of(policy);
@@ -45,12 +46,20 @@ pub fn pages(configs: &[Config], tree: &Tree) -> Vec<Page> {
 
 fn settings(config: &Config, metrics: u16, tree: &Tree) -> String {
     let main = tree.lines.first().map(|line| line.place.file.to_string()).unwrap_or_default();
-    let mut out = format!("# Imported from {main}; its report says what became of each line.\nschema = 1\n");
+    let mut out =
+        format!("# Imported from {main}; its report says what became of each line.\nschema = 1\n");
     if config.folder.is_some() {
         put(&mut out, format_args!("\n[metrics]\nlisten = \"127.0.0.1:{metrics}\""));
     }
     for Listener { name, address, speaks } in &config.listeners {
-        put(&mut out, format_args!("\n[[listener]]\nname = {}\nlisten = {}", quoted(name), quoted(&address.to_string())));
+        put(
+            &mut out,
+            format_args!(
+                "\n[[listener]]\nname = {}\nlisten = {}",
+                quoted(name),
+                quoted(&address.to_string())
+            ),
+        );
         match speaks {
             Speaks::Plain => put(&mut out, "tls = false"),
             Speaks::Redirect => put(&mut out, "tls = false\nredirect = \"https\""),
@@ -66,8 +75,14 @@ fn settings(config: &Config, metrics: u16, tree: &Tree) -> String {
         if let Some(forwarded) = &config.forwarded {
             let from: Vec<_> = forwarded.from.iter().map(|from| quoted(from)).collect();
             let header = quoted(&forwarded.header);
-            put(&mut out, "# Not in this version; until then every client behind these is the one of them that it comes by.");
-            put(&mut out, format_args!("# forwarded = {{ header = {header}, from = [{}] }}", from.join(", ")));
+            put(
+                &mut out,
+                "# Not in this version; until then every client behind these is the one of them that it comes by.",
+            );
+            put(
+                &mut out,
+                format_args!("# forwarded = {{ header = {header}, from = [{}] }}", from.join(", ")),
+            );
         }
     }
     for (chain, key) in &config.certificates {
@@ -86,9 +101,19 @@ fn route(Route { name, host, path, leads, policy, from }: &Route, tree: &Tree) -
         Some(id) => put(&mut out, format_args!("# {}: {}", tree.place(*id), tree.lines[*id].text)),
         None => put(&mut out, "# nginx passed nothing on here."),
     }
-    put(&mut out, format_args!("[[route]]\nname = {}\nhost = {}\npath = {}", quoted(name), quoted(host), quoted(path)));
+    put(
+        &mut out,
+        format_args!(
+            "[[route]]\nname = {}\nhost = {}\npath = {}",
+            quoted(name),
+            quoted(host),
+            quoted(path)
+        ),
+    );
     match leads {
-        Leads::Nowhere => put(&mut out, format_args!("backend = {}   # never dialled", quoted(NOWHERE))),
+        Leads::Nowhere => {
+            put(&mut out, format_args!("backend = {}   # never dialled", quoted(NOWHERE)))
+        }
         Leads::To { backends, unknown, strip_prefix, max_body, timeouts } => {
             let all: Vec<_> = backends.iter().map(|backend| quoted(backend)).collect();
             match (&all[..], unknown) {
@@ -96,7 +121,10 @@ fn route(Route { name, host, path, leads, policy, from }: &Route, tree: &Tree) -
                     put(&mut out, format_args!("# {}", on_one_line(why)));
                     put(
                         &mut out,
-                        format_args!("backend = {}   # nothing listens there: write the backend's address", quoted(NOWHERE)),
+                        format_args!(
+                            "backend = {}   # nothing listens there: write the backend's address",
+                            quoted(NOWHERE)
+                        ),
                     );
                 }
                 ([one], None) => put(&mut out, format_args!("backend = {one}")),
@@ -117,8 +145,15 @@ fn route(Route { name, host, path, leads, policy, from }: &Route, tree: &Tree) -
                 put(&mut out, format_args!("max_body = {}", quoted(&most)));
             }
             let Timeouts { dial, response, body_stall, write_stall } = timeouts;
-            let timeouts = [("dial", dial), ("response", response), ("body_stall", body_stall), ("write_stall", write_stall)];
-            let set = timeouts.iter().filter_map(|(key, time)| time.map(|time| format!("{key} = {}", quoted(&written(time)))));
+            let timeouts = [
+                ("dial", dial),
+                ("response", response),
+                ("body_stall", body_stall),
+                ("write_stall", write_stall),
+            ];
+            let set = timeouts.iter().filter_map(|(key, time)| {
+                time.map(|time| format!("{key} = {}", quoted(&written(time))))
+            });
             let set: Vec<_> = set.collect();
             if !set.is_empty() {
                 put(&mut out, format_args!("timeouts = {{ {} }}", set.join(", ")));
@@ -145,7 +180,9 @@ impl<'p> Clients<'p> {
             let rest = policy.access.iter().filter(|one| !is_root(one)).copied().collect();
             return Clients::Any(&policy.access, rest);
         }
-        Clients::Only(policy.access.iter().filter(|one| one.admits || !is_root(one)).copied().collect())
+        Clients::Only(
+            policy.access.iter().filter(|one| one.admits || !is_root(one)).copied().collect(),
+        )
     }
 
     fn entries(&self) -> &[Decided] {
@@ -170,22 +207,35 @@ fn policy(policy: &Policy, clients: &Clients<'_>, tree: &Tree) -> String {
     let mut out = String::new();
     let ids = policy.access.iter().filter_map(|one| one.by);
     if *policy == Policy::closed() {
-        put(&mut out, "# For what nginx passed on to nobody; without its routes, broader ones would.");
+        put(
+            &mut out,
+            "# For what nginx passed on to nobody; without its routes, broader ones would.",
+        );
     } else {
         put(&mut out, format_args!("# {}", origin(ids, tree)));
     }
     put(&mut out, "schema = 1");
     let in_file = clients.in_file().is_some();
     if in_file {
-        put(&mut out, format_args!("\n[lists]\nclients = {{ file = {} }}", quoted(&format!("lists/{}.cidr", policy.name))));
+        put(
+            &mut out,
+            format_args!(
+                "\n[lists]\nclients = {{ file = {} }}",
+                quoted(&format!("lists/{}.cidr", policy.name))
+            ),
+        );
     }
-    let entries: Vec<_> =
-        if in_file { vec![quoted("clients")] } else { clients.entries().iter().map(|one| quoted(&clients.entry(one))).collect() };
+    let entries: Vec<_> = if in_file {
+        vec![quoted("clients")]
+    } else {
+        clients.entries().iter().map(|one| quoted(&clients.entry(one))).collect()
+    };
     put(&mut out, "\n[client]");
     match clients {
         Clients::Any(all, denied) => {
             let by_rule = all.iter().any(|one| one.by.is_some() && one.network.prefix_len() == 0);
-            let why = if by_rule { "`allow all`" } else { "no rule of nginx' keeps the others out" };
+            let why =
+                if by_rule { "`allow all`" } else { "no rule of nginx' keeps the others out" };
             put(&mut out, format_args!("allow = [\"any\"]   # {why}"));
             if !denied.is_empty() {
                 put(&mut out, format_args!("deny = [{}]", entries.join(", ")));
@@ -210,7 +260,10 @@ fn limits(policy: &Policy, out: &mut String) {
         ("per_client", policy.per_client.as_ref().map(|(_, most)| most)),
         ("total", policy.total.as_ref().map(|(.., most)| most)),
     ];
-    let counts: Vec<_> = counts.iter().filter_map(|(key, most)| most.map(|most| format!("{key} = {most}"))).collect();
+    let counts: Vec<_> = counts
+        .iter()
+        .filter_map(|(key, most)| most.map(|most| format!("{key} = {most}")))
+        .collect();
     if !counts.is_empty() {
         lines.push(format!("connections = {{ {} }}", counts.join(", ")));
     }
@@ -229,7 +282,8 @@ fn limits(policy: &Policy, out: &mut String) {
 
 fn list(policy: &Policy, entries: &[Decided], tree: &Tree) -> String {
     let clients = Clients::of(policy);
-    let mut out = format!("# The networks of policies/{}.toml: the longest prefix decides.\n", policy.name);
+    let mut out =
+        format!("# The networks of policies/{}.toml: the longest prefix decides.\n", policy.name);
     for one in entries {
         let place = one.by.map(|id| format!("   # {}", tree.place(id))).unwrap_or_default();
         put(&mut out, format_args!("{}{place}", clients.entry(one)));
@@ -245,18 +299,25 @@ fn origin(ids: impl Iterator<Item = Id>, tree: &Tree) -> String {
     places.dedup();
     match &places[..] {
         [] => "Imported: nginx has no `allow` and no `deny` there.".into(),
-        [all @ .., _] if all.len() >= MOST_INLINE => format!("Imported: {} and {} more rules.", places[0], all.len()),
+        [all @ .., _] if all.len() >= MOST_INLINE => {
+            format!("Imported: {} and {} more rules.", places[0], all.len())
+        }
         all => format!("Imported: {}.", all.join(", ")),
     }
 }
 
 fn network(network: IpNet) -> String {
-    if network.prefix_len() == network.max_prefix_len() { IpAddr::to_string(&network.addr()) } else { network.to_string() }
+    if network.prefix_len() == network.max_prefix_len() {
+        IpAddr::to_string(&network.addr())
+    } else {
+        network.to_string()
+    }
 }
 
 fn size(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")];
-    let (unit, name) = units.into_iter().find(|(unit, _)| bytes.is_multiple_of(*unit)).unwrap_or((1, "B"));
+    let (unit, name) =
+        units.into_iter().find(|(unit, _)| bytes.is_multiple_of(*unit)).unwrap_or((1, "B"));
     format!("{}{name}", bytes / unit)
 }
 

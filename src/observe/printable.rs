@@ -59,7 +59,8 @@ fn replaced(text: &str, is_bad: impl Fn(char) -> bool) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
-    const CONTROLS: [char; 9] = ['\u{1b}', '\u{7}', '\r', '\u{7f}', '\u{9b}', '\u{85}', '\u{202e}', '\u{2066}', '\u{2028}'];
+    const CONTROLS: [char; 9] =
+        ['\u{1b}', '\u{7}', '\r', '\u{7f}', '\u{9b}', '\u{85}', '\u{202e}', '\u{2066}', '\u{2028}'];
 
     #[test]
     fn controls_are_replaced_and_words_of_any_script_kept() {

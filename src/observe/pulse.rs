@@ -55,7 +55,9 @@ impl Pulses {
     pub fn stalled(&self, than: Duration) -> Vec<Arc<str>> {
         let most = than.as_millis().div_ceil(self.period.as_millis().max(1));
         let now = self.now();
-        let late = |one: &&Arc<Loop>| u128::from(now.saturating_sub(one.beat.load(Ordering::Relaxed))) > most;
+        let late = |one: &&Arc<Loop>| {
+            u128::from(now.saturating_sub(one.beat.load(Ordering::Relaxed))) > most
+        };
         self.lock().iter().filter(late).map(|one| Arc::clone(&one.name)).collect()
     }
 

@@ -50,7 +50,13 @@ pub struct Place<'p> {
 impl Policy {
     /// What decided when `verdict` was given on `client` and a request at the time `now`: by `judge`, or
     /// by a limit. `None`: no rule of this policy did.
-    pub fn decisive(&self, client: Client, is_plain: bool, verdict: Result<(), Refusal>, now: Timestamp) -> Option<Decisive<'_>> {
+    pub fn decisive(
+        &self,
+        client: Client,
+        is_plain: bool,
+        verdict: Result<(), Refusal>,
+        now: Timestamp,
+    ) -> Option<Decisive<'_>> {
         let (rule, by, instead) = match verdict {
             Ok(()) => (Rule::Allow, self.admitting(client, now), None),
             Err(Refusal::Network) => match listed_by(&self.deny, client, now) {
@@ -62,7 +68,12 @@ impl Policy {
             },
             Err(refusal) => (without_entry(refusal, is_plain)?, None, None),
         };
-        Some(Decisive { rule, place: Place { file: &self.file, line: self.lines.of(rule) }, by, instead })
+        Some(Decisive {
+            rule,
+            place: Place { file: &self.file, line: self.lines.of(rule) },
+            by,
+            instead,
+        })
     }
 
     /// Where `rule` is written; `None`: nowhere.
@@ -81,17 +92,25 @@ impl Policy {
 
     /// Of a client that no list of `allow` admits: the carve-out that keeps it out and what it is carved out
     /// of, else an entry that has lapsed.
-    fn short_of_admitting(&self, client: Client, now: Timestamp) -> (Option<Listed<'_>>, Option<Listed<'_>>) {
+    fn short_of_admitting(
+        &self,
+        client: Client,
+        now: Timestamp,
+    ) -> (Option<Listed<'_>>, Option<Listed<'_>>) {
         let Allow::Lists(lists) = &self.allow else { return (None, None) };
         for list in lists {
             if let Some((entry, line)) = list.decide(client, now) {
                 let admits = |(entry, _): &(&Entry, u32)| entry.admits && !entry.lapsed(now);
                 let instead = list.covering(client).filter(admits).last();
-                return (Some(Listed { list, entry, line }), instead.map(|(entry, line)| Listed { list, entry, line }));
+                return (
+                    Some(Listed { list, entry, line }),
+                    instead.map(|(entry, line)| Listed { list, entry, line }),
+                );
             }
         }
-        let mut lapsed =
-            lists.iter().flat_map(|list| list.covering(client).map(move |(entry, line)| Listed { list, entry, line }));
+        let mut lapsed = lists.iter().flat_map(|list| {
+            list.covering(client).map(move |(entry, line)| Listed { list, entry, line })
+        });
         (lapsed.find(|listed| listed.entry.admits), None)
     }
 }
@@ -157,13 +176,24 @@ mod tests {
     use crate::policy::subprotocol::Subprotocols;
     use crate::refusal::Backend;
 
-    const LINES: RuleLines =
-        RuleLines { allow: 10, deny: 11, origins: 12, subprotocols: 13, upgrades: 20, requests: 21, connections: 22 };
+    const LINES: RuleLines = RuleLines {
+        allow: 10,
+        deny: 11,
+        origins: 12,
+        subprotocols: 13,
+        upgrades: 20,
+        requests: 21,
+        connections: 22,
+    };
 
     /// A policy whose lists are called `a0`, `a1`… and `d0`, `d1`…; no list of `allow` admits everyone.
     fn policy<L: AsRef<[T]>, T: AsRef<str>>(allow: &[L], deny: &[L]) -> Policy {
         let lists = |letter: char, lists: &[L]| -> Vec<_> {
-            lists.iter().enumerate().map(|(at, lines)| list(format!("{letter}{at}"), lines.as_ref())).collect()
+            lists
+                .iter()
+                .enumerate()
+                .map(|(at, lines)| list(format!("{letter}{at}"), lines.as_ref()))
+                .collect()
         };
         let limits = Limits::default();
         Policy {
@@ -182,7 +212,10 @@ mod tests {
     }
 
     fn list<T: AsRef<str>>(name: String, lines: &[T]) -> Arc<List> {
-        let entries = lines.iter().zip(1..).map(|(line, number)| (Entry::parse(line.as_ref()).unwrap().unwrap(), number));
+        let entries = lines
+            .iter()
+            .zip(1..)
+            .map(|(line, number)| (Entry::parse(line.as_ref()).unwrap().unwrap(), number));
         let file = format!("lists/{name}.cidr");
         Arc::new(List::new(name, file, entries.collect()).unwrap())
     }
@@ -194,7 +227,13 @@ mod tests {
     fn request(origin: &str, subprotocol: &str) -> Request {
         let kind = Kind::Attempt { subprotocols: [subprotocol.into()].into() };
         let host = Host::parse(b"a.example").unwrap();
-        Request { host, path: "/".into(), origin: Some(origin.into()), kind, scheme: Scheme::Unknown }
+        Request {
+            host,
+            path: "/".into(),
+            origin: Some(origin.into()),
+            kind,
+            scheme: Scheme::Unknown,
+        }
     }
 
     /// What decides on 192.0.2.1 on new year's day of 2027, in words: `rule-place [entry entry-place] [instead …]`.
@@ -206,28 +245,53 @@ mod tests {
         let listed = |listed: Listed<'_>| format!(" {} {}", listed.entry, listed.place());
         let instead = decisive.instead.map(|instead| format!(" instead{}", listed(instead)));
         let by = decisive.by.map(listed);
-        let words = format!("{}{}{}", decisive.place, by.unwrap_or_default(), instead.unwrap_or_default());
+        let words =
+            format!("{}{}{}", decisive.place, by.unwrap_or_default(), instead.unwrap_or_default());
         assert_eq!(words, said, "allow {allow:?}, deny {deny:?}");
-        assert!(matches!((verdict, decisive.rule), (_, Rule::Allow) | (Err(Refusal::Network), Rule::Deny)));
+        assert!(matches!(
+            (verdict, decisive.rule),
+            (_, Rule::Allow) | (Err(Refusal::Network), Rule::Deny)
+        ));
     }
 
     #[test]
     fn who_is_admitted_is_admitted_by_an_entry_or_by_the_rule_itself() {
         check(&[], &[], "policies/feed.toml:10");
-        check(&[&["10.0.0.0/8", "192.0.2.0/24"]], &[], "policies/feed.toml:10 192.0.2.0/24 lists/a0.cidr:2");
-        check(&[&["10.0.0.0/8"], &["192.0.2.1"]], &[], "policies/feed.toml:10 192.0.2.1 lists/a1.cidr:1");
-        check(&[&["!192.0.2.1"], &["0.0.0.0/0"]], &[&["!192.0.2.1"]], "policies/feed.toml:10 0.0.0.0/0 lists/a1.cidr:1");
+        check(
+            &[&["10.0.0.0/8", "192.0.2.0/24"]],
+            &[],
+            "policies/feed.toml:10 192.0.2.0/24 lists/a0.cidr:2",
+        );
+        check(
+            &[&["10.0.0.0/8"], &["192.0.2.1"]],
+            &[],
+            "policies/feed.toml:10 192.0.2.1 lists/a1.cidr:1",
+        );
+        check(
+            &[&["!192.0.2.1"], &["0.0.0.0/0"]],
+            &[&["!192.0.2.1"]],
+            "policies/feed.toml:10 0.0.0.0/0 lists/a1.cidr:1",
+        );
     }
 
     #[test]
     fn a_denial_beats_every_admission() {
-        check(&[&["192.0.2.1"]], &[&["10.0.0.0/8"], &["192.0.2.0/24"]], "policies/feed.toml:11 192.0.2.0/24 lists/d1.cidr:1");
-        check(&[], &[&["0.0.0.0/0 expires=2026-12-31", "192.0.0.0/8"]], "policies/feed.toml:11 192.0.0.0/8 lists/d0.cidr:2");
+        check(
+            &[&["192.0.2.1"]],
+            &[&["10.0.0.0/8"], &["192.0.2.0/24"]],
+            "policies/feed.toml:11 192.0.2.0/24 lists/d1.cidr:1",
+        );
+        check(
+            &[],
+            &[&["0.0.0.0/0 expires=2026-12-31", "192.0.0.0/8"]],
+            "policies/feed.toml:11 192.0.0.0/8 lists/d0.cidr:2",
+        );
     }
 
     #[test]
     fn a_carve_out_says_what_it_is_carved_out_of() {
-        let carved = "policies/feed.toml:10 !192.0.2.1 lists/a1.cidr:2 instead 192.0.2.0/24 lists/a1.cidr:1";
+        let carved =
+            "policies/feed.toml:10 !192.0.2.1 lists/a1.cidr:2 instead 192.0.2.0/24 lists/a1.cidr:1";
         check(&[&["10.0.0.0/8"], &["192.0.2.0/24", "!192.0.2.1"]], &[], carved);
         check(&[&["!192.0.0.0/8"]], &[], "policies/feed.toml:10 !192.0.0.0/8 lists/a0.cidr:1");
     }
@@ -235,28 +299,47 @@ mod tests {
     #[test]
     fn who_is_nowhere_has_no_entry_and_who_was_somewhere_a_lapsed_one() {
         check(&[&["10.0.0.0/8"]], &[], "policies/feed.toml:10");
-        check(&[&["10.0.0.0/8", "192.0.2.1 expires=2026-12-31"]], &[], "policies/feed.toml:10 192.0.2.1 lists/a0.cidr:2");
+        check(
+            &[&["10.0.0.0/8", "192.0.2.1 expires=2026-12-31"]],
+            &[],
+            "policies/feed.toml:10 192.0.2.1 lists/a0.cidr:2",
+        );
     }
 
     #[test]
     fn what_no_list_decides_has_its_own_line_or_none() {
         let (policy, now) = (policy(&[&["192.0.2.1"]], &[]), Timestamp::UNIX_EPOCH);
-        let line =
-            |refusal, is_plain| policy.decisive(client("192.0.2.1"), is_plain, Err(refusal), now).map(|one| one.place.line);
+        let line = |refusal, is_plain| {
+            policy
+                .decisive(client("192.0.2.1"), is_plain, Err(refusal), now)
+                .map(|one| one.place.line)
+        };
         let rate = Refusal::Rate { retry_after: std::time::Duration::from_secs(1) };
         assert_eq!([line(rate, false), line(rate, true)], [Some(20), Some(21)]);
-        assert_eq!([line(Refusal::Origin, false), line(Refusal::Subprotocol, false)], [Some(12), Some(13)]);
-        assert_eq!([line(Refusal::Connections, false), line(Refusal::Capacity, false)], [Some(22), Some(22)]);
-        assert_eq!([line(Refusal::Handshake, false), line(Refusal::Backend(Backend::Late), true)], [None, None]);
+        assert_eq!(
+            [line(Refusal::Origin, false), line(Refusal::Subprotocol, false)],
+            [Some(12), Some(13)]
+        );
+        assert_eq!(
+            [line(Refusal::Connections, false), line(Refusal::Capacity, false)],
+            [Some(22), Some(22)]
+        );
+        assert_eq!(
+            [line(Refusal::Handshake, false), line(Refusal::Backend(Backend::Late), true)],
+            [None, None]
+        );
     }
 
     /// Lines in a small world, so that they nest and meet; a network stands there once.
     fn lines() -> impl Strategy<Value = Vec<String>> {
-        let line = (0u8..4, 24u8..=32, any::<bool>(), 0u8..4).prop_map(|(host, length, admits, day)| {
-            let network = ipnet::Ipv4Net::new([192, 0, 2, host << 6].into(), length).unwrap().trunc();
-            let expires = if day == 0 { String::new() } else { format!(" expires=1970-01-0{day}") };
-            (network, format!("{}{network}{expires}", if admits { "" } else { "!" }))
-        });
+        let line =
+            (0u8..4, 24u8..=32, any::<bool>(), 0u8..4).prop_map(|(host, length, admits, day)| {
+                let network =
+                    ipnet::Ipv4Net::new([192, 0, 2, host << 6].into(), length).unwrap().trunc();
+                let expires =
+                    if day == 0 { String::new() } else { format!(" expires=1970-01-0{day}") };
+                (network, format!("{}{network}{expires}", if admits { "" } else { "!" }))
+            });
         proptest::collection::btree_map(0u8..8, line, 0..8).prop_map(|lines| {
             let by_network: std::collections::BTreeMap<_, _> = lines.into_values().collect();
             by_network.into_values().collect()

@@ -164,7 +164,9 @@ impl<T> Networks<T> {
 pub fn fold(network: IpNet) -> IpNet {
     let IpNet::V6(v6) = network else { return network };
     let folded = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
-    folded.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
+    folded
+        .and_then(|(address, length)| Ipv4Net::new(address, length).ok())
+        .map_or(network, IpNet::V4)
 }
 
 #[cfg(test)]
@@ -191,7 +193,9 @@ mod tests {
 
     #[test]
     fn an_address_is_written_as_the_standard_library_does() {
-        for address in ["0.0.0.0", "10.20.30.4", "255.255.255.255", "203.0.113.9", "2001:db8::1", "::1"] {
+        for address in
+            ["0.0.0.0", "10.20.30.4", "255.255.255.255", "203.0.113.9", "2001:db8::1", "::1"]
+        {
             assert_eq!(Client::new(ip(address)).to_string(), address);
             assert_eq!(format!("{:>20}", Peer::new(ip(address))), format!("{address:>20}"));
         }
@@ -199,7 +203,11 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_is_found() {
-        check(&["10.1.0.0/16", "10.0.0.0/8", "0.0.0.0/0", "10.1.2.3/32", "10.2.0.0/16"], "10.1.2.3", Some("10.1.2.3/32"));
+        check(
+            &["10.1.0.0/16", "10.0.0.0/8", "0.0.0.0/0", "10.1.2.3/32", "10.2.0.0/16"],
+            "10.1.2.3",
+            Some("10.1.2.3/32"),
+        );
         check(&["10.1.0.0/16", "10.0.0.0/8", "10.1.2.3/32"], "10.1.2.4", Some("10.1.0.0/16"));
         check(&["2001:db8::/32", "::/0"], "2001:db8::1", Some("2001:db8::/32"));
         check(&["10.0.0.0/8"], "11.0.0.1", None);

@@ -63,17 +63,25 @@ impl Origins {
                 return Err(format!("write `{}`", text.to_ascii_lowercase()));
             }
             _ if text.eq_ignore_ascii_case(FILE) => return Ok(Pattern::File),
-            "*" | "any" => return Err("no word admits every page: leave `origins` out, and the origin is not looked at".into()),
+            "*" | "any" => return Err(
+                "no word admits every page: leave `origins` out, and the origin is not looked at"
+                    .into(),
+            ),
             _ => {}
         }
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(format!("an origin begins with its scheme: write `https://{text}`"));
         };
         if let Some(http) = http_scheme_of(scheme) {
-            return Err(format!("an origin is the page's, not the WebSocket's: write `{http}://{rest}`"));
+            return Err(format!(
+                "an origin is the page's, not the WebSocket's: write `{http}://{rest}`"
+            ));
         }
         if let Some(end) = rest.find(['/', '?', '#']) {
-            return Err(format!("an origin has no path, query or fragment: write `{scheme}://{}`", &rest[..end]));
+            return Err(format!(
+                "an origin has no path, query or fragment: write `{scheme}://{}`",
+                &rest[..end]
+            ));
         }
         if let Some((_, host)) = rest.rsplit_once('@') {
             return Err(format!("an origin has no user name: write `{scheme}://{host}`"));
@@ -81,14 +89,18 @@ impl Origins {
         let parent = rest.strip_prefix("*.");
         let site = parent.unwrap_or(rest);
         if site.contains('*') {
-            return Err(format!("`*` stands for one whole label, and the first: write `{scheme}://*.partner.example`"));
+            return Err(format!(
+                "`*` stands for one whole label, and the first: write `{scheme}://*.partner.example`"
+            ));
         }
         let origin = Origin::read(scheme, site).ok_or_else(|| {
             format!("`{text}` is not an origin: write scheme, host and port as in `https://app.example.com:8443`")
         })?;
         match parent {
             None => Ok(Pattern::Page(origin)),
-            Some(address) if Host::parse(address.as_bytes()).is_some_and(|host| host.is_address()) => {
+            Some(address)
+                if Host::parse(address.as_bytes()).is_some_and(|host| host.is_address()) =>
+            {
                 Err("an address has nothing below it: write each address in full".into())
             }
             Some(_) => Ok(Pattern::Below(origin)),
@@ -147,7 +159,9 @@ impl Pattern {
             Pattern::Page(page) => page == origin,
             Pattern::Below(parent) => {
                 let above = origin.host.split_once('.').map(|(_, above)| above);
-                above == Some(&*parent.host) && parent.scheme == origin.scheme && parent.port == origin.port
+                above == Some(&*parent.host)
+                    && parent.scheme == origin.scheme
+                    && parent.port == origin.port
             }
         }
     }
@@ -187,7 +201,9 @@ impl Origin {
     /// is that of the page's scheme on both sides.
     fn is_of(&self, request: &Request) -> bool {
         let port = request.host.port().or(default_port(&self.scheme));
-        request.scheme.may_be(&self.scheme) && *self.host == *request.host.name() && self.port == port
+        request.scheme.may_be(&self.scheme)
+            && *self.host == *request.host.name()
+            && self.port == port
     }
 
     fn read(scheme: &str, authority: &str) -> Option<Origin> {
@@ -263,14 +279,19 @@ mod tests {
             let pattern = Origins::parse_one(written).unwrap();
             assert_eq!(pattern.to_string(), written);
         }
-        assert_eq!(Origins::parse_one("HTTPS://App.Example.com:443").unwrap().to_string(), "https://app.example.com");
+        assert_eq!(
+            Origins::parse_one("HTTPS://App.Example.com:443").unwrap().to_string(),
+            "https://app.example.com"
+        );
     }
 
     // C-WS-15
     #[test]
     fn a_page_is_admitted_by_scheme_host_and_port() {
         let app = &["https://App.example.com"];
-        for same in ["https://app.example.com", "HTTPS://APP.EXAMPLE.COM", "https://app.example.com:443"] {
+        for same in
+            ["https://app.example.com", "HTTPS://APP.EXAMPLE.COM", "https://app.example.com:443"]
+        {
             check(app, Some(same), true);
             check(&[same], Some("https://app.example.com"), true);
         }
@@ -296,9 +317,12 @@ mod tests {
     #[test]
     fn an_absent_and_an_opaque_origin_are_admitted_only_by_name() {
         let page = "https://app.example.com";
-        for (patterns, absent, opaque) in
-            [(&[page][..], false, false), (&[page, "none"], true, false), (&["null"], false, true), (&[], false, false)]
-        {
+        for (patterns, absent, opaque) in [
+            (&[page][..], false, false),
+            (&[page, "none"], true, false),
+            (&["null"], false, true),
+            (&[], false, false),
+        ] {
             check(patterns, None, absent);
             check(patterns, Some("null"), opaque);
         }
@@ -345,7 +369,8 @@ mod tests {
             check_same("app.example.com", tls, origin, false);
         }
         for origin in ["https://", "https://localhost", "null"] {
-            let unnamed = Request { host: Host::unnamed(), ..request("a.example", tls, Some(origin)) };
+            let unnamed =
+                Request { host: Host::unnamed(), ..request("a.example", tls, Some(origin)) };
             assert!(!origins(&["same"]).admit(&unnamed), "{origin}");
         }
         let absent = request("app.example.com", tls, None);
@@ -464,8 +489,14 @@ mod tests {
         }
         check_fault("None", "write `none`");
         check_fault("file:///", "`file://`");
-        for odd in ["https://", "https://a b", "https://a.example:http", "https://é.example", "1http://a.example", "://a.example"]
-        {
+        for odd in [
+            "https://",
+            "https://a b",
+            "https://a.example:http",
+            "https://é.example",
+            "1http://a.example",
+            "://a.example",
+        ] {
             check_fault(odd, "`https://app.example.com:8443`");
         }
     }

@@ -115,7 +115,10 @@ impl Policy {
     /// An attempt must offer at least one admitted subprotocol; that the
     /// backend chose an admitted one is looked at when it answers.
     fn judge_subprotocol(&self, request: &Request) -> Result<(), Refusal> {
-        let (Some(rule), Kind::Attempt { subprotocols }) = (&self.subprotocols, &request.kind) else { return Ok(()) };
+        let (Some(rule), Kind::Attempt { subprotocols }) = (&self.subprotocols, &request.kind)
+        else {
+            return Ok(());
+        };
         if rule.admit_offer(subprotocols) { Ok(()) } else { Err(Refusal::Subprotocol) }
     }
 

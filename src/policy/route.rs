@@ -54,7 +54,8 @@ impl<T> Routes<T> {
     /// # Errors
     /// The first two that have the same host and, decoded, the same path.
     pub fn new(routes: Vec<(HostPattern, PathPattern, T)>) -> Result<Self, Twins> {
-        let mut all = Routes { exact: HashMap::new(), below: HashMap::new(), any: Paths::default() };
+        let mut all =
+            Routes { exact: HashMap::new(), below: HashMap::new(), any: Paths::default() };
         for (place, (host, path, route)) in routes.into_iter().enumerate() {
             let paths = match host {
                 HostPattern::Exact(name) => all.exact.entry(name).or_default(),
@@ -154,7 +155,9 @@ impl HostPattern {
         let host = host_of_pattern(name)?;
         match parent {
             None => Ok(HostPattern::Exact(host.name().into())),
-            Some(_) if host.is_address() => Err("an address has nothing below it: write it in full, without `*`".into()),
+            Some(_) if host.is_address() => {
+                Err("an address has nothing below it: write it in full, without `*`".into())
+            }
             Some(_) => Ok(HostPattern::Wildcard(host.name().into())),
         }
     }
@@ -192,7 +195,10 @@ fn host_of_pattern(name: &str) -> Result<Host, String> {
         return Err("`*` stands for one whole label, and the first: write `*.example.com`, or `*` for every host".into());
     }
     if let Some((_, rest)) = name.split_once("://") {
-        return Err(format!("a host has no scheme: write `{}`", rest.split('/').next().unwrap_or(rest)));
+        return Err(format!(
+            "a host has no scheme: write `{}`",
+            rest.split('/').next().unwrap_or(rest)
+        ));
     }
     if let Some((before, _)) = name.split_once('/') {
         return Err(format!("a host has no path: write `{before}` here and the path under `path`"));
@@ -201,10 +207,15 @@ fn host_of_pattern(name: &str) -> Result<Host, String> {
         return Err(format!("an IPv6 address stands in brackets: write `[{name}]`"));
     }
     if !name.is_ascii() {
-        return Err(format!("`{name}` is not ASCII: write the name as it stands in DNS, beginning with `xn--`"));
+        return Err(format!(
+            "`{name}` is not ASCII: write the name as it stands in DNS, beginning with `xn--`"
+        ));
     }
-    let host = Host::parse(name.as_bytes())
-        .ok_or_else(|| format!("`{name}` is not a host: write letters, digits, `-` and `_` between dots, or an address"))?;
+    let host = Host::parse(name.as_bytes()).ok_or_else(|| {
+        format!(
+            "`{name}` is not a host: write letters, digits, `-` and `_` between dots, or an address"
+        )
+    })?;
     if host.port().is_some() || name.ends_with(':') {
         return Err(format!("a host has no port, its listener has: write `{}`", host.name()));
     }
@@ -240,9 +251,15 @@ impl PathPattern {
             return Err(no_pattern(text));
         }
         if *canonical != *text {
-            return Err(format!("a request's path is made canonical before it is routed: write `{canonical}`"));
+            return Err(format!(
+                "a request's path is made canonical before it is routed: write `{canonical}`"
+            ));
         }
-        Ok(if text.ends_with('/') { PathPattern::Prefix(text.into()) } else { PathPattern::Exact(text.into()) })
+        Ok(if text.ends_with('/') {
+            PathPattern::Prefix(text.into())
+        } else {
+            PathPattern::Exact(text.into())
+        })
     }
 
     /// Whether the decoded `path` matches.
@@ -318,7 +335,9 @@ fn escaped(text: &str) -> String {
 pub fn pattern_in(path: &str) -> Option<&str> {
     let is_pattern = |segment: &&str| {
         let name = |rest: &str| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        let pair = |open: char, close: char| segment.find(open).is_some_and(|at| segment[at..].contains(close));
+        let pair = |open: char, close: char| {
+            segment.find(open).is_some_and(|at| segment[at..].contains(close))
+        };
         segment.contains(['*', '|', '^', '\\'])
             || segment.strip_prefix(':').is_some_and(name)
             || segment.len() > 1 && segment.ends_with('$')
@@ -367,14 +386,25 @@ mod tests {
         let (host, path) = request.split_at(request.find('/').unwrap());
         let reversed: Vec<_> = written.iter().rev().copied().collect();
         for written in [written, &reversed] {
-            assert_eq!(routes(written).unwrap().find(host, path).copied(), found, "{request} among {written:?}");
+            assert_eq!(
+                routes(written).unwrap().find(host, path).copied(),
+                found,
+                "{request} among {written:?}"
+            );
         }
     }
 
     /// The sentence for a host or, where it begins with a slash, a path holds `remedy`.
     fn check_fault(pattern: &str, remedy: &str) {
-        let fault = if pattern.starts_with('/') { PathPattern::parse(pattern).err() } else { HostPattern::parse(pattern).err() };
-        assert!(fault.as_ref().is_some_and(|sentence| sentence.contains(remedy)), "{pattern:?}: {fault:?}");
+        let fault = if pattern.starts_with('/') {
+            PathPattern::parse(pattern).err()
+        } else {
+            HostPattern::parse(pattern).err()
+        };
+        assert!(
+            fault.as_ref().is_some_and(|sentence| sentence.contains(remedy)),
+            "{pattern:?}: {fault:?}"
+        );
     }
 
     #[test]
@@ -563,7 +593,9 @@ mod tests {
         check_fault("ws.example.com.", "write `ws.example.com`");
         check_fault("2001:db8::1", "write `[2001:db8::1]`");
         check_fault("[::1]:443", "write `[::1]`");
-        for stars in ["**", "*.", "*.*.example.com", "ws.*.com", "*ws.example.com", "ws*.example.com"] {
+        for stars in
+            ["**", "*.", "*.*.example.com", "ws.*.com", "*ws.example.com", "ws*.example.com"]
+        {
             check_fault(stars, "`*` for every host");
         }
         check_fault("*.0.2.1", "without `*`");
@@ -624,10 +656,13 @@ mod tests {
             ("^/chat", Err("/chat/")),
             ("~* /chat/(a|b)", Err("/chat/")),
         ] {
-            let parsed = PathPattern::parse(path).map(|path| pattern_in(path.as_str()).map(str::to_owned));
+            let parsed =
+                PathPattern::parse(path).map(|path| pattern_in(path.as_str()).map(str::to_owned));
             match (parsed, said) {
                 (Ok(part), Ok(expected)) => assert_eq!(part.as_deref(), expected, "{path}"),
-                (Err(told), Err(prefix)) => assert!(told.contains(&format!("write `{prefix}`")), "{told}"),
+                (Err(told), Err(prefix)) => {
+                    assert!(told.contains(&format!("write `{prefix}`")), "{told}")
+                }
                 (parsed, _) => panic!("{path}: {parsed:?}"),
             }
         }

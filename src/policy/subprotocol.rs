@@ -53,7 +53,8 @@ mod tests {
     fn check(rule: &[&str], offered: &[&str], says: (bool, bool, bool)) {
         let rule = Subprotocols::new(rule.iter().map(|entry| (*entry).into()).collect());
         let offer: Vec<Box<str>> = offered.iter().map(|name| (*name).into()).collect();
-        let got = (rule.admit_offer(&offer), rule.admit(offered.first().copied()), rule.admit(None));
+        let got =
+            (rule.admit_offer(&offer), rule.admit(offered.first().copied()), rule.admit(None));
         assert_eq!(got, says, "{rule:?} and {offered:?}");
     }
 

@@ -97,7 +97,9 @@ impl fmt::Display for Ambiguity {
                 write!(f, "{reading}, of the route {} (policy {})", route.name, route.policy.name)
             }
             Ambiguity::TooManyReadings => f.write_str("more readings than are looked at"),
-            Ambiguity::Hiding => f.write_str("an escaped `/`, `#` or `?`, which only a route with paths = \"as-is\" passes"),
+            Ambiguity::Hiding => f.write_str(
+                "an escaped `/`, `#` or `?`, which only a route with paths = \"as-is\" passes",
+            ),
             Ambiguity::Dots => f.write_str("a dot segment, on a route with paths = \"as-is\""),
             Ambiguity::NotBelow => f.write_str("it does not begin with its route's path as it is"),
             Ambiguity::Outside(reading) => write!(f, "{reading}, outside of its route"),
@@ -119,7 +121,8 @@ mod tests {
     use crate::refusal::Refusal;
     use crate::snapshot::tests::{client, generation, policy, request, route};
 
-    const OPEN: &[&str] = &["/ open", "/public/ open", "/admin/ shut", "/admin shut", "/a/b/ inner"];
+    const OPEN: &[&str] =
+        &["/ open", "/public/ open", "/admin/ shut", "/admin shut", "/a/b/ inner"];
 
     /// A route that passes paths as they are, beside others under stricter policies.
     const AS_IS: &[&str] = &["/ shut", "/api/ open as-is", "/apis/ inner", "/deep/er/ open as-is"];
@@ -127,7 +130,8 @@ mod tests {
     /// A generation with these routes of `localhost`, each written as `path policy` or `path policy as-is`; every
     /// policy admits everyone.
     fn routes(written: &[&str]) -> Snapshot {
-        let own = |name: &str| Policy { name: name.into(), ..policy(&[], &Limits::default(), None) };
+        let own =
+            |name: &str| Policy { name: name.into(), ..policy(&[], &Limits::default(), None) };
         let policies = ["open", "shut", "inner"].map(|name| Arc::new(own(name)));
         let mut snapshot = generation(1, own("chat"), None);
         let parsed = written.iter().map(|line| {
@@ -153,7 +157,11 @@ mod tests {
     fn judged(snapshot: &Snapshot, path: &str) -> String {
         let Some(request) = at(path) else { return Refusal::Path.to_string() };
         let judgement = snapshot.judge(client(1), &request, None, Timestamp::UNIX_EPOCH);
-        assert_eq!(judgement.ambiguity.is_some(), judgement.verdict.as_ref().err() == Some(&Refusal::Path), "{path}");
+        assert_eq!(
+            judgement.ambiguity.is_some(),
+            judgement.verdict.as_ref().err() == Some(&Refusal::Path),
+            "{path}"
+        );
         match judgement.verdict {
             Ok(permit) => permit.route().policy.name.to_string(),
             Err(refusal) => refusal.to_string(),
@@ -293,15 +301,22 @@ mod tests {
             let judgement = snapshot.judge(client(1), &at(path).unwrap(), None, Timestamp::MIN);
             assert_eq!(judgement.ambiguity.unwrap().to_string(), expected, "{path}");
         };
-        check("/x%2Fy", "an escaped `/`, `#` or `?`, which only a route with paths = \"as-is\" passes");
+        check(
+            "/x%2Fy",
+            "an escaped `/`, `#` or `?`, which only a route with paths = \"as-is\" passes",
+        );
         check("/api/./x", "a dot segment, on a route with paths = \"as-is\"");
         check("//api/x", "it does not begin with its route's path as it is");
-        check("/api/..%20/x", "decoded, then trailing dots and spaces cut: /x, outside of its route");
+        check(
+            "/api/..%20/x",
+            "decoded, then trailing dots and spaces cut: /x, outside of its route",
+        );
     }
 
     #[test]
     fn too_many_readings_are_refused_where_policies_differ() {
-        let path = format!("/{}", "a%25c0%25ae%255c%2520./b;x%253by%20.%3bz/%c0%ae%252e/".repeat(100));
+        let path =
+            format!("/{}", "a%25c0%25ae%255c%2520./b;x%253by%20.%3bz/%c0%ae%252e/".repeat(100));
         assert_eq!(judged(&routes(OPEN), &path), "path");
         assert_eq!(judged(&routes(&["/ open", "/admin/ open"]), &path), "open");
     }
@@ -309,31 +324,47 @@ mod tests {
     #[test]
     fn an_ambiguity_says_which_reading_leads_where() {
         let snapshot = routes(OPEN);
-        let judgement = snapshot.judge(client(1), &at("/public/%252e%252e;/admin/x").unwrap(), None, Timestamp::MIN);
+        let judgement = snapshot.judge(
+            client(1),
+            &at("/public/%252e%252e;/admin/x").unwrap(),
+            None,
+            Timestamp::MIN,
+        );
         let said = judgement.ambiguity.unwrap().to_string();
         let steps = "decoded, then decoded once more, then parameters cut";
         assert_eq!(said, format!("{steps}: /admin/x, of the route /admin/ (policy shut)"));
-        assert_eq!((judgement.route.unwrap().name.as_ref(), judgement.policy.is_none()), ("/public/", true));
+        assert_eq!(
+            (judgement.route.unwrap().name.as_ref(), judgement.policy.is_none()),
+            ("/public/", true)
+        );
     }
 
     /// What one server makes of a path at one step, written apart from what is tested.
     fn step(kind: u8, path: &str) -> String {
         let latin = |bytes: Vec<u8>| bytes.into_iter().map(char::from).collect::<String>();
-        let segments = |change: &dyn Fn(&str) -> String| path.split('/').map(change).collect::<Vec<_>>().join("/");
+        let segments = |change: &dyn Fn(&str) -> String| {
+            path.split('/').map(change).collect::<Vec<_>>().join("/")
+        };
         match kind {
             0 => {
                 let mut bytes = Vec::new();
                 let mut rest = path;
                 while let Some(first) = rest.chars().next() {
                     let code = rest.strip_prefix('%').and_then(|rest| rest.get(..2));
-                    let code = code.filter(|code| code.bytes().all(|byte| byte.is_ascii_hexdigit()));
-                    bytes.push(code.map_or(u32::from(first) as u8, |code| u8::from_str_radix(code, 16).unwrap()));
+                    let code =
+                        code.filter(|code| code.bytes().all(|byte| byte.is_ascii_hexdigit()));
+                    bytes.push(code.map_or(u32::from(first) as u8, |code| {
+                        u8::from_str_radix(code, 16).unwrap()
+                    }));
                     rest = &rest[code.map_or(first.len_utf8(), |_| 3)..];
                 }
                 latin(bytes)
             }
             1 => segments(&|segment| segment.split(';').next().unwrap().to_owned()),
-            2 => path.replace("\u{c0}\u{ae}", ".").replace("\u{c0}\u{af}", "/").replace("\u{c1}\u{9c}", "\\"),
+            2 => path
+                .replace("\u{c0}\u{ae}", ".")
+                .replace("\u{c0}\u{af}", "/")
+                .replace("\u{c1}\u{9c}", "\\"),
             3 => path.replace('\\', "/"),
             4 => resolved(path),
             _ => segments(&|segment| match segment.trim_end_matches(' ') {
@@ -388,12 +419,14 @@ mod tests {
             "%25c0%25ae",
             "x",
         ];
-        prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..9).prop_map(|pieces| format!("/{}", pieces.concat()))
+        prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..9)
+            .prop_map(|pieces| format!("/{}", pieces.concat()))
     }
 
     /// [`path`], with what only a path that is passed as it is may hold.
     fn sent() -> impl Strategy<Value = String> {
-        let pieces = ["%2f", "%2F", "//", "%23", "%3f", "%5c", "%00", "\\", "api", "/api/", "%2e%2e%2f"];
+        let pieces =
+            ["%2f", "%2F", "//", "%23", "%3f", "%5c", "%00", "\\", "api", "/api/", "%2e%2e%2f"];
         let pieces = prop::sample::select(pieces.to_vec());
         let mixed = prop_oneof![pieces.prop_map(str::to_owned), path()];
         prop::collection::vec(mixed, 0..5).prop_map(|pieces| format!("/api/{}", pieces.concat()))

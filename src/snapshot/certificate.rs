@@ -26,7 +26,10 @@ pub struct Certificate {
 
 impl std::fmt::Debug for Certificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Certificate").field("label", &self.label).field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("Certificate")
+            .field("label", &self.label)
+            .field("names", &self.names)
+            .finish_non_exhaustive()
     }
 }
 
@@ -76,9 +79,10 @@ impl Certificate {
     pub fn covers(&self, name: &str) -> bool {
         self.names.iter().any(|own| {
             **own == *name
-                || own
-                    .strip_prefix("*.")
-                    .is_some_and(|parent| name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent))
+                || own.strip_prefix("*.").is_some_and(|parent| {
+                    name.split_once('.')
+                        .is_some_and(|(label, rest)| !label.is_empty() && rest == parent)
+                })
         })
     }
 }

@@ -98,10 +98,12 @@ fn framing(said: &[u8]) -> Framing {
     loop {
         let rest = &said[at..];
         let Some(record) = record(rest) else {
-            let may_be_one = rest.len() < RECORD && [HANDSHAKE, 3].starts_with(&rest[..rest.len().min(2)]);
+            let may_be_one =
+                rest.len() < RECORD && [HANDSHAKE, 3].starts_with(&rest[..rest.len().min(2)]);
             return if may_be_one { Framing::Partial } else { Framing::Other };
         };
-        let is_hello = !pieces.is_empty() || rest.get(RECORD).is_none_or(|kind| *kind == CLIENT_HELLO);
+        let is_hello =
+            !pieces.is_empty() || rest.get(RECORD).is_none_or(|kind| *kind == CLIENT_HELLO);
         if !is_hello || !(1..=MAX_RECORD).contains(&record) {
             return Framing::Other;
         }
@@ -120,8 +122,10 @@ fn framing(said: &[u8]) -> Framing {
 
 /// The length of the message that begins in `pieces` of `said`, its header included, as that says.
 fn stated(said: &[u8], pieces: &[Range<usize>]) -> Option<usize> {
-    let mut header = pieces.iter().flat_map(|piece| &said[piece.clone()]).map(|byte| usize::from(*byte));
-    let (_kind, high, middle, low) = (header.next()?, header.next()?, header.next()?, header.next()?);
+    let mut header =
+        pieces.iter().flat_map(|piece| &said[piece.clone()]).map(|byte| usize::from(*byte));
+    let (_kind, high, middle, low) =
+        (header.next()?, header.next()?, header.next()?, header.next()?);
     Some(4 + (high << 16 | middle << 8 | low))
 }
 
@@ -280,10 +284,13 @@ mod tests {
     /// The same with an extension for each name.
     fn hello_of(names: &[&[u8]]) -> Vec<u8> {
         let sized = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat();
-        let names = names.iter().map(|name| [&[0, 0][..], &sized(&sized(&[&[0][..], &sized(name)].concat()))].concat());
+        let names = names
+            .iter()
+            .map(|name| [&[0, 0][..], &sized(&sized(&[&[0][..], &sized(name)].concat()))].concat());
         let names = names.collect::<Vec<_>>().concat();
         let extensions = [&[0, 43, 0, 1, 9][..], &names, &[0, 10, 0, 0]].concat();
-        let body = [&[3, 3][..], &[7; 32], &[1, 5], &[0, 2, 19, 1], &[1, 0], &sized(&extensions)].concat();
+        let body =
+            [&[3, 3][..], &[7; 32], &[1, 5], &[0, 2, 19, 1], &[1, 0], &sized(&extensions)].concat();
         let message = [&[CLIENT_HELLO, 0][..], &sized(&body)].concat();
         [&[HANDSHAKE, 3, 1][..], &sized(&message)].concat()
     }
@@ -294,7 +301,9 @@ mod tests {
         let mut said = sent.clone();
         assert_eq!(hide_name(&mut said), hidden, "{name:?}");
         assert_eq!(said != sent, hidden, "{name:?}");
-        let hash = Restoring(rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.common_hash());
+        let hash = Restoring(
+            rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.common_hash(),
+        );
         let mut transcript = hash.start();
         transcript.update(&[]);
         transcript.update(&said[RECORD..]);
@@ -317,7 +326,15 @@ mod tests {
 
     #[test]
     fn a_name_that_rustls_refuses_is_hidden_and_the_transcript_has_it() {
-        for name in ["localhost:443", "[::1]", "[::1]:443", "[a.example]", "a b", "http://a.example", "é.example"] {
+        for name in [
+            "localhost:443",
+            "[::1]",
+            "[::1]:443",
+            "[a.example]",
+            "a b",
+            "http://a.example",
+            "é.example",
+        ] {
             check(name, true);
         }
         for name in ["localhost", "a.example", "A_b.example", "192.0.2.1", "::1"] {
@@ -383,7 +400,13 @@ mod tests {
             assert!(is_partial(&whole[..length]), "{length}");
         }
         assert!(!is_partial(&whole));
-        for other in [&b"GET /"[..], b"\x16\x03\x01\xff\xff", b"\x16\x03\x01\0\0", b"\x15\x03\x01\0\x02", b"\x16\x02"] {
+        for other in [
+            &b"GET /"[..],
+            b"\x16\x03\x01\xff\xff",
+            b"\x16\x03\x01\0\0",
+            b"\x15\x03\x01\0\x02",
+            b"\x16\x02",
+        ] {
             assert!(!is_partial(other), "{other:?}");
         }
         assert!(!is_partial(b"\x16\x03\x01\0\x20\x02"));

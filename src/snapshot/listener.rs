@@ -36,8 +36,11 @@ pub struct Listener {
 
 /// The rate of TLS handshakes of one client unless the file says otherwise: an office or a balancer is one address,
 /// and all of its clients come back at once.
-pub const HANDSHAKES_PER_CLIENT: Rate =
-    Rate { tokens: NonZeroU32::new(500).unwrap(), per: Duration::from_secs(1), burst: NonZeroU32::new(10_000).unwrap() };
+pub const HANDSHAKES_PER_CLIENT: Rate = Rate {
+    tokens: NonZeroU32::new(500).unwrap(),
+    per: Duration::from_secs(1),
+    burst: NonZeroU32::new(10_000).unwrap(),
+};
 
 /// The most fields of a head unless the file says otherwise, of a request and of an answer.
 pub const MAX_FIELDS: usize = 100;
@@ -96,6 +99,10 @@ pub struct ListenerTimeouts {
 
 impl Default for ListenerTimeouts {
     fn default() -> Self {
-        ListenerTimeouts { tls: Duration::from_secs(10), head: Duration::from_secs(10), keep_alive: Duration::from_secs(75) }
+        ListenerTimeouts {
+            tls: Duration::from_secs(10),
+            head: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(75),
+        }
     }
 }

@@ -128,7 +128,13 @@ impl Snapshot {
     /// Judges one request at the time `now`. `served` is the certificate that the
     /// client's TLS handshake got; `None` on a plain listener, and when an open
     /// tunnel is judged again (it has a connection of its own by then).
-    pub fn judge(&self, client: Client, request: &Request, served: Option<&Certificate>, now: Timestamp) -> Judgement {
+    pub fn judge(
+        &self,
+        client: Client,
+        request: &Request,
+        served: Option<&Certificate>,
+        now: Timestamp,
+    ) -> Judgement {
         self.judge_by(client, request, served, now, None)
     }
 
@@ -141,19 +147,23 @@ impl Snapshot {
         now: Timestamp,
         promoted: Option<&str>,
     ) -> Judgement {
-        let refused = |route: Option<&Arc<Route>>, policy: Option<&Arc<Policy>>, refusal| Judgement {
-            generation: self.generation,
-            route: route.cloned(),
-            policy: policy.cloned(),
-            verdict: Err(refusal),
-            candidate: None,
-            ambiguity: None,
-        };
+        let refused =
+            |route: Option<&Arc<Route>>, policy: Option<&Arc<Policy>>, refusal| Judgement {
+                generation: self.generation,
+                route: route.cloned(),
+                policy: policy.cloned(),
+                verdict: Err(refusal),
+                candidate: None,
+                ambiguity: None,
+            };
         let host = request.host.name();
         let route = self.route_to(request);
         let denied = self.denied(client, now);
         if route.is_none() && request.path.canonical().is_none() && denied.is_none() {
-            return Judgement { ambiguity: Some(Ambiguity::Hiding), ..refused(None, None, Refusal::Path) };
+            return Judgement {
+                ambiguity: Some(Ambiguity::Hiding),
+                ..refused(None, None, Refusal::Path)
+            };
         }
         if served.is_some_and(|served| self.misdirects(host, served)) {
             return refused(None, None, Refusal::Misdirected);
@@ -167,13 +177,17 @@ impl Snapshot {
             return Judgement { ambiguity, ..refused(Some(route), None, Refusal::Path) };
         }
         let policy = route.policy.named(promoted);
-        let permit = || Permit { route: Arc::clone(route), client, generation: self.generation, at: now };
+        let permit =
+            || Permit { route: Arc::clone(route), client, generation: self.generation, at: now };
         Judgement {
             generation: self.generation,
             route: Some(Arc::clone(route)),
             policy: Some(Arc::clone(policy)),
             verdict: policy.judge(client, request, now).map(|()| permit()),
-            candidate: policy.candidate.as_ref().map(|candidate| candidate.judge(client, request, now)),
+            candidate: policy
+                .candidate
+                .as_ref()
+                .map(|candidate| candidate.judge(client, request, now)),
             ambiguity: None,
         }
     }
@@ -200,7 +214,8 @@ impl Snapshot {
     /// `request` with a slash behind its canonical path, if it leads to a route so, and not as it is.
     pub fn lacking_slash(&self, request: &Request) -> Option<Request> {
         let path = request.path.canonical().filter(|path| !path.ends_with('/'))?;
-        let slashed = Request { path: RequestPath::read(&format!("{path}/")).ok()?, ..request.clone() };
+        let slashed =
+            Request { path: RequestPath::read(&format!("{path}/")).ok()?, ..request.clone() };
         let leads = |request: &Request| self.route_to(request).is_some();
         (leads(&slashed) && !leads(request)).then_some(slashed)
     }
@@ -342,7 +357,10 @@ pub(crate) mod tests {
     }
 
     fn list(lines: &[&str]) -> Arc<List> {
-        let entries = lines.iter().zip(1..).map(|(line, number)| (Entry::parse(line).unwrap().unwrap(), number));
+        let entries = lines
+            .iter()
+            .zip(1..)
+            .map(|(line, number)| (Entry::parse(line).unwrap().unwrap(), number));
         Arc::new(List::new("banned", "banned", entries.collect()).unwrap())
     }
 
@@ -362,19 +380,39 @@ pub(crate) mod tests {
         let key = PrivateKeyDer::try_from(KeyPair::generate().unwrap().serialize_der()).unwrap();
         let key = Arc::new(CertifiedKey::new(Vec::new(), any_supported_type(&key).unwrap()));
         let names = names.iter().map(|name| (*name).into()).collect();
-        Arc::new(Certificate { label: "".into(), key_file: "".into(), names, not_after: Timestamp::MAX, key })
+        Arc::new(Certificate {
+            label: "".into(),
+            key_file: "".into(),
+            names,
+            not_after: Timestamp::MAX,
+            key,
+        })
     }
 
     /// What is said of 192.0.2.`host` that asks for `asked`: the refusal, the policy that says it, and the route.
-    fn said(snapshot: &Snapshot, host: u8, asked: &str, served: Option<&Certificate>) -> (&'static str, String, bool) {
-        let judgement = snapshot.judge(client(host), &request(asked), served, Timestamp::UNIX_EPOCH);
+    fn said(
+        snapshot: &Snapshot,
+        host: u8,
+        asked: &str,
+        served: Option<&Certificate>,
+    ) -> (&'static str, String, bool) {
+        let judgement =
+            snapshot.judge(client(host), &request(asked), served, Timestamp::UNIX_EPOCH);
         let word = judgement.verdict.map_or_else(Refusal::word, |_| "");
-        (word, judgement.policy.map(|policy| policy.name.to_string()).unwrap_or_default(), judgement.route.is_some())
+        (
+            word,
+            judgement.policy.map(|policy| policy.name.to_string()).unwrap_or_default(),
+            judgement.route.is_some(),
+        )
     }
 
     #[test]
     fn the_baseline_denies_before_any_policy_and_before_it_is_known_that_no_route_leads_there() {
-        let snapshot = generation(1, policy(&["192.0.2.2"], &Limits::default(), None), baseline(&["192.0.2.1", "192.0.2.2"]));
+        let snapshot = generation(
+            1,
+            policy(&["192.0.2.2"], &Limits::default(), None),
+            baseline(&["192.0.2.1", "192.0.2.2"]),
+        );
         assert_eq!(said(&snapshot, 1, "localhost", None), ("network", "baseline".into(), true));
         assert_eq!(said(&snapshot, 2, "localhost", None), ("network", "baseline".into(), true));
         assert_eq!(said(&snapshot, 1, "elsewhere", None), ("network", "baseline".into(), false));
@@ -384,9 +422,11 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_misdirected_is_so_whoever_asks() {
-        let mut snapshot = generation(1, policy(&[], &Limits::default(), None), baseline(&["192.0.2.1"]));
+        let mut snapshot =
+            generation(1, policy(&[], &Limits::default(), None), baseline(&["192.0.2.1"]));
         let (here, there) = (certificate(&["localhost"]), certificate(&["elsewhere"]));
-        snapshot.certificates = Arc::new(Certificates::new(vec![Arc::clone(&here), Arc::clone(&there)]));
+        snapshot.certificates =
+            Arc::new(Certificates::new(vec![Arc::clone(&here), Arc::clone(&there)]));
         assert_eq!(said(&snapshot, 1, "localhost", Some(&there)).0, "misdirected");
         assert_eq!(said(&snapshot, 1, "localhost", Some(&here)).0, "network");
     }
@@ -394,9 +434,18 @@ pub(crate) mod tests {
     /// What the policy `chat`, the candidate of which denies 192.0.2.1, says, and what its candidate says beside it.
     fn beside(host: u8, promoted: Option<&str>) -> (bool, Option<bool>, usize) {
         let candidate = policy(&["192.0.2.1", "192.0.2.3"], &Limits::default(), None);
-        let policy = Policy { candidate: Some(Arc::new(candidate)), ..policy(&["192.0.2.2"], &Limits::default(), None) };
+        let policy = Policy {
+            candidate: Some(Arc::new(candidate)),
+            ..policy(&["192.0.2.2"], &Limits::default(), None)
+        };
         let snapshot = generation(1, policy, baseline(&["192.0.2.9"]));
-        let judgement = snapshot.judge_by(client(host), &request("localhost"), None, Timestamp::UNIX_EPOCH, promoted);
+        let judgement = snapshot.judge_by(
+            client(host),
+            &request("localhost"),
+            None,
+            Timestamp::UNIX_EPOCH,
+            promoted,
+        );
         let denies = judgement.policy.unwrap().deny[0].len();
         (judgement.verdict.is_ok(), judgement.candidate.map(|says| says.is_ok()), denies)
     }
@@ -406,7 +455,11 @@ pub(crate) mod tests {
         assert_eq!(beside(1, None), (true, Some(false), 1));
         assert_eq!(beside(2, None), (false, Some(true), 1));
         assert_eq!(beside(4, None), (true, Some(true), 1));
-        assert_eq!(beside(9, None), (false, None, 1), "of whom the baseline denies nobody else is asked");
+        assert_eq!(
+            beside(9, None),
+            (false, None, 1),
+            "of whom the baseline denies nobody else is asked"
+        );
     }
 
     #[test]
@@ -421,8 +474,10 @@ pub(crate) mod tests {
         let clients = vec![list(&["192.0.2.4 expires=2026-04-01T00:00:00Z"])];
         let exception = Exception { clients, share: Share::default(), line: 1 };
         let limits = Limits { exceptions: [exception].into(), ..Limits::default() };
-        let candidate = policy(&["192.0.2.3 expires=2026-03-01T00:00:00Z"], &Limits::default(), None);
-        let policy = policy(&["192.0.2.2 expires=2026-02-01T00:00:00Z", "192.0.2.8"], &limits, None);
+        let candidate =
+            policy(&["192.0.2.3 expires=2026-03-01T00:00:00Z"], &Limits::default(), None);
+        let policy =
+            policy(&["192.0.2.2 expires=2026-02-01T00:00:00Z", "192.0.2.8"], &limits, None);
         let policy = Policy { candidate: Some(Arc::new(candidate)), ..policy };
         let snapshot = generation(1, policy, baseline(&["192.0.2.1 expires=2026-01-01T00:00:00Z"]));
         let mut now = time("2025-12-31T23:59:59Z");

@@ -11,7 +11,8 @@ use rustls::client::ClientConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use rustls::server::{
-    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ResolvesServerCertUsingSni, ServerConfig,
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert,
+    ResolvesServerCertUsingSni, ServerConfig,
 };
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
@@ -48,11 +49,19 @@ pub struct Handshakes {
 
 impl Handshakes {
     /// For a listener with these rules.
-    pub fn new(rules: TlsRules, certificates: Arc<Certificates>, tickets: &Tickets) -> Result<Self, rustls::Error> {
-        let versions: &[&rustls::SupportedProtocolVersion] =
-            if rules.only_13 { &[&rustls::version::TLS13] } else { &[&rustls::version::TLS13, &rustls::version::TLS12] };
+    pub fn new(
+        rules: TlsRules,
+        certificates: Arc<Certificates>,
+        tickets: &Tickets,
+    ) -> Result<Self, rustls::Error> {
+        let versions: &[&rustls::SupportedProtocolVersion] = if rules.only_13 {
+            &[&rustls::version::TLS13]
+        } else {
+            &[&rustls::version::TLS13, &rustls::version::TLS12]
+        };
         let configuration = |provider| {
-            let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
+            let builder =
+                ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
             // Each handshake has one of its own instead, which knows certificates.
             let resolver = Arc::new(ResolvesServerCertUsingSni::new());
             Ok::<_, rustls::Error>(builder.with_no_client_auth().with_cert_resolver(resolver))
@@ -78,8 +87,11 @@ impl Handshakes {
     /// with its `Acceptor` before costs 15,000 instructions, and this copy 500.
     /// `is_nameless` says that the server name of its ClientHello is hidden.
     pub fn for_one(&self, is_nameless: bool) -> (Arc<ServerConfig>, Arc<BySni>) {
-        let by_sni =
-            Arc::new(BySni { certificates: Arc::clone(&self.certificates), strict: self.strict, chosen: OnceLock::new() });
+        let by_sni = Arc::new(BySni {
+            certificates: Arc::clone(&self.certificates),
+            strict: self.strict,
+            chosen: OnceLock::new(),
+        });
         let mut config = if is_nameless { self.nameless.clone() } else { self.config.clone() };
         config.cert_resolver = Arc::clone(&by_sni) as _;
         (Arc::new(config), by_sni)
@@ -111,10 +123,12 @@ impl BackendTls {
     /// # Errors
     /// What rustls refuses of its own settings.
     pub fn new(terms: BackendTerms) -> Result<Self, rustls::Error> {
-        let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?;
         let builder = builder.with_root_certificates(Arc::clone(&terms.roots));
         let mut config = match &terms.identity {
-            Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity)))),
+            Some(identity) => builder
+                .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity)))),
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -155,8 +169,11 @@ impl BySni {
 impl ResolvesServerCert for BySni {
     /// `None` makes rustls end the TLS handshake with a fatal alert.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let named = hello.server_name().and_then(|name| self.certificates.covering(&name.to_ascii_lowercase()));
-        let chosen = named.or_else(|| if self.strict { None } else { self.certificates.default() })?;
+        let named = hello
+            .server_name()
+            .and_then(|name| self.certificates.covering(&name.to_ascii_lowercase()));
+        let chosen =
+            named.or_else(|| if self.strict { None } else { self.certificates.default() })?;
         // A second ClientHello, after a HelloRetryRequest, names the same (RFC 8446 §4.1.2).
         Some(Arc::clone(&self.chosen.get_or_init(|| Arc::clone(chosen)).key))
     }

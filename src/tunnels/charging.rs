@@ -56,7 +56,11 @@ impl Tunnels {
     /// Takes what a plain request costs: a token of the client's rate.
     pub fn charge_plain(&self, permit: &Permit) -> Result<(), Refusal> {
         let policy = &permit.route().policy;
-        take(&policy.budgets.requests, policy.limits.of(permit.client(), permit.at()).requests, permit.client().key())
+        take(
+            &policy.budgets.requests,
+            policy.limits.of(permit.client(), permit.at()).requests,
+            permit.client().key(),
+        )
     }
 
     /// What `policy`'s candidate says of a request of which its rules said `judged`: charged to budgets of the
@@ -92,7 +96,9 @@ impl Tunnels {
 /// Takes one token of `key`'s, if its rate is limited.
 fn take(limiters: &Limiters, rate: Option<Rate>, key: Key) -> Result<(), Refusal> {
     let limiter = rate.and_then(|rate| limiters.of(rate));
-    limiter.map_or(Ok(()), |limiter| limiter.take(key)).map_err(|retry_after| Refusal::Rate { retry_after })
+    limiter
+        .map_or(Ok(()), |limiter| limiter.take(key))
+        .map_err(|retry_after| Refusal::Rate { retry_after })
 }
 
 impl Slot {
@@ -103,7 +109,12 @@ impl Slot {
 
     /// Enters the table: the tunnel is open. `clock` tells the time, and is asked twice: before
     /// the tunnel is in the table, and after.
-    pub fn enter(self, request: Request, from: Origination, clock: impl Fn() -> Timestamp) -> (Place, Arc<Entry>) {
+    pub fn enter(
+        self,
+        request: Request,
+        from: Origination,
+        clock: impl Fn() -> Timestamp,
+    ) -> (Place, Arc<Entry>) {
         let Slot { permit, mut place } = self;
         let tunnels = &place.tunnels;
         let entry = tunnels.enter(&tunnels.table, &permit, request, from, clock);

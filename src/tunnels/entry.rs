@@ -123,7 +123,13 @@ pub enum End {
 
 impl Entry {
     /// The entry of a permitted request, which opened at this time.
-    pub(super) fn new(id: u64, permit: &Permit, request: Request, from: Origination, opened: Timestamp) -> Entry {
+    pub(super) fn new(
+        id: u64,
+        permit: &Permit,
+        request: Request,
+        from: Origination,
+        opened: Timestamp,
+    ) -> Entry {
         Entry {
             id,
             client: permit.client(),
@@ -151,7 +157,8 @@ impl Entry {
     /// (`max_fields`, `max_body`, the rates) was settled when it came.
     pub(super) fn judge(&self, snapshot: &Snapshot, now: Timestamp) -> Judgement {
         let mut judgement = snapshot.judge(self.client, &self.request, None, now);
-        let refused = judgement.verdict.as_ref().ok().and_then(|permit| permit.forwards(&self.request).err());
+        let refused =
+            judgement.verdict.as_ref().ok().and_then(|permit| permit.forwards(&self.request).err());
         if let Some(refusal) = refused {
             judgement.verdict = Err(refusal);
         }
@@ -161,16 +168,25 @@ impl Entry {
     /// Judges the tunnel again. Permitted, it gets its route's present rules. The verdict of a
     /// generation older than the one that judged last changes nothing.
     /// Also says which policy's candidate would refuse it, where the policy itself permits.
-    pub(super) fn rejudge(&self, snapshot: &Snapshot, now: Timestamp) -> (Result<(), Refusal>, Option<Arc<str>>) {
+    pub(super) fn rejudge(
+        &self,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> (Result<(), Refusal>, Option<Arc<str>>) {
         let Judgement { verdict, policy, candidate, .. } = self.judge(snapshot, now);
         let mut orders = lock(&self.orders);
         if snapshot.generation < orders.generation {
             return (Ok(()), None);
         }
-        let would_revoke = policy.as_ref().filter(|_| verdict.is_ok() && candidate.is_some_and(|says| says.is_err()));
+        let would_revoke = policy
+            .as_ref()
+            .filter(|_| verdict.is_ok() && candidate.is_some_and(|says| says.is_err()));
         let would_revoke = would_revoke.map(|policy| Arc::clone(&policy.name));
         orders.generation = snapshot.generation;
-        orders.refused = verdict.as_ref().err().map(|refusal| Arc::new(Refused { refusal: *refusal, policy, at: now }));
+        orders.refused = verdict
+            .as_ref()
+            .err()
+            .map(|refusal| Arc::new(Refused { refusal: *refusal, policy, at: now }));
         let permit = match verdict {
             Ok(permit) => permit,
             Err(refusal) => return (Err(refusal), None),

@@ -58,7 +58,9 @@ impl Tunnels {
             let (verdict, would_revoke) = entry.rejudge(snapshot, now);
             if verdict.is_err() {
                 reconciled.refused.extend(stood.then_some(entry));
-            } else if let Some(count) = would_revoke.and_then(|policy| reconciled.would_revoke.get_mut(&policy)) {
+            } else if let Some(count) =
+                would_revoke.and_then(|policy| reconciled.would_revoke.get_mut(&policy))
+            {
                 *count += 1;
             }
         }
@@ -77,9 +79,16 @@ impl Tunnels {
         exchanges.retain(|entry| entry.is_stream(now));
         let refused = |entries: &[Arc<Entry>]| -> Vec<(Arc<Entry>, Refusal)> {
             let standing = entries.iter().filter(|entry| !entry.is_refused());
-            let refusal = |entry: &Arc<Entry>| Some((Arc::clone(entry), entry.judge(snapshot, now).verdict.err()?));
+            let refusal = |entry: &Arc<Entry>| {
+                Some((Arc::clone(entry), entry.judge(snapshot, now).verdict.err()?))
+            };
             standing.filter_map(refusal).collect()
         };
-        Weight { revoked: refused(&tunnels), revoked_streams: refused(&exchanges), open: tunnels.len(), streams: exchanges.len() }
+        Weight {
+            revoked: refused(&tunnels),
+            revoked_streams: refused(&exchanges),
+            open: tunnels.len(),
+            streams: exchanges.len(),
+        }
     }
 }

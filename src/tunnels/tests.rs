@@ -34,20 +34,26 @@ pub fn table(limits: &Limits) -> (Arc<Tunnels>, Arc<Live>) {
 /// Makes the next generation the running one, with the limits of the one before.
 pub fn publish(live: &Live, generation: u64, denied: &str) -> Arc<Snapshot> {
     let before = live.load_full();
-    let next = Arc::new(snapshot(generation, denied, &before.route_list[0].policy.limits, Some(&before)));
+    let next =
+        Arc::new(snapshot(generation, denied, &before.route_list[0].policy.limits, Some(&before)));
     live.publish(Arc::clone(&next));
     next
 }
 
 /// Charges 192.0.2.`host`, judged by what runs.
 pub fn charge(tunnels: &Arc<Tunnels>, live: &Live, host: u8) -> Result<Slot, Refusal> {
-    let permit = live.load().judge(client(host), &request("localhost"), None, Timestamp::now()).verdict?;
+    let permit =
+        live.load().judge(client(host), &request("localhost"), None, Timestamp::now()).verdict?;
     tunnels.charge(permit)
 }
 
 /// Opens the tunnel of a slot.
 pub fn enter(slot: Slot) -> (Place, Arc<Entry>) {
-    let from = Origination { peer: Peer::new([192, 0, 2, 254].into()), request_id: "abc".into(), subprotocol: None };
+    let from = Origination {
+        peer: Peer::new([192, 0, 2, 254].into()),
+        request_id: "abc".into(),
+        subprotocol: None,
+    };
     slot.enter(request("localhost"), from, Timestamp::now)
 }
 
@@ -62,7 +68,10 @@ fn one_that_enters_after_a_reconcile_walked_the_table_is_revoked_all_the_same() 
     let (tunnels, live) = table(&Limits::default());
     let (slot, other) = (charge(&tunnels, &live, 1).unwrap(), charge(&tunnels, &live, 2).unwrap());
     let next = publish(&live, 2, "192.0.2.1");
-    assert!(tunnels.reconcile(&next, Timestamp::now()).refused.is_empty(), "nobody is in the table yet");
+    assert!(
+        tunnels.reconcile(&next, Timestamp::now()).refused.is_empty(),
+        "nobody is in the table yet"
+    );
     let ((_places, entry), (_other, stays)) = (enter(slot), enter(other));
     assert_eq!((end_of(&entry), end_of(&stays)), (REVOKED, None));
     assert!(Arc::ptr_eq(&stays.route(), &next.route_list[0]), "who stays has the present rules");
@@ -73,11 +82,20 @@ fn a_reconcile_finds_exactly_those_that_are_refused_now() {
     let (tunnels, live) = table(&Limits::default());
     let open: Vec<_> = (1..=9).map(|host| enter(charge(&tunnels, &live, host).unwrap())).collect();
     let next = publish(&live, 2, "192.0.2.4/31");
-    let mut refused: Vec<_> = tunnels.reconcile(&next, Timestamp::now()).refused.iter().map(|entry| entry.id).collect();
+    let mut refused: Vec<_> =
+        tunnels.reconcile(&next, Timestamp::now()).refused.iter().map(|entry| entry.id).collect();
     refused.sort_unstable();
     assert_eq!(refused, [open[3].1.id, open[4].1.id]);
-    assert!(open[3].1.revoke_if_refused() && !open[3].1.revoke_if_refused() && !open[2].1.revoke_if_refused());
-    assert_eq!((end_of(&open[3].1), end_of(&open[4].1)), (REVOKED, None), "the second one's turn has not come");
+    assert!(
+        open[3].1.revoke_if_refused()
+            && !open[3].1.revoke_if_refused()
+            && !open[2].1.revoke_if_refused()
+    );
+    assert_eq!(
+        (end_of(&open[3].1), end_of(&open[4].1)),
+        (REVOKED, None),
+        "the second one's turn has not come"
+    );
 }
 
 #[test]
@@ -86,7 +104,10 @@ fn one_that_is_about_to_end_is_not_found_again() {
     let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
     let found = |next: &Snapshot| tunnels.reconcile(next, Timestamp::now()).refused.len();
     let denying = publish(&live, 2, "192.0.2.1");
-    assert_eq!((found(&denying), found(&denying), found(&publish(&live, 3, "192.0.2.0/24"))), (1, 0, 0));
+    assert_eq!(
+        (found(&denying), found(&denying), found(&publish(&live, 3, "192.0.2.0/24"))),
+        (1, 0, 0)
+    );
     assert_eq!((found(&publish(&live, 4, "")), found(&publish(&live, 5, "192.0.2.1"))), (0, 1));
     assert!(entry.revoke_if_refused());
     assert_eq!((found(&publish(&live, 6, "")), found(&publish(&live, 7, "192.0.2.1"))), (0, 0));
@@ -99,14 +120,17 @@ fn weighing_finds_whom_a_generation_would_refuse_and_changes_nothing() {
     tunnels.reconcile(&publish(&live, 2, "192.0.2.1"), Timestamp::now());
     let next = snapshot(3, "192.0.2.0/30", &Limits::default(), None);
     let Weight { open: all, revoked, .. } = tunnels.weigh(&next, Timestamp::now());
-    let mut refused: Vec<_> = revoked.iter().map(|(entry, refusal)| (entry.id, refusal.word())).collect();
+    let mut refused: Vec<_> =
+        revoked.iter().map(|(entry, refusal)| (entry.id, refusal.word())).collect();
     refused.sort_unstable();
     assert_eq!(
         (all, refused),
         (4, vec![(open[1].1.id, "network"), (open[2].1.id, "network")]),
         "less the one that is refused anyway"
     );
-    assert!(open[1..].iter().all(|(_, entry)| entry.generation() == 2 && !entry.revoke_if_refused()));
+    assert!(
+        open[1..].iter().all(|(_, entry)| entry.generation() == 2 && !entry.revoke_if_refused())
+    );
 }
 
 /// A table under generation 1, whose policy denies nobody, and whose candidate denies 192.0.2.1 and has these limits.
@@ -123,7 +147,13 @@ fn says(live: &Live, is_plain: bool, hosts: &[u8]) -> Vec<&'static str> {
     let one = |host: &u8| {
         let judged = live.judge(client(*host), &request("localhost"), None, Timestamp::UNIX_EPOCH);
         let (policy, judged) = (judged.policy.unwrap(), judged.candidate.unwrap());
-        let says = Tunnels::charge_candidate(&policy, client(*host), is_plain, judged, Timestamp::UNIX_EPOCH);
+        let says = Tunnels::charge_candidate(
+            &policy,
+            client(*host),
+            is_plain,
+            judged,
+            Timestamp::UNIX_EPOCH,
+        );
         says.unwrap().map_or_else(Refusal::word, |()| "")
     };
     hosts.iter().map(one).collect()
@@ -131,13 +161,26 @@ fn says(live: &Live, is_plain: bool, hosts: &[u8]) -> Vec<&'static str> {
 
 #[test]
 fn a_candidate_is_charged_to_budgets_of_its_own_and_not_for_whom_its_rules_refuse() {
-    let rate = Rate { tokens: NonZeroU32::MIN, per: Duration::from_secs(3600), burst: NonZeroU32::new(2).unwrap() };
+    let rate = Rate {
+        tokens: NonZeroU32::MIN,
+        per: Duration::from_secs(3600),
+        burst: NonZeroU32::new(2).unwrap(),
+    };
     let share = Share { upgrades: Some(rate), requests: Some(rate), ..Share::default() };
     let (_, live) = beside(&Limits { share, ..Limits::default() });
-    assert_eq!(says(&live, false, &[1, 1, 1, 2, 2, 2, 3]), ["network", "network", "network", "", "", "rate", ""]);
-    assert_eq!(says(&live, true, &[2, 2, 2]), ["", "", "rate"], "plain requests have a rate of their own");
+    assert_eq!(
+        says(&live, false, &[1, 1, 1, 2, 2, 2, 3]),
+        ["network", "network", "network", "", "", "rate", ""]
+    );
+    assert_eq!(
+        says(&live, true, &[2, 2, 2]),
+        ["", "", "rate"],
+        "plain requests have a rate of their own"
+    );
     let policy = &live.load().route_list[0].policy;
-    let keys = |policy: &Policy| policy.budgets.upgrades.iter().map(|limiter| limiter.keys()).sum::<usize>();
+    let keys = |policy: &Policy| {
+        policy.budgets.upgrades.iter().map(|limiter| limiter.keys()).sum::<usize>()
+    };
     assert_eq!((keys(policy), keys(policy.candidate.as_ref().unwrap())), (0, 2));
 }
 
@@ -148,7 +191,10 @@ fn a_candidate_counts_the_tunnels_that_are_open_under_its_policy() {
     let _two = enter(charge(&tunnels, &live, 2).unwrap());
     assert_eq!(says(&live, false, &[2, 3]), ["connections", ""]);
     let _three = enter(charge(&tunnels, &live, 3).unwrap());
-    assert_eq!((says(&live, false, &[3, 4]), says(&live, true, &[2])), (vec!["connections", "capacity"], vec![""]));
+    assert_eq!(
+        (says(&live, false, &[3, 4]), says(&live, true, &[2])),
+        (vec!["connections", "capacity"], vec![""])
+    );
     assert_eq!(live.load().route_list[0].policy.budgets.counts.total(), 2, "nothing was taken");
 }
 
@@ -156,17 +202,24 @@ fn a_candidate_counts_the_tunnels_that_are_open_under_its_policy() {
 fn a_reconcile_counts_whom_a_candidate_would_revoke_and_revokes_none_of_them() {
     let (tunnels, live) = beside(&Limits::default());
     let open = [1, 1, 2].map(|host| enter(charge(&tunnels, &live, host).unwrap()));
-    let Reconciled { refused, would_revoke, .. } = tunnels.reconcile(&live.load(), Timestamp::now());
+    let Reconciled { refused, would_revoke, .. } =
+        tunnels.reconcile(&live.load(), Timestamp::now());
     assert_eq!((refused.len(), would_revoke), (0, HashMap::from([("chat".into(), 2)])));
     assert!(open.iter().all(|(_, entry)| !entry.revoke_if_refused()));
-    assert!(tunnels.reconcile(&publish(&live, 2, ""), Timestamp::now()).would_revoke.is_empty(), "without a candidate");
+    assert!(
+        tunnels.reconcile(&publish(&live, 2, ""), Timestamp::now()).would_revoke.is_empty(),
+        "without a candidate"
+    );
 }
 
 #[test]
 fn the_limits_of_a_tunnel_are_its_clients_own_and_may_change_with_the_time() {
     let line = "192.0.2.1 expires=2026-12-31T00:00:00Z";
     let clients = vec![Arc::clone(&policy(&[line], &Limits::default(), None).deny[0])];
-    let idle = |seconds| TunnelLimits { idle: Some(Duration::from_secs(seconds)), ..TunnelLimits::default() };
+    let idle = |seconds| TunnelLimits {
+        idle: Some(Duration::from_secs(seconds)),
+        ..TunnelLimits::default()
+    };
     let share = |seconds| Share { tunnel: idle(seconds), ..Share::default() };
     let exceptions = [crate::policy::limit::Exception { clients, share: share(9), line: 1 }].into();
     let (tunnels, live) = table(&Limits { share: share(1), exceptions, ..Limits::default() });
@@ -183,7 +236,10 @@ fn the_limits_of_a_tunnel_are_its_clients_own_and_may_change_with_the_time() {
 fn one_that_a_later_generation_permits_again_before_its_turn_is_left_alone() {
     let (tunnels, live) = table(&Limits::default());
     let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
-    assert_eq!(tunnels.reconcile(&publish(&live, 2, "192.0.2.1"), Timestamp::now()).refused.len(), 1);
+    assert_eq!(
+        tunnels.reconcile(&publish(&live, 2, "192.0.2.1"), Timestamp::now()).refused.len(),
+        1
+    );
     assert!(tunnels.reconcile(&publish(&live, 3, ""), Timestamp::now()).refused.is_empty());
     assert!(!entry.revoke_if_refused());
 }
@@ -252,7 +308,11 @@ fn check(limits: &Limits, clients: &[(u8, Result<(), &str>)]) {
 
 #[test]
 fn the_rate_is_asked_before_the_client_s_places_and_those_before_the_total() {
-    let rate = Rate { tokens: NonZeroU32::MIN, per: Duration::from_secs(3600), burst: NonZeroU32::new(2).unwrap() };
+    let rate = Rate {
+        tokens: NonZeroU32::MIN,
+        per: Duration::from_secs(3600),
+        burst: NonZeroU32::new(2).unwrap(),
+    };
     check(&limits(None, Some(1), None), &[(1, Ok(())), (1, Err("connections")), (2, Ok(()))]);
     check(&limits(None, None, Some(1)), &[(1, Ok(())), (2, Err("capacity"))]);
     let all = limits(Some(rate), Some(1), Some(1));
@@ -267,14 +327,19 @@ fn a_place_is_given_back_and_the_table_left_on_drop() {
     assert!(Arc::ptr_eq(&tunnels.entries()[0], &entry));
     drop(place);
     assert!(tunnels.is_empty() && tunnels.slots() == 0);
-    assert_eq!([tunnels.take_most(), tunnels.take_most()], [1, 0], "what was there between two looks is seen");
+    assert_eq!(
+        [tunnels.take_most(), tunnels.take_most()],
+        [1, 0],
+        "what was there between two looks is seen"
+    );
     assert!(charge(&tunnels, &live, 1).is_ok());
 }
 
 #[test]
 fn a_drain_refuses_who_comes_and_ends_who_was_on_the_way() {
     let (tunnels, live) = table(&Limits::default());
-    let (slot, (_place, entry)) = (charge(&tunnels, &live, 1).unwrap(), enter(charge(&tunnels, &live, 1).unwrap()));
+    let (slot, (_place, entry)) =
+        (charge(&tunnels, &live, 1).unwrap(), enter(charge(&tunnels, &live, 1).unwrap()));
     let delay = Duration::ZERO;
     tunnels.lifecycle.drain(DrainTerms { delay, deadline: delay, code: 1012 });
     tunnels.lifecycle.close();
@@ -301,7 +366,11 @@ fn a_tunnel_that_enters_refused_in_a_drain_is_revoked() {
     let (tunnels, live) = table(&Limits::default());
     let slot = charge(&tunnels, &live, 1).unwrap();
     publish(&live, 2, "192.0.2.1");
-    tunnels.lifecycle.drain(DrainTerms { delay: Duration::ZERO, deadline: Duration::ZERO, code: 1012 });
+    tunnels.lifecycle.drain(DrainTerms {
+        delay: Duration::ZERO,
+        deadline: Duration::ZERO,
+        code: 1012,
+    });
     tunnels.lifecycle.close();
     assert_eq!(end_of(&enter(slot).1), REVOKED);
 }

@@ -24,8 +24,10 @@ impl TrafficCell {
 
     /// What came from the client, and what from the backend.
     pub fn totals(&self) -> (Traffic, Traffic) {
-        let read =
-            |cell: &[AtomicU64; 2]| Traffic { bytes: cell[0].load(Ordering::Relaxed), messages: cell[1].load(Ordering::Relaxed) };
+        let read = |cell: &[AtomicU64; 2]| Traffic {
+            bytes: cell[0].load(Ordering::Relaxed),
+            messages: cell[1].load(Ordering::Relaxed),
+        };
         (read(&self.from_client), read(&self.from_backend))
     }
 

@@ -28,7 +28,12 @@ fn activated() -> Builder {
 async fn asked(socket: &Path, path: &str) -> String {
     let asking = async {
         let mut stream = UnixStream::connect(socket).await.unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        stream
+            .write_all(
+                format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes(),
+            )
+            .await
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
@@ -50,23 +55,33 @@ async fn check_refused(sidegate: Builder, said: &[&str]) {
 async fn every_socket_of_a_listeners_name_is_served_by_every_thread() {
     let backend = backend::echo().run().await;
     let ((one, first), (two, second)) = (socket(), socket());
-    let sidegate = activated().route("/chat", &backend).threads(2).passed("public", one).passed("public", two).run().await;
+    let sidegate = activated()
+        .route("/chat", &backend)
+        .threads(2)
+        .passed("public", one)
+        .passed("public", two)
+        .run()
+        .await;
     let listeners = sidegate.agent().listeners();
     let listeners: Vec<_> = listeners.iter().map(|one| (&*one.listener, one.address)).collect();
     assert_eq!(listeners, [("public", first), ("public", second)]);
     for address in [first, second, first, second] {
         client::clear(address).open("/chat").await.expect_echo("here").await;
     }
-    sidegate.expect_metric("sidegate_connections_accepted_total", [("listener", "public")], 4).await;
+    sidegate
+        .expect_metric("sidegate_connections_accepted_total", [("listener", "public")], 4)
+        .await;
 }
 
 #[tokio::test]
 async fn the_cap_of_a_listener_holds_over_all_its_sockets_and_threads() {
     let backend = backend::echo().run().await;
     let ((one, first), (two, second)) = (socket(), socket());
-    let sidegate = activated().route("/chat", &backend).threads(2).on_listener("max_connections = 2");
+    let sidegate =
+        activated().route("/chat", &backend).threads(2).on_listener("max_connections = 2");
     let sidegate = sidegate.passed("public", one).passed("public", two).run().await;
-    let open = (client::clear(first).open("/chat").await, client::clear(second).open("/chat").await);
+    let open =
+        (client::clear(first).open("/chat").await, client::clear(second).open("/chat").await);
     let mut third = client::clear(first).connect().await;
     third.send(client::clear(first).attempt_head("/chat", "")).await;
     sidegate.expect_metric("sidegate_connections_open", [], 2).await;
@@ -79,8 +94,13 @@ async fn metrics_are_asked_on_passed_sockets_and_on_unix_ones_where_the_file_say
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metrics.sock");
     let (tcp, address) = socket();
-    let wanted = sidegate::new().toml("metrics = { listen = 'systemd:metrics', allow = ['192.0.2.1'] }");
-    let sidegate = wanted.passed("metrics", tcp).passed("metrics", UnixListener::bind(&path).unwrap()).run().await;
+    let wanted =
+        sidegate::new().toml("metrics = { listen = 'systemd:metrics', allow = ['192.0.2.1'] }");
+    let sidegate = wanted
+        .passed("metrics", tcp)
+        .passed("metrics", UnixListener::bind(&path).unwrap())
+        .run()
+        .await;
     assert_eq!((sidegate.agent().metrics(), sidegate.readyz().await.0), (Some(address), 403));
     let answer = asked(&path, "/livez").await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("alive\n"), "{answer}");
@@ -88,34 +108,57 @@ async fn metrics_are_asked_on_passed_sockets_and_on_unix_ones_where_the_file_say
     assert!(path.exists(), "a passed socket is never unlinked");
 
     let own = sidegate::new().toml("metrics.listen = 'unix:metrics.sock'").run().await;
-    assert!(asked(&own.folder().join("metrics.sock"), "/metrics").await.contains("sidegate_generation 1\n"));
+    assert!(
+        asked(&own.folder().join("metrics.sock"), "/metrics")
+            .await
+            .contains("sidegate_generation 1\n")
+    );
 }
 
 #[tokio::test]
 async fn commands_find_an_admin_socket_that_systemd_made() {
     let sidegate = sidegate::new().clear().toml("admin.socket = 'systemd:admin'").write();
     let path = sidegate.path().join("made-by-systemd.sock");
-    let unit = unit::of(sidegate.path()).passed("admin", UnixListener::bind(&path).unwrap()).run().await;
+    let unit =
+        unit::of(sidegate.path()).passed("admin", UnixListener::bind(&path).unwrap()).run().await;
     let mut reload = std::process::Command::new(env!("CARGO_BIN_EXE_sidegate"));
-    reload.args(["reload", "--wait", "--config", "sidegate.toml"]).current_dir(sidegate.path()).env("TMPDIR", sidegate.path());
-    let reload = reload.env_remove("RUNTIME_DIRECTORY").env_remove("XDG_RUNTIME_DIR").output().unwrap();
+    reload
+        .args(["reload", "--wait", "--config", "sidegate.toml"])
+        .current_dir(sidegate.path())
+        .env("TMPDIR", sidegate.path());
+    let reload =
+        reload.env_remove("RUNTIME_DIRECTORY").env_remove("XDG_RUNTIME_DIR").output().unwrap();
     assert!(lossy(&reload.stdout).contains("unchanged"), "{}", lossy(&reload.stderr));
     unit.signal(Signal::TERM);
     assert_eq!(unit.ended().await.0.code(), Some(0));
     assert!(path.exists(), "a passed socket is never unlinked");
-    let left = std::fs::read_dir(sidegate.path()).unwrap().flatten().filter(|entry| entry.path().is_dir());
-    let links =
-        left.flat_map(|folder| std::fs::read_dir(folder.path()).unwrap().flatten()).filter(|file| file.path().is_symlink());
+    let left =
+        std::fs::read_dir(sidegate.path()).unwrap().flatten().filter(|entry| entry.path().is_dir());
+    let links = left
+        .flat_map(|folder| std::fs::read_dir(folder.path()).unwrap().flatten())
+        .filter(|file| file.path().is_symlink());
     assert_eq!(links.count(), 0, "the link to it is gone");
 }
 
 #[tokio::test]
 async fn a_name_that_systemd_did_not_pass_is_an_error_that_names_those_it_did() {
-    check_refused(activated(), &["sidegate.toml:", "listener `public` wants the socket `public`", "passed none", "Sockets="])
-        .await;
+    check_refused(
+        activated(),
+        &[
+            "sidegate.toml:",
+            "listener `public` wants the socket `public`",
+            "passed none",
+            "Sockets=",
+        ],
+    )
+    .await;
     let other = activated().passed("bar", socket().0).passed("baz", socket().0);
-    let said =
-        ["listener `public` wants the socket `public`", "passed `bar`, `baz`", "FileDescriptorName=public", "\"systemd:bar\""];
+    let said = [
+        "listener `public` wants the socket `public`",
+        "passed `bar`, `baz`",
+        "FileDescriptorName=public",
+        "\"systemd:bar\"",
+    ];
     check_refused(other, &said).await;
 }
 
@@ -123,8 +166,11 @@ async fn a_name_that_systemd_did_not_pass_is_an_error_that_names_those_it_did() 
 async fn a_socket_that_the_configuration_does_not_know_is_an_error_that_names_both() {
     let one_more = activated().passed("public", socket().0).passed("extra.socket", socket().0);
     check_refused(one_more, &["socket `extra.socket`", "names `public`", "in extra.socket"]).await;
-    check_refused(sidegate::new().passed("extra", socket().0), &["socket `extra`", "names none", "FileDescriptorName=extra"])
-        .await;
+    check_refused(
+        sidegate::new().passed("extra", socket().0),
+        &["socket `extra`", "names none", "FileDescriptorName=extra"],
+    )
+    .await;
     let twice = activated().toml("metrics.listen = 'systemd:public'").passed("public", socket().0);
     check_refused(twice, &["the socket `public` is that of [metrics]"]).await;
 }
@@ -138,10 +184,18 @@ async fn a_socket_of_the_wrong_kind_is_an_error_that_says_what_it_must_be() {
         (unix, "a Unix socket"),
         (connected(), "a connection"),
     ] {
-        check_refused(activated().passed("public", socket), &[what, "needs a listening TCP socket", "ListenStream="]).await;
+        check_refused(
+            activated().passed("public", socket),
+            &[what, "needs a listening TCP socket", "ListenStream="],
+        )
+        .await;
     }
     let admin = sidegate::new().toml("admin.socket = 'systemd:admin'").passed("admin", socket().0);
-    check_refused(admin, &["a TCP socket, open to the network", "[admin] needs a listening Unix socket"]).await;
+    check_refused(
+        admin,
+        &["a TCP socket, open to the network", "[admin] needs a listening Unix socket"],
+    )
+    .await;
 }
 
 /// A TCP connection, and not a listening socket.
@@ -205,7 +259,8 @@ async fn connect(address: SocketAddr) -> crate::harness::wire::Wire {
 async fn a_drain_leaves_the_queue_to_the_next_process() {
     let backend = backend::echo().run().await;
     let (listener, address): (TcpListener, _) = socket();
-    let build = || activated().route("/chat", &backend).passed("public", listener.try_clone().unwrap());
+    let build =
+        || activated().route("/chat", &backend).passed("public", listener.try_clone().unwrap());
     let mut sidegate = build().run().await;
     let mut open = client::clear(address).open("/chat").await;
     sidegate.drain().await;

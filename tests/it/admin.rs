@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use ::sidegate::admin::wire::{
-    AdminRequest, ConfigRequest, DrainAnswer, DrainRequest, Draining, ErrorAnswer, LastOutcome, ListenerProtocol, TunnelsRequest,
-    WarningWord,
+    AdminRequest, ConfigRequest, DrainAnswer, DrainRequest, Draining, ErrorAnswer, LastOutcome,
+    ListenerProtocol, TunnelsRequest, WarningWord,
 };
 use serde_json::Value;
 
@@ -33,7 +33,8 @@ async fn settled(sidegate: &Sidegate, tunnels: u32) {
 /// What the socket answers to this line is an error with this status, and a sentence with this in it.
 async fn check_wrong(sidegate: &Sidegate, line: &str, status: u16, said: &str) {
     let answer = sidegate.reply(line).await;
-    let ErrorAnswer { error } = serde_json::from_str(&answer.text()).unwrap_or_else(|_| panic!("{line}: {}", answer.text()));
+    let ErrorAnswer { error } = serde_json::from_str(&answer.text())
+        .unwrap_or_else(|_| panic!("{line}: {}", answer.text()));
     assert_eq!(answer.status(), status, "{line}: {error}");
     assert!(error.contains(said), "{line}: {error}");
 }
@@ -42,7 +43,8 @@ async fn check_wrong(sidegate: &Sidegate, line: &str, status: u16, said: &str) {
 async fn walk(sidegate: &Sidegate, limit: usize, mut between: impl AsyncFnMut()) -> Vec<u64> {
     let (mut ids, mut after) = (Vec::new(), 0);
     loop {
-        let page = sidegate.answer_to(&TunnelsRequest { limit, after, ..TunnelsRequest::default() }).await;
+        let page =
+            sidegate.answer_to(&TunnelsRequest { limit, after, ..TunnelsRequest::default() }).await;
         assert!(page.tunnels.len() <= limit);
         ids.extend(page.tunnels.iter().map(|tunnel| tunnel.id));
         match page.next {
@@ -74,7 +76,8 @@ async fn status_says_what_runs_and_what_passes() {
 async fn status_has_rates_once_it_has_looked_for_a_second() {
     let (sidegate, _backend) = echoing().await;
     assert_eq!(sidegate.status().await.routes[0].per_second, None); // who answers has looked
-    let _tunnels = [client::new(&sidegate).open("/chat").await, client::new(&sidegate).open("/chat").await];
+    let _tunnels =
+        [client::new(&sidegate).open("/chat").await, client::new(&sidegate).open("/chat").await];
     let rates = async {
         loop {
             if let Some(rates) = sidegate.status().await.routes.swap_remove(0).per_second {
@@ -97,7 +100,10 @@ async fn status_says_what_a_reload_was_rejected_for_until_one_is_not() {
     sidegate.put("policies/default.toml", "schema = 1\nclient.allow = ['any']\n\n");
     sidegate.expect_metric("sidegate_generation", [], 2).await;
     let status = sidegate.status().await;
-    assert_eq!((status.last_reload.unwrap().outcome, &*status.warnings), (LastOutcome::Published, &[][..]));
+    assert_eq!(
+        (status.last_reload.unwrap().outcome, &*status.warnings),
+        (LastOutcome::Published, &[][..])
+    );
 }
 
 #[tokio::test]
@@ -118,7 +124,10 @@ async fn the_configuration_shows_defaults_and_paths_and_no_key() {
     assert_eq!((answer.generation, answer.file), (1, sidegate.config().display().to_string()));
     let at = |pointer: &str| answer.sidegate.pointer(pointer).and_then(Value::as_str);
     assert_eq!((at("/timeouts/dial"), at("/certificate/0/key")), (Some("2s"), Some("certs/0.key")));
-    assert_eq!(answer.policies.get("default").unwrap().pointer("/client/allow"), Some(&serde_json::json!(["any"])));
+    assert_eq!(
+        answer.policies.get("default").unwrap().pointer("/client/allow"),
+        Some(&serde_json::json!(["any"]))
+    );
     assert!(!sidegate.reply("GET /v1/config").await.text().contains("PRIVATE KEY"));
 }
 
@@ -126,8 +135,11 @@ async fn the_configuration_shows_defaults_and_paths_and_no_key() {
 async fn a_tunnel_is_told_with_all_that_is_known_of_it() {
     let backend = backend::manual().run().await;
     let sidegate = sidegate::new().clear().route("/chat", &backend).run().await;
-    let client = client::new(&sidegate).from("127.0.0.7").header("Sec-WebSocket-Protocol", "v1.ticks, v2.ticks");
-    let (_wire, mut served) = crate::tunnel::ends(&client, &backend, "Sec-WebSocket-Protocol: v2.ticks\r\n").await;
+    let client = client::new(&sidegate)
+        .from("127.0.0.7")
+        .header("Sec-WebSocket-Protocol", "v1.ticks, v2.ticks");
+    let (_wire, mut served) =
+        crate::tunnel::ends(&client, &backend, "Sec-WebSocket-Protocol: v2.ticks\r\n").await;
     served.send_frame(crate::harness::wire::Frame::text("hello")).await;
     sidegate.expect_metric("sidegate_messages_total", [("direction", "from_backend")], 1).await;
     let tunnel = sidegate.answer_to(&TunnelsRequest::default()).await.tunnels.swap_remove(0);
@@ -141,9 +153,11 @@ async fn a_tunnel_is_told_with_all_that_is_known_of_it() {
 #[tokio::test]
 async fn tunnels_are_filtered_by_route_and_by_network() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().clear().route("/chat", &backend).route("/ticks", &backend).run().await;
+    let sidegate =
+        sidegate::new().clear().route("/chat", &backend).route("/ticks", &backend).run().await;
     let mut open = Vec::new();
-    for (path, from) in [("/chat", "127.0.0.2"), ("/chat", "127.0.0.130"), ("/ticks", "127.0.0.3")] {
+    for (path, from) in [("/chat", "127.0.0.2"), ("/chat", "127.0.0.130"), ("/ticks", "127.0.0.3")]
+    {
         open.push(client::new(&sidegate).from(from).open(path).await);
         settled(&sidegate, open.len() as u32).await; // so that their ids are in this order
     }
@@ -187,9 +201,12 @@ async fn what_is_open_from_the_first_page_to_the_last_is_told_once() {
 #[tokio::test]
 async fn bad_parameters_get_a_sentence() {
     let (sidegate, _backend) = echoing().await;
-    check_wrong(&sidegate, "GET /v1/tunnels?limit=1001", 400, "`limit` is a number from 1 to 1000").await;
-    check_wrong(&sidegate, "GET /v1/tunnels?client=office", 400, "`office` is not an address").await;
-    check_wrong(&sidegate, "GET /v1/tunnels?route=nowhere", 400, "there is no route `nowhere`").await;
+    check_wrong(&sidegate, "GET /v1/tunnels?limit=1001", 400, "`limit` is a number from 1 to 1000")
+        .await;
+    check_wrong(&sidegate, "GET /v1/tunnels?client=office", 400, "`office` is not an address")
+        .await;
+    check_wrong(&sidegate, "GET /v1/tunnels?route=nowhere", 400, "there is no route `nowhere`")
+        .await;
     check_wrong(&sidegate, "GET /v1/tunnels?page=2", 400, "there is no `page`").await;
     check_wrong(&sidegate, "POST /v1/reload?wait=maybe", 400, "wait=true or wait=false").await;
     check_wrong(&sidegate, "GET /v1/reload", 405, "POST").await;
@@ -203,9 +220,13 @@ async fn bad_parameters_get_a_sentence() {
 async fn nonsense_is_answered_400_or_ended_and_hurts_nobody() {
     let (sidegate, _backend) = echoing().await;
     let head = format!("GET /v1/status HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(64 << 10));
-    for bytes in
-        ["\0\u{1}\u{2}\r\n\r\n", "GET\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET /v1/status HTTP/9.9\r\n\r\n", &head]
-    {
+    for bytes in [
+        "\0\u{1}\u{2}\r\n\r\n",
+        "GET\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "GET /v1/status HTTP/9.9\r\n\r\n",
+        &head,
+    ] {
         let mut wire = sidegate.admin().await;
         wire.send(bytes).await;
         let said = String::from_utf8_lossy(&wire.rest().await).into_owned();
@@ -246,7 +267,11 @@ async fn callers_that_ask_nothing_make_room_for_others() {
     let began = Instant::now();
     let asking: Vec<_> = (0..40).map(|_| sidegate.status()).collect();
     within("the answers", futures_util::future::join_all(asking)).await;
-    assert!(began.elapsed() < Duration::from_secs(4), "they waited for the deadline of a head: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "they waited for the deadline of a head: {:?}",
+        began.elapsed()
+    );
     stalled[0].expect_end().await;
 }
 
@@ -258,7 +283,8 @@ async fn a_full_queue_is_said_to_be_one() {
     let socket = folder.path().join("admin.sock");
     let mut queued = Vec::new();
     loop {
-        let next = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        let next =
+            socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
         next.set_nonblocking(true).unwrap();
         if next.connect(&socket2::SockAddr::unix(&socket).unwrap()).is_err() {
             break;
@@ -268,7 +294,12 @@ async fn a_full_queue_is_said_to_be_one() {
     let output = cli::done(&["status", "--config", "sidegate.toml"], folder.path()).await;
     running.signal(rustix::process::Signal::CONT);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("is busy") && said.contains("admin.sock") && !said.contains("no agent answers"), "{said}");
+    assert!(
+        said.contains("is busy")
+            && said.contains("admin.sock")
+            && !said.contains("no agent answers"),
+        "{said}"
+    );
     assert!(queued.len() > MOST);
 }
 
@@ -279,7 +310,8 @@ async fn a_drain_is_ordered_once_however_often_it_is_asked_for() {
     let sidegate = sidegate::new().clear().route("/chat", &backend).toml(config).run().await;
     let mut stubborn = client::new(&sidegate).open_wire("/chat").await; // answers no Close
     settled(&sidegate, 1).await;
-    let DrainAnswer::Draining(Draining { already, tunnels, shutdown, .. }) = sidegate.answer_to(&DrainRequest).await;
+    let DrainAnswer::Draining(Draining { already, tunnels, shutdown, .. }) =
+        sidegate.answer_to(&DrainRequest).await;
     assert_eq!((already, tunnels, &*shutdown.deadline), (false, 1, "1h"));
     assert_eq!(stubborn.frame().await.closes().map(|(code, _)| code), Some(1001));
     let DrainAnswer::Draining(again) = sidegate.answer_to(&DrainRequest).await;
@@ -291,7 +323,11 @@ async fn a_drain_is_ordered_once_however_often_it_is_asked_for() {
 #[tokio::test]
 async fn the_socket_has_its_mode_and_group_and_is_gone_with_the_agent() {
     let group = rustix::process::getgid().as_raw();
-    let mut sidegate = sidegate::new().clear().toml(&format!("admin = {{ mode = '0622', group = '{group}' }}")).run().await;
+    let mut sidegate = sidegate::new()
+        .clear()
+        .toml(&format!("admin = {{ mode = '0622', group = '{group}' }}"))
+        .run()
+        .await;
     let path = sidegate.agent().admin().unwrap();
     let made = std::fs::metadata(&path).unwrap();
     assert_eq!((made.mode() & 0o777, made.gid()), (0o622, group));
@@ -313,9 +349,17 @@ async fn the_log_says_who_asked_for_what_and_what_became_of_it() {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let line = running.logged("admin").await;
         let ids = [rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()];
-        assert_eq!([&line["uid"], &line["gid"]].map(Value::as_u64), ids.map(|id| Some(id.into())), "{line}");
+        assert_eq!(
+            [&line["uid"], &line["gid"]].map(Value::as_u64),
+            ids.map(|id| Some(id.into())),
+            "{line}"
+        );
         assert!(line["pid"].as_u64().is_some_and(|pid| pid > 1), "{line}");
-        assert_eq!([&line["method"], &line["path"], &line["outcome"]], [method, path, outcome], "{line}");
+        assert_eq!(
+            [&line["method"], &line["path"], &line["outcome"]],
+            [method, path, outcome],
+            "{line}"
+        );
     }
     assert_eq!(running.code().await, Some(0));
 }
@@ -340,6 +384,10 @@ async fn every_answer_has_the_schema_and_the_agents_version() {
         let answer = sidegate.reply(line).await;
         let json: Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(json.pointer("/schema").and_then(Value::as_u64), Some(1), "{line}: {json}");
-        assert_eq!(answer.header("server"), Some(concat!("sidegate/", env!("CARGO_PKG_VERSION"))), "{line}");
+        assert_eq!(
+            answer.header("server"),
+            Some(concat!("sidegate/", env!("CARGO_PKG_VERSION"))),
+            "{line}"
+        );
     }
 }

@@ -51,7 +51,8 @@ fn files_of_the_apps_page_pass_check_when_put_together() {
     let said = String::from_utf8_lossy(&checked.stderr);
     assert_eq!(checked.status.code(), Some(0), "{said}");
     // The page has no room for tests of its policies.
-    let others = said.lines().filter(|line| line.starts_with("warning") && !line.contains("[[test]]"));
+    let others =
+        said.lines().filter(|line| line.starts_with("warning") && !line.contains("[[test]]"));
     assert_eq!(others.collect::<Vec<_>>(), [""; 0], "{said}");
 }
 

@@ -15,8 +15,7 @@ use crate::harness::{certificate, client};
 
 const CA: &str = "backend_tls = { ca = 'certs/backend-ca.pem' }";
 
-const IDENTITY: &str =
-    "backend_tls = { ca = 'certs/backend-ca.pem', chain = 'certs/backend-client.pem', key = 'certs/backend-client.key' }";
+const IDENTITY: &str = "backend_tls = { ca = 'certs/backend-ca.pem', chain = 'certs/backend-client.pem', key = 'certs/backend-client.key' }";
 
 /// An agent whose route leads to `backend`, with these keys, and the files that they name.
 async fn agent(backend: &Backend, keys: &str) -> Sidegate {
@@ -26,8 +25,14 @@ async fn agent(backend: &Backend, keys: &str) -> Sidegate {
 /// The same, which is not there yet and shows itself as `own`.
 fn files(backend: &Backend, keys: &str, own: &Pair) -> sidegate::Builder {
     let route = sidegate::new().route("/chat", backend).on_route(keys);
-    let files = [("ca.pem", certificate::authority_pem()), ("client.pem", &own.chain), ("client.key", &own.key)];
-    files.into_iter().fold(route, |agent, (name, text)| agent.file(&format!("certs/backend-{name}"), text))
+    let files = [
+        ("ca.pem", certificate::authority_pem()),
+        ("client.pem", &own.chain),
+        ("client.key", &own.key),
+    ];
+    files
+        .into_iter()
+        .fold(route, |agent, (name, text)| agent.file(&format!("certs/backend-{name}"), text))
 }
 
 async fn echo(config: Arc<ServerConfig>) -> Backend {
@@ -41,7 +46,10 @@ async fn opens(config: Arc<ServerConfig>, keys: &str) -> bool {
     let answer = client::new(&sidegate).attempt("/chat").await;
     if answer.status() == 502 {
         answer.expect_refused(502, "backend");
-        assert!(backend.heads().is_empty(), "a backend that is not believed hears nothing of the request");
+        assert!(
+            backend.heads().is_empty(),
+            "a backend that is not believed hears nothing of the request"
+        );
         return false;
     }
     answer.expect(101);
@@ -87,7 +95,9 @@ async fn one_with_which_tls_fails_is_down_and_the_next_is_tried() {
     for _ in 0..3 {
         client::new(&sidegate).open("/chat").await.expect_echo("through").await;
     }
-    sidegate.expect_metric("sidegate_backend_up", [("route", "chat"), ("backend", &failing)], 0).await;
+    sidegate
+        .expect_metric("sidegate_backend_up", [("route", "chat"), ("backend", &failing)], 0)
+        .await;
 }
 
 #[tokio::test]
@@ -97,7 +107,10 @@ async fn one_that_hangs_leaves_the_next_its_share_of_the_time_and_is_the_last_fr
     let hanging = silent.address().replace("http://", "https://");
     let refusing = backend::refusing().address().to_owned();
     let timeouts = "timeouts = { dial = '2s' }";
-    let list = format!("backend = ['{hanging}', '{refusing}', '{}']\n{timeouts}\n{CA}", over_tls.address());
+    let list = format!(
+        "backend = ['{hanging}', '{refusing}', '{}']\n{timeouts}\n{CA}",
+        over_tls.address()
+    );
     let sidegate = agent(&silent, &list).await;
     for _ in 0..3 {
         client::new(&sidegate).open("/chat").await.expect_echo("through").await;
@@ -109,7 +122,10 @@ async fn one_that_hangs_leaves_the_next_its_share_of_the_time_and_is_the_last_fr
 async fn a_list_of_which_one_hangs_and_none_takes_the_connection_is_late() {
     let silent = backend::raw(|mut wire| async move { drop(wire.rest().await) }).run().await;
     let hanging = silent.address().replace("http://", "https://");
-    let list = format!("backend = ['{hanging}', '{}']\ntimeouts = {{ dial = '100ms' }}\n{CA}", backend::refusing().address());
+    let list = format!(
+        "backend = ['{hanging}', '{}']\ntimeouts = {{ dial = '100ms' }}\n{CA}",
+        backend::refusing().address()
+    );
     let sidegate = agent(&silent, &list).await;
     client::new(&sidegate).attempt("/chat").await.expect_refused(504, "backend");
 }
@@ -160,7 +176,10 @@ async fn its_end_without_close_notify_ends_the_client_without_a_close() {
 #[tokio::test]
 async fn plain_requests_share_a_connection_as_long_as_the_rules_are_the_same() {
     let config = certificate::server(&["127.0.0.1"], false);
-    let backend = backend::http(|asked| backend::reply(200).body(asked.head.target().to_owned())).tls(config).run().await;
+    let backend = backend::http(|asked| backend::reply(200).body(asked.head.target().to_owned()))
+        .tls(config)
+        .run()
+        .await;
     let sidegate = agent(&backend, &format!("{CA}\nhttp = 'forward'\npath = '/'")).await;
     let client = client::new(&sidegate);
     for path in ["/a", "/b", "/c"] {

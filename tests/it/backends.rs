@@ -30,14 +30,22 @@ async fn open_until(sidegate: &Sidegate, enough: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn one_that_is_down_is_dialled_again_after_its_pause_and_not_before_and_then_after_twice_as_long() {
+async fn one_that_is_down_is_dialled_again_after_its_pause_and_not_before_and_then_after_twice_as_long()
+ {
     // It counts who comes, and fails each time: it doesn't speak TLS.
     let failing = backend::raw(|wire| async move { drop(wire) }).run().await;
     let up = backend::echo().run().await;
     let address = failing.address().replace("http://", "https://");
-    let list = format!("backend = ['{address}', '{}']\nbackend_tls = {{ ca = 'certs/ca.pem' }}", up.address());
-    let sidegate =
-        sidegate::new().route("/chat", &up).on_route(&list).file("certs/ca.pem", certificate::authority_pem()).run().await;
+    let list = format!(
+        "backend = ['{address}', '{}']\nbackend_tls = {{ ca = 'certs/ca.pem' }}",
+        up.address()
+    );
+    let sidegate = sidegate::new()
+        .route("/chat", &up)
+        .on_route(&list)
+        .file("certs/ca.pem", certificate::authority_pem())
+        .run()
+        .await;
     let began = Instant::now();
     for (dials, least) in [(1, Duration::ZERO), (2, FIRST), (3, FIRST + SECOND)] {
         open_until(&sidegate, || failing.connections() == dials).await;
@@ -77,7 +85,8 @@ async fn where_all_are_down_each_request_tries_them_and_the_first_after_one_is_b
 
 /// Makes these the backends of the first route.
 async fn lead_to(sidegate: &Sidegate, backends: &[&Backend]) {
-    let backends: Vec<_> = backends.iter().map(|backend| toml::Value::from(backend.address())).collect();
+    let backends: Vec<_> =
+        backends.iter().map(|backend| toml::Value::from(backend.address())).collect();
     sidegate.reconfigure(|config| config["route"][0]["backend"] = backends.into()).await;
 }
 
@@ -85,7 +94,8 @@ async fn lead_to(sidegate: &Sidegate, backends: &[&Backend]) {
 async fn one_that_a_reload_removes_keeps_its_tunnels_and_gets_no_new_ones() {
     let (leaves, stays) = (backend::echo().run().await, backend::echo().run().await);
     let sidegate = sidegate::new().route_to("/chat", &[&leaves, &stays]).run().await;
-    let mut early = [client::new(&sidegate).open("/chat").await, client::new(&sidegate).open("/chat").await];
+    let mut early =
+        [client::new(&sidegate).open("/chat").await, client::new(&sidegate).open("/chat").await];
     assert_eq!((leaves.connections(), stays.connections()), (1, 1));
     lead_to(&sidegate, &[&stays]).await;
     for _ in 0..3 {
@@ -132,13 +142,19 @@ async fn going_down_and_coming_back_are_each_told_once_with_the_reason() {
     let _back = backend::echo().instead_of(&refusing).run().await;
     process.client().open("/chat").await.expect_echo("back").await;
     let lines = process.ended_json().await;
-    let told: Vec<_> = lines.iter().filter(|line| line["message"].as_str().unwrap().starts_with("the backend is")).collect();
+    let told: Vec<_> = lines
+        .iter()
+        .filter(|line| line["message"].as_str().unwrap().starts_with("the backend is"))
+        .collect();
     let [down, up] = told[..] else { panic!("{told:?}") };
     assert_eq!(
         (&down["level"], &down["message"], &down["route"]),
         (&"WARN".into(), &"the backend is down".into(), &"chat".into())
     );
-    assert_eq!((&down["backend"], &up["backend"]), (&refusing.address().into(), &refusing.address().into()));
+    assert_eq!(
+        (&down["backend"], &up["backend"]),
+        (&refusing.address().into(), &refusing.address().into())
+    );
     assert!(down["error"].as_str().unwrap().contains("refused"), "{down}");
     assert_eq!((&up["level"], &up["message"]), (&"INFO".into(), &"the backend is up again".into()));
 }

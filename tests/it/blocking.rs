@@ -16,7 +16,9 @@ const LIST: &str = "policies/lists/banned.cidr";
 
 async fn banning() -> (Sidegate, backend::Backend) {
     let backend = backend::echo().run().await;
-    let builder = sidegate::new().route("/chat", &backend).policy(|page| page.list_file("banned").deny("banned"));
+    let builder = sidegate::new()
+        .route("/chat", &backend)
+        .policy(|page| page.list_file("banned").deny("banned"));
     (builder.file(LIST, "127.0.0.9\n").run().await, backend)
 }
 

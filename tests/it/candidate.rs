@@ -16,7 +16,8 @@ fn everybody(more: &str) -> String {
 /// A sidegate whose candidate says this.
 async fn beside(candidate: &str, build: impl FnOnce(Builder) -> Builder) -> (Sidegate, Backend) {
     let backend = backend::echo().run().await;
-    let sidegate = build(sidegate::new().route("/chat", &backend).file(CANDIDATE, candidate)).run().await;
+    let sidegate =
+        build(sidegate::new().route("/chat", &backend).file(CANDIDATE, candidate)).run().await;
     (sidegate, backend)
 }
 
@@ -28,12 +29,17 @@ fn at(sidegate: &Sidegate, last: u8) -> Client {
 async fn expect_differs(sidegate: &Sidegate, difference: &str, reason: &str, times: u32) {
     let labels = [("policy", "default"), ("difference", difference), ("reason", reason)];
     sidegate.expect_metric("sidegate_candidate_differences_total", labels, times).await;
-    assert_eq!(sidegate.metric("sidegate_candidate_differences_total", []).await, f64::from(times), "nothing else");
+    assert_eq!(
+        sidegate.metric("sidegate_candidate_differences_total", []).await,
+        f64::from(times),
+        "nothing else"
+    );
 }
 
 #[tokio::test]
 async fn whom_a_candidate_would_refuse_is_admitted_and_counted() {
-    let (sidegate, _backend) = beside(&everybody("deny = [\"127.0.0.2\"]"), |sidegate| sidegate).await;
+    let (sidegate, _backend) =
+        beside(&everybody("deny = [\"127.0.0.2\"]"), |sidegate| sidegate).await;
     at(&sidegate, 2).open("/chat").await.expect_echo("admitted").await;
     at(&sidegate, 1).open("/chat").await.expect_echo("admitted").await;
     expect_differs(&sidegate, "would_refuse", "network", 1).await;
@@ -42,16 +48,23 @@ async fn whom_a_candidate_would_refuse_is_admitted_and_counted() {
 
 #[tokio::test]
 async fn whom_a_candidate_would_admit_is_refused_and_counted() {
-    let (sidegate, _backend) = beside(&everybody(""), |sidegate| sidegate.origins(&["https://a.example"])).await;
+    let (sidegate, _backend) =
+        beside(&everybody(""), |sidegate| sidegate.origins(&["https://a.example"])).await;
     at(&sidegate, 1).attempt("/chat").await.expect_refused(403, "origin");
-    at(&sidegate, 1).origin("https://a.example").open("/chat").await.expect_echo("admitted by both").await;
+    at(&sidegate, 1)
+        .origin("https://a.example")
+        .open("/chat")
+        .await
+        .expect_echo("admitted by both")
+        .await;
     expect_differs(&sidegate, "would_admit", "origin", 1).await;
 }
 
 #[tokio::test]
 async fn the_rates_of_a_candidate_are_charged_to_buckets_of_their_own() {
     let strict = everybody("[limits]\nupgrades = { rate = '1/m', burst = 1 }");
-    let (sidegate, _backend) = beside(&strict, |sidegate| sidegate.limits("upgrades = { rate = '1/m', burst = 3 }")).await;
+    let (sidegate, _backend) =
+        beside(&strict, |sidegate| sidegate.limits("upgrades = { rate = '1/m', burst = 3 }")).await;
     for _ in 0..3 {
         at(&sidegate, 1).open("/chat").await.expect_echo("within the policy's").await;
     }
@@ -63,8 +76,12 @@ async fn the_rates_of_a_candidate_are_charged_to_buckets_of_their_own() {
 
 #[tokio::test]
 async fn a_more_generous_rate_of_a_candidate_gives_nobody_a_token() {
-    let generous = everybody("[limits]\nupgrades = { rate = '1/m', burst = 9 }\nconnections = { per_client = 1 }");
-    let (sidegate, _backend) = beside(&generous, |sidegate| sidegate.limits("upgrades = { rate = '1/m', burst = 1 }")).await;
+    let generous = everybody(
+        "[limits]\nupgrades = { rate = '1/m', burst = 9 }\nconnections = { per_client = 1 }",
+    );
+    let (sidegate, _backend) =
+        beside(&generous, |sidegate| sidegate.limits("upgrades = { rate = '1/m', burst = 1 }"))
+            .await;
     let mut tunnel = at(&sidegate, 1).open("/chat").await;
     tunnel.close(1000, "").await;
     tunnel.expect_close(1000).await;
@@ -85,12 +102,18 @@ async fn the_places_of_a_candidate_are_those_that_are_taken_under_its_policy() {
 #[tokio::test]
 async fn what_a_backend_chooses_is_compared_too() {
     let chooses_v1 = "subprotocols = [\"v1\", \"v2\"]";
-    let (sidegate, _backend) = beside(&everybody("subprotocols = [\"v2\"]"), |sidegate| sidegate).await;
+    let (sidegate, _backend) =
+        beside(&everybody("subprotocols = [\"v2\"]"), |sidegate| sidegate).await;
     at(&sidegate, 1).subprotocols(&["v1", "v2"]).open("/chat").await.expect_echo("chose v1").await;
     at(&sidegate, 1).subprotocols(&["v2", "v1"]).open("/chat").await.expect_echo("chose v2").await;
     expect_differs(&sidegate, "would_refuse", "backend", 1).await;
-    let (sidegate, _backend) = beside(&everybody(chooses_v1), |sidegate| sidegate.subprotocols(&["v2"])).await;
-    at(&sidegate, 1).subprotocols(&["v1", "v2"]).attempt("/chat").await.expect_refused(502, "backend");
+    let (sidegate, _backend) =
+        beside(&everybody(chooses_v1), |sidegate| sidegate.subprotocols(&["v2"])).await;
+    at(&sidegate, 1)
+        .subprotocols(&["v1", "v2"])
+        .attempt("/chat")
+        .await
+        .expect_refused(502, "backend");
     expect_differs(&sidegate, "would_admit", "backend", 1).await;
 }
 
@@ -106,11 +129,13 @@ async fn plain_requests_are_compared_too() {
 #[tokio::test]
 async fn what_no_policy_says_is_no_difference() {
     let baseline = "schema = 1\nclient.deny = ['127.0.0.66']\n";
-    let (sidegate, _backend) = beside(&everybody(""), |sidegate| sidegate.file("policies/baseline.toml", baseline)).await;
+    let (sidegate, _backend) =
+        beside(&everybody(""), |sidegate| sidegate.file("policies/baseline.toml", baseline)).await;
     at(&sidegate, 66).connect_below_tls().await.expect_end().await;
     at(&sidegate, 1).attempt("/elsewhere").await.expect_refused(404, "route");
     // What never answers its Close keeps the agent there for a while.
-    let (_held, mut wire) = (at(&sidegate, 1).open_wire("/chat").await, at(&sidegate, 1).connect().await);
+    let (_held, mut wire) =
+        (at(&sidegate, 1).open_wire("/chat").await, at(&sidegate, 1).connect().await);
     sidegate.expect_metric("sidegate_connections_open", [("listener", "public")], 2).await;
     sidegate.drain().await;
     while tokio::net::TcpStream::connect(sidegate.address()).await.is_ok() {}
@@ -121,7 +146,8 @@ async fn what_no_policy_says_is_no_difference() {
 
 #[tokio::test]
 async fn how_many_tunnels_a_candidate_would_revoke_is_told_and_none_is() {
-    let (sidegate, _backend) = beside(&everybody("deny = [\"127.0.0.2/31\"]"), |sidegate| sidegate).await;
+    let (sidegate, _backend) =
+        beside(&everybody("deny = [\"127.0.0.2/31\"]"), |sidegate| sidegate).await;
     sidegate.expect_metric(WOULD_REVOKE, [("policy", "default")], 0).await;
     assert!(sidegate.metrics().await.contains(WOULD_REVOKE), "there from the start");
     let mut tunnels = Vec::new();
@@ -138,7 +164,10 @@ async fn how_many_tunnels_a_candidate_would_revoke_is_told_and_none_is() {
     }
     std::fs::remove_file(sidegate.folder().join(CANDIDATE)).unwrap();
     sidegate.expect_metric("sidegate_generation", [], 3).await;
-    assert!(!sidegate.metrics().await.contains(&format!("{WOULD_REVOKE}{{")), "no candidate, no series");
+    assert!(
+        !sidegate.metrics().await.contains(&format!("{WOULD_REVOKE}{{")),
+        "no candidate, no series"
+    );
 }
 
 #[tokio::test]
@@ -154,7 +183,10 @@ async fn a_difference_has_a_line_with_the_rule_and_the_entry_that_would_refuse()
     };
     let fields = ["policy", "difference", "reason", "rule", "entry", "ticket"];
     let at = "policies/default.shadow.toml:4";
-    assert_eq!(told(2, fields).await, ["default", "would_refuse", "network", at, "127.0.0.2", "SEC-7"]);
+    assert_eq!(
+        told(2, fields).await,
+        ["default", "would_refuse", "network", at, "127.0.0.2", "SEC-7"]
+    );
     let [_, difference, reason, rule, entry, _] = told(3, fields).await;
     assert_eq!([&*difference, &*reason, &*entry], ["would_admit", "network", "127.0.0.3"]);
     assert!(rule.starts_with("policies/default.toml:"), "{rule}");

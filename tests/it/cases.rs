@@ -45,7 +45,10 @@ impl Citations {
 
     /// In Rust, a comment that begins with ids is about the next function.
     fn read_rust(&mut self, file: &Path, text: &str) {
-        let comment = Regex::new(r"(?-u)^\s*// ((?:C-[A-Z0-9]+-\d\d|F\d\d)(?:, (?:C-[A-Z0-9]+-\d\d|F\d\d))*)(?:$|[:,])").unwrap();
+        let comment = Regex::new(
+            r"(?-u)^\s*// ((?:C-[A-Z0-9]+-\d\d|F\d\d)(?:, (?:C-[A-Z0-9]+-\d\d|F\d\d))*)(?:$|[:,])",
+        )
+        .unwrap();
         let function = Regex::new(r"(?-u)^\s*(?:async )?fn (\w+)").unwrap();
         let mut ids: Vec<String> = Vec::new();
         for line in text.lines() {
@@ -114,9 +117,12 @@ fn cases_lists_the_tests_of_each_id_that_is_cited() {
 
 #[test]
 fn no_comment_cites_a_document_that_is_not_here() {
-    let shouted = Regex::new(r"(?-u)\b(?:FORMATS|SEMANTICS|DESIGN|FIELD-NOTES)\b|\(STYLE|\(CASES").unwrap();
+    let shouted =
+        Regex::new(r"(?-u)\b(?:FORMATS|SEMANTICS|DESIGN|FIELD-NOTES)\b|\(STYLE|\(CASES").unwrap();
     let page = Regex::new(r"(?-u)docs/[a-z0-9/_-]+\.md").unwrap();
-    let rust = ["src", "tests/it", "benches", "fuzz/fuzz_targets"].into_iter().flat_map(|folder| files(folder, "rs"));
+    let rust = ["src", "tests/it", "benches", "fuzz/fuzz_targets"]
+        .into_iter()
+        .flat_map(|folder| files(folder, "rs"));
     for file in rust.filter(|file| !file.ends_with("cases.rs")) {
         let text = fs::read_to_string(root().join(&file)).unwrap();
         for line in text.lines().filter(|line| line.trim_start().starts_with("//")) {
@@ -127,7 +133,11 @@ fn no_comment_cites_a_document_that_is_not_here() {
                 // A section is named as in (`docs/spec/wire.md`, "Close codes").
                 let Some(rest) = line[cited.end()..].strip_prefix("`, \"") else { continue };
                 let title = rest.split('"').next().unwrap();
-                assert!(text.contains(&format!("# {title}\n")), "{}: no section {title}", file.display());
+                assert!(
+                    text.contains(&format!("# {title}\n")),
+                    "{}: no section {title}",
+                    file.display()
+                );
             }
         }
     }

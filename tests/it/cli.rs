@@ -37,7 +37,9 @@ pub async fn run(folder: &Path) -> Running {
         }
     });
     let mut running = Running { process: Some(process), log, listener: None };
-    running.listener = running.logged("listening").await["address"].as_str().map(|address| address.parse().unwrap());
+    running.listener = running.logged("listening").await["address"]
+        .as_str()
+        .map(|address| address.parse().unwrap());
     running
 }
 
@@ -75,7 +77,11 @@ impl Running {
     /// Waits for its end; the exit code.
     pub async fn code(&mut self) -> Option<i32> {
         let mut process = self.process.take().unwrap();
-        within("the end of the process", spawn_blocking(move || process.wait())).await.unwrap().unwrap().code()
+        within("the end of the process", spawn_blocking(move || process.wait()))
+            .await
+            .unwrap()
+            .unwrap()
+            .code()
     }
 }
 
@@ -104,7 +110,10 @@ pub fn command(arguments: &[&str], folder: &Path) -> Command {
 /// Runs a command to its end.
 pub async fn done(arguments: &[&str], folder: &Path) -> Output {
     let mut command = command(arguments, folder);
-    within(&format!("{arguments:?}"), spawn_blocking(move || command.output())).await.unwrap().unwrap()
+    within(&format!("{arguments:?}"), spawn_blocking(move || command.output()))
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 /// That a command ends with this code and has said all these on its standard error (or, where it is fine, output).
@@ -122,8 +131,10 @@ const RELOAD: &[&str] = &["reload", "--config", "sidegate.toml", "--wait"];
 
 #[tokio::test]
 async fn files_that_are_wrong_or_missing_end_run_with_78() {
-    let folder =
-        sidegate::new().route("/chat", &backend::echo().run().await).file("policies/default.toml", "schema = 2\n").write();
+    let folder = sidegate::new()
+        .route("/chat", &backend::echo().run().await)
+        .file("policies/default.toml", "schema = 2\n")
+        .write();
     check(RUN, folder.path(), 78, &["policies/default.toml:1:10", "allow", "not started"]).await;
     check(&["run", "--config", "none.toml"], folder.path(), 78, &["none.toml"]).await;
     check(&["check", "none.toml"], folder.path(), 1, &["none.toml"]).await;
@@ -135,7 +146,13 @@ async fn a_port_in_use_ends_run_with_75() {
     let address = taken.local_addr().unwrap();
     let sidegate = sidegate::new().clear();
     let listening = sidegate.clone().on_listener(&format!("listen = '{address}'")).write();
-    check(RUN, listening.path(), 75, &[&address.to_string(), "`public`", "something else listens there"]).await;
+    check(
+        RUN,
+        listening.path(),
+        75,
+        &[&address.to_string(), "`public`", "something else listens there"],
+    )
+    .await;
     let metrics = sidegate.toml(&format!("metrics.listen = '{address}'")).write();
     check(RUN, metrics.path(), 75, &[&address.to_string(), "[metrics]"]).await;
 }
@@ -145,7 +162,13 @@ async fn a_second_instance_on_the_same_port_or_admin_socket_ends_with_75() {
     let first = sidegate::new().clear().write();
     let running = run(first.path()).await;
     let listen = format!("listen = '{}'", running.listener.unwrap());
-    check(RUN, sidegate::new().clear().on_listener(&listen).write().path(), 75, &["something else listens there"]).await;
+    check(
+        RUN,
+        sidegate::new().clear().on_listener(&listen).write().path(),
+        75,
+        &["something else listens there"],
+    )
+    .await;
     check(RUN, first.path(), 75, &["another agent answers there"]).await; // its port is a free one, its admin socket isn't
     running.client().get("/").await.expect_refused(404, "route"); // and the first one serves
 }
@@ -177,7 +200,11 @@ async fn sigterm_drains_and_ends_with_0() {
 #[tokio::test]
 async fn a_drain_whose_deadline_passes_cuts_what_is_left_and_ends_with_0() {
     let backend = backend::echo().run().await;
-    let folder = sidegate::new().clear().route("/chat", &backend).toml("shutdown.deadline = '300ms'").write();
+    let folder = sidegate::new()
+        .clear()
+        .route("/chat", &backend)
+        .toml("shutdown.deadline = '300ms'")
+        .write();
     let mut running = run(folder.path()).await;
     let mut stubborn = running.client().open_wire("/chat").await; // answers no Close
     running.signal(Signal::TERM);
@@ -189,7 +216,11 @@ async fn a_drain_whose_deadline_passes_cuts_what_is_left_and_ends_with_0() {
 #[tokio::test]
 async fn a_second_sigterm_ends_at_once_with_0() {
     let backend = backend::echo().run().await;
-    let folder = sidegate::new().clear().route("/chat", &backend).toml("shutdown.deadline = '1h'\ntimeouts.grace = '1h'").write();
+    let folder = sidegate::new()
+        .clear()
+        .route("/chat", &backend)
+        .toml("shutdown.deadline = '1h'\ntimeouts.grace = '1h'")
+        .write();
     let mut running = run(folder.path()).await;
     let mut stubborn = running.client().open_wire("/chat").await;
     running.signal(Signal::TERM);
@@ -205,7 +236,11 @@ async fn sighup_reloads() {
     let folder = sidegate.write();
     let mut running = run(folder.path()).await;
     running.client().attempt("/chat").await.expect(101);
-    std::fs::write(folder.path().join("policies/default.toml"), "schema = 1\nclient.allow = ['192.0.2.0/24']\n").unwrap();
+    std::fs::write(
+        folder.path().join("policies/default.toml"),
+        "schema = 1\nclient.allow = ['192.0.2.0/24']\n",
+    )
+    .unwrap();
     running.signal(Signal::HUP);
     assert_eq!(running.logged("published").await["cause"], "signal");
     running.client().attempt("/chat").await.expect_refused(403, "network");
@@ -214,7 +249,8 @@ async fn sighup_reloads() {
 #[tokio::test]
 async fn reload_wait_says_what_became_of_it() {
     let backend = backend::echo().run().await;
-    let folder = sidegate::new().clear().route("/chat", &backend).toml("reload.watch = 'off'").write();
+    let folder =
+        sidegate::new().clear().route("/chat", &backend).toml("reload.watch = 'off'").write();
     let running = run(folder.path()).await;
     let tunnel = running.client().open("/chat").await;
     check(RELOAD, folder.path(), 0, &["unchanged", "generation 1"]).await;
@@ -222,7 +258,13 @@ async fn reload_wait_says_what_became_of_it() {
     std::fs::write(&policy, "schema = 1\nclient.allow = ['192.0.2.0/24']\n").unwrap();
     check(RELOAD, folder.path(), 0, &["published: generation 2", "1 tunnel revoked"]).await;
     std::fs::write(&policy, "schema = 1\nclient.alow = ['any']\n").unwrap();
-    check(RELOAD, folder.path(), 1, &["policies/default.toml:2", "`allow`", "rejected: what runs was kept"]).await;
+    check(
+        RELOAD,
+        folder.path(),
+        1,
+        &["policies/default.toml:2", "`allow`", "rejected: what runs was kept"],
+    )
+    .await;
     std::fs::remove_file(&policy).unwrap();
     check(RELOAD, folder.path(), 1, &["policies/default.toml", "rejected"]).await;
     running.client().attempt("/chat").await.expect_refused(403, "network");
@@ -240,5 +282,6 @@ async fn wrong_usage_ends_with_2_and_the_version_is_told() {
     let folder = tempfile::tempdir().unwrap();
     check(&["walk"], folder.path(), 2, &["walk"]).await;
     check(&["run", "--nonsense"], folder.path(), 2, &["--nonsense"]).await;
-    check(&["--version"], folder.path(), 0, &[concat!("sidegate ", env!("CARGO_PKG_VERSION"))]).await;
+    check(&["--version"], folder.path(), 0, &[concat!("sidegate ", env!("CARGO_PKG_VERSION"))])
+        .await;
 }

@@ -39,7 +39,9 @@ impl Section {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("policies/lists")).unwrap();
         fs::write(folder.path().join("sidegate.toml"), format!("{AROUND}{config}")).unwrap();
-        let wants_agent = ["--live", "$ sidegate reload", "$ sidegate diff"].iter().any(|command| text.contains(command));
+        let wants_agent = ["--live", "$ sidegate reload", "$ sidegate diff"]
+            .iter()
+            .any(|command| text.contains(command));
         Section { folder, wants_agent, agent: None }
     }
 
@@ -56,7 +58,9 @@ impl Section {
         let mut said = String::new();
         for line in block.lines().filter(|line| line.starts_with("$ ")) {
             let words: Vec<_> = line.split(' ').skip(2).collect();
-            let output = done(&[&words[..], &["--config", "sidegate.toml"]].concat(), self.folder.path()).await;
+            let output =
+                done(&[&words[..], &["--config", "sidegate.toml"]].concat(), self.folder.path())
+                    .await;
             let text = [lossy(&output.stdout), lossy(&output.stderr)].concat();
             said.push_str(&format!("{line}\n{}\n", text.trim_end()));
         }
@@ -69,8 +73,12 @@ fn without_digests(text: &str) -> String {
     let mut parts = text.split("generation ");
     let mut said = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let (number, rest) = part.split_at(part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len()));
-        let rest = rest.strip_prefix(" (").and_then(|rest| rest.split_once(')')).map_or(rest, |(_digest, rest)| rest);
+        let (number, rest) =
+            part.split_at(part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len()));
+        let rest = rest
+            .strip_prefix(" (")
+            .and_then(|rest| rest.split_once(')'))
+            .map_or(rest, |(_digest, rest)| rest);
         said.push_str(&format!("generation {number}{rest}"));
     }
     said
@@ -97,9 +105,15 @@ async fn made_anew(text: &str) -> String {
             continue;
         }
         let (kind, block) = part.split_once('\n').unwrap();
-        let path = block.lines().next().and_then(|line| line.strip_prefix("# ")).filter(|path| !path.contains(' '));
+        let path = block
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("# "))
+            .filter(|path| !path.contains(' '));
         match (kind, path, &mut section) {
-            ("console", _, Some(section)) => made.push_str(&format!("console\n{}", section.converse(block).await)),
+            ("console", _, Some(section)) => {
+                made.push_str(&format!("console\n{}", section.converse(block).await))
+            }
             (_, Some("sidegate.toml"), _) => {
                 config = block.to_owned();
                 made.push_str(part);
@@ -132,5 +146,8 @@ async fn every_example_of_the_policy_page_does_what_it_says() {
         return fs::write(page(), &made).unwrap();
     }
     let differing = written.lines().zip(made.lines()).find(|(written, made)| written != made);
-    assert!(written == made, "docs/policy.md: {differing:?}; SIDEGATE_WRITE_DOCS=1 cargo test --test it cookbook");
+    assert!(
+        written == made,
+        "docs/policy.md: {differing:?}; SIDEGATE_WRITE_DOCS=1 cargo test --test it cookbook"
+    );
 }

@@ -44,7 +44,9 @@ async fn a_client_that_says_nothing_is_closed() {
     check_ends(&mut client::new(&sidegate).connect().await, began, "").await;
     backend.expect_untouched();
     sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "head")], 1).await;
-    sidegate.expect_metric("sidegate_refusals_total", [("route", "-"), ("reason", "head")], 1).await;
+    sidegate
+        .expect_metric("sidegate_refusals_total", [("route", "-"), ("reason", "head")], 1)
+        .await;
 }
 
 // C-RES-02, C-RES-03
@@ -52,9 +54,13 @@ async fn a_client_that_says_nothing_is_closed() {
 async fn a_head_that_is_not_whole_in_time_is_closed_however_it_drips() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = with("head", &backend).await;
-    for (first, drip) in
-        [("GET / HT", ""), ("PRI * HTT", ""), ("GET / HTTP/1.1\r\nHost: a\r\n", "X: y\r\n"), ("G", "E"), ("\r\n", "\r\n")]
-    {
+    for (first, drip) in [
+        ("GET / HT", ""),
+        ("PRI * HTT", ""),
+        ("GET / HTTP/1.1\r\nHost: a\r\n", "X: y\r\n"),
+        ("G", "E"),
+        ("\r\n", "\r\n"),
+    ] {
         let began = Instant::now();
         let mut wire = client::new(&sidegate).connect().await;
         wire.send(first).await;
@@ -86,13 +92,16 @@ async fn an_idle_connection_is_closed_after_keep_alive() {
         wire.answer().await.expect(200);
     }
     check_ends(&mut wire, Instant::now(), "").await;
-    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "keep_alive")], 1).await;
+    sidegate
+        .expect_metric("sidegate_connections_closed_total", [("reason", "keep_alive")], 1)
+        .await;
 }
 
 // C-RES-04
 #[tokio::test]
 async fn a_body_that_stalls_is_closed_and_the_backend_let_go() {
-    for framing in ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhel"] {
+    for framing in ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhel"]
+    {
         let backend = backend::manual().run().await;
         let sidegate = with("body_stall", &backend).await;
         let mut wire = client::new(&sidegate).connect().await;
@@ -140,7 +149,10 @@ async fn an_answers_body_that_stalls_cuts_both_sides() {
 async fn an_answer_that_comes_too_late_is_a_504_for_attempts_and_plain_http() {
     let backend = backend::manual().run().await;
     let sidegate = with("dial = '1h'\nresponse", &backend).await;
-    for head in [client::new(&sidegate).attempt_head("/", ""), "GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()] {
+    for head in [
+        client::new(&sidegate).attempt_head("/", ""),
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+    ] {
         let mut wire = client::new(&sidegate).connect().await;
         let began = Instant::now();
         wire.send(head).await;
@@ -158,7 +170,11 @@ async fn an_answer_that_comes_too_late_is_a_504_for_attempts_and_plain_http() {
 async fn a_route_may_have_timeouts_of_its_own() {
     let (patient, quick) = (backend::manual().run().await, backend::silent().run().await);
     let sidegate = sidegate::new().route("/patient", &patient).route("/quick", &quick);
-    let sidegate = sidegate.on_route("timeouts = { response = '50ms' }").timeouts("response = '1h'").run().await;
+    let sidegate = sidegate
+        .on_route("timeouts = { response = '50ms' }")
+        .timeouts("response = '1h'")
+        .run()
+        .await;
     let client = client::new(&sidegate);
     let mut waiting = client.connect().await;
     waiting.send(client.attempt_head("/patient", "")).await;
@@ -183,31 +199,45 @@ async fn a_client_that_takes_nothing_of_its_answer_is_cut() {
 #[tokio::test]
 async fn a_client_has_only_so_many_connections_that_wait() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().route("/chat", &backend).on_listener("pending_per_client = 2").run().await;
+    let sidegate =
+        sidegate::new().route("/chat", &backend).on_listener("pending_per_client = 2").run().await;
     let client = client::new(&sidegate).from("127.0.0.2");
     let mut tunnel = client.open("/chat").await; // holds a tunnel: it waits for nothing
     let (first, _second) = (client.connect_below_tls().await, client.connect().await);
     client.connect_below_tls().await.expect_end().await;
-    client::new(&sidegate).from("127.0.0.3").open("/chat").await.expect_echo("others are not concerned").await;
+    client::new(&sidegate)
+        .from("127.0.0.3")
+        .open("/chat")
+        .await
+        .expect_echo("others are not concerned")
+        .await;
     drop(first);
     sidegate.expect_metric("sidegate_probes_total", [], 1).await;
     client.open("/chat").await.expect_echo("a place again").await;
     tunnel.expect_echo("still here").await;
     sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "pending")], 1).await;
-    sidegate.expect_metric("sidegate_refusals_total", [("route", "-"), ("reason", "pending")], 1).await;
+    sidegate
+        .expect_metric("sidegate_refusals_total", [("route", "-"), ("reason", "pending")], 1)
+        .await;
 }
 
 // C-RES-10, F10
 #[tokio::test]
 async fn at_max_connections_accepting_pauses_and_resumes() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().route("/chat", &backend).on_listener("max_connections = 2").run().await;
+    let sidegate =
+        sidegate::new().route("/chat", &backend).on_listener("max_connections = 2").run().await;
     let client = client::new(&sidegate);
     let (mut one, mut two) = (client.open("/chat").await, client.open("/chat").await);
     let mut waiting = client.connect_below_tls().await; // in the kernel's queue
     sidegate.expect_metric("sidegate_connections_limit", [("listener", "public")], 2).await;
-    assert!(tokio::time::timeout(LIMIT, waiting.readable()).await.is_err(), "it was accepted, or closed");
-    sidegate.expect_metric("sidegate_connections_accepted_total", [("listener", "public")], 2).await;
+    assert!(
+        tokio::time::timeout(LIMIT, waiting.readable()).await.is_err(),
+        "it was accepted, or closed"
+    );
+    sidegate
+        .expect_metric("sidegate_connections_accepted_total", [("listener", "public")], 2)
+        .await;
     one.expect_echo("unharmed").await;
     drop(waiting);
     one.close(1000, "").await;
@@ -220,14 +250,17 @@ async fn at_max_connections_accepting_pauses_and_resumes() {
 fn spent(pid: Pid) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap();
     let ran = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap());
-    Duration::from_nanos(ran.map(|line| line.split(' ').next().unwrap().parse::<u64>().unwrap()).sum())
+    Duration::from_nanos(
+        ran.map(|line| line.split(' ').next().unwrap().parse::<u64>().unwrap()).sum(),
+    )
 }
 
 /// Takes from a process every descriptor that it doesn't use; returns what it was allowed before.
 fn starve(pid: Pid) -> Rlimit {
     let fds = PathBuf::from(format!("/proc/{}/fd", pid.as_raw_nonzero()));
     let free = (0..).find(|fd| fs::symlink_metadata(fds.join(format!("{fd}"))).is_err());
-    prlimit(Some(pid), Resource::Nofile, Rlimit { current: free, ..getrlimit(Resource::Nofile) }).unwrap()
+    prlimit(Some(pid), Resource::Nofile, Rlimit { current: free, ..getrlimit(Resource::Nofile) })
+        .unwrap()
 }
 
 // F10

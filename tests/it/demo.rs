@@ -24,12 +24,19 @@ struct Demo {
 async fn demo() -> Demo {
     let temporary = TempDir::new().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidegate"));
-    command.arg("demo").env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+        .arg("demo")
+        .env("TMPDIR", temporary.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut process = command.spawn().unwrap();
     let lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
     let mut demo = Demo { process: Some(process), said: String::new(), temporary };
-    let greeting =
-        spawn_blocking(|| lines.take_while(|line| line != "The log:").fold(String::new(), |said, line| said + &line + "\n"));
+    let greeting = spawn_blocking(|| {
+        lines
+            .take_while(|line| line != "The log:")
+            .fold(String::new(), |said, line| said + &line + "\n")
+    });
     demo.said = within("the greeting", greeting).await.unwrap();
     demo
 }
@@ -37,7 +44,10 @@ async fn demo() -> Demo {
 impl Demo {
     /// What follows `before` in what it said, up to the next blank.
     fn named(&self, before: &str) -> &str {
-        let (_, after) = self.said.split_once(before).unwrap_or_else(|| panic!("{before:?} is not in {}", self.said));
+        let (_, after) = self
+            .said
+            .split_once(before)
+            .unwrap_or_else(|| panic!("{before:?} is not in {}", self.said));
         after.split_whitespace().next().unwrap()
     }
 
@@ -99,8 +109,16 @@ async fn the_demos_files_are_clean() {
 async fn the_demos_own_page_may_open_its_websocket_and_no_other_page() {
     let demo = demo().await;
     let page = demo.named("https://localhost:").trim_end_matches('/');
-    demo.client().origin(&format!("https://localhost:{page}")).attempt("/websocket").await.expect(101);
-    demo.client().origin("https://elsewhere.example").attempt("/websocket").await.expect_refused(403, "origin");
+    demo.client()
+        .origin(&format!("https://localhost:{page}"))
+        .attempt("/websocket")
+        .await
+        .expect(101);
+    demo.client()
+        .origin("https://elsewhere.example")
+        .attempt("/websocket")
+        .await
+        .expect_refused(403, "origin");
 }
 
 #[tokio::test]
@@ -112,7 +130,10 @@ async fn an_edit_of_the_demos_list_closes_the_tunnel_with_1008_and_refuses_the_n
     tunnel.expect_close_with(1008, "network").await;
     demo.client().attempt("/websocket").await.expect_refused(403, "network");
     let metrics = demo.client().at_clear(demo.metrics()).get("/metrics").await.text();
-    assert!(metrics.contains("sidegate_tunnels_opened_total{route=\"websocket\"} 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("sidegate_tunnels_opened_total{route=\"websocket\"} 1\n"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]
@@ -120,7 +141,8 @@ async fn ctrl_c_drains_the_demo_and_leaves_nothing_behind() {
     let mut demo = demo().await;
     let mut tunnel = demo.client().open("/websocket").await;
     tunnel.expect_echo("hello").await;
-    let (code, ()) = tokio::join!(demo.interrupt(), async { drop(tunnel.expect_close(1001).await) });
+    let (code, ()) =
+        tokio::join!(demo.interrupt(), async { drop(tunnel.expect_close(1001).await) });
     assert_eq!(code, Some(0));
     assert_eq!(std::fs::read_dir(demo.temporary.path()).unwrap().count(), 0);
 }

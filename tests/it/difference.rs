@@ -10,13 +10,18 @@ const DIFF: &[&str] = &["diff", "--config", "sidegate.toml"];
 const PROMOTE: &[&str] = &["promote", "--config", "sidegate.toml", "default"];
 
 fn policy(allow: &str) -> String {
-    format!("schema = 1\n\n[lists]\npartners = {{ file = \"lists/partners.cidr\" }}\n\n[client]\nallow = {allow}\n")
+    format!(
+        "schema = 1\n\n[lists]\npartners = {{ file = \"lists/partners.cidr\" }}\n\n[client]\nallow = {allow}\n"
+    )
 }
 
 /// An agent in a process of its own that is told of changes by commands alone, with a tunnel from each of 127.0.0.1 to .3.
-async fn running(more: &str) -> (tempfile::TempDir, Running, backend::Backend, Vec<client::Tunnel>) {
+async fn running(
+    more: &str,
+) -> (tempfile::TempDir, Running, backend::Backend, Vec<client::Tunnel>) {
     let backend = backend::echo().run().await;
-    let files = sidegate::new().clear().route("/chat", &backend).toml("reload.watch = 'off'").toml(more);
+    let files =
+        sidegate::new().clear().route("/chat", &backend).toml("reload.watch = 'off'").toml(more);
     let files = files.file("policies/lists/partners.cidr", "127.0.0.0/24\n192.0.2.1 owner=acme\n");
     let folder = files.file("policies/default.toml", &policy("[\"partners\"]")).write();
     let running = run(folder.path()).await;
@@ -34,14 +39,28 @@ fn put(folder: &tempfile::TempDir, path: &str, text: &str) {
 #[tokio::test]
 async fn diff_says_that_nothing_differs() {
     let (folder, _running, _backend, _tunnels) = running("").await;
-    check(DIFF, folder.path(), 0, &["the files are what runs", "now: 0 of 3 open tunnels would be closed"]).await;
+    check(
+        DIFF,
+        folder.path(),
+        0,
+        &["the files are what runs", "now: 0 of 3 open tunnels would be closed"],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn diff_tells_entries_rules_and_the_tunnels_that_would_be_closed() {
     let (folder, running, _backend, mut tunnels) = running("").await;
-    put(&folder, "policies/lists/partners.cidr", "127.0.0.0/24\n!127.0.0.2 ticket=SEC-1\n198.51.100.7 expires=2099-12-31\n");
-    put(&folder, "policies/default.toml", &format!("{}origins = [\"none\"]\n", policy("[\"partners\"]")));
+    put(
+        &folder,
+        "policies/lists/partners.cidr",
+        "127.0.0.0/24\n!127.0.0.2 ticket=SEC-1\n198.51.100.7 expires=2099-12-31\n",
+    );
+    put(
+        &folder,
+        "policies/default.toml",
+        &format!("{}origins = [\"none\"]\n", policy("[\"partners\"]")),
+    );
     let said = [
         "~ policies/lists/partners.cidr  +2 -1 ~0  in `partners` of default",
         "+198.51.100.7 expires=2099-12-31",
@@ -54,24 +73,52 @@ async fn diff_tells_entries_rules_and_the_tunnels_that_would_be_closed() {
     ];
     check(DIFF, folder.path(), 0, &said).await;
     check(&[DIFF, &["--max-revoked", "34%"]].concat(), folder.path(), 0, &["1 of 3"]).await;
-    check(&[DIFF, &["--max-revoked", "33%"]].concat(), folder.path(), 1, &["that is more than 33%"]).await;
-    check(&[DIFF, &["--max-revoked", "0"]].concat(), folder.path(), 1, &["that is more than 0"]).await;
-    check(&[DIFF, &["--max-revoked", "few"]].concat(), folder.path(), 2, &["neither a share nor a number"]).await;
+    check(
+        &[DIFF, &["--max-revoked", "33%"]].concat(),
+        folder.path(),
+        1,
+        &["that is more than 33%"],
+    )
+    .await;
+    check(&[DIFF, &["--max-revoked", "0"]].concat(), folder.path(), 1, &["that is more than 0"])
+        .await;
+    check(
+        &[DIFF, &["--max-revoked", "few"]].concat(),
+        folder.path(),
+        2,
+        &["neither a share nor a number"],
+    )
+    .await;
     tunnels[1].expect_echo("nothing was changed by asking").await;
-    running.client().from("127.0.0.2").open("/chat").await.expect_echo("nor for those who come").await;
+    running
+        .client()
+        .from("127.0.0.2")
+        .open("/chat")
+        .await
+        .expect_echo("nor for those who come")
+        .await;
 }
 
 #[tokio::test]
 async fn diff_is_json_for_programs_and_tells_of_the_configuration_too() {
     let (folder, _running, _backend, _tunnels) = running("").await;
     let config = std::fs::read_to_string(folder.path().join("sidegate.toml")).unwrap();
-    put(&folder, "sidegate.toml", &config.replace("revoke_spread = \"0s\"", "revoke_spread = \"7s\""));
+    put(
+        &folder,
+        "sidegate.toml",
+        &config.replace("revoke_spread = \"0s\"", "revoke_spread = \"7s\""),
+    );
     put(&folder, "policies/other.toml", "schema = 1\nclient.allow = ['any']\n");
     let output = done(&[DIFF, &["--json"]].concat(), folder.path()).await;
-    let DiffAnswer::Changed(changes) = serde_json::from_slice(&output.stdout).unwrap() else { panic!("{output:?}") };
+    let DiffAnswer::Changed(changes) = serde_json::from_slice(&output.stdout).unwrap() else {
+        panic!("{output:?}")
+    };
     assert_eq!((&*changes.held, changes.tunnels.revoked), (&[][..], 0));
     let (file, key) = ("sidegate.toml".to_owned(), "reload.revoke_spread".to_owned());
-    assert_eq!(changes.keys[0], KeyChange { file, key, from: Some("0s".into()), to: Some("7s".into()) });
+    assert_eq!(
+        changes.keys[0],
+        KeyChange { file, key, from: Some("0s".into()), to: Some("7s".into()) }
+    );
     assert_eq!((&*changes.keys[1].file, &changes.keys[1].from), ("policies/other.toml", &None));
 }
 
@@ -91,7 +138,13 @@ async fn a_reload_that_closes_too_many_is_held_until_it_is_accepted() {
     let reload = ["reload", "--config", "sidegate.toml", "--wait"];
     check(&reload, folder.path(), 1, &[held, "rejected: what runs was kept"]).await;
     tunnels[1].expect_echo("kept").await;
-    check(&[&reload[..], &["--accept-revocations"]].concat(), folder.path(), 0, &["2 tunnels revoked"]).await;
+    check(
+        &[&reload[..], &["--accept-revocations"]].concat(),
+        folder.path(),
+        0,
+        &["2 tunnels revoked"],
+    )
+    .await;
     tunnels[1].expect_close_with(1008, "network").await;
     tunnels[0].expect_echo("stays").await;
     running.client().from("127.0.0.2").attempt("/chat").await.expect_refused(403, "network");
@@ -101,11 +154,22 @@ async fn a_reload_that_closes_too_many_is_held_until_it_is_accepted() {
 async fn a_candidate_is_promoted_after_the_gates_of_a_reload() {
     let (folder, running, _backend, mut tunnels) = running("reload.max_revoked = '1'").await;
     put(&folder, "policies/default.shadow.toml", &policy("[\"127.0.0.1\"]"));
-    check(PROMOTE, folder.path(), 1, &["2 of 3 open tunnels would be closed", "default is not promoted"]).await;
+    check(
+        PROMOTE,
+        folder.path(),
+        1,
+        &["2 of 3 open tunnels would be closed", "default is not promoted"],
+    )
+    .await;
     assert!(folder.path().join("policies/default.shadow.toml").exists());
     put(&folder, "policies/default.shadow.toml", &policy("[\"127.0.0.0/31\", \"127.0.0.2\"]"));
-    check(PROMOTE, folder.path(), 0, &["promoted: policies/default.shadow.toml is policies/default.toml", "1 tunnel revoked"])
-        .await;
+    check(
+        PROMOTE,
+        folder.path(),
+        0,
+        &["promoted: policies/default.shadow.toml is policies/default.toml", "1 tunnel revoked"],
+    )
+    .await;
     tunnels[2].expect_close_with(1008, "network").await;
     tunnels[1].expect_echo("stays").await;
     assert!(!folder.path().join("policies/default.shadow.toml").exists());
@@ -115,23 +179,49 @@ async fn a_candidate_is_promoted_after_the_gates_of_a_reload() {
 #[tokio::test]
 async fn a_candidate_that_is_wrong_or_missing_is_not_promoted_and_nothing_is_touched() {
     let (folder, _running, _backend, _tunnels) = running("").await;
-    check(PROMOTE, folder.path(), 1, &["policies/default.shadow.toml does not exist: there is nothing to promote"]).await;
+    check(
+        PROMOTE,
+        folder.path(),
+        1,
+        &["policies/default.shadow.toml does not exist: there is nothing to promote"],
+    )
+    .await;
     let test = "[[test]]\nname = 'in'\nclient = '127.0.0.2'\nurl = 'ws://localhost/chat'\nexpect = 'allow'\n";
-    let (before, wrong) = (policy("[\"partners\"]"), format!("{}{test}", policy("[\"127.0.0.1\"]")));
+    let (before, wrong) =
+        (policy("[\"partners\"]"), format!("{}{test}", policy("[\"127.0.0.1\"]")));
     put(&folder, "policies/default.shadow.toml", &wrong);
-    check(PROMOTE, folder.path(), 1, &["test \"in\" failed: expected allow, got refuse:network", "default is not promoted"])
-        .await;
-    assert_eq!(std::fs::read_to_string(folder.path().join("policies/default.toml")).unwrap(), before);
-    assert_eq!(std::fs::read_to_string(folder.path().join("policies/default.shadow.toml")).unwrap(), wrong);
+    check(
+        PROMOTE,
+        folder.path(),
+        1,
+        &["test \"in\" failed: expected allow, got refuse:network", "default is not promoted"],
+    )
+    .await;
+    assert_eq!(
+        std::fs::read_to_string(folder.path().join("policies/default.toml")).unwrap(),
+        before
+    );
+    assert_eq!(
+        std::fs::read_to_string(folder.path().join("policies/default.shadow.toml")).unwrap(),
+        wrong
+    );
 }
 
 #[tokio::test]
 async fn where_nothing_runs_a_candidate_is_promoted_all_the_same_and_that_is_said() {
     let folder = sidegate::new().clear().route("/chat", &backend::echo().run().await);
-    let folder = folder.file("policies/default.shadow.toml", "schema = 1\nclient.allow = ['127.0.0.1']\n").write();
+    let folder = folder
+        .file("policies/default.shadow.toml", "schema = 1\nclient.allow = ['127.0.0.1']\n")
+        .write();
     let output = done(PROMOTE, folder.path()).await;
     assert_eq!(output.status.code(), Some(0));
-    assert!(lossy(&output.stderr).contains("no agent was asked whom it would cut off"), "{output:?}");
+    assert!(
+        lossy(&output.stderr).contains("no agent was asked whom it would cut off"),
+        "{output:?}"
+    );
     let promoted = std::fs::read_to_string(folder.path().join("policies/default.toml")).unwrap();
-    assert!(promoted.contains("127.0.0.1") && !folder.path().join("policies/default.shadow.toml").exists());
+    assert!(
+        promoted.contains("127.0.0.1")
+            && !folder.path().join("policies/default.shadow.toml").exists()
+    );
 }

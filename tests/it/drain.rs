@@ -13,7 +13,11 @@ use crate::tunnel::{Ends, ends, open};
 /// An echo backend, and a sidegate with these `[shutdown]` keys.
 async fn echoing(shutdown: &str) -> (Sidegate, Client, Backend) {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().route("/chat", &backend).toml(&format!("[shutdown]\n{shutdown}")).run().await;
+    let sidegate = sidegate::new()
+        .route("/chat", &backend)
+        .toml(&format!("[shutdown]\n{shutdown}"))
+        .run()
+        .await;
     let client = client::new(&sidegate);
     (sidegate, client, backend)
 }
@@ -49,7 +53,8 @@ async fn tunnels_are_told_1001_and_the_process_ends_when_they_have_gone() {
 
 #[tokio::test]
 async fn the_code_of_a_drain_is_configured_for_clients_and_1001_for_backends() {
-    let Ends { sidegate, mut client, mut backend, .. } = open(|sidegate| sidegate.toml("shutdown.code = 1012")).await;
+    let Ends { sidegate, mut client, mut backend, .. } =
+        open(|sidegate| sidegate.toml("shutdown.code = 1012")).await;
     sidegate.drain().await;
     assert_eq!(client.frame().await, Frame::close(1012, "drain"));
     assert_eq!(backend.frame().await, Frame::close(1001, "drain"));
@@ -82,7 +87,11 @@ async fn readyz_says_503_at_once_and_accepting_stops_after_the_delay() {
     client.open("/chat").await.expect_echo("in the delay all goes on").await;
     before.expect_echo("here too").await;
     before.expect_close_with(1001, "drain").await;
-    assert!(within("a connection attempt", tokio::net::TcpStream::connect(sidegate.address())).await.is_err());
+    assert!(
+        within("a connection attempt", tokio::net::TcpStream::connect(sidegate.address()))
+            .await
+            .is_err()
+    );
     sidegate.ended().await;
 }
 
@@ -120,7 +129,8 @@ async fn the_tunnels_ends_are_spread_over_the_window() {
 #[tokio::test]
 async fn a_request_that_is_worked_on_is_answered_and_its_connection_closed() {
     let server = backend::manual().run().await;
-    let mut sidegate = sidegate::new().route("/chat", &server).on_route("http = 'forward'").run().await;
+    let mut sidegate =
+        sidegate::new().route("/chat", &server).on_route("http = 'forward'").run().await;
     let (mut wire, mut at_backend) = waiting(&sidegate, &server).await;
     let began = Instant::now();
     sidegate.drain().await;
@@ -158,7 +168,8 @@ async fn tls_handshake_holds_up_a_drain_no_longer_than_a_head() {
     let one = "handshakes_per_client = { rate = '1/m', burst = 2 }";
     for (said, waits) in [(0, false), (3, false), (100, false), (usize::MAX, true)] {
         let backend = backend::echo().run().await;
-        let sidegate = sidegate::new().route("/chat", &backend).on_listener(one).timeouts("tls = '1h'");
+        let sidegate =
+            sidegate::new().route("/chat", &backend).on_listener(one).timeouts("tls = '1h'");
         let mut sidegate = sidegate.run().await;
         let mut wires = Vec::new();
         let mut hello = tls::begin(&sidegate, &rustls::version::TLS13).await;
@@ -384,7 +395,8 @@ async fn a_revoked_tunnel_that_has_not_gone_yet_is_not_told_twice() {
 #[tokio::test]
 async fn what_was_counted_in_is_counted_out_or_still_there() {
     let server = backend::manual().run().await;
-    let sidegate = sidegate::new().threads(2).route("/chat", &server).on_route("http = 'forward'").run().await;
+    let sidegate =
+        sidegate::new().threads(2).route("/chat", &server).on_route("http = 'forward'").run().await;
     let client = client::new(&sidegate);
     let mut kept = Vec::new();
     for turn in 0..30 {
@@ -392,7 +404,9 @@ async fn what_was_counted_in_is_counted_out_or_still_there() {
             0 => kept.push(ends(&client, &server, "").await),
             1 => drop(ends(&client, &server, "").await),
             2 => ends(&client, &server, "").await.0.reset(),
-            3 => drop(client.expect_refused(client.attempt_head("/elsewhere", ""), 404, "route").await),
+            3 => drop(
+                client.expect_refused(client.attempt_head("/elsewhere", ""), 404, "route").await,
+            ),
             4 => drop(client.connect_below_tls().await),
             _ => drop(client.connect().await),
         }

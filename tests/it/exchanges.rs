@@ -186,7 +186,8 @@ async fn attempt_of_a_client_that_ends_its_side_is_granted() {
 
 #[tokio::test]
 async fn client_that_leaves_in_its_body_is_booked_as_left() {
-    for framing in ["Content-Length: 9\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n9\r\nhalf"] {
+    for framing in ["Content-Length: 9\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n9\r\nhalf"]
+    {
         let (sidegate, backend) = start(|new| new).await;
         let client = client::new(&sidegate);
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}");
@@ -213,7 +214,8 @@ async fn requests_are_conserved_under_random_departures() {
         client.request("GET / HTTP/1.1", ""),
         client.request("POST / HTTP/1.1", "Content-Length: 3\r\n") + "abc",
         client.request("POST / HTTP/1.1", "Content-Length: 3\r\n") + "a",
-        client.request("POST / HTTP/1.1", "Transfer-Encoding: chunked\r\n") + "3\r\nabc\r\n0\r\n\r\n",
+        client.request("POST / HTTP/1.1", "Transfer-Encoding: chunked\r\n")
+            + "3\r\nabc\r\n0\r\n\r\n",
         client.attempt_head("/", ""),
     ];
     for turn in 0..100_usize {
@@ -246,7 +248,9 @@ async fn answer_that_breaks_off_is_booked_by_its_backend() {
 #[tokio::test]
 async fn cut_answer_is_reset_unless_it_is_in_chunks() {
     let open = EVENTS.replace("event-stream", "plain");
-    for (version, answer, resets) in [("1.1", &*open, false), ("1.1", SIZED, true), ("1.0", &*open, true)] {
+    for (version, answer, resets) in
+        [("1.1", &*open, false), ("1.1", SIZED, true), ("1.0", &*open, true)]
+    {
         let (sidegate, backend) = start(|new| new.timeouts("body_stall = '100ms'")).await;
         let client = client::new(&sidegate);
         let head = client.request(&format!("GET / HTTP/{version}"), "");
@@ -353,7 +357,8 @@ async fn exchanges_of_a_route_that_is_gone_are_ended() {
 
 #[tokio::test]
 async fn exchanges_that_only_a_path_as_it_is_could_begin_are_ended() {
-    let (sidegate, backend) = start(|new| new.on_route("paths = 'as-is'").toml("reload.revoke_spread = '0s'")).await;
+    let (sidegate, backend) =
+        start(|new| new.on_route("paths = 'as-is'").toml("reload.revoke_spread = '0s'")).await;
     let client = client::new(&sidegate);
     let odd = client.request("GET /in%2Fside HTTP/1.1", "");
     let (mut stream, mut at_stream) = sent(&client, &backend, &odd).await;
@@ -434,12 +439,14 @@ async fn tunnel_whose_entry_lapsed_before_its_101_is_revoked() {
     let until = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
     let entry = format!("127.0.0.1 expires={until:.0}");
     let quiet = "reload.watch = 'off'\nreload.poll = '1h'";
-    let (sidegate, backend) = start(|new| new.toml(quiet).policy(|page| page.allow_only(&entry))).await;
+    let (sidegate, backend) =
+        start(|new| new.toml(quiet).policy(|page| page.allow_only(&entry))).await;
     let client = client::new(&sidegate);
     let mut wire = client.connect().await;
     wire.send(client.attempt_head("/", "")).await;
     let mut at_backend = backend.accepted().await;
-    let lapses = Duration::try_from(until.duration_since(jiff::Timestamp::now())).unwrap_or_default();
+    let lapses =
+        Duration::try_from(until.duration_since(jiff::Timestamp::now())).unwrap_or_default();
     tokio::time::sleep(lapses + Duration::from_secs(1)).await; // the claim is about time
     backend::grant(&mut at_backend, "").await;
     wire.answer().await.expect(101);
@@ -485,7 +492,8 @@ async fn stream_of_events_ends_at_the_policys_lifetime() {
 
 #[tokio::test]
 async fn drain_ends_streams_and_lets_answers_with_a_length_finish() {
-    let (mut sidegate, backend) = start(|new| new.toml("[shutdown]\nspread = '0s'\ndeadline = '1h'")).await;
+    let (mut sidegate, backend) =
+        start(|new| new.toml("[shutdown]\nspread = '0s'\ndeadline = '1h'")).await;
     let client = client::new(&sidegate);
     let (mut events, _at_events) = begun(&client, &backend, EVENTS).await;
     let (mut sized, mut at_sized) = begun(&client, &backend, SIZED).await;
@@ -499,7 +507,8 @@ async fn drain_ends_streams_and_lets_answers_with_a_length_finish() {
 
 #[tokio::test]
 async fn drain_refuses_a_long_poll_that_may_be_repeated() {
-    let (mut sidegate, backend) = start(|new| new.toml("[shutdown]\nspread = '0s'\ndeadline = '1h'")).await;
+    let (mut sidegate, backend) =
+        start(|new| new.toml("[shutdown]\nspread = '0s'\ndeadline = '1h'")).await;
     let (mut poll, mut at_poll) = get(&client::new(&sidegate), &backend).await;
     sidegate.drain().await;
     let answer = poll.answer().await;
@@ -511,7 +520,8 @@ async fn drain_refuses_a_long_poll_that_may_be_repeated() {
 
 #[tokio::test]
 async fn drain_refuses_an_attempt_whose_backend_does_not_answer() {
-    let (mut sidegate, backend) = start(|new| new.toml("[shutdown]\nspread = '0s'\ndeadline = '1h'")).await;
+    let (mut sidegate, backend) =
+        start(|new| new.toml("[shutdown]\nspread = '0s'\ndeadline = '1h'")).await;
     let client = client::new(&sidegate);
     let (mut wire, mut at_backend) = sent(&client, &backend, client.attempt_head("/", "")).await;
     sidegate.drain().await;
@@ -540,7 +550,8 @@ async fn upload_longer_than_response_is_answered() {
 
 #[tokio::test]
 async fn backend_that_reads_nothing_of_an_upload_is_late() {
-    let (sidegate, backend) = start(|new| new.timeouts("write_stall = '200ms'").on_route("max_body = '64MiB'")).await;
+    let (sidegate, backend) =
+        start(|new| new.timeouts("write_stall = '200ms'").on_route("max_body = '64MiB'")).await;
     let client = client::new(&sidegate);
     let head = client.request("POST / HTTP/1.1", &format!("Content-Length: {}\r\n", 32 << 20));
     let (mut wire, _at_backend) = sent(&client, &backend, head).await;

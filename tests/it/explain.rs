@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ::sidegate::admin::wire::{ExplainAnswer, ExplainRequest, ReloadAnswer, ReloadRequest, RuleName};
+use ::sidegate::admin::wire::{
+    ExplainAnswer, ExplainRequest, ReloadAnswer, ReloadRequest, RuleName,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -30,7 +32,8 @@ client      = ["127.0.1.0/24"]
 connections = { per_client = 2 }
 "#;
 
-const PARTNERS: &str = "127.0.0.0/24 owner=acme\n!127.0.0.66 ticket=SEC-2190\n127.0.2.7 expires=2026-12-31\n";
+const PARTNERS: &str =
+    "127.0.0.0/24 owner=acme\n!127.0.0.66 ticket=SEC-2190\n127.0.2.7 expires=2026-12-31\n";
 
 fn files() -> sidegate::Builder {
     let base = sidegate::new().clear().file("policies/default.toml", POLICY);
@@ -40,7 +43,15 @@ fn files() -> sidegate::Builder {
 /// `sidegate explain` of `client` on the route of these files says so, and ends with this code.
 async fn explained(more: &[&str], client: &str, code: i32, said: &[&str]) {
     let folder = files().route("/chat", &backend::echo().run().await).write();
-    let asked = ["explain", "--config", "sidegate.toml", "--client", client, "--url", "ws://localhost/chat"];
+    let asked = [
+        "explain",
+        "--config",
+        "sidegate.toml",
+        "--client",
+        client,
+        "--url",
+        "ws://localhost/chat",
+    ];
     let output = done(&[&asked, more].concat(), folder.path()).await;
     let text = lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(code), "{text}{}", lossy(&output.stderr));
@@ -51,19 +62,41 @@ async fn explained(more: &[&str], client: &str, code: i32, said: &[&str]) {
 
 #[tokio::test]
 async fn a_carve_out_is_told_with_its_annotations_and_what_would_match() {
-    let carved = "`partners`: carved out by !127.0.0.66 (policies/lists/partners.cidr:2, ticket SEC-2190)";
+    let carved =
+        "`partners`: carved out by !127.0.0.66 (policies/lists/partners.cidr:2, ticket SEC-2190)";
     let would = "would match 127.0.0.0/24 (policies/lists/partners.cidr:1, owner acme)";
     let verdict = "REFUSE 403 network   policy default (policies/default.toml:8)";
-    explained(&[], "127.0.0.66", 1, &[verdict, "the socket's peer", carved, would, "not in `banned` (1 entry)"]).await;
+    explained(
+        &[],
+        "127.0.0.66",
+        1,
+        &[verdict, "the socket's peer", carved, would, "not in `banned` (1 entry)"],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn who_is_admitted_is_told_by_which_entry_and_what_the_limits_are() {
     let by = "in `partners`: 127.0.0.0/24 (policies/lists/partners.cidr:1, owner acme)";
-    let limits = ["upgrades 1/m, burst 3 (policies/default.toml:13)", "total 9 tunnels in all (policies/default.toml:14)"];
-    explained(&[], "127.0.0.1", 0, &["ALLOW   policy default (policies/default.toml:8)", by, limits[0], limits[1]]).await;
+    let limits = [
+        "upgrades 1/m, burst 3 (policies/default.toml:13)",
+        "total 9 tunnels in all (policies/default.toml:14)",
+    ];
+    explained(
+        &[],
+        "127.0.0.1",
+        0,
+        &["ALLOW   policy default (policies/default.toml:8)", by, limits[0], limits[1]],
+    )
+    .await;
     let exception = "per_client 2 tunnels of one client (an exception, policies/default.toml:17)";
-    explained(&[], "127.0.1.1", 0, &["in the rule itself: 127.0.1.0/24 (policies/default.toml:8)", exception]).await;
+    explained(
+        &[],
+        "127.0.1.1",
+        0,
+        &["in the rule itself: 127.0.1.0/24 (policies/default.toml:8)", exception],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -71,24 +104,50 @@ async fn a_denial_and_an_origin_are_told_for_themselves() {
     let page = ["--origin", "https://evil.example"];
     let origin = "https://evil.example: not among \"https://*.partner.example\", \"none\"";
     let denied = "in `banned`: 127.0.0.99 (policies/default.toml:5)";
-    explained(&page, "127.0.0.99", 1, &["REFUSE 403 network   policy default (policies/default.toml:9)", denied, origin]).await;
-    explained(&page, "127.0.0.1", 1, &["REFUSE 403 origin   policy default (policies/default.toml:10)", origin]).await;
+    explained(
+        &page,
+        "127.0.0.99",
+        1,
+        &["REFUSE 403 network   policy default (policies/default.toml:9)", denied, origin],
+    )
+    .await;
+    explained(
+        &page,
+        "127.0.0.1",
+        1,
+        &["REFUSE 403 origin   policy default (policies/default.toml:10)", origin],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn another_time_is_asked_for_with_at() {
-    let lapsed = "`partners`: 127.0.2.7 (policies/lists/partners.cidr:3, expires 2026-12-31) has lapsed";
-    explained(&["--at", "2026-12-31T23:59:59Z"], "127.0.2.7", 0, &["ALLOW", "2026-12-31T23:59:59Z"]).await;
+    let lapsed =
+        "`partners`: 127.0.2.7 (policies/lists/partners.cidr:3, expires 2026-12-31) has lapsed";
+    explained(
+        &["--at", "2026-12-31T23:59:59Z"],
+        "127.0.2.7",
+        0,
+        &["ALLOW", "2026-12-31T23:59:59Z"],
+    )
+    .await;
     explained(&["--at", "2027-01-01"], "127.0.2.7", 1, &["REFUSE 403 network", lapsed]).await;
 }
 
 #[tokio::test]
 async fn a_url_without_a_route_and_one_that_the_gate_refuses_are_told() {
     let folder = files().route("/chat", &backend::echo().run().await).write();
-    let asked = |url: &'static str| ["explain", "--config", "sidegate.toml", "--client", "::1", "--url", url];
-    for (url, said) in [("ws://localhost/x", "REFUSE 404 route"), ("ws://localhost/a%2fb", "REFUSE 400 path")] {
+    let asked = |url: &'static str| {
+        ["explain", "--config", "sidegate.toml", "--client", "::1", "--url", url]
+    };
+    for (url, said) in
+        [("ws://localhost/x", "REFUSE 404 route"), ("ws://localhost/a%2fb", "REFUSE 400 path")]
+    {
         let output = done(&asked(url), folder.path()).await;
-        assert!(lossy(&output.stdout).starts_with(said) && output.status.code() == Some(1), "{output:?}");
+        assert!(
+            lossy(&output.stdout).starts_with(said) && output.status.code() == Some(1),
+            "{output:?}"
+        );
     }
     check(&asked("localhost"), folder.path(), 2, &["`localhost`: not a URL"]).await;
 }
@@ -100,10 +159,14 @@ async fn explain_judges_a_path_as_it_is_where_its_route_passes_it() {
     for (path, said) in [
         ("/api/x%2F//y?{\"a\":\"<é>\"}", "route       api, for localhost/api/x%2F//y (upgrade)"),
         ("/api/../x", "path        a dot segment, on a route with paths = \"as-is\""),
-        ("/x%2Fy", "path        an escaped `/`, `#` or `?`, which only a route with paths = \"as-is\" passes"),
+        (
+            "/x%2Fy",
+            "path        an escaped `/`, `#` or `?`, which only a route with paths = \"as-is\" passes",
+        ),
     ] {
         let url = format!("ws://localhost{path}");
-        let asked = ["explain", "--config", "sidegate.toml", "--client", "127.0.0.1", "--url", &url];
+        let asked =
+            ["explain", "--config", "sidegate.toml", "--client", "127.0.0.1", "--url", &url];
         let text = lossy(&done(&asked, folder.path()).await.stdout);
         assert!(text.contains(said), "{path}: {text}");
     }
@@ -112,14 +175,21 @@ async fn explain_judges_a_path_as_it_is_where_its_route_passes_it() {
 #[tokio::test]
 async fn explain_says_which_reading_of_a_path_leads_where() {
     let backend = backend::echo().run().await;
-    let files = files().route("/", &backend).route("/admin/", &backend).under("shut", |page| page.allow("192.0.2.1"));
+    let files = files()
+        .route("/", &backend)
+        .route("/admin/", &backend)
+        .under("shut", |page| page.allow("192.0.2.1"));
     let folder = files.write();
     for (path, reading) in [
         ("/admin;a=b/x", "path        parameters cut: /admin/x, of the route admin (policy shut)"),
-        ("/x/%252e%252e;/admin/y", "decoded, then decoded once more, then parameters cut: /admin/y, of the route admin"),
+        (
+            "/x/%252e%252e;/admin/y",
+            "decoded, then decoded once more, then parameters cut: /admin/y, of the route admin",
+        ),
     ] {
         let url = format!("ws://localhost{path}");
-        let asked = ["explain", "--config", "sidegate.toml", "--client", "127.0.0.1", "--url", &url];
+        let asked =
+            ["explain", "--config", "sidegate.toml", "--client", "127.0.0.1", "--url", &url];
         let output = done(&asked, folder.path()).await;
         let text = lossy(&output.stdout);
         assert!(text.contains("REFUSE 400 path") && text.contains(reading), "{text}");
@@ -132,7 +202,15 @@ async fn broken_files_are_told_and_a_failing_test_is_no_hindrance() {
     let test = "[[test]]\nname = 'x'\nclient = '127.0.0.1'\nurl = 'ws://localhost/chat'\nexpect = 'refuse'\n";
     let folder = files().route("/chat", &backend::echo().run().await).write();
     let policy = folder.path().join("policies/default.toml");
-    let asked = ["explain", "--config", "sidegate.toml", "--client", "127.0.0.1", "--url", "ws://localhost/chat"];
+    let asked = [
+        "explain",
+        "--config",
+        "sidegate.toml",
+        "--client",
+        "127.0.0.1",
+        "--url",
+        "ws://localhost/chat",
+    ];
     std::fs::write(&policy, format!("{POLICY}{test}")).unwrap();
     check(&asked, folder.path(), 0, &["ALLOW"]).await;
     std::fs::write(&policy, "schema = 1\nclient.alow = []\n").unwrap();
@@ -145,12 +223,32 @@ async fn the_agent_also_says_what_is_left() {
     let folder = files().route("/chat", &backend).write();
     let running = run(folder.path()).await;
     let _tunnel = running.client().open("/chat").await;
-    let asked = ["explain", "--config", "sidegate.toml", "--live", "--client", "127.0.0.1", "--url", "ws://localhost/chat"];
-    check(&asked, folder.path(), 0, &["burst 3 (policies/default.toml:13); 2 left", "in all (policies/default.toml:14); 8 left"])
-        .await;
+    let asked = [
+        "explain",
+        "--config",
+        "sidegate.toml",
+        "--live",
+        "--client",
+        "127.0.0.1",
+        "--url",
+        "ws://localhost/chat",
+    ];
+    check(
+        &asked,
+        folder.path(),
+        0,
+        &[
+            "burst 3 (policies/default.toml:13); 2 left",
+            "in all (policies/default.toml:14); 8 left",
+        ],
+    )
+    .await;
     let output = done(&[&asked[..], &["--json"]].concat(), folder.path()).await;
     let answer: ExplainAnswer = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((answer.permitted, answer.generation, answer.route.as_deref()), (true, Some(1), Some("chat")));
+    assert_eq!(
+        (answer.permitted, answer.generation, answer.route.as_deref()),
+        (true, Some(1), Some("chat"))
+    );
     assert_eq!((answer.limits[0].left, &answer.rules[1].rule), (Some(2), &RuleName::Allow));
     assert_eq!(answer.rules[1].lists[0].by.as_ref().unwrap().owner.as_deref(), Some("acme"));
 }
@@ -164,7 +262,8 @@ fn some<T: Copy>(random: &mut StdRng, all: &[T]) -> Vec<T> {
 fn policy(random: &mut StdRng) -> String {
     let mut network = |sign: bool| {
         let length = random.random_range(28..=32);
-        let bits = u32::from(Ipv4Addr::new(127, 0, 0, 0)) | (random.random_range(0..16u32) & (!0 << (32 - length)));
+        let bits = u32::from(Ipv4Addr::new(127, 0, 0, 0))
+            | (random.random_range(0..16u32) & (!0 << (32 - length)));
         let expires = ["", " expires=2020-01-01", " expires=2099-01-01"][random.random_range(0..3)];
         format!("{}{}/{length}{expires}", if sign { "" } else { "!" }, Ipv4Addr::from(bits))
     };
@@ -180,11 +279,19 @@ fn policy(random: &mut StdRng) -> String {
         lines.into_iter().map(|(_, line)| line).collect()
     };
     let (office, banned, own) = (unlike(4), unlike(2), unlike(2));
-    let mut text = format!("schema = 1\n[lists]\noffice = {office:?}\nbanned = {banned:?}\n[client]\n");
-    let allow: Vec<String> = if random.random_bool(0.2) { vec!["any".into()] } else { [vec!["office".into()], own].concat() };
+    let mut text =
+        format!("schema = 1\n[lists]\noffice = {office:?}\nbanned = {banned:?}\n[client]\n");
+    let allow: Vec<String> = if random.random_bool(0.2) {
+        vec!["any".into()]
+    } else {
+        [vec!["office".into()], own].concat()
+    };
     text.push_str(&format!("allow = {allow:?}\ndeny = {:?}\n", some(random, &["banned"])));
     if random.random_bool(0.5) {
-        text.push_str(&format!("origins = {:?}\n", some(random, &["https://a.example", "https://*.a.example", "none", "null"])));
+        text.push_str(&format!(
+            "origins = {:?}\n",
+            some(random, &["https://a.example", "https://*.a.example", "none", "null"])
+        ));
     }
     if random.random_bool(0.4) {
         text.push_str(&format!("subprotocols = {:?}\n", some(random, &["v1", "v2"])));
@@ -195,21 +302,27 @@ fn policy(random: &mut StdRng) -> String {
 #[tokio::test]
 async fn it_says_what_the_agent_answers_whatever_the_policy_and_the_request() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().clear().route("/chat/", &backend).toml("reload.watch = 'off'").run().await;
+    let sidegate =
+        sidegate::new().clear().route("/chat/", &backend).toml("reload.watch = 'off'").run().await;
     let seed: u64 = rand::rng().next_u64();
     let mut random = StdRng::seed_from_u64(seed);
     for _ in 0..25 {
-        let (policy, baseline) =
-            (policy(&mut random), format!("schema = 1\nclient.deny = ['127.0.0.{}']\n", random.random_range(0..16)));
+        let (policy, baseline) = (
+            policy(&mut random),
+            format!("schema = 1\nclient.deny = ['127.0.0.{}']\n", random.random_range(0..16)),
+        );
         sidegate.put("policies/default.toml", &policy);
         sidegate.put("policies/baseline.toml", &baseline);
         let reloaded = sidegate.ask_reload(&ReloadRequest::default()).await;
         assert!(!matches!(reloaded, ReloadAnswer::Rejected { .. }), "seed {seed}: {policy}");
         for _ in 0..20 {
             let from = IpAddr::from([127, 0, 0, random.random_range(1..16)]);
-            let origin = [None, Some("https://a.example"), Some("https://b.a.example"), Some("null")][random.random_range(0..4)];
+            let origin =
+                [None, Some("https://a.example"), Some("https://b.a.example"), Some("null")]
+                    [random.random_range(0..4)];
             let offered = [None, Some("v1"), Some("v3")][random.random_range(0..3)];
-            let path = ["/chat/", "/chat/x%41", "/chat/../y", "/chat/a%2fb"][random.random_range(0..4)];
+            let path =
+                ["/chat/", "/chat/x%41", "/chat/../y", "/chat/a%2fb"][random.random_range(0..4)];
             let mut asks = client::new(&sidegate).from(&from.to_string());
             let own = |value: Option<&str>| value.map(str::to_owned);
             let request = ExplainRequest {

@@ -37,7 +37,8 @@ const CANDIDATE: &str = "schema = 1\nclient.allow = ['127.0.0.1']\n";
 /// Files with a policy and its candidate.
 async fn files() -> TempDir {
     let files = sidegate::new().clear().route("/chat", &backend::echo().run().await);
-    let files = files.file("policies/default.toml", POLICY).file("policies/default.shadow.toml", CANDIDATE);
+    let files =
+        files.file("policies/default.toml", POLICY).file("policies/default.shadow.toml", CANDIDATE);
     files.write()
 }
 
@@ -56,7 +57,10 @@ async fn check_disbelieved(folder: &TempDir, said: &str) {
         let output = done(&with_config(command), folder.path()).await;
         let complaint = lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{command:?}: {complaint}");
-        assert!(output.stdout.is_empty() && complaint.contains(said), "{command:?}: no {said:?} in {complaint}");
+        assert!(
+            output.stdout.is_empty() && complaint.contains(said),
+            "{command:?}: no {said:?} in {complaint}"
+        );
     }
     check_not_promoted(folder, &[said]).await;
 }
@@ -71,11 +75,23 @@ fn names(folder: &TempDir) -> BTreeSet<OsString> {
 async fn check_not_promoted(folder: &TempDir, said: &[&str]) {
     let policy = folder.path().join("policies/default.toml");
     let (before, files) = (fs::metadata(&policy).unwrap(), names(folder));
-    check(&with_config(&["promote", "default"]), folder.path(), 1, &[&["default is not promoted"], said].concat()).await;
+    check(
+        &with_config(&["promote", "default"]),
+        folder.path(),
+        1,
+        &[&["default is not promoted"], said].concat(),
+    )
+    .await;
     let after = fs::metadata(&policy).unwrap();
-    assert_eq!((before.ino(), before.mode(), before.uid()), (after.ino(), after.mode(), after.uid()));
+    assert_eq!(
+        (before.ino(), before.mode(), before.uid()),
+        (after.ino(), after.mode(), after.uid())
+    );
     assert_eq!(fs::read_to_string(&policy).unwrap(), POLICY);
-    assert_eq!(fs::read_to_string(folder.path().join("policies/default.shadow.toml")).unwrap(), CANDIDATE);
+    assert_eq!(
+        fs::read_to_string(folder.path().join("policies/default.shadow.toml")).unwrap(),
+        CANDIDATE
+    );
     assert_eq!(names(folder), files, "nothing else is left");
 }
 
@@ -89,7 +105,11 @@ async fn commands_end_with_1_when_an_answer_has_another_shape() {
         (200, "<html>hello</html>", "it is no JSON: `<html>hello</html>`"),
         (200, "", "it is no JSON: nothing"),
         (200, "{\"schema\":2,\"outcome\":\"published\"}", "(schema 2); this is sidegate/"),
-        (200, "{\"version\":\"9.9.9\",\"outcome\":\"draining\"}", "sidegate/9.9.9 (without a schema number)"),
+        (
+            200,
+            "{\"version\":\"9.9.9\",\"outcome\":\"draining\"}",
+            "sidegate/9.9.9 (without a schema number)",
+        ),
         (500, "{\"oops\":1,\"schema\":1}", "missing field `error`"),
     ] {
         let folder = files().await;
@@ -102,7 +122,8 @@ async fn commands_end_with_1_when_an_answer_has_another_shape() {
 #[tokio::test]
 async fn commands_end_with_1_when_an_answer_ends_early_or_never() {
     let folder = files().await;
-    let _fake = fake(&folder, |_| b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n{".to_vec());
+    let _fake =
+        fake(&folder, |_| b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n{".to_vec());
     check_disbelieved(&folder, "is cut or too long: 1000000000 bytes").await;
     let folder = files().await;
     let _fake = fake(&folder, |_| [b"HTTP/1.1 200 OK\r\n\r\n", &*vec![b' '; 65 << 20]].concat());
@@ -115,35 +136,50 @@ async fn commands_end_with_1_when_an_answer_ends_early_or_never() {
 #[tokio::test]
 async fn commands_end_with_1_when_outcome_and_status_disagree() {
     for (command, status, body) in [
-        (&["reload", "--wait"][..], 200, "{\"schema\":1,\"outcome\":\"rejected\",\"diagnostics\":[]}"),
+        (
+            &["reload", "--wait"][..],
+            200,
+            "{\"schema\":1,\"outcome\":\"rejected\",\"diagnostics\":[]}",
+        ),
         (&["reload", "--wait"], 202, "{\"schema\":1,\"outcome\":\"asked\"}"),
         (&["reload", "--wait"], 200, "{\"schema\":1,\"outcome\":\"accepted\"}"),
-        (&["reload", "--wait"], 422, "{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":1,\"digest\":\"x\"}"),
-        (&["reload"], 200, "{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":1,\"digest\":\"x\"}"),
+        (
+            &["reload", "--wait"],
+            422,
+            "{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":1,\"digest\":\"x\"}",
+        ),
+        (
+            &["reload"],
+            200,
+            "{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":1,\"digest\":\"x\"}",
+        ),
         (&["drain"], 200, "{\"schema\":1,\"outcome\":\"drained\"}"),
     ] {
         let folder = files().await;
         let _fake = fake(&folder, move |_| fake::json(status, body));
-        check(&with_config(command), folder.path(), 1, &["does not understand", "(schema 1)"]).await;
+        check(&with_config(command), folder.path(), 1, &["does not understand", "(schema 1)"])
+            .await;
     }
 }
 
 /// A `POST /v1/diff` that says yes to the promotion of `default`, to the files of `digest`.
 fn permitting(digest: &str) -> String {
     let nothing = "\"keys\":[],\"lists\":[],\"held\":[],\"diagnostics\":[]";
-    let tunnels =
-        "\"tunnels\":{\"open\":0,\"revoked\":0,\"by\":[],\"sample\":[]},\"streams\":{\"open\":0,\"revoked\":0,\"sample\":[]}";
+    let tunnels = "\"tunnels\":{\"open\":0,\"revoked\":0,\"by\":[],\"sample\":[]},\"streams\":{\"open\":0,\"revoked\":0,\"sample\":[]}";
     let head = "\"schema\":1,\"outcome\":\"changed\",\"generation\":1,\"from\":\"x\",\"promote\":\"default\"";
     format!("{{{head},\"to\":\"{digest}\",{nothing},{tunnels}}}")
 }
 
 /// An agent that says yes to the promotion, and to the reload after it what `reloaded` makes of the path of the files.
-async fn permits(reloaded: impl Fn(&Path) -> (u16, String) + Send + Sync + 'static) -> (TempDir, Fake) {
+async fn permits(
+    reloaded: impl Fn(&Path) -> (u16, String) + Send + Sync + 'static,
+) -> (TempDir, Fake) {
     let folder = files().await;
     let config = folder.path().join("sidegate.toml");
     let digest = compile::promoted(&config, "default").unwrap().all;
     let fake = fake(&folder, move |line| {
-        let (status, body) = if line.contains("/v1/diff") { (200, permitting(&digest)) } else { reloaded(&config) };
+        let (status, body) =
+            if line.contains("/v1/diff") { (200, permitting(&digest)) } else { reloaded(&config) };
         fake::json(status, &body)
     });
     (folder, fake)
@@ -153,7 +189,11 @@ async fn permits(reloaded: impl Fn(&Path) -> (u16, String) + Send + Sync + 'stat
 async fn promote_writes_nothing_when_the_yes_is_to_other_files() {
     let folder = files().await;
     let fake = fake(&folder, |_| fake::json(200, &permitting("0123456789ab")));
-    check_not_promoted(&folder, &["the agent looked at other files (digest 0123456789ab)", "--config"]).await;
+    check_not_promoted(
+        &folder,
+        &["the agent looked at other files (digest 0123456789ab)", "--config"],
+    )
+    .await;
     assert_eq!(fake.asked().len(), 1, "no reload was asked for");
 }
 
@@ -162,14 +202,23 @@ async fn promote_restores_the_policy_when_the_reload_is_not_confirmed() {
     let unconfirmed = [
         (200, "{\"schema\":2}", "(schema 2)"),
         (200, "{\"schema\":1,\"outcome\":\"rejected\",\"diagnostics\":[]}", "does not understand"),
-        (422, "{\"schema\":1,\"outcome\":\"rejected\",\"diagnostics\":[]}", "the agent rejected it"),
+        (
+            422,
+            "{\"schema\":1,\"outcome\":\"rejected\",\"diagnostics\":[]}",
+            "the agent rejected it",
+        ),
         (202, "{\"schema\":1,\"outcome\":\"asked\"}", "it answers another request"),
         (503, "{\"schema\":1,\"error\":\"the agent is ending\"}", "the agent is ending"),
-        (200, "{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":1,\"digest\":\"x\"}", "other files (digest x)"),
+        (
+            200,
+            "{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":1,\"digest\":\"x\"}",
+            "other files (digest x)",
+        ),
     ];
     for (status, body, said) in unconfirmed {
         let (folder, fake) = permits(move |_| (status, body.to_owned())).await;
-        check_not_promoted(&folder, &[said, "is the policy from before again", "sidegate status"]).await;
+        check_not_promoted(&folder, &[said, "is the policy from before again", "sidegate status"])
+            .await;
         assert_eq!(fake.asked().len(), 2);
     }
 }
@@ -183,10 +232,16 @@ async fn promote_keeps_what_another_wrote_when_it_can_not_restore() {
         (422, "{\"schema\":1,\"outcome\":\"rejected\",\"diagnostics\":[]}".into())
     })
     .await;
-    let said = ["default.toml was written by another meanwhile, and stays", ".default.toml.before is the policy from before"];
+    let said = [
+        "default.toml was written by another meanwhile, and stays",
+        ".default.toml.before is the policy from before",
+    ];
     check(&with_config(&["promote", "default"]), folder.path(), 1, &said).await;
     let read = |name: &str| fs::read_to_string(folder.path().join("policies").join(name)).unwrap();
-    assert_eq!([read("default.toml"), read(".default.toml.before")], ["# another's".to_owned(), POLICY.to_owned()]);
+    assert_eq!(
+        [read("default.toml"), read(".default.toml.before")],
+        ["# another's".to_owned(), POLICY.to_owned()]
+    );
     check(&with_config(&["promote", "default"]), folder.path(), 1, &[]).await;
 }
 
@@ -198,7 +253,8 @@ async fn promote_is_confirmed_when_the_agent_had_read_the_files_before() {
     })
     .await;
     let mut files = names(&folder);
-    check(&with_config(&["promote", "default"]), folder.path(), 0, &["unchanged", "promoted: "]).await;
+    check(&with_config(&["promote", "default"]), folder.path(), 0, &["unchanged", "promoted: "])
+        .await;
     assert_eq!(fs::read_to_string(folder.path().join("policies/default.toml")).unwrap(), CANDIDATE);
     files.remove(OsStr::new("default.shadow.toml"));
     assert_eq!(names(&folder), files, "no copy is left");
@@ -253,16 +309,20 @@ async fn commands_print_no_controls_of_an_agent() {
         "{{\"level\":\"error\",\"file\":\"f{SPOILT}\",\"line\":1,\"column\":1,\"message\":\"m{SPOILT}\",\"remedy\":\"r{SPOILT}\",\"text\":\"t{SPOILT}\"}}"
     );
     let _fake = fake(&folder, move |line| match line {
-        line if line.contains("/v1/reload") => {
-            fake::json(422, &format!("{{\"schema\":1,\"outcome\":\"rejected\",\"diagnostics\":[{report}]}}"))
-        }
+        line if line.contains("/v1/reload") => fake::json(
+            422,
+            &format!("{{\"schema\":1,\"outcome\":\"rejected\",\"diagnostics\":[{report}]}}"),
+        ),
         line if line.contains("/v1/diff") => {
             let head = "\"schema\":1,\"outcome\":\"rejected\",\"generation\":1,\"promote\":null";
             fake::json(422, &format!("{{{head},\"diagnostics\":[{report}]}}"))
         }
         _ => fake::json(400, &format!("{{\"schema\":1,\"error\":\"e{SPOILT}\"}}")),
     });
-    for command in COMMANDS.iter().filter(|command| !command.contains(&"reload") || command.contains(&"--wait")) {
+    for command in COMMANDS
+        .iter()
+        .filter(|command| !command.contains(&"reload") || command.contains(&"--wait"))
+    {
         check_printable(&folder, command).await;
     }
 }
@@ -271,12 +331,16 @@ async fn commands_print_no_controls_of_an_agent() {
 async fn check_and_diff_print_no_controls_of_a_file() {
     let folder = files().await;
     fs::write(folder.path().join("policies/a\u{9b}[2J\u{202e}.shadow.toml"), "").unwrap();
-    let spoilt = "schema = 1\nowner = \"\\u001b[2J\\u009b[2J\\u202E\"\n\"al\u{9b}[2J\u{202e}ow\" = 1\n";
+    let spoilt =
+        "schema = 1\nowner = \"\\u001b[2J\\u009b[2J\\u202E\"\n\"al\u{9b}[2J\u{202e}ow\" = 1\n";
     fs::write(folder.path().join("policies/default.toml"), spoilt).unwrap();
     for format in ["text", "json", "github"] {
         let output = done(&["check", "--format", format, "sidegate.toml"], folder.path()).await;
         let text = lossy(&[output.stdout, output.stderr].concat());
         let is_control = |c| ::sidegate::observe::printable::is_control(c) && c != '\n';
-        assert!(output.status.code() == Some(1) && !text.contains(is_control), "{format}: {text:?}");
+        assert!(
+            output.status.code() == Some(1) && !text.contains(is_control),
+            "{format}: {text:?}"
+        );
     }
 }

@@ -15,7 +15,10 @@ async fn forwarded(lines: &str) -> Head {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = forwarding(&backend).await;
     let lines = lines.replace('|', "\r\n");
-    client::new(&sidegate).send(format!("GET /x HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n")).await.expect(200);
+    client::new(&sidegate)
+        .send(format!("GET /x HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"))
+        .await
+        .expect(200);
     backend.head().await
 }
 
@@ -47,8 +50,14 @@ async fn idle(sidegate: &Sidegate, backend: &Backend) -> (Wire, Wire) {
 #[tokio::test]
 async fn a_backend_is_told_who_asks_and_for_what() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().route("/chat", &backend).certificate(&["ws.example.com"]).run().await;
-    client::new(&sidegate).host("ws.example.com").header("X-Own", "1").from("127.0.0.7").open("/chat").await;
+    let sidegate =
+        sidegate::new().route("/chat", &backend).certificate(&["ws.example.com"]).run().await;
+    client::new(&sidegate)
+        .host("ws.example.com")
+        .header("X-Own", "1")
+        .from("127.0.0.7")
+        .open("/chat")
+        .await;
     let head = backend.head().await;
     let port = sidegate.address().port().to_string();
     for (name, value) in [
@@ -71,14 +80,28 @@ async fn what_a_client_forges_of_our_headers_is_removed() {
         X-Cluster-Client-IP: 10.0.0.1|X-Original-URL: /admin|X-Rewrite-URL: /admin|Client-Cert: x|Client-Cert-Chain: x|X-Request-Id: mine";
     let head = forwarded(&format!("{forged}|X-Forwarded-For: 10.0.0.2")).await;
     assert_eq!(head.all("x-forwarded-for"), ["127.0.0.1"]);
-    let removed = ["forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip", "x-client-ip", "x-cluster-client-ip"];
-    for name in
-        removed.iter().chain(&["x-original-url", "x-rewrite-url", "client-cert", "client-cert-chain", "x-forwarded-prefix"])
-    {
+    let removed = [
+        "forwarded",
+        "x-real-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+    ];
+    for name in removed.iter().chain(&[
+        "x-original-url",
+        "x-rewrite-url",
+        "client-cert",
+        "client-cert-chain",
+        "x-forwarded-prefix",
+    ]) {
         assert_eq!(head.header(name), None, "{name}");
     }
     let text = lossy(&head.raw);
-    assert!(!text.contains("10.0.0.") && !text.contains("evil") && !text.contains("mine"), "{text}");
+    assert!(
+        !text.contains("10.0.0.") && !text.contains("evil") && !text.contains("mine"),
+        "{text}"
+    );
 }
 
 // C-H1-14
@@ -87,7 +110,8 @@ async fn underscore_spellings_of_our_headers_are_removed_and_others_pass() {
     let head =
         forwarded("X_Forwarded_For: 10.0.0.1|x-forwarded_proto: https|X_Real_IP: 1|CLIENT_CERT: x|X_Request_Id: y|x_api_key: 7")
             .await;
-    for name in ["X_Forwarded_For", "x-forwarded_proto", "X_Real_IP", "CLIENT_CERT", "X_Request_Id"] {
+    for name in ["X_Forwarded_For", "x-forwarded_proto", "X_Real_IP", "CLIENT_CERT", "X_Request_Id"]
+    {
         assert_eq!(head.header(name), None, "{name}");
     }
     assert_eq!(head.header("x_api_key"), Some("7"));
@@ -96,8 +120,7 @@ async fn underscore_spellings_of_our_headers_are_removed_and_others_pass() {
 // C-H1-15
 #[tokio::test]
 async fn hop_by_hop_headers_go_no_further_in_either_direction() {
-    let hops =
-        "Connection: keep-alive, X-Named|X-Named: 1|Keep-Alive: timeout=5|Proxy-Connection: keep-alive|TE: trailers|Upgrade: h2c";
+    let hops = "Connection: keep-alive, X-Named|X-Named: 1|Keep-Alive: timeout=5|Proxy-Connection: keep-alive|TE: trailers|Upgrade: h2c";
     let head = forwarded(hops).await;
     let answer = answered(&format!("HTTP/1.1 200 OK|{hops}|X-Kept: 1|Content-Length: 2||ok")).await;
     for name in ["connection", "x-named", "keep-alive", "proxy-connection", "te", "upgrade"] {
@@ -109,8 +132,14 @@ async fn hop_by_hop_headers_go_no_further_in_either_direction() {
 // C-WS-11
 #[tokio::test]
 async fn h2c_is_never_upgraded_to() {
-    let head = forwarded("Connection: Upgrade, HTTP2-Settings|Upgrade: h2c|HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA").await;
-    assert_eq!((head.header("upgrade"), head.header("connection"), head.header("http2-settings")), (None, None, None));
+    let head = forwarded(
+        "Connection: Upgrade, HTTP2-Settings|Upgrade: h2c|HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA",
+    )
+    .await;
+    assert_eq!(
+        (head.header("upgrade"), head.header("connection"), head.header("http2-settings")),
+        (None, None, None)
+    );
 }
 
 #[tokio::test]
@@ -120,9 +149,13 @@ async fn a_request_id_is_ours_and_the_same_on_both_sides() {
     let client = client::new(&sidegate).header("X-Request-Id", "forged");
     client.get("/one").await.expect(200);
     client.get("/two").await.expect(200);
-    let ids = [backend.head().await, backend.head().await].map(|head| head.header("x-request-id").unwrap().to_owned());
+    let ids = [backend.head().await, backend.head().await]
+        .map(|head| head.header("x-request-id").unwrap().to_owned());
     assert!(
-        ids[0] != ids[1] && ids.iter().all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())),
+        ids[0] != ids[1]
+            && ids
+                .iter()
+                .all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())),
         "{ids:?}"
     );
 }
@@ -130,18 +163,34 @@ async fn a_request_id_is_ours_and_the_same_on_both_sides() {
 #[tokio::test]
 async fn names_keep_their_case_and_values_their_order_and_bytes_both_ways() {
     let fields = "x-LoWeR-UpPeR: 1|Cookie: a=1; b=\"2\"|X-Many: one|X-Many: two, three|X-Many: one|X-Empty:|ETag: W/\"x\"";
-    let (head, answer) = (forwarded(fields).await, answered(&format!("HTTP/1.1 200 OK|{fields}|Content-Length: 0||")).await);
+    let (head, answer) = (
+        forwarded(fields).await,
+        answered(&format!("HTTP/1.1 200 OK|{fields}|Content-Length: 0||")).await,
+    );
     for head in [head, answer.head] {
-        assert!(head.spells("x-LoWeR-UpPeR") && head.spells("ETag") && head.spells("X-Many"), "{head:?}");
+        assert!(
+            head.spells("x-LoWeR-UpPeR") && head.spells("ETag") && head.spells("X-Many"),
+            "{head:?}"
+        );
         assert_eq!(head.all("x-many"), ["one", "two, three", "one"]);
-        assert_eq!((head.header("cookie"), head.header("x-empty")), (Some("a=1; b=\"2\""), Some("")));
+        assert_eq!(
+            (head.header("cookie"), head.header("x-empty")),
+            (Some("a=1; b=\"2\""), Some(""))
+        );
     }
 }
 
 #[tokio::test]
 async fn our_own_headers_are_spelled_as_documented() {
     let head = forwarded("x-own: 1").await;
-    for name in ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Request-Id", "Host"] {
+    for name in [
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Host",
+        "X-Forwarded-Port",
+        "X-Request-Id",
+        "Host",
+    ] {
         assert!(head.spells(name), "{name} in {head:?}");
     }
 }
@@ -150,7 +199,10 @@ async fn our_own_headers_are_spelled_as_documented() {
 async fn bytes_beyond_ascii_in_a_value_pass_as_they_are() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = forwarding(&backend).await;
-    client::new(&sidegate).send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Name: J\xf6rg \xe2\x82\xac\r\n\r\n").await.expect(200);
+    client::new(&sidegate)
+        .send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Name: J\xf6rg \xe2\x82\xac\r\n\r\n")
+        .await
+        .expect(200);
     let raw = backend.head().await.raw;
     assert!(raw.windows(10).any(|bytes| bytes == b": J\xf6rg \xe2\x82\xac"), "{:?}", lossy(&raw));
 }
@@ -160,12 +212,17 @@ async fn a_requests_body_is_streamed() {
     let backend = backend::manual().run().await;
     let sidegate = forwarding(&backend).await;
     let mut client = client::new(&sidegate).connect().await;
-    client.send("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").await;
+    client
+        .send("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+        .await;
     let mut at_backend = backend.accepted().await;
     assert_eq!(at_backend.head().await.header("transfer-encoding"), Some("chunked"));
     assert_eq!(at_backend.chunk().await.unwrap(), b"one"); // the client has not sent the rest yet
     client.send("3\r\ntwo\r\n0\r\n\r\n").await;
-    assert_eq!((at_backend.chunk().await.unwrap(), at_backend.chunk().await), (b"two".to_vec(), None));
+    assert_eq!(
+        (at_backend.chunk().await.unwrap(), at_backend.chunk().await),
+        (b"two".to_vec(), None)
+    );
     at_backend.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
     client.answer().await.expect(201);
 }
@@ -215,7 +272,8 @@ async fn trailers_of_an_answer_pass_when_the_client_asks_for_them() {
         let backend = backend.run().await;
         let sidegate = forwarding(&backend).await;
         let mut wire = client::new(&sidegate).connect().await;
-        wire.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{te}\r\nConnection: close, TE\r\n\r\n")).await;
+        wire.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{te}\r\nConnection: close, TE\r\n\r\n"))
+            .await;
         let answer = lossy(&wire.rest().await);
         assert!(answer.ends_with(&format!("3\r\nabc\r\n0\r\n{trailers}\r\n")), "{te}: {answer:?}");
     }
@@ -272,7 +330,10 @@ async fn trailers_pass_as_they_are_announced_and_asked_for() {
         ("/none", "TE: trailers", Some("X-Sum"), "abc\r\n0\r\n\r\n"),
     ] {
         let mut wire = client::new(&sidegate).connect().await;
-        wire.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{te}\r\nConnection: close, TE\r\n\r\n")).await;
+        wire.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\n{te}\r\nConnection: close, TE\r\n\r\n"
+        ))
+        .await;
         let head = wire.head().await;
         let answer = lossy(&head.raw) + &lossy(&wire.rest().await);
         assert_eq!(head.header("trailer"), trailer, "{path} {te}");
@@ -285,7 +346,8 @@ async fn trailers_for_one_connection_alone_go_no_further() {
     let backend = backend::raw(|mut wire| async move {
         wire.head().await;
         let trailers = "Keep-Alive: 1\r\nX-Sum: 7\r\nUpgrade: h2c\r\n";
-        let head = "HTTP/1.1 200 OK\r\nTrailer: X-Sum, Keep-Alive, Upgrade\r\nTransfer-Encoding: chunked";
+        let head =
+            "HTTP/1.1 200 OK\r\nTrailer: X-Sum, Keep-Alive, Upgrade\r\nTransfer-Encoding: chunked";
         wire.send(format!("{head}\r\n\r\n0\r\n{trailers}\r\n")).await;
     });
     let backend = backend.run().await;
@@ -310,7 +372,9 @@ async fn a_204_has_no_length_whatever_the_backend_says() {
 #[tokio::test]
 async fn fields_that_an_answers_connection_names_are_removed() {
     let named = "Connection: Content-Type, Date, Set-Cookie";
-    let lines = format!("HTTP/1.1 200 OK|{named}|Content-Type: x|Set-Cookie: a|X-Own: 1|Content-Length: 2||ok");
+    let lines = format!(
+        "HTTP/1.1 200 OK|{named}|Content-Type: x|Set-Cookie: a|X-Own: 1|Content-Length: 2||ok"
+    );
     let answer = answered(&lines).await;
     answer.expect(200).expect_header("x-own", "1");
     assert_eq!((answer.header("content-type"), answer.header("set-cookie")), (None, None));
@@ -355,7 +419,8 @@ async fn a_backends_connection_is_used_again_by_whoever_comes() {
 
 #[tokio::test]
 async fn a_backend_that_closes_after_its_answer_is_dialled_anew() {
-    let backend = backend::http(|_| backend::reply(200).header("Connection", "close").body("x")).run().await;
+    let backend =
+        backend::http(|_| backend::reply(200).header("Connection", "close").body("x")).run().await;
     let sidegate = forwarding(&backend).await;
     let mut wire = client::new(&sidegate).connect().await;
     for _ in 0..3 {
@@ -381,8 +446,10 @@ async fn a_safe_request_is_sent_again_when_a_used_connection_turns_out_closed() 
 
 #[tokio::test]
 async fn a_request_that_is_not_safe_or_has_a_body_is_never_sent_again() {
-    for request in ["POST /second HTTP/1.1\r\nHost: a\r\n\r\n", "GET /second HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab"]
-    {
+    for request in [
+        "POST /second HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /second HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab",
+    ] {
         let backend = backend::manual().run().await;
         let sidegate = forwarding(&backend).await;
         let (mut client, mut at_backend) = idle(&sidegate, &backend).await;
@@ -476,7 +543,9 @@ async fn nonsense_and_a_head_without_end_are_502() {
     answered("SSH-2.0-OpenSSH||").await.expect_refused(502, "backend");
     answered("HTTP/1.1 200 OK|X: a\0b||").await.expect_refused(502, "backend");
     answered("").await.expect_refused(502, "backend");
-    answered(&format!("HTTP/1.1 200 OK|X-Big: {}||", "x".repeat(100 * 1024))).await.expect_refused(502, "backend");
+    answered(&format!("HTTP/1.1 200 OK|X-Big: {}||", "x".repeat(100 * 1024)))
+        .await
+        .expect_refused(502, "backend");
 }
 
 // C-H1-19
@@ -491,7 +560,10 @@ async fn an_early_hint_never_desyncs() {
 async fn an_answer_that_lasts_to_the_end_of_its_connection_arrives_whole() {
     for version in ["1.0", "1.1"] {
         let answer = answered(&format!("HTTP/{version} 200 OK||until the end")).await;
-        assert_eq!((answer.expect(200).text().as_str(), answer.head.word(0)), ("until the end", "HTTP/1.1"));
+        assert_eq!(
+            (answer.expect(200).text().as_str(), answer.head.word(0)),
+            ("until the end", "HTTP/1.1")
+        );
     }
 }
 
@@ -524,7 +596,10 @@ async fn a_client_of_http_1_0_gets_no_chunks() {
     let mut wire = client::new(&sidegate).connect().await;
     wire.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
     let answer = wire.answer().await;
-    assert_eq!((answer.expect(200).text().as_str(), answer.header("transfer-encoding")), ("onetwo", None));
+    assert_eq!(
+        (answer.expect(200).text().as_str(), answer.header("transfer-encoding")),
+        ("onetwo", None)
+    );
 }
 
 #[tokio::test]
@@ -561,16 +636,25 @@ async fn a_client_that_goes_away_ends_its_request_at_the_backend() {
 #[tokio::test]
 async fn strip_prefix_holds_for_plain_http_as_well() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
-    let sidegate = sidegate::new().route("/api/", &backend).on_route("http = 'forward'\nstrip_prefix = true").run().await;
+    let sidegate = sidegate::new()
+        .route("/api/", &backend)
+        .on_route("http = 'forward'\nstrip_prefix = true")
+        .run()
+        .await;
     client::new(&sidegate).get("/api/v1/./users?x=/../").await.expect(200);
     assert_eq!(backend.head().await.target(), "/v1/users?x=/../");
 }
 
 #[tokio::test]
 async fn the_next_backend_gets_a_plain_request_that_the_first_refuses() {
-    let (refusing, http) = (backend::refusing(), backend::http(|_| backend::reply(200)).run().await);
-    let sidegate = sidegate::new().route_to("/", &[&refusing, &http]).on_route("http = 'forward'").run().await;
-    client::new(&sidegate).send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab").await.expect(200);
+    let (refusing, http) =
+        (backend::refusing(), backend::http(|_| backend::reply(200)).run().await);
+    let sidegate =
+        sidegate::new().route_to("/", &[&refusing, &http]).on_route("http = 'forward'").run().await;
+    client::new(&sidegate)
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab")
+        .await
+        .expect(200);
     assert_eq!(http.head().await.method(), "POST");
 }
 
@@ -578,10 +662,17 @@ async fn the_next_backend_gets_a_plain_request_that_the_first_refuses() {
 async fn a_redirect_listener_only_answers_308() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend);
-    let sidegate =
-        sidegate.toml("[[listener]]\nname = 'plain'\nlisten = '127.0.0.1:0'\ntls = false\nredirect = 'https'").run().await;
-    let client = client::new(&sidegate).at_clear(sidegate.listener("plain")).host("ws.example.com:80");
-    for request in [client.request("GET /a/./b?c=%2f HTTP/1.1", ""), client.attempt_head("/a/./b?c=%2f", "")] {
+    let sidegate = sidegate
+        .toml(
+            "[[listener]]\nname = 'plain'\nlisten = '127.0.0.1:0'\ntls = false\nredirect = 'https'",
+        )
+        .run()
+        .await;
+    let client =
+        client::new(&sidegate).at_clear(sidegate.listener("plain")).host("ws.example.com:80");
+    for request in
+        [client.request("GET /a/./b?c=%2f HTTP/1.1", ""), client.attempt_head("/a/./b?c=%2f", "")]
+    {
         let mut wire = client.connect().await;
         wire.send(request).await;
         wire.answer()
@@ -616,8 +707,9 @@ async fn switched(before: &str, more: &str) -> [Vec<(String, String)>; 2] {
         wire.answer().await.expect(200);
         at_backend.finish().await;
     }
-    let lines =
-        format!("x-LoWeR: 1\r\nX-Many: a\r\nx-many: b\r\nCookie: a=1; b=\"2\"\r\nConnection: X-Hop\r\nX-Hop: 1\r\n{more}");
+    let lines = format!(
+        "x-LoWeR: 1\r\nX-Many: a\r\nx-many: b\r\nCookie: a=1; b=\"2\"\r\nConnection: X-Hop\r\nX-Hop: 1\r\n{more}"
+    );
     wire.send(client.attempt_head("/a%20b/./c?d=/../", &lines)).await;
     let mut at_backend = backend.accepted().await;
     let asked = at_backend.head().await;
@@ -631,7 +723,13 @@ async fn switched(before: &str, more: &str) -> [Vec<(String, String)>; 2] {
     assert_eq!(wire.frame().await, Frame::text("hello"));
     assert_eq!(asked.target(), "/a%20b/c?d=/../");
     [asked, answer.head].map(|head| {
-        let differs = ["x-request-id", "x-forwarded-port", "sec-websocket-key", "sec-websocket-accept", "x-big"];
+        let differs = [
+            "x-request-id",
+            "x-forwarded-port",
+            "sec-websocket-key",
+            "sec-websocket-accept",
+            "x-big",
+        ];
         let mut lines = head.lines;
         lines.retain(|(name, _)| !differs.contains(&name.to_ascii_lowercase().as_str()));
         // The order between names is not promised, that of the values of one is.
@@ -645,7 +743,11 @@ async fn an_attempt_is_the_same_at_once_behind_a_request_and_with_a_large_head()
     let [asked, granted] = switched("", "").await;
     let spelled = |lines: &[(String, String)], like: &str| {
         let like = |(name, _): &&(String, String)| name.eq_ignore_ascii_case(like);
-        lines.iter().filter(like).map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>()
+        lines
+            .iter()
+            .filter(like)
+            .map(|(name, value)| format!("{name}: {value}"))
+            .collect::<Vec<_>>()
     };
     assert_eq!(spelled(&asked, "x-many"), ["X-Many: a", "x-many: b"]);
     assert_eq!(spelled(&asked, "x-lower"), ["x-LoWeR: 1"]);
@@ -686,7 +788,9 @@ async fn an_attempt_that_comes_first_is_answered_without_hyper() {
 async fn a_101_may_come_in_pieces_and_behind_an_early_hint() {
     let (_sidegate, mut wire, mut at_backend) = attempted().await;
     let granted = backend::granted(&at_backend.head().await, "");
-    let answer = format!("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n{granted}");
+    let answer = format!(
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n{granted}"
+    );
     for piece in answer.as_bytes().chunks(7) {
         at_backend.send(piece).await;
     }

@@ -28,7 +28,13 @@ async fn refused(heads: &[&str], status: u16, word: &str) {
         client.expect_refused(head(lines), status, word).await;
     }
     backend.expect_untouched();
-    sidegate.expect_metric("sidegate_refusals_total", [("route", "-"), ("reason", word)], heads.len() as u32).await;
+    sidegate
+        .expect_metric(
+            "sidegate_refusals_total",
+            [("route", "-"), ("reason", word)],
+            heads.len() as u32,
+        )
+        .await;
 }
 
 /// That hyper would refuse each of these heads, which are refused, closed and counted as bad, and
@@ -40,14 +46,23 @@ async fn rejected(heads: &[&str], status: u16) {
         client.expect_refused(head(lines), status, "head").await;
     }
     backend.expect_untouched();
-    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "head")], heads.len() as u32).await;
+    sidegate
+        .expect_metric(
+            "sidegate_connections_closed_total",
+            [("reason", "head")],
+            heads.len() as u32,
+        )
+        .await;
 }
 
 // C-H1-01
 #[tokio::test]
 async fn content_length_beside_transfer_encoding_is_settled_by_the_latter_and_closes() {
     let (backend, _sidegate, client) = gate().await;
-    for framing in ["Content-Length: 5|Transfer-Encoding: chunked", "Transfer-Encoding: chunked|Content-Length: 5"] {
+    for framing in [
+        "Content-Length: 5|Transfer-Encoding: chunked",
+        "Transfer-Encoding: chunked|Content-Length: 5",
+    ] {
         let mut wire = client.connect().await;
         wire.send(
             head(&format!("POST / HTTP/1.1|Host: a|{framing}"))
@@ -57,7 +72,10 @@ async fn content_length_beside_transfer_encoding_is_settled_by_the_latter_and_cl
         assert_eq!(wire.answer().await.expect(200).text(), "abc");
         wire.expect_end().await;
         let head = backend.head().await;
-        assert_eq!((head.all("content-length"), head.all("transfer-encoding")), (vec![], vec!["chunked"]));
+        assert_eq!(
+            (head.all("content-length"), head.all("transfer-encoding")),
+            (vec![], vec!["chunked"])
+        );
     }
     assert_eq!(backend.heads().len(), 2);
 }
@@ -120,7 +138,13 @@ async fn a_chunk_that_cannot_be_read_ends_the_connection_and_is_never_a_whole_re
     });
     let backend = backend.run().await;
     let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'").run().await;
-    let bad = ["fffffffffffffffff\r\nabc", "3\r\nabcX\r\n0\r\n\r\n", "zz\r\n", "3\nabc\n0\n\n", "3;\nabc\r\n0\r\n\r\n"];
+    let bad = [
+        "fffffffffffffffff\r\nabc",
+        "3\r\nabcX\r\n0\r\n\r\n",
+        "zz\r\n",
+        "3\nabc\n0\n\n",
+        "3;\nabc\r\n0\r\n\r\n",
+    ];
     for chunks in bad {
         let request = head("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked") + chunks;
         client::new(&sidegate).expect_refused(request, 400, "head").await;
@@ -185,8 +209,20 @@ async fn a_host_that_is_missing_doubled_or_unsound_is_refused() {
 #[tokio::test]
 async fn a_host_is_routed_in_its_canonical_form_and_passed_as_it_came() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
-    let sidegate = sidegate::new().clear().route("/", &backend).host("ws.example.com").on_route("http = 'forward'").run().await;
-    for host in ["ws.example.com", "WS.Example.COM", "ws.example.com.", "ws.example.com:8443", "Ws.example.com.:1"] {
+    let sidegate = sidegate::new()
+        .clear()
+        .route("/", &backend)
+        .host("ws.example.com")
+        .on_route("http = 'forward'")
+        .run()
+        .await;
+    for host in [
+        "ws.example.com",
+        "WS.Example.COM",
+        "ws.example.com.",
+        "ws.example.com:8443",
+        "Ws.example.com.:1",
+    ] {
         client::new(&sidegate).host(host).get("/").await.expect(200);
         assert_eq!(backend.head().await.header("host"), Some(host));
     }
@@ -283,10 +319,16 @@ async fn connection_is_refused_when_it_names_an_end_to_end_field() {
         "Cache-Control",
         "Range",
     ];
-    let mut heads: Vec<_> = named.map(|name| format!("GET / HTTP/1.1|Host: a|Connection: {name}")).into();
+    let mut heads: Vec<_> =
+        named.map(|name| format!("GET / HTTP/1.1|Host: a|Connection: {name}")).into();
     heads.extend(
-        ["keep-alive ,\tCookie", ",,Cookie,", "close|Connection: Cookie", "|Connection: x,Cookie |Connection: y"]
-            .map(|value| format!("GET / HTTP/1.1|Host: a|Connection: {value}")),
+        [
+            "keep-alive ,\tCookie",
+            ",,Cookie,",
+            "close|Connection: Cookie",
+            "|Connection: x,Cookie |Connection: y",
+        ]
+        .map(|value| format!("GET / HTTP/1.1|Host: a|Connection: {value}")),
     );
     heads.push("GET / HTTP/1.0|Host: a|Connection: Cookie".into());
     refused(&heads.iter().map(String::as_str).collect::<Vec<_>>(), 400, "head").await;
@@ -297,11 +339,23 @@ async fn connection_is_refused_when_it_names_an_end_to_end_field() {
 async fn connection_passes_when_it_names_anything_else() {
     let (backend, _sidegate, client) = gate().await;
     let upgrade = "Upgrade, HTTP2-Settings|Upgrade: h2c|HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA";
-    for value in ["close", "keep-alive", "TE|TE: trailers", "proxy-connection", upgrade, "X-Own, Accept, \"Cookie\""] {
-        let lines = format!("GET / HTTP/1.1|Host: a|Cookie: a=1|X-Own: 1|Accept: */*|Connection: {value}");
+    for value in [
+        "close",
+        "keep-alive",
+        "TE|TE: trailers",
+        "proxy-connection",
+        upgrade,
+        "X-Own, Accept, \"Cookie\"",
+    ] {
+        let lines =
+            format!("GET / HTTP/1.1|Host: a|Cookie: a=1|X-Own: 1|Accept: */*|Connection: {value}");
         client.send(head(&lines)).await.expect(200);
         let got = backend.head().await;
-        assert_eq!((got.header("connection"), got.header("cookie")), (None, Some("a=1")), "{value}");
+        assert_eq!(
+            (got.header("connection"), got.header("cookie")),
+            (None, Some("a=1")),
+            "{value}"
+        );
         assert_eq!(got.header("x-own").is_none(), value.contains("X-Own"), "{value}");
     }
 }
@@ -366,8 +420,15 @@ async fn a_dot_segment_with_a_parameter_is_refused() {
 /// A backend behind an open route, and the strict `/admin/` beside it.
 async fn two_policies() -> (Backend, Sidegate, Client) {
     let backend = backend::http(|_| backend::reply(200)).run().await;
-    let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'").route("/admin/", &backend);
-    let sidegate = sidegate.on_route("http = 'forward'").under("shut", |page| page.allow("192.0.2.0/24")).run().await;
+    let sidegate = sidegate::new()
+        .route("/", &backend)
+        .on_route("http = 'forward'")
+        .route("/admin/", &backend);
+    let sidegate = sidegate
+        .on_route("http = 'forward'")
+        .under("shut", |page| page.allow("192.0.2.0/24"))
+        .run()
+        .await;
     let client = client::new(&sidegate);
     (backend, sidegate, client)
 }
@@ -402,7 +463,9 @@ async fn a_path_is_refused_when_a_reading_leads_to_another_policy() {
 #[tokio::test]
 async fn a_path_passes_as_it_is_when_no_reading_leads_elsewhere() {
     let (backend, _sidegate, client) = two_policies().await;
-    for path in ["/public/a;b=c/d", "/public/%2541%c3%a9", "/v1./x%20", "/public/..%20/x", "/ADMIN/x"] {
+    for path in
+        ["/public/a;b=c/d", "/public/%2541%c3%a9", "/v1./x%20", "/public/..%20/x", "/ADMIN/x"]
+    {
         client.get(path).await.expect(200);
         assert_eq!(backend.head().await.target(), path);
     }
@@ -433,8 +496,20 @@ async fn a_path_reaches_the_backend_in_its_canonical_form() {
 #[tokio::test]
 async fn a_target_over_8_kib_is_414_and_one_over_the_heads_limit_431() {
     let (backend, sidegate, client) = gate().await;
-    client.expect_refused(head(&format!("GET /{} HTTP/1.1|Host: a", "a".repeat(8 * 1024))), 414, "head").await;
-    client.expect_refused(head(&format!("GET /{} HTTP/1.1|Host: a", "a".repeat(60 * 1024))), 431, "head").await;
+    client
+        .expect_refused(
+            head(&format!("GET /{} HTTP/1.1|Host: a", "a".repeat(8 * 1024))),
+            414,
+            "head",
+        )
+        .await;
+    client
+        .expect_refused(
+            head(&format!("GET /{} HTTP/1.1|Host: a", "a".repeat(60 * 1024))),
+            431,
+            "head",
+        )
+        .await;
     backend.expect_untouched();
     sidegate.expect_metric("sidegate_refusals_total", [("reason", "head")], 2).await;
     client.get(&format!("/{}", "a".repeat(8 * 1024 - 1))).await.expect(200);
@@ -444,11 +519,19 @@ async fn a_target_over_8_kib_is_414_and_one_over_the_heads_limit_431() {
 #[tokio::test]
 async fn a_head_over_its_limit_or_with_over_100_fields_is_431() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
-    let sidegate =
-        sidegate::new().route("/", &backend).on_route("http = 'forward'").on_listener("max_head = '16KiB'").run().await;
+    let sidegate = sidegate::new()
+        .route("/", &backend)
+        .on_route("http = 'forward'")
+        .on_listener("max_head = '16KiB'")
+        .run()
+        .await;
     let client = client::new(&sidegate);
     let with = |size: usize| head(&format!("GET / HTTP/1.1|Host: a|X-Big: {}", "b".repeat(size)));
-    for large in [with(17 * 1024), with(300 * 1024), head(&format!("GET / HTTP/1.1|Host: a{}", "|X: y".repeat(100)))] {
+    for large in [
+        with(17 * 1024),
+        with(300 * 1024),
+        head(&format!("GET / HTTP/1.1|Host: a{}", "|X: y".repeat(100))),
+    ] {
         client.expect_refused(large, 431, "head").await;
     }
     backend.expect_untouched();
@@ -467,8 +550,13 @@ async fn a_refusal_with_an_unread_body_closes_the_connection() {
         ("POST /none HTTP/1.1|Host: a|Content-Length: 40", 404, "route"),
         ("POST /none HTTP/1.1|Host: a|Transfer-Encoding: chunked", 404, "route"),
     ] {
-        let answer = client.expect_refused(head(lines) + "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", status, word).await;
-        assert!(answer.header("connection").is_some_and(|connection| connection.ends_with("close")), "{answer:?}");
+        let answer = client
+            .expect_refused(head(lines) + "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", status, word)
+            .await;
+        assert!(
+            answer.header("connection").is_some_and(|connection| connection.ends_with("close")),
+            "{answer:?}"
+        );
     }
     backend.expect_untouched();
 }
@@ -485,7 +573,8 @@ async fn pipelined_requests_are_answered_in_order_each_under_the_policy() {
     let paths = ["/open/1", "/post/2", "/open/3", "/shut/4", "/open/5"];
     let requests = paths.map(|path| head(&format!("GET {path} HTTP/1.1|Host: a")));
     wire.send(requests.concat()).await;
-    let answers: [Answer; 4] = [wire.answer().await, wire.answer().await, wire.answer().await, wire.answer().await];
+    let answers: [Answer; 4] =
+        [wire.answer().await, wire.answer().await, wire.answer().await, wire.answer().await];
     assert_eq!((answers[0].text(), answers[2].text()), ("/open/1".into(), "/open/3".into()));
     answers[1].expect_refused(426, "plain");
     answers[3].expect_refused(403, "network");
@@ -506,13 +595,19 @@ async fn plain_refusals_keep_the_connection_for_an_attempt() {
     wire.send(client.attempt_head("/chat", "")).await;
     wire.answer().await.expect(101);
     wire.expect_echo("hello").await;
-    sidegate.expect_metric("sidegate_requests_total", [("kind", "plain"), ("result", "refused")], 3).await;
+    sidegate
+        .expect_metric("sidegate_requests_total", [("kind", "plain"), ("result", "refused")], 3)
+        .await;
 }
 
 #[tokio::test]
 async fn a_client_that_asks_for_it_is_closed_after_its_answer() {
     let (_backend, _sidegate, client) = gate().await;
-    for lines in ["GET / HTTP/1.1|Host: a|Connection: close", "GET / HTTP/1.0|Host: a", "GET /% HTTP/1.1|Host: a"] {
+    for lines in [
+        "GET / HTTP/1.1|Host: a|Connection: close",
+        "GET / HTTP/1.0|Host: a",
+        "GET /% HTTP/1.1|Host: a",
+    ] {
         let mut wire = client.connect().await;
         wire.send(head(lines)).await;
         wire.answer().await;
@@ -523,23 +618,45 @@ async fn a_client_that_asks_for_it_is_closed_after_its_answer() {
 #[tokio::test]
 async fn a_declared_body_over_the_limit_is_413_before_the_dial() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
-    let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'\nmax_body = '1KiB'").run().await;
+    let sidegate = sidegate::new()
+        .route("/", &backend)
+        .on_route("http = 'forward'\nmax_body = '1KiB'")
+        .run()
+        .await;
     let client = client::new(&sidegate);
     client.expect_refused(head("POST / HTTP/1.1|Host: a|Content-Length: 1025"), 413, "body").await;
-    client.expect_refused(head("POST / HTTP/1.1|Host: a|Expect: 100-continue|Content-Length: 1025"), 413, "body").await;
+    client
+        .expect_refused(
+            head("POST / HTTP/1.1|Host: a|Expect: 100-continue|Content-Length: 1025"),
+            413,
+            "body",
+        )
+        .await;
     backend.expect_untouched();
-    client.send(head("POST / HTTP/1.1|Host: a|Content-Length: 1024") + &"x".repeat(1024)).await.expect(200);
-    sidegate.expect_metric("sidegate_refusals_total", [("route", "root"), ("reason", "body")], 2).await;
+    client
+        .send(head("POST / HTTP/1.1|Host: a|Content-Length: 1024") + &"x".repeat(1024))
+        .await
+        .expect(200);
+    sidegate
+        .expect_metric("sidegate_refusals_total", [("route", "root"), ("reason", "body")], 2)
+        .await;
 }
 
 #[tokio::test]
 async fn a_chunked_body_over_the_limit_is_413_and_never_whole_at_the_backend() {
     let backend = backend::manual().run().await;
-    let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'\nmax_body = '1KiB'").run().await;
+    let sidegate = sidegate::new()
+        .route("/", &backend)
+        .on_route("http = 'forward'\nmax_body = '1KiB'")
+        .run()
+        .await;
     let client = client::new(&sidegate);
     let mut wire = client.connect().await;
     let chunk = format!("200\r\n{}\r\n", "x".repeat(512));
-    wire.send(head("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked") + &chunk.repeat(3) + "0\r\n\r\n").await;
+    wire.send(
+        head("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked") + &chunk.repeat(3) + "0\r\n\r\n",
+    )
+    .await;
     let mut at_backend = backend.accepted().await;
     at_backend.head().await;
     wire.answer().await.expect_refused(413, "body");
@@ -550,7 +667,11 @@ async fn a_chunked_body_over_the_limit_is_413_and_never_whole_at_the_backend() {
 #[tokio::test]
 async fn a_chunked_body_over_the_limit_after_the_answers_head_cuts_the_connection() {
     let backend = backend::manual().run().await;
-    let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'\nmax_body = '1KiB'").run().await;
+    let sidegate = sidegate::new()
+        .route("/", &backend)
+        .on_route("http = 'forward'\nmax_body = '1KiB'")
+        .run()
+        .await;
     let mut wire = client::new(&sidegate).connect().await;
     let chunk = format!("200\r\n{}\r\n", "x".repeat(512));
     wire.send(head("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked") + &chunk).await;
@@ -573,6 +694,7 @@ async fn expect_100_continue_is_answered_without_the_backend_s_word_too() {
     wire.send("hello").await;
     assert_eq!(wire.answer().await.expect(200).text(), "hello");
     assert_eq!(backend.head().await.header("expect"), Some("100-continue"));
-    wire.send(head("POST /none HTTP/1.0|Host: a|Expect: 100-continue|Content-Length: 5") + "hello").await;
+    wire.send(head("POST /none HTTP/1.0|Host: a|Expect: 100-continue|Content-Length: 5") + "hello")
+        .await;
     assert_eq!(wire.answer().await.expect(200).informed, [0_u16; 0]);
 }

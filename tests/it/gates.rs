@@ -20,7 +20,9 @@ const LIST: &str = "policies/lists/partners.cidr";
 /// A policy for everybody but 127.0.0.66, with a test of this client.
 fn tested(client: &str, at: &str, expect: &str) -> String {
     let rules = "schema = 1\n[client]\nallow = [\"127.0.0.0/8\", \"192.0.2.1 expires=2026-01-01\"]\ndeny = [\"127.0.0.66\"]\n";
-    format!("{rules}[[test]]\nname = \"x\"\nclient = \"{client}\"\nurl = \"wss://localhost/chat\"\n{at}\nexpect = \"{expect}\"\n")
+    format!(
+        "{rules}[[test]]\nname = \"x\"\nclient = \"{client}\"\nurl = \"wss://localhost/chat\"\n{at}\nexpect = \"{expect}\"\n"
+    )
 }
 
 fn new(backend: &Backend) -> Builder {
@@ -42,7 +44,9 @@ async fn reload(sidegate: &Sidegate, shrink: &[&str], accept_revocations: bool) 
         ReloadAnswer::Rejected { diagnostics } => (false, diagnostics),
         other => panic!("{other:?}"),
     };
-    let text = |one: &DiagnosticReport| format!("{} ({})", one.message, one.remedy.as_deref().unwrap_or_default());
+    let text = |one: &DiagnosticReport| {
+        format!("{} ({})", one.message, one.remedy.as_deref().unwrap_or_default())
+    };
     (passes, diagnostics.iter().map(text).collect::<Vec<_>>().join("\n"))
 }
 
@@ -59,7 +63,12 @@ async fn a_test_that_fails_rejects_the_reload_and_what_runs_is_kept() {
     let (sidegate, _backend) = echoing(|sidegate| sidegate).await;
     let mut before = client::new(&sidegate).from("127.0.0.66").open("/chat").await;
     let body = sidegate.write_rejected(POLICY, &tested("127.0.0.66", "", "allow")).await;
-    assert!(body.contains("default.toml:10:10: error: test \"x\" failed: expected allow, got refuse:network"), "{body}");
+    assert!(
+        body.contains(
+            "default.toml:10:10: error: test \"x\" failed: expected allow, got refuse:network"
+        ),
+        "{body}"
+    );
     before.expect_echo("still here").await;
     sidegate.write(POLICY, &tested("127.0.0.66", "", "refuse:network")).await;
     before.expect_close_with(1008, "network").await;
@@ -68,17 +77,24 @@ async fn a_test_that_fails_rejects_the_reload_and_what_runs_is_kept() {
 #[tokio::test]
 async fn a_candidate_and_the_baseline_are_tested_too() {
     let (sidegate, _backend) = echoing(|sidegate| sidegate).await;
-    let body = sidegate.write_rejected("policies/default.shadow.toml", &tested("127.0.0.1", "", "refuse")).await;
+    let body = sidegate
+        .write_rejected("policies/default.shadow.toml", &tested("127.0.0.1", "", "refuse"))
+        .await;
     assert!(body.contains("default.shadow.toml:10:10"), "{body}");
     sidegate.write("policies/default.shadow.toml", &tested("127.0.0.1", "", "allow")).await;
-    let baseline = tested("127.0.0.1", "", "refuse").replace("allow = [\"127.0.0.0/8\", \"192.0.2.1 expires=2026-01-01\"]\n", "");
+    let baseline = tested("127.0.0.1", "", "refuse")
+        .replace("allow = [\"127.0.0.0/8\", \"192.0.2.1 expires=2026-01-01\"]\n", "");
     let body = sidegate.write_rejected("policies/baseline.toml", &baseline).await;
-    assert!(body.contains("baseline.toml:9:10: error: test \"x\" failed: expected refuse, got allow"), "{body}");
+    assert!(
+        body.contains("baseline.toml:9:10: error: test \"x\" failed: expected refuse, got allow"),
+        "{body}"
+    );
 }
 
 #[tokio::test]
 async fn a_route_that_is_gone_fails_the_tests_of_its_policy() {
-    let (sidegate, _backend) = echoing(|sidegate| sidegate.file(POLICY, &tested("127.0.0.1", "", "allow"))).await;
+    let (sidegate, _backend) =
+        echoing(|sidegate| sidegate.file(POLICY, &tested("127.0.0.1", "", "allow"))).await;
     let config = std::fs::read_to_string(sidegate.config()).unwrap().replace("/chat", "/chats");
     let body = sidegate.write_rejected("sidegate.toml", &config).await;
     assert!(body.contains("test \"x\": no route leads there"), "{body}");
@@ -90,22 +106,33 @@ async fn at_start_a_test_that_fails_is_an_error_in_the_files() {
     let started = new(&backend).file(POLICY, &tested("127.0.0.66", "", "allow")).try_run().await;
     let Err(StartError::Files(errors)) = started else { panic!("it started") };
     let text = errors[0].to_string();
-    assert!(text.contains("REFUSE 403 network") && text.contains("127.0.0.66 (policies/default.toml:4)"), "{text}");
+    assert!(
+        text.contains("REFUSE 403 network")
+            && text.contains("127.0.0.66 (policies/default.toml:4)"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
 async fn no_day_of_the_calendar_fails_a_test_without_an_instant_and_with_one_it_is_judged_then() {
-    let (sidegate, _backend) = echoing(|sidegate| sidegate.file(POLICY, &tested("192.0.2.1", "", "allow"))).await;
+    let (sidegate, _backend) =
+        echoing(|sidegate| sidegate.file(POLICY, &tested("192.0.2.1", "", "allow"))).await;
     client::new(&sidegate).open("/chat").await.expect_echo("started").await;
     sidegate.write(POLICY, &tested("192.0.2.1", "at = 2026-01-01T23:59:59Z", "allow")).await;
-    sidegate.write(POLICY, &tested("192.0.2.1", "at = 2026-01-02T00:00:00Z", "refuse:network")).await;
-    let body = sidegate.write_rejected(POLICY, &tested("192.0.2.1", "at = 2026-01-02T00:00:00Z", "allow")).await;
+    sidegate
+        .write(POLICY, &tested("192.0.2.1", "at = 2026-01-02T00:00:00Z", "refuse:network"))
+        .await;
+    let body = sidegate
+        .write_rejected(POLICY, &tested("192.0.2.1", "at = 2026-01-02T00:00:00Z", "allow"))
+        .await;
     assert!(body.contains("expected allow, got refuse:network"), "{body}");
 }
 
 #[tokio::test]
-async fn a_reload_that_closes_too_many_is_held_however_often_it_is_looked_at_and_let_through_once_accepted() {
-    let (sidegate, _backend) = echoing(|sidegate| sidegate.toml("reload = { max_revoked = '1', poll = '50ms' }")).await;
+async fn a_reload_that_closes_too_many_is_held_however_often_it_is_looked_at_and_let_through_once_accepted()
+ {
+    let (sidegate, _backend) =
+        echoing(|sidegate| sidegate.toml("reload = { max_revoked = '1', poll = '50ms' }")).await;
     let mut tunnels = Vec::new();
     for last in 1..=3 {
         tunnels.push(client::new(&sidegate).from(&format!("127.0.0.{last}")).open("/chat").await);
@@ -127,7 +154,8 @@ async fn a_reload_that_closes_too_many_is_held_however_often_it_is_looked_at_and
 
 #[tokio::test]
 async fn what_closes_no_more_than_the_bound_is_not_held() {
-    let (sidegate, _backend) = echoing(|sidegate| sidegate.toml("reload.max_revoked = '50%'")).await;
+    let (sidegate, _backend) =
+        echoing(|sidegate| sidegate.toml("reload.max_revoked = '50%'")).await;
     let mut leaving = client::new(&sidegate).from("127.0.0.2").open("/chat").await;
     let _staying = client::new(&sidegate).from("127.0.0.1").open("/chat").await;
     sidegate.policy().deny("127.0.0.2").write().await;
@@ -144,7 +172,10 @@ fn entries(more: usize) -> String {
 async fn listing(keys: &str, more: usize) -> (Sidegate, Backend) {
     let list = format!("[lists]\npartners = {{ file = 'lists/partners.cidr'{keys} }}");
     let policy = |page: sidegate::Page| page.toml(&list).allow("partners");
-    echoing(|sidegate| sidegate.toml("reload.watch = 'off'").policy(policy).file(LIST, &entries(more))).await
+    echoing(|sidegate| {
+        sidegate.toml("reload.watch = 'off'").policy(policy).file(LIST, &entries(more))
+    })
+    .await
 }
 
 #[tokio::test]
@@ -155,7 +186,10 @@ async fn a_list_that_is_cut_short_is_held_until_that_list_is_accepted() {
     for (shrink, revocations) in [(&[][..], false), (&["others"], false), (&[], true)] {
         let (passes, said) = reload(&sidegate, shrink, revocations).await;
         let sentence = "partners: policies/lists/partners.cidr shrank from 201 entries to 2; max_shrink is \"50%\"";
-        assert!(!passes && said.contains(sentence) && said.contains("--accept-shrink partners"), "{said}");
+        assert!(
+            !passes && said.contains(sentence) && said.contains("--accept-shrink partners"),
+            "{said}"
+        );
     }
     before.expect_echo("kept").await;
     assert!(reload(&sidegate, &["others", "partners"], false).await.0);
@@ -168,7 +202,12 @@ async fn a_list_that_is_cut_short_is_held_until_that_list_is_accepted() {
 async fn a_bound_that_the_policy_names_holds_for_few_entries_as_well() {
     let (sidegate, _backend) = listing(", max_shrink = '10%'", 9).await;
     sidegate.put(LIST, entries(7));
-    assert!(reload(&sidegate, &[], false).await.1.contains("shrank from 10 entries to 8; max_shrink is \"10%\""));
+    assert!(
+        reload(&sidegate, &[], false)
+            .await
+            .1
+            .contains("shrank from 10 entries to 8; max_shrink is \"10%\"")
+    );
     sidegate.put(LIST, entries(8));
     assert!(reload(&sidegate, &[], false).await.0);
 }
@@ -178,8 +217,16 @@ async fn a_stale_list_is_a_warning() {
     let (sidegate, _backend) = listing(", max_age = '36h'", 1).await;
     age(&sidegate.folder().join(LIST), 5 * DAY);
     sidegate.policy().deny("127.0.0.9").put();
-    let Outcome::Published { warnings, .. } = sidegate.reload().await else { panic!("not published") };
-    assert!(warnings[0].message.contains("partners.cidr was last written 5 days ago; max_age is \"36h\""), "{}", warnings[0]);
+    let Outcome::Published { warnings, .. } = sidegate.reload().await else {
+        panic!("not published")
+    };
+    assert!(
+        warnings[0]
+            .message
+            .contains("partners.cidr was last written 5 days ago; max_age is \"36h\""),
+        "{}",
+        warnings[0]
+    );
     assert!(sidegate.readyz().await.1.contains("5 days ago"));
 }
 
@@ -187,14 +234,22 @@ async fn a_stale_list_is_a_warning() {
 async fn where_the_policy_says_so_a_stale_list_rejects_a_reload_but_no_start() {
     let backend = backend::echo().run().await;
     let list = "[lists]\npartners = { file = 'lists/partners.cidr', max_age = '36h', on_stale = 'reject' }";
-    let builder = new(&backend).clear().toml("reload.watch = 'off'").policy(|page| page.toml(list).allow("partners"));
+    let builder = new(&backend)
+        .clear()
+        .toml("reload.watch = 'off'")
+        .policy(|page| page.toml(list).allow("partners"));
     let folder = builder.file(LIST, "127.0.0.1\n").write();
     age(&folder.path().join(LIST), 5 * DAY);
     let running = cli::run(folder.path()).await;
     running.client().open("/chat").await.expect_echo("started").await;
-    std::fs::write(folder.path().join("policies/spare.toml"), "schema = 1\nclient.allow = []\n").unwrap();
+    std::fs::write(folder.path().join("policies/spare.toml"), "schema = 1\nclient.allow = []\n")
+        .unwrap();
     let reload = ["reload", "--config", "sidegate.toml", "--wait"];
-    let said = ["partners: policies/lists/partners.cidr was last written 5 days ago", "on_stale = \"warn\"", "rejected"];
+    let said = [
+        "partners: policies/lists/partners.cidr was last written 5 days ago",
+        "on_stale = \"warn\"",
+        "rejected",
+    ];
     cli::check(&reload, folder.path(), 1, &said).await;
     age(&folder.path().join(LIST), Duration::ZERO);
     cli::check(&reload, folder.path(), 0, &["published"]).await;
@@ -204,11 +259,14 @@ async fn where_the_policy_says_so_a_stale_list_rejects_a_reload_but_no_start() {
 async fn a_list_that_is_fresh_again_is_found_by_polling_though_it_says_the_same() {
     let list = "[lists]\npartners = { file = 'lists/partners.cidr', max_age = '36h', on_stale = 'reject' }";
     let policy = |page: sidegate::Page| page.toml(list).allow("partners");
-    let (sidegate, _backend) =
-        echoing(|sidegate| sidegate.toml("reload.watch = 'poll'").policy(policy).file(LIST, "127.0.0.1\n")).await;
+    let (sidegate, _backend) = echoing(|sidegate| {
+        sidegate.toml("reload.watch = 'poll'").policy(policy).file(LIST, "127.0.0.1\n")
+    })
+    .await;
     age(&sidegate.folder().join(LIST), 5 * DAY);
-    let denying =
-        std::fs::read_to_string(sidegate.folder().join(POLICY)).unwrap().replace("[client]", "[client]\ndeny = [\"127.0.0.9\"]");
+    let denying = std::fs::read_to_string(sidegate.folder().join(POLICY))
+        .unwrap()
+        .replace("[client]", "[client]\ndeny = [\"127.0.0.9\"]");
     assert!(sidegate.write_rejected(POLICY, &denying).await.contains("5 days ago"));
     age(&sidegate.folder().join(LIST), Duration::ZERO);
     sidegate.expect_metric("sidegate_generation", [], 2).await;
@@ -219,19 +277,26 @@ async fn a_list_that_is_fresh_again_is_found_by_polling_though_it_says_the_same(
 async fn a_list_that_becomes_stale_is_told_without_a_reload_and_no_more_once_it_is_written_again() {
     let list = "[lists]\npartners = { file = 'lists/partners.cidr', max_age = '1h' }";
     let policy = |page: sidegate::Page| page.toml(list).allow("partners");
-    let (sidegate, _backend) =
-        echoing(|sidegate| sidegate.toml("reload.poll = '100ms'").policy(policy).file(LIST, "127.0.0.1\n")).await;
+    let (sidegate, _backend) = echoing(|sidegate| {
+        sidegate.toml("reload.poll = '100ms'").policy(policy).file(LIST, "127.0.0.1\n")
+    })
+    .await;
     let path = sidegate.folder().join(LIST);
     assert!(!sidegate.readyz().await.1.contains("last written"));
     age(&path, Duration::from_secs(3599));
-    let told = async { while !sidegate.readyz().await.1.contains("partners.cidr was last written 60 minutes ago") {} };
+    let told = async {
+        while !sidegate.readyz().await.1.contains("partners.cidr was last written 60 minutes ago") {
+        }
+    };
     within("a word of the stale list", told).await;
     let warnings = sidegate.status().await.warnings;
     assert_eq!(warnings[0].word, WarningWord::Stale, "{warnings:?}");
-    let sentence = "the list partners of default was last written 60 minutes ago; max_age is \"1h\"";
+    let sentence =
+        "the list partners of default was last written 60 minutes ago; max_age is \"1h\"";
     assert_eq!(warnings[0].sentence, sentence);
     age(&path, Duration::ZERO);
-    within("no word of it", async { while sidegate.readyz().await.1.contains("last written") {} }).await;
+    within("no word of it", async { while sidegate.readyz().await.1.contains("last written") {} })
+        .await;
     assert_eq!(sidegate.status().await.warnings, []);
     assert_eq!(sidegate.generation().await, 1);
 }

@@ -27,7 +27,13 @@ async fn running(keys: &str) -> (Sidegate, Client, Backend) {
 }
 
 async fn expect_delayed(sidegate: &Sidegate, handshakes: u32) {
-    sidegate.expect_metric("sidegate_tls_handshakes_delayed_total", [("listener", "public")], handshakes).await;
+    sidegate
+        .expect_metric(
+            "sidegate_tls_handshakes_delayed_total",
+            [("listener", "public")],
+            handshakes,
+        )
+        .await;
 }
 
 async fn expect_handshakes(sidegate: &Sidegate, result: &str, handshakes: u32) {
@@ -55,7 +61,8 @@ async fn rerate(sidegate: &Sidegate, keys: &str) {
 
 #[tokio::test]
 async fn handshakes_over_the_rate_wait_for_their_token() {
-    let (sidegate, client, _backend) = running("handshakes_per_client = { rate = '2/s', burst = 2 }").await;
+    let (sidegate, client, _backend) =
+        running("handshakes_per_client = { rate = '2/s', burst = 2 }").await;
     let began = Instant::now();
     let wires = join_all((0..4).map(|_| client.connect()));
     let other = client.clone().from("127.0.0.2");
@@ -74,7 +81,8 @@ async fn handshakes_over_the_rate_wait_for_their_token() {
 
 #[tokio::test]
 async fn resumed_handshakes_count_too() {
-    let (sidegate, client, _backend) = running("handshakes_per_client = { rate = '4/s', burst = 2 }").await;
+    let (sidegate, client, _backend) =
+        running("handshakes_per_client = { rate = '4/s', burst = 2 }").await;
     let mut kinds = Vec::new();
     for _ in 0..3 {
         let mut wire = client.open_wire("/chat").await;
@@ -126,7 +134,13 @@ async fn waiting_connections_are_closed_only_beyond_pending_per_client() {
     let mut tunnel = client.open("/chat").await;
     let _two = [waiting(&sidegate, 0).await, waiting(&sidegate, 1).await];
     client.connect_below_tls().await.expect_end().await;
-    client.clone().from("127.0.0.2").open("/chat").await.expect_echo("others are not concerned").await;
+    client
+        .clone()
+        .from("127.0.0.2")
+        .open("/chat")
+        .await
+        .expect_echo("others are not concerned")
+        .await;
     tunnel.expect_echo("still here").await;
     sidegate.expect_metric("sidegate_refusals_total", [("reason", "pending")], 1).await;
 }
@@ -165,16 +179,21 @@ async fn wait_has_a_line_and_so_has_its_end() {
     let backend = backend::echo().run().await;
     let folder = with(ONE, &backend).timeouts("tls = '200ms'").write();
     let mut process = process::new(folder.path()).log("json").run().await;
-    let (mut first, mut second) = (process.client().connect().await, process.client().connect().await);
+    let (mut first, mut second) =
+        (process.client().connect().await, process.client().connect().await);
     for wire in [&mut first, &mut second] {
         wire.send([22, 3, 1, 2, 0, 1]).await; // the first bytes of a ClientHello
     }
-    let line = process.logged("a TLS handshake waits: its client is over handshakes_per_client").await;
+    let line =
+        process.logged("a TLS handshake waits: its client is over handshakes_per_client").await;
     assert_eq!((&line["listener"], &line["client"]), (&"public".into(), &"127.0.0.1".into()));
     let errors = [process.logged("refused").await, process.logged("refused").await].map(|line| {
         assert_eq!(line["reason"], "tls");
         line["error"].as_str().unwrap().to_owned()
     });
-    assert!(errors.contains(&"not begun in time: its client is over handshakes_per_client".to_owned()), "{errors:?}");
+    assert!(
+        errors.contains(&"not begun in time: its client is over handshakes_per_client".to_owned()),
+        "{errors:?}"
+    );
     assert!(errors.contains(&"not done in time".to_owned()), "{errors:?}");
 }

@@ -48,14 +48,19 @@ async fn identity_headers_of_every_gateway_are_removed() {
     let kept = "|X-User-Id: 7|X-HTTP-Method-Override: PUT";
     let head = seen(&format!("GET / HTTP/1.1|Host: a{}{kept}", lines.concat())).await;
     assert!(!lossy(&head.raw).contains("10.9.9.9"), "{}", lossy(&head.raw));
-    assert_eq!((head.header("x-user-id"), head.header("x-http-method-override")), (Some("7"), Some("PUT")));
+    assert_eq!(
+        (head.header("x-user-id"), head.header("x-http-method-override")),
+        (Some("7"), Some("PUT"))
+    );
 }
 
 #[tokio::test]
 async fn identity_headers_are_removed_from_attempts_too() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/", &backend).run().await;
-    let client = client::new(&sidegate).header("X-Forwarded", "10.9.9.9").header("X_WebAuth_User", "10.9.9.9");
+    let client = client::new(&sidegate)
+        .header("X-Forwarded", "10.9.9.9")
+        .header("X_WebAuth_User", "10.9.9.9");
     client.open("/").await.expect_echo("hello").await;
     assert!(!lossy(&backend.head().await.raw).contains("10.9.9.9"));
 }
@@ -72,7 +77,10 @@ async fn http_1_0_without_host_is_for_the_host_star() {
         let head = backend.head().await;
         assert_eq!((head.method(), head.word(2)), (method, "HTTP/1.1"));
         assert_eq!(head.all("host"), [backend.address().trim_start_matches("http://")]);
-        assert_eq!((head.header("x-forwarded-host"), head.header("x-forwarded-for")), (None, Some("127.0.0.1")));
+        assert_eq!(
+            (head.header("x-forwarded-host"), head.header("x-forwarded-for")),
+            (None, Some("127.0.0.1"))
+        );
     }
 }
 
@@ -99,7 +107,10 @@ async fn http_1_0_keeps_its_connection_where_the_answer_has_a_length() {
     for _ in 0..2 {
         wire.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
         let answer = wire.answer().await;
-        assert_eq!((answer.expect(200).text().as_str(), answer.head.word(0)), ("hello", "HTTP/1.0"));
+        assert_eq!(
+            (answer.expect(200).text().as_str(), answer.head.word(0)),
+            ("hello", "HTTP/1.0")
+        );
         answer.expect_header("connection", "keep-alive");
     }
     wire.send("GET / HTTP/1.0\r\n\r\n").await;
@@ -111,7 +122,8 @@ async fn http_1_0_keeps_its_connection_where_the_answer_has_a_length() {
 async fn http_1_0_is_told_that_an_answer_without_length_ends_with_the_connection() {
     let backend = backend::raw(|mut wire| async move {
         wire.head().await;
-        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n").await;
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n")
+            .await;
         wire.rest().await;
     });
     let backend = backend.run().await;
@@ -127,7 +139,8 @@ async fn http_1_0_is_told_that_an_answer_without_length_ends_with_the_connection
 #[tokio::test]
 async fn a_redirect_needs_a_host_to_lead_to() {
     let backend = backend::echo().run().await;
-    let plain = "\n[[listener]]\nname = 'plain'\nlisten = '127.0.0.1:0'\ntls = false\nredirect = 'https'";
+    let plain =
+        "\n[[listener]]\nname = 'plain'\nlisten = '127.0.0.1:0'\ntls = false\nredirect = 'https'";
     let sidegate = sidegate::new().tls().route("/", &backend).toml(plain).run().await;
     let client = client::clear(sidegate.listener("plain"));
     let refused = client.send("GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
@@ -142,12 +155,23 @@ async fn a_port_that_no_connection_has_is_refused() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = forwarding(&backend).await;
     let client = client::new(&sidegate);
-    for host in ["localhost:0", "localhost:00000", "localhost:65536", "localhost:+80", "[::1]:0", "127.0.0.1:0"] {
-        client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await.expect_refused(400, "head");
+    for host in [
+        "localhost:0",
+        "localhost:00000",
+        "localhost:65536",
+        "localhost:+80",
+        "[::1]:0",
+        "127.0.0.1:0",
+    ] {
+        client
+            .send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+            .await
+            .expect_refused(400, "head");
         let absolute = format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n");
         let status = client.send(absolute).await.status();
         assert_eq!(status, 400, "{host}");
-        let attempt = client.attempt_head("/", "").replace("Host: localhost", &format!("Host: {host}"));
+        let attempt =
+            client.attempt_head("/", "").replace("Host: localhost", &format!("Host: {host}"));
         client.send(attempt).await.expect_refused(400, "head");
     }
     backend.expect_untouched();
@@ -166,7 +190,8 @@ async fn a_101_of_http_1_0_or_with_a_second_protocol_is_a_502() {
             let head = wire.head().await;
             let granted = backend::granted(&head, "");
             let granted = granted.replacen("HTTP/1.1", version, 1);
-            wire.send(granted.replacen("Upgrade: websocket", &format!("Upgrade: {upgrade}"), 1)).await;
+            wire.send(granted.replacen("Upgrade: websocket", &format!("Upgrade: {upgrade}"), 1))
+                .await;
             wire.rest().await;
         });
         let backend = backend.run().await;
@@ -191,9 +216,11 @@ async fn plain_http_on_a_tls_port_gets_a_readable_400() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let (sidegate, client) = in_the_clear(new(&backend)).await;
     let body = "x".repeat(40 * 1024);
-    let post = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let post =
+        format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let attempt = client.attempt_head("/", "");
-    let requests = ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS / HTTP/1.0\r\n\r\n", &attempt, &post];
+    let requests =
+        ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS / HTTP/1.0\r\n\r\n", &attempt, &post];
     for request in requests {
         let mut wire = client.connect().await;
         wire.send(request).await;
@@ -210,7 +237,9 @@ async fn plain_http_on_a_tls_port_gets_a_readable_400() {
     wire.answer().await.expect_refused(400, "tls");
     let count = requests.len() as u32 + 1;
     sidegate.expect_metric("sidegate_tls_handshakes_total", [("result", "failed")], count).await;
-    sidegate.expect_metric("sidegate_refusals_total", [("route", "-"), ("reason", "tls")], count).await;
+    sidegate
+        .expect_metric("sidegate_refusals_total", [("route", "-"), ("reason", "tls")], count)
+        .await;
     sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "tls")], count).await;
     backend.expect_untouched();
 }
@@ -219,7 +248,9 @@ async fn plain_http_on_a_tls_port_gets_a_readable_400() {
 async fn garbage_on_a_tls_port_gets_no_http() {
     let backend = backend::echo().run().await;
     let (sidegate, client) = in_the_clear(sidegate::new().route("/", &backend)).await;
-    for garbage in ["SSH-2.0-OpenSSH_9.2\r\n", "EHLO a\r\n", "get / HTTP/1.1\r\n\r\n", "\r\n\r\n\r\n"] {
+    for garbage in
+        ["SSH-2.0-OpenSSH_9.2\r\n", "EHLO a\r\n", "get / HTTP/1.1\r\n\r\n", "\r\n\r\n\r\n"]
+    {
         let mut wire = client.connect().await;
         wire.send(garbage).await;
         let rest = lossy(&wire.rest().await);
@@ -258,9 +289,11 @@ async fn http_2_without_negotiation_gets_a_readable_400() {
 async fn alpn_may_offer_http_1_0_alone() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = new(&backend).tls().run().await;
-    for (offered, chosen) in
-        [(&["http/1.0"][..], "http/1.0"), (&["http/1.0", "http/1.1"], "http/1.1"), (&["h2", "http/1.0"], "http/1.0")]
-    {
+    for (offered, chosen) in [
+        (&["http/1.0"][..], "http/1.0"),
+        (&["http/1.0", "http/1.1"], "http/1.1"),
+        (&["h2", "http/1.0"], "http/1.0"),
+    ] {
         let mut wire = client::new(&sidegate).alpn(offered).connect().await;
         assert_eq!(wire.tls().alpn_protocol(), Some(chosen.as_bytes()));
         wire.send("OPTIONS / HTTP/1.0\r\n\r\n").await;
@@ -292,7 +325,10 @@ async fn interim_answers_pass_to_http_1_1_and_not_to_http_1_0() {
     for _ in 0..2 {
         wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let hint = wire.head().await;
-        assert_eq!((hint.status(), hint.lines.len(), hint.header("link")), (103, 1, Some("</a.css>")));
+        assert_eq!(
+            (hint.status(), hint.lines.len(), hint.header("link")),
+            (103, 1, Some("</a.css>"))
+        );
         assert_eq!(wire.head().await.status(), 102);
         assert_eq!(wire.answer().await.expect(200).text(), "ok");
     }
@@ -305,7 +341,8 @@ async fn an_early_hint_passes_before_there_is_an_answer() {
     let backend = backend::manual().run().await;
     let sidegate = forwarding(&backend).await;
     let mut wire = client::new(&sidegate).connect().await;
-    wire.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").await;
+    wire.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        .await;
     let mut at_backend = backend.accepted().await;
     at_backend.head().await;
     for hint in ["</a.css>", "</b.css>"] {
@@ -327,7 +364,8 @@ async fn an_early_hint_passes_before_there_is_an_answer() {
 /// A request whose client waits for a 100: both ends, once the backend has its head.
 async fn expecting(sidegate: &Sidegate, backend: &Backend) -> (Wire, Wire) {
     let mut wire = client::new(sidegate).connect().await;
-    wire.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-Continue\r\n\r\n").await;
+    wire.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-Continue\r\n\r\n")
+        .await;
     let mut at_backend = backend.accepted().await;
     assert_eq!(at_backend.head().await.all("expect"), ["100-continue"]);
     (wire, at_backend)
@@ -340,7 +378,10 @@ async fn backend_that_refuses_by_the_head_alone_gets_no_body() {
     for (answer, status) in [
         ("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno", 401),
         ("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n", 417),
-        ("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 403),
+        (
+            "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            403,
+        ),
     ] {
         let (mut wire, mut at_backend) = expecting(&sidegate, &backend).await;
         at_backend.send(answer).await;
@@ -371,7 +412,8 @@ async fn backend_s_100_lets_the_body_go() {
 
 #[tokio::test]
 async fn expectation_of_a_request_without_a_body_goes_no_further() {
-    for lines in ["Expect: 100-continue", "Content-Length: 0|Expect: 100-continue", "Expect: other"] {
+    for lines in ["Expect: 100-continue", "Content-Length: 0|Expect: 100-continue", "Expect: other"]
+    {
         let head = seen(&format!("POST / HTTP/1.1|Host: a|{lines}")).await;
         assert_eq!(head.header("expect"), None, "{lines}");
     }
@@ -534,7 +576,9 @@ async fn a_request_has_at_most_max_fields() {
         // Host is one field, and an attempt has five.
         client.send(client.request("GET / HTTP/1.1", &fields(most + 1))).await.expect(200);
         client.send(client.attempt_head("/", &fields(most - 3))).await.expect(101);
-        client.expect_refused(client.request("GET / HTTP/1.1", &fields(most + 2)), 431, "head").await;
+        client
+            .expect_refused(client.request("GET / HTTP/1.1", &fields(most + 2)), 431, "head")
+            .await;
         client.expect_refused(client.attempt_head("/", &fields(most - 2)), 431, "head").await;
     }
 }
@@ -575,7 +619,10 @@ async fn refusal_of_a_head_request_has_no_body() {
     let sidegate = new(&backend).run().await;
     let mut wire = client::new(&sidegate).connect().await;
     wire.send("HEAD / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n").await;
-    wire.answer_to("HEAD").await.expect(400).expect_header("content-type", "application/problem+json");
+    wire.answer_to("HEAD")
+        .await
+        .expect(400)
+        .expect_header("content-type", "application/problem+json");
     wire.expect_end().await;
 }
 

@@ -31,7 +31,11 @@ fn folder() -> TempDir {
 }
 
 fn sidegate(arguments: &[&str], folder: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sidegate")).args(arguments).current_dir(folder).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_sidegate"))
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap()
 }
 
 fn import(file: &str, folder: &Path) -> Output {
@@ -59,7 +63,8 @@ fn import_server(text: &str, more: &[&str]) -> (TempDir, Output) {
 /// Whether what was imported into `folder` admits a client from outside to `path`.
 fn admits(folder: &TempDir, path: &str) -> bool {
     let url = format!("ws://ws.example.com{path}");
-    let words = ["explain", "--config", "out/sidegate.toml", "--client", "203.0.113.9", "--url", &url];
+    let words =
+        ["explain", "--config", "out/sidegate.toml", "--client", "203.0.113.9", "--url", &url];
     sidegate(&words, folder.path()).status.success()
 }
 
@@ -71,7 +76,8 @@ fn expect_told(locations: &str, guards: &[&str], path: &str) {
         let (folder, output) = import_server(&text, &[]);
         let said = lossy(&output.stdout);
         let opens = output.status.code() == Some(1) && said.contains("  OPENS  ");
-        let closed = output.status.success() && !admits(&folder, path) && !said.contains("  OPENS  ");
+        let closed =
+            output.status.success() && !admits(&folder, path) && !said.contains("  OPENS  ");
         assert!(opens || closed, "{text}: {output:?}");
         assert_eq!(opens, !folder.path().join("out").exists(), "{text}");
     }
@@ -110,7 +116,10 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, String> {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                files.insert(path.strip_prefix(folder).unwrap().to_owned(), fs::read_to_string(&path).unwrap());
+                files.insert(
+                    path.strip_prefix(folder).unwrap().to_owned(),
+                    fs::read_to_string(&path).unwrap(),
+                );
             }
         }
     }
@@ -122,23 +131,34 @@ fn check_golden(name: &str) {
     let folder = folder();
     let output = import_accepting(&format!("{name}.conf"), folder.path());
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let mut page = format!("What becomes of [{name}.conf]({name}.conf).\n\n```\n{}```\n", lossy(&output.stdout));
+    let mut page = format!(
+        "What becomes of [{name}.conf]({name}.conf).\n\n```\n{}```\n",
+        lossy(&output.stdout)
+    );
     for (path, text) in files(&folder.path().join("out")) {
         page.push_str(&format!("\n`{}`\n\n```\n{text}```\n", path.display()));
         if path.ends_with("sidegate.toml") {
-            let checked = sidegate(&["check", "--config", path.to_str().unwrap()], &folder.path().join("out"));
+            let checked = sidegate(
+                &["check", "--config", path.to_str().unwrap()],
+                &folder.path().join("out"),
+            );
             assert_eq!(checked.status.code(), Some(0), "{checked:?}");
         }
     }
     let here = folder.path().canonicalize().unwrap();
-    let page = page.replace(here.to_str().unwrap(), "/etc/nginx").replace(folder.path().to_str().unwrap(), "/etc/nginx");
+    let page = page
+        .replace(here.to_str().unwrap(), "/etc/nginx")
+        .replace(folder.path().to_str().unwrap(), "/etc/nginx");
     let golden = sources().join(format!("{name}.md"));
     if std::env::var_os("SIDEGATE_WRITE_DOCS").is_some() {
         return fs::write(golden, page).unwrap();
     }
     let expected = fs::read_to_string(golden).unwrap();
     let differing = expected.lines().zip(page.lines()).find(|(expected, got)| expected != got);
-    assert!(expected == page, "{name}.md: {differing:?}; SIDEGATE_WRITE_DOCS=1 cargo test --test it import");
+    assert!(
+        expected == page,
+        "{name}.md: {differing:?}; SIDEGATE_WRITE_DOCS=1 cargo test --test it import"
+    );
 }
 
 /// That nothing is written, with exit code 1 and all of these said.
@@ -190,7 +210,8 @@ fn nothing_is_written_where_one_of_its_files_is_there() {
     let output = import("classic.conf", folder.path());
     let text = lossy(&output.stderr);
     assert!(
-        output.status.code() == Some(1) && text.contains("out/policies/ws-example-com-ticks.toml is there already"),
+        output.status.code() == Some(1)
+            && text.contains("out/policies/ws-example-com-ticks.toml is there already"),
         "{text}"
     );
     assert_eq!(files(&folder.path().join("out")).into_values().collect::<Vec<_>>(), ["mine"]);
@@ -198,16 +219,28 @@ fn nothing_is_written_where_one_of_its_files_is_there() {
 
 #[test]
 fn what_nginx_could_not_read_is_said_with_its_place() {
-    expect_refused(import_text("http {\n server {\n  listen 80;\n"), &["nginx.conf:4: unexpected end of file", "line 2"]);
-    expect_refused(import_text("http {\n include none/a.conf;\n}"), &["nginx.conf:2: none/a.conf cannot be read"]);
-    expect_refused(import_text("events {}\ninclude nginx.conf;"), &["nginx.conf:2: nginx.conf includes itself"]);
+    expect_refused(
+        import_text("http {\n server {\n  listen 80;\n"),
+        &["nginx.conf:4: unexpected end of file", "line 2"],
+    );
+    expect_refused(
+        import_text("http {\n include none/a.conf;\n}"),
+        &["nginx.conf:2: none/a.conf cannot be read"],
+    );
+    expect_refused(
+        import_text("events {}\ninclude nginx.conf;"),
+        &["nginx.conf:2: nginx.conf includes itself"],
+    );
 }
 
 #[test]
 fn all_that_is_wrong_is_said_at_once() {
-    let text =
-        "server {\n allow 10.0.0.256;\n location / {\n  limit_req zone=a;\n  proxy_pass http://127.0.0.1:1;\n }\n listen x:1;\n}";
-    let said = ["nginx.conf:2: invalid parameter \"10.0.0.256\"", "nginx.conf:4: there is no zone \"a\"", "nginx.conf:7: `x:1`"];
+    let text = "server {\n allow 10.0.0.256;\n location / {\n  limit_req zone=a;\n  proxy_pass http://127.0.0.1:1;\n }\n listen x:1;\n}";
+    let said = [
+        "nginx.conf:2: invalid parameter \"10.0.0.256\"",
+        "nginx.conf:4: there is no zone \"a\"",
+        "nginx.conf:7: `x:1`",
+    ];
     expect_refused(import_text(&text.replace("listen x:1;", "listen x:1; listen 80;")), &said);
 }
 
@@ -215,10 +248,15 @@ fn all_that_is_wrong_is_said_at_once() {
 fn a_certificate_that_is_not_there_or_does_not_fit_leaves_nothing_behind() {
     let server = |key: &str| {
         let tls = format!("ssl_certificate ws.pem; ssl_certificate_key {key};");
-        format!("server {{ listen 443 ssl; {tls} location / {{ proxy_pass http://127.0.0.1:1; }} }}")
+        format!(
+            "server {{ listen 443 ssl; {tls} location / {{ proxy_pass http://127.0.0.1:1; }} }}"
+        )
     };
     expect_refused(import_text(&server("none.key")), &["nginx.conf:1", "none.key cannot be read"]);
-    expect_refused(import_text(&server("ws.pem")), &["holds no private key", "nothing was written"]);
+    expect_refused(
+        import_text(&server("ws.pem")),
+        &["holds no private key", "nothing was written"],
+    );
 }
 
 #[test]
@@ -230,14 +268,20 @@ fn a_file_that_passes_nothing_on_is_nothing_to_import() {
 #[test]
 fn programs_get_the_report_as_json() {
     let folder = folder();
-    let output = sidegate(&["import", "nginx", "left-out.conf", "--out", "out", "--accept-opens", "--json"], folder.path());
+    let output = sidegate(
+        &["import", "nginx", "left-out.conf", "--out", "out", "--accept-opens", "--json"],
+        folder.path(),
+    );
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let lines = report["lines"].as_array().unwrap();
     let regex = lines.iter().find(|line| line["directive"] == "location ~ \\.ws$").unwrap();
     assert_eq!((&regex["line"], &regex["word"]), (&14.into(), &"opens".into()));
     assert_eq!(regex["notes"][0]["attempts"][0]["path"], "~ \\.ws$");
     assert_eq!(report["configs"][0]["file"], "out/sidegate.toml");
-    assert_eq!(report["written"].as_array().unwrap().len(), files(&folder.path().join("out")).len());
+    assert_eq!(
+        report["written"].as_array().unwrap().len(),
+        files(&folder.path().join("out")).len()
+    );
 }
 
 #[test]
@@ -258,7 +302,8 @@ fn regular_expressions_open_nothing_without_a_word() {
 
 #[test]
 fn limits_of_a_regular_expression_are_not_lost_without_a_word() {
-    let limits = ["client_max_body_size 1k;", "limit_req zone=by_client;", "limit_conn by_client 1;"];
+    let limits =
+        ["client_max_body_size 1k;", "limit_req zone=by_client;", "limit_conn by_client 1;"];
     for limit in limits {
         let zones = "limit_req_zone $remote_addr zone=by_client:1m rate=1r/s;\
                      limit_conn_zone $remote_addr zone=by_client:1m;";
@@ -305,10 +350,15 @@ fn guards_of_the_server_open_nothing_without_a_word() {
     let named = "location / { try_files $uri @app; } location @app { rewrite x /p/ last; PASS }
                  location /p/ { deny all; PASS }";
     expect_told(named, &[""], "/x");
-    let condition = "location / { try_files $uri @app; if ($x) { set $y 1; } } location @app { PASS }";
+    let condition =
+        "location / { try_files $uri @app; if ($x) { set $y 1; } } location @app { PASS }";
     expect_told(condition, &[""], "/x");
     let led = "TEXT location / { PASS } location /p/ { deny all; PASS }";
-    expect_told(led, &["rewrite ^/x /p/ last;", "rewrite ^/.*x$ /p/ last;", "rewrite ^ /p/;"], "/x");
+    expect_told(
+        led,
+        &["rewrite ^/x /p/ last;", "rewrite ^/.*x$ /p/ last;", "rewrite ^ /p/;"],
+        "/x",
+    );
 }
 
 #[test]
@@ -324,7 +374,11 @@ fn a_pattern_shuts_what_its_beginning_covers() {
     let text = "location / { PASS } location ~ ^/reports/[0-9]+$ { deny all; PASS }";
     let (folder, output) = import_server(text, &[]);
     assert!(output.status.success(), "{output:?}");
-    assert!(admits(&folder, "/page") && !admits(&folder, "/reports/7") && !admits(&folder, "/reports/x"));
+    assert!(
+        admits(&folder, "/page")
+            && !admits(&folder, "/reports/7")
+            && !admits(&folder, "/reports/x")
+    );
     let shuts = "CLOSES  /reports/ on every other host: shuts `location /` (nginx.conf:3)";
     assert_eq!(lossy(&output.stdout).lines().next(), Some(shuts));
 }
@@ -356,12 +410,16 @@ fn what_opens_is_not_written_unless_it_is_accepted() {
 #[test]
 fn an_opening_by_two_routes_is_told_of_both() {
     let inside = "location /a { auth_basic staff; PASS } location /a/b/ { PASS }";
-    let (_folder, output) = import_server(&format!("location / {{ PASS {inside} }}"), &["--accept-opens", "--json"]);
+    let (_folder, output) =
+        import_server(&format!("location / {{ PASS {inside} }}"), &["--accept-opens", "--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let lines = report["lines"].as_array().unwrap();
     let guarded = lines.iter().find(|line| line["directive"] == "location /a").unwrap();
     let notes = guarded["notes"].as_array().unwrap().iter().filter(|note| note["word"] == "opens");
-    let paths: Vec<_> = notes.flat_map(|note| note["attempts"].as_array().unwrap()).map(|one| &one["path"]).collect();
+    let paths: Vec<_> = notes
+        .flat_map(|note| note["attempts"].as_array().unwrap())
+        .map(|one| &one["path"])
+        .collect();
     for path in ["/a/", "~ ^/a[^/]", "~ ^/a/b[^/]"] {
         assert!(paths.iter().any(|told| *told == path), "{path}: {paths:?}");
     }
@@ -379,9 +437,12 @@ fn a_location_without_the_upgrade_fields_is_no_opening() {
 #[test]
 fn the_version_of_nginx_says_what_its_defaults_are() {
     let recipe = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $c;";
-    let server = format!("server {{ listen 80; {recipe} location / {{ proxy_pass http://127.0.0.1:9; }} }}");
+    let server =
+        format!("server {{ listen 80; {recipe} location / {{ proxy_pass http://127.0.0.1:9; }} }}");
     let text = format!("http {{ map $http_upgrade $c {{ default upgrade; '' close; }} {server} }}");
-    for (version, upgrades, map) in [("1.22.1", true, "needless"), ("nginx/1.29.7", false, "DIFFERS")] {
+    for (version, upgrades, map) in
+        [("1.22.1", true, "needless"), ("nginx/1.29.7", false, "DIFFERS")]
+    {
         let folder = folder();
         fs::write(folder.path().join("n.conf"), &text).unwrap();
         let words = ["import", "nginx", "n.conf", "--out", "out", "--nginx", version];
@@ -397,7 +458,9 @@ fn the_version_of_nginx_says_what_its_defaults_are() {
 fn a_host_that_no_route_can_say_opens_nothing_without_a_word() {
     let second = |name: &str, rules: &str| {
         let first = "server_name open.example.com; location / { PASS } }";
-        format!("{first}\nserver {{ listen 127.0.0.1:8080; server_name {name}; location / {{ {rules} PASS }}")
+        format!(
+            "{first}\nserver {{ listen 127.0.0.1:8080; server_name {name}; location / {{ {rules} PASS }}"
+        )
     };
     for name in [r"~^admin\.", "admin.*", "*.example.com", "''"] {
         for (rules, code) in [("deny all;", 1), ("", 0)] {
@@ -413,7 +476,8 @@ fn what_holds_inside_ends_what_holds_outside() {
         ("satisfy any; allow 10.0.0.0/8; deny all;", "satisfy all; allow all; auth_basic a;"),
         ("limit_req_dry_run on;", "limit_req_dry_run off; limit_req zone=by_name;"),
     ] {
-        let (folder, output) = import_server(&format!("{outer} location / {{ {inner} PASS }}"), &[]);
+        let (folder, output) =
+            import_server(&format!("{outer} location / {{ {inner} PASS }}"), &[]);
         assert!(output.status.success() && !admits(&folder, "/x"), "{output:?}");
     }
 }
@@ -474,23 +538,39 @@ fn timeouts_of_nginx_become_those_of_the_route() {
 /// in an `http` with `http` in its own.
 fn told(http: &str, server: &str) -> String {
     let more = "location / { proxy_set_header Host $http_host; proxy_pass http://127.0.0.1:9; }";
-    let (folder, output) = import_text(&format!("http {{\n{http}\nserver {{\nlisten 80;\n{server}\n{more}\n}} }}"));
+    let (folder, output) =
+        import_text(&format!("http {{\n{http}\nserver {{\nlisten 80;\n{server}\n{more}\n}} }}"));
     assert!(output.status.success() && folder.path().join("out").exists(), "{output:?}");
-    lossy(&output.stdout).lines().filter(|line| line.contains("nginx.conf:")).fold(String::new(), |out, line| out + line + "\n")
+    lossy(&output.stdout)
+        .lines()
+        .filter(|line| line.contains("nginx.conf:"))
+        .fold(String::new(), |out, line| out + line + "\n")
 }
 
 #[test]
 fn value_that_sidegate_has_otherwise_is_told_with_both() {
     for (http, line) in [
-        ("client_header_timeout 5s;", "DIFFERS     client_header_timeout 5s: `timeouts.head` is 10s; nginx had 5s"),
+        (
+            "client_header_timeout 5s;",
+            "DIFFERS     client_header_timeout 5s: `timeouts.head` is 10s; nginx had 5s",
+        ),
         ("client_header_timeout 10;", "carried     client_header_timeout 10:"),
-        ("client_header_timeout 0;", "DIFFERS     client_header_timeout 0: `timeouts.head` is 10s; nginx gave up at once"),
-        ("keepalive_timeout 1h30m;", "DIFFERS     keepalive_timeout 1h30m: `timeouts.keep_alive` is 75s; nginx had 90m"),
+        (
+            "client_header_timeout 0;",
+            "DIFFERS     client_header_timeout 0: `timeouts.head` is 10s; nginx gave up at once",
+        ),
+        (
+            "keepalive_timeout 1h30m;",
+            "DIFFERS     keepalive_timeout 1h30m: `timeouts.keep_alive` is 75s; nginx had 90m",
+        ),
         ("keepalive_timeout 75 60;", "carried     keepalive_timeout 75 60:"),
         ("keepalive_timeout 0;", "nginx closed after each answer"),
         ("keepalive_requests 100;", "DIFFERS     keepalive_requests 100:"),
         ("large_client_header_buffers 4 8k;", "needless    large_client_header_buffers 4 8k:"),
-        ("large_client_header_buffers 4 32k;", "32 KiB: the listener's `max_head`; nginx had 4 buffers of 32768 bytes"),
+        (
+            "large_client_header_buffers 4 32k;",
+            "32 KiB: the listener's `max_head`; nginx had 4 buffers of 32768 bytes",
+        ),
         ("proxy_buffer_size 8k;", "needless    proxy_buffer_size 8k:"),
         (
             "proxy_buffer_size 128k;",
@@ -500,32 +580,55 @@ fn value_that_sidegate_has_otherwise_is_told_with_both() {
             "upstream a { server 127.0.0.1:9 max_fails=9; }",
             "DIFFERS     server 127.0.0.1:9 max_fails=9: `max_fails=9` is not carried over",
         ),
-        ("upstream a { server 127.0.0.1:9 slow_start=1y; }", "DIFFERS     server 127.0.0.1:9 slow_start=1y:"),
-        ("upstream a { server 127.0.0.1:9 max_conns=0; keepalive 9; }", "carried     server 127.0.0.1:9 max_conns=0:"),
+        (
+            "upstream a { server 127.0.0.1:9 slow_start=1y; }",
+            "DIFFERS     server 127.0.0.1:9 slow_start=1y:",
+        ),
+        (
+            "upstream a { server 127.0.0.1:9 max_conns=0; keepalive 9; }",
+            "carried     server 127.0.0.1:9 max_conns=0:",
+        ),
         ("upstream a { server 127.0.0.1:9; keepalive 9; }", "DIFFERS     keepalive 9:"),
     ] {
         let said = told(http, "");
         assert!(said.contains(line), "{line} in {said}");
     }
     let said = told("", "listen 127.0.0.1:81 backlog=9 reuseport;");
-    assert!(said.contains("`backlog=9` is not carried over") && !said.contains("`reuseport`"), "{said}");
+    assert!(
+        said.contains("`backlog=9` is not carried over") && !said.contains("`reuseport`"),
+        "{said}"
+    );
 }
 
 #[test]
 fn limit_beyond_the_bounds_of_sidegate_is_told_with_both() {
     for (rate, burst, lines) in [
-        ("1000000r/s", "burst=999999", ["1000000/s and a burst of 1000000", "carried     limit_req_zone"]),
+        (
+            "1000000r/s",
+            "burst=999999",
+            ["1000000/s and a burst of 1000000", "carried     limit_req_zone"],
+        ),
         (
             "2000000r/s",
             "",
-            ["1000000/s and a burst of 1", "1000000/s in the policies, the most that Sidegate takes; nginx had 2000000r/s"],
+            [
+                "1000000/s and a burst of 1",
+                "1000000/s in the policies, the most that Sidegate takes; nginx had 2000000r/s",
+            ],
         ),
         (
             "5000000000r/m",
             "burst=1000000",
-            ["nginx had burst=1000000, and Sidegate takes 1000000 at most", "nginx had 5000000000r/m"],
+            [
+                "nginx had burst=1000000, and Sidegate takes 1000000 at most",
+                "nginx had 5000000000r/m",
+            ],
         ),
-        ("10", "burst=9223372036854775807", ["10/s and a burst of 1000000", "nginx had burst=9223372036854775807"]),
+        (
+            "10",
+            "burst=9223372036854775807",
+            ["10/s and a burst of 1000000", "nginx had burst=9223372036854775807"],
+        ),
     ] {
         let zone = format!("limit_req_zone $binary_remote_addr zone=a:1m rate={rate};");
         let said = told(&zone, &format!("limit_req zone=a {burst} nodelay;"));
@@ -544,16 +647,28 @@ fn header_that_nginx_set_otherwise_is_told() {
         ("X-Forwarded-Port 443", "DIFFERS"),
         ("X-Request-Id $http_x_request_id", "DIFFERS"),
     ] {
-        let location = format!("location /a/ {{\nproxy_set_header {header};\nproxy_pass http://127.0.0.1:9; }}");
+        let location = format!(
+            "location /a/ {{\nproxy_set_header {header};\nproxy_pass http://127.0.0.1:9; }}"
+        );
         let said = told("", &location);
-        assert!(said.contains(&format!("{word:10}  proxy_set_header {header}")), "{word} {header} in {said}");
+        assert!(
+            said.contains(&format!("{word:10}  proxy_set_header {header}")),
+            "{word} {header} in {said}"
+        );
         assert!(said.contains("nginx sent its own name of the backend"), "{said}");
     }
 }
 
 #[test]
 fn body_sizes_of_nginx_become_those_of_the_route() {
-    let sizes = [("0", "off"), ("0m", "off"), ("512", "512B"), ("10k", "10KiB"), ("8M", "8MiB"), ("2g", "2GiB")];
+    let sizes = [
+        ("0", "off"),
+        ("0m", "off"),
+        ("512", "512B"),
+        ("10k", "10KiB"),
+        ("8M", "8MiB"),
+        ("2g", "2GiB"),
+    ];
     for (size, written) in sizes {
         let rule = format!("client_max_body_size {size}");
         let (route, report) = imported(&format!("{rule};"));
@@ -580,7 +695,8 @@ fn requests_that_nginx_held_back_are_said_to_differ() {
 /// What `explain` says of plain HTTP for `path` under what was imported into `folder`.
 fn explained(folder: &TempDir, path: &str) -> String {
     let url = format!("http://ws.example.com{path}");
-    let words = ["explain", "--config", "out/sidegate.toml", "--client", "203.0.113.9", "--url", &url];
+    let words =
+        ["explain", "--config", "out/sidegate.toml", "--client", "203.0.113.9", "--url", &url];
     lossy(&sidegate(&words, folder.path()).stdout)
 }
 
@@ -628,20 +744,30 @@ fn path_of_nginx_is_taken_as_it_is() {
         let text = fs::read_to_string(folder.path().join("out/sidegate.toml")).unwrap();
         let config: toml::Table = toml::from_str(&text).unwrap();
         let routes = config["route"].as_array().unwrap();
-        assert!(routes.iter().any(|route| route["path"].as_str() == Some(written)), "{location}: {text}");
+        assert!(
+            routes.iter().any(|route| route["path"].as_str() == Some(written)),
+            "{location}: {text}"
+        );
     }
 }
 
 #[test]
 fn beginning_that_is_no_whole_path_opens_nothing() {
-    for (location, path) in [("/.", "/.htaccess"), ("/..", "/..x"), ("^~ /a/.", "/a/.git"), (r"~ ^/\.", "/.ht")] {
+    for (location, path) in
+        [("/.", "/.htaccess"), ("/..", "/..x"), ("^~ /a/.", "/a/.git"), (r"~ ^/\.", "/.ht")]
+    {
         let text = format!("location / {{ PASS }}\nlocation {location} {{ TEXT }}");
         expect_told(&text, &GUARDS, path);
     }
-    for (location, word) in [("/a//b/", "dropped"), ("/a/../b/", "dropped"), ("= /a/.", "dropped"), ("'/a?'", "CLOSES")] {
+    for (location, word) in
+        [("/a//b/", "dropped"), ("/a/../b/", "dropped"), ("= /a/.", "dropped"), ("'/a?'", "CLOSES")]
+    {
         let text = format!("location / {{ PASS }}\nlocation {location} {{ deny all; }}");
         let said = lossy(&import_server(&text, &[]).1.stdout);
-        assert!(said.contains(&format!("nginx.conf:4  {word:10}  location ")), "{location}: {said}");
+        assert!(
+            said.contains(&format!("nginx.conf:4  {word:10}  location ")),
+            "{location}: {said}"
+        );
     }
 }
 
@@ -649,9 +775,14 @@ fn beginning_that_is_no_whole_path_opens_nothing() {
 fn path_with_another_reading_is_told_to_be_refused() {
     let other = "location / { deny 10.0.0.0/8; PASS }";
     for location in ["/a%2fb/", "'/a;b/'", "/a./", "'/a /'"] {
-        let (_folder, output) = import_server(&format!("{other}\nlocation {location} {{ PASS }}"), &[]);
+        let (_folder, output) =
+            import_server(&format!("{other}\nlocation {location} {{ PASS }}"), &[]);
         let said = lossy(&output.stdout);
-        assert!(said.contains("nginx.conf:4  CLOSES") && said.contains("some servers read a path of it as"), "{said}");
+        assert!(
+            said.contains("nginx.conf:4  CLOSES")
+                && said.contains("some servers read a path of it as"),
+            "{said}"
+        );
     }
     let (_folder, output) = import_server(&format!("{other}\nlocation /a*/ {{ PASS }}"), &[]);
     assert!(!lossy(&output.stdout).contains("CLOSES"), "{output:?}");

@@ -21,7 +21,11 @@ const FILES: [&str; 7] = [
 ];
 
 fn sidegate(arguments: &[&str], folder: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sidegate")).args(arguments).current_dir(folder).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_sidegate"))
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap()
 }
 
 fn init(backend: &str) -> TempDir {
@@ -38,7 +42,10 @@ fn init_with(backend: &str, more: &[&str]) -> TempDir {
 /// That `check` finds no error and no warning.
 fn expect_clean(folder: &Path) {
     let output = sidegate(&["check", "--strict", "."], folder);
-    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+    assert_eq!(
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()),
+        (Some(0), "")
+    );
 }
 
 /// Changes one of the files.
@@ -49,7 +56,8 @@ fn edit(folder: &Path, file: &str, change: impl FnOnce(String) -> String) {
 
 /// Turns on every line that is off: a `#` right before a key, a sign or a number.
 fn turned_on(text: &str) -> String {
-    let is_off = |line: &&str| line[1..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '!');
+    let is_off =
+        |line: &&str| line[1..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '!');
     let line = |line| if str::starts_with(line, "#") && is_off(&line) { &line[1..] } else { line };
     text.lines().map(|one| format!("{}\n", line(one))).collect()
 }
@@ -60,9 +68,16 @@ async fn what_init_writes_serves_its_backend_at_once() {
     let folder = init(backend.address());
     expect_clean(folder.path());
     // Tests take free ports.
-    let ports = |text: String| text.replace("8443\"", "0\"").replace("#listen = \"127.0.0.1:10464\"", "listen = \"127.0.0.1:0\"");
-    edit(folder.path(), "sidegate.toml", |text| ports(text).replace("#socket = \"auto\"", "socket = \"off\""));
-    let agent = Agent::start(&folder.path().join("sidegate.toml"), Default::default(), Default::default()).unwrap();
+    let ports = |text: String| {
+        text.replace("8443\"", "0\"")
+            .replace("#listen = \"127.0.0.1:10464\"", "listen = \"127.0.0.1:0\"")
+    };
+    edit(folder.path(), "sidegate.toml", |text| {
+        ports(text).replace("#socket = \"auto\"", "socket = \"off\"")
+    });
+    let agent =
+        Agent::start(&folder.path().join("sidegate.toml"), Default::default(), Default::default())
+            .unwrap();
     let client = client::at(agent.listeners()[0].address, &folder.path().join("certs/dev.pem"));
     client.open("/").await.expect_echo("hello").await;
     client.get("/").await.expect_refused(426, "plain");
@@ -83,29 +98,53 @@ fn init_takes_an_address_a_host_and_plain_http() {
     let folder = init_with("http://127.0.0.1:8080", &more);
     expect_clean(folder.path());
     let config = fs::read_to_string(folder.path().join("sidegate.toml")).unwrap();
-    for line in ["listen = \"192.0.2.7:9443\"", "host    = \"ws.example.com\"", "http    = \"forward\""] {
+    for line in
+        ["listen = \"192.0.2.7:9443\"", "host    = \"ws.example.com\"", "http    = \"forward\""]
+    {
         assert!(config.lines().any(|one| one.starts_with(line)), "{line} in {config}");
     }
     let policy = fs::read_to_string(folder.path().join("policies/main.toml")).unwrap();
-    assert!(policy.contains("\nrequests    = ") && policy.contains("\"wss://ws.example.com:9443/\""), "{policy}");
+    assert!(
+        policy.contains("\nrequests    = ") && policy.contains("\"wss://ws.example.com:9443/\""),
+        "{policy}"
+    );
 }
 
 #[test]
 fn init_names_the_port_only_where_the_scheme_has_another() {
     for (more, url, origin) in [
-        (&["--listen", "0.0.0.0:443", "--host", "a.example"][..], "wss://a.example/", "https://a.example"),
-        (&["--listen", "[::]:8443", "--host", "*.a.example"], "wss://www.a.example:8443/", "https://www.a.example:8443"),
+        (
+            &["--listen", "0.0.0.0:443", "--host", "a.example"][..],
+            "wss://a.example/",
+            "https://a.example",
+        ),
+        (
+            &["--listen", "[::]:8443", "--host", "*.a.example"],
+            "wss://www.a.example:8443/",
+            "https://www.a.example:8443",
+        ),
         (&["--plain", "--listen", "127.0.0.1:80"], "ws://localhost/", "http://localhost"),
         (&["--listen", "192.0.2.7:8443"], "wss://192.0.2.7:8443/", "https://192.0.2.7:8443"),
-        (&["--listen", "[2001:db8::7]:8443"], "wss://[2001:db8::7]:8443/", "https://[2001:db8::7]:8443"),
+        (
+            &["--listen", "[2001:db8::7]:8443"],
+            "wss://[2001:db8::7]:8443/",
+            "https://[2001:db8::7]:8443",
+        ),
         (&["--listen", "127.0.0.2:443"], "wss://127.0.0.2/", "https://127.0.0.2"),
         (&["--listen", "[::ffff:192.0.2.7]:443"], "wss://192.0.2.7/", "https://192.0.2.7"),
-        (&["--plain", "--listen", "[::1]:8080", "--host", "[::1]"], "ws://[::1]:8080/", "http://[::1]:8080"),
+        (
+            &["--plain", "--listen", "[::1]:8080", "--host", "[::1]"],
+            "ws://[::1]:8080/",
+            "http://[::1]:8080",
+        ),
     ] {
         let folder = init_with("http://127.0.0.1:8080", more);
         expect_clean(folder.path());
         let policy = fs::read_to_string(folder.path().join("policies/main.toml")).unwrap();
-        assert!(policy.contains(&format!("\"{url}\"")) && policy.contains(&format!("\"{origin}\"")), "{policy}");
+        assert!(
+            policy.contains(&format!("\"{url}\"")) && policy.contains(&format!("\"{origin}\"")),
+            "{policy}"
+        );
     }
 }
 
@@ -118,7 +157,10 @@ fn without_tls_init_writes_the_host_out_and_no_certificate() {
     }
     expect_clean(folder.path());
     let config = fs::read_to_string(folder.path().join("sidegate.toml")).unwrap();
-    assert!(config.contains("\nhost    = \"localhost\"") && !config.contains("[[certificate]]"), "{config}");
+    assert!(
+        config.contains("\nhost    = \"localhost\"") && !config.contains("[[certificate]]"),
+        "{config}"
+    );
     assert!(!folder.path().join("certs").exists());
 }
 
@@ -126,31 +168,50 @@ fn without_tls_init_writes_the_host_out_and_no_certificate() {
 async fn what_init_writes_without_tls_admits_its_own_page_and_no_other() {
     let backend = backend::echo().run().await;
     let folder = init_with(backend.address(), &["--plain", "--listen", "127.0.0.1:8080"]);
-    let ports =
-        |text: String| text.replace(":8080\"", ":0\"").replace("#listen = \"127.0.0.1:10464\"", "listen = \"127.0.0.1:0\"");
+    let ports = |text: String| {
+        text.replace(":8080\"", ":0\"")
+            .replace("#listen = \"127.0.0.1:10464\"", "listen = \"127.0.0.1:0\"")
+    };
     let address = backend.address().to_owned();
     edit(folder.path(), "sidegate.toml", |text| {
-        ports(text).replace("#socket = \"auto\"", "socket = \"off\"").replace("http://127.0.0.1:0", &address)
+        ports(text)
+            .replace("#socket = \"auto\"", "socket = \"off\"")
+            .replace("http://127.0.0.1:0", &address)
     });
-    let agent = Agent::start(&folder.path().join("sidegate.toml"), Default::default(), Default::default()).unwrap();
+    let agent =
+        Agent::start(&folder.path().join("sidegate.toml"), Default::default(), Default::default())
+            .unwrap();
     let client = client::clear(agent.listeners()[0].address);
     client.clone().origin("http://localhost").open("/").await.expect_echo("hello").await;
     client.clone().origin("http://evil.example").attempt("/").await.expect_refused(403, "origin");
-    client.host("evil.example").origin("http://evil.example").attempt("/").await.expect_refused(404, "route");
+    client
+        .host("evil.example")
+        .origin("http://evil.example")
+        .attempt("/")
+        .await
+        .expect_refused(404, "route");
 }
 
 #[test]
 fn init_admits_this_machine_by_the_address_that_it_listens_at() {
     for (more, entry, command) in [
         (&["--listen", "192.0.2.7:8443"][..], "192.0.2.7", "dev.pem https://192.0.2.7:8443/"),
-        (&["--listen", "[2001:db8::7]:8443"], "2001:db8::7", "dev.pem 'https://[2001:db8::7]:8443/'"),
+        (
+            &["--listen", "[2001:db8::7]:8443"],
+            "2001:db8::7",
+            "dev.pem 'https://[2001:db8::7]:8443/'",
+        ),
         (&["--plain", "--listen", "192.0.2.7:80"], "192.0.2.7", "curl http://192.0.2.7/"),
         (
             &["--listen", "192.0.2.7:443", "--host", "a.example"],
             "192.0.2.7",
             "--resolve a.example:443:192.0.2.7 https://a.example/",
         ),
-        (&["--listen", "0.0.0.0:443", "--host", "192.0.2.9"], "::1", "--connect-to ::127.0.0.1:443 https://192.0.2.9/"),
+        (
+            &["--listen", "0.0.0.0:443", "--host", "192.0.2.9"],
+            "::1",
+            "--connect-to ::127.0.0.1:443 https://192.0.2.9/",
+        ),
         (&["--listen", "127.0.0.2:443"], "::1", "dev.pem https://127.0.0.2/"),
     ] {
         let folder = TempDir::new().unwrap();
@@ -182,13 +243,22 @@ fn init_keeps_metrics_apart_from_the_listener_and_the_backend() {
 fn init_says_what_check_warns_of() {
     for (more, warning) in [
         (&["--plain", "--listen", "127.0.0.1:8081", "--host", "*"][..], "DNS rebinding"),
-        (&["--plain", "--listen", "192.0.2.7:80"], "plain ws:// on an address that others can reach"),
+        (
+            &["--plain", "--listen", "192.0.2.7:80"],
+            "plain ws:// on an address that others can reach",
+        ),
     ] {
         let folder = TempDir::new().unwrap();
-        let output = sidegate(&[&["init", "--backend", "http://127.0.0.1:8080"], more].concat(), folder.path());
+        let output = sidegate(
+            &[&["init", "--backend", "http://127.0.0.1:8080"], more].concat(),
+            folder.path(),
+        );
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains(warning), "{output:?}");
-        assert!(String::from_utf8_lossy(&output.stdout).contains("`sidegate check` finds"), "{output:?}");
+        assert!(
+            String::from_utf8_lossy(&output.stdout).contains("`sidegate check` finds"),
+            "{output:?}"
+        );
     }
 }
 
@@ -206,7 +276,10 @@ fn init_says_what_is_wrong_with_an_address_or_a_host() {
         (&["--listen", "127.0.0.1:8080"], "the backend is at 127.0.0.1:8080"),
         (&["--listen", "[::]:8080"], "the backend is at 127.0.0.1:8080"),
     ] {
-        let output = sidegate(&[&["init", "--backend", "http://127.0.0.1:8080"], more].concat(), folder.path());
+        let output = sidegate(
+            &[&["init", "--backend", "http://127.0.0.1:8080"], more].concat(),
+            folder.path(),
+        );
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains(word), "{output:?}");
     }
@@ -219,14 +292,21 @@ fn what_init_shows_of_a_backend_over_tls_loads() {
     edit(folder.path(), "sidegate.toml", |text| text.replace("# backend_tls = ", "backend_tls = "));
     fs::write(folder.path().join("certs/backend-ca.pem"), certificate::authority_pem()).unwrap();
     let text = fs::read_to_string(folder.path().join("sidegate.toml")).unwrap();
-    assert!(text.contains("\nbackend_tls = ") && text.contains("\nbackend = \"https://127.0.0.1:9443\""), "{text}");
+    assert!(
+        text.contains("\nbackend_tls = ")
+            && text.contains("\nbackend = \"https://127.0.0.1:9443\""),
+        "{text}"
+    );
     expect_clean(folder.path());
 }
 
 #[test]
 fn the_key_that_init_writes_is_for_its_owner_alone() {
     let folder = init("http://127.0.0.1:8080");
-    assert_eq!(fs::metadata(folder.path().join("certs/dev.key")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(folder.path().join("certs/dev.key")).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
 }
 
 #[test]
@@ -238,7 +318,10 @@ fn init_writes_nothing_at_all_where_one_of_its_files_is_there() {
         fs::write(&path, "mine").unwrap();
         let output = sidegate(&["init", "--backend", "http://127.0.0.1:8080"], folder.path());
         assert_eq!(output.status.code(), Some(1), "{output:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("{taken} is there already")), "{output:?}");
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains(&format!("{taken} is there already")),
+            "{output:?}"
+        );
         assert_eq!(fs::read(&path).unwrap(), b"mine");
         assert_eq!(FILES.iter().filter(|file| folder.path().join(file).exists()).count(), 1);
     }

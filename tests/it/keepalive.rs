@@ -25,7 +25,8 @@ async fn expect_watched(sidegate: &Sidegate, backend: &Backend) {
 
 #[tokio::test]
 async fn sockets_of_a_tunnel_are_watched_whatever_its_pings() {
-    for (tls, limits) in [(false, ""), (true, ""), (false, "ping = 'off'"), (true, "ping = 'off'")] {
+    for (tls, limits) in [(false, ""), (true, ""), (false, "ping = 'off'"), (true, "ping = 'off'")]
+    {
         let backend = backend::echo().run().await;
         let sidegate = sidegate::new().route("/chat", &backend).limits(limits);
         let sidegate = if tls { sidegate.tls() } else { sidegate.clear() }.run().await;
@@ -79,7 +80,8 @@ async fn connection_that_came_before_the_agent_is_watched() {
 #[tokio::test]
 async fn closed_window_is_borne_for_as_long_as_write_stall_says() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().route("/chat", &backend).timeouts("write_stall = '3m'").run().await;
+    let sidegate =
+        sidegate::new().route("/chat", &backend).timeouts("write_stall = '3m'").run().await;
     let mut tunnel = client::new(&sidegate).open("/chat").await;
     let sockets = both(&sidegate, &backend).await;
     for socket in &sockets {
@@ -97,7 +99,8 @@ async fn closed_window_is_borne_for_as_long_as_write_stall_says() {
 async fn each_request_of_a_connection_has_the_write_stall_of_its_route() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = sidegate::new().route("/", &backend).on_route(FORWARD).route("/slow/", &backend);
-    let sidegate = sidegate.on_route("http = 'forward'\ntimeouts = { write_stall = '9m' }").run().await;
+    let sidegate =
+        sidegate.on_route("http = 'forward'\ntimeouts = { write_stall = '9m' }").run().await;
     let client = client::new(&sidegate);
     let mut wire = client.connect().await;
     for (path, seconds) in [("/", 120), ("/slow/", 600), ("/", 120)] {

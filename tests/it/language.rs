@@ -13,7 +13,8 @@ use crate::harness::wire::Wire;
 const BASELINE: &str = "policies/baseline.toml";
 
 /// Denies 127.0.0.66, in its second line.
-const DENIES: &str = "schema = 1\nclient.deny = [\"127.0.0.64/26 ticket=SEC-1\", \"!127.0.0.65\"]\n";
+const DENIES: &str =
+    "schema = 1\nclient.deny = [\"127.0.0.64/26 ticket=SEC-1\", \"!127.0.0.65\"]\n";
 
 fn new(backend: &Backend) -> Builder {
     sidegate::new().route("/chat", backend)
@@ -60,7 +61,9 @@ async fn an_office_behind_one_address_has_its_own_rate_and_its_own_places() {
     assert_eq!(most(&at(&sidegate, 9)).await, (3, "connections".into()));
     at(&sidegate, 9).attempt("/chat").await.expect_refused(429, "rate");
     assert_eq!(most(&at(&sidegate, 1)).await, (1, "rate".into()));
-    sidegate.expect_metric("sidegate_limiter_keys", [("policy", "default"), ("limit", "upgrades")], 2).await;
+    sidegate
+        .expect_metric("sidegate_limiter_keys", [("policy", "default"), ("limit", "upgrades")], 2)
+        .await;
 }
 
 #[tokio::test]
@@ -69,7 +72,11 @@ async fn the_longest_network_wins_and_what_none_holds_is_as_for_everybody() {
                       [[limits.for]]\nclient = ['127.0.0.8/29']\nconnections = { per_client = 3 }";
     let (sidegate, _backend) = limiting("connections = { per_client = 1 }", exceptions).await;
     for (last, tunnels) in [(1, 2), (5, 1), (9, 3), (16, 1)] {
-        assert_eq!(most(&at(&sidegate, last)).await, (tunnels, "connections".into()), "127.0.0.{last}");
+        assert_eq!(
+            most(&at(&sidegate, last)).await,
+            (tunnels, "connections".into()),
+            "127.0.0.{last}"
+        );
     }
 }
 
@@ -88,11 +95,15 @@ async fn an_open_tunnel_has_its_clients_limits_and_gets_new_ones_at_a_reload() {
     let (sidegate, _backend) = limiting("message = { max = '64B' }", roomy).await;
     let long = "x".repeat(100);
     expect_too_big(&mut at(&sidegate, 1).open("/chat").await, &long).await;
-    let (mut office, mut idle) = (at(&sidegate, 9).open("/chat").await, at(&sidegate, 10).open("/chat").await);
+    let (mut office, mut idle) =
+        (at(&sidegate, 9).open("/chat").await, at(&sidegate, 10).open("/chat").await);
     office.expect_echo(&long).await;
     let text = "schema = 1\nclient.allow = ['any']\n[[limits.for]]\nclient = ['127.0.0.10']\nidle = '50ms'\n";
     sidegate
-        .write("policies/default.toml", &format!("{text}[[limits.for]]\nclient = ['127.0.0.9']\nmessage = {{ max = '80B' }}"))
+        .write(
+            "policies/default.toml",
+            &format!("{text}[[limits.for]]\nclient = ['127.0.0.9']\nmessage = {{ max = '80B' }}"),
+        )
         .await;
     idle.expect_close_with(1001, "idle").await;
     office.expect_echo("short").await;
@@ -101,7 +112,9 @@ async fn an_open_tunnel_has_its_clients_limits_and_gets_new_ones_at_a_reload() {
 
 #[tokio::test]
 async fn a_lowered_count_binds_who_comes_and_nobody_who_is_there() {
-    let (sidegate, _backend) = limiting("", "[[limits.for]]\nclient = ['127.0.0.9']\nconnections = { per_client = 2 }").await;
+    let (sidegate, _backend) =
+        limiting("", "[[limits.for]]\nclient = ['127.0.0.9']\nconnections = { per_client = 2 }")
+            .await;
     let client = at(&sidegate, 9);
     let (mut one, mut other) = (client.open("/chat").await, client.open("/chat").await);
     sidegate.policy().limits("connections = { per_client = 1, total = 1 }\nfor = []").write().await;
@@ -123,8 +136,16 @@ async fn whom_the_baseline_denies_is_closed_before_tls_and_counted() {
     let sidegate = new(&backend).file(BASELINE, DENIES).run().await;
     expect_closed(&at(&sidegate, 66)).await;
     at(&sidegate, 65).open("/chat").await.expect_echo("carved out").await;
-    sidegate.expect_metric("sidegate_connections_closed_total", [("listener", "public"), ("reason", "network")], 1).await;
-    sidegate.expect_metric("sidegate_refusals_total", [("route", "-"), ("reason", "network")], 1).await;
+    sidegate
+        .expect_metric(
+            "sidegate_connections_closed_total",
+            [("listener", "public"), ("reason", "network")],
+            1,
+        )
+        .await;
+    sidegate
+        .expect_metric("sidegate_refusals_total", [("route", "-"), ("reason", "network")], 1)
+        .await;
     sidegate.expect_metric("sidegate_tls_handshakes_total", [("listener", "public")], 1).await;
     sidegate.expect_metric("sidegate_list_entries", [("policy", "baseline")], 2).await;
     assert_eq!(backend.connections(), 1);
@@ -137,8 +158,8 @@ async fn the_line_of_whom_the_baseline_denies_has_the_rule_and_the_entry() {
     let mut process = process::new(folder.path()).run().await;
     expect_closed(&process.client().from("127.0.0.66")).await;
     let line = process.logged("refused").await;
-    let fields =
-        ["route", "client", "reason", "rule", "list", "entry", "entry_at", "ticket"].map(|field| line[field].as_str().unwrap());
+    let fields = ["route", "client", "reason", "rule", "list", "entry", "entry_at", "ticket"]
+        .map(|field| line[field].as_str().unwrap());
     let at = "policies/baseline.toml:2";
     assert_eq!(fields, ["-", "127.0.0.66", "network", at, "(deny)", "127.0.0.64/26", at, "SEC-1"]);
 }
@@ -147,11 +168,14 @@ async fn the_line_of_whom_the_baseline_denies_has_the_rule_and_the_entry() {
 async fn when_the_baseline_appears_whom_it_denies_is_revoked_and_when_it_goes_may_come_back() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).run().await;
-    let (mut leaving, mut staying) = (at(&sidegate, 66).open("/chat").await, at(&sidegate, 65).open("/chat").await);
+    let (mut leaving, mut staying) =
+        (at(&sidegate, 66).open("/chat").await, at(&sidegate, 65).open("/chat").await);
     sidegate.write(BASELINE, DENIES).await;
     leaving.expect_close_with(1008, "network").await;
     staying.expect_echo("stays").await;
-    sidegate.expect_metric("sidegate_revoked_total", [("route", "chat"), ("refusal", "network")], 1).await;
+    sidegate
+        .expect_metric("sidegate_revoked_total", [("route", "chat"), ("refusal", "network")], 1)
+        .await;
     expect_closed(&at(&sidegate, 66)).await;
     std::fs::remove_file(sidegate.folder().join(BASELINE)).unwrap();
     sidegate.expect_metric("sidegate_generation", [], 3).await;
@@ -167,16 +191,26 @@ fn soon() -> Timestamp {
 async fn an_entry_that_lapses_revokes_its_tunnel_at_once_and_without_a_reload() {
     let backend = backend::echo().run().await;
     let expires = soon();
-    let builder = new(&backend).toml("reload.poll = '30s'").allow("127.0.0.1").allow(&format!("127.0.0.2 expires={expires}"));
+    let builder = new(&backend)
+        .toml("reload.poll = '30s'")
+        .allow("127.0.0.1")
+        .allow(&format!("127.0.0.2 expires={expires}"));
     let sidegate = builder.run().await;
-    let (mut leaving, mut staying) = (at(&sidegate, 2).open("/chat").await, at(&sidegate, 1).open("/chat").await);
+    let (mut leaving, mut staying) =
+        (at(&sidegate, 2).open("/chat").await, at(&sidegate, 1).open("/chat").await);
     sidegate.expect_metric("sidegate_entries_lapsing_30d", [], 1).await;
     leaving.expect_close_with(1008, "network").await;
     let late = Timestamp::now().duration_since(expires);
-    assert!(late >= SignedDuration::ZERO && late < SignedDuration::from_secs(1), "closed {late:?} after it lapsed");
+    assert!(
+        late >= SignedDuration::ZERO && late < SignedDuration::from_secs(1),
+        "closed {late:?} after it lapsed"
+    );
     staying.expect_echo("stays").await;
     at(&sidegate, 2).attempt("/chat").await.expect_refused(403, "network");
-    let counts = [sidegate.metric("sidegate_reloads_total", []).await, sidegate.metric("sidegate_entries_lapsing_30d", []).await];
+    let counts = [
+        sidegate.metric("sidegate_reloads_total", []).await,
+        sidegate.metric("sidegate_entries_lapsing_30d", []).await,
+    ];
     assert_eq!((counts, sidegate.generation().await), ([0.0, 0.0], 1));
 }
 
@@ -199,7 +233,8 @@ async fn an_entry_of_the_baseline_and_a_carve_out_lapse_as_well() {
 
 #[tokio::test]
 async fn limits_for_an_entry_that_lapses_are_everybodys_from_then_on() {
-    let exceptions = format!("[[limits.for]]\nclient = ['127.0.0.9 expires={}']\nidle = '20s'", soon());
+    let exceptions =
+        format!("[[limits.for]]\nclient = ['127.0.0.9 expires={}']\nidle = '20s'", soon());
     let (sidegate, _backend) = limiting("idle = '2500ms'", &exceptions).await;
     let began = std::time::Instant::now();
     let mut tunnel = at(&sidegate, 9).open("/chat").await;

@@ -33,7 +33,10 @@ pub fn sources() -> BTreeMap<PathBuf, String> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.insert(path.strip_prefix(&root).unwrap().to_owned(), std::fs::read_to_string(&path).unwrap());
+                files.insert(
+                    path.strip_prefix(&root).unwrap().to_owned(),
+                    std::fs::read_to_string(&path).unwrap(),
+                );
             }
         }
     }
@@ -47,7 +50,9 @@ fn room(first: &str) -> &str {
 }
 
 fn row(room: &str) -> usize {
-    ROWS.iter().position(|row| row.contains(&room)).unwrap_or_else(|| panic!("`{room}` is in no row of the table"))
+    ROWS.iter()
+        .position(|row| row.contains(&room))
+        .unwrap_or_else(|| panic!("`{room}` is in no row of the table"))
 }
 
 /// The rooms that a file names behind `crate::`, and in the binary behind `sidegate::` too.
@@ -65,9 +70,15 @@ fn first_words(path: &str) -> Vec<String> {
         Some(inside) => inside.split('}').next().unwrap().split(',').collect(),
         None => vec![path],
     };
-    let words = paths.into_iter().filter_map(|path| path.trim().split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next());
+    let words = paths.into_iter().filter_map(|path| {
+        path.trim().split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next()
+    });
     let words = words.filter(|word| !word.is_empty());
-    words.map(|word| if word.starts_with(|c: char| c.is_ascii_uppercase()) { "lib" } else { word }.to_owned()).collect()
+    words
+        .map(|word| {
+            if word.starts_with(|c: char| c.is_ascii_uppercase()) { "lib" } else { word }.to_owned()
+        })
+        .collect()
 }
 
 #[test]
@@ -91,8 +102,17 @@ fn the_pure_rooms_name_no_socket_no_file_and_no_runtime() {
         let own = room(path.iter().next().unwrap().to_str().unwrap());
         let code = text.split("#[cfg(test)]").next().unwrap();
         if row(own) < row("snapshot") {
-            for foreign in ["tokio::", "std::fs", "std::net::Tcp", "Instant::now", "Timestamp::now", "SystemTime"] {
-                let names = code.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(foreign));
+            for foreign in [
+                "tokio::",
+                "std::fs",
+                "std::net::Tcp",
+                "Instant::now",
+                "Timestamp::now",
+                "SystemTime",
+            ] {
+                let names = code
+                    .lines()
+                    .any(|line| !line.trim_start().starts_with("//") && line.contains(foreign));
                 assert!(!names, "{} names {foreign}", path.display());
             }
         }
@@ -103,7 +123,11 @@ fn the_pure_rooms_name_no_socket_no_file_and_no_runtime() {
 fn every_file_says_what_it_is_for() {
     for (path, text) in sources() {
         let first = text.lines().next().unwrap_or_default();
-        assert!(first.starts_with("//! ") && first.len() > 10, "{} begins with {first:?}", path.display());
+        assert!(
+            first.starts_with("//! ") && first.len() > 10,
+            "{} begins with {first:?}",
+            path.display()
+        );
     }
 }
 

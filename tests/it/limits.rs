@@ -43,8 +43,12 @@ async fn upgrades_over_the_rate_get_429_and_when_to_come_back() {
         assert!((1..=20).contains(&wait), "{wait} s until a token that comes every 10");
     }
     expect_granted(&client.clone().from("127.0.0.2"), "/chat").await;
-    sidegate.expect_metric("sidegate_refusals_total", [("route", "chat"), ("reason", "rate")], 3).await;
-    sidegate.expect_metric("sidegate_limiter_keys", [("policy", "default"), ("limit", "upgrades")], 2).await;
+    sidegate
+        .expect_metric("sidegate_refusals_total", [("route", "chat"), ("reason", "rate")], 3)
+        .await;
+    sidegate
+        .expect_metric("sidegate_limiter_keys", [("policy", "default"), ("limit", "upgrades")], 2)
+        .await;
 }
 
 // C-RL-01
@@ -64,7 +68,12 @@ async fn a_token_comes_back_in_time_however_often_one_asks_before() {
 async fn plain_requests_and_upgrades_have_rates_of_their_own_and_both_hold() {
     let backend = backend::echo().run().await;
     let limits = format!("{TWO}\nrequests = {{ rate = '6/m', burst = 3 }}");
-    let sidegate = sidegate::new().route("/chat", &backend).on_route("http = 'forward'").limits(&limits).run().await;
+    let sidegate = sidegate::new()
+        .route("/chat", &backend)
+        .on_route("http = 'forward'")
+        .limits(&limits)
+        .run()
+        .await;
     let client = client::new(&sidegate);
     for _ in 0..3 {
         client.get("/chat").await.expect(200);
@@ -81,7 +90,12 @@ async fn plain_requests_and_upgrades_have_rates_of_their_own_and_both_hold() {
 async fn a_refused_plain_request_keeps_its_connection() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let limits = "requests = { rate = '6/m', burst = 1 }";
-    let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'").limits(limits).run().await;
+    let sidegate = sidegate::new()
+        .route("/", &backend)
+        .on_route("http = 'forward'")
+        .limits(limits)
+        .run()
+        .await;
     let client = client::new(&sidegate);
     let mut wire = client.connect().await;
     for status in [200, 429, 429] {
@@ -117,18 +131,26 @@ async fn a_policy_has_so_many_connections_in_all_and_others_may_come_back() {
 
 #[tokio::test]
 async fn a_token_is_not_given_back_when_a_later_step_fails() {
-    let (_sidegate, client, _backend) = over(&format!("{TWO}\nconnections = {{ per_client = 1 }}")).await;
+    let (_sidegate, client, _backend) =
+        over(&format!("{TWO}\nconnections = {{ per_client = 1 }}")).await;
     let _open = client.open("/chat").await;
     expect_refused(&client, "/chat", "connections").await;
     expect_refused(&client, "/chat", "rate").await;
 }
 
 /// That a place is free again after a tunnel, the only one there may be, has ended as `ends` makes it.
-async fn check_given_back(ends: impl AsyncFnOnce(&Sidegate, crate::harness::wire::Wire, crate::harness::wire::Wire)) {
+async fn check_given_back(
+    ends: impl AsyncFnOnce(&Sidegate, crate::harness::wire::Wire, crate::harness::wire::Wire),
+) {
     let server = backend::manual().run().await;
-    let limits = "connections = { per_client = 1, total = 1 }\nmessage = { max = '1KiB' }\nidle = '5s'";
-    let sidegate =
-        sidegate::new().route("/chat", &server).limits(limits).timeouts("grace = '200ms'\nwrite_stall = '300ms'").run().await;
+    let limits =
+        "connections = { per_client = 1, total = 1 }\nmessage = { max = '1KiB' }\nidle = '5s'";
+    let sidegate = sidegate::new()
+        .route("/chat", &server)
+        .limits(limits)
+        .timeouts("grace = '200ms'\nwrite_stall = '300ms'")
+        .run()
+        .await;
     let client = client::new(&sidegate);
     let (at_client, at_backend) = crate::tunnel::ends(&client, &server, "").await;
     expect_refused(&client, "/chat", "connections").await;
@@ -144,11 +166,23 @@ async fn a_place_is_given_back_on_every_kind_of_ending() {
     check_given_back(async |_, _client, backend| backend.reset()).await;
     check_given_back(async |_, mut client, _backend| client.finish().await).await;
     check_given_back(async |_, _client, mut backend| backend.finish().await).await;
-    check_given_back(async |_, mut client, _backend| client.send_frame(Frame::close(1000, "")).await).await;
-    check_given_back(async |_, _client, mut backend| backend.send_frame(Frame::close(1000, "")).await).await;
+    check_given_back(async |_, mut client, _backend| {
+        client.send_frame(Frame::close(1000, "")).await
+    })
+    .await;
+    check_given_back(async |_, _client, mut backend| {
+        backend.send_frame(Frame::close(1000, "")).await
+    })
+    .await;
     check_given_back(async |_, mut client, _backend| client.send("no frame").await).await;
-    check_given_back(async |_, mut client, _backend| client.send_frame(Frame::binary([0; 1025])).await).await;
-    check_given_back(async |_, _client, mut backend| backend.send(&Frame::binary([0; 99]).encode(false)[..50]).await).await;
+    check_given_back(async |_, mut client, _backend| {
+        client.send_frame(Frame::binary([0; 1025])).await
+    })
+    .await;
+    check_given_back(async |_, _client, mut backend| {
+        backend.send(&Frame::binary([0; 99]).encode(false)[..50]).await
+    })
+    .await;
     check_given_back(async |sidegate, client, _backend| {
         sidegate.policy().limits("idle = '50ms'").write().await;
         sidegate.expect_metric("sidegate_tunnels_open", [], 0).await;
@@ -168,7 +202,8 @@ async fn a_place_is_given_back_on_every_kind_of_ending() {
 #[tokio::test]
 async fn a_place_is_given_back_when_the_backend_does_not_switch_or_the_client_leaves_before() {
     let server = backend::manual().run().await;
-    let sidegate = sidegate::new().route("/chat", &server).limits("connections = { total = 1 }").run().await;
+    let sidegate =
+        sidegate::new().route("/chat", &server).limits("connections = { total = 1 }").run().await;
     let client = client::new(&sidegate);
     for answer in ["HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n", "nonsense\r\n\r\n", ""] {
         let mut wire = client.connect().await;
@@ -199,7 +234,11 @@ async fn what_was_used_up_stays_used_up_over_a_reload_that_leaves_the_rate_alone
     sidegate.policy().deny("192.0.2.1").limits("idle = '1h'").write().await;
     expect_refused(&client, "/chat", "rate").await;
     // The same rate, written in another way.
-    sidegate.policy().limits("upgrades = { burst = 2, rate = '6/m' }\nconnections = { total = 100 }").write().await;
+    sidegate
+        .policy()
+        .limits("upgrades = { burst = 2, rate = '6/m' }\nconnections = { total = 100 }")
+        .write()
+        .await;
     expect_refused(&client, "/chat", "rate").await;
 }
 
@@ -247,7 +286,8 @@ async fn routes_that_name_one_policy_share_its_budgets_and_others_have_their_own
     let backend = backend::echo().run().await;
     let builder = sidegate::new().route("/one", &backend).route("/two", &backend);
     let builder = builder.route("/other", &backend).under("other", |page| page.limits(TWO));
-    let sidegate = builder.limits(&format!("{TWO}\nconnections = {{ per_client = 1 }}")).run().await;
+    let sidegate =
+        builder.limits(&format!("{TWO}\nconnections = {{ per_client = 1 }}")).run().await;
     let client = client::new(&sidegate);
     let open = client.open("/one").await;
     expect_refused(&client, "/two", "connections").await;
@@ -263,7 +303,12 @@ async fn routes_that_name_one_policy_share_its_budgets_and_others_have_their_own
 #[tokio::test]
 async fn a_refusal_by_the_rules_costs_no_token() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().route("/chat", &backend).origins(&["https://app.example"]).limits(TWO).run().await;
+    let sidegate = sidegate::new()
+        .route("/chat", &backend)
+        .origins(&["https://app.example"])
+        .limits(TWO)
+        .run()
+        .await;
     let client = client::new(&sidegate);
     let foreign = client.clone().origin("https://evil.example");
     for _ in 0..5 {

@@ -47,7 +47,12 @@ async fn expect_told(client: &Client, first: &str, (fields, body): (String, Vec<
 }
 
 /// That the refusal with this status arrives over TLS and in the clear, as `agent` makes them.
-async fn check_told(agent: impl Fn(Builder) -> Builder, backend: &Backend, first: &str, status: u16) {
+async fn check_told(
+    agent: impl Fn(Builder) -> Builder,
+    backend: &Backend,
+    first: &str,
+    status: u16,
+) {
     for body in [sized, in_chunks] {
         for build in [Builder::tls, Builder::clear] {
             let sidegate = build(agent(forwarding(backend))).run().await;
@@ -149,7 +154,8 @@ async fn clients_of_http_1_0_and_those_that_expect_100_are_told() {
 #[tokio::test]
 async fn redirect_arrives_before_the_body_is_read() {
     let backend = pages().await;
-    let plain = "[[listener]]\nname = 'plain'\nlisten = '127.0.0.1:0'\ntls = false\nredirect = 'https'";
+    let plain =
+        "[[listener]]\nname = 'plain'\nlisten = '127.0.0.1:0'\ntls = false\nredirect = 'https'";
     let sidegate = forwarding(&backend).toml(plain).run().await;
     let client = client::new(&sidegate).at_clear(sidegate.listener("plain"));
     for body in [sized, in_chunks] {
@@ -190,7 +196,9 @@ async fn check_early(size: usize, ends: bool) {
     let content = vec![b'e'; size];
     let head = format!("HTTP/1.1 401 Unauthorized\r\nContent-Length: {size}\r\n\r\n");
     let backend = hasty([head.as_bytes(), &content].concat(), ends).run().await;
-    for (build, body) in [(Builder::tls as fn(Builder) -> Builder, sized()), (Builder::clear, in_chunks())] {
+    for (build, body) in
+        [(Builder::tls as fn(Builder) -> Builder, sized()), (Builder::clear, in_chunks())]
+    {
         let sidegate = build(forwarding(&backend).on_route("max_body = '64MiB'")).run().await;
         let client = client::new(&sidegate);
         let mut wire = client.connect().await;
@@ -244,7 +252,8 @@ async fn stuck(client: &Client, status: u16) -> Wire {
 async fn discarding_connection_is_pending_and_makes_room_for_another() {
     let backend = backend::echo().run().await;
     for build in [Builder::tls, Builder::clear] {
-        let sidegate = build(forwarding(&backend).on_listener("pending_per_client = 3")).run().await;
+        let sidegate =
+            build(forwarding(&backend).on_listener("pending_per_client = 3")).run().await;
         let client = client::new(&sidegate);
         let mut wires = Vec::new();
         for _ in 0..6 {
@@ -335,7 +344,12 @@ async fn full_listener_displaces_the_client_with_most_discards() {
 #[tokio::test]
 async fn full_of_discarding_clients_an_admitted_one_opens_at_once() {
     let backend = backend::echo().run().await;
-    let sidegate = forwarding(&backend).allow("127.0.0.2").on_listener("max_connections = 60").clear().run().await;
+    let sidegate = forwarding(&backend)
+        .allow("127.0.0.2")
+        .on_listener("max_connections = 60")
+        .clear()
+        .run()
+        .await;
     let drips = async |number: usize| {
         let client = client::new(&sidegate).from(&format!("127.0.1.{number}"));
         loop {

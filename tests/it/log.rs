@@ -14,7 +14,10 @@ use crate::harness::{sidegate, within};
 
 /// A route `chat` under a policy that admits the list `partners`, which is in a file.
 fn folder(backend: &Backend, list: &str) -> TempDir {
-    let sidegate = sidegate::new().clear().route("/chat", backend).policy(|page| page.list_file("partners").allow("partners"));
+    let sidegate = sidegate::new()
+        .clear()
+        .route("/chat", backend)
+        .policy(|page| page.list_file("partners").allow("partners"));
     sidegate.file("policies/lists/partners.cidr", list).write()
 }
 
@@ -25,7 +28,10 @@ async fn run(folder: &TempDir) -> Process {
 /// `policies/default.toml:N`, with the line that `key` stands on.
 fn rule(folder: &Path, key: &str) -> String {
     let text = std::fs::read_to_string(folder.join("policies/default.toml")).unwrap();
-    let line = text.lines().position(|line| line.starts_with(key)).unwrap_or_else(|| panic!("no {key} in {text}"));
+    let line = text
+        .lines()
+        .position(|line| line.starts_with(key))
+        .unwrap_or_else(|| panic!("no {key} in {text}"));
     format!("policies/default.toml:{}", line + 1)
 }
 
@@ -33,12 +39,20 @@ fn rule(folder: &Path, key: &str) -> String {
 #[track_caller]
 fn check(line: &Value, expected: Value) {
     let (line, expected) = (line.as_object().unwrap(), expected.as_object().unwrap());
-    let known = |name: &str| FIELDS.iter().any(|(known, _)| *known == name) || ["timestamp", "level", "message"].contains(&name);
+    let known = |name: &str| {
+        FIELDS.iter().any(|(known, _)| *known == name)
+            || ["timestamp", "level", "message"].contains(&name)
+    };
     let unknown: Vec<_> = line.keys().filter(|name| !known(name)).collect();
     assert!(unknown.is_empty(), "not in the table of fields: {unknown:?}");
-    let fields = line.iter().filter(|(name, _)| !["timestamp", "level", "message"].contains(&name.as_str()));
-    let shown = fields
-        .map(|(name, value)| (name.clone(), if expected.get(name) == Some(&Value::Null) { Value::Null } else { value.clone() }));
+    let fields =
+        line.iter().filter(|(name, _)| !["timestamp", "level", "message"].contains(&name.as_str()));
+    let shown = fields.map(|(name, value)| {
+        (
+            name.clone(),
+            if expected.get(name) == Some(&Value::Null) { Value::Null } else { value.clone() },
+        )
+    });
     let shown: Map<String, Value> = shown.collect();
     assert_eq!(&shown, expected, "\n{line:?}");
 }
@@ -53,7 +67,10 @@ fn told<'l>(lines: &'l [Value], field: &str) -> Vec<(&'l str, &'l Value)> {
 #[tokio::test]
 async fn a_tunnel_has_one_line_for_its_permit_and_one_for_its_end_with_who_let_it_in() {
     let backend = backend::echo().run().await;
-    let folder = folder(&backend, "# ours\n127.0.0.0/8 owner=acme ticket=SEC-1042 expires=2099-12-31 # VPN\n");
+    let folder = folder(
+        &backend,
+        "# ours\n127.0.0.0/8 owner=acme ticket=SEC-1042 expires=2099-12-31 # VPN\n",
+    );
     let mut process = run(&folder).await;
     let mut tunnel = process.client().from("127.0.0.9").open("/chat?token=x").await;
     let permitted = process.logged("permitted").await;
@@ -83,8 +100,19 @@ async fn a_tunnel_has_one_line_for_its_permit_and_one_for_its_end_with_who_let_i
 
 /// What `line` says of the refusal besides who asked for what.
 fn why(mut line: Value) -> Value {
-    for rest in ["timestamp", "level", "message", "route", "listener", "peer", "kind", "host", "path", "request_id", "generation"]
-    {
+    for rest in [
+        "timestamp",
+        "level",
+        "message",
+        "route",
+        "listener",
+        "peer",
+        "kind",
+        "host",
+        "path",
+        "request_id",
+        "generation",
+    ] {
         assert!(line.as_object_mut().unwrap().remove(rest).is_some(), "no {rest}: {line}");
     }
     line
@@ -99,9 +127,13 @@ async fn check_refused(client: Client, process: &mut Process, status: u16, expec
 #[tokio::test]
 async fn a_refused_network_has_the_rule_and_the_entry_that_kept_it_out() {
     let backend = backend::echo().run().await;
-    let folder = folder(&backend, "127.0.0.0/24 ticket=SEC-1\n!127.0.0.66 ticket=SEC-2190\n127.0.1.1 expires=2020-01-01\n");
+    let folder = folder(
+        &backend,
+        "127.0.0.0/24 ticket=SEC-1\n!127.0.0.66 ticket=SEC-2190\n127.0.1.1 expires=2020-01-01\n",
+    );
     let mut process = run(&folder).await;
-    let (allow, at) = (rule(folder.path(), "allow"), |line| format!("policies/lists/partners.cidr:{line}"));
+    let (allow, at) =
+        (rule(folder.path(), "allow"), |line| format!("policies/lists/partners.cidr:{line}"));
     let carved = json!({
         "client": "127.0.0.66", "result": "refused", "reason": "network", "status": 403, "policy": "default", "rule": allow,
         "list": "partners", "entry": "!127.0.0.66", "entry_at": at(2), "ticket": "SEC-2190", "would_match": "127.0.0.0/24",
@@ -119,7 +151,11 @@ async fn a_refused_network_has_the_rule_and_the_entry_that_kept_it_out() {
 #[tokio::test]
 async fn the_other_rules_and_the_limits_have_their_lines() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().clear().route("/chat", &backend).origins(&["https://a.example"]).deny("127.0.0.4");
+    let sidegate = sidegate::new()
+        .clear()
+        .route("/chat", &backend)
+        .origins(&["https://a.example"])
+        .deny("127.0.0.4");
     let folder = sidegate.limits("upgrades = { rate = '1/m', burst = 1 }").write();
     let mut process = run(&folder).await;
     let a = process.client().origin("https://a.example");
@@ -134,8 +170,13 @@ async fn the_other_rules_and_the_limits_have_their_lines() {
     a.attempt("/chat").await.expect(101);
     let text = std::fs::read_to_string(folder.path().join("policies/default.toml")).unwrap();
     let upgrades = text.lines().position(|line| line.contains("upgrades")).unwrap() + 1;
-    check_refused(a.clone(), &mut process, 429, refusal("127.0.0.1", "rate", 429, format!("policies/default.toml:{upgrades}")))
-        .await;
+    check_refused(
+        a.clone(),
+        &mut process,
+        429,
+        refusal("127.0.0.1", "rate", 429, format!("policies/default.toml:{upgrades}")),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -146,7 +187,8 @@ async fn a_refused_path_has_the_reading_that_leads_elsewhere() {
     let mut process = run(&folder).await;
     process.client().attempt("/admin;a=b/x").await.expect_refused(400, "path");
     let line = process.logged("refused").await;
-    let fields = ["route", "reason", "path", "error"].map(|field| line[field].as_str().unwrap_or_default());
+    let fields =
+        ["route", "reason", "path", "error"].map(|field| line[field].as_str().unwrap_or_default());
     let reading = "parameters cut: /admin/x, of the route admin (policy shut)";
     assert_eq!(fields, ["root", "path", "/admin;a=b/x", reading]);
     backend.expect_untouched();
@@ -155,16 +197,26 @@ async fn a_refused_path_has_the_reading_that_leads_elsewhere() {
 #[tokio::test]
 async fn a_failed_backend_is_named_with_its_error_in_the_one_line() {
     let (refusing, silent) = (backend::refusing(), backend::silent().run().await);
-    let sidegate = sidegate::new().clear().route("/chat", &refusing).route("/late", &silent).timeouts("response = '100ms'");
+    let sidegate = sidegate::new()
+        .clear()
+        .route("/chat", &refusing)
+        .route("/late", &silent)
+        .timeouts("response = '100ms'");
     let folder = sidegate.write();
     let mut process = run(&folder).await;
     process.client().attempt("/chat").await.expect_refused(502, "backend");
     let down = process.logged("failed").await;
-    assert_eq!((&down["backend"], &down["reason"]), (&refusing.address().into(), &"backend".into()));
+    assert_eq!(
+        (&down["backend"], &down["reason"]),
+        (&refusing.address().into(), &"backend".into())
+    );
     assert!(down["error"].as_str().unwrap().contains("refused"), "{down}");
     process.client().attempt("/late").await.expect_refused(504, "backend");
     let late = process.logged("failed").await;
-    assert_eq!((&late["backend"], &late["error"]), (&silent.address().into(), &"no answer in time".into()));
+    assert_eq!(
+        (&late["backend"], &late["error"]),
+        (&silent.address().into(), &"no answer in time".into())
+    );
     assert_eq!((&late["status"], &late["result"]), (&504.into(), &"failed".into()));
 }
 
@@ -176,12 +228,26 @@ async fn a_revoked_tunnel_has_the_entry_that_ended_it_and_the_generation() {
     let mut tunnel = process.client().open("/chat").await;
     tunnel.expect_echo("before").await;
     let list = folder.path().join("policies/lists/partners.cidr");
-    std::fs::write(folder.path().join("new~"), "127.0.0.0/8\n!127.0.0.1 ticket=SEC-7 owner=blue\n").unwrap();
+    std::fs::write(folder.path().join("new~"), "127.0.0.0/8\n!127.0.0.1 ticket=SEC-7 owner=blue\n")
+        .unwrap();
     std::fs::rename(folder.path().join("new~"), list).unwrap();
     tunnel.expect_close_with(1008, "network").await;
     let closed = process.logged("tunnel closed").await;
-    let fields = ["reason", "refusal", "by", "list", "entry", "entry_at", "ticket", "owner", "would_match", "policy", "rule"];
-    let said: Map<String, Value> = fields.iter().map(|name| ((*name).to_owned(), closed[*name].clone())).collect();
+    let fields = [
+        "reason",
+        "refusal",
+        "by",
+        "list",
+        "entry",
+        "entry_at",
+        "ticket",
+        "owner",
+        "would_match",
+        "policy",
+        "rule",
+    ];
+    let said: Map<String, Value> =
+        fields.iter().map(|name| ((*name).to_owned(), closed[*name].clone())).collect();
     let expected = json!({
         "reason": "revoked", "refusal": "network", "by": "sidegate", "list": "partners", "entry": "!127.0.0.1", "policy": "default",
         "entry_at": "policies/lists/partners.cidr:2", "ticket": "SEC-7", "owner": "blue", "would_match": "127.0.0.0/8",
@@ -193,8 +259,10 @@ async fn a_revoked_tunnel_has_the_entry_that_ended_it_and_the_generation() {
 #[tokio::test]
 async fn a_connection_that_is_refused_before_its_request_has_one_line_and_a_health_check_none() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().route("/chat", &backend).on_listener("tls = false\npending_per_client = 2");
-    let folder = sidegate.toml("[[listener]]\nname = 'secure'\nlisten = '127.0.0.1:0'\ntls = true").write();
+    let sidegate =
+        sidegate::new().route("/chat", &backend).on_listener("tls = false\npending_per_client = 2");
+    let folder =
+        sidegate.toml("[[listener]]\nname = 'secure'\nlisten = '127.0.0.1:0'\ntls = true").write();
     let mut process = run(&folder).await;
     let line = process.logged("listening").await;
     assert_eq!(line["listener"], "secure");
@@ -231,8 +299,16 @@ async fn a_target_is_logged_in_ascii_whatever_its_bytes() {
     let folder = sidegate::new().route("/chat", &backend).on_listener("tls = false").write();
     let mut process = run(&folder).await;
     for (target, path, error) in [
-        ("/a\u{1b}[2J\u{202e}<b>\u{85}?x", "/a%1B[2J%E2%80%AE%3Cb%3E%C2%85", json!("a control, a space or DEL in the target")),
-        ("/a\rlevel=ERROR b", "/a%0Dlevel=ERROR%20b", json!("a control, a space or DEL in the target")),
+        (
+            "/a\u{1b}[2J\u{202e}<b>\u{85}?x",
+            "/a%1B[2J%E2%80%AE%3Cb%3E%C2%85",
+            json!("a control, a space or DEL in the target"),
+        ),
+        (
+            "/a\rlevel=ERROR b",
+            "/a%0Dlevel=ERROR%20b",
+            json!("a control, a space or DEL in the target"),
+        ),
         ("/\u{202e}<\"b\">?\"", "/%E2%80%AE%3C\"b\"%3E", json!(null)),
     ] {
         process.client().send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
@@ -252,7 +328,8 @@ async fn a_flood_of_refusals_is_cut_short_and_counted_and_other_clients_have_the
     flood.get("/nowhere").await.expect_refused(404, "route");
     other.attempt("/chat").await.expect_refused(403, "network");
     let lines = process.ended_json().await;
-    let shown: Vec<_> = told(&lines, "client").into_iter().filter(|(message, _)| *message == "refused").collect();
+    let shown: Vec<_> =
+        told(&lines, "client").into_iter().filter(|(message, _)| *message == "refused").collect();
     assert_eq!(shown.iter().filter(|(_, client)| *client == "127.0.0.2").count(), 10);
     assert_eq!(shown.last().unwrap().1, "127.0.0.3");
     let left_out = lines.iter().find(|line| line["message"] == "refusals left out").unwrap();
@@ -261,8 +338,14 @@ async fn a_flood_of_refusals_is_cut_short_and_counted_and_other_clients_have_the
 }
 
 /// What must never stand in a log.
-const SECRETS: [&str; 6] =
-    ["s3cret-query", "s3cret-cookie", "s3cret-bearer", "czNjcmV0LWtleS1hYmNkZQ==", "s3cret-protocol", "s3cret-header"];
+const SECRETS: [&str; 6] = [
+    "s3cret-query",
+    "s3cret-cookie",
+    "s3cret-bearer",
+    "czNjcmV0LWtleS1hYmNkZQ==",
+    "s3cret-protocol",
+    "s3cret-header",
+];
 
 fn with_secrets(first: &str) -> String {
     let [query, cookie, bearer, key, protocol, header] = SECRETS;
@@ -276,9 +359,17 @@ fn with_secrets(first: &str) -> String {
 /// That nothing secret stands in all that is logged of requests that are permitted, refused, malformed and failed.
 async fn check_secrets(format: &str) {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().clear().route("/chat", &backend).route("/plain", &backend).on_route("http = 'forward'");
+    let sidegate = sidegate::new()
+        .clear()
+        .route("/chat", &backend)
+        .route("/plain", &backend)
+        .on_route("http = 'forward'");
     let folder = sidegate.route("/down", &backend::refusing()).deny("127.0.0.2").write();
-    let process = process::new(folder.path()).log(format).env("SIDEGATE_LOG", "trace,hyper=trace,rustls=trace").run().await;
+    let process = process::new(folder.path())
+        .log(format)
+        .env("SIDEGATE_LOG", "trace,hyper=trace,rustls=trace")
+        .run()
+        .await;
     let client = process.client();
     client.send(with_secrets("GET /chat") + "\r\n").await.expect(101);
     client.clone().from("127.0.0.2").send(with_secrets("GET /chat") + "\r\n").await.expect(403);
@@ -305,13 +396,20 @@ async fn lines_of_what_is_permitted_can_be_left_out_and_no_others() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().clear().route("/chat", &backend).deny("127.0.0.2");
     let folder = sidegate.route("/down", &backend::refusing()).write();
-    let process = process::new(folder.path()).log("json").env("SIDEGATE_LOG", "info,sidegate::permitted=off").run().await;
+    let process = process::new(folder.path())
+        .log("json")
+        .env("SIDEGATE_LOG", "info,sidegate::permitted=off")
+        .run()
+        .await;
     let client = process.client();
     client.attempt("/chat").await.expect(101);
     client.clone().from("127.0.0.2").attempt("/chat").await.expect(403);
     client.attempt("/down").await.expect(502);
     let lines = process.ended().await;
-    let said: Vec<_> = lines.iter().map(|line| process::json(line)["message"].as_str().unwrap().to_owned()).collect();
+    let said: Vec<_> = lines
+        .iter()
+        .map(|line| process::json(line)["message"].as_str().unwrap().to_owned())
+        .collect();
     for message in ["refused", "failed", "tunnel closed"] {
         assert_eq!(said.iter().filter(|said| *said == message).count(), 1, "{message}: {said:?}");
     }
@@ -330,7 +428,8 @@ async fn hostile_hosts_and_paths_stay_within_their_line_in_every_format() {
         }
         process.client().send(b"GET /x HTTP/1.1\r\nHost: \xff\xfe\r\n\r\n").await;
         process.client().get(&format!("/{}", "%1b%0a".repeat(1000))).await;
-        let lines: Vec<_> = process.ended().await.into_iter().filter(|line| line.contains("refused")).collect();
+        let lines: Vec<_> =
+            process.ended().await.into_iter().filter(|line| line.contains("refused")).collect();
         assert_eq!(lines.len(), 6, "{lines:#?}");
         for line in lines {
             assert!(line.len() < 4096 && !line.contains(['\u{202e}', '\u{9b}', '\x1b']), "{line}");
@@ -353,14 +452,22 @@ async fn without_a_terminal_lines_are_json_and_text_has_no_colours() {
     let mut process = process::new(folder.path()).log("text").run().await;
     process.client().from("127.0.0.2").attempt("/chat").await.expect(403);
     let line = process.line("refused").await;
-    assert!(line.contains("  INFO refused route=chat listener=public client=127.0.0.2 ") && !line.contains('\x1b'), "{line}");
+    assert!(
+        line.contains("  INFO refused route=chat listener=public client=127.0.0.2 ")
+            && !line.contains('\x1b'),
+        "{line}"
+    );
 }
 
 #[tokio::test]
 async fn a_full_pipe_makes_no_tunnel_wait_and_the_lines_that_are_lost_are_counted() {
     let backend = backend::http(|_| backend::reply(204)).run().await;
     let echo = backend::echo().run().await;
-    let sidegate = sidegate::new().clear().route("/chat", &echo).route("/plain", &backend).on_route("http = 'forward'");
+    let sidegate = sidegate::new()
+        .clear()
+        .route("/chat", &echo)
+        .route("/plain", &backend)
+        .on_route("http = 'forward'");
     let folder = sidegate.write();
     let process = run(&folder).await;
     let mut tunnel = process.client().open("/chat").await;
@@ -389,9 +496,14 @@ fn every_field_of_every_line_is_in_the_table() {
     let mut names = Vec::new();
     for text in crate::layers::sources().values() {
         let code = text.split("#[cfg(test)]").next().unwrap();
-        let code: String =
-            code.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| line.to_owned() + "\n").collect();
-        for call in ["error!(", "warn!(", "info!(", "debug!("].map(|level| format!("tracing::{level}")) {
+        let code: String = code
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .map(|line| line.to_owned() + "\n")
+            .collect();
+        for call in
+            ["error!(", "warn!(", "info!(", "debug!("].map(|level| format!("tracing::{level}"))
+        {
             names.extend(code.split(&call).skip(1).flat_map(fields));
         }
     }
@@ -422,7 +534,9 @@ fn fields(call: &str) -> Vec<String> {
         parts.last_mut().unwrap().push(c);
     }
     let parts = parts.iter().map(|part| part.trim()).take_while(|part| !part.starts_with('"'));
-    let names = parts.map(|part| part.split('=').next().unwrap().trim().trim_start_matches(['%', '?']).to_owned());
+    let names = parts.map(|part| {
+        part.split('=').next().unwrap().trim().trim_start_matches(['%', '?']).to_owned()
+    });
     names.filter(|name| !name.is_empty()).collect()
 }
 

@@ -26,19 +26,31 @@ fn scraper(sidegate: &Sidegate) -> Client {
 /// The samples of a scrape by series.
 fn series(scrape: &str) -> BTreeMap<&str, f64> {
     let samples = scrape.lines().filter(|line| !line.starts_with('#'));
-    samples.map(|line| line.rsplit_once(' ').unwrap()).map(|(series, value)| (series, value.parse().unwrap())).collect()
+    samples
+        .map(|line| line.rsplit_once(' ').unwrap())
+        .map(|(series, value)| (series, value.parse().unwrap()))
+        .collect()
 }
 
 /// The sum of the samples of a family whose labels begin with these.
 fn sum(scrape: &str, series_of: &str) -> f64 {
-    series(scrape).iter().filter(|(name, _)| name.starts_with(series_of)).map(|(_, value)| value).sum()
+    series(scrape)
+        .iter()
+        .filter(|(name, _)| name.starts_with(series_of))
+        .map(|(_, value)| value)
+        .sum()
 }
 
 /// That whatever came in went out or is there, for connections and for the tunnels of `route`; returns what is open.
 fn check_conserved(scrape: &str, route: &str) -> (f64, f64) {
-    let connections = |what: &str| sum(scrape, &format!("sidegate_connections_{what}{{listener=\"public\""));
+    let connections =
+        |what: &str| sum(scrape, &format!("sidegate_connections_{what}{{listener=\"public\""));
     let tunnels = |what: &str| sum(scrape, &format!("sidegate_tunnels_{what}{{route=\"{route}\""));
-    assert_eq!(connections("accepted_total"), connections("open") + connections("closed_total"), "{scrape}");
+    assert_eq!(
+        connections("accepted_total"),
+        connections("open") + connections("closed_total"),
+        "{scrape}"
+    );
     assert_eq!(tunnels("opened_total"), tunnels("open") + tunnels("closed_total"), "{scrape}");
     (connections("open"), tunnels("open"))
 }
@@ -72,7 +84,8 @@ async fn at_every_moment_what_came_in_went_out_or_is_there() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().clear().threads(3).route("/chat", &backend).run().await;
     let client = client::new(&sidegate);
-    let _kept = (client.open("/chat").await, client.open("/chat").await, client.connect_below_tls().await);
+    let _kept =
+        (client.open("/chat").await, client.open("/chat").await, client.connect_below_tls().await);
     let churning: Vec<_> = (0..4).map(|_| apart(churn(client.clone(), 120))).collect();
     let mut most = 0.0;
     while churning.iter().any(|one| !one.is_finished()) {
@@ -98,15 +111,37 @@ async fn what_all_threads_relayed_is_counted_once_while_tunnels_are_open_and_aft
         open.push(wire);
     }
     for open in [open, Vec::new()] {
-        sidegate.expect_metric("sidegate_messages_total", [("route", "chat"), ("direction", "from_client")], 16).await;
-        sidegate.expect_metric("sidegate_bytes_total", [("route", "chat"), ("direction", "from_client")], 16 * 16).await;
-        sidegate.expect_metric("sidegate_bytes_total", [("route", "chat"), ("direction", "from_backend")], 16 * 12).await;
-        sidegate.expect_metric("sidegate_tunnels_open", [("route", "chat")], open.len() as u32).await;
+        sidegate
+            .expect_metric(
+                "sidegate_messages_total",
+                [("route", "chat"), ("direction", "from_client")],
+                16,
+            )
+            .await;
+        sidegate
+            .expect_metric(
+                "sidegate_bytes_total",
+                [("route", "chat"), ("direction", "from_client")],
+                16 * 16,
+            )
+            .await;
+        sidegate
+            .expect_metric(
+                "sidegate_bytes_total",
+                [("route", "chat"), ("direction", "from_backend")],
+                16 * 12,
+            )
+            .await;
+        sidegate
+            .expect_metric("sidegate_tunnels_open", [("route", "chat")], open.len() as u32)
+            .await;
         drop(open);
         sidegate.expect_metric("sidegate_tunnels_open", [("route", "chat")], 0).await;
     }
     sidegate.expect_metric("sidegate_tunnel_lifetime_seconds_count", [("route", "chat")], 16).await;
-    sidegate.expect_metric("sidegate_upgrade_seconds_bucket", [("route", "chat"), ("le", "+Inf")], 16).await;
+    sidegate
+        .expect_metric("sidegate_upgrade_seconds_bucket", [("route", "chat"), ("le", "+Inf")], 16)
+        .await;
     sidegate.expect_metric("sidegate_dial_seconds_count", [("route", "chat")], 16).await;
 }
 
@@ -116,12 +151,18 @@ async fn stray(client: Client, turns: u32) {
         let random = || format!("{:x}", rand::random::<u64>());
         let [a, b, c] = rand::random::<[u8; 3]>();
         let client = client.clone().from(&format!("127.{a}.{b}.{}", c.clamp(1, 254)));
-        let client = client.host(&format!("{}.example.com", random())).header(&format!("X-{}", random()), &random());
+        let client = client
+            .host(&format!("{}.example.com", random()))
+            .header(&format!("X-{}", random()), &random());
         let path = format!("/{}?{}", random(), random());
         match turn % 5 {
             0 => client.get(&path).await.expect(404),
             1 => client.get(&format!("/a{path}")).await.expect(204),
-            2 => client.origin(&format!("https://{}", random())).attempt(&format!("/ab{path}")).await.expect(204),
+            2 => client
+                .origin(&format!("https://{}", random()))
+                .attempt(&format!("/ab{path}"))
+                .await
+                .expect(204),
             3 => client.subprotocols(&[&random()]).attempt(&format!("/-{path}")).await.expect(404),
             _ => client.get(&format!("/a/%zz{path}")).await.expect(400),
         };
@@ -132,14 +173,22 @@ async fn stray(client: Client, turns: u32) {
 async fn ten_thousand_strangers_add_no_series() {
     let backend = backend::http(|_| backend::reply(204)).run().await;
     let limits = "upgrades = { rate = '1/m', burst = 99 }\nrequests = { rate = '1/m', burst = 99 }";
-    let sidegate = sidegate::new().clear().threads(2).limits(limits).route("/a/", &backend).on_route("http = 'forward'");
+    let sidegate = sidegate::new()
+        .clear()
+        .threads(2)
+        .limits(limits)
+        .route("/a/", &backend)
+        .on_route("http = 'forward'");
     let sidegate = sidegate.route("/ab/", &backend).on_route("name = 'a-_0'").run().await;
     stray(client::new(&sidegate), 5).await;
     let before = sidegate.metrics().await;
     let strays: Vec<_> = (0..4).map(|_| apart(stray(client::new(&sidegate), 2500))).collect();
     strays.into_iter().for_each(|one| one.join().unwrap());
     let after = sidegate.metrics().await;
-    assert_eq!(series(&before).into_keys().collect::<Vec<_>>(), series(&after).into_keys().collect::<Vec<_>>());
+    assert_eq!(
+        series(&before).into_keys().collect::<Vec<_>>(),
+        series(&after).into_keys().collect::<Vec<_>>()
+    );
     assert_eq!(sum(&after, "sidegate_requests_total"), 10_005.0);
     assert!(sum(&after, "sidegate_limiter_keys") > 100.0, "{after}");
 }
@@ -147,14 +196,23 @@ async fn ten_thousand_strangers_add_no_series() {
 /// An agent where everything has happened that is counted.
 async fn eventful(backend: &backend::Backend) -> Sidegate {
     let expires = |days: i64| (Timestamp::now() + (days * 24).hours()).to_string();
-    let partners = format!("127.0.0.0/8\n192.0.2.1 expires={}\n192.0.2.2 expires={}\n", expires(29), expires(31));
+    let partners = format!(
+        "127.0.0.0/8\n192.0.2.1 expires={}\n192.0.2.2 expires={}\n",
+        expires(29),
+        expires(31)
+    );
     let limits = "connections = { total = 9 }\nstreams = { total = 9 }\nupgrades = { rate = '9/s', burst = 99 }";
-    let sidegate = sidegate::new().route("/chat", backend).on_route("http = 'forward'").limits(limits);
+    let sidegate =
+        sidegate::new().route("/chat", backend).on_route("http = 'forward'").limits(limits);
     let sidegate = sidegate.policy(|page| page.list_file("partners").allow("partners"));
     let candidate = "schema = 1\nclient.allow = ['127.0.0.2']\n";
     let sidegate = sidegate.file("policies/default.shadow.toml", candidate);
     let sidegate = sidegate.file("policies/lists/partners.cidr", &partners).run().await;
-    client::new(&sidegate).open("/chat").await.expect_echo("which the candidate would refuse").await;
+    client::new(&sidegate)
+        .open("/chat")
+        .await
+        .expect_echo("which the candidate would refuse")
+        .await;
     let mut leaving = client::new(&sidegate).from("127.0.0.2").open("/chat").await;
     sidegate.policy().deny("127.0.0.2").write().await;
     leaving.expect_close(1008).await;
@@ -169,13 +227,20 @@ async fn a_scrape_has_every_family_of_the_table_once_and_no_other() {
     let backend = backend::echo().run().await;
     let sidegate = eventful(&backend).await;
     let scrape = sidegate.metrics().await;
-    let mut wanted: Vec<_> = table().into_iter().map(|family| (family.name, family.kind.word(), family.help)).collect();
+    let mut wanted: Vec<_> =
+        table().into_iter().map(|family| (family.name, family.kind.word(), family.help)).collect();
     wanted.sort_unstable();
     let told = |word: &str| -> Vec<(&str, &str)> {
         scrape.lines().filter_map(|line| line.strip_prefix(word)?.split_once(' ')).collect()
     };
-    assert_eq!(told("# HELP "), wanted.iter().map(|(name, _, help)| (*name, *help)).collect::<Vec<_>>());
-    assert_eq!(told("# TYPE "), wanted.iter().map(|(name, kind, _)| (*name, *kind)).collect::<Vec<_>>());
+    assert_eq!(
+        told("# HELP "),
+        wanted.iter().map(|(name, _, help)| (*name, *help)).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        told("# TYPE "),
+        wanted.iter().map(|(name, kind, _)| (*name, *kind)).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
@@ -186,13 +251,24 @@ async fn every_sample_has_the_labels_of_its_family_and_stands_under_it() {
     let mut samples = BTreeSet::new();
     for line in scrape.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
-            family = table().into_iter().find(|family| rest.starts_with(&format!("{} ", family.name)));
+            family =
+                table().into_iter().find(|family| rest.starts_with(&format!("{} ", family.name)));
         } else if !line.starts_with('#') {
             let family = family.unwrap();
-            let (name, labels) =
-                line.rsplit_once(' ').unwrap().0.split_once('{').unwrap_or((line.split(' ').next().unwrap(), ""));
-            let labels = labels.split(',').filter_map(|label| Some(label.split_once('=')?.0)).filter(|label| *label != "le");
-            assert!(name.starts_with(family.name) && labels.eq(family.labels.iter().copied()), "{line}");
+            let (name, labels) = line
+                .rsplit_once(' ')
+                .unwrap()
+                .0
+                .split_once('{')
+                .unwrap_or((line.split(' ').next().unwrap(), ""));
+            let labels = labels
+                .split(',')
+                .filter_map(|label| Some(label.split_once('=')?.0))
+                .filter(|label| *label != "le");
+            assert!(
+                name.starts_with(family.name) && labels.eq(family.labels.iter().copied()),
+                "{line}"
+            );
             assert!(samples.insert(line.rsplit_once(' ').unwrap().0), "twice: {line}");
         }
     }
@@ -212,7 +288,12 @@ async fn entries_that_lapse_within_thirty_days_are_counted() {
 #[tokio::test]
 async fn a_backend_is_down_from_a_refused_dial_until_one_succeeds() {
     let backend = backend::refusing();
-    let sidegate = sidegate::new().route("/one", &backend).route("/two", &backend).toml("timeouts.response = '1ms'").run().await;
+    let sidegate = sidegate::new()
+        .route("/one", &backend)
+        .route("/two", &backend)
+        .toml("timeouts.response = '1ms'")
+        .run()
+        .await;
     let (up, changes) = ("sidegate_backend_up", "sidegate_backend_changes_total");
     sidegate.expect_metric(up, [], 2).await;
     for _ in 0..3 {
@@ -220,7 +301,9 @@ async fn a_backend_is_down_from_a_refused_dial_until_one_succeeds() {
     }
     for route in ["one", "two"] {
         sidegate.expect_metric(up, [("route", route), ("backend", backend.address())], 0).await;
-        sidegate.expect_metric(changes, [("route", route), ("backend", backend.address())], 1).await;
+        sidegate
+            .expect_metric(changes, [("route", route), ("backend", backend.address())], 1)
+            .await;
     }
     assert!(sidegate.readyz().await.1.contains(backend.address()));
     backend.listen();
@@ -248,14 +331,24 @@ async fn a_route_keeps_its_counters_whatever_comes_before_it_and_goes() {
     let sidegate = sidegate::new().route("/chat", &backend).route("/feed", &backend).run().await;
     let before = sidegate.toml();
     let only = |path: &str| {
-        vec![before["route"].as_array().unwrap().iter().find(|route| route["path"].as_str() == Some(path)).unwrap().clone()]
+        vec![
+            before["route"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|route| route["path"].as_str() == Some(path))
+                .unwrap()
+                .clone(),
+        ]
     };
     let client = client::new(&sidegate);
     let mut kept = client.open("/chat").await;
     sidegate.reconfigure(|config| config["route"] = only("/feed").into()).await;
     kept.expect_close(1008).await;
     client.open("/feed").await.expect_echo("alone").await;
-    sidegate.reconfigure(|config| config["route"] = [only("/feed"), only("/chat")].concat().into()).await;
+    sidegate
+        .reconfigure(|config| config["route"] = [only("/feed"), only("/chat")].concat().into())
+        .await;
     for _ in 0..2 {
         client.open("/chat").await.expect_echo("here again").await;
     }
@@ -271,10 +364,22 @@ async fn a_tunnel_that_a_reload_leads_elsewhere_stays_where_it_was_counted() {
     tunnel.expect_echo("before").await;
     sidegate.reconfigure(|config| config["route"][0]["name"] = "renamed".into()).await;
     tunnel.expect_echo("after").await;
-    sidegate.expect_metric("sidegate_messages_total", [("route", "chat"), ("direction", "from_client")], 2).await;
+    sidegate
+        .expect_metric(
+            "sidegate_messages_total",
+            [("route", "chat"), ("direction", "from_client")],
+            2,
+        )
+        .await;
     sidegate.expect_metric("sidegate_tunnels_open", [("route", "chat")], 1).await;
     tunnel.close(1000, "").await;
-    sidegate.expect_metric("sidegate_tunnels_closed_total", [("route", "chat"), ("reason", "client_closed")], 1).await;
+    sidegate
+        .expect_metric(
+            "sidegate_tunnels_closed_total",
+            [("route", "chat"), ("reason", "client_closed")],
+            1,
+        )
+        .await;
     assert_eq!(check_conserved(&sidegate.metrics().await, "chat").1, 0.0);
 }
 
@@ -282,10 +387,19 @@ async fn a_tunnel_that_a_reload_leads_elsewhere_stays_where_it_was_counted() {
 async fn what_can_be_expected_to_happen_is_there_before_it_does() {
     let backend = backend::echo().run().await;
     let scrape = sidegate::new().route("/chat", &backend).run().await.metrics().await;
-    let expected = ["refusals_total{route=\"chat\",reason=\"capacity\"}", "refusals_total{route=\"-\",reason=\"route\"}"];
-    let more = ["revoked_total{route=\"chat\",refusal=\"network\"}", "backend_changes_total{route=\"chat\",backend="];
+    let expected = [
+        "refusals_total{route=\"chat\",reason=\"capacity\"}",
+        "refusals_total{route=\"-\",reason=\"route\"}",
+    ];
+    let more = [
+        "revoked_total{route=\"chat\",refusal=\"network\"}",
+        "backend_changes_total{route=\"chat\",backend=",
+    ];
     let failed = "requests_total{route=\"chat\",kind=\"plain\",result=\"failed\"}";
-    for series in expected.into_iter().chain(more).chain([failed, "tls_handshakes_total{listener=\"public\",result=\"timeout\"}"])
+    for series in expected
+        .into_iter()
+        .chain(more)
+        .chain([failed, "tls_handshakes_total{listener=\"public\",result=\"timeout\"}"])
     {
         assert!(scrape.lines().any(|line| line.starts_with(&format!("sidegate_{series}")) && line.ends_with(" 0")), "{series}");
     }
@@ -295,7 +409,12 @@ async fn what_can_be_expected_to_happen_is_there_before_it_does() {
 #[tokio::test]
 async fn what_would_end_a_label_is_escaped() {
     let backend = backend::refusing();
-    let sidegate = sidegate::new().clear().route("/chat", &backend).on_route("backend = 'unix:/run/a\"b\\c.sock'").run().await;
+    let sidegate = sidegate::new()
+        .clear()
+        .route("/chat", &backend)
+        .on_route("backend = 'unix:/run/a\"b\\c.sock'")
+        .run()
+        .await;
     assert!(sidegate.metrics().await.contains("backend=\"unix:/run/a\\\"b\\\\c.sock\"} 1\n"));
 }
 
@@ -309,7 +428,9 @@ async fn a_scrape_is_typed_as_prometheus_wants_it() {
         .expect_header("connection", "close");
     assert!(answer.text().starts_with("# HELP process_cpu_seconds_total "), "{}", answer.text());
     scraper(&sidegate).get("/elsewhere").await.expect(404);
-    let changing = scraper(&sidegate).send("POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").await;
+    let changing = scraper(&sidegate)
+        .send("POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+        .await;
     changing.expect(405).expect_header("allow", "GET, HEAD");
 }
 
@@ -454,8 +575,10 @@ async fn a_hundred_strangers_that_stall_do_not_hold_up_one_who_may_ask() {
 async fn a_hundred_scrapes_at_a_time_are_all_answered() {
     let sidegate = sidegate::new().run().await;
     let scraper = scraper(&sidegate);
-    let mut scrapes: JoinSet<_> =
-        (0..100).map(|_| scraper.clone()).map(|scraper| async move { scraper.get("/metrics").await }).collect();
+    let mut scrapes: JoinSet<_> = (0..100)
+        .map(|_| scraper.clone())
+        .map(|scraper| async move { scraper.get("/metrics").await })
+        .collect();
     while let Some(answer) = scrapes.join_next().await {
         assert!(answer.unwrap().expect(200).text().contains("\nsidegate_generation 1\n"));
     }
@@ -466,7 +589,10 @@ async fn livez_says_alive_in_the_form_that_is_accepted() {
     let sidegate = sidegate::new().run().await;
     let answer = scraper(&sidegate).get("/livez").await;
     assert_eq!(answer.expect(200).text(), "alive\n");
-    let answer = scraper(&sidegate).header("Accept", "text/html, application/json;q=0.5").get("/livez").await;
+    let answer = scraper(&sidegate)
+        .header("Accept", "text/html, application/json;q=0.5")
+        .get("/livez")
+        .await;
     answer.expect(200).expect_header("content-type", "application/json");
     assert_eq!(answer.text(), "{\"schema\":1,\"status\":\"alive\"}\n");
 }
@@ -484,9 +610,15 @@ async fn a_host_that_serves_is_ready_whatever_somebody_should_look_at() {
     client::new(&sidegate).attempt("/chat").await.expect_refused(502, "backend");
     let text = sidegate.write_rejected("policies/default.toml", "schema = 2").await;
     assert!(text.starts_with("ready: generation 1 ("), "{text}");
-    assert!(text.contains("rejected, what runs was kept:\n  ") && text.contains("default.toml:1:"), "{text}");
+    assert!(
+        text.contains("rejected, what runs was kept:\n  ") && text.contains("default.toml:1:"),
+        "{text}"
+    );
     let answer = ready(&sidegate, 200).await;
-    assert_eq!((answer.status, answer.generation, answer.watch_degraded), (ReadyState::Ready, 1, false));
+    assert_eq!(
+        (answer.status, answer.generation, answer.watch_degraded),
+        (ReadyState::Ready, 1, false)
+    );
     assert!(answer.last_reload_rejected[0].contains("default.toml:1:"), "{answer:?}");
     assert_eq!(answer.backends_down, [backend.address()]);
     assert_eq!((answer.log_drops, answer.panics), (0, 0));
@@ -505,8 +637,15 @@ async fn a_host_that_drains_is_alive_and_not_ready() {
 #[tokio::test]
 async fn what_stands_in_allow_itself_and_in_deny_itself_are_two_lists() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().route("/chat", &backend).allow("127.0.0.0/8").deny("10.0.0.0/8").run().await;
+    let sidegate = sidegate::new()
+        .route("/chat", &backend)
+        .allow("127.0.0.0/8")
+        .deny("10.0.0.0/8")
+        .run()
+        .await;
     for list in ["(allow)", "(deny)"] {
-        sidegate.expect_metric("sidegate_list_entries", [("list", list), ("policy", "default")], 1).await;
+        sidegate
+            .expect_metric("sidegate_list_entries", [("list", list), ("policy", "default")], 1)
+            .await;
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ::sidegate::control::reload::{self, Accept, Bind, Cause, Outcome, Reloader, Requests, Takeover, World};
+use ::sidegate::control::reload::{
+    self, Accept, Bind, Cause, Outcome, Reloader, Requests, Takeover, World,
+};
 use ::sidegate::control::systemd::Sockets;
 use ::sidegate::lifecycle::Lifecycle;
 use ::sidegate::observe::metrics::Metrics;
@@ -34,16 +36,22 @@ impl Changes {
 
 /// Has the task that reloads turn, with this bind, while `then` goes on.
 async fn reloading(bind: Bind, then: impl AsyncFnOnce(Changes)) {
-    let folder = sidegate::new().clear().route("/chat", &backend::refusing()).toml("reload.watch = 'off'").write();
+    let folder = sidegate::new()
+        .clear()
+        .route("/chat", &backend::refusing())
+        .toml("reload.watch = 'off'")
+        .write();
     let (config, passed) = (folder.path().join("sidegate.toml"), Arc::new(Sockets::default()));
     let (snapshot, standing, handover) = reload::start(&config, &passed).unwrap().into_parts();
     let (live, metrics) = (Arc::new(Live::new(snapshot)), Metrics::new());
     let (lifecycle, tracker) = (Lifecycle::new(), TaskTracker::new());
     let tunnels = Tunnels::new(Arc::clone(&live), Arc::clone(&lifecycle));
     let counts = Arc::clone(&metrics);
-    let world = World { config, passed, live, tunnels, metrics: counts, lifecycle, standing, tracker };
+    let world =
+        World { config, passed, live, tunnels, metrics: counts, lifecycle, standing, tracker };
     let (reloader, requests) = Reloader::new(world, handover);
-    let changes = Changes { policy: folder.path().join("policies/default.toml"), requests, metrics };
+    let changes =
+        Changes { policy: folder.path().join("policies/default.toml"), requests, metrics };
     let (stop, pulses) = (CancellationToken::new(), Pulses::new(Duration::from_secs(1)));
     let asking = async {
         then(changes).await;
@@ -76,7 +84,9 @@ async fn one_whose_bind_panics_is_rejected_and_tried_again() {
         Ok(Box::new(|| ()))
     });
     reloading(bind, async |changes| {
-        let Some(Outcome::Rejected { errors }) = changes.reload().await else { panic!("not rejected") };
+        let Some(Outcome::Rejected { errors }) = changes.reload().await else {
+            panic!("not rejected")
+        };
         assert!(errors[0].to_string().contains("the reload broke off"), "{}", errors[0]);
         assert_eq!(changes.metrics.panics(), 1);
         let next = changes.requests.reload(Cause::Poll, Accept::default()).await;

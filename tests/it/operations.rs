@@ -46,7 +46,10 @@ fn the_tables_of_the_operations_page_are_those_of_the_code() {
         return fs::write(document(), &made).unwrap();
     }
     let differing = written.lines().zip(made.lines()).find(|(written, made)| written != made);
-    assert!(written == made, "docs/operations.md: {differing:?}; SIDEGATE_WRITE_DOCS=1 cargo test --test it operations");
+    assert!(
+        written == made,
+        "docs/operations.md: {differing:?}; SIDEGATE_WRITE_DOCS=1 cargo test --test it operations"
+    );
 }
 
 fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
@@ -64,7 +67,8 @@ fn refusals() -> String {
         [refusal].into_iter().chain(more.iter().filter(is_twin))
     });
     let row = |refusal: &Refusal| {
-        let answer = refusal.status().map_or("closed without an answer".into(), |status| status.to_string());
+        let answer =
+            refusal.status().map_or("closed without an answer".into(), |status| status.to_string());
         vec![format!("`{}`", refusal.word()), answer, refusal.sentence().to_owned()]
     };
     table(&["reason", "answer", "what the client is told"], all.map(row))
@@ -72,32 +76,45 @@ fn refusals() -> String {
 
 fn endings() -> String {
     let code = |code: Option<u16>| code.map_or("–".into(), |code| code.to_string());
-    let row = |reason: &Reason| vec![format!("`{}`", reason.word()), code(reason.to_client()), reason.sentence().to_owned()];
+    let row = |reason: &Reason| {
+        vec![format!("`{}`", reason.word()), code(reason.to_client()), reason.sentence().to_owned()]
+    };
     table(&["reason", "our code to the client", "what happened"], Reason::ALL.iter().map(row))
 }
 
 fn exchanges() -> String {
-    let row = |reason: &ExchangeReason| vec![format!("`{}`", reason.word()), reason.sentence().to_owned()];
+    let row = |reason: &ExchangeReason| {
+        vec![format!("`{}`", reason.word()), reason.sentence().to_owned()]
+    };
     table(&["reason", "what happened"], ExchangeReason::ALL.iter().map(row))
 }
 
 fn metrics() -> String {
     let row = |family: &Family| {
         let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
-        vec![format!("`{}`", family.name), family.kind.word().into(), labels.join(", "), family.help.to_owned()]
+        vec![
+            format!("`{}`", family.name),
+            family.kind.word().into(),
+            labels.join(", "),
+            family.help.to_owned(),
+        ]
     };
     table(&["metric", "type", "labels", "what it says"], families().iter().map(row))
 }
 
 fn fields() -> String {
-    table(&["field", "what it says"], FIELDS.iter().map(|(name, meaning)| vec![format!("`{name}`"), (*meaning).to_owned()]))
+    table(
+        &["field", "what it says"],
+        FIELDS.iter().map(|(name, meaning)| vec![format!("`{name}`"), (*meaning).to_owned()]),
+    )
 }
 
 /// A chapter of `sidegate --help`.
 fn chapter(title: &str, head: &str) -> String {
     let help = Command::new(env!("CARGO_BIN_EXE_sidegate")).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    let (_, rest) = help.split_once(&format!("{title}:\n")).unwrap_or_else(|| panic!("no {title} in {help}"));
+    let (_, rest) =
+        help.split_once(&format!("{title}:\n")).unwrap_or_else(|| panic!("no {title} in {help}"));
     let lines = rest.lines().take_while(|line| line.starts_with("  "));
     let row = |line: &str| {
         let (name, meaning) = line.trim().split_once("  ").expect("a name and a meaning");

@@ -91,20 +91,33 @@ async fn applications_are_admitted_as_file() {
 #[tokio::test]
 async fn a_tunnel_of_the_same_origin_stays_until_the_rule_goes() {
     let backend = backend::echo().run().await;
-    let sidegate = new(&backend).origins(&["https://localhost", "https://other.example"]).run().await;
+    let sidegate =
+        new(&backend).origins(&["https://localhost", "https://other.example"]).run().await;
     let mut own = client::new(&sidegate).origin("https://localhost").open("/").await;
     let mut other = client::new(&sidegate).origin("https://other.example").open("/").await;
-    sidegate.write("policies/default.toml", "schema = 1\n[client]\nallow = ['any']\norigins = ['same']\n").await;
+    sidegate
+        .write(
+            "policies/default.toml",
+            "schema = 1\n[client]\nallow = ['any']\norigins = ['same']\n",
+        )
+        .await;
     other.expect_close_with(1008, "origin").await;
     own.expect_echo("stays").await;
-    sidegate.write("policies/default.toml", "schema = 1\n[client]\nallow = ['any']\norigins = ['none']\n").await;
+    sidegate
+        .write(
+            "policies/default.toml",
+            "schema = 1\n[client]\nallow = ['any']\norigins = ['none']\n",
+        )
+        .await;
     own.expect_close_with(1008, "origin").await;
 }
 
 #[tokio::test]
 async fn tests_and_explain_take_the_host_and_the_scheme_of_the_url() {
     let test = |url: &str, origin: &str, expect: &str| {
-        format!("[[test]]\nname = 'x'\nclient = '192.0.2.1'\nurl = '{url}'\norigin = '{origin}'\nexpect = '{expect}'\n")
+        format!(
+            "[[test]]\nname = 'x'\nclient = '192.0.2.1'\nurl = '{url}'\norigin = '{origin}'\nexpect = '{expect}'\n"
+        )
     };
     let tests = [
         test("wss://ws.example.com/", "https://ws.example.com", "allow"),
@@ -113,14 +126,33 @@ async fn tests_and_explain_take_the_host_and_the_scheme_of_the_url() {
         test("ws://ws.example.com/", "http://ws.example.com", "allow"),
         test("https://ws.example.com/", "https://evil.example", "refuse:origin"),
     ];
-    let policy = format!("schema = 1\n[client]\nallow = ['any']\norigins = ['same']\n{}", tests.concat());
-    let base = sidegate::new().route("/", &backend::echo().run().await).file("policies/default.toml", &policy);
+    let policy =
+        format!("schema = 1\n[client]\nallow = ['any']\norigins = ['same']\n{}", tests.concat());
+    let base = sidegate::new()
+        .route("/", &backend::echo().run().await)
+        .file("policies/default.toml", &policy);
     let folder = base.write();
     check(&["check", "."], folder.path(), 0, &[]).await;
-    let asked = ["explain", "--config", "sidegate.toml", "--client", "192.0.2.1", "--url", "wss://ws.example.com/"];
+    let asked = [
+        "explain",
+        "--config",
+        "sidegate.toml",
+        "--client",
+        "192.0.2.1",
+        "--url",
+        "wss://ws.example.com/",
+    ];
     for (origin, code, said) in [
-        ("https://ws.example.com", 0, "https://ws.example.com: admitted by \"same\" (https://ws.example.com)"),
-        ("http://ws.example.com", 1, "http://ws.example.com: not among \"same\" (https://ws.example.com)"),
+        (
+            "https://ws.example.com",
+            0,
+            "https://ws.example.com: admitted by \"same\" (https://ws.example.com)",
+        ),
+        (
+            "http://ws.example.com",
+            1,
+            "http://ws.example.com: not among \"same\" (https://ws.example.com)",
+        ),
     ] {
         let output = done(&[&asked[..], &["--origin", origin]].concat(), folder.path()).await;
         let text = lossy(&output.stdout);

@@ -29,7 +29,9 @@ async fn asked(client: &Client, request: &str, status: u16) -> Wire {
 }
 
 async fn expect_displaced(sidegate: &Sidegate, connections: u32) {
-    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "displaced")], connections).await;
+    sidegate
+        .expect_metric("sidegate_connections_closed_total", [("reason", "displaced")], connections)
+        .await;
 }
 
 /// That a client of a hundred such requests, each on a connection of its own that it keeps, keeps three.
@@ -253,7 +255,13 @@ async fn pool_that_is_larger_than_the_bound_loses_no_request() {
     const POOL: u32 = 600;
     let backend = pages().await;
     // The default bound, and more than one thread: the counts are the process'.
-    let sidegate = sidegate::new().clear().route("/", &backend).on_route("http = 'forward'").threads(2).run().await;
+    let sidegate = sidegate::new()
+        .clear()
+        .route("/", &backend)
+        .on_route("http = 'forward'")
+        .threads(2)
+        .run()
+        .await;
     let client = client::new(&sidegate);
     let mut pool = Vec::new();
     for _ in 0..POOL {

@@ -40,15 +40,22 @@ async fn any_admits_everyone() {
 async fn only_the_networks_that_allow_names_are_admitted() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).allow("127.0.0.0/29").allow("127.1.0.9").run().await;
-    check(&sidegate, &[("127.0.0.2", 101), ("127.0.0.8", 403), ("127.1.0.9", 101), ("127.1.0.8", 403)]).await;
+    check(
+        &sidegate,
+        &[("127.0.0.2", 101), ("127.0.0.8", 403), ("127.1.0.9", 101), ("127.1.0.8", 403)],
+    )
+    .await;
     assert_eq!(backend.connections(), 2);
-    sidegate.expect_metric("sidegate_refusals_total", [("route", "chat"), ("reason", "network")], 2).await;
+    sidegate
+        .expect_metric("sidegate_refusals_total", [("route", "chat"), ("reason", "network")], 2)
+        .await;
 }
 
 #[tokio::test]
 async fn deny_beats_allow_however_specific() {
     let backend = backend::echo().run().await;
-    let sidegate = new(&backend).allow("127.0.0.2/32").allow("127.0.0.3").deny("127.0.0.2/31").run().await;
+    let sidegate =
+        new(&backend).allow("127.0.0.2/32").allow("127.0.0.3").deny("127.0.0.2/31").run().await;
     check(&sidegate, &[("127.0.0.2", 403), ("127.0.0.3", 403)]).await;
     let sidegate = new(&backend).deny("127.0.0.2").run().await;
     check(&sidegate, &[("127.0.0.2", 403), ("127.0.0.3", 101)]).await;
@@ -58,14 +65,20 @@ async fn deny_beats_allow_however_specific() {
 async fn the_longest_prefix_of_a_list_decides_and_carve_outs_hold_within_it() {
     let backend = backend::echo().run().await;
     let lines = ["127.0.0.0/24", "!127.0.0.0/29 ticket=SEC-3", "127.0.0.2"];
-    let sidegate = new(&backend).policy(|page| page.list("office", &lines).allow("office")).run().await;
-    check(&sidegate, &[("127.0.0.1", 403), ("127.0.0.2", 101), ("127.0.0.9", 101), ("127.0.1.1", 403)]).await;
+    let sidegate =
+        new(&backend).policy(|page| page.list("office", &lines).allow("office")).run().await;
+    check(
+        &sidegate,
+        &[("127.0.0.1", 403), ("127.0.0.2", 101), ("127.0.0.9", 101), ("127.0.1.1", 403)],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn another_list_may_admit_whom_one_carves_out() {
     let backend = backend::echo().run().await;
-    let one = new(&backend).policy(|page| page.list("one", &["127.0.0.0/24", "!127.0.0.2"]).allow("one"));
+    let one =
+        new(&backend).policy(|page| page.list("one", &["127.0.0.0/24", "!127.0.0.2"]).allow("one"));
     check(&one.clone().run().await, &[("127.0.0.2", 403)]).await;
     check(&one.allow("127.0.0.2").run().await, &[("127.0.0.2", 101)]).await;
 }
@@ -73,7 +86,8 @@ async fn another_list_may_admit_whom_one_carves_out() {
 #[tokio::test]
 async fn whom_a_denying_list_carves_out_is_not_denied_by_it() {
     let backend = backend::echo().run().await;
-    let sidegate = new(&backend).policy(|page| page.list("banned", &["127.0.0.0/24", "!127.0.0.2"]).deny("banned"));
+    let sidegate = new(&backend)
+        .policy(|page| page.list("banned", &["127.0.0.0/24", "!127.0.0.2"]).deny("banned"));
     check(&sidegate.clone().run().await, &[("127.0.0.1", 403), ("127.0.0.2", 101)]).await;
     check(&sidegate.deny("127.0.0.2").run().await, &[("127.0.0.2", 403)]).await;
 }
@@ -84,8 +98,14 @@ async fn a_list_is_read_from_its_file_with_comments_and_annotations() {
     let list = "# the partners\n\n127.0.0.2   owner=acme ticket=SEC-1 # Acme\n127.0.0.8/30 ; a feed's comment\r\n!127.0.0.9\n";
     let sidegate = new(&backend).policy(|page| page.list_file("partners").allow("partners"));
     let sidegate = sidegate.file("policies/lists/partners.cidr", list).run().await;
-    check(&sidegate, &[("127.0.0.2", 101), ("127.0.0.3", 403), ("127.0.0.8", 101), ("127.0.0.9", 403)]).await;
-    sidegate.expect_metric("sidegate_list_entries", [("list", "partners"), ("policy", "default")], 3).await;
+    check(
+        &sidegate,
+        &[("127.0.0.2", 101), ("127.0.0.3", 403), ("127.0.0.8", 101), ("127.0.0.9", 403)],
+    )
+    .await;
+    sidegate
+        .expect_metric("sidegate_list_entries", [("list", "partners"), ("policy", "default")], 3)
+        .await;
 }
 
 #[tokio::test]
@@ -97,7 +117,8 @@ async fn a_lapsed_entry_is_as_if_it_were_not_there() {
         "127.0.0.8/29",
         "!127.0.0.9 expires=2020-12-31T00:00:00Z",
     ];
-    let sidegate = new(&backend).policy(|page| page.list("office", &lines).allow("office")).run().await;
+    let sidegate =
+        new(&backend).policy(|page| page.list("office", &lines).allow("office")).run().await;
     check(&sidegate, &[("127.0.0.2", 403), ("127.0.0.3", 101), ("127.0.0.9", 101)]).await;
 }
 
@@ -106,11 +127,15 @@ async fn an_entry_lapses_while_the_agent_runs_without_a_reload() {
     let backend = backend::echo().run().await;
     let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(1500);
     let line = format!("127.0.0.2 expires={soon}");
-    let sidegate = new(&backend).policy(|page| page.list("guests", &[&line]).allow("guests")).run().await;
+    let sidegate =
+        new(&backend).policy(|page| page.list("guests", &[&line]).allow("guests")).run().await;
     let client = client::new(&sidegate).from("127.0.0.2");
     client.attempt("/chat").await.expect(101);
     while client.attempt("/chat").await.status() == 101 {
-        assert!(jiff::Timestamp::now() < soon + jiff::SignedDuration::from_secs(1), "it does not lapse");
+        assert!(
+            jiff::Timestamp::now() < soon + jiff::SignedDuration::from_secs(1),
+            "it does not lapse"
+        );
     }
     client.attempt("/chat").await.expect_refused(403, "network");
     assert_eq!(sidegate.generation().await, 1);
@@ -119,7 +144,11 @@ async fn an_entry_lapses_while_the_agent_runs_without_a_reload() {
 #[tokio::test]
 async fn an_ipv4_client_on_an_ipv6_socket_is_an_ipv4_client() {
     let backend = backend::echo().run().await;
-    let sidegate = new(&backend).on_listener("listen = '[::ffff:127.0.0.1]:0'").allow("127.0.0.0/29").run().await;
+    let sidegate = new(&backend)
+        .on_listener("listen = '[::ffff:127.0.0.1]:0'")
+        .allow("127.0.0.0/29")
+        .run()
+        .await;
     let port = sidegate.address().port();
     for (address, status) in [("127.0.0.2", 101), ("127.0.0.9", 403)] {
         let client = client::new(&sidegate).to(([127, 0, 0, 1], port).into()).from(address);
@@ -142,13 +171,24 @@ async fn ipv6_clients_are_judged_by_ipv6_networks() {
 #[tokio::test]
 async fn an_exact_origin_is_admitted_in_any_case_and_with_its_default_port() {
     let backend = backend::echo().run().await;
-    let sidegate = new(&backend).origins(&["https://app.example", "http://localhost:3000"]).run().await;
-    for origin in ["https://app.example", "HTTPS://App.Example", "https://app.example:443", "http://localhost:3000"] {
+    let sidegate =
+        new(&backend).origins(&["https://app.example", "http://localhost:3000"]).run().await;
+    for origin in [
+        "https://app.example",
+        "HTTPS://App.Example",
+        "https://app.example:443",
+        "http://localhost:3000",
+    ] {
         check_origin(&sidegate, Some(origin), 101).await;
     }
-    for origin in
-        ["http://app.example", "https://app.example:444", "https://app.example.evil", "https://xapp.example", "null", ""]
-    {
+    for origin in [
+        "http://app.example",
+        "https://app.example:444",
+        "https://app.example.evil",
+        "https://xapp.example",
+        "null",
+        "",
+    ] {
         check_origin(&sidegate, Some(origin), 403).await;
     }
     check_origin(&sidegate, None, 403).await;
@@ -160,9 +200,12 @@ async fn a_wildcard_origin_stands_for_one_label() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).origins(&["https://*.partner.example"]).run().await;
     check_origin(&sidegate, Some("https://desk.partner.example"), 101).await;
-    for origin in
-        ["https://partner.example", "https://a.b.partner.example", "https://.partner.example", "https://evilpartner.example"]
-    {
+    for origin in [
+        "https://partner.example",
+        "https://a.b.partner.example",
+        "https://.partner.example",
+        "https://evilpartner.example",
+    ] {
         check_origin(&sidegate, Some(origin), 403).await;
     }
 }
@@ -181,7 +224,8 @@ async fn none_admits_clients_without_an_origin_and_null_the_opaque_one() {
 #[tokio::test]
 async fn plain_http_is_held_to_the_origins_only_where_it_carries_one() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
-    let sidegate = new(&backend).on_route("http = 'forward'").origins(&["https://app.example"]).run().await;
+    let sidegate =
+        new(&backend).on_route("http = 'forward'").origins(&["https://app.example"]).run().await;
     let client = client::new(&sidegate);
     client.get("/chat").await.expect(200);
     client.clone().origin("https://app.example").get("/chat").await.expect(200);
@@ -196,7 +240,10 @@ async fn an_attempt_must_offer_an_admitted_subprotocol() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).subprotocols(&["v2.ticks", "v3.ticks"]).run().await;
     let offering = |offered: &[&str]| client::new(&sidegate).subprotocols(offered);
-    assert_eq!(offering(&["v2.ticks", "v1.ticks"]).open("/chat").await.subprotocol(), Some("v2.ticks"));
+    assert_eq!(
+        offering(&["v2.ticks", "v1.ticks"]).open("/chat").await.subprotocol(),
+        Some("v2.ticks")
+    );
     offering(&["v1.ticks"]).attempt("/chat").await.expect_refused(403, "subprotocol");
     offering(&["V2.ticks"]).attempt("/chat").await.expect_refused(403, "subprotocol");
     client::new(&sidegate).attempt("/chat").await.expect_refused(403, "subprotocol");
@@ -207,7 +254,11 @@ async fn an_attempt_must_offer_an_admitted_subprotocol() {
 async fn a_backend_that_chooses_a_subprotocol_which_is_not_admitted_is_a_502() {
     let backend = backend::echo().run().await; // chooses the first one offered
     let sidegate = new(&backend).subprotocols(&["v2.ticks"]).run().await;
-    client::new(&sidegate).subprotocols(&["v1.ticks", "v2.ticks"]).attempt("/chat").await.expect_refused(502, "backend");
+    client::new(&sidegate)
+        .subprotocols(&["v1.ticks", "v2.ticks"])
+        .attempt("/chat")
+        .await
+        .expect_refused(502, "backend");
     sidegate.expect_metric("sidegate_tunnels_opened_total", [], 0).await;
 }
 
@@ -241,7 +292,11 @@ async fn none_admits_an_attempt_that_offers_no_subprotocol() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).subprotocols(&["v2.ticks", "none"]).run().await;
     client::new(&sidegate).open("/chat").await.expect_echo("hello").await;
-    client::new(&sidegate).subprotocols(&["none"]).attempt("/chat").await.expect_refused(403, "subprotocol");
+    client::new(&sidegate)
+        .subprotocols(&["none"])
+        .attempt("/chat")
+        .await
+        .expect_refused(403, "subprotocol");
 }
 
 #[tokio::test]
@@ -249,13 +304,28 @@ async fn the_most_specific_host_wins_then_the_longest_path() {
     let backend = backend::echo().run().await;
     let allow = |network: &'static str| move |page: sidegate::Page| page.allow(network);
     let sidegate = sidegate::new().clear();
-    let sidegate = sidegate.route("/", &backend).on_route("name = 'other'").under("one", allow("127.0.0.1"));
-    let sidegate = sidegate.route("/", &backend).host("*.example.com").on_route("name = 'wild'").under("two", allow("127.0.0.2"));
     let sidegate =
-        sidegate.route("/", &backend).host("a.example.com").on_route("name = 'exact'").under("three", allow("127.0.0.3"));
-    let sidegate = sidegate.route("/a/", &backend).host("a.example.com").under("four", allow("127.0.0.4"));
-    let sidegate = sidegate.route("/a/b", &backend).host("a.example.com").under("five", allow("127.0.0.5"));
-    let sidegate = sidegate.route("/z/", &backend).on_route("name = 'deep'").under("six", allow("127.0.0.6")).run().await;
+        sidegate.route("/", &backend).on_route("name = 'other'").under("one", allow("127.0.0.1"));
+    let sidegate = sidegate
+        .route("/", &backend)
+        .host("*.example.com")
+        .on_route("name = 'wild'")
+        .under("two", allow("127.0.0.2"));
+    let sidegate = sidegate
+        .route("/", &backend)
+        .host("a.example.com")
+        .on_route("name = 'exact'")
+        .under("three", allow("127.0.0.3"));
+    let sidegate =
+        sidegate.route("/a/", &backend).host("a.example.com").under("four", allow("127.0.0.4"));
+    let sidegate =
+        sidegate.route("/a/b", &backend).host("a.example.com").under("five", allow("127.0.0.5"));
+    let sidegate = sidegate
+        .route("/z/", &backend)
+        .on_route("name = 'deep'")
+        .under("six", allow("127.0.0.6"))
+        .run()
+        .await;
     for (host, path, whose) in [
         ("other.org", "/", "127.0.0.1"),
         ("example.com", "/", "127.0.0.1"),
@@ -268,9 +338,15 @@ async fn the_most_specific_host_wins_then_the_longest_path() {
         ("a.example.com", "/z/", "127.0.0.3"), // the host comes before the path
         ("other.org", "/z/", "127.0.0.6"),
     ] {
-        for address in ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6"] {
+        for address in
+            ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6"]
+        {
             let answer = client::new(&sidegate).host(host).from(address).attempt(path).await;
-            assert_eq!(answer.status(), if address == whose { 101 } else { 403 }, "{host}{path} from {address}");
+            assert_eq!(
+                answer.status(),
+                if address == whose { 101 } else { 403 },
+                "{host}{path} from {address}"
+            );
         }
     }
 }

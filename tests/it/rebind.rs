@@ -60,10 +60,14 @@ async fn an_address_that_is_taken_is_a_rejection_and_tried_again_until_it_is_fre
     let before = sidegate.agent().metrics();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let Outcome::Rejected { errors } = listen(&sidegate, &address.to_string()).await else { panic!("published") };
+    let Outcome::Rejected { errors } = listen(&sidegate, &address.to_string()).await else {
+        panic!("published")
+    };
     let text = errors[0].to_string();
     assert!(
-        text.contains("[metrics]") && text.contains(&address.to_string()) && text.contains("something else listens"),
+        text.contains("[metrics]")
+            && text.contains(&address.to_string())
+            && text.contains("something else listens"),
         "{text}"
     );
     assert_eq!(sidegate.agent().metrics(), before);
@@ -84,10 +88,14 @@ async fn metrics_can_be_turned_off_and_on_and_moved_to_a_unix_socket() {
     let before = sidegate.agent().metrics().unwrap();
     listen(&sidegate, "off").await;
     assert_eq!(sidegate.agent().metrics(), None);
-    within("the end of the old address", async { while TcpStream::connect(before).await.is_ok() {} }).await;
+    within("the end of the old address", async {
+        while TcpStream::connect(before).await.is_ok() {}
+    })
+    .await;
     listen(&sidegate, "unix:metrics.sock").await;
     let path = sidegate.folder().join("metrics.sock");
-    within("the Unix socket", async { tokio::net::UnixStream::connect(&path).await.unwrap() }).await;
+    within("the Unix socket", async { tokio::net::UnixStream::connect(&path).await.unwrap() })
+        .await;
     listen(&sidegate, "127.0.0.1:0").await;
     assert_eq!(sidegate.generation().await, 4);
     within("the end of the Unix socket", async {
@@ -105,7 +113,9 @@ async fn metrics_may_have_another_address_with_the_same_port() {
     for _ in 0..5 {
         let before = free();
         listen(&sidegate, &before.to_string()).await;
-        if let Outcome::Published { generation, .. } = listen(&sidegate, &format!("0.0.0.0:{}", before.port())).await {
+        if let Outcome::Published { generation, .. } =
+            listen(&sidegate, &format!("0.0.0.0:{}", before.port())).await
+        {
             assert_eq!(sidegate.agent().metrics().map(|now| now.ip().is_unspecified()), Some(true));
             return assert_eq!(sidegate.generation().await, generation);
         }
@@ -116,9 +126,15 @@ async fn metrics_may_have_another_address_with_the_same_port() {
 #[tokio::test]
 async fn what_sidegate_has_itself_says_so() {
     let (sidegate, _backend) = clear().await;
-    let Outcome::Rejected { errors } = listen(&sidegate, &sidegate.address().to_string()).await else { panic!("published") };
+    let Outcome::Rejected { errors } = listen(&sidegate, &sidegate.address().to_string()).await
+    else {
+        panic!("published")
+    };
     let text = errors[0].to_string();
-    assert!(text.contains("sidegate itself has that port") && text.contains("sidegate.toml:"), "{text}");
+    assert!(
+        text.contains("sidegate itself has that port") && text.contains("sidegate.toml:"),
+        "{text}"
+    );
 }
 
 /// Writes `[admin]` with these keys, and reads the files.
@@ -164,9 +180,14 @@ async fn its_mode_changes_where_it_is() {
 async fn a_group_that_does_not_exist_is_a_rejection_that_names_the_line() {
     let (sidegate, _backend) = echoing().await;
     let before = sidegate.agent().admin();
-    let Outcome::Rejected { errors } = admin(&sidegate, "group = 'no-such-group'").await else { panic!("published") };
+    let Outcome::Rejected { errors } = admin(&sidegate, "group = 'no-such-group'").await else {
+        panic!("published")
+    };
     let text = errors[0].to_string();
-    assert!(text.contains("/etc/group has no `no-such-group`") && text.contains("sidegate.toml:"), "{text}");
+    assert!(
+        text.contains("/etc/group has no `no-such-group`") && text.contains("sidegate.toml:"),
+        "{text}"
+    );
     assert_eq!(sidegate.agent().admin(), before);
     sidegate.status().await;
 }
@@ -174,8 +195,9 @@ async fn a_group_that_does_not_exist_is_a_rejection_that_names_the_line() {
 /// Makes these the listeners, in the clear, by name and address; an unchanged line is an unchanged listener.
 async fn listeners(sidegate: &Sidegate, listeners: &[(&str, &str)]) -> Outcome {
     let mut config = sidegate.toml();
-    let one =
-        |(name, keys): &(&str, &str)| toml::from_str::<toml::Table>(&format!("name = '{name}'\ntls = false\n{keys}")).unwrap();
+    let one = |(name, keys): &(&str, &str)| {
+        toml::from_str::<toml::Table>(&format!("name = '{name}'\ntls = false\n{keys}")).unwrap()
+    };
     config.insert("listener".into(), listeners.iter().map(one).collect::<Vec<_>>().into());
     sidegate.put("sidegate.toml", toml::to_string(&config).unwrap());
     sidegate.reload().await
@@ -184,7 +206,10 @@ async fn listeners(sidegate: &Sidegate, listeners: &[(&str, &str)]) -> Outcome {
 /// One that reads its files when it is asked to, and not before.
 async fn clear() -> (Sidegate, Backend) {
     let backend = backend::echo().run().await;
-    (sidegate::new().clear().route("/chat", &backend).toml("reload.watch = 'off'").run().await, backend)
+    (
+        sidegate::new().clear().route("/chat", &backend).toml("reload.watch = 'off'").run().await,
+        backend,
+    )
 }
 
 #[track_caller]
@@ -193,7 +218,10 @@ fn expect_published(outcome: &Outcome) {
 }
 
 async fn expect_closed(address: SocketAddr) {
-    within("the end of the old address", async { while TcpStream::connect(address).await.is_ok() {} }).await;
+    within("the end of the old address", async {
+        while TcpStream::connect(address).await.is_ok() {}
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -251,13 +279,16 @@ async fn an_address_of_a_listener_that_is_taken_is_a_rejection_that_changes_noth
     let before = sidegate.address();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let keys = format!("listen = '{}'", taken.local_addr().unwrap());
-    let Outcome::Rejected { errors } = listeners(&sidegate, &[("public", &keys), ("more", "listen = '127.0.0.1:0'")]).await
+    let Outcome::Rejected { errors } =
+        listeners(&sidegate, &[("public", &keys), ("more", "listen = '127.0.0.1:0'")]).await
     else {
         panic!("published")
     };
     let text = errors[0].to_string();
     assert!(
-        text.contains("listener `public`") && text.contains("something else listens") && text.contains("sidegate.toml:"),
+        text.contains("listener `public`")
+            && text.contains("something else listens")
+            && text.contains("sidegate.toml:"),
         "{text}"
     );
     assert_eq!((sidegate.address(), sidegate.agent().listeners().len()), (before, 1));
@@ -268,7 +299,9 @@ async fn an_address_of_a_listener_that_is_taken_is_a_rejection_that_changes_noth
 async fn whoever_waits_in_the_queue_of_one_that_is_removed_is_served() {
     let (sidegate, _backend) = clear().await;
     let keys = |most: usize| format!("listen = '127.0.0.1:0'\nmax_connections = {most}");
-    expect_published(&listeners(&sidegate, &[("public", "listen = '127.0.0.1:0'"), ("other", &keys(1))]).await);
+    expect_published(
+        &listeners(&sidegate, &[("public", "listen = '127.0.0.1:0'"), ("other", &keys(1))]).await,
+    );
     let other = sidegate.listener("other");
     let first = client::clear(other).open("/chat").await;
     // The kernel has it, and there is no place for it yet.
@@ -278,7 +311,9 @@ async fn whoever_waits_in_the_queue_of_one_that_is_removed_is_served() {
     let head = client::clear(other).attempt_head("/chat", "");
     tokio::io::AsyncWriteExt::write_all(&mut waits, head.as_bytes()).await.unwrap();
     let mut answer = [0; 12];
-    within("an answer", tokio::io::AsyncReadExt::read_exact(&mut waits, &mut answer)).await.unwrap();
+    within("an answer", tokio::io::AsyncReadExt::read_exact(&mut waits, &mut answer))
+        .await
+        .unwrap();
     assert_eq!(&answer, b"HTTP/1.1 101");
 }
 
@@ -292,7 +327,8 @@ fn storm(address: SocketAddr, head: &str, opened: &AtomicUsize) -> usize {
     while let Ok(mut stream) = StdStream::connect(address) {
         let mut answer = [0; 12];
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let answered = stream.write_all(head.as_bytes()).and_then(|()| stream.read_exact(&mut answer));
+        let answered =
+            stream.write_all(head.as_bytes()).and_then(|()| stream.read_exact(&mut answer));
         if answered.is_err() || &answer != b"HTTP/1.1 101" {
             lost += 1;
             continue;
@@ -322,7 +358,8 @@ async fn of_a_storm_that_never_leaves_its_queue_empty_nobody_is_lost_when_one_mo
     };
     within("a storm", blows).await;
     expect_published(&listeners(&sidegate, &[("public", &at(free()))]).await);
-    let lost = spawn_blocking(|| clients.into_iter().map(|client| client.join().unwrap()).sum::<usize>());
+    let lost =
+        spawn_blocking(|| clients.into_iter().map(|client| client.join().unwrap()).sum::<usize>());
     assert_eq!(lost.await.unwrap(), 0);
 }
 
@@ -330,13 +367,18 @@ async fn of_a_storm_that_never_leaves_its_queue_empty_nobody_is_lost_when_one_mo
 async fn a_cap_grows_and_shrinks_while_it_is_full() {
     let (sidegate, _backend) = clear().await;
     let capped = |most: usize| format!("listen = '127.0.0.1:0'\nmax_connections = {most}");
-    let set = async |most: usize| expect_published(&listeners(&sidegate, &[("public", &capped(most))]).await);
+    let set = async |most: usize| {
+        expect_published(&listeners(&sidegate, &[("public", &capped(most))]).await)
+    };
     set(1).await;
     let address = sidegate.address();
     let one = client::clear(address).open("/chat").await;
     let client = client::clear(address);
     let mut two = std::pin::pin!(client.open("/chat"));
-    assert!(tokio::time::timeout(Duration::from_millis(200), two.as_mut()).await.is_err(), "there is one place");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(200), two.as_mut()).await.is_err(),
+        "there is one place"
+    );
     set(2).await;
     let two = within("a place", two).await;
     sidegate.expect_metric("sidegate_connections_limit", [("listener", "public")], 2).await;
@@ -344,7 +386,10 @@ async fn a_cap_grows_and_shrinks_while_it_is_full() {
     set(1).await;
     drop(one);
     let mut three = std::pin::pin!(client.open("/chat"));
-    assert!(tokio::time::timeout(Duration::from_millis(200), three.as_mut()).await.is_err(), "the place of the first is gone");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(200), three.as_mut()).await.is_err(),
+        "the place of the first is gone"
+    );
     drop(two);
     within("the one place", three).await.expect_echo("mine").await;
     assert_eq!(sidegate.address(), address);

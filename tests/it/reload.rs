@@ -27,7 +27,9 @@ async fn echoing() -> (Sidegate, backend::Backend) {
 /// A sidegate whose policy denies the list `banned`, which says that 127.0.0.9 is.
 async fn banning() -> (Sidegate, backend::Backend) {
     let backend = backend::echo().run().await;
-    let builder = sidegate::new().route("/chat", &backend).policy(|page| page.list_file("banned").deny("banned"));
+    let builder = sidegate::new()
+        .route("/chat", &backend)
+        .policy(|page| page.list_file("banned").deny("banned"));
     let sidegate = builder.file(BANNED, "127.0.0.9\n").run().await;
     (sidegate, backend)
 }
@@ -64,20 +66,30 @@ async fn who_asks_for_a_reload_is_told_the_outcome() {
     assert!(matches!(sidegate.reload().await, Outcome::Unchanged { generation: 1, .. }));
     let rejected = "127.0.0.300\n";
     fs::write(sidegate.folder().join(BANNED), rejected).unwrap();
-    let Outcome::Rejected { errors } = sidegate.reload().await else { panic!("{rejected:?} is not rejected") };
+    let Outcome::Rejected { errors } = sidegate.reload().await else {
+        panic!("{rejected:?} is not rejected")
+    };
     assert!(errors[0].to_string().contains("banned.cidr:1:1"), "{}", errors[0]);
     fs::write(sidegate.folder().join(BANNED), "127.0.0.1\n").unwrap();
-    let Outcome::Published { generation, revoked, .. } = sidegate.reload().await else { panic!("not published") };
+    let Outcome::Published { generation, revoked, .. } = sidegate.reload().await else {
+        panic!("not published")
+    };
     assert_eq!((generation, revoked), (2, 1));
     drop(tunnel);
 }
 
 // C-RLD-02, C-RLD-09
 #[tokio::test]
-async fn a_broken_file_keeps_what_runs_says_where_it_is_broken_and_is_no_reason_to_leave_the_load_balancer() {
+async fn a_broken_file_keeps_what_runs_says_where_it_is_broken_and_is_no_reason_to_leave_the_load_balancer()
+ {
     let (sidegate, _backend) = echoing().await;
     let mut before = client::new(&sidegate).open("/chat").await;
-    let body = sidegate.write_rejected("policies/default.toml", "schema = 1\n[client]\nallow = [\"127.0.0.0/33\"]\n").await;
+    let body = sidegate
+        .write_rejected(
+            "policies/default.toml",
+            "schema = 1\n[client]\nallow = [\"127.0.0.0/33\"]\n",
+        )
+        .await;
     assert!(body.contains("default.toml:3:"), "{body}");
     assert_eq!((sidegate.readyz().await.0, sidegate.generation().await), (200, 1));
     sidegate.expect_metric(SUCCESSFUL, [], 0).await;
@@ -102,7 +114,9 @@ async fn the_old_content_put_back_takes_the_complaint_away() {
 async fn of_two_changed_files_one_of_which_is_broken_neither_is_published() {
     let (sidegate, _backend) = banning().await;
     sidegate.put(BANNED, "127.0.0.2\n");
-    let body = sidegate.write_rejected("policies/default.toml", "schema = 1\n[client]\nalow = ['any']").await;
+    let body = sidegate
+        .write_rejected("policies/default.toml", "schema = 1\n[client]\nalow = ['any']")
+        .await;
     assert!(body.contains("allow"), "did you mean: {body}");
     // Whatever became of the list that was first.
     client::new(&sidegate).open("/chat").await.expect_echo("admitted").await;
@@ -116,7 +130,8 @@ async fn of_two_changed_files_one_of_which_is_broken_neither_is_published() {
 /// That 127.0.0.2 is refused once `save` has put this text in the place of the list of the banned, and 127.0.0.3 never.
 async fn check_save(save: impl AsyncFn(&Path, &str)) {
     let (sidegate, _backend) = banning().await;
-    let (client, other) = (client::new(&sidegate).from("127.0.0.2"), client::new(&sidegate).from("127.0.0.3"));
+    let (client, other) =
+        (client::new(&sidegate).from("127.0.0.2"), client::new(&sidegate).from("127.0.0.3"));
     let mut before = other.open("/chat").await;
     client.open("/chat").await.expect_echo("admitted").await;
     save(&sidegate.folder().join(BANNED), "127.0.0.9\n127.0.0.2   # from now on\n").await;
@@ -225,7 +240,8 @@ async fn a_swap_of_the_data_link_as_kubernetes_makes_it_takes_effect_each_time()
     fs::remove_file(lists.join("banned.cidr")).unwrap();
     symlink("..data/banned.cidr", lists.join("banned.cidr")).unwrap();
     for number in 1..5 {
-        let (denied, admitted) = (format!("127.0.0.{}", 10 + number), format!("127.0.0.{}", 9 + number));
+        let (denied, admitted) =
+            (format!("127.0.0.{}", 10 + number), format!("127.0.0.{}", 9 + number));
         version(number, &format!("{denied}\n"));
         let began = Instant::now();
         expect_soon(&client::new(&sidegate).from(&denied), 403).await;
@@ -296,7 +312,10 @@ async fn exactly_the_newly_denied_are_closed_and_the_others_echo_on() {
     let (sidegate, _backend) = banning().await;
     let mut open = Vec::new();
     for host in 2..=8 {
-        open.push((host, client::new(&sidegate).from(&format!("127.0.0.{host}")).open("/chat").await));
+        open.push((
+            host,
+            client::new(&sidegate).from(&format!("127.0.0.{host}")).open("/chat").await,
+        ));
     }
     sidegate.write(BANNED, "127.0.0.4/31\n127.0.0.9\n").await;
     for (host, tunnel) in &mut open {
@@ -307,7 +326,9 @@ async fn exactly_the_newly_denied_are_closed_and_the_others_echo_on() {
         }
     }
     sidegate.expect_metric("sidegate_tunnels_open", [], 5).await;
-    sidegate.expect_metric("sidegate_revoked_total", [("route", "chat"), ("refusal", "network")], 2).await;
+    sidegate
+        .expect_metric("sidegate_revoked_total", [("route", "chat"), ("refusal", "network")], 2)
+        .await;
 }
 
 #[tokio::test]
@@ -315,7 +336,8 @@ async fn origins_and_subprotocols_are_judged_again_too() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let client = client::new(&sidegate).origin("https://app.example").subprotocols(&["v2", "v1"]);
-    let (mut chats, mut strays) = (client.open("/chat").await, client::new(&sidegate).open("/chat").await);
+    let (mut chats, mut strays) =
+        (client.open("/chat").await, client::new(&sidegate).open("/chat").await);
     assert_eq!(chats.subprotocol(), Some("v2"));
     sidegate.policy().change(|page| page.origins(&["https://app.example"])).write().await;
     strays.expect_close_with(1008, "origin").await;
@@ -328,21 +350,28 @@ async fn origins_and_subprotocols_are_judged_again_too() {
 #[tokio::test]
 async fn a_tunnel_is_revoked_when_a_new_route_makes_its_path_ambiguous() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().route("/", &backend).file("policies/desk.toml", "schema = 1\nclient.allow = ['any']\n");
+    let sidegate = sidegate::new()
+        .route("/", &backend)
+        .file("policies/desk.toml", "schema = 1\nclient.allow = ['any']\n");
     let sidegate = sidegate.run().await;
     let client = client::new(&sidegate);
     let (mut odd, mut plain) = (client.open("/desk;v=1/x").await, client.open("/news;v=1/x").await);
     let desk = |config: &mut toml::Table| {
         let routes = config["route"].as_array_mut().unwrap();
         let mut desk = routes[0].as_table().unwrap().clone();
-        desk.extend([("name", "desk"), ("path", "/desk/"), ("policy", "desk")].map(|(key, value)| (key.into(), value.into())));
+        desk.extend(
+            [("name", "desk"), ("path", "/desk/"), ("policy", "desk")]
+                .map(|(key, value)| (key.into(), value.into())),
+        );
         routes.push(desk.into());
     };
     sidegate.reconfigure(desk).await;
     odd.expect_close_with(1008, "path").await;
     plain.expect_echo("still here").await;
     client.attempt("/desk;v=1/x").await.expect_refused(400, "path");
-    sidegate.expect_metric("sidegate_revoked_total", [("route", "root"), ("refusal", "path")], 1).await;
+    sidegate
+        .expect_metric("sidegate_revoked_total", [("route", "root"), ("refusal", "path")], 1)
+        .await;
 }
 
 #[tokio::test]
@@ -352,7 +381,8 @@ async fn a_tunnel_without_a_subprotocol_is_judged_by_that_at_a_reload() {
         wire.rest().await;
     });
     let backend = backend.run().await;
-    let sidegate = sidegate::new().route("/chat", &backend).subprotocols(&["v1", "none"]).run().await;
+    let sidegate =
+        sidegate::new().route("/chat", &backend).subprotocols(&["v1", "none"]).run().await;
     let mut tunnel = client::new(&sidegate).subprotocols(&["v1"]).open("/chat").await;
     sidegate.policy().change(|page| page.subprotocols(&["none"])).write().await;
     sidegate.expect_metric("sidegate_tunnels_open", [], 1).await;
@@ -370,7 +400,9 @@ async fn a_route_that_is_gone_revokes_its_tunnels_and_no_others() {
     news.expect_close_with(1008, "route").await;
     chat.expect_echo("still here").await;
     client.attempt("/news").await.expect(404);
-    sidegate.expect_metric("sidegate_revoked_total", [("route", "news"), ("refusal", "route")], 1).await;
+    sidegate
+        .expect_metric("sidegate_revoked_total", [("route", "news"), ("refusal", "route")], 1)
+        .await;
 }
 
 #[tokio::test]
@@ -427,8 +459,16 @@ async fn twenty_reloads_of_every_kind_disturb_no_tunnel() {
     }
     for round in 0..5 {
         sidegate.write(BANNED, &format!("127.0.0.9\n192.0.2.{round}\n")).await;
-        sidegate.policy().limits(&format!("connections = {{ total = {} }}", 100 + round)).write().await;
-        sidegate.reconfigure(|config| drop(config.insert("timeouts".into(), toml(&format!("dial = '{}s'", 2 + round))))).await;
+        sidegate
+            .policy()
+            .limits(&format!("connections = {{ total = {} }}", 100 + round))
+            .write()
+            .await;
+        sidegate
+            .reconfigure(|config| {
+                drop(config.insert("timeouts".into(), toml(&format!("dial = '{}s'", 2 + round))))
+            })
+            .await;
         let renewed = certificate::signed(&["localhost", "127.0.0.1"]);
         sidegate.put("certs/0.pem", &renewed.chain);
         sidegate.write("certs/0.key", &renewed.key).await;
@@ -447,10 +487,16 @@ fn toml(text: &str) -> Value {
 /// That a tunnel which an entry of the list let in is revoked when that lapses, and no other, with these `[reload]` keys.
 async fn check_lapse(keys: &str) {
     let backend = backend::echo().run().await;
-    let builder = sidegate::new().route("/chat", &backend).policy(|page| page.list_file("guests").allow("guests"));
+    let builder = sidegate::new()
+        .route("/chat", &backend)
+        .policy(|page| page.list_file("guests").allow("guests"));
     let until = jiff::Timestamp::now() + Duration::from_secs(4);
     let list = format!("127.0.0.2 expires={until}\n127.0.0.3\n");
-    let sidegate = builder.toml(&format!("[reload]\n{keys}")).file("policies/lists/guests.cidr", &list).run().await;
+    let sidegate = builder
+        .toml(&format!("[reload]\n{keys}"))
+        .file("policies/lists/guests.cidr", &list)
+        .run()
+        .await;
     let mut guest = client::new(&sidegate).from("127.0.0.2").open("/chat").await;
     let mut stays = client::new(&sidegate).from("127.0.0.3").open("/chat").await;
     guest.expect_close_with(1008, "network").await;
@@ -467,7 +513,8 @@ async fn an_entry_that_lapses_revokes_who_came_by_it_though_no_file_changed() {
 #[tokio::test]
 async fn mass_revocations_are_spread_over_the_window() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().route("/chat", &backend).toml("reload.revoke_spread = '600ms'").run().await;
+    let sidegate =
+        sidegate::new().route("/chat", &backend).toml("reload.revoke_spread = '600ms'").run().await;
     let mut open = Vec::new();
     for _ in 0..6 {
         open.push(client::new(&sidegate).open("/chat").await);
@@ -486,8 +533,12 @@ async fn mass_revocations_are_spread_over_the_window() {
 #[tokio::test]
 async fn who_is_permitted_again_before_the_turn_comes_is_left_alone() {
     let backend = backend::echo().run().await;
-    let sidegate =
-        sidegate::new().route("/chat", &backend).toml("reload.revoke_spread = '8s'").timeouts("grace = '200ms'").run().await;
+    let sidegate = sidegate::new()
+        .route("/chat", &backend)
+        .toml("reload.revoke_spread = '8s'")
+        .timeouts("grace = '200ms'")
+        .run()
+        .await;
     let mut open = Vec::new();
     for _ in 0..4 {
         open.push(client::new(&sidegate).open("/chat").await);
@@ -528,7 +579,11 @@ fn set(config: &mut toml::Table, table: &str, keys: &str) {
 
 #[tokio::test]
 async fn what_only_a_restart_can_change_is_rejected_with_that_remedy() {
-    check_rejected(|config| set(config, "process", "threads = 7"), &["sidegate.toml:", "threads", "restart"]).await;
+    check_rejected(
+        |config| set(config, "process", "threads = 7"),
+        &["sidegate.toml:", "threads", "restart"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -554,7 +609,11 @@ async fn a_listeners_settings_hold_for_the_next_connection() {
     client.send(&long).await.expect(426);
     let old_tls = client.clone().tls_version(&rustls::version::TLS12);
     old_tls.open("/chat").await.expect_echo("TLS 1.2").await;
-    sidegate.reconfigure(|config| set(config, "listener", "max_head = '8KiB'\ntls_min = '1.3'\nstrict_sni = true")).await;
+    sidegate
+        .reconfigure(|config| {
+            set(config, "listener", "max_head = '8KiB'\ntls_min = '1.3'\nstrict_sni = true")
+        })
+        .await;
     assert!(old_tls.try_connect().await.is_err());
     assert!(client.clone().trusting().sni("elsewhere.example").try_connect().await.is_err());
     client.expect_refused(&long, 431, "head").await;
@@ -587,7 +646,8 @@ async fn reading_files_triggers_nothing() {
 #[tokio::test]
 async fn a_slow_look_at_what_was_tried_already_is_no_reload() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().route("/chat", &backend).toml("reload.poll = '100ms'").run().await;
+    let sidegate =
+        sidegate::new().route("/chat", &backend).toml("reload.poll = '100ms'").run().await;
     sidegate.write_rejected("policies/default.toml", "schema = 1").await;
     tokio::time::sleep(Duration::from_millis(800)).await;
     assert_eq!(counts(&sidegate).await, [0.0, 0.0, 1.0]);
@@ -601,7 +661,8 @@ async fn a_slow_look_at_what_was_tried_already_is_no_reload() {
 #[tokio::test]
 async fn with_watch_poll_a_change_is_found_all_the_same() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().route("/chat", &backend).toml("reload.watch = 'poll'").run().await;
+    let sidegate =
+        sidegate::new().route("/chat", &backend).toml("reload.watch = 'poll'").run().await;
     sidegate.expect_metric("sidegate_watch_degraded", [], 0).await;
     assert_eq!(sidegate.policy().deny("127.0.0.1").write().await, 2);
     client::new(&sidegate).attempt("/chat").await.expect(403);
@@ -610,7 +671,11 @@ async fn with_watch_poll_a_change_is_found_all_the_same() {
 #[tokio::test]
 async fn with_watch_off_a_change_waits_until_somebody_asks() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().route("/chat", &backend).toml("reload = { watch = 'off', poll = '50ms' }").run().await;
+    let sidegate = sidegate::new()
+        .route("/chat", &backend)
+        .toml("reload = { watch = 'off', poll = '50ms' }")
+        .run()
+        .await;
     sidegate.policy().deny("127.0.0.1").put();
     tokio::time::sleep(Duration::from_millis(500)).await;
     client::new(&sidegate).open("/chat").await.expect_echo("as before").await;
@@ -636,17 +701,31 @@ async fn a_thousand_requests_for_a_reload_are_few_reloads_and_nobody_is_dropped(
 #[tokio::test]
 async fn under_many_swaps_each_request_is_decided_by_one_generation_and_never_by_a_mixture() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().threads(2).route("/chat", &backend).origins(&["https://a"]).subprotocols(&["a"]).run().await;
-    let page =
-        |one: &str| format!("schema = 1\n[client]\nallow = ['any']\norigins = ['https://{one}']\nsubprotocols = ['{one}']\n");
-    let client =
-        |origin: &str, offered: &str| client::new(&sidegate).origin(&format!("https://{origin}")).subprotocols(&[offered]);
+    let sidegate = sidegate::new()
+        .threads(2)
+        .route("/chat", &backend)
+        .origins(&["https://a"])
+        .subprotocols(&["a"])
+        .run()
+        .await;
+    let page = |one: &str| {
+        format!(
+            "schema = 1\n[client]\nallow = ['any']\norigins = ['https://{one}']\nsubprotocols = ['{one}']\n"
+        )
+    };
+    let client = |origin: &str, offered: &str| {
+        client::new(&sidegate).origin(&format!("https://{origin}")).subprotocols(&[offered])
+    };
     let path = sidegate.folder().join("policies/default.toml");
     let swaps = async {
         for turn in 0..40 {
-            fs::write(path.with_extension("new~"), page(if turn % 2 == 0 { "b" } else { "a" })).unwrap();
+            fs::write(path.with_extension("new~"), page(if turn % 2 == 0 { "b" } else { "a" }))
+                .unwrap();
             fs::rename(path.with_extension("new~"), &path).unwrap();
-            assert!(matches!(sidegate.reload().await, Outcome::Published { .. } | Outcome::Unchanged { .. }));
+            assert!(matches!(
+                sidegate.reload().await,
+                Outcome::Published { .. } | Outcome::Unchanged { .. }
+            ));
         }
     };
     let asks = |origin: &'static str, offered: &'static str| {
@@ -659,17 +738,28 @@ async fn under_many_swaps_each_request_is_decided_by_one_generation_and_never_by
                     403 => refused += 1,
                     other => panic!("{other}"),
                 }
-                assert!(origin == offered || granted == 0, "the origin of one generation, the subprotocol of another");
+                assert!(
+                    origin == offered || granted == 0,
+                    "the origin of one generation, the subprotocol of another"
+                );
                 if granted + refused >= 10_000 {
                     return (granted, refused);
                 }
             }
         }
     };
-    let all = futures_util::future::join_all([asks("a", "a"), asks("b", "b"), asks("a", "b"), asks("b", "a")]);
+    let all = futures_util::future::join_all([
+        asks("a", "a"),
+        asks("b", "b"),
+        asks("a", "b"),
+        asks("b", "a"),
+    ]);
     tokio::select! { () = swaps => {}, _ = all => unreachable!("the swaps are done first") }
     let refusals = sidegate.metric("sidegate_refusals_total", [("reason", "origin")]).await;
-    assert!(refusals > 0.0 && sidegate.metric("sidegate_requests_total", [("result", "permitted")]).await > 0.0);
+    assert!(
+        refusals > 0.0
+            && sidegate.metric("sidegate_requests_total", [("result", "permitted")]).await > 0.0
+    );
     // Those that were on their way when the clients were dropped have failed, but not at the backend.
     assert_eq!(sidegate.metric("sidegate_refusals_total", [("reason", "backend")]).await, 0.0);
 }

@@ -44,8 +44,13 @@ const OF_TLS: [Change; 6] = [
     |listeners| set(listeners, "tls_min", "1.3"),
     |listeners| set(listeners, "strict_sni", true),
 ];
-const OF_CLEAR: [Change; 5] =
-    [REMOVED, MOVED, RENAMED, |listeners| set(listeners, "tls", true), |listeners| set(listeners, "redirect", "https")];
+const OF_CLEAR: [Change; 5] = [
+    REMOVED,
+    MOVED,
+    RENAMED,
+    |listeners| set(listeners, "tls", true),
+    |listeners| set(listeners, "redirect", "https"),
+];
 
 /// An agent with two listeners at fixed addresses, which forwards plain HTTP and reads its files when
 /// it is asked to. It has a certificate whether the listeners speak TLS or not.
@@ -124,7 +129,9 @@ async fn connection_stays_when_its_listener_speaks_as_before() {
         |listeners| set(listeners, "max_head", "16KiB"),
         |listeners| set(listeners, "max_connections", 7),
         |listeners| set(listeners, "pending_per_client", 9),
-        |listeners| first(&mut listeners[1..]).insert("tls_min".into(), "1.3".into()).map_or((), drop),
+        |listeners| {
+            first(&mut listeners[1..]).insert("tls_min".into(), "1.3".into()).map_or((), drop)
+        },
     ];
     let backend = pages().await;
     let sidegate = agent(&backend, true).run().await;

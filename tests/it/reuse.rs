@@ -108,7 +108,8 @@ async fn backend_is_left_when_more_comes_than_its_answer() {
         // With the answer, and after it.
         for first in [format!("{answer}{more}"), answer.to_owned()] {
             let (sidegate, backend) = start().await;
-            let (mut client, mut at_backend) = send(&sidegate, &backend, "GET / HTTP/1.1|Host: a||").await;
+            let (mut client, mut at_backend) =
+                send(&sidegate, &backend, "GET / HTTP/1.1|Host: a||").await;
             at_backend.send(&first).await;
             client.answer().await.expect(200);
             if first == answer {

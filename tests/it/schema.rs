@@ -19,7 +19,8 @@ fn printed(arguments: &[&str]) -> String {
 /// The schema that the first line of a TOML file names, as editors find it: beside the file.
 fn named(file: &Path) -> String {
     let text = fs::read_to_string(file).unwrap();
-    let path = text.lines().next().unwrap().strip_prefix("#:schema ").unwrap_or_else(|| panic!("{text}"));
+    let path =
+        text.lines().next().unwrap().strip_prefix("#:schema ").unwrap_or_else(|| panic!("{text}"));
     fs::read_to_string(file.parent().unwrap().join(path)).unwrap()
 }
 
@@ -32,14 +33,26 @@ fn the_schema_of_each_kind_of_file_is_printed_or_one_of_both() {
     for (kind, text) in [("config", schema::CONFIG), ("policy", schema::POLICY)] {
         let alone: Value = serde_json::from_str(text).unwrap();
         assert_eq!(both["$defs"][kind]["properties"], alone["properties"]);
-        assert!(alone["$defs"].as_object().unwrap().iter().all(|(name, one)| both["$defs"][name] == *one));
+        assert!(
+            alone["$defs"]
+                .as_object()
+                .unwrap()
+                .iter()
+                .all(|(name, one)| both["$defs"][name] == *one)
+        );
     }
 }
 
 #[test]
 fn what_init_writes_names_its_schema_and_brings_it() {
     let folder = TempDir::new().unwrap();
-    printed(&["init", "--backend", "http://127.0.0.1:8080", "--dir", folder.path().to_str().unwrap()]);
+    printed(&[
+        "init",
+        "--backend",
+        "http://127.0.0.1:8080",
+        "--dir",
+        folder.path().to_str().unwrap(),
+    ]);
     assert_eq!(named(&folder.path().join("sidegate.toml")), schema::CONFIG);
     assert_eq!(named(&folder.path().join("policies/main.toml")), schema::POLICY);
 }

@@ -26,7 +26,11 @@ async fn files() -> TempDir {
 fn pieces(secret: &Path) -> Vec<String> {
     let text = fs::read_to_string(secret).unwrap();
     let lines = text.lines().filter(|line| !line.contains("-----"));
-    lines.flat_map(|line| [line.get(..12), line.get(line.len().saturating_sub(12)..)]).flatten().map(str::to_owned).collect()
+    lines
+        .flat_map(|line| [line.get(..12), line.get(line.len().saturating_sub(12)..)])
+        .flatten()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// That nothing of `secret` shows once `spoil` has been at the files of an agent that runs: neither
@@ -44,9 +48,12 @@ async fn expect_hidden(secret: &str, of_check: bool, at: &str, spoil: impl FnOnc
     let check = done(&["check", "."], folder.path()).await;
     let readyz = running.asked("/readyz").await;
     let rest = running.ended().await.join("\n");
-    for (place, text) in
-        [("readyz", readyz), ("reload", lossy(&reload.stderr)), ("status", lossy(&status.stdout)), ("diff", lossy(&diff.stdout))]
-    {
+    for (place, text) in [
+        ("readyz", readyz),
+        ("reload", lossy(&reload.stderr)),
+        ("status", lossy(&status.stdout)),
+        ("diff", lossy(&diff.stdout)),
+    ] {
         assert!(text.contains(at), "{place} names no place:\n{text}");
         assert!(!pieces.iter().any(|piece| text.contains(piece)), "{place} shows it:\n{text}");
     }
@@ -60,13 +67,17 @@ async fn expect_hidden(secret: &str, of_check: bool, at: &str, spoil: impl FnOnc
 
 /// Makes `file` the list of a policy.
 fn list(folder: &Path, file: &str) {
-    let policy = format!("schema = 1\n[lists]\nx = {{ file = \"{file}\" }}\n[client]\nallow = [\"x\"]\n");
+    let policy =
+        format!("schema = 1\n[lists]\nx = {{ file = \"{file}\" }}\n[client]\nallow = [\"x\"]\n");
     fs::write(folder.join("policies/other.toml"), policy).unwrap();
 }
 
 #[tokio::test]
 async fn a_key_that_is_named_as_a_list_is_not_shown() {
-    expect_hidden("certs/other.key", true, "policies/other.toml:3", |folder| list(folder, "../certs/other.key")).await;
+    expect_hidden("certs/other.key", true, "policies/other.toml:3", |folder| {
+        list(folder, "../certs/other.key")
+    })
+    .await;
     let absolute = |folder: &Path| list(folder, folder.join("certs/other.key").to_str().unwrap());
     expect_hidden("certs/other.key", true, "policies/other.toml:3", absolute).await;
 }
@@ -88,7 +99,8 @@ async fn a_key_behind_a_link_among_the_lists_is_not_shown() {
 #[tokio::test]
 async fn a_key_that_lies_among_the_lists_is_not_shown() {
     let linked = |folder: &Path| {
-        fs::hard_link(folder.join("certs/other.key"), folder.join("policies/lists/x.cidr")).unwrap();
+        fs::hard_link(folder.join("certs/other.key"), folder.join("policies/lists/x.cidr"))
+            .unwrap();
         list(folder, "lists/x.cidr");
     };
     expect_hidden("certs/other.key", true, "policies/lists/x.cidr:1", linked).await;
@@ -108,7 +120,9 @@ async fn another_secret_is_not_shown_by_the_agent() {
 #[tokio::test]
 async fn a_secret_that_is_linked_as_a_policy_is_not_shown() {
     for secret in ["netrc", "certs/other.key"] {
-        let linked = |folder: &Path| symlink(format!("../{secret}"), folder.join("policies/other.toml")).unwrap();
+        let linked = |folder: &Path| {
+            symlink(format!("../{secret}"), folder.join("policies/other.toml")).unwrap()
+        };
         expect_hidden(secret, true, "policies/other.toml:1", linked).await;
     }
 }
@@ -116,7 +130,10 @@ async fn a_secret_that_is_linked_as_a_policy_is_not_shown() {
 #[tokio::test]
 async fn a_key_on_one_line_is_not_shown_as_a_certificate() {
     let flat = |folder: &Path| {
-        let key = fs::read_to_string(folder.join("certs/other.key")).unwrap().replace("-----\n", " ").replace('\n', " ");
+        let key = fs::read_to_string(folder.join("certs/other.key"))
+            .unwrap()
+            .replace("-----\n", " ")
+            .replace('\n', " ");
         fs::write(folder.join("certs/flat.pem"), key).unwrap();
         let own = fs::read_to_string(folder.join("sidegate.toml")).unwrap();
         let pair = "[[certificate]]\nchain = \"certs/flat.pem\"\nkey = \"certs/flat.pem\"\n";
@@ -132,9 +149,14 @@ async fn the_agent_names_the_place_and_check_shows_the_line() {
     let folder = files().await;
     let running = process::new(folder.path()).log("json").run().await;
     spoil(folder.path());
-    let reload = lossy(&done(&["reload", "--config", "sidegate.toml", "--wait"], folder.path()).await.stderr);
+    let reload = lossy(
+        &done(&["reload", "--config", "sidegate.toml", "--wait"], folder.path()).await.stderr,
+    );
     for (place, text) in [("reload", reload), ("readyz", running.asked("/readyz").await)] {
-        assert!(text.contains("policies/default.toml:4:1") && text.contains("did you mean `allow`?"), "{place}: {text}");
+        assert!(
+            text.contains("policies/default.toml:4:1") && text.contains("did you mean `allow`?"),
+            "{place}: {text}"
+        );
         assert!(!text.contains("Tr0ub4dor") && !text.contains("^^^^"), "{place}: {text}");
     }
     let check = lossy(&done(&["check", "."], folder.path()).await.stderr);
@@ -144,8 +166,11 @@ async fn the_agent_names_the_place_and_check_shows_the_line() {
 #[tokio::test]
 async fn a_start_that_fails_shows_no_text_of_files() {
     let folder = files().await;
-    fs::write(folder.path().join("policies/default.toml"), "schema = 1\n[client]\nallow = [\"any\"]\nlimit = \"Tr0ub4dor\"\n")
-        .unwrap();
+    fs::write(
+        folder.path().join("policies/default.toml"),
+        "schema = 1\n[client]\nallow = [\"any\"]\nlimit = \"Tr0ub4dor\"\n",
+    )
+    .unwrap();
     let started = done(&["run", "--config", "sidegate.toml"], folder.path()).await;
     let text = lossy(&started.stderr);
     assert_eq!(started.status.code(), Some(78), "{text}");
@@ -158,7 +183,8 @@ async fn a_list_in_a_folder_of_lists_from_is_read() {
     let feeds = tempfile::tempdir().unwrap();
     fs::write(feeds.path().join("x.cidr"), "127.0.0.1\n").unwrap();
     let file = feeds.path().join("x.cidr");
-    let policy = |page: sidegate::Page| page.toml(&format!("[lists]\nx = {{ file = {file:?} }}")).allow("x");
+    let policy =
+        |page: sidegate::Page| page.toml(&format!("[lists]\nx = {{ file = {file:?} }}")).allow("x");
     let builder = sidegate::new().clear().route("/chat", &backend).policy(policy);
     let error = builder.clone().try_run().await.err().unwrap().to_string();
     assert!(error.contains("lies outside") && error.contains("[policies] lists_from"), "{error}");

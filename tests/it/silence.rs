@@ -136,8 +136,10 @@ async fn off_holds_globally_and_a_route_may_still_bound() {
 
 #[tokio::test]
 async fn body_of_any_length_passes_where_max_body_is_off() {
-    let backend = backend::http(|asked| backend::reply(200).body(asked.body.len().to_string())).run().await;
-    let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'\nmax_body = 'off'");
+    let backend =
+        backend::http(|asked| backend::reply(200).body(asked.body.len().to_string())).run().await;
+    let sidegate =
+        sidegate::new().route("/", &backend).on_route("http = 'forward'\nmax_body = 'off'");
     let sidegate = sidegate.clear().run().await;
     let client = client::new(&sidegate);
     let size = 3 << 20;

@@ -44,8 +44,12 @@ async fn plain_http_is_sent_to_the_path_with_its_slash() {
 async fn the_answer_names_no_host_and_is_not_kept() {
     let backend = backend().await;
     let sidegate = new(&backend).run().await;
-    let answer = client::new(&sidegate).header("X-Forwarded-Host", "evil.example").get("/app").await;
-    answer.expect(308).expect_header("location", "/app/").expect_header("cache-control", "no-store");
+    let answer =
+        client::new(&sidegate).header("X-Forwarded-Host", "evil.example").get("/app").await;
+    answer
+        .expect(308)
+        .expect_header("location", "/app/")
+        .expect_header("cache-control", "no-store");
     answer.expect_header("content-length", "0");
     assert_eq!(answer.header("x-request-id").map(str::len), Some(32));
 }
@@ -78,7 +82,11 @@ async fn a_large_body_does_not_lose_the_redirect() {
     let sidegate = new(&backend).run().await;
     let mut wire = client::new(&sidegate).connect().await;
     let body = "x".repeat(3 << 20);
-    wire.send(format!("PUT /app?a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len())).await;
+    wire.send(format!(
+        "PUT /app?a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ))
+    .await;
     wire.answer().await.expect(308).expect_header("location", "/app/?a");
     backend.expect_untouched();
 }
@@ -92,9 +100,17 @@ async fn who_is_refused_below_is_refused_without_the_slash() {
     client.clone().origin("https://evil.example").get("/app").await.expect_refused(403, "origin");
     expect_sent(&client.origin("https://localhost"), "/app", "/app/").await;
     for (reason, count) in [("network", 1), ("origin", 1), ("route", 0)] {
-        sidegate.expect_metric("sidegate_refusals_total", [("route", "app"), ("reason", reason)], count).await;
+        sidegate
+            .expect_metric("sidegate_refusals_total", [("route", "app"), ("reason", reason)], count)
+            .await;
     }
-    sidegate.expect_metric("sidegate_requests_total", [("route", "app"), ("kind", "plain"), ("result", "permitted")], 1).await;
+    sidegate
+        .expect_metric(
+            "sidegate_requests_total",
+            [("route", "app"), ("kind", "plain"), ("result", "permitted")],
+            1,
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -116,7 +132,11 @@ async fn another_route_that_matches_has_the_path() {
     };
     let forward = "http = 'forward'";
     assert_eq!(served(new(&backend).route("/", &backend).on_route(forward)).await, 200);
-    assert_eq!(served(new(&backend).route("/app", &backend).on_route("http = 'forward'\nname = 'exact'")).await, 200);
+    assert_eq!(
+        served(new(&backend).route("/app", &backend).on_route("http = 'forward'\nname = 'exact'"))
+            .await,
+        200
+    );
     let elsewhere = new(&backend).host("localhost").route("/", &backend).on_route(forward);
     assert_eq!(served(elsewhere).await, 200, "a route of host `*`");
     assert_eq!(served(new(&backend).host("other.example")).await, 404);
@@ -134,7 +154,9 @@ async fn a_client_of_http_1_0_that_names_no_host_is_sent_as_well() {
 async fn a_query_with_bytes_that_no_uri_holds_is_escaped() {
     let backend = backend().await;
     let sidegate = new(&backend).run().await;
-    let sent = client::new(&sidegate).send("GET /app?q={\"a\":<\u{e9}>} HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let sent = client::new(&sidegate)
+        .send("GET /app?q={\"a\":<\u{e9}>} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await;
     sent.expect(308).expect_header("location", "/app/?q=%7B%22a%22:%3C%C3%A9%3E%7D");
 }
 
@@ -192,8 +214,13 @@ async fn the_redirect_has_its_line() {
     let mut process = process::new(folder.path()).run().await;
     process.client().get("/app?secret=1").await.expect(308);
     let line: Value = process.logged("permitted").await;
-    let fields = ["route", "kind", "path", "policy"].map(|field| line[field].as_str().unwrap_or("-"));
-    assert_eq!((fields, line["status"].as_u64()), (["app", "plain", "/app", "default"], Some(308)), "{line}");
+    let fields =
+        ["route", "kind", "path", "policy"].map(|field| line[field].as_str().unwrap_or("-"));
+    assert_eq!(
+        (fields, line["status"].as_u64()),
+        (["app", "plain", "/app", "default"], Some(308)),
+        "{line}"
+    );
     assert!(line.get("backend").is_none_or(Value::is_null), "{line}");
 }
 
@@ -211,7 +238,10 @@ async fn explain_and_tests_know_of_the_slash() {
     let (code, text) = explained(&sidegate, "https://localhost/app").await;
     assert!(code == 0 && text.contains("answer      308 to /app/"), "{text}");
     let (code, text) = explained(&sidegate, "wss://localhost/app").await;
-    assert!(code == 1 && text.contains("REFUSE 404 route") && text.contains("a route begins at /app/"), "{text}");
+    assert!(
+        code == 1 && text.contains("REFUSE 404 route") && text.contains("a route begins at /app/"),
+        "{text}"
+    );
     let test = |url: &str, expect: &str| {
         format!(
             "schema = 1\nclient.allow = ['any']\n[[test]]\nname = 'x'\nclient = '192.0.2.1'\nurl = '{url}'\nexpect = '{expect}'\n"

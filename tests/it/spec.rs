@@ -22,7 +22,8 @@ pub fn page(name: &str) -> String {
 
 /// The section below the heading `title`, up to the next heading of any level.
 pub fn section<'p>(page: &'p str, title: &str) -> &'p str {
-    let (_, rest) = page.split_once(&format!("# {title}\n")).unwrap_or_else(|| panic!("no section {title}"));
+    let (_, rest) =
+        page.split_once(&format!("# {title}\n")).unwrap_or_else(|| panic!("no section {title}"));
     rest.split("\n#").next().unwrap_or_default()
 }
 
@@ -50,7 +51,8 @@ enum Default {
 
 /// Every key of `sidegate schema KIND` by its path, such as `listener[].name`.
 fn schema(kind: &str) -> BTreeMap<String, Default> {
-    let output = Command::new(env!("CARGO_BIN_EXE_sidegate")).args(["schema", kind]).output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_sidegate")).args(["schema", kind]).output().unwrap();
     let root: Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut keys = BTreeMap::new();
     walk(&root, &root, "", &mut keys);
@@ -117,7 +119,8 @@ fn documented(chapter: &str) -> BTreeMap<String, Option<String>> {
 /// The value in a cell such as `"10s"` between backticks.
 fn value(cell: &str) -> Option<Value> {
     let text = cell.strip_prefix('`')?.strip_suffix('`')?;
-    let table: toml::Table = format!("it = {text}").parse().unwrap_or_else(|error| panic!("{cell}: {error}"));
+    let table: toml::Table =
+        format!("it = {text}").parse().unwrap_or_else(|error| panic!("{cell}: {error}"));
     Some(serde_json::to_value(&table["it"]).unwrap())
 }
 
@@ -125,18 +128,27 @@ fn value(cell: &str) -> Option<Value> {
 /// `[[limits.for]]` has them from `[limits]`.
 fn limits() -> BTreeMap<&'static str, String> {
     let limits = TunnelLimits::default();
-    let seconds = |time: std::time::Duration| Value::from(format!("{}s", time.as_secs())).to_string();
+    let seconds =
+        |time: std::time::Duration| Value::from(format!("{}s", time.as_secs())).to_string();
     let frames = limits.frames.unwrap();
     let frames = format!("{{\"rate\":\"{}/s\",\"burst\":{}}}", frames.tokens, frames.burst);
     let frames: Value = serde_json::from_str(&frames).unwrap();
-    [("limits.frames", frames.to_string()), ("limits.ping", seconds(limits.ping.unwrap())), ("limits.pong", seconds(limits.pong))]
-        .into()
+    [
+        ("limits.frames", frames.to_string()),
+        ("limits.ping", seconds(limits.ping.unwrap())),
+        ("limits.pong", seconds(limits.pong)),
+    ]
+    .into()
 }
 
 fn expect_same_keys(kind: &str, chapter: &str, required: &[&str]) {
     let (schema, page) = (schema(kind), documented(chapter));
     let names = |keys: Vec<&String>| keys.into_iter().cloned().collect::<BTreeSet<_>>();
-    assert_eq!(names(page.keys().collect()), names(schema.keys().collect()), "docs/spec/formats.md, {chapter}");
+    assert_eq!(
+        names(page.keys().collect()),
+        names(schema.keys().collect()),
+        "docs/spec/formats.md, {chapter}"
+    );
     let limits = limits();
     for (key, says) in &schema {
         let Some(cell) = &page[key] else { continue };
@@ -148,7 +160,10 @@ fn expect_same_keys(kind: &str, chapter: &str, required: &[&str]) {
         assert_eq!(written.map(|value| value.to_string()), expected, "{key}: {cell}");
         let is_required = *says == Default::Required || required.contains(&&**key);
         assert_eq!(cell == "required", is_required, "{key}: {cell}");
-        let is_word = cell.starts_with('`') || cell == "required" || cell == "–" || cell.starts_with("as in `[");
+        let is_word = cell.starts_with('`')
+            || cell == "required"
+            || cell == "–"
+            || cell.starts_with("as in `[");
         assert!(is_word, "{key}: {cell}");
     }
 }
@@ -175,7 +190,11 @@ fn formats_examples_pass_a_strict_check() {
     let mut paths = Vec::new();
     for block in page.split("\n```").skip(1).step_by(2) {
         let (_kind, text) = block.split_once('\n').unwrap();
-        let path = text.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or_else(|| panic!("no path: {text}"));
+        let path = text
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("# "))
+            .unwrap_or_else(|| panic!("no path: {text}"));
         put(path, &format!("{text}\n"));
         paths.push(path);
     }
@@ -183,8 +202,16 @@ fn formats_examples_pass_a_strict_check() {
     let pair = signed(&["ws.example.com"]);
     put("certs/ws.example.com.pem", &pair.chain);
     put("certs/ws.example.com.key", &pair.key);
-    fs::set_permissions(folder.path().join("certs/ws.example.com.key"), Permissions::from_mode(0o600)).unwrap();
-    let checked = Command::new(env!("CARGO_BIN_EXE_sidegate")).args(["check", "--strict"]).arg(folder.path()).output().unwrap();
+    fs::set_permissions(
+        folder.path().join("certs/ws.example.com.key"),
+        Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    let checked = Command::new(env!("CARGO_BIN_EXE_sidegate"))
+        .args(["check", "--strict"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
     assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
@@ -198,16 +225,21 @@ const OTHERS: [(&str, Option<u16>); 3] = [("head", None), ("tls", Some(400)), ("
 fn wire_has_every_refusal_with_its_status_and_no_other() {
     let page = page("spec/wire.md");
     let decisions = section(&page, "The order of decisions");
-    let status = |answer: &str| answer.split([' ', ',']).next().and_then(|word| word.parse::<u16>().ok());
+    let status =
+        |answer: &str| answer.split([' ', ',']).next().and_then(|word| word.parse::<u16>().ok());
     let with_reason = rows(decisions).into_iter().filter(|row| !row[3].is_empty());
-    let written: BTreeSet<_> = with_reason.map(|row| (code_spans(row[3])[0].to_owned(), status(row[2]))).collect();
+    let written: BTreeSet<_> =
+        with_reason.map(|row| (code_spans(row[3])[0].to_owned(), status(row[2]))).collect();
     let heads = [Head::TargetTooLong, Head::TargetBroken, Head::TooLarge].map(Refusal::Head);
     let more = heads.into_iter().chain([Refusal::Backend(Backend::Late)]);
     let given = Refusal::ALL.into_iter().filter(|refusal| !RESERVED.contains(refusal)).chain(more);
     let given = given.map(|refusal| (refusal.word(), refusal.status())).chain(OTHERS);
     let given: BTreeSet<_> = given.map(|(word, status)| (word.to_owned(), status)).collect();
     assert_eq!(written, given);
-    let reserved = decisions.lines().find(|line| line.starts_with("Reserved:")).expect("a line about reserved words");
+    let reserved = decisions
+        .lines()
+        .find(|line| line.starts_with("Reserved:"))
+        .expect("a line about reserved words");
     assert_eq!(code_spans(reserved), RESERVED.map(Refusal::word));
 }
 
@@ -217,7 +249,10 @@ fn wire_has_every_ending_with_its_codes_and_no_other() {
     let mut written = BTreeMap::new();
     for row in rows(section(&page, "Close codes")) {
         for word in code_spans(row[0]) {
-            assert!(written.insert(word.to_owned(), (row[1].to_owned(), row[2].to_owned())).is_none(), "{word}");
+            assert!(
+                written.insert(word.to_owned(), (row[1].to_owned(), row[2].to_owned())).is_none(),
+                "{word}"
+            );
         }
     }
     let words: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.word().to_owned()).collect();
@@ -232,7 +267,11 @@ fn wire_has_every_ending_with_its_codes_and_no_other() {
             Reason::Framing => Some(code::PROTOCOL),
             _ => reason.to_client(),
         };
-        assert_eq!(first, told.map_or("–".into(), |code| code.to_string()), "{reason} to the client");
+        assert_eq!(
+            first,
+            told.map_or("–".into(), |code| code.to_string()),
+            "{reason} to the client"
+        );
         let expected = if told.is_some() { reason.to_backend().to_string() } else { "–".into() };
         assert_eq!(*to_backend, expected, "{reason} to the backend");
     }
@@ -241,13 +280,17 @@ fn wire_has_every_ending_with_its_codes_and_no_other() {
 #[test]
 fn wire_names_every_close_code_that_the_program_has() {
     let source = include_str!("../../src/close.rs");
-    let constants = source.split("u16 = ").skip(1).filter_map(|rest| rest.split(';').next()?.parse::<u16>().ok());
+    let constants = source
+        .split("u16 = ")
+        .skip(1)
+        .filter_map(|rest| rest.split(';').next()?.parse::<u16>().ok());
     // 1012 is the other value of `[shutdown] code`.
     let known: BTreeSet<_> = constants.chain([1012]).collect();
     assert!(known.len() >= 5, "{known:?}");
     let page = page("spec/wire.md");
     let codes = rows(section(&page, "Close codes"));
-    let words = codes.iter().flat_map(|row| row[1..3].iter().flat_map(|cell| cell.split([' ', ','])));
+    let words =
+        codes.iter().flat_map(|row| row[1..3].iter().flat_map(|cell| cell.split([' ', ','])));
     let written: BTreeSet<_> = words.filter_map(|word| word.parse::<u16>().ok()).collect();
     assert_eq!(written, known);
 }

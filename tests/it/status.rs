@@ -52,7 +52,14 @@ async fn status_shows_one_screen_and_no_escape_where_it_is_no_terminal() {
     let output = done(STATUS, folder.path()).await;
     let screen = lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{}", lossy(&output.stderr));
-    for part in ["1 tunnel", "generation   1 (", "none since the start", "public    127.0.0.1:", "plain", "policy default"] {
+    for part in [
+        "1 tunnel",
+        "generation   1 (",
+        "none since the start",
+        "public    127.0.0.1:",
+        "plain",
+        "policy default",
+    ] {
         assert!(screen.contains(part), "no {part:?} in\n{screen}");
     }
     assert!(!screen.contains('\u{1b}') && screen.lines().count() < 24, "{screen}");
@@ -72,7 +79,13 @@ async fn with_nothing_running_the_paths_that_were_tried_are_told() {
     let folder = sidegate::new().clear().write();
     let path = folder.path().join("admin.sock").display().to_string();
     for verb in [STATUS, DRAIN] {
-        check(verb, folder.path(), 1, &["no agent answers for sidegate.toml", &format!("{path}: no socket")]).await;
+        check(
+            verb,
+            folder.path(),
+            1,
+            &["no agent answers for sidegate.toml", &format!("{path}: no socket")],
+        )
+        .await;
     }
     drop(UnixListener::bind(&path).unwrap());
     check(STATUS, folder.path(), 1, &[&path, "nobody answers: its agent is gone"]).await;
@@ -83,7 +96,8 @@ async fn an_agent_that_hangs_is_not_waited_for_for_ever() {
     let folder = sidegate::new().clear().write();
     let path = folder.path().join("admin.sock");
     let _mute = UnixListener::bind(&path).unwrap();
-    check(STATUS, folder.path(), 1, &[&path.display().to_string(), "no answer for 5 s", "hangs"]).await;
+    check(STATUS, folder.path(), 1, &[&path.display().to_string(), "no answer for 5 s", "hangs"])
+        .await;
 }
 
 #[tokio::test]
@@ -92,7 +106,8 @@ async fn who_may_not_connect_is_told_so_and_what_to_do() {
     let _running = run(folder.path()).await;
     let config = folder.path().join("sidegate.toml");
     fs::set_permissions(&config, Permissions::from_mode(0o644)).unwrap();
-    check_denied(folder.path(), &["permission denied at", "admin.sock", "sudo", "[admin] group"]).await;
+    check_denied(folder.path(), &["permission denied at", "admin.sock", "sudo", "[admin] group"])
+        .await;
     fs::set_permissions(&config, Permissions::from_mode(0o000)).unwrap();
     check_denied(folder.path(), &["permission denied at sidegate.toml", "sudo"]).await;
 }
@@ -104,7 +119,13 @@ async fn drain_says_what_happens_next_and_the_agent_ends() {
     let mut running = run(folder.path()).await;
     let mut tunnel = running.client().open("/chat").await;
     tunnel.expect_echo("before").await;
-    check(DRAIN, folder.path(), 0, &["accepting stops now", "1 tunnel", "1001 over 0s", "after 5s is cut"]).await;
+    check(
+        DRAIN,
+        folder.path(),
+        0,
+        &["accepting stops now", "1 tunnel", "1001 over 0s", "after 5s is cut"],
+    )
+    .await;
     tunnel.expect_close(1001).await;
     assert_eq!(running.code().await, Some(0));
     check(DRAIN, folder.path(), 1, &["no agent answers"]).await;
@@ -117,7 +138,11 @@ async fn what_is_no_agent_is_not_mistaken_for_one() {
     let other = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         std::io::Read::read(&mut stream, &mut [0; 1024]).unwrap();
-        std::io::Write::write_all(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").unwrap();
+        std::io::Write::write_all(
+            &mut stream,
+            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+        )
+        .unwrap();
     });
     check(STATUS, folder.path(), 1, &["does not understand", "it is no JSON: `hello`"]).await;
     other.join().unwrap();

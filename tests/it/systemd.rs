@@ -15,13 +15,18 @@ use crate::harness::unit;
 async fn files(shutdown: &str) -> (TempDir, Backend) {
     let backend = backend::echo().run().await;
     let shutdown = format!("[shutdown]\n{shutdown}");
-    let sidegate = sidegate::new().clear().route("/chat", &backend).on_listener("listen = 'systemd:public'").toml(&shutdown);
+    let sidegate = sidegate::new()
+        .clear()
+        .route("/chat", &backend)
+        .on_listener("listen = 'systemd:public'")
+        .toml(&shutdown);
     (sidegate.write(), backend)
 }
 
 /// Its generation's list of those admitted, made wrong.
 fn break_policy(folder: &Path) {
-    std::fs::write(folder.join("policies/default.toml"), "schema = 1\n[client]\nalow = ['any']\n").unwrap();
+    std::fs::write(folder.join("policies/default.toml"), "schema = 1\n[client]\nalow = ['any']\n")
+        .unwrap();
 }
 
 // C-LIFE-04
@@ -34,9 +39,19 @@ async fn readiness_status_and_the_end_are_told() {
     let mut tunnel = client::clear(address).open("/chat").await;
     unit.expect_told(&["STATUS=generation 1 (", "1 tunnel on 1 route\n"]).await;
     break_policy(folder.path());
-    unit.expect_told(&["1 tunnel on 1 route; last reload rejected: ", "policies/default.toml:3:1 unknown key `alow`"]).await;
+    unit.expect_told(&[
+        "1 tunnel on 1 route; last reload rejected: ",
+        "policies/default.toml:3:1 unknown key `alow`",
+    ])
+    .await;
     unit.signal(Signal::TERM);
-    unit.expect_told(&["STOPPING=1\n", "STATUS=draining: ", " left, cut in ", "EXTEND_TIMEOUT_USEC="]).await;
+    unit.expect_told(&[
+        "STOPPING=1\n",
+        "STATUS=draining: ",
+        " left, cut in ",
+        "EXTEND_TIMEOUT_USEC=",
+    ])
+    .await;
     tunnel.expect_close(1001).await;
     drop(tunnel);
     assert_eq!(unit.ended().await.0.code(), Some(0));
@@ -47,7 +62,8 @@ async fn readiness_status_and_the_end_are_told() {
 async fn the_watchdog_is_fed_at_least_twice_an_interval() {
     const INTERVAL: Duration = Duration::from_secs(3);
     let (folder, _backend) = files("").await;
-    let unit = unit::of(folder.path()).passed("public", unit::socket().0).watchdog(INTERVAL).start();
+    let unit =
+        unit::of(folder.path()).passed("public", unit::socket().0).watchdog(INTERVAL).start();
     unit.expect_told(&["READY=1\n", "WATCHDOG=1\n"]).await;
     let mut last = Instant::now();
     for _ in 0..4 {
@@ -84,7 +100,11 @@ async fn a_manager_that_is_gone_or_reads_nothing_hurts_nobody() {
     for gone in [true, false] {
         let (folder, _backend) = files("").await;
         let (socket, address) = unit::socket();
-        let unit = unit::of(folder.path()).passed("public", socket).watchdog(Duration::from_millis(80)).run().await;
+        let unit = unit::of(folder.path())
+            .passed("public", socket)
+            .watchdog(Duration::from_millis(80))
+            .run()
+            .await;
         if gone {
             std::fs::remove_file(unit.notify()).unwrap();
         } else {

@@ -21,7 +21,14 @@ const QUERIES: [(&[u8], &str); 7] = [
 
 /// A request for `/x?QUERY`, with these lines and body behind its first line (`|` stands for CRLF).
 fn with(method: &str, query: &[u8], lines: &str) -> Vec<u8> {
-    [method.as_bytes(), b" /x?", query, b" HTTP/1.1\r\nHost: localhost\r\n", lines.replace('|', "\r\n").as_bytes()].concat()
+    [
+        method.as_bytes(),
+        b" /x?",
+        query,
+        b" HTTP/1.1\r\nHost: localhost\r\n",
+        lines.replace('|', "\r\n").as_bytes(),
+    ]
+    .concat()
 }
 
 const UPGRADE: &str = "Upgrade: websocket|Connection: Upgrade|Sec-WebSocket-Version: 13|\
@@ -80,7 +87,9 @@ async fn a_query_is_encoded_in_every_plain_request_of_a_connection() {
         let sized = format!("Content-Length: {}||{body}", body.len());
         let chunked = format!("Transfer-Encoding: chunked||{:x}|{body}|0|T: \"||", body.len());
         for (query, encoded) in QUERIES {
-            for (method, lines, echoed) in [("GET", "|", ""), ("POST", &sized, body), ("PUT", &chunked, body)] {
+            for (method, lines, echoed) in
+                [("GET", "|", ""), ("POST", &sized, body), ("PUT", &chunked, body)]
+            {
                 wire.send(with(method, query, lines)).await;
                 assert_eq!(wire.answer().await.expect(200).text(), echoed);
                 assert_eq!(lossy(&target(&backend).await), format!("/x?{encoded}"), "{method}");
@@ -96,7 +105,9 @@ async fn pipelined_requests_are_each_encoded() {
     let mut wire = client::new(&sidegate).connect().await;
     let (get, post) = (with("GET", b"<1>", "|"), with("POST", b"<2>", "Content-Length: 3||\"\"\""));
     wire.send([&get[..], &post, &get, &post].concat()).await;
-    for (encoded, echoed) in [("%3C1%3E", ""), ("%3C2%3E", "\"\"\""), ("%3C1%3E", ""), ("%3C2%3E", "\"\"\"")] {
+    for (encoded, echoed) in
+        [("%3C1%3E", ""), ("%3C2%3E", "\"\"\""), ("%3C1%3E", ""), ("%3C2%3E", "\"\"\"")]
+    {
         assert_eq!(wire.answer().await.expect(200).text(), echoed);
         assert_eq!(lossy(&target(&backend).await), format!("/x?{encoded}"));
     }
@@ -183,7 +194,8 @@ async fn a_target_of_8_kib_is_measured_as_it_came() {
 #[tokio::test]
 async fn a_head_too_large_when_encoded_is_not_decided() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().on_listener("max_head = '8KiB'").route("/", &backend).run().await;
+    let sidegate =
+        sidegate::new().on_listener("max_head = '8KiB'").route("/", &backend).run().await;
     let attempt = with("GET", &[b'"'; 3000], UPGRADE);
     client::new(&sidegate).send(attempt).await.expect(431);
     backend.expect_untouched();
@@ -192,7 +204,8 @@ async fn a_head_too_large_when_encoded_is_not_decided() {
 #[tokio::test]
 async fn a_redirect_leads_to_the_encoded_target() {
     let backend = backend::echo().run().await;
-    let redirect = "[[listener]]\nname = 'redirect'\nlisten = '127.0.0.1:0'\ntls = false\nredirect = 'https'";
+    let redirect =
+        "[[listener]]\nname = 'redirect'\nlisten = '127.0.0.1:0'\ntls = false\nredirect = 'https'";
     let sidegate = sidegate::new().route("/", &backend).toml(redirect).run().await;
     let client = client::new(&sidegate).at_clear(sidegate.listener("redirect"));
     let answer = client.send(with("GET", b"<\"\xff>{}", "|")).await;
@@ -216,7 +229,10 @@ async fn a_path_is_passed_as_it_is_where_its_route_says_so() {
     let backend = backend::echo().run().await;
     let plain = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = sidegate::new().route("/api/", &backend).on_route("paths = 'as-is'");
-    let sidegate = sidegate.route("/api/", &plain).on_route("name = 'plain'\nhttp = 'forward'\npaths = 'as-is'").host("plain");
+    let sidegate = sidegate
+        .route("/api/", &plain)
+        .on_route("name = 'plain'\nhttp = 'forward'\npaths = 'as-is'")
+        .host("plain");
     let sidegate = sidegate.run().await;
     let client = client::new(&sidegate);
     for path in AS_IS {
@@ -241,7 +257,11 @@ async fn a_path_is_passed_as_it_is_where_its_route_says_so() {
 #[tokio::test]
 async fn a_path_that_begins_with_two_slashes_is_no_authority() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
-    let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'\npaths = 'as-is'").run().await;
+    let sidegate = sidegate::new()
+        .route("/", &backend)
+        .on_route("http = 'forward'\npaths = 'as-is'")
+        .run()
+        .await;
     let client = client::new(&sidegate);
     for path in ["//b.example/x", "//", "///a%2F", "//user@b.example:80/?q"] {
         client.get(path).await.expect(200);
@@ -256,7 +276,11 @@ async fn a_connection_that_may_not_upgrade_is_encoded_to_its_end() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'").run().await;
     let mut wire = client::new(&sidegate).connect().await;
-    for lines in ["Upgrade: h2c|Connection: Upgrade, HTTP2-Settings|HTTP2-Settings: AAMAAABk||", "Upgrade: websocket||", "|"] {
+    for lines in [
+        "Upgrade: h2c|Connection: Upgrade, HTTP2-Settings|HTTP2-Settings: AAMAAABk||",
+        "Upgrade: websocket||",
+        "|",
+    ] {
         wire.send(with("GET", b"\"", lines)).await;
         wire.answer().await.expect(200);
         assert_eq!(lossy(&target(&backend).await), "/x?%22");
@@ -266,8 +290,13 @@ async fn a_connection_that_may_not_upgrade_is_encoded_to_its_end() {
 #[tokio::test]
 async fn a_path_that_leaves_its_route_is_refused_though_it_is_passed_as_it_is() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().route("/", &backend).under("shut", |page| page.allow("10.0.0.0/8"));
-    let sidegate = sidegate.route("/api/", &backend).on_route("policy = 'default'\npaths = 'as-is'").run().await;
+    let sidegate =
+        sidegate::new().route("/", &backend).under("shut", |page| page.allow("10.0.0.0/8"));
+    let sidegate = sidegate
+        .route("/api/", &backend)
+        .on_route("policy = 'default'\npaths = 'as-is'")
+        .run()
+        .await;
     let client = client::new(&sidegate);
     for path in [
         "/api/../x",

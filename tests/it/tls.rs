@@ -11,7 +11,10 @@ use crate::harness::{certificate, client};
 /// A default certificate for a.example, others for *.b.example and c.b.example.
 fn three(backend: &Backend) -> Builder {
     let sidegate = sidegate::new().route("/chat", backend);
-    sidegate.certificate(&["a.example", "localhost"]).certificate(&["*.b.example"]).certificate(&["c.b.example"])
+    sidegate
+        .certificate(&["a.example", "localhost"])
+        .certificate(&["*.b.example"])
+        .certificate(&["c.b.example"])
 }
 
 /// The first name of the certificate that a client with this SNI is served.
@@ -55,11 +58,18 @@ async fn strict_sni_ends_the_handshake_where_no_certificate_covers_the_name() {
     let backend = backend::echo().run().await;
     let sidegate = three(&backend).on_listener("strict_sni = true").run().await;
     for sni in ["unknown.example", "x.y.b.example", "127.0.0.1"] {
-        let error = client::new(&sidegate).trusting().sni(sni).try_connect().await.err().expect("no TLS");
+        let error =
+            client::new(&sidegate).trusting().sni(sni).try_connect().await.err().expect("no TLS");
         assert!(error.to_string().contains("alert"), "{sni}: {error}");
     }
     assert_eq!(served(&sidegate, "x.b.example").await, "*.b.example");
-    sidegate.expect_metric("sidegate_tls_handshakes_total", [("listener", "public"), ("result", "failed")], 3).await;
+    sidegate
+        .expect_metric(
+            "sidegate_tls_handshakes_total",
+            [("listener", "public"), ("result", "failed")],
+            3,
+        )
+        .await;
     sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "tls")], 3).await;
 }
 
@@ -72,7 +82,8 @@ async fn tls_1_2_and_1_3_are_spoken_and_tls_min_refuses_1_2() {
     for version in [old, new] {
         client::new(&sidegate).tls_version(version).open("/chat").await.expect_echo("hello").await;
     }
-    let sidegate = sidegate::new().route("/chat", &backend).on_listener("tls_min = '1.3'").run().await;
+    let sidegate =
+        sidegate::new().route("/chat", &backend).on_listener("tls_min = '1.3'").run().await;
     client::new(&sidegate).tls_version(new).open("/chat").await.expect_echo("hello").await;
     let error = client::new(&sidegate).tls_version(old).try_connect().await.err().expect("no TLS");
     assert!(error.to_string().contains("ProtocolVersion"), "{error}");
@@ -84,7 +95,10 @@ async fn alpn_is_http_1_1_or_absent_and_anything_else_ends_the_handshake() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let client = client::new(&sidegate);
-    assert_eq!(client.clone().alpn(&["h2", "http/1.1"]).connect().await.tls().alpn_protocol(), Some(&b"http/1.1"[..]));
+    assert_eq!(
+        client.clone().alpn(&["h2", "http/1.1"]).connect().await.tls().alpn_protocol(),
+        Some(&b"http/1.1"[..])
+    );
     assert_eq!(client.clone().alpn(&[]).connect().await.tls().alpn_protocol(), None);
     client.clone().alpn(&[]).open("/chat").await.expect_echo("hello").await;
     for unknown in ["h2", "spdy/1"] {
@@ -186,7 +200,10 @@ async fn a_host_that_another_certificate_covers_is_misdirected() {
         assert_eq!(client.attempt("/chat").await.status(), status, "SNI {sni}, Host {host}");
     }
     let client = client::new(&sidegate).trusting().sni("a.example").host("x.b.example");
-    client.expect_refused(client.attempt_head("/chat", ""), 421, "misdirected").await.expect_header("connection", "close");
+    client
+        .expect_refused(client.attempt_head("/chat", ""), 421, "misdirected")
+        .await
+        .expect_header("connection", "close");
     sidegate.expect_metric("sidegate_refusals_total", [("reason", "misdirected")], 4).await;
 }
 
@@ -223,7 +240,10 @@ async fn garbage_on_a_tls_listener_gets_an_alert() {
 async fn an_empty_connection_is_a_probe_and_no_failure() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend);
-    let sidegate = sidegate.toml("[[listener]]\nname = 'plain'\nlisten = '127.0.0.1:0'\ntls = false").run().await;
+    let sidegate = sidegate
+        .toml("[[listener]]\nname = 'plain'\nlisten = '127.0.0.1:0'\ntls = false")
+        .run()
+        .await;
     let client = client::new(&sidegate);
     drop(client.connect_below_tls().await);
     drop(client.connect().await); // TLS, and then nothing
@@ -247,7 +267,8 @@ async fn a_reset_from_either_side_ends_the_connection_on_both() {
         let mut at_backend = backend.accepted().await;
         backend::grant(&mut at_backend, "").await;
         wire.answer().await.expect(101);
-        let mut left = if from_client { (wire.reset(), at_backend).1 } else { (at_backend.reset(), wire).1 };
+        let mut left =
+            if from_client { (wire.reset(), at_backend).1 } else { (at_backend.reset(), wire).1 };
         left.expect_end().await;
         left.finish().await;
     }

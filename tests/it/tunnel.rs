@@ -51,7 +51,12 @@ async fn both(build: impl Fn(Builder) -> Builder, act: impl AsyncFn(Ends)) {
 impl Ends {
     /// That the client gets a Close with `to_client`, the backend one with `to_backend`, that the
     /// connections end when both have answered, and that the tunnel is booked as `ended`.
-    async fn expect_closed(mut self, to_client: (u16, &str), to_backend: (u16, &str), ended: [&str; 3]) {
+    async fn expect_closed(
+        mut self,
+        to_client: (u16, &str),
+        to_backend: (u16, &str),
+        ended: [&str; 3],
+    ) {
         expect_close(&mut self.client, to_client).await;
         expect_close(&mut self.backend, to_backend).await;
         self.expect_over(ended).await;
@@ -77,6 +82,12 @@ async fn expect_close(wire: &mut Wire, (code, reason): (u16, &str)) {
 /// That one tunnel has ended, by whom, in which phase and for which reason.
 pub async fn expect_ended(sidegate: &Sidegate, [by, phase, reason]: [&str; 3]) {
     sidegate.expect_metric("sidegate_tunnels_closed_total", [], 1).await;
-    sidegate.expect_metric("sidegate_tunnels_closed_total", [("by", by), ("phase", phase), ("reason", reason)], 1).await;
+    sidegate
+        .expect_metric(
+            "sidegate_tunnels_closed_total",
+            [("by", by), ("phase", phase), ("reason", reason)],
+            1,
+        )
+        .await;
     sidegate.expect_metric("sidegate_tunnels_open", [], 0).await;
 }

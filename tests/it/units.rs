@@ -5,8 +5,12 @@ use std::path::Path;
 
 /// The settings of a unit, in their order, without its comments.
 fn settings(unit: &str) -> Vec<String> {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(unit)).unwrap();
-    text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(unit))
+        .unwrap();
+    text.lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -19,18 +23,29 @@ fn the_template_differs_from_the_service_in_its_folders_alone() {
 #[test]
 fn each_folder_and_command_of_the_template_is_the_instances_own() {
     let named = ["ExecStart=", "ExecReload=", "RuntimeDirectory=", "StateDirectory="];
-    let own: Vec<String> = settings("sidegate@.service").into_iter().filter(|line| line.contains("%i")).collect();
+    let own: Vec<String> =
+        settings("sidegate@.service").into_iter().filter(|line| line.contains("%i")).collect();
     assert!(named.iter().all(|name| own.iter().any(|line| line.starts_with(name))), "{own:?}");
 }
 
 #[test]
 fn a_stop_has_more_time_than_the_default_shutdown_takes() {
     let seconds = |lines: &[String], key: &str| {
-        let value = lines.iter().find_map(|line| line.strip_prefix('#').unwrap_or(line).strip_prefix(key)).unwrap();
-        let number: String = value.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        let value = lines
+            .iter()
+            .find_map(|line| line.strip_prefix('#').unwrap_or(line).strip_prefix(key))
+            .unwrap();
+        let number: String = value
+            .chars()
+            .skip_while(|c| !c.is_ascii_digit())
+            .take_while(char::is_ascii_digit)
+            .collect();
         number.parse::<u64>().unwrap()
     };
-    let written = include_str!("../../src/cli/init/sidegate.toml").lines().map(str::to_owned).collect::<Vec<_>>();
+    let written = include_str!("../../src/cli/init/sidegate.toml")
+        .lines()
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
     let shutdown = seconds(&written, "delay ") + seconds(&written, "deadline ");
     assert!(seconds(&settings("sidegate.service"), "TimeoutStopSec=") > shutdown, "{shutdown} s");
 }

@@ -22,7 +22,10 @@ const BANNED: &str = "policies/lists/banned.cidr";
 /// A sidegate whose policy denies the list `banned`, which says that 127.0.0.9 is.
 async fn banning() -> (Sidegate, backend::Backend) {
     let backend = backend::echo().run().await;
-    let builder = sidegate::new().clear().route("/chat", &backend).policy(|page| page.list_file("banned").deny("banned"));
+    let builder = sidegate::new()
+        .clear()
+        .route("/chat", &backend)
+        .policy(|page| page.list_file("banned").deny("banned"));
     (builder.file(BANNED, "127.0.0.9\n").run().await, backend)
 }
 
@@ -41,7 +44,10 @@ async fn a_folder_that_is_gone_is_an_alarm_until_it_is_back() {
     fs::remove_dir_all(sidegate.folder().join("policies")).unwrap();
     sidegate.expect_metric(DEGRADED, [], 1).await;
     let (status, body) = sidegate.readyz().await;
-    assert!(status == 200 && body.contains("polled every 2 s") && body.contains("policies is gone"), "{status} {body}");
+    assert!(
+        status == 200 && body.contains("polled every 2 s") && body.contains("policies is gone"),
+        "{status} {body}"
+    );
     assert_eq!(sidegate.status().await.warnings[1].word, WarningWord::WatchDegraded);
     client::new(&sidegate).open("/chat").await.expect_echo("as before").await;
     sidegate.put("policies/default.toml", policy);
@@ -64,7 +70,11 @@ async fn a_folder_in_the_middle_of_a_path_that_is_a_link_may_be_swapped() {
     let mut before = client::new(&sidegate).open("/chat").await;
     for release in 0..6 {
         fs::create_dir_all(at(&format!("releases/{release}/lists"))).unwrap();
-        fs::write(at(&format!("releases/{release}/lists/banned.cidr")), format!("127.0.0.{}\n", 10 + release)).unwrap();
+        fs::write(
+            at(&format!("releases/{release}/lists/banned.cidr")),
+            format!("127.0.0.{}\n", 10 + release),
+        )
+        .unwrap();
     }
     // As deployment tools do, which leave the former release where it was.
     symlink("releases/0", at("current")).unwrap();
@@ -93,13 +103,15 @@ async fn a_file_that_comes_to_exist_later_is_taken_up_when_it_does() {
 async fn who_may_read_a_file_is_noticed_as_well() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
-    let (named, key) = (sidegate.folder().join("certs/0.key"), sidegate.folder().join("certs/own.key"));
+    let (named, key) =
+        (sidegate.folder().join("certs/0.key"), sidegate.folder().join("certs/own.key"));
     // Anybody may read a link: it is what it leads to that counts.
     fs::rename(&named, &key).unwrap();
     symlink("own.key", named).unwrap();
     assert!(matches!(sidegate.reload().await, Outcome::Unchanged { .. }));
     let warned = async |expected: bool| {
-        let told = async { while sidegate.readyz().await.1.contains("others can read") != expected {} };
+        let told =
+            async { while sidegate.readyz().await.1.contains("others can read") != expected {} };
         within("another word about the key", told).await;
     };
     warned(false).await;
@@ -113,11 +125,13 @@ async fn who_may_read_a_file_is_noticed_as_well() {
 #[tokio::test]
 async fn a_look_at_the_files_is_no_reason_for_the_next() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().clear().route("/chat", &backend).toml("reload.poll = '300ms'").run().await;
+    let sidegate =
+        sidegate::new().clear().route("/chat", &backend).toml("reload.poll = '300ms'").run().await;
     let (tell, mut opened) = tokio::sync::mpsc::unbounded_channel();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let open = event.is_ok_and(|event| {
-            matches!(event.kind, EventKind::Access(AccessKind::Open(_))) && event.paths[0].ends_with("sidegate.toml")
+            matches!(event.kind, EventKind::Access(AccessKind::Open(_)))
+                && event.paths[0].ends_with("sidegate.toml")
         });
         if open {
             tell.send(()).unwrap();
@@ -136,7 +150,8 @@ async fn a_look_at_the_files_is_no_reason_for_the_next() {
 #[tokio::test]
 async fn how_files_are_noticed_can_be_changed_while_running() {
     let backend = backend::echo().run().await;
-    let sidegate = sidegate::new().clear().route("/chat", &backend).toml("reload.watch = 'off'").run().await;
+    let sidegate =
+        sidegate::new().clear().route("/chat", &backend).toml("reload.watch = 'off'").run().await;
     let mut config = sidegate.toml();
     config.insert("reload".into(), toml::Value::Table("watch = 'auto'".parse().unwrap()));
     sidegate.put("sidegate.toml", toml::to_string(&config).unwrap());
@@ -253,15 +268,21 @@ async fn a_large_list_holds_up_neither_a_tunnel_nor_livez_while_it_is_loaded() {
 #[tokio::test]
 async fn sighup_and_reload_are_refused_in_a_drain_with_a_word_that_says_so() {
     let backend = backend::echo().run().await;
-    let folder = sidegate::new().clear().route("/chat", &backend).toml("shutdown.delay = '60s'").write();
+    let folder =
+        sidegate::new().clear().route("/chat", &backend).toml("shutdown.delay = '60s'").write();
     let mut running = run(folder.path()).await;
     let mut tunnel = running.client().open("/chat").await;
     running.signal(Signal::TERM);
     running.logged("draining").await;
     running.signal(Signal::HUP);
     running.logged("draining: nothing is reloaded any more").await;
-    check(&["reload", "--wait", "--config", "sidegate.toml"], folder.path(), 1, &["draining: nothing is reloaded any more"])
-        .await;
+    check(
+        &["reload", "--wait", "--config", "sidegate.toml"],
+        folder.path(),
+        1,
+        &["draining: nothing is reloaded any more"],
+    )
+    .await;
     tunnel.expect_echo("meanwhile all goes on").await;
     running.signal(Signal::TERM);
     assert_eq!(running.code().await, Some(0));

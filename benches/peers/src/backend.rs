@@ -85,7 +85,14 @@ struct Connection {
 
 impl Backend {
     fn new() -> Self {
-        Self { connections: Vec::new(), free: Vec::new(), buffer: vec![0; READ], accepted: 0, upgraded: 0, echoed: 0 }
+        Self {
+            connections: Vec::new(),
+            free: Vec::new(),
+            buffer: vec![0; READ],
+            accepted: 0,
+            upgraded: 0,
+            echoed: 0,
+        }
     }
 
     fn stats(&self) -> serde_json::Value {
@@ -110,7 +117,14 @@ impl Backend {
             });
             poll.add_edges(&socket, place as u64)?;
             let (unread, unsent) = (Vec::new(), Vec::new());
-            self.connections[place] = Some(Connection { socket, upgraded: false, takes: false, unread, unsent, closing: false });
+            self.connections[place] = Some(Connection {
+                socket,
+                upgraded: false,
+                takes: false,
+                unread,
+                unsent,
+                closing: false,
+            });
             self.accepted += 1;
         }
         Ok(())
@@ -177,7 +191,9 @@ impl Connection {
             return Ok((rustix::io::read(&self.socket, &mut *buffer)?, buffer.len()));
         }
         let missing = match Header::parse(&self.unread) {
-            Some(head) if self.upgraded => (head.size + head.length).saturating_sub(self.unread.len()),
+            Some(head) if self.upgraded => {
+                (head.size + head.length).saturating_sub(self.unread.len())
+            }
             _ => 0,
         };
         self.unread.reserve(missing.max(4096));
@@ -190,7 +206,9 @@ impl Connection {
             return;
         }
         // Room for the whole frame at once.
-        let whole = Header::parse(rest).filter(|_| self.upgraded).map_or(rest.len(), |head| head.size + head.length);
+        let whole = Header::parse(rest)
+            .filter(|_| self.upgraded)
+            .map_or(rest.len(), |head| head.size + head.length);
         self.unread = Vec::with_capacity(whole);
         self.unread.extend_from_slice(rest);
     }
@@ -202,7 +220,9 @@ impl Connection {
             return Some((bytes.len(), 0));
         }
         if !self.upgraded {
-            let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Some((0, 0)) };
+            let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+                return Some((0, 0));
+            };
             let answer = switching(&bytes[..end + 2])?;
             self.send(answer.as_bytes())?;
             self.upgraded = true;

@@ -32,7 +32,13 @@ impl Header {
             0 => None,
             _ => Some(bytes.get(bare..bare + 4)?.try_into().ok()?),
         };
-        Some(Self { last: first & 0x80 != 0, opcode: first & 0x0f, mask, length, size: bare + 4 * usize::from(mask.is_some()) })
+        Some(Self {
+            last: first & 0x80 != 0,
+            opcode: first & 0x0f,
+            mask,
+            length,
+            size: bare + 4 * usize::from(mask.is_some()),
+        })
     }
 }
 
@@ -63,7 +69,13 @@ pub fn write(out: &mut [u8], opcode: u8, length: usize, masked: bool) {
 }
 
 /// A client's frame, masked, appended to `out`.
-pub fn append_masked(out: &mut Vec<u8>, opcode: u8, mask: [u8; 4], payload: impl FnOnce(&mut Vec<u8>), length: usize) {
+pub fn append_masked(
+    out: &mut Vec<u8>,
+    opcode: u8,
+    mask: [u8; 4],
+    payload: impl FnOnce(&mut Vec<u8>),
+    length: usize,
+) {
     let start = out.len();
     out.resize(start + bare_size(length), 0);
     write(&mut out[start..], opcode, length, true);
@@ -96,10 +108,22 @@ mod tests {
         for length in [0, 1, 7, 8, 125, 126, 65535, 65536, 1 << 20] {
             let payload: Vec<u8> = (0..length).map(|at| at as u8).collect();
             let mut wire = Vec::new();
-            append_masked(&mut wire, BINARY, [1, 2, 3, 255], |out| out.extend_from_slice(&payload), length);
+            append_masked(
+                &mut wire,
+                BINARY,
+                [1, 2, 3, 255],
+                |out| out.extend_from_slice(&payload),
+                length,
+            );
             let head = Header::parse(&wire).unwrap();
-            assert!((0..head.size).all(|cut| Header::parse(&wire[..cut]).is_none()), "of a part of a header nothing is read");
-            assert_eq!((head.last, head.opcode, head.length, head.size + length), (true, BINARY, length, wire.len()));
+            assert!(
+                (0..head.size).all(|cut| Header::parse(&wire[..cut]).is_none()),
+                "of a part of a header nothing is read"
+            );
+            assert_eq!(
+                (head.last, head.opcode, head.length, head.size + length),
+                (true, BINARY, length, wire.len())
+            );
             apply(&mut wire[head.size..], head.mask.unwrap());
             assert_eq!(wire[head.size..], payload);
         }

@@ -45,7 +45,8 @@ pub fn run(port: &str, ca: Option<&str>) -> Outcome {
         }
         match orders.read()? {
             Heard::Order(order) => {
-                let answer = load.obey(&order).unwrap_or_else(|error| json!({ "error": error.to_string() }));
+                let answer =
+                    load.obey(&order).unwrap_or_else(|error| json!({ "error": error.to_string() }));
                 Orders::answer(&answer)?;
             }
             Heard::Nothing => {}
@@ -80,7 +81,8 @@ impl Load {
     fn new(port: u16, trust: Option<Arc<RootCertStore>>) -> Outcome<Self> {
         let poll = Poll::new()?;
         poll.add_level(Orders::source(), ORDERS)?;
-        let config = trust.as_ref().map(|roots| client(roots, Resumption::disabled())).transpose()?;
+        let config =
+            trust.as_ref().map(|roots| client(roots, Resumption::disabled())).transpose()?;
         Ok(Self {
             port,
             trust,
@@ -102,13 +104,26 @@ impl Load {
     }
 
     fn obey(&mut self, order: &Value) -> Outcome<Value> {
-        let number = |name: &str| order[name].as_u64().ok_or_else(|| format!("the order needs a number: {name}"));
-        let until = Instant::now() + Duration::from_secs(order["within"].as_u64().unwrap_or(PATIENCE));
+        let number = |name: &str| {
+            order[name].as_u64().ok_or_else(|| format!("the order needs a number: {name}"))
+        };
+        let until =
+            Instant::now() + Duration::from_secs(order["within"].as_u64().unwrap_or(PATIENCE));
         match order["do"].as_str() {
             Some("open") => self.open(number("count")? as usize, until),
-            Some("echo") => self.echo(number("tunnels")? as usize, number("size")? as usize, number("messages")?, until),
+            Some("echo") => self.echo(
+                number("tunnels")? as usize,
+                number("size")? as usize,
+                number("messages")?,
+                until,
+            ),
             Some("touch") => self.touch(number("size")? as usize, until),
-            Some("connect") => self.connect(number("count")?, number("lanes")? as usize, order["resume"] == true, until),
+            Some("connect") => self.connect(
+                number("count")?,
+                number("lanes")? as usize,
+                order["resume"] == true,
+                until,
+            ),
             Some("pace") => self.pace(
                 number("tunnels")? as usize,
                 number("size")? as usize,
@@ -118,7 +133,9 @@ impl Load {
                 until,
             ),
             Some("close") => self.close(until),
-            Some("stats") => Ok(json!({ "open": self.open.len(), "begun": self.begun, "echoed": self.echoed })),
+            Some("stats") => {
+                Ok(json!({ "open": self.open.len(), "begun": self.begun, "echoed": self.echoed }))
+            }
             _ => Err(format!("no such order: {order}").into()),
         }
     }
@@ -147,7 +164,13 @@ impl Load {
     }
 
     /// So many messages on the first tunnels, one in flight on each.
-    fn echo(&mut self, tunnels: usize, size: usize, messages: u64, until: Instant) -> Outcome<Value> {
+    fn echo(
+        &mut self,
+        tunnels: usize,
+        size: usize,
+        messages: u64,
+        until: Instant,
+    ) -> Outcome<Value> {
         let places = self.first(tunnels)?;
         let began = Instant::now();
         let (mut sent, mut done) = (0, 0);
@@ -189,10 +212,17 @@ impl Load {
 
     /// So many connections on lanes of their own: TLS handshake, upgrade, Close both ways, end. With `resume` each lane
     /// goes on with the ticket that its last connection got, also in an order before.
-    fn connect(&mut self, count: u64, lanes: usize, resume: bool, until: Instant) -> Outcome<Value> {
+    fn connect(
+        &mut self,
+        count: u64,
+        lanes: usize,
+        resume: bool,
+        until: Instant,
+    ) -> Outcome<Value> {
         while resume && self.resuming.len() < lanes {
             let tickets = || Resumption::in_memory_sessions(8);
-            self.resuming.push(self.trust.as_ref().map(|roots| client(roots, tickets())).transpose()?);
+            self.resuming
+                .push(self.trust.as_ref().map(|roots| client(roots, tickets())).transpose()?);
         }
         let configs = if resume { self.resuming.clone() } else { vec![self.config.clone(); lanes] };
         let mut lane_of = BTreeMap::new();
@@ -211,7 +241,9 @@ impl Load {
                     }
                     Fact::Ended(Ok(())) => {
                         ended += 1;
-                        let lane = lane_of.remove(&place).ok_or("a tunnel ended that no lane had begun")?;
+                        let lane = lane_of
+                            .remove(&place)
+                            .ok_or("a tunnel ended that no lane had begun")?;
                         if begun < count {
                             begun += 1;
                             lane_of.insert(self.begin(configs[lane].as_ref())?, lane);
@@ -221,12 +253,22 @@ impl Load {
                 }
             }
         }
-        Ok(json!({ "connections": ended, "agreed": tally, "seconds": began.elapsed().as_secs_f64() }))
+        Ok(
+            json!({ "connections": ended, "agreed": tally, "seconds": began.elapsed().as_secs_f64() }),
+        )
     }
 
     /// So many messages a second, spread evenly over the first tunnels, whether or not the former have come back. How
     /// long each took counts from the moment it was due, so that a proxy that holds everything up is not spared.
-    fn pace(&mut self, tunnels: usize, size: usize, rate: u64, warm: Duration, time: Duration, until: Instant) -> Outcome<Value> {
+    fn pace(
+        &mut self,
+        tunnels: usize,
+        size: usize,
+        rate: u64,
+        warm: Duration,
+        time: Duration,
+        until: Instant,
+    ) -> Outcome<Value> {
         let places = self.first(tunnels)?;
         let begin = Instant::now() + Duration::from_millis(5);
         let due = |message: u64| begin + Duration::from_nanos(message * 1_000_000_000 / rate);

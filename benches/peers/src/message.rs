@@ -19,7 +19,8 @@ pub struct Message {
 impl Messages {
     pub fn new() -> Self {
         let mut messages = Self { noise: Vec::new(), random: 0x9e37_79b9_7f4a_7c15 };
-        messages.noise = (0..(LARGEST + PLACES) / 8).flat_map(|_| messages.next().to_ne_bytes()).collect();
+        messages.noise =
+            (0..(LARGEST + PLACES) / 8).flat_map(|_| messages.next().to_ne_bytes()).collect();
         messages
     }
 
@@ -49,14 +50,16 @@ impl Messages {
         let (stamp, noise) = self.parts(message);
         let head = piece.len().min(16usize.saturating_sub(offset));
         let (first, rest) = piece.split_at(head);
-        first == &stamp[offset.min(16)..][..head] && rest == &noise[(offset + head).saturating_sub(16)..][..rest.len()]
+        first == &stamp[offset.min(16)..][..head]
+            && rest == &noise[(offset + head).saturating_sub(16)..][..rest.len()]
     }
 
     fn parts(&self, message: Message) -> ([u8; 16], &[u8]) {
         let mut stamp = [0; 16];
         stamp[..8].copy_from_slice(&message.tunnel.to_be_bytes());
         stamp[8..].copy_from_slice(&message.serial.to_be_bytes());
-        let place = (message.tunnel.wrapping_mul(31) + message.serial.wrapping_mul(7)) as usize % PLACES;
+        let place =
+            (message.tunnel.wrapping_mul(31) + message.serial.wrapping_mul(7)) as usize % PLACES;
         (stamp, &self.noise[place..][..message.size.saturating_sub(16)])
     }
 }
@@ -73,7 +76,10 @@ mod tests {
             messages.append(message, &mut bytes);
             assert_eq!(bytes.len(), size);
             for cut in 0..=size {
-                assert!(messages.matches(message, 0, &bytes[..cut]) && messages.matches(message, cut, &bytes[cut..]));
+                assert!(
+                    messages.matches(message, 0, &bytes[..cut])
+                        && messages.matches(message, cut, &bytes[cut..])
+                );
             }
             bytes[size - 1] ^= 1;
             assert!(!messages.matches(message, 0, &bytes), "one bit differs");

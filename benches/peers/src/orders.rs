@@ -36,7 +36,9 @@ impl Orders {
             Err(error) => return Err(error.into()),
         };
         self.unread.extend_from_slice(&buffer[..count]);
-        let Some(end) = self.unread.iter().position(|&byte| byte == b'\n') else { return Ok(Heard::Nothing) };
+        let Some(end) = self.unread.iter().position(|&byte| byte == b'\n') else {
+            return Ok(Heard::Nothing);
+        };
         let line: Vec<u8> = self.unread.drain(..=end).collect();
         Ok(Heard::Order(serde_json::from_slice(&line)?))
     }

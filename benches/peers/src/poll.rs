@@ -41,13 +41,19 @@ impl Poll {
     pub fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
         self.events.clear();
-        let timeout = timeout.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
+        let timeout = timeout.map(|time| Timespec {
+            tv_sec: time.as_secs() as i64,
+            tv_nsec: time.subsec_nanos().into(),
+        });
         match epoll::wait(&self.epoll, spare_capacity(&mut self.events), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         let over = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-        ready.extend(self.events.iter().map(|&Event { flags, data }| Ready { token: data.u64(), ended: flags.intersects(over) }));
+        ready.extend(self.events.iter().map(|&Event { flags, data }| Ready {
+            token: data.u64(),
+            ended: flags.intersects(over),
+        }));
         Ok(())
     }
 }

@@ -27,7 +27,9 @@ pub fn run(port: &str, to: &str) -> Outcome {
         for Ready { token, .. } in ready.drain(..) {
             if token == LISTENER {
                 match listener.accept() {
-                    Ok((client, _)) => pairs.push(Some(Pair::new(&poll, client, to, pairs.len() as u64)?)),
+                    Ok((client, _)) => {
+                        pairs.push(Some(Pair::new(&poll, client, to, pairs.len() as u64)?))
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error.into()),
                 }

@@ -77,15 +77,23 @@ impl Shared {
 
 impl Tunnel {
     /// Connects and sends the first flight. `number` tells its messages from all others.
-    pub fn connect(port: u16, config: Option<&Arc<ClientConfig>>, number: u64) -> Result<Self, Box<dyn std::error::Error>> {
+    pub fn connect(
+        port: u16,
+        config: Option<&Arc<ClientConfig>>,
+        number: u64,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
         let socket = TcpStream::connect(("127.0.0.1", port))?;
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
         let tls = match config {
-            Some(config) => Some(Box::new(ClientConnection::new(config.clone(), ServerName::try_from("localhost")?)?)),
+            Some(config) => Some(Box::new(ClientConnection::new(
+                config.clone(),
+                ServerName::try_from("localhost")?,
+            )?)),
             None => None,
         };
-        let mut tunnel = Self { socket: socket.into(), tls, unsent: Vec::new(), session: Session::new(number) };
+        let mut tunnel =
+            Self { socket: socket.into(), tls, unsent: Vec::new(), session: Session::new(number) };
         if let Some(tls) = &mut tunnel.tls {
             tls.set_buffer_limit(None);
         }
@@ -109,7 +117,13 @@ impl Tunnel {
         self.session.awaited.push_back((message, due));
         let mask = shared.messages.mask();
         shared.frame.clear();
-        frame::append_masked(&mut shared.frame, BINARY, mask, |out| shared.messages.append(message, out), size);
+        frame::append_masked(
+            &mut shared.frame,
+            BINARY,
+            mask,
+            |out| shared.messages.append(message, out),
+            size,
+        );
         self.write(&shared.frame)
     }
 
@@ -126,7 +140,12 @@ impl Tunnel {
         }
     }
 
-    fn serve_or_fail(&mut self, shared: &mut Shared, ended: bool, facts: &mut Vec<Fact>) -> Result<(), String> {
+    fn serve_or_fail(
+        &mut self,
+        shared: &mut Shared,
+        ended: bool,
+        facts: &mut Vec<Fact>,
+    ) -> Result<(), String> {
         self.flush().map_err(|error| format!("writing: {error}"))?;
         loop {
             let read = match rustix::io::read(&self.socket, &mut *shared.buffer) {
@@ -148,7 +167,8 @@ impl Tunnel {
                 return Ok(());
             }
             for (opcode, payload) in std::mem::take(&mut self.session.answers) {
-                self.control(shared, opcode, &payload).map_err(|error| format!("answering: {error}"))?;
+                self.control(shared, opcode, &payload)
+                    .map_err(|error| format!("answering: {error}"))?;
             }
             if read < shared.buffer.len() && !ended {
                 return Ok(());
@@ -157,7 +177,12 @@ impl Tunnel {
     }
 
     /// Whether TLS says that no more will come, which is the end even where the socket stays open.
-    fn take(&mut self, shared: &Shared, read: usize, facts: &mut Vec<Fact>) -> Result<bool, String> {
+    fn take(
+        &mut self,
+        shared: &Shared,
+        read: usize,
+        facts: &mut Vec<Fact>,
+    ) -> Result<bool, String> {
         let Self { tls, session, .. } = self;
         let Some(tls) = tls else {
             session.hear(&shared.messages, &shared.buffer[..read], || "plain".into(), facts)?;
@@ -171,7 +196,11 @@ impl Tunnel {
             let mut open = state.plaintext_bytes_to_read();
             over |= state.peer_has_closed();
             // Only when it opens is it asked what was agreed on.
-            let agreed = if session.stage == Stage::Upgrading && open > 0 { agreed(tls) } else { String::new() };
+            let agreed = if session.stage == Stage::Upgrading && open > 0 {
+                agreed(tls)
+            } else {
+                String::new()
+            };
             let mut reader = tls.reader();
             while open > 0 {
                 let piece = reader.fill_buf().map_err(|error| format!("TLS: {error}"))?;
@@ -188,7 +217,13 @@ impl Tunnel {
     fn control(&mut self, shared: &mut Shared, opcode: u8, payload: &[u8]) -> io::Result<()> {
         let mask = shared.messages.mask();
         shared.frame.clear();
-        frame::append_masked(&mut shared.frame, opcode, mask, |out| out.extend_from_slice(payload), payload.len());
+        frame::append_masked(
+            &mut shared.frame,
+            opcode,
+            mask,
+            |out| out.extend_from_slice(payload),
+            payload.len(),
+        );
         self.write(&shared.frame)
     }
 
@@ -202,7 +237,9 @@ impl Tunnel {
 
     fn flush(&mut self) -> io::Result<()> {
         let mut wire = Wire(&self.socket);
-        let blocked = |error: io::Error| if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) };
+        let blocked = |error: io::Error| {
+            if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) }
+        };
         if let Some(tls) = &mut self.tls {
             while tls.wants_write() {
                 if tls.write_tls(&mut wire).or_else(blocked)? == 0 {
@@ -244,7 +281,9 @@ impl Session {
         if self.stage == Stage::Upgrading {
             let had = self.unread.len();
             self.unread.extend_from_slice(bytes);
-            let Some(end) = self.unread.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(()) };
+            let Some(end) = self.unread.windows(4).position(|four| four == b"\r\n\r\n") else {
+                return Ok(());
+            };
             switched(&self.unread[..end], self.number)?;
             bytes = &bytes[end + 4 - had..];
             self.unread = Vec::new();
@@ -272,12 +311,19 @@ impl Session {
         let (piece, rest) = bytes.split_at(left.min(bytes.len()));
         let &(message, due) = self.awaited.front().ok_or("a message came that was never sent")?;
         if !messages.matches(message, came, piece) {
-            return Err(format!("message {} of tunnel {} came back changed", message.serial, message.tunnel));
+            return Err(format!(
+                "message {} of tunnel {} came back changed",
+                message.serial, message.tunnel
+            ));
         }
         self.payload = (piece.len() < left).then_some((left - piece.len(), came + piece.len()));
         if self.payload.is_none() {
             if came + left != message.size {
-                return Err(format!("a message of {} bytes came back with {}", message.size, came + left));
+                return Err(format!(
+                    "a message of {} bytes came back with {}",
+                    message.size,
+                    came + left
+                ));
             }
             self.awaited.pop_front();
             facts.push(Fact::Echoed(due));
@@ -298,7 +344,9 @@ impl Session {
             (head, head.and_then(|head| self.unread.get(head.size..head.size + head.length)))
         };
         let used = match head {
-            Some(head) if head.mask.is_some() => return Err("a frame from the server is masked".into()),
+            Some(head) if head.mask.is_some() => {
+                return Err("a frame from the server is masked".into());
+            }
             Some(head) if head.opcode == BINARY && head.last => {
                 self.payload = Some((head.length, 0));
                 head.size
@@ -314,7 +362,9 @@ impl Session {
                 }
                 return Ok(&[]);
             }
-            Some(head) => return Err(format!("a frame with opcode {}, last: {}", head.opcode, head.last)),
+            Some(head) => {
+                return Err(format!("a frame with opcode {}, last: {}", head.opcode, head.last));
+            }
         };
         self.unread = Vec::new();
         Ok(&bytes[used - had..])
@@ -336,7 +386,10 @@ impl Session {
     fn end(&self) -> Result<(), String> {
         match self.stage {
             Stage::Closed => Ok(()),
-            Stage::Upgrading => Err(format!("ended before the 101, after {:?}", String::from_utf8_lossy(&self.unread))),
+            Stage::Upgrading => Err(format!(
+                "ended before the 101, after {:?}",
+                String::from_utf8_lossy(&self.unread)
+            )),
             Stage::Open => Err("ended while open".into()),
             Stage::Closing => Err("ended without a Close frame".into()),
         }
@@ -350,7 +403,11 @@ fn switched(head: &[u8], number: u64) -> Result<(), String> {
         let (name, value) = line.split_once(':').unwrap_or_default();
         name.eq_ignore_ascii_case("sec-websocket-accept") && value.trim() == accept(&key(number))
     });
-    if head.starts_with("HTTP/1.1 101 ") && accepted { Ok(()) } else { Err(format!("not the 101 for our key: {head:?}")) }
+    if head.starts_with("HTTP/1.1 101 ") && accepted {
+        Ok(())
+    } else {
+        Err(format!("not the 101 for our key: {head:?}"))
+    }
 }
 
 fn key(number: u64) -> String {

@@ -11,7 +11,12 @@ pub fn compare(file: &str, from: &Value, to: &Value, found: &mut Vec<KeyChange>)
     walk(file, &mut Vec::new(), (Some(from), Some(to)), found);
 }
 
-fn walk(file: &str, path: &mut Vec<String>, (from, to): (Option<&Value>, Option<&Value>), found: &mut Vec<KeyChange>) {
+fn walk(
+    file: &str,
+    path: &mut Vec<String>,
+    (from, to): (Option<&Value>, Option<&Value>),
+    found: &mut Vec<KeyChange>,
+) {
     let nothing = Value::Null;
     if from.unwrap_or(&nothing) == to.unwrap_or(&nothing) {
         return;
@@ -21,15 +26,26 @@ fn walk(file: &str, path: &mut Vec<String>, (from, to): (Option<&Value>, Option<
             let keys: BTreeSet<_> = one.keys().chain(other.keys()).cloned().collect();
             keys.into_iter().map(|key| (one.get(&key), other.get(&key), key)).collect()
         }
-        (Some(Value::Array(one)), Some(Value::Array(other))) if one.iter().chain(other).all(|item| name(item).is_some()) => {
-            let find = |all: &'_ [Value], key: &str| all.iter().position(|item| name(item) == Some(key));
-            let keys: BTreeSet<_> = one.iter().chain(other).filter_map(name).map(str::to_owned).collect();
-            let pair = |key: String| (find(one, &key).map(|at| &one[at]), find(other, &key).map(|at| &other[at]), key);
+        (Some(Value::Array(one)), Some(Value::Array(other)))
+            if one.iter().chain(other).all(|item| name(item).is_some()) =>
+        {
+            let find =
+                |all: &'_ [Value], key: &str| all.iter().position(|item| name(item) == Some(key));
+            let keys: BTreeSet<_> =
+                one.iter().chain(other).filter_map(name).map(str::to_owned).collect();
+            let pair = |key: String| {
+                (find(one, &key).map(|at| &one[at]), find(other, &key).map(|at| &other[at]), key)
+            };
             keys.into_iter().map(pair).collect::<Vec<_>>()
         }
         _ => {
             let said = |value: Option<&Value>| value.filter(|value| !value.is_null()).cloned();
-            found.push(KeyChange { file: file.into(), key: path.join("."), from: said(from), to: said(to) });
+            found.push(KeyChange {
+                file: file.into(),
+                key: path.join("."),
+                from: said(from),
+                to: said(to),
+            });
             return;
         }
     };
@@ -55,7 +71,10 @@ mod tests {
         let mut found = Vec::new();
         compare("file", &from, &to, &mut found);
         let shown = |value: &Option<Value>| value.as_ref().map_or("-".into(), Value::to_string);
-        let told: Vec<_> = found.iter().map(|one| format!("{}: {} → {}", one.key, shown(&one.from), shown(&one.to))).collect();
+        let told: Vec<_> = found
+            .iter()
+            .map(|one| format!("{}: {} → {}", one.key, shown(&one.from), shown(&one.to)))
+            .collect();
         assert_eq!(told, expected);
     }
 
@@ -67,14 +86,20 @@ mod tests {
 
     #[test]
     fn a_key_is_told_by_its_path() {
-        check(json!({ "a": { "b": 1, "c": 2 } }), json!({ "a": { "b": 3, "c": 2, "d": [] } }), &["a.b: 1 → 3", "a.d: - → []"]);
+        check(
+            json!({ "a": { "b": 1, "c": 2 } }),
+            json!({ "a": { "b": 3, "c": 2, "d": [] } }),
+            &["a.b: 1 → 3", "a.d: - → []"],
+        );
         check(json!({ "a": [1, 2] }), json!({ "a": [2, 1] }), &["a: [1,2] → [2,1]"]);
     }
 
     #[test]
     fn tables_are_known_by_their_names_wherever_they_stand() {
-        let from = json!({ "route": [{ "name": "a", "policy": "x" }, { "name": "b", "policy": "x" }] });
-        let to = json!({ "route": [{ "name": "b", "policy": "y" }, { "name": "a", "policy": "x" }] });
+        let from =
+            json!({ "route": [{ "name": "a", "policy": "x" }, { "name": "b", "policy": "x" }] });
+        let to =
+            json!({ "route": [{ "name": "b", "policy": "y" }, { "name": "a", "policy": "x" }] });
         check(from.clone(), to, &["route.b.policy: \"x\" → \"y\""]);
         let gone = json!({ "route": [{ "name": "a", "policy": "x" }] });
         check(from, gone, &[r#"route.b: {"name":"b","policy":"x"} → -"#]);

@@ -30,7 +30,13 @@ pub fn compare(from: &Policy, to: &Policy, now: Timestamp) -> Vec<ListChange> {
 }
 
 /// What differs between the entries of `from` and `to`; `list` is the one to be named.
-fn entries(policy: &str, list: &List, from: Option<&List>, to: Option<&List>, now: Timestamp) -> Option<ListChange> {
+fn entries(
+    policy: &str,
+    list: &List,
+    from: Option<&List>,
+    to: Option<&List>,
+    now: Timestamp,
+) -> Option<ListChange> {
     let soon = now.saturating_add(SignedDuration::from_hours(30 * 24)).unwrap_or(Timestamp::MAX);
     let mut difference = ListChange {
         policy: policy.to_owned(),
@@ -68,7 +74,8 @@ fn entries(policy: &str, list: &List, from: Option<&List>, to: Option<&List>, no
 }
 
 fn sorted(list: Option<&List>) -> Vec<&Entry> {
-    let mut entries: Vec<_> = list.into_iter().flat_map(List::entries).map(|(entry, _)| entry).collect();
+    let mut entries: Vec<_> =
+        list.into_iter().flat_map(List::entries).map(|(entry, _)| entry).collect();
     entries.sort_unstable_by_key(|entry| key(entry));
     entries
 }
@@ -94,7 +101,9 @@ fn note(change: &mut ListChange, sign: char, entry: &Entry) {
 fn written(entry: &Entry) -> String {
     let mut line = entry.to_string();
     let expires = entry.expiry().map(|expiry| expiry.to_string());
-    for (key, value) in [("owner", entry.owner()), ("ticket", entry.ticket()), ("expires", expires.as_deref())] {
+    for (key, value) in
+        [("owner", entry.owner()), ("ticket", entry.ticket()), ("expires", expires.as_deref())]
+    {
         if let Some(value) = value {
             line.push_str(&format!(" {key}={}", value.escape_debug()));
         }
@@ -107,7 +116,10 @@ mod tests {
     use super::*;
 
     fn list(lines: &[&str]) -> List {
-        let entries = lines.iter().zip(1..).map(|(line, number)| (Entry::parse(line).unwrap().unwrap(), number));
+        let entries = lines
+            .iter()
+            .zip(1..)
+            .map(|(line, number)| (Entry::parse(line).unwrap().unwrap(), number));
         List::new("partners", "policies/lists/partners.cidr", entries.collect()).unwrap()
     }
 
@@ -116,7 +128,8 @@ mod tests {
         let (from, to, now) = (list(from), list(to), "2026-12-15T00:00:00Z".parse().unwrap());
         let found = entries("market-data", &to, Some(&from), Some(&to), now);
         let told = found.map(|found| ([found.added, found.removed, found.altered], found.sample));
-        let expected = (counts != [0; 3]).then(|| (counts, sample.iter().map(|line| (*line).to_owned()).collect()));
+        let expected = (counts != [0; 3])
+            .then(|| (counts, sample.iter().map(|line| (*line).to_owned()).collect()));
         assert_eq!(told, expected);
     }
 
@@ -130,7 +143,12 @@ mod tests {
             &["+198.51.100.7 expires=2026-12-31"],
         );
         check(&["10.0.0.0/8", "192.0.2.1"], &["10.0.0.0/8"], [0, 1, 0], &["-192.0.2.1"]);
-        check(&["192.0.2.1 owner=acme"], &["192.0.2.1 owner=other"], [0, 0, 1], &["~192.0.2.1 owner=other"]);
+        check(
+            &["192.0.2.1 owner=acme"],
+            &["192.0.2.1 owner=other"],
+            [0, 0, 1],
+            &["~192.0.2.1 owner=other"],
+        );
         check(&["192.0.2.1"], &["!192.0.2.1"], [1, 1, 0], &["+!192.0.2.1", "-192.0.2.1"]);
     }
 }

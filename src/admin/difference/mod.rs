@@ -11,7 +11,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::admin::status::reports;
-use crate::admin::wire::{Changes, KeyChange, RevocationCount, RevokedTunnel, StreamChanges, Time, TunnelChanges};
+use crate::admin::wire::{
+    Changes, KeyChange, RevocationCount, RevokedTunnel, StreamChanges, Time, TunnelChanges,
+};
 use crate::control::compile::Built;
 use crate::control::config::{Settings, effective};
 use crate::control::reload::Weighed;
@@ -58,16 +60,28 @@ pub fn difference(comparison: &Comparison<'_>) -> Changes {
     };
     keys::compare("sidegate.toml", &from, &to, &mut all.keys);
     let (from, to) = (pages(before), pages(&next.snapshot));
-    let named: BTreeMap<_, _> = from.iter().chain(&to).map(|(name, policy)| (name, &policy.file)).collect();
+    let named: BTreeMap<_, _> =
+        from.iter().chain(&to).map(|(name, policy)| (name, &policy.file)).collect();
     for (name, file) in named {
         match (from.get(name), to.get(name)) {
             (Some(from), Some(to)) => {
-                keys::compare(&to.file, &effective::rules(from), &effective::rules(to), &mut all.keys);
+                keys::compare(
+                    &to.file,
+                    &effective::rules(from),
+                    &effective::rules(to),
+                    &mut all.keys,
+                );
                 all.lists.extend(lists::compare(from, to, now));
             }
             (from, to) => {
-                let rules = |policy: Option<&&Arc<Policy>>| policy.map(|policy| effective::rules(policy));
-                all.keys.push(KeyChange { file: file.to_string(), key: String::new(), from: rules(from), to: rules(to) });
+                let rules =
+                    |policy: Option<&&Arc<Policy>>| policy.map(|policy| effective::rules(policy));
+                all.keys.push(KeyChange {
+                    file: file.to_string(),
+                    key: String::new(),
+                    from: rules(from),
+                    to: rules(to),
+                });
             }
         }
     }
@@ -90,12 +104,17 @@ fn streams(next: &Snapshot, weight: &Weight, now: Timestamp) -> StreamChanges {
 }
 
 /// The first of what would be closed, each with the rule and the entry that decide.
-fn sample(next: &Snapshot, revoked: &[(Arc<Entry>, Refusal)], now: Timestamp) -> Vec<RevokedTunnel> {
+fn sample(
+    next: &Snapshot,
+    revoked: &[(Arc<Entry>, Refusal)],
+    now: Timestamp,
+) -> Vec<RevokedTunnel> {
     let one = |(entry, refusal): &(Arc<Entry>, Refusal)| {
         let judgement = next.judge(entry.client, &entry.request, None, now);
         let policy = judgement.policy.as_deref();
         let is_plain = !entry.request.is_attempt();
-        let decisive = policy.and_then(|policy| policy.decisive(entry.client, is_plain, Err(*refusal), now));
+        let decisive =
+            policy.and_then(|policy| policy.decisive(entry.client, is_plain, Err(*refusal), now));
         let by = decisive.and_then(|decisive| decisive.by);
         RevokedTunnel {
             id: entry.id,

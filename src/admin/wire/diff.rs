@@ -86,14 +86,17 @@ impl AdminAnswer for DiffAnswer {
             DiffAnswer::Rejected { .. } => return None,
         };
         let Changes { from, to, tunnels, streams, .. } = changes;
-        let counted: Option<u64> = tunnels.by.iter().try_fold(0u64, |sum, one| sum.checked_add(one.tunnels));
+        let counted: Option<u64> =
+            tunnels.by.iter().try_fold(0u64, |sum, one| sum.checked_add(one.tunnels));
         if (from == to) != same {
             Some("its outcome and its digests disagree")
         } else if tunnels.revoked > tunnels.open || streams.revoked > streams.open {
             Some("more would be closed than is open")
         } else if counted != Some(tunnels.revoked) {
             Some("its numbers of tunnels that would be closed disagree")
-        } else if is_over(&tunnels.sample, tunnels.revoked) || is_over(&streams.sample, streams.revoked) {
+        } else if is_over(&tunnels.sample, tunnels.revoked)
+            || is_over(&streams.sample, streams.revoked)
+        {
             Some("it names more that would be closed than it counts")
         } else {
             None

@@ -181,13 +181,24 @@ impl Schemas {
         for sample in samples {
             self.rows(&[schema], sample, 0, &mut seen, &mut rows);
         }
-        rows.iter().map(|row| format!("| {row} |\n")).collect::<String>().replace("| ---|---|--- |", "|---|---|---|")
+        rows.iter()
+            .map(|row| format!("| {row} |\n"))
+            .collect::<String>()
+            .replace("| ---|---|--- |", "|---|---|---|")
     }
 
-    fn rows(&self, around: &[&Value], sample: &Ordered, depth: usize, seen: &mut Vec<String>, rows: &mut Vec<String>) {
+    fn rows(
+        &self,
+        around: &[&Value],
+        sample: &Ordered,
+        depth: usize,
+        seen: &mut Vec<String>,
+        rows: &mut Vec<String>,
+    ) {
         let Ordered::Object(members) = sample else { return };
         for (name, inner) in members {
-            if depth == 0 && (["schema", "outcome"].contains(&name.as_str()) || seen.contains(name)) {
+            if depth == 0 && (["schema", "outcome"].contains(&name.as_str()) || seen.contains(name))
+            {
                 continue;
             }
             if depth == 0 {
@@ -197,7 +208,8 @@ impl Schemas {
             let dashes = "– ".repeat(depth);
             // A parameter is left out, and never `null`.
             let kind = self.kind(field);
-            let is_parameter = matches!(inner, Ordered::Other) && depth == 0 && self.is_request(around);
+            let is_parameter =
+                matches!(inner, Ordered::Other) && depth == 0 && self.is_request(around);
             let kind = if is_parameter { kind.trim_end_matches(" or `null`") } else { &*kind };
             rows.push(format!("{dashes}`{name}` | {kind} | {}{only}", self.meaning(field)));
             let inside = match inner {
@@ -232,7 +244,8 @@ impl Schemas {
             }
         }
         let found = found.unwrap_or_else(|| panic!("no field {name}"));
-        let only = if with.len() < all { format!(" Of {}.", with.join(", ")) } else { String::new() };
+        let only =
+            if with.len() < all { format!(" Of {}.", with.join(", ")) } else { String::new() };
         (found, only)
     }
 
@@ -244,10 +257,9 @@ impl Schemas {
 
     /// The schema of a field that is not `null`.
     fn present<'s>(&'s self, field: &'s Value) -> &'s Value {
-        let present = field
-            .get("anyOf")
-            .and_then(Value::as_array)
-            .and_then(|alternatives| alternatives.iter().find(|one| one.get("type").is_none_or(|kind| kind != "null")));
+        let present = field.get("anyOf").and_then(Value::as_array).and_then(|alternatives| {
+            alternatives.iter().find(|one| one.get("type").is_none_or(|kind| kind != "null"))
+        });
         self.resolved(present.unwrap_or(field))
     }
 
@@ -257,11 +269,18 @@ impl Schemas {
 
     /// The type of a field, in a word or three.
     fn kind(&self, field: &Value) -> String {
-        let nullable = field.get("anyOf").is_some_and(|all| all.as_array().unwrap().contains(&json!({ "type": "null" })))
-            || field.get("type").and_then(Value::as_array).is_some_and(|all| all.contains(&json!("null")));
+        let nullable = field
+            .get("anyOf")
+            .is_some_and(|all| all.as_array().unwrap().contains(&json!({ "type": "null" })))
+            || field
+                .get("type")
+                .and_then(Value::as_array)
+                .is_some_and(|all| all.contains(&json!("null")));
         let present = self.present(field);
         let kind = match present.get("type") {
-            Some(Value::Array(kinds)) => kinds.iter().find(|kind| *kind != "null").and_then(Value::as_str),
+            Some(Value::Array(kinds)) => {
+                kinds.iter().find(|kind| *kind != "null").and_then(Value::as_str)
+            }
             Some(kind) => kind.as_str(),
             None => None,
         };
@@ -324,7 +343,10 @@ fn check(path: &str, made: &str) {
         return fs::write(root(path), made).unwrap();
     }
     let differing = written.lines().zip(made.lines()).find(|(written, made)| written != made);
-    assert!(written == made, "{path}: {differing:?}; SIDEGATE_WRITE_DOCS=1 cargo test --lib admin::wire");
+    assert!(
+        written == made,
+        "{path}: {differing:?}; SIDEGATE_WRITE_DOCS=1 cargo test --lib admin::wire"
+    );
 }
 
 #[test]
@@ -339,7 +361,9 @@ fn the_json_schema_file_is_that_of_the_types() {
 fn the_tables_of_the_admin_page_are_those_of_the_types() {
     let (schemas, samples) = (Schemas::new(), serde_json::from_str::<Ordered>(SAMPLES).unwrap());
     let sample = |name: &str| samples.get(name).get("answer");
-    let answer = |name: &str, all: &[&str]| schemas.table(name, &all.iter().map(|one| sample(one)).collect::<Vec<_>>());
+    let answer = |name: &str, all: &[&str]| {
+        schemas.table(name, &all.iter().map(|one| sample(one)).collect::<Vec<_>>())
+    };
     let request = |name: &str, fields: &[&str]| {
         let order = fields.iter().map(|field| ((*field).to_owned(), Ordered::Other)).collect();
         schemas.table(name, &[&Ordered::Object(order)])
@@ -356,8 +380,14 @@ fn the_tables_of_the_admin_page_are_those_of_the_types() {
         ("livez", answer("LivezAnswer", &["livez"])),
         ("readyz", answer("ReadyzAnswer", &["readyz"])),
         ("tunnels parameters", request("TunnelsRequest", &["route", "client", "limit", "after"])),
-        ("reload parameters", request("ReloadRequest", &["wait", "accept_shrink", "accept_revocations"])),
-        ("explain parameters", request("ExplainRequest", &["client", "url", "origin", "subprotocol", "at"])),
+        (
+            "reload parameters",
+            request("ReloadRequest", &["wait", "accept_shrink", "accept_revocations"]),
+        ),
+        (
+            "explain parameters",
+            request("ExplainRequest", &["client", "url", "origin", "subprotocol", "at"]),
+        ),
         ("diff parameters", request("DiffRequest", &["promote"])),
     ];
     let page = fs::read_to_string(root("docs/admin.md")).unwrap();
@@ -374,14 +404,22 @@ fn the_tables_of_the_admin_page_are_those_of_the_types() {
 fn check_complete(schemas: &Schemas, name: &str, answers: &[&Value]) {
     let schema = &schemas.answers[name];
     let alternatives = schemas.alternatives(schema);
-    let forms: Vec<&Value> = if alternatives.is_empty() { vec![schema] } else { alternatives.iter().collect() };
+    let forms: Vec<&Value> =
+        if alternatives.is_empty() { vec![schema] } else { alternatives.iter().collect() };
     for form in forms {
         let word = form["properties"].get("outcome").and_then(|outcome| outcome.get("const"));
-        let answer = answers.iter().find(|answer| word.is_none_or(|word| answer["outcome"] == *word));
-        let answer = answer.unwrap_or_else(|| panic!("no sample of {name} with {word:?}")).as_object().unwrap();
-        let inner = form.get("$ref").map(|_| schemas.resolved(form)["properties"].as_object().unwrap());
+        let answer =
+            answers.iter().find(|answer| word.is_none_or(|word| answer["outcome"] == *word));
+        let answer = answer
+            .unwrap_or_else(|| panic!("no sample of {name} with {word:?}"))
+            .as_object()
+            .unwrap();
+        let inner =
+            form.get("$ref").map(|_| schemas.resolved(form)["properties"].as_object().unwrap());
         let fields = form["properties"].as_object().into_iter().chain(inner).flatten();
-        fields.for_each(|(field, _)| assert!(answer.contains_key(field), "{name} {word:?}: no {field}"));
+        fields.for_each(|(field, _)| {
+            assert!(answer.contains_key(field), "{name} {word:?}: no {field}")
+        });
     }
 }
 
@@ -390,7 +428,11 @@ fn samples_have_every_field() {
     let schemas = Schemas::new();
     let samples: Map<String, Value> = serde_json::from_str(SAMPLES).unwrap();
     let answers = |prefix: &str| -> Vec<&Value> {
-        samples.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, one)| &one["answer"]).collect()
+        samples
+            .iter()
+            .filter(|(name, _)| name.starts_with(prefix))
+            .map(|(_, one)| &one["answer"])
+            .collect()
     };
     for (name, prefix) in [
         ("StatusAnswer", "status"),

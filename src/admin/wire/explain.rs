@@ -56,7 +56,8 @@ impl AdminRequest for ExplainRequest {
     }
 
     fn is_answered_by(&self, answer: &ExplainAnswer) -> bool {
-        let address = |text: &str| text.parse::<IpAddr>().ok().map(|address| address.to_canonical());
+        let address =
+            |text: &str| text.parse::<IpAddr>().ok().map(|address| address.to_canonical());
         answer.generation.is_some() && address(&self.client) == address(&answer.client)
     }
 }

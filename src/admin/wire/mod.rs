@@ -32,21 +32,28 @@ use crate::observe::printable;
 
 pub use self::config::{ConfigAnswer, ConfigRequest};
 pub use self::diff::{
-    Changes, DiffAnswer, DiffRequest, KeyChange, ListChange, RevocationCount, RevokedTunnel, StreamChanges, TunnelChanges,
+    Changes, DiffAnswer, DiffRequest, KeyChange, ListChange, RevocationCount, RevokedTunnel,
+    StreamChanges, TunnelChanges,
 };
 pub use self::drain::{DrainAnswer, DrainRequest, Draining, ShutdownTimes};
-pub use self::explain::{CandidateVerdict, EntryVerdict, ExplainAnswer, ExplainRequest, LimitVerdict, ListVerdict, RuleVerdict};
+pub use self::explain::{
+    CandidateVerdict, EntryVerdict, ExplainAnswer, ExplainRequest, LimitVerdict, ListVerdict,
+    RuleVerdict,
+};
 pub use self::health::{LivezAnswer, ReadyState, ReadyzAnswer};
 pub use self::query::encode_query;
 pub use self::reading::{ReadError, Received, read};
 pub use self::reload::{ReloadAnswer, ReloadRequest};
 pub use self::report::{DiagnosticReport, Severity};
 pub use self::status::{
-    BackendStatus, CandidateStatus, CertificateStatus, LastOutcome, LastReload, ListStatus, ListenerStatus, PolicyStatus,
-    RouteCounts, RouteRates, RouteStatus, StatusAnswer, StatusRequest, TrafficCount, TrafficRate, Warning,
+    BackendStatus, CandidateStatus, CertificateStatus, LastOutcome, LastReload, ListStatus,
+    ListenerStatus, PolicyStatus, RouteCounts, RouteRates, RouteStatus, StatusAnswer,
+    StatusRequest, TrafficCount, TrafficRate, Warning,
 };
 pub use self::tunnels::{MAX_PAGE, TunnelStatus, TunnelsAnswer, TunnelsRequest};
-pub use self::word::{ExplainedKind, ListenerProtocol, ReloadCause, RuleName, Unknown, WarningWord};
+pub use self::word::{
+    ExplainedKind, ListenerProtocol, ReloadCause, RuleName, Unknown, WarningWord,
+};
 
 /// The version of this API's form, in every answer.
 ///

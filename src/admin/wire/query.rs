@@ -31,8 +31,8 @@ pub fn pairs(query: &str) -> Result<Vec<(&str, String)>, String> {
     let mut pairs: Vec<(&str, String)> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value =
-            String::from_utf8(decoded(value).into_owned()).map_err(|_| format!("`{}` is not UTF-8", name.escape_debug()))?;
+        let value = String::from_utf8(decoded(value).into_owned())
+            .map_err(|_| format!("`{}` is not UTF-8", name.escape_debug()))?;
         if pairs.iter().any(|(known, _)| *known == name) {
             return Err(format!("`{}` is there twice", name.escape_debug()));
         }

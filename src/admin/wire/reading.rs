@@ -76,7 +76,8 @@ pub fn read<R: AdminRequest>(request: &R, received: &Received<'_>) -> Result<R::
     if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
         return Err(foreign(format!("it is no JSON: {}", excerpt(body))));
     }
-    let SchemaNumber { schema } = serde_json::from_slice(body).map_err(|error| foreign(error.to_string()))?;
+    let SchemaNumber { schema } =
+        serde_json::from_slice(body).map_err(|error| foreign(error.to_string()))?;
     if schema != SCHEMA {
         return Err(foreign(format!("it has schema {schema}")));
     }
@@ -85,7 +86,8 @@ pub fn read<R: AdminRequest>(request: &R, received: &Received<'_>) -> Result<R::
         let answer = answer.map_err(|error| foreign(format!("status {status}, {error}")))?;
         return Err(ReadError::Refused(answer.error));
     }
-    let answer: R::Answer = serde_json::from_slice(body).map_err(|error| foreign(error.to_string()))?;
+    let answer: R::Answer =
+        serde_json::from_slice(body).map_err(|error| foreign(error.to_string()))?;
     if answer.status() != *status {
         return Err(foreign(format!("its outcome does not go with the status {status}")));
     }
@@ -100,7 +102,8 @@ pub fn read<R: AdminRequest>(request: &R, received: &Received<'_>) -> Result<R::
 
 /// Whether an [`ErrorAnswer`] comes with `status`. 422 comes with an outcome.
 fn is_error(status: StatusCode) -> bool {
-    (status.is_client_error() || status.is_server_error()) && status != StatusCode::UNPROCESSABLE_ENTITY
+    (status.is_client_error() || status.is_server_error())
+        && status != StatusCode::UNPROCESSABLE_ENTITY
 }
 
 fn foreign(received: &Received<'_>, why: String) -> ReadError {

@@ -32,7 +32,8 @@ impl AdminRequest for ReloadRequest {
     fn parameters(&self) -> Vec<(&'static str, String)> {
         let ReloadRequest { wait, accept_shrink, accept_revocations } = self;
         let wait = (!wait).then(|| ("wait", "false".to_owned()));
-        let shrink = (!accept_shrink.is_empty()).then(|| ("accept_shrink", accept_shrink.join(",")));
+        let shrink =
+            (!accept_shrink.is_empty()).then(|| ("accept_shrink", accept_shrink.join(",")));
         let revocations = accept_revocations.then(|| ("accept_revocations", "true".to_owned()));
         [wait, shrink, revocations].into_iter().flatten().collect()
     }

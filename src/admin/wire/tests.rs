@@ -21,7 +21,11 @@ fn read_changed(sample: &Value, status: u16, body: &str) -> Result<String, ReadE
     let line = sample["request"].as_str().unwrap();
     let (_, target) = line.split_once(' ').unwrap();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let received = Received { status: StatusCode::from_u16(status).unwrap(), server: None, body: body.as_bytes() };
+    let received = Received {
+        status: StatusCode::from_u16(status).unwrap(),
+        server: None,
+        body: body.as_bytes(),
+    };
     match path {
         "/v1/status" => of::<StatusRequest>(query, &received),
         "/v1/config" => of::<ConfigRequest>(query, &received),
@@ -37,7 +41,9 @@ fn read_changed(sample: &Value, status: u16, body: &str) -> Result<String, ReadE
 
 /// The samples that the admin socket answers, with their statuses.
 fn answers() -> impl Iterator<Item = (String, Value, u16)> {
-    let ours = samples().into_iter().filter(|(name, _)| !["error", "livez", "readyz"].contains(&name.as_str()));
+    let ours = samples()
+        .into_iter()
+        .filter(|(name, _)| !["error", "livez", "readyz"].contains(&name.as_str()));
     ours.map(|(name, sample)| {
         let status = sample["status"].as_u64().unwrap() as u16;
         (name, sample, status)
@@ -47,12 +53,14 @@ fn answers() -> impl Iterator<Item = (String, Value, u16)> {
 #[test]
 fn samples_are_read_and_written_alike() {
     for (name, sample, status) in answers() {
-        let written =
-            read_changed(&sample, status, &sample["answer"].to_string()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let written = read_changed(&sample, status, &sample["answer"].to_string())
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), sample["answer"], "{name}");
     }
     for (name, sample) in samples() {
-        let same = |written: String| assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), sample["answer"]);
+        let same = |written: String| {
+            assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), sample["answer"])
+        };
         let answer = sample["answer"].clone();
         match &*name {
             "error" => same(encode(&serde_json::from_value::<ErrorAnswer>(answer).unwrap())),
@@ -77,7 +85,10 @@ fn members(value: &Value, at: &str, found: &mut Vec<String>) {
             }
         }
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(number, item)| members(item, &format!("{at}/{number}"), found));
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(number, item)| members(item, &format!("{at}/{number}"), found));
         }
         _ => {}
     }
@@ -124,14 +135,19 @@ fn a_field_that_is_new_is_ignored_and_so_is_a_word_that_only_informs() {
 #[test]
 fn another_schema_or_none_is_an_error_that_names_both_versions() {
     for (name, sample, status) in answers() {
-        for (schema, said) in [(Some(2), "schema 2"), (Some(0), "schema 0"), (None, "without a schema number")] {
+        for (schema, said) in
+            [(Some(2), "schema 2"), (Some(0), "schema 0"), (None, "without a schema number")]
+        {
             let mut answer = sample["answer"].clone();
             take(&mut answer, "/schema");
             if let Some(schema) = schema {
                 answer["schema"] = schema.into();
             }
             let error = read_changed(&sample, status, &answer.to_string()).unwrap_err().to_string();
-            assert!(error.contains(said) && error.contains(PRODUCT) && error.contains("(schema 1)"), "{name}: {error}");
+            assert!(
+                error.contains(said) && error.contains(PRODUCT) && error.contains("(schema 1)"),
+                "{name}: {error}"
+            );
         }
     }
 }
@@ -139,7 +155,9 @@ fn another_schema_or_none_is_an_error_that_names_both_versions() {
 #[test]
 fn an_answer_with_the_status_of_another_outcome_is_none() {
     for (name, sample, status) in answers() {
-        for other in [200, 201, 202, 204, 302, 422, 500].into_iter().filter(|other| *other != status) {
+        for other in
+            [200, 201, 202, 204, 302, 422, 500].into_iter().filter(|other| *other != status)
+        {
             let read = read_changed(&sample, other, &sample["answer"].to_string());
             assert!(read.is_err(), "{name} with {other}: {read:?}");
         }
@@ -172,7 +190,11 @@ fn an_answer_that_contradicts_itself_or_another_request_is_none() {
         assert!(read.is_err(), "{name} with {at} {value}: {read:?}");
     }
     let wait = ReloadRequest::default();
-    let asked = Received { status: StatusCode::ACCEPTED, server: None, body: br#"{"schema":1,"outcome":"asked"}"# };
+    let asked = Received {
+        status: StatusCode::ACCEPTED,
+        server: None,
+        body: br#"{"schema":1,"outcome":"asked"}"#,
+    };
     assert!(read(&wait, &asked).is_err(), "a reload that waits is told an outcome");
 }
 
@@ -180,7 +202,11 @@ fn an_answer_that_contradicts_itself_or_another_request_is_none() {
 fn what_the_agent_refuses_is_its_sentence_without_controls() {
     let body = "{\"schema\":1,\"error\":\"no\\u001b[2J\\n\\u009b\"}";
     for status in [400, 404, 405, 503] {
-        let received = Received { status: StatusCode::from_u16(status).unwrap(), server: None, body: body.as_bytes() };
+        let received = Received {
+            status: StatusCode::from_u16(status).unwrap(),
+            server: None,
+            body: body.as_bytes(),
+        };
         let error = read(&StatusRequest, &received).unwrap_err();
         assert!(matches!(error, ReadError::Refused(_)), "{error:?}");
         assert_eq!(error.to_string(), "no\u{fffd}[2J\u{fffd}\u{fffd}");
@@ -191,7 +217,9 @@ fn what_the_agent_refuses_is_its_sentence_without_controls() {
 fn what_is_said_of_a_foreign_answer_is_short_and_has_no_controls() {
     let long = "\u{9b}x".repeat(1 << 20);
     let odd = serde_json::json!({ "schema": 1, "outcome": long }).to_string();
-    for body in ["", "hello\u{1b}[2J", "[]", "null", "{}", &long, &odd, "{\"schema\":1,\"schema\":1}"] {
+    for body in
+        ["", "hello\u{1b}[2J", "[]", "null", "{}", &long, &odd, "{\"schema\":1,\"schema\":1}"]
+    {
         let server = Some(&*long);
         let received = Received { status: StatusCode::OK, server, body: body.as_bytes() };
         let error = read(&ReloadRequest::default(), &received).unwrap_err().to_string();

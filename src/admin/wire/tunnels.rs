@@ -53,7 +53,8 @@ impl AdminRequest for TunnelsRequest {
                 "limit" => request.limit = limit(&value)?,
                 "after" => {
                     let number = value.parse();
-                    request.after = number.map_err(|_| "`after` is the `next` of the page before")?;
+                    request.after =
+                        number.map_err(|_| "`after` is the `next` of the page before")?;
                 }
                 _ => return Err(unknown(name, "route, client, limit and after")),
             }

@@ -30,7 +30,8 @@ pub struct Check {
 
 /// Checks every path, and says what it found.
 pub fn check(verb: &Check) -> Exit {
-    let paths = if verb.paths.is_empty() { std::slice::from_ref(&verb.config) } else { &verb.paths };
+    let paths =
+        if verb.paths.is_empty() { std::slice::from_ref(&verb.config) } else { &verb.paths };
     let mut configurations = Configurations::default();
     let mut report = Report::new(verb.format, verb.strict);
     for path in paths {

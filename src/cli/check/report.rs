@@ -49,13 +49,22 @@ struct Finding<'d> {
 impl Report {
     /// Nothing said yet; `strict`: warnings count as errors.
     pub fn new(format: Format, strict: bool) -> Report {
-        Report { format, strict, said: HashSet::new(), all: Vec::new(), errors: 0, warnings: 0, unfinished: false }
+        Report {
+            format,
+            strict,
+            said: HashSet::new(),
+            all: Vec::new(),
+            errors: 0,
+            warnings: 0,
+            unfinished: false,
+        }
     }
 
     /// Says what was `found` about `path`; what was said about an earlier one is not said again.
     pub fn add(&mut self, path: &Path, found: Found) {
         let Found { diagnostics, holds, unfinished } = found;
-        let errors = diagnostics.iter().filter(|diagnostic| diagnostic.level == Level::Error).count();
+        let errors =
+            diagnostics.iter().filter(|diagnostic| diagnostic.level == Level::Error).count();
         let warnings = diagnostics.len() - errors;
         for diagnostic in diagnostics {
             if self.said.insert(diagnostic.clone()) {
@@ -87,20 +96,33 @@ impl Report {
     }
 
     /// One line about `path` as a whole.
-    fn conclude(&self, path: &Path, holds: &str, (errors, warnings): (usize, usize), unfinished: bool) {
+    fn conclude(
+        &self,
+        path: &Path,
+        holds: &str,
+        (errors, warnings): (usize, usize),
+        unfinished: bool,
+    ) {
         let path = path.display();
-        let counts = [(errors, "error"), (warnings, "warning")].map(|(number, noun)| (number > 0).then(|| count(number, noun)));
+        let counts = [(errors, "error"), (warnings, "warning")]
+            .map(|(number, noun)| (number > 0).then(|| count(number, noun)));
         let counts: Vec<_> = counts.into_iter().flatten().collect();
         if errors > 0 {
             return complain(format_args!("{path}: {}", counts.join(", ")));
         }
         if unfinished {
-            return complain(format_args!("{path}: no errors, but errors in other files kept warnings from being looked for"));
+            return complain(format_args!(
+                "{path}: no errors, but errors in other files kept warnings from being looked for"
+            ));
         }
         if self.strict && warnings > 0 {
             return complain(format_args!("{path}: {}, and --strict", counts.join(", ")));
         }
-        let told: Vec<_> = [holds.to_owned()].into_iter().filter(|holds| !holds.is_empty()).chain(counts).collect();
+        let told: Vec<_> = [holds.to_owned()]
+            .into_iter()
+            .filter(|holds| !holds.is_empty())
+            .chain(counts)
+            .collect();
         let colon = if told.is_empty() { "" } else { ": " };
         let line = format_args!("{path}: fine{colon}{}", told.join(", "));
         if self.format == Format::Text { say(line) } else { complain(line) }
@@ -110,7 +132,14 @@ impl Report {
 impl<'d> Finding<'d> {
     fn of(diagnostic: &'d Diagnostic) -> Finding<'d> {
         let Diagnostic { file, line, column, message, remedy, .. } = diagnostic;
-        Finding { level: diagnostic.word(), file, line: *line, column: *column, message, remedy: remedy.as_deref() }
+        Finding {
+            level: diagnostic.word(),
+            file,
+            line: *line,
+            column: *column,
+            message,
+            remedy: remedy.as_deref(),
+        }
     }
 }
 

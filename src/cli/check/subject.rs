@@ -122,12 +122,15 @@ impl Looked {
         let mut files = Files::for_person();
         let loaded = match config::load(&mut files, config, None) {
             Ok(loaded) => loaded,
-            Err(diagnostics) => return Looked { diagnostics, holds: String::new(), complete: false },
+            Err(diagnostics) => {
+                return Looked { diagnostics, holds: String::new(), complete: false };
+            }
         };
         let holds = holds(&loaded);
         let mut warnings = loaded.warnings.clone();
         let lints = lint::lint(&mut files, config, &loaded, Timestamp::now());
-        let built = compile::fresh_tickets(config).and_then(|tickets| compile::build(loaded, config, "", None, &tickets));
+        let built = compile::fresh_tickets(config)
+            .and_then(|tickets| compile::build(loaded, config, "", None, &tickets));
         let errors = match built {
             Ok(built) => {
                 warnings = built.warnings;
@@ -142,7 +145,10 @@ impl Looked {
 /// "2 routes, 1 policy"
 fn holds(loaded: &Loaded) -> String {
     let (routes, policies) = (count(loaded.settings.routes.len(), "route"), loaded.policies.len());
-    format!("{routes}, {}", if policies == 1 { "1 policy".to_owned() } else { format!("{policies} policies") })
+    format!(
+        "{routes}, {}",
+        if policies == 1 { "1 policy".to_owned() } else { format!("{policies} policies") }
+    )
 }
 
 /// What is found about the policies beside `config`, or about the file `only` among them, and about the lists that they name.
@@ -153,14 +159,18 @@ fn policies(config: &Path, only: Option<&Path>, configurations: &mut Configurati
         return Found::fault(fault);
     }
     if !config.exists() {
-        let what = format!("{} does not exist: policies are checked with the routes that use them", config.display());
+        let what = format!(
+            "{} does not exist: policies are checked with the routes that use them",
+            config.display()
+        );
         let remedy = "write a sidegate.toml beside the `policies` directory, or let `sidegate init` write one";
         return Found::fault(Diagnostic::of(config, what, Some(remedy.into())));
     }
     let looked = configurations.look(config);
     let policies = named.map_or_else(|| config::policy_files(config), |file| vec![file]);
     let mut files = Files::for_person();
-    let mut about: BTreeSet<_> = policies.iter().flat_map(|policy| config::lists_named(&mut files, policy)).collect();
+    let mut about: BTreeSet<_> =
+        policies.iter().flat_map(|policy| config::lists_named(&mut files, policy)).collect();
     about.extend(policies.iter().cloned());
     if only.is_none() {
         about.insert(folder);
@@ -176,7 +186,9 @@ fn list(path: &Path) -> Found {
     let mut files = Files::for_person();
     let now = Timestamp::now();
     let (list, mut diagnostics) = config::list_alone(&mut files, path, now);
-    let Some(list) = list else { return Found { diagnostics, holds: String::new(), unfinished: false } };
+    let Some(list) = list else {
+        return Found { diagnostics, holds: String::new(), unfinished: false };
+    };
     diagnostics.extend(lint::list_alone(&mut files, &list, now));
     let holds = if list.len() == 1 { "1 entry".into() } else { format!("{} entries", list.len()) };
     Found { diagnostics, holds, unfinished: false }
@@ -189,7 +201,8 @@ fn policy_folder_of(file: &Path) -> Option<PathBuf> {
     }
     let config = beside(file.parent()?)?;
     // A configuration may lie in a folder of any name.
-    let is_configuration = file.file_name().is_some_and(|name| name == "sidegate.toml") && !config.exists();
+    let is_configuration =
+        file.file_name().is_some_and(|name| name == "sidegate.toml") && !config.exists();
     (!is_configuration).then_some(config)
 }
 
@@ -201,7 +214,8 @@ fn beside(folder: &Path) -> Option<PathBuf> {
     // The current one, or "a/..", may be called so, seen from outside.
     let is_unnamed = folder.file_name().is_none();
     let real = Path::new(".").join(folder).canonicalize();
-    let is_one = is_unnamed && real.is_ok_and(|real| real.file_name().is_some_and(|name| name == POLICIES));
+    let is_one =
+        is_unnamed && real.is_ok_and(|real| real.file_name().is_some_and(|name| name == POLICIES));
     is_one.then(|| folder.join("../sidegate.toml"))
 }
 
@@ -228,7 +242,10 @@ mod tests {
         fs::create_dir_all(at("policies/lists")).unwrap();
         fs::create_dir_all(at("empty/policies")).unwrap();
         fs::write(at("sidegate.toml"), "").unwrap();
-        let policies = |only: Option<&str>| Subject::Policies { config: at("sidegate.toml"), only: only.map(PathBuf::from) };
+        let policies = |only: Option<&str>| Subject::Policies {
+            config: at("sidegate.toml"),
+            only: only.map(PathBuf::from),
+        };
         check(folder.path(), Subject::Configuration(at("sidegate.toml")));
         check(&at("sidegate.toml"), Subject::Configuration(at("sidegate.toml")));
         check(&at("another.toml"), Subject::Configuration(at("another.toml")));
@@ -236,7 +253,10 @@ mod tests {
         check(&at("policies/"), policies(None));
         check(&at("policies/chat.toml"), policies(Some("chat.toml")));
         check(&at("policies/sidegate.toml"), policies(Some("sidegate.toml")));
-        check(&at("empty/policies/sidegate.toml"), Subject::Configuration(at("empty/policies/sidegate.toml")));
+        check(
+            &at("empty/policies/sidegate.toml"),
+            Subject::Configuration(at("empty/policies/sidegate.toml")),
+        );
         check(&at("policies/lists/office.cidr"), Subject::List(at("policies/lists/office.cidr")));
         check(&at("policies/lists"), Subject::Nothing(at("policies/lists")));
         check(&at("empty"), Subject::Nothing(at("empty")));

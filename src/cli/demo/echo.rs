@@ -50,7 +50,9 @@ impl Echo {
         let stopped = stop.clone();
         let thread = thread::Builder::new().name("echo".into()).spawn(move || {
             // What is still open when it ends is dropped with the runtime.
-            if let Some(Err(error)) = runtime.block_on(stopped.run_until_cancelled(serve(socket, page.into()))) {
+            if let Some(Err(error)) =
+                runtime.block_on(stopped.run_until_cancelled(serve(socket, page.into())))
+            {
                 tracing::error!(%error, "the echo backend ended");
             }
         })?;
@@ -82,7 +84,8 @@ async fn serve(socket: StdListener, page: Bytes) -> io::Result<Infallible> {
             let answer = answer(request, &page, &echoes);
             async { Ok::<_, Infallible>(answer) }
         });
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let connection =
+            http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
         tasks.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to the echo backend broke");
@@ -91,8 +94,15 @@ async fn serve(socket: StdListener, page: Bytes) -> io::Result<Infallible> {
     }
 }
 
-fn answer(mut request: Request<Incoming>, page: &Bytes, echoes: &TaskTracker) -> Response<Full<Bytes>> {
-    let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
+fn answer(
+    mut request: Request<Incoming>,
+    page: &Bytes,
+    echoes: &TaskTracker,
+) -> Response<Full<Bytes>> {
+    let key = request
+        .headers()
+        .get(header::SEC_WEBSOCKET_KEY)
+        .map(|key| derive_accept_key(key.as_bytes()));
     match (request.uri().path(), key) {
         ("/websocket", Some(accept)) => {
             echoes.spawn(echo(hyper::upgrade::on(&mut request)));
@@ -101,12 +111,15 @@ fn answer(mut request: Request<Incoming>, page: &Bytes, echoes: &TaskTracker) ->
         ("/", _) => {
             let mut answer = Response::new(Full::new(page.clone()));
             let headers = answer.headers_mut();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+            headers
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             answer
         }
         _ => {
-            let mut answer = Response::new(Full::new(Bytes::from_static(b"The page is at /, the echo at /websocket.\n")));
+            let mut answer = Response::new(Full::new(Bytes::from_static(
+                b"The page is at /, the echo at /websocket.\n",
+            )));
             *answer.status_mut() = StatusCode::NOT_FOUND;
             answer
         }
@@ -134,7 +147,8 @@ async fn echo(on: OnUpgrade) {
     config.write_buffer_size = 16 << 10;
     config.max_message_size = Some(MOST);
     config.max_frame_size = Some(MOST);
-    let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+    let mut socket =
+        WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
     while let Some(Ok(message)) = socket.next().await {
         if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
             return;

@@ -38,7 +38,9 @@ pub fn demo(_: &Demo) -> Exit {
         };
         match Agent::start(&stage.config(), Sockets::default(), log.drops()) {
             Ok(agent) => return serve(agent, || say(greeting(&stage, &ports))),
-            Err(StartError::Unavailable(what)) => tracing::debug!(error = what, "looking for other ports"),
+            Err(StartError::Unavailable(what)) => {
+                tracing::debug!(error = what, "looking for other ports")
+            }
             Err(error) => return refuse(&error),
         }
     }
@@ -103,5 +105,7 @@ The log:
 }
 
 fn indented(text: &str) -> String {
-    text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") }).collect()
+    text.lines()
+        .map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") })
+        .collect()
 }

@@ -59,7 +59,8 @@ impl Stage {
         fs::write(path.join(".schema/config.json"), schema::CONFIG)?;
         fs::write(path.join(".schema/policy.json"), schema::POLICY)?;
         fs::write(list(path), LIST)?;
-        let (authority, pair) = of_own_authority("Sidegate demo", DAYS).map_err(io::Error::other)?;
+        let (authority, pair) =
+            of_own_authority("Sidegate demo", DAYS).map_err(io::Error::other)?;
         fs::write(authority_of(path), authority)?;
         fs::write(path.join("certs/localhost.pem"), pair.chain)?;
         let key = path.join("certs/localhost.key");
@@ -74,7 +75,8 @@ impl Stage {
     /// Finds free ports, and writes `sidegate.toml` and the policy for them.
     pub fn write(&self) -> io::Result<Ports> {
         let https = next_free(HTTPS, |port| {
-            is_free((Ipv4Addr::LOCALHOST, port).into()) && (!self.v6 || is_free((Ipv6Addr::LOCALHOST, port).into()))
+            is_free((Ipv4Addr::LOCALHOST, port).into())
+                && (!self.v6 || is_free((Ipv6Addr::LOCALHOST, port).into()))
         })?;
         let metrics = next_free(METRICS, |port| is_free((Ipv4Addr::LOCALHOST, port).into()))?;
         let admin = self.folder().join("sidegate.sock");
@@ -85,7 +87,9 @@ impl Stage {
             .replace("{admin}", admin)
             .replace("{backend}", &self.backend().to_string());
         if self.v6 {
-            config.push_str(&format!("\n[[listener]]\nname   = \"public-v6\"\nlisten = \"[::1]:{https}\"\n"));
+            config.push_str(&format!(
+                "\n[[listener]]\nname   = \"public-v6\"\nlisten = \"[::1]:{https}\"\n"
+            ));
         }
         let ports = Ports { https, metrics };
         fs::write(self.config(), config)?;
@@ -146,7 +150,12 @@ fn authority_of(folder: &Path) -> PathBuf {
 
 fn next_free(first: u16, is_free: impl Fn(u16) -> bool) -> io::Result<u16> {
     let last = first + MORE;
-    let taken = || io::Error::new(io::ErrorKind::AddrInUse, format!("every port from {first} to {last} is taken"));
+    let taken = || {
+        io::Error::new(
+            io::ErrorKind::AddrInUse,
+            format!("every port from {first} to {last} is taken"),
+        )
+    };
     (first..=last).find(|port| is_free(*port)).ok_or_else(taken)
 }
 

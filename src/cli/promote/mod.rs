@@ -115,7 +115,9 @@ pub fn permits(answer: &DiffAnswer, digest: &str, accept_revocations: bool) -> R
     if changes.to != digest {
         let to = &changes.to;
         let why = "they were changed meanwhile, or it runs with another --config";
-        return Err(format!(": the agent looked at other files (digest {to}) than these ({digest}): {why}"));
+        return Err(format!(
+            ": the agent looked at other files (digest {to}) than these ({digest}): {why}"
+        ));
     }
     if !changes.held.is_empty() && !accept_revocations {
         return Err(String::new());
@@ -128,8 +130,10 @@ pub fn permits(answer: &DiffAnswer, digest: &str, accept_revocations: bool) -> R
 /// # Errors
 /// A sentence: it rejects them, or doesn't confirm that it runs them.
 fn confirmed(verb: &Promote, config: &Path, files: &Fingerprint) -> Result<(), String> {
-    let request = ReloadRequest { accept_revocations: verb.accept_revocations, ..ReloadRequest::default() };
-    let answer = ask::ask(config, &request, RELOAD_TIMEOUT).map_err(|failure| failure.to_string())?;
+    let request =
+        ReloadRequest { accept_revocations: verb.accept_revocations, ..ReloadRequest::default() };
+    let answer =
+        ask::ask(config, &request, RELOAD_TIMEOUT).map_err(|failure| failure.to_string())?;
     let confirmed = runs(&answer, &files.all).or_else(|why| {
         // Other files may have been saved since, which the agent then has read, too.
         let now = compile::placed(config, &verb.name).map_err(|_| why.clone())?;
@@ -147,8 +151,10 @@ fn confirmed(verb: &Promote, config: &Path, files: &Fingerprint) -> Result<(), S
 /// A sentence.
 pub fn runs(answer: &ReloadAnswer, digest: &str) -> Result<(), String> {
     match answer {
-        ReloadAnswer::Published { digest: running, .. } | ReloadAnswer::Unchanged { digest: running, .. } => {
-            let other = || format!("the agent runs other files (digest {running}) than these ({digest})");
+        ReloadAnswer::Published { digest: running, .. }
+        | ReloadAnswer::Unchanged { digest: running, .. } => {
+            let other =
+                || format!("the agent runs other files (digest {running}) than these ({digest})");
             if running == digest { Ok(()) } else { Err(other()) }
         }
         ReloadAnswer::Rejected { .. } => Err("the agent rejected it".to_owned()),

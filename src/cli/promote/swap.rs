@@ -60,10 +60,12 @@ impl Swap {
     /// A sentence: a promotion before this one was broken off, or there is no policy.
     pub fn new(config: &Path, name: &str) -> Result<Swap, String> {
         let folder = config.parent().unwrap_or(Path::new("")).join("policies");
-        let (policy, candidate) = (folder.join(format!("{name}.toml")), folder.join(format!("{name}.shadow.toml")));
+        let (policy, candidate) =
+            (folder.join(format!("{name}.toml")), folder.join(format!("{name}.shadow.toml")));
         let kept = folder.join(format!(".{name}.toml.before"));
         let files = PromotionFiles { folder, policy, candidate, kept };
-        let version = fs::symlink_metadata(&files.policy).map_err(|error| at(&files.policy, &error))?;
+        let version =
+            fs::symlink_metadata(&files.policy).map_err(|error| at(&files.policy, &error))?;
         let policy = FileVersion::of(&version);
         if let Ok(left) = fs::symlink_metadata(&files.kept) {
             if inode(&left) != policy.inode {
@@ -119,7 +121,8 @@ impl PromotionFiles {
         if FileVersion::of(&now) != *before {
             return Err(format!("{} was changed meanwhile", self.policy.display()));
         }
-        let candidate = fs::symlink_metadata(&self.candidate).map_err(|error| at(&self.candidate, &error))?;
+        let candidate =
+            fs::symlink_metadata(&self.candidate).map_err(|error| at(&self.candidate, &error))?;
         fs::rename(&self.candidate, &self.policy).map_err(|error| at(&self.candidate, &error))?;
         self.sync();
         Ok(inode(&candidate))
@@ -141,17 +144,22 @@ impl PlacedCandidate {
     /// Takes the promotion back; what is where now, in a sentence.
     pub fn restore(self) -> String {
         let files = &self.files;
-        let (policy, candidate, kept) = (files.policy.display(), files.candidate.display(), files.kept.display());
-        let is_ours = fs::symlink_metadata(&files.policy).is_ok_and(|now| inode(&now) == self.candidate);
+        let (policy, candidate, kept) =
+            (files.policy.display(), files.candidate.display(), files.kept.display());
+        let is_ours =
+            fs::symlink_metadata(&files.policy).is_ok_and(|now| inode(&now) == self.candidate);
         if !is_ours {
-            return format!("{policy} was written by another meanwhile, and stays; {kept} is the policy from before");
+            return format!(
+                "{policy} was written by another meanwhile, and stays; {kept} is the policy from before"
+            );
         }
         if let Err(error) = self.swap_back() {
             return format!(
                 "{policy} is the candidate now, which can't be taken back ({error}); {kept} is the policy from before"
             );
         }
-        let is_back = renameat_with(CWD, &files.kept, CWD, &files.candidate, RenameFlags::NOREPLACE);
+        let is_back =
+            renameat_with(CWD, &files.kept, CWD, &files.candidate, RenameFlags::NOREPLACE);
         files.sync();
         let again = format!("{policy} is the policy from before again");
         let where_is = match is_back {
@@ -159,7 +167,9 @@ impl PlacedCandidate {
             Err(_) if !files.kept.exists() => format!("{candidate} the candidate"),
             Err(_) => format!("{kept} the candidate"),
         };
-        format!("{again}, and {where_is}. `sidegate reload --wait` makes the agent read them, `sidegate status` says what runs")
+        format!(
+            "{again}, and {where_is}. `sidegate reload --wait` makes the agent read them, `sidegate status` says what runs"
+        )
     }
 
     /// The policy in its place again, and the candidate under the name of what was kept or its own.
@@ -224,8 +234,14 @@ mod tests {
     /// The files and what they hold, by name.
     fn check(folder: &tempfile::TempDir, expected: &[(&str, &str)]) {
         let listed = fs::read_dir(folder.path().join("policies")).unwrap().map(Result::unwrap);
-        let mut found: Vec<_> =
-            listed.map(|entry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())).collect();
+        let mut found: Vec<_> = listed
+            .map(|entry| {
+                (
+                    entry.file_name().into_string().unwrap(),
+                    fs::read_to_string(entry.path()).unwrap(),
+                )
+            })
+            .collect();
         found.sort();
         let found: Vec<_> = found.iter().map(|(name, text)| (&**name, &**text)).collect();
         assert_eq!(found, expected);
@@ -270,7 +286,10 @@ mod tests {
         fs::write(folder.path().join("policies/save"), "another's").unwrap();
         fs::rename(folder.path().join("policies/save"), &policy).unwrap();
         let said = placed.restore();
-        assert!(said.contains("stays") && said.contains(".main.toml.before is the policy from before"), "{said}");
+        assert!(
+            said.contains("stays") && said.contains(".main.toml.before is the policy from before"),
+            "{said}"
+        );
         check(&folder, &[(".main.toml.before", "old"), ("main.toml", "another's")]);
     }
 
@@ -281,7 +300,10 @@ mod tests {
         fs::write(folder.path().join("policies/main.shadow.toml"), "newer").unwrap();
         let said = placed.restore();
         assert!(said.contains(".main.toml.before the candidate"), "{said}");
-        check(&folder, &[(".main.toml.before", "new"), ("main.shadow.toml", "newer"), ("main.toml", "old")]);
+        check(
+            &folder,
+            &[(".main.toml.before", "new"), ("main.shadow.toml", "newer"), ("main.toml", "old")],
+        );
     }
 
     #[test]
@@ -291,7 +313,10 @@ mod tests {
         fs::write(folder.path().join("policies/main.shadow.toml"), "newer").unwrap();
         let said = new(&folder).err().unwrap();
         assert!(said.contains(".main.toml.before") && said.contains("broken off"), "{said}");
-        check(&folder, &[(".main.toml.before", "old"), ("main.shadow.toml", "newer"), ("main.toml", "new")]);
+        check(
+            &folder,
+            &[(".main.toml.before", "old"), ("main.shadow.toml", "newer"), ("main.toml", "new")],
+        );
     }
 
     #[test]

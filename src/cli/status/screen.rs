@@ -6,8 +6,9 @@ use crate::cli::output::count_u64;
 use crate::cli::status::table::{Row, Tone, paint, table};
 use crate::cli::status::words::{bytes, day, moment, number, rate, span};
 use sidegate::admin::wire::{
-    BackendStatus, CandidateStatus, CertificateStatus, DiagnosticReport, LastOutcome, LastReload, ListStatus, ListenerProtocol,
-    ListenerStatus, ReloadCause, RouteRates, RouteStatus, StatusAnswer,
+    BackendStatus, CandidateStatus, CertificateStatus, DiagnosticReport, LastOutcome, LastReload,
+    ListStatus, ListenerProtocol, ListenerStatus, ReloadCause, RouteRates, RouteStatus,
+    StatusAnswer,
 };
 use sidegate::observe::printable;
 
@@ -16,7 +17,8 @@ const SOON: i64 = 14;
 
 /// The whole screen.
 pub fn screen(status: &StatusAnswer, color: bool) -> String {
-    let sections = [head, listeners, routes, candidates, certificates, lists, warnings].map(|section| section(status, color));
+    let sections = [head, listeners, routes, candidates, certificates, lists, warnings]
+        .map(|section| section(status, color));
     sections.into_iter().filter(|section| !section.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
@@ -24,10 +26,12 @@ pub fn screen(status: &StatusAnswer, color: bool) -> String {
 fn head(status: &StatusAnswer, color: bool) -> String {
     let line = |name: &str, value: &str| headline(name, value, color);
     let StatusAnswer { pid, tunnels, exchanges, generation, .. } = status;
-    let draining = if status.draining { paint(", draining", Tone::Odd, color) } else { String::new() };
+    let draining =
+        if status.draining { paint(", draining", Tone::Odd, color) } else { String::new() };
     let noun = if *tunnels == 1 { "tunnel" } else { "tunnels" };
     let version = plain(&status.version);
-    let mut out = line("sidegate", &format!("{version}, pid {pid}, {} {noun}{draining}", number(*tunnels)));
+    let mut out =
+        line("sidegate", &format!("{version}, pid {pid}, {} {noun}{draining}", number(*tunnels)));
     if *exchanges > 0 {
         out.push_str(&line("exchanges", &format!("{} in flight", number(*exchanges))));
     }
@@ -59,7 +63,11 @@ fn last_reload(last: &LastReload, status: &StatusAnswer, color: bool) -> String 
         ReloadCause::Other(word) => plain(word),
     };
     let when = moment(last.at, status.now);
-    let mut out = headline("last reload", &format!("{}, {cause}, {when}", paint(outcome, tone, color)), color);
+    let mut out = headline(
+        "last reload",
+        &format!("{}, {cause}, {when}", paint(outcome, tone, color)),
+        color,
+    );
     for diagnostic in &last.diagnostics {
         out.push_str(&format!("  {}\n", one_line(diagnostic, status)));
     }
@@ -76,11 +84,14 @@ fn listeners(status: &StatusAnswer, color: bool) -> String {
             None => "-".into(),
         };
         let (open, limit) = (listener.connections, listener.limit);
-        let near = open.zip(limit).is_some_and(|(open, limit)| limit > 0 && open.saturating_mul(10) >= limit.saturating_mul(9));
+        let near = open.zip(limit).is_some_and(|(open, limit)| {
+            limit > 0 && open.saturating_mul(10) >= limit.saturating_mul(9)
+        });
         let shown = |count: Option<u64>| count.map_or_else(|| "-".into(), number);
         let tone = if near { Tone::Odd } else { Tone::Plain };
         let connections = (format!("{} of {}", shown(open), shown(limit)), tone);
-        let cells = vec![cell(&listener.name), cell(&listener.address), (speaks, Tone::Plain), connections];
+        let cells =
+            vec![cell(&listener.name), cell(&listener.address), (speaks, Tone::Plain), connections];
         Row { cells, note: String::new() }
     };
     section(&["LISTENER", "ADDRESS", "SPEAKS", ">CONNECTIONS"], &status.listeners, one, color)
@@ -91,7 +102,10 @@ fn routes(status: &StatusAnswer, color: bool) -> String {
     let longest = status.routes.iter().filter_map(over).max();
     let one = |route: &RouteStatus| {
         let shown = |of: fn(&RouteRates) -> f64, show: fn(f64) -> String| {
-            (route.per_second.as_ref().map_or_else(|| "-".into(), |rates| show(of(rates))), Tone::Plain)
+            (
+                route.per_second.as_ref().map_or_else(|| "-".into(), |rates| show(of(rates))),
+                Tone::Plain,
+            )
         };
         let cells = vec![
             cell(&route.name),
@@ -104,17 +118,37 @@ fn routes(status: &StatusAnswer, color: bool) -> String {
             shown(|rates| rates.from_backend.bytes, bytes),
         ];
         let younger = over(route).filter(|seconds| Some(*seconds) != longest);
-        let younger = younger.map(|seconds| format!(" (over {})", seconds_span(seconds))).unwrap_or_default();
-        let place = format!("{}{}", plain(route.host.as_deref().unwrap_or_default()), plain(&route.path));
+        let younger =
+            younger.map(|seconds| format!(" (over {})", seconds_span(seconds))).unwrap_or_default();
+        let place =
+            format!("{}{}", plain(route.host.as_deref().unwrap_or_default()), plain(&route.path));
         let backends: Vec<_> = route.backends.iter().map(|one| backend(one, color)).collect();
-        let note = format!("{place} → {}, policy {}{younger}", backends.join(", "), plain(&route.policy));
+        let note =
+            format!("{place} → {}, policy {}{younger}", backends.join(", "), plain(&route.policy));
         Row { cells, note }
     };
-    let heads = ["ROUTE", ">TUNNELS", ">OPENED/S", ">REFUSED/S", ">MESSAGES/S IN", ">OUT", ">BYTES/S IN", ">OUT"];
+    let heads = [
+        "ROUTE",
+        ">TUNNELS",
+        ">OPENED/S",
+        ">REFUSED/S",
+        ">MESSAGES/S IN",
+        ">OUT",
+        ">BYTES/S IN",
+        ">OUT",
+    ];
     let mut out = section(&heads, &status.routes, one, color);
     if let Some(seconds) = longest {
-        let over = if seconds < 55 { format!("the {} since the start", seconds_span(seconds)) } else { "the last minute".into() };
-        out.push_str(&paint(&format!("rates over {over}; in: from clients, out: from backends\n"), Tone::Quiet, color));
+        let over = if seconds < 55 {
+            format!("the {} since the start", seconds_span(seconds))
+        } else {
+            "the last minute".into()
+        };
+        out.push_str(&paint(
+            &format!("rates over {over}; in: from clients, out: from backends\n"),
+            Tone::Quiet,
+            color,
+        ));
     }
     out
 }
@@ -137,7 +171,10 @@ fn certificates(status: &StatusAnswer, color: bool) -> String {
         let names: Vec<_> = certificate.names.iter().take(2).map(|name| plain(name)).collect();
         let (first, rest) = (names.join(" "), certificate.names.len().saturating_sub(2));
         let names = if rest > 0 { format!("{first} and {rest} more") } else { first };
-        Row { cells: vec![cell(&certificate.chain), (names, Tone::Plain), expires], note: String::new() }
+        Row {
+            cells: vec![cell(&certificate.chain), (names, Tone::Plain), expires],
+            note: String::new(),
+        }
     };
     section(&["CERTIFICATE", "NAMES", "EXPIRES IN"], &status.certificates, one, color)
 }
@@ -147,37 +184,66 @@ fn candidates(status: &StatusAnswer, color: bool) -> String {
     let one = |candidate: &CandidateStatus| {
         let odd = |count: u64| (number(count), if count > 0 { Tone::Odd } else { Tone::Plain });
         let revoked = candidate.would_revoke.map_or_else(|| ("-".into(), Tone::Plain), odd);
-        let cells = vec![cell(&candidate.file), odd(candidate.would_refuse), odd(candidate.would_admit), revoked];
+        let cells = vec![
+            cell(&candidate.file),
+            odd(candidate.would_refuse),
+            odd(candidate.would_admit),
+            revoked,
+        ];
         Row { cells, note: String::new() }
     };
-    let all: Vec<_> = status.policies.iter().filter_map(|policy| policy.candidate.clone()).collect();
+    let all: Vec<_> =
+        status.policies.iter().filter_map(|policy| policy.candidate.clone()).collect();
     section(&["CANDIDATE", ">WOULD REFUSE", ">WOULD ADMIT", ">WOULD CLOSE"], &all, one, color)
 }
 
 fn lists(status: &StatusAnswer, color: bool) -> String {
     let one = |list: &ListStatus| {
-        let age = list.age_seconds.map_or_else(|| "-".into(), |seconds| format!("{} ago", seconds_span(seconds)));
-        let lapsing = (number(list.lapsing_30d), if list.lapsing_30d > 0 { Tone::Odd } else { Tone::Plain });
+        let age = list
+            .age_seconds
+            .map_or_else(|| "-".into(), |seconds| format!("{} ago", seconds_span(seconds)));
+        let lapsing =
+            (number(list.lapsing_30d), if list.lapsing_30d > 0 { Tone::Odd } else { Tone::Plain });
         let entries = (number(list.entries), Tone::Plain);
-        Row { cells: vec![cell(&list.name), cell(&list.policy), entries, (age, Tone::Plain), lapsing], note: String::new() }
+        Row {
+            cells: vec![cell(&list.name), cell(&list.policy), entries, (age, Tone::Plain), lapsing],
+            note: String::new(),
+        }
     };
-    section(&["LIST", "POLICY", ">ENTRIES", ">WRITTEN", ">LAPSE IN 30 DAYS"], &status.lists, one, color)
+    section(
+        &["LIST", "POLICY", ">ENTRIES", ">WRITTEN", ">LAPSE IN 30 DAYS"],
+        &status.lists,
+        one,
+        color,
+    )
 }
 
 /// What needs attention: warnings about the agent, then those about the files.
 fn warnings(status: &StatusAnswer, color: bool) -> String {
     let sentences = status.warnings.iter().map(|warning| plain(&warning.sentence));
     let odd = status.diagnostics.iter().map(|diagnostic| one_line(diagnostic, status));
-    let lines: Vec<_> = sentences.chain(odd).map(|line| format!("  {}\n", paint(&line, Tone::Odd, color))).collect();
-    if lines.is_empty() { String::new() } else { format!("{}\n{}", paint("WARNINGS", Tone::Head, color), lines.concat()) }
+    let lines: Vec<_> = sentences
+        .chain(odd)
+        .map(|line| format!("  {}\n", paint(&line, Tone::Odd, color)))
+        .collect();
+    if lines.is_empty() {
+        String::new()
+    } else {
+        format!("{}\n{}", paint("WARNINGS", Tone::Head, color), lines.concat())
+    }
 }
 
 /// `policies/chat.toml:2:8: what is wrong (what to do)`; the file as seen from `sidegate.toml`.
 fn one_line(diagnostic: &DiagnosticReport, status: &StatusAnswer) -> String {
     let DiagnosticReport { line, column, .. } = diagnostic;
-    let folder = status.config.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
+    let folder =
+        status.config.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
     let file = plain(diagnostic.file.strip_prefix(&folder).unwrap_or(&diagnostic.file));
-    let remedy = diagnostic.remedy.as_ref().map(|remedy| format!(" ({})", plain(remedy))).unwrap_or_default();
+    let remedy = diagnostic
+        .remedy
+        .as_ref()
+        .map(|remedy| format!(" ({})", plain(remedy)))
+        .unwrap_or_default();
     format!("{file}:{line}:{column}: {}{remedy}", plain(&diagnostic.message))
 }
 
@@ -246,12 +312,20 @@ mod tests {
     fn text_of_the_agent_commands_no_terminal() {
         for control in ["\\u001b", "\\u009b", "\\u0007", "\\u202e", "\\u2066", "\\n"] {
             // Every text of the status that is shown.
-            let mut json: serde_json::Value = serde_json::from_str(include_str!("golden/bad.json")).unwrap();
-            spoil(&mut json, &serde_json::from_str::<String>(&format!("\"{control}[2J\"")).unwrap());
+            let mut json: serde_json::Value =
+                serde_json::from_str(include_str!("golden/bad.json")).unwrap();
+            spoil(
+                &mut json,
+                &serde_json::from_str::<String>(&format!("\"{control}[2J\"")).unwrap(),
+            );
             let text = screen(&serde_json::from_value(json).unwrap(), false);
             assert!(text.contains("\u{fffd}[2J"), "{text}");
             assert!(!text.contains(|c| printable::is_control(c) && c != '\n'), "{text:?}");
-            assert_eq!(text.lines().count(), include_str!("golden/bad.txt").lines().count(), "{text}");
+            assert_eq!(
+                text.lines().count(),
+                include_str!("golden/bad.txt").lines().count(),
+                "{text}"
+            );
         }
     }
 
@@ -260,9 +334,14 @@ mod tests {
         match json {
             serde_json::Value::Object(members) => {
                 let kept = ["outcome", "level", "at", "now", "since", "not_after", "modified"];
-                members.iter_mut().filter(|(name, _)| !kept.contains(&name.as_str())).for_each(|(_, value)| spoil(value, spoilt));
+                members
+                    .iter_mut()
+                    .filter(|(name, _)| !kept.contains(&name.as_str()))
+                    .for_each(|(_, value)| spoil(value, spoilt));
             }
-            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| spoil(item, spoilt)),
+            serde_json::Value::Array(items) => {
+                items.iter_mut().for_each(|item| spoil(item, spoilt))
+            }
             serde_json::Value::String(text) => text.push_str(spoilt),
             _ => {}
         }

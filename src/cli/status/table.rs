@@ -47,8 +47,15 @@ pub fn paint(text: &str, tone: Tone, color: bool) -> String {
 /// The rows under their heads; a head that begins with `>` stands, like its column, to the right.
 pub fn table(heads: &[&str], rows: &[Row], color: bool) -> String {
     let width = |column: usize| {
-        let cells = rows.iter().take(MOST).filter_map(|row| row.cells.get(column)).map(|(text, _)| text.chars().count());
-        cells.chain([heads[column].trim_start_matches('>').chars().count()]).max().unwrap_or_default()
+        let cells = rows
+            .iter()
+            .take(MOST)
+            .filter_map(|row| row.cells.get(column))
+            .map(|(text, _)| text.chars().count());
+        cells
+            .chain([heads[column].trim_start_matches('>').chars().count()])
+            .max()
+            .unwrap_or_default()
     };
     let widths: Vec<_> = (0..heads.len()).map(width).collect();
     let line = |cells: Vec<(&str, Tone)>| {
@@ -56,11 +63,16 @@ pub fn table(heads: &[&str], rows: &[Row], color: bool) -> String {
         for ((text, tone), (width, head)) in cells.into_iter().zip(widths.iter().zip(heads)) {
             let blank = " ".repeat(width.saturating_sub(text.chars().count()));
             let painted = paint(text, tone, color);
-            line.push_str(&if head.starts_with('>') { format!("{blank}{painted}  ") } else { format!("{painted}{blank}  ") });
+            line.push_str(&if head.starts_with('>') {
+                format!("{blank}{painted}  ")
+            } else {
+                format!("{painted}{blank}  ")
+            });
         }
         format!("{}\n", line.trim_end())
     };
-    let mut out = line(heads.iter().map(|head| (head.trim_start_matches('>'), Tone::Head)).collect());
+    let mut out =
+        line(heads.iter().map(|head| (head.trim_start_matches('>'), Tone::Head)).collect());
     for row in rows.iter().take(MOST) {
         out.push_str(&line(row.cells.iter().map(|(text, tone)| (text.as_str(), *tone)).collect()));
         if !row.note.is_empty() {
@@ -78,7 +90,10 @@ mod tests {
     use super::*;
 
     fn row(cells: &[&str], note: &str) -> Row {
-        Row { cells: cells.iter().map(|cell| ((*cell).to_owned(), Tone::Plain)).collect(), note: note.into() }
+        Row {
+            cells: cells.iter().map(|cell| ((*cell).to_owned(), Tone::Plain)).collect(),
+            note: note.into(),
+        }
     }
 
     #[test]
@@ -92,7 +107,10 @@ mod tests {
 
     #[test]
     fn color_takes_no_room() {
-        let rows = [Row { cells: vec![("a".into(), Tone::Bad), ("b".into(), Tone::Plain)], note: String::new() }];
+        let rows = [Row {
+            cells: vec![("a".into(), Tone::Bad), ("b".into(), Tone::Plain)],
+            note: String::new(),
+        }];
         let (plain, colored) = (table(&["n", "m"], &rows, false), table(&["n", "m"], &rows, true));
         assert!(!plain.contains('\u{1b}') && colored.contains("\u{1b}[31m"), "{colored:?}");
         let mut stripped = colored.clone();

@@ -34,7 +34,11 @@ pub fn bytes(bytes: f64) -> String {
         amount /= 1024.0;
         unit += 1;
     }
-    if unit == 0 || amount >= 9.95 { format!("{amount:.0} {}", units[unit]) } else { format!("{amount:.1} {}", units[unit]) }
+    if unit == 0 || amount >= 9.95 {
+        format!("{amount:.0} {}", units[unit])
+    } else {
+        format!("{amount:.1} {}", units[unit])
+    }
 }
 
 /// `12 s`, `4 min`, `3 h`, `5 days`.
@@ -64,28 +68,47 @@ mod tests {
 
     #[test]
     fn numbers_have_their_thousands_apart() {
-        for (value, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (32_640, "32,640"), (1_234_567, "1,234,567")] {
+        for (value, text) in
+            [(0, "0"), (999, "999"), (1000, "1,000"), (32_640, "32,640"), (1_234_567, "1,234,567")]
+        {
             assert_eq!(number(value), text);
         }
     }
 
     #[test]
     fn rates_have_the_digits_that_mean_something() {
-        for (value, text) in
-            [(0.0, "0"), (0.003, "<0.01"), (0.05, "0.05"), (0.996, "1.0"), (1.24, "1.2"), (9.96, "10"), (12_003.4, "12,003")]
-        {
+        for (value, text) in [
+            (0.0, "0"),
+            (0.003, "<0.01"),
+            (0.05, "0.05"),
+            (0.996, "1.0"),
+            (1.24, "1.2"),
+            (9.96, "10"),
+            (12_003.4, "12,003"),
+        ] {
             assert_eq!(rate(value), text);
         }
     }
 
     #[test]
     fn bytes_and_spans_have_fitting_units() {
-        for (value, text) in [(0.0, "0 B"), (999.0, "999 B"), (1000.0, "1.0 KiB"), (12_300.0, "12 KiB"), (1_300_000.0, "1.2 MiB")]
-        {
+        for (value, text) in [
+            (0.0, "0 B"),
+            (999.0, "999 B"),
+            (1000.0, "1.0 KiB"),
+            (12_300.0, "12 KiB"),
+            (1_300_000.0, "1.2 MiB"),
+        ] {
             assert_eq!(bytes(value), text);
         }
-        for (value, text) in [(-3, "0 s"), (119, "119 s"), (240, "4 min"), (7200, "2 h"), (171_000, "47 h"), (432_000, "5 days")]
-        {
+        for (value, text) in [
+            (-3, "0 s"),
+            (119, "119 s"),
+            (240, "4 min"),
+            (7200, "2 h"),
+            (171_000, "47 h"),
+            (432_000, "5 days"),
+        ] {
             assert_eq!(span(value), text);
         }
     }

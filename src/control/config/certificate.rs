@@ -41,7 +41,11 @@ pub fn read(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Opti
 }
 
 /// The same, to be shown to servers: those look at other things than names.
-pub fn read_client(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Option<Certificate> {
+pub fn read_client(
+    reading: &mut Reading<'_>,
+    chain: Value<'_>,
+    key: Value<'_>,
+) -> Option<Certificate> {
     pair(reading, chain, key).map(|(certificate, _)| certificate)
 }
 
@@ -52,31 +56,42 @@ pub fn authorities(reading: &mut Reading<'_>, value: Value<'_>) -> Option<RootCe
         let pem = Pem::read(reading, name)?;
         let mut roots = RootCertStore::empty();
         for (number, certificate) in (1..).zip(pem.certificates) {
-            roots.add(certificate).map_err(|fault| error(format!("certificate {number} in {name} is no authority: {fault}")))?;
+            roots.add(certificate).map_err(|fault| {
+                error(format!("certificate {number} in {name} is no authority: {fault}"))
+            })?;
         }
         if roots.is_empty() {
             let finding = error(format!("{name} holds no certificate"));
-            return Err(finding.remedy("sections \"-----BEGIN CERTIFICATE-----\", of those who vouch for the backends"));
+            return Err(finding.remedy(
+                "sections \"-----BEGIN CERTIFICATE-----\", of those who vouch for the backends",
+            ));
         }
         Ok(roots)
     };
     read(reading).map_err(|finding| value.report(finding)).ok()
 }
 
-fn pair(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Option<(Certificate, Leaf)> {
+fn pair(
+    reading: &mut Reading<'_>,
+    chain: Value<'_>,
+    key: Value<'_>,
+) -> Option<(Certificate, Leaf)> {
     let (chain_name, key_name) = (chain.string(), key.string());
-    let in_chain = chain_name.and_then(|name| Pem::read(reading, name).map_err(|finding| chain.report(finding)).ok());
+    let in_chain = chain_name
+        .and_then(|name| Pem::read(reading, name).map_err(|finding| chain.report(finding)).ok());
     let in_key = if key_name == chain_name {
         None
     } else {
-        key_name.and_then(|name| Pem::read(reading, name).map_err(|finding| key.report(finding)).ok())
+        key_name
+            .and_then(|name| Pem::read(reading, name).map_err(|finding| key.report(finding)).ok())
     };
     let (chain_name, key_name) = (chain_name?, key_name?);
     let in_key = if key_name == chain_name { in_chain.as_ref() } else { in_key.as_ref() };
 
     let first = |pem| Leaf::first(pem, chain_name).map_err(|finding| chain.report(finding)).ok();
     let leaf = in_chain.as_ref().and_then(first);
-    let private = in_key.and_then(|pem| pem.key(key_name).map_err(|finding| key.report(finding)).ok());
+    let private =
+        in_key.and_then(|pem| pem.key(key_name).map_err(|finding| key.report(finding)).ok());
     if private.is_some() && is_open_to_others(reading, key_name) {
         let finding = warning("others can read the private key");
         key.report(finding.remedy(format!("chmod o-rwx {key_name}, and check who has seen it")));
@@ -85,17 +100,25 @@ fn pair(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Option<(
     let certified = match certified(certificates, private, &leaf) {
         Ok(certified) => certified,
         Err(Error::InconsistentKeys(_)) => {
-            let finding = error(format!("{key_name} is not the key of the first certificate in {chain_name}"));
+            let finding = error(format!(
+                "{key_name} is not the key of the first certificate in {chain_name}"
+            ));
             key.report(finding.remedy("replace both files together; the server's own certificate comes first in a chain").half());
             return None;
         }
         Err(Error::InvalidCertificate(fault)) => {
-            chain.report(error(format!("{chain_name} holds a certificate that TLS cannot use: {fault}")));
+            chain.report(error(format!(
+                "{chain_name} holds a certificate that TLS cannot use: {fault}"
+            )));
             return None;
         }
         Err(_) if leaf.is_short() => {
-            let finding = error(format!("{key_name} holds an RSA key of fewer than {LEAST_RSA} bits, which TLS cannot use"));
-            key.report(finding.remedy("have the certificate issued for a longer one, or for an EC key"));
+            let finding = error(format!(
+                "{key_name} holds an RSA key of fewer than {LEAST_RSA} bits, which TLS cannot use"
+            ));
+            key.report(
+                finding.remedy("have the certificate issued for a longer one, or for an EC key"),
+            );
             return None;
         }
         Err(fault) => {
@@ -108,12 +131,17 @@ fn pair(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Option<(
         chain.report(finding);
     }
     let (label, key_file, names) = (chain_name.into(), key_name.into(), leaf.names.clone());
-    let certificate = Certificate { label, key_file, names, not_after: leaf.not_after, key: Arc::new(certified) };
+    let certificate =
+        Certificate { label, key_file, names, not_after: leaf.not_after, key: Arc::new(certified) };
     Some((certificate, leaf))
 }
 
 /// As `CertifiedKey::from_der`, which takes the key for itself and leaves it in memory.
-fn certified(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>, leaf: &Leaf) -> Result<CertifiedKey, Error> {
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: &PrivateKeyDer<'_>,
+    leaf: &Leaf,
+) -> Result<CertifiedKey, Error> {
     let certified = CertifiedKey::new(chain, any_supported_type(key)?);
     let matched = match certified.keys_match() {
         // rustls reads version 3 alone; old tools issue certificates without names in version 1.
@@ -144,7 +172,8 @@ impl Pem {
         let unmarked = unmarked(&bytes);
         let bytes = unmarked.as_ref().map_or(&bytes[..], |plain| &plain[..]);
         let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
-        let has_passphrase = has("-----BEGIN ENCRYPTED PRIVATE KEY-----") || has("Proc-Type: 4,ENCRYPTED");
+        let has_passphrase =
+            has("-----BEGIN ENCRYPTED PRIVATE KEY-----") || has("Proc-Type: 4,ENCRYPTED");
         let mut pem = Pem { certificates: Vec::new(), key: None, has_passphrase };
         let mut rest = bytes;
         loop {
@@ -182,7 +211,8 @@ impl Pem {
             return Err(error(format!("{name} is protected by a passphrase")).remedy(remedy));
         }
         let finding = error(format!("{name} holds no private key"));
-        Err(finding.remedy("a section \"-----BEGIN PRIVATE KEY-----\", or of an RSA or EC PRIVATE KEY"))
+        Err(finding
+            .remedy("a section \"-----BEGIN PRIVATE KEY-----\", or of an RSA or EC PRIVATE KEY"))
     }
 }
 
@@ -247,8 +277,10 @@ impl Leaf {
     fn first(pem: &Pem, name: &str) -> Result<Leaf, Finding> {
         let mut leaf = None;
         for (number, der) in (1..).zip(&pem.certificates) {
-            let (_, certificate) = X509Certificate::from_der(der)
-                .map_err(|_| error(format!("certificate {number} in {name} cannot be read")).remedy("was it cut short?"))?;
+            let (_, certificate) = X509Certificate::from_der(der).map_err(|_| {
+                error(format!("certificate {number} in {name} cannot be read"))
+                    .remedy("was it cut short?")
+            })?;
             leaf.get_or_insert_with(|| Leaf::of(&certificate));
         }
         leaf.ok_or_else(|| {
@@ -288,10 +320,14 @@ impl Leaf {
                 }
                 None => format!("the certificate in {name} names no host"),
             };
-            doubts.push(warning(format!("{finding}: browsers and most clients refuse it")).remedy(issued));
+            doubts.push(
+                warning(format!("{finding}: browsers and most clients refuse it")).remedy(issued),
+            );
         }
         if self.has_weak_signature {
-            let finding = warning(format!("the certificate in {name} is signed with a broken digest (MD5 or SHA-1)"));
+            let finding = warning(format!(
+                "the certificate in {name} is signed with a broken digest (MD5 or SHA-1)"
+            ));
             doubts.push(finding.remedy("have it issued anew: most clients refuse it"));
         }
         doubts
@@ -311,10 +347,12 @@ impl Leaf {
     fn out_of_date(&self, now: Timestamp) -> Option<Finding> {
         if self.not_after < now {
             return Some(
-                warning(format!("the certificate expired at {}", self.not_after)).remedy("renew it; until then it is served"),
+                warning(format!("the certificate expired at {}", self.not_after))
+                    .remedy("renew it; until then it is served"),
             );
         }
-        (now < self.not_before).then(|| warning(format!("the certificate is not valid before {}", self.not_before)))
+        (now < self.not_before)
+            .then(|| warning(format!("the certificate is not valid before {}", self.not_before)))
     }
 }
 
@@ -329,12 +367,16 @@ fn rsa_bits(certificate: &X509Certificate<'_>) -> Option<usize> {
 }
 
 /// RSA with MD5 and SHA-1, and ECDSA with SHA-1.
-const WEAK_SIGNATURES: [&str; 3] = ["1.2.840.113549.1.1.4", "1.2.840.113549.1.1.5", "1.2.840.10045.4.1"];
+const WEAK_SIGNATURES: [&str; 3] =
+    ["1.2.840.113549.1.1.4", "1.2.840.113549.1.1.5", "1.2.840.10045.4.1"];
 
 /// The common name, where it is the name of a host: OpenSSL and Node compare it if there is no SAN.
 fn common_name(certificate: &X509Certificate<'_>) -> Option<Box<str>> {
     let common = certificate.subject().iter_common_name().last()?.as_str().ok()?;
-    HostPattern::parse(common).ok().filter(|host| *host != HostPattern::Any).map(|host| host.to_string().into())
+    HostPattern::parse(common)
+        .ok()
+        .filter(|host| *host != HostPattern::Any)
+        .map(|host| host.to_string().into())
 }
 
 /// DNS names and addresses of the SANs (RFC 5280 §4.2.1.6), as [`Certificate::names`] has them.

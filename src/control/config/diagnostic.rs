@@ -9,7 +9,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use annotate_snippets::{AnnotationKind, Group, Level as Label, Origin, Renderer, Snippet, normalize_untrusted_str};
+use annotate_snippets::{
+    AnnotationKind, Group, Level as Label, Origin, Renderer, Snippet, normalize_untrusted_str,
+};
 
 use super::quote::{Quoting, Words};
 
@@ -82,7 +84,13 @@ impl Place {
     }
 
     /// The bytes `part` of the line `number`, which reads `text` and is shown as `quoting` says.
-    pub fn line(file: Arc<str>, number: usize, text: &str, part: Range<usize>, quoting: Quoting) -> Place {
+    pub fn line(
+        file: Arc<str>,
+        number: usize,
+        text: &str,
+        part: Range<usize>,
+        quoting: Quoting,
+    ) -> Place {
         let (from, to) = (text.floor_char_boundary(part.start), text.ceil_char_boundary(part.end));
         let column = text.get(..from).unwrap_or_default().chars().count() + 1;
         let is_shown = quoting == Quoting::Lines && text.len() <= LONGEST_SHOWN;
@@ -93,10 +101,27 @@ impl Place {
 
 impl Diagnostic {
     /// `message` about `place`, without what may not be shown of its file.
-    pub(super) fn new(level: Level, place: Place, message: Words, remedy: Option<Words>) -> Diagnostic {
+    pub(super) fn new(
+        level: Level,
+        place: Place,
+        message: Words,
+        remedy: Option<Words>,
+    ) -> Diagnostic {
         let Place { file, line, column, excerpt, quoting } = place;
-        let (message, remedy) = (quoting.shown(message), remedy.map(|remedy| quoting.shown(remedy)));
-        Diagnostic { level, file, line, column, message, remedy, excerpt, earlier: None, because: None, half: false }
+        let (message, remedy) =
+            (quoting.shown(message), remedy.map(|remedy| quoting.shown(remedy)));
+        Diagnostic {
+            level,
+            file,
+            line,
+            column,
+            message,
+            remedy,
+            excerpt,
+            earlier: None,
+            because: None,
+            half: false,
+        }
     }
 
     /// An error about `file` as a whole, from whoever uses what was loaded.
@@ -162,10 +187,24 @@ impl Diagnostic {
             Level::Warning => Label::WARNING,
         };
         let mut group = Group::with_title(level.primary_title(&self.message));
-        group = show(group, &self.file, (self.line, self.column), self.excerpt.as_ref(), AnnotationKind::Primary, None);
+        group = show(
+            group,
+            &self.file,
+            (self.line, self.column),
+            self.excerpt.as_ref(),
+            AnnotationKind::Primary,
+            None,
+        );
         if let Some(Earlier { place, label }) = self.earlier.as_deref() {
             let position = (place.line, place.column);
-            group = show(group, &place.file, position, place.excerpt.as_ref(), AnnotationKind::Context, Some(label));
+            group = show(
+                group,
+                &place.file,
+                position,
+                place.excerpt.as_ref(),
+                AnnotationKind::Context,
+                Some(label),
+            );
         }
         if let Some(because) = &self.because {
             let lines = because.lines().map(normalize_untrusted_str).collect::<Vec<_>>();
@@ -182,7 +221,10 @@ impl Diagnostic {
         let Diagnostic { file, line, column, .. } = self;
         let level = self.word();
         let remedy = self.remedy.as_ref().map(|remedy| format!(" ({remedy})")).unwrap_or_default();
-        normalize_untrusted_str(&format!("{file}:{line}:{column}: {level}: {}{remedy}", self.message))
+        normalize_untrusted_str(&format!(
+            "{file}:{line}:{column}: {level}: {}{remedy}",
+            self.message
+        ))
     }
 }
 
@@ -214,13 +256,22 @@ mod tests {
 
     fn sample() -> Diagnostic {
         let excerpt = Some(Excerpt { text: "nam = \"a\u{1b}[31m\"".into(), span: 0..3 });
-        let place = Place { file: "a.toml".into(), line: 7, column: 1, excerpt, quoting: Quoting::Lines };
-        Diagnostic::new(Level::Error, place, "unknown key `nam`".into(), Some("did you mean `name`?".into()))
+        let place =
+            Place { file: "a.toml".into(), line: 7, column: 1, excerpt, quoting: Quoting::Lines };
+        Diagnostic::new(
+            Level::Error,
+            place,
+            "unknown key `nam`".into(),
+            Some("did you mean `name`?".into()),
+        )
     }
 
     #[test]
     fn one_line_says_it_all() {
-        assert_eq!(sample().one_line(), "a.toml:7:1: error: unknown key `nam` (did you mean `name`?)");
+        assert_eq!(
+            sample().one_line(),
+            "a.toml:7:1: error: unknown key `nam` (did you mean `name`?)"
+        );
     }
 
     #[test]

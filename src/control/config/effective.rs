@@ -16,7 +16,8 @@ use super::document::unit::{
     written_size_or_off as size_or_off,
 };
 use super::{
-    AdminSettings, AdminSocket, BackendTlsPage, ReloadSettings, RouteDefaults, RoutePage, Settings, ShutdownSettings, Watch,
+    AdminSettings, AdminSocket, BackendTlsPage, ReloadSettings, RouteDefaults, RoutePage, Settings,
+    ShutdownSettings, Watch,
 };
 use crate::policy::limit::{Limits, Rate, Share, TunnelLimits};
 use crate::policy::list::List;
@@ -30,7 +31,8 @@ const MOST_INLINE: usize = 100;
 
 /// `sidegate.toml` as it runs.
 pub fn settings(settings: &Settings) -> Value {
-    let allow: Vec<_> = settings.metrics.allow.iter().map(|(network, ())| network.to_string()).collect();
+    let allow: Vec<_> =
+        settings.metrics.allow.iter().map(|(network, ())| network.to_string()).collect();
     let listen = settings.metrics.listen.as_ref().map_or("off".into(), ToString::to_string);
     let mut timeouts = listener_timeouts(settings.listener_timeouts);
     timeouts.extend(route_timeouts(settings.route_timeouts));
@@ -134,7 +136,8 @@ fn listener(listener: &Listener) -> Value {
             keys["tls"] = true.into();
             keys["tls_min"] = if rules.only_13 { "1.3" } else { "1.2" }.into();
             keys["strict_sni"] = rules.strict_sni.into();
-            keys["handshakes_per_client"] = listener.handshakes_per_client.map_or_else(|| "off".into(), |rate| counted(&rate));
+            keys["handshakes_per_client"] =
+                listener.handshakes_per_client.map_or_else(|| "off".into(), |rate| counted(&rate));
         }
         Speaks::Plain => {}
         Speaks::Redirect { .. } => keys["redirect"] = "https".into(),
@@ -172,7 +175,8 @@ fn route(route: &RoutePage) -> Value {
         Paths::AsIs => "as-is",
     };
     let (policy, timeouts) = (Some(Arc::clone(&route.policy)), route.timeouts);
-    let mut keys = defaults(&RouteDefaults { policy, http: route.http, max_body: route.max_body, timeouts });
+    let mut keys =
+        defaults(&RouteDefaults { policy, http: route.http, max_body: route.max_body, timeouts });
     keys["name"] = json!(&*route.name);
     keys["host"] = route.host.to_string().into();
     keys["path"] = route.path.to_string().into();
@@ -199,7 +203,9 @@ pub fn rules(policy: &Policy) -> Value {
         Allow::Lists(lists) => names(lists),
     };
     let mut limits = limits(&policy.limits);
-    for (keys, exception) in limits["for"].as_array_mut().into_iter().flatten().zip(&policy.limits.exceptions) {
+    for (keys, exception) in
+        limits["for"].as_array_mut().into_iter().flatten().zip(&policy.limits.exceptions)
+    {
         keys["client"] = json!(names(&exception.clients));
     }
     json!({
@@ -232,7 +238,8 @@ fn rule(lists: &[Arc<List>]) -> Vec<String> {
         }
         let written = list.entries().take(MOST_INLINE).map(|(entry, _)| {
             let sign = if entry.admits { "" } else { "!" };
-            let expires = entry.expires().map(|expires| format!(" expires={expires}")).unwrap_or_default();
+            let expires =
+                entry.expires().map(|expires| format!(" expires={expires}")).unwrap_or_default();
             format!("{sign}{}{expires}", entry.network)
         });
         items.extend(written);

@@ -37,7 +37,10 @@ mod tests {
 
     fn check(bytes: &[u8], expected: &str) {
         let (text, fault) = text(bytes);
-        assert_eq!(fault.map_or_else(|| text.to_owned(), |fault| fault.message.into_owned()), expected);
+        assert_eq!(
+            fault.map_or_else(|| text.to_owned(), |fault| fault.message.into_owned()),
+            expected
+        );
     }
 
     #[test]

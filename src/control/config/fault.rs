@@ -112,9 +112,13 @@ impl fmt::Display for Fault {
             Fault::Empty => f.write_str("is empty (zero bytes)"),
             Fault::TooLarge { most } => write!(f, "is larger than {} MiB", most >> 20),
             Fault::Circle => f.write_str("is a symbolic link that leads in a circle"),
-            Fault::Outside => f.write_str("lies outside the folder of the policies, links followed"),
+            Fault::Outside => {
+                f.write_str("lies outside the folder of the policies, links followed")
+            }
             Fault::Stuck => f.write_str("cannot be read: the read has not come to an end"),
-            Fault::Full => write!(f, "cannot be read: {MOST_STUCK} earlier reads have not come to an end"),
+            Fault::Full => {
+                write!(f, "cannot be read: {MOST_STUCK} earlier reads have not come to an end")
+            }
             Fault::Unreadable(code) => write!(f, "cannot be read: {}", sentence(*code)),
         }
     }

@@ -30,19 +30,33 @@ impl Feed {
     }
 
     /// Why a reload with it is rejected at the time `now`, where the list that runs has `before` entries.
-    pub fn rejection(&self, before: Option<usize>, accepted: bool, now: Timestamp) -> Option<Diagnostic> {
+    pub fn rejection(
+        &self,
+        before: Option<usize>,
+        accepted: bool,
+        now: Timestamp,
+    ) -> Option<Diagnostic> {
         if let Some(age) = self.stale(now).filter(|_| self.rejects_stale) {
-            let remedy = "let whatever writes it write it again; on_stale = \"warn\" takes it as it is";
-            return Some(error(self.staleness(age)).remedy(remedy).of(&self.name).at(self.place.clone().sound()));
+            let remedy =
+                "let whatever writes it write it again; on_stale = \"warn\" takes it as it is";
+            return Some(
+                error(self.staleness(age))
+                    .remedy(remedy)
+                    .of(&self.name)
+                    .at(self.place.clone().sound()),
+            );
         }
-        let before = before.filter(|before| !accepted && (self.max_shrink.is_some() || *before > SMALL))?;
+        let before =
+            before.filter(|before| !accepted && (self.max_shrink.is_some() || *before > SMALL))?;
         let Feed { name, file, entries, .. } = self;
         let (lost, most) = (before.saturating_sub(*entries), self.max_shrink.unwrap_or(MAX_SHRINK));
         if lost * 100 <= before * usize::from(most) {
             return None;
         }
-        let fault = format!("{file} shrank from {before} entries to {entries}; max_shrink is \"{most}%\"");
-        let remedy = format!("was it cut short? If it is meant: sidegate reload --accept-shrink {name}");
+        let fault =
+            format!("{file} shrank from {before} entries to {entries}; max_shrink is \"{most}%\"");
+        let remedy =
+            format!("was it cut short? If it is meant: sidegate reload --accept-shrink {name}");
         Some(error(fault).remedy(remedy).of(name).at(self.place.clone().sound()))
     }
 }

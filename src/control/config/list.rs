@@ -34,7 +34,12 @@ pub struct ListFiles(HashMap<PathBuf, (Digest, Option<Arc<Entries>>)>);
 impl ListFiles {
     /// What the file `read` says, and what is found in it, which is told once.
     /// `known` is of an earlier pass. `None`: there is an error.
-    pub fn read(&mut self, known: &ListFiles, read: ListFile<'_>, now: Timestamp) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
+    pub fn read(
+        &mut self,
+        known: &ListFiles,
+        read: ListFile<'_>,
+        now: Timestamp,
+    ) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
         let ListFile { path, digest, .. } = read;
         if let Some(entries) = self.of(path, digest) {
             return (Some(Arc::clone(entries)), Vec::new());
@@ -49,8 +54,14 @@ impl ListFiles {
 
     /// What these say and `next` doesn't share.
     pub fn without(&self, next: &ListFiles) -> Vec<Arc<Entries>> {
-        let shares = |entries: &Arc<Entries>| next.0.values().flat_map(|(_, said)| said).any(|said| Arc::ptr_eq(said, entries));
-        self.0.values().filter_map(|(_, said)| said.clone()).filter(|entries| !shares(entries)).collect()
+        let shares = |entries: &Arc<Entries>| {
+            next.0.values().flat_map(|(_, said)| said).any(|said| Arc::ptr_eq(said, entries))
+        };
+        self.0
+            .values()
+            .filter_map(|(_, said)| said.clone())
+            .filter(|entries| !shares(entries))
+            .collect()
     }
 
     fn of(&self, path: &Path, digest: Digest) -> Option<&Arc<Entries>> {
@@ -72,7 +83,11 @@ pub struct ListFile<'f> {
 }
 
 /// What stands in the bytes of `read`, where it isn't `known` already.
-pub fn from_file(read: ListFile<'_>, known: Option<&Arc<Entries>>, now: Timestamp) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
+pub fn from_file(
+    read: ListFile<'_>,
+    known: Option<&Arc<Entries>>,
+    now: Timestamp,
+) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
     let ListFile { path, bytes, quoting, .. } = read;
     let (file, quoting) = (Arc::from(path.display().to_string()), quoting.of_list());
     let (text, fault) = encoding::text(bytes);
@@ -86,8 +101,12 @@ pub fn from_file(read: ListFile<'_>, known: Option<&Arc<Entries>>, now: Timestam
     let entries = known.map(Arc::clone).or_else(|| self::read(&page).map(Arc::new));
     if entries.is_none() && page.is_secret() {
         // Twenty errors without their text would help nobody.
-        let finding = error("looks like a key or a certificate: it is no list, and nothing of it is shown");
-        return (None, vec![finding.remedy("name a file with one network on each line").at(page.file())]);
+        let finding =
+            error("looks like a key or a certificate: it is no list, and nothing of it is shown");
+        return (
+            None,
+            vec![finding.remedy("name a file with one network on each line").at(page.file())],
+        );
     }
     if let Some(entries) = &entries {
         report_lapsed(&page, entries, now);
@@ -96,7 +115,12 @@ pub fn from_file(read: ListFile<'_>, known: Option<&Arc<Entries>>, now: Timestam
 }
 
 /// The list `name` in an array's strings, which stand in the file `shown`.
-pub fn from_strings(name: Arc<str>, shown: Arc<str>, items: &[Value<'_>], now: Timestamp) -> Option<List> {
+pub fn from_strings(
+    name: Arc<str>,
+    shown: Arc<str>,
+    items: &[Value<'_>],
+    now: Timestamp,
+) -> Option<List> {
     let mut entries = Vec::new();
     let mut sound = true;
     for item in items {
@@ -150,7 +174,10 @@ fn read(page: &Page<'_>) -> Option<Entries> {
         all.push((clash.first, clash.second));
     }
     for (first, second) in all {
-        page.report(span_of(page, second), both_signs().and(page.place(span_of(page, first)), "first here"));
+        page.report(
+            span_of(page, second),
+            both_signs().and(page.place(span_of(page, first)), "first here"),
+        );
     }
     None
 }
@@ -178,12 +205,17 @@ fn entries(page: &Page<'_>) -> Vec<(Entry, u32)> {
         let bare = bare.trim_end_matches(['\n', '\r']);
         if bare.len() > LONGEST_LINE {
             let finding = error(format!("a line of more than {} KiB", LONGEST_LINE >> 10));
-            page.report(from..from, finding.remedy("a list has one network on each line: is this a list?"));
+            page.report(
+                from..from,
+                finding.remedy("a list has one network on each line: is this a list?"),
+            );
             continue;
         }
         match Entry::parse(bare) {
             Ok(entry) => entries.extend(entry.map(|entry| (entry, number))),
-            Err(fault) => page.report(from + fault.span.start..from + fault.span.end, finding(fault)),
+            Err(fault) => {
+                page.report(from + fault.span.start..from + fault.span.end, finding(fault))
+            }
         }
     }
     entries
@@ -206,7 +238,10 @@ fn clashes<'e, P: Copy>(entries: impl Iterator<Item = (&'e Entry, P)>) -> Vec<(P
 fn span_of(page: &Page<'_>, line: u32) -> Range<usize> {
     let (start, text) = page.line_at(line as usize);
     let indent = text.len() - text.trim_start().len();
-    let length = text.trim_start().find(|c: char| c.is_ascii_whitespace()).unwrap_or(text.trim_start().len());
+    let length = text
+        .trim_start()
+        .find(|c: char| c.is_ascii_whitespace())
+        .unwrap_or(text.trim_start().len());
     start + indent..start + indent + length
 }
 
@@ -215,7 +250,8 @@ fn finding(fault: EntryFault) -> Finding {
 }
 
 fn both_signs() -> Finding {
-    error("the same network with both signs").remedy("keep one of the two: no order decides between them")
+    error("the same network with both signs")
+        .remedy("keep one of the two: no order decides between them")
 }
 
 fn lapsed(entry: &Entry, more: usize) -> Finding {
@@ -225,5 +261,6 @@ fn lapsed(entry: &Entry, more: usize) -> Finding {
         1 => ", and one more entry".into(),
         more => format!(", and {more} more entries"),
     };
-    warning(format!("{} is lapsed{when}{others}", entry.network)).remedy("a lapsed entry is as if absent: remove it, or renew it")
+    warning(format!("{} is lapsed{when}{others}", entry.network))
+        .remedy("a lapsed entry is as if absent: remove it, or renew it")
 }

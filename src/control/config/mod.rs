@@ -46,8 +46,8 @@ pub use self::policy::{lists_named, no_policy, policy_files};
 pub use self::policy_page::{Expect, Feed, PolicyPage, PolicyTest};
 use self::quote::Quoting;
 pub use self::settings::{
-    AdminSettings, AdminSocket, BackendTlsPage, MetricsAddress, MetricsSettings, ReloadSettings, RouteDefaults, RoutePage,
-    Settings, ShutdownSettings, Watch, Written,
+    AdminSettings, AdminSocket, BackendTlsPage, MetricsAddress, MetricsSettings, ReloadSettings,
+    RouteDefaults, RoutePage, Settings, ShutdownSettings, Watch, Written,
 };
 use self::source::{Fault, Files, MOST_LIST, MOST_TOML};
 use crate::control::systemd::sockets::Sockets;
@@ -59,7 +59,11 @@ use crate::policy::route::HostPattern;
 ///
 /// # Errors
 /// All errors of all files at once, and after them the warnings.
-pub fn load(files: &mut Files, config: &Path, passed: Option<&Sockets>) -> Result<Loaded, Vec<Diagnostic>> {
+pub fn load(
+    files: &mut Files,
+    config: &Path,
+    passed: Option<&Sockets>,
+) -> Result<Loaded, Vec<Diagnostic>> {
     load_as(files, config, Pass { passed, ..Pass::default() })
 }
 
@@ -67,18 +71,31 @@ pub fn load(files: &mut Files, config: &Path, passed: Option<&Sockets>) -> Resul
 ///
 /// # Errors
 /// As there; there is no candidate to promote.
-pub fn load_as(files: &mut Files, config: &Path, pass: Pass<'_>) -> Result<Loaded, Vec<Diagnostic>> {
+pub fn load_as(
+    files: &mut Files,
+    config: &Path,
+    pass: Pass<'_>,
+) -> Result<Loaded, Vec<Diagnostic>> {
     load_at(files, config, pass, Timestamp::now())
 }
 
 /// [`load_as`], where `now` says which entries and certificates are past their time: a matter of warnings alone.
-fn load_at(files: &mut Files, config: &Path, pass: Pass<'_>, now: Timestamp) -> Result<Loaded, Vec<Diagnostic>> {
+fn load_at(
+    files: &mut Files,
+    config: &Path,
+    pass: Pass<'_>,
+    now: Timestamp,
+) -> Result<Loaded, Vec<Diagnostic>> {
     let Pass { passed, promoted, known } = pass;
     files.begin_with(config);
     let file = Arc::from(config.display().to_string());
     let bytes = files.read(config, MOST_TOML).map_err(|fault| {
         let remedy = "name the file with --config, or let `sidegate init` write one";
-        vec![about(&file, &fault).perhaps((fault == Fault::Missing).then(|| remedy.into())).at(Place::file(Arc::clone(&file)))]
+        vec![
+            about(&file, &fault)
+                .perhaps((fault == Fault::Missing).then(|| remedy.into()))
+                .at(Place::file(Arc::clone(&file))),
+        ]
     })?;
     let folder = config.parent().unwrap_or(Path::new(""));
     let nothing = ListFiles::default();
@@ -90,9 +107,13 @@ fn load_at(files: &mut Files, config: &Path, pass: Pass<'_>, now: Timestamp) -> 
         && !names.candidates.contains(name)
     {
         let shown = format!("policies/{name}.shadow.toml");
-        let remedy = "a candidate is written there, judged beside the policy for a while, and then promoted";
-        let missing = error(format!("{shown} does not exist: there is nothing to promote")).remedy(remedy);
-        return Err(vec![missing.at(Place::file(folder.join(&shown).display().to_string().into()))]);
+        let remedy =
+            "a candidate is written there, judged beside the policy for a while, and then promoted";
+        let missing =
+            error(format!("{shown} does not exist: there is nothing to promote")).remedy(remedy);
+        return Err(vec![
+            missing.at(Place::file(folder.join(&shown).display().to_string().into())),
+        ]);
     }
     let names = names.promoting(promoted);
 
@@ -109,8 +130,13 @@ fn load_at(files: &mut Files, config: &Path, pass: Pass<'_>, now: Timestamp) -> 
         page
     };
     let baseline = if names.baseline { read(Sheet::Baseline) } else { None };
-    let policies = names.policies.iter().filter_map(|name| read(Sheet::Policy { name, file: names.file_of(name) })).collect();
-    let candidates = names.candidates.iter().filter_map(|name| read(Sheet::Candidate(name))).collect();
+    let policies = names
+        .policies
+        .iter()
+        .filter_map(|name| read(Sheet::Policy { name, file: names.file_of(name) }))
+        .collect();
+    let candidates =
+        names.candidates.iter().filter_map(|name| read(Sheet::Candidate(name))).collect();
 
     found.sort_by_key(|diagnostic| diagnostic.level);
     if found.iter().any(Diagnostic::is_error) {
@@ -134,12 +160,17 @@ pub fn named_socket(config: &Path) -> Option<PathBuf> {
 }
 
 /// The list in the file `path`, which no policy names here, and all that is found in it.
-pub fn list_alone(files: &mut Files, path: &Path, now: Timestamp) -> (Option<List>, Vec<Diagnostic>) {
+pub fn list_alone(
+    files: &mut Files,
+    path: &Path,
+    now: Timestamp,
+) -> (Option<List>, Vec<Diagnostic>) {
     let shown: Arc<str> = path.display().to_string().into();
     files.confine(vec![neighbourhood(path)]);
     match files.read(path, MOST_LIST) {
         Ok(bytes) => {
-            let (digest, quoting) = (files.digest_of(path).unwrap_or_default(), files.quoting(path));
+            let (digest, quoting) =
+                (files.digest_of(path).unwrap_or_default(), files.quoting(path));
             let read = ListFile { path, bytes: &bytes, digest, quoting };
             let (entries, found) = list::from_file(read, None, now);
             (entries.map(|entries| List::of_file("list".into(), shown, None, entries)), found)
@@ -162,12 +193,15 @@ fn neighbourhood(list: &Path) -> PathBuf {
 pub fn backend(text: &str) -> Result<String, String> {
     let (mut files, known) = (Files::new(), ListFiles::default());
     let (folder, now, lists) = (Path::new(""), Timestamp::now(), ListFiles::default());
-    let reading = Reading { files: &mut files, folder, now, passed: None, known: &known, lists, torn: false };
+    let reading =
+        Reading { files: &mut files, folder, now, passed: None, known: &known, lists, torn: false };
     let told = |finding: Finding| match text.contains(typography::is_quote) {
         true => typography::finding(text),
         false => finding,
     };
-    file::backend(text, &reading).map(|_| text.to_owned()).map_err(|finding| told(finding).sentence())
+    file::backend(text, &reading)
+        .map(|_| text.to_owned())
+        .map_err(|finding| told(finding).sentence())
 }
 
 /// `text`, if it can stand as a route's `host`; else why not, and what to write instead.

@@ -17,7 +17,8 @@ pub fn name(text: &str) -> Result<Arc<str>, Finding> {
         return Err(error(format!("`{text}` is a reserved word")).remedy("take another name"));
     }
     if !is_name(text) {
-        return Err(error(format!("`{text}` is not a name")).remedy("lower-case letters, digits, - and _, the first a letter"));
+        return Err(error(format!("`{text}` is not a name"))
+            .remedy("lower-case letters, digits, - and _, the first a letter"));
     }
     Ok(text.into())
 }
@@ -38,7 +39,12 @@ impl<K: Hash + Eq> Taken<K> {
     }
 
     /// Notes that `name` has `key`, written at `value`, unless another has it: its name, and where.
-    pub fn take(&mut self, key: K, name: &Arc<str>, value: &Value<'_>) -> Result<(), (Arc<str>, Place)> {
+    pub fn take(
+        &mut self,
+        key: K,
+        name: &Arc<str>,
+        value: &Value<'_>,
+    ) -> Result<(), (Arc<str>, Place)> {
         if let Some((first, place)) = self.0.get(&key) {
             return Err((Arc::clone(first), place.clone()));
         }

@@ -55,7 +55,15 @@ pub struct Finding {
 /// An error about a text; see [`Page::report`].
 pub fn error(message: impl Into<Words>) -> Finding {
     let (key, remedy, within, earlier) = Default::default();
-    Finding { level: Level::Error, key, message: message.into(), remedy, within, earlier, half: false }
+    Finding {
+        level: Level::Error,
+        key,
+        message: message.into(),
+        remedy,
+        within,
+        earlier,
+        half: false,
+    }
 }
 
 /// A warning about a text; see [`Page::report`].
@@ -198,10 +206,15 @@ impl<'t> Page<'t> {
     pub fn into_diagnostics(self) -> Vec<Diagnostic> {
         let Found { mut diagnostics, errors, warnings } = self.found.into_inner();
         diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
-        for (tally, word, finding) in [(errors, "error", error("")), (warnings, "warning", warning(""))] {
+        for (tally, word, finding) in
+            [(errors, "error", error("")), (warnings, "warning", warning(""))]
+        {
             let Some(place) = tally.beyond else { continue };
             let more = tally.count - self.most;
-            let message = format!("… and {more} more {word}{} in this file", if more == 1 { "" } else { "s" });
+            let message = format!(
+                "… and {more} more {word}{} in this file",
+                if more == 1 { "" } else { "s" }
+            );
             diagnostics.push(Finding { message: message.into(), ..finding }.at(place));
         }
         diagnostics
@@ -210,7 +223,12 @@ impl<'t> Page<'t> {
     /// Where each line begins.
     fn starts(&self) -> &[usize] {
         self.starts.get_or_init(|| {
-            let after = self.text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+            let after = self
+                .text
+                .bytes()
+                .enumerate()
+                .filter(|(_, byte)| *byte == b'\n')
+                .map(|(at, _)| at + 1);
             std::iter::once(0).chain(after).collect()
         })
     }
@@ -222,7 +240,8 @@ mod tests {
 
     fn check(text: &str, span: Range<usize>, expected: (usize, usize, &str)) {
         let place = Page::new("file".into(), text, Quoting::Lines, 9).place(span);
-        let shown = place.excerpt.map(|excerpt| excerpt.text[excerpt.span].to_owned()).unwrap_or_default();
+        let shown =
+            place.excerpt.map(|excerpt| excerpt.text[excerpt.span].to_owned()).unwrap_or_default();
         assert_eq!((place.line, place.column, shown.as_str()), expected);
     }
 

@@ -71,7 +71,9 @@ impl Quoting {
     /// `words`, with what may not be shown left out.
     pub fn shown(self, words: Words) -> String {
         match words {
-            Cow::Owned(text) if self != Quoting::Lines => self.without(&self.without(&text, '`'), '"'),
+            Cow::Owned(text) if self != Quoting::Lines => {
+                self.without(&self.without(&text, '`'), '"')
+            }
             words => words.into_owned(),
         }
     }
@@ -98,7 +100,11 @@ impl Quoting {
                 from = close;
             } else {
                 let last = text.rfind(mark).unwrap_or(close);
-                from = if self == Quoting::Names && is_ours(&text[open..], mark) { close } else { last };
+                from = if self == Quoting::Names && is_ours(&text[open..], mark) {
+                    close
+                } else {
+                    last
+                };
                 shown.push_str(LEFT_OUT);
             }
             shown.push(mark);
@@ -110,7 +116,9 @@ impl Quoting {
 
     fn keeps(self, word: &str, mark: char) -> bool {
         is_sign(word)
-            || word.starts_with("[") && word.ends_with("]") && self.keeps(word.trim_matches(['[', ']']), mark)
+            || word.starts_with("[")
+                && word.ends_with("]")
+                && self.keeps(word.trim_matches(['[', ']']), mark)
             || KNOWN.contains(word)
             || is_number(word)
             || is_address(word)
@@ -129,7 +137,8 @@ pub fn is_secret(bytes: &[u8]) -> bool {
 fn is_ours(text: &str, mark: char) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || " ,;:().'-".contains(c);
     let pieces: Vec<_> = text.split(mark).collect();
-    pieces.len().is_multiple_of(2) && pieces.iter().skip(1).step_by(2).all(|outside| outside.chars().all(plain))
+    pieces.len().is_multiple_of(2)
+        && pieces.iter().skip(1).step_by(2).all(|outside| outside.chars().all(plain))
 }
 
 /// Whether `word` is the name of a key, a list or a socket, as far as can be told.
@@ -148,13 +157,16 @@ fn is_sign(word: &str) -> bool {
 /// A number with a unit: `50%`, `36h`, `5/s`.
 fn is_number(word: &str) -> bool {
     let unit = word.trim_start_matches(|c: char| c.is_ascii_digit());
-    let is_unit = unit.len() <= 3 && unit.chars().all(|c| c.is_ascii_alphabetic() || c == '/' || c == '%');
+    let is_unit =
+        unit.len() <= 3 && unit.chars().all(|c| c.is_ascii_alphabetic() || c == '/' || c == '%');
     word.len() <= LONGEST_NUMBER && unit.len() < word.len() && is_unit
 }
 
 fn is_address(word: &str) -> bool {
     let bare = word.strip_prefix('!').unwrap_or(word);
-    bare.parse::<IpNet>().is_ok() || bare.parse::<IpAddr>().is_ok() || bare.parse::<SocketAddr>().is_ok()
+    bare.parse::<IpNet>().is_ok()
+        || bare.parse::<IpAddr>().is_ok()
+        || bare.parse::<SocketAddr>().is_ok()
 }
 
 /// Every key, and every word that a key may have, as the schemas say.
@@ -169,7 +181,9 @@ static KNOWN: LazyLock<HashSet<String>> = LazyLock::new(|| {
 fn learn(schema: &Value, words: &mut HashSet<String>) {
     for (name, below) in schema.as_object().into_iter().flatten() {
         match name.as_str() {
-            "properties" => words.extend(below.as_object().into_iter().flatten().map(|(key, _)| key.clone())),
+            "properties" => {
+                words.extend(below.as_object().into_iter().flatten().map(|(key, _)| key.clone()))
+            }
             "enum" => words.extend(below.as_array().into_iter().flatten().filter_map(text)),
             "const" | "default" => words.extend(text(below)),
             _ => {}
@@ -208,15 +222,33 @@ mod tests {
             "expected \"warn\" or \"reject\", found \"…\"",
         );
         check(Quoting::Names, "`MIIEvQIBADAN` is not a name", "`…` is not a name");
-        check(Quoting::Names, "listen = \"systemd:public\" of `extra.socket`", "listen = \"systemd:public\" of `extra.socket`");
-        check(Quoting::Names, "`0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f` is there twice", "`…` is there twice");
-        check(Quoting::Names, "`f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0` is there twice", "`…` is there twice");
+        check(
+            Quoting::Names,
+            "listen = \"systemd:public\" of `extra.socket`",
+            "listen = \"systemd:public\" of `extra.socket`",
+        );
+        check(
+            Quoting::Names,
+            "`0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f` is there twice",
+            "`…` is there twice",
+        );
+        check(
+            Quoting::Names,
+            "`f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0` is there twice",
+            "`…` is there twice",
+        );
         check(Quoting::Lines, "`MIIEvQIBADAN` is not a name", "`MIIEvQIBADAN` is not a name");
     }
 
     #[test]
     fn numbers_addresses_and_words_of_ours_are_kept() {
-        for text in ["max_shrink is \"50%\"", "\"10.0.0.0/8\" is there twice", "`!192.0.2.1`", "expected `=`", "`max_age`"] {
+        for text in [
+            "max_shrink is \"50%\"",
+            "\"10.0.0.0/8\" is there twice",
+            "`!192.0.2.1`",
+            "expected `=`",
+            "`max_age`",
+        ] {
             check(Quoting::Nothing, text, text);
         }
         check(Quoting::Nothing, "\"5f4dcc3b\" and more", "\"…\" and more");
@@ -228,13 +260,21 @@ mod tests {
         check(Quoting::Nothing, "`x` secret `1.2.3.4` is no address", "`…` is no address");
         check(Quoting::Nothing, "an odd ` secret", "an odd `…");
         check(Quoting::Names, "an odd ` `x` secret", "an odd ` `x`…");
-        check(Quoting::Names, "`A!` is no host: letters, `-` and `_`", "`…` is no host: letters, `-` and `_`");
+        check(
+            Quoting::Names,
+            "`A!` is no host: letters, `-` and `_`",
+            "`…` is no host: letters, `-` and `_`",
+        );
     }
 
     #[test]
     fn keys_are_told_by_how_they_begin() {
-        for secret in ["x\n-----BEGIN PRIVATE KEY-----\n", "---- BEGIN SSH2 PUBLIC KEY ----", "PuTTY-User-Key-File-3: ssh", "\0"]
-        {
+        for secret in [
+            "x\n-----BEGIN PRIVATE KEY-----\n",
+            "---- BEGIN SSH2 PUBLIC KEY ----",
+            "PuTTY-User-Key-File-3: ssh",
+            "\0",
+        ] {
             assert!(is_secret(secret.as_bytes()), "{secret:?}");
         }
         assert!(!is_secret("# BEGIN of a list\n192.0.2.1\n".as_bytes()));

@@ -103,7 +103,11 @@ impl Readers {
     ///
     /// # Errors
     /// The call is late, or cannot be made.
-    pub fn run<T: Send + 'static>(&self, left: &mut Left, call: impl FnOnce(&Progress) -> T + Send + 'static) -> Result<T, Late> {
+    pub fn run<T: Send + 'static>(
+        &self,
+        left: &mut Left,
+        call: impl FnOnce(&Progress) -> T + Send + 'static,
+    ) -> Result<T, Late> {
         let mut jobs = lock(&self.jobs);
         if self.stuck() >= MOST_STUCK {
             return Err(Late::Full);
@@ -169,14 +173,20 @@ fn start(jobs: &mut Option<mpsc::Sender<Job>>, job: Job) -> Result<(), Late> {
 
 /// The result of a call. `None` means that it made no progress for `still`, or took longer than
 /// `most`.
-fn await_result<T>(rx: &mpsc::Receiver<Outcome<T>>, progress: &Progress, still: Duration, most: Duration) -> Option<Outcome<T>> {
+fn await_result<T>(
+    rx: &mpsc::Receiver<Outcome<T>>,
+    progress: &Progress,
+    still: Duration,
+    most: Duration,
+) -> Option<Outcome<T>> {
     let began = Instant::now();
     loop {
         let read = progress.total();
         let wait = still.min(most.saturating_sub(began.elapsed()));
         match rx.recv_timeout(wait) {
             Ok(result) => return Some(result),
-            Err(RecvTimeoutError::Timeout) if progress.total() > read && began.elapsed() < most => {}
+            Err(RecvTimeoutError::Timeout) if progress.total() > read && began.elapsed() < most => {
+            }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
         }
     }

@@ -15,7 +15,8 @@ pub const POLICY: &str = include_str!("schema/policy.json");
 
 /// Each list of tables that a file may have, with the keys of one table.
 pub fn lists_of_tables() -> Vec<(String, Vec<Cow<'static, str>>)> {
-    let schemas = [CONFIG, POLICY].map(|text| serde_json::from_str::<Value>(text).unwrap_or_default());
+    let schemas =
+        [CONFIG, POLICY].map(|text| serde_json::from_str::<Value>(text).unwrap_or_default());
     schemas.iter().flat_map(|schema| lists_in(schema, schema, "")).collect()
 }
 

@@ -256,8 +256,13 @@ pub struct BackendTlsPage {
 /// By what the files say and hold.
 impl PartialEq for BackendTlsPage {
     fn eq(&self, other: &Self) -> bool {
-        let shown = |page: &Self| page.identity.as_ref().map(|identity| (identity.label.clone(), identity.key.cert.clone()));
-        (&self.ca, &self.roots.roots, &self.name) == (&other.ca, &other.roots.roots, &other.name) && shown(self) == shown(other)
+        let shown = |page: &Self| {
+            page.identity
+                .as_ref()
+                .map(|identity| (identity.label.clone(), identity.key.cert.clone()))
+        };
+        (&self.ca, &self.roots.roots, &self.name) == (&other.ca, &other.roots.roots, &other.name)
+            && shown(self) == shown(other)
     }
 }
 

@@ -146,7 +146,8 @@ impl Files {
     /// Sets the folders below which lists must lie, and outside which no text of a file is shown.
     /// A folder that is not there holds no file.
     pub fn confine(&mut self, folders: Vec<PathBuf>) {
-        let real = move || folders.iter().filter_map(|folder| fs::canonicalize(folder).ok()).collect();
+        let real =
+            move || folders.iter().filter_map(|folder| fs::canonicalize(folder).ok()).collect();
         self.within = self.call(real).unwrap_or_default();
     }
 
@@ -154,7 +155,10 @@ impl Files {
     ///
     /// # Errors
     /// It does not return in time.
-    pub fn call<T: Send + 'static>(&mut self, call: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+    pub fn call<T: Send + 'static>(
+        &mut self,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Fault> {
         Ok(self.readers.run(&mut self.left, |_| call())?)
     }
 
@@ -302,7 +306,8 @@ fn take(path: &Path, most: u64, within: Option<&[PathBuf]>, progress: &Progress)
         Err(fault) => return (None, None, Err(fault)),
     };
     let (stamp, real) = (Stamp::of(&found), real_path(&file, &found, path));
-    let outside = within.is_some_and(|within| real.as_deref().is_none_or(|real| !is_within(real, within)));
+    let outside =
+        within.is_some_and(|within| real.as_deref().is_none_or(|real| !is_within(real, within)));
     let bytes = if outside { Err(Fault::Outside) } else { bytes_of(file, stamp, most, progress) };
     (Some(stamp), real, bytes)
 }
@@ -349,19 +354,28 @@ impl Seen {
             // Beside the bytes that are there, not into memory of its own: they may be many.
             Ok(bytes) => {
                 let (path, bytes, stamp) = (path.to_owned(), bytes.clone(), self.stamp);
-                let same = move |progress: &Progress| holds(&path, stamp, &bytes, progress).unwrap_or(false);
+                let same = move |progress: &Progress| {
+                    holds(&path, stamp, &bytes, progress).unwrap_or(false)
+                };
                 readers.run(left, same).unwrap_or(false)
             }
             // A second look would be stuck as well.
             Err(Fault::Stuck | Fault::Full) => true,
-            Err(Fault::TooLarge { most }) => *self == see(path, *most, self.within.clone(), readers, left),
+            Err(Fault::TooLarge { most }) => {
+                *self == see(path, *most, self.within.clone(), readers, left)
+            }
             Err(_) => *self == see(path, MOST_LIST, self.within.clone(), readers, left),
         }
     }
 }
 
 /// Whether the file at `path` has this stamp and these bytes.
-fn holds(path: &Path, stamp: Option<Stamp>, mut bytes: &[u8], progress: &Progress) -> Result<bool, Fault> {
+fn holds(
+    path: &Path,
+    stamp: Option<Stamp>,
+    mut bytes: &[u8],
+    progress: &Progress,
+) -> Result<bool, Fault> {
     let (mut file, found) = open(path)?;
     if stamp != Some(Stamp::of(&found)) {
         return Ok(false);
@@ -392,7 +406,11 @@ fn names(path: &Path) -> Result<Arc<[String]>, Fault> {
 
 impl Stamp {
     fn of(metadata: &Metadata) -> Stamp {
-        Stamp { size: metadata.len(), modified: metadata.modified().ok(), mode: metadata.permissions().mode() & 0o7777 }
+        Stamp {
+            size: metadata.len(),
+            modified: metadata.modified().ok(),
+            mode: metadata.permissions().mode() & 0o7777,
+        }
     }
 }
 
@@ -432,15 +450,23 @@ mod tests {
         check(|path| fs::write(path, "").unwrap(), "is empty (zero bytes)");
         check(|path| fs::create_dir(path).unwrap(), "is a directory, not a file");
         check(|path| fs::write(path, "123456789").unwrap(), "is larger than 0 MiB");
-        check(|path| std::os::unix::fs::symlink("/nowhere/at/all", path).unwrap(), "does not exist");
-        check(|path| drop(std::os::unix::net::UnixListener::bind(path).unwrap()), "is not a regular file");
+        check(
+            |path| std::os::unix::fs::symlink("/nowhere/at/all", path).unwrap(),
+            "does not exist",
+        );
+        check(
+            |path| drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
+            "is not a regular file",
+        );
     }
 
     #[test]
     fn a_fifo_or_a_device_does_not_hang() {
         assert_eq!(Files::new().read(Path::new("/dev/zero"), 8), Err(Fault::Irregular));
         check(
-            |path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()),
+            |path| {
+                assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success())
+            },
             "is not a regular file",
         );
     }

@@ -11,19 +11,36 @@ use crate::policy::route::Routes;
 /// Routes that the URL of no test leads to, of those that hold for what runs: a candidate's are about what may come.
 pub fn uncovered(loaded: &Loaded, config: &Path) -> Vec<Remark> {
     let pages = &loaded.settings.routes;
-    let table = pages.iter().enumerate().map(|(at, page)| (page.host.clone(), page.path.clone(), at));
+    let table =
+        pages.iter().enumerate().map(|(at, page)| (page.host.clone(), page.path.clone(), at));
     // Of two that are equal the loading has told.
     let Ok(routes) = Routes::new(table.collect()) else { return Vec::new() };
     let tests = loaded.policies.iter().chain(&loaded.baseline).flat_map(|page| &page.tests);
     let asked = tests.filter_map(|test| test.request.as_ref().ok());
-    let covered: HashSet<_> =
-        asked.filter_map(|request| routes.find(request.host.name(), request.path.forwarded(false))).collect();
+    let covered: HashSet<_> = asked
+        .filter_map(|request| routes.find(request.host.name(), request.path.forwarded(false)))
+        .collect();
     let file: Arc<str> = config.file_name().unwrap_or_default().to_string_lossy().into();
     let remark = |page: &RoutePage| Remark {
-        spot: Spot { file: Arc::clone(&file), line: page.line, part: Part::Word(Arc::clone(&page.name)) },
-        message: format!("no [[test]] leads to the route `{}`: nothing notices when its policy says something else", page.name),
-        remedy: format!("add one to policies/{}.toml, with a client and a URL, and what you expect", page.policy),
+        spot: Spot {
+            file: Arc::clone(&file),
+            line: page.line,
+            part: Part::Word(Arc::clone(&page.name)),
+        },
+        message: format!(
+            "no [[test]] leads to the route `{}`: nothing notices when its policy says something else",
+            page.name
+        ),
+        remedy: format!(
+            "add one to policies/{}.toml, with a client and a URL, and what you expect",
+            page.policy
+        ),
         other: None,
     };
-    pages.iter().enumerate().filter(|(at, _)| !covered.contains(at)).map(|(_, page)| remark(page)).collect()
+    pages
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| !covered.contains(at))
+        .map(|(_, page)| remark(page))
+        .collect()
 }

@@ -20,7 +20,8 @@ type Numbered<'l> = (&'l Entry, u32);
 /// The entries that wider ones make idle, of each list that says who may. Of one that says whose limits are others
 /// a narrower entry can mean something: between two `[[limits.for]]` the longest network decides.
 pub fn idle_of(page: &PolicyPage, now: Timestamp) -> Vec<Remark> {
-    let limited: Vec<_> = page.limits.exceptions.iter().flat_map(|exception| &exception.clients).collect();
+    let limited: Vec<_> =
+        page.limits.exceptions.iter().flat_map(|exception| &exception.clients).collect();
     let lists = page.allow.lists().iter().chain(&page.deny);
     let plain = lists.filter(|list| !limited.iter().any(|one| Arc::ptr_eq(one, list)));
     plain.filter_map(|list| idle(list, now)).collect()
@@ -42,11 +43,14 @@ pub fn cancelled(page: &PolicyPage, baseline: Option<&PolicyPage>, now: Timestam
     let deny = page.deny.iter().chain(baseline.into_iter().flat_map(|baseline| &baseline.deny));
     let denying: Vec<_> = deny.map(|list| Denying::new(list)).collect();
     let remark = |list: &List| {
-        let (((entry, line), denying, (by, by_line)), more) = first_of(denied(list, &denying, now))?;
+        let (((entry, line), denying, (by, by_line)), more) =
+            first_of(denied(list, &denying, now))?;
         Some(Remark {
             spot: spot(list, entry, line),
             message: format!("{entry} admits nobody: {by} denies all of it{more}"),
-            remedy: format!("remove one of the two, or carve it out of the denying list: \"!{entry}\""),
+            remedy: format!(
+                "remove one of the two, or carve it out of the denying list: \"!{entry}\""
+            ),
             other: Some((spot(denying, by, by_line), "denied here")),
         })
     };
@@ -70,7 +74,9 @@ fn denied<'l>(
 ) -> impl Iterator<Item = (Numbered<'l>, &'l List, Numbered<'l>)> {
     let admitting = list.entries().filter(move |(entry, _)| entry.admits && !entry.lapsed(now));
     admitting.filter_map(move |(entry, line)| {
-        denying.iter().find_map(|denying| Some(((entry, line), denying.list, denying.all_of(entry, now)?)))
+        denying
+            .iter()
+            .find_map(|denying| Some(((entry, line), denying.list, denying.all_of(entry, now)?)))
     })
 }
 
@@ -83,7 +89,11 @@ struct Denying<'l> {
 
 impl<'l> Denying<'l> {
     fn new(list: &'l List) -> Self {
-        let mut carved: Vec<_> = list.entries().filter(|(entry, _)| !entry.admits).map(|(entry, _)| entry.network).collect();
+        let mut carved: Vec<_> = list
+            .entries()
+            .filter(|(entry, _)| !entry.admits)
+            .map(|(entry, _)| entry.network)
+            .collect();
         carved.sort_unstable();
         Denying { list, carved }
     }
@@ -164,11 +174,16 @@ mod tests {
 
     fn entries() -> impl Strategy<Value = Vec<Entry>> {
         let expires = prop_oneof![2 => Just(None), 1 => (0i64..6).prop_map(|at| Some(second(at)))];
-        let entry = (0u8..16, 28u8..=32, prop::bool::weighted(0.7), expires).prop_map(|(last, length, admits, expires)| {
-            let network = IpNet::new([10, 0, 0, last].into(), length).unwrap().trunc();
-            let expires = expires.map(|expires| format!(" expires={expires}")).unwrap_or_default();
-            Entry::parse(&format!("{}{network}{expires}", if admits { "" } else { "!" })).unwrap().unwrap()
-        });
+        let entry = (0u8..16, 28u8..=32, prop::bool::weighted(0.7), expires).prop_map(
+            |(last, length, admits, expires)| {
+                let network = IpNet::new([10, 0, 0, last].into(), length).unwrap().trunc();
+                let expires =
+                    expires.map(|expires| format!(" expires={expires}")).unwrap_or_default();
+                Entry::parse(&format!("{}{network}{expires}", if admits { "" } else { "!" }))
+                    .unwrap()
+                    .unwrap()
+            },
+        );
         prop::collection::vec(entry, 0..10)
     }
 

@@ -46,7 +46,11 @@ pub fn list_alone(files: &mut Files, list: &List, now: Timestamp) -> Vec<Diagnos
     shown(entries::idle(list, now), files, Path::new(""))
 }
 
-fn shown(remarks: impl IntoIterator<Item = Remark>, files: &mut Files, folder: &Path) -> Vec<Diagnostic> {
+fn shown(
+    remarks: impl IntoIterator<Item = Remark>,
+    files: &mut Files,
+    folder: &Path,
+) -> Vec<Diagnostic> {
     let mut found: Vec<Diagnostic> = Vec::new();
     for diagnostic in remarks.into_iter().map(|remark| remark.shown(files, folder)) {
         // Two policies may name one list.

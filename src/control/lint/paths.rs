@@ -15,7 +15,9 @@ pub fn alike_but_for_case(loaded: &Loaded, config: &Path) -> Vec<Remark> {
     let mut pairs = Vec::new();
     for page in &loaded.settings.routes {
         let earlier = known.entry(decoded(page.path.as_str()).to_ascii_lowercase()).or_default();
-        let twin = earlier.iter().find(|other| differ_in_case(other, page) && share_a_host(&other.host, &page.host));
+        let twin = earlier
+            .iter()
+            .find(|other| differ_in_case(other, page) && share_a_host(&other.host, &page.host));
         pairs.extend(twin.map(|twin| (page, *twin)));
         earlier.push(page);
     }
@@ -25,7 +27,9 @@ pub fn alike_but_for_case(loaded: &Loaded, config: &Path) -> Vec<Remark> {
             "the routes `{}` and `{}` differ in letter case only: a backend that ignores case takes one for the other",
             other.name, page.name
         ),
-        remedy: "name the same policy in both, or keep one of them, unless the backend tells them apart".into(),
+        remedy:
+            "name the same policy in both, or keep one of them, unless the backend tells them apart"
+                .into(),
         other: Some((spot(other, config), "the other one")),
     };
     pairs.into_iter().map(remark).collect()
@@ -38,8 +42,14 @@ pub fn literal(loaded: &Loaded, config: &Path) -> Vec<Remark> {
         let part_of_line = Part::Word(page.path.as_str().into());
         Some(Remark {
             spot: Spot { line: page.path_line, part: part_of_line, ..spot(page, config) },
-            message: format!("the path of the route `{}` is no pattern: `{part}` in it stands for itself", page.name),
-            remedy: format!("path = \"{}\" is for all below it", route::literal(page.path.as_str())),
+            message: format!(
+                "the path of the route `{}` is no pattern: `{part}` in it stands for itself",
+                page.name
+            ),
+            remedy: format!(
+                "path = \"{}\" is for all below it",
+                route::literal(page.path.as_str())
+            ),
             other: None,
         })
     };
@@ -54,7 +64,9 @@ pub fn ambiguous(loaded: &Loaded, config: &Path) -> Vec<Remark> {
     let Ok(routes) = Routes::new(table.collect()) else { return Vec::new() };
     let elsewhere = |page: &RoutePage| {
         let host = a_host_of(&page.host);
-        let differs = |path: &[u8]| routes.find_decoded(&host, path).filter(|other| other.policy != page.policy).copied();
+        let differs = |path: &[u8]| {
+            routes.find_decoded(&host, path).filter(|other| other.policy != page.policy).copied()
+        };
         reading::find(page.path.as_str(), differs).ok().flatten()
     };
     let remark = |page: &RoutePage| {
@@ -88,12 +100,12 @@ fn a_host_of(pattern: &HostPattern) -> String {
 
 /// Whether some host takes both routes.
 fn share_a_host(one: &HostPattern, other: &HostPattern) -> bool {
-    let below = |name: &str, parent: &str| name.split_once('.').is_some_and(|(_, above)| above == parent);
+    let below =
+        |name: &str, parent: &str| name.split_once('.').is_some_and(|(_, above)| above == parent);
     match (one, other) {
         (HostPattern::Any, _) | (_, HostPattern::Any) => true,
-        (HostPattern::Exact(name), HostPattern::Wildcard(parent)) | (HostPattern::Wildcard(parent), HostPattern::Exact(name)) => {
-            below(name, parent)
-        }
+        (HostPattern::Exact(name), HostPattern::Wildcard(parent))
+        | (HostPattern::Wildcard(parent), HostPattern::Exact(name)) => below(name, parent),
         (one, other) => one == other,
     }
 }

@@ -38,7 +38,10 @@ pub fn missing(page: &PolicyPage) -> Vec<Remark> {
         });
     }
     let limits = &page.limits;
-    if limits.share.upgrades.is_none() && limits.share.per_client.is_none() && limits.total.is_none() {
+    if limits.share.upgrades.is_none()
+        && limits.share.per_client.is_none()
+        && limits.total.is_none()
+    {
         remarks.push(Remark {
             spot: whole(page),
             message: format!("`{}` limits neither `upgrades` nor `connections`: one client can take all there is", page.name),
@@ -57,12 +60,17 @@ pub fn rebinding(loaded: &Loaded, config: &Path) -> Vec<Remark> {
         return Vec::new();
     }
     let pages = || loaded.policies.iter().chain(&loaded.candidates);
-    let admits_same =
-        |page: &PolicyPage| page.origins.as_ref().is_some_and(|origins| origins.iter().any(|one| *one == Pattern::Same));
+    let admits_same = |page: &PolicyPage| {
+        page.origins.as_ref().is_some_and(|origins| origins.iter().any(|one| *one == Pattern::Same))
+    };
     let remark = |route: &RoutePage| {
         let page = pages().find(|page| page.name == route.policy && admits_same(page))?;
         let file = config.file_name().unwrap_or_default().to_string_lossy().into();
-        let line = Spot { file: Arc::clone(&page.file), line: page.lines.origins, part: Part::Word("same".into()) };
+        let line = Spot {
+            file: Arc::clone(&page.file),
+            line: page.lines.origins,
+            part: Part::Word("same".into()),
+        };
         Some(Remark {
             spot: Spot { file, line: route.line, part: Part::Word(Arc::clone(&route.name)) },
             message: format!(
@@ -70,11 +78,17 @@ pub fn rebinding(loaded: &Loaded, config: &Path) -> Vec<Remark> {
                  any web page can get in by DNS rebinding",
                 route.name
             ),
-            remedy: "host = \"ws.example.com\" in the route, or the origins in full in its policy".into(),
+            remedy: "host = \"ws.example.com\" in the route, or the origins in full in its policy"
+                .into(),
             other: Some((line, "here")),
         })
     };
-    settings.routes.iter().filter(|route| route.host == HostPattern::Any).filter_map(remark).collect()
+    settings
+        .routes
+        .iter()
+        .filter(|route| route.host == HostPattern::Any)
+        .filter_map(remark)
+        .collect()
 }
 
 fn whole(page: &PolicyPage) -> Spot {

@@ -43,7 +43,8 @@ pub enum Part {
 impl Remark {
     /// With the lines that it speaks of, which `files` has read.
     pub fn shown(self, files: &mut Files, folder: &Path) -> Diagnostic {
-        let diagnostic = Diagnostic::warning(self.spot.place(files, folder), self.message, self.remedy);
+        let diagnostic =
+            Diagnostic::warning(self.spot.place(files, folder), self.message, self.remedy);
         match self.other {
             Some((spot, label)) => diagnostic.and(spot.place(files, folder), label.into()),
             None => diagnostic,
@@ -57,9 +58,12 @@ impl Spot {
         let file = Arc::from(path.display().to_string());
         let number = self.line as usize;
         let bytes = files.read(&path, MOST_LIST).ok();
-        let text = bytes.as_ref().and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
+        let text =
+            bytes.as_ref().and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
         let quoting = files.quoting_of(&path, text);
-        let Some(line) = text.lines().nth(number.saturating_sub(1)) else { return Place::file(file) };
+        let Some(line) = text.lines().nth(number.saturating_sub(1)) else {
+            return Place::file(file);
+        };
         let part = match self.part {
             Part::File => return Place::file(file),
             Part::Word(word) => word_in(line, &word),
@@ -74,7 +78,8 @@ impl Spot {
 /// Where `word` stands in `line`, and is no part of a longer one.
 fn word_in(line: &str, word: &str) -> Option<Range<usize>> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    let alone = |at: usize| !line[..at].ends_with(is_part) && !line[at + word.len()..].starts_with(is_part);
+    let alone =
+        |at: usize| !line[..at].ends_with(is_part) && !line[at + word.len()..].starts_with(is_part);
     let at = line.match_indices(word).map(|(at, _)| at).find(|at| alone(*at))?;
     Some(at..at + word.len())
 }
@@ -84,7 +89,10 @@ fn entry_in(line: &str, entry: &Entry) -> Option<Range<usize>> {
     let bare = line.trim_start_matches('\u{feff}');
     let mut pieces = std::iter::once(bare).chain(line.split(['"', '\'']));
     let is_it = |piece: &&str| {
-        Entry::parse(piece).ok().flatten().is_some_and(|found| found.network == entry.network && found.admits == entry.admits)
+        Entry::parse(piece)
+            .ok()
+            .flatten()
+            .is_some_and(|found| found.network == entry.network && found.admits == entry.admits)
     };
     let written = pieces.find(is_it)?.split_ascii_whitespace().next()?;
     let at = written.as_ptr().addr() - line.as_ptr().addr();

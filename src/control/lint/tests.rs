@@ -36,7 +36,8 @@ expect = \"refuse\"
 ";
 
 /// A policy with which nothing is wrong.
-const SOUND_CHAT: (&str, &str) = ("policies/chat.toml", "schema = 1\nclient.allow = [\"192.0.2.0/24\"]\n");
+const SOUND_CHAT: (&str, &str) =
+    ("policies/chat.toml", "schema = 1\nclient.allow = [\"192.0.2.0/24\"]\n");
 
 /// What is said of `files`, beside [`SIDEGATE`], in the middle of 2026.
 fn lints(files: &[(&str, &str)]) -> String {
@@ -56,7 +57,9 @@ fn lints(files: &[(&str, &str)]) -> String {
 /// That exactly `expected` is said of the policy `client`, whose list `feed` has these lines.
 #[track_caller]
 fn check(client: &str, feed: &str, expected: &str) {
-    let policy = format!("schema = 1\n[lists]\nfeed = {{ file = \"lists/feed.cidr\" }}\n[client]\n{client}\n{SOUND}");
+    let policy = format!(
+        "schema = 1\n[lists]\nfeed = {{ file = \"lists/feed.cidr\" }}\n[client]\n{client}\n{SOUND}"
+    );
     let found = lints(&[("policies/chat.toml", &policy), ("policies/lists/feed.cidr", feed)]);
     expect(&found, expected);
 }
@@ -89,7 +92,10 @@ warning: no route names the policy `desk`: it binds nobody
 
 #[test]
 fn what_a_policy_leaves_open_is_said() {
-    let found = lints(&[("policies/chat.toml", "schema = 1\n[client]\nallow = [\"any\"]\n[limits]\nidle = \"10m\"\n")]);
+    let found = lints(&[(
+        "policies/chat.toml",
+        "schema = 1\n[client]\nallow = [\"any\"]\n[limits]\nidle = \"10m\"\n",
+    )]);
     expect(
         &found,
         r#"
@@ -237,7 +243,9 @@ fn an_allow_of_which_the_deny_leaves_something_is_left_alone() {
 
 #[test]
 fn a_list_of_two_policies_is_told_once() {
-    let policy = format!("schema = 1\n[lists]\nfeed = {{ file = \"lists/feed.cidr\" }}\n[client]\n{FEED}\n{SOUND}");
+    let policy = format!(
+        "schema = 1\n[lists]\nfeed = {{ file = \"lists/feed.cidr\" }}\n[client]\n{FEED}\n{SOUND}"
+    );
     let found = lints(&[
         ("policies/chat.toml", &policy),
         ("policies/desk.toml", &policy),
@@ -253,10 +261,20 @@ fn a_test_covers_the_route_that_its_url_leads_to() {
             "[[route]]\nname = \"{name}\"\nhost = \"a.example\"\npath = \"{path}\"\nbackend = \"unix:/a\"\npolicy = \"chat\"\n"
         )
     });
-    let test = |url: &str| format!("[[test]]\nname = \"a\"\nclient = \"192.0.2.1\"\nurl = \"{url}\"\nexpect = \"refuse\"\n");
-    let tests = ["wss://a.example/chat/%2e/deep", "https://A.example:9/refused/", "wss://a.example/%2f"].map(test).concat();
+    let test = |url: &str| {
+        format!(
+            "[[test]]\nname = \"a\"\nclient = \"192.0.2.1\"\nurl = \"{url}\"\nexpect = \"refuse\"\n"
+        )
+    };
+    let tests =
+        ["wss://a.example/chat/%2e/deep", "https://A.example:9/refused/", "wss://a.example/%2f"]
+            .map(test)
+            .concat();
     let policy = format!("schema = 1\n[client]\nallow = [\"any\"]\n{SOUND}{tests}");
-    let found = lints(&[("sidegate.toml", &format!("{SIDEGATE}{}", routes.concat())), ("policies/chat.toml", &policy)]);
+    let found = lints(&[
+        ("sidegate.toml", &format!("{SIDEGATE}{}", routes.concat())),
+        ("policies/chat.toml", &policy),
+    ]);
     assert_eq!(found.matches("warning").count(), 1, "{found}");
     assert!(found.contains("no [[test]] leads to the route `first`"), "{found}");
 }
@@ -264,7 +282,9 @@ fn a_test_covers_the_route_that_its_url_leads_to() {
 /// What is said of routes, each written as `name host path [policy]`, beside one for every path of any host.
 fn routes(written: &[&str]) -> String {
     let route = |line: &&str| {
-        let [name, host, path, ..] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let [name, host, path, ..] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
         let policy = line.split(' ').nth(3).unwrap_or("chat");
         let place = format!("name = \"{name}\"\nhost = \"{host}\"\npath = \"{path}\"\n");
         format!("[[route]]\n{place}backend = \"unix:/a\"\npolicy = \"{policy}\"\n")
@@ -272,12 +292,18 @@ fn routes(written: &[&str]) -> String {
     let routes: String = written.iter().map(route).collect();
     let policy = format!("schema = 1\n[client]\nallow = [\"any\"]\n{SOUND}");
     let config = format!("{SIDEGATE}{routes}");
-    lints(&[("sidegate.toml", &config), ("policies/chat.toml", &policy), ("policies/desk.toml", &policy)])
+    lints(&[
+        ("sidegate.toml", &config),
+        ("policies/chat.toml", &policy),
+        ("policies/desk.toml", &policy),
+    ])
 }
 
 #[test]
 fn lint_warns_when_a_path_looks_like_a_pattern() {
-    let said = |path: &str| lints(&[("sidegate.toml", &SIDEGATE.replace("\"/\"", &format!("\"{path}\""))), SOUND_CHAT]);
+    let said = |path: &str| {
+        lints(&[("sidegate.toml", &SIDEGATE.replace("\"/\"", &format!("\"{path}\""))), SOUND_CHAT])
+    };
     let told = said("/api/v1/*");
     let told = told.split("\n\n").find(|told| told.contains("pattern")).unwrap_or_default();
     expect(
@@ -292,7 +318,9 @@ warning: the path of the route `chat` is no pattern: `*` in it stands for itself
    = help: path = "/api/v1/" is for all below it
 "#,
     );
-    for (path, is_told) in [("/users/:id/", true), ("/chat$", true), ("/a(b)/c:d/", false), ("/c++/", false)] {
+    for (path, is_told) in
+        [("/users/:id/", true), ("/chat$", true), ("/a(b)/c:d/", false), ("/c++/", false)]
+    {
         assert_eq!(said(path).contains("no pattern"), is_told, "{path}");
     }
 }
@@ -364,8 +392,10 @@ warning: requests for the route `files` are refused: some backends read its path
 #[test]
 fn what_the_baseline_denies_no_policy_admits() {
     let policy = format!("schema = 1\n[client]\nallow = [\"10.0.0.1\"]\n{SOUND}");
-    let found =
-        lints(&[("policies/chat.toml", &policy), ("policies/baseline.toml", "schema = 1\n[client]\ndeny = [\"10.0.0.0/8\"]\n")]);
+    let found = lints(&[
+        ("policies/chat.toml", &policy),
+        ("policies/baseline.toml", "schema = 1\n[client]\ndeny = [\"10.0.0.0/8\"]\n"),
+    ]);
     expect(
         &found,
         r#"
@@ -388,10 +418,15 @@ warning: 10.0.0.1 admits nobody: 10.0.0.0/8 denies all of it
 #[test]
 fn a_candidate_is_looked_at_as_its_policy_is() {
     let policy = format!("schema = 1\n[client]\nallow = [\"any\"]\n{SOUND}");
-    let candidate = policy.replace("\"any\"", "\"10.0.0.0/8\", \"10.0.0.1\"").replace("origins", "#");
-    let found = lints(&[("policies/chat.toml", &policy), ("policies/chat.shadow.toml", &candidate)]);
+    let candidate =
+        policy.replace("\"any\"", "\"10.0.0.0/8\", \"10.0.0.1\"").replace("origins", "#");
+    let found =
+        lints(&[("policies/chat.toml", &policy), ("policies/chat.shadow.toml", &candidate)]);
     assert_eq!(
-        (found.matches("policies/chat.shadow.toml:3").count(), found.matches("policies/chat.toml").count()),
+        (
+            found.matches("policies/chat.shadow.toml:3").count(),
+            found.matches("policies/chat.toml").count()
+        ),
         (3, 0),
         "{found}"
     );
@@ -401,5 +436,8 @@ fn a_candidate_is_looked_at_as_its_policy_is() {
 fn a_narrower_network_of_other_limits_means_something() {
     let lists = "[lists]\nnat = [\"10.0.0.0/8\", \"10.1.2.0/24\"]\n[client]\nallow = [\"nat\"]\n";
     let limits = "[[limits.for]]\nclient = [\"nat\"]\nidle = \"1m\"\n[[limits.for]]\nclient = [\"10.1.0.0/16\"]\nidle = \"2m\"\n";
-    assert_eq!(lints(&[("policies/chat.toml", &format!("schema = 1\n{lists}{SOUND}{limits}"))]), "");
+    assert_eq!(
+        lints(&[("policies/chat.toml", &format!("schema = 1\n{lists}{SOUND}{limits}"))]),
+        ""
+    );
 }

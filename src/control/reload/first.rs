@@ -42,18 +42,30 @@ pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>
     let known = std::mem::take(&mut loaded.lists);
     let tickets = fresh_tickets(config)?;
     let (digest, digests) = (files.digest(), files.digests());
-    let Built { snapshot, settings, warnings, feeds } = build(loaded, config, &digest.to_string(), None, &tickets)?;
+    let Built { snapshot, settings, warnings, feeds } =
+        build(loaded, config, &digest.to_string(), None, &tickets)?;
     let standing = Standing {
         settings: ArcSwap::from_pointee(settings),
         rejected: ArcSwapOption::empty(),
         warnings: ArcSwap::from_pointee(warnings),
         since: ArcSwap::from_pointee(Timestamp::now()),
         last: ArcSwapOption::empty(),
-        lists: ArcSwap::from_pointee(ListFile::all(feeds.iter().map(|(policy, feed)| (policy, feed)))),
+        lists: ArcSwap::from_pointee(ListFile::all(
+            feeds.iter().map(|(policy, feed)| (policy, feed)),
+        )),
         unwatched: ArcSwapOption::empty(),
     };
     let ways = Ways::to(files.paths(), files.folders());
-    Ok(Started { snapshot, standing: Arc::new(standing), tickets, digest, digests, known, readers, ways })
+    Ok(Started {
+        snapshot,
+        standing: Arc::new(standing),
+        tickets,
+        digest,
+        digests,
+        known,
+        readers,
+        ways,
+    })
 }
 
 /// What only the first generation has, handed to the task that makes the next.

@@ -82,7 +82,9 @@ impl Reloader {
             loop {
                 let turned = AssertUnwindSafe(self.turn(&bind)).catch_unwind().await;
                 if turned.is_err() {
-                    tracing::error!("a reload broke off: what runs was kept, and the next one is tried");
+                    tracing::error!(
+                        "a reload broke off: what runs was kept, and the next one is tried"
+                    );
                     self.world.metrics.panicked();
                     sleep(PANIC_PAUSE).await;
                 }
@@ -170,7 +172,12 @@ impl Reloader {
         }
     }
 
-    fn prepare(&self, loaded: Loaded, files: &Files, accept: &Accept) -> Result<Candidate, Vec<Diagnostic>> {
+    fn prepare(
+        &self,
+        loaded: Loaded,
+        files: &Files,
+        accept: &Accept,
+    ) -> Result<Candidate, Vec<Diagnostic>> {
         let before = self.world.live.load_full();
         let settings = self.world.standing.settings.load_full();
         self.basis(&before, &settings).prepare(loaded, files, accept)
@@ -183,9 +190,15 @@ impl Reloader {
     }
 
     /// Binds the sockets that the candidate needs, on the worker's thread.
-    async fn bind(&mut self, candidate: Candidate, bind: &Bind) -> Result<(Candidate, Takeover), Halt> {
+    async fn bind(
+        &mut self,
+        candidate: Candidate,
+        bind: &Bind,
+    ) -> Result<(Candidate, Takeover), Halt> {
         let (bind, now) = (Arc::clone(bind), self.world.standing.settings.load_full());
-        let bound = self.worker.run(move || bind(&now, &candidate.built.settings).map(|takeover| (candidate, takeover)));
+        let bound = self.worker.run(move || {
+            bind(&now, &candidate.built.settings).map(|takeover| (candidate, takeover))
+        });
         let bound = bound.await;
         if !matches!(bound, Some(Ok(_))) {
             self.tried = None;

@@ -47,7 +47,12 @@ impl Basis<'_> {
     ///
     /// # Errors
     /// Everything that keeps it from being published.
-    pub fn prepare(&self, loaded: Loaded, files: &Files, accept: &Accept) -> Result<Candidate, Vec<Diagnostic>> {
+    pub fn prepare(
+        &self,
+        loaded: Loaded,
+        files: &Files,
+        accept: &Accept,
+    ) -> Result<Candidate, Vec<Diagnostic>> {
         let built = self.compile(loaded, files.digest())?;
         let Weighed { held, .. } = self.weigh(&built, files, accept);
         if !held.is_empty() {
@@ -87,12 +92,18 @@ impl Basis<'_> {
                 0 => "open tunnels",
                 _ => "open tunnels and streams",
             };
-            let fault = format!("{revoked} of {all} {what} would be closed, more than max_revoked = \"{bound}\"");
+            let fault = format!(
+                "{revoked} of {all} {what} would be closed, more than max_revoked = \"{bound}\""
+            );
             let which = "`sidegate diff` says which tunnels; if they are meant: \
                          sidegate reload --accept-revocations";
             let changed = self.changed(files).map(|changed| format!("{changed}; {which}"));
             let remedy = changed.unwrap_or_else(|| which.to_owned());
-            held.push(Diagnostic::error(built.settings.written.max_revoked().sound(), fault, Some(remedy)));
+            held.push(Diagnostic::error(
+                built.settings.written.max_revoked().sound(),
+                fault,
+                Some(remedy),
+            ));
         }
         Weighed { weight, held }
     }
@@ -101,7 +112,9 @@ impl Basis<'_> {
     fn changed(&self, files: &Files) -> Option<String> {
         let folder = self.config.parent().unwrap_or(Path::new(""));
         let changed = self.files.changed(&files.digests());
-        let names = changed.iter().map(|path| path.strip_prefix(folder).unwrap_or(path).display().to_string());
+        let names = changed
+            .iter()
+            .map(|path| path.strip_prefix(folder).unwrap_or(path).display().to_string());
         let names: Vec<_> = names.collect();
         let (first, more) = names.split_at(names.len().min(MAX_NAMES));
         match more.len() {

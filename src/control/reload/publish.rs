@@ -68,7 +68,10 @@ impl Reloader {
         let revoked = refused.len();
         if revoked > 0 {
             tracing::info!(tunnels, exchanges = exchanges_count, "revoking");
-            self.world.tracker.spawn(revoke::revoke(refused, self.world.standing.settings.load().reload.revoke_spread));
+            self.world.tracker.spawn(revoke::revoke(
+                refused,
+                self.world.standing.settings.load().reload.revoke_spread,
+            ));
         }
         revoked
     }
@@ -90,7 +93,9 @@ impl Reloader {
 
     /// Reports the list files of the running generation.
     pub(super) fn report_lists(&self, lists: Vec<ListFile>) {
-        self.world.metrics.lists_modified(lists.iter().map(|one| (&*one.policy, &*one.list, one.modified)));
+        self.world
+            .metrics
+            .lists_modified(lists.iter().map(|one| (&*one.policy, &*one.list, one.modified)));
         self.world.standing.lists.store(Arc::new(lists));
     }
 
@@ -106,7 +111,12 @@ impl Reloader {
     pub(super) fn reject(&self, cause: Cause, errors: Vec<Diagnostic>) -> Outcome {
         self.ended(cause, ReloadResult::Rejected);
         for error in errors.iter().filter(|error| error.is_error()) {
-            tracing::error!(place = error.place(), remedy = error.remedy.as_deref(), "{}", error.message);
+            tracing::error!(
+                place = error.place(),
+                remedy = error.remedy.as_deref(),
+                "{}",
+                error.message
+            );
         }
         let generation = self.world.live.load().generation;
         tracing::error!(cause = cause.word(), generation, "rejected: what runs was kept");

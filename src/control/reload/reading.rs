@@ -70,14 +70,21 @@ impl Reloader {
     }
 
     /// Compares a pass with what runs and what was tried, and watches the files that it read.
-    pub(super) async fn recognise(&mut self, cause: Cause, read: Read) -> Result<(Files, Loaded), Halt> {
+    pub(super) async fn recognise(
+        &mut self,
+        cause: Cause,
+        read: Read,
+    ) -> Result<(Files, Loaded), Halt> {
         let Read { files, mut loaded } = read;
         self.watch(&files, loaded.is_ok()).await;
         let digest = files.digest();
         let lists = loaded.as_ref().map(|loaded| ListFile::all(loaded.feeds()));
         let lists = lists.unwrap_or_default();
         let is_running = digest == self.running;
-        let was_tried = self.tried.as_ref().is_some_and(|tried| tried.digest == digest && (is_running || tried.lists == lists));
+        let was_tried = self
+            .tried
+            .as_ref()
+            .is_some_and(|tried| tried.digest == digest && (is_running || tried.lists == lists));
         self.tried = Some(Tried { digest, lists: lists.clone() });
         if let Ok(loaded) = &mut loaded
             && is_running
@@ -94,7 +101,11 @@ impl Reloader {
 
     /// The values, unless their only fault is that a certificate is half renewed: then the other
     /// half is waited for.
-    fn complete(&mut self, cause: Cause, loaded: Result<Loaded, Vec<Diagnostic>>) -> Result<Loaded, Halt> {
+    fn complete(
+        &mut self,
+        cause: Cause,
+        loaded: Result<Loaded, Vec<Diagnostic>>,
+    ) -> Result<Loaded, Halt> {
         let errors = match loaded {
             Ok(loaded) => {
                 self.half = None;
@@ -118,7 +129,8 @@ impl Reloader {
         let folders: Vec<_> = files.folders().map(Path::to_owned).collect();
         let turn = self.watching.turn(self.world.standing.settings.load().reload.watch);
         let turned = move || {
-            let ways = Ways::to(paths.iter().map(PathBuf::as_path), folders.iter().map(PathBuf::as_path));
+            let ways =
+                Ways::to(paths.iter().map(PathBuf::as_path), folders.iter().map(PathBuf::as_path));
             turn.to(Ways { gone: ways.gone.filter(|_| !is_whole), ..ways })
         };
         // The file system of a folder may hang like that of a file.
@@ -139,7 +151,9 @@ impl Reloader {
     /// Whether a certificate that does not match its key is taken for half of a renewal.
     fn awaits_the_other(&mut self, cause: Cause, errors: &[Diagnostic]) -> bool {
         // The sender of a request has finished writing.
-        if !matches!(cause, Cause::Saved | Cause::Poll) || self.half.is_some_and(|since| since.elapsed() >= RENEWAL_TIMEOUT) {
+        if !matches!(cause, Cause::Saved | Cause::Poll)
+            || self.half.is_some_and(|since| since.elapsed() >= RENEWAL_TIMEOUT)
+        {
             return false;
         }
         if self.half.is_none() {

@@ -126,7 +126,10 @@ impl Requests {
     pub fn nudge(&self, cause: Cause) {
         // A reload that has not begun will see what this one would; and where no more can wait, one of those does.
         if !self.nudged.swap(true, Ordering::SeqCst)
-            && self.asks.try_send(Ask::Reload { cause, accept: Accept::default(), told: None }).is_err()
+            && self
+                .asks
+                .try_send(Ask::Reload { cause, accept: Accept::default(), told: None })
+                .is_err()
         {
             self.nudged.store(false, Ordering::SeqCst);
         }

@@ -30,7 +30,8 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Binds the sockets that the second settings need and the first, which run, do not have. May take
 /// a while and changes nothing that runs. Errors are diagnostics.
-pub type Bind = Arc<dyn Fn(&Settings, &Settings) -> Result<Takeover, Vec<Diagnostic>> + Send + Sync>;
+pub type Bind =
+    Arc<dyn Fn(&Settings, &Settings) -> Result<Takeover, Vec<Diagnostic>> + Send + Sync>;
 
 /// Starts serving on sockets that were bound, and stops accepting on those that are gone. Called on
 /// the control plane once the settings run. Dropping it instead closes the new sockets.

@@ -28,7 +28,9 @@ impl FileWorker {
     /// Starts the thread.
     pub fn new() -> FileWorker {
         let (work, all) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
-        let started = thread::Builder::new().name("files".into()).spawn(move || all.into_iter().for_each(|work| work()));
+        let started = thread::Builder::new()
+            .name("files".into())
+            .spawn(move || all.into_iter().for_each(|work| work()));
         if let Err(error) = started {
             tracing::error!(%error, "no thread to read files with: nothing is reloaded");
         }
@@ -37,7 +39,10 @@ impl FileWorker {
 
     /// Runs `work` in its turn, within the caller's runtime. `None` means that it panicked, or that
     /// there is no thread.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
         let (told, done) = oneshot::channel();
         // A panic drops all that `work` owns, so no caller sees it half done.
         let work = AssertUnwindSafe(work);
@@ -86,7 +91,8 @@ mod tests {
     async fn former_list_is_freed_once_nothing_refers_to_it() {
         let entry = Entry::parse("192.0.2.1").unwrap().unwrap();
         let held = Arc::new(Entries::new(vec![(entry, 1)]).unwrap());
-        let (seen, freeing) = (Arc::downgrade(&held), FileWorker::new().free(vec![Arc::clone(&held)]));
+        let (seen, freeing) =
+            (Arc::downgrade(&held), FileWorker::new().free(vec![Arc::clone(&held)]));
         tokio::pin!(freeing);
         tokio::select! { () = &mut freeing => panic!("it is in use"), () = sleep(5 * RELEASE_INTERVAL) => drop(held) }
         assert!(seen.upgrade().is_some(), "its last user does not free it");

@@ -9,7 +9,10 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 ///
 /// # Errors
 /// Nothing is open under that number, or no descriptor is left.
-#[expect(unsafe_code, reason = "systemd passes descriptors by number; std adopts a number only by an unsafe call")]
+#[expect(
+    unsafe_code,
+    reason = "systemd passes descriptors by number; std adopts a number only by an unsafe call"
+)]
 pub fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
     if number < 0 {
         return Err(io::Error::from_raw_os_error(libc::EBADF));

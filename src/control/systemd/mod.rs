@@ -43,7 +43,12 @@ pub fn period(watchdog: Option<Duration>) -> Duration {
 }
 
 /// Ticks for `pulses`, says which loop stalls, and tells systemd what it wants to know, until dropped.
-pub async fn supervise(facts: Facts, pulses: Arc<Pulses>, watchdog: Option<Duration>, mut stage: watch::Receiver<Stage>) {
+pub async fn supervise(
+    facts: Facts,
+    pulses: Arc<Pulses>,
+    watchdog: Option<Duration>,
+    mut stage: watch::Receiver<Stage>,
+) {
     let mut ticks = interval(pulses.period());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let most = watchdog.map_or(SILENCE, |interval| interval / 2);
@@ -65,7 +70,9 @@ pub async fn supervise(facts: Facts, pulses: Arc<Pulses>, watchdog: Option<Durat
             continue;
         }
         let (now, stage) = (Instant::now(), *stage.borrow_and_update());
-        if let Some(message) = words.next(now, stage, stalled.is_empty(), || facts.sentence(now, stage, &stalled)) {
+        if let Some(message) =
+            words.next(now, stage, stalled.is_empty(), || facts.sentence(now, stage, &stalled))
+        {
             manager.tell(message);
         }
     }
@@ -121,11 +128,19 @@ impl Words {
     }
 
     /// What to tell the manager `now`; `turns`: every loop does.
-    fn next(&mut self, now: Instant, stage: Stage, turns: bool, sentence: impl FnOnce() -> String) -> Option<Message> {
+    fn next(
+        &mut self,
+        now: Instant,
+        stage: Stage,
+        turns: bool,
+        sentence: impl FnOnce() -> String,
+    ) -> Option<Message> {
         if stage == Stage::Starting {
             return None;
         }
-        let due = |last: Option<Instant>, after: Duration| last.is_none_or(|last| now.saturating_duration_since(last) >= after);
+        let due = |last: Option<Instant>, after: Duration| {
+            last.is_none_or(|last| now.saturating_duration_since(last) >= after)
+        };
         let ready = self.stage == Stage::Starting;
         let stopping = stage.is_draining() && !self.stage.is_draining();
         self.stage = stage;
@@ -160,7 +175,8 @@ struct Manager {
 impl Manager {
     /// Whether there is one that has taken what it was told last.
     fn listens(&self) -> bool {
-        std::env::var_os("NOTIFY_SOCKET").is_some() && self.telling.as_ref().is_none_or(JoinHandle::is_finished)
+        std::env::var_os("NOTIFY_SOCKET").is_some()
+            && self.telling.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     fn tell(&mut self, message: Message) {
@@ -189,10 +205,19 @@ mod tests {
     fn check(words: &mut Words, began: Instant, moments: &[(u64, Stage, &str, &str)]) {
         for (at, stage, status, expected) in moments {
             let turns = !status.starts_with("stalled");
-            let said = words.next(began + Duration::from_millis(*at), *stage, turns, || (*status).to_owned());
+            let said = words
+                .next(began + Duration::from_millis(*at), *stage, turns, || (*status).to_owned());
             let said = said.map(|message| {
-                let flags = [(message.ready, "ready"), (message.stopping, "stopping"), (message.alive, "alive")];
-                let mut parts: Vec<_> = flags.iter().filter(|(is, _)| *is).map(|(_, word)| (*word).to_owned()).collect();
+                let flags = [
+                    (message.ready, "ready"),
+                    (message.stopping, "stopping"),
+                    (message.alive, "alive"),
+                ];
+                let mut parts: Vec<_> = flags
+                    .iter()
+                    .filter(|(is, _)| *is)
+                    .map(|(_, word)| (*word).to_owned())
+                    .collect();
                 parts.extend(message.status);
                 parts.extend(message.extend.map(|time| format!("{} s", time.as_secs())));
                 parts.join(", ")
@@ -204,7 +229,8 @@ mod tests {
     #[test]
     fn nothing_is_said_before_we_serve_and_then_all_of_it_at_once() {
         let mut words = Words::new(Some(INTERVAL));
-        let moments = [(0, Stage::Starting, "one", ""), (500, Stage::Serving, "one", "ready, alive, one")];
+        let moments =
+            [(0, Stage::Starting, "one", ""), (500, Stage::Serving, "one", "ready, alive, one")];
         check(&mut words, Instant::now(), &moments);
     }
 
@@ -241,7 +267,8 @@ mod tests {
         let began = Instant::now();
         let deadline = began + Duration::from_secs(30);
         let step = DrainStep::Closing;
-        let drains = Stage::Draining(Drain { since: began, closing: began, deadline, code: 1001, step });
+        let drains =
+            Stage::Draining(Drain { since: began, closing: began, deadline, code: 1001, step });
         let moments = [
             (0, Stage::Serving, "serving", "ready, serving"),
             (100, drains, "draining", "stopping, draining, 34 s"),
@@ -254,8 +281,9 @@ mod tests {
 
     #[test]
     fn loops_beat_often_enough_for_any_watchdog() {
-        let check =
-            |watchdog: Option<u64>, expected| assert_eq!(period(watchdog.map(Duration::from_millis)).as_millis(), expected);
+        let check = |watchdog: Option<u64>, expected| {
+            assert_eq!(period(watchdog.map(Duration::from_millis)).as_millis(), expected)
+        };
         check(None, 1000);
         check(Some(30_000), 1000);
         check(Some(2000), 250);

@@ -45,7 +45,11 @@ impl Sockets {
     /// # Errors
     /// The variables contradict each other or what is open; one sentence for people.
     pub fn passed() -> Result<Sockets, String> {
-        let told = |error: io::Error| format!("the sockets from systemd (LISTEN_FDS, LISTEN_FDNAMES) cannot be taken: {error}");
+        let told = |error: io::Error| {
+            format!(
+                "the sockets from systemd (LISTEN_FDS, LISTEN_FDNAMES) cannot be taken: {error}"
+            )
+        };
         let passed = sd_notify::listen_fds_with_names().map_err(told)?;
         let adopted = passed.map(|(number, name)| Ok((name, duplicate(number)?)));
         Ok(Sockets::new(adopted.collect::<io::Result<Vec<_>>>().map_err(told)?))
@@ -53,7 +57,11 @@ impl Sockets {
 
     /// These descriptors under these names.
     pub fn new(named: impl IntoIterator<Item = (String, OwnedFd)>) -> Sockets {
-        let socket = |(name, descriptor): (String, OwnedFd)| Socket { name: name.into(), kind: kind(&descriptor), descriptor };
+        let socket = |(name, descriptor): (String, OwnedFd)| Socket {
+            name: name.into(),
+            kind: kind(&descriptor),
+            descriptor,
+        };
         Sockets(named.into_iter().map(socket).collect())
     }
 
@@ -108,7 +116,9 @@ fn kind(descriptor: &OwnedFd) -> Kind {
     if !socket.is_listener().unwrap_or(false) {
         return Kind::Other("a connection, not a listening socket");
     }
-    let Ok(address) = socket.local_addr() else { return Kind::Other("a socket without an address") };
+    let Ok(address) = socket.local_addr() else {
+        return Kind::Other("a socket without an address");
+    };
     if address.is_unix() {
         return Kind::Unix(address.as_pathname().map(Into::into));
     }
@@ -132,7 +142,10 @@ mod tests {
         let path = folder.path().join("socket");
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
-        check(TcpStream::connect(address).unwrap(), Kind::Other("a connection, not a listening socket"));
+        check(
+            TcpStream::connect(address).unwrap(),
+            Kind::Other("a connection, not a listening socket"),
+        );
         check(tcp, Kind::Tcp(address));
         check(UnixListener::bind(&path).unwrap(), Kind::Unix(Some(path)));
         check(UnixStream::pair().unwrap().0, Kind::Other("a connection, not a listening socket"));
@@ -149,8 +162,15 @@ mod tests {
         let named = [("public", one), ("other", other), ("public", two)];
         let sockets = Sockets::new(named.map(|(name, socket)| (name.to_owned(), socket.into())));
         assert_eq!(sockets.names(), [&Arc::from("public"), &Arc::from("other")]);
-        let found: Vec<_> = sockets.tcp("public").unwrap().iter().map(|socket| socket.local_addr().unwrap()).collect();
+        let found: Vec<_> = sockets
+            .tcp("public")
+            .unwrap()
+            .iter()
+            .map(|socket| socket.local_addr().unwrap())
+            .collect();
         assert_eq!(found, addresses);
-        assert!(sockets.unix("public").unwrap().is_empty() && sockets.tcp("none").unwrap().is_empty());
+        assert!(
+            sockets.unix("public").unwrap().is_empty() && sockets.tcp("none").unwrap().is_empty()
+        );
     }
 }

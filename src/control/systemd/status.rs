@@ -44,8 +44,12 @@ impl Facts {
                 let live = self.live.load();
                 let since = self.standing.since.load().strftime("%Y-%m-%d %H:%M UTC");
                 let routes = live.route_list.len();
-                let routes = if routes == 1 { "1 route".to_owned() } else { format!("{routes} routes") };
-                format!("generation {} ({}) since {since}, {tunnels} on {routes}", live.generation, live.digest)
+                let routes =
+                    if routes == 1 { "1 route".to_owned() } else { format!("{routes} routes") };
+                format!(
+                    "generation {} ({}) since {since}, {tunnels} on {routes}",
+                    live.generation, live.digest
+                )
             }
         };
         for name in stalled {

@@ -159,7 +159,9 @@ impl Eyes {
 
 /// Whether an event is about anything that is on the way to a file.
 fn matters(event: &notify::Result<Event>, ways: &BTreeMap<PathBuf, Names>) -> bool {
-    event.as_ref().map_or(true, |event| event.paths.is_empty() || event.paths.iter().any(|path| Ways::lead_by(ways, path)))
+    event.as_ref().map_or(true, |event| {
+        event.paths.is_empty() || event.paths.iter().any(|path| Ways::lead_by(ways, path))
+    })
 }
 
 impl Trouble {
@@ -186,11 +188,14 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Trouble::Refused(error) => match &error.kind {
-                ErrorKind::MaxFilesWatch => f.write_str("the kernel has no inotify watch left for us"),
+                ErrorKind::MaxFilesWatch => {
+                    f.write_str("the kernel has no inotify watch left for us")
+                }
                 ErrorKind::Io(error) if is_out_of_instances(error) => {
                     f.write_str("the kernel has no inotify instance left for us")
                 }
-                ErrorKind::Io(error) if error.kind() == Io::PermissionDenied => match self.folder() {
+                ErrorKind::Io(error) if error.kind() == Io::PermissionDenied => match self.folder()
+                {
                     Some(folder) => write!(f, "{} may not be read", folder.display()),
                     None => write!(f, "{error}"),
                 },

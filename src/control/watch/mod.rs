@@ -188,9 +188,14 @@ impl Watching {
         }
         match &trouble {
             Some(why @ Trouble::Refused(_)) => {
-                tracing::error!(remedy = why.remedy(), "files are looked at every 2 s instead of being watched: {why}");
+                tracing::error!(
+                    remedy = why.remedy(),
+                    "files are looked at every 2 s instead of being watched: {why}"
+                );
             }
-            Some(why) => tracing::warn!("files are looked at every 2 s instead of being watched: {why}"),
+            Some(why) => {
+                tracing::warn!("files are looked at every 2 s instead of being watched: {why}")
+            }
             None => tracing::info!("files are watched again"),
         }
         self.trouble = said;

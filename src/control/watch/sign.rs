@@ -32,10 +32,14 @@ impl Sign {
             return Some(Sign::Changed);
         }
         match event.kind {
-            EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => Some(Sign::Changed),
+            EventKind::Create(_)
+            | EventKind::Remove(_)
+            | EventKind::Modify(ModifyKind::Name(_)) => Some(Sign::Changed),
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Sign::Changed),
             EventKind::Modify(ModifyKind::Data(_)) => Some(Sign::Writing),
-            EventKind::Modify(ModifyKind::Metadata(kind)) if kind != MetadataKind::AccessTime => Some(Sign::Admitted),
+            EventKind::Modify(ModifyKind::Metadata(kind)) if kind != MetadataKind::AccessTime => {
+                Some(Sign::Admitted)
+            }
             EventKind::Modify(_) | EventKind::Access(_) | EventKind::Any | EventKind::Other => None,
         }
     }
@@ -71,7 +75,8 @@ mod tests {
 
     #[test]
     fn reads_mean_nothing_and_a_finished_write_means_a_look() {
-        let check = |kind, expected| assert_eq!(Sign::of(&Ok(Event::new(kind))), expected, "{kind:?}");
+        let check =
+            |kind, expected| assert_eq!(Sign::of(&Ok(Event::new(kind))), expected, "{kind:?}");
         check(EventKind::Access(AccessKind::Open(AccessMode::Any)), None);
         check(EventKind::Access(AccessKind::Close(AccessMode::Read)), None);
         check(EventKind::Modify(ModifyKind::Metadata(MetadataKind::AccessTime)), None);

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use notify::event::{AccessKind, AccessMode, CreateKind, DataChange, Event, EventKind, Flag, ModifyKind};
+use notify::event::{
+    AccessKind, AccessMode, CreateKind, DataChange, Event, EventKind, Flag, ModifyKind,
+};
 use notify::{Config, Error, ErrorKind, EventHandler, RecursiveMode, Watcher, WatcherKind};
 use tokio::time::timeout;
 
@@ -186,7 +188,10 @@ async fn a_watch_that_ends_is_begun_again_and_files_are_polled_every_2_s_meanwhi
     assert_eq!(due(&mut watching, 1).await, Some(Why::Due));
     watching.looks();
     cover(&mut watching, &real);
-    assert_eq!((kernel.begun(), watching.trouble()), (2, Some("the watch ended by itself and was begun again")));
+    assert_eq!(
+        (kernel.begun(), watching.trouble()),
+        (2, Some("the watch ended by itself and was begun again"))
+    );
     watching.looks();
     assert_eq!(due(&mut watching, 2100).await, Some(Why::Due));
     watching.looks();
@@ -331,7 +336,9 @@ async fn the_end_of_the_thread_that_reads_events_is_noticed() {
     let (_folder, real) = folder();
     let make: Make = Arc::new(|mut tell: Tell| {
         let kernels = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            let fatal = event.as_ref().is_ok_and(|event| event.paths.iter().any(|path| path.ends_with("fatal")));
+            let fatal = event
+                .as_ref()
+                .is_ok_and(|event| event.paths.iter().any(|path| path.ends_with("fatal")));
             // Quietly, as the default hook would print.
             if fatal {
                 std::panic::resume_unwind(Box::new("the end of notify's thread"));

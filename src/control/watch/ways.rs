@@ -34,7 +34,10 @@ pub enum Names {
 
 impl Ways {
     /// The ways to `files`, and to all that is in `folders`.
-    pub fn to<'p>(files: impl IntoIterator<Item = &'p Path>, folders: impl IntoIterator<Item = &'p Path>) -> Ways {
+    pub fn to<'p>(
+        files: impl IntoIterator<Item = &'p Path>,
+        folders: impl IntoIterator<Item = &'p Path>,
+    ) -> Ways {
         let mut ways = Ways::default();
         for file in files {
             // A folder, which may make room for the file again.
@@ -57,7 +60,9 @@ impl Ways {
     pub fn lead_by(folders: &BTreeMap<PathBuf, Names>, path: &Path) -> bool {
         let own = path.parent().and_then(|folder| folders.get(folder));
         match (own, path.file_name()) {
-            (Some(Names::Some(names)), Some(name)) => names.contains(name) || folders.contains_key(path),
+            (Some(Names::Some(names)), Some(name)) => {
+                names.contains(name) || folders.contains_key(path)
+            }
             _ => true,
         }
     }
@@ -104,7 +109,8 @@ impl Ways {
     }
 
     fn add(&mut self, folder: &Path, name: &OsStr) {
-        let names = self.folders.entry(folder.to_owned()).or_insert_with(|| Names::Some(BTreeSet::new()));
+        let names =
+            self.folders.entry(folder.to_owned()).or_insert_with(|| Names::Some(BTreeSet::new()));
         if let Names::Some(names) = names {
             names.insert(name.to_owned());
         }
@@ -127,16 +133,23 @@ mod tests {
     use super::*;
 
     /// The folders and names on the way to `path` below a root that `make` has filled, and what is gone.
-    fn check(make: impl FnOnce(&Path), path: &str, expected: &[(&str, &[&str])], gone: Option<&str>) {
+    fn check(
+        make: impl FnOnce(&Path),
+        path: &str,
+        expected: &[(&str, &[&str])],
+        gone: Option<&str>,
+    ) {
         let root = tempfile::tempdir().unwrap();
         let top = root.path().canonicalize().unwrap();
         make(&top);
         let file = top.join(path);
         let ways = Ways::to([file.as_path()], []);
         let named = |names: &[&str]| Names::Some(names.iter().map(OsString::from).collect());
-        let expected: BTreeMap<_, _> = expected.iter().map(|(folder, names)| (top.join(folder), named(names))).collect();
+        let expected: BTreeMap<_, _> =
+            expected.iter().map(|(folder, names)| (top.join(folder), named(names))).collect();
         // What the temporary folder itself is behind is no matter.
-        let found: BTreeMap<_, _> = ways.folders.into_iter().filter(|(folder, _)| folder.starts_with(&top)).collect();
+        let found: BTreeMap<_, _> =
+            ways.folders.into_iter().filter(|(folder, _)| folder.starts_with(&top)).collect();
         assert_eq!((found, ways.gone), (expected, gone.map(|gone| top.join(gone))));
     }
 
@@ -152,8 +165,11 @@ mod tests {
             symlink("v1", top.join("mounted/..data")).unwrap();
             symlink("../mounted/..data/policy.toml", top.join("config/policy.toml")).unwrap();
         };
-        let expected: &[(&str, &[&str])] =
-            &[("config", &["policy.toml"]), ("mounted", &["..data"]), ("mounted/v1", &["policy.toml"])];
+        let expected: &[(&str, &[&str])] = &[
+            ("config", &["policy.toml"]),
+            ("mounted", &["..data"]),
+            ("mounted/v1", &["policy.toml"]),
+        ];
         check(mounted, "config/policy.toml", expected, None);
         check(mounted, "mounted/..data/policy.toml", &expected[1..], None);
     }
@@ -165,14 +181,24 @@ mod tests {
             fs::write(top.join("releases/1/etc/sidegate.toml"), "x").unwrap();
             symlink(top.join("releases/1"), top.join("current")).unwrap();
         };
-        check(releases, "current/etc/sidegate.toml", &[("", &["current"]), ("releases/1/etc", &["sidegate.toml"])], None);
+        check(
+            releases,
+            "current/etc/sidegate.toml",
+            &[("", &["current"]), ("releases/1/etc", &["sidegate.toml"])],
+            None,
+        );
     }
 
     #[test]
     fn a_file_that_is_not_there_yet_is_looked_for_where_it_would_appear() {
         check(|top| folders(top, &["a"]), "a/new.toml", &[("a", &["new.toml"])], None);
         check(|_| {}, "not/there/yet.toml", &[("", &["not"])], Some("not"));
-        check(|top| symlink("v1", top.join("..data")).unwrap(), "..data/x", &[("", &["..data", "v1"])], Some("v1"));
+        check(
+            |top| symlink("v1", top.join("..data")).unwrap(),
+            "..data/x",
+            &[("", &["..data", "v1"])],
+            Some("v1"),
+        );
     }
 
     #[test]

@@ -45,11 +45,15 @@ fn beneath<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'sta
 fn tls(fault: &rustls::Error) -> String {
     match fault {
         rustls::Error::InvalidCertificate(fault) => certificate(fault),
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => "what it speaks is not TLS".into(),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "what it speaks is not TLS".into()
+        }
         rustls::Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedApplicationProtocol) => {
             "it chose a protocol that was not offered: only http/1.1 is".into()
         }
-        rustls::Error::PeerIncompatible(why) => format!("it has no version or cipher of TLS in common with us: {why:?}"),
+        rustls::Error::PeerIncompatible(why) => {
+            format!("it has no version or cipher of TLS in common with us: {why:?}")
+        }
         rustls::Error::AlertReceived(alert) => told(*alert),
         other => format!("TLS failed: {other}"),
     }
@@ -58,7 +62,9 @@ fn tls(fault: &rustls::Error) -> String {
 fn certificate(fault: &CertificateError) -> String {
     match fault {
         CertificateError::Expired => "its certificate has expired".into(),
-        CertificateError::ExpiredContext { not_after, .. } => format!("its certificate expired at {}", time(not_after)),
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("its certificate expired at {}", time(not_after))
+        }
         CertificateError::NotValidYet => "its certificate is not valid yet".into(),
         CertificateError::NotValidYetContext { not_before, .. } => {
             format!("its certificate is not valid before {}", time(not_before))
@@ -66,7 +72,9 @@ fn certificate(fault: &CertificateError) -> String {
         CertificateError::NotValidForNameContext { expected, presented } => {
             format!("its certificate is for {}, not for {}", names(presented), expected.to_str())
         }
-        CertificateError::UnknownIssuer => "nobody whom we trust vouches for its certificate".into(),
+        CertificateError::UnknownIssuer => {
+            "nobody whom we trust vouches for its certificate".into()
+        }
         other => format!("its certificate is not in order: {other}"),
     }
 }
@@ -75,7 +83,9 @@ fn certificate(fault: &CertificateError) -> String {
 fn told(alert: AlertDescription) -> String {
     use AlertDescription as Alert;
     match alert {
-        Alert::CertificateRequired => "it wants a client certificate, and we have none for it".into(),
+        Alert::CertificateRequired => {
+            "it wants a client certificate, and we have none for it".into()
+        }
         Alert::BadCertificate
         | Alert::UnsupportedCertificate
         | Alert::CertificateRevoked
@@ -84,7 +94,9 @@ fn told(alert: AlertDescription) -> String {
         | Alert::UnknownCA
         | Alert::AccessDenied => format!("it does not accept our client certificate: {alert:?}"),
         Alert::NoApplicationProtocol => "it does not speak http/1.1, which alone is offered".into(),
-        Alert::UnrecognisedName => "it has no certificate for the name that it was asked for".into(),
+        Alert::UnrecognisedName => {
+            "it has no certificate for the name that it was asked for".into()
+        }
         other => format!("it ended TLS with an alert: {other:?}"),
     }
 }
@@ -99,10 +111,11 @@ fn names(presented: &[String]) -> String {
     if presented.is_empty() {
         return "no name at all".into();
     }
-    let bare = |name: &String| match name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')) {
-        Some(within) => within.trim_matches('"').to_owned(),
-        None => name.clone(),
-    };
+    let bare =
+        |name: &String| match name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')) {
+            Some(within) => within.trim_matches('"').to_owned(),
+            None => name.clone(),
+        };
     let mut told = presented.iter().take(MOST_NAMES).map(bare).collect::<Vec<_>>().join(", ");
     if presented.len() > MOST_NAMES {
         told += &format!(" and {} more", presented.len() - MOST_NAMES);
@@ -126,12 +139,22 @@ mod tests {
     #[test]
     fn a_fault_of_tls_is_told_in_plain_words_wherever_it_is_carried() {
         let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-        let expired = CertificateError::ExpiredContext { time: at(1_800_000_000), not_after: at(1_700_000_000) };
+        let expired = CertificateError::ExpiredContext {
+            time: at(1_800_000_000),
+            not_after: at(1_700_000_000),
+        };
         check(expired.into(), "its certificate expired at 2023-11-14T22:13:20Z");
-        let early = CertificateError::NotValidYetContext { time: at(0), not_before: at(1_700_000_000) };
+        let early =
+            CertificateError::NotValidYetContext { time: at(0), not_before: at(1_700_000_000) };
         check(early.into(), "its certificate is not valid before 2023-11-14T22:13:20Z");
-        check(rustls::Error::AlertReceived(AlertDescription::UnknownCA), "it does not accept our client certificate: UnknownCA");
-        check(rustls::Error::AlertReceived(AlertDescription::HandshakeFailure), "it ended TLS with an alert: HandshakeFailure");
+        check(
+            rustls::Error::AlertReceived(AlertDescription::UnknownCA),
+            "it does not accept our client certificate: UnknownCA",
+        );
+        check(
+            rustls::Error::AlertReceived(AlertDescription::HandshakeFailure),
+            "it ended TLS with an alert: HandshakeFailure",
+        );
     }
 
     #[test]
@@ -143,7 +166,13 @@ mod tests {
         };
         check_names(&[], "its certificate is for no name at all, not for app.internal");
         check_names(
-            &["DnsName(\"a\")", "IpAddress(127.0.0.1)", "DirectoryName", "DnsName(\"b\")", "DnsName(\"c\")"],
+            &[
+                "DnsName(\"a\")",
+                "IpAddress(127.0.0.1)",
+                "DirectoryName",
+                "DnsName(\"b\")",
+                "DnsName(\"c\")",
+            ],
             "its certificate is for a, 127.0.0.1, DirectoryName and 2 more, not for app.internal",
         );
     }

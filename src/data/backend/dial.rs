@@ -42,13 +42,21 @@ impl Tried {
 }
 
 impl Dialler {
-    pub(super) async fn dial(&self, permit: &Permit, tried: &mut Tried) -> Result<(Socket, Load), Refusal> {
+    pub(super) async fn dial(
+        &self,
+        permit: &Permit,
+        tried: &mut Tried,
+    ) -> Result<(Socket, Load), Refusal> {
         self.dial_any(permit, tried).await.map(|(socket, load, _)| (socket, load))
     }
 
     /// Connects to the first backend that takes the connection, within the route's `dial`: one that hangs has its share
     /// of what is left of that, and leaves theirs to those that have not been tried.
-    pub(super) async fn dial_any(&self, permit: &Permit, tried: &mut Tried) -> Result<(Socket, Load, BackendAddress), Refusal> {
+    pub(super) async fn dial_any(
+        &self,
+        permit: &Permit,
+        tried: &mut Tried,
+    ) -> Result<(Socket, Load, BackendAddress), Refusal> {
         let route = permit.route();
         let began = Instant::now();
         let late = began + route.timeouts.dial;

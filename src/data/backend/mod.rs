@@ -132,8 +132,16 @@ impl Dialler {
             match timeout_at(until, heard).await.map_err(|_| tried.late(NO_ANSWER))? {
                 Said::Switched(Read { mut parts, spelling, length }, came) => {
                     let agreed = agreed(permit, handshake, &mut parts, tried)?;
-                    let (channel, early) = (Channel::clear(socket), Bytes::copy_from_slice(&came[length..]));
-                    return Ok(switched(Switched { head: parts, spelling, channel, early, agreed, load }));
+                    let (channel, early) =
+                        (Channel::clear(socket), Bytes::copy_from_slice(&came[length..]));
+                    return Ok(switched(Switched {
+                        head: parts,
+                        spelling,
+                        channel,
+                        early,
+                        agreed,
+                        load,
+                    }));
                 }
                 Said::Other(said, broke) => Answering::asked(socket, said, broke),
             }
@@ -141,7 +149,15 @@ impl Dialler {
             Answering::unasked(socket)
         };
         // Boxed, or those that get a 101 at once would carry the room that hyper takes.
-        Box::pin(self.upgrade_by_hyper(permit, attempt.head, handshake, (socket, load), late, tried)).await
+        Box::pin(self.upgrade_by_hyper(
+            permit,
+            attempt.head,
+            handshake,
+            (socket, load),
+            late,
+            tried,
+        ))
+        .await
     }
 
     /// `late`: when the answer is, where the attempt has been sent already.
@@ -157,7 +173,8 @@ impl Dialler {
         let RouteTimeouts { response, write_stall, .. } = permit.route().timeouts;
         let course = Course::default();
         course.begin(false, write_stall);
-        let begun = client(permit).handshake(TokioIo::new(Tracked::new(socket, course.clone()))).await;
+        let begun =
+            client(permit).handshake(TokioIo::new(Tracked::new(socket, course.clone()))).await;
         let (mut sender, connection) = begun.map_err(|error| tried.broke(&error))?;
         let mut connection = Driven::new(connection.with_upgrades());
         let mut request = Request::from_parts(head, Upload::Empty);
@@ -193,7 +210,9 @@ impl Dialler {
         let agreed = agreed(permit, handshake, &mut head, tried)?;
         // The head of the 101 is there: this takes no longer than a turn.
         let upgraded = connection.until(on).await.map_err(|error| tried.broke(&error))?;
-        let parts = upgraded.downcast::<TokioIo<Tracked>>().map_err(|_| tried.failed(&"its connection was lost"))?;
+        let parts = upgraded
+            .downcast::<TokioIo<Tracked>>()
+            .map_err(|_| tried.failed(&"its connection was lost"))?;
         let (socket, unread) = parts.io.into_inner().into_inner().into_parts();
         // A copy: what is read ahead is little, and hyper's whole buffer would live as long as the tunnel.
         let early = [parts.read_buf, unread].concat().into();
@@ -296,7 +315,12 @@ impl Dialler {
 
 /// Writes the backend's own authority into Host, where the client, of HTTP/1.0, named no host: a
 /// request of HTTP/1.1 has one (RFC 9112 §3.2).
-fn name_backend(request: &mut Request<Upload>, is_unnamed: bool, permit: &Permit, address: &BackendAddress) {
+fn name_backend(
+    request: &mut Request<Upload>,
+    is_unnamed: bool,
+    permit: &Permit,
+    address: &BackendAddress,
+) {
     if is_unnamed {
         let name = address.authority(permit.route().backend_tls.as_deref());
         let value = HeaderValue::try_from(name);
@@ -325,7 +349,12 @@ async fn answered(
 }
 
 /// What a backend's 101 settles, and whether the policy admits it.
-fn agreed(permit: &Permit, handshake: &Handshake, head: &mut response::Parts, tried: &mut Tried) -> Result<Agreed, Refusal> {
+fn agreed(
+    permit: &Permit,
+    handshake: &Handshake,
+    head: &mut response::Parts,
+    tried: &mut Tried,
+) -> Result<Agreed, Refusal> {
     forward::remove_named(head);
     let agreed = handshake.agree(head).map_err(|what| tried.failed(&what))?;
     if permit.route().policy.admits_subprotocol(agreed.subprotocol.as_deref()) {
@@ -390,13 +419,22 @@ impl fmt::Display for TooLarge<'_> {
         if self.received >= MAX_HEAD {
             f.write_str("its answer's head is over 64 KiB")
         } else {
-            write!(f, "its answer has too many header fields (more than {max_fields}, `max_fields`)")
+            write!(
+                f,
+                "its answer has too many header fields (more than {max_fields}, `max_fields`)"
+            )
         }
     }
 }
 
 /// A request that could not be sent to its end: the client's fault or the backend's.
-fn broken(permit: &Permit, tried: &mut Tried, fault: &Fault, underway: &mut Underway, error: &hyper::Error) -> Refusal {
+fn broken(
+    permit: &Permit,
+    tried: &mut Tried,
+    fault: &Fault,
+    underway: &mut Underway,
+    error: &hyper::Error,
+) -> Refusal {
     if underway.course().is_stalled() {
         return tried.late(NOT_READ);
     }

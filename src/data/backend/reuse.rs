@@ -65,7 +65,9 @@ impl Way {
 
 impl PartialEq for Way {
     fn eq(&self, other: &Way) -> bool {
-        self.address == other.address && self.terms() == other.terms() && self.max_fields == other.max_fields
+        self.address == other.address
+            && self.terms() == other.terms()
+            && self.max_fields == other.max_fields
     }
 }
 
@@ -122,7 +124,12 @@ pub struct Underway {
 impl Underway {
     /// Begins a request that `permit` lets in, with this `body`, to be sent with
     /// [`Underway::sender`].
-    pub fn begin(dialler: &Arc<Dialler>, mut line: Line, permit: &Permit, body: &mut Upload) -> Self {
+    pub fn begin(
+        dialler: &Arc<Dialler>,
+        mut line: Line,
+        permit: &Permit,
+        body: &mut Upload,
+    ) -> Self {
         let course = line.course.clone();
         let has_body = !body.is_end_stream();
         course.begin(has_body, permit.route().timeouts.write_stall);
@@ -202,7 +209,10 @@ impl Dialler {
         }
     }
 
-    #[expect(clippy::mutable_key_type, reason = "a way is compared by its terms' address, which never changes")]
+    #[expect(
+        clippy::mutable_key_type,
+        reason = "a way is compared by its terms' address, which never changes"
+    )]
     fn pop_idle(&self, permit: &Permit) -> Option<Line> {
         let ranked = self.backends.ranked(&permit.route().backends);
         let client = permit.client().key();

@@ -91,11 +91,16 @@ impl Backends {
         let mut known = lock(&self.known);
         let mut standing = |address: &BackendAddress| {
             let new = || Arc::new(Standing::new(self.metrics.backend(address)));
-            (address.clone(), Arc::clone(known.standings.entry(address.clone()).or_insert_with(new)))
+            (
+                address.clone(),
+                Arc::clone(known.standings.entry(address.clone()).or_insert_with(new)),
+            )
         };
         let mut ranked: Vec<_> = addresses.iter().map(&mut standing).collect();
         let now = Instant::now();
-        ranked.sort_by_key(|(_, standing)| (standing.rank(now), standing.tunnels.load(Ordering::Relaxed)));
+        ranked.sort_by_key(|(_, standing)| {
+            (standing.rank(now), standing.tunnels.load(Ordering::Relaxed))
+        });
         ranked
     }
 
@@ -108,8 +113,12 @@ impl Backends {
             return;
         }
         let named: HashSet<_> = named.collect();
-        known.standings.retain(|address, standing| named.contains(address) || standing.tunnels.load(Ordering::Relaxed) > 0);
-        self.metrics.forget_backends(|address| !named.contains(address) && !known.standings.contains_key(address));
+        known.standings.retain(|address, standing| {
+            named.contains(address) || standing.tunnels.load(Ordering::Relaxed) > 0
+        });
+        self.metrics.forget_backends(|address| {
+            !named.contains(address) && !known.standings.contains_key(address)
+        });
         let waits = known.standings.keys().any(|address| !named.contains(address));
         known.tidied = (!waits).then_some((generation, known.standings.len()));
     }
@@ -149,7 +158,13 @@ impl Standing {
     }
 
     /// A dial failed; one warning for each time that it goes down, however many dials fail then.
-    pub fn down(&self, address: &BackendAddress, route: &str, hangs: bool, error: &dyn fmt::Display) {
+    pub fn down(
+        &self,
+        address: &BackendAddress,
+        route: &str,
+        hangs: bool,
+        error: &dyn fmt::Display,
+    ) {
         lock(&self.down).get_or_insert_with(|| Down::since(Instant::now())).hangs = hangs;
         if self.metrics.dialled(false) {
             tracing::warn!(route, backend = %address, %error, "the backend is down");
@@ -234,7 +249,9 @@ mod tests {
         let address = BackendAddress::Tcp(([127, 0, 0, 1], 1).into());
         let metrics = Metrics::new();
         let backends = Backends::new(Arc::clone(&metrics));
-        backends.ranked(std::slice::from_ref(&address))[0].1.down(&address, "chat", false, &"refused");
+        backends.ranked(std::slice::from_ref(&address))[0]
+            .1
+            .down(&address, "chat", false, &"refused");
         assert!(!metrics.backend(&address).is_up());
         backends.tidy(2, std::iter::empty());
         assert!(metrics.backend(&address).is_up());

@@ -157,7 +157,9 @@ impl Asked {
         let (difference, reason) = match (candidate, refusal) {
             (Some(Err(reason)), None) => (Difference::WouldRefuse, reason),
             // A drain refuses whatever any policy says.
-            (Some(Ok(())), Some(reason)) if reason != Refusal::Draining => (Difference::WouldAdmit, reason),
+            (Some(Ok(())), Some(reason)) if reason != Refusal::Draining => {
+                (Difference::WouldAdmit, reason)
+            }
             _ => return,
         };
         let Some(policy) = &self.policy else { return };
@@ -200,7 +202,13 @@ impl Asked {
         self.booked = true;
     }
 
-    fn book(&mut self, result: RequestResult, status: Option<u16>, refusal: Option<Refusal>, failure: Option<ExchangeReason>) {
+    fn book(
+        &mut self,
+        result: RequestResult,
+        status: Option<u16>,
+        refusal: Option<Refusal>,
+        failure: Option<ExchangeReason>,
+    ) {
         if std::mem::replace(&mut self.booked, true) {
             return;
         }
@@ -209,7 +217,12 @@ impl Asked {
         decision.log(&self.core.cap);
     }
 
-    fn decision(&self, result: RequestResult, status: Option<u16>, refusal: Option<Refusal>) -> Decision<'_> {
+    fn decision(
+        &self,
+        result: RequestResult,
+        status: Option<u16>,
+        refusal: Option<Refusal>,
+    ) -> Decision<'_> {
         Decision {
             party: self.came.party(),
             kind: self.kind,

@@ -35,7 +35,11 @@ pub struct Clock<'c, 'f> {
 
 impl<'c, 'f> Clock<'c, 'f> {
     /// One that keeps to `patience`, and ends the connection between requests after `closing`.
-    pub fn new(patience: &'c Patience, closing: Pin<&'c mut WaitForCancellationFuture<'f>>, timer: Pin<&'c mut Sleep>) -> Self {
+    pub fn new(
+        patience: &'c Patience,
+        closing: Pin<&'c mut WaitForCancellationFuture<'f>>,
+        timer: Pin<&'c mut Sleep>,
+    ) -> Self {
         Clock { patience, closing, is_closing: false, timer }
     }
 
@@ -46,7 +50,10 @@ impl<'c, 'f> Clock<'c, 'f> {
 
     /// Takes steps until one is the last; its second argument says whether the connection is to close. `None` means that time
     /// is up, or that the connection makes room for another of its client.
-    pub async fn until<T>(&mut self, mut step: impl FnMut(&mut Context<'_>, bool) -> Poll<T>) -> Option<T> {
+    pub async fn until<T>(
+        &mut self,
+        mut step: impl FnMut(&mut Context<'_>, bool) -> Poll<T>,
+    ) -> Option<T> {
         poll_fn(|cx| {
             if !self.is_closing && self.closing.as_mut().poll(cx).is_ready() {
                 self.is_closing = true;
@@ -99,7 +106,11 @@ impl<'c, 'f> Clock<'c, 'f> {
     }
 
     /// Ready once what is waited for is late; says what that is.
-    fn poll_late(&mut self, cx: &mut Context<'_>, mut due: Option<(Instant, Waits)>) -> Poll<Waits> {
+    fn poll_late(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut due: Option<(Instant, Waits)>,
+    ) -> Poll<Waits> {
         while let Some((at, waits)) = due {
             if self.timer.deadline() != at {
                 self.timer.as_mut().reset(at);

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, TRAILER, TRANSFER_ENCODING};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, TRAILER, TRANSFER_ENCODING,
+};
 use http::{Request as HttpRequest, Response, StatusCode, Uri, Version, request, response};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -133,7 +135,11 @@ impl Exchange {
 
     /// Decides the attempt at the start of `came`, which hyper has not read: how long its head is, and the tunnel that it
     /// gets. `None`: hyper is to read it and to answer, whether it is decided or not.
-    pub async fn attempt(&self, came: &Bytes, patience: &Patience) -> Option<(usize, Box<Opening>)> {
+    pub async fn attempt(
+        &self,
+        came: &Bytes,
+        patience: &Patience,
+    ) -> Option<(usize, Box<Opening>)> {
         if let Speaks::Redirect { .. } = self.came.speaks {
             return None;
         }
@@ -143,7 +149,8 @@ impl Exchange {
             // hyper is handed the encoded head and answers 431, so nothing may be decided before.
             return None;
         }
-        let request = Request::read(&parts, self.came.arrival.scheme()).ok().filter(Request::is_attempt)?;
+        let request =
+            Request::read(&parts, self.came.arrival.scheme()).ok().filter(Request::is_attempt)?;
         patience.request_began(Version::HTTP_11, false);
         let mut asked = self.asked(false);
         asked.read(&request);
@@ -256,7 +263,8 @@ impl Exchange {
 
     /// The connection is over: books what its delivery decides about.
     pub fn settle(&self, delivered: bool) {
-        let unsettled = std::mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
+        let unsettled =
+            std::mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
         for mut asked in unsettled {
             if let Some(status) = asked.settles.filter(|_| delivered) {
                 asked.permitted(status);
@@ -265,7 +273,11 @@ impl Exchange {
     }
 
     /// The steps in their order (`docs/spec/wire.md`, "The order of decisions").
-    async fn decide(&self, http: HttpRequest<Incoming>, asked: &mut Asked) -> Result<Decided, Denied> {
+    async fn decide(
+        &self,
+        http: HttpRequest<Incoming>,
+        asked: &mut Asked,
+    ) -> Result<Decided, Denied> {
         let (parts, body) = http.into_parts();
         if let Some(flaw) = parts.extensions.get::<Flaw>() {
             self.has_bad_head.store(true, Ordering::Relaxed);
@@ -290,7 +302,9 @@ impl Exchange {
         }
         let judged = self.judge(&self.core.shared.live.load(), &request, asked);
         let permit = match judged {
-            Err(Refusal::Route) => return self.add_slash(&request, &parts.uri, asked).map(Decided::Answer),
+            Err(Refusal::Route) => {
+                return self.add_slash(&request, &parts.uri, asked).map(Decided::Answer);
+            }
             judged => judged?,
         };
         match request.kind {
@@ -313,7 +327,12 @@ impl Exchange {
     }
 
     /// The verdict, under the generation that runs now: no connection holds one between requests.
-    fn judge(&self, live: &Snapshot, request: &Request, asked: &mut Asked) -> Result<Permit, Refusal> {
+    fn judge(
+        &self,
+        live: &Snapshot,
+        request: &Request,
+        asked: &mut Asked,
+    ) -> Result<Permit, Refusal> {
         let now = Timestamp::now();
         let Judgement { generation, route, policy, verdict, candidate, ambiguity } =
             live.judge(self.came.arrival.client, request, self.came.served.as_deref(), now);
@@ -331,7 +350,12 @@ impl Exchange {
     /// A request that no route matches: plain HTTP whose path lacks only a slash at its end is
     /// redirected, if the policy there permits it. No rate is charged: no backend is asked, and the
     /// request that follows pays.
-    fn add_slash(&self, request: &Request, target: &Uri, asked: &mut Asked) -> Result<Response<Outgoing>, Denied> {
+    fn add_slash(
+        &self,
+        request: &Request,
+        target: &Uri,
+        asked: &mut Asked,
+    ) -> Result<Response<Outgoing>, Denied> {
         let live = self.core.shared.live.load();
         let slashed = live.slashed(request).ok_or(Refusal::Route)?;
         let permit = self.judge(&live, &slashed, asked)?;
@@ -436,8 +460,11 @@ impl Exchange {
         }
         let repeatable = parts.method.is_safe();
         let mut flight = self.flight(permit, request, asked, repeatable);
-        let (mut body, fault) =
-            if asked.has_body { Upload::streamed(body, route, self.patience.clone()) } else { (Upload::Empty, Fault::default()) };
+        let (mut body, fault) = if asked.has_body {
+            Upload::streamed(body, route, self.patience.clone())
+        } else {
+            (Upload::Empty, Fault::default())
+        };
         if is_expected {
             body.holds();
         }
@@ -540,11 +567,17 @@ impl Drop for Ended {
 
 /// Compares once more when the backend has chosen a subprotocol, if the candidate let the attempt
 /// pass.
-fn compare_choice(asked: &Asked, candidate: Option<Result<(), Refusal>>, answer: &Result<Answer, Refusal>) {
+fn compare_choice(
+    asked: &Asked,
+    candidate: Option<Result<(), Refusal>>,
+    answer: &Result<Answer, Refusal>,
+) {
     let rules = asked.policy.as_ref().and_then(|policy| policy.candidate.as_ref());
     let (Some(Ok(())), Some(rules)) = (candidate, rules) else { return };
     match (answer, &asked.tried.unadmitted) {
-        (Ok(Answer::Switched(backend)), _) if !rules.admits_subprotocol(backend.agreed.subprotocol.as_deref()) => {
+        (Ok(Answer::Switched(backend)), _)
+            if !rules.admits_subprotocol(backend.agreed.subprotocol.as_deref()) =>
+        {
             asked.compare(Some(Err(Refusal::Backend(Backend::Failed))), None);
         }
         (Err(refusal), Some(chosen)) if rules.admits_subprotocol(chosen.as_deref()) => {
@@ -556,7 +589,12 @@ fn compare_choice(asked: &Asked, candidate: Option<Result<(), Refusal>>, answer:
 
 /// Notes what the answer's head says of its body. Trailers are announced only to a client that
 /// takes them, as `trailers` says, and gets chunks.
-fn relayed(mut answer: Response<Outgoing>, flight: &mut Flight, version: Version, trailers: bool) -> Response<Outgoing> {
+fn relayed(
+    mut answer: Response<Outgoing>,
+    flight: &mut Flight,
+    version: Version,
+    trailers: bool,
+) -> Response<Outgoing> {
     let has_length = answer.headers().contains_key(CONTENT_LENGTH);
     if !trailers || has_length {
         answer.headers_mut().remove(TRAILER);

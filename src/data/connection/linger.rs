@@ -75,7 +75,11 @@ pub async fn linger(lingering: Lingering, open: Open, client: Key) {
             () = async { finish.cancelled().await; sleep(DRAIN_TIMEOUT).await } => DiscardEnd::Drain,
         }
     };
-    let bounds = Bounds { silence: SILENCE_TIMEOUT, total: TOTAL_TIMEOUT, bytes: MAX_DISCARDED.saturating_sub(discarded) };
+    let bounds = Bounds {
+        silence: SILENCE_TIMEOUT,
+        total: TOTAL_TIMEOUT,
+        bytes: MAX_DISCARDED.saturating_sub(discarded),
+    };
     counted.end = tokio::select! {
         biased;
         end = ordered => end,
@@ -122,7 +126,8 @@ mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
-    const BOUNDS: Bounds = Bounds { silence: Duration::from_secs(5), total: Duration::from_secs(30), bytes: 1 << 20 };
+    const BOUNDS: Bounds =
+        Bounds { silence: Duration::from_secs(5), total: Duration::from_secs(30), bytes: 1 << 20 };
 
     /// Both ends of a connection, the client's first.
     async fn ends() -> (TcpStream, TcpStream) {
@@ -168,7 +173,11 @@ mod tests {
     #[tokio::test]
     async fn discarding_of_a_drip_ends_in_time() {
         let (mut client, tcp) = ends().await;
-        let bounds = Bounds { silence: Duration::from_millis(200), total: Duration::from_millis(300), ..BOUNDS };
+        let bounds = Bounds {
+            silence: Duration::from_millis(200),
+            total: Duration::from_millis(300),
+            ..BOUNDS
+        };
         let began = Instant::now();
         let drips = async {
             loop {

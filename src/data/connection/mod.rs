@@ -98,7 +98,8 @@ impl Drop for Open {
 /// Serves one connection to its end.
 pub async fn serve(core: Arc<Core>, accepted: Accepted) {
     let Accepted { stream, peer, port, rules, metrics, places, client, claim, closing } = accepted;
-    let mut open = Open { core: Arc::clone(&core), listener: metrics, end: ConnectionEnd::Client, places };
+    let mut open =
+        Open { core: Arc::clone(&core), listener: metrics, end: ConnectionEnd::Client, places };
 
     let party = Party { listener: &rules.listener.name, client, peer };
     let deadline = Instant::now() + rules.listener.timeouts.tls;
@@ -113,7 +114,11 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
             open.end = end;
             if let Some(tcp) = answered {
                 let patience = patience_of(&rules, seat);
-                core.tracker.spawn(linger(Lingering { tcp, discarded: 0, patience }, open, client.key()));
+                core.tracker.spawn(linger(
+                    Lingering { tcp, discarded: 0, patience },
+                    open,
+                    client.key(),
+                ));
             }
             return;
         }
@@ -224,7 +229,9 @@ async fn encrypt(
         return Err(closed(core).into());
     }
     match accepted {
-        Ok(Ok((stream, _))) => Ok((Stream::Tls(stream), chosen.and_then(|by_sni| by_sni.chosen().cloned()))),
+        Ok(Ok((stream, _))) => {
+            Ok((Stream::Tls(stream), chosen.and_then(|by_sni| by_sni.chosen().cloned())))
+        }
         failed => {
             let mut answered = None;
             let error = match failed {
@@ -241,7 +248,9 @@ async fn encrypt(
                     answered = timeout_at(deadline, dismissed).await.ok().flatten();
                     "plain HTTP was sent to a port that speaks TLS".to_owned()
                 }
-                _ if waits => "not begun in time: its client is over handshakes_per_client".to_owned(),
+                _ if waits => {
+                    "not begun in time: its client is over handshakes_per_client".to_owned()
+                }
                 _ => "not done in time".to_owned(),
             };
             turned_away(core, party, Refusal::Tls, Some(&error));
@@ -319,7 +328,8 @@ async fn converse(
     let mut clock = Clock::new(&patience, closing, timer);
 
     let first = {
-        let mut attempt = pin!(directly(&exchange, Watched::new(stream, patience.clone()), &patience));
+        let mut attempt =
+            pin!(directly(&exchange, Watched::new(stream, patience.clone()), &patience));
         clock.until(|cx, _| attempt.as_mut().poll(cx)).await
     };
     match first {
@@ -330,7 +340,9 @@ async fn converse(
             over(end, client, true, &patience)
         }
         // Boxed, or those that upgrade at once would carry the room that hyper takes.
-        Some(Directly::Unanswered(client)) => Box::pin(by_hyper(core, rules, client, &exchange, &patience, clock)).await,
+        Some(Directly::Unanswered(client)) => {
+            Box::pin(by_hyper(core, rules, client, &exchange, &patience, clock)).await
+        }
         None if clock.is_closing() => Spoken::Over(closed(core)),
         None => Spoken::Over(timed_out(&exchange, &patience)),
     }
@@ -406,7 +418,9 @@ async fn by_hyper(
 /// The end of a connection, of which something may be `unread`.
 fn over(end: ConnectionEnd, client: Watched, unread: bool, patience: &Patience) -> Spoken {
     match client.into_unread(unread) {
-        Some((tcp, discarded)) => Spoken::Unread(end, Lingering { tcp, discarded, patience: patience.clone() }),
+        Some((tcp, discarded)) => {
+            Spoken::Unread(end, Lingering { tcp, discarded, patience: patience.clone() })
+        }
         None => Spoken::Over(end),
     }
 }
@@ -460,7 +474,9 @@ enum Directly {
 
 /// Reads a client's first bytes, and answers them if they are an attempt that is let in.
 async fn directly(exchange: &Exchange, mut client: Watched, patience: &Patience) -> Directly {
-    let Ok(mut came) = poll_fn(|cx| some(&mut client, cx)).await else { return Directly::Unanswered(client) };
+    let Ok(mut came) = poll_fn(|cx| some(&mut client, cx)).await else {
+        return Directly::Unanswered(client);
+    };
     while !came.is_empty() {
         match foreign::is_http2(&came) {
             Is::Yes => {

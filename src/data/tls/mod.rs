@@ -157,7 +157,10 @@ async fn hear_more(socket: &mut Socket, said: &mut Vec<u8>) -> io::Result<usize>
 
 /// Makes the TLS handshake with a client that has said `hello`. It has no deadline of its own.
 /// `configuration` is told whether the client's server name is hidden (`snapshot::hello`).
-pub async fn accept(mut hello: Hello, configuration: impl FnOnce(bool) -> Arc<ServerConfig>) -> Result<(Stream, Facts), Failure> {
+pub async fn accept(
+    mut hello: Hello,
+    configuration: impl FnOnce(bool) -> Arc<ServerConfig>,
+) -> Result<(Stream, Facts), Failure> {
     while hello::is_partial(&hello.said) && hello.hear_more().await? > 0 {}
     let Hello { mut socket, said: mut hello } = hello;
     let is_nameless = hello::hide_name(&mut hello);
@@ -249,7 +252,11 @@ impl Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let Stream { socket, session } = self.get_mut();
         session.poll_read_some(socket, cx, SOME, |plain| {
             let taken = plain.len().min(buffer.remaining());
@@ -260,7 +267,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let stream = self.get_mut();
         ready!(stream.poll_sent(cx))?;
         let bytes = &bytes[..bytes.len().min(READ)];

@@ -11,7 +11,9 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus, WriteTraffic};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus, WriteTraffic,
+};
 use rustls::{HandshakeKind, ProtocolVersion};
 
 use crate::data::buffers::{self, Buffers, FRONT, LEFT, READ, READ_SEALED};
@@ -91,9 +93,15 @@ impl Session {
     }
 
     /// Works on what the caller has read: at the beginning, or behind [`Session::take_left`].
-    pub fn take(&mut self, socket: &mut Socket, cx: &mut Context<'_>, mut came: Vec<u8>) -> io::Result<()> {
+    pub fn take(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        mut came: Vec<u8>,
+    ) -> io::Result<()> {
         buffers::lend(|buffers| {
-            let (used, filled) = self.process(socket, cx, &mut came, &mut buffers.plain[FRONT..])?;
+            let (used, filled) =
+                self.process(socket, cx, &mut came, &mut buffers.plain[FRONT..])?;
             self.left = came.split_off(used);
             self.plain.extend_from_slice(&buffers.plain[FRONT..FRONT + filled]);
             Ok(())
@@ -109,7 +117,12 @@ impl Session {
 
     /// Reads once, or works on what an earlier read left; returns how much of `buffers.plain` is filled behind
     /// `FRONT`, which may be nothing.
-    pub fn poll_read(&mut self, socket: &mut Socket, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<usize>> {
+    pub fn poll_read(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        buffers: &mut Buffers,
+    ) -> Poll<io::Result<usize>> {
         if !self.plain.is_empty() {
             return Poll::Ready(Ok(self.take_early(buffers)));
         }
@@ -127,7 +140,11 @@ impl Session {
     }
 
     /// Sends what is left of the alert, and of what was to be said before it.
-    pub fn poll_alerted(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_alerted(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         self.ticket_waits = false;
         self.flush(socket, cx)?;
         if self.has_unsent() { Poll::Pending } else { Poll::Ready(Ok(())) }
@@ -168,7 +185,11 @@ impl Session {
     }
 
     /// Sends what waits. True when the TLS handshake is done.
-    pub fn poll_shaken(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    pub fn poll_shaken(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
         self.flush(socket, cx)?;
         if self.has_unsent() {
             return Poll::Pending;
@@ -177,7 +198,12 @@ impl Session {
     }
 
     /// One step of the TLS handshake: sends what waits, then reads once. True when it is done.
-    pub fn poll_shake(&mut self, socket: &mut Socket, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<bool>> {
+    pub fn poll_shake(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<bool>> {
         if ready!(self.poll_shaken(socket, cx))? {
             return Poll::Ready(Ok(true));
         }
@@ -189,7 +215,12 @@ impl Session {
     }
 
     /// Reads at most `most` bytes once, and keeps the plaintext.
-    fn poll_keep(&mut self, socket: &mut Socket, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<()>> {
+    fn poll_keep(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<()>> {
         buffers::lend(|buffers| {
             let filled = ready!(self.poll_decrypt(socket, cx, buffers, most))?;
             self.plain.extend_from_slice(&buffers.plain[FRONT..FRONT + filled]);
@@ -281,7 +312,8 @@ impl Session {
                 self.several.0 += data;
                 self.several.1 += records.saturating_sub(data);
             }
-            self.waits = end < cipher.len() && !self.ended && whole_records(&cipher[end..], 1).0 > 0;
+            self.waits =
+                end < cipher.len() && !self.ended && whole_records(&cipher[end..], 1).0 > 0;
             if !self.waits || data < records || all >= MAX_RECORDS {
                 return Ok((used, filled));
             }
@@ -295,7 +327,8 @@ impl Session {
         let (mut used, mut filled, mut data) = (0, 0, 0);
         let handshaking = self.tls.is_handshaking();
         loop {
-            let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut cipher[used..]);
+            let UnbufferedStatus { mut discard, state } =
+                self.tls.process_tls_records(&mut cipher[used..]);
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
@@ -335,7 +368,11 @@ impl Session {
     fn queue_alert(&mut self, rest: &mut [u8]) {
         // As long as there is something to say, rustls says it before it looks at its input.
         while self.tls.wants_write() {
-            let Ok(ConnectionState::EncodeTlsData(message)) = self.tls.process_tls_records(rest).state else { return };
+            let Ok(ConnectionState::EncodeTlsData(message)) =
+                self.tls.process_tls_records(rest).state
+            else {
+                return;
+            };
             if queue(message, &mut self.unsent).is_err() {
                 return;
             }
@@ -344,25 +381,44 @@ impl Session {
     }
 
     /// Encrypts `bytes`, and writes them behind what is not sent yet; returns how many bytes went out.
-    pub fn write(&mut self, socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+    pub fn write(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> io::Result<usize> {
         self.put(socket, cx, bytes, false)
     }
 
     /// As [`Session::write`], with close_notify in the same write: nothing follows these bytes, which are a frame at most.
-    pub fn write_last(&mut self, socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+    pub fn write_last(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> io::Result<usize> {
         let last = !std::mem::replace(&mut self.closing, true);
         self.put(socket, cx, bytes, last)
     }
 
-    fn put(&mut self, socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> io::Result<usize> {
+    fn put(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        last: bool,
+    ) -> io::Result<usize> {
         let ticket = std::mem::take(&mut self.ticket_waits);
         buffers::lend_out(|out| {
             let mut sent = 0;
             for part in bytes.chunks(READ) {
-                let sealed = self.traffic(|traffic| traffic.encrypt(part, out)).ok_or(io::ErrorKind::BrokenPipe)?;
+                let sealed = self
+                    .traffic(|traffic| traffic.encrypt(part, out))
+                    .ok_or(io::ErrorKind::BrokenPipe)?;
                 let mut sealed = sealed.map_err(invalid)?;
                 if last {
-                    let notify = self.traffic(|traffic| traffic.queue_close_notify(&mut out[sealed..]));
+                    let notify =
+                        self.traffic(|traffic| traffic.queue_close_notify(&mut out[sealed..]));
                     sealed += notify.ok_or(io::ErrorKind::BrokenPipe)?.map_err(invalid)?;
                 }
                 sent += if last {
@@ -389,12 +445,17 @@ impl Session {
     }
 
     /// Goes to where application data may be written; `None` where that is no more.
-    fn traffic<R>(&mut self, say: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>) -> R) -> Option<R> {
+    fn traffic<R>(
+        &mut self,
+        say: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>) -> R,
+    ) -> Option<R> {
         while !self.failed {
             // All that can be used of what it has seen is used: there is nothing to discard.
             match self.tls.process_tls_records(&mut self.left[..self.seen]).state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => return Some(say(&mut traffic)),
-                Ok(ConnectionState::EncodeTlsData(message)) => queue(message, &mut self.unsent).ok()?,
+                Ok(ConnectionState::EncodeTlsData(message)) => {
+                    queue(message, &mut self.unsent).ok()?
+                }
                 Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
                 Ok(_) => return None,
@@ -450,7 +511,10 @@ fn several_records(cipher: &[u8], most: usize) -> (usize, usize) {
 }
 
 /// Puts what rustls wants to say behind what is not sent yet.
-fn queue(mut message: EncodeTlsData<'_, ServerConnectionData>, unsent: &mut Unsent) -> io::Result<()> {
+fn queue(
+    mut message: EncodeTlsData<'_, ServerConnectionData>,
+    unsent: &mut Unsent,
+) -> io::Result<()> {
     match message.encode(&mut []) {
         Ok(_) => Ok(()),
         Err(EncodeError::InsufficientSize(size)) => {

@@ -199,7 +199,12 @@ impl Clock {
 
     /// The side, 0 or 1, that has taken nothing for `patience` while there was something for it;
     /// `unsent` says of each for which there is how much it has taken so far.
-    pub fn stalled(&mut self, now: Instant, patience: Duration, unsent: [Option<u64>; 2]) -> Option<usize> {
+    pub fn stalled(
+        &mut self,
+        now: Instant,
+        patience: Duration,
+        unsent: [Option<u64>; 2],
+    ) -> Option<usize> {
         for (stall, unsent) in self.stalls.iter_mut().zip(unsent) {
             *stall = match (*stall, unsent) {
                 (_, None) => None,
@@ -232,21 +237,45 @@ impl Clock {
     }
 
     /// Wakes the task at the next moment at which something may be due.
-    pub fn arm(&mut self, cx: &mut Context<'_>, now: Instant, rules: &TunnelLimits, timeouts: &RouteTimeouts, deaf: bool) {
+    pub fn arm(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        rules: &TunnelLimits,
+        timeouts: &RouteTimeouts,
+        deaf: bool,
+    ) {
         // A deaf moment ends by a write to the backend, which wakes the task by itself.
         let pong = if deaf { None } else { self.pong_ends(rules) };
         let stall = self.stall_ends(timeouts.write_stall);
-        let next = [self.lifetime_ends(rules), self.idle_ends(rules), pong, self.ping_at(rules), stall];
+        let next =
+            [self.lifetime_ends(rules), self.idle_ends(rules), pong, self.ping_at(rules), stall];
         let next = next.into_iter().flatten().min();
-        self.wake_at(cx, now, next.map(|next| self.excused.map_or(next, |excused| next.max(excused))));
+        self.wake_at(
+            cx,
+            now,
+            next.map(|next| self.excused.map_or(next, |excused| next.max(excused))),
+        );
     }
 
     /// Wakes the task when the ending, or the tunnel, has taken too long, and to look at what a side has acknowledged:
     /// the kernel does not tell.
-    pub fn arm_ending(&mut self, cx: &mut Context<'_>, now: Instant, rules: &TunnelLimits, timeouts: &RouteTimeouts) {
+    pub fn arm_ending(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        rules: &TunnelLimits,
+        timeouts: &RouteTimeouts,
+    ) {
         let lifetime = self.lifetime_ends(rules).filter(|end| *end > now);
         let client = self.client_ends.filter(|end| *end > now);
-        let next = [self.grace_ends, client, self.stall_ends(timeouts.write_stall), self.look_at(now), lifetime];
+        let next = [
+            self.grace_ends,
+            client,
+            self.stall_ends(timeouts.write_stall),
+            self.look_at(now),
+            lifetime,
+        ];
         self.wake_at(cx, now, next.into_iter().flatten().min());
     }
 
@@ -316,11 +345,19 @@ mod tests {
 
     /// A Ping after 25 s of silence, 20 s for an answer, and the idle and lifetime limits of a strict policy.
     fn rules() -> TunnelLimits {
-        TunnelLimits { idle: Some(seconds(600)), lifetime: Some(seconds(3600)), ..TunnelLimits::default() }
+        TunnelLimits {
+            idle: Some(seconds(600)),
+            lifetime: Some(seconds(3600)),
+            ..TunnelLimits::default()
+        }
     }
 
     /// After `happened`, each at its second, what is due at the seconds of `expected`; the client is read all the time.
-    fn check(rules: &TunnelLimits, happened: &[(u64, fn(&mut Clock, Instant))], expected: &[(u64, Option<Due>)]) {
+    fn check(
+        rules: &TunnelLimits,
+        happened: &[(u64, fn(&mut Clock, Instant))],
+        expected: &[(u64, Option<Due>)],
+    ) {
         let opened = Instant::now();
         let mut clock = Clock::new(opened);
         for (at, happens) in happened {
@@ -366,9 +403,21 @@ mod tests {
     #[test]
     fn while_a_ping_of_the_backends_is_unanswered_ours_is_withheld_and_its_clock_runs() {
         check(&rules(), &[(10, Clock::backend_pinged)], &[(25, None), (29, None), (30, NO_PONG)]);
-        check(&rules(), &[(10, Clock::backend_pinged), (20, Clock::backend_pinged)], &[(30, NO_PONG)]);
-        check(&rules(), &[(10, Clock::backend_pinged), (20, Clock::heard)], &[(39, None), (40, NO_PONG)]);
-        check(&rules(), &[(10, Clock::backend_pinged), (11, answers_the_backend)], &[(35, None), (36, PING)]);
+        check(
+            &rules(),
+            &[(10, Clock::backend_pinged), (20, Clock::backend_pinged)],
+            &[(30, NO_PONG)],
+        );
+        check(
+            &rules(),
+            &[(10, Clock::backend_pinged), (20, Clock::heard)],
+            &[(39, None), (40, NO_PONG)],
+        );
+        check(
+            &rules(),
+            &[(10, Clock::backend_pinged), (11, answers_the_backend)],
+            &[(35, None), (36, PING)],
+        );
     }
 
     #[test]
@@ -394,12 +443,20 @@ mod tests {
     fn idle_counts_from_the_last_frame_and_not_from_our_pings() {
         let rules = TunnelLimits { idle: Some(seconds(60)), ..TunnelLimits::default() };
         check(&rules, &[(25, pings), (26, answers_ours)], &[(60, IDLE)]);
-        check(&rules, &[(30, Clock::relayed), (31, Clock::heard)], &[(60, PING), (89, PING), (90, IDLE)]);
+        check(
+            &rules,
+            &[(30, Clock::relayed), (31, Clock::heard)],
+            &[(60, PING), (89, PING), (90, IDLE)],
+        );
     }
 
     #[test]
     fn a_lifetime_ends_whatever_passes() {
-        check(&rules(), &[(3599, Clock::heard), (3599, Clock::relayed)], &[(3599, None), (3600, LIFETIME)]);
+        check(
+            &rules(),
+            &[(3599, Clock::heard), (3599, Clock::relayed)],
+            &[(3599, None), (3600, LIFETIME)],
+        );
     }
 
     #[test]
@@ -412,7 +469,11 @@ mod tests {
         }
         check(&rules(), &[(24, fills), (25, pings)], &[(45, None), (100, None)]);
         check(&rules(), &[(24, fills), (25, pings), (40, empties)], &[(59, None), (60, NO_PONG)]);
-        check(&rules(), &[(20, fills), (24, empties), (25, pings), (40, empties)], &[(45, NO_PONG)]);
+        check(
+            &rules(),
+            &[(20, fills), (24, empties), (25, pings), (40, empties)],
+            &[(45, NO_PONG)],
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -420,13 +481,27 @@ mod tests {
         let opened = Instant::now();
         let mut clock = Clock::new(opened);
         clock.ping(opened);
-        clock.arm(&mut Context::from_waker(std::task::Waker::noop()), opened, &rules(), &RouteTimeouts::default(), false);
+        clock.arm(
+            &mut Context::from_waker(std::task::Waker::noop()),
+            opened,
+            &rules(),
+            &RouteTimeouts::default(),
+            false,
+        );
         let woken = opened + seconds(3000);
         clock.wakes(woken);
         assert_eq!(clock.due(woken, &rules(), false), None, "neither idle nor without a Pong");
-        assert_eq!(clock.due(woken + EXCUSED, &rules(), false), IDLE, "who still says nothing then is");
+        assert_eq!(
+            clock.due(woken + EXCUSED, &rules(), false),
+            IDLE,
+            "who still says nothing then is"
+        );
         clock.wakes(woken + seconds(1));
-        assert_eq!(clock.due(opened + seconds(3600), &rules(), false), LIFETIME, "a lifetime knows no excuse");
+        assert_eq!(
+            clock.due(opened + seconds(3600), &rules(), false),
+            LIFETIME,
+            "a lifetime knows no excuse"
+        );
     }
 
     #[test]
@@ -443,16 +518,32 @@ mod tests {
         let opened = Instant::now();
         let mut clock = Clock::new(opened);
         for (at, unsent, stalled) in steps {
-            assert_eq!(clock.stalled(opened + seconds(*at), seconds(30), *unsent), *stalled, "at {at} s");
+            assert_eq!(
+                clock.stalled(opened + seconds(*at), seconds(30), *unsent),
+                *stalled,
+                "at {at} s"
+            );
         }
     }
 
     #[test]
     fn a_side_that_takes_nothing_stalls_and_one_that_takes_little_does_not() {
-        check_stalls(&[(10, [Some(5), None], None), (39, [Some(5), None], None), (40, [Some(5), None], Some(0))]);
+        check_stalls(&[
+            (10, [Some(5), None], None),
+            (39, [Some(5), None], None),
+            (40, [Some(5), None], Some(0)),
+        ]);
         check_stalls(&[(10, [None, Some(0)], None), (40, [None, Some(0)], Some(1))]);
-        check_stalls(&[(10, [Some(5), None], None), (39, [Some(6), None], None), (68, [Some(6), None], None)]);
-        check_stalls(&[(10, [Some(5), None], None), (20, [None, None], None), (40, [Some(5), None], None)]);
+        check_stalls(&[
+            (10, [Some(5), None], None),
+            (39, [Some(6), None], None),
+            (68, [Some(6), None], None),
+        ]);
+        check_stalls(&[
+            (10, [Some(5), None], None),
+            (20, [None, None], None),
+            (40, [Some(5), None], None),
+        ]);
     }
 
     #[test]

@@ -403,8 +403,12 @@ impl Scanner {
                     self.open = first & 0x80 == 0;
                     run.messages += u32::from(!continues);
                 }
-                0x89 if !limits && rules.passes(PING, Control::masked(&input[at..end])) => run.pings = true,
-                0x8A if !limits && rules.passes(PONG, Control::masked(&input[at..end])) => run.pongs = true,
+                0x89 if !limits && rules.passes(PING, Control::masked(&input[at..end])) => {
+                    run.pings = true
+                }
+                0x8A if !limits && rules.passes(PONG, Control::masked(&input[at..end])) => {
+                    run.pongs = true
+                }
                 _ => break,
             }
             run.frames += 1;
@@ -420,7 +424,13 @@ impl Scanner {
     /// Takes the whole frames at the front of `input` whose first two bytes are those of the frame of `size` bytes
     /// that was taken last, and returns how many they are.
     #[inline(never)] // It would take registers from the loop above.
-    fn skim_alike(&mut self, run: &mut Run, input: &[u8], size: usize, rules: &impl Rules) -> usize {
+    fn skim_alike(
+        &mut self,
+        run: &mut Run,
+        input: &[u8],
+        size: usize,
+        rules: &impl Rules,
+    ) -> usize {
         let first = input[0];
         let takes = match first {
             0x89 | 0x8A => rules.passes_always(first & 0x0F),
@@ -468,7 +478,14 @@ impl Scanner {
     }
 
     /// A control frame is complete: `before` bytes of it came earlier, `taken` are at the front of `input`.
-    fn whole(&mut self, frame: &Frame, before: usize, taken: usize, input: &[u8], rules: &impl Rules) -> Piece {
+    fn whole(
+        &mut self,
+        frame: &Frame,
+        before: usize,
+        taken: usize,
+        input: &[u8],
+        rules: &impl Rules,
+    ) -> Piece {
         self.front = Front::Payload(0);
         let opcode = frame.bytes[0] & 0x0F;
         if !rules.passes(opcode, Control::masked(frame.as_slice())) {
@@ -495,7 +512,11 @@ impl Scanner {
         let (masked, short) = (second & 0x80 != 0, second & 0x7F);
         let control = opcode >= 8;
         if masked != (self.sender == Sender::Client) {
-            let broken = if masked { "A frame of the backend's is masked." } else { "A frame of the client's is not masked." };
+            let broken = if masked {
+                "A frame of the backend's is masked."
+            } else {
+                "A frame of the client's is not masked."
+            };
             return Err(Fault::Framing(broken));
         }
         // The opcodes 3 to 7 and 11 to 15 are reserved.
@@ -548,11 +569,17 @@ impl Scanner {
     fn check_reserved(&self, first: u8) -> Result<(), Fault> {
         match self.extensions {
             Extensions::Unknown => Ok(()),
-            _ if first & 0x07 > 2 => Err(Fault::Framing("The opcode is reserved, and no extension that uses it was agreed.")),
-            Extensions::None => Err(Fault::Framing("A reserved bit is set, and no extension was agreed.")),
+            _ if first & 0x07 > 2 => Err(Fault::Framing(
+                "The opcode is reserved, and no extension that uses it was agreed.",
+            )),
+            Extensions::None => {
+                Err(Fault::Framing("A reserved bit is set, and no extension was agreed."))
+            }
             // RFC 7692 §6: neither control frames nor continuations.
             Extensions::Deflate if first & 0x70 == 0x40 && matches!(first & 0x0F, 1 | 2) => Ok(()),
-            Extensions::Deflate => Err(Fault::Framing("A reserved bit is set other than RSV1 of a message's first frame.")),
+            Extensions::Deflate => Err(Fault::Framing(
+                "A reserved bit is set other than RSV1 of a message's first frame.",
+            )),
         }
     }
 
@@ -570,7 +597,8 @@ impl Scanner {
 impl Header {
     /// Whether the control frame at the front of `bytes` is complete and may be part of a run.
     fn passes(&self, bytes: &[u8], rules: &impl Rules) -> bool {
-        let whole = usize::try_from(self.payload).ok().and_then(|payload| bytes.get(..self.len + payload));
+        let whole =
+            usize::try_from(self.payload).ok().and_then(|payload| bytes.get(..self.len + payload));
         whole.is_some_and(|frame| rules.passes(self.opcode, Control::masked(frame)))
     }
 }
@@ -619,7 +647,9 @@ impl Control {
     /// The payload of a complete control frame.
     fn masked(frame: &[u8]) -> Masked<'_> {
         match frame {
-            [_, second, k0, k1, k2, k3, bytes @ ..] if second & 0x80 != 0 => Masked { key: [*k0, *k1, *k2, *k3], bytes },
+            [_, second, k0, k1, k2, k3, bytes @ ..] if second & 0x80 != 0 => {
+                Masked { key: [*k0, *k1, *k2, *k3], bytes }
+            }
             _ => Masked { key: [0; 4], bytes: frame.get(2..).unwrap_or_default() },
         }
     }
@@ -639,7 +669,10 @@ impl Control {
 
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Control").field("opcode", &self.opcode).field("payload", &self.payload).finish()
+        f.debug_struct("Control")
+            .field("opcode", &self.opcode)
+            .field("payload", &self.payload)
+            .finish()
     }
 }
 
@@ -663,7 +696,9 @@ fn whole(kind: Kind, payload: &[&[u8]], mask: Option<[u8; 4]>) -> Frame {
     let header = FrameHeader { opcode: OpCode::Control(kind), mask, ..FrameHeader::default() };
     let length: usize = payload.iter().map(|part| part.len()).sum();
     let mut frame = Frame::EMPTY;
-    header.format(length as u64, &mut frame).expect("a frame has room for the header of a control frame");
+    header
+        .format(length as u64, &mut frame)
+        .expect("a frame has room for the header of a control frame");
     let start = usize::from(frame.len);
     for part in payload {
         frame.fill(part, Frame::ROOM);
@@ -747,7 +782,9 @@ mod tests {
             _ => {}
         }
         frame.extend(mask.iter().flatten());
-        frame.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ mask.map_or(0, |mask| mask[at % 4])));
+        frame.extend(
+            payload.iter().enumerate().map(|(at, byte)| byte ^ mask.map_or(0, |mask| mask[at % 4])),
+        );
         frame
     }
 
@@ -756,7 +793,12 @@ mod tests {
     }
 
     /// Scans the inputs one after the other, as a tunnel would.
-    fn scan<'a>(sender: Sender, extensions: Extensions, max: Option<u64>, inputs: impl Iterator<Item = &'a [u8]>) -> Seen {
+    fn scan<'a>(
+        sender: Sender,
+        extensions: Extensions,
+        max: Option<u64>,
+        inputs: impl Iterator<Item = &'a [u8]>,
+    ) -> Seen {
         let mut scanner = Scanner::new(sender, extensions);
         let mut seen = Seen::default();
         for mut input in inputs {
@@ -791,10 +833,21 @@ mod tests {
 
     /// Scans `stream` in one input and byte by byte: of a good one all passes, of
     /// one with a fault what precedes the frame at fault.
-    fn check(sender: Sender, extensions: Extensions, max: Option<u64>, good: &[&[u8]], bad: &[u8], expected: Seen) {
+    fn check(
+        sender: Sender,
+        extensions: Extensions,
+        max: Option<u64>,
+        good: &[&[u8]],
+        bad: &[u8],
+        expected: Seen,
+    ) {
         let stream = [&good.concat(), bad].concat();
         let expected = Seen { passed: good.concat(), ..expected };
-        assert_eq!(scan(sender, extensions, max, [&stream[..]].into_iter()), expected, "in one input");
+        assert_eq!(
+            scan(sender, extensions, max, [&stream[..]].into_iter()),
+            expected,
+            "in one input"
+        );
         assert_eq!(scan(sender, extensions, max, stream.chunks(1)), expected, "byte by byte");
     }
 
@@ -803,14 +856,32 @@ mod tests {
     }
 
     fn check_bad(sender: Sender, extensions: Extensions, bad: &[u8]) {
-        let Err(fault @ Fault::Framing(_)) = Scanner::new(sender, extensions).next(bad, &None) else { panic!("{bad:x?} passes") };
-        let good = frame(0x82, b"before", 0, if sender == Sender::Client { Some(MASK) } else { None });
-        check(sender, extensions, None, &[&good], bad, Seen { messages: 1, fault: Some(fault), ..Seen::default() });
+        let Err(fault @ Fault::Framing(_)) = Scanner::new(sender, extensions).next(bad, &None)
+        else {
+            panic!("{bad:x?} passes")
+        };
+        let good =
+            frame(0x82, b"before", 0, if sender == Sender::Client { Some(MASK) } else { None });
+        check(
+            sender,
+            extensions,
+            None,
+            &[&good],
+            bad,
+            Seen { messages: 1, fault: Some(fault), ..Seen::default() },
+        );
     }
 
     fn check_size(max: u64, good: &[&[u8]], bad: &[u8], messages: u32) {
         let fault = if bad.is_empty() { None } else { Some(Fault::TooBig) };
-        check(Sender::Client, Extensions::None, Some(max), good, bad, Seen { messages, fault, ..Seen::default() });
+        check(
+            Sender::Client,
+            Extensions::None,
+            Some(max),
+            good,
+            bad,
+            Seen { messages, fault, ..Seen::default() },
+        );
     }
 
     #[test]
@@ -822,7 +893,10 @@ mod tests {
     fn data_frames_of_every_length_form_pass_unchanged_and_count_as_messages() {
         for wide in [0, 2, 8] {
             for size in [0, 1, 125, 126, 127, 65_535, 65_536] {
-                let (client, backend) = (frame(0x82, &vec![7; size], wide, Some(MASK)), frame(0x81, &vec![7; size], wide, None));
+                let (client, backend) = (
+                    frame(0x82, &vec![7; size], wide, Some(MASK)),
+                    frame(0x81, &vec![7; size], wide, None),
+                );
                 check_good(Sender::Client, Extensions::None, &[&client, &client], 2);
                 check_good(Sender::Backend, Extensions::None, &[&backend, &backend], 2);
             }
@@ -834,7 +908,14 @@ mod tests {
         let (start, more, end) = (text(0x01, "Hel"), text(0x00, "l"), text(0x80, "o"));
         let ping = text(0x89, "?");
         let expected = Seen { controls: vec![(9, b"?".to_vec())], messages: 2, ..Seen::default() };
-        check(Sender::Client, Extensions::None, None, &[&start, &more, &ping, &end, &text(0x82, "")], &[], expected);
+        check(
+            Sender::Client,
+            Extensions::None,
+            None,
+            &[&start, &more, &ping, &end, &text(0x82, "")],
+            &[],
+            expected,
+        );
     }
 
     fn masks() -> [(Sender, Option<[u8; 4]>); 2] {
@@ -848,9 +929,14 @@ mod tests {
             let good: Vec<_> = good.iter().map(Vec::as_slice).collect();
             for first in bad {
                 let bad = frame(*first, b"x", 0, mask);
-                let told = |size| scan(sender, extensions, None, [&good.concat()[..], &bad].concat().chunks(size));
+                let told = |size| {
+                    scan(sender, extensions, None, [&good.concat()[..], &bad].concat().chunks(size))
+                };
                 let whole = told(usize::MAX);
-                assert!(matches!(whole.fault, Some(Fault::Framing(_))), "{first:x} behind {good:x?}");
+                assert!(
+                    matches!(whole.fault, Some(Fault::Framing(_))),
+                    "{first:x} behind {good:x?}"
+                );
                 assert_eq!((&whole.passed, whole.messages), (&good.concat(), messages));
                 assert_eq!(told(1), whole);
             }
@@ -894,10 +980,18 @@ mod tests {
     #[test]
     fn repeated_headers_out_of_order_are_faults() {
         for (sender, mask) in masks() {
-            for (good, repeated) in [(&[][..], 0x01), (&[], 0x02), (&[0x01], 0x80), (&[0x02, 0x00, 0x00], 0x80)] {
-                let good: Vec<u8> = good.iter().flat_map(|first| frame(*first, b"x", 0, mask)).collect();
+            for (good, repeated) in
+                [(&[][..], 0x01), (&[], 0x02), (&[0x01], 0x80), (&[0x02, 0x00, 0x00], 0x80)]
+            {
+                let good: Vec<u8> =
+                    good.iter().flat_map(|first| frame(*first, b"x", 0, mask)).collect();
                 let one = frame(repeated, b"x", 0, mask);
-                let told = scan(sender, Extensions::None, None, [[&good[..], &one.repeat(100)].concat().as_slice()].into_iter());
+                let told = scan(
+                    sender,
+                    Extensions::None,
+                    None,
+                    [[&good[..], &one.repeat(100)].concat().as_slice()].into_iter(),
+                );
                 assert_eq!((told.passed, told.messages), ([good, one].concat(), 1));
                 assert!(matches!(told.fault, Some(Fault::Framing(_))), "{repeated:x}");
             }
@@ -919,8 +1013,18 @@ mod tests {
     #[test]
     fn permessage_deflate_uses_rsv1_of_first_frames_alone() {
         let deflate = Extensions::Deflate;
-        check_good(Sender::Client, deflate, &[&text(0xC1, "a"), &text(0x42, "b"), &text(0x00, "c"), &text(0x80, "d")], 2);
-        check_order(deflate, &[], 0, &[0xA1, 0x92, 0xE1, 0xF2, 0xC0, 0x40, 0xC9, 0xCA, 0xC8, 0x83, 0xC3, 0x8B, 0xCB]);
+        check_good(
+            Sender::Client,
+            deflate,
+            &[&text(0xC1, "a"), &text(0x42, "b"), &text(0x00, "c"), &text(0x80, "d")],
+            2,
+        );
+        check_order(
+            deflate,
+            &[],
+            0,
+            &[0xA1, 0x92, 0xE1, 0xF2, 0xC0, 0x40, 0xC9, 0xCA, 0xC8, 0x83, 0xC3, 0x8B, 0xCB],
+        );
         check_order(deflate, &[0x41], 1, &[0x40, 0xC0, 0x20, 0x90, 0xC1, 0x42, 0xC9]);
     }
 
@@ -945,7 +1049,8 @@ mod tests {
     fn check_ration(tokens: u32, frames: &[&[u8]], size: usize, passed: &[&[u8]]) {
         let left = std::cell::Cell::new(tokens);
         let rules = Ration(&left);
-        let (mut scanner, mut out, mut fault) = (Scanner::new(Sender::Client, Extensions::None), Vec::new(), None);
+        let (mut scanner, mut out, mut fault) =
+            (Scanner::new(Sender::Client, Extensions::None), Vec::new(), None);
         'stream: for mut input in frames.concat().chunks(size) {
             while !input.is_empty() {
                 match scanner.next(input, &rules) {
@@ -970,9 +1075,15 @@ mod tests {
 
     #[test]
     fn of_a_message_too_many_nothing_passes_and_what_precedes_it_does() {
-        let (one, start, ping, end) = (text(0x81, "one"), text(0x01, "two, "), text(0x89, ""), text(0x80, "its end"));
+        let (one, start, ping, end) =
+            (text(0x81, "one"), text(0x01, "two, "), text(0x89, ""), text(0x80, "its end"));
         for size in [1, 7, usize::MAX] {
-            check_ration(2, &[&one, &start, &ping, &end, &one, &one], size, &[&one, &start, &ping, &end]);
+            check_ration(
+                2,
+                &[&one, &start, &ping, &end, &one, &one],
+                size,
+                &[&one, &start, &ping, &end],
+            );
             check_ration(0, &[&ping, &one], size, &[&ping]);
         }
     }
@@ -989,8 +1100,16 @@ mod tests {
     #[test]
     fn an_oversize_or_fragmented_control_frame_is_a_fault_even_with_an_extension() {
         for opcode in 0x8..=0xF {
-            check_bad(Sender::Client, Extensions::Unknown, &frame(0x80 | opcode, &[0; 126], 0, Some(MASK)));
-            check_bad(Sender::Backend, Extensions::Unknown, &frame(0x80 | opcode, &[0; 5], 8, None));
+            check_bad(
+                Sender::Client,
+                Extensions::Unknown,
+                &frame(0x80 | opcode, &[0; 126], 0, Some(MASK)),
+            );
+            check_bad(
+                Sender::Backend,
+                Extensions::Unknown,
+                &frame(0x80 | opcode, &[0; 5], 8, None),
+            );
             check_bad(Sender::Backend, Extensions::Unknown, &frame(opcode, b"", 0, None));
         }
     }
@@ -1000,23 +1119,51 @@ mod tests {
         for first in [0xC1, 0xA1, 0x91, 0x83, 0x87, 0x40, 0x8B, 0x8F, 0xC8] {
             check_bad(Sender::Client, Extensions::None, &text(first, "odd"));
         }
-        check_good(Sender::Client, Extensions::Unknown, &[&text(0xC1, "odd"), &text(0x83, ""), &text(0x97, "odd")], 3);
+        check_good(
+            Sender::Client,
+            Extensions::Unknown,
+            &[&text(0xC1, "odd"), &text(0x83, ""), &text(0x97, "odd")],
+            3,
+        );
         let controls = vec![(11, b"odd".to_vec()), (9, Vec::new())];
         let expected = Seen { controls, ..Seen::default() };
-        check(Sender::Client, Extensions::Unknown, None, &[&text(0x8B, "odd"), &text(0xC9, "")], &[], expected);
+        check(
+            Sender::Client,
+            Extensions::Unknown,
+            None,
+            &[&text(0x8B, "odd"), &text(0xC9, "")],
+            &[],
+            expected,
+        );
     }
 
     #[test]
     fn a_length_with_its_top_bit_set_is_a_fault_and_the_longest_below_it_is_not() {
         check_bad(Sender::Backend, Extensions::None, &[0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0]);
-        check_good(Sender::Backend, Extensions::None, &[&[0x82, 127, 0x7F, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3]], 1);
+        check_good(
+            Sender::Backend,
+            Extensions::None,
+            &[&[0x82, 127, 0x7F, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3]],
+            1,
+        );
     }
 
     #[test]
     fn a_message_may_be_as_big_as_allowed_and_not_a_byte_bigger() {
         check_size(5, &[&text(0x82, "12345"), &text(0x82, "12345")], &text(0x82, "123456"), 2);
         check_size(0, &[&text(0x82, "")], &text(0x82, "1"), 1);
-        check_size(5, &[&text(0x01, "123"), &text(0x00, "4"), &text(0x00, ""), &text(0x80, "5"), &text(0x82, "12345")], &[], 2);
+        check_size(
+            5,
+            &[
+                &text(0x01, "123"),
+                &text(0x00, "4"),
+                &text(0x00, ""),
+                &text(0x80, "5"),
+                &text(0x82, "12345"),
+            ],
+            &[],
+            2,
+        );
     }
 
     #[test]
@@ -1024,7 +1171,12 @@ mod tests {
         let (start, more) = (text(0x01, "123"), text(0x00, "45"));
         check_size(5, &[&start, &more], &text(0x80, "6"), 1);
         check_size(5, &[&start, &more], &text(0x00, "6"), 1);
-        check_size(u64::MAX >> 1, &[&start], &[0x80, 255, 0x7F, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0], 1);
+        check_size(
+            u64::MAX >> 1,
+            &[&start],
+            &[0x80, 255, 0x7F, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0],
+            1,
+        );
     }
 
     #[test]
@@ -1035,7 +1187,8 @@ mod tests {
 
     #[test]
     fn a_run_of_data_frames_is_one_piece() {
-        let run = [text(0x81, "one"), text(0x02, "two"), text(0x80, ""), text(0x82, "three")].concat();
+        let run =
+            [text(0x81, "one"), text(0x02, "two"), text(0x80, ""), text(0x82, "three")].concat();
         let more = text(0x82, "4567");
         for (next, boundary) in [
             (&text(0x89, "")[..], true),
@@ -1047,7 +1200,9 @@ mod tests {
         ] {
             let mut scanner = Scanner::new(Sender::Client, Extensions::None);
             let input = [&run, next].concat();
-            let Ok(Piece { taken, what: What::Run(got) }) = scanner.next(&input, &None) else { panic!("no data") };
+            let Ok(Piece { taken, what: What::Run(got) }) = scanner.next(&input, &None) else {
+                panic!("no data")
+            };
             let expected = if boundary { (run.len(), 3) } else { (input.len(), 4) };
             let got = (taken, got.messages, got.held().len());
             assert_eq!((got, scanner.at_boundary()), ((expected.0, expected.1, 0), boundary));
@@ -1077,13 +1232,27 @@ mod tests {
 
     #[test]
     fn control_frames_are_part_of_the_run_beside_them() {
-        let run = [text(0x01, "o"), text(0x89, "?"), text(0x00, ""), text(0x8A, "!"), text(0x80, "ne"), text(0x89, "")].concat();
+        let run = [
+            text(0x01, "o"),
+            text(0x89, "?"),
+            text(0x00, ""),
+            text(0x8A, "!"),
+            text(0x80, "ne"),
+            text(0x89, ""),
+        ]
+        .concat();
         let close = text(0x88, "");
         for next in [&close[..], &[0x89, 0x81, 0], &text(0x88, "x")[..3]] {
             let input = [&run, next].concat();
             let mut scanner = Scanner::new(Sender::Client, Extensions::None);
-            let Ok(Piece { taken, what: What::Run(got) }) = scanner.next(&input, &Passing(None)) else { panic!("no run") };
-            assert_eq!((taken, got.frames, got.messages, got.pings, got.pongs), (run.len(), 6, 1, true, true));
+            let Ok(Piece { taken, what: What::Run(got) }) = scanner.next(&input, &Passing(None))
+            else {
+                panic!("no run")
+            };
+            assert_eq!(
+                (taken, got.frames, got.messages, got.pings, got.pongs),
+                (run.len(), 6, 1, true, true)
+            );
         }
     }
 
@@ -1112,10 +1281,21 @@ mod tests {
 
     #[test]
     fn frames_that_carry_nothing_are_counted_and_a_close_is_not() {
-        let frames = [text(0x89, "?"), text(0x82, "data"), text(0x82, ""), text(0x8A, ""), text(0x88, ""), text(0x89, "")];
+        let frames = [
+            text(0x89, "?"),
+            text(0x82, "data"),
+            text(0x82, ""),
+            text(0x8A, ""),
+            text(0x88, ""),
+            text(0x89, ""),
+        ];
         for size in [1, 5, usize::MAX] {
             let before = frames[..5].concat().len();
-            assert_eq!(counted(size, 3, &frames), (Some(Fault::TooManyFrames), 0, before), "the last Ping is the fourth");
+            assert_eq!(
+                counted(size, 3, &frames),
+                (Some(Fault::TooManyFrames), 0, before),
+                "the last Ping is the fourth"
+            );
         }
     }
 
@@ -1149,11 +1329,16 @@ mod tests {
 
     #[test]
     fn a_close_states_its_code_and_other_frames_state_none() {
-        let code = |bytes: &[u8], sender| match Scanner::new(sender, Extensions::None).next(bytes, &None) {
+        let code = |bytes: &[u8], sender| match Scanner::new(sender, Extensions::None)
+            .next(bytes, &None)
+        {
             Ok(Piece { what: What::Control(control), .. }) => control.close_code(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(code(&frame(0x88, &[0x03, 0xE9, b'x'], 0, Some(MASK)), Sender::Client), Some(1001));
+        assert_eq!(
+            code(&frame(0x88, &[0x03, 0xE9, b'x'], 0, Some(MASK)), Sender::Client),
+            Some(1001)
+        );
         assert_eq!(code(&frame(0x88, &[0x03], 0, None), Sender::Backend), None);
         assert_eq!(code(&frame(0x88, &[], 0, None), Sender::Backend), None);
         assert_eq!(code(&frame(0x89, &[0x03, 0xE9], 0, None), Sender::Backend), None);
@@ -1196,7 +1381,11 @@ mod tests {
 
     fn sent() -> impl Strategy<Value = Sent> {
         let size = prop_oneof![6 => 0..20_usize, 2 => 120..130_usize, 1 => 0..70_000_usize];
-        let data = (prop::sample::select(vec![0x00, 0x80, 0x01, 0x81, 0x82, 0x02]), size, prop::sample::select(vec![0, 2, 8]));
+        let data = (
+            prop::sample::select(vec![0x00, 0x80, 0x01, 0x81, 0x82, 0x02]),
+            size,
+            prop::sample::select(vec![0, 2, 8]),
+        );
         let control = (0x88..=0x8A_u8, 0..=125_usize, Just(0));
         let kind = prop_oneof![3 => data, 1 => control];
         (kind, any::<u8>(), any::<[u8; 4]>()).prop_map(|((first, size, wide), fill, mask)| Sent {

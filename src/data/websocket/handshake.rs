@@ -53,12 +53,16 @@ impl Handshake {
         if versioned && single(headers, header::SEC_WEBSOCKET_VERSION) != Some(b"13") {
             return Err(Refusal::Version);
         }
-        let key = single(headers, header::SEC_WEBSOCKET_KEY).and_then(key).ok_or(Refusal::Handshake)?;
+        let key =
+            single(headers, header::SEC_WEBSOCKET_KEY).and_then(key).ok_or(Refusal::Handshake)?;
         if !versioned {
             return Err(Refusal::Version);
         }
-        let subprotocols = elements(headers, header::SEC_WEBSOCKET_PROTOCOL).map(Box::from).collect();
-        let extensions = elements(headers, header::SEC_WEBSOCKET_EXTENSIONS).map(|one| extension(one).into()).collect();
+        let subprotocols =
+            elements(headers, header::SEC_WEBSOCKET_PROTOCOL).map(Box::from).collect();
+        let extensions = elements(headers, header::SEC_WEBSOCKET_EXTENSIONS)
+            .map(|one| extension(one).into())
+            .collect();
         Ok(Handshake { key, subprotocols, extensions })
     }
 
@@ -86,7 +90,8 @@ impl Handshake {
             (1, true) => {}
             _ => return Err("The 101 lists more than websocket in Upgrade."),
         }
-        if !elements(headers, header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade")) {
+        if !elements(headers, header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
+        {
             return Err("The 101 does not list upgrade in Connection.");
         }
         if single(headers, header::SEC_WEBSOCKET_ACCEPT) != Some(self.accept().as_bytes()) {
@@ -95,7 +100,8 @@ impl Handshake {
         let subprotocol = self.chosen(headers)?;
         let mut extensions = Extensions::None;
         for named in elements(headers, header::SEC_WEBSOCKET_EXTENSIONS) {
-            if !self.extensions.iter().any(|offered| offered.eq_ignore_ascii_case(extension(named))) {
+            if !self.extensions.iter().any(|offered| offered.eq_ignore_ascii_case(extension(named)))
+            {
                 return Err("The 101 names an extension that was not offered.");
             }
             let is_deflate = extension(named).eq_ignore_ascii_case("permessage-deflate");
@@ -112,7 +118,8 @@ impl Handshake {
         if !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
             return Ok(None);
         }
-        let chosen = single(headers, header::SEC_WEBSOCKET_PROTOCOL).ok_or("The 101 holds two Sec-WebSocket-Protocol.")?;
+        let chosen = single(headers, header::SEC_WEBSOCKET_PROTOCOL)
+            .ok_or("The 101 holds two Sec-WebSocket-Protocol.")?;
         let offered = self.subprotocols.iter().find(|offered| offered.as_bytes() == chosen);
         offered.cloned().map(Some).ok_or("The 101 chooses a subprotocol that was not offered.")
     }
@@ -122,7 +129,10 @@ impl Handshake {
 fn has_body(headers: &HeaderMap) -> bool {
     let nothing = |value: &[u8]| !value.is_empty() && value.iter().all(|digit| *digit == b'0');
     headers.contains_key(header::TRANSFER_ENCODING)
-        || headers.get_all(header::CONTENT_LENGTH).iter().any(|value| !nothing(value.as_bytes().trim_ascii()))
+        || headers
+            .get_all(header::CONTENT_LENGTH)
+            .iter()
+            .any(|value| !nothing(value.as_bytes().trim_ascii()))
 }
 
 /// The value of a header that must come once; `None` where it is absent or comes twice.
@@ -146,7 +156,9 @@ fn key(value: &[u8]) -> Option<[u8; KEY]> {
 fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(name).into_iter();
     let elements = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    elements.filter_map(|element| str::from_utf8(element.trim_ascii()).ok()).filter(|element| !element.is_empty())
+    elements
+        .filter_map(|element| str::from_utf8(element.trim_ascii()).ok())
+        .filter(|element| !element.is_empty())
 }
 
 /// How many elements a list header has, whatever they are, and whether `websocket` is among them.
@@ -154,7 +166,9 @@ fn tokens(headers: &HeaderMap, name: HeaderName) -> (usize, bool) {
     let lines = headers.get_all(name).into_iter();
     let tokens = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     let tokens = tokens.map(<[u8]>::trim_ascii).filter(|token| !token.is_empty());
-    tokens.fold((0, false), |(count, found), token| (count + 1, found || token.eq_ignore_ascii_case(b"websocket")))
+    tokens.fold((0, false), |(count, found), token| {
+        (count + 1, found || token.eq_ignore_ascii_case(b"websocket"))
+    })
 }
 
 /// The name of one element of `Sec-WebSocket-Extensions`.
@@ -168,13 +182,20 @@ mod tests {
     use http::{HeaderValue, Request};
 
     /// The example of RFC 6455 §1.3.
-    const GOOD: [(&str, &str); 2] = [("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="), ("Sec-WebSocket-Version", "13")];
-    const ANSWER: [(&str, &str); 3] =
-        [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")];
+    const GOOD: [(&str, &str); 2] =
+        [("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="), ("Sec-WebSocket-Version", "13")];
+    const ANSWER: [(&str, &str); 3] = [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+    ];
 
     fn head(lines: &[(&'static str, &str)]) -> HeaderMap {
         let line = |(name, value): &(&'static str, &str)| {
-            (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())
+            (
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            )
         };
         let mut headers = HeaderMap::new();
         for (name, value) in lines.iter().map(line) {
@@ -203,7 +224,10 @@ mod tests {
     ) {
         let handshake = parse("GET", &[&GOOD, offer].concat()).unwrap();
         let got = handshake.agree(&answered(Version::HTTP_11, status, answer));
-        let expected = agreed.map(|(subprotocol, extensions)| Agreed { subprotocol: subprotocol.map(Box::from), extensions });
+        let expected = agreed.map(|(subprotocol, extensions)| Agreed {
+            subprotocol: subprotocol.map(Box::from),
+            extensions,
+        });
         assert_eq!(got.clone().ok(), expected, "{answer:?}: {got:?}");
     }
 
@@ -268,13 +292,24 @@ mod tests {
     // C-WS-05
     #[test]
     fn an_attempt_with_a_body_is_refused_and_a_length_of_zero_is_none() {
-        for (name, value) in
-            [("Content-Length", "1"), ("Content-Length", "00x"), ("Content-Length", ""), ("Transfer-Encoding", "chunked")]
-        {
+        for (name, value) in [
+            ("Content-Length", "1"),
+            ("Content-Length", "00x"),
+            ("Content-Length", ""),
+            ("Transfer-Encoding", "chunked"),
+        ] {
             check("GET", &[GOOD[0], GOOD[1], (name, value)], Err(Refusal::Handshake));
         }
-        check("GET", &[GOOD[0], GOOD[1], ("Transfer-Encoding", "identity")], Err(Refusal::Handshake));
-        check("GET", &[GOOD[0], GOOD[1], ("Content-Length", "0"), ("Content-Length", "7")], Err(Refusal::Handshake));
+        check(
+            "GET",
+            &[GOOD[0], GOOD[1], ("Transfer-Encoding", "identity")],
+            Err(Refusal::Handshake),
+        );
+        check(
+            "GET",
+            &[GOOD[0], GOOD[1], ("Content-Length", "0"), ("Content-Length", "7")],
+            Err(Refusal::Handshake),
+        );
         check("GET", &[GOOD[0], GOOD[1], ("Content-Length", "0")], Ok(()));
     }
 
@@ -288,7 +323,12 @@ mod tests {
     // C-WS-09
     #[test]
     fn a_101_with_a_wrong_accept_is_not_agreed() {
-        for accept in ["", "dGhlIHNhbXBsZSBub25jZQ==", "S3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo"] {
+        for accept in [
+            "",
+            "dGhlIHNhbXBsZSBub25jZQ==",
+            "S3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo",
+        ] {
             check_answer(&[], 101, &[ANSWER[0], ANSWER[1], ("Sec-WebSocket-Accept", accept)], None);
         }
     }
@@ -319,21 +359,42 @@ mod tests {
         }
         check_answer(&[], 101, &[ANSWER[0], ("Upgrade", "h2c"), ANSWER[1], ANSWER[2]], None);
         check_answer(&[], 101, &[ANSWER[0], ("Upgrade", "\u{e9}"), ANSWER[1], ANSWER[2]], None);
-        check_answer(&[], 101, &[("Upgrade", ", websocket,"), ANSWER[1], ANSWER[2]], Some((None, Extensions::None)));
+        check_answer(
+            &[],
+            101,
+            &[("Upgrade", ", websocket,"), ANSWER[1], ANSWER[2]],
+            Some((None, Extensions::None)),
+        );
     }
 
     // C-WS-27
     #[test]
     fn tokens_match_in_any_case_and_anywhere_in_a_list() {
         let agreed = Some((None, Extensions::None));
-        check_answer(&[], 101, &[("Upgrade", "WebSocket"), ("Connection", "UPGRADE"), ANSWER[2]], agreed);
-        check_answer(&[], 101, &[ANSWER[0], ("Connection", "keep-alive ,\tuPgRaDe"), ANSWER[2]], agreed);
-        check_answer(&[], 101, &[ANSWER[0], ("Connection", "keep-alive"), ANSWER[1], ANSWER[2]], agreed);
+        check_answer(
+            &[],
+            101,
+            &[("Upgrade", "WebSocket"), ("Connection", "UPGRADE"), ANSWER[2]],
+            agreed,
+        );
+        check_answer(
+            &[],
+            101,
+            &[ANSWER[0], ("Connection", "keep-alive ,\tuPgRaDe"), ANSWER[2]],
+            agreed,
+        );
+        check_answer(
+            &[],
+            101,
+            &[ANSWER[0], ("Connection", "keep-alive"), ANSWER[1], ANSWER[2]],
+            agreed,
+        );
     }
 
     #[test]
     fn a_subprotocol_must_have_been_offered_in_the_same_case() {
-        let offer = [("Sec-WebSocket-Protocol", "v1.ticks, v2.ticks"), ("Sec-WebSocket-Protocol", "chat")];
+        let offer =
+            [("Sec-WebSocket-Protocol", "v1.ticks, v2.ticks"), ("Sec-WebSocket-Protocol", "chat")];
         let check_choice = |chosen: &[&str], agreed| {
             let lines: Vec<_> = chosen.iter().map(|one| ("Sec-WebSocket-Protocol", *one)).collect();
             check_answer(&offer, 101, &[&ANSWER, &lines[..]].concat(), agreed);
@@ -341,20 +402,36 @@ mod tests {
         check_choice(&[], Some((None, Extensions::None)));
         check_choice(&["v2.ticks"], Some((Some("v2.ticks"), Extensions::None)));
         check_choice(&["chat"], Some((Some("chat"), Extensions::None)));
-        for wrong in [&["V2.ticks"][..], &["v3.ticks"], &[""], &["v1.ticks, chat"], &["chat", "chat"]] {
+        for wrong in
+            [&["V2.ticks"][..], &["v3.ticks"], &[""], &["v1.ticks, chat"], &["chat", "chat"]]
+        {
             check_choice(wrong, None);
         }
-        check_answer(&[], 101, &[&ANSWER[..], &[("Sec-WebSocket-Protocol", "chat")]].concat(), None);
+        check_answer(
+            &[],
+            101,
+            &[&ANSWER[..], &[("Sec-WebSocket-Protocol", "chat")]].concat(),
+            None,
+        );
     }
 
     #[test]
     fn an_extension_must_have_been_offered_in_any_case_and_with_any_parameters() {
-        let offer = [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits, x-Own;a=\"b\"")];
+        let offer = [(
+            "Sec-WebSocket-Extensions",
+            "permessage-deflate; client_max_window_bits, x-Own;a=\"b\"",
+        )];
         let check_named = |named: &'static str, agreed| {
-            check_answer(&offer, 101, &[&ANSWER[..], &[("Sec-WebSocket-Extensions", named)]].concat(), agreed);
+            check_answer(
+                &offer,
+                101,
+                &[&ANSWER[..], &[("Sec-WebSocket-Extensions", named)]].concat(),
+                agreed,
+            );
         };
         check_named("", Some((None, Extensions::None)));
-        let (deflate, unknown) = (Some((None, Extensions::Deflate)), Some((None, Extensions::Unknown)));
+        let (deflate, unknown) =
+            (Some((None, Extensions::Deflate)), Some((None, Extensions::Unknown)));
         check_named("permessage-deflate", deflate);
         check_named("PerMessage-Deflate ; server_no_context_takeover", deflate);
         check_named("X-OWN", unknown);
@@ -362,6 +439,11 @@ mod tests {
         check_named("permessage-deflate, x-own", unknown);
         check_named("permessage-bzip2", None);
         check_named("permessage-deflate, client_max_window_bits", None);
-        check_answer(&[], 101, &[&ANSWER[..], &[("Sec-WebSocket-Extensions", "permessage-deflate")]].concat(), None);
+        check_answer(
+            &[],
+            101,
+            &[&ANSWER[..], &[("Sec-WebSocket-Extensions", "permessage-deflate")]].concat(),
+            None,
+        );
     }
 }

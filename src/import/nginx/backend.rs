@@ -55,17 +55,24 @@ impl Upstreams {
                     reading.notes.say(inner.id, Word::Differs, text);
                 }
                 "random" | "least_time" => {
-                    reading.notes.say(inner.id, Word::Differs, "the backend with the fewest tunnels gets the next");
+                    reading.notes.say(
+                        inner.id,
+                        Word::Differs,
+                        "the backend with the fewest tunnels gets the next",
+                    );
                 }
                 _ => bound::note_upstream(inner, reading),
             }
         }
         if servers == 0 {
-            return reading.fault(directive.id, format!("no servers are inside upstream \"{name}\""));
+            return reading
+                .fault(directive.id, format!("no servers are inside upstream \"{name}\""));
         }
         let to = match unknown {
             Some(why) => To::Unknown(why),
-            None if backends.is_empty() => To::Unknown("every server of the upstream is `down` or `backup`".into()),
+            None if backends.is_empty() => {
+                To::Unknown("every server of the upstream is `down` or `backup`".into())
+            }
             None => To::Backends(backends),
         };
         let count = if let To::Backends(backends) = &to { backends.len() } else { 0 };
@@ -84,7 +91,9 @@ impl Upstreams {
     pub fn pass(&self, directive: &Directive, reading: &mut Reading<'_>) -> Option<Pass> {
         let id = directive.id;
         let url = directive.first();
-        let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme)) else {
+        let Some((scheme, rest)) =
+            url.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme))
+        else {
             if url.starts_with('$') {
                 return Some(Pass { id, to: To::Unknown(variable(url)), path: None, cut_by: None });
             }
@@ -98,7 +107,10 @@ impl Upstreams {
                 None => (rest.to_owned(), ""),
             },
             None => {
-                let end = rest.find(['/', '?']).or_else(|| rest.find("$request_uri").filter(|at| *at > 0)).unwrap_or(rest.len());
+                let end = rest
+                    .find(['/', '?'])
+                    .or_else(|| rest.find("$request_uri").filter(|at| *at > 0))
+                    .unwrap_or(rest.len());
                 (rest[..end].to_owned(), &rest[end..])
             }
         };
@@ -127,18 +139,32 @@ fn server(directive: &Directive, reading: &mut Reading<'_>) -> Result<Option<Str
                 kept = false;
             }
             "backup" => {
-                reading.notes.say(id, Word::Differs, "a `backup` is left out: all backends of a route are equal");
+                reading.notes.say(
+                    id,
+                    Word::Differs,
+                    "a `backup` is left out: all backends of a route are equal",
+                );
                 kept = false;
             }
             "weight" if word != "weight=1" => {
-                reading.notes.say(id, Word::Differs, "backends have no weights: the one with the fewest tunnels gets the next");
+                reading.notes.say(
+                    id,
+                    Word::Differs,
+                    "backends have no weights: the one with the fewest tunnels gets the next",
+                );
             }
             "max_conns" if word != "max_conns=0" => {
-                reading.notes.say(id, Word::Differs, "a backend has no `max_conns`: see `connections.total` of the policy");
+                reading.notes.say(
+                    id,
+                    Word::Differs,
+                    "a backend has no `max_conns`: see `connections.total` of the policy",
+                );
             }
             "weight" | "max_conns" => {}
             "max_fails" | "fail_timeout" => {
-                let text = format!("`{word}` is not carried over: after a dial that fails, the next backend is tried");
+                let text = format!(
+                    "`{word}` is not carried over: after a dial that fails, the next backend is tried"
+                );
                 reading.notes.say(id, Word::Differs, text);
             }
             _ => reading.notes.say(id, Word::Differs, format!("`{word}` is not carried over")),

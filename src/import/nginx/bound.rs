@@ -21,9 +21,16 @@ const MAX_ANSWER: u64 = 64 << 10;
 pub fn note(directive: &Directive, reading: &mut Reading<'_>) -> bool {
     let default = ListenerTimeouts::default();
     match directive.name.as_str() {
-        "client_header_timeout" => timeout(directive, ("head", default.head), "gave up at once", reading),
+        "client_header_timeout" => {
+            timeout(directive, ("head", default.head), "gave up at once", reading)
+        }
         "keepalive_timeout" => {
-            timeout(directive, ("keep_alive", default.keep_alive), "closed after each answer", reading);
+            timeout(
+                directive,
+                ("keep_alive", default.keep_alive),
+                "closed after each answer",
+                reading,
+            );
         }
         "keepalive_requests" | "keepalive_time" => {
             let text = format!(
@@ -41,20 +48,35 @@ pub fn note(directive: &Directive, reading: &mut Reading<'_>) -> bool {
 
 /// Notes what becomes of a directive of an `upstream`.
 pub fn note_upstream(directive: &Directive, reading: &mut Reading<'_>) {
-    if ["keepalive", "keepalive_requests", "keepalive_time", "keepalive_timeout"].contains(&directive.name.as_str()) {
-        let text = format!("connections to a backend are reused by Sidegate's own bounds; nginx had {}", directive.first());
+    if ["keepalive", "keepalive_requests", "keepalive_time", "keepalive_timeout"]
+        .contains(&directive.name.as_str())
+    {
+        let text = format!(
+            "connections to a backend are reused by Sidegate's own bounds; nginx had {}",
+            directive.first()
+        );
         reading.notes.say(directive.id, Word::Differs, text);
     }
 }
 
-fn timeout(directive: &Directive, (key, own): (&str, Duration), zero: &str, reading: &mut Reading<'_>) {
+fn timeout(
+    directive: &Directive,
+    (key, own): (&str, Duration),
+    zero: &str,
+    reading: &mut Reading<'_>,
+) {
     let Some(value) = unit::time(directive.first()) else {
         return reading.fault(directive.id, format!("invalid value \"{}\"", directive.first()));
     };
     let (word, text) = match value {
-        Duration::ZERO => (Word::Differs, format!("`timeouts.{key}` is {}; nginx {zero}", written(own))),
+        Duration::ZERO => {
+            (Word::Differs, format!("`timeouts.{key}` is {}; nginx {zero}", written(own)))
+        }
         value if value == own => (Word::Carried, format!("the default of `timeouts.{key}`")),
-        value => (Word::Differs, format!("`timeouts.{key}` is {}; nginx had {}", written(own), written(value))),
+        value => (
+            Word::Differs,
+            format!("`timeouts.{key}` is {}; nginx had {}", written(own), written(value)),
+        ),
     };
     reading.notes.say(directive.id, word, text);
 }
@@ -63,13 +85,18 @@ fn timeout(directive: &Directive, (key, own): (&str, Duration), zero: &str, read
 fn heads(directive: &Directive, reading: &mut Reading<'_>) {
     let size = directive.words.get(1).and_then(|size| unit::size(size));
     let (Some(count), Some(size)) = (unit::number(directive.first()), size) else {
-        return reading.fault(directive.id, format!("invalid value \"{}\"", directive.words.join(" ")));
+        return reading
+            .fault(directive.id, format!("invalid value \"{}\"", directive.words.join(" ")));
     };
     let (word, more) = match count.saturating_mul(size) {
         MAX_HEAD => (Word::Needless, String::new()),
         _ => (Word::Differs, format!("; nginx had {count} buffers of {size} bytes")),
     };
-    reading.notes.say(directive.id, word, format!("a head may have 32 KiB: the listener's `max_head`{more}"));
+    reading.notes.say(
+        directive.id,
+        word,
+        format!("a head may have 32 KiB: the listener's `max_head`{more}"),
+    );
 }
 
 /// `proxy_buffer_size`, which bounds the head of an answer.

@@ -125,7 +125,11 @@ pub fn is_guard(name: &str) -> bool {
 
 impl Level {
     /// What holds inside a block of `directives` whose own level is inside this one.
-    pub fn inside<'d>(&self, directives: impl IntoIterator<Item = &'d Directive>, reading: &mut Reading<'_>) -> Level {
+    pub fn inside<'d>(
+        &self,
+        directives: impl IntoIterator<Item = &'d Directive>,
+        reading: &mut Reading<'_>,
+    ) -> Level {
         let mut own = Level::default();
         for directive in directives {
             own.take(directive, reading);
@@ -150,38 +154,55 @@ impl Level {
         let id = directive.id;
         match directive.name.as_str() {
             "allow" | "deny" => match (Whom::parse(directive.first()), directive.words.len()) {
-                (Some(whom), 1) => self.access.push(Rule { id, admits: directive.name == "allow", whom }),
-                _ => reading.fault(id, format!("invalid parameter \"{}\"", directive.words.join(" "))),
+                (Some(whom), 1) => {
+                    self.access.push(Rule { id, admits: directive.name == "allow", whom })
+                }
+                _ => reading
+                    .fault(id, format!("invalid parameter \"{}\"", directive.words.join(" "))),
             },
             "limit_req" => self.rates.extend(Rate::read(directive, reading)),
             "limit_conn" => self.counts.extend(Count::read(directive, reading)),
             "limit_req_dry_run" => self.dry_rates = Some(directive.first() == "on"),
             "limit_conn_dry_run" => self.dry_counts = Some(directive.first() == "on"),
             "proxy_set_header" => match &directive.words[..] {
-                [name, value] => self.headers.push(Header { id, name: name.to_ascii_lowercase(), value: value.clone() }),
+                [name, value] => self.headers.push(Header {
+                    id,
+                    name: name.to_ascii_lowercase(),
+                    value: value.clone(),
+                }),
                 _ => reading.fault(id, "`proxy_set_header` takes a name and a value"),
             },
-            "proxy_http_version" => once(&mut self.http_11, directive, reading, |text| match text {
-                "1.0" => Some(false),
-                "1.1" => Some(true),
-                _ => None,
-            }),
+            "proxy_http_version" => {
+                once(&mut self.http_11, directive, reading, |text| match text {
+                    "1.0" => Some(false),
+                    "1.1" => Some(true),
+                    _ => None,
+                })
+            }
             "proxy_read_timeout" => once(&mut self.read_timeout, directive, reading, unit::time),
             "proxy_send_timeout" => once(&mut self.send_timeout, directive, reading, unit::time),
-            "proxy_connect_timeout" => once(&mut self.connect_timeout, directive, reading, unit::time),
+            "proxy_connect_timeout" => {
+                once(&mut self.connect_timeout, directive, reading, unit::time)
+            }
             "client_body_timeout" => once(&mut self.body_timeout, directive, reading, unit::time),
             "send_timeout" => once(&mut self.client_timeout, directive, reading, unit::time),
             "client_max_body_size" => once(&mut self.max_body, directive, reading, unit::size),
             "internal" => self.internal = Some(id),
             "satisfy" => self.satisfy = Some(Set { id, value: directive.first() == "any" }),
             "ssl_certificate" => self.chains.push(Set { id, value: directive.first().to_owned() }),
-            "ssl_certificate_key" => self.keys.push(Set { id, value: directive.first().to_owned() }),
+            "ssl_certificate_key" => {
+                self.keys.push(Set { id, value: directive.first().to_owned() })
+            }
             "ssl_protocols" => {
                 let only_13 = directive.words.iter().all(|version| version == "TLSv1.3");
                 self.only_13 = Some(Set { id, value: only_13 });
             }
-            "set_real_ip_from" => self.forwarders.push(Set { id, value: directive.first().to_owned() }),
-            "real_ip_header" => self.real_ip_header = Some(Set { id, value: directive.first().to_owned() }),
+            "set_real_ip_from" => {
+                self.forwarders.push(Set { id, value: directive.first().to_owned() })
+            }
+            "real_ip_header" => {
+                self.real_ip_header = Some(Set { id, value: directive.first().to_owned() })
+            }
             _ if bound::note(directive, reading) => {}
             name => {
                 let Some(guard) = GUARDS.iter().find(|guard| **guard == name) else {
@@ -193,7 +214,11 @@ impl Level {
                 };
                 let on = match directive.first() {
                     "off" => {
-                        reading.notes.say(id, Word::Needless, "nothing of the kind is ever asked for");
+                        reading.notes.say(
+                            id,
+                            Word::Needless,
+                            "nothing of the kind is ever asked for",
+                        );
                         None
                     }
                     optional if optional.starts_with("optional") => {
@@ -214,8 +239,10 @@ impl Level {
     /// Says where this level's own rules admit whom the ones outside refused, or whom an `allow` alone doesn't keep out.
     fn note_lost(&self, outer: &Level, reading: &mut Reading<'_>) {
         let Some(first) = self.access.first() else { return };
-        let open: Vec<_> =
-            decided(&self.access).into_iter().filter(|one| one.network.prefix_len() == 0 && one.by.is_none()).collect();
+        let open: Vec<_> = decided(&self.access)
+            .into_iter()
+            .filter(|one| one.network.prefix_len() == 0 && one.by.is_none())
+            .collect();
         let whom = match &open[..] {
             [] => return,
             [one] if one.network == all_v4() => "every other IPv4 client",
@@ -231,8 +258,9 @@ impl Level {
             );
             reading.notes.say(first.id, Word::FailsOpen, text);
         } else if let Some(allow) = self.access.iter().find(|rule| rule.admits) {
-            let text =
-                format!("no `deny all` follows: {whom} is admitted as well. If that wasn't meant, write one and import again");
+            let text = format!(
+                "no `deny all` follows: {whom} is admitted as well. If that wasn't meant, write one and import again"
+            );
             reading.notes.say(allow.id, Word::FailsOpen, text);
         }
     }
@@ -272,9 +300,15 @@ fn whole<T: Clone>(own: Vec<T>, outer: &[T]) -> Vec<T> {
 }
 
 /// Takes a directive that a level may have once.
-fn once<T>(slot: &mut Option<Set<T>>, directive: &Directive, reading: &mut Reading<'_>, parse: impl Fn(&str) -> Option<T>) {
+fn once<T>(
+    slot: &mut Option<Set<T>>,
+    directive: &Directive,
+    reading: &mut Reading<'_>,
+    parse: impl Fn(&str) -> Option<T>,
+) {
     let Some(value) = parse(directive.first()).filter(|_| directive.words.len() == 1) else {
-        return reading.fault(directive.id, format!("invalid value \"{}\"", directive.words.join(" ")));
+        return reading
+            .fault(directive.id, format!("invalid value \"{}\"", directive.words.join(" ")));
     };
     if slot.replace(Set { id: directive.id, value }).is_some() {
         reading.fault(directive.id, format!("\"{}\" directive is duplicate", directive.name));

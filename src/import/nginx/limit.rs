@@ -45,7 +45,9 @@ pub struct Zone {
 impl Zone {
     /// Requests in an hour.
     pub fn pace(&self) -> u128 {
-        let per_hour = |(tokens, per): (u64, Duration)| u128::from(tokens) * 3600 / u128::from(per.as_secs().max(1));
+        let per_hour = |(tokens, per): (u64, Duration)| {
+            u128::from(tokens) * 3600 / u128::from(per.as_secs().max(1))
+        };
         self.rate.map_or(u128::MAX, per_hour)
     }
 }
@@ -79,7 +81,9 @@ impl Rate {
                     true
                 }
                 Some(("burst", count)) => positive(count).map(|count| burst = count).is_some(),
-                Some(("delay", count)) => positive(count).map(|count| delay = Some(count)).is_some(),
+                Some(("delay", count)) => {
+                    positive(count).map(|count| delay = Some(count)).is_some()
+                }
                 None if word == "nodelay" => {
                     delay = None;
                     true
@@ -127,7 +131,10 @@ impl Zones {
             return reading.fault(id, format!("`{}` takes a key and a zone", directive.name));
         };
         let word = |name: &str| rest.iter().find_map(|word| word.strip_prefix(name));
-        let Some(name) = word("zone=").map(|zone| zone.split(':').next().unwrap_or(zone)).filter(|name| !name.is_empty()) else {
+        let Some(name) = word("zone=")
+            .map(|zone| zone.split(':').next().unwrap_or(zone))
+            .filter(|name| !name.is_empty())
+        else {
             return reading.fault(id, format!("`{}` has no zone=NAME:SIZE", directive.name));
         };
         let rate = word("rate=").and_then(unit::rate);

@@ -31,7 +31,14 @@ impl Listen {
     /// The one of the server `id`, which has none of its own.
     pub fn implied(id: Id) -> Listen {
         let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT);
-        Listen { id, address, tls: false, default: false, proxy_protocol: false, both_families: false }
+        Listen {
+            id,
+            address,
+            tls: false,
+            default: false,
+            proxy_protocol: false,
+            both_families: false,
+        }
     }
 
     /// Reads a `listen`; `None`: it is left out, or a fault was noted.
@@ -39,7 +46,11 @@ impl Listen {
         let id = directive.id;
         let text = directive.first();
         if text.starts_with("unix:") {
-            reading.notes.say(id, Word::Closes, "listeners on Unix sockets are not in this version");
+            reading.notes.say(
+                id,
+                Word::Closes,
+                "listeners on Unix sockets are not in this version",
+            );
             return None;
         }
         let Some(address) = address(text) else {
@@ -55,7 +66,11 @@ impl Listen {
                 "proxy_protocol" => listen.proxy_protocol = true,
                 "ipv6only=off" => listen.both_families = true,
                 "quic" => {
-                    reading.notes.say(id, Word::Dropped, "HTTP/3 is not spoken: browsers use TCP then");
+                    reading.notes.say(
+                        id,
+                        Word::Dropped,
+                        "HTTP/3 is not spoken: browsers use TCP then",
+                    );
                     return None;
                 }
                 "http2" | "spdy" => reading.notes.say(
@@ -65,7 +80,9 @@ impl Listen {
                 ),
                 "reuseport" | "bind" | "ipv6only=on" => {} // how nginx binds it
                 word => {
-                    let text = format!("`{word}` is not carried over: Sidegate sets its sockets by itself");
+                    let text = format!(
+                        "`{word}` is not carried over: Sidegate sets its sockets by itself"
+                    );
                     reading.notes.say(id, Word::Differs, text);
                 }
             }
@@ -117,7 +134,11 @@ mod tests {
             ("[::1]", "[::1]:80"),
             ("localhost:8000", "127.0.0.1:8000"),
         ] {
-            assert_eq!(address(text).map(|address| address.to_string()).as_deref(), Some(expected), "{text}");
+            assert_eq!(
+                address(text).map(|address| address.to_string()).as_deref(),
+                Some(expected),
+                "{text}"
+            );
         }
         for wrong in ["", "0", "70000", "a.example:80", "192.0.2.1:", "[::1", "[::1]80", "80-90"] {
             assert_eq!(address(wrong), None, "{wrong}");

@@ -82,18 +82,26 @@ pub fn find(all: &[Location], places: &[usize], cell: &Cell, maybe: &mut Vec<Fou
 }
 
 /// What is found, and whether the search is over with that.
-fn search(all: &[Location], places: &[usize], cell: &Cell, maybe: &mut Vec<Found>) -> (Found, Over) {
+fn search(
+    all: &[Location],
+    places: &[usize],
+    cell: &Cell,
+    maybe: &mut Vec<Found>,
+) -> (Found, Over) {
     let at = |place: &usize| &all[*place];
     let path = match cell {
         Cell::Exact(path) => Some(path.as_str()),
         Cell::Beyond(_) => None,
     };
-    let is_exact = |place: &&usize| matches!(&at(place).matches, Matches::Exact(own) if path == Some(own));
+    let is_exact =
+        |place: &&usize| matches!(&at(place).matches, Matches::Exact(own) if path == Some(own));
     if let Some(exact) = places.iter().find(is_exact) {
         return (Found::Location(*exact), Over::Yes);
     }
     let prefixes = places.iter().filter_map(|place| match &at(place).matches {
-        Matches::Prefix(own, regexes) if cell.text().starts_with(own.as_str()) => Some((own.len(), *place, *regexes)),
+        Matches::Prefix(own, regexes) if cell.text().starts_with(own.as_str()) => {
+            Some((own.len(), *place, *regexes))
+        }
         _ => None,
     });
     let longest = prefixes.max_by_key(|(length, ..)| *length);
@@ -169,8 +177,19 @@ mod tests {
 
     #[test]
     fn the_exact_one_comes_first_then_the_longest_prefix() {
-        let locations = "location / {} location /a {} location = /a {} location /a/b/ {} location = /a/b/ {}";
-        check(locations, &[("/", "/"), ("/a", "= /a"), ("/ab", "/a"), ("/a/b", "/a"), ("/a/b/", "= /a/b/"), ("/a/b/c", "/a/b/")]);
+        let locations =
+            "location / {} location /a {} location = /a {} location /a/b/ {} location = /a/b/ {}";
+        check(
+            locations,
+            &[
+                ("/", "/"),
+                ("/a", "= /a"),
+                ("/ab", "/a"),
+                ("/a/b", "/a"),
+                ("/a/b/", "= /a/b/"),
+                ("/a/b/c", "/a/b/"),
+            ],
+        );
         check("location /a/ {}", &[("/b", "none"), ("/a", "none"), ("/a/", "/a/")]);
     }
 
@@ -188,15 +207,25 @@ mod tests {
     fn what_is_inside_a_prefix_is_looked_for_there_alone() {
         let locations = "location /a/ { location /a/b/c/ {} location = /a/x {} } location /a/b/ {}";
         check(locations, &[("/a/b/c/d", "/a/b/"), ("/a/x", "= /a/x"), ("/a/y", "/a/")]);
-        check("location /a/ { location /a/c/ { location /a/c/d/ {} } }", &[("/a/c/d/e", "/a/c/d/"), ("/a/c/", "/a/c/")]);
+        check(
+            "location /a/ { location /a/c/ { location /a/c/d/ {} } }",
+            &[("/a/c/d/e", "/a/c/d/"), ("/a/c/", "/a/c/")],
+        );
     }
 
     #[test]
     fn regular_expressions_come_before_prefixes_but_for_final_ones() {
         let prefixes = "location / {} location ^~ /f/ {} location /a/b/ {}";
-        let locations = format!("{prefixes} location ~ ^/a/ {{}} location ~ ^/[af]/ {{}} location ~ ^/w$ {{}}");
-        check(&locations, &[("/a/b/c", "~ ^/a/"), ("/f/x", "/f/"), ("/w", "~ ^/w$"), ("/wx", "/"), ("/x", "/")]);
-        check("location /f/ { location /f/g/ {} } location ~ ^/f/g {}", &[("/f/g/h", "~ ^/f/g"), ("/f/x", "/f/")]);
+        let locations =
+            format!("{prefixes} location ~ ^/a/ {{}} location ~ ^/[af]/ {{}} location ~ ^/w$ {{}}");
+        check(
+            &locations,
+            &[("/a/b/c", "~ ^/a/"), ("/f/x", "/f/"), ("/w", "~ ^/w$"), ("/wx", "/"), ("/x", "/")],
+        );
+        check(
+            "location /f/ { location /f/g/ {} } location ~ ^/f/g {}",
+            &[("/f/g/h", "~ ^/f/g"), ("/f/x", "/f/")],
+        );
         check("location ^~ /f/ { location ~ ^/f/g {} }", &[("/f/g/h", "~ ^/f/g"), ("/f/x", "/f/")]);
     }
 

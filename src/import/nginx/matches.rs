@@ -36,7 +36,10 @@ impl Matches {
             [sign, _] => return Err(format!("invalid location modifier \"{sign}\"")),
             // The sign may touch the pattern.
             [one] => {
-                let sign = ["^~", "~*", "~", "="].into_iter().find(|sign| one.starts_with(sign)).unwrap_or_default();
+                let sign = ["^~", "~*", "~", "="]
+                    .into_iter()
+                    .find(|sign| one.starts_with(sign))
+                    .unwrap_or_default();
                 (sign, &one[sign.len()..])
             }
             _ => return Err("`location` takes a modifier and a path".into()),
@@ -61,7 +64,9 @@ impl Matches {
     /// The texts that its paths begin with: the path, or those of the regular expression.
     pub fn texts(&self) -> Vec<&str> {
         match self {
-            Matches::Regex(regex) => regex.branches().iter().map(|branch| branch.text.as_str()).collect(),
+            Matches::Regex(regex) => {
+                regex.branches().iter().map(|branch| branch.text.as_str()).collect()
+            }
             _ => self.path().into_iter().collect(),
         }
     }

@@ -45,15 +45,22 @@ pub struct Nginx {
 /// Reads what the tree means to an nginx of this version; faults are noted.
 pub fn read(version: Version, reading: &mut Reading<'_>) -> Nginx {
     let tree = reading.tree;
-    let https: Vec<_> = tree.directives.iter().filter(|directive| directive.name == "http").collect();
+    let https: Vec<_> =
+        tree.directives.iter().filter(|directive| directive.name == "http").collect();
     // A site's own file holds what stands inside `http`.
-    let is_piece = https.is_empty() && tree.directives.iter().any(|directive| directive.name == "server");
-    let directives: Vec<&Directive> =
-        if is_piece { tree.directives.iter().collect() } else { https.iter().flat_map(|http| http.inside()).collect() };
+    let is_piece =
+        https.is_empty() && tree.directives.iter().any(|directive| directive.name == "server");
+    let directives: Vec<&Directive> = if is_piece {
+        tree.directives.iter().collect()
+    } else {
+        https.iter().flat_map(|http| http.inside()).collect()
+    };
     if let Some(second) = https.get(1) {
         reading.fault(second.id, "\"http\" directive is duplicate");
     }
-    if is_piece && let Some(server) = tree.directives.iter().find(|directive| directive.name == "server") {
+    if is_piece
+        && let Some(server) = tree.directives.iter().find(|directive| directive.name == "server")
+    {
         let text = "there is no `http` around it: what the main file says of `allow`, `deny`, limits and headers is not known. \
                     Import the main file for that";
         reading.notes.say(server.id, Word::Differs, text);
@@ -90,8 +97,12 @@ fn http(version: Version, directives: &[&Directive], reading: &mut Reading<'_>) 
         }
     }
     let level = Level::default().inside(directives.iter().copied(), reading);
-    let servers: Vec<_> = directives.iter().filter(|directive| directive.name == "server").collect();
-    let servers = servers.into_iter().map(|directive| Server::read(directive, &level, &upstreams, reading)).collect();
+    let servers: Vec<_> =
+        directives.iter().filter(|directive| directive.name == "server").collect();
+    let servers = servers
+        .into_iter()
+        .map(|directive| Server::read(directive, &level, &upstreams, reading))
+        .collect();
     Nginx { servers, zones, upgrades, version }
 }
 
@@ -130,9 +141,15 @@ mod tests {
         let tree = tree::of(text).unwrap();
         let mut reading = Reading { tree: &tree, notes: Notes::default(), faults: Vec::new() };
         read(Version::default(), &mut reading);
-        let faults: Vec<_> = reading.faults.iter().map(|fault| (fault.place.line, fault.what.as_str())).collect();
-        let fits = |((line, what), (other, part)): (&(usize, &str), &(usize, &str))| line == other && what.contains(part);
-        assert!(faults.len() == expected.len() && faults.iter().zip(expected).all(fits), "{text}: {faults:?}");
+        let faults: Vec<_> =
+            reading.faults.iter().map(|fault| (fault.place.line, fault.what.as_str())).collect();
+        let fits = |((line, what), (other, part)): (&(usize, &str), &(usize, &str))| {
+            line == other && what.contains(part)
+        };
+        assert!(
+            faults.len() == expected.len() && faults.iter().zip(expected).all(fits),
+            "{text}: {faults:?}"
+        );
     }
 
     /// The level of the innermost location, the last one written.
@@ -143,23 +160,47 @@ mod tests {
 
     #[test]
     fn what_nginx_would_not_start_with_says_where() {
-        check("http {\n allow 1.2.3;\n deny all all;\n}", &[(2, "parameter \"1.2.3\""), (3, "parameter \"all all\"")]);
+        check(
+            "http {\n allow 1.2.3;\n deny all all;\n}",
+            &[(2, "parameter \"1.2.3\""), (3, "parameter \"all all\"")],
+        );
         check("http { proxy_read_timeout soon; }", &[(1, "invalid value \"soon\"")]);
-        check("http { client_max_body_size 1m;\n client_max_body_size 2m; }", &[(2, "is duplicate")]);
-        check("http { limit_req burst=1;\n limit_req zone=a burst=x; }", &[(1, "without a zone"), (2, "\"burst=x\"")]);
+        check(
+            "http { client_max_body_size 1m;\n client_max_body_size 2m; }",
+            &[(2, "is duplicate")],
+        );
+        check(
+            "http { limit_req burst=1;\n limit_req zone=a burst=x; }",
+            &[(1, "without a zone"), (2, "\"burst=x\"")],
+        );
         check("http { proxy_read_timeout 10y; }", &[(1, "invalid value \"10y\"")]);
-        check("http { client_header_timeout 1M; keepalive_timeout x; }", &[(1, "\"1M\""), (1, "\"x\"")]);
-        check("http { large_client_header_buffers 4; proxy_buffer_size x; }", &[(1, "\"4\""), (1, "\"x\"")]);
+        check(
+            "http { client_header_timeout 1M; keepalive_timeout x; }",
+            &[(1, "\"1M\""), (1, "\"x\"")],
+        );
+        check(
+            "http { large_client_header_buffers 4; proxy_buffer_size x; }",
+            &[(1, "\"4\""), (1, "\"x\"")],
+        );
         check("http { client_max_body_size 8589934592g; }", &[(1, "invalid value")]);
-        check("http { limit_req zone=a burst=0;\n limit_req zone=a delay=0; }", &[(1, "burst=0"), (2, "delay=0")]);
+        check(
+            "http { limit_req zone=a burst=0;\n limit_req zone=a delay=0; }",
+            &[(1, "burst=0"), (2, "delay=0")],
+        );
         check("http { limit_conn a 0; }", &[(1, "number of connections \"0\"")]);
         check("http { limit_req_zone $a zone=b:1m rate=5x; }", &[(1, "invalid rate")]);
         check("http { limit_conn_zone $a; }", &[(1, "no zone=NAME:SIZE")]);
         check("http { upstream a {} }", &[(1, "no servers are inside upstream \"a\"")]);
         check("server { location /a {}\n location /a {} }", &[(2, "duplicate location")]);
-        check("server { location /a {} location = /a {} location ^~ /b { location /c {} } location /c {} }", &[]);
+        check(
+            "server { location /a {} location = /a {} location ^~ /b { location /c {} } location /c {} }",
+            &[],
+        );
         check("http {} http {}", &[(1, "\"http\" directive is duplicate")]);
-        check("server { location / { proxy_pass ftp://a; } }", &[(1, "invalid URL prefix in \"ftp://a\"")]);
+        check(
+            "server { location / { proxy_pass ftp://a; } }",
+            &[(1, "invalid URL prefix in \"ftp://a\"")],
+        );
         check("server { listen a.example; }", &[(1, "`a.example` is no address and port")]);
     }
 
@@ -167,15 +208,24 @@ mod tests {
     fn a_level_inherits_a_list_whole_or_not_at_all() {
         let outer = "allow 10.0.0.0/8; deny all; proxy_set_header Upgrade $http_upgrade; proxy_set_header X-A b;";
         assert_eq!(level(&format!("{outer} location / {{}}")).access.len(), 2);
-        let own = level(&format!("{outer} location / {{ allow 10.0.0.1; proxy_set_header Host $host; }}"));
+        let own = level(&format!(
+            "{outer} location / {{ allow 10.0.0.1; proxy_set_header Host $host; }}"
+        ));
         assert_eq!((own.access.len(), own.headers.len()), (1, 1));
-        assert_eq!(level(&format!("{outer} location /a/ {{ deny all; location /a/b/ {{}} }}")).access.len(), 1);
+        assert_eq!(
+            level(&format!("{outer} location /a/ {{ deny all; location /a/b/ {{}} }}"))
+                .access
+                .len(),
+            1
+        );
     }
 
     #[test]
     fn a_guard_holds_until_it_is_off() {
         assert!(level("auth_basic a; location / {}").guards["auth_basic"].is_some());
-        assert!(level("auth_basic a; location / { auth_basic off; }").guards["auth_basic"].is_none());
+        assert!(
+            level("auth_basic a; location / { auth_basic off; }").guards["auth_basic"].is_none()
+        );
     }
 
     #[test]

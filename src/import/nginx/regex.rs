@@ -81,7 +81,11 @@ impl Regex {
             Some(body) => (body, true),
             None => (pattern, false),
         };
-        let branches = if body == "/" { vec![Branch { text: "/".into(), rest: Rest::Anything }] } else { branches(body) };
+        let branches = if body == "/" {
+            vec![Branch { text: "/".into(), rest: Rest::Anything }]
+        } else {
+            branches(body)
+        };
         let caseless = caseless || inline;
         Regex { written: format!("{sign} {pattern}"), caseless, branches }
     }
@@ -161,7 +165,8 @@ impl Parser {
     }
 
     fn take(&mut self, wanted: &str) -> bool {
-        let found = wanted.chars().enumerate().all(|(n, c)| self.chars.get(self.at + n) == Some(&c));
+        let found =
+            wanted.chars().enumerate().all(|(n, c)| self.chars.get(self.at + n) == Some(&c));
         self.at += if found { wanted.chars().count() } else { 0 };
         found
     }
@@ -307,7 +312,9 @@ impl State {
             (Some(_), Node::End) => vec![self],
             (Some(_), _) => vec![self.vague()],
             (None, Node::Start) if self.text.is_empty() => vec![State { anchored: true, ..self }],
-            (None, Node::Group(all)) => all.iter().flat_map(|nodes| sequence(vec![self.clone()], nodes)).collect(),
+            (None, Node::Group(all)) => {
+                all.iter().flat_map(|nodes| sequence(vec![self.clone()], nodes)).collect()
+            }
             (None, Node::Repeat(one, 0, Some(1))) if one.is_short() => {
                 let with = self.clone().then(one);
                 with.into_iter().chain([self]).collect()

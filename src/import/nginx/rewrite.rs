@@ -99,7 +99,10 @@ impl Redirect {
         let path = queries.iter().find_map(|query| path.strip_suffix(query)).unwrap_or(path);
         match path {
             "$uri/" => Some(Redirect::Slash),
-            path if path.starts_with('/') && !path.starts_with("//") && !path.contains(['$', '?', '#']) => {
+            path if path.starts_with('/')
+                && !path.starts_with("//")
+                && !path.contains(['$', '?', '#']) =>
+            {
                 Some(Redirect::To(path.to_owned()))
             }
             _ => None,

@@ -40,7 +40,12 @@ pub struct Server {
 
 impl Server {
     /// Reads a `server` of the level `http`.
-    pub fn read(directive: &Directive, http: &Level, upstreams: &Upstreams, reading: &mut Reading<'_>) -> Server {
+    pub fn read(
+        directive: &Directive,
+        http: &Level,
+        upstreams: &Upstreams,
+        reading: &mut Reading<'_>,
+    ) -> Server {
         let level = http.inside(directive.inside(), reading);
         let id = directive.id;
         let mut server = Server {
@@ -65,7 +70,9 @@ impl Server {
                     server.listens.extend(Listen::read(inner, reading));
                 }
                 "ssl" if inner.first() == "on" => tls = Some(inner.id),
-                "ssl_reject_handshake" if inner.first() == "on" => server.strict_sni = Some(inner.id),
+                "ssl_reject_handshake" if inner.first() == "on" => {
+                    server.strict_sni = Some(inner.id)
+                }
                 "server_name" => {
                     let names = inner.words.iter().map(|word| Name::parse(word));
                     server.names.extend(names.map(|name| (inner.id, name)));
@@ -96,13 +103,16 @@ impl Server {
 
     /// Whether some location passes requests on.
     pub fn proxies(&self) -> bool {
-        let passes = |location: &Location| matches!(location.serves, Serves::Proxy(_) | Serves::Named(..));
+        let passes =
+            |location: &Location| matches!(location.serves, Serves::Proxy(_) | Serves::Named(..));
         self.answer.is_none() && self.locations.iter().any(passes)
     }
 
     /// The place of the location `@name`.
     pub fn named(&self, name: &str) -> Option<usize> {
-        self.locations.iter().position(|location| matches!(&location.matches, Matches::Named(own) if own == name))
+        self.locations
+            .iter()
+            .position(|location| matches!(&location.matches, Matches::Named(own) if own == name))
     }
 
     fn answers(&mut self, directive: &Directive) {
@@ -134,9 +144,11 @@ impl Server {
         let serves = self.serves(directive, &matches, upstreams, reading);
         let serves = level.internal.map_or(serves, Serves::Answer);
         // After a `break`, the `return` isn't reached.
-        let may_skip = |inner: &Directive| ["if", "rewrite", "break"].contains(&inner.name.as_str());
+        let may_skip =
+            |inner: &Directive| ["if", "rewrite", "break"].contains(&inner.name.as_str());
         let fine = |id| directive.inside().iter().any(|inner| inner.id == id && is_fine(inner));
-        let answers_all = matches!(serves, Serves::Answer(id) if fine(id)) && !directive.inside().iter().any(may_skip);
+        let answers_all = matches!(serves, Serves::Answer(id) if fine(id))
+            && !directive.inside().iter().any(may_skip);
         let tries = matches!(serves, Serves::Proxy(_));
         let redirect = redirect(directive, &serves);
         let hurdle = |inner: &&Directive| match inner.name.as_str() {
@@ -145,7 +157,11 @@ impl Server {
             _ => false,
         };
         let hurdles = directive.inside().iter().filter(hurdle).map(|inner| inner.id).collect();
-        let rewrites = directive.inside().iter().filter(|inner| !cuts_off(inner, &matches)).filter_map(Rewrite::read);
+        let rewrites = directive
+            .inside()
+            .iter()
+            .filter(|inner| !cuts_off(inner, &matches))
+            .filter_map(Rewrite::read);
         let rewrites = rewrites.filter(|rewrite| !rewrite.ends()).collect();
         let passes = directive.inside().iter().any(|inner| inner.name.ends_with("_pass"));
         let mut inside = Vec::new();
@@ -176,7 +192,9 @@ impl Server {
             Matches::Named(path) => Some((2, path.clone())),
             Matches::Regex(_) => None,
         };
-        let same = |other: &&Location| around(other.id) == around(id) && plain(&other.matches) == plain(matches);
+        let same = |other: &&Location| {
+            around(other.id) == around(id) && plain(&other.matches) == plain(matches)
+        };
         if plain(matches).is_some()
             && let Some(twin) = self.locations.iter().find(same)
         {
@@ -185,7 +203,13 @@ impl Server {
         }
     }
 
-    fn serves(&mut self, directive: &Directive, matches: &Matches, upstreams: &Upstreams, reading: &mut Reading<'_>) -> Serves {
+    fn serves(
+        &mut self,
+        directive: &Directive,
+        matches: &Matches,
+        upstreams: &Upstreams,
+        reading: &mut Reading<'_>,
+    ) -> Serves {
         let mut serves = Serves::Other;
         let mut cut_by = None;
         for inner in directive.inside() {

@@ -95,29 +95,43 @@ mod tests {
 
     #[test]
     fn times_are_seconds_or_carry_their_units() {
-        for (text, milliseconds) in
-            [("60", 60_000), ("250ms", 250), ("1h30m", 5_400_000), ("1m5", 65_000), ("7d", 604_800_000), ("0", 0)]
-        {
+        for (text, milliseconds) in [
+            ("60", 60_000),
+            ("250ms", 250),
+            ("1h30m", 5_400_000),
+            ("1m5", 65_000),
+            ("7d", 604_800_000),
+            ("0", 0),
+        ] {
             assert_eq!(time(text), Some(Duration::from_millis(milliseconds)), "{text}");
         }
         assert_eq!(time("1h 30m"), Some(Duration::from_secs(5400)));
         assert_eq!(time("1m  5"), Some(Duration::from_secs(65)));
-        for (text, seconds) in [("1s5", 6), ("60 5", 65), ("1m ", 60), ("1hm", 3600), ("520w", 314_496_000)] {
+        for (text, seconds) in
+            [("1s5", 6), ("60 5", 65), ("1m ", 60), ("1hm", 3600), ("520w", 314_496_000)]
+        {
             assert_eq!(time(text), Some(Duration::from_secs(seconds)), "{text}");
         }
         assert_eq!(time("1ms5"), Some(Duration::from_millis(5001)));
         assert!(time("9223372036854775").is_some() && time("15250284452w").is_some());
-        for wrong in ["", "s", "1.5s", "-1", "1x", "5m1h", "1s1s", "60 s", " 5s ", "$a", "10y", "13M", "m", "1d1w"] {
+        for wrong in [
+            "", "s", "1.5s", "-1", "1x", "5m1h", "1s1s", "60 s", " 5s ", "$a", "10y", "13M", "m",
+            "1d1w",
+        ] {
             assert_eq!(time(wrong), None, "{wrong}");
         }
-        for beyond in ["9223372036854776", "15250284453w", "9223372036854775807m", "99999999999999999999"] {
+        for beyond in
+            ["9223372036854776", "15250284453w", "9223372036854775807m", "99999999999999999999"]
+        {
             assert_eq!(time(beyond), None, "{beyond}");
         }
     }
 
     #[test]
     fn sizes_and_rates_are_whole_numbers() {
-        for (text, bytes) in [("512", 512), ("8k", 8192), ("1M", 1 << 20), ("2g", 2 << 30), ("0", 0)] {
+        for (text, bytes) in
+            [("512", 512), ("8k", 8192), ("1M", 1 << 20), ("2g", 2 << 30), ("0", 0)]
+        {
             assert_eq!(size(text), Some(bytes), "{text}");
         }
         assert_eq!(size("8589934591g"), Some(8_589_934_591 << 30));

@@ -85,7 +85,9 @@ impl Notes {
     fn shut(&self) -> Vec<(&Closed, Vec<Id>)> {
         let mut shut = Vec::<(&Closed, Vec<Id>)>::new();
         for closed in &self.closed {
-            let same = |(one, _): &&mut (&Closed, _)| (&one.host, &one.path) == (&closed.host, &closed.path);
+            let same = |(one, _): &&mut (&Closed, _)| {
+                (&one.host, &one.path) == (&closed.host, &closed.path)
+            };
             match shut.iter_mut().find(same) {
                 Some((_, by)) => by.push(closed.by),
                 None => shut.push((closed, vec![closed.by])),
@@ -118,14 +120,22 @@ pub fn text(tree: &Tree, notes: &Notes) -> String {
     let mut out = closed(tree, notes);
     let lines = notes.lines(tree);
     let word = |notes: &[Note]| notes.first().map_or(Word::Dropped, |note| note.word);
-    let width = lines.iter().map(|(line, _)| line.place.to_string().chars().count()).max().unwrap_or_default();
+    let width = lines
+        .iter()
+        .map(|(line, _)| line.place.to_string().chars().count())
+        .max()
+        .unwrap_or_default();
     let grave = |notes: &[Note]| matches!(word(notes), Word::Opens | Word::Closes);
     let (first, rest): (Vec<_>, Vec<_>) = lines.iter().partition(|(_, notes)| grave(notes));
     for part in [first, rest].iter().filter(|part| !part.is_empty()) {
         for (line, notes) in part {
             let texts: Vec<_> = notes.iter().map(|note| note.text.as_str()).collect();
             let (place, word) = (line.place.to_string(), word(notes).shown());
-            out.push_str(&format!("{place:width$}  {word:10}  {}: {}\n", line.text, texts.join("; ")));
+            out.push_str(&format!(
+                "{place:width$}  {word:10}  {}: {}\n",
+                line.text,
+                texts.join("; ")
+            ));
         }
         out.push('\n');
     }
@@ -156,7 +166,8 @@ fn closed(tree: &Tree, notes: &Notes) -> String {
 
 /// The same for programs; `configs` are the configurations that were made, `written` all files.
 pub fn json(tree: &Tree, notes: &Notes, configs: &[Value], written: &[String]) -> Value {
-    let lines: Vec<_> = notes.lines(tree).iter().map(|(line, notes)| line_json(line, notes)).collect();
+    let lines: Vec<_> =
+        notes.lines(tree).iter().map(|(line, notes)| line_json(line, notes)).collect();
     json!({ "lines": lines, "configs": configs, "written": written })
 }
 

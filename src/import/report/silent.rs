@@ -63,8 +63,14 @@ const NEEDLESS: [(&str, &str); 29] = [
     ),
     ("limit_req_status limit_conn_status", "Sidegate answers 429"),
     ("resolver resolver_timeout", "names are not resolved"),
-    ("proxy_redirect", "`Location` is never changed; a backend builds its addresses from X-Forwarded-Proto and Host"),
-    ("proxy_next_upstream* proxy_intercept_errors", "a dial that is refused tries the next backend; nothing else is retried"),
+    (
+        "proxy_redirect",
+        "`Location` is never changed; a backend builds its addresses from X-Forwarded-Proto and Host",
+    ),
+    (
+        "proxy_next_upstream* proxy_intercept_errors",
+        "a dial that is refused tries the next backend; nothing else is retried",
+    ),
     (
         "proxy_ssl_* proxy_bind proxy_method proxy_force_ranges proxy_ignore_client_abort proxy_store* proxy_headers_* proxy_cookie_* \
       proxy_send_lowat proxy_buffering proxy_bind_dynamic proxy_allow_upstream",
@@ -79,14 +85,20 @@ const NEEDLESS: [(&str, &str); 29] = [
         "no files are served: such a path is refused",
     ),
     ("lingering_* reset_timedout_connection send_lowat", "endings have their own deadlines"),
-    ("client_header_timeout keepalive_timeout keepalive_disable", "[timeouts] of sidegate.toml has its own, set for WebSockets"),
+    (
+        "client_header_timeout keepalive_timeout keepalive_disable",
+        "[timeouts] of sidegate.toml has its own, set for WebSockets",
+    ),
     ("large_client_header_buffers", "a head may have 32 KiB: the listener's `max_head`"),
     (
         "absolute_redirect port_in_redirect server_name_in_redirect",
         "a redirect to a path's slash has neither scheme, host nor port",
     ),
     ("least_conn", "the backend with the fewest tunnels gets the next"),
-    ("http2* http3* quic_*", "HTTP/2 is not in this version: browsers open WebSockets over HTTP/1.1 then"),
+    (
+        "http2* http3* quic_*",
+        "HTTP/2 is not in this version: browsers open WebSockets over HTTP/1.1 then",
+    ),
     ("satisfy limit_req_dry_run limit_conn_dry_run", "nothing else decides"),
 ];
 
@@ -110,7 +122,9 @@ const UNUSED: &str = "allow auth_* client_body_timeout client_max_body_size deny
 /// What there is to say of the directive `id`; `None`: it has no line.
 pub fn of(tree: &Tree, id: Id) -> Option<(Word, &'static str)> {
     let line = &tree.lines[id];
-    let around = |names: &[&str]| line.within.iter().any(|outer| names.contains(&tree.lines[*outer].name.as_str()));
+    let around = |names: &[&str]| {
+        line.within.iter().any(|outer| names.contains(&tree.lines[*outer].name.as_str()))
+    };
     if around(&TABLES) || around(&["if", "limit_except"]) {
         return None; // said of the block
     }
@@ -125,7 +139,10 @@ pub fn of(tree: &Tree, id: Id) -> Option<(Word, &'static str)> {
         return Some((Word::Dropped, "it holds for nothing that is passed on"));
     }
     if line.name == "error_page" && leads_on(&line.text) {
-        return Some((Word::Closes, "an error leads nowhere else: what was passed on after one is refused"));
+        return Some((
+            Word::Closes,
+            "an error leads nowhere else: what was passed on after one is refused",
+        ));
     }
     if is_in(HARMLESS) {
         return Some((Word::Dropped, "nothing in Sidegate stands for it"));
@@ -134,7 +151,8 @@ pub fn of(tree: &Tree, id: Id) -> Option<(Word, &'static str)> {
         return Some((Word::Differs, "variables are not carried over: see what decides by it"));
     }
     let known = NEEDLESS.iter().find(|(names, _)| is_in(names));
-    let unknown = (Word::Differs, "not known here, and left out; it holds for nothing that is passed on");
+    let unknown =
+        (Word::Differs, "not known here, and left out; it holds for nothing that is passed on");
     Some(known.map_or(unknown, |(_, why)| (Word::Needless, *why)))
 }
 

@@ -23,8 +23,16 @@ pub enum Word {
 
 impl Word {
     /// All of them, the loudest first.
-    pub const ALL: [Word; 8] =
-        [Word::Opens, Word::FailsOpen, Word::Closes, Word::Upgrades, Word::Differs, Word::Dropped, Word::Carried, Word::Needless];
+    pub const ALL: [Word; 8] = [
+        Word::Opens,
+        Word::FailsOpen,
+        Word::Closes,
+        Word::Upgrades,
+        Word::Differs,
+        Word::Dropped,
+        Word::Carried,
+        Word::Needless,
+    ];
 
     /// As people read it: in capitals where the line needs a look.
     pub const fn shown(self) -> &'static str {
@@ -61,10 +69,16 @@ impl Word {
             Word::Carried => "means the same",
             Word::Dropped => "left out; nobody is admitted or refused otherwise for that",
             Word::Differs => "not quite as it was",
-            Word::Upgrades => "nginx passed plain HTTP alone on there; WebSockets now reach the backend, too",
+            Word::Upgrades => {
+                "nginx passed plain HTTP alone on there; WebSockets now reach the backend, too"
+            }
             Word::Closes => "Sidegate refuses what nginx let through",
-            Word::FailsOpen => "carried over as nginx acted on it, which was probably not what was meant",
-            Word::Opens => "Sidegate would admit what nginx refused: nothing is written, but with --accept-opens",
+            Word::FailsOpen => {
+                "carried over as nginx acted on it, which was probably not what was meant"
+            }
+            Word::Opens => {
+                "Sidegate would admit what nginx refused: nothing is written, but with --accept-opens"
+            }
         }
     }
 }

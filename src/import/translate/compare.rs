@@ -61,7 +61,8 @@ impl<'n> Side<'n> {
             Serves::Proxy(_) => true,
             Serves::Named(_, name) => self.server().named(name).is_some_and(|named| {
                 let named = &self.server().locations[named];
-                matches!(named.serves, Serves::Proxy(_)) && named.level.access == location.level.access
+                matches!(named.serves, Serves::Proxy(_))
+                    && named.level.access == location.level.access
             }),
             Serves::Answer(_) | Serves::Other => false,
         }
@@ -115,7 +116,8 @@ fn limited(route: &Level, stage: &Level) -> bool {
         let mut own = route.rates.iter();
         own.any(|own| own.zone == rate.zone && own.burst <= rate.burst)
     });
-    let (dry_counts, route_dry_counts) = (stage.dry_counts == Some(true), route.dry_counts == Some(true));
+    let (dry_counts, route_dry_counts) =
+        (stage.dry_counts == Some(true), route.dry_counts == Some(true));
     let counts = stage.counts.iter().all(|count| {
         let mut own = route.counts.iter();
         own.any(|own| own.zone == count.zone && own.most <= count.most)

@@ -56,11 +56,16 @@ fn uncarried_limits(level: &Level, zones: &Zones) -> Vec<Id> {
         ids.extend(other.iter().map(|(rate, _)| rate.id));
         let kept = own.iter().min_by_key(|(_, zone)| zone.pace());
         let stricter = |one: &(&Rate, &Zone), other: &(&Rate, &Zone)| one.0.burst <= other.0.burst;
-        ids.extend(own.iter().filter(|one| kept.is_some_and(|kept| !stricter(kept, one))).map(|one| one.0.id));
+        ids.extend(
+            own.iter()
+                .filter(|one| kept.is_some_and(|kept| !stricter(kept, one)))
+                .map(|one| one.0.id),
+        );
     }
     if level.dry_counts != Some(true) {
         let is_other = |zone: &Zone| zone.key == Key::Other;
-        let counts = level.counts.iter().filter(|count| zones.count(&count.zone).is_some_and(is_other));
+        let counts =
+            level.counts.iter().filter(|count| zones.count(&count.zone).is_some_and(is_other));
         ids.extend(counts.map(|count| count.id));
     }
     ids
@@ -108,7 +113,10 @@ pub fn note(guards: &[Id], open: bool, scopes: &[Scope], reading: &mut Reading<'
         let what = what(*id, reading.tree);
         let (word, then) = match open {
             true => (Word::Opens, "whoever was refused by it is admitted, unless the backend asks"),
-            false => (Word::Closes, "where it holds, all is closed; `--accept-opens` carries it over without it"),
+            false => (
+                Word::Closes,
+                "where it holds, all is closed; `--accept-opens` carries it over without it",
+            ),
         };
         reading.notes.say_of(*id, word, format!("{what}: {then}"), scopes.to_vec());
     }
@@ -116,11 +124,19 @@ pub fn note(guards: &[Id], open: bool, scopes: &[Scope], reading: &mut Reading<'
 
 /// Notes what else there is for the attempts `scopes`, which come to `location` of `server` and meet
 /// `guards`.
-pub fn note_rest(server: &Server, location: &Location, guards: &[Id], scopes: &[Scope], reading: &mut Reading<'_>) {
+pub fn note_rest(
+    server: &Server,
+    location: &Location,
+    guards: &[Id],
+    scopes: &[Scope],
+    reading: &mut Reading<'_>,
+) {
     note_either(location, guards, scopes, reading);
-    let harmless = server.hurdles.iter().chain(&location.hurdles).filter(|id| !guards.contains(*id));
+    let harmless =
+        server.hurdles.iter().chain(&location.hurdles).filter(|id| !guards.contains(*id));
     for id in harmless {
-        let differs = inside(*id, reading.tree).any(|(name, _)| name == "return" || name == "proxy_pass");
+        let differs =
+            inside(*id, reading.tree).any(|(name, _)| name == "return" || name == "proxy_pass");
         if differs {
             let text = "conditions are not carried over: what this one answered or led elsewhere goes where all others go";
             reading.notes.say_of(*id, Word::Differs, text, scopes.to_vec());
@@ -132,7 +148,9 @@ pub fn note_rest(server: &Server, location: &Location, guards: &[Id], scopes: &[
     for rewrite in &location.rewrites {
         let text = match rewrite.then {
             Then::Break => "paths are never rewritten: the backend gets the path as it came",
-            _ => "paths are never rewritten: what it led elsewhere goes to this location's backend, by its own path",
+            _ => {
+                "paths are never rewritten: what it led elsewhere goes to this location's backend, by its own path"
+            }
         };
         reading.notes.say_of(rewrite.id, Word::Differs, text, scopes.to_vec());
     }
@@ -144,7 +162,9 @@ fn note_either(location: &Location, guards: &[Id], scopes: &[Scope], reading: &m
     let Some(any) = level.satisfy.filter(|set| set.value) else { return };
     for id in level.guards.values().flatten().filter(|id| !guards.contains(*id)) {
         let name = reading.tree.lines[*id].name.clone();
-        let text = format!("either of `{name}` and the networks was enough; here the networks decide alone");
+        let text = format!(
+            "either of `{name}` and the networks was enough; here the networks decide alone"
+        );
         reading.notes.say_of(any.id, Word::Closes, text, scopes.to_vec());
         let text = "Sidegate asks for no such thing: the networks decide alone";
         reading.notes.say_of(*id, Word::Closes, text, scopes.to_vec());
@@ -171,7 +191,9 @@ fn what(id: Id, tree: &Tree) -> String {
 
 /// Notes what led some of the attempts `scopes` from `location`, which passes nothing on, to where they were passed on.
 pub fn note_led_away(location: &Location, scopes: &[Scope], reading: &mut Reading<'_>) {
-    let leads = |id: &Id| inside(*id, reading.tree).any(|(name, _)| name == "proxy_pass" || name == "rewrite");
+    let leads = |id: &Id| {
+        inside(*id, reading.tree).any(|(name, _)| name == "proxy_pass" || name == "rewrite")
+    };
     let conditions = location.hurdles.iter().filter(|id| leads(id)).copied();
     let rewrites = location.rewrites.iter().map(|rewrite| rewrite.id);
     for id in conditions.chain(rewrites).collect::<Vec<_>>() {

@@ -29,7 +29,8 @@ impl Host {
             return other.pattern != "*";
         }
         let parent = other.pattern.split_once('.').map(|(_, parent)| parent);
-        !other.pattern.starts_with("*.") && self.pattern.strip_prefix("*.").is_some_and(|own| parent == Some(own))
+        !other.pattern.starts_with("*.")
+            && self.pattern.strip_prefix("*.").is_some_and(|own| parent == Some(own))
     }
 }
 
@@ -54,7 +55,8 @@ pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> (Vec<Ho
     let taken = taken(nginx, group, reading);
     for Taken { id, server, pattern } in &taken {
         if *server == default && !is_between(pattern, default, &taken) {
-            let said = "host = \"*\": it is the default server, to which every other host comes, too";
+            let said =
+                "host = \"*\": it is the default server, to which every other host comes, too";
             reading.notes.say(*id, Word::Carried, said);
             continue;
         }
@@ -63,14 +65,18 @@ pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> (Vec<Ho
             && *server != default
         {
             let scope = format!("~^.+\\..+\\.{}$", regex_escaped(parent));
-            let said =
-                format!("`{pattern}` is one label before {parent}: a host with more of them goes to the default server's routes");
+            let said = format!(
+                "`{pattern}` is one label before {parent}: a host with more of them goes to the default server's routes"
+            );
             strays.push(Stray { id: *id, server: *server, scope, said });
         }
         let (scope, label) = (pattern.clone(), pattern.replace('*', "all"));
         hosts.push(Host { pattern: pattern.clone(), scope, label, server: *server });
     }
-    let others = group.servers().iter().flat_map(|server| other_names(nginx, *server).map(|name| (*server, name)));
+    let others = group
+        .servers()
+        .iter()
+        .flat_map(|server| other_names(nginx, *server).map(|name| (*server, name)));
     for (server, (id, name)) in others {
         match name {
             Name::Odd(text) if !nginx.servers[default].names.contains(&(id, name.clone())) => {
@@ -85,8 +91,10 @@ pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> (Vec<Ho
             _ => reading.notes.say(id, Word::Carried, "host = \"*\": it is the default server"),
         }
     }
-    let exact =
-        nginx.servers[default].names.iter().find_map(|(_, name)| if let Name::Exact(host) = name { Some(host) } else { None });
+    let exact = nginx.servers[default]
+        .names
+        .iter()
+        .find_map(|(_, name)| if let Name::Exact(host) = name { Some(host) } else { None });
     let label = exact.cloned().unwrap_or_else(|| "default".into());
     hosts.push(Host { pattern: "*".into(), scope: "_".into(), label, server: default });
     (hosts, strays)
@@ -114,10 +122,17 @@ fn taken(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Taken> 
             match taken.iter().find(|taken| patterns.contains(&taken.pattern)) {
                 Some(first) if first.server == server => {}
                 Some(first) => {
-                    let said = format!("another server has `{}` there already: nginx ignores this one", first.pattern);
+                    let said = format!(
+                        "another server has `{}` there already: nginx ignores this one",
+                        first.pattern
+                    );
                     reading.notes.say(*id, Word::Dropped, said);
                 }
-                None => taken.extend(patterns.into_iter().map(|pattern| Taken { id: *id, server, pattern })),
+                None => taken.extend(patterns.into_iter().map(|pattern| Taken {
+                    id: *id,
+                    server,
+                    pattern,
+                })),
             }
         }
     }
@@ -127,12 +142,15 @@ fn taken(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Taken> 
 /// The names of a server that are no host of a route.
 fn other_names(nginx: &Nginx, server: usize) -> impl Iterator<Item = (Id, &Name)> {
     let names = nginx.servers[server].names.iter();
-    names.filter(|(_, name)| matches!(name, Name::Odd(_) | Name::Nobody)).map(|(id, name)| (*id, name))
+    names
+        .filter(|(_, name)| matches!(name, Name::Odd(_) | Name::Nobody))
+        .map(|(id, name)| (*id, name))
 }
 
 /// Whether the name `pattern` of the default server stands after a `*` of another one, which would take it.
 fn is_between(pattern: &str, default: usize, taken: &[Taken]) -> bool {
-    let below = |parent: &str| pattern.strip_suffix(parent).is_some_and(|start| start.ends_with('.'));
+    let below =
+        |parent: &str| pattern.strip_suffix(parent).is_some_and(|start| start.ends_with('.'));
     let others = taken.iter().filter(|taken| taken.server != default);
     others.filter_map(|taken| taken.pattern.strip_prefix("*.")).any(below)
 }

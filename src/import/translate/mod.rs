@@ -46,7 +46,8 @@ pub struct Config {
 impl Config {
     /// Where it is, where it listens and for which hosts, for programs.
     pub fn json(&self, path: &Path) -> Value {
-        let listen: Vec<_> = self.listeners.iter().map(|listener| listener.address.to_string()).collect();
+        let listen: Vec<_> =
+            self.listeners.iter().map(|listener| listener.address.to_string()).collect();
         json!({ "file": path.display().to_string(), "listen": listen, "hosts": self.hosts })
     }
 }
@@ -99,27 +100,45 @@ pub fn translate(nginx: &Nginx, unsaid: Unsaid, reading: &mut Reading<'_>) -> Ve
     note_unreached(nginx, &groups, reading);
     for group in &groups {
         let listeners = listeners(nginx, group, reading);
-        let folder = (!configs.is_empty())
-            .then(|| free_name(&listeners[0].name, |name| configs.iter().any(|config| config.folder.as_deref() == Some(name))));
+        let folder = (!configs.is_empty()).then(|| {
+            free_name(&listeners[0].name, |name| {
+                configs.iter().any(|config| config.folder.as_deref() == Some(name))
+            })
+        });
         if let Some(folder) = &folder {
             for id in group.sockets.iter().flat_map(|socket| &socket.ids) {
-                let text = format!("other servers answer there, so it gets a Sidegate of its own: {folder}/sidegate.toml");
+                let text = format!(
+                    "other servers answer there, so it gets a Sidegate of its own: {folder}/sidegate.toml"
+                );
                 reading.notes.say(*id, Word::Carried, text);
             }
         }
         let certificates = tls::certificates(nginx, group, reading);
         let (hosts, strays) = host::hosts(nginx, group, reading);
-        let (routes, policies) = route::routes(nginx, &hosts, &strays, unsaid, configs.len(), reading);
+        let (routes, policies) =
+            route::routes(nginx, &hosts, &strays, unsaid, configs.len(), reading);
         let names = hosts.iter().map(|host| host.scope.clone()).collect();
         let forwarded = forwarded(nginx, group, reading);
-        configs.push(Config { folder, listeners, certificates, routes, policies, hosts: names, forwarded });
+        configs.push(Config {
+            folder,
+            listeners,
+            certificates,
+            routes,
+            policies,
+            hosts: names,
+            forwarded,
+        });
     }
     configs
 }
 
 fn listeners(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Listener> {
     let mut listeners = Vec::<Listener>::new();
-    let sockets = group.sockets.iter().map(|socket| (socket, false)).chain(group.redirects.iter().map(|socket| (socket, true)));
+    let sockets = group
+        .sockets
+        .iter()
+        .map(|socket| (socket, false))
+        .chain(group.redirects.iter().map(|socket| (socket, true)));
     for (socket, redirects) in sockets {
         let server = &nginx.servers[socket.default];
         let speaks = match (redirects, socket.tls) {
@@ -135,7 +154,9 @@ fn listeners(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Lis
             listeners.iter().any(|listener| listener.name == name)
         });
         let said = match speaks {
-            Speaks::Redirect => format!("listener `{name}`, which answers everything with a redirect to https"),
+            Speaks::Redirect => {
+                format!("listener `{name}`, which answers everything with a redirect to https")
+            }
             Speaks::Tls { .. } | Speaks::Plain => format!("listener `{name}`"),
         };
         for id in &socket.ids {
@@ -147,7 +168,11 @@ fn listeners(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Lis
         if speaks == Speaks::Redirect {
             for server in socket.servers.iter().map(|server| &nginx.servers[*server]) {
                 for id in server.to_https.iter().chain(&server.answer) {
-                    reading.notes.say(*id, Word::Carried, "`redirect = \"https\"` of the listener, which answers 308");
+                    reading.notes.say(
+                        *id,
+                        Word::Carried,
+                        "`redirect = \"https\"` of the listener, which answers 308",
+                    );
                 }
             }
         }
@@ -159,7 +184,8 @@ fn listeners(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Lis
 /// Says which servers no request comes to.
 fn note_unreached(nginx: &Nginx, groups: &[Group], reading: &mut Reading<'_>) {
     for (place, server) in nginx.servers.iter().enumerate() {
-        let named = server.names.iter().any(|(_, name)| *name != crate::import::nginx::name::Name::Nobody);
+        let named =
+            server.names.iter().any(|(_, name)| *name != crate::import::nginx::name::Name::Nobody);
         let default = groups.iter().any(|group| group.default() == Some(place));
         let answers = groups.iter().any(|group| group.servers().contains(&place));
         if answers && !named && !default {
@@ -181,18 +207,24 @@ fn forwarded(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Option<
             let header = level.real_ip_header.as_ref();
             if level.forwarders.is_empty() {
                 if let Some(header) = header {
-                    reading.notes.say(header.id, Word::Dropped, "without a `set_real_ip_from` nginx believed nobody");
+                    reading.notes.say(
+                        header.id,
+                        Word::Dropped,
+                        "without a `set_real_ip_from` nginx believed nobody",
+                    );
                 }
                 continue;
             }
-            let ids = level.forwarders.iter().map(|from| from.id).chain(header.map(|header| header.id));
+            let ids =
+                level.forwarders.iter().map(|from| from.id).chain(header.map(|header| header.id));
             for id in ids {
                 let text = "`forwarded` is not in this version: behind such a peer every client is that peer, for networks and for limits alike. \
                             The list stands in sidegate.toml as a comment";
                 reading.notes.say_of(id, Word::Opens, text, vec![everything()]);
             }
             let from = level.forwarders.iter().map(|from| from.value.clone()).collect();
-            let header = header.map_or("x-real-ip".into(), |header| header.value.to_ascii_lowercase());
+            let header =
+                header.map_or("x-real-ip".into(), |header| header.value.to_ascii_lowercase());
             found.get_or_insert(Forwarded { header, from });
         }
     }

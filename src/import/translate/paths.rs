@@ -158,7 +158,8 @@ impl Paths {
     /// pattern matches `path`, and an open one begins at the slash.
     pub fn adds_slash(&self, path: &str) -> bool {
         let slashed = Cell::Exact(format!("{path}/"));
-        !self.matches(&Cell::Exact(path.to_owned())) && matches!(self.find(&slashed), Target::Open(_))
+        !self.matches(&Cell::Exact(path.to_owned()))
+            && matches!(self.find(&slashed), Target::Open(_))
     }
 
     /// Closes each path that Sidegate would send to its slash, and nginx doesn't.
@@ -180,7 +181,12 @@ impl Paths {
 
     /// What these routes, which are those of `server`, can't say of the requests for `side`, the same
     /// server or another one; locations that `alike` finds so lead to the same place by the same rules.
-    pub fn findings(&self, server: &Server, side: &Side<'_>, alike: impl Fn(usize, &Outcome) -> bool) -> Vec<Finding> {
+    pub fn findings(
+        &self,
+        server: &Server,
+        side: &Side<'_>,
+        alike: impl Fn(usize, &Outcome) -> bool,
+    ) -> Vec<Finding> {
         let mut findings = Vec::<Finding>::new();
         for cell in side.model.cells() {
             let sidegate = self.find(&cell);
@@ -197,12 +203,19 @@ impl Paths {
                     },
                 };
                 let Some(verdict) = verdict else { continue };
-                let same = findings
-                    .iter_mut()
-                    .find(|finding| finding.nginx == nginx && finding.sidegate == sidegate && finding.verdict == verdict);
+                let same = findings.iter_mut().find(|finding| {
+                    finding.nginx == nginx
+                        && finding.sidegate == sidegate
+                        && finding.verdict == verdict
+                });
                 match same {
                     Some(finding) => finding.cells.push(cell.clone()),
-                    None => findings.push(Finding { nginx, sidegate, verdict, cells: vec![cell.clone()] }),
+                    None => findings.push(Finding {
+                        nginx,
+                        sidegate,
+                        verdict,
+                        cells: vec![cell.clone()],
+                    }),
                 }
             }
         }
@@ -244,7 +257,9 @@ impl Draft<'_, '_> {
         let beyond = Cell::Beyond(path.to_owned());
         let (at, below) = (self.at(&Cell::Exact(path.to_owned())), self.at(&beyond));
         let refuses = match self.side.model.find(&beyond) {
-            Found::Location(place) => matches!(self.side.server().locations[place].serves, Serves::Answer(_)),
+            Found::Location(place) => {
+                matches!(self.side.server().locations[place].serves, Serves::Answer(_))
+            }
             Found::Redirect(_) | Found::None => false,
         };
         // What is served at this path alone is worth more than that nothing is below it, where opening
@@ -268,7 +283,9 @@ impl Draft<'_, '_> {
         let mut own = maybe.filter(|outcome| vague.contains(&outcome.by));
         let opens = own.any(|outcome| self.side.opens(&outcome, route).is_some());
         let has_own = |cell: Cell| match self.at(&cell) {
-            Target::Open(place) => server.locations[place].matches.texts().iter().any(|text| text.starts_with(path)),
+            Target::Open(place) => {
+                server.locations[place].matches.texts().iter().any(|text| text.starts_with(path))
+            }
             Target::Closed => false,
         };
         opens && !self.side.model.cells().filter(|cell| cell.text().starts_with(path)).any(has_own)
@@ -282,7 +299,9 @@ impl Draft<'_, '_> {
             _ => None,
         });
         let rewrites = server.rewrites.iter().map(|rewrite| (rewrite.id, &rewrite.regex));
-        let is_vague = |regex: &Regex| regex.branches().iter().any(|branch| branch.rest == Rest::Some && branch.text == path);
+        let is_vague = |regex: &Regex| {
+            regex.branches().iter().any(|branch| branch.rest == Rest::Some && branch.text == path)
+        };
         patterns.chain(rewrites).filter(|(_, regex)| is_vague(regex)).map(|(id, _)| id).collect()
     }
 }
@@ -309,7 +328,13 @@ pub fn regions(side: &Side<'_>, cells: &[Cell]) -> Vec<(Region, Vec<Region>)> {
 }
 
 /// Adds to the region beyond `text` what is as it is, and to `but` what isn't.
-fn absorb(side: &Side<'_>, cells: &[Cell], text: &str, but: &mut Vec<Region>, absorbed: &mut Vec<Cell>) {
+fn absorb(
+    side: &Side<'_>,
+    cells: &[Cell],
+    text: &str,
+    but: &mut Vec<Region>,
+    absorbed: &mut Vec<Cell>,
+) {
     let is_slashed = text.ends_with('/');
     for longer in side.model.longer(text) {
         let both = [Cell::Exact(longer.to_owned()), Cell::Beyond(longer.to_owned())];
@@ -345,8 +370,10 @@ impl Written {
 
     /// The target of the pattern that matches.
     fn matching(&self, cell: &Cell) -> Option<Target> {
-        let own = |raw: &Raw| matches!((raw, cell), (Raw::Exact(own), Cell::Exact(path)) if own == path);
-        let around = |raw: &Raw| matches!(raw, Raw::Below(own) if cell.text().starts_with(own.as_str()));
+        let own =
+            |raw: &Raw| matches!((raw, cell), (Raw::Exact(own), Cell::Exact(path)) if own == path);
+        let around =
+            |raw: &Raw| matches!(raw, Raw::Below(own) if cell.text().starts_with(own.as_str()));
         let exact = self.0.iter().find(|(raw, _)| own(raw));
         let below = self.0.iter().filter(|(raw, _)| around(raw));
         let found = exact.or_else(|| below.max_by_key(|(raw, _)| raw.text().len()));
@@ -387,8 +414,12 @@ pub fn finals(side: &Side<'_>) -> Vec<Region> {
         cells.all(|cell| !model.meets_regex(&cell))
     };
     let regions = side.server().locations.iter().filter_map(|location| match &location.matches {
-        Matches::Exact(path) if !model.meets_regex(&model.cell(path)) => Some(Region::Exact(path.clone())),
-        Matches::Prefix(path, Regexes::Skipped) if all_below(path) => Some(Region::From(path.clone())),
+        Matches::Exact(path) if !model.meets_regex(&model.cell(path)) => {
+            Some(Region::Exact(path.clone()))
+        }
+        Matches::Prefix(path, Regexes::Skipped) if all_below(path) => {
+            Some(Region::From(path.clone()))
+        }
         _ => None,
     });
     regions.collect()
@@ -429,10 +460,13 @@ mod tests {
         };
         let paths = paths(&side, unsaid);
         let written = paths.patterns.iter().filter(|(path, _)| !path.ends_with("%0A"));
-        let written: Vec<_> = written.map(|(path, target)| format!("{path} {}", shown(target))).collect();
+        let written: Vec<_> =
+            written.map(|(path, target)| format!("{path} {}", shown(target))).collect();
         assert_eq!(written, patterns, "{locations}");
         let mut left = BTreeSet::new();
-        for finding in paths.findings(server, &side, |place, outcome| outcome.stages.first() == Some(&place)) {
+        for finding in
+            paths.findings(server, &side, |place, outcome| outcome.stages.first() == Some(&place))
+        {
             let word = match finding.verdict {
                 Verdict::Opens(_) => "OPENS",
                 Verdict::Closes => "CLOSES",
@@ -461,7 +495,11 @@ mod tests {
     #[test]
     fn a_prefix_without_one_is_two_and_leaves_a_gap() {
         check("location /a PASS", &["/a /a", "/a/ /a"], &["CLOSES location /a: ~ ^/a[^/]"]);
-        check("location / PASS location /a { return 403; }", &["/ /", "/a -", "/a/ -"], &["OPENS location /a: ~ ^/a[^/]"]);
+        check(
+            "location / PASS location /a { return 403; }",
+            &["/ /", "/a -", "/a/ -"],
+            &["OPENS location /a: ~ ^/a[^/]"],
+        );
     }
 
     #[test]
@@ -470,12 +508,17 @@ mod tests {
         check_for(Unsaid::Opens, "location = / PASS", &["/ = /"], &["OPENS server: /"]);
         let refused = "location = /a/ PASS location /a/ { return 403; }";
         check_for(Unsaid::Opens, refused, &[], &["CLOSES location = /a/: = /a/"]);
-        check("location = /a/ { return 403; } location /a/ PASS", &["/a/ /a/"], &["OPENS location = /a/: = /a/"]);
+        check(
+            "location = /a/ { return 403; } location /a/ PASS",
+            &["/a/ /a/"],
+            &["OPENS location = /a/: = /a/"],
+        );
     }
 
     #[test]
     fn a_guard_closes_its_location_unless_accepted() {
-        let guarded = "location / PASS location /a/ { auth_basic a; proxy_pass http://127.0.0.1:1; }";
+        let guarded =
+            "location / PASS location /a/ { auth_basic a; proxy_pass http://127.0.0.1:1; }";
         let closes = ["CLOSES location /a/: /a/"];
         check(guarded, &["/ /", "/a -", "/a/ -"], &closes);
         let opens = ["OPENS location /a/: /a/"];
@@ -525,22 +568,39 @@ mod tests {
         let below = format!("location / PASS location ~ ^/r/[0-9]+/x {deny}");
         check(&below, &["/ /", "/r/ -"], &["CLOSES location /: /r/"]);
         let served = format!("{below} location /r/open/ PASS");
-        let opens = ["/r/", "/r/open/", "~ ^/r/open[^/]"].map(|at| format!("OPENS location ~ ^/r/[0-9]+/x: {at}"));
-        check(&served, &["/ /", "/r/open -", "/r/open/ /r/open/"], &opens.each_ref().map(String::as_str));
+        let opens = ["/r/", "/r/open/", "~ ^/r/open[^/]"]
+            .map(|at| format!("OPENS location ~ ^/r/[0-9]+/x: {at}"));
+        check(
+            &served,
+            &["/ /", "/r/open -", "/r/open/ /r/open/"],
+            &opens.each_ref().map(String::as_str),
+        );
         let anywhere = format!(r"location / PASS location ~ /\.ht {deny}");
         check(&anywhere, &["/ /"], &[r"OPENS location ~ /\.ht: /"]);
         let word = format!("location / PASS location ~ ^/r[0-9] {deny}");
         check(
             &word,
             &["/ /"],
-            &["OPENS location ~ ^/r[0-9]: /r/", "OPENS location ~ ^/r[0-9]: = /r", "OPENS location ~ ^/r[0-9]: ~ ^/r[^/]"],
+            &[
+                "OPENS location ~ ^/r[0-9]: /r/",
+                "OPENS location ~ ^/r[0-9]: = /r",
+                "OPENS location ~ ^/r[0-9]: ~ ^/r[^/]",
+            ],
         );
         let some = "location / PASS location ~ x { if ($y) { return 403; } return 200; }";
         check(some, &["/ /"], &["OPENS location ~ x: /"]);
         let skipped = some.replace("return 403", "rewrite ^ /y break");
         check(&skipped, &["/ /"], &["OPENS location ~ x: /"]);
-        check("location / PASS location ~ x { return 200; }", &["/ /"], &["DIFFERS location ~ x: /"]);
-        check("location / PASS location ~ [.]png$ PASS", &["/ /"], &["DIFFERS location ~ [.]png$: /"]);
+        check(
+            "location / PASS location ~ x { return 200; }",
+            &["/ /"],
+            &["DIFFERS location ~ x: /"],
+        );
+        check(
+            "location / PASS location ~ [.]png$ PASS",
+            &["/ /"],
+            &["DIFFERS location ~ [.]png$: /"],
+        );
     }
 
     #[test]
@@ -563,8 +623,20 @@ mod tests {
             let paths = paths(&Side::new(&nginx, &nginx.servers[0], &tree), Unsaid::Closes);
             (paths.unheard.len(), paths.refused.len())
         };
-        let texts = ["/a//b/", "/a?b", "/a/../b", "a", "/a#b", "/ok", "/a/.", "'= /a/.'", "''", "'/a*{%2f}/'"];
-        let expected = [(1, 0), (0, 1), (1, 0), (1, 0), (0, 1), (0, 0), (0, 0), (1, 0), (0, 0), (0, 0)];
+        let texts = [
+            "/a//b/",
+            "/a?b",
+            "/a/../b",
+            "a",
+            "/a#b",
+            "/ok",
+            "/a/.",
+            "'= /a/.'",
+            "''",
+            "'/a*{%2f}/'",
+        ];
+        let expected =
+            [(1, 0), (0, 1), (1, 0), (1, 0), (0, 1), (0, 0), (0, 0), (1, 0), (0, 0), (0, 0)];
         assert_eq!(texts.map(unheard), expected);
     }
 
@@ -602,7 +674,9 @@ mod tests {
             let (tree, nginx) = nginx(&format!("{beside} location /a/ {PASS}"));
             let paths = paths(&Side::new(&nginx, &nginx.servers[0], &tree), Unsaid::Closes);
             let has = |path: &str, closed: bool| {
-                let fits = |(own, target): &(String, Target)| own == path && (*target == Target::Closed) == closed;
+                let fits = |(own, target): &(String, Target)| {
+                    own == path && (*target == Target::Closed) == closed
+                };
                 paths.patterns.iter().any(fits)
             };
             assert!(has("/a", true) && has("/a/", false), "{beside}: {:?}", paths.patterns);
@@ -634,11 +708,20 @@ mod tests {
         let path = "/([ab]{1,2}/){0,2}[ab.]{0,2}";
         let sign = prop::sample::select(vec!["", "= ", "^~ ", "~ ^", "~* ^", "~ "]);
         let deny = "{ deny all; proxy_pass http://127.0.0.1:1; }";
-        let body = prop::sample::select(vec![PASS, PASS, deny, "{ return 403; }", "{ root /a; }", "{ return 301 /a/; }"]);
-        let plain = (sign, path, body).prop_map(|(sign, path, body)| (format!("{sign}{path}"), body.to_owned()));
+        let body = prop::sample::select(vec![
+            PASS,
+            PASS,
+            deny,
+            "{ return 403; }",
+            "{ root /a; }",
+            "{ return 301 /a/; }",
+        ]);
+        let plain = (sign, path, body)
+            .prop_map(|(sign, path, body)| (format!("{sign}{path}"), body.to_owned()));
         let inner = prop::sample::select(vec![PASS, deny, "{}"]);
         let nested = (path, "[ab]", inner).prop_map(|(path, more, inner)| {
-            let body = format!("{{ proxy_pass http://127.0.0.1:1; location {path}{more} {inner} }}");
+            let body =
+                format!("{{ proxy_pass http://127.0.0.1:1; location {path}{more} {inner} }}");
             (path, body)
         });
         prop::collection::vec(prop_oneof![5 => plain, 1 => nested], 0..7).prop_map(|all| {

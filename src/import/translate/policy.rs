@@ -57,8 +57,18 @@ impl Policy {
     /// Whether two decide alike, each by a rule or for want of one, and count together.
     pub fn is_like(&self, other: &Policy) -> bool {
         let bare = |policy: &Policy| {
-            let access: Vec<_> = policy.access.iter().map(|one| (one.network, one.admits, one.by.is_some())).collect();
-            (access, policy.rate.clone(), policy.per_client.clone(), policy.total.clone(), policy.idle)
+            let access: Vec<_> = policy
+                .access
+                .iter()
+                .map(|one| (one.network, one.admits, one.by.is_some()))
+                .collect();
+            (
+                access,
+                policy.rate.clone(),
+                policy.per_client.clone(),
+                policy.total.clone(),
+                policy.idle,
+            )
         };
         bare(self) == bare(other)
     }
@@ -80,14 +90,27 @@ impl Policy {
 
     /// What holds at `level` for clients, and at `passing`, often the same, for the backend, of the server `server`;
     /// `scopes` are the attempts that come there.
-    pub fn of(level: &Level, passing: &Level, server: Id, nginx: &Nginx, scopes: &[Scope], reading: &mut Reading<'_>) -> Policy {
+    pub fn of(
+        level: &Level,
+        passing: &Level,
+        server: Id,
+        nginx: &Nginx,
+        scopes: &[Scope],
+        reading: &mut Reading<'_>,
+    ) -> Policy {
         let (idle, idle_by_default) = match passing.read_timeout {
             Some(set) => (Some(set.value.min(LONGEST)).filter(|idle| !idle.is_zero()), false),
             None => (Some(READ_TIMEOUT), true),
         };
         let rate = rate(level, &nginx.zones, scopes, reading);
-        let mut policy =
-            Policy { name: String::new(), access: decided(&level.access), rate: None, idle, idle_by_default, ..Policy::closed() };
+        let mut policy = Policy {
+            name: String::new(),
+            access: decided(&level.access),
+            rate: None,
+            idle,
+            idle_by_default,
+            ..Policy::closed()
+        };
         policy.name.clear();
         if let Some((id, tokens)) = rate {
             policy.limits.insert(tokens.zone.clone(), id);
@@ -97,7 +120,14 @@ impl Policy {
         policy
     }
 
-    fn counts(&mut self, level: &Level, server: Id, zones: &Zones, scopes: &[Scope], reading: &mut Reading<'_>) {
+    fn counts(
+        &mut self,
+        level: &Level,
+        server: Id,
+        zones: &Zones,
+        scopes: &[Scope],
+        reading: &mut Reading<'_>,
+    ) {
         for count in &level.counts {
             let Some(zone) = zones.count(&count.zone) else {
                 reading.faults.push(Zones::missing(reading.tree, count.id, &count.zone));
@@ -108,26 +138,45 @@ impl Policy {
                 continue;
             }
             match zone.key {
-                Key::Client if self.per_client.as_ref().is_none_or(|(_, most)| count.most < *most) => {
+                Key::Client
+                    if self.per_client.as_ref().is_none_or(|(_, most)| count.most < *most) =>
+                {
                     self.per_client = Some((count.zone.clone(), count.most));
                     let text = "the policy's `connections.per_client`, which counts tunnels and no plain requests; an IPv6 client is its /64";
                     reading.notes.say(count.id, Word::Differs, text);
-                    reading.notes.say(zone.id, Word::Carried, "clients are counted by their address (IPv6: its /64)");
+                    reading.notes.say(
+                        zone.id,
+                        Word::Carried,
+                        "clients are counted by their address (IPv6: its /64)",
+                    );
                 }
                 Key::Server if self.total.as_ref().is_none_or(|(.., most)| count.most < *most) => {
                     self.total = Some((server, count.zone.clone(), count.most));
                     let text = "the policy's `connections.total`, which counts the tunnels of its routes and no plain requests";
                     reading.notes.say(count.id, Word::Differs, text);
-                    reading.notes.say(zone.id, Word::Carried, "the tunnels of a policy are counted");
+                    reading.notes.say(
+                        zone.id,
+                        Word::Carried,
+                        "the tunnels of a policy are counted",
+                    );
                 }
                 Key::Client | Key::Server => {
-                    reading.notes.say(count.id, Word::Dropped, "another `limit_conn` here is stricter");
+                    reading.notes.say(
+                        count.id,
+                        Word::Dropped,
+                        "another `limit_conn` here is stricter",
+                    );
                     continue;
                 }
                 Key::Other => {
-                    let text = "tunnels are counted by client or in all, not by this key: no such limit";
+                    let text =
+                        "tunnels are counted by client or in all, not by this key: no such limit";
                     reading.notes.say_of(count.id, Word::Opens, text, scopes.to_vec());
-                    reading.notes.say(zone.id, Word::Dropped, "see the `limit_conn`s that count in it");
+                    reading.notes.say(
+                        zone.id,
+                        Word::Dropped,
+                        "see the `limit_conn`s that count in it",
+                    );
                     continue;
                 }
             }
@@ -137,7 +186,12 @@ impl Policy {
 }
 
 /// The rate of `level`, of several the strictest.
-fn rate(level: &Level, zones: &Zones, scopes: &[Scope], reading: &mut Reading<'_>) -> Option<(Id, Tokens)> {
+fn rate(
+    level: &Level,
+    zones: &Zones,
+    scopes: &[Scope],
+    reading: &mut Reading<'_>,
+) -> Option<(Id, Tokens)> {
     let mut strictest: Option<(&Rate, &Zone)> = None;
     for rate in &level.rates {
         let Some(zone) = zones.rate(&rate.zone) else {
@@ -195,12 +249,21 @@ fn note_rate(rate: &Rate, zone: &Zone, (tokens, per): (u64, Duration), reading: 
     }
     if burst > u64::from(MOST) {
         word = Word::Differs;
-        text.push_str(&format!("; nginx had burst={}, and Sidegate takes {MOST} at most", rate.burst));
+        text.push_str(&format!(
+            "; nginx had burst={}, and Sidegate takes {MOST} at most",
+            rate.burst
+        ));
     }
     reading.notes.say(rate.id, word, text);
     if tokens > u64::from(MOST) {
-        let text = format!("{MOST}/{unit} in the policies, the most that Sidegate takes; nginx had {tokens}r/{unit}");
+        let text = format!(
+            "{MOST}/{unit} in the policies, the most that Sidegate takes; nginx had {tokens}r/{unit}"
+        );
         return reading.notes.say(zone.id, Word::Differs, text);
     }
-    reading.notes.say(zone.id, Word::Carried, "its rate stands in the policies of those who count in it");
+    reading.notes.say(
+        zone.id,
+        Word::Carried,
+        "its rate stands in the policies of those who count in it",
+    );
 }

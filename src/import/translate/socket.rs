@@ -61,12 +61,18 @@ pub fn groups(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Group> {
                 redirects.push(socket);
             } else {
                 for id in &socket.ids {
-                    reading.notes.say(*id, Word::Dropped, "no server there passes anything on: no listener");
+                    reading.notes.say(
+                        *id,
+                        Word::Dropped,
+                        "no server there passes anything on: no listener",
+                    );
                 }
             }
             continue;
         }
-        let same = groups.iter_mut().find(|group| group.servers() == socket.servers && group.default() == Some(socket.default));
+        let same = groups.iter_mut().find(|group| {
+            group.servers() == socket.servers && group.default() == Some(socket.default)
+        });
         match same {
             Some(group) => group.sockets.push(socket),
             None => groups.push(Group { sockets: vec![socket], redirects: Vec::new() }),
@@ -117,7 +123,13 @@ fn sockets(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Socket> {
             if listen.default {
                 if let Some(first) = explicit.insert(listen.address, listen.id) {
                     let first = reading.tree.place(first).clone();
-                    reading.fault(listen.id, format!("a duplicate default server for {}, the first is {first}", listen.address));
+                    reading.fault(
+                        listen.id,
+                        format!(
+                            "a duplicate default server for {}, the first is {first}",
+                            listen.address
+                        ),
+                    );
                 }
                 socket.default = place;
             }
@@ -137,25 +149,38 @@ fn note_listen(listen: &Listen, reading: &mut Reading<'_>) {
 /// Makes one of `0.0.0.0:80` and `[::]:80`: the second takes both families, and the two can't be bound at once.
 fn merge(sockets: &mut Vec<Socket>, reading: &mut Reading<'_>) {
     let both = |socket: &Socket| socket.address.ip().is_unspecified();
-    let twins: Vec<_> =
-        sockets.iter().filter(|socket| both(socket) && socket.address.is_ipv6()).map(|socket| socket.address.port()).collect();
+    let twins: Vec<_> = sockets
+        .iter()
+        .filter(|socket| both(socket) && socket.address.is_ipv6())
+        .map(|socket| socket.address.port())
+        .collect();
     for port in twins {
-        let v4 = |socket: &Socket| both(socket) && socket.address.is_ipv4() && socket.address.port() == port;
+        let v4 = |socket: &Socket| {
+            both(socket) && socket.address.is_ipv4() && socket.address.port() == port
+        };
         let Some(at) = sockets.iter().position(v4) else { continue };
         let v4 = sockets.remove(at);
         for id in &v4.ids {
-            reading.notes.say(*id, Word::Carried, format!("the listener at [::]:{port} takes IPv4 clients as well"));
+            reading.notes.say(
+                *id,
+                Word::Carried,
+                format!("the listener at [::]:{port} takes IPv4 clients as well"),
+            );
         }
-        if let Some(v6) = sockets.iter_mut().find(|socket| both(socket) && socket.address.port() == port) {
+        if let Some(v6) =
+            sockets.iter_mut().find(|socket| both(socket) && socket.address.port() == port)
+        {
             v6.tls |= v4.tls;
             v6.both_families = true;
             v6.ids.extend(v4.ids);
         }
     }
-    for socket in sockets.iter().filter(|socket| both(socket) && socket.address.is_ipv6() && !socket.both_families) {
+    for socket in sockets
+        .iter()
+        .filter(|socket| both(socket) && socket.address.is_ipv6() && !socket.both_families)
+    {
         for id in &socket.ids {
-            let text =
-                "`[::]` takes IPv4 clients as well, by the same rules, unless the kernel is told otherwise (net.ipv6.bindv6only)";
+            let text = "`[::]` takes IPv4 clients as well, by the same rules, unless the kernel is told otherwise (net.ipv6.bindv6only)";
             reading.notes.say(*id, Word::Differs, text);
         }
     }
@@ -165,10 +190,15 @@ fn merge(sockets: &mut Vec<Socket>, reading: &mut Reading<'_>) {
 fn note_overlaps(sockets: &[Socket], reading: &mut Reading<'_>) {
     for socket in sockets.iter().filter(|socket| !socket.address.ip().is_unspecified()) {
         let holds = |ip: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || socket.address.is_ipv4());
-        let around = sockets.iter().find(|other| other.address.port() == socket.address.port() && holds(other.address.ip()));
+        let around = sockets.iter().find(|other| {
+            other.address.port() == socket.address.port() && holds(other.address.ip())
+        });
         let Some(around) = around else { continue };
         for id in &socket.ids {
-            let text = format!("{} and {} can't both be bound: give one of them another port", around.address, socket.address);
+            let text = format!(
+                "{} and {} can't both be bound: give one of them another port",
+                around.address, socket.address
+            );
             reading.notes.say(*id, Word::Closes, text);
         }
     }

@@ -9,24 +9,44 @@ use crate::import::report::Word;
 use crate::import::translate::socket::Group;
 
 /// Chain and key of every certificate of a group, the default one first; none where nobody speaks TLS.
-pub fn certificates(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<(PathBuf, PathBuf)> {
+pub fn certificates(
+    nginx: &Nginx,
+    group: &Group,
+    reading: &mut Reading<'_>,
+) -> Vec<(PathBuf, PathBuf)> {
     let Some(socket) = group.sockets.iter().find(|socket| socket.tls) else { return Vec::new() };
     let mut order = vec![socket.default];
     order.extend(socket.servers.iter().copied().filter(|server| *server != socket.default));
     let mut pairs = Vec::new();
     for server in order {
         let level = &nginx.servers[server].level;
-        if level.chains.is_empty() && nginx.servers[server].strict_sni.is_none() && server == socket.default {
-            reading.fault(nginx.servers[server].id, "no \"ssl_certificate\" is defined for a server that speaks TLS");
+        if level.chains.is_empty()
+            && nginx.servers[server].strict_sni.is_none()
+            && server == socket.default
+        {
+            reading.fault(
+                nginx.servers[server].id,
+                "no \"ssl_certificate\" is defined for a server that speaks TLS",
+            );
         }
         for (at, chain) in level.chains.iter().enumerate() {
             let Some(key) = level.keys.get(at) else {
-                reading.fault(chain.id, format!("no \"ssl_certificate_key\" is defined for certificate \"{}\"", chain.value));
+                reading.fault(
+                    chain.id,
+                    format!(
+                        "no \"ssl_certificate_key\" is defined for certificate \"{}\"",
+                        chain.value
+                    ),
+                );
                 continue;
             };
             if let (Some(chain_path), Some(key_path)) = (path(chain, reading), path(key, reading)) {
                 for id in [chain.id, key.id] {
-                    reading.notes.say(id, Word::Carried, "a [[certificate]]; the names that it carries decide who gets it");
+                    reading.notes.say(
+                        id,
+                        Word::Carried,
+                        "a [[certificate]]; the names that it carries decide who gets it",
+                    );
                 }
                 if !pairs.contains(&(chain_path.clone(), key_path.clone())) {
                     pairs.push((chain_path, key_path));
@@ -42,8 +62,14 @@ pub fn certificates(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> 
 
 /// Where the file is that nginx means; `None`: it is none, or can't be read.
 fn path(set: &Set<String>, reading: &mut Reading<'_>) -> Option<PathBuf> {
-    if set.value.contains('$') || ["data:", "engine:", "store:"].iter().any(|start| set.value.starts_with(start)) {
-        reading.notes.say(set.id, Word::Differs, "a certificate is a file: write a [[certificate]] for each name");
+    if set.value.contains('$')
+        || ["data:", "engine:", "store:"].iter().any(|start| set.value.starts_with(start))
+    {
+        reading.notes.say(
+            set.id,
+            Word::Differs,
+            "a certificate is a file: write a [[certificate]] for each name",
+        );
         return None;
     }
     let path = reading.tree.folder.join(Path::new(&set.value));

@@ -121,7 +121,8 @@ impl Windows {
         } else {
             (Whom::Others, self.others.get_or_insert_with(|| Window::new(about, now)))
         };
-        let before = window.has_ended(now).then(|| std::mem::replace(window, Window::new(about, now)));
+        let before =
+            window.has_ended(now).then(|| std::mem::replace(window, Window::new(about, now)));
         (window.count(about), before.and_then(|before| before.summary(whom)))
     }
 
@@ -133,14 +134,21 @@ impl Windows {
     }
 
     fn take_all(&mut self) -> Vec<Summary> {
-        let clients = self.clients.drain().filter_map(|(key, window)| window.summary(Whom::One(key)));
+        let clients =
+            self.clients.drain().filter_map(|(key, window)| window.summary(Whom::One(key)));
         clients.chain(self.others.take().and_then(|window| window.summary(Whom::Others))).collect()
     }
 }
 
 impl Window {
     fn new(about: About<'_>, began: Instant) -> Self {
-        Window { began, refused: 0, route: about.route.into(), listener: about.listener.into(), reason: about.reason }
+        Window {
+            began,
+            refused: 0,
+            route: about.route.into(),
+            listener: about.listener.into(),
+            reason: about.reason,
+        }
     }
 
     fn has_ended(&self, now: Instant) -> bool {
@@ -160,7 +168,13 @@ impl Window {
 
     fn summary(self, client: Whom) -> Option<Summary> {
         let left_out = self.refused.checked_sub(SHOWN).filter(|left_out| *left_out > 0)?;
-        Some(Summary { client, left_out, route: self.route, listener: self.listener, reason: self.reason })
+        Some(Summary {
+            client,
+            left_out,
+            route: self.route,
+            listener: self.listener,
+            reason: self.reason,
+        })
     }
 }
 
@@ -171,7 +185,9 @@ impl Summary {
             Lines::Refusals => {
                 tracing::info!(route, listener, %client, result = "refused", reason, left_out, "refusals left out");
             }
-            Lines::Delays => tracing::info!(listener, %client, left_out, "TLS handshakes that waited, left out"),
+            Lines::Delays => {
+                tracing::info!(listener, %client, left_out, "TLS handshakes that waited, left out")
+            }
         }
     }
 }
@@ -205,7 +221,12 @@ mod tests {
     fn said(summaries: Vec<Summary>) -> Vec<String> {
         let mut said: Vec<_> = summaries
             .iter()
-            .map(|one| format!("{} {} {} {} {}", one.client, one.left_out, one.route, one.listener, one.reason))
+            .map(|one| {
+                format!(
+                    "{} {} {} {} {}",
+                    one.client, one.left_out, one.route, one.listener, one.reason
+                )
+            })
             .collect();
         said.sort();
         said
@@ -227,7 +248,10 @@ mod tests {
         let (mut windows, began) = (Windows::default(), Instant::now());
         check(&mut windows, "192.0.2.1", 30, began, 10);
         let (is_shown, before) = windows.count(key("192.0.2.1"), NETWORK, began + WINDOW);
-        assert_eq!((is_shown, said(before.into_iter().collect())), (true, vec!["192.0.2.1 20 ticks public network".into()]));
+        assert_eq!(
+            (is_shown, said(before.into_iter().collect())),
+            (true, vec!["192.0.2.1 20 ticks public network".into()])
+        );
         check(&mut windows, "192.0.2.1", 10, began + WINDOW, 9);
         assert_eq!(said(windows.take_all()), ["192.0.2.1 1 ticks public network"]);
     }
@@ -249,7 +273,10 @@ mod tests {
         }
         assert_eq!(windows.clients.len(), MOST_CLIENTS);
         let left_out = 5000 - MOST_CLIENTS as u64 - SHOWN;
-        assert_eq!(said(windows.take_ended(now + WINDOW)), [format!("others {left_out} ticks public network")]);
+        assert_eq!(
+            said(windows.take_ended(now + WINDOW)),
+            [format!("others {left_out} ticks public network")]
+        );
         assert!(windows.clients.is_empty() && windows.others.is_none());
     }
 }

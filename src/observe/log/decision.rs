@@ -71,7 +71,11 @@ impl Decision<'_> {
         let reason = self.refusal.map(Refusal::word).or(self.failure.map(ExchangeReason::word));
         // A failure is no refusal: the backend had the request, and each has its line.
         if let Some(refusal) = self.refusal
-            && !cap.lets_through(client, About { route, listener, reason: refusal.word() }, Instant::now())
+            && !cap.lets_through(
+                client,
+                About { route, listener, reason: refusal.word() },
+                Instant::now(),
+            )
         {
             return;
         }
@@ -121,16 +125,26 @@ impl Decision<'_> {
     /// that refuses.
     pub fn log_difference(&self, difference: Difference, cap: &Cap) {
         let Decision { party: Party { listener, client, peer }, .. } = *self;
-        let (Some(policy), Some(refusal), Some((generation, now))) = (self.policy, self.refusal, self.judged) else { return };
+        let (Some(policy), Some(refusal), Some((generation, now))) =
+            (self.policy, self.refusal, self.judged)
+        else {
+            return;
+        };
         let route = self.route.map_or(NO_ROUTE, |route| &route.name);
-        if !cap.lets_through(client, About { route, listener, reason: difference.word() }, Instant::now()) {
+        if !cap.lets_through(
+            client,
+            About { route, listener, reason: difference.word() },
+            Instant::now(),
+        ) {
             return;
         }
         let refusing = match difference {
             Difference::WouldRefuse => policy.candidate.as_deref(),
             Difference::WouldAdmit => Some(policy),
         };
-        let decisive = refusing.and_then(|policy| policy.decisive(client, self.kind == RequestKind::Plain, Err(refusal), now));
+        let decisive = refusing.and_then(|policy| {
+            policy.decisive(client, self.kind == RequestKind::Plain, Err(refusal), now)
+        });
         let by = decisive.and_then(|decisive| decisive.by);
         tracing::info!(
             route,
@@ -170,7 +184,13 @@ impl Decision<'_> {
 }
 
 /// The line of a connection that is refused before it has made a request.
-pub fn turned_away(party: Party<'_>, refusal: Refusal, decisive: Option<Decisive<'_>>, error: Option<&str>, cap: &Cap) {
+pub fn turned_away(
+    party: Party<'_>,
+    refusal: Refusal,
+    decisive: Option<Decisive<'_>>,
+    error: Option<&str>,
+    cap: &Cap,
+) {
     let Party { listener, client, peer } = party;
     let (route, reason, result) = (NO_ROUTE, refusal.word(), RequestResult::Refused.word());
     if !cap.lets_through(client, About { route, listener, reason }, Instant::now()) {
@@ -199,7 +219,11 @@ pub fn turned_away(party: Party<'_>, refusal: Refusal, decisive: Option<Decisive
 /// The line of a TLS handshake that has to wait for its client's rate.
 pub fn delayed(party: Party<'_>, cap: &Cap) {
     let Party { listener, client, peer } = party;
-    if cap.lets_through(client, About { route: NO_ROUTE, listener, reason: "delayed" }, Instant::now()) {
+    if cap.lets_through(
+        client,
+        About { route: NO_ROUTE, listener, reason: "delayed" },
+        Instant::now(),
+    ) {
         tracing::info!(
             listener,
             client = %client,
@@ -231,8 +255,9 @@ pub fn exchange_closed(entry: &Entry, closed: &ExchangeClosed) {
     let (last, route) = (entry.judged(), entry.route());
     let revoked = last.refused.as_deref().filter(|_| closed.reason == ExchangeReason::Revoked);
     let policy = revoked.and_then(|refused| refused.policy.as_deref());
-    let decisive =
-        revoked.zip(policy).and_then(|(refused, policy)| policy.decisive(entry.client, true, Err(refused.refusal), refused.at));
+    let decisive = revoked.zip(policy).and_then(|(refused, policy)| {
+        policy.decisive(entry.client, true, Err(refused.refusal), refused.at)
+    });
     let by = decisive.and_then(|decisive| decisive.by);
     tracing::info!(
         route = &*route.name,
@@ -267,7 +292,9 @@ pub fn closed(route: &str, entry: &Entry, closed: &Closed, refusal: Option<Refus
     let revoked = last.refused.as_deref().filter(|_| refusal.is_some());
     let policy = revoked.and_then(|refused| refused.policy.as_deref());
     let decisive = revoked.zip(policy);
-    let decisive = decisive.and_then(|(refused, policy)| policy.decisive(entry.client, false, Err(refused.refusal), refused.at));
+    let decisive = decisive.and_then(|(refused, policy)| {
+        policy.decisive(entry.client, false, Err(refused.refusal), refused.at)
+    });
     let by = decisive.and_then(|decisive| decisive.by);
     tracing::info!(
         route,

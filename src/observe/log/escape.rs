@@ -16,10 +16,17 @@ pub enum Quoting {
 }
 
 /// Appends what `say` writes to `out`, escaped, as at most `most` bytes and the mark of the cut, `…`.
-pub fn escape(out: &mut String, quoting: Quoting, most: usize, say: impl Fn(&mut dyn fmt::Write) -> fmt::Result) {
+pub fn escape(
+    out: &mut String,
+    quoting: Quoting,
+    most: usize,
+    say: impl Fn(&mut dyn fmt::Write) -> fmt::Result,
+) {
     let start = out.len();
     // Nearly always it stands for itself: one look at all of it, instead of one at each piece.
-    if say(&mut Bounded { end: start.saturating_add(most), out }).is_ok() && stands(&out[start..], quoting) {
+    if say(&mut Bounded { end: start.saturating_add(most), out }).is_ok()
+        && stands(&out[start..], quoting)
+    {
         return;
     }
     out.truncate(start);
@@ -162,7 +169,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn check(value: &str, bare: &str, word: &str, json: &str) {
-        for (quoting, escaped) in [(Quoting::Bare, bare), (Quoting::Word, word), (Quoting::Json, json)] {
+        for (quoting, escaped) in
+            [(Quoting::Bare, bare), (Quoting::Word, word), (Quoting::Json, json)]
+        {
             let mut out = String::new();
             escape(&mut out, quoting, 64, |out| out.write_str(value));
             assert_eq!(out, escaped, "{quoting:?} of {value:?}");
@@ -171,7 +180,12 @@ mod tests {
 
     #[test]
     fn what_can_be_seen_stands_for_itself() {
-        check("ws.example.com:8443", "ws.example.com:8443", "ws.example.com:8443", "ws.example.com:8443");
+        check(
+            "ws.example.com:8443",
+            "ws.example.com:8443",
+            "ws.example.com:8443",
+            "ws.example.com:8443",
+        );
         check("Bücher/日本", "Bücher/日本", "Bücher/日本", "Bücher/日本");
         check("two words", "two words", "\"two words\"", "two words");
         check("a=b", "a=b", "\"a=b\"", "a=b");
@@ -181,14 +195,39 @@ mod tests {
     #[test]
     fn nothing_ends_a_line_or_a_string_or_moves_a_terminal() {
         check("a\nPRIORITY=0", r"a\nPRIORITY=0", r#""a\nPRIORITY=0""#, r"a\u000aPRIORITY=0");
-        check("\x1b[2J\0\x7f", r"\u{1b}[2J\0\u{7f}", r#""\u{1b}[2J\0\u{7f}""#, r"\u001b[2J\u0000\u007f");
+        check(
+            "\x1b[2J\0\x7f",
+            r"\u{1b}[2J\0\u{7f}",
+            r#""\u{1b}[2J\0\u{7f}""#,
+            r"\u001b[2J\u0000\u007f",
+        );
         check("\u{9b}31m", r"\u{9b}31m", r#""\u{9b}31m""#, r"\u009b31m");
-        check(r#"","level":"ERROR"#, r#"","level":"ERROR"#, r#""\",\"level\":\"ERROR""#, r#"\",\"level\":\"ERROR"#);
+        check(
+            r#"","level":"ERROR"#,
+            r#"","level":"ERROR"#,
+            r#""\",\"level\":\"ERROR""#,
+            r#"\",\"level\":\"ERROR"#,
+        );
         check("a\\", "a\\", r#""a\\""#, r"a\\");
-        check("\u{202e}gpj.exe\u{2066}", r"\u{202e}gpj.exe\u{2066}", r#""\u{202e}gpj.exe\u{2066}""#, r"\u202egpj.exe\u2066");
-        check("\u{2028}\u{feff}\u{200b}", r"\u{2028}\u{feff}\u{200b}", r#""\u{2028}\u{feff}\u{200b}""#, r"\u2028\ufeff\u200b");
+        check(
+            "\u{202e}gpj.exe\u{2066}",
+            r"\u{202e}gpj.exe\u{2066}",
+            r#""\u{202e}gpj.exe\u{2066}""#,
+            r"\u202egpj.exe\u2066",
+        );
+        check(
+            "\u{2028}\u{feff}\u{200b}",
+            r"\u{2028}\u{feff}\u{200b}",
+            r#""\u{2028}\u{feff}\u{200b}""#,
+            r"\u2028\ufeff\u200b",
+        );
         check("\u{e0001}", r"\u{e0001}", r#""\u{e0001}""#, r"\udb40\udc01");
-        check(&String::from_utf8_lossy(b"\xff\xc3("), "\u{fffd}\u{fffd}(", "\u{fffd}\u{fffd}(", "\u{fffd}\u{fffd}(");
+        check(
+            &String::from_utf8_lossy(b"\xff\xc3("),
+            "\u{fffd}\u{fffd}(",
+            "\u{fffd}\u{fffd}(",
+            "\u{fffd}\u{fffd}(",
+        );
     }
 
     #[test]

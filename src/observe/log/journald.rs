@@ -82,11 +82,20 @@ mod tests {
         let journal = listening(&folder);
         let sink = Sink::new(Journal::open(folder.path().join("socket")).unwrap(), Arc::default());
         let (writer, _guard) = worker(sink, 16);
-        let subscriber = tracing_subscriber::registry().with(Lines::new(Shape::Journald, writer, Timestamp::now));
-        tracing::subscriber::with_default(subscriber, || tracing::warn!(request_id = "abc", path = "/a b", "refused"));
+        let subscriber = tracing_subscriber::registry().with(Lines::new(
+            Shape::Journald,
+            writer,
+            Timestamp::now,
+        ));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(request_id = "abc", path = "/a b", "refused")
+        });
         let fields: Vec<_> = next(&journal).lines().map(str::to_owned).collect();
         let message = "MESSAGE=refused request_id=abc path=\"/a b\"";
-        assert_eq!(fields, ["PRIORITY=4", "SYSLOG_IDENTIFIER=sidegate", message, "REQUEST_ID=abc", "PATH=/a b"]);
+        assert_eq!(
+            fields,
+            ["PRIORITY=4", "SYSLOG_IDENTIFIER=sidegate", message, "REQUEST_ID=abc", "PATH=/a b"]
+        );
     }
 
     #[test]
@@ -94,7 +103,8 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let first = listening(&folder);
         let lost = Arc::<AtomicU64>::default();
-        let mut sink = Sink::new(Journal::open(folder.path().join("socket")).unwrap(), Arc::clone(&lost));
+        let mut sink =
+            Sink::new(Journal::open(folder.path().join("socket")).unwrap(), Arc::clone(&lost));
         sink.write_all(b"MESSAGE=1\n").unwrap();
         assert_eq!(next(&first), "MESSAGE=1\n");
         drop(first);
@@ -110,14 +120,18 @@ mod tests {
         let folder = TempDir::new().unwrap();
         assert!(Journal::open(folder.path().join("socket")).is_err());
         drop(listening(&folder));
-        assert!(Journal::open(folder.path().join("socket")).is_err(), "a socket that its journal left behind");
+        assert!(
+            Journal::open(folder.path().join("socket")).is_err(),
+            "a socket that its journal left behind"
+        );
     }
 
     #[test]
     fn standard_error_is_the_journal_only_where_systemd_names_that_very_file() {
         let file = tempfile::tempfile().unwrap();
         let stat = file.metadata().unwrap();
-        let named = |device: u64, inode: u64| is_stream(&file, Some(format!("{device}:{inode}").into()));
+        let named =
+            |device: u64, inode: u64| is_stream(&file, Some(format!("{device}:{inode}").into()));
         assert!(named(stat.dev(), stat.ino()));
         assert!(!named(stat.dev(), stat.ino() + 1) && !named(stat.dev() + 1, stat.ino()));
         assert!(!is_stream(&file, None) && !is_stream(&file, Some("".into())));

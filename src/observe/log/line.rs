@@ -91,16 +91,28 @@ impl Fields {
         let mut line = String::with_capacity(words.len() + own.len() + message.len() + 96);
         // Writing to a string doesn't fail.
         let _ = match shape {
-            Shape::Text { colours: false } => writeln!(line, "{now:.3} {level:>5} {message}{words}"),
+            Shape::Text { colours: false } => {
+                writeln!(line, "{now:.3} {level:>5} {message}{words}")
+            }
             Shape::Text { colours: true } => {
-                writeln!(line, "{DIM}{now:.3}{PLAIN} {}{level:>5}{PLAIN} {message}{words}", colour(level))
+                writeln!(
+                    line,
+                    "{DIM}{now:.3}{PLAIN} {}{level:>5}{PLAIN} {message}{words}",
+                    colour(level)
+                )
             }
             Shape::Json => {
-                writeln!(line, r#"{{"timestamp":"{now:.3}","level":"{level}","message":"{message}"{own}}}"#)
+                writeln!(
+                    line,
+                    r#"{{"timestamp":"{now:.3}","level":"{level}","message":"{message}"{own}}}"#
+                )
             }
             Shape::Journald => {
                 let priority = priority(level);
-                write!(line, "PRIORITY={priority}\nSYSLOG_IDENTIFIER=sidegate\nMESSAGE={message}{words}\n{own}")
+                write!(
+                    line,
+                    "PRIORITY={priority}\nSYSLOG_IDENTIFIER=sidegate\nMESSAGE={message}{words}\n{own}"
+                )
             }
         };
         line
@@ -202,7 +214,10 @@ impl Visit for Fields {
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has no word for infinity.
-        self.field(field, if value.is_finite() { Value::Plain(&value) } else { Value::Shown(&value) });
+        self.field(
+            field,
+            if value.is_finite() { Value::Plain(&value) } else { Value::Shown(&value) },
+        );
     }
 }
 
@@ -261,7 +276,8 @@ mod tests {
         let kept = Kept::default();
         let writer = kept.clone();
         let clock = || "2026-11-22T20:05:01.0005Z".parse().unwrap();
-        let subscriber = tracing_subscriber::registry().with(Lines::new(shape, move || writer.clone(), clock));
+        let subscriber =
+            tracing_subscriber::registry().with(Lines::new(shape, move || writer.clone(), clock));
         tracing::subscriber::with_default(subscriber, log);
         String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
     }
@@ -302,26 +318,50 @@ mod tests {
 
     #[test]
     fn colours_are_for_terminals() {
-        let line = written(Shape::Text { colours: true }, &|| tracing::warn!(route = "ticks", "refused"));
-        assert_eq!(line, "\x1b[2m2026-11-22T20:05:01.000Z\x1b[0m \x1b[33m WARN\x1b[0m refused \x1b[2mroute=\x1b[0mticks\n");
+        let line =
+            written(Shape::Text { colours: true }, &|| tracing::warn!(route = "ticks", "refused"));
+        assert_eq!(
+            line,
+            "\x1b[2m2026-11-22T20:05:01.000Z\x1b[0m \x1b[33m WARN\x1b[0m refused \x1b[2mroute=\x1b[0mticks\n"
+        );
     }
 
     #[test]
     fn an_endless_line_is_cut_and_says_so() {
         let (path, short) = ("/a".repeat(4096), "x".repeat(1000));
         let (a, b) = (&*path, &*short);
-        let log = || tracing::info!(path = a, a = b, b, c = b, d = b, e = b, f = b, g = b, h = b, i = b, last = 1, "{a}");
+        let log = || {
+            tracing::info!(
+                path = a,
+                a = b,
+                b,
+                c = b,
+                d = b,
+                e = b,
+                f = b,
+                g = b,
+                h = b,
+                i = b,
+                last = 1,
+                "{a}"
+            )
+        };
         for shape in [Shape::Text { colours: false }, Shape::Json, Shape::Journald] {
             let line = written(shape, &log);
             assert!(line.len() < 2 * (MOST_FIELDS + MOST_MESSAGE), "{} bytes", line.len());
-            assert!(line.contains("/a…") && line.contains("cut") && !line.contains("last"), "{line}");
+            assert!(
+                line.contains("/a…") && line.contains("cut") && !line.contains("last"),
+                "{line}"
+            );
         }
         serde_json::from_str::<serde_json::Value>(&written(Shape::Json, &log)).unwrap();
     }
 
     #[test]
     fn what_has_no_number_in_json_is_a_string() {
-        let line = written(Shape::Json, &|| tracing::info!(seconds = f64::INFINITY, open = true, left = -1, "odd"));
+        let line = written(Shape::Json, &|| {
+            tracing::info!(seconds = f64::INFINITY, open = true, left = -1, "odd")
+        });
         assert!(line.ends_with("\"seconds\":\"inf\",\"open\":true,\"left\":-1}\n"), "{line}");
     }
 }

@@ -83,7 +83,9 @@ impl Format {
     /// What fits where standard error goes: the journal's own form if it is the journal, text on a terminal, else JSON.
     pub fn fitting() -> Self {
         let stderr = io::stderr();
-        if journald::is_stream(&stderr, std::env::var_os("JOURNAL_STREAM")) && Journal::open(journald::SOCKET).is_ok() {
+        if journald::is_stream(&stderr, std::env::var_os("JOURNAL_STREAM"))
+            && Journal::open(journald::SOCKET).is_ok()
+        {
             Format::Journald
         } else if stderr.is_terminal() {
             Format::Text
@@ -114,8 +116,10 @@ impl Log {
             }
             Format::Text | Format::Json => {
                 let stderr = Descriptor::stderr().map_err(LogError::NoDescriptor)?;
-                let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-                let shape = if format == Format::Json { Shape::Json } else { Shape::Text { colours } };
+                let colours = io::stderr().is_terminal()
+                    && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+                let shape =
+                    if format == Format::Json { Shape::Json } else { Shape::Text { colours } };
                 (shape, worker(Sink::new(stderr, Arc::clone(&lost)).in_bursts(), WAITING_LINES))
             }
         };
@@ -126,7 +130,12 @@ impl Log {
             .from_env_lossy();
         let own = filter_fn(|metadata| is_own(metadata.target()));
         let lines = Lines::new(shape, writer, Timestamp::now);
-        tracing_subscriber::registry().with(filter).with(own).with(lines).try_init().map_err(|_| LogError::Twice)?;
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(own)
+            .with(lines)
+            .try_init()
+            .map_err(|_| LogError::Twice)?;
         // The default hook prints to standard error from the thread that panicked, which may be the data plane's.
         std::panic::set_hook(Box::new(panicked));
         Ok(Log { guard: Some(guard), drops })
@@ -161,7 +170,11 @@ fn is_own(target: &str) -> bool {
 
 /// A thread that writes to `sink`, for which at most `lines` wait.
 fn worker(sink: Sink<impl io::Write + Send + 'static>, lines: usize) -> (NonBlocking, WorkerGuard) {
-    NonBlockingBuilder::default().lossy(true).buffered_lines_limit(lines).thread_name("log").finish(sink)
+    NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(lines)
+        .thread_name("log")
+        .finish(sink)
 }
 
 fn panicked(panic: &PanicHookInfo<'_>) {
@@ -194,9 +207,13 @@ mod tests {
 
     #[test]
     fn events_of_other_crates_are_not_logged() {
-        for (target, own) in
-            [("sidegate", true), ("sidegate::data", true), ("sidegateway", false), ("hyper::proto", false), ("", false)]
-        {
+        for (target, own) in [
+            ("sidegate", true),
+            ("sidegate::data", true),
+            ("sidegateway", false),
+            ("hyper::proto", false),
+            ("", false),
+        ] {
             assert_eq!(is_own(target), own, "{target}");
         }
     }

@@ -122,7 +122,8 @@ mod tests {
     fn a_pipe_that_nobody_reads_any_more_loses_lines_and_counts_them() {
         let (reader, writer) = io::pipe().unwrap();
         let count = Arc::default();
-        let mut sink = Sink::new(Descriptor(std::os::fd::OwnedFd::from(writer).into()), Arc::clone(&count));
+        let mut sink =
+            Sink::new(Descriptor(std::os::fd::OwnedFd::from(writer).into()), Arc::clone(&count));
         sink.write_all(b"read\n").unwrap();
         assert_eq!(lost(&count), 0);
         drop(reader);
@@ -135,7 +136,9 @@ mod tests {
     fn lines_that_come_in_a_burst_go_out_together_and_are_lost_one_by_one() {
         let (mut reader, writer) = io::pipe().unwrap();
         let count = Arc::default();
-        let mut sink = Sink::new(Descriptor(std::os::fd::OwnedFd::from(writer).into()), Arc::clone(&count)).in_bursts();
+        let mut sink =
+            Sink::new(Descriptor(std::os::fd::OwnedFd::from(writer).into()), Arc::clone(&count))
+                .in_bursts();
         let long = format!("{}\n", "x".repeat(BURST));
         for line in ["one\n", "two\n", &*long, "three\n"] {
             sink.write_all(line.as_bytes()).unwrap();
@@ -158,7 +161,8 @@ mod tests {
         let flags = rustix::fs::OFlags::NONBLOCK;
         rustix::fs::fcntl_setfl(&writer, flags).unwrap();
         let count = Arc::default();
-        let mut sink = Sink::new(Descriptor(std::os::fd::OwnedFd::from(writer).into()), Arc::clone(&count));
+        let mut sink =
+            Sink::new(Descriptor(std::os::fd::OwnedFd::from(writer).into()), Arc::clone(&count));
         let line = vec![b'x'; 300 * 1024]; // more than a pipe holds
         let expected = line.len();
         let writes = thread::spawn(move || sink.write_all(&line).unwrap());

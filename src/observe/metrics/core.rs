@@ -11,7 +11,9 @@ use arc_swap::ArcSwap;
 
 use crate::close::{By, Closed, ExchangeReason, Phase, Reason, Traffic};
 use crate::observe::metrics::count::{Count, Histogram, LATENCY, LIFETIME};
-use crate::observe::metrics::words::{ConnectionEnd, Direction, DiscardEnd, RequestKind, RequestResult, TlsResult};
+use crate::observe::metrics::words::{
+    ConnectionEnd, Direction, DiscardEnd, RequestKind, RequestResult, TlsResult,
+};
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
 use crate::sync::lock;
@@ -148,7 +150,9 @@ impl ListenerMetrics {
     /// Ends before their beginnings: whose end is seen, its beginning is too.
     fn counts(&self) -> impl Iterator<Item = &Count> {
         let ends = self.closed.iter().chain(&self.discarded);
-        let rest = [&self.accepted, &self.discards, &self.probes, &self.tls_delayed].into_iter().chain(&self.tls_handshakes);
+        let rest = [&self.accepted, &self.discards, &self.probes, &self.tls_delayed]
+            .into_iter()
+            .chain(&self.tls_handshakes);
         ends.chain(rest).chain(self.tls_handshake_seconds.counts())
     }
 }
@@ -231,7 +235,10 @@ impl RouteMetrics {
 
     /// What was relayed one way.
     pub(super) fn traffic(&self, direction: Direction) -> Traffic {
-        Traffic { bytes: self.bytes[direction as usize].sum(), messages: self.messages[direction as usize].sum() }
+        Traffic {
+            bytes: self.bytes[direction as usize].sum(),
+            messages: self.messages[direction as usize].sum(),
+        }
     }
 
     fn ends(&self) -> &[Count] {
@@ -240,7 +247,12 @@ impl RouteMetrics {
 
     /// `closed` before `opened`: whose end is seen, its beginning is too.
     fn counts(&self) -> impl Iterator<Item = &Count> {
-        let tunnels = self.ends().iter().chain([&self.opened]).chain(self.lifetime_seconds.counts()).chain(&self.revoked);
+        let tunnels = self
+            .ends()
+            .iter()
+            .chain([&self.opened])
+            .chain(self.lifetime_seconds.counts())
+            .chain(&self.revoked);
         let passed = self.bytes.iter().chain(&self.messages);
         let requests = self.requests.as_flattened().iter().chain(&self.refusals);
         let waits = self.dial_seconds.counts().chain(self.upgrade_seconds.counts());
@@ -266,7 +278,15 @@ mod tests {
     fn closed(by: By, reason: Reason) -> Closed {
         let nothing = Traffic::default();
         let (phase, lasted) = (Phase::Closing, Duration::from_secs(2));
-        Closed { by, phase, reason, code: None, from_client: nothing, from_backend: nothing, lasted }
+        Closed {
+            by,
+            phase,
+            reason,
+            code: None,
+            from_client: nothing,
+            from_backend: nothing,
+            lasted,
+        }
     }
 
     #[test]
@@ -282,7 +302,11 @@ mod tests {
         let mut sums = Sums::default();
         cores.iter().for_each(|core| core.add_to(&mut sums));
         let listener = &sums.listeners[&name];
-        let facts = [listener.accepted.sum(), listener.open(), listener.closed[ConnectionEnd::Tls as usize].sum()];
+        let facts = [
+            listener.accepted.sum(),
+            listener.open(),
+            listener.closed[ConnectionEnd::Tls as usize].sum(),
+        ];
         assert_eq!((facts, sums.no_route.refusals[Refusal::Tls.number()].sum()), ([4, 2, 2], 2));
     }
 
@@ -299,15 +323,29 @@ mod tests {
         route.exchange_closed(By::Client, ExchangeReason::ClientLeft);
         let sums = RouteMetrics::default();
         (0..3).for_each(|_| add(route.counts(), sums.counts()));
-        assert_eq!((sums.opened.sum(), sums.open(), sums.revoked[Refusal::Network.number()].sum()), (3, 0, 3));
+        assert_eq!(
+            (sums.opened.sum(), sums.open(), sums.revoked[Refusal::Network.number()].sum()),
+            (3, 0, 3)
+        );
         let left = &sums.exchanges_closed[By::Client as usize][ExchangeReason::ClientLeft as usize];
         assert_eq!((sums.exchanges_open(), left.sum()), (3, 3));
         assert_eq!(sums.traffic(Direction::FromBackend), Traffic { bytes: 21, messages: 3 });
-        assert_eq!(sums.requests[RequestKind::Plain as usize][RequestResult::Failed as usize].sum(), 3);
         assert_eq!(
-            [sums.dial_seconds.cumulative().1, sums.upgrade_seconds.cumulative().1, sums.lifetime_seconds.cumulative().1],
+            sums.requests[RequestKind::Plain as usize][RequestResult::Failed as usize].sum(),
+            3
+        );
+        assert_eq!(
+            [
+                sums.dial_seconds.cumulative().1,
+                sums.upgrade_seconds.cumulative().1,
+                sums.lifetime_seconds.cumulative().1
+            ],
             [3; 3]
         );
-        assert_eq!(sums.closed[By::Sidegate as usize][Phase::Closing as usize][Reason::Revoked as usize].sum(), 3);
+        assert_eq!(
+            sums.closed[By::Sidegate as usize][Phase::Closing as usize][Reason::Revoked as usize]
+                .sum(),
+            3
+        );
     }
 }

@@ -6,11 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The upper bounds of what takes 100 µs to 120 s: dials, upgrades, TLS handshakes.
-pub const LATENCY: [f64; 18] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+pub const LATENCY: [f64; 18] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0, 120.0,
+];
 
 /// Of what takes a second to a week: how long tunnels live.
-pub const LIFETIME: [f64; 12] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0, 604_800.0];
+pub const LIFETIME: [f64; 12] = [
+    1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0, 604_800.0,
+];
 
 /// A number that one thread adds to and scrapes read; so a plain load and store do. What was
 /// counted before it is seen by whoever sees it.
@@ -39,7 +43,11 @@ pub struct Histogram<const BOUNDS: usize> {
 
 impl<const BOUNDS: usize> Default for Histogram<BOUNDS> {
     fn default() -> Self {
-        Histogram { within: std::array::from_fn(|_| Count::default()), beyond: Count::default(), microseconds: Count::default() }
+        Histogram {
+            within: std::array::from_fn(|_| Count::default()),
+            beyond: Count::default(),
+            microseconds: Count::default(),
+        }
     }
 }
 
@@ -47,7 +55,10 @@ impl<const BOUNDS: usize> Histogram<BOUNDS> {
     /// One took so long; `bounds` are always the same.
     pub fn observe(&self, bounds: &[f64; BOUNDS], took: Duration) {
         let seconds = took.as_secs_f64();
-        let bucket = bounds.iter().position(|bound| seconds <= *bound).map_or(&self.beyond, |at| &self.within[at]);
+        let bucket = bounds
+            .iter()
+            .position(|bound| seconds <= *bound)
+            .map_or(&self.beyond, |at| &self.within[at]);
         bucket.add(1);
         self.microseconds.add(u64::try_from((took.as_nanos() + 500) / 1000).unwrap_or(u64::MAX));
     }
@@ -103,7 +114,9 @@ mod tests {
 
     #[test]
     fn bounds_grow_and_span_what_they_say() {
-        for (bounds, least, most) in [(&LATENCY[..], 0.0001, 120.0), (&LIFETIME[..], 1.0, 7.0 * 86_400.0)] {
+        for (bounds, least, most) in
+            [(&LATENCY[..], 0.0001, 120.0), (&LIFETIME[..], 1.0, 7.0 * 86_400.0)]
+        {
             assert!(bounds.is_sorted() && (bounds[0], bounds[bounds.len() - 1]) == (least, most));
         }
     }

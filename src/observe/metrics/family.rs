@@ -168,14 +168,21 @@ mod tests {
             let Family { name, kind, labels, help } = family;
             assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
             assert!(kind != Kind::Histogram || name.ends_with("_seconds"), "{name}");
-            assert!(help.ends_with('.') && help.len() > 20 && !help.contains(['\n', '|']), "{name}: {help}");
-            assert!(labels.iter().all(|label| label.chars().all(|c| c.is_ascii_lowercase())), "{name}");
+            assert!(
+                help.ends_with('.') && help.len() > 20 && !help.contains(['\n', '|']),
+                "{name}: {help}"
+            );
+            assert!(
+                labels.iter().all(|label| label.chars().all(|c| c.is_ascii_lowercase())),
+                "{name}"
+            );
         }
     }
 
     #[test]
     fn no_family_is_there_twice() {
-        let names: std::collections::HashSet<_> = table().iter().map(|family| family.name).collect();
+        let names: std::collections::HashSet<_> =
+            table().iter().map(|family| family.name).collect();
         assert_eq!(names.len(), table().len());
     }
 }

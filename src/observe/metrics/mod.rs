@@ -19,5 +19,6 @@ pub use self::family::{Family, Kind, table};
 pub use self::registry::{BackendMetrics, Metrics};
 pub use self::scrape::{Facts, RouteTotals};
 pub use self::words::{
-    ConnectionEnd, Difference, Direction, DiscardEnd, NO_ROUTE, ReloadResult, RequestKind, RequestResult, TlsResult,
+    ConnectionEnd, Difference, Direction, DiscardEnd, NO_ROUTE, ReloadResult, RequestKind,
+    RequestResult, TlsResult,
 };

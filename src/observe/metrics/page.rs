@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use prometheus::TextEncoder;
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram as Sizes, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram as Sizes, LabelPair, Metric, MetricFamily, MetricType,
+};
 
 use crate::observe::metrics::count::Histogram;
 use crate::observe::metrics::family::{Family, Kind};
@@ -44,7 +46,13 @@ impl Page {
     }
 
     /// A sample of a histogram.
-    pub fn histogram<const N: usize>(&mut self, family: &Family, values: &[&str], bounds: &[f64; N], histogram: &Histogram<N>) {
+    pub fn histogram<const N: usize>(
+        &mut self,
+        family: &Family,
+        values: &[&str],
+        bounds: &[f64; N],
+        histogram: &Histogram<N>,
+    ) {
         let (within, total) = histogram.cumulative();
         let bucket = |(bound, count): (&f64, u64)| {
             let mut bucket = Bucket::default();
@@ -98,7 +106,8 @@ fn metric(family: &Family, values: &[&str]) -> Metric {
 mod tests {
     use super::*;
 
-    const TOTAL: Family = Family { name: "t_total", kind: Kind::Counter, labels: &["a", "b"], help: "Test." };
+    const TOTAL: Family =
+        Family { name: "t_total", kind: Kind::Counter, labels: &["a", "b"], help: "Test." };
     const NOW: Family = Family { name: "now", kind: Kind::Gauge, labels: &["a"], help: "Test." };
 
     #[test]
@@ -118,7 +127,11 @@ mod tests {
         let mut page = Page::default();
         page.count_any(&TOTAL, &["x", "y"], 1);
         page.put(&NOW, &["x"], 0.5);
-        assert!(page.text().starts_with("# HELP now Test.\n# TYPE now gauge\nnow{a=\"x\"} 0.5\n# HELP t_total"));
+        assert!(
+            page.text().starts_with(
+                "# HELP now Test.\n# TYPE now gauge\nnow{a=\"x\"} 0.5\n# HELP t_total"
+            )
+        );
     }
 
     #[test]

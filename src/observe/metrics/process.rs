@@ -40,9 +40,11 @@ pub fn put(page: &mut Page, started: Option<f64>) {
     }
     let open = open_descriptors();
     let max = Resource::NOFILE.get_soft().ok();
-    for (family, value) in
-        [(&family::START_TIME, started), (&family::OPEN_FDS, open), (&family::MAX_FDS, max.map(|max| max as f64))]
-    {
+    for (family, value) in [
+        (&family::START_TIME, started),
+        (&family::OPEN_FDS, open),
+        (&family::MAX_FDS, max.map(|max| max as f64)),
+    ] {
         if let Some(value) = value {
             page.put(family, &[], value);
         }
@@ -87,7 +89,10 @@ mod tests {
         let stat =
             parse("7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 150 25 0 0 20 0 9 0 4211 8192 33 18446744073709551615 1").unwrap();
         let Stat { cpu_ticks, threads, started, virtual_bytes, resident_pages } = stat;
-        assert_eq!((cpu_ticks, threads, started, virtual_bytes, resident_pages), (175, 9, 4211, 8192, 33));
+        assert_eq!(
+            (cpu_ticks, threads, started, virtual_bytes, resident_pages),
+            (175, 9, 4211, 8192, 33)
+        );
     }
 
     #[test]

@@ -100,12 +100,15 @@ impl Metrics {
 
     /// The list files of what runs: policy, list, and when it was last written.
     pub fn lists_modified<'a>(&self, lists: impl Iterator<Item = (&'a str, &'a str, Timestamp)>) {
-        *lock(&self.lists_modified) = lists.map(|(policy, list, modified)| (list.into(), policy.into(), modified)).collect();
+        *lock(&self.lists_modified) =
+            lists.map(|(policy, list, modified)| (list.into(), policy.into(), modified)).collect();
     }
 
     /// The candidate of `policy` would have decided otherwise; `reason` is the refusal of the two.
     pub fn candidate_differs(&self, policy: &Arc<str>, difference: Difference, reason: Refusal) {
-        *lock(&self.differences).entry((Arc::clone(policy), difference, reason.word())).or_default() += 1;
+        *lock(&self.differences)
+            .entry((Arc::clone(policy), difference, reason.word()))
+            .or_default() += 1;
     }
 
     /// How many open tunnels the candidate of each policy that has one would revoke.
@@ -157,7 +160,9 @@ impl Metrics {
         let backends = lock(&self.backends);
         let mut down = Vec::new();
         for address in snapshot.route_list.iter().flat_map(|route| &route.backends) {
-            if backends.get(address).is_some_and(|backend| !backend.is_up()) && !down.contains(&address) {
+            if backends.get(address).is_some_and(|backend| !backend.is_up())
+                && !down.contains(&address)
+            {
                 down.push(address);
             }
         }
@@ -180,7 +185,8 @@ impl Default for BackendMetrics {
 impl BackendMetrics {
     /// A dial found it up, or not; says whether that is a change.
     pub fn dialled(&self, up: bool) -> bool {
-        let changed = self.up.load(Ordering::Relaxed) != up && self.up.swap(up, Ordering::Relaxed) != up;
+        let changed =
+            self.up.load(Ordering::Relaxed) != up && self.up.swap(up, Ordering::Relaxed) != up;
         if changed {
             self.changes.fetch_add(1, Ordering::Relaxed);
         }
@@ -201,7 +207,11 @@ mod tests {
     fn a_backend_is_up_until_a_dial_fails_and_only_changes_are_told() {
         let backend = BackendMetrics::default();
         let dials = [(true, false), (false, true), (false, false), (true, true), (true, false)];
-        assert!(dials.iter().all(|(up, changes)| backend.dialled(*up) == *changes && backend.is_up() == *up));
+        assert!(
+            dials
+                .iter()
+                .all(|(up, changes)| backend.dialled(*up) == *changes && backend.is_up() == *up)
+        );
         assert_eq!(backend.changes.load(Ordering::Relaxed), 2);
     }
 }

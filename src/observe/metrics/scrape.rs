@@ -13,7 +13,8 @@ use crate::observe::metrics::family::Family;
 use crate::observe::metrics::page::Page;
 use crate::observe::metrics::registry::Metrics;
 use crate::observe::metrics::words::{
-    ConnectionEnd, Direction, DiscardEnd, NO_ROUTE, ReloadResult, RequestKind, RequestResult, TlsResult,
+    ConnectionEnd, Direction, DiscardEnd, NO_ROUTE, ReloadResult, RequestKind, RequestResult,
+    TlsResult,
 };
 use crate::observe::metrics::{family, process};
 use crate::refusal::Refusal;
@@ -58,7 +59,11 @@ impl Metrics {
     }
 }
 
-fn totals(metrics: &Metrics, snapshot: &Snapshot, tunnels: &Tunnels) -> Vec<(Arc<str>, RouteTotals)> {
+fn totals(
+    metrics: &Metrics,
+    snapshot: &Snapshot,
+    tunnels: &Tunnels,
+) -> Vec<(Arc<str>, RouteTotals)> {
     let sums = sums(metrics);
     let mut open: HashMap<Arc<str>, u64> = HashMap::new();
     for entry in tunnels.entries() {
@@ -66,7 +71,9 @@ fn totals(metrics: &Metrics, snapshot: &Snapshot, tunnels: &Tunnels) -> Vec<(Arc
     }
     let of = |route: &Arc<str>| {
         let open = open.get(route).copied().unwrap_or_default();
-        let Some(sums) = sums.routes.get(route) else { return RouteTotals { open, ..RouteTotals::default() } };
+        let Some(sums) = sums.routes.get(route) else {
+            return RouteTotals { open, ..RouteTotals::default() };
+        };
         RouteTotals {
             open,
             opened: sums.opened.sum(),
@@ -81,7 +88,10 @@ fn totals(metrics: &Metrics, snapshot: &Snapshot, tunnels: &Tunnels) -> Vec<(Arc
 fn connections(metrics: &Metrics) -> Vec<(Arc<str>, u64, usize)> {
     let sums = sums(metrics);
     let open = |name: &Arc<str>| sums.listeners.get(name).map_or(0, ListenerMetrics::open);
-    lock(&metrics.connections_limits).iter().map(|(name, limit)| (Arc::clone(name), open(name), *limit)).collect()
+    lock(&metrics.connections_limits)
+        .iter()
+        .map(|(name, limit)| (Arc::clone(name), open(name), *limit))
+        .collect()
 }
 
 /// Facts of a scrape that are kept elsewhere.
@@ -143,14 +153,27 @@ fn put_listener(page: &mut Page, name: &str, listener: &ListenerMetrics, has_tls
     }
     page.count(&family::PROBES, &[name], listener.probes.sum());
     for end in ConnectionEnd::ALL {
-        page.count(&family::CONNECTIONS_CLOSED, &[name, end.word()], listener.closed[end as usize].sum());
+        page.count(
+            &family::CONNECTIONS_CLOSED,
+            &[name, end.word()],
+            listener.closed[end as usize].sum(),
+        );
     }
     if has_tls {
         for result in TlsResult::ALL {
-            page.count(&family::TLS_HANDSHAKES, &[name, result.word()], listener.tls_handshakes[result as usize].sum());
+            page.count(
+                &family::TLS_HANDSHAKES,
+                &[name, result.word()],
+                listener.tls_handshakes[result as usize].sum(),
+            );
         }
         page.count(&family::TLS_DELAYED, &[name], listener.tls_delayed.sum());
-        page.histogram(&family::TLS_HANDSHAKE_SECONDS, &[name], &LATENCY, &listener.tls_handshake_seconds);
+        page.histogram(
+            &family::TLS_HANDSHAKE_SECONDS,
+            &[name],
+            &LATENCY,
+            &listener.tls_handshake_seconds,
+        );
     }
 }
 
@@ -162,7 +185,14 @@ fn put_requests(page: &mut Page, name: &str, route: &RouteMetrics) {
         }
     }
     for refusal in Refusal::ALL {
-        put_counted(page, &family::REFUSALS, name, refusal, &route.refusals, is_of_a_route(refusal));
+        put_counted(
+            page,
+            &family::REFUSALS,
+            name,
+            refusal,
+            &route.refusals,
+            is_of_a_route(refusal),
+        );
     }
     page.histogram(&family::DIAL_SECONDS, &[name], &LATENCY, &route.dial_seconds);
     page.histogram(&family::UPGRADE_SECONDS, &[name], &LATENCY, &route.upgrade_seconds);
@@ -176,12 +206,26 @@ fn put_refused(page: &mut Page, name: &str, route: &RouteMetrics) {
         page.count(&family::REQUESTS, &[name, kind.word(), refused.word()], count);
     }
     for refusal in Refusal::ALL {
-        put_counted(page, &family::REFUSALS, name, refusal, &route.refusals, !is_of_a_route(refusal));
+        put_counted(
+            page,
+            &family::REFUSALS,
+            name,
+            refusal,
+            &route.refusals,
+            !is_of_a_route(refusal),
+        );
     }
 }
 
 /// A series that is `expected` is there from the start, so that its first count is an increase.
-fn put_counted(page: &mut Page, family: &Family, name: &str, refusal: Refusal, counts: &[Count], expected: bool) {
+fn put_counted(
+    page: &mut Page,
+    family: &Family,
+    name: &str,
+    refusal: Refusal,
+    counts: &[Count],
+    expected: bool,
+) {
     let count = counts[refusal.number()].sum();
     if expected || count > 0 {
         page.count(family, &[name, refusal.word()], count);
@@ -205,7 +249,11 @@ fn put_tunnels(page: &mut Page, name: &str, route: &RouteMetrics) {
         for phase in Phase::ALL {
             for reason in Reason::ALL {
                 let count = route.closed[by as usize][phase as usize][reason as usize].sum();
-                page.count_any(&family::TUNNELS_CLOSED, &[name, by.word(), phase.word(), reason.word()], count);
+                page.count_any(
+                    &family::TUNNELS_CLOSED,
+                    &[name, by.word(), phase.word(), reason.word()],
+                    count,
+                );
             }
         }
     }
@@ -251,7 +299,12 @@ const fn is_of_a_route(refusal: Refusal) -> bool {
 const fn revokes(refusal: Refusal) -> bool {
     matches!(
         refusal,
-        Refusal::Path | Refusal::Network | Refusal::Origin | Refusal::Identity | Refusal::Subprotocol | Refusal::Route
+        Refusal::Path
+            | Refusal::Network
+            | Refusal::Origin
+            | Refusal::Identity
+            | Refusal::Subprotocol
+            | Refusal::Route
     )
 }
 
@@ -266,8 +319,16 @@ fn put_backends(page: &mut Page, metrics: &Metrics, snapshot: &Snapshot) {
             told.push(address);
             let backend = metrics.backend(address);
             let name = address.to_string();
-            page.put(&family::BACKEND_UP, &[&route.name, &name], f64::from(u8::from(backend.is_up())));
-            page.count(&family::BACKEND_CHANGES, &[&route.name, &name], backend.changes.load(Ordering::Relaxed));
+            page.put(
+                &family::BACKEND_UP,
+                &[&route.name, &name],
+                f64::from(u8::from(backend.is_up())),
+            );
+            page.count(
+                &family::BACKEND_CHANGES,
+                &[&route.name, &name],
+                backend.changes.load(Ordering::Relaxed),
+            );
         }
     }
 }
@@ -283,16 +344,26 @@ fn put_policies(page: &mut Page, snapshot: &Snapshot, now: Timestamp) {
         }
         for list in policy.lists() {
             page.put(&family::LIST_ENTRIES, &[&list.name, &policy.name], list.len() as f64);
-            page.put(&family::ENTRIES_LAPSING, &[&list.name, &policy.name], list.lapsing(now, until) as f64);
+            page.put(
+                &family::ENTRIES_LAPSING,
+                &[&list.name, &policy.name],
+                list.lapsing(now, until) as f64,
+            );
         }
-        for (limit, limiters) in [("upgrades", &policy.budgets.upgrades), ("requests", &policy.budgets.requests)] {
+        for (limit, limiters) in
+            [("upgrades", &policy.budgets.upgrades), ("requests", &policy.budgets.requests)]
+        {
             if limiters.is_empty() {
                 continue;
             }
             let keys: usize = limiters.iter().map(|limiter| limiter.keys()).sum();
             page.put(&family::LIMITER_KEYS, &[&policy.name, limit], keys as f64);
             // One whose rate nobody has any more is gone, with its count.
-            page.count(&family::LIMITER_OVERFLOW, &[&policy.name, limit], limiters.iter().map(|one| one.overflowed()).sum());
+            page.count(
+                &family::LIMITER_OVERFLOW,
+                &[&policy.name, limit],
+                limiters.iter().map(|one| one.overflowed()).sum(),
+            );
         }
     }
 }
@@ -310,14 +381,30 @@ fn put_control(page: &mut Page, metrics: &Metrics, facts: &Facts<'_>) {
     let snapshot = facts.snapshot;
     let flag = |flag: bool| f64::from(u8::from(flag));
     for result in ReloadResult::ALL {
-        page.count(&family::RELOADS, &[result.word()], metrics.reloads[result as usize].load(Ordering::Relaxed));
+        page.count(
+            &family::RELOADS,
+            &[result.word()],
+            metrics.reloads[result as usize].load(Ordering::Relaxed),
+        );
     }
     page.count(&family::GENERATION, &[], snapshot.generation);
-    page.put(&family::RELOAD_SUCCESSFUL, &[], flag(!metrics.reload_rejected.load(Ordering::Relaxed)));
-    page.put(&family::RELOAD_SUCCESS_TIMESTAMP, &[], metrics.reload_succeeded.load(Ordering::Relaxed) as f64 / 1000.0);
+    page.put(
+        &family::RELOAD_SUCCESSFUL,
+        &[],
+        flag(!metrics.reload_rejected.load(Ordering::Relaxed)),
+    );
+    page.put(
+        &family::RELOAD_SUCCESS_TIMESTAMP,
+        &[],
+        metrics.reload_succeeded.load(Ordering::Relaxed) as f64 / 1000.0,
+    );
     page.put(&family::CONFIG_INFO, &[&snapshot.digest], 1.0);
     for certificate in snapshot.certificates.iter() {
-        page.put(&family::CERTIFICATE_NOT_AFTER, &[&certificate.label], certificate.not_after.as_second() as f64);
+        page.put(
+            &family::CERTIFICATE_NOT_AFTER,
+            &[&certificate.label],
+            certificate.not_after.as_second() as f64,
+        );
     }
     for (list, policy, modified) in lock(&metrics.lists_modified).iter() {
         page.put(&family::LIST_MODIFIED, &[list, policy], modified.as_second() as f64);

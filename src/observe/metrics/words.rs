@@ -134,7 +134,8 @@ impl RequestKind {
 
 impl RequestResult {
     /// Each once, in the order of their numbers.
-    pub const ALL: [RequestResult; 3] = [RequestResult::Permitted, RequestResult::Refused, RequestResult::Failed];
+    pub const ALL: [RequestResult; 3] =
+        [RequestResult::Permitted, RequestResult::Refused, RequestResult::Failed];
 
     /// The label's value.
     pub const fn word(self) -> &'static str {
@@ -148,7 +149,13 @@ impl RequestResult {
 
 impl TlsResult {
     /// Each once, in the order of their numbers.
-    pub const ALL: [TlsResult; 5] = [TlsResult::Full, TlsResult::Resumed, TlsResult::Failed, TlsResult::Timeout, TlsResult::Rate];
+    pub const ALL: [TlsResult; 5] = [
+        TlsResult::Full,
+        TlsResult::Resumed,
+        TlsResult::Failed,
+        TlsResult::Timeout,
+        TlsResult::Rate,
+    ];
 
     /// The label's value.
     pub const fn word(self) -> &'static str {
@@ -164,7 +171,8 @@ impl TlsResult {
 
 impl ReloadResult {
     /// Each once, in the order of their numbers.
-    pub const ALL: [ReloadResult; 3] = [ReloadResult::Published, ReloadResult::Unchanged, ReloadResult::Rejected];
+    pub const ALL: [ReloadResult; 3] =
+        [ReloadResult::Published, ReloadResult::Unchanged, ReloadResult::Rejected];
 
     /// The label's value.
     pub const fn word(self) -> &'static str {
@@ -216,8 +224,14 @@ impl ConnectionEnd {
 
 impl DiscardEnd {
     /// Each once, in the order of their numbers.
-    pub const ALL: [DiscardEnd; 6] =
-        [DiscardEnd::Client, DiscardEnd::Silence, DiscardEnd::Time, DiscardEnd::Size, DiscardEnd::Displaced, DiscardEnd::Drain];
+    pub const ALL: [DiscardEnd; 6] = [
+        DiscardEnd::Client,
+        DiscardEnd::Silence,
+        DiscardEnd::Time,
+        DiscardEnd::Size,
+        DiscardEnd::Displaced,
+        DiscardEnd::Drain,
+    ];
 
     /// The label's value.
     pub const fn word(self) -> &'static str {

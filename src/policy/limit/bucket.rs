@@ -10,7 +10,9 @@ use governor::state::{InMemoryState, NotKeyed};
 use crate::policy::limit::rate::Rate;
 
 /// One budget, full at first.
-pub struct Bucket<C: Clock = MonotonicClock>(RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<C::Instant>>);
+pub struct Bucket<C: Clock = MonotonicClock>(
+    RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<C::Instant>>,
+);
 
 impl Bucket {
     /// A full one, by the monotonic clock.
@@ -46,7 +48,11 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_then_one_for_each_token() {
-        let rate = Rate { tokens: NonZeroU32::new(5).unwrap(), per: Duration::from_secs(1), burst: NonZeroU32::new(3).unwrap() };
+        let rate = Rate {
+            tokens: NonZeroU32::new(5).unwrap(),
+            per: Duration::from_secs(1),
+            burst: NonZeroU32::new(3).unwrap(),
+        };
         let clock = FakeRelativeClock::default();
         let bucket = Bucket::by(rate, clock.clone());
         assert_eq!([(); 5].map(|()| bucket.take()), [true, true, true, false, false]);

@@ -32,8 +32,14 @@ impl Budgets {
     pub fn carry(previous: Option<&Budgets>, limits: &Limits) -> Budgets {
         let rates = |rate: fn(&Share) -> Option<Rate>| limits.shares().filter_map(rate);
         Budgets {
-            upgrades: Limiters::carry(previous.map(|previous| &previous.upgrades), rates(|share| share.upgrades)),
-            requests: Limiters::carry(previous.map(|previous| &previous.requests), rates(|share| share.requests)),
+            upgrades: Limiters::carry(
+                previous.map(|previous| &previous.upgrades),
+                rates(|share| share.upgrades),
+            ),
+            requests: Limiters::carry(
+                previous.map(|previous| &previous.requests),
+                rates(|share| share.requests),
+            ),
             counts: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.counts)),
             streams: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.streams)),
         }
@@ -82,11 +88,18 @@ mod tests {
 
     /// One token per `seconds`.
     fn slow(seconds: u64) -> Option<Rate> {
-        Some(Rate { tokens: NonZeroU32::MIN, per: Duration::from_secs(seconds), burst: NonZeroU32::MIN })
+        Some(Rate {
+            tokens: NonZeroU32::MIN,
+            per: Duration::from_secs(seconds),
+            burst: NonZeroU32::MIN,
+        })
     }
 
     fn limits(upgrades: Option<Rate>) -> Limits {
-        Limits { share: Share { upgrades, requests: slow(7200), ..Share::default() }, ..Limits::default() }
+        Limits {
+            share: Share { upgrades, requests: slow(7200), ..Share::default() },
+            ..Limits::default()
+        }
     }
 
     /// After a client has used up its upgrades under `before`, whether it may try again under `after`.
@@ -97,7 +110,10 @@ mod tests {
         }
         let next = Budgets::carry(Some(&first), &limits(after));
         assert_eq!(next.upgrades.iter().all(|limiter| limiter.take(CLIENT).is_ok()), again);
-        assert!(Arc::ptr_eq(&first.requests.0[0], &next.requests.0[0]), "the other limit is untouched");
+        assert!(
+            Arc::ptr_eq(&first.requests.0[0], &next.requests.0[0]),
+            "the other limit is untouched"
+        );
     }
 
     #[test]

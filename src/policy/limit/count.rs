@@ -42,7 +42,12 @@ pub enum Full {
 impl Counts {
     /// Takes one place of `key`'s and one of all, or neither. A bound of `None` still counts,
     /// so that one which a later generation sets is right from the start.
-    pub fn enter(self: &Arc<Self>, key: Key, per_client: Option<u32>, total: Option<u32>) -> Result<Count, Full> {
+    pub fn enter(
+        self: &Arc<Self>,
+        key: Key,
+        per_client: Option<u32>,
+        total: Option<u32>,
+    ) -> Result<Count, Full> {
         let mut clients = self.clients(key);
         let tunnels = clients.get(&key).copied().unwrap_or(0);
         if tunnels >= per_client.unwrap_or(u32::MAX) {
@@ -50,7 +55,9 @@ impl Counts {
         }
         // Under the client's lock: whoever else enters sees both places taken, or none.
         let within = |open| (open < total.unwrap_or(u32::MAX)).then(|| open + 1);
-        self.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).map_err(|_| Full::Total)?;
+        self.total
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
+            .map_err(|_| Full::Total)?;
         clients.insert(key, tunnels + 1);
         Ok(Count { counts: Arc::clone(self), key })
     }
@@ -118,22 +125,43 @@ mod tests {
             assert_eq!(counts.total() as usize, open.len());
         }
         drop(open);
-        assert_eq!((counts.total(), clients(&counts)), (0, 0), "what was empty leaves nothing behind");
+        assert_eq!(
+            (counts.total(), clients(&counts)),
+            (0, 0),
+            "what was empty leaves nothing behind"
+        );
     }
 
     #[test]
     fn each_client_has_its_own_count() {
-        check(Some(2), None, &[(ONE, Ok(())), (ONE, Ok(())), (ONE, Err(Full::Client)), (OTHER, Ok(()))]);
+        check(
+            Some(2),
+            None,
+            &[(ONE, Ok(())), (ONE, Ok(())), (ONE, Err(Full::Client)), (OTHER, Ok(()))],
+        );
     }
 
     #[test]
     fn the_total_binds_all_clients() {
-        check(None, Some(2), &[(ONE, Ok(())), (OTHER, Ok(())), (ONE, Err(Full::Total)), (Key::V4(2), Err(Full::Total))]);
+        check(
+            None,
+            Some(2),
+            &[
+                (ONE, Ok(())),
+                (OTHER, Ok(())),
+                (ONE, Err(Full::Total)),
+                (Key::V4(2), Err(Full::Total)),
+            ],
+        );
     }
 
     #[test]
     fn a_client_at_its_own_bound_hears_of_that_one() {
-        check(Some(1), Some(1), &[(ONE, Ok(())), (ONE, Err(Full::Client)), (OTHER, Err(Full::Total))]);
+        check(
+            Some(1),
+            Some(1),
+            &[(ONE, Ok(())), (ONE, Err(Full::Client)), (OTHER, Err(Full::Total))],
+        );
         check(Some(0), None, &[(ONE, Err(Full::Client))]);
     }
 
@@ -160,7 +188,11 @@ mod tests {
         let enter = |thread: u32| {
             let counts = &counts;
             move || -> Vec<Count> {
-                (0..1000).filter_map(|at| counts.enter(Key::V4((thread + at) % 7), Some(100), Some(650)).ok()).collect()
+                (0..1000)
+                    .filter_map(|at| {
+                        counts.enter(Key::V4((thread + at) % 7), Some(100), Some(650)).ok()
+                    })
+                    .collect()
             }
         };
         let open: Vec<Count> = thread::scope(|scope| {

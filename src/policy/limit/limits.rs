@@ -52,14 +52,22 @@ pub struct Exception {
 impl Limits {
     /// The exception for `client` at the time `now`: of those that name it, the one with the longest network.
     pub fn exception(&self, client: Client, now: Timestamp) -> Option<usize> {
-        let longest = |exception: &Exception| exception.clients.iter().filter_map(|list| list.holds(client, now)).max();
-        let named = self.exceptions.iter().enumerate().filter_map(|(at, exception)| Some((longest(exception)?, at)));
+        let longest = |exception: &Exception| {
+            exception.clients.iter().filter_map(|list| list.holds(client, now)).max()
+        };
+        let named = self
+            .exceptions
+            .iter()
+            .enumerate()
+            .filter_map(|(at, exception)| Some((longest(exception)?, at)));
         named.max_by_key(|(length, _)| *length).map(|(_, at)| at)
     }
 
     /// The share of an exception, or of everybody else.
     pub fn share(&self, exception: Option<usize>) -> &Share {
-        exception.and_then(|at| self.exceptions.get(at)).map_or(&self.share, |exception| &exception.share)
+        exception
+            .and_then(|at| self.exceptions.get(at))
+            .map_or(&self.share, |exception| &exception.share)
     }
 
     /// What `client` may have at the time `now`.
@@ -94,8 +102,11 @@ pub struct TunnelLimits {
 }
 
 /// More such frames than any client needs, and far from what a thread can take.
-const FRAMES: Rate =
-    Rate { tokens: NonZeroU32::new(2_000).unwrap(), per: Duration::from_secs(1), burst: NonZeroU32::new(10_000).unwrap() };
+const FRAMES: Rate = Rate {
+    tokens: NonZeroU32::new(2_000).unwrap(),
+    per: Duration::from_secs(1),
+    burst: NonZeroU32::new(10_000).unwrap(),
+};
 
 impl Default for TunnelLimits {
     /// Nothing is limited but the frames that messages do not bound, and a dead client is noticed: load balancers cut
@@ -122,21 +133,32 @@ mod tests {
     fn exception(line: u32, networks: &[&str]) -> Exception {
         let entries = networks.iter().map(|text| (Entry::parse(text).unwrap().unwrap(), 1));
         let list = List::new("nets", "policies/chat.toml", entries.collect()).unwrap();
-        Exception { clients: vec![Arc::new(list)], share: Share { per_client: Some(line), ..Share::default() }, line }
+        Exception {
+            clients: vec![Arc::new(list)],
+            share: Share { per_client: Some(line), ..Share::default() },
+            line,
+        }
     }
 
     /// The share of `client` on new year's day of 2027, by the line of its exception; 1: everybody else's.
     fn check(exceptions: &[(u32, &[&str])], client: &str, line: u32) {
-        let exceptions = exceptions.iter().map(|(line, networks)| exception(*line, networks)).collect();
-        let limits =
-            Limits { share: Share { per_client: Some(1), ..Share::default() }, total: None, streams_total: None, exceptions };
-        let (client, now) = (Client::new(client.parse().unwrap()), "2027-01-01T00:00:00Z".parse().unwrap());
+        let exceptions =
+            exceptions.iter().map(|(line, networks)| exception(*line, networks)).collect();
+        let limits = Limits {
+            share: Share { per_client: Some(1), ..Share::default() },
+            total: None,
+            streams_total: None,
+            exceptions,
+        };
+        let (client, now) =
+            (Client::new(client.parse().unwrap()), "2027-01-01T00:00:00Z".parse().unwrap());
         assert_eq!(limits.of(client, now).per_client, Some(line), "{client}");
     }
 
     #[test]
     fn the_longest_network_says_whose_share_it_is_whatever_the_order() {
-        let both: [(u32, &[&str]); 2] = [(10, &["192.0.2.0/24", "!192.0.2.9"]), (20, &["192.0.2.8/30", "10.0.0.0/8"])];
+        let both: [(u32, &[&str]); 2] =
+            [(10, &["192.0.2.0/24", "!192.0.2.9"]), (20, &["192.0.2.8/30", "10.0.0.0/8"])];
         let swapped = [both[1], both[0]];
         for exceptions in [both, swapped] {
             check(&exceptions, "192.0.2.1", 10);
@@ -155,11 +177,16 @@ mod tests {
 
     #[test]
     fn every_share_is_told() {
-        let rate = Rate { tokens: NonZeroU32::MIN, per: Duration::from_secs(1), burst: NonZeroU32::MIN };
+        let rate =
+            Rate { tokens: NonZeroU32::MIN, per: Duration::from_secs(1), burst: NonZeroU32::MIN };
         let one = exception(10, &["192.0.2.1"]);
-        let exceptions = [Exception { share: Share { upgrades: Some(rate), ..one.share }, ..one }].into();
+        let exceptions =
+            [Exception { share: Share { upgrades: Some(rate), ..one.share }, ..one }].into();
         let limits = Limits { exceptions, ..Limits::default() };
-        assert_eq!(limits.shares().map(|share| share.upgrades).collect::<Vec<_>>(), [None, Some(rate)]);
+        assert_eq!(
+            limits.shares().map(|share| share.upgrades).collect::<Vec<_>>(),
+            [None, Some(rate)]
+        );
     }
 
     #[test]
@@ -169,8 +196,15 @@ mod tests {
             (limits.share.upgrades, limits.share.requests, limits.share.per_client, limits.total),
             (None, None, None, None)
         );
-        let pulse = TunnelLimits { ping: Some(Duration::from_secs(25)), pong: Duration::from_secs(20), ..limits.share.tunnel };
+        let pulse = TunnelLimits {
+            ping: Some(Duration::from_secs(25)),
+            pong: Duration::from_secs(20),
+            ..limits.share.tunnel
+        };
         assert_eq!((limits.share.tunnel, pulse.frames), (pulse, Some(FRAMES)));
-        assert_eq!((pulse.message_max, pulse.message_rate, pulse.idle, pulse.lifetime), (None, None, None, None));
+        assert_eq!(
+            (pulse.message_max, pulse.message_rate, pulse.idle, pulse.lifetime),
+            (None, None, None, None)
+        );
     }
 }

@@ -97,7 +97,9 @@ impl<C: Clock> Limiter<C> {
 
     /// Takes one token of `key`'s. `Err`: there is none, and how long until the next; the try costs nothing.
     pub fn take(&self, key: Key) -> Result<(), Duration> {
-        self.governor.check_key(&key).map_err(|until| until.wait_time_from(self.governor.clock().now()))
+        self.governor
+            .check_key(&key)
+            .map_err(|until| until.wait_time_from(self.governor.clock().now()))
     }
 
     /// How many tokens `key` has left; nothing is taken. Of one whose budget is shared: as many as are saved up at most.
@@ -125,7 +127,10 @@ impl<C: Clock> Limiter<C> {
 
 impl<C: Clock> fmt::Debug for Limiter<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limiter").field("rate", &self.rate).field("overflowed", &self.overflowed()).finish_non_exhaustive()
+        f.debug_struct("Limiter")
+            .field("rate", &self.rate)
+            .field("overflowed", &self.overflowed())
+            .finish_non_exhaustive()
     }
 }
 
@@ -167,7 +172,12 @@ struct Table {
 
 impl Table {
     fn new(token: Duration) -> Self {
-        Table { v4: Family::new(), v6: Family::new(), token: token.into(), overflowed: AtomicU64::new(0) }
+        Table {
+            v4: Family::new(),
+            v6: Family::new(),
+            token: token.into(),
+            overflowed: AtomicU64::new(0),
+        }
     }
 }
 
@@ -181,7 +191,9 @@ struct Family<K> {
 impl<K: Copy + Eq + Hash> Family<K> {
     fn new() -> Self {
         Family {
-            shards: std::array::from_fn(|_| Mutex::new(Shard { by_key: HashMap::new(), budgets: Vec::new(), hand: 0 })),
+            shards: std::array::from_fn(|_| {
+                Mutex::new(Shard { by_key: HashMap::new(), budgets: Vec::new(), hand: 0 })
+            }),
             shared: (0..SHARED).map(|_| InMemoryState::default()).collect(),
             hasher: RandomState::new(),
         }
@@ -287,7 +299,11 @@ mod tests {
     const CLIENT: Key = Key::V6(0x2001_0db8_ffff_ffff);
 
     fn rate(tokens: u32, per: Duration, burst: u32) -> Rate {
-        Rate { tokens: NonZeroU32::new(tokens).unwrap(), per, burst: NonZeroU32::new(burst).unwrap() }
+        Rate {
+            tokens: NonZeroU32::new(tokens).unwrap(),
+            per,
+            burst: NonZeroU32::new(burst).unwrap(),
+        }
     }
 
     fn limiter(rate: Rate) -> (Limiter<FakeRelativeClock>, FakeRelativeClock) {
@@ -320,12 +336,20 @@ mod tests {
 
     #[test]
     fn it_recovers_after_one_over_the_rate_and_refused_tries_cost_nothing() {
-        check(rate(5, Duration::from_secs(1), 1), &[0, 50, 100, 199, 200, 201, 400], &[0, 150, 100, 1, 0, 199, 0]);
+        check(
+            rate(5, Duration::from_secs(1), 1),
+            &[0, 50, 100, 199, 200, 201, 400],
+            &[0, 150, 100, 1, 0, 199, 0],
+        );
     }
 
     #[test]
     fn a_rest_refills_the_burst_and_no_more() {
-        check(rate(5, Duration::from_secs(1), 2), &[0, 0, 60_000, 60_000, 60_000], &[0, 0, 0, 0, 200]);
+        check(
+            rate(5, Duration::from_secs(1), 2),
+            &[0, 0, 60_000, 60_000, 60_000],
+            &[0, 0, 0, 0, 200],
+        );
     }
 
     #[test]
@@ -342,7 +366,9 @@ mod tests {
     fn a_hundred_thousand_addresses_in_one_64_are_one_key() {
         let (limiter, _) = limiter(rate(5, Duration::from_secs(1), 20));
         let prefix: u128 = 0x2001_0db8_0001_0002 << 64;
-        let got = (0..100_000_u128).filter(|host| limiter.take(Client::new(IpAddr::V6((prefix | host).into())).key()).is_ok());
+        let got = (0..100_000_u128).filter(|host| {
+            limiter.take(Client::new(IpAddr::V6((prefix | host).into())).key()).is_ok()
+        });
         assert_eq!((got.count(), limiter.keys()), (20, 1));
     }
 
@@ -358,7 +384,11 @@ mod tests {
         }
         assert_eq!(got, 20, "of its forty tries exactly its burst");
         assert_eq!(limiter.keys(), KEYS);
-        assert_eq!(limiter.overflowed(), 1_000_000 - (KEYS as u64 - 1), "one place of them all is the client's");
+        assert_eq!(
+            limiter.overflowed(),
+            1_000_000 - (KEYS as u64 - 1),
+            "one place of them all is the client's"
+        );
     }
 
     #[test]
@@ -444,7 +474,13 @@ mod tests {
     #[test]
     fn no_rate_is_too_fast_or_too_slow() {
         for tokens in [1, u32::MAX] {
-            for per in [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1), CENTURY, Duration::MAX] {
+            for per in [
+                Duration::ZERO,
+                Duration::from_nanos(1),
+                Duration::from_secs(1),
+                CENTURY,
+                Duration::MAX,
+            ] {
                 for burst in [1, u32::MAX] {
                     let (limiter, clock) = limiter(rate(tokens, per, burst));
                     for _ in 0..3 {

@@ -127,7 +127,8 @@ struct Token<'a> {
 /// The tokens of a line up to its comment.
 fn tokens(line: &str) -> impl Iterator<Item = Token<'_>> {
     let runs = line.split_ascii_whitespace();
-    let tokens = runs.map(|text| Token { text, start: text.as_ptr().addr() - line.as_ptr().addr() });
+    let tokens =
+        runs.map(|text| Token { text, start: text.as_ptr().addr() - line.as_ptr().addr() });
     tokens.take_while(|token| !token.text.starts_with(['#', ';']))
 }
 
@@ -135,7 +136,10 @@ impl Token<'_> {
     /// The first token of a line: a network and its sign.
     fn entry(self) -> Result<Entry, EntryFault> {
         let (admits, network) = match self.text.strip_prefix('!') {
-            Some("") => return self.fault("`!` stands alone", "write the network right after it: `!192.0.2.1`"),
+            Some("") => {
+                return self
+                    .fault("`!` stands alone", "write the network right after it: `!192.0.2.1`");
+            }
             Some(network) => (false, Token { text: network, start: self.start + 1 }),
             None => (true, self),
         };
@@ -145,16 +149,25 @@ impl Token<'_> {
 
     /// A network without host bits; `sign` is what the remedy has to repeat.
     fn network(self, sign: &str) -> Result<IpNet, EntryFault> {
-        let (address, length) = self.text.split_once('/').map_or((self.text, None), |(address, length)| (address, Some(length)));
+        let (address, length) = self
+            .text
+            .split_once('/')
+            .map_or((self.text, None), |(address, length)| (address, Some(length)));
         let Ok(address) = address.parse::<IpAddr>() else {
-            return self.fault(format!("`{}` is not an address", shown(address)), self.instead_of_address());
+            return self.fault(
+                format!("`{}` is not an address", shown(address)),
+                self.instead_of_address(),
+            );
         };
         let Some(length) = length else { return Ok(fold(address.into())) };
         let network = self.prefix(address, length, sign)?;
         if network != network.trunc() {
             return self.fault(
                 format!("{network} has host bits set"),
-                format!("write {sign}{} for the network, or {sign}{address} for the one address", network.trunc()),
+                format!(
+                    "write {sign}{} for the network, or {sign}{address} for the one address",
+                    network.trunc()
+                ),
             );
         }
         Ok(fold(network))
@@ -174,27 +187,40 @@ impl Token<'_> {
             return self.fault(format!("`{}` is not a prefix length", shown(length)), remedy);
         }
         let network = length.parse().ok().and_then(|length| IpNet::new(address, length).ok());
-        network.ok_or_else(|| self.at(format!("/{} is too long for an {family} address", shown(length)), remedy))
+        network.ok_or_else(|| {
+            self.at(format!("/{} is too long for an {family} address", shown(length)), remedy)
+        })
     }
 
     /// What to write where no address was found.
     fn instead_of_address(self) -> Cow<'static, str> {
         let glued = self.text.find(['#', ';']);
-        if let Some(end) = glued.filter(|end| (Token { text: &self.text[..*end], ..self }).network("").is_ok()) {
-            return format!("put a space before the `{}` of a comment", &self.text[end..=end]).into();
+        if let Some(end) =
+            glued.filter(|end| (Token { text: &self.text[..*end], ..self }).network("").is_ok())
+        {
+            return format!("put a space before the `{}` of a comment", &self.text[end..=end])
+                .into();
         }
-        let is_range = self.text.split_once('-').is_some_and(|(from, _)| from.parse::<IpAddr>().is_ok());
+        let is_range =
+            self.text.split_once('-').is_some_and(|(from, _)| from.parse::<IpAddr>().is_ok());
         if is_range {
             return "write a range as networks, one per line, such as 192.0.2.0/28".into();
         }
-        "write an address such as 192.0.2.1 or 2001:db8::1, or a network such as 192.0.2.0/24".into()
+        "write an address such as 192.0.2.1 or 2001:db8::1, or a network such as 192.0.2.0/24"
+            .into()
     }
 
     /// A later token of a line: a note on `entry`.
     fn annotate(self, entry: &mut Entry) -> Result<(), EntryFault> {
-        let Some((key, value)) = self.text.split_once('=').filter(|(key, _)| !key.is_empty()) else { return self.stray() };
+        let Some((key, value)) = self.text.split_once('=').filter(|(key, _)| !key.is_empty())
+        else {
+            return self.stray();
+        };
         let value = || match value {
-            "" => self.fault(format!("`{key}` has no value"), format!("write it right after the `=`, or leave `{key}` out")),
+            "" => self.fault(
+                format!("`{key}` has no value"),
+                format!("write it right after the `=`, or leave `{key}` out"),
+            ),
             value => Ok(value),
         };
         let notes = entry.notes.get_or_insert_default();
@@ -204,7 +230,11 @@ impl Token<'_> {
             "expires" => notes.expires.replace(self.expiry(value()?)?).is_some(),
             unknown => return self.unknown(unknown),
         };
-        if given { self.fault(format!("`{key}` is given twice"), "keep one of the two") } else { Ok(()) }
+        if given {
+            self.fault(format!("`{key}` is given twice"), "keep one of the two")
+        } else {
+            Ok(())
+        }
     }
 
     /// A day, through its last second in UTC, or an instant (RFC 3339 §5.6).
@@ -219,28 +249,53 @@ impl Token<'_> {
         let bare = self.text.strip_prefix('!').unwrap_or(self.text);
         let address = bare.split_once('/').map_or(bare, |(address, _)| address);
         if address.parse::<IpAddr>().is_ok() {
-            return self.fault("this is a second network on one line", format!("give `{}` a line of its own", shown(self.text)));
+            return self.fault(
+                "this is a second network on one line",
+                format!("give `{}` a line of its own", shown(self.text)),
+            );
         }
-        self.fault(format!("`{}` is not an annotation", shown(self.text)), "write `key=value`, or ` #` before a comment")
+        self.fault(
+            format!("`{}` is not an annotation", shown(self.text)),
+            "write `key=value`, or ` #` before a comment",
+        )
     }
 
     fn unknown<T>(self, key: &str) -> Result<T, EntryFault> {
         let written = key.to_ascii_lowercase();
-        let meant = ["owner", "ticket", "expires"].into_iter().find(|known| distance(&written, known) <= 2);
+        let meant =
+            ["owner", "ticket", "expires"].into_iter().find(|known| distance(&written, known) <= 2);
         let remedy = match meant {
             Some(known) => format!("did you mean `{known}`?").into(),
-            None => "the annotations are `owner`, `ticket` and `expires`; ` #` begins a comment".into(),
+            None => {
+                "the annotations are `owner`, `ticket` and `expires`; ` #` begins a comment".into()
+            }
         };
         let span = self.start..self.start + key.len();
-        Err(EntryFault { span, fault: format!("unknown annotation `{}`", shown(key)).into(), remedy })
+        Err(EntryFault {
+            span,
+            fault: format!("unknown annotation `{}`", shown(key)).into(),
+            remedy,
+        })
     }
 
-    fn fault<T>(self, fault: impl Into<Cow<'static, str>>, remedy: impl Into<Cow<'static, str>>) -> Result<T, EntryFault> {
+    fn fault<T>(
+        self,
+        fault: impl Into<Cow<'static, str>>,
+        remedy: impl Into<Cow<'static, str>>,
+    ) -> Result<T, EntryFault> {
         Err(self.at(fault, remedy))
     }
 
-    fn at(self, fault: impl Into<Cow<'static, str>>, remedy: impl Into<Cow<'static, str>>) -> EntryFault {
-        EntryFault { span: self.start..self.start + self.text.len(), fault: fault.into(), remedy: remedy.into() }
+    fn at(
+        self,
+        fault: impl Into<Cow<'static, str>>,
+        remedy: impl Into<Cow<'static, str>>,
+    ) -> EntryFault {
+        EntryFault {
+            span: self.start..self.start + self.text.len(),
+            fault: fault.into(),
+            remedy: remedy.into(),
+        }
     }
 }
 
@@ -248,7 +303,10 @@ impl Token<'_> {
 fn expiry(value: &str) -> Option<Timestamp> {
     let (day, time) = value.split_at_checked(10)?;
     // jiff reads more spellings of a day than people should have to.
-    let is_day = day.bytes().enumerate().all(|(at, byte)| if matches!(at, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() });
+    let is_day = day
+        .bytes()
+        .enumerate()
+        .all(|(at, byte)| if matches!(at, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() });
     if !is_day {
         return None;
     }
@@ -308,7 +366,11 @@ mod tests {
                     entry.ticket().map(|ticket| format!(" ticket {ticket}")),
                     entry.expires().map(|expires| format!(" until {expires}")),
                 ];
-                format!("{sign}{}{}", entry.network, notes.into_iter().flatten().collect::<String>())
+                format!(
+                    "{sign}{}{}",
+                    entry.network,
+                    notes.into_iter().flatten().collect::<String>()
+                )
             }
             Err(fault) => format!("[{}] {}: {}", &line[fault.span], fault.fault, fault.remedy),
         };
@@ -328,15 +390,24 @@ mod tests {
         check_shown("2001:db8::/32", "2001:db8::/32");
         check_shown("192.0.2.1 expires=2026-12-31", "192.0.2.1 expires=2026-12-31");
         check_shown("192.0.2.1 expires=9999-12-31", "192.0.2.1 expires=9999-12-31");
-        check_shown("192.0.2.1 expires=2026-12-31T18:00:00Z", "192.0.2.1 expires=2026-12-31T18:00:00Z");
+        check_shown(
+            "192.0.2.1 expires=2026-12-31T18:00:00Z",
+            "192.0.2.1 expires=2026-12-31T18:00:00Z",
+        );
         check_shown("192.0.2.1 expires=2027-01-01T00:00:00Z", "192.0.2.1 expires=2026-12-31"); // the same instant
     }
 
     #[test]
     fn a_line_is_a_network_and_its_annotations() {
         check("10.0.0.0/8", "10.0.0.0/8");
-        check("203.0.113.0/24    owner=acme ticket=SEC-1042     # Acme VPN egress", "203.0.113.0/24 owner acme ticket SEC-1042");
-        check("!203.0.113.66     ticket=SEC-2190                # carve-out", "!203.0.113.66/32 ticket SEC-2190");
+        check(
+            "203.0.113.0/24    owner=acme ticket=SEC-1042     # Acme VPN egress",
+            "203.0.113.0/24 owner acme ticket SEC-1042",
+        );
+        check(
+            "!203.0.113.66     ticket=SEC-2190                # carve-out",
+            "!203.0.113.66/32 ticket SEC-2190",
+        );
         check("\t2001:DB8::/32\towner=a=b", "2001:db8::/32 owner a=b");
         check("0.0.0.0/0", "0.0.0.0/0");
         check("192.0.2.1 ticket=#12", "192.0.2.1/32 ticket #12");
@@ -350,7 +421,9 @@ mod tests {
 
     #[test]
     fn blanks_and_comments_are_no_entries() {
-        for line in ["", "   \t", "\r\n", "# a comment", "; another", "  #10.0.0.0/8", ";10.0.0.0/8"] {
+        for line in
+            ["", "   \t", "\r\n", "# a comment", "; another", "  #10.0.0.0/8", ";10.0.0.0/8"]
+        {
             check(line, "-");
         }
     }
@@ -373,7 +446,10 @@ mod tests {
         check("192.0.2.1 expires=2026-12-31", "192.0.2.1/32 until 2027-01-01T00:00:00Z");
         check("192.0.2.1 expires=2024-02-28", "192.0.2.1/32 until 2024-02-29T00:00:00Z");
         check("192.0.2.1 expires=2026-12-31T18:00:00Z", "192.0.2.1/32 until 2026-12-31T18:00:00Z");
-        check("192.0.2.1 expires=2026-12-31T18:00:00+02:00", "192.0.2.1/32 until 2026-12-31T16:00:00Z");
+        check(
+            "192.0.2.1 expires=2026-12-31T18:00:00+02:00",
+            "192.0.2.1/32 until 2026-12-31T16:00:00Z",
+        );
         check("192.0.2.1 expires=9999-12-31", "192.0.2.1/32 until 9999-12-30T22:00:00.999999999Z");
     }
 
@@ -398,7 +474,10 @@ mod tests {
             "tomorrow",
             "2026-12-31x",
         ] {
-            check(&format!("192.0.2.1 expires={value}"), &format!("[expires={value}] `{value}` is not a date: {remedy}"));
+            check(
+                &format!("192.0.2.1 expires={value}"),
+                &format!("[expires={value}] `{value}` is not a date: {remedy}"),
+            );
         }
     }
 
@@ -416,23 +495,48 @@ mod tests {
 
     #[test]
     fn a_prefix_length_fits_its_family() {
-        check("10.0.0.0/33", "[10.0.0.0/33] /33 is too long for an IPv4 address: write a prefix length from /0 to /32");
-        check("::/129", "[::/129] /129 is too long for an IPv6 address: write a prefix length from /0 to /128");
-        check("::/999", "[::/999] /999 is too long for an IPv6 address: write a prefix length from /0 to /128");
-        check("10.0.0.0/", "[10.0.0.0/] `` is not a prefix length: write a prefix length from /0 to /32");
-        check("10.0.0.0/+8", "[10.0.0.0/+8] `+8` is not a prefix length: write a prefix length from /0 to /32");
-        check("10.1.0.0/255.0.0.0", "[10.1.0.0/255.0.0.0] `255.0.0.0` is a netmask, not a prefix length: write 10.0.0.0/8");
+        check(
+            "10.0.0.0/33",
+            "[10.0.0.0/33] /33 is too long for an IPv4 address: write a prefix length from /0 to /32",
+        );
+        check(
+            "::/129",
+            "[::/129] /129 is too long for an IPv6 address: write a prefix length from /0 to /128",
+        );
+        check(
+            "::/999",
+            "[::/999] /999 is too long for an IPv6 address: write a prefix length from /0 to /128",
+        );
+        check(
+            "10.0.0.0/",
+            "[10.0.0.0/] `` is not a prefix length: write a prefix length from /0 to /32",
+        );
+        check(
+            "10.0.0.0/+8",
+            "[10.0.0.0/+8] `+8` is not a prefix length: write a prefix length from /0 to /32",
+        );
+        check(
+            "10.1.0.0/255.0.0.0",
+            "[10.1.0.0/255.0.0.0] `255.0.0.0` is a netmask, not a prefix length: write 10.0.0.0/8",
+        );
     }
 
     #[test]
     fn what_is_no_address_is_a_fault() {
-        let remedy = "write an address such as 192.0.2.1 or 2001:db8::1, or a network such as 192.0.2.0/24";
-        for (line, named) in
-            [("office", "office"), ("10.0.0/8", "10.0.0"), ("010.0.0.1", "010.0.0.1"), ("fe80::1%eth0", "fe80::1%eth0")]
-        {
+        let remedy =
+            "write an address such as 192.0.2.1 or 2001:db8::1, or a network such as 192.0.2.0/24";
+        for (line, named) in [
+            ("office", "office"),
+            ("10.0.0/8", "10.0.0"),
+            ("010.0.0.1", "010.0.0.1"),
+            ("fe80::1%eth0", "fe80::1%eth0"),
+        ] {
             check(line, &format!("[{line}] `{named}` is not an address: {remedy}"));
         }
-        check("\u{a0}10.0.0.1", &format!("[\u{a0}10.0.0.1] `\\u{{a0}}10.0.0.1` is not an address: {remedy}"));
+        check(
+            "\u{a0}10.0.0.1",
+            &format!("[\u{a0}10.0.0.1] `\\u{{a0}}10.0.0.1` is not an address: {remedy}"),
+        );
         check("!!10.0.0.1", &format!("[!10.0.0.1] `!10.0.0.1` is not an address: {remedy}"));
         check(
             "192.0.2.1-192.0.2.9",
@@ -449,7 +553,10 @@ mod tests {
     #[test]
     fn a_carve_out_needs_its_network() {
         check("!", "[!] `!` stands alone: write the network right after it: `!192.0.2.1`");
-        check("! 10.0.0.0/8", "[!] `!` stands alone: write the network right after it: `!192.0.2.1`");
+        check(
+            "! 10.0.0.0/8",
+            "[!] `!` stands alone: write the network right after it: `!192.0.2.1`",
+        );
     }
 
     #[test]
@@ -458,26 +565,47 @@ mod tests {
             "10.0.0.0/8 192.0.2.0/24",
             "[192.0.2.0/24] this is a second network on one line: give `192.0.2.0/24` a line of its own",
         );
-        check("10.0.0.0/8\r!::1", "[!::1] this is a second network on one line: give `!::1` a line of its own");
+        check(
+            "10.0.0.0/8\r!::1",
+            "[!::1] this is a second network on one line: give `!::1` a line of its own",
+        );
     }
 
     #[test]
     fn an_unknown_annotation_is_a_fault_that_guesses() {
-        check("192.0.2.1 expire=2026-12-31", "[expire] unknown annotation `expire`: did you mean `expires`?");
-        check("192.0.2.1 expiry=2026-12-31", "[expiry] unknown annotation `expiry`: did you mean `expires`?");
+        check(
+            "192.0.2.1 expire=2026-12-31",
+            "[expire] unknown annotation `expire`: did you mean `expires`?",
+        );
+        check(
+            "192.0.2.1 expiry=2026-12-31",
+            "[expiry] unknown annotation `expiry`: did you mean `expires`?",
+        );
         check("192.0.2.1 Owner=acme", "[Owner] unknown annotation `Owner`: did you mean `owner`?");
-        check("192.0.2.1 tickets=1", "[tickets] unknown annotation `tickets`: did you mean `ticket`?");
+        check(
+            "192.0.2.1 tickets=1",
+            "[tickets] unknown annotation `tickets`: did you mean `ticket`?",
+        );
         check(
             "192.0.2.1 note=hello",
             "[note] unknown annotation `note`: the annotations are `owner`, `ticket` and `expires`; ` #` begins a comment",
         );
-        check("192.0.2.1 =1", "[=1] `=1` is not an annotation: write `key=value`, or ` #` before a comment");
-        check("192.0.2.1 office", "[office] `office` is not an annotation: write `key=value`, or ` #` before a comment");
+        check(
+            "192.0.2.1 =1",
+            "[=1] `=1` is not an annotation: write `key=value`, or ` #` before a comment",
+        );
+        check(
+            "192.0.2.1 office",
+            "[office] `office` is not an annotation: write `key=value`, or ` #` before a comment",
+        );
     }
 
     #[test]
     fn an_annotation_has_one_value() {
-        check("192.0.2.1 owner=", "[owner=] `owner` has no value: write it right after the `=`, or leave `owner` out");
+        check(
+            "192.0.2.1 owner=",
+            "[owner=] `owner` has no value: write it right after the `=`, or leave `owner` out",
+        );
         check("192.0.2.1 owner=a owner=b", "[owner=b] `owner` is given twice: keep one of the two");
         check(
             "192.0.2.1 expires=2026-12-31 expires=2027-12-31",

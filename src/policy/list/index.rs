@@ -153,21 +153,33 @@ impl Index {
     /// # Errors
     /// For each network that more than one entry names, the places of all that do, in order.
     pub fn new(entries: &[(Entry, u32)]) -> Result<Index, Vec<Vec<u32>>> {
-        let in_v4 = entries.iter().filter(|(entry, _)| matches!(entry.network, IpNet::V4(_))).count();
+        let in_v4 =
+            entries.iter().filter(|(entry, _)| matches!(entry.network, IpNet::V4(_))).count();
         // With the room that they need, and no more: there may be a million.
-        let (mut v4, mut v6) = (Vec::with_capacity(in_v4), Vec::with_capacity(entries.len() - in_v4));
+        let (mut v4, mut v6) =
+            (Vec::with_capacity(in_v4), Vec::with_capacity(entries.len() - in_v4));
         for (place, (entry, _)) in (0..).zip(entries) {
-            let flags = if entry.admits { ADMITS } else { 0 } | if entry.expires().is_some() { EXPIRES } else { 0 };
-            let (mark, rest) = (Mark { length: entry.network.prefix_len(), flags }, Rest { around: 0, place });
+            let flags = if entry.admits { ADMITS } else { 0 }
+                | if entry.expires().is_some() { EXPIRES } else { 0 };
+            let (mark, rest) =
+                (Mark { length: entry.network.prefix_len(), flags }, Rest { around: 0, place });
             match entry.network {
-                IpNet::V4(network) => v4.push(Network { start: network.addr().to_bits(), mark, rest }),
-                IpNet::V6(network) => v6.push(Network { start: network.addr().to_bits(), mark, rest }),
+                IpNet::V4(network) => {
+                    v4.push(Network { start: network.addr().to_bits(), mark, rest })
+                }
+                IpNet::V6(network) => {
+                    v6.push(Network { start: network.addr().to_bits(), mark, rest })
+                }
             }
         }
         order(&mut v4);
         order(&mut v6);
         let twins: Vec<_> = twins(&v4).chain(twins(&v6)).collect();
-        if twins.is_empty() { Ok(Index { v4: Family::new(v4), v6: Family::new(v6) }) } else { Err(twins) }
+        if twins.is_empty() {
+            Ok(Index { v4: Family::new(v4), v6: Family::new(v6) })
+        } else {
+            Err(twins)
+        }
     }
 
     /// The networks that hold `address`, the longest prefix first.
@@ -192,12 +204,15 @@ impl Index {
 }
 
 fn order<A: Bits>(networks: &mut [Network<A>]) {
-    networks.sort_unstable_by_key(|network| (network.start, network.mark.length, network.rest.place));
+    networks
+        .sort_unstable_by_key(|network| (network.start, network.mark.length, network.rest.place));
 }
 
 fn twins<A: Bits>(networks: &[Network<A>]) -> impl Iterator<Item = Vec<u32>> {
-    let same = networks.chunk_by(|one, other| (one.start, one.mark.length) == (other.start, other.mark.length));
-    same.filter(|same| same.len() > 1).map(|same| same.iter().map(|network| network.rest.place).collect())
+    let same = networks
+        .chunk_by(|one, other| (one.start, one.mark.length) == (other.start, other.mark.length));
+    same.filter(|same| same.len() > 1)
+        .map(|same| same.iter().map(|network| network.rest.place).collect())
 }
 
 impl<A: Address> Family<A> {
@@ -226,7 +241,12 @@ impl<A: Address> Family<A> {
         }
         ladder.push(rung);
         let tails = networks.iter().filter_map(|network| network.start.tail()).collect();
-        Family { blocks, ladder, tails, rest: networks.iter().map(|network| network.rest).collect() }
+        Family {
+            blocks,
+            ladder,
+            tails,
+            rest: networks.iter().map(|network| network.rest).collect(),
+        }
     }
 
     /// The places in order of the networks that hold `address`, the longest first. What is around one is looked up
@@ -236,10 +256,15 @@ impl<A: Address> Family<A> {
         let mut inner = first;
         let outer = iter::from_fn(move || {
             let (at, mark) = inner?;
-            inner = (mark.flags & INSIDE != 0).then(|| self.rest[at].around as usize).map(|at| (at, self.mark(at)));
+            inner = (mark.flags & INSIDE != 0)
+                .then(|| self.rest[at].around as usize)
+                .map(|at| (at, self.mark(at)));
             inner
         });
-        first.into_iter().chain(outer).filter(move |(at, mark)| self.holds(*at, mark.length, address))
+        first
+            .into_iter()
+            .chain(outer)
+            .filter(move |(at, mark)| self.holds(*at, mark.length, address))
     }
 
     fn holds(&self, at: usize, length: u8, address: A) -> bool {
@@ -255,13 +280,16 @@ impl<A: Address> Family<A> {
         let mut block = 0;
         for rung in self.ladder.iter().rev() {
             let from = block * STEP;
-            block = (from + begun(rung[from..].iter().take(STEP), address.head())).checked_sub(1)?;
+            block =
+                (from + begun(rung[from..].iter().take(STEP), address.head())).checked_sub(1)?;
         }
         let heads = &self.blocks.get(block)?.heads;
         let from = begun(heads.iter().step_by(STRIDE), address.head()).saturating_sub(1) * STRIDE;
         let begun = from + begun(heads[from..].iter().take(STRIDE), address.head());
         let last = (block * BLOCK + begun).min(self.rest.len()).checked_sub(1)?;
-        let is_after = |at: usize| (self.head(at), self.tails.get(at).copied()) > (address.head(), address.tail());
+        let is_after = |at: usize| {
+            (self.head(at), self.tails.get(at).copied()) > (address.head(), address.tail())
+        };
         if self.mark(last).length <= A::HEAD || !is_after(last) {
             return Some(last);
         }
@@ -285,7 +313,8 @@ impl<A: Address> Family<A> {
 
 impl<H: Bits> Block<H> {
     fn new<A: Address<Head = H>>(networks: &[Network<A>]) -> Self {
-        let mut block = Block { heads: [H::LAST; BLOCK], marks: [Mark { length: 0, flags: 0 }; BLOCK] };
+        let mut block =
+            Block { heads: [H::LAST; BLOCK], marks: [Mark { length: 0, flags: 0 }; BLOCK] };
         for ((network, head), mark) in networks.iter().zip(&mut block.heads).zip(&mut block.marks) {
             (*head, *mark) = (network.start.head(), network.mark);
         }
@@ -306,7 +335,10 @@ mod tests {
 
     /// Entries that admit these networks, all on line 1.
     fn entries(networks: impl IntoIterator<Item = impl std::fmt::Display>) -> Vec<(Entry, u32)> {
-        networks.into_iter().map(|network| (Entry::parse(&network.to_string()).unwrap().unwrap(), 1)).collect()
+        networks
+            .into_iter()
+            .map(|network| (Entry::parse(&network.to_string()).unwrap().unwrap(), 1))
+            .collect()
     }
 
     fn index(networks: impl IntoIterator<Item = impl std::fmt::Display>) -> Index {
@@ -345,13 +377,16 @@ mod tests {
     #[test]
     fn what_a_decision_needs_stands_beside_the_network() {
         let index = index(["10.0.0.0/8 expires=2026-12-31", "!10.1.0.0/16 owner=acme"]);
-        let held = index.holding("10.1.0.1".parse().unwrap()).map(|held| (held.length, held.admits, held.expires));
+        let held = index
+            .holding("10.1.0.1".parse().unwrap())
+            .map(|held| (held.length, held.admits, held.expires));
         assert_eq!(held.collect::<Vec<_>>(), [(16, false, false), (8, true, true)]);
     }
 
     #[test]
     fn networks_that_stand_there_twice_are_told_with_all_their_places() {
-        let networks = ["10.0.0.0/8", "::/0", "!10.0.0.0/8", "10.0.0.0/16", "::/0 owner=acme", "10.0.0.0/8"];
+        let networks =
+            ["10.0.0.0/8", "::/0", "!10.0.0.0/8", "10.0.0.0/16", "::/0 owner=acme", "10.0.0.0/8"];
         assert_eq!(Index::new(&entries(networks)).err(), Some(vec![vec![0, 2, 5], vec![1, 4]]));
     }
 
@@ -381,14 +416,19 @@ mod tests {
             "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
             &[2, 1],
         );
-        check(&["ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe"], "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", &[]);
+        check(
+            &["ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe"],
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+            &[],
+        );
     }
 
     /// Addresses in a small world, so that networks nest and meet: of each family the last bits differ, and in IPv6 those
     /// before its middle.
     fn address() -> impl Strategy<Value = IpAddr> {
         let v4 = (0u32..256).prop_map(|low| IpAddr::V4((0xc000_0200 + low).into()));
-        let v6 = (0u128..4, 0u128..256).prop_map(|(high, low)| IpAddr::V6((0x2001_0db8 << 96 | high << 64 | low).into()));
+        let v6 = (0u128..4, 0u128..256)
+            .prop_map(|(high, low)| IpAddr::V6((0x2001_0db8 << 96 | high << 64 | low).into()));
         prop_oneof![v4, v6]
     }
 

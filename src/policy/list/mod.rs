@@ -61,7 +61,8 @@ impl Entries {
                 Err(twins) => drop_outlasted(&mut all, &twins)?,
             }
         };
-        let mut expiries: Vec<_> = all.iter().filter_map(|(entry, _)| Some(second_of(entry.expires()?))).collect();
+        let mut expiries: Vec<_> =
+            all.iter().filter_map(|(entry, _)| Some(second_of(entry.expires()?))).collect();
         expiries.sort_unstable();
         Ok(Entries { all: all.into(), index, expiries: expiries.into() })
     }
@@ -73,7 +74,8 @@ impl Entries {
 
     /// How many entries lapse after `now`, up to and including `until`.
     pub fn lapsing(&self, now: Timestamp, until: Timestamp) -> usize {
-        let by = |time: Timestamp| self.expiries.partition_point(|expiry| *expiry <= time.as_second());
+        let by =
+            |time: Timestamp| self.expiries.partition_point(|expiry| *expiry <= time.as_second());
         by(until).saturating_sub(by(now))
     }
 
@@ -97,12 +99,26 @@ impl List {
     ///
     /// # Errors
     /// See [`Entries::new`].
-    pub fn new(name: impl Into<Arc<str>>, file: impl Into<Arc<str>>, entries: Vec<(Entry, u32)>) -> Result<List, Clash> {
-        Ok(List { name: name.into(), file: file.into(), modified: None, entries: Arc::new(Entries::new(entries)?) })
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        file: impl Into<Arc<str>>,
+        entries: Vec<(Entry, u32)>,
+    ) -> Result<List, Clash> {
+        Ok(List {
+            name: name.into(),
+            file: file.into(),
+            modified: None,
+            entries: Arc::new(Entries::new(entries)?),
+        })
     }
 
     /// The list of a file that says `entries` and was written at `modified`.
-    pub fn of_file(name: Arc<str>, file: Arc<str>, modified: Option<Timestamp>, entries: Arc<Entries>) -> List {
+    pub fn of_file(
+        name: Arc<str>,
+        file: Arc<str>,
+        modified: Option<Timestamp>,
+        entries: Arc<Entries>,
+    ) -> List {
         List { name, file, modified, entries }
     }
 
@@ -169,11 +185,17 @@ fn drop_outlasted(all: &mut Vec<(Entry, u32)>, twins: &[Vec<u32>]) -> Result<(),
     for same in twins {
         let mut kept = same[0];
         for place in &same[1..] {
-            let ((first, first_line), (second, second_line)) = (&all[kept as usize], &all[*place as usize]);
+            let ((first, first_line), (second, second_line)) =
+                (&all[kept as usize], &all[*place as usize]);
             if first.admits != second.admits {
-                return Err(Clash { first: *first_line, second: *second_line, network: first.network });
+                return Err(Clash {
+                    first: *first_line,
+                    second: *second_line,
+                    network: first.network,
+                });
             }
-            let loser = if outlasts(second, first) { std::mem::replace(&mut kept, *place) } else { *place };
+            let loser =
+                if outlasts(second, first) { std::mem::replace(&mut kept, *place) } else { *place };
             outlasted.push(loser);
         }
     }
@@ -220,7 +242,10 @@ mod tests {
     }
 
     fn list(lines: &[&str]) -> Result<List, Clash> {
-        let entries = lines.iter().zip(1..).map(|(line, number)| (Entry::parse(line).unwrap().unwrap(), number));
+        let entries = lines
+            .iter()
+            .zip(1..)
+            .map(|(line, number)| (Entry::parse(line).unwrap().unwrap(), number));
         List::new("partners", "lists/partners.cidr", entries.collect())
     }
 
@@ -228,8 +253,9 @@ mod tests {
     fn check(lines: &[&str], address: &str, line: i64) {
         let now = "2027-01-01T00:00:00Z".parse().unwrap();
         let list = list(lines).unwrap();
-        let decides =
-            list.decide(client(address), now).map(|(entry, line)| if entry.admits { i64::from(line) } else { -i64::from(line) });
+        let decides = list
+            .decide(client(address), now)
+            .map(|(entry, line)| if entry.admits { i64::from(line) } else { -i64::from(line) });
         assert_eq!(decides.unwrap_or(0), line, "{address} in {lines:?}");
         assert_eq!(list.admits(client(address), now), line > 0);
     }
@@ -268,8 +294,19 @@ mod tests {
     fn of_two_with_one_sign_the_latest_expiry_holds() {
         check(&["192.0.2.1 expires=2026-12-31", "192.0.2.1 expires=2027-12-31"], "192.0.2.1", 2);
         check(&["192.0.2.1 expires=2027-12-31", "192.0.2.1 expires=2026-12-31"], "192.0.2.1", 1);
-        check(&["192.0.2.1 expires=2027-12-31", "192.0.2.1", "192.0.2.1 expires=2028-12-31"], "192.0.2.1", 2);
-        let list = list(&["192.0.2.1", "192.0.2.2", "192.0.2.1/32 owner=later", "::ffff:192.0.2.2", "192.0.2.3"]).unwrap();
+        check(
+            &["192.0.2.1 expires=2027-12-31", "192.0.2.1", "192.0.2.1 expires=2028-12-31"],
+            "192.0.2.1",
+            2,
+        );
+        let list = list(&[
+            "192.0.2.1",
+            "192.0.2.2",
+            "192.0.2.1/32 owner=later",
+            "::ffff:192.0.2.2",
+            "192.0.2.3",
+        ])
+        .unwrap();
         assert_eq!(list.entries().map(|(_, line)| line).collect::<Vec<_>>(), [1, 2, 5]);
         assert_eq!((list.len(), list.is_empty()), (3, false));
     }
@@ -277,15 +314,27 @@ mod tests {
     #[test]
     fn one_network_with_both_signs_is_a_clash() {
         let clash = list(&["10.0.0.0/8", "192.0.2.1 ticket=SEC-1", "!192.0.2.1/32"]).unwrap_err();
-        assert_eq!((clash.first, clash.second, clash.network), (2, 3, "192.0.2.1/32".parse().unwrap()));
-        assert!(list(&["!192.0.2.1 expires=2020-01-01", "192.0.2.1"]).is_err(), "a lapsed one as well");
+        assert_eq!(
+            (clash.first, clash.second, clash.network),
+            (2, 3, "192.0.2.1/32".parse().unwrap())
+        );
+        assert!(
+            list(&["!192.0.2.1 expires=2020-01-01", "192.0.2.1"]).is_err(),
+            "a lapsed one as well"
+        );
     }
 
     #[test]
     fn what_lapses_soon_is_counted_without_what_has_lapsed() {
-        let list =
-            list(&["192.0.2.1 expires=2026-12-31", "192.0.2.2 expires=2027-01-15", "192.0.2.3 expires=2027-03-01", "192.0.2.4"]);
-        let check = |now: &str, until: &str| list.as_ref().unwrap().lapsing(now.parse().unwrap(), until.parse().unwrap());
+        let list = list(&[
+            "192.0.2.1 expires=2026-12-31",
+            "192.0.2.2 expires=2027-01-15",
+            "192.0.2.3 expires=2027-03-01",
+            "192.0.2.4",
+        ]);
+        let check = |now: &str, until: &str| {
+            list.as_ref().unwrap().lapsing(now.parse().unwrap(), until.parse().unwrap())
+        };
         assert_eq!(check("2027-01-01T00:00:00Z", "2027-01-31T00:00:00Z"), 1);
         assert_eq!(check("2026-12-31T23:59:59Z", "2027-01-31T00:00:00Z"), 2);
         assert_eq!(check("2027-03-02T00:00:00Z", "2027-04-01T00:00:00Z"), 0);
@@ -293,14 +342,26 @@ mod tests {
 
     #[test]
     fn covering_entries_come_shortest_first_lapsed_or_not() {
-        let list = list(&["!203.0.113.66", "203.0.113.0/24", "203.0.0.0/16 expires=2020-01-01", "10.0.0.0/8"]).unwrap();
-        assert_eq!(list.covering(client("203.0.113.66")).map(|(_, line)| line).collect::<Vec<_>>(), [3, 2, 1]);
+        let list = list(&[
+            "!203.0.113.66",
+            "203.0.113.0/24",
+            "203.0.0.0/16 expires=2020-01-01",
+            "10.0.0.0/8",
+        ])
+        .unwrap();
+        assert_eq!(
+            list.covering(client("203.0.113.66")).map(|(_, line)| line).collect::<Vec<_>>(),
+            [3, 2, 1]
+        );
     }
 
     #[test]
     fn a_list_shows_its_size_and_not_its_entries() {
         let list = list(&["192.0.2.1 owner=acme"]).unwrap();
-        assert_eq!(format!("{list:?}"), r#"List { name: "partners", file: "lists/partners.cidr", len: 1, .. }"#);
+        assert_eq!(
+            format!("{list:?}"),
+            r#"List { name: "partners", file: "lists/partners.cidr", len: 1, .. }"#
+        );
     }
 
     /// Networks in a small world, so that they nest, meet and repeat.
@@ -315,28 +376,42 @@ mod tests {
         let bits = || prop_oneof![0u32..4, (0u32..4).prop_map(|bits| bits << 30), any::<u32>()];
         prop_oneof![
             bits().prop_map(|bits| IpAddr::V4(bits.into())),
-            (bits(), bits()).prop_map(|(high, low)| IpAddr::V6((u128::from(high) << 96 | u128::from(low)).into())),
+            (bits(), bits()).prop_map(|(high, low)| IpAddr::V6(
+                (u128::from(high) << 96 | u128::from(low)).into()
+            )),
             bits().prop_map(|bits| IpAddr::V6((0xffff_u128 << 32 | u128::from(bits)).into())),
         ]
     }
 
     fn entries() -> impl Strategy<Value = Vec<Entry>> {
-        let entry = (networks(), any::<bool>(), prop::option::of(0i64..4)).prop_map(|(network, admits, expires)| {
-            let expires = expires.map(|second| format!(" expires={}", Timestamp::from_second(second).unwrap()));
-            let line = format!("{}{network}{}", if admits { "" } else { "!" }, expires.unwrap_or_default());
-            Entry::parse(&line).unwrap().unwrap()
-        });
+        let entry = (networks(), any::<bool>(), prop::option::of(0i64..4)).prop_map(
+            |(network, admits, expires)| {
+                let expires = expires
+                    .map(|second| format!(" expires={}", Timestamp::from_second(second).unwrap()));
+                let line = format!(
+                    "{}{network}{}",
+                    if admits { "" } else { "!" },
+                    expires.unwrap_or_default()
+                );
+                Entry::parse(&line).unwrap().unwrap()
+            },
+        );
         proptest::collection::vec(entry, 0..24)
     }
 
     /// Reads all of `entries` from end to end: the longest that has not lapsed.
     fn naive(entries: &[Entry], client: Client, now: Timestamp) -> Option<(IpNet, bool)> {
-        let held = entries.iter().filter(|entry| !entry.lapsed(now) && entry.network.contains(&client.ip()));
-        held.max_by_key(|entry| entry.network.prefix_len()).map(|entry| (entry.network, entry.admits))
+        let held = entries
+            .iter()
+            .filter(|entry| !entry.lapsed(now) && entry.network.contains(&client.ip()));
+        held.max_by_key(|entry| entry.network.prefix_len())
+            .map(|entry| (entry.network, entry.admits))
     }
 
     fn contradict(entries: &[Entry]) -> bool {
-        entries.iter().any(|one| entries.iter().any(|other| one.network == other.network && one.admits != other.admits))
+        entries.iter().any(|one| {
+            entries.iter().any(|other| one.network == other.network && one.admits != other.admits)
+        })
     }
 
     proptest! {

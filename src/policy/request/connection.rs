@@ -9,8 +9,18 @@ use http::header::CONNECTION;
 use crate::policy::request::field::elements;
 
 /// Fields that only an end of the message may drop. Lower case, with `-` for `_`.
-const END_TO_END: [&str; 10] =
-    ["host", "origin", "cookie", "authorization", "forwarded", "x-request-id", "via", "date", "cache-control", "range"];
+const END_TO_END: [&str; 10] = [
+    "host",
+    "origin",
+    "cookie",
+    "authorization",
+    "forwarded",
+    "x-request-id",
+    "via",
+    "date",
+    "cache-control",
+    "range",
+];
 
 /// How the names of further end-to-end fields begin.
 const END_TO_END_BEGIN: [&str; 4] = ["content-", "sec-websocket-", "x-forwarded-", "client-cert"];
@@ -34,7 +44,8 @@ fn is_end_to_end(name: &[u8]) -> bool {
 /// Whether a backend may take `name` for `field`: in any case, and with `_` for `-` as CGI, WSGI
 /// and PHP do.
 fn reads_as(name: &[u8], field: &str) -> bool {
-    let same = |(byte, own): (u8, u8)| byte.to_ascii_lowercase() == own || (byte == b'_' && own == b'-');
+    let same =
+        |(byte, own): (u8, u8)| byte.to_ascii_lowercase() == own || (byte == b'_' && own == b'-');
     name.len() == field.len() && name.iter().copied().zip(field.bytes()).all(same)
 }
 
@@ -54,8 +65,14 @@ mod tests {
 
     #[test]
     fn every_end_to_end_field_is_refused_in_any_spelling() {
-        let families =
-            ["Content-Length", "Content-Type", "Sec-WebSocket-Key", "X-Forwarded-For", "Client-Cert", "Client-Cert-Chain"];
+        let families = [
+            "Content-Length",
+            "Content-Type",
+            "Sec-WebSocket-Key",
+            "X-Forwarded-For",
+            "Client-Cert",
+            "Client-Cert-Chain",
+        ];
         for name in END_TO_END.iter().chain(&families).chain(&END_TO_END_BEGIN) {
             let spellings = [(*name).to_owned(), name.to_uppercase(), name.replace('-', "_")];
             for name in spellings {
@@ -101,10 +118,15 @@ mod tests {
     fn the_specification_lists_exactly_these_fields() {
         let page = include_str!("../../../docs/spec/wire.md");
         let (_, section) = page.split_once("## Fields that `Connection` names\n").unwrap();
-        let rows = section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| `"));
-        let mut listed: Vec<_> = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).map(str::to_ascii_lowercase).collect();
+        let rows =
+            section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| `"));
+        let mut listed: Vec<_> = rows
+            .flat_map(|row| row.split('`').skip(1).step_by(2))
+            .map(str::to_ascii_lowercase)
+            .collect();
         let begin = END_TO_END_BEGIN.iter().map(|begin| format!("{begin}*"));
-        let mut known: Vec<_> = END_TO_END.iter().map(|field| (*field).to_owned()).chain(begin).collect();
+        let mut known: Vec<_> =
+            END_TO_END.iter().map(|field| (*field).to_owned()).chain(begin).collect();
         listed.sort_unstable();
         known.sort_unstable();
         assert_eq!(listed, known);

@@ -18,7 +18,9 @@ pub fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &
 
 /// A token of RFC 9110 §5.6.2.
 pub fn token(element: &[u8]) -> Option<&str> {
-    let is_token = element.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte));
+    let is_token = element
+        .iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte));
     if is_token { str::from_utf8(element).ok() } else { None }
 }
 

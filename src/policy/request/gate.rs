@@ -96,7 +96,9 @@ impl Request {
 fn framing(parts: &Parts) -> Result<(), Refusal> {
     let coding = at_most_one(&parts.headers, TRANSFER_ENCODING)?;
     let framed = match parts.version {
-        Version::HTTP_11 => coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")),
+        Version::HTTP_11 => {
+            coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        }
         Version::HTTP_10 => coding.is_none(),
         _ => false,
     };
@@ -121,8 +123,12 @@ fn host(parts: &Parts) -> Result<Host, Refusal> {
         (None, None, named) if parts.uri.path().starts_with('/') || is_for_server(parts) => {
             Some(named.unwrap_or_else(Host::unnamed))
         }
-        (Some(scheme), Some(authority), Some(host)) => agree(scheme, authority.as_str(), &host).then_some(host),
-        (Some(scheme), Some(authority), None) => default_port(scheme).and_then(|_| Host::parse(authority.as_str().as_bytes())),
+        (Some(scheme), Some(authority), Some(host)) => {
+            agree(scheme, authority.as_str(), &host).then_some(host)
+        }
+        (Some(scheme), Some(authority), None) => {
+            default_port(scheme).and_then(|_| Host::parse(authority.as_str().as_bytes()))
+        }
         _ => None,
     };
     host.ok_or(MALFORMED)
@@ -139,7 +145,8 @@ fn is_for_server(parts: &Parts) -> bool {
 fn agree(scheme: &str, authority: &str, host: &Host) -> bool {
     let Some(default) = default_port(scheme) else { return false };
     let Some(target) = Host::parse(authority.as_bytes()) else { return false };
-    target.name() == host.name() && target.port().unwrap_or(default) == host.port().unwrap_or(default)
+    target.name() == host.name()
+        && target.port().unwrap_or(default) == host.port().unwrap_or(default)
 }
 
 fn path(parts: &Parts) -> Result<RequestPath, Refusal> {
@@ -156,8 +163,13 @@ fn path(parts: &Parts) -> Result<RequestPath, Refusal> {
 
 /// An `Upgrade` counts only where `Connection` names it, and from HTTP/1.1 on (RFC 9110 §7.8).
 fn kind(parts: &Parts) -> Result<Kind, Refusal> {
-    let lists = |name, token: &str| elements(&parts.headers, name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()));
-    if parts.version != Version::HTTP_11 || !lists(UPGRADE, "websocket") || !lists(CONNECTION, "upgrade") {
+    let lists = |name, token: &str| {
+        elements(&parts.headers, name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
+    };
+    if parts.version != Version::HTTP_11
+        || !lists(UPGRADE, "websocket")
+        || !lists(CONNECTION, "upgrade")
+    {
         return Ok(Kind::Plain);
     }
     let mut subprotocols = Vec::new();
@@ -181,12 +193,14 @@ mod tests {
 
     type Fields<'a> = &'a [(&'a str, &'a str)];
 
-    const UPGRADE_WEBSOCKET: Fields = &[("host", "a.example"), ("upgrade", "websocket"), ("connection", "Upgrade")];
+    const UPGRADE_WEBSOCKET: Fields =
+        &[("host", "a.example"), ("upgrade", "websocket"), ("connection", "Upgrade")];
 
     /// Reads a request line and fields; a target that http's parser refuses is hyper's own 400.
     fn read(line: &str, fields: Fields) -> Result<Request, Refusal> {
         let mut words = line.split(' ');
-        let (method, target, version) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or("HTTP/1.1"));
+        let (method, target, version) =
+            (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or("HTTP/1.1"));
         let Ok(uri) = Uri::try_from(target) else { return Err(MALFORMED) };
         let version = if version == "HTTP/1.0" { Version::HTTP_10 } else { Version::HTTP_11 };
         let head = http::Request::builder().method(method).uri(uri).version(version);
@@ -210,7 +224,9 @@ mod tests {
         let offered = lines.iter().map(|line| ("sec-websocket-protocol", *line));
         let fields: Vec<_> = UPGRADE_WEBSOCKET.iter().copied().chain(offered).collect();
         match read("GET /", &fields)?.kind {
-            Kind::Attempt { subprotocols } => Ok(subprotocols.iter().map(|offered| offered.to_string()).collect()),
+            Kind::Attempt { subprotocols } => {
+                Ok(subprotocols.iter().map(|offered| offered.to_string()).collect())
+            }
             Kind::Plain => panic!("not an attempt"),
         }
     }
@@ -220,12 +236,23 @@ mod tests {
     fn only_chunked_alone_frames_a_body_and_only_in_http_1_1() {
         check_fields("POST /", &[("transfer-encoding", "chunked")], None);
         check_fields("POST /", &[("transfer-encoding", "Chunked")], None);
-        for value in
-            ["chunked, chunked", "chunked, gzip, chunked", "gzip, chunked", "gzip", "xchunked", "", ", chunked", "chunked;a=b"]
-        {
+        for value in [
+            "chunked, chunked",
+            "chunked, gzip, chunked",
+            "gzip, chunked",
+            "gzip",
+            "xchunked",
+            "",
+            ", chunked",
+            "chunked;a=b",
+        ] {
             check_fields("POST /", &[("transfer-encoding", value)], Some(MALFORMED));
         }
-        check_fields("POST /", &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], Some(MALFORMED));
+        check_fields(
+            "POST /",
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+            Some(MALFORMED),
+        );
         check_fields("POST / HTTP/1.0", &[("transfer-encoding", "chunked")], Some(MALFORMED));
         check_fields("POST / HTTP/1.0", &[("content-length", "3")], None);
     }
@@ -294,9 +321,16 @@ mod tests {
     // C-H1-23, C-H1-27
     #[test]
     fn a_method_and_a_target_form_that_do_not_go_together_are_malformed() {
-        for line in
-            ["GET */test", "GET *", "OPTIONS */", "CONNECT a.example:80", "GET a.example:80", "GET admin", "GET a", "GET ?q"]
-        {
+        for line in [
+            "GET */test",
+            "GET *",
+            "OPTIONS */",
+            "CONNECT a.example:80",
+            "GET a.example:80",
+            "GET admin",
+            "GET a",
+            "GET ?q",
+        ] {
             check(line, &["a.example"], Err(MALFORMED));
         }
         check("OPTIONS *", &["a.example"], Err(Refusal::Route));
@@ -322,7 +356,8 @@ mod tests {
         let read = |length: usize, tidied: Tidied| {
             let uri = format!("/?{}", "a".repeat(length - 2));
             let head = http::Request::builder().uri(uri).header("host", "a").extension(tidied);
-            Request::read(&head.body(()).unwrap().into_parts().0, Scheme::Unknown).map(|request| request.path)
+            Request::read(&head.body(()).unwrap().into_parts().0, Scheme::Unknown)
+                .map(|request| request.path)
         };
         let tidied = |grown, is_broken| Tidied { grown, kept: grown, is_broken };
         assert_eq!(read(TARGET_MAX + 2, tidied(2, false)), Ok("/".into()));
@@ -348,7 +383,12 @@ mod tests {
         let attempts: &[Fields] = &[
             &[("upgrade", "WebSocket"), ("connection", "UPGRADE")],
             &[("upgrade", "h2c, websocket"), ("connection", "keep-alive,\tUpgrade")],
-            &[("upgrade", "h2c"), ("upgrade", "websocket"), ("connection", "x"), ("connection", ", upgrade,")],
+            &[
+                ("upgrade", "h2c"),
+                ("upgrade", "websocket"),
+                ("connection", "x"),
+                ("connection", ", upgrade,"),
+            ],
         ];
         let plain: &[Fields] = &[
             &[],
@@ -359,7 +399,10 @@ mod tests {
             &[("upgrade", "websocket/13"), ("connection", "upgrade")],
             &[("upgrade", "web socket"), ("connection", "upgrade")],
         ];
-        for (fields, is_attempt) in attempts.iter().map(|fields| (fields, true)).chain(plain.iter().map(|fields| (fields, false)))
+        for (fields, is_attempt) in attempts
+            .iter()
+            .map(|fields| (fields, true))
+            .chain(plain.iter().map(|fields| (fields, false)))
         {
             let fields: Vec<_> = fields.iter().chain(&[("host", "a")]).copied().collect();
             assert_eq!(read("GET /", &fields).unwrap().is_attempt(), is_attempt, "{fields:?}");
@@ -371,10 +414,14 @@ mod tests {
     // C-WS-14
     #[test]
     fn an_origin_that_cannot_be_read_is_still_an_origin() {
-        let mut head = http::Request::builder().uri("/").header("host", "a").body(()).unwrap().into_parts().0;
+        let mut head =
+            http::Request::builder().uri("/").header("host", "a").body(()).unwrap().into_parts().0;
         assert_eq!(Request::read(&head, Scheme::Unknown).unwrap().origin, None);
         head.headers.insert(ORIGIN, HeaderValue::from_bytes(b"https://\xff").unwrap());
-        assert_eq!(Request::read(&head, Scheme::Unknown).unwrap().origin.as_deref(), Some("https://\u{fffd}"));
+        assert_eq!(
+            Request::read(&head, Scheme::Unknown).unwrap().origin.as_deref(),
+            Some("https://\u{fffd}")
+        );
         head.headers.insert(ORIGIN, HeaderValue::from_static(""));
         assert_eq!(Request::read(&head, Scheme::Unknown).unwrap().origin.as_deref(), Some(""));
         head.headers.append(ORIGIN, HeaderValue::from_static("https://a.example"));
@@ -383,9 +430,14 @@ mod tests {
 
     #[test]
     fn subprotocols_are_tokens_in_the_order_offered() {
-        assert_eq!(subprotocols(&["v2.ticks, v1.ticks", "", ",json"]).unwrap(), ["v2.ticks", "v1.ticks", "json"]);
+        assert_eq!(
+            subprotocols(&["v2.ticks, v1.ticks", "", ",json"]).unwrap(),
+            ["v2.ticks", "v1.ticks", "json"]
+        );
         assert_eq!(subprotocols(&[&["a"; 32].join(",")]).unwrap().len(), 32);
-        for lines in [&["a b"][..], &["a=b"], &["\"a\""], &["a", "é"], &[&["a"; 33].join(",")], &["a"; 33]] {
+        for lines in
+            [&["a b"][..], &["a=b"], &["\"a\""], &["a", "é"], &[&["a"; 33].join(",")], &["a"; 33]]
+        {
             assert_eq!(subprotocols(lines), Err(Refusal::Handshake), "{lines:?}");
         }
         check_fields("GET /", &[("sec-websocket-protocol", "a b")], None); // plain: not ours to read

@@ -132,9 +132,18 @@ mod tests {
         check("[2001:DB8:0:0::1]:8443", Some("[2001:db8::1]:8443"));
         check("[::ffff:192.0.2.1]", Some("[::ffff:192.0.2.1]"));
         check("[::1]:", Some("[::1]"));
-        for odd in
-            ["::1", "[::1", "[::1]x", "[::1]80", "[]", "[192.0.2.1]", "[fe80::1%25eth0]", "[v1.x]", "[a.example]", "[[::1]]"]
-        {
+        for odd in [
+            "::1",
+            "[::1",
+            "[::1]x",
+            "[::1]80",
+            "[]",
+            "[192.0.2.1]",
+            "[fe80::1%25eth0]",
+            "[v1.x]",
+            "[a.example]",
+            "[[::1]]",
+        ] {
             check(odd, None);
         }
     }
@@ -167,7 +176,18 @@ mod tests {
         for odd in ["a:0", "a:00000", "[::1]:0", "192.0.2.1:0"] {
             check(odd, None);
         }
-        for odd in [":80", "a:b", "a:80:80", "a:+80", "a:-1", "a:65536", "a:000080", "a: 80", "é.example", "a\0"] {
+        for odd in [
+            ":80",
+            "a:b",
+            "a:80:80",
+            "a:+80",
+            "a:-1",
+            "a:65536",
+            "a:000080",
+            "a: 80",
+            "é.example",
+            "a\0",
+        ] {
             check(odd, None);
         }
         check(&"a".repeat(63), Some(&"a".repeat(63)));
@@ -179,8 +199,18 @@ mod tests {
 
     #[test]
     fn an_address_is_told_from_a_name() {
-        for (value, is_address) in [("192.0.2.1", true), ("0.2.1", true), ("[::1]", true), ("1.example", false), ("a1", false)] {
-            assert_eq!(Host::parse(value.as_bytes()).map(|host| host.is_address()), Some(is_address), "{value}");
+        for (value, is_address) in [
+            ("192.0.2.1", true),
+            ("0.2.1", true),
+            ("[::1]", true),
+            ("1.example", false),
+            ("a1", false),
+        ] {
+            assert_eq!(
+                Host::parse(value.as_bytes()).map(|host| host.is_address()),
+                Some(is_address),
+                "{value}"
+            );
         }
     }
 

@@ -75,7 +75,8 @@ fn unreserved_decoded(path: &str) -> Result<Cow<'_, str>, Refusal> {
             at += 1;
             continue;
         }
-        let escaped = escape(&bytes[at..]).filter(|&escaped| !deceives(escaped)).ok_or(Refusal::Path)?;
+        let escaped =
+            escape(&bytes[at..]).filter(|&escaped| !deceives(escaped)).ok_or(Refusal::Path)?;
         if is_unreserved(escaped) {
             out.push_str(&path[copied..at]);
             out.push(char::from(escaped));
@@ -123,7 +124,9 @@ enum Dots {
 }
 
 fn dots(segment: &str) -> Dots {
-    let Some(rest) = segment.strip_prefix("..").or_else(|| segment.strip_prefix('.')) else { return Dots::No };
+    let Some(rest) = segment.strip_prefix("..").or_else(|| segment.strip_prefix('.')) else {
+        return Dots::No;
+    };
     match rest.as_bytes() {
         [] => Dots::Plain,
         [b';', ..] | [b'%', b'3', b'b' | b'B', ..] => Dots::WithParameter,
@@ -204,9 +207,15 @@ mod tests {
         ] {
             check(path, Some(canonical));
         }
-        for (path, canonical) in
-            [("/.", "/"), ("/..", "/"), ("/a/.", "/a/"), ("/a/..", "/"), ("/a//../b", "/b"), ("", "/"), ("/", "/")]
-        {
+        for (path, canonical) in [
+            ("/.", "/"),
+            ("/..", "/"),
+            ("/a/.", "/a/"),
+            ("/a/..", "/"),
+            ("/a//../b", "/b"),
+            ("", "/"),
+            ("/", "/"),
+        ] {
             check(path, Some(canonical));
         }
         for plain in ["/...", "/.a", "/a..", "/a.b/..c", "/a/.../b"] {
@@ -225,10 +234,15 @@ mod tests {
     // C-RT-08
     #[test]
     fn an_escape_that_hides_a_separator_is_refused() {
-        for path in ["/a%2fb", "/a%2Fb", "/a%5cb", "/a%5C", "/a%00", "/%00%zz", "/a%23b", "/a%3fb", "/a%3F"] {
+        for path in
+            ["/a%2fb", "/a%2Fb", "/a%5cb", "/a%5C", "/a%00", "/%00%zz", "/a%23b", "/a%3fb", "/a%3F"]
+        {
             check(path, None);
         }
-        for path in ["/a%3bb", "/a%3Bb", "/a;b", "/a;v=1/b", "/a%252fb", "/%c3%a9", "/%C3%a9", "/a%20b", "/a%25"] {
+        for path in [
+            "/a%3bb", "/a%3Bb", "/a;b", "/a;v=1/b", "/a%252fb", "/%c3%a9", "/%C3%a9", "/a%20b",
+            "/a%25",
+        ] {
             check(path, Some(path));
         }
     }
@@ -250,7 +264,9 @@ mod tests {
         ] {
             check(path, None);
         }
-        for path in ["/...;/a", "/a..;/b", "/;..", "/.a;/b", "/..%253b/a", "/..%20;/a", "/a;/b;x=../c"] {
+        for path in
+            ["/...;/a", "/a..;/b", "/;..", "/.a;/b", "/..%253b/a", "/..%20;/a", "/a;/b;x=../c"]
+        {
             check(path, Some(path));
         }
         check("/a/../b;x", Some("/b;x"));
@@ -259,7 +275,10 @@ mod tests {
     // C-RT-11
     #[test]
     fn a_raw_byte_that_a_path_cannot_hold_is_refused() {
-        for path in ["/a\\b", "/\\..\\b", "/a b", "/a\0", "/a\n", "/\u{7f}", "/a?b", "/a#b", "a", "a/b", "*", "%2f"] {
+        for path in [
+            "/a\\b", "/\\..\\b", "/a b", "/a\0", "/a\n", "/\u{7f}", "/a?b", "/a#b", "a", "a/b",
+            "*", "%2f",
+        ] {
             check(path, None);
         }
     }
@@ -287,7 +306,10 @@ mod tests {
     #[test]
     fn a_canonical_path_is_not_copied() {
         for path in ["/", "/ticks/btc", "/a%20b/", "/a;b/%3b", "/socket.io/"] {
-            assert!(matches!(canonical_path(path), Ok(Cow::Borrowed(same)) if same == path), "{path}");
+            assert!(
+                matches!(canonical_path(path), Ok(Cow::Borrowed(same)) if same == path),
+                "{path}"
+            );
         }
     }
 
@@ -300,10 +322,11 @@ mod tests {
     /// Paths made of what has fooled gates before.
     fn odd_path() -> impl Strategy<Value = String> {
         let pieces = vec![
-            "/", "/", "//", ".", "..", "%2e", "%2E", "a", "b", "%61", "%41", "%25", "25", "%c3%a9", ";", "%3b", "~", "%7e", "!",
-            "%21", "\"", "%2f", "%", "\\", "é",
+            "/", "/", "//", ".", "..", "%2e", "%2E", "a", "b", "%61", "%41", "%25", "25", "%c3%a9",
+            ";", "%3b", "~", "%7e", "!", "%21", "\"", "%2f", "%", "\\", "é",
         ];
-        prop::collection::vec(prop::sample::select(pieces), 0..14).prop_map(|pieces| format!("/{}", pieces.concat()))
+        prop::collection::vec(prop::sample::select(pieces), 0..14)
+            .prop_map(|pieces| format!("/{}", pieces.concat()))
     }
 
     proptest! {

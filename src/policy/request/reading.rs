@@ -120,7 +120,10 @@ pub fn is_plain(path: &str) -> bool {
 /// # Errors
 /// There are more readings than are looked at. The bound is on bytes as well, since a client chooses
 /// how long a path is and how many readings it has.
-pub fn find<T>(path: &str, mut found: impl FnMut(&[u8]) -> Option<T>) -> Result<Option<(Reading, T)>, TooMany> {
+pub fn find<T>(
+    path: &str,
+    mut found: impl FnMut(&[u8]) -> Option<T>,
+) -> Result<Option<(Reading, T)>, TooMany> {
     let mut known = vec![Known { path: path.as_bytes().into(), decodings: 0, from: None }];
     let (mut at, mut bytes) = (0, path.len());
     while at < known.len() {
@@ -324,7 +327,9 @@ mod tests {
 
     #[test]
     fn a_plain_path_has_no_other_reading() {
-        for path in ["/", "/ticks/btc", "/a.b/c", "/.well-known/x", "/a-b_c~d/", "/x!$&'()*+,:@=\"{}"] {
+        for path in
+            ["/", "/ticks/btc", "/a.b/c", "/.well-known/x", "/a-b_c~d/", "/x!$&'()*+,:@=\"{}"]
+        {
             assert!(is_plain(path), "{path}");
             assert_eq!(all(path), Ok(vec![]), "{path}");
         }
@@ -408,10 +413,15 @@ mod tests {
         for piece in ["%25", "%2525", "%252e%252e%253b/", "a;b/", "%c0%ae./", ODD, ";", "./"] {
             let (readings, bytes) = work(&long("/", piece));
             // Each is looked at with its empty segments and without.
-            assert!(readings <= 2 * MAX_READINGS && bytes <= 2 * MAX_BYTES, "{piece}: {readings}, {bytes}");
+            assert!(
+                readings <= 2 * MAX_READINGS && bytes <= 2 * MAX_BYTES,
+                "{piece}: {readings}, {bytes}"
+            );
         }
         // However deep it is encoded, a long path of one kind passes.
-        for piece in ["%25", "%2525", "%252525", "a%20b/", "a;v=1/", "%25252525%c3%a9", "a%20b;v=1/"] {
+        for piece in
+            ["%25", "%2525", "%252525", "a%20b/", "a;v=1/", "%25252525%c3%a9", "a%20b;v=1/"]
+        {
             assert!(all(&long("/", piece)).is_ok(), "{piece}");
         }
         assert_eq!(all(&long("/", ODD)), Err(TooMany));

@@ -131,7 +131,15 @@ mod tests {
         assert_eq!(read("/a//./%62"), other);
         assert_eq!((other.forwarded(false), other.forwarded(true)), ("/a/b", "/a//./%62"));
         assert_eq!(read("/é"), RequestPath::Canonical("/%C3%A9".into()));
-        for hiding in ["/a%2Fb", "/a//%2f", "/%23/%3F", "/<%2f", "/a%2f.../b", "/%252e.%252e%2fx", "/a%2F%25%32%35"] {
+        for hiding in [
+            "/a%2Fb",
+            "/a//%2f",
+            "/%23/%3F",
+            "/<%2f",
+            "/a%2f.../b",
+            "/%252e.%252e%2fx",
+            "/a%2F%25%32%35",
+        ] {
             assert!(matches!(read(hiding), RequestPath::Hiding(_)), "{hiding}");
         }
         assert_eq!(read("/<%2f").sent(), "/%3C%2f");
@@ -167,10 +175,30 @@ mod tests {
 
     #[test]
     fn dots_are_found_in_whatever_they_are_wrapped() {
-        for path in ["/.", "/..", "/a/%2e%2E/b", "/a/%252e./b", "/a%2f..", "/a%252f.;x", "/..%3b", "/..%253b/", "/;/../"] {
+        for path in [
+            "/.",
+            "/..",
+            "/a/%2e%2E/b",
+            "/a/%252e./b",
+            "/a%2f..",
+            "/a%252f.;x",
+            "/..%3b",
+            "/..%253b/",
+            "/;/../",
+        ] {
             assert!(has_dots(path), "{path}");
         }
-        for path in ["/", "/...", "/..a", "/a..", "/;..", "/%25252e%2f", "/..%20/", "/%c0%ae/", "/a;/b%2f.c"] {
+        for path in [
+            "/",
+            "/...",
+            "/..a",
+            "/a..",
+            "/;..",
+            "/%25252e%2f",
+            "/..%20/",
+            "/%c0%ae/",
+            "/a;/b%2f.c",
+        ] {
             assert!(!has_dots(path), "{path}");
         }
     }

@@ -146,7 +146,8 @@ mod tests {
         let line = line(&came).unwrap_or_else(|| panic!("{target:?} is not changed"));
         assert_eq!(String::from_utf8(line.bytes).unwrap(), format!("GET {expected} HTTP/1.1\r\n"));
         let grown = expected.len() - target.len();
-        let before = |target: &[u8]| target.iter().position(|byte| *byte == b'#').unwrap_or(target.len());
+        let before =
+            |target: &[u8]| target.iter().position(|byte| *byte == b'#').unwrap_or(target.len());
         let kept = before(expected.as_bytes()) - before(target);
         assert_eq!(line.tidied, Tidied { grown, kept, is_broken });
     }
@@ -181,7 +182,12 @@ mod tests {
         ] {
             assert_eq!(line(came.as_bytes()).unwrap().bytes, expected.as_bytes(), "{came:?}");
         }
-        for came in ["GET / HTTP/1.10\r\n", "GET / HTTP/2.1\r\n", "GET / HTTP/0.9\r\n", "GET / http/1.2\r\n"] {
+        for came in [
+            "GET / HTTP/1.10\r\n",
+            "GET / HTTP/2.1\r\n",
+            "GET / HTTP/0.9\r\n",
+            "GET / http/1.2\r\n",
+        ] {
             assert_eq!(line(came.as_bytes()), None, "{came:?}");
         }
     }

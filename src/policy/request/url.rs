@@ -30,12 +30,21 @@ impl Request {
     ///
     /// # Errors
     /// It is no such URL.
-    pub fn of_url(url: &str, origin: Option<&str>, subprotocol: Option<&str>) -> Result<Result<Request, Refusal>, UrlFault> {
+    pub fn of_url(
+        url: &str,
+        origin: Option<&str>,
+        subprotocol: Option<&str>,
+    ) -> Result<Result<Request, Refusal>, UrlFault> {
         let fault = |fault, remedy| Err(UrlFault { fault, remedy });
         if url.contains('#') {
-            return fault("a WebSocket's URL has no fragment", "leave out the `#` and what follows");
+            return fault(
+                "a WebSocket's URL has no fragment",
+                "leave out the `#` and what follows",
+            );
         }
-        let Some((scheme, rest)) = url.split_once("://") else { return fault("not a URL", EXAMPLE) };
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return fault("not a URL", EXAMPLE);
+        };
         // Without TLS it comes by a plain listener.
         let (attempt, scheme) = match scheme.to_ascii_lowercase().as_str() {
             "ws" => (true, Scheme::Unknown),
@@ -55,12 +64,19 @@ impl Request {
         let sent = format!("/{}", target.replace('\\', "/"));
         let (sent, tidied) = encoded(sent.as_bytes()).unwrap_or((sent, Tidied::default()));
         if tidied.is_broken || Uri::try_from(sent).is_err() {
-            return fault("the path or the query holds what a URL cannot", "percent-encode it (RFC 3986 §2.1)");
+            return fault(
+                "the path or the query holds what a URL cannot",
+                "percent-encode it (RFC 3986 §2.1)",
+            );
         }
         let subprotocols = match subprotocol {
             None => [].into(),
-            Some(name) if !name.is_empty() && token(name.as_bytes()).is_some() => [name.into()].into(),
-            Some(_) => return fault("the subprotocol is no token", "letters, digits and !#$%&'*+-.^_`|~"),
+            Some(name) if !name.is_empty() && token(name.as_bytes()).is_some() => {
+                [name.into()].into()
+            }
+            Some(_) => {
+                return fault("the subprotocol is no token", "letters, digits and !#$%&'*+-.^_`|~");
+            }
         };
         let kind = if attempt { Kind::Attempt { subprotocols } } else { Kind::Plain };
         let (path, origin) = (RequestPath::read(path), origin.map(Into::into));
@@ -76,7 +92,12 @@ mod tests {
     fn check(url: &str, expected: &str) {
         let found = match Request::of_url(url, None, None) {
             Ok(Ok(request)) => {
-                format!("{} {}{}", request.host, request.path, if request.is_plain() { " plain" } else { "" })
+                format!(
+                    "{} {}{}",
+                    request.host,
+                    request.path,
+                    if request.is_plain() { " plain" } else { "" }
+                )
             }
             Ok(Err(refusal)) => refusal.word().to_owned(),
             Err(fault) => fault.fault.to_owned(),
@@ -110,7 +131,10 @@ mod tests {
         check("wss://user@a.example/", "the host is neither a name nor an address");
         check("wss://a.example/#top", "a WebSocket's URL has no fragment");
         for broken in ["a b", "a?b c", "a\tb", "?\u{1b}[2J", "\u{7f}"] {
-            check(&format!("wss://a.example/{broken}"), "the path or the query holds what a URL cannot");
+            check(
+                &format!("wss://a.example/{broken}"),
+                "the path or the query holds what a URL cannot",
+            );
         }
         assert!(Request::of_url("wss://a.example/", None, Some("a b")).is_err());
     }

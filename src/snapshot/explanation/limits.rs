@@ -10,27 +10,50 @@ use crate::policy::request::Request;
 use crate::policy::rule::Rule;
 
 /// What of `policy`'s limits `request` would be charged to; `live`: what is left of them is known.
-pub fn limits(policy: &Policy, client: Client, request: &Request, now: Timestamp, live: bool) -> Vec<Limited> {
+pub fn limits(
+    policy: &Policy,
+    client: Client,
+    request: &Request,
+    now: Timestamp,
+    live: bool,
+) -> Vec<Limited> {
     let exception = policy.limits.exception(client, now);
-    let line = exception.and_then(|at| policy.limits.exceptions.get(at)).map(|exception| exception.line);
+    let line =
+        exception.and_then(|at| policy.limits.exceptions.get(at)).map(|exception| exception.line);
     let (share, common) = (policy.limits.share(exception), &policy.limits.share);
     // What an exception leaves out stands in `[limits]` itself.
     let limited = |limit: &str, written, own: bool, rule, left: Option<u64>| {
         let line = line.filter(|_| own);
         let place = line.map(|line| format!("{}:{line}", policy.file));
         let place = place.or_else(|| policy.place(rule).map(|place| place.to_string()));
-        Limited { limit: limit.into(), written, place, exception: line.is_some(), left: left.filter(|_| live) }
+        Limited {
+            limit: limit.into(),
+            written,
+            place,
+            exception: line.is_some(),
+            left: left.filter(|_| live),
+        }
     };
-    let rate = |limit: &str, rate: Option<Rate>, common: Option<Rate>, limiters: &Limiters, rule| {
-        let rate = rate?;
-        let left = limiters.of(rate).map(|limiter| u64::from(limiter.left(client.key())));
-        Some(limited(limit, rate.to_string(), Some(rate) != common, rule, left))
-    };
+    let rate =
+        |limit: &str, rate: Option<Rate>, common: Option<Rate>, limiters: &Limiters, rule| {
+            let rate = rate?;
+            let left = limiters.of(rate).map(|limiter| u64::from(limiter.left(client.key())));
+            Some(limited(limit, rate.to_string(), Some(rate) != common, rule, left))
+        };
     let budgets = &policy.budgets;
     if request.is_plain() {
-        return rate("requests", share.requests, common.requests, &budgets.requests, Rule::Requests).into_iter().collect();
+        return rate(
+            "requests",
+            share.requests,
+            common.requests,
+            &budgets.requests,
+            Rule::Requests,
+        )
+        .into_iter()
+        .collect();
     }
-    let upgrades = rate("upgrades", share.upgrades, common.upgrades, &budgets.upgrades, Rule::Upgrades);
+    let upgrades =
+        rate("upgrades", share.upgrades, common.upgrades, &budgets.upgrades, Rule::Upgrades);
     let left = |most: u32, open: u32| Some(u64::from(most.saturating_sub(open)));
     let per_client = share.per_client.map(|most| {
         let left = left(most, budgets.counts.of(client.key()));
@@ -43,7 +66,13 @@ pub fn limits(policy: &Policy, client: Client, request: &Request, now: Timestamp
         )
     });
     let total = policy.limits.total.map(|most| {
-        limited("total", format!("{most} tunnels in all"), false, Rule::Connections, left(most, budgets.counts.total()))
+        limited(
+            "total",
+            format!("{most} tunnels in all"),
+            false,
+            Rule::Connections,
+            left(most, budgets.counts.total()),
+        )
     });
     upgrades.into_iter().chain(per_client).chain(total).collect()
 }

@@ -173,14 +173,21 @@ impl Snapshot {
         };
         let denied = self.denied(client, now);
         if let Some(baseline) = &self.baseline {
-            let lists: Vec<_> = baseline.deny.iter().map(|list| list_said(list, client, now)).collect();
+            let lists: Vec<_> =
+                baseline.deny.iter().map(|list| list_said(list, client, now)).collect();
             explanation.rules.push(networks("baseline", baseline, Rule::Deny, lists));
         }
         let request = match request {
             Ok(request) => request,
             Err(refusal) => {
                 // Whom the baseline denies is not heard at all.
-                explanation.decided(denied, client, false, Err(denied.map_or(refusal, |_| Refusal::Network)), now);
+                explanation.decided(
+                    denied,
+                    client,
+                    false,
+                    Err(denied.map_or(refusal, |_| Refusal::Network)),
+                    now,
+                );
                 return explanation;
             }
         };
@@ -277,30 +284,49 @@ fn ambiguous(ambiguity: &Ambiguity) -> Said {
 fn origin(policy: &Policy, request: &Request) -> Option<Said> {
     let origins = policy.origins.as_ref()?;
     let (passes, says) = match request.origin.as_deref() {
-        None if request.is_plain() => (true, "not looked at: plain HTTP that carries none".to_owned()),
+        None if request.is_plain() => {
+            (true, "not looked at: plain HTTP that carries none".to_owned())
+        }
         origin => {
-            let shown = origin.map_or_else(|| "none sent".to_owned(), |origin| origin.escape_debug().to_string());
+            let shown = origin
+                .map_or_else(|| "none sent".to_owned(), |origin| origin.escape_debug().to_string());
             let written = |pattern: &Pattern| match pattern {
                 Pattern::Same => format!("\"same\" ({})", Origins::same(request)),
                 other => format!("\"{other}\""),
             };
             match origins.admitting(request) {
                 Some(pattern) => (true, format!("{shown}: admitted by {}", written(pattern))),
-                None => (false, format!("{shown}: not among {}", text::among(origins.iter().map(written)))),
+                None => (
+                    false,
+                    format!("{shown}: not among {}", text::among(origins.iter().map(written))),
+                ),
             }
         }
     };
-    Some(Said { rule: "origin".into(), place: place(policy, Rule::Origins), passes, says, lists: Vec::new() })
+    Some(Said {
+        rule: "origin".into(),
+        place: place(policy, Rule::Origins),
+        passes,
+        says,
+        lists: Vec::new(),
+    })
 }
 
 fn subprotocol(policy: &Policy, request: &Request) -> Option<Said> {
-    let (rule, Kind::Attempt { subprotocols }) = (policy.subprotocols.as_ref()?, &request.kind) else { return None };
+    let (rule, Kind::Attempt { subprotocols }) = (policy.subprotocols.as_ref()?, &request.kind)
+    else {
+        return None;
+    };
     let or_none = if rule.admit(None) { ", or none" } else { "" };
     let says = match (rule.first_of(subprotocols), &**subprotocols) {
-        (Some(found), _) => format!("{found}: admitted; the backend has to choose an admitted one{or_none}"),
+        (Some(found), _) => {
+            format!("{found}: admitted; the backend has to choose an admitted one{or_none}")
+        }
         (None, []) if rule.admit(None) => "none offered: admitted by \"none\"".into(),
         (None, []) => format!("none offered; admitted: {}", text::among(rule.iter())),
-        (None, offered) => format!("{}: not among {}", text::among(offered), text::among(rule.iter())),
+        (None, offered) => {
+            format!("{}: not among {}", text::among(offered), text::among(rule.iter()))
+        }
     };
     let (place, passes) = (place(policy, Rule::Subprotocols), rule.admit_offer(subprotocols));
     Some(Said { rule: "subprotocol".into(), place, passes, says, lists: Vec::new() })
@@ -314,7 +340,13 @@ fn list_said(list: &List, client: Client, now: Timestamp) -> ListSaid {
     // Of a carve-out the nearest that it is carved out of; without one, what has lapsed.
     let instead = others.filter(|(entry, _)| decides.is_none() || !entry.lapsed(now)).last();
     let entry = |(entry, line)| said(Listed { list, entry, line }, now);
-    ListSaid { list: list.name.to_string(), entries: list.len(), holds, by: decides.map(entry), instead: instead.map(entry) }
+    ListSaid {
+        list: list.name.to_string(),
+        entries: list.len(),
+        holds,
+        by: decides.map(entry),
+        instead: instead.map(entry),
+    }
 }
 
 fn said(listed: Listed<'_>, now: Timestamp) -> Entry {

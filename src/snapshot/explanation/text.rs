@@ -13,14 +13,19 @@ impl fmt::Display for Explanation {
             line(f, "time", at)?;
         }
         match &self.route {
-            Some(route) => line(f, "route", &format_args!("{route}, for {} ({})", self.target, self.kind))?,
+            Some(route) => {
+                line(f, "route", &format_args!("{route}, for {} ({})", self.target, self.kind))?
+            }
             None if self.target.is_empty() => {}
             None => line(f, "route", &format_args!("none for {}", self.target))?,
         }
         match (&self.slash, &self.route) {
-            (Some(slash), Some(_)) => line(f, "answer", &format_args!("308 to {slash}, which is judged here"))?,
+            (Some(slash), Some(_)) => {
+                line(f, "answer", &format_args!("308 to {slash}, which is judged here"))?
+            }
             (Some(slash), None) => {
-                let text = format_args!("a route begins at {slash}: the slash at the end is missing");
+                let text =
+                    format_args!("a route begins at {slash}: the slash at the end is missing");
                 line(f, "hint", &text)?;
             }
             (None, _) => {}
@@ -71,7 +76,8 @@ pub fn lists(lists: &[ListSaid], admits: bool) -> String {
         };
     }
     let mut said: Vec<String> = Vec::new();
-    let silent: Vec<_> = lists.iter().filter(|list| list.by.is_none() && list.instead.is_none()).collect();
+    let silent: Vec<_> =
+        lists.iter().filter(|list| list.by.is_none() && list.instead.is_none()).collect();
     for list in lists {
         match (&list.by, &list.instead) {
             (Some(by), Some(instead)) => {
@@ -84,7 +90,10 @@ pub fn lists(lists: &[ListSaid], admits: bool) -> String {
         }
     }
     if !silent.is_empty() {
-        let names: Vec<_> = silent.iter().map(|list| format!("{} ({})", name(list), entries(list.entries))).collect();
+        let names: Vec<_> = silent
+            .iter()
+            .map(|list| format!("{} ({})", name(list), entries(list.entries)))
+            .collect();
         said.push(format!("not in {}", names.join(", ")));
     }
     if said.is_empty() { "nobody: it names no list".into() } else { said.join("; ") }
@@ -107,7 +116,9 @@ impl fmt::Display for Entry {
     /// `203.0.113.66 (policies/lists/partners.cidr:2, ticket SEC-2190)`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}", self.entry, self.place)?;
-        for (noted, word) in [(&self.owner, "owner"), (&self.ticket, "ticket"), (&self.expires, "expires")] {
+        for (noted, word) in
+            [(&self.owner, "owner"), (&self.ticket, "ticket"), (&self.expires, "expires")]
+        {
             if let Some(noted) = noted {
                 write!(f, ", {word} {}", noted.escape_debug())?;
             }
@@ -143,6 +154,7 @@ pub fn among<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
 /// `1204` as `1,204`.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
-    let groups = digits.as_bytes().rchunks(3).rev().map(|group| String::from_utf8_lossy(group).into_owned());
+    let groups =
+        digits.as_bytes().rchunks(3).rev().map(|group| String::from_utf8_lossy(group).into_owned());
     groups.collect::<Vec<_>>().join(",")
 }

@@ -64,7 +64,8 @@ async fn a_backend_that_speaks_in_the_clear_does_not_speak_tls() {
 #[tokio::test]
 async fn or_hangs_up() {
     let hangs_up = |mut wire: Wire| async move { drop(hello(&mut wire).await) };
-    check(&backend::raw(hangs_up).run().await, CA, "it closed the connection in the TLS handshake").await;
+    check(&backend::raw(hangs_up).run().await, CA, "it closed the connection in the TLS handshake")
+        .await;
 }
 
 #[tokio::test]
@@ -77,12 +78,14 @@ async fn one_that_demands_a_client_certificate_is_told_to_get_none() {
 async fn or_one_of_somebody_whom_it_does_not_know() {
     let backend = echo(certificate::server(&["127.0.0.1"], true)).await;
     let own = certificate::unknown(&["sidecar"]);
-    check_as(&own, &backend, IDENTITY, "it does not accept our client certificate: UnknownCA").await;
+    check_as(&own, &backend, IDENTITY, "it does not accept our client certificate: UnknownCA")
+        .await;
 }
 
 #[tokio::test]
 async fn one_that_speaks_http_2_alone_is_told_so() {
-    let backend = echo(certificate::server_with(&certificate::signed(&["127.0.0.1"]), false, &["h2"])).await;
+    let backend =
+        echo(certificate::server_with(&certificate::signed(&["127.0.0.1"]), false, &["h2"])).await;
     check(&backend, CA, "it does not speak http/1.1, which alone is offered").await;
 }
 
@@ -120,6 +123,7 @@ async fn http_1_1_alone_is_offered() {
 
 #[tokio::test]
 async fn one_that_speaks_http_2_as_well_speaks_http_1_1_with_us() {
-    let config = certificate::server_with(&certificate::signed(&["127.0.0.1"]), false, &["h2", "http/1.1"]);
+    let config =
+        certificate::server_with(&certificate::signed(&["127.0.0.1"]), false, &["h2", "http/1.1"]);
     assert!(super::opens(config, CA).await);
 }

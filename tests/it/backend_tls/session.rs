@@ -33,8 +33,9 @@ async fn a_reload_that_changes_something_else_keeps_sessions() {
     let (sidegate, backend) = after_a_dial(true, IDENTITY).await;
     sidegate.policy().deny("192.0.2.1").write().await;
     assert!(resumes(&sidegate, &backend).await);
-    let more =
-        |config: &mut toml::Table| drop(config["route"][0].as_table_mut().unwrap().insert("max_body".into(), "2MiB".into()));
+    let more = |config: &mut toml::Table| {
+        drop(config["route"][0].as_table_mut().unwrap().insert("max_body".into(), "2MiB".into()))
+    };
     sidegate.reconfigure(more).await;
     assert!(resumes(&sidegate, &backend).await);
 }
@@ -63,7 +64,8 @@ async fn idle_connections_are_for_all_routes_that_agree_and_outlive_such_a_reloa
     let backend = backend::http(|_| backend::reply(204)).tls(config).run().await;
     let keys = format!("{CA}\nhttp = 'forward'");
     let own = certificate::signed(&["sidecar"]);
-    let sidegate = super::files(&backend, &keys, &own).route("/feed", &backend).on_route(&keys).run().await;
+    let sidegate =
+        super::files(&backend, &keys, &own).route("/feed", &backend).on_route(&keys).run().await;
     client::new(&sidegate).get("/chat").await.expect(204);
     client::new(&sidegate).get("/feed").await.expect(204);
     sidegate.policy().deny("192.0.2.1").write().await;

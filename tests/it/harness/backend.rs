@@ -41,7 +41,12 @@ where
     F: Future<Output = ()> + Send + 'static,
     S: Fn(Wire) -> F + Send + Sync + 'static,
 {
-    Builder { script: Script::Does(Arc::new(move |wire| Box::pin(script(wire)))), unix: false, tls: None, instead: None }
+    Builder {
+        script: Script::Does(Arc::new(move |wire| Box::pin(script(wire)))),
+        unix: false,
+        tls: None,
+        instead: None,
+    }
 }
 
 /// Plain HTTP with keep-alive: answers each request with what `answer` makes of it.
@@ -135,7 +140,9 @@ impl Builder {
         let folder = self.unix.then(|| tempfile::tempdir().unwrap());
         let (listener, address) = match &folder {
             None => {
-                let listener = self.instead.unwrap_or_else(|| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+                let listener = self.instead.unwrap_or_else(|| {
+                    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
+                });
                 listener.set_nonblocking(true).unwrap();
                 let scheme = if self.tls.is_some() { "https" } else { "http" };
                 let address = format!("{scheme}://{}", listener.local_addr().unwrap());
@@ -150,10 +157,15 @@ impl Builder {
         };
         let mut backend = Backend::at(address);
         backend._folder = folder;
-        let (seen, stop, script, over) =
-            (Arc::clone(&backend.seen), backend.stop.clone(), self.script, backend.hand_over.clone());
+        let (seen, stop, script, over) = (
+            Arc::clone(&backend.seen),
+            backend.stop.clone(),
+            self.script,
+            backend.hand_over.clone(),
+        );
         backend.thread = Some(std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(stop.run_until_cancelled(serve(listener, script, &seen, &over)));
         }));
         backend
@@ -230,7 +242,8 @@ impl Backend {
     /// The next head that was received, each once, in the order of their coming.
     pub async fn head(&self) -> Head {
         let index = self.looked_at.fetch_add(1, Ordering::SeqCst);
-        self.wait("a head at the backend", |seen| seen.heads.lock().unwrap().get(index).cloned()).await
+        self.wait("a head at the backend", |seen| seen.heads.lock().unwrap().get(index).cloned())
+            .await
     }
 
     /// The next connection to a [`manual`] backend, in the test's hand.
@@ -238,12 +251,19 @@ impl Backend {
         let mut handed = self.handed.lock().await;
         let stream = within("a connection at the backend", handed.recv()).await.unwrap();
         let seen = Arc::clone(&self.seen);
-        Wire::new(TcpStream::from_std(stream).unwrap(), End::Server, Some(Arc::new(move |head| seen.note(head))))
+        Wire::new(
+            TcpStream::from_std(stream).unwrap(),
+            End::Server,
+            Some(Arc::new(move |head| seen.note(head))),
+        )
     }
 
     /// Waits until `count` connections have been served to their end.
     pub async fn expect_done(&self, count: usize) {
-        self.wait("the end of the backend's connections", |seen| (seen.over.load(Ordering::SeqCst) >= count).then_some(())).await;
+        self.wait("the end of the backend's connections", |seen| {
+            (seen.over.load(Ordering::SeqCst) >= count).then_some(())
+        })
+        .await;
     }
 
     /// Makes a [`refusing`] one accept from now on; it answers nothing.
@@ -299,7 +319,12 @@ impl Seen {
     }
 }
 
-async fn serve(listener: Listener, script: Script, seen: &Arc<Seen>, hand_over: &mpsc::UnboundedSender<std::net::TcpStream>) {
+async fn serve(
+    listener: Listener,
+    script: Script,
+    seen: &Arc<Seen>,
+    hand_over: &mpsc::UnboundedSender<std::net::TcpStream>,
+) {
     let mut connections = JoinSet::new();
     let mut serve = |wire: Pin<Box<dyn Future<Output = Option<Wire>> + Send>>| {
         let Script::Does(script) = &script else { return };
@@ -333,13 +358,16 @@ async fn serve(listener: Listener, script: Script, seen: &Arc<Seen>, hand_over: 
                 let note = note();
                 match (&script, &tls) {
                     (Script::HandsOver, _) => drop(hand_over.send(stream.into_std().unwrap())),
-                    (Script::Does(_), None) => serve(Box::pin(async { Some(Wire::new(stream, End::Server, note)) })),
+                    (Script::Does(_), None) => {
+                        serve(Box::pin(async { Some(Wire::new(stream, End::Server, note)) }))
+                    }
                     (Script::Does(_), Some(config)) => {
                         let shaken = TlsAcceptor::from(Arc::clone(config)).accept(stream);
                         let seen = Arc::clone(seen);
                         serve(Box::pin(async move {
                             let shaken = shaken.await.ok()?;
-                            let resumed = shaken.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+                            let resumed =
+                                shaken.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
                             seen.resumed.fetch_add(usize::from(resumed), Ordering::SeqCst);
                             Some(Wire::new(shaken, End::Server, note))
                         }));
@@ -380,8 +408,12 @@ async fn echo_all(mut wire: Wire, lines: &str) {
         wire.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nplain").await;
         return;
     }
-    let first = head.all("sec-websocket-protocol").first().and_then(|offered| offered.split(',').next().map(str::trim));
-    let chosen = first.map(|first| format!("Sec-WebSocket-Protocol: {first}\r\n")).unwrap_or_default();
+    let first = head
+        .all("sec-websocket-protocol")
+        .first()
+        .and_then(|offered| offered.split(',').next().map(str::trim));
+    let chosen =
+        first.map(|first| format!("Sec-WebSocket-Protocol: {first}\r\n")).unwrap_or_default();
     wire.send(granted(&head, &format!("{chosen}{lines}"))).await;
     while let Some(frame) = unhurried(&mut wire).await {
         let reply = match frame.opcode() {
@@ -442,7 +474,11 @@ async fn answer_all(mut wire: Wire, answer: Arc<impl Fn(&Asked) -> Reply>) {
         let body = wire.body(&head, false).await;
         let asked = Asked { head, body };
         let Reply { status, lines, body } = answer(&asked);
-        wire.send(format!("HTTP/1.1 {status} Some Reason\r\n{lines}Content-Length: {}\r\n\r\n", body.len())).await;
+        wire.send(format!(
+            "HTTP/1.1 {status} Some Reason\r\n{lines}Content-Length: {}\r\n\r\n",
+            body.len()
+        ))
+        .await;
         if asked.head.method() != "HEAD" {
             wire.send(&body).await;
         }

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
+};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -24,7 +27,8 @@ pub fn signed(names: &[&str]) -> Pair {
 /// One whose time was over long ago.
 pub fn expired(names: &[&str]) -> Pair {
     let past = |params: &mut CertificateParams| {
-        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+        (params.not_before, params.not_after) =
+            (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
     };
     issued(names, past, &authority().issuer)
 }
@@ -34,7 +38,11 @@ pub fn unknown(names: &[&str]) -> Pair {
     issued(names, |_| (), &Authority::new("somebody else's authority").issuer)
 }
 
-fn issued(names: &[&str], change: impl FnOnce(&mut CertificateParams), issuer: &Issuer<'_, KeyPair>) -> Pair {
+fn issued(
+    names: &[&str],
+    change: impl FnOnce(&mut CertificateParams),
+    issuer: &Issuer<'_, KeyPair>,
+) -> Pair {
     let names: Vec<_> = names.iter().map(ToString::to_string).collect();
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(names).unwrap();
@@ -53,9 +61,12 @@ pub fn server(names: &[&str], asks: bool) -> Arc<ServerConfig> {
 /// The same with this certificate, and the protocols that it chooses from; none: it doesn't choose.
 pub fn server_with(pair: &Pair, asks: bool, protocols: &[&str]) -> Arc<ServerConfig> {
     let provider = Arc::new(default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let builder = if asks {
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots(), provider).build().unwrap();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(roots(), provider).build().unwrap();
         builder.with_client_cert_verifier(verifier)
     } else {
         builder.with_no_client_auth()

@@ -12,7 +12,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
@@ -35,7 +37,9 @@ pub fn new(sidegate: &Sidegate) -> Client {
         from: [127, 0, 0, 1].into(),
         host: "localhost".to_owned(),
         sni: None,
-        tls: sidegate.is_tls().then(|| Arc::new(config(&[&rustls::version::TLS13, &rustls::version::TLS12]))),
+        tls: sidegate
+            .is_tls()
+            .then(|| Arc::new(config(&[&rustls::version::TLS13, &rustls::version::TLS12]))),
         lines: Vec::new(),
     }
 }
@@ -46,7 +50,9 @@ pub fn at(address: SocketAddr, trusted: &Path) -> Client {
     for certificate in CertificateDer::pem_file_iter(trusted).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
     }
-    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let (from, host) = ([127, 0, 0, 1].into(), "localhost".to_owned());
     Client { address, from, host, sni: None, tls: Some(Arc::new(config)), lines: Vec::new() }
@@ -54,7 +60,14 @@ pub fn at(address: SocketAddr, trusted: &Path) -> Client {
 
 /// A client of whatever listens at `address` in the clear.
 pub fn clear(address: SocketAddr) -> Client {
-    Client { address, from: [127, 0, 0, 1].into(), host: "localhost".to_owned(), sni: None, tls: None, lines: Vec::new() }
+    Client {
+        address,
+        from: [127, 0, 0, 1].into(),
+        host: "localhost".to_owned(),
+        sni: None,
+        tls: None,
+        lines: Vec::new(),
+    }
 }
 
 /// Who opens connections, and what stands in its requests.
@@ -107,7 +120,9 @@ impl Client {
 
     /// Offers these protocols by ALPN.
     pub fn alpn(self, protocols: &[&str]) -> Self {
-        self.tls_with(|config| config.alpn_protocols = protocols.iter().map(|one| one.as_bytes().to_vec()).collect())
+        self.tls_with(|config| {
+            config.alpn_protocols = protocols.iter().map(|one| one.as_bytes().to_vec()).collect()
+        })
     }
 
     /// Takes any certificate, so that a test can look at it.
@@ -150,7 +165,9 @@ impl Client {
             let name = self.host.split(':').next().unwrap_or_default().to_owned();
             ServerName::try_from(name).unwrap()
         });
-        let stream = within("a TLS handshake", TlsConnector::from(Arc::clone(config)).connect(name, tcp)).await?;
+        let stream =
+            within("a TLS handshake", TlsConnector::from(Arc::clone(config)).connect(name, tcp))
+                .await?;
         Ok(Wire::new(stream, End::Client, None))
     }
 
@@ -160,7 +177,8 @@ impl Client {
     }
 
     async fn connect_tcp(&self) -> io::Result<tokio::net::TcpStream> {
-        let socket = if self.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let socket =
+            if self.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if self.address.is_ipv4() {
             socket.bind((self.from, 0).into())?;
         }
@@ -182,7 +200,11 @@ impl Client {
         wire.send(&bytes).await;
         let answer = wire.answer().await;
         answer.expect_refused(status, word);
-        assert!(answer.informed.is_empty(), "told to go on before the refusal: {:?}", answer.informed);
+        assert!(
+            answer.informed.is_empty(),
+            "told to go on before the refusal: {:?}",
+            answer.informed
+        );
         wire.expect_end().await;
         answer
     }
@@ -194,7 +216,8 @@ impl Client {
 
     /// A head with this first line, Host, the client's own header lines, and these `lines` (each ended by CRLF).
     pub fn request(&self, first: &str, lines: &str) -> String {
-        let own: String = self.lines.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let own: String =
+            self.lines.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         format!("{first}\r\nHost: {}\r\n{own}{lines}\r\n", self.host)
     }
 
@@ -202,7 +225,10 @@ impl Client {
     pub fn attempt_head(&self, path: &str, lines: &str) -> String {
         let key = generate_key();
         let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
-        self.request(&format!("GET {path} HTTP/1.1"), &format!("{upgrade}Sec-WebSocket-Key: {key}\r\n{lines}"))
+        self.request(
+            &format!("GET {path} HTTP/1.1"),
+            &format!("{upgrade}Sec-WebSocket-Key: {key}\r\n{lines}"),
+        )
     }
 
     /// Attempts to open a WebSocket, and returns the answer, whatever it is; for refusals.
@@ -231,7 +257,10 @@ impl Client {
     pub async fn open(&self, path: &str) -> Tunnel {
         let (head, wire) = self.open_head(path).await;
         let (io, read) = wire.into_parts();
-        Tunnel { head, stream: WebSocketStream::from_partially_read(io, read, Role::Client, None).await }
+        Tunnel {
+            head,
+            stream: WebSocketStream::from_partially_read(io, read, Role::Client, None).await,
+        }
     }
 }
 
@@ -305,11 +334,13 @@ impl Tunnel {
                 other => panic!("not a Close with {code}, but {other:?}"),
             }
         };
-        let (got, reason) = close.map_or((1005, String::new()), |close| (close.code.into(), close.reason.to_string()));
+        let (got, reason) = close
+            .map_or((1005, String::new()), |close| (close.code.into(), close.reason.to_string()));
         assert_eq!(got, code, "{reason:?}");
         while self.next().await.is_ok() {}
         // As a client does (RFC 6455 §7.1.1): the server has closed, so its own side of TCP ends too.
-        let _: io::Result<()> = within("ending the connection", self.stream.get_mut().shutdown()).await;
+        let _: io::Result<()> =
+            within("ending the connection", self.stream.get_mut().shutdown()).await;
         reason
     }
 
@@ -350,7 +381,8 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn config(versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
-    let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions).unwrap();
+    let builder =
+        ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions).unwrap();
     let mut config = builder.with_root_certificates(certificate::roots()).with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config
@@ -383,7 +415,12 @@ impl ServerCertVerifier for Trusting {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -392,7 +429,12 @@ impl ServerCertVerifier for Trusting {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

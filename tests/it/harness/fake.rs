@@ -20,7 +20,10 @@ pub fn at(socket: &Path, answers: impl Fn(&str) -> Vec<u8> + Send + Sync + 'stat
 }
 
 /// The same at a socket that listens already.
-pub fn answering(listener: UnixListener, answers: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Fake {
+pub fn answering(
+    listener: UnixListener,
+    answers: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static,
+) -> Fake {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let (told, answers): (_, Arc<Answers>) = (Arc::clone(&asked), Arc::new(answers));
     thread::spawn(move || {

@@ -20,7 +20,10 @@ use crate::harness::within;
 pub fn new(folder: &Path) -> Builder {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidegate"));
     command.args(["run", "--config", "sidegate.toml"]).current_dir(folder).env("TMPDIR", folder);
-    command.env_remove("RUNTIME_DIRECTORY").env_remove("XDG_RUNTIME_DIR").env_remove("SIDEGATE_LOG");
+    command
+        .env_remove("RUNTIME_DIRECTORY")
+        .env_remove("XDG_RUNTIME_DIR")
+        .env_remove("SIDEGATE_LOG");
     Builder { command }
 }
 
@@ -57,7 +60,14 @@ impl Builder {
                 }
             }
         });
-        let mut process = Process { child: Some(child), reader: Some(reader), deaf, lines, metrics: None, listener: None };
+        let mut process = Process {
+            child: Some(child),
+            reader: Some(reader),
+            deaf,
+            lines,
+            metrics: None,
+            listener: None,
+        };
         process.metrics = Some(address(&process.line("serving metrics").await));
         process.listener = Some(address(&process.line("listening").await));
         process
@@ -126,7 +136,10 @@ impl Process {
     pub async fn ended(mut self) -> Vec<String> {
         kill_process(self.pid(), Signal::TERM).unwrap();
         let mut child = self.child.take().unwrap();
-        let ended = within("the end of the process", spawn_blocking(move || child.wait())).await.unwrap().unwrap();
+        let ended = within("the end of the process", spawn_blocking(move || child.wait()))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(ended.code(), Some(0));
         let mut rest = Vec::new();
         if !self.deaf.load(Ordering::SeqCst) {
@@ -165,5 +178,9 @@ pub fn json(line: &str) -> Value {
 fn address(line: &str) -> SocketAddr {
     let after = line.split_once("address").unwrap_or_else(|| panic!("no address in {line}")).1;
     let text = after.trim_start_matches(|c: char| !c.is_ascii_digit());
-    text.split(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').next().unwrap().parse().unwrap()
+    text.split(|c: char| !c.is_ascii_digit() && c != '.' && c != ':')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
 }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use sidegate::admin::wire::{self, Received, ReloadAnswer, ReloadRequest, StatusAnswer, StatusRequest};
+use sidegate::admin::wire::{
+    self, Received, ReloadAnswer, ReloadRequest, StatusAnswer, StatusRequest,
+};
 use sidegate::control::reload::{Cause, Outcome};
 use sidegate::control::systemd::Sockets;
 use sidegate::{Agent, StartError};
@@ -49,7 +51,14 @@ pub fn new() -> Builder {
     config.insert("listener".into(), Value::Array(vec![listener.into()]));
     config.insert("route".into(), Value::Array(Vec::new()));
     let policies = vec![("default".to_owned(), Page::new())];
-    Builder { config, policies, certificates: Vec::new(), tls: true, files: Vec::new(), passed: Vec::new() }
+    Builder {
+        config,
+        policies,
+        certificates: Vec::new(),
+        tls: true,
+        files: Vec::new(),
+        passed: Vec::new(),
+    }
 }
 
 /// An agent that is not yet there.
@@ -79,8 +88,12 @@ impl Builder {
         let mut route = toml("host = '*'\npolicy = 'default'");
         route.insert("name".into(), name.into());
         route.insert("path".into(), path.into());
-        let backends: Vec<Value> = backends.iter().map(|backend| backend.address().into()).collect();
-        route.insert("backend".into(), if let [one] = &backends[..] { one.clone() } else { backends.into() });
+        let backends: Vec<Value> =
+            backends.iter().map(|backend| backend.address().into()).collect();
+        route.insert(
+            "backend".into(),
+            if let [one] = &backends[..] { one.clone() } else { backends.into() },
+        );
         self.tables("route").push(route.into());
         self
     }
@@ -196,9 +209,15 @@ impl Builder {
     /// Writes the files and starts the agent.
     pub async fn try_run(self) -> Result<Sidegate, StartError> {
         let tls = self.tls;
-        let passed = Sockets::new(self.passed.iter().map(|(name, socket)| (name.clone(), socket.try_clone().unwrap())));
+        let passed = Sockets::new(
+            self.passed.iter().map(|(name, socket)| (name.clone(), socket.try_clone().unwrap())),
+        );
         let folder = self.write();
-        let agent = Agent::start(&folder.path().join("sidegate.toml"), passed, sidegate::observe::log::Drops::default())?;
+        let agent = Agent::start(
+            &folder.path().join("sidegate.toml"),
+            passed,
+            sidegate::observe::log::Drops::default(),
+        )?;
         Ok(Sidegate { agent, folder, tls })
     }
 
@@ -216,7 +235,9 @@ impl Builder {
             let pair = certificate::signed(&names);
             put(&format!("certs/{index}.pem"), &pair.chain);
             put(&format!("certs/{index}.key"), &pair.key);
-            self = self.toml(&format!("[[certificate]]\nchain = 'certs/{index}.pem'\nkey = 'certs/{index}.key'"));
+            self = self.toml(&format!(
+                "[[certificate]]\nchain = 'certs/{index}.pem'\nkey = 'certs/{index}.key'"
+            ));
         }
         let tls = self.tls;
         let listener = self.tables("listener")[0].as_table_mut().unwrap();
@@ -242,7 +263,12 @@ impl Builder {
         }
         let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let routes = self.tables("route").iter();
-        names.extend(routes.filter_map(|route| route["host"].as_str()).filter(|host| *host != "*").map(str::to_owned));
+        names.extend(
+            routes
+                .filter_map(|route| route["host"].as_str())
+                .filter(|host| *host != "*")
+                .map(str::to_owned),
+        );
         names.dedup();
         vec![names]
     }
@@ -370,7 +396,8 @@ impl Sidegate {
     /// A policy, to be written anew; it begins with what its file says now.
     pub fn policy_named(&self, name: &str) -> Edit<'_> {
         let path = format!("policies/{name}.toml");
-        let page = Page { policy: toml(&std::fs::read_to_string(self.folder().join(&path)).unwrap()) };
+        let page =
+            Page { policy: toml(&std::fs::read_to_string(self.folder().join(&path)).unwrap()) };
         Edit { sidegate: self, path, page, allowed: false }
     }
 
@@ -378,7 +405,8 @@ impl Sidegate {
     /// generation. Panics if it is rejected.
     pub async fn write(&self, path: &str, text: &str) -> u64 {
         let before = self.metrics().await;
-        let (generation, rejected) = (sum(&before, GENERATION, &[]), sum(&before, RELOADS, &REJECTED));
+        let (generation, rejected) =
+            (sum(&before, GENERATION, &[]), sum(&before, RELOADS, &REJECTED));
         self.put(path, text);
         let reached = async {
             loop {
@@ -427,7 +455,9 @@ impl Sidegate {
 
     /// Reads the files now, and returns what became of it.
     pub async fn reload(&self) -> Outcome {
-        within("a reload", self.agent.reload(Cause::Asked)).await.expect("an agent that isn't ending")
+        within("a reload", self.agent.reload(Cause::Asked))
+            .await
+            .expect("an agent that isn't ending")
     }
 
     /// The generation that runs.
@@ -441,7 +471,12 @@ impl Sidegate {
     }
 
     /// Waits until the sum of the series of `name` that have all these labels is `value`.
-    pub async fn expect_metric<const N: usize>(&self, name: &str, labels: [(&str, &str); N], value: impl Into<f64>) {
+    pub async fn expect_metric<const N: usize>(
+        &self,
+        name: &str,
+        labels: [(&str, &str); N],
+        value: impl Into<f64>,
+    ) {
         let value = value.into();
         let began = std::time::Instant::now();
         loop {
@@ -471,8 +506,11 @@ impl Sidegate {
     /// Asks the metrics listener.
     pub async fn ask(&self, path: &str) -> (u16, String) {
         let asked = async {
-            let mut stream = TcpStream::connect(self.agent.metrics().expect("a metrics listener")).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            let mut stream = TcpStream::connect(self.agent.metrics().expect("a metrics listener"))
+                .await
+                .unwrap();
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
@@ -542,7 +580,8 @@ pub struct Edit<'s> {
 impl Edit<'_> {
     /// Allows this list or network; the first one takes the place of all that was allowed before.
     pub fn allow(mut self, network: &str) -> Self {
-        self.page = if self.allowed { self.page.allow(network) } else { self.page.allow_only(network) };
+        self.page =
+            if self.allowed { self.page.allow(network) } else { self.page.allow_only(network) };
         self.allowed = true;
         self
     }
@@ -591,7 +630,13 @@ fn sum(metrics: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
 
 /// A file that its owner alone may read, as keys have to be.
 fn write(path: &Path, text: &[u8]) {
-    let mut file = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
+    let mut file = std::fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .unwrap();
     std::io::Write::write_all(&mut file, text).unwrap();
 }
 
@@ -608,7 +653,9 @@ fn merge(into: &mut Table, more: Table) {
     for (key, value) in more {
         match (into.get_mut(&key), value) {
             (Some(Value::Table(old)), Value::Table(new)) => merge(old, new),
-            (Some(Value::Array(old)), Value::Array(new)) if new.iter().all(Value::is_table) => old.extend(new),
+            (Some(Value::Array(old)), Value::Array(new)) if new.iter().all(Value::is_table) => {
+                old.extend(new)
+            }
             (_, value) => drop(into.insert(key, value)),
         }
     }

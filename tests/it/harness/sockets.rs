@@ -19,7 +19,10 @@ pub struct Found(Socket);
 impl Found {
     /// The connection that this process accepted at `listener`.
     pub async fn accepted(listener: SocketAddr) -> Found {
-        find(&format!("accepted at {listener}"), |local, peer| local == listener && peer.port() != 0).await
+        find(&format!("accepted at {listener}"), |local, peer| {
+            local == listener && peer.port() != 0
+        })
+        .await
     }
 
     /// The connection that this process made to `backend`, an address as a configuration has it.
@@ -32,7 +35,8 @@ impl Found {
     /// That the kernel probes the peer after a minute, each quarter of one, four times.
     pub fn expect_watched(&self) {
         assert!(self.0.keepalive().unwrap() && self.0.tcp_nodelay().unwrap());
-        let times = (self.0.tcp_keepalive_time().unwrap(), self.0.tcp_keepalive_interval().unwrap());
+        let times =
+            (self.0.tcp_keepalive_time().unwrap(), self.0.tcp_keepalive_interval().unwrap());
         assert_eq!(times, (Duration::from_secs(60), Duration::from_secs(15)));
         assert_eq!(self.0.tcp_keepalive_retries().unwrap(), 4);
     }
@@ -95,7 +99,8 @@ fn look(is_it: &impl Fn(SocketAddr, SocketAddr) -> bool) -> Option<Found> {
     })?;
     let link = format!("socket:[{inode}]");
     let entries = fs::read_dir("/proc/self/fd").unwrap().flatten();
-    let number = entries.filter(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.to_str() == Some(&link)));
+    let number = entries
+        .filter(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.to_str() == Some(&link)));
     let number = number.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).next()?;
     let pid = Pid::from_raw(i32::try_from(std::process::id()).unwrap())?;
     let this = pidfd_open(pid, PidfdFlags::empty()).unwrap();

@@ -7,14 +7,15 @@ use std::io::{ErrorKind, Read, Write};
 use std::sync::{Arc, Mutex};
 
 use rustls::crypto::cipher::{
-    AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
+    AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks,
+    OutboundPlainMessage,
 };
 use rustls::crypto::tls13::OkmBlock;
 use rustls::crypto::{CryptoProvider, aws_lc_rs::default_provider, tls13};
 use rustls::pki_types::ServerName;
 use rustls::{
-    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, KeyLog, ProtocolVersion, SupportedCipherSuite,
-    SupportedProtocolVersion, Tls13CipherSuite,
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, KeyLog, ProtocolVersion,
+    SupportedCipherSuite, SupportedProtocolVersion, Tls13CipherSuite,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -79,14 +80,18 @@ pub async fn begin_with(
     change: impl FnOnce(&mut ClientConfig),
 ) -> Client {
     let secrets = Arc::new(Secrets::default());
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[version]).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[version])
+        .unwrap();
     let mut config = builder.with_root_certificates(certificate::roots()).with_no_client_auth();
     config.enable_secret_extraction = true;
     config.key_log = Arc::clone(&secrets) as Arc<dyn KeyLog>;
     change(&mut config);
     let tcp = within("a connection", TcpStream::connect(sidegate.address())).await.unwrap();
     tcp.set_nodelay(true).unwrap();
-    let tls = ClientConnection::new(Arc::new(config), ServerName::try_from(sni.to_owned()).unwrap()).unwrap();
+    let tls =
+        ClientConnection::new(Arc::new(config), ServerName::try_from(sni.to_owned()).unwrap())
+            .unwrap();
     let head = client::new(sidegate).attempt_head("/chat", "");
     Client { tcp, tls, pieces: usize::MAX, head, read: Vec::new(), secrets }
 }
@@ -149,7 +154,9 @@ impl Client {
     /// Reads some ciphertext, and lets rustls work through it.
     pub async fn hear(&mut self) -> Result<(), String> {
         let mut cipher = vec![0; 1 << 14];
-        let read = within("receiving", self.tcp.read(&mut cipher)).await.map_err(|error| error.to_string())?;
+        let read = within("receiving", self.tcp.read(&mut cipher))
+            .await
+            .map_err(|error| error.to_string())?;
         let mut cipher = &cipher[..read];
         loop {
             self.tls.read_tls(&mut cipher).unwrap();
@@ -176,7 +183,11 @@ impl Client {
     /// Reads exactly `count` bytes.
     pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
         while self.read.len() < count {
-            assert!(self.fill().await.unwrap(), "the end after {} of {count} bytes", self.read.len());
+            assert!(
+                self.fill().await.unwrap(),
+                "the end after {} of {count} bytes",
+                self.read.len()
+            );
         }
         self.read.drain(..count).collect()
     }
@@ -199,7 +210,11 @@ impl Client {
             assert!(self.fill().await.unwrap());
         }
         let begins = format!("HTTP/1.1 {status} ");
-        assert!(self.read.starts_with(begins.as_bytes()), "{}", String::from_utf8_lossy(&self.read));
+        assert!(
+            self.read.starts_with(begins.as_bytes()),
+            "{}",
+            String::from_utf8_lossy(&self.read)
+        );
         self.read.clear();
     }
 
@@ -226,8 +241,12 @@ impl Client {
             SupportedCipherSuite::Tls12(suite) => {
                 let with = |secrets| {
                     let (key, iv) = key_and_iv(&secrets);
-                    let opener = suite.aead_alg.decrypter(key_and_iv(&secrets).0, &iv.as_ref()[..4]);
-                    Keys::new(suite.aead_alg.encrypter(key, &iv.as_ref()[..4], &iv.as_ref()[4..]), opener)
+                    let opener =
+                        suite.aead_alg.decrypter(key_and_iv(&secrets).0, &iv.as_ref()[..4]);
+                    Keys::new(
+                        suite.aead_alg.encrypter(key, &iv.as_ref()[..4], &iv.as_ref()[4..]),
+                        opener,
+                    )
                 };
                 (with(extracted.tx.1), with(extracted.rx.1))
             }
@@ -239,13 +258,19 @@ impl Client {
     /// Takes the keys out where our last flight of a TLS 1.3 handshake is due, and returns its Finished as well.
     pub async fn forge_last_flight(mut self) -> (Forger, Vec<u8>) {
         let flight = self.last_flight().await;
-        let Some(SupportedCipherSuite::Tls13(suite)) = self.tls.negotiated_cipher_suite() else { panic!("not TLS 1.3") };
+        let Some(SupportedCipherSuite::Tls13(suite)) = self.tls.negotiated_cipher_suite() else {
+            panic!("not TLS 1.3")
+        };
         let keys = |label| Keys::derived(suite, self.secrets.of(label));
         let last = records(&flight).pop().unwrap();
         let (_, finished) = keys("CLIENT_HANDSHAKE_TRAFFIC_SECRET").open(last);
-        let (ours, theirs) = (keys("CLIENT_HANDSHAKE_TRAFFIC_SECRET"), keys("SERVER_TRAFFIC_SECRET_0"));
+        let (ours, theirs) =
+            (keys("CLIENT_HANDSHAKE_TRAFFIC_SECRET"), keys("SERVER_TRAFFIC_SECRET_0"));
         let traffic = Some(keys("CLIENT_TRAFFIC_SECRET_0"));
-        (Forger { tcp: self.tcp, head: self.head, ours, theirs, traffic, read: Vec::new() }, finished)
+        (
+            Forger { tcp: self.tcp, head: self.head, ours, theirs, traffic, read: Vec::new() },
+            finished,
+        )
     }
 }
 
@@ -354,10 +379,12 @@ impl Keys {
     }
 
     fn derived(suite: &'static Tls13CipherSuite, secret: Vec<u8>) -> Keys {
-        let key = || AeadKey::from(<[u8; 32]>::try_from(expanded(suite, &secret, "key", 32)).unwrap());
+        let key =
+            || AeadKey::from(<[u8; 32]>::try_from(expanded(suite, &secret, "key", 32)).unwrap());
         let iv = || Iv::copy(&expanded(suite, &secret, "iv", 12));
         assert_eq!(suite.aead_alg.key_len(), 32, "the suite that rustls prefers");
-        let keys = Keys::new(suite.aead_alg.encrypter(key(), iv()), suite.aead_alg.decrypter(key(), iv()));
+        let keys =
+            Keys::new(suite.aead_alg.encrypter(key(), iv()), suite.aead_alg.decrypter(key(), iv()));
         Keys { of: Some((suite, secret)), ..keys }
     }
 
@@ -376,15 +403,21 @@ impl Keys {
 
     fn seal(&mut self, kind: u8, content: &[u8]) -> Vec<u8> {
         let (typ, version) = (ContentType::from(kind), ProtocolVersion::TLSv1_2);
-        let message = OutboundPlainMessage { typ, version, payload: OutboundChunks::Single(content) };
+        let message =
+            OutboundPlainMessage { typ, version, payload: OutboundChunks::Single(content) };
         self.next += 1;
         self.sealer.encrypt(message, self.next - 1).unwrap().encode()
     }
 
     fn open(&mut self, record: &[u8]) -> (u8, Vec<u8>) {
         let mut payload = record[5..].to_vec();
-        let message = InboundOpaqueMessage::new(ContentType::from(record[0]), ProtocolVersion::TLSv1_2, &mut payload);
-        let opened = self.opener.decrypt(message, self.next).expect("a record under the keys that are due");
+        let message = InboundOpaqueMessage::new(
+            ContentType::from(record[0]),
+            ProtocolVersion::TLSv1_2,
+            &mut payload,
+        );
+        let opened =
+            self.opener.decrypt(message, self.next).expect("a record under the keys that are due");
         self.next += 1;
         (u8::from(opened.typ), opened.payload.to_vec())
     }
@@ -392,17 +425,22 @@ impl Keys {
 
 /// HKDF-Expand-Label (RFC 8446 §7.1) without a context.
 fn expanded(suite: &Tls13CipherSuite, secret: &[u8], label: &str, length: usize) -> Vec<u8> {
-    let expander: Box<dyn tls13::HkdfExpander> = suite.hkdf_provider.expander_for_okm(&OkmBlock::new(secret));
+    let expander: Box<dyn tls13::HkdfExpander> =
+        suite.hkdf_provider.expander_for_okm(&OkmBlock::new(secret));
     let length_bytes = u16::try_from(length).unwrap().to_be_bytes();
     let label_length = u8::try_from(6 + label.len()).unwrap();
     let mut output = vec![0; length];
     let info: [&[u8]; 5] = [&length_bytes, &[label_length], b"tls13 ", label.as_bytes(), &[0]];
-    expander.expand_slice(&info, &mut output).unwrap_or_else(|_| panic!("{length} bytes are too many"));
+    expander
+        .expand_slice(&info, &mut output)
+        .unwrap_or_else(|_| panic!("{length} bytes are too many"));
     output
 }
 
 fn key_and_iv(secrets: &ConnectionTrafficSecrets) -> (AeadKey, &Iv) {
-    let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else { panic!("not the suite that rustls prefers") };
+    let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else {
+        panic!("not the suite that rustls prefers")
+    };
     (AeadKey::from(<[u8; 32]>::try_from(key.as_ref()).unwrap()), iv)
 }
 
@@ -410,7 +448,9 @@ fn key_and_iv(secrets: &ConnectionTrafficSecrets) -> (AeadKey, &Iv) {
 fn records(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut records = Vec::new();
     while let Some(length) = bytes.get(3..5) {
-        let Some((record, rest)) = bytes.split_at_checked(5 + usize::from(u16::from_be_bytes([length[0], length[1]]))) else {
+        let Some((record, rest)) =
+            bytes.split_at_checked(5 + usize::from(u16::from_be_bytes([length[0], length[1]])))
+        else {
             break;
         };
         records.push(record);

@@ -16,7 +16,8 @@ use crate::harness::within;
 
 /// Becomes the agent, whose LISTEN_PID is then known; what is passed comes as the shell's standard input,
 /// since std's `Command` passes no other descriptor.
-const SHELL: &str = "if [ $LISTEN_FDS ]; then exec 3<&0 </dev/null; fi; LISTEN_PID=$$ exec \"$0\" \"$@\"";
+const SHELL: &str =
+    "if [ $LISTEN_FDS ]; then exec 3<&0 </dev/null; fi; LISTEN_PID=$$ exec \"$0\" \"$@\"";
 
 /// The agent of the `sidegate.toml` in `folder`.
 pub fn of(folder: &Path) -> Builder {
@@ -65,20 +66,31 @@ impl Builder {
     /// Runs it to its end, which has to come by itself.
     pub async fn output(self) -> Output {
         let mut command = self.command();
-        within("the end of the process", spawn_blocking(move || command.output())).await.unwrap().unwrap()
+        within("the end of the process", spawn_blocking(move || command.output()))
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     fn command(&self) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", SHELL, env!("CARGO_BIN_EXE_sidegate")]);
-        command.args(["run", "--config", "sidegate.toml", "--log", "json"]).current_dir(&self.folder);
-        command.env("TMPDIR", &self.folder).env_remove("RUNTIME_DIRECTORY").env_remove("XDG_RUNTIME_DIR");
+        command
+            .args(["run", "--config", "sidegate.toml", "--log", "json"])
+            .current_dir(&self.folder);
+        command
+            .env("TMPDIR", &self.folder)
+            .env_remove("RUNTIME_DIRECTORY")
+            .env_remove("XDG_RUNTIME_DIR");
         command.env("NOTIFY_SOCKET", self.folder.join("notify")).env_remove("WATCHDOG_PID");
         if let Some(interval) = self.watchdog {
             command.env("WATCHDOG_USEC", interval.as_micros().to_string());
         }
         if let Some((name, socket)) = &self.socket {
-            command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name).stdin(socket.try_clone().unwrap());
+            command
+                .env("LISTEN_FDS", "1")
+                .env("LISTEN_FDNAMES", name)
+                .stdin(socket.try_clone().unwrap());
         } else {
             command.env_remove("LISTEN_FDS").env_remove("LISTEN_FDNAMES");
         }
@@ -98,7 +110,8 @@ impl Unit {
     /// What it says next to its manager.
     pub async fn told(&self) -> String {
         let mut message = [0; 4096];
-        let length = within("a word to the manager", self.manager.recv(&mut message)).await.unwrap();
+        let length =
+            within("a word to the manager", self.manager.recv(&mut message)).await.unwrap();
         lossy(&message[..length])
     }
 
@@ -133,7 +146,11 @@ impl Unit {
     /// Waits for its end: how it ended, and what it logged.
     pub async fn ended(mut self) -> (ExitStatus, String) {
         let process = self.process.take().unwrap();
-        let output = within("the end of the process", spawn_blocking(move || process.wait_with_output())).await.unwrap().unwrap();
+        let output =
+            within("the end of the process", spawn_blocking(move || process.wait_with_output()))
+                .await
+                .unwrap()
+                .unwrap();
         (output.status, lossy(&output.stderr))
     }
 }

@@ -112,7 +112,9 @@ impl Wire {
 
     /// Reads one HTTP head; panics if the connection ends before.
     pub async fn head(&mut self) -> Head {
-        self.try_head().await.unwrap_or_else(|| panic!("the connection ended; of a head came {:?}", lossy(&self.read)))
+        self.try_head().await.unwrap_or_else(|| {
+            panic!("the connection ended; of a head came {:?}", lossy(&self.read))
+        })
     }
 
     /// Reads one HTTP head; `None`: the connection ended before it was whole.
@@ -154,7 +156,10 @@ impl Wire {
 
     /// Reads the body that belongs to `head`; one of unknown length lasts to the end of the connection, where `to_end`.
     pub async fn body(&mut self, head: &Head, to_end: bool) -> Vec<u8> {
-        if head.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+        if head
+            .header("transfer-encoding")
+            .is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"))
+        {
             return self.chunks().await;
         }
         match head.header("content-length") {
@@ -186,14 +191,22 @@ impl Wire {
             if let Some(at) = find(&self.read, b"\r\n") {
                 return lossy(&self.take(at + 2)).trim_end().to_owned();
             }
-            assert!(self.fill("a line").await, "the connection ended; of a line came {:?}", lossy(&self.read));
+            assert!(
+                self.fill("a line").await,
+                "the connection ended; of a line came {:?}",
+                lossy(&self.read)
+            );
         }
     }
 
     /// Reads exactly `count` bytes.
     pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
         while self.read.len() < count {
-            assert!(self.fill("bytes").await, "the connection ended after {} of {count} bytes", self.read.len());
+            assert!(
+                self.fill("bytes").await,
+                "the connection ended after {} of {count} bytes",
+                self.read.len()
+            );
         }
         self.take(count)
     }
@@ -229,7 +242,9 @@ impl Wire {
 
     /// Reads one WebSocket frame. One that is masked though it comes from a server, or isn't though it comes from a client, is a failure.
     pub async fn frame(&mut self) -> Frame {
-        self.try_frame().await.unwrap_or_else(|| panic!("the connection ended; of a frame came {:?}", self.read))
+        self.try_frame()
+            .await
+            .unwrap_or_else(|| panic!("the connection ended; of a frame came {:?}", self.read))
     }
 
     /// Reads one WebSocket frame; `None`: the connection ended before it was whole.
@@ -302,7 +317,9 @@ impl Head {
         let mut lines = text.trim_end().split("\r\n");
         let first = lines.next().unwrap().to_owned();
         let lines = lines.map(|line| {
-            let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("a header line without a colon: {line:?}"));
+            let (name, value) = line
+                .split_once(':')
+                .unwrap_or_else(|| panic!("a header line without a colon: {line:?}"));
             (name.to_owned(), value.trim().to_owned())
         });
         Head { first, lines: lines.collect(), raw }
@@ -389,7 +406,12 @@ impl Answer {
     #[track_caller]
     pub fn expect_refused(&self, status: u16, word: &str) -> &Self {
         self.expect(status);
-        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{:?}", self.head);
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{:?}",
+            self.head
+        );
         let body: Value = serde_json::from_slice(&self.body).expect("a JSON body");
         assert_eq!(body["reason"], word, "{body}");
         assert_eq!(body["status"], status, "{body}");
@@ -492,7 +514,8 @@ impl Frame {
             at += 4;
         }
         let end = at + usize::try_from(length).unwrap();
-        let payload = bytes.get(at..end)?.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+        let payload =
+            bytes.get(at..end)?.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
         Some((Frame { first, payload: payload.collect() }, masked, end))
     }
 }

@@ -57,7 +57,8 @@ async fn the_client_may_update_its_keys_as_often_as_it_likes() {
 
 #[tokio::test]
 async fn keys_change_while_data_flows_down() {
-    let Edge { sidegate: _agent, server: _server, mut client, mut backend } = edge(&TLS13, usize::MAX, b"").await;
+    let Edge { sidegate: _agent, server: _server, mut client, mut backend } =
+        edge(&TLS13, usize::MAX, b"").await;
     let down = message(4 << 20).encode(false);
     let taken = async {
         for piece in down.chunks(100_000) {
@@ -72,7 +73,8 @@ async fn keys_change_while_data_flows_down() {
 #[tokio::test]
 async fn eight_mebibytes_to_a_client_that_reads_late_arrive_whole() {
     for version in [&TLS13, &TLS12] {
-        let Edge { sidegate, server: _server, mut client, mut backend } = edge(version, usize::MAX, b"").await;
+        let Edge { sidegate, server: _server, mut client, mut backend } =
+            edge(version, usize::MAX, b"").await;
         let down = message(8 << 20).encode(false);
         let sent = async {
             for piece in down.chunks(1 << 20) {
@@ -92,7 +94,8 @@ pub async fn expect_stuck(sidegate: &Sidegate) {
     let (mut before, mut now) = (-1.0, 0.0);
     while now == 0.0 || now > before {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        (before, now) = (now, sidegate.metric("sidegate_bytes_total", [("direction", "from_backend")]).await);
+        (before, now) =
+            (now, sidegate.metric("sidegate_bytes_total", [("direction", "from_backend")]).await);
     }
 }
 
@@ -167,7 +170,8 @@ async fn a_message_in_records_of_one_byte_is_a_message() {
 async fn padding_up_to_the_largest_record_is_taken_off() {
     for padding in [1, 500, 16_384 - 31] {
         let mut edge = forged(&TLS13).await;
-        let content = [&Frame::binary(vec![9; 24]).encode(true)[..], &[DATA], &vec![0; padding - 1]].concat();
+        let content =
+            [&Frame::binary(vec![9; 24]).encode(true)[..], &[DATA], &vec![0; padding - 1]].concat();
         let record = edge.client.record(0, &content);
         edge.expect_up(&record, &Frame::binary(vec![9; 24])).await;
     }
@@ -197,7 +201,8 @@ async fn a_few_empty_records_between_others_pass() {
 
 #[tokio::test]
 async fn four_warnings_are_let_pass() {
-    for (version, warning) in [(&TLS13, USER_CANCELED), (&TLS12, USER_CANCELED), (&TLS12, [1, 41])] {
+    for (version, warning) in [(&TLS13, USER_CANCELED), (&TLS12, USER_CANCELED), (&TLS12, [1, 41])]
+    {
         let mut edge = forged(version).await;
         for _ in 0..4 {
             edge.client.send(ALERT, &warning).await;

@@ -1,7 +1,9 @@
 //! Records that nobody honest sends: each ends the connection that it came on, with the alert that is due, and no other.
 
 use super::*;
-use crate::harness::tls::{ALERT, CHANGE_CIPHER_SPEC, DATA, HANDSHAKE, KEY_UPDATE, UPDATE, UPDATE_BOTH, plain};
+use crate::harness::tls::{
+    ALERT, CHANGE_CIPHER_SPEC, DATA, HANDSHAKE, KEY_UPDATE, UPDATE, UPDATE_BOTH, plain,
+};
 
 const UNEXPECTED_MESSAGE: u8 = 10;
 const BAD_RECORD_MAC: u8 = 20;
@@ -14,9 +16,14 @@ const CLIENT_HELLO: u8 = 1;
 const FINISHED: u8 = 20;
 
 /// That a client that seals these records is the only one to notice, and is told this alert.
-async fn check(version: &'static SupportedProtocolVersion, records: &[(u8, &[u8])], alert: Option<u8>) {
+async fn check(
+    version: &'static SupportedProtocolVersion,
+    records: &[(u8, &[u8])],
+    alert: Option<u8>,
+) {
     let mut edge = proven(version).await;
-    let bytes: Vec<_> = records.iter().flat_map(|(kind, content)| edge.client.record(*kind, content)).collect();
+    let bytes: Vec<_> =
+        records.iter().flat_map(|(kind, content)| edge.client.record(*kind, content)).collect();
     edge.client.send_below(&bytes).await;
     edge.expect_over(alert).await;
 }
@@ -107,13 +114,19 @@ async fn a_key_update_that_is_none_gets_an_alert() {
 
 #[tokio::test]
 async fn a_key_update_with_something_behind_it_gets_unexpected_message() {
-    check(&TLS13, &[(HANDSHAKE, &[&UPDATE_BOTH[..], &[KEY_UPDATE]].concat())], Some(UNEXPECTED_MESSAGE)).await;
+    check(
+        &TLS13,
+        &[(HANDSHAKE, &[&UPDATE_BOTH[..], &[KEY_UPDATE]].concat())],
+        Some(UNEXPECTED_MESSAGE),
+    )
+    .await;
     check(&TLS13, &[(HANDSHAKE, &[UPDATE, UPDATE].concat())], Some(UNEXPECTED_MESSAGE)).await;
 }
 
 #[tokio::test]
 async fn records_under_keys_that_are_over_get_bad_record_mac() {
-    check(&TLS13, &[(HANDSHAKE, &UPDATE), (DATA, b"under the old keys")], Some(BAD_RECORD_MAC)).await;
+    check(&TLS13, &[(HANDSHAKE, &UPDATE), (DATA, b"under the old keys")], Some(BAD_RECORD_MAC))
+        .await;
     check(&TLS13, &[(HANDSHAKE, &UPDATE_BOTH[..]); 10], Some(BAD_RECORD_MAC)).await;
 }
 
@@ -155,7 +168,8 @@ async fn an_alert_that_is_none_gets_one() {
 async fn a_fatal_alert_is_the_end_and_not_answered() {
     for version in [&TLS13, &TLS12] {
         check(version, &[(ALERT, &[2, 40])], None).await;
-        check(version, &[(ALERT, &[2, 40]), (DATA, b"and more"), (HANDSHAKE, &[KEY_UPDATE])], None).await;
+        check(version, &[(ALERT, &[2, 40]), (DATA, b"and more"), (HANDSHAKE, &[KEY_UPDATE])], None)
+            .await;
     }
 }
 
@@ -175,7 +189,8 @@ async fn a_second_renegotiation_ends_the_connection() {
 async fn a_fragment_of_a_handshake_message_with_anything_else_behind_it_ends_the_connection() {
     for (kind, content) in [(DATA, &b"x"[..]), (ALERT, &[1, 0]), (DATA, &[7; 16_384]), (99, b"x")] {
         check(&TLS13, &[(HANDSHAKE, &[KEY_UPDATE]), (kind, content)], None).await;
-        check(&TLS13, &[(HANDSHAKE, &[KEY_UPDATE]), (HANDSHAKE, &[0, 0]), (kind, content)], None).await;
+        check(&TLS13, &[(HANDSHAKE, &[KEY_UPDATE]), (HANDSHAKE, &[0, 0]), (kind, content)], None)
+            .await;
     }
 }
 
@@ -183,7 +198,12 @@ async fn a_fragment_of_a_handshake_message_with_anything_else_behind_it_ends_the
 #[tokio::test]
 async fn what_comes_later_behind_a_fragment_of_a_handshake_message_ends_the_connection() {
     for version in [&TLS13, &TLS12] {
-        for then in [plain(DATA, &[7; 40]), plain(DATA, &[7; 3]), plain(99, b""), b"GET / HTTP/1.1\r\n\r\n".to_vec()] {
+        for then in [
+            plain(DATA, &[7; 40]),
+            plain(DATA, &[7; 3]),
+            plain(99, b""),
+            b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        ] {
             let mut edge = forged(version).await;
             edge.client.send(HANDSHAKE, &[KEY_UPDATE]).await;
             edge.expect_down("in between").await;
@@ -206,7 +226,12 @@ async fn data_right_and_late_behind_a_fragment_ends_the_connection() {
 
 #[tokio::test]
 async fn an_empty_fragment_of_a_handshake_message_changes_nothing_about_that() {
-    check(&TLS13, &[(HANDSHAKE, b""), (HANDSHAKE, &[KEY_UPDATE]), (HANDSHAKE, b""), (DATA, b"x")], None).await;
+    check(
+        &TLS13,
+        &[(HANDSHAKE, b""), (HANDSHAKE, &[KEY_UPDATE]), (HANDSHAKE, b""), (DATA, b"x")],
+        None,
+    )
+    .await;
 }
 
 #[tokio::test]

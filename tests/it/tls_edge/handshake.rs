@@ -4,7 +4,9 @@ use rustls::crypto::{ActiveKeyExchange, SharedSecret, SupportedKxGroup};
 use rustls::{ClientConfig, NamedGroup};
 
 use super::*;
-use crate::harness::tls::{ALERT, CHANGE_CIPHER_SPEC, DATA, HANDSHAKE, KEY_UPDATE, UPDATE, in_records_of, plain};
+use crate::harness::tls::{
+    ALERT, CHANGE_CIPHER_SPEC, DATA, HANDSHAKE, KEY_UPDATE, UPDATE, in_records_of, plain,
+};
 
 const UNEXPECTED_MESSAGE: u8 = 10;
 const BAD_RECORD_MAC: u8 = 20;
@@ -30,7 +32,9 @@ async fn hello(version: &'static SupportedProtocolVersion) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_hello_in_records_of_any_size_makes_a_tunnel() {
-    for (version, size) in [(&TLS13, 1), (&TLS13, 4), (&TLS13, 1000), (&TLS12, 1), (&TLS12, 5), (&TLS12, 100)] {
+    for (version, size) in
+        [(&TLS13, 1), (&TLS13, 4), (&TLS13, 1000), (&TLS12, 1), (&TLS12, 5), (&TLS12, 100)]
+    {
         let (sidegate, server) = agent().await;
         let mut client = tls::begin(&sidegate, version).await;
         let hello = client.hello();
@@ -75,7 +79,10 @@ async fn who_leaves_without_having_asked_gets_its_session_ticket_on_the_way() {
 #[tokio::test]
 async fn the_name_in_a_hello_of_many_records_chooses_the_certificate() {
     let server = backend::manual().run().await;
-    let sidegate = sidegate::new().route("/chat", &server).certificate(&["a.example"]).certificate(&["b.example"]);
+    let sidegate = sidegate::new()
+        .route("/chat", &server)
+        .certificate(&["a.example"])
+        .certificate(&["b.example"]);
     let sidegate = sidegate.on_listener("strict_sni = true").run().await;
     for (sni, pieces) in [("a.example", 1), ("b.example", 1), ("b.example", 700)] {
         let mut client = tls::begin_as(&sidegate, &TLS13, sni, |_| ()).await;
@@ -89,7 +96,9 @@ async fn the_name_in_a_hello_of_many_records_chooses_the_certificate() {
 #[tokio::test]
 async fn what_stands_between_the_records_of_a_hello_ends_the_handshake() {
     let hello = hello(&TLS13).await;
-    for between in [plain(ALERT, &[1, 0]), plain(DATA, b"x"), plain(CHANGE_CIPHER_SPEC, &[1]), plain(99, b"x")] {
+    for between in
+        [plain(ALERT, &[1, 0]), plain(DATA, b"x"), plain(CHANGE_CIPHER_SPEC, &[1]), plain(99, b"x")]
+    {
         let (half, rest) = hello.split_at(100);
         check(&[plain(HANDSHAKE, half), between, plain(HANDSHAKE, rest)].concat()).await;
     }
@@ -97,14 +106,23 @@ async fn what_stands_between_the_records_of_a_hello_ends_the_handshake() {
 
 #[tokio::test]
 async fn what_never_was_tls_gets_an_alert() {
-    for bytes in [&b"EHLO a.example\r\n"[..], b"\x16\x03\x01\xff\xff", b"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10\x01\x00"] {
+    for bytes in [
+        &b"EHLO a.example\r\n"[..],
+        b"\x16\x03\x01\xff\xff",
+        b"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10\x01\x00",
+    ] {
         assert!(check(bytes).await.is_some(), "{bytes:?}");
     }
 }
 
 #[tokio::test]
 async fn other_records_in_the_place_of_a_hello_end_the_handshake() {
-    for record in [plain(ALERT, &[2, 40]), plain(DATA, b"x"), plain(CHANGE_CIPHER_SPEC, &[1]), plain(HANDSHAKE, &UPDATE)] {
+    for record in [
+        plain(ALERT, &[2, 40]),
+        plain(DATA, b"x"),
+        plain(CHANGE_CIPHER_SPEC, &[1]),
+        plain(HANDSHAKE, &UPDATE),
+    ] {
         check(&record).await;
     }
 }
@@ -172,7 +190,13 @@ async fn a_client_that_goes_in_the_middle_of_the_handshake_is_counted() {
 async fn a_client_that_wants_another_certificate_is_counted() {
     for version in [&TLS13, &TLS12] {
         let (sidegate, server) = agent().await;
-        client::new(&sidegate).tls_version(version).sni("another.example").try_connect().await.err().expect("no TLS");
+        client::new(&sidegate)
+            .tls_version(version)
+            .sni("another.example")
+            .try_connect()
+            .await
+            .err()
+            .expect("no TLS");
         expect_failed(&sidegate, &server).await;
     }
 }
@@ -206,7 +230,8 @@ async fn check_last_flight(forge: impl Fn(&mut Forger, &[u8]) -> Vec<u8>, alert:
 #[tokio::test]
 async fn a_wrong_finished_gets_decrypt_error() {
     let wrong = |client: &mut Forger, finished: &[u8]| {
-        let wrong: Vec<_> = finished.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 20)).collect();
+        let wrong: Vec<_> =
+            finished.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 20)).collect();
         client.record(HANDSHAKE, &wrong)
     };
     check_last_flight(wrong, Some(DECRYPT_ERROR)).await;
@@ -215,19 +240,23 @@ async fn a_wrong_finished_gets_decrypt_error() {
 #[tokio::test]
 async fn anything_else_in_the_place_of_finished_gets_unexpected_message() {
     check_last_flight(|client, _| client.record(DATA, b"GET /"), Some(UNEXPECTED_MESSAGE)).await;
-    check_last_flight(|client, _| client.record(HANDSHAKE, &UPDATE), Some(UNEXPECTED_MESSAGE)).await;
+    check_last_flight(|client, _| client.record(HANDSHAKE, &UPDATE), Some(UNEXPECTED_MESSAGE))
+        .await;
 }
 
 #[tokio::test]
 async fn finished_with_something_behind_it_in_its_record_gets_unexpected_message() {
-    let more = |client: &mut Forger, finished: &[u8]| client.record(HANDSHAKE, &[finished, &[KEY_UPDATE]].concat());
+    let more = |client: &mut Forger, finished: &[u8]| {
+        client.record(HANDSHAKE, &[finished, &[KEY_UPDATE]].concat())
+    };
     check_last_flight(more, Some(UNEXPECTED_MESSAGE)).await;
 }
 
 #[tokio::test]
 async fn finished_broken_off_by_data_ends_the_handshake() {
-    let broken_off =
-        |client: &mut Forger, finished: &[u8]| [client.record(HANDSHAKE, &finished[..1]), client.record(DATA, b"x")].concat();
+    let broken_off = |client: &mut Forger, finished: &[u8]| {
+        [client.record(HANDSHAKE, &finished[..1]), client.record(DATA, b"x")].concat()
+    };
     check_last_flight(broken_off, None).await;
 }
 
@@ -235,7 +264,9 @@ async fn finished_broken_off_by_data_ends_the_handshake() {
 async fn a_record_that_nobody_sealed_in_the_place_of_finished_gets_bad_record_mac() {
     check_last_flight(|_, _| plain(DATA, &[7; 40]), Some(BAD_RECORD_MAC)).await;
     check_last_flight(
-        |client, finished| [client.record(HANDSHAKE, &finished[..1]), plain(DATA, &[7; 40])].concat(),
+        |client, finished| {
+            [client.record(HANDSHAKE, &finished[..1]), plain(DATA, &[7; 40])].concat()
+        },
         Some(BAD_RECORD_MAC),
     )
     .await;
@@ -296,7 +327,9 @@ impl ActiveKeyExchange for Unknown {
 fn asks_twice(config: &mut ClientConfig) {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.kx_groups.insert(0, &Unknown);
-    let builder = ClientConfig::builder_with_provider(provider.into()).with_protocol_versions(&[&TLS13]).unwrap();
+    let builder = ClientConfig::builder_with_provider(provider.into())
+        .with_protocol_versions(&[&TLS13])
+        .unwrap();
     let roots = crate::harness::certificate::roots();
     let key_log = std::sync::Arc::clone(&config.key_log);
     *config = builder.with_root_certificates(roots).with_no_client_auth();
@@ -310,7 +343,10 @@ async fn a_client_that_is_asked_for_a_second_hello_gets_its_tunnel() {
         let mut client = tls::begin_as(&sidegate, &TLS13, "localhost", asks_twice).await;
         client.pieces = pieces;
         let backend = opened(&mut client, &server, b"").await;
-        assert_eq!(client.tls.handshake_kind(), Some(rustls::HandshakeKind::FullWithHelloRetryRequest));
+        assert_eq!(
+            client.tls.handshake_kind(),
+            Some(rustls::HandshakeKind::FullWithHelloRetryRequest)
+        );
         Edge { sidegate, server, client, backend }.expect_both_ways(64).await;
     }
 }

@@ -82,7 +82,12 @@ fn provider(names: &'static Names) -> CryptoProvider {
 }
 
 /// A client of `sidegate` that has sent a ClientHello with this name, in `pieces`.
-async fn named(sidegate: &Sidegate, version: &'static SupportedProtocolVersion, sent: &'static str, pieces: usize) -> Client {
+async fn named(
+    sidegate: &Sidegate,
+    version: &'static SupportedProtocolVersion,
+    sent: &'static str,
+    pieces: usize,
+) -> Client {
     let (mut client, hello) = naming(sidegate, version, sent, default_provider()).await;
     client.pieces = pieces;
     client.send_below(&hello).await;
@@ -100,7 +105,8 @@ async fn naming(
     let written = "n".repeat(sent.len());
     let names: &'static Names = Box::leak(Box::new((written.clone(), sent)));
     let provider = CryptoProvider { kx_groups: usual.kx_groups, ..provider(names) };
-    let mut client = tls::begin_with(sidegate, provider, version, &written, client::trusts_any).await;
+    let mut client =
+        tls::begin_with(sidegate, provider, version, &written, client::trusts_any).await;
     let hello = renamed(&client.outgoing(), names);
     assert!(hello.windows(sent.len()).any(|window| window == sent.as_bytes()));
     (client, hello)
@@ -109,8 +115,12 @@ async fn naming(
 #[tokio::test]
 async fn a_name_with_a_port_or_brackets_gets_the_default_certificate() {
     for version in [&TLS13, &TLS12] {
-        for (name, pieces) in [("localhost:443", usize::MAX), ("[::1]", 1), ("[::1]:8443", 100), ("http://localhost", usize::MAX)]
-        {
+        for (name, pieces) in [
+            ("localhost:443", usize::MAX),
+            ("[::1]", 1),
+            ("[::1]:8443", 100),
+            ("http://localhost", usize::MAX),
+        ] {
             let (sidegate, server) = agent().await;
             let mut client = named(&sidegate, version, name, pieces).await;
             let backend = opened(&mut client, &server, b"").await;
@@ -135,7 +145,8 @@ async fn of_a_handshake(mut client: Client) -> rustls::pki_types::CertificateDer
 #[tokio::test]
 async fn under_strict_sni_a_name_that_is_none_ends_the_handshake() {
     let server = backend::manual().run().await;
-    let sidegate = sidegate::new().tls().route("/chat", &server).on_listener("strict_sni = true").run().await;
+    let sidegate =
+        sidegate::new().tls().route("/chat", &server).on_listener("strict_sni = true").run().await;
     for name in ["localhost:443", "[::1]"] {
         let mut client = named(&sidegate, &TLS13, name, usize::MAX).await;
         client.expect_alert("AccessDenied").await;
@@ -149,7 +160,8 @@ async fn a_hello_that_is_changed_on_the_way_ends_the_handshake() {
     let (sidegate, server) = agent().await;
     let names: &'static Names = Box::leak(Box::new(("n".repeat(13), "localhost:443")));
     let other: &'static Names = Box::leak(Box::new(("n".repeat(13), "localhost:444")));
-    let mut client = tls::begin_with(&sidegate, provider(names), &TLS13, &names.0, client::trusts_any).await;
+    let mut client =
+        tls::begin_with(&sidegate, provider(names), &TLS13, &names.0, client::trusts_any).await;
     let hello = renamed(&client.outgoing(), other);
     client.send_below(&hello).await;
     let mut heard = Ok(());

@@ -7,7 +7,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::harness::tls::{ALERT, CHANGE_CIPHER_SPEC, DATA, HANDSHAKE, KEY_UPDATE, UPDATE, UPDATE_BOTH, plain};
+use crate::harness::tls::{
+    ALERT, CHANGE_CIPHER_SPEC, DATA, HANDSHAKE, KEY_UPDATE, UPDATE, UPDATE_BOTH, plain,
+};
 
 /// Each of so many cases, with chance of its own.
 fn cases(quick: u64) -> impl Iterator<Item = (u64, StdRng)> {
@@ -33,7 +35,11 @@ fn bytes(random: &mut StdRng, below: usize) -> Vec<u8> {
 fn pieces(mut bytes: Vec<u8>, random: &mut StdRng) -> Vec<Vec<u8>> {
     let mut pieces = Vec::new();
     while !bytes.is_empty() {
-        let cut = if random.random_ratio(1, 3) { bytes.len() } else { random.random_range(1..=bytes.len()) };
+        let cut = if random.random_ratio(1, 3) {
+            bytes.len()
+        } else {
+            random.random_range(1..=bytes.len())
+        };
         let rest = bytes.split_off(cut);
         pieces.push(std::mem::replace(&mut bytes, rest));
     }
@@ -66,13 +72,19 @@ fn records(client: &mut Forger, random: &mut StdRng) -> Vec<u8> {
     for _ in 0..random.random_range(1..9) {
         let content = content(random);
         if random.random_ratio(1, 12) {
-            all.extend(plain(one(random, &[CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, DATA, 99]), &content));
+            all.extend(plain(
+                one(random, &[CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, DATA, 99]),
+                &content,
+            ));
             continue;
         }
-        all.extend(
-            client
-                .record(one(random, &[DATA, DATA, HANDSHAKE, HANDSHAKE, HANDSHAKE, ALERT, CHANGE_CIPHER_SPEC, 99, 0]), &content),
-        );
+        all.extend(client.record(
+            one(
+                random,
+                &[DATA, DATA, HANDSHAKE, HANDSHAKE, HANDSHAKE, ALERT, CHANGE_CIPHER_SPEC, 99, 0],
+            ),
+            &content,
+        ));
         if random.random_ratio(1, 3) && content.starts_with(&UPDATE[..4]) {
             client.update();
         }
@@ -92,7 +104,11 @@ async fn records_at_random_harm_nobody() {
         let mut backend = opened(&mut client, &server, b"").await;
         let is_new = client.tls.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
         let mut client = client.forge();
-        let all = if is_new { records(&mut client, &mut random) } else { old_records(&mut client, &mut random) };
+        let all = if is_new {
+            records(&mut client, &mut random)
+        } else {
+            old_records(&mut client, &mut random)
+        };
         for piece in pieces(all, &mut random) {
             client.send_below(&piece).await;
             if random.random_ratio(1, 3) {
@@ -133,7 +149,10 @@ fn greeting(mut hello: Vec<u8>, random: &mut StdRng) -> Vec<u8> {
     for piece in pieces(hello, random) {
         all.extend(plain(HANDSHAKE, &piece));
         if random.random_ratio(1, 6) {
-            all.extend(plain(one(random, &[CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, DATA, 99]), &bytes(random, 5)));
+            all.extend(plain(
+                one(random, &[CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, DATA, 99]),
+                &bytes(random, 5),
+            ));
         }
     }
     if random.random_ratio(1, 3) {

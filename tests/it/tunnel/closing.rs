@@ -139,7 +139,9 @@ async fn after_our_close_nothing_more_is_relayed() {
         wire.send_frame(Frame::ping("too late")).await;
         wire.send_frame(Frame::close(1008, "")).await;
     }
-    ends.sidegate.expect_metric("sidegate_revoked_total", [("route", "chat"), ("refusal", "network")], 0).await;
+    ends.sidegate
+        .expect_metric("sidegate_revoked_total", [("route", "chat"), ("refusal", "network")], 0)
+        .await;
     ends.expect_over(["sidegate", "closing", "revoked"]).await;
 }
 
@@ -150,7 +152,9 @@ async fn a_revoked_peer_that_answers_nothing_is_let_go_after_the_grace() {
     assert_eq!(ends.client.frame().await, Frame::close(1008, "network"));
     ends.client.expect_end().await;
     expect_ended(&ends.sidegate, ["sidegate", "closing", "revoked"]).await;
-    ends.sidegate.expect_metric("sidegate_revoked_total", [("route", "chat"), ("refusal", "network")], 1).await;
+    ends.sidegate
+        .expect_metric("sidegate_revoked_total", [("route", "chat"), ("refusal", "network")], 1)
+        .await;
 }
 
 #[tokio::test]
@@ -164,7 +168,11 @@ async fn our_close_to_the_client_waits_for_the_end_of_the_frame_that_is_on_its_w
             revoke(&ends).await;
             // The other direction is at a boundary: that its Close is there says that the order has come.
             assert_eq!(ends.backend.frame().await, Frame::close(1008, "network"));
-            let more = [&frame[150_000..], &Frame::text("not this one").encode(false), &Frame::close(1008, "").encode(false)];
+            let more = [
+                &frame[150_000..],
+                &Frame::text("not this one").encode(false),
+                &Frame::close(1008, "").encode(false),
+            ];
             ends.backend.send(more.concat()).await;
             assert!(ends.client.bytes(frame.len() - 150_000).await == frame[150_000..]);
             expect_close(&mut ends.client, REVOKED).await;
@@ -237,7 +245,8 @@ async fn check_talkative(limits: &str, happens: impl AsyncFnOnce(&Ends)) {
 }
 
 #[tokio::test]
-async fn a_backend_that_goes_on_after_the_clients_close_outlives_neither_a_revocation_nor_the_lifetime() {
+async fn a_backend_that_goes_on_after_the_clients_close_outlives_neither_a_revocation_nor_the_lifetime()
+ {
     check_talkative("", async |ends| revoke(ends).await).await;
     check_talkative("lifetime = '700ms'", async |_| {}).await;
 }

@@ -52,7 +52,13 @@ struct Sum {
 }
 
 /// Sends messages in pieces of random size until `bytes` are out or it is `until`, then a Close.
-async fn send_all(out: &mut WriteHalf<Box<dyn Io>>, seed: u64, masked: bool, bytes: usize, until: Instant) -> (Sum, usize) {
+async fn send_all(
+    out: &mut WriteHalf<Box<dyn Io>>,
+    seed: u64,
+    masked: bool,
+    bytes: usize,
+    until: Instant,
+) -> (Sum, usize) {
     let (mut random, mut hash, mut sent, mut messages) = (Random(seed), Sha256::new(), 0, 0);
     loop {
         let ends = sent >= bytes || Instant::now() >= until;
@@ -61,7 +67,10 @@ async fn send_all(out: &mut WriteHalf<Box<dyn Io>>, seed: u64, masked: bool, byt
         } else {
             let many = 1 + random.below(20);
             messages += many;
-            (0..many).flat_map(|_| random.message()).flat_map(|frame| frame.encode(masked)).collect()
+            (0..many)
+                .flat_map(|_| random.message())
+                .flat_map(|frame| frame.encode(masked))
+                .collect()
         };
         hash.update(&wire);
         sent += wire.len();
@@ -92,17 +101,32 @@ async fn receive_all(input: &mut ReadHalf<Box<dyn Io>>) -> Sum {
 }
 
 /// One end's part: sends and receives at once, and ends its connection when the other has.
-async fn talk(wire: Wire, seed: u64, masked: bool, bytes: usize, until: Instant) -> ((Sum, usize), Sum) {
+async fn talk(
+    wire: Wire,
+    seed: u64,
+    masked: bool,
+    bytes: usize,
+    until: Instant,
+) -> ((Sum, usize), Sum) {
     let (mut input, mut output) = split(wire.into_parts().0);
-    let done = tokio::join!(send_all(&mut output, seed, masked, bytes, until), receive_all(&mut input));
+    let done =
+        tokio::join!(send_all(&mut output, seed, masked, bytes, until), receive_all(&mut input));
     let _ = within("ending", output.shutdown()).await;
     done
 }
 
 /// Sends `bytes` each way at once, for no longer than to `until`, and compares; returns the bytes and messages of each way.
-async fn exchange(client: Wire, backend: Wire, seed: u64, bytes: usize, until: Instant) -> [(usize, usize); 2] {
-    let ((up, down), (back, forth)) =
-        tokio::join!(talk(client, seed, true, bytes, until), talk(backend, seed + 1, false, bytes, until));
+async fn exchange(
+    client: Wire,
+    backend: Wire,
+    seed: u64,
+    bytes: usize,
+    until: Instant,
+) -> [(usize, usize); 2] {
+    let ((up, down), (back, forth)) = tokio::join!(
+        talk(client, seed, true, bytes, until),
+        talk(backend, seed + 1, false, bytes, until)
+    );
     assert_eq!(up.0, forth, "client to backend");
     assert_eq!(back.0, down, "backend to client");
     [(up.0.bytes, up.1), (back.0.bytes, back.1)]
@@ -142,13 +166,21 @@ async fn two_hundred_tunnels_of_random_frames_in_random_pieces_arrive_whole() {
     }
     sidegate.expect_metric("sidegate_tunnels_open", [], 200).await;
     let until = Instant::now() + Duration::from_secs(3);
-    let talks = open.into_iter().zip(1..).map(|((client, backend), seed)| exchange(client, backend, seed * 2, usize::MAX, until));
+    let talks = open
+        .into_iter()
+        .zip(1..)
+        .map(|((client, backend), seed)| exchange(client, backend, seed * 2, usize::MAX, until));
     let sums = futures_util::future::join_all(talks).await;
     sidegate.expect_metric("sidegate_tunnels_closed_total", [], 200).await;
     for (way, direction) in ["from_client", "from_backend"].iter().enumerate() {
-        let (bytes, messages) = sums.iter().fold((0, 0), |sum, one| (sum.0 + one[way].0, sum.1 + one[way].1));
-        sidegate.expect_metric("sidegate_bytes_total", [("direction", *direction)], bytes as f64).await;
-        sidegate.expect_metric("sidegate_messages_total", [("direction", *direction)], messages as f64).await;
+        let (bytes, messages) =
+            sums.iter().fold((0, 0), |sum, one| (sum.0 + one[way].0, sum.1 + one[way].1));
+        sidegate
+            .expect_metric("sidegate_bytes_total", [("direction", *direction)], bytes as f64)
+            .await;
+        sidegate
+            .expect_metric("sidegate_messages_total", [("direction", *direction)], messages as f64)
+            .await;
     }
 }
 
@@ -162,10 +194,13 @@ async fn what_both_sides_send_behind_their_heads_comes_first_and_whole() {
         let client = client::new(&sidegate);
         let early = Frame::binary((0..30_000).map(|at| (at % 251) as u8).collect::<Vec<_>>());
         let mut wire = client.connect().await;
-        wire.send([client.attempt_head("/chat", "").as_bytes(), &early.encode(true)].concat()).await;
+        wire.send([client.attempt_head("/chat", "").as_bytes(), &early.encode(true)].concat())
+            .await;
         let mut at_backend = server.accepted().await;
         let head = at_backend.head().await;
-        at_backend.send([backend::granted(&head, "").as_bytes(), &early.encode(false)].concat()).await;
+        at_backend
+            .send([backend::granted(&head, "").as_bytes(), &early.encode(false)].concat())
+            .await;
         wire.answer().await.expect(101);
         assert_eq!((wire.frame().await, at_backend.frame().await), (early.clone(), early));
         wire.expect_echo_by(&mut at_backend, "and then").await;
@@ -178,12 +213,24 @@ async fn a_close_right_behind_the_heads_ends_the_tunnel_that_has_just_begun() {
     let sidegate = sidegate::new().route("/chat", &server).run().await;
     let client = client::new(&sidegate);
     let mut wire = client.connect().await;
-    wire.send([client.attempt_head("/chat", "").as_bytes(), &Frame::close(1000, "").encode(true)].concat()).await;
+    wire.send(
+        [client.attempt_head("/chat", "").as_bytes(), &Frame::close(1000, "").encode(true)]
+            .concat(),
+    )
+    .await;
     let mut at_backend = server.accepted().await;
     let head = at_backend.head().await;
-    at_backend.send([backend::granted(&head, "").as_bytes(), &Frame::close(1001, "").encode(false)].concat()).await;
+    at_backend
+        .send(
+            [backend::granted(&head, "").as_bytes(), &Frame::close(1001, "").encode(false)]
+                .concat(),
+        )
+        .await;
     wire.answer().await.expect(101);
-    assert_eq!((wire.frame().await, at_backend.frame().await), (Frame::close(1001, ""), Frame::close(1000, "")));
+    assert_eq!(
+        (wire.frame().await, at_backend.frame().await),
+        (Frame::close(1001, ""), Frame::close(1000, ""))
+    );
     wire.expect_end().await;
     drop((wire, at_backend));
     expect_ended(&sidegate, ["client", "closing", "client_closed"]).await;
@@ -215,7 +262,8 @@ async fn a_client_that_takes_nothing_holds_its_backend_up_and_is_dropped_as_stal
             let sent = flood(backend, false).await;
             assert!(sent < MOST, "all of it was taken");
             expect_ended(&sidegate, ["client", "open", "stalled"]).await;
-            let passed = sidegate.metric("sidegate_bytes_total", [("direction", "from_backend")]).await;
+            let passed =
+                sidegate.metric("sidegate_bytes_total", [("direction", "from_backend")]).await;
             assert!(passed <= sent as f64 + 65_550.0);
             drop((client, server));
         },
@@ -226,7 +274,9 @@ async fn a_client_that_takes_nothing_holds_its_backend_up_and_is_dropped_as_stal
 #[tokio::test]
 async fn a_backend_that_takes_nothing_holds_its_client_up_and_is_dropped_as_stalled() {
     both(
-        |sidegate| sidegate.timeouts("write_stall = '400ms'").limits("ping = '50ms'\npong = '100ms'"),
+        |sidegate| {
+            sidegate.timeouts("write_stall = '400ms'").limits("ping = '50ms'\npong = '100ms'")
+        },
         async |Ends { sidegate, client, backend, server }| {
             let sent = flood(client, true).await;
             assert!(sent < MOST, "all of it was taken");
@@ -261,7 +311,8 @@ async fn check_late(from: Wire, masked: bool, to: Wire) {
     };
     let reads = async {
         within("a full pipe", full.notified()).await;
-        let (mut buffer, whole) = (vec![0; 65_536], FRAMES * Frame::binary(vec![0; 65_536]).encode(masked).len());
+        let (mut buffer, whole) =
+            (vec![0; 65_536], FRAMES * Frame::binary(vec![0; 65_536]).encode(masked).len());
         while taken.get() < whole {
             let read = within("reading", input.read(&mut buffer)).await.unwrap();
             assert!(read > 0, "the end after {}", taken.get());
@@ -303,7 +354,9 @@ async fn what_a_tunnel_carries_is_counted_while_it_lives() {
         client.expect_echo_by(backend, text).await;
     }
     for (direction, bytes) in [("from_client", 2 * 9), ("from_backend", 2 * 5)] {
-        ends.sidegate.expect_metric("sidegate_bytes_total", [("direction", direction)], bytes).await;
+        ends.sidegate
+            .expect_metric("sidegate_bytes_total", [("direction", direction)], bytes)
+            .await;
         ends.sidegate.expect_metric("sidegate_messages_total", [("direction", direction)], 2).await;
     }
 }

@@ -46,7 +46,8 @@ async fn small_fragments_too_many_end_the_tunnel() {
     for size in [1, 20, 63] {
         check_fourth_behind(&[Frame::new(0x02, "begun")], Frame::new(0x00, vec![1; size])).await;
     }
-    let message = [Frame::new(0x01, "1"), Frame::new(0x80, "2"), Frame::text("3"), Frame::new(0x02, "4")];
+    let message =
+        [Frame::new(0x01, "1"), Frame::new(0x80, "2"), Frame::text("3"), Frame::new(0x02, "4")];
     check_fourth_behind(&message, Frame::new(0x00, "x")).await;
 }
 
@@ -54,9 +55,11 @@ async fn small_fragments_too_many_end_the_tunnel() {
 async fn pings_and_small_fragments_count_together() {
     let mut ends = open(|sidegate| sidegate.limits(THREE)).await;
     let before = [Frame::new(0x01, "a"), Frame::ping(""), Frame::new(0x00, "b"), Frame::pong("c")];
-    check(ends, Sender::Client, &before, &Frame::new(0x00, "d").encode(true), 1008, "frame_rate").await;
+    check(ends, Sender::Client, &before, &Frame::new(0x00, "d").encode(true), 1008, "frame_rate")
+        .await;
     ends = open(|sidegate| sidegate.limits(THREE)).await;
-    let before = [Frame::new(0x01, "a"), Frame::new(0x00, "b"), Frame::new(0x00, ""), Frame::new(0x00, "c")];
+    let before =
+        [Frame::new(0x01, "a"), Frame::new(0x00, "b"), Frame::new(0x00, ""), Frame::new(0x00, "c")];
     check(ends, Sender::Client, &before, &Frame::ping("d").encode(true), 1008, "frame_rate").await;
 }
 
@@ -64,7 +67,8 @@ async fn pings_and_small_fragments_count_together() {
 async fn other_frames_with_payload_do_not_count_towards_frames() {
     let mut ends = open(|sidegate| sidegate.limits(THREE)).await;
     let large = Frame::new(0x00, vec![3; 64]);
-    let message = [&[Frame::new(0x01, "2")][..], &vec![large; 10], &[Frame::new(0x80, "4")]].concat();
+    let message =
+        [&[Frame::new(0x01, "2")][..], &vec![large; 10], &[Frame::new(0x80, "4")]].concat();
     for frame in [&[Frame::text("1")][..], &message, &message, &[Frame::binary("5")]].concat() {
         ends.client.send_frame(frame.clone()).await;
         assert_eq!(ends.backend.frame().await, frame);
@@ -84,8 +88,14 @@ async fn other_frames_with_payload_do_not_count_towards_frames() {
 #[tokio::test]
 async fn frames_of_a_backend_are_not_limited() {
     let mut ends = open(|sidegate| sidegate.limits(THREE)).await;
-    let fragments = [Frame::new(0x01, "b"), Frame::new(0x00, "m"), Frame::new(0x00, "m"), Frame::new(0x80, "")];
-    for frame in [&[Frame::ping("?"), Frame::pong("!"), Frame::text("")][..], &fragments].concat().iter().cycle().take(70) {
+    let fragments =
+        [Frame::new(0x01, "b"), Frame::new(0x00, "m"), Frame::new(0x00, "m"), Frame::new(0x80, "")];
+    for frame in [&[Frame::ping("?"), Frame::pong("!"), Frame::text("")][..], &fragments]
+        .concat()
+        .iter()
+        .cycle()
+        .take(70)
+    {
         ends.backend.send_frame(frame.clone()).await;
         assert_eq!(ends.client.frame().await, *frame);
     }
@@ -116,7 +126,11 @@ async fn frames_are_limited_by_default() {
 #[tokio::test]
 async fn small_fragments_at_once_are_limited_whatever_messages_may_do() {
     both(
-        |sidegate| sidegate.limits("message = { max = '1MiB', rate = '5/s' }\nframes = { rate = '10/s', burst = 10 }"),
+        |sidegate| {
+            sidegate.limits(
+                "message = { max = '1MiB', rate = '5/s' }\nframes = { rate = '10/s', burst = 10 }",
+            )
+        },
         async |mut ends| {
             let begun = Frame::new(0x01, "x");
             ends.client.send_frame(begun.clone()).await;

@@ -14,7 +14,14 @@ pub enum Sender {
 use Sender::{Backend, Client};
 
 /// That of `bytes` nothing passes, that their sender gets a Close with `code` and the other one with 1001, behind `before`.
-pub async fn check(mut ends: Ends, sender: Sender, before: &[Frame], bytes: &[u8], code: u16, reason: &str) {
+pub async fn check(
+    mut ends: Ends,
+    sender: Sender,
+    before: &[Frame],
+    bytes: &[u8],
+    code: u16,
+    reason: &str,
+) {
     let (from, to) = match sender {
         Client => (&mut ends.client, &mut ends.backend),
         Backend => (&mut ends.backend, &mut ends.client),
@@ -41,7 +48,15 @@ pub async fn check(mut ends: Ends, sender: Sender, before: &[Frame], bytes: &[u8
 
 async fn check_framing(sender: Sender, bytes: &[u8]) {
     let before = [Frame::text("before"), Frame::ping("before")];
-    check(open(|sidegate| sidegate.limits("ping = 'off'")).await, sender, &before, bytes, 1002, "framing").await;
+    check(
+        open(|sidegate| sidegate.limits("ping = 'off'")).await,
+        sender,
+        &before,
+        bytes,
+        1002,
+        "framing",
+    )
+    .await;
 }
 
 // C-WS-20
@@ -80,7 +95,8 @@ async fn extended(build: impl FnOnce(Builder) -> Builder, extension: &str) -> En
     let server = backend::manual().run().await;
     let sidegate = build(sidegate::new().route("/chat", &server)).run().await;
     let offers = client::new(&sidegate).header("Sec-WebSocket-Extensions", extension);
-    let (client, backend) = ends(&offers, &server, &format!("Sec-WebSocket-Extensions: {extension}\r\n")).await;
+    let (client, backend) =
+        ends(&offers, &server, &format!("Sec-WebSocket-Extensions: {extension}\r\n")).await;
     Ends { sidegate, client, backend, server }
 }
 
@@ -114,7 +130,8 @@ async fn check_order(before: &[u8], bad: u8, extension: Option<&str>) {
                 None => open(build).await,
             };
             let before: Vec<_> = before.iter().map(|first| Frame::new(*first, "x")).collect();
-            check(ends, sender, &before, &Frame::new(bad, "x").encode(masked), 1002, "framing").await;
+            check(ends, sender, &before, &Frame::new(bad, "x").encode(masked), 1002, "framing")
+                .await;
         }
     }
 }
@@ -148,9 +165,12 @@ async fn unfinished_messages_cannot_exceed_the_size_of_one() {
     for (sender, masked) in [(Client, true), (Backend, false)] {
         let ends = open(|sidegate| sidegate.limits("message = { max = '1KiB' }")).await;
         let frame = Frame::new(0x01, vec![1; 600]);
-        check(ends, sender, std::slice::from_ref(&frame), &frame.encode(masked), 1002, "framing").await;
-        let ends = extended(|sidegate| sidegate.limits("message = { max = '1KiB' }"), "x-own").await;
-        check(ends, sender, std::slice::from_ref(&frame), &frame.encode(masked), 1009, "too_big").await;
+        check(ends, sender, std::slice::from_ref(&frame), &frame.encode(masked), 1002, "framing")
+            .await;
+        let ends =
+            extended(|sidegate| sidegate.limits("message = { max = '1KiB' }"), "x-own").await;
+        check(ends, sender, std::slice::from_ref(&frame), &frame.encode(masked), 1009, "too_big")
+            .await;
     }
 }
 
@@ -160,7 +180,12 @@ async fn a_close_within_a_message_passes_and_nothing_follows_it() {
         |sidegate| sidegate,
         async |mut ends| {
             let (begun, close) = (Frame::new(0x01, "begun"), Frame::close(1000, "enough"));
-            let rest = [Frame::new(0x80, "end"), Frame::new(0x01, "within"), Frame::text("x"), Frame::ping("")];
+            let rest = [
+                Frame::new(0x80, "end"),
+                Frame::new(0x01, "within"),
+                Frame::text("x"),
+                Frame::ping(""),
+            ];
             let more: Vec<u8> = rest.iter().flat_map(|frame| frame.encode(true)).collect();
             ends.client.send([begun.encode(true), close.encode(true), more].concat()).await;
             assert_eq!(ends.backend.frame().await, begun);
@@ -182,7 +207,8 @@ async fn check_size(sender: Sender, before: &[Frame], bytes: &[u8]) {
 async fn of_a_frame_too_big_nothing_passes_and_its_header_is_enough_to_know() {
     for (sender, masked) in [(Client, true), (Backend, false)] {
         let fits = Frame::binary(vec![1; 1024]);
-        check_size(sender, &[fits.clone(), fits], &Frame::binary(vec![2; 1025]).encode(masked)).await;
+        check_size(sender, &[fits.clone(), fits], &Frame::binary(vec![2; 1025]).encode(masked))
+            .await;
         check_size(sender, &[], &Frame::binary(vec![2; 1 << 20]).encode(masked)[..14]).await;
     }
 }
@@ -190,7 +216,11 @@ async fn of_a_frame_too_big_nothing_passes_and_its_header_is_enough_to_know() {
 #[tokio::test]
 async fn a_fragmented_message_too_big_ends_before_the_fragment_that_makes_it_so() {
     for (sender, masked) in [(Client, true), (Backend, false)] {
-        let before = [Frame::new(0x02, vec![1; 600]), Frame::ping("between"), Frame::new(0x00, vec![2; 424])];
+        let before = [
+            Frame::new(0x02, vec![1; 600]),
+            Frame::ping("between"),
+            Frame::new(0x00, vec![2; 424]),
+        ];
         check_size(sender, &before, &Frame::new(0x80, "x").encode(masked)).await;
     }
 }
@@ -209,7 +239,8 @@ async fn of_messages_too_many_none_passes() {
                 Frame::text("three"),
                 Frame::pong("!"),
             ];
-            let more = [Frame::text("four"), Frame::text("five")].map(|frame| frame.encode(true)).concat();
+            let more =
+                [Frame::text("four"), Frame::text("five")].map(|frame| frame.encode(true)).concat();
             check(ends, Client, &before, &more, 1008, "message_rate").await;
         },
     )
@@ -241,6 +272,7 @@ async fn a_violation_while_a_frame_is_on_its_way_to_the_violator_is_told_behind_
 #[tokio::test]
 async fn a_violation_in_the_same_piece_as_good_frames_lets_those_pass() {
     let ends = open(|sidegate| sidegate).await;
-    let bytes = [Frame::text("bare").encode(false), Frame::text("never seen").encode(true)].concat();
+    let bytes =
+        [Frame::text("bare").encode(false), Frame::text("never seen").encode(true)].concat();
     check(ends, Client, &[Frame::text("good")], &bytes, 1002, "framing").await;
 }

@@ -80,7 +80,8 @@ async fn a_backend_that_goes_in_the_middle_of_a_frame_takes_the_client_along_at_
 }
 
 #[tokio::test]
-async fn a_backend_that_goes_in_the_middle_of_a_frame_and_took_nothing_before_takes_the_client_along_as_well() {
+async fn a_backend_that_goes_in_the_middle_of_a_frame_and_took_nothing_before_takes_the_client_along_as_well()
+ {
     let Ends { sidegate, client, mut backend, server } = open(|sidegate| sidegate).await;
     let (mut hears, mut says) = split(client.into_parts().0);
     let flood = async {
@@ -92,7 +93,10 @@ async fn a_backend_that_goes_in_the_middle_of_a_frame_and_took_nothing_before_ta
         let (mut before, mut now) = (-1.0, 0.0);
         while now == 0.0 || now > before {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            (before, now) = (now, sidegate.metric("sidegate_bytes_total", [("direction", "from_client")]).await);
+            (before, now) = (
+                now,
+                sidegate.metric("sidegate_bytes_total", [("direction", "from_client")]).await,
+            );
         }
         let began = Instant::now();
         backend.send(&Frame::binary(vec![7; 1000]).encode(false)[..600]).await;
@@ -135,7 +139,9 @@ async fn what_a_client_sends_after_the_backends_half_close_flows_no_longer_than_
     ends.backend.finish().await;
     ends.client.expect_end().await;
     let began = Instant::now();
-    while ends.backend.try_frame().await.is_some_and(|frame| frame == Frame::text("on and on")) || began.elapsed().is_zero() {
+    while ends.backend.try_frame().await.is_some_and(|frame| frame == Frame::text("on and on"))
+        || began.elapsed().is_zero()
+    {
         ends.client.send_frame(Frame::text("on and on")).await;
     }
     expect_ended(&ends.sidegate, ["backend", "open", "backend_gone"]).await;
@@ -143,7 +149,8 @@ async fn what_a_client_sends_after_the_backends_half_close_flows_no_longer_than_
 
 // C-WS-31
 #[tokio::test]
-async fn what_a_backend_sends_after_the_clients_half_close_is_still_delivered_and_no_close_made_up() {
+async fn what_a_backend_sends_after_the_clients_half_close_is_still_delivered_and_no_close_made_up()
+{
     both(
         |sidegate| sidegate,
         async |mut ends| {
@@ -226,7 +233,8 @@ async fn a_client_that_goes_in_the_middle_of_a_frame_leaves_it_unpadded() {
 }
 
 #[tokio::test]
-async fn a_backend_that_goes_in_the_middle_of_a_frame_after_our_close_leaves_the_client_its_time_to_answer() {
+async fn a_backend_that_goes_in_the_middle_of_a_frame_after_our_close_leaves_the_client_its_time_to_answer()
+ {
     let mut ends = open(|sidegate| sidegate).await;
     ends.sidegate.policy().deny("127.0.0.1").write().await;
     assert_eq!(ends.client.frame().await, Frame::close(1008, "network"));
@@ -258,9 +266,13 @@ async fn check_slow(last: &[u8], end: Option<Frame>) {
         let mut taken = 0;
         let all = (frame.len() + last.len()) as f64;
         // As little as it takes until all has left the backend.
-        while ends.sidegate.metric("sidegate_bytes_total", [("direction", "from_backend")]).await < all {
+        while ends.sidegate.metric("sidegate_bytes_total", [("direction", "from_backend")]).await
+            < all
+        {
             let piece = (256 * 1024).min(frame.len() - taken);
-            assert!(ends.client.bytes(piece).await.iter().skip(10).all(|byte| *byte == 7 || taken == 0));
+            assert!(
+                ends.client.bytes(piece).await.iter().skip(10).all(|byte| *byte == 7 || taken == 0)
+            );
             taken += piece;
         }
         tokio::time::sleep(Duration::from_millis(800)).await;

@@ -10,7 +10,10 @@ const PING: u8 = 9;
 async fn an_idle_tunnel_goes_away_with_1001() {
     both(
         |sidegate| sidegate.limits("idle = '150ms'"),
-        async |ends| ends.expect_closed((1001, "idle"), (1001, "idle"), ["sidegate", "closing", "idle"]).await,
+        async |ends| {
+            ends.expect_closed((1001, "idle"), (1001, "idle"), ["sidegate", "closing", "idle"])
+                .await
+        },
     )
     .await;
 }
@@ -140,7 +143,11 @@ async fn while_a_ping_of_the_backends_is_unanswered_ours_is_withheld_and_its_clo
     ends.backend.send_frame(Frame::ping("second")).await;
     assert_eq!(ends.client.frame().await, Frame::ping("first"));
     assert_eq!(ends.client.frame().await, Frame::ping("second"));
-    assert_eq!(ends.client.frame().await, Frame::close(1001, "no_pong"), "and no Ping of ours before");
+    assert_eq!(
+        ends.client.frame().await,
+        Frame::close(1001, "no_pong"),
+        "and no Ping of ours before"
+    );
 }
 
 #[tokio::test]
@@ -175,7 +182,8 @@ async fn a_ping_waits_while_a_frame_is_on_its_way_to_the_client() {
 
 #[tokio::test]
 async fn with_ping_off_nobody_is_pinged_and_silence_is_no_death() {
-    let mut ends = open(|sidegate| sidegate.limits("ping = 'off'\npong = '50ms'\nidle = '500ms'")).await;
+    let mut ends =
+        open(|sidegate| sidegate.limits("ping = 'off'\npong = '50ms'\nidle = '500ms'")).await;
     ends.backend.send_frame(Frame::ping("the backend's")).await;
     assert_eq!(ends.client.frame().await, Frame::ping("the backend's"));
     assert_eq!(ends.client.frame().await, Frame::close(1001, "idle"));

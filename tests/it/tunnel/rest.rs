@@ -72,7 +72,8 @@ async fn slow_reader_gets_all_when_the_other_breaks_a_rule() {
 
 #[tokio::test]
 async fn slow_reader_gets_all_when_the_violator_resets() {
-    let Ends { sidegate, mut client, mut backend, server } = open(|sidegate| sidegate.clear()).await;
+    let Ends { sidegate, mut client, mut backend, server } =
+        open(|sidegate| sidegate.clear()).await;
     client.send(legal_and(Client, &broken(Client))).await;
     assert_eq!(client.frame().await.closes().unwrap().0, 1002);
     client.reset();

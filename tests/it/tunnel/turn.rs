@@ -17,8 +17,10 @@ fn flood(wire: Wire, frames: Vec<u8>) -> JoinHandle<()> {
     let (mut input, mut output) = split(wire.into_parts().0);
     #[expect(clippy::disallowed_methods, reason = "the test ends it")]
     tokio::spawn(async move {
-        let taking = async { while input.read(&mut [0; 65_536]).await.is_ok_and(|read| read > 0) {} };
-        let giving = async { while !frames.is_empty() && output.write_all(&frames).await.is_ok() {} };
+        let taking =
+            async { while input.read(&mut [0; 65_536]).await.is_ok_and(|read| read > 0) {} };
+        let giving =
+            async { while !frames.is_empty() && output.write_all(&frames).await.is_ok() {} };
         tokio::join!(taking, giving);
     })
 }
@@ -35,9 +37,14 @@ async fn check(by_client: bool, begin: Option<Frame>, frame: Frame, count: usize
         async |Ends { sidegate, mut client, mut backend, server }| {
             let (mut beside, mut at_backend) = ends(&client::new(&sidegate), &server, "").await;
             let from = if by_client { &mut client } else { &mut backend };
-            from.send(begin.as_ref().map(|frame| frame.encode(by_client)).unwrap_or_default()).await;
+            from.send(begin.as_ref().map(|frame| frame.encode(by_client)).unwrap_or_default())
+                .await;
             let frames = frame.encode(by_client).repeat(count);
-            let tasks = if by_client { [flood(client, frames), drain(backend)] } else { [drain(client), flood(backend, frames)] };
+            let tasks = if by_client {
+                [flood(client, frames), drain(backend)]
+            } else {
+                [drain(client), flood(backend, frames)]
+            };
             let direction = if by_client { "from_client" } else { "from_backend" };
             while sidegate.metric("sidegate_bytes_total", [("direction", direction)]).await < 1e6 {}
             for _ in 0..20 {

@@ -43,12 +43,27 @@ fn rules(sender: Sender) -> Vec<Rule> {
         rule("", Frame::text("mask").encode(!masked), 1002, "framing"),
         rule("message = { max = '1KiB' }", huge.clone(), 1009, "too_big"),
         // Its header is enough to know.
-        rule("message = { max = '1KiB' }", huge[..if masked { 8 } else { 4 }].to_vec(), 1009, "too_big"),
+        rule(
+            "message = { max = '1KiB' }",
+            huge[..if masked { 8 } else { 4 }].to_vec(),
+            1009,
+            "too_big",
+        ),
     ];
     if sender == Client {
         let ping = Frame::ping("too many").encode(true);
-        rules.push(rule("message = { rate = '1/m' }", Frame::text("2").encode(true), 1008, "message_rate"));
-        rules.push(rule("frames = { rate = '1/m', burst = 1 }", [&*ping, &ping].concat(), 1008, "frame_rate"));
+        rules.push(rule(
+            "message = { rate = '1/m' }",
+            Frame::text("2").encode(true),
+            1008,
+            "message_rate",
+        ));
+        rules.push(rule(
+            "frames = { rate = '1/m', burst = 1 }",
+            [&*ping, &ping].concat(),
+            1008,
+            "frame_rate",
+        ));
     }
     rules
 }
@@ -281,7 +296,8 @@ async fn a_violator_that_leaves_has_what_it_sent_delivered() {
         let mut ends = open(|sidegate| sidegate).await;
         violate(&mut ends, sender, &broken(sender)).await;
         let Ends { sidegate, client, backend, server } = ends;
-        let (from, mut other) = if sender == Client { (client, backend) } else { (backend, client) };
+        let (from, mut other) =
+            if sender == Client { (client, backend) } else { (backend, client) };
         drop(from);
         for _ in 0..3 {
             other.send_frame(Frame::text("nobody hears")).await;
@@ -296,7 +312,8 @@ async fn a_violator_that_leaves_has_what_it_sent_delivered() {
 #[tokio::test]
 async fn a_violator_that_reads_nothing_has_no_more_than_the_grace() {
     for sender in [Client, Backend] {
-        let mut ends = open(|sidegate| sidegate.timeouts("grace = '300ms'\nwrite_stall = '5m'")).await;
+        let mut ends =
+            open(|sidegate| sidegate.timeouts("grace = '300ms'\nwrite_stall = '5m'")).await;
         violate(&mut ends, sender, &broken(sender)).await;
         let Ends { sidegate, client, backend, server } = ends;
         let (from, to) = if sender == Client { (client, backend) } else { (backend, client) };
@@ -343,7 +360,8 @@ async fn narrow(build: impl FnOnce(Builder) -> Builder) -> Ends {
     let sidegate = build(builder).run().await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
-    let mut client = Wire::new(socket.connect(sidegate.address()).await.unwrap(), End::Client, None);
+    let mut client =
+        Wire::new(socket.connect(sidegate.address()).await.unwrap(), End::Client, None);
     client.send(client::new(&sidegate).attempt_head("/chat", "")).await;
     let mut at_backend = server.accepted().await;
     backend::grant(&mut at_backend, "").await;

@@ -118,7 +118,11 @@ impl<'t> Document<'t> {
     /// The absent tables of the table at `parent` that must be there.
     fn absent_tables(&self, parent: &Range<usize>) -> Vec<&'static str> {
         let lacking = self.lacking.borrow();
-        lacking.iter().filter(|lacking| lacking.parent == *parent).map(|lacking| lacking.table).collect()
+        lacking
+            .iter()
+            .filter(|lacking| lacking.parent == *parent)
+            .map(|lacking| lacking.table)
+            .collect()
     }
 
     /// The file as a whole.
@@ -160,7 +164,9 @@ impl<'t> Document<'t> {
 fn tables_in<'d, 't>(value: &'d Spanned<DeValue<'t>>) -> Vec<&'d DeTable<'t>> {
     match value.get_ref() {
         DeValue::Table(table) => vec![table],
-        DeValue::Array(array) => array.iter().filter_map(|item| item.get_ref().as_table()).collect(),
+        DeValue::Array(array) => {
+            array.iter().filter_map(|item| item.get_ref().as_table()).collect()
+        }
         _ => Vec::new(),
     }
 }

@@ -8,9 +8,18 @@ const SYNONYMS: [(&str, &[&str]); 29] = [
     ("acl access rules", &["client"]),
     ("address addr bind bind_address host_port ip port", &["listen", "client"]),
     ("allowed allowlist allow_list whitelist white_list ips ip_allow networks cidrs", &["allow"]),
-    ("denied denylist deny_list blacklist black_list blocklist block_list block ban banned", &["deny"]),
-    ("backends upstream upstreams proxy_pass target targets server servers origin_server to url", &["backend"]),
-    ("body_limit client_max_body_size max_body_size max_request_body limit_request_body", &["max_body"]),
+    (
+        "denied denylist deny_list blacklist black_list blocklist block_list block ban banned",
+        &["deny"],
+    ),
+    (
+        "backends upstream upstreams proxy_pass target targets server servers origin_server to url",
+        &["backend"],
+    ),
+    (
+        "body_limit client_max_body_size max_body_size max_request_body limit_request_body",
+        &["max_body"],
+    ),
     ("ca_file cacert ca_cert trusted_certificate proxy_ssl_trusted_certificate cafile", &["ca"]),
     ("cert certificate cert_file crt pem fullchain ssl_certificate tls_cert", &["chain"]),
     ("certs ssl_certificates tls", &["certificate"]),
@@ -22,7 +31,10 @@ const SYNONYMS: [(&str, &[&str]); 29] = [
     ("keepalive_timeout keepalive", &["keep_alive"]),
     ("location locations prefix uri match path_prefix url_path", &["path", "route"]),
     ("max_age_seconds ttl", &["max_age", "lifetime"]),
-    ("max_conn max_conns maxconn worker_connections limit_conn", &["max_connections", "connections"]),
+    (
+        "max_conn max_conns maxconn worker_connections limit_conn",
+        &["max_connections", "connections"],
+    ),
     ("origins_allowed allowed_origins allow_origins cors", &["origins"]),
     ("pidfile worker_processes workers nbthread", &["threads"]),
     ("private_key key_file keyfile ssl_certificate_key tls_key", &["key"]),
@@ -37,10 +49,14 @@ const SYNONYMS: [(&str, &[&str]); 29] = [
 ];
 
 /// What other programs call `word` is one of `known`.
-pub fn synonym<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<&'a str> {
+pub fn synonym<'a>(
+    word: &str,
+    known: impl IntoIterator<Item = &'a str> + Clone,
+) -> Option<&'a str> {
     let word = word.to_ascii_lowercase().replace('-', "_");
     let ours = SYNONYMS.iter().filter(|(theirs, _)| theirs.split(' ').any(|their| their == word));
-    ours.flat_map(|(_, ours)| *ours).find_map(|our| known.clone().into_iter().find(|key| key == our))
+    ours.flat_map(|(_, ours)| *ours)
+        .find_map(|our| known.clone().into_iter().find(|key| key == our))
 }
 
 /// `did you mean …?`, if one of `known` is near enough to `word` for a slip of the fingers.
@@ -49,7 +65,10 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
 }
 
 /// That one of `known`, and how many slips away it is.
-pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<(usize, &'a str)> {
+pub fn nearest<'a>(
+    word: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<(usize, &'a str)> {
     // Distances take time and memory by length × length, and nobody misspells a novel.
     if word.len() > 64 {
         return None;
@@ -62,7 +81,8 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 
 /// How many letters are wrong, missing, too many, or swapped with their neighbour (optimal string alignment).
 fn slips(one: &str, other: &str) -> usize {
-    let (one, other): (Vec<char>, Vec<char>) = (one.to_lowercase().chars().collect(), other.to_lowercase().chars().collect());
+    let (one, other): (Vec<char>, Vec<char>) =
+        (one.to_lowercase().chars().collect(), other.to_lowercase().chars().collect());
     let mut before_last: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=other.len()).collect();
     for (i, a) in one.iter().enumerate() {

@@ -47,7 +47,9 @@ fn string_end(bytes: &[u8], at: usize) -> usize {
         match *byte {
             b'\\' if quote == b'"' => end += 1,
             b'\n' if !long => return at + end,
-            _ if long && rest.get(end..).is_some_and(|rest| rest.starts_with(&[quote; 3])) => return at + end + 3,
+            _ if long && rest.get(end..).is_some_and(|rest| rest.starts_with(&[quote; 3])) => {
+                return at + end + 3;
+            }
             byte if byte == quote && !long => return at + end + 1,
             _ => {}
         }

@@ -79,12 +79,16 @@ impl Pending {
 
     /// Whether so much waits that no more has to be explained.
     pub fn is_full(&self) -> bool {
-        [self.alike.len(), self.strays.len(), self.duplicates.len()].into_iter().max() >= Some(MOST_ERRORS)
+        [self.alike.len(), self.strays.len(), self.duplicates.len()].into_iter().max()
+            >= Some(MOST_ERRORS)
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.alike.is_empty() && self.strays.is_empty() && self.duplicates.is_empty() && self.mixed.is_empty()
+        self.alike.is_empty()
+            && self.strays.is_empty()
+            && self.duplicates.is_empty()
+            && self.mixed.is_empty()
     }
 
     /// Notes the keys that a table of this title may have.
@@ -109,9 +113,12 @@ impl Pending {
 
     /// Where `name`, a key that no table like it has, may be written instead; or what the table `title` has.
     fn known(&self, title: &str, name: &str) -> Option<String> {
-        let keys = |title: &str| self.titles.iter().find(|one| one.title == title).map(|one| &one.keys);
+        let keys =
+            |title: &str| self.titles.iter().find(|one| one.title == title).map(|one| &one.keys);
         if keys(ROOT).is_some_and(|keys| keys.iter().any(|key| key == name)) {
-            return Some("it belongs at the top of the file, or below a header of its own".to_owned());
+            return Some(
+                "it belongs at the top of the file, or below a header of its own".to_owned(),
+            );
         }
         let mut quoted: Vec<_> = keys(title)?.iter().map(|key| format!("`{key}`")).collect();
         quoted.sort();
@@ -121,7 +128,11 @@ impl Pending {
 
     /// Adds the lists of tables that the file may have and has none of, as the schemas have them.
     fn add_absent(&mut self, root: &str) {
-        let Some(root) = self.titles.iter().find(|one| one.title == root).map(|one| one.keys.clone()) else { return };
+        let Some(root) =
+            self.titles.iter().find(|one| one.title == root).map(|one| one.keys.clone())
+        else {
+            return;
+        };
         for (key, keys) in schema::lists_of_tables() {
             if root.iter().any(|known| key.split('.').next() == Some(known)) {
                 self.knows(&format!("[[{key}]]"), keys);
@@ -142,7 +153,13 @@ impl Document<'_> {
     }
 
     /// Notes a key of the table `title` that the table doesn't have.
-    pub(super) fn report_stray(&self, name: &str, span: Range<usize>, title: &str, finding: Finding) {
+    pub(super) fn report_stray(
+        &self,
+        name: &str,
+        span: Range<usize>,
+        title: &str,
+        finding: Finding,
+    ) {
         if self.is_torn_at(span.start) {
             return;
         }
@@ -160,7 +177,12 @@ impl Document<'_> {
     }
 
     /// Notes that `name`, at `span`, is there twice.
-    pub(super) fn note_duplicate(&self, name: &str, span: Range<usize>, first: Option<Range<usize>>) {
+    pub(super) fn note_duplicate(
+        &self,
+        name: &str,
+        span: Range<usize>,
+        first: Option<Range<usize>>,
+    ) {
         if self.is_full() {
             return self.page.report(span, error(format!("`{name}` is there twice")));
         }
@@ -170,7 +192,12 @@ impl Document<'_> {
     }
 
     /// Notes that the table `name` has headers of both kinds.
-    pub(super) fn note_mixed(&self, name: &str, singles: Vec<Range<usize>>, doubles: Vec<Range<usize>>) {
+    pub(super) fn note_mixed(
+        &self,
+        name: &str,
+        singles: Vec<Range<usize>>,
+        doubles: Vec<Range<usize>>,
+    ) {
         let mixed = Mixed { name: name.to_owned(), singles, doubles };
         self.pending.borrow_mut().mixed.push(mixed);
     }
@@ -179,12 +206,16 @@ impl Document<'_> {
     /// `is_list` says which kind is right. Returns whether there were.
     pub(super) fn report_mixed(&self, name: &str, is_list: bool) -> bool {
         let mut pending = self.pending.borrow_mut();
-        let Some(at) = pending.mixed.iter().position(|mixed| mixed.name == name) else { return false };
+        let Some(at) = pending.mixed.iter().position(|mixed| mixed.name == name) else {
+            return false;
+        };
         let Mixed { singles, doubles, .. } = pending.mixed.remove(at);
         drop(pending);
         let (wrong, finding) = match is_list {
             true => (singles, one_of_several(name)),
-            false => (doubles, list_of_one(name).remedy(format!("keep one table, and write [{name}]"))),
+            false => {
+                (doubles, list_of_one(name).remedy(format!("keep one table, and write [{name}]")))
+            }
         };
         if let Some(span) = wrong.into_iter().next() {
             self.page.report(span, finding);
@@ -202,10 +233,12 @@ impl Document<'_> {
     pub(super) fn settle(&self) {
         let mut pending = self.pending.take();
         for Mixed { name, singles, doubles } in std::mem::take(&mut pending.mixed) {
-            let finding = error(format!("`{name}` is a table here, and a list of tables elsewhere"));
+            let finding =
+                error(format!("`{name}` is a table here, and a list of tables elsewhere"));
             if let Some((span, other)) = singles.first().zip(doubles.first()) {
                 let finding = finding.clone().remedy("write the same brackets around both");
-                self.page.report(span.clone(), finding.and(self.place(other.clone()), "the other one"));
+                self.page
+                    .report(span.clone(), finding.and(self.place(other.clone()), "the other one"));
             }
         }
         self.settle_strays(&mut pending);
@@ -233,18 +266,28 @@ impl Document<'_> {
         if !strays.is_empty() {
             pending.add_absent(ROOT);
         }
-        for group in strays.chunk_by(|one, next| one.title == next.title && self.are_together(one, next)) {
+        for group in
+            strays.chunk_by(|one, next| one.title == next.title && self.are_together(one, next))
+        {
             let names: Vec<_> = group.iter().map(|stray| &*stray.name).collect();
             let first = &group[0];
             let header = self.header_above(first.span.start);
             let beside = |one: &&Duplicate| one.header == header && !self.is_header(one.span.start);
-            let twins: Vec<_> = pending.duplicates.iter().filter(beside).map(|one| &*one.name).collect();
-            let Some(home) = pending.home(&first.title, &names, &twins).filter(|_| may_be_moved(group, &twins)) else {
+            let twins: Vec<_> =
+                pending.duplicates.iter().filter(beside).map(|one| &*one.name).collect();
+            let Some(home) =
+                pending.home(&first.title, &names, &twins).filter(|_| may_be_moved(group, &twins))
+            else {
                 for Stray { name, span, title, finding } in group {
                     let finding = finding.clone();
-                    let known = if finding.has_remedy() { None } else { pending.known(title, name) };
+                    let known =
+                        if finding.has_remedy() { None } else { pending.known(title, name) };
                     // A word of another server is written in each table of that title.
-                    pending.add_alike(format!("{name} in {title}"), span.clone(), finding.perhaps(known));
+                    pending.add_alike(
+                        format!("{name} in {title}"),
+                        span.clone(),
+                        finding.perhaps(known),
+                    );
                 }
                 continue;
             };
@@ -252,9 +295,17 @@ impl Document<'_> {
             let has = |name: &str| home.keys.iter().any(|key| key == name);
             let moved = |one: &Duplicate| beside(&one) && has(&one.name);
             let spans = pending.duplicates.iter().filter(|one| moved(one)).map(|one| &one.span);
-            let start = spans.chain([&first.span]).min_by_key(|span| span.start).cloned().unwrap_or_default();
+            let start = spans
+                .chain([&first.span])
+                .min_by_key(|span| span.start)
+                .cloned()
+                .unwrap_or_default();
             let is_one = names.len() + twins.len() == 1;
-            let (what, them) = if is_one { ("unknown key", "it belongs") } else { ("unknown keys", "they belong") };
+            let (what, them) = if is_one {
+                ("unknown key", "it belongs")
+            } else {
+                ("unknown keys", "they belong")
+            };
             let finding = error(format!("{what} {} in {}", listed(&names), first.title));
             let remedy = format!("{them} below {}: is that header missing above?", home.title);
             let left: Vec<_> = pending.duplicates.iter().map(|one| !moved(one)).collect();
@@ -270,15 +321,22 @@ impl Document<'_> {
         duplicates.sort_by_key(|one| one.span.start);
         let is_key = |one: &Duplicate| !self.is_header(one.span.start);
         let together = |one: &Duplicate, next: &Duplicate| {
-            is_key(one) && is_key(next) && self.header_above(one.span.start) == self.header_above(next.span.start)
+            is_key(one)
+                && is_key(next)
+                && self.header_above(one.span.start) == self.header_above(next.span.start)
         };
         for group in duplicates.chunk_by(together) {
             let names: Vec<_> = group.iter().map(|one| &*one.name).collect();
             let first = &group[0];
             let (verb, remedy) = match group {
-                [one] if is_key(one) => ("is", "keep one of the two, or correct the name of one".to_owned()),
+                [one] if is_key(one) => {
+                    ("is", "keep one of the two, or correct the name of one".to_owned())
+                }
                 [_] => ("is", "keep one of the two".to_owned()),
-                _ => ("are", format!("keep one of each: is a header like `{}` missing above?", first.header)),
+                _ => (
+                    "are",
+                    format!("keep one of each: is a header like `{}` missing above?", first.header),
+                ),
             };
             let finding = error(format!("{} {verb} there twice", listed(&names))).remedy(remedy);
             let finding = match &first.first {
@@ -301,7 +359,8 @@ impl Document<'_> {
     fn header_above(&self, at: usize) -> String {
         let above = self.page.text().get(..at).unwrap_or_default();
         let begin = above.rfind('\n').map_or(0, |newline| newline + 1);
-        let is_header = |line: &&str| line.starts_with('[') && line.contains(']') && !line.contains('=');
+        let is_header =
+            |line: &&str| line.starts_with('[') && line.contains(']') && !line.contains('=');
         let header = above[..begin].lines().rev().map(str::trim).find(is_header);
         header.and_then(|line| Some(&line[..=line.rfind(']')?])).unwrap_or_default().to_owned()
     }

@@ -41,9 +41,11 @@ impl<'t> Document<'t> {
     pub(super) fn grow(&mut self, text: &'t str) {
         let (tree, faults) = DeTable::parse_recoverable(text);
         self.tree = tree.into_inner();
-        let fault = |fault: &'_ toml::de::Error| (fault.span().unwrap_or(0..0), fault.message().to_owned());
+        let fault =
+            |fault: &'_ toml::de::Error| (fault.span().unwrap_or(0..0), fault.message().to_owned());
         let told: Vec<_> = faults.iter().map(fault).collect();
-        let mut faults: Vec<_> = told.iter().map(|(span, message)| Fault { span: span.clone(), message }).collect();
+        let mut faults: Vec<_> =
+            told.iter().map(|(span, message)| Fault { span: span.clone(), message }).collect();
         if let Some(first) = faults.first().cloned()
             && faults.iter().any(|fault| fault.message.starts_with("unclosed"))
         {
@@ -72,14 +74,16 @@ impl<'t> Document<'t> {
     /// A bracket that is never closed makes nonsense of all that follows: of that, only the structure's first fault is
     /// told, which the parser puts before those of values. A string above it that never ends is what left it open.
     fn cut(&mut self, faults: &mut Vec<Fault<'_>>, first: Fault<'_>) {
-        let open = faults.iter().filter(|fault| fault.is_string() && fault.span.start <= first.span.start);
+        let open =
+            faults.iter().filter(|fault| fault.is_string() && fault.span.start <= first.span.start);
         let first = open.min_by_key(|fault| fault.span.start).cloned().unwrap_or(first);
         let line = self.page.line(first.span.start);
         self.torn.lines.insert(line);
         self.torn.from = first.span.start;
         let is_plain = first.is_string() || first.message.starts_with("unclosed");
         let finding = if is_plain { self.syntax(&first) } else { error(first.message.to_owned()) };
-        let finding = if is_plain { finding } else { finding.remedy("is a bracket above it not closed?") };
+        let finding =
+            if is_plain { finding } else { finding.remedy("is a bracket above it not closed?") };
         self.page.report(first.span, finding);
         faults.retain(|fault| self.page.line(fault.span.start) < line);
     }
@@ -94,7 +98,9 @@ impl<'t> Document<'t> {
                 at += line.len();
                 match header(bare) {
                     Some((other, true)) if other == name => doubles.push(start..start + bare.len()),
-                    Some((other, false)) if other == name => singles.push(start..start + bare.len()),
+                    Some((other, false)) if other == name => {
+                        singles.push(start..start + bare.len())
+                    }
                     _ => {}
                 }
             }
@@ -103,7 +109,11 @@ impl<'t> Document<'t> {
         let mut names: Vec<String> = Vec::new();
         for fault in faults.iter().filter(|fault| fault.is_duplicate()).take(super::MOST_ERRORS) {
             let (_, line) = self.page.line_at(self.page.line(fault.span.start));
-            names.extend(header(line.trim()).map(|(name, _)| name.to_owned()).filter(|name| !names.contains(name)));
+            names.extend(
+                header(line.trim())
+                    .map(|(name, _)| name.to_owned())
+                    .filter(|name| !names.contains(name)),
+            );
         }
         for name in names {
             let (singles, doubles) = headers(&name);
@@ -114,8 +124,10 @@ impl<'t> Document<'t> {
                 let (_, line) = self.page.line_at(self.page.line(fault.span.start));
                 fault.is_duplicate() && header(line.trim()).is_some_and(|(other, _)| other == name)
             };
-            let lines: Vec<_> =
-                faults.extract_if(.., |fault| is_of_it(fault)).map(|fault| self.page.line(fault.span.start)).collect();
+            let lines: Vec<_> = faults
+                .extract_if(.., |fault| is_of_it(fault))
+                .map(|fault| self.page.line(fault.span.start))
+                .collect();
             self.torn.lines.extend(lines);
             self.note_mixed(&name, singles, doubles);
         }
@@ -141,7 +153,8 @@ impl<'t> Document<'t> {
         }
         if message.starts_with("string values must be quoted") {
             return match text {
-                "" => error("a value is missing").remedy("write one behind the `=`, or remove the line"),
+                "" => error("a value is missing")
+                    .remedy("write one behind the `=`, or remove the line"),
                 _ => error("a string without its quotes").remedy(format!("write \"{text}\"")),
             };
         }
@@ -149,11 +162,16 @@ impl<'t> Document<'t> {
             return error("a `:` behind a key").remedy("write a `=` in its place");
         }
         if message.starts_with("unexpected key or value") {
-            return match self.page.text()[..span.end.max(begin)].get(span.start..).unwrap_or_default().chars().next() {
-                Some(sign @ (';' | ',')) => {
-                    error(format!("a `{sign}` behind a value")).remedy("remove it: a line ends without a sign")
-                }
-                _ => error(message.to_string()).remedy("write one key on each line, and strings between quotation marks"),
+            return match self.page.text()[..span.end.max(begin)]
+                .get(span.start..)
+                .unwrap_or_default()
+                .chars()
+                .next()
+            {
+                Some(sign @ (';' | ',')) => error(format!("a `{sign}` behind a value"))
+                    .remedy("remove it: a line ends without a sign"),
+                _ => error(message.to_string())
+                    .remedy("write one key on each line, and strings between quotation marks"),
             };
         }
         if message.starts_with("key with no value") {
@@ -170,21 +188,25 @@ impl<'t> Document<'t> {
         let is_number = message.starts_with("unexpected leading zero");
         if is_number || message.starts_with("invalid ") && !message.contains("string") {
             let message = message.trim_end_matches(", expected nothing");
-            return error(message.to_owned()).remedy("if it is meant as a string, put it in quotes");
+            return error(message.to_owned())
+                .remedy("if it is meant as a string, put it in quotes");
         }
         error(message.to_string())
     }
 
     /// What is wrong at `span`, where it is a character that only looks like one of TOML's.
     fn typography(&self, span: &Range<usize>, text: &str, message: &str) -> Option<Finding> {
-        let is_space = |c: char| !c.is_ascii() && (c.is_whitespace() || c == '\u{200b}' || c == '\u{feff}');
+        let is_space =
+            |c: char| !c.is_ascii() && (c.is_whitespace() || c == '\u{200b}' || c == '\u{feff}');
         if let Some(space) = text.chars().next().filter(|first| is_space(*first)) {
-            let finding = error(format!("a space that TOML does not know, U+{:04X}", u32::from(space)));
+            let finding =
+                error(format!("a space that TOML does not know, U+{:04X}", u32::from(space)));
             return Some(finding.remedy("write a plain space, or none"));
         }
         let fault = Fault { span: span.clone(), message };
         let (_, line) = self.page.line_at(self.page.line(span.start));
-        let quoted = text.contains(typography::is_quote) || fault.is_string() && line.contains(typography::is_quote);
+        let quoted = text.contains(typography::is_quote)
+            || fault.is_string() && line.contains(typography::is_quote);
         quoted.then(|| typography::finding(text))
     }
 
@@ -208,7 +230,8 @@ impl<'t> Document<'t> {
         let mut tables = vec![&self.tree];
         while let Some(table) = tables.pop() {
             for (name, value) in table {
-                let above = name.span().start < span.start && nearest.as_ref().is_none_or(|near| near.start < name.span().start);
+                let above = name.span().start < span.start
+                    && nearest.as_ref().is_none_or(|near| near.start < name.span().start);
                 if above && name.get_ref() == key.trim_matches(['"', '\'']) {
                     nearest = Some(name.span());
                 }
@@ -224,14 +247,20 @@ fn string_fault(message: &str, line: &str) -> Option<Finding> {
     let code = line.split(" #").next().unwrap_or(line);
     let odd = |mark: char| code.matches(mark).count() % 2 == 1;
     if message.starts_with("missing opening quote") {
-        return Some(error("a string without its first quotation mark").remedy("put one before it"));
+        return Some(
+            error("a string without its first quotation mark").remedy("put one before it"),
+        );
     }
-    let is_string = message.starts_with("invalid basic string") || message.starts_with("invalid literal string");
-    let is_open = is_string && ["expected `\"`", "expected `'`"].iter().any(|sign| message.contains(sign));
+    let is_string = message.starts_with("invalid basic string")
+        || message.starts_with("invalid literal string");
+    let is_open =
+        is_string && ["expected `\"`", "expected `'`"].iter().any(|sign| message.contains(sign));
     if is_open || message.starts_with("missing comma") && (odd('"') || odd('\'')) {
         return Some(error("a string without its last quotation mark").remedy("put one behind it"));
     }
-    message.starts_with("missing comma").then(|| error(message.to_owned()).remedy("write a comma between the two"))
+    message
+        .starts_with("missing comma")
+        .then(|| error(message.to_owned()).remedy("write a comma between the two"))
 }
 
 /// The name in a line that is a header, and whether it is one of a list of tables.

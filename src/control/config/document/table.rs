@@ -60,7 +60,12 @@ impl<'d> Table<'d> {
         Table::new(document, ROOT.into(), 0..0, keys)
     }
 
-    pub(super) fn new(document: &'d Document<'d>, title: String, span: Range<usize>, keys: &'d DeTable<'d>) -> Table<'d> {
+    pub(super) fn new(
+        document: &'d Document<'d>,
+        title: String,
+        span: Range<usize>,
+        keys: &'d DeTable<'d>,
+    ) -> Table<'d> {
         let (known, missing, wanted, refused, shared, lists, ignored) = Default::default();
         Table {
             document,
@@ -106,7 +111,8 @@ impl<'d> Table<'d> {
 
     /// The number of the line that `key` is in, from 1; 0 if it isn't there.
     pub fn line(&self, key: &str) -> u32 {
-        let name = self.keys.and_then(|keys| keys.get_key_value(key)).map(|(name, _)| name.span().start);
+        let name =
+            self.keys.and_then(|keys| keys.get_key_value(key)).map(|(name, _)| name.span().start);
         name.map_or(0, |at| self.document.line(at) as u32)
     }
 
@@ -132,7 +138,11 @@ impl<'d> Table<'d> {
 
     /// [`Table::need`] of a key that another table can give to all tables of this title: of several
     /// that lack it, one is reported.
-    pub fn need_of_all(&mut self, key: &'static str, remedy: impl Into<Words>) -> Option<Value<'d>> {
+    pub fn need_of_all(
+        &mut self,
+        key: &'static str,
+        remedy: impl Into<Words>,
+    ) -> Option<Value<'d>> {
         self.shared.push(key);
         self.need(key, remedy)
     }
@@ -249,8 +259,12 @@ impl<'d> Table<'d> {
     /// Every key with its value, whatever its name, in the order written.
     pub fn all(&self) -> Vec<(&'d str, Range<usize>, Value<'d>)> {
         let Some(keys) = self.keys else { return Vec::new() };
-        let mut all: Vec<_> =
-            keys.iter().map(|(name, value)| (&**name.get_ref(), name.span(), Value::new(self.document, name, value))).collect();
+        let mut all: Vec<_> = keys
+            .iter()
+            .map(|(name, value)| {
+                (&**name.get_ref(), name.span(), Value::new(self.document, name, value))
+            })
+            .collect();
         all.sort_by_key(|(_, span, _)| span.start);
         all
     }
@@ -281,18 +295,24 @@ impl<'d> Table<'d> {
     }
 
     /// What the word at `key` stands for, one of `words`.
-    pub fn choice<T: Clone>(&mut self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
+    pub fn choice<T: Clone>(
+        &mut self,
+        key: &'static str,
+        words: &[(&'static str, T)],
+    ) -> Option<T> {
         self.get(key)?.choice(words)
     }
 
     /// Reports every key that was never asked for, and those that are missing. A misspelt key is
     /// one error, though it is unknown and what it was meant to be is missing.
     pub fn finish(mut self) {
-        let keys: Vec<_> = self.known.iter().filter(|key| !self.refused.contains(key)).copied().collect();
+        let keys: Vec<_> =
+            self.known.iter().filter(|key| !self.refused.contains(key)).copied().collect();
         self.document.has_keys(&self.title, &keys);
         for (name, span) in self.unknown() {
             self.document.has_unknown_keys.set(true);
-            let (lacks, remedy) = if self.document.is_full() { (None, None) } else { self.explain(name) };
+            let (lacks, remedy) =
+                if self.document.is_full() { (None, None) } else { self.explain(name) };
             let lacks = lacks.map(|key| format!(", which lacks `{key}`")).unwrap_or_default();
             let finding = error(format!("unknown key `{name}` in {}{lacks}", self.title));
             self.document.report_stray(name, span, &self.title, finding.perhaps(remedy));
@@ -303,7 +323,9 @@ impl<'d> Table<'d> {
         {
             let names: Vec<_> = missing.iter().map(|(key, _)| format!("`{key}`")).collect();
             let finding = error(format!("{} has no keys", self.title));
-            self.report(finding.remedy(format!("write {} below it, or remove it", names.join(", "))));
+            self.report(
+                finding.remedy(format!("write {} below it, or remove it", names.join(", "))),
+            );
             return;
         }
         for (key, finding) in missing {
@@ -342,7 +364,9 @@ impl<'d> Table<'d> {
     fn explain(&mut self, name: &str) -> (Option<&'static str>, Option<String>) {
         if let Some(meant) = self.meant(name) {
             let own = self.missing.extract_if(.., |(key, _)| *key == meant).count();
-            let absent = self.document.take_lacking(|lacking| lacking.parent == self.span && lacking.table == meant);
+            let absent = self
+                .document
+                .take_lacking(|lacking| lacking.parent == self.span && lacking.table == meant);
             let is_wanted = self.wanted.contains(&meant) && !self.has(meant);
             let lacks = (own + absent.len() > 0 || is_wanted).then_some(meant);
             return (lacks, Some(format!("did you mean `{meant}`?")));
@@ -404,7 +428,11 @@ mod asked {
         pub(super) fn asked_for(&self, key: &str) {
             ASKED.with_borrow_mut(|asked| {
                 let (Some(asked), Some(_)) = (asked.as_mut(), self.keys) else { return };
-                let path = if self.title == ROOT { Some(String::new()) } else { path(&self.document.tree, &self.span) };
+                let path = if self.title == ROOT {
+                    Some(String::new())
+                } else {
+                    path(&self.document.tree, &self.span)
+                };
                 let file = self.document.place(0..0).file.to_string();
                 asked.extend(path.map(|path| (file, format!("{path}{key}"))));
             });
@@ -420,7 +448,9 @@ mod asked {
             };
             match value.get_ref() {
                 DeValue::Table(table) => below(table, value.span(), ""),
-                DeValue::Array(items) => items.iter().find_map(|item| below(item.get_ref().as_table()?, item.span(), "[]")),
+                DeValue::Array(items) => items
+                    .iter()
+                    .find_map(|item| below(item.get_ref().as_table()?, item.span(), "[]")),
                 _ => None,
             }
         })

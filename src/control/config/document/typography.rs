@@ -34,12 +34,27 @@ mod tests {
     fn a_remedy_has_plain_marks() {
         let check = |text: &str, remedy: &str| {
             let said = finding(text).sentence();
-            assert_eq!(said, format!("quotation marks that TOML does not know: {remedy}"), "{text}");
+            assert_eq!(
+                said,
+                format!("quotation marks that TOML does not know: {remedy}"),
+                "{text}"
+            );
         };
-        for text in ["\u{201c}a b\u{201d}", "\u{2018}a b\u{2019}", "\u{201e}a b\u{201c}", "\u{ab}a b\u{bb}", "`a b\u{b4}"] {
+        for text in [
+            "\u{201c}a b\u{201d}",
+            "\u{2018}a b\u{2019}",
+            "\u{201e}a b\u{201c}",
+            "\u{ab}a b\u{bb}",
+            "`a b\u{b4}",
+        ] {
             check(text, "write \"a b\"");
         }
-        for text in ["\u{201c}a", "a\u{201d}", "\u{201c}a\"b\u{201d}", "\u{201c}a\u{201d}, \u{201c}b\u{201d}"] {
+        for text in [
+            "\u{201c}a",
+            "a\u{201d}",
+            "\u{201c}a\"b\u{201d}",
+            "\u{201c}a\u{201d}, \u{201c}b\u{201d}",
+        ] {
             check(text, "write plain ones, as around \"this\"");
         }
         assert!(!"\"a\" 'b' \u{e9}".contains(is_quote));

@@ -16,8 +16,10 @@ pub const MOST_TOKENS: u32 = 1_000_000;
 
 /// `"250ms" "10s" "5m" "24h"`, at most 366 days; a zero needs no unit.
 pub fn duration(text: &str) -> Result<Duration, Finding> {
-    let fault =
-        || error(format!("\"{text}\" is not a duration")).remedy("a whole number and ms, s, m or h, like \"250ms\" or \"10s\"");
+    let fault = || {
+        error(format!("\"{text}\" is not a duration"))
+            .remedy("a whole number and ms, s, m or h, like \"250ms\" or \"10s\"")
+    };
     let (number, unit) = split(text).ok_or_else(fault)?;
     let milliseconds = match unit {
         "" if number == 0 => 0,
@@ -27,8 +29,13 @@ pub fn duration(text: &str) -> Result<Duration, Finding> {
         "h" => 3_600_000,
         _ => return Err(fault()),
     };
-    let duration = number.checked_mul(milliseconds).map(Duration::from_millis).filter(|duration| *duration <= LONGEST);
-    duration.ok_or_else(|| error(format!("\"{text}\" is too long")).remedy("at most 366 days: \"8784h\""))
+    let duration = number
+        .checked_mul(milliseconds)
+        .map(Duration::from_millis)
+        .filter(|duration| *duration <= LONGEST);
+    duration.ok_or_else(|| {
+        error(format!("\"{text}\" is too long")).remedy("at most 366 days: \"8784h\"")
+    })
 }
 
 /// A [`duration`] that is not zero.
@@ -44,7 +51,8 @@ pub fn duration_or_off(text: &str) -> Result<Option<Duration>, Finding> {
     if text == "off" {
         return Ok(None);
     }
-    let remedy = "a whole number and ms, s, m or h, like \"60s\", up to \"8784h\"; or \"off\" for no bound";
+    let remedy =
+        "a whole number and ms, s, m or h, like \"60s\", up to \"8784h\"; or \"off\" for no bound";
     positive_duration(text).map(Some).map_err(|finding| finding.remedy(remedy))
 }
 
@@ -59,7 +67,10 @@ pub fn size_or_off(text: &str) -> Result<Option<u64>, Finding> {
 
 /// `"512B" "64KiB" "1MiB" "2GiB"`, in bytes; a zero needs no unit.
 pub fn size(text: &str) -> Result<u64, Finding> {
-    let fault = || error(format!("\"{text}\" is not a size")).remedy("a whole number and B, KiB, MiB or GiB, like \"64KiB\"");
+    let fault = || {
+        error(format!("\"{text}\" is not a size"))
+            .remedy("a whole number and B, KiB, MiB or GiB, like \"64KiB\"")
+    };
     let (number, unit) = split(text).ok_or_else(fault)?;
     let bytes = match unit {
         "" if number == 0 => 0,
@@ -74,16 +85,23 @@ pub fn size(text: &str) -> Result<u64, Finding> {
 
 /// `"5/s" "300/m"`: tokens, and how long it takes to earn them all.
 pub fn rate(text: &str) -> Result<(NonZeroU32, Duration), Finding> {
-    let fault =
-        || error(format!("\"{text}\" is not a rate")).remedy("a whole number per second or minute, like \"5/s\" or \"300/m\"");
+    let fault = || {
+        error(format!("\"{text}\" is not a rate"))
+            .remedy("a whole number per second or minute, like \"5/s\" or \"300/m\"")
+    };
     let (tokens, unit) = split(text).ok_or_else(fault)?;
     let per = match unit {
         "/s" => Duration::from_secs(1),
         "/m" => Duration::from_secs(60),
         _ => return Err(fault()),
     };
-    let tokens = u32::try_from(tokens).ok().filter(|tokens| *tokens <= MOST_TOKENS).and_then(NonZeroU32::new);
-    let tokens = tokens.ok_or_else(|| error(format!("\"{text}\" is out of range")).remedy(format!("1 to {MOST_TOKENS}")))?;
+    let tokens = u32::try_from(tokens)
+        .ok()
+        .filter(|tokens| *tokens <= MOST_TOKENS)
+        .and_then(NonZeroU32::new);
+    let tokens = tokens.ok_or_else(|| {
+        error(format!("\"{text}\" is out of range")).remedy(format!("1 to {MOST_TOKENS}"))
+    })?;
     Ok((tokens, per))
 }
 
@@ -92,7 +110,10 @@ pub fn pace(text: &str) -> Result<Option<u64>, Finding> {
     if text == "off" {
         return Ok(None);
     }
-    let fault = || error(format!("\"{text}\" is not a pace")).remedy("like \"500B/s\" or \"64KiB/s\", or \"off\"");
+    let fault = || {
+        error(format!("\"{text}\" is not a pace"))
+            .remedy("like \"500B/s\" or \"64KiB/s\", or \"off\"")
+    };
     let bytes = text.strip_suffix("/s").and_then(|text| size(text).ok()).ok_or_else(fault)?;
     match bytes {
         0 => Err(error("zero makes no sense here").remedy("\"off\" for no bound")),
@@ -117,9 +138,11 @@ pub fn written_pace(pace: Option<u64>) -> String {
 
 /// `"50%"`: whole percent; a zero needs no sign.
 pub fn percent(text: &str) -> Result<u8, Finding> {
-    let is_share = |number: u64, unit: &str| unit == "%" && number <= 100 || unit.is_empty() && number == 0;
+    let is_share =
+        |number: u64, unit: &str| unit == "%" && number <= 100 || unit.is_empty() && number == 0;
     let number = split(text).filter(|(number, unit)| is_share(*number, unit));
-    let fault = || error(format!("\"{text}\" is not a share")).remedy("0% to 100%, in whole percent");
+    let fault =
+        || error(format!("\"{text}\" is not a share")).remedy("0% to 100%, in whole percent");
     number.map(|(number, _)| number as u8).ok_or_else(fault)
 }
 
@@ -128,7 +151,8 @@ pub fn share_or_number(text: &str) -> Result<Bound, Finding> {
     match split(text) {
         Some((number, "%")) if number <= 100 => Ok(Bound::Percent(number as u8)),
         Some((number, "")) => Ok(Bound::Number(usize::try_from(number).unwrap_or(usize::MAX))),
-        _ => Err(error(format!("\"{text}\" is neither a share nor a number")).remedy("like \"20%\" or \"300\"")),
+        _ => Err(error(format!("\"{text}\" is neither a share nor a number"))
+            .remedy("like \"20%\" or \"300\"")),
     }
 }
 
@@ -136,7 +160,8 @@ pub fn share_or_number(text: &str) -> Result<Bound, Finding> {
 pub fn written_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
-    let whole = units.into_iter().find(|(unit, _)| milliseconds > 0 && milliseconds.is_multiple_of(*unit));
+    let whole =
+        units.into_iter().find(|(unit, _)| milliseconds > 0 && milliseconds.is_multiple_of(*unit));
     match whole {
         Some((unit, name)) => format!("{}{name}", milliseconds / unit),
         None if milliseconds == 0 => "0s".into(),
@@ -179,7 +204,9 @@ impl Bound {
     /// Whether `some` of `all` are more.
     pub fn is_exceeded(self, some: usize, all: usize) -> bool {
         match self {
-            Bound::Percent(percent) => some.saturating_mul(100) > all.saturating_mul(percent.into()),
+            Bound::Percent(percent) => {
+                some.saturating_mul(100) > all.saturating_mul(percent.into())
+            }
             Bound::Number(number) => some > number,
         }
     }
@@ -274,7 +301,8 @@ mod tests {
         }
         check(percent, "50", "\"50\" is not a share");
         check(percent, "0", "0");
-        let exceeded = |bound: &str, some, all| share_or_number(bound).ok().unwrap().is_exceeded(some, all);
+        let exceeded =
+            |bound: &str, some, all| share_or_number(bound).ok().unwrap().is_exceeded(some, all);
         assert!(exceeded("20%", 21, 100) && !exceeded("20%", 20, 100) && !exceeded("20%", 0, 0));
         assert!(exceeded("0%", 1, 100) && !exceeded("100%", 100, 100));
         assert!(exceeded("2", 3, 100) && !exceeded("2", 2, 2));

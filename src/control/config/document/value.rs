@@ -19,7 +19,11 @@ pub struct Value<'d> {
 }
 
 impl<'d> Value<'d> {
-    pub(super) fn new(document: &'d Document<'d>, key: &'d Spanned<DeString<'d>>, value: &'d Spanned<DeValue<'d>>) -> Value<'d> {
+    pub(super) fn new(
+        document: &'d Document<'d>,
+        key: &'d Spanned<DeString<'d>>,
+        value: &'d Spanned<DeValue<'d>>,
+    ) -> Value<'d> {
         Value { document, key: key.get_ref(), value }
     }
 
@@ -30,7 +34,11 @@ impl<'d> Value<'d> {
 
     /// Notes `finding` about it, or about the part of its string that the finding is within.
     pub fn report(&self, finding: Finding) {
-        let span = finding.within.clone().and_then(|within| self.inside(within)).unwrap_or(self.value.span());
+        let span = finding
+            .within
+            .clone()
+            .and_then(|within| self.inside(within))
+            .unwrap_or(self.value.span());
         self.document.report(span, finding.of(self.key));
     }
 
@@ -85,15 +93,25 @@ impl<'d> Value<'d> {
     }
 
     /// What `parse` makes of its string; `expected` says what should be there.
-    pub fn parse<T>(&self, expected: &str, parse: impl FnOnce(&'d str) -> Result<T, Finding>) -> Option<T> {
+    pub fn parse<T>(
+        &self,
+        expected: &str,
+        parse: impl FnOnce(&'d str) -> Result<T, Finding>,
+    ) -> Option<T> {
         let text = self.string_like(expected)?;
         self.parsed(text, parse)
     }
 
     /// The same, where a whole number may stand without quotes, if `parse` takes its digits: a bare
     /// number of things, or a zero, which needs no unit.
-    pub fn parse_number<T>(&self, expected: &str, parse: impl FnOnce(&'d str) -> Result<T, Finding>) -> Option<T> {
-        let Some(integer) = self.value.get_ref().as_integer().filter(|integer| integer.radix() == 10) else {
+    pub fn parse_number<T>(
+        &self,
+        expected: &str,
+        parse: impl FnOnce(&'d str) -> Result<T, Finding>,
+    ) -> Option<T> {
+        let Some(integer) =
+            self.value.get_ref().as_integer().filter(|integer| integer.radix() == 10)
+        else {
             return self.parse(expected, parse);
         };
         let digits = integer.as_str();
@@ -107,8 +125,14 @@ impl<'d> Value<'d> {
         }
     }
 
-    fn parsed<T>(&self, text: &'d str, parse: impl FnOnce(&'d str) -> Result<T, Finding>) -> Option<T> {
-        let told = |finding| if text.contains(typography::is_quote) { typography::finding(text) } else { finding };
+    fn parsed<T>(
+        &self,
+        text: &'d str,
+        parse: impl FnOnce(&'d str) -> Result<T, Finding>,
+    ) -> Option<T> {
+        let told = |finding| {
+            if text.contains(typography::is_quote) { typography::finding(text) } else { finding }
+        };
         // Of a string in an array it was said that it has to be without one.
         let fault = |finding| {
             if self.is_string() {
@@ -123,12 +147,18 @@ impl<'d> Value<'d> {
         let known = || words.iter().map(|(word, _)| *word);
         let quoted: Vec<_> = known().map(|word| format!("\"{word}\"")).collect();
         let expected = match quoted.split_last() {
-            Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+            Some((last, others)) if !others.is_empty() => {
+                format!("{} or {last}", others.join(", "))
+            }
             _ => quoted.concat(),
         };
         self.parse(&expected, |text| {
-            let meant = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| meaning.clone());
-            meant.ok_or_else(|| error(format!("expected {expected}, found \"{text}\"")).perhaps(did_you_mean(text, known())))
+            let meant =
+                words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| meaning.clone());
+            meant.ok_or_else(|| {
+                error(format!("expected {expected}, found \"{text}\""))
+                    .perhaps(did_you_mean(text, known()))
+            })
         })
     }
 
@@ -145,10 +175,16 @@ impl<'d> Value<'d> {
     /// It, as an integer within `bounds`.
     pub fn integer(&self, bounds: RangeInclusive<i64>) -> Option<i64> {
         let integer = self.or_expected("an integer", self.value.get_ref().as_integer())?;
-        let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|number| bounds.contains(number));
+        let number = i64::from_str_radix(integer.as_str(), integer.radix())
+            .ok()
+            .filter(|number| bounds.contains(number));
         if number.is_none() {
             let (least, most) = bounds.into_inner();
-            let remedy = if most >= i64::from(u32::MAX) { format!("at least {least}") } else { format!("{least} to {most}") };
+            let remedy = if most >= i64::from(u32::MAX) {
+                format!("at least {least}")
+            } else {
+                format!("{least} to {most}")
+            };
             self.report(error(format!("{integer} is out of range")).remedy(remedy));
         }
         number
@@ -158,11 +194,15 @@ impl<'d> Value<'d> {
     pub fn instant(&self) -> Option<Timestamp> {
         if self.is_string() {
             self.report(
-                error("expected a date and time, found a string").remedy("write it without quotes: 2027-01-01T00:00:00Z"),
+                error("expected a date and time, found a string")
+                    .remedy("write it without quotes: 2027-01-01T00:00:00Z"),
             );
             return None;
         }
-        let datetime = self.or_expected("a date and time like 2027-01-01T00:00:00Z", self.value.get_ref().as_datetime())?;
+        let datetime = self.or_expected(
+            "a date and time like 2027-01-01T00:00:00Z",
+            self.value.get_ref().as_datetime(),
+        )?;
         let written = datetime.to_string();
         let instant = match (datetime.date, datetime.time, datetime.offset) {
             (Some(_), Some(_), Some(_)) => written.parse().ok(),
@@ -171,7 +211,9 @@ impl<'d> Value<'d> {
         };
         if instant.is_none() {
             let finding = error(format!("{written} is no instant"));
-            self.report(finding.remedy("a date and time with its offset, like 2027-01-01T00:00:00Z"));
+            self.report(
+                finding.remedy("a date and time with its offset, like 2027-01-01T00:00:00Z"),
+            );
         }
         instant
     }
@@ -238,18 +280,31 @@ impl<'d> Value<'d> {
 
     /// How it is written with its quotes or brackets, or without them, where that is what is expected.
     fn requoted(&self, expected: &str) -> Option<String> {
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let named = |text: &str| expected.contains(&format!("\"{text}\"")).then(|| format!("write \"{text}\""));
+        let digits =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let named = |text: &str| {
+            expected.contains(&format!("\"{text}\"")).then(|| format!("write \"{text}\""))
+        };
         match self.value.get_ref() {
-            DeValue::String(text) if expected == "an integer" && digits(text) => Some(format!("write {text}, without quotes")),
-            DeValue::String(text) if expected == "true or false" && matches!(&**text, "true" | "false") => {
+            DeValue::String(text) if expected == "an integer" && digits(text) => {
                 Some(format!("write {text}, without quotes"))
             }
-            DeValue::String(text) if expected.starts_with("an array") => Some(format!("write [\"{text}\"]")),
-            DeValue::Integer(number) => named(number.as_str()).or_else(|| with_unit(expected, number.as_str())),
+            DeValue::String(text)
+                if expected == "true or false" && matches!(&**text, "true" | "false") =>
+            {
+                Some(format!("write {text}, without quotes"))
+            }
+            DeValue::String(text) if expected.starts_with("an array") => {
+                Some(format!("write [\"{text}\"]"))
+            }
+            DeValue::Integer(number) => {
+                named(number.as_str()).or_else(|| with_unit(expected, number.as_str()))
+            }
             DeValue::Float(number) => named(number.as_str()),
             DeValue::Array(items) => Some(match items.iter().next().map(Spanned::get_ref) {
-                Some(DeValue::String(text)) if items.len() == 1 => format!("write \"{text}\", without brackets"),
+                Some(DeValue::String(text)) if items.len() == 1 => {
+                    format!("write \"{text}\", without brackets")
+                }
                 _ if items.len() == 1 => "write it without brackets".to_owned(),
                 _ => "write one value, without brackets".to_owned(),
             }),
@@ -272,7 +327,8 @@ impl<'d> Value<'d> {
     /// The bytes of the file that are the bytes `within` of its string, unless escapes make the two differ.
     fn inside(&self, within: Range<usize>) -> Option<Range<usize>> {
         let span = self.value.span();
-        let (raw, string) = (self.document.page.text().get(span.clone())?, self.value.get_ref().as_str()?);
+        let (raw, string) =
+            (self.document.page.text().get(span.clone())?, self.value.get_ref().as_str()?);
         let quotes = if raw.starts_with("\"\"\"") || raw.starts_with("'''") { 3 } else { 1 };
         let plain = raw.get(quotes..raw.len().checked_sub(quotes)?)? == string;
         plain.then(|| span.start + quotes + within.start..span.start + quotes + within.end)
@@ -288,5 +344,8 @@ fn with_unit(expected: &str, number: &str) -> Option<String> {
     } else {
         return None;
     };
-    number.bytes().all(|byte| byte.is_ascii_digit()).then(|| format!("with its unit, like \"{number}{unit}\""))
+    number
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| format!("with its unit, like \"{number}{unit}\""))
 }

@@ -26,8 +26,10 @@ pub fn all(value: Value<'_>, reading: &Reading<'_>) -> Option<Box<[BackendAddres
     let mut taken = Taken::new();
     let mut backends = Vec::new();
     for value in values {
-        let Some(backend) =
-            value.parse("\"http://HOST:PORT\", \"https://HOST:PORT\" or \"unix:/PATH\"", |text| backend(text, reading))
+        let Some(backend) = value
+            .parse("\"http://HOST:PORT\", \"https://HOST:PORT\" or \"unix:/PATH\"", |text| {
+                backend(text, reading)
+            })
         else {
             continue;
         };
@@ -37,7 +39,9 @@ pub fn all(value: Value<'_>, reading: &Reading<'_>) -> Option<Box<[BackendAddres
         let name = Arc::from(backend.to_string());
         match taken.take(backend.clone(), &name, &value) {
             Ok(()) => backends.push(backend),
-            Err((_, first)) => value.report(error(format!("{name} is there twice")).and(first, "first here")),
+            Err((_, first)) => {
+                value.report(error(format!("{name} is there twice")).and(first, "first here"))
+            }
         }
     }
     (!backends.is_empty()).then(|| backends.into())
@@ -50,7 +54,8 @@ pub fn backend(text: &str, reading: &Reading<'_>) -> Result<BackendAddress, Find
     }
     if let Some(at) = text.rfind('@') {
         // Said without the text, which may hold a password.
-        let finding = error("a backend has no user name and no password").remedy("leave out what stands before the @");
+        let finding = error("a backend has no user name and no password")
+            .remedy("leave out what stands before the @");
         return Err(finding.within(0..at + 1));
     }
     let (scheme, authority) = text.split_once("//").unwrap_or(("", text));
@@ -59,11 +64,13 @@ pub fn backend(text: &str, reading: &Reading<'_>) -> Result<BackendAddress, Find
         "https:" => (443, BackendAddress::Tls),
         _ => {
             let rest = text.rsplit("//").next().unwrap_or(text);
-            return Err(error(format!("\"{text}\" is not a backend")).remedy(format!("write \"http://{rest}\"")));
+            return Err(error(format!("\"{text}\" is not a backend"))
+                .remedy(format!("write \"http://{rest}\"")));
         }
     };
     if let Some(path) = authority.find('/') {
-        let finding = error("a backend has no path").remedy("leave it out; strip_prefix = true takes a route's prefix off");
+        let finding = error("a backend has no path")
+            .remedy("leave it out; strip_prefix = true takes a route's prefix off");
         return Err(finding.within(scheme.len() + "//".len() + path..text.len()));
     }
     let (host, port) = match authority.rsplit_once(':') {
@@ -76,14 +83,19 @@ pub fn backend(text: &str, reading: &Reading<'_>) -> Result<BackendAddress, Find
         None if host == "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
         None => host.parse().map(IpAddr::V4).ok(),
     };
-    let unresolved =
-        || error(format!("\"{host}\" is not an address")).remedy("an address or `localhost`: names are not resolved");
+    let unresolved = || {
+        error(format!("\"{host}\" is not an address"))
+            .remedy("an address or `localhost`: names are not resolved")
+    };
     Ok(address(SocketAddr::new(ip.ok_or_else(unresolved)?, port)))
 }
 
 /// Digits alone: what parses integers would take a `+` too.
 fn port(text: &str) -> Result<u16, Finding> {
-    let port = text.parse().ok().filter(|port| *port > 0 && text.bytes().all(|digit| digit.is_ascii_digit()));
+    let port = text
+        .parse()
+        .ok()
+        .filter(|port| *port > 0 && text.bytes().all(|digit| digit.is_ascii_digit()));
     port.ok_or_else(|| error(format!("\"{text}\" is not a port")).remedy("1 to 65535"))
 }
 
@@ -97,15 +109,25 @@ pub fn tls(
     let is_there = table.has("backend_tls");
     let mut table = table.table("backend_tls");
     let ca = table.get("ca");
-    let name = table.get("name").map(|value| value.parse("a name of DNS or an address", server_name));
+    let name =
+        table.get("name").map(|value| value.parse("a name of DNS or an address", server_name));
     let chain = table.get("chain");
-    let key = if chain.is_some() { table.need("key", "key = \"certs/client.key\"") } else { table.get("key") };
-    let used = backends.map(|backends| backends.iter().any(|backend| matches!(backend, BackendAddress::Tls(_))));
+    let key = if chain.is_some() {
+        table.need("key", "key = \"certs/client.key\"")
+    } else {
+        table.get("key")
+    };
+    let used = backends
+        .map(|backends| backends.iter().any(|backend| matches!(backend, BackendAddress::Tls(_))));
     if is_there && used == Some(false) {
-        table.report(warning("backend_tls: no backend of this route is https://, so it does nothing"));
+        table.report(warning(
+            "backend_tls: no backend of this route is https://, so it does nothing",
+        ));
     }
     let identity = match (chain, key) {
-        (Some(chain), Some(key)) => Some(certificate::read_client(ground.reading, chain, key).map(Arc::new)),
+        (Some(chain), Some(key)) => {
+            Some(certificate::read_client(ground.reading, chain, key).map(Arc::new))
+        }
         (None, Some(_)) if table.misspells("chain") => Some(None),
         (None, Some(key)) => {
             key.report(error("a key without its chain").remedy("chain = \"certs/client.pem\""));
@@ -120,7 +142,12 @@ pub fn tls(
     };
     table.finish();
     let ca = ca.and_then(|ca| ca.string()).map(Arc::from);
-    let page = BackendTlsPage { ca, roots: roots?, name: all_or_nothing(name)?, identity: all_or_nothing(identity)? };
+    let page = BackendTlsPage {
+        ca,
+        roots: roots?,
+        name: all_or_nothing(name)?,
+        identity: all_or_nothing(identity)?,
+    };
     Some((used == Some(true)).then_some(page))
 }
 
@@ -134,11 +161,15 @@ fn system(table: &Table<'_>, ground: &mut Ground<'_, '_>) -> Option<Arc<RootCert
     if ground.system.is_none() {
         let mut roots = RootCertStore::empty();
         // Files that the environment may name (SSL_CERT_FILE), and that may not answer.
-        let certificates = ground.reading.files.call(|| rustls_native_certs::load_native_certs().certs);
+        let certificates =
+            ground.reading.files.call(|| rustls_native_certs::load_native_certs().certs);
         roots.add_parsable_certificates(certificates.unwrap_or_default());
         if roots.is_empty() {
-            let finding = error("this system trusts no authority that could vouch for an https:// backend");
-            table.report(finding.remedy("backend_tls = { ca = \"certs/backend-ca.pem\" }, or install ca-certificates"));
+            let finding =
+                error("this system trusts no authority that could vouch for an https:// backend");
+            table.report(finding.remedy(
+                "backend_tls = { ca = \"certs/backend-ca.pem\" }, or install ca-certificates",
+            ));
             return None;
         }
         ground.system = Some(Arc::new(roots));
@@ -147,6 +178,9 @@ fn system(table: &Table<'_>, ground: &mut Ground<'_, '_>) -> Option<Arc<RootCert
 }
 
 fn server_name(text: &str) -> Result<ServerName<'static>, Finding> {
-    let fault = || error(format!("\"{text}\" is not a name that a certificate can have")).remedy("like \"app.internal\"");
+    let fault = || {
+        error(format!("\"{text}\" is not a name that a certificate can have"))
+            .remedy("like \"app.internal\"")
+    };
     ServerName::try_from(text.to_owned()).map_err(|_| fault())
 }

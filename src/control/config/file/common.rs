@@ -37,12 +37,19 @@ pub enum PolicyName {
 }
 
 /// `[defaults]`; where a misspelt table has its place, nothing is missing from the routes.
-pub fn defaults(mut table: Table<'_>, timeouts: RouteTimeouts, policies: &BTreeSet<Arc<str>>, is_misspelt: bool) -> Common {
+pub fn defaults(
+    mut table: Table<'_>,
+    timeouts: RouteTimeouts,
+    policies: &BTreeSet<Arc<str>>,
+    is_misspelt: bool,
+) -> Common {
     let policy = if is_misspelt { PolicyName::Broken } else { PolicyName::Absent };
     let none = Common { policy, http: PlainHttp::Refuse, max_body: Some(1 << 20), timeouts };
     table.wants("policy");
     let mut common = read(&mut table, &none, policies);
-    for key in ["name", "host", "path", "paths", "backend", "backend_tls", "strip_prefix", "max_fields"] {
+    for key in
+        ["name", "host", "path", "paths", "backend", "backend_tls", "strip_prefix", "max_fields"]
+    {
         table.refuse(key, error("each route has its own").remedy("write it in the [[route]]"));
     }
     if table.misspells("policy") {
@@ -58,17 +65,27 @@ pub fn read(table: &mut Table<'_>, base: &Common, policies: &BTreeSet<Arc<str>>)
         Some(value) => policy(value, policies).map_or(PolicyName::Broken, PolicyName::Is),
         None => base.policy.clone(),
     };
-    let http = table.choice("http", &[("refuse", PlainHttp::Refuse), ("forward", PlainHttp::Forward)]);
+    let http =
+        table.choice("http", &[("refuse", PlainHttp::Refuse), ("forward", PlainHttp::Forward)]);
     let max_body = table.get("max_body");
-    let max_body = max_body.and_then(|value| value.parse_number("a size like \"1MiB\", or \"off\"", unit::size_or_off));
+    let max_body = max_body.and_then(|value| {
+        value.parse_number("a size like \"1MiB\", or \"off\"", unit::size_or_off)
+    });
     let timeouts = timeouts(table, base.timeouts);
-    for (key, now, later) in [("forward_as", "x-forwarded", "forwarded"), ("refuse", "answer", "close")] {
+    for (key, now, later) in
+        [("forward_as", "x-forwarded", "forwarded"), ("refuse", "answer", "close")]
+    {
         let Some(value) = table.get(key) else { continue };
         if value.choice(&[(now, false), (later, true)]) == Some(true) {
             value.report(not_yet(later));
         }
     }
-    Common { policy, http: http.unwrap_or(base.http), max_body: max_body.unwrap_or(base.max_body), timeouts }
+    Common {
+        policy,
+        http: http.unwrap_or(base.http),
+        max_body: max_body.unwrap_or(base.max_body),
+        timeouts,
+    }
 }
 
 impl From<Common> for RouteDefaults {
@@ -77,7 +94,12 @@ impl From<Common> for RouteDefaults {
             PolicyName::Is(name) => Some(name),
             PolicyName::Absent | PolicyName::Broken => None,
         };
-        RouteDefaults { policy, http: common.http, max_body: common.max_body, timeouts: common.timeouts }
+        RouteDefaults {
+            policy,
+            http: common.http,
+            max_body: common.max_body,
+            timeouts: common.timeouts,
+        }
     }
 }
 
@@ -86,9 +108,15 @@ fn policy(value: Value<'_>, policies: &BTreeSet<Arc<str>>) -> Option<Arc<str>> {
     if !policies.contains(&name) {
         let finding = error(format!("there is no policies/{name}.toml")).of(value.key());
         let meant = did_you_mean(&name, policies.iter().map(|name| &**name));
-        let remedy = meant.unwrap_or_else(|| "write it; all that it must say is `schema` and `[client] allow`".into());
+        let remedy = meant.unwrap_or_else(|| {
+            "write it; all that it must say is `schema` and `[client] allow`".into()
+        });
         // The file may be what is misnamed: that is one error, however many routes name it.
-        value.document().report_alike(format!("policy {name}"), value.span(), finding.remedy(remedy));
+        value.document().report_alike(
+            format!("policy {name}"),
+            value.span(),
+            finding.remedy(remedy),
+        );
         return None;
     }
     Some(name)
@@ -98,7 +126,11 @@ fn timeouts(table: &mut Table<'_>, default: RouteTimeouts) -> RouteTimeouts {
     let mut table = table.table("timeouts");
     let timeouts = route_timeouts(&mut table, default);
     for key in ["tls", "head", "keep_alive"] {
-        table.refuse(key, error("not per route").remedy("set it in [timeouts]: it is over before a route is found"));
+        table.refuse(
+            key,
+            error("not per route")
+                .remedy("set it in [timeouts]: it is over before a route is found"),
+        );
     }
     table.finish();
     timeouts

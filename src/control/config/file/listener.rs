@@ -13,7 +13,9 @@ use crate::control::config::name::Taken;
 use crate::control::config::page::{error, warning};
 use crate::control::config::settings::MetricsAddress;
 use crate::policy::limit::Rate;
-use crate::snapshot::listener::{Address, HANDSHAKES_PER_CLIENT, Listener, ListenerTimeouts, Speaks, TlsRules};
+use crate::snapshot::listener::{
+    Address, HANDSHAKES_PER_CLIENT, Listener, ListenerTimeouts, Speaks, TlsRules,
+};
 
 /// Where redirects lead when no TLS listener has a port of its own.
 const HTTPS: u16 = 443;
@@ -33,9 +35,11 @@ pub fn all(
     let (names, addresses, written) = (Taken::new(), Taken::new(), BTreeMap::new());
     let is_copy = false;
     let mut known = Known { names, addresses, written, metrics, certified, is_copy, named };
-    let mut listeners: Vec<_> = tables.into_iter().filter_map(|table| read(table, timeouts, &mut known)).collect();
+    let mut listeners: Vec<_> =
+        tables.into_iter().filter_map(|table| read(table, timeouts, &mut known)).collect();
     let first_tls = listeners.iter().find(|listener| matches!(listener.speaks, Speaks::Tls(_)));
-    let port = first_tls.and_then(|listener| known.sockets(&listener.address).first().map(SocketAddr::port));
+    let port = first_tls
+        .and_then(|listener| known.sockets(&listener.address).first().map(SocketAddr::port));
     let https = port.filter(|port| *port > 0).unwrap_or(HTTPS);
     for listener in &mut listeners {
         if let Speaks::Redirect { port } = &mut listener.speaks {
@@ -67,7 +71,11 @@ impl Known<'_, '_> {
     }
 }
 
-fn read(mut table: Table<'_>, timeouts: ListenerTimeouts, known: &mut Known<'_, '_>) -> Option<Listener> {
+fn read(
+    mut table: Table<'_>,
+    timeouts: ListenerTimeouts,
+    known: &mut Known<'_, '_>,
+) -> Option<Listener> {
     let before = known.names.len();
     let name = known.names.name(&mut table, "public");
     known.is_copy = name.is_some() && known.names.len() == before;
@@ -81,8 +89,10 @@ fn read(mut table: Table<'_>, timeouts: ListenerTimeouts, known: &mut Known<'_, 
         usize::try_from(size).ok()
     });
     let max_fields = max_fields(&mut table);
-    let max_connections = table.get("max_connections").and_then(|value| auto_or_count(value, u32::MAX.into()));
-    let pending = table.get("pending_per_client").and_then(|value| value.integer(1..=u32::MAX.into()));
+    let max_connections =
+        table.get("max_connections").and_then(|value| auto_or_count(value, u32::MAX.into()));
+    let pending =
+        table.get("pending_per_client").and_then(|value| value.integer(1..=u32::MAX.into()));
     let handshakes = handshakes(&mut table, speaks);
     if let Some(value) = table.get("http2")
         && value.boolean() == Some(true)
@@ -96,7 +106,10 @@ fn read(mut table: Table<'_>, timeouts: ListenerTimeouts, known: &mut Known<'_, 
     let has_pair = table.has("chain") || table.has("key");
     let means_tls = matches!(speaks, Speaks::Tls(_)) && !table.misspells("tls") && !has_pair;
     if means_tls && !known.certified && !table.document().is_torn() {
-        table.report(error("TLS without a certificate").remedy("add a [[certificate]] with its chain and key, or tls = false"));
+        table.report(
+            error("TLS without a certificate")
+                .remedy("add a [[certificate]] with its chain and key, or tls = false"),
+        );
         known.certified = true; // Said once.
     }
     table.finish();
@@ -120,7 +133,9 @@ fn speaks(table: &mut Table<'_>) -> Speaks {
     let strict_sni = table.get("strict_sni");
     let redirect = table.get("redirect");
     let rules = TlsRules {
-        only_13: only_13.and_then(|value| value.choice(&[("1.2", false), ("1.3", true)])).unwrap_or(false),
+        only_13: only_13
+            .and_then(|value| value.choice(&[("1.2", false), ("1.3", true)]))
+            .unwrap_or(false),
         strict_sni: strict_sni.and_then(|value| value.boolean()).unwrap_or(false),
     };
     let redirects = redirect.and_then(|value| value.choice(&[("https", ())])).is_some();
@@ -165,18 +180,28 @@ fn handshakes(table: &mut Table<'_>, speaks: Speaks) -> Option<Rate> {
     Some(Rate { tokens, per, burst: burst.unwrap_or(tokens) })
 }
 
-fn listen(table: &mut Table<'_>, name: Option<&Arc<str>>, speaks: Speaks, known: &mut Known<'_, '_>) -> Option<Address> {
+fn listen(
+    table: &mut Table<'_>,
+    name: Option<&Arc<str>>,
+    speaks: Speaks,
+    known: &mut Known<'_, '_>,
+) -> Option<Address> {
     let value = table.need("listen", "listen = \"0.0.0.0:8443\"")?;
     if let Some(name) = name {
         known.written.insert(Arc::clone(name), value.place());
     }
     let who = name.map_or_else(|| "this listener".to_owned(), |name| format!("listener `{name}`"));
-    let address = value.parse("an address like \"0.0.0.0:8443\"", |text| match text.strip_prefix(SYSTEMD) {
-        Some(socket) => known.named.want(&value, socket, &who, Wants::Tcp).map(Address::Systemd),
-        None if text.starts_with("unix:") => Err(not_yet(text)),
-        None => address(text).map(Address::Tcp),
+    let address = value.parse("an address like \"0.0.0.0:8443\"", |text| {
+        match text.strip_prefix(SYSTEMD) {
+            Some(socket) => {
+                known.named.want(&value, socket, &who, Wants::Tcp).map(Address::Systemd)
+            }
+            None if text.starts_with("unix:") => Err(not_yet(text)),
+            None => address(text).map(Address::Tcp),
+        }
     })?;
-    let reachable = known.sockets(&address).iter().any(|address| !address.ip().to_canonical().is_loopback());
+    let reachable =
+        known.sockets(&address).iter().any(|address| !address.ip().to_canonical().is_loopback());
     if speaks == Speaks::Plain && reachable && !value.document().is_torn() {
         let finding = warning("plain ws:// on an address that others can reach");
         value.report(finding.remedy("tls = true, or listen on a loopback address"));
@@ -197,7 +222,8 @@ fn listen(table: &mut Table<'_>, name: Option<&Arc<str>>, speaks: Speaks, known:
     if let Err((first, place)) = known.addresses.take(fixed, name.unwrap_or(&nameless), &value)
         && !known.is_copy
     {
-        let finding = error(format!("{fixed} is the address of `{first}`")).remedy("another address or port for one of the two");
+        let finding = error(format!("{fixed} is the address of `{first}`"))
+            .remedy("another address or port for one of the two");
         value.report(finding.and(place, "first here"));
     }
     Some(address)

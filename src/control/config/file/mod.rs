@@ -30,11 +30,16 @@ use crate::snapshot::listener::{Listener, ListenerTimeouts, Speaks};
 use crate::snapshot::route::RouteTimeouts;
 
 /// Reads the whole file; `policies` are the names that a route may give.
-pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTreeSet<Arc<str>>) -> Settings {
+pub fn read(
+    reading: &mut Reading<'_>,
+    document: &Document<'_>,
+    policies: &BTreeSet<Arc<str>>,
+) -> Settings {
     let mut root = document.root();
     schema(&mut root);
     let mut named = Named::new(reading.passed);
-    let (metrics, admin, process) = (root.table("metrics"), root.table("admin"), root.table("process"));
+    let (metrics, admin, process) =
+        (root.table("metrics"), root.table("admin"), root.table("process"));
     let at_metrics = metrics.place("listen");
     let at_admin = ["socket", "group", "mode"].into_iter().find_map(|key| admin.place(key));
     let at_threads = process.place("threads");
@@ -56,12 +61,23 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
     let certified = !pairs.is_empty() || root.misspells("certificate");
     let read: Vec<_> = pairs.into_iter().map(|table| read_certificate(reading, table)).collect();
     let certificates: Option<Vec<_>> = read.into_iter().collect();
-    let (listeners, at_listeners) =
-        listener::all(root.tables("listener"), listener_timeouts, metrics.listen.as_ref(), certified, &mut named);
+    let (listeners, at_listeners) = listener::all(
+        root.tables("listener"),
+        listener_timeouts,
+        metrics.listen.as_ref(),
+        certified,
+        &mut named,
+    );
     let covering = covering(&listeners, certificates.as_deref());
     let table = root.table("defaults");
     let defaults = common::defaults(table, route_timeouts, policies, root.misspells("defaults"));
-    let mut ground = Ground { reading, policies, certificates: covering.as_ref(), defaults: &defaults, system: None };
+    let mut ground = Ground {
+        reading,
+        policies,
+        certificates: covering.as_ref(),
+        defaults: &defaults,
+        system: None,
+    };
     let routes = route::all(root.tables("route"), &mut ground);
     let lacks = |key: &'static str| !root.has(key) && !document.is_torn() && !root.misspells(key);
     if listeners.is_empty() && lacks("listener") {
@@ -102,7 +118,10 @@ pub fn read(reading: &mut Reading<'_>, document: &Document<'_>, policies: &BTree
 }
 
 /// The certificates that say which hosts are covered, where that matters and can be known.
-fn covering(listeners: &[Arc<Listener>], certificates: Option<&[Arc<Certificate>]>) -> Option<Certificates> {
+fn covering(
+    listeners: &[Arc<Listener>],
+    certificates: Option<&[Arc<Certificate>]>,
+) -> Option<Certificates> {
     let tls = listeners.iter().any(|listener| matches!(listener.speaks, Speaks::Tls(_)));
     let certificates = certificates.filter(|certificates| tls && !certificates.is_empty())?;
     Some(Certificates::new(certificates.to_vec()))
@@ -110,7 +129,8 @@ fn covering(listeners: &[Arc<Listener>], certificates: Option<&[Arc<Certificate>
 
 fn read_certificate(reading: &mut Reading<'_>, mut table: Table<'_>) -> Option<Arc<Certificate>> {
     let chain = table.need("chain", "chain = \"certs/ws.example.com.pem\"");
-    let key = table.need("key", "key = \"certs/ws.example.com.key\"; it may be the same file as the chain");
+    let key = table
+        .need("key", "key = \"certs/ws.example.com.key\"; it may be the same file as the chain");
     table.finish();
     certificate::read(reading, chain?, key?).map(Arc::new)
 }

@@ -42,16 +42,29 @@ impl<'s> Named<'s> {
     ///
     /// # Errors
     /// It didn't come, is of another kind, or is somebody else's.
-    pub fn want(&mut self, value: &Value<'_>, name: &str, who: &str, wants: Wants) -> Result<Arc<str>, Finding> {
+    pub fn want(
+        &mut self,
+        value: &Value<'_>,
+        name: &str,
+        who: &str,
+        wants: Wants,
+    ) -> Result<Arc<str>, Finding> {
         // What systemd accepts as FileDescriptorName=.
-        if name.is_empty() || name.len() > 255 || name.chars().any(|c| c.is_ascii_control() || c == ':') {
+        if name.is_empty()
+            || name.len() > 255
+            || name.chars().any(|c| c.is_ascii_control() || c == ':')
+        {
             let finding = error(format!("\"{SYSTEMD}{name}\" cannot be the name of a socket"));
-            return Err(finding.remedy("like \"systemd:public\", with FileDescriptorName=public in the .socket unit"));
+            return Err(finding.remedy(
+                "like \"systemd:public\", with FileDescriptorName=public in the .socket unit",
+            ));
         }
         let name: Arc<str> = name.into();
         self.known.push(Arc::clone(&name));
         if let Err((first, place)) = self.taken.take(Arc::clone(&name), &who.into(), value) {
-            return Err(error(format!("the socket `{name}` is that of {first}")).and(place, "first here"));
+            return Err(
+                error(format!("the socket `{name}` is that of {first}")).and(place, "first here")
+            );
         }
         let Some(passed) = self.passed else { return Ok(name) };
         if passed.kinds(&name).next().is_none() {
@@ -59,13 +72,19 @@ impl<'s> Named<'s> {
         }
         let what = passed.kinds(&name).find_map(|kind| unfit(kind, wants));
         match what {
-            Some(what) => {
-                Err(error(format!("the socket `{name}` is {what}, and {who} needs {}", needed(wants))).remedy(format!(
-                    "{} and Accept=no in {}; then restart",
-                    if wants == Wants::Unix { "ListenStream=/PATH" } else { "ListenStream=PORT or ADDRESS:PORT" },
-                    unit(&name)
-                )))
-            }
+            Some(what) => Err(error(format!(
+                "the socket `{name}` is {what}, and {who} needs {}",
+                needed(wants)
+            ))
+            .remedy(format!(
+                "{} and Accept=no in {}; then restart",
+                if wants == Wants::Unix {
+                    "ListenStream=/PATH"
+                } else {
+                    "ListenStream=PORT or ADDRESS:PORT"
+                },
+                unit(&name)
+            ))),
             None => Ok(name),
         }
     }
@@ -73,7 +92,9 @@ impl<'s> Named<'s> {
     /// The TCP addresses of the sockets that came under `name`.
     pub fn addresses(&self, name: &str) -> Vec<SocketAddr> {
         let kinds = self.passed.into_iter().flat_map(|passed| passed.kinds(name));
-        kinds.filter_map(|kind| if let Kind::Tcp(address) = kind { Some(*address) } else { None }).collect()
+        kinds
+            .filter_map(|kind| if let Kind::Tcp(address) = kind { Some(*address) } else { None })
+            .collect()
     }
 
     /// Reports what came and nobody wants.
@@ -103,14 +124,21 @@ fn missing(name: &str, who: &str, passed: &Sockets) -> Finding {
             unit(name)
         ));
     };
-    let finding = error(format!("{who} wants the socket `{name}` from systemd, which passed {}", list(&names)));
-    finding.remedy(format!("FileDescriptorName={name} in the .socket unit and a restart, or \"{SYSTEMD}{first}\" here"))
+    let finding = error(format!(
+        "{who} wants the socket `{name}` from systemd, which passed {}",
+        list(&names)
+    ));
+    finding.remedy(format!(
+        "FileDescriptorName={name} in the .socket unit and a restart, or \"{SYSTEMD}{first}\" here"
+    ))
 }
 
 /// What a socket is, if it is not what was wanted.
 fn unfit(kind: &Kind, wants: Wants) -> Option<&'static str> {
     match (kind, wants) {
-        (Kind::Tcp(_), Wants::Tcp | Wants::Both) | (Kind::Unix(_), Wants::Unix | Wants::Both) => None,
+        (Kind::Tcp(_), Wants::Tcp | Wants::Both) | (Kind::Unix(_), Wants::Unix | Wants::Both) => {
+            None
+        }
         (Kind::Tcp(_), Wants::Unix) => Some("a TCP socket, open to the network"),
         (Kind::Unix(_), Wants::Tcp) => Some("a Unix socket"),
         (Kind::Other(what), _) => Some(what),
@@ -127,7 +155,11 @@ fn needed(wants: Wants) -> &'static str {
 
 /// The unit to edit. A socket that was given no name has that of its unit.
 fn unit(name: &str) -> String {
-    if name.ends_with(".socket") { name.to_owned() } else { format!("the .socket unit with FileDescriptorName={name}") }
+    if name.ends_with(".socket") {
+        name.to_owned()
+    } else {
+        format!("the .socket unit with FileDescriptorName={name}")
+    }
 }
 
 fn list(names: &[Arc<str>]) -> String {

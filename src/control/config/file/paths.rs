@@ -29,7 +29,10 @@ pub fn in_place_of_path<'d>(table: &mut Table<'d>) -> Option<Value<'d>> {
 /// The path of a route, at `value`.
 pub fn pattern(table: &Table<'_>, value: Value<'_>) -> Option<PathPattern> {
     if WORDS.iter().any(|(word, _)| value.as_str() == Some(word)) {
-        table.report_misspelt("path", error("a word of `paths`, which is no path").remedy("did you mean `paths`?"));
+        table.report_misspelt(
+            "path",
+            error("a word of `paths`, which is no path").remedy("did you mean `paths`?"),
+        );
         return None;
     }
     value.parse("a path", |text| PathPattern::parse(text).map_err(error))
@@ -75,8 +78,11 @@ impl<'d> Claim<'d> {
     /// Notes in `page` what was read, and what goes together with it.
     pub fn note(&self, page: &mut RoutePage) {
         page.paths = self.paths;
-        if let (Some(value), Some(place), true) = (self.as_is(), &self.strip_prefix_at, page.strip_prefix) {
-            let finding = error("a path that is passed as it is has no prefix that can be taken off");
+        if let (Some(value), Some(place), true) =
+            (self.as_is(), &self.strip_prefix_at, page.strip_prefix)
+        {
+            let finding =
+                error("a path that is passed as it is has no prefix that can be taken off");
             let remedy = "leave out `paths` or `strip_prefix`";
             value.report(finding.remedy(remedy).and(place.clone(), "taken off here"));
         }
@@ -115,9 +121,14 @@ pub fn check(claims: &[Claim<'_>]) {
             value.report(finding.remedy(remedy).and(claim.path_at.clone(), "the path"));
         }
         let mut others = claims.iter().enumerate().filter(|(other, _)| *other != nth);
-        let meets = |other: &Claim<'_>| claim.is_above(other) && !claims.iter().any(|one| one.hides(claim, other));
+        let meets = |other: &Claim<'_>| {
+            claim.is_above(other) && !claims.iter().any(|one| one.hides(claim, other))
+        };
         if let Some((_, below)) = others.find(|(_, other)| meets(other)) {
-            let message = format!("route `{}` lies below: a path that is passed as it is may lead there", below.name);
+            let message = format!(
+                "route `{}` lies below: a path that is passed as it is may lead there",
+                below.name
+            );
             let remedy = "leave `paths` out, or serve one of the two under another host";
             value.report(error(message).remedy(remedy).and(below.path_at.clone(), "below"));
         }

@@ -12,7 +12,8 @@ use crate::control::config::document::{Table, Value};
 use crate::control::config::page::{Finding, error, warning};
 use crate::control::config::pass::Reading;
 use crate::control::config::settings::{
-    AdminSettings, AdminSocket, MetricsAddress, MetricsSettings, ReloadSettings, ShutdownSettings, Watch,
+    AdminSettings, AdminSocket, MetricsAddress, MetricsSettings, ReloadSettings, ShutdownSettings,
+    Watch,
 };
 use crate::policy::network::Networks;
 use crate::policy::request::Host;
@@ -21,12 +22,18 @@ use crate::policy::request::Host;
 const MOST_THREADS: i64 = 4096;
 
 /// `[metrics]`
-pub fn metrics(mut table: Table<'_>, reading: &Reading<'_>, named: &mut Named<'_>) -> MetricsSettings {
+pub fn metrics(
+    mut table: Table<'_>,
+    reading: &Reading<'_>,
+    named: &mut Named<'_>,
+) -> MetricsSettings {
     let listen = match table.get("listen") {
         Some(value) if value.as_str() == Some("off") => None,
         Some(value) => value.parse("an address like \"127.0.0.1:10464\"", |text| {
             if let Some(name) = text.strip_prefix(SYSTEMD) {
-                return named.want(&value, name, "[metrics]", Wants::Both).map(MetricsAddress::Systemd);
+                return named
+                    .want(&value, name, "[metrics]", Wants::Both)
+                    .map(MetricsAddress::Systemd);
             }
             match text.strip_prefix("unix:") {
                 Some(path) => socket_path(reading, path).map(MetricsAddress::Unix),
@@ -37,7 +44,9 @@ pub fn metrics(mut table: Table<'_>, reading: &Reading<'_>, named: &mut Named<'_
     };
     let written = table.get("allow").and_then(|value| value.strings());
     let networks: Vec<_> = match written {
-        Some(strings) => strings.into_iter().filter_map(|(_, value)| value.parse("a network", network)).collect(),
+        Some(strings) => {
+            strings.into_iter().filter_map(|(_, value)| value.parse("a network", network)).collect()
+        }
         None => ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| network(text).ok()).collect(),
     };
     let mut allow = Networks::default();
@@ -45,7 +54,8 @@ pub fn metrics(mut table: Table<'_>, reading: &Reading<'_>, named: &mut Named<'_
         allow.insert(network, ());
     }
     let hosts = table.get("hosts").and_then(|value| value.strings()).unwrap_or_default();
-    let hosts = hosts.into_iter().filter_map(|(_, value)| value.parse("the name of a host", host_name));
+    let hosts =
+        hosts.into_iter().filter_map(|(_, value)| value.parse("the name of a host", host_name));
     let hosts = hosts.collect();
     table.finish();
     MetricsSettings { listen, allow, hosts }
@@ -65,8 +75,13 @@ fn list_folder(text: &str) -> Result<Box<str>, Finding> {
     if text.is_empty() {
         return Err(error("an empty path"));
     }
-    if Path::new(text).components().all(|part| matches!(part, Component::RootDir | Component::CurDir)) && text.starts_with('/') {
-        return Err(error("the root holds every file").remedy("name the folder that the feeds are written to"));
+    if Path::new(text)
+        .components()
+        .all(|part| matches!(part, Component::RootDir | Component::CurDir))
+        && text.starts_with('/')
+    {
+        return Err(error("the root holds every file")
+            .remedy("name the folder that the feeds are written to"));
     }
     Ok(text.into())
 }
@@ -75,7 +90,8 @@ fn list_folder(text: &str) -> Result<Box<str>, Finding> {
 fn host_name(text: &str) -> Result<Box<str>, Finding> {
     match Host::parse(text.as_bytes()) {
         Some(host) if !text.contains(':') => Ok(host.name().into()),
-        _ => Err(error(format!("\"{text}\" is not the name of a host")).remedy("like \"metrics.example.com\", without a port")),
+        _ => Err(error(format!("\"{text}\" is not the name of a host"))
+            .remedy("like \"metrics.example.com\", without a port")),
     }
 }
 
@@ -93,10 +109,18 @@ pub fn admin(mut table: Table<'_>, reading: &Reading<'_>, named: &mut Named<'_>)
     let settings = AdminSettings {
         socket: table
             .get("socket")
-            .and_then(|value| value.parse("\"auto\", a path or \"off\"", |text| socket(&value, text)))
+            .and_then(|value| {
+                value.parse("\"auto\", a path or \"off\"", |text| socket(&value, text))
+            })
             .unwrap_or(AdminSocket::Auto),
-        mode: table.get("mode").and_then(|value| value.parse("an octal string like \"0660\"", mode)).unwrap_or(0o660),
-        group: table.get("group").and_then(|value| value.parse_number("a group's name", group)).flatten(),
+        mode: table
+            .get("mode")
+            .and_then(|value| value.parse("an octal string like \"0660\"", mode))
+            .unwrap_or(0o660),
+        group: table
+            .get("group")
+            .and_then(|value| value.parse_number("a group's name", group))
+            .flatten(),
     };
     table.finish();
     settings
@@ -105,12 +129,19 @@ pub fn admin(mut table: Table<'_>, reading: &Reading<'_>, named: &mut Named<'_>)
 /// `[reload]`
 pub fn reload(mut table: Table<'_>) -> ReloadSettings {
     let settings = ReloadSettings {
-        watch: table.choice("watch", &[("auto", Watch::Auto), ("poll", Watch::Poll), ("off", Watch::Off)]).unwrap_or(Watch::Auto),
+        watch: table
+            .choice("watch", &[("auto", Watch::Auto), ("poll", Watch::Poll), ("off", Watch::Off)])
+            .unwrap_or(Watch::Auto),
         poll: table.positive_duration("poll").unwrap_or(Duration::from_secs(30)),
         revoke_spread: table.duration("revoke_spread").unwrap_or(Duration::from_secs(2)),
         max_revoked: table
             .get("max_revoked")
-            .and_then(|value| value.parse_number("a share like \"20%\", or a number like \"300\"", unit::share_or_number))
+            .and_then(|value| {
+                value.parse_number(
+                    "a share like \"20%\", or a number like \"300\"",
+                    unit::share_or_number,
+                )
+            })
             .unwrap_or(Bound::Percent(100)),
     };
     table.finish();
@@ -123,7 +154,8 @@ pub fn shutdown(mut table: Table<'_>) -> ShutdownSettings {
         let code = value.integer(0..=u16::MAX.into())?;
         if code != 1001 && code != 1012 {
             value.report(
-                error(format!("{code} is not a code for a shutdown")).remedy("1001 (going away) or 1012 (service restart)"),
+                error(format!("{code} is not a code for a shutdown"))
+                    .remedy("1001 (going away) or 1012 (service restart)"),
             );
         }
         u16::try_from(code).ok()
@@ -135,7 +167,9 @@ pub fn shutdown(mut table: Table<'_>) -> ShutdownSettings {
         code: code.unwrap_or(1001),
     };
     if settings.spread > settings.deadline {
-        table.report(warning("`spread` is longer than `deadline`: some tunnels are cut without a Close"));
+        table.report(warning(
+            "`spread` is longer than `deadline`: some tunnels are cut without a Close",
+        ));
     }
     table.finish();
     settings
@@ -152,7 +186,10 @@ pub fn threads(mut table: Table<'_>) -> Option<NonZeroUsize> {
 fn mode(text: &str) -> Result<u32, Finding> {
     let octal = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| octal && *mode <= 0o777);
-    mode.ok_or_else(|| error(format!("\"{text}\" is not a file mode")).remedy("three octal digits after a zero, like \"0660\""))
+    mode.ok_or_else(|| {
+        error(format!("\"{text}\" is not a file mode"))
+            .remedy("three octal digits after a zero, like \"0660\"")
+    })
 }
 
 /// A group's name or number; `""`: none. Whether it exists is seen when the socket is made.
@@ -162,7 +199,9 @@ fn group(text: &str) -> Result<Option<String>, Finding> {
     }
     let well_formed = text.len() <= 32
         && !text.starts_with('-')
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'$'));
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'$'));
     if !well_formed {
         return Err(error(format!("\"{text}\" cannot be the name of a group")));
     }

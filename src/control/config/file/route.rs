@@ -50,17 +50,22 @@ fn read(
     host: Option<HostPattern>,
     path: Option<PathPattern>,
 ) -> Option<RoutePage> {
-    let backends =
-        table.need("backend", "backend = \"http://127.0.0.1:8080\"").and_then(|value| backend::all(value, ground.reading));
+    let backends = table
+        .need("backend", "backend = \"http://127.0.0.1:8080\"")
+        .and_then(|value| backend::all(value, ground.reading));
     let backend_tls = backend::tls(&mut table, backends.as_deref(), ground);
     let strip_prefix = table.boolean("strip_prefix");
     let max_fields = max_fields(&mut table);
-    let Common { policy, http, max_body, timeouts } = common::read(&mut table, ground.defaults, ground.policies);
+    let Common { policy, http, max_body, timeouts } =
+        common::read(&mut table, ground.defaults, ground.policies);
     let policy = match policy {
         PolicyName::Is(name) => Some(name),
         PolicyName::Broken => None,
         PolicyName::Absent => {
-            table.need_of_all("policy", "policy = \"NAME\", of policies/NAME.toml, here or in [defaults]");
+            table.need_of_all(
+                "policy",
+                "policy = \"NAME\", of policies/NAME.toml, here or in [defaults]",
+            );
             None
         }
     };
@@ -94,9 +99,12 @@ fn place(
     let host = table.need("host", "host = \"ws.example.com\", or \"*\" for any");
     let path = match paths::in_place_of_path(table) {
         Some(path) => Some(path),
-        None => table.need("path", "path = \"/\", or \"/chat/\" for all below it, or \"/chat\" alone"),
+        None => {
+            table.need("path", "path = \"/\", or \"/chat/\" for all below it, or \"/chat\" alone")
+        }
     };
-    let host_pattern = host.and_then(|value| value.parse("a host", |text| HostPattern::parse(text).map_err(error)));
+    let host_pattern = host
+        .and_then(|value| value.parse("a host", |text| HostPattern::parse(text).map_err(error)));
     let path_pattern = path.and_then(|value| paths::pattern(table, value));
     if let (Some(value), Some(pattern)) = (host, &host_pattern) {
         cover(value, pattern, ground.certificates);
@@ -105,7 +113,8 @@ fn place(
         let nameless = Arc::from("another");
         let wanted = (host.clone(), decoded(path.as_str()).into());
         if let Err((first, place)) = places.take(wanted, name.unwrap_or(&nameless), &value) {
-            let finding = error(format!("route `{first}` has the same host and path")).remedy("make one of them more specific");
+            let finding = error(format!("route `{first}` has the same host and path"))
+                .remedy("make one of them more specific");
             value.report(finding.and(place, "first here"));
         }
     }

@@ -34,7 +34,8 @@ pub fn route_timeouts(table: &mut Table<'_>, default: RouteTimeouts) -> RouteTim
     let body_pace = table.get("body_pace").and_then(|value| value.parse(BODY_PACE, unit::pace));
     let body_stall = table.duration_or_off("body_stall").unwrap_or(default.body_stall);
     let response = table.duration_or_off("response").unwrap_or(default.response);
-    let mut timeout = |key, default| -> Duration { table.positive_duration(key).unwrap_or(default) };
+    let mut timeout =
+        |key, default| -> Duration { table.positive_duration(key).unwrap_or(default) };
     RouteTimeouts {
         body_stall,
         body_pace: body_pace.unwrap_or(default.body_pace),
@@ -47,7 +48,10 @@ pub fn route_timeouts(table: &mut Table<'_>, default: RouteTimeouts) -> RouteTim
 
 /// `"127.0.0.1:8443"`; no names of hosts.
 pub fn address(text: &str) -> Result<SocketAddr, Finding> {
-    let fault = || error(format!("\"{text}\" is not an address with a port")).remedy("like \"127.0.0.1:8443\" or \"[::]:8443\"");
+    let fault = || {
+        error(format!("\"{text}\" is not an address with a port"))
+            .remedy("like \"127.0.0.1:8443\" or \"[::]:8443\"")
+    };
     text.parse().map_err(|_| fault())
 }
 
@@ -58,10 +62,14 @@ pub fn not_yet(text: &str) -> Finding {
 
 /// A network, and nothing else of what a list's line may hold.
 pub fn network(text: &str) -> Result<IpNet, Finding> {
-    let entry = Entry::parse(text).map_err(|fault| error(fault.fault).remedy(fault.remedy).within(fault.span))?;
+    let entry = Entry::parse(text)
+        .map_err(|fault| error(fault.fault).remedy(fault.remedy).within(fault.span))?;
     let plain = entry.filter(|entry| entry.admits && !entry.is_annotated());
     let network = plain.map(|entry| entry.network);
-    network.ok_or_else(|| error(format!("\"{text}\" is not a network alone")).remedy("like \"192.0.2.0/24\" or \"::1\""))
+    network.ok_or_else(|| {
+        error(format!("\"{text}\" is not a network alone"))
+            .remedy("like \"192.0.2.0/24\" or \"::1\"")
+    })
 }
 
 /// A path of a Unix socket, which the kernel bounds.

@@ -22,7 +22,8 @@ pub fn read(mut table: Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Limits {
     let common = share(&mut table, (connections, streams), Share::default());
     let mut taken = Taken::default();
     let tables = table.tables("for").into_iter();
-    let exceptions = tables.filter_map(|table| exception(table, common, shelf, now, &mut taken)).collect();
+    let exceptions =
+        tables.filter_map(|table| exception(table, common, shelf, now, &mut taken)).collect();
     table.finish();
     Limits { share: common, total, streams_total, exceptions }
 }
@@ -35,12 +36,20 @@ struct Taken {
 }
 
 /// One `[[limits.for]]`; what it leaves out is as in `common`. `taken` has the networks of those above it.
-fn exception(mut table: Table<'_>, common: Share, shelf: &mut Shelf, now: Timestamp, taken: &mut Taken) -> Option<Exception> {
+fn exception(
+    mut table: Table<'_>,
+    common: Share,
+    shelf: &mut Shelf,
+    now: Timestamp,
+    taken: &mut Taken,
+) -> Option<Exception> {
     let value = table.need("client", "client = [\"office\"], lists or networks");
     let mut connections = table.table("connections");
-    connections.refuse("total", error("the total is of the whole policy").remedy("write it in [limits]"));
+    connections
+        .refuse("total", error("the total is of the whole policy").remedy("write it in [limits]"));
     let mut streams = table.table("streams");
-    streams.refuse("total", error("the total is of the whole policy").remedy("write it in [limits]"));
+    streams
+        .refuse("total", error("the total is of the whole policy").remedy("write it in [limits]"));
     let share = share(&mut table, (connections, streams), common);
     table.finish();
     let value = value?;
@@ -51,7 +60,8 @@ fn exception(mut table: Table<'_>, common: Share, shelf: &mut Shelf, now: Timest
     for network in admitted.map(|(entry, _)| entry.network) {
         let first = *taken.by.entry(network).or_insert(number);
         if first != number {
-            let finding = error(format!("{network} is in two [[limits.for]]")).remedy("keep it in one of the two");
+            let finding = error(format!("{network} is in two [[limits.for]]"))
+                .remedy("keep it in one of the two");
             value.report(finding.and(taken.places[first - 1].clone(), "first here"));
             break;
         }
@@ -61,7 +71,11 @@ fn exception(mut table: Table<'_>, common: Share, shelf: &mut Shelf, now: Timest
 
 /// What one client may have: how many tunnels in `connections`, how many streams in `streams`.
 /// What is left out is as in `base`.
-fn share(table: &mut Table<'_>, (mut connections, mut streams): (Table<'_>, Table<'_>), base: Share) -> Share {
+fn share(
+    table: &mut Table<'_>,
+    (mut connections, mut streams): (Table<'_>, Table<'_>),
+    base: Share,
+) -> Share {
     let upgrades = per_client(table, "upgrades").or(base.upgrades);
     let requests = per_client(table, "requests").or(base.requests);
     let per_client = count(&mut connections, "per_client").or(base.per_client);
@@ -90,13 +104,16 @@ fn tunnel(table: &mut Table<'_>, base: TunnelLimits) -> TunnelLimits {
     let ping = match table.get("ping") {
         Some(value) if value.as_str() == Some("off") => None,
         Some(value) => value.parse_number("a duration like \"25s\", or \"off\"", |text| {
-            unit::positive_duration(text).map_err(|finding| finding.remedy("a duration like \"25s\", or \"off\""))
+            unit::positive_duration(text)
+                .map_err(|finding| finding.remedy("a duration like \"25s\", or \"off\""))
         }),
         None => base.ping,
     };
     let frames = match table.get("frames") {
         Some(value) if value.as_str() == Some("off") => None,
-        Some(value) if value.is_table() => counted(&value, "frames", "{ rate = \"2000/s\", burst = 10000 }"),
+        Some(value) if value.is_table() => {
+            counted(&value, "frames", "{ rate = \"2000/s\", burst = 10000 }")
+        }
         Some(value) => {
             value.unexpected("a table or \"off\"");
             None
@@ -125,7 +142,10 @@ fn counted(value: &Value<'_>, key: &str, example: &str) -> Option<Rate> {
     table.need("rate", format!("{key} = {example}"));
     let burst = table.get("burst").and_then(|value| value.integer(1..=unit::MOST_TOKENS.into()));
     table.later("per");
-    let rate = rate(&mut table, burst.and_then(|burst| u32::try_from(burst).ok()).and_then(NonZeroU32::new));
+    let rate = rate(
+        &mut table,
+        burst.and_then(|burst| u32::try_from(burst).ok()).and_then(NonZeroU32::new),
+    );
     table.finish();
     rate
 }

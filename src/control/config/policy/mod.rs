@@ -35,7 +35,8 @@ pub fn policy_files(config: &Path) -> Vec<PathBuf> {
 /// Why `path` is no policy's file: it isn't there, or its name makes it one that is ignored.
 pub fn no_policy(path: &Path) -> Option<Diagnostic> {
     let shown: Arc<str> = path.display().to_string().into();
-    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".toml"));
+    let name =
+        path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".toml"));
     let stem = name.map(|name| name.strip_suffix(".shadow").unwrap_or(name));
     let finding = if !path.exists() {
         about(&shown, &Fault::Missing)
@@ -54,8 +55,13 @@ pub fn lists_named(files: &mut Files, path: &Path) -> Vec<PathBuf> {
     let document = Document::parse(Arc::default(), &bytes, Quoting::Nothing);
     let folder = path.parent().unwrap_or(Path::new(""));
     let lists = document.root().table("lists").all();
-    let file = |value: Value<'_>| Some(folder.join(value.table(String::new())?.get("file")?.as_str()?));
-    lists.into_iter().filter(|(_, _, value)| value.is_table()).filter_map(|(_, _, value)| file(value)).collect()
+    let file =
+        |value: Value<'_>| Some(folder.join(value.table(String::new())?.get("file")?.as_str()?));
+    lists
+        .into_iter()
+        .filter(|(_, _, value)| value.is_table())
+        .filter_map(|(_, _, value)| file(value))
+        .collect()
 }
 
 /// The policy in `sheet`; `None`: what is found holds an error.
@@ -75,7 +81,12 @@ pub fn read(reading: &mut Reading<'_>, sheet: Sheet<'_>) -> (Option<PolicyPage>,
     (page, found)
 }
 
-fn page(reading: &mut Reading<'_>, document: &Document<'_>, shelf: &mut Shelf, sheet: &Sheet<'_>) -> Option<PolicyPage> {
+fn page(
+    reading: &mut Reading<'_>,
+    document: &Document<'_>,
+    shelf: &mut Shelf,
+    sheet: &Sheet<'_>,
+) -> Option<PolicyPage> {
     let mut root = document.root();
     value::schema(&mut root);
     let owner = root.string("owner").map(Box::from);
@@ -104,8 +115,11 @@ fn page(reading: &mut Reading<'_>, document: &Document<'_>, shelf: &mut Shelf, s
         (allow, limit::read(table, shelf, reading.now), lines)
     };
     let deny = rule::deny(&mut client, shelf, reading.now);
-    let (origins, subprotocols) =
-        if is_baseline { (None, None) } else { (rule::origins(&mut client), rule::subprotocols(&mut client)) };
+    let (origins, subprotocols) = if is_baseline {
+        (None, None)
+    } else {
+        (rule::origins(&mut client), rule::subprotocols(&mut client))
+    };
     client.later("certificate");
     client.finish();
     let tests = test::read(&mut root);
@@ -116,7 +130,19 @@ fn page(reading: &mut Reading<'_>, document: &Document<'_>, shelf: &mut Shelf, s
     }
     let feeds = shelf.feeds();
     let (name, file) = (sheet.name(), sheet.file());
-    Some(PolicyPage { name, file, owner, allow: allow?, deny, origins, subprotocols, limits, lines, feeds, tests })
+    Some(PolicyPage {
+        name,
+        file,
+        owner,
+        allow: allow?,
+        deny,
+        origins,
+        subprotocols,
+        limits,
+        lines,
+        feeds,
+        tests,
+    })
 }
 
 /// Reports the rules in `[lists]`, if there are any: the header above them is missing.
@@ -125,19 +151,28 @@ fn rules_in<'d>(lists: &Table<'d>) -> Option<Vec<&'d str>> {
     let rules: Vec<_> = all.into_iter().filter(|(key, ..)| RULES.contains(key)).collect();
     let (first, span, _) = rules.first()?;
     let finding = error(format!("`{first}` in [lists], which is a rule and no list"));
-    lists.document().report(span.clone(), finding.remedy("it belongs below [client]: is that header missing above?"));
+    lists.document().report(
+        span.clone(),
+        finding.remedy("it belongs below [client]: is that header missing above?"),
+    );
     Some(rules.into_iter().map(|(key, ..)| key).collect())
 }
 
 /// Of what a policy may say, a baseline says less: it admits nobody.
 fn denies_alone(root: &mut Table<'_>, client: &mut Table<'_>) {
-    let alone = || error("the baseline has lists, `deny` and tests only").remedy("write it in a policy");
+    let alone =
+        || error("the baseline has lists, `deny` and tests only").remedy("write it in a policy");
     root.refuse("limits", alone());
     for key in ["allow", "origins", "subprotocols"] {
         client.refuse(key, alone());
     }
-    let denies = client.get("deny").is_some_and(|deny| !deny.is_array() || deny.items().is_some_and(|items| !items.is_empty()));
+    let denies = client.get("deny").is_some_and(|deny| {
+        !deny.is_array() || deny.items().is_some_and(|items| !items.is_empty())
+    });
     if !denies && !root.misspells("client") && !client.misspells("deny") {
-        client.report(warning("the baseline denies nobody").remedy("deny = [\"banned\"] denies a list on every route"));
+        client.report(
+            warning("the baseline denies nobody")
+                .remedy("deny = [\"banned\"] denies a list on every route"),
+        );
     }
 }

@@ -26,12 +26,17 @@ pub fn allow(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Optio
     let strings = value.strings()?;
     if let Some((_, any)) = strings.iter().find(|(text, _)| *text == "any") {
         if strings.len() > 1 {
-            any.report(error("\"any\" stands alone").remedy("everyone is admitted already: leave the others out"));
+            any.report(
+                error("\"any\" stands alone")
+                    .remedy("everyone is admitted already: leave the others out"),
+            );
         }
         return Some(Allow::Any);
     }
     if strings.is_empty() {
-        value.report(warning("an empty list admits nobody").remedy("allow = [\"any\"] admits everyone"));
+        value.report(
+            warning("an empty list admits nobody").remedy("allow = [\"any\"] admits everyone"),
+        );
     }
     let lists = lists(&strings, ALLOW_ITSELF, shelf, now, |item, list| {
         if list.is_empty() {
@@ -52,17 +57,29 @@ pub fn deny(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Vec<Ar
 }
 
 /// The clients of the `[[limits.for]]` with this number, from 1.
-pub fn exempt(value: &Value<'_>, number: usize, shelf: &mut Shelf, now: Timestamp) -> Vec<Arc<List>> {
+pub fn exempt(
+    value: &Value<'_>,
+    number: usize,
+    shelf: &mut Shelf,
+    now: Timestamp,
+) -> Vec<Arc<List>> {
     let Some(strings) = value.strings() else { return Vec::new() };
     if let Some((_, any)) = strings.iter().find(|(text, _)| *text == "any") {
-        any.report(error("\"any\" stands in allow only").remedy("what holds for everyone stands in [limits] itself"));
+        any.report(
+            error("\"any\" stands in allow only")
+                .remedy("what holds for everyone stands in [limits] itself"),
+        );
         return Vec::new();
     }
     if strings.is_empty() {
         value.report(warning("an empty list names nobody"));
     }
     // Each has a name of its own, for a metric with one list's labels twice could not be read.
-    let itself = if number == 1 { format!("({LIMITS_ITSELF})") } else { format!("({LIMITS_ITSELF} {number})") };
+    let itself = if number == 1 {
+        format!("({LIMITS_ITSELF})")
+    } else {
+        format!("({LIMITS_ITSELF} {number})")
+    };
     lists(&strings, &itself, shelf, now, |_, _| {})
 }
 
@@ -71,7 +88,10 @@ pub fn origins(client: &mut Table<'_>) -> Option<Origins> {
     let value = client.get("origins")?;
     let strings = value.strings()?;
     if strings.is_empty() {
-        value.report(warning("an empty list admits no page").remedy("leave it out, and the origin is not looked at"));
+        value.report(
+            warning("an empty list admits no page")
+                .remedy("leave it out, and the origin is not looked at"),
+        );
     }
     let parse = |(_, item): (&str, Value<'_>)| item.parse("an origin", origin);
     Some(Origins::new(strings.into_iter().filter_map(parse).collect()))
@@ -88,15 +108,22 @@ pub fn subprotocols(client: &mut Table<'_>) -> Option<Subprotocols> {
     let value = client.get("subprotocols")?;
     let strings = value.strings()?;
     if strings.is_empty() {
-        value.report(warning("an empty list admits no attempt").remedy("leave it out, and subprotocols are not looked at"));
+        value.report(
+            warning("an empty list admits no attempt")
+                .remedy("leave it out, and subprotocols are not looked at"),
+        );
     }
-    let parse = |(_, item): (&str, Value<'_>)| item.parse("a subprotocol", subprotocol).map(Box::from);
+    let parse =
+        |(_, item): (&str, Value<'_>)| item.parse("a subprotocol", subprotocol).map(Box::from);
     Some(Subprotocols::new(strings.into_iter().filter_map(parse).collect()))
 }
 
 /// The name of a subprotocol (RFC 6455 §4.1).
 pub fn subprotocol(text: &str) -> Result<&str, Finding> {
-    let fault = || error(format!("\"{text}\" is not a subprotocol")).remedy("letters, digits and !#$%&'*+-.^_`|~");
+    let fault = || {
+        error(format!("\"{text}\" is not a subprotocol"))
+            .remedy("letters, digits and !#$%&'*+-.^_`|~")
+    };
     if is_token(text) { Ok(text) } else { Err(fault()) }
 }
 
@@ -142,5 +169,8 @@ fn lists(
 
 /// RFC 9110 §5.6.2
 fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }

@@ -83,11 +83,18 @@ const BASELINE: &str = "baseline";
 pub fn names(reading: &mut Reading<'_>) -> (Names, Vec<Diagnostic>) {
     let (mut names, mut found) = (Names::default(), Vec::new());
     let folder = reading.folder.join(FOLDER);
-    let at = |file: &str, finding: Finding| finding.at(Place::file(folder.join(file).display().to_string().into()));
+    let at = |file: &str, finding: Finding| {
+        finding.at(Place::file(folder.join(file).display().to_string().into()))
+    };
     let listed = match reading.files.list(&folder) {
         Ok(listed) => listed,
         Err(Fault::Missing) => return (names, found),
-        Err(fault) => return (names, vec![about(FOLDER, &fault).at(Place::file(folder.display().to_string().into()))]),
+        Err(fault) => {
+            return (
+                names,
+                vec![about(FOLDER, &fault).at(Place::file(folder.display().to_string().into()))],
+            );
+        }
     };
     for file in listed.iter() {
         let Some(stem) = file.strip_suffix(".toml") else { continue };
@@ -96,9 +103,13 @@ pub fn names(reading: &mut Reading<'_>) -> (Names, Vec<Diagnostic>) {
             names.baseline = true;
         } else if policy == Some(BASELINE) {
             let finding = error("the baseline has no candidate");
-            found.push(at(file, finding.remedy("deny in the candidates of the policies, policies/NAME.shadow.toml")));
+            found.push(at(
+                file,
+                finding.remedy("deny in the candidates of the policies, policies/NAME.shadow.toml"),
+            ));
         } else if is_reserved(policy.unwrap_or(stem)) {
-            let finding = error(format!("`{}` is a reserved word", policy.unwrap_or(stem))).remedy("take another name");
+            let finding = error(format!("`{}` is a reserved word", policy.unwrap_or(stem)))
+                .remedy("take another name");
             found.push(at(file, finding));
         } else if let Some(name) = policy {
             names.candidates.insert(name.into());
@@ -107,7 +118,8 @@ pub fn names(reading: &mut Reading<'_>) -> (Names, Vec<Diagnostic>) {
         }
     }
     for name in names.candidates.difference(&names.policies) {
-        let finding = error(format!("a candidate of a policy that isn't there: {FOLDER}/{name}.toml"));
+        let finding =
+            error(format!("a candidate of a policy that isn't there: {FOLDER}/{name}.toml"));
         let finding = finding.remedy("a candidate is judged beside the policy of its name");
         let guess = did_you_mean(name, names.policies.iter().map(|name| &**name));
         found.push(at(&format!("{name}.shadow.toml"), finding.perhaps(guess)));

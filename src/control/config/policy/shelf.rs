@@ -64,7 +64,12 @@ impl Shelf {
 
     /// Reads `[lists]`; `is_misspelt` says whether a misspelt table stands in its place. `rules` are keys that are
     /// rules and no lists: the header that is missing above them.
-    pub fn fill(&mut self, table: Table<'_>, reading: &mut Reading<'_>, (is_misspelt, rules): (bool, &[&str])) {
+    pub fn fill(
+        &mut self,
+        table: Table<'_>,
+        reading: &mut Reading<'_>,
+        (is_misspelt, rules): (bool, &[&str]),
+    ) {
         self.is_misspelt = is_misspelt;
         for (key, span, value) in table.all() {
             if rules.contains(&key) {
@@ -86,12 +91,21 @@ impl Shelf {
     /// Reports lists at the top of the file, which has no `[lists]`: its header is missing above them.
     pub fn adopt(&mut self, root: &mut Table<'_>) {
         let is_list = |value: &Value<'_>| value.is_array() || value.as_table_with("file");
-        let lists: Vec<_> = root.all().into_iter().filter(|(key, _, value)| is_name(key) && is_list(value)).collect();
-        let rules = |key: &str| RULES.contains(&key) || ["lists", "client", "limits", "test"].contains(&key);
+        let lists: Vec<_> = root
+            .all()
+            .into_iter()
+            .filter(|(key, _, value)| is_name(key) && is_list(value))
+            .collect();
+        let rules = |key: &str| {
+            RULES.contains(&key) || ["lists", "client", "limits", "test"].contains(&key)
+        };
         let lists: Vec<_> = lists.into_iter().filter(|(key, ..)| !rules(key)).collect();
         let Some((first, span, _)) = lists.first() else { return };
         let finding = error(format!("unknown key `{first}` in the file"));
-        root.document().report(span.clone(), finding.remedy("it belongs below [lists]: is that header missing above?"));
+        root.document().report(
+            span.clone(),
+            finding.remedy("it belongs below [lists]: is that header missing above?"),
+        );
         for (key, ..) in lists {
             self.misnamed.push(key.to_owned());
             root.ignore(key);
@@ -121,20 +135,31 @@ impl Shelf {
     /// misspelt, if no rule names a list that is near and two rules or more name this one.
     pub fn report_missing(&mut self, document: &Document<'_>) {
         for Missing { name, uses } in std::mem::take(&mut self.missing) {
-            let meant = nearest(&name, self.lists.iter().map(|shelved| &*shelved.name)).map(|(_, meant)| meant.to_owned());
-            let shelved = self.lists.iter_mut().find(|shelved| meant.as_deref() == Some(&shelved.name));
+            let meant = nearest(&name, self.lists.iter().map(|shelved| &*shelved.name))
+                .map(|(_, meant)| meant.to_owned());
+            let shelved =
+                self.lists.iter_mut().find(|shelved| meant.as_deref() == Some(&shelved.name));
             let Some(((key, first), more)) = uses.split_first() else { continue };
             let error = error(format!("there is no list `{name}`")).of(key);
             match shelved {
                 Some(shelved) if !shelved.used && !more.is_empty() => {
-                    let what = format!("no rule names the list `{}`, and {} name `{name}`", shelved.name, uses.len());
+                    let what = format!(
+                        "no rule names the list `{}`, and {} name `{name}`",
+                        shelved.name,
+                        uses.len()
+                    );
                     let finding = page::error(what).remedy(format!("did you mean `{name}`?"));
-                    document.report(shelved.key.clone(), finding.and(document.place(first.clone()), "named here"));
+                    document.report(
+                        shelved.key.clone(),
+                        finding.and(document.place(first.clone()), "named here"),
+                    );
                     shelved.used = true;
                 }
                 Some(shelved) if !shelved.used => {
                     let remedy = format!("did you mean `{}`, which no rule names?", shelved.name);
-                    let error = error.remedy(remedy).and(document.place(shelved.key.clone()), "the list that no rule names");
+                    let error = error
+                        .remedy(remedy)
+                        .and(document.place(shelved.key.clone()), "the list that no rule names");
                     document.report(first.clone(), error);
                     shelved.used = true;
                 }
@@ -154,7 +179,8 @@ impl Shelf {
     pub fn report_unused(&self, document: &Document<'_>) {
         for shelved in self.lists.iter().filter(|shelved| !shelved.used) {
             let finding = warning(format!("the list `{}` is used by no rule", shelved.name));
-            let remedy = format!("name it in a rule, such as deny = [\"{}\"], or remove it", shelved.name);
+            let remedy =
+                format!("name it in a rule, such as deny = [\"{}\"], or remove it", shelved.name);
             document.report(shelved.key.clone(), finding.remedy(remedy));
         }
     }
@@ -169,7 +195,12 @@ impl Shelf {
         self.found
     }
 
-    fn read(&mut self, name: Arc<str>, value: Value<'_>, reading: &mut Reading<'_>) -> Option<List> {
+    fn read(
+        &mut self,
+        name: Arc<str>,
+        value: Value<'_>,
+        reading: &mut Reading<'_>,
+    ) -> Option<List> {
         if let Some(table) = value.only_table() {
             value.report(error("a table in an array").remedy("write it without the brackets"));
             return self.read(name, table, reading);
@@ -187,14 +218,20 @@ impl Shelf {
         let file = table.need("file", format!("{name} = {{ file = \"lists/{name}.cidr\" }}"));
         let max_age = table.positive_duration("max_age");
         let on_stale = table.get("on_stale");
-        let rejects_stale = on_stale.and_then(|value| value.choice(&[("warn", false), ("reject", true)])).unwrap_or(false);
+        let rejects_stale = on_stale
+            .and_then(|value| value.choice(&[("warn", false), ("reject", true)]))
+            .unwrap_or(false);
         if let Some(value) = on_stale
             && !table.has("max_age")
             && !table.misspells("max_age")
         {
-            value.report(warning("nothing is ever stale without a `max_age`").remedy("max_age = \"36h\""));
+            value.report(
+                warning("nothing is ever stale without a `max_age`").remedy("max_age = \"36h\""),
+            );
         }
-        let max_shrink = table.get("max_shrink").and_then(|value| value.parse_number("a share like \"50%\"", unit::percent));
+        let max_shrink = table
+            .get("max_shrink")
+            .and_then(|value| value.parse_number("a share like \"50%\"", unit::percent));
         table.finish();
         let file = file?;
         let list = self.read_file(Arc::clone(&name), file, reading)?;
@@ -209,14 +246,24 @@ impl Shelf {
             place: file.place(),
         };
         if let Some(age) = feed.stale(reading.now) {
-            file.report(warning(feed.staleness(age)).remedy("let whatever writes it write it again, or raise max_age"));
+            file.report(
+                warning(feed.staleness(age))
+                    .remedy("let whatever writes it write it again, or raise max_age"),
+            );
         }
         self.feeds.push(feed);
         Some(list)
     }
 
-    fn read_file(&mut self, name: Arc<str>, value: Value<'_>, reading: &mut Reading<'_>) -> Option<List> {
-        let text = value.parse("a path", |text| if text.is_empty() { Err(error("an empty path")) } else { Ok(text) })?;
+    fn read_file(
+        &mut self,
+        name: Arc<str>,
+        value: Value<'_>,
+        reading: &mut Reading<'_>,
+    ) -> Option<List> {
+        let text = value.parse("a path", |text| {
+            if text.is_empty() { Err(error("an empty path")) } else { Ok(text) }
+        })?;
         let shown = PathBuf::from(FOLDER).join(text);
         let path = reading.folder.join(&shown);
         let shown: Arc<str> = shown.display().to_string().into();
@@ -225,12 +272,14 @@ impl Shelf {
             if torn && fault == Fault::Outside {
                 return;
             }
-            let split = matches!(fault, Fault::TooLarge { .. }).then(|| "split it: a rule may name several lists".into());
+            let split = matches!(fault, Fault::TooLarge { .. })
+                .then(|| "split it: a rule may name several lists".into());
             value.report(about(&shown, &fault).perhaps(split));
         };
         let bytes = reading.files.read_list(&path).map_err(unreadable).ok()?;
         let (modified, digest) = (reading.files.modified(&path), reading.files.digest_of(&path)?);
-        let read = ListFile { path: &path, bytes: &bytes, digest, quoting: reading.files.quoting(&path) };
+        let read =
+            ListFile { path: &path, bytes: &bytes, digest, quoting: reading.files.quoting(&path) };
         let (entries, found) = reading.lists.read(reading.known, read, reading.now);
         self.found.extend(found);
         Some(List::of_file(name, shown, modified, entries?))
@@ -238,7 +287,12 @@ impl Shelf {
 }
 
 /// Reports that the list `name` isn't there, once for all `uses`.
-fn report_all(document: &Document<'_>, name: &str, uses: &[(String, Range<usize>)], finding: &Finding) {
+fn report_all(
+    document: &Document<'_>,
+    name: &str,
+    uses: &[(String, Range<usize>)],
+    finding: &Finding,
+) {
     for (_, span) in uses {
         document.report_alike(format!("list {name}"), span.clone(), finding.clone());
     }

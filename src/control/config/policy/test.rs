@@ -13,7 +13,8 @@ use crate::policy::request::Request;
 use crate::refusal::Refusal;
 
 /// The refusals that judging gives.
-const JUDGED: [Refusal; 5] = [Refusal::Path, Refusal::Route, Refusal::Network, Refusal::Origin, Refusal::Subprotocol];
+const JUDGED: [Refusal; 5] =
+    [Refusal::Path, Refusal::Route, Refusal::Network, Refusal::Origin, Refusal::Subprotocol];
 
 /// Every `[[test]]` of the file whose table is `root`.
 pub fn read(root: &mut Table<'_>) -> Vec<PolicyTest> {
@@ -22,10 +23,13 @@ pub fn read(root: &mut Table<'_>) -> Vec<PolicyTest> {
 
 fn test(mut table: Table<'_>) -> Option<PolicyTest> {
     let name = table.need("name", "name = \"what it shows\"").and_then(|value| value.string());
-    let client = table.need("client", "client = \"192.0.2.1\"").and_then(|value| value.parse("an address", address));
+    let client = table
+        .need("client", "client = \"192.0.2.1\"")
+        .and_then(|value| value.parse("an address", address));
     let url = table.need("url", "url = \"wss://ws.example.com/ticks\"");
     let origin = table.string("origin");
-    let subprotocol = table.get("subprotocol").map(|value| value.parse("a subprotocol", rule::subprotocol));
+    let subprotocol =
+        table.get("subprotocol").map(|value| value.parse("a subprotocol", rule::subprotocol));
     let at = table.get("at").map(|value| value.instant());
     let expect = table.need("expect", "expect = \"allow\", \"refuse\" or \"refuse:WORD\"");
     table.later("identity");
@@ -45,7 +49,11 @@ fn test(mut table: Table<'_>) -> Option<PolicyTest> {
 }
 
 /// What is asked; the inner result is the gate's.
-fn request(url: &Value<'_>, origin: Option<&str>, subprotocol: Option<&str>) -> Option<Result<Request, Refusal>> {
+fn request(
+    url: &Value<'_>,
+    origin: Option<&str>,
+    subprotocol: Option<&str>,
+) -> Option<Result<Request, Refusal>> {
     let text = url.string()?;
     let request = Request::of_url(text, origin, subprotocol);
     request.map_err(|fault| url.report(error(fault.fault).remedy(fault.remedy))).ok()
@@ -53,7 +61,9 @@ fn request(url: &Value<'_>, origin: Option<&str>, subprotocol: Option<&str>) -> 
 
 fn address(text: &str) -> Result<Client, Finding> {
     let address = text.parse::<IpAddr>();
-    address.map(Client::new).map_err(|_| error(format!("\"{text}\" is not an address")).remedy("one client, like \"192.0.2.1\""))
+    address.map(Client::new).map_err(|_| {
+        error(format!("\"{text}\" is not an address")).remedy("one client, like \"192.0.2.1\"")
+    })
 }
 
 fn expectation(value: &Value<'_>) -> Option<Expect> {

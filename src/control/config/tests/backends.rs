@@ -7,7 +7,10 @@ use super::{SIDEGATE, check, load};
 
 /// [`SIDEGATE`], whose backend speaks TLS, with these words about that.
 fn over_tls(words: &str) -> String {
-    SIDEGATE.replace("\"http://127.0.0.1:8080\"", &format!("\"https://127.0.0.1:8443\"\nbackend_tls = {words}"))
+    SIDEGATE.replace(
+        "\"http://127.0.0.1:8080\"",
+        &format!("\"https://127.0.0.1:8443\"\nbackend_tls = {words}"),
+    )
 }
 
 /// A certificate without any name, and its key.
@@ -20,7 +23,8 @@ fn nameless() -> (String, String) {
 #[track_caller]
 fn told(words: &str, expected: &str) {
     let (chain, key) = nameless();
-    let files = [("certs/ca.pem", &chain), ("certs/client.pem", &chain), ("certs/client.key", &key)];
+    let files =
+        [("certs/ca.pem", &chain), ("certs/client.pem", &chain), ("certs/client.key", &key)];
     let files = files.map(|(name, text)| (name, text.as_str()));
     check(&[&[("sidegate.toml", over_tls(words).as_str())][..], &files].concat(), expected);
 }
@@ -28,10 +32,15 @@ fn told(words: &str, expected: &str) {
 #[test]
 fn an_authority_a_name_and_a_certificate_of_our_own_load() {
     let (chain, key) = nameless();
-    let text =
-        over_tls("{ ca = \"certs/ca.pem\", name = \"app.internal\", chain = \"certs/client.pem\", key = \"certs/client.key\" }");
-    let (loaded, found) =
-        load(&[("sidegate.toml", &text), ("certs/ca.pem", &chain), ("certs/client.pem", &chain), ("certs/client.key", &key)]);
+    let text = over_tls(
+        "{ ca = \"certs/ca.pem\", name = \"app.internal\", chain = \"certs/client.pem\", key = \"certs/client.key\" }",
+    );
+    let (loaded, found) = load(&[
+        ("sidegate.toml", &text),
+        ("certs/ca.pem", &chain),
+        ("certs/client.pem", &chain),
+        ("certs/client.key", &key),
+    ]);
     assert_eq!(found, "");
     let route = &loaded.unwrap().settings.routes[0];
     let tls = route.backend_tls.as_ref().unwrap();

@@ -17,7 +17,11 @@ fn made(params: CertificateParams, from: i32, to: i32) -> (String, String) {
     made_for(params, "ws.example.com", (from, to))
 }
 
-fn made_for(mut params: CertificateParams, common: &str, (from, to): (i32, i32)) -> (String, String) {
+fn made_for(
+    mut params: CertificateParams,
+    common: &str,
+    (from, to): (i32, i32),
+) -> (String, String) {
     params.distinguished_name.push(DnType::CommonName, common);
     params.not_before = date_time_ymd(from, 1, 1);
     params.not_after = date_time_ymd(to, 1, 1);
@@ -35,13 +39,20 @@ fn sidegate(host: &str) -> String {
 /// That `chain` and `key` say `expected`.
 #[track_caller]
 fn certificate(chain: &str, key: &str, expected: &str) {
-    check(&[("sidegate.toml", &sidegate("*")), ("certs/ws.pem", chain), ("certs/ws.key", key)], expected);
+    check(
+        &[("sidegate.toml", &sidegate("*")), ("certs/ws.pem", chain), ("certs/ws.key", key)],
+        expected,
+    );
 }
 
 #[test]
 fn a_chain_and_its_key_load_with_the_names_of_the_sans() {
     let (chain, key) = pair(&["WS.example.com", "*.example.org", "192.0.2.1", "2001:db8::1"]);
-    let (loaded, found) = load(&[("sidegate.toml", &sidegate("*")), ("certs/ws.pem", &chain), ("certs/ws.key", &key)]);
+    let (loaded, found) = load(&[
+        ("sidegate.toml", &sidegate("*")),
+        ("certs/ws.pem", &chain),
+        ("certs/ws.key", &key),
+    ]);
     assert_eq!(found, "");
     let loaded = loaded.unwrap();
     let certificate = &loaded.settings.certificates[0];
@@ -60,7 +71,8 @@ fn one_file_may_hold_both() {
 
 #[test]
 fn a_certificate_that_never_expires_loads() {
-    let (chain, key) = made(CertificateParams::new(vec!["ws.example.com".to_owned()]).unwrap(), 2026, 9999);
+    let (chain, key) =
+        made(CertificateParams::new(vec!["ws.example.com".to_owned()]).unwrap(), 2026, 9999);
     certificate(&chain, &key, "");
 }
 
@@ -231,8 +243,10 @@ fn said_of(sans: &[SanType], common: &str) -> (String, Vec<String>) {
     params.subject_alt_names = sans.to_vec();
     let (chain, key) = made_for(params, common, (2026, 2027));
     let text = sidegate("*");
-    let (loaded, found) = load(&[("sidegate.toml", &text), ("certs/ws.pem", &chain), ("certs/ws.key", &key)]);
-    let names = loaded.unwrap().settings.certificates[0].names.iter().map(ToString::to_string).collect();
+    let (loaded, found) =
+        load(&[("sidegate.toml", &text), ("certs/ws.pem", &chain), ("certs/ws.key", &key)]);
+    let names =
+        loaded.unwrap().settings.certificates[0].names.iter().map(ToString::to_string).collect();
     (found.lines().next().unwrap_or_default().to_owned(), names)
 }
 
@@ -256,7 +270,11 @@ fn a_certificate_serves_its_sans_or_its_common_name() {
         (std::slice::from_ref(&address), "a.example", String::new(), &["192.0.2.1"]),
         (&[mail.clone(), address.clone()], "a.example", String::new(), &["192.0.2.1"]),
     ] {
-        assert_eq!(said_of(sans, common), (said, names.iter().map(ToString::to_string).collect()), "{common}");
+        assert_eq!(
+            said_of(sans, common),
+            (said, names.iter().map(ToString::to_string).collect()),
+            "{common}"
+        );
     }
 }
 
@@ -283,10 +301,19 @@ fn of_version_1(pem: &str) -> String {
 fn a_certificate_of_version_1_is_matched_with_its_key() {
     let (chain, key) = pair(&[]);
     let (chain, text) = (of_version_1(&chain), sidegate("*"));
-    let found = |key: &str| load(&[("sidegate.toml", &text), ("certs/ws.pem", &chain), ("certs/ws.key", key)]).1;
-    assert!(found(&key).starts_with("warning: chain: the certificate in certs/ws.pem has no host"), "{}", found(&key));
+    let found = |key: &str| {
+        load(&[("sidegate.toml", &text), ("certs/ws.pem", &chain), ("certs/ws.key", key)]).1
+    };
+    assert!(
+        found(&key).starts_with("warning: chain: the certificate in certs/ws.pem has no host"),
+        "{}",
+        found(&key)
+    );
     let other = found(&pair(&["ws.example.com"]).1);
-    assert!(other.starts_with("error: key: certs/ws.key is not the key of the first certificate"), "{other}");
+    assert!(
+        other.starts_with("error: key: certs/ws.key is not the key of the first certificate"),
+        "{other}"
+    );
 }
 
 #[test]
@@ -297,7 +324,8 @@ fn byte_order_marks_in_pem_files_are_passed_over() {
     let text = format!("\u{feff}{chain}\u{feff}{other}");
     let config = sidegate("*");
     let marked = format!("\u{feff}{key}");
-    let (loaded, found) = load(&[("sidegate.toml", &config), ("certs/ws.pem", &text), ("certs/ws.key", &marked)]);
+    let (loaded, found) =
+        load(&[("sidegate.toml", &config), ("certs/ws.pem", &text), ("certs/ws.key", &marked)]);
     assert_eq!(found, "");
     assert_eq!(loaded.unwrap().settings.certificates[0].key.cert.len(), 2);
 }
@@ -309,13 +337,22 @@ fn a_certificate_in_another_encoding_is_named() {
         let folder = super::write_all(&[("sidegate.toml", &sidegate("*")), ("certs/ws.key", &key)]);
         std::fs::write(folder.path().join("certs/ws.pem"), chain).unwrap();
         let config = folder.path().join("sidegate.toml");
-        let found = super::load_at(&mut super::Files::for_person(), &config, super::Pass::default(), super::now());
+        let found = super::load_at(
+            &mut super::Files::for_person(),
+            &config,
+            super::Pass::default(),
+            super::now(),
+        );
         found.map(drop).unwrap_err()[0].to_string().lines().next().unwrap().to_owned()
     };
-    let wide: Vec<u8> = format!("\u{feff}{chain}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let wide: Vec<u8> =
+        format!("\u{feff}{chain}").encode_utf16().flat_map(u16::to_le_bytes).collect();
     assert_eq!(said(&wide), "error: chain: certs/ws.pem is in UTF-16");
     let der = rustls_pemfile::certs(&mut chain.as_bytes()).next().unwrap().unwrap();
-    assert_eq!(said(&der), "error: chain: certs/ws.pem holds binary data (DER or PKCS #12), not PEM");
+    assert_eq!(
+        said(&der),
+        "error: chain: certs/ws.pem holds binary data (DER or PKCS #12), not PEM"
+    );
 }
 
 #[test]
@@ -372,7 +409,10 @@ warning: key: others can read the private key
 fn a_host_that_no_certificate_covers_is_a_warning() {
     let (chain, key) = pair(&["ws.example.com", "*.example.org", "2001:db8::1"]);
     let covers = |host: &str, expected: &str| {
-        check(&[("sidegate.toml", &sidegate(host)), ("certs/ws.pem", &chain), ("certs/ws.key", &key)], expected);
+        check(
+            &[("sidegate.toml", &sidegate(host)), ("certs/ws.pem", &chain), ("certs/ws.key", &key)],
+            expected,
+        );
     };
     for host in ["ws.example.com", "a.example.org", "*.example.org", "[2001:db8::1]", "*"] {
         covers(host, "");
@@ -402,7 +442,10 @@ warning: host: no certificate covers it: browsers will refuse the default one
 #[test]
 fn a_broken_certificate_does_not_hide_the_next() {
     let (chain, key) = pair(&["ws.example.com"]);
-    let text = format!("{}[[certificate]]\nchain = \"certs/b.pem\"\nkey = 7\n", sidegate("ws.example.com"));
+    let text = format!(
+        "{}[[certificate]]\nchain = \"certs/b.pem\"\nkey = 7\n",
+        sidegate("ws.example.com")
+    );
     check(
         &[("sidegate.toml", &text), ("certs/ws.pem", &chain[..40]), ("certs/ws.key", &key)],
         r#"

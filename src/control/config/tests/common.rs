@@ -26,11 +26,15 @@ const DEFAULTS: &str = "[timeouts]\ndial = \"1s\"\n[defaults]\npolicy = \"chat\"
 
 #[test]
 fn a_route_takes_what_it_leaves_out() {
-    let (dial, grace, write_stall) = (Duration::from_secs(1), Duration::from_secs(7), Duration::from_secs(8));
+    let (dial, grace, write_stall) =
+        (Duration::from_secs(1), Duration::from_secs(7), Duration::from_secs(8));
     let timeouts = RouteTimeouts { dial, grace, write_stall, ..RouteTimeouts::default() };
     let [first, other] = routes(DEFAULTS, "");
     for route in [first, other] {
-        assert_eq!((&*route.policy, route.http, route.max_body), ("chat", PlainHttp::Forward, Some(5 << 20)));
+        assert_eq!(
+            (&*route.policy, route.http, route.max_body),
+            ("chat", PlainHttp::Forward, Some(5 << 20))
+        );
         assert_eq!(route.timeouts, timeouts);
     }
 }
@@ -49,7 +53,10 @@ fn a_routes_own_value_wins_and_timeouts_key_by_key() {
 fn the_effective_configuration_shows_it_and_reads_the_same() {
     let (loaded, _) = load(&[("sidegate.toml", &text(DEFAULTS, ""))]);
     let shown = effective::settings(&loaded.unwrap().settings);
-    assert_eq!((&shown["defaults"]["policy"], &shown["defaults"]["timeouts"]["grace"]), (&"chat".into(), &"7s".into()));
+    assert_eq!(
+        (&shown["defaults"]["policy"], &shown["defaults"]["timeouts"]["grace"]),
+        (&"chat".into(), &"7s".into())
+    );
     let (again, found) = load(&[("sidegate.toml", &toml::to_string(&shown).unwrap())]);
     assert_eq!((effective::settings(&again.unwrap().settings), &*found), (shown, ""));
 }
@@ -103,7 +110,10 @@ error: head: not per route
 #[test]
 fn a_policy_that_is_not_there_is_one_error_for_all_routes() {
     let said = load(&[("sidegate.toml", &text("[defaults]\npolicy = \"caht\"", ""))]).1;
-    assert!(said.contains("there is no policies/caht.toml") && said.contains("did you mean `chat`?"), "{said}");
+    assert!(
+        said.contains("there is no policies/caht.toml") && said.contains("did you mean `chat`?"),
+        "{said}"
+    );
     assert_eq!(said.matches("error: ").count(), 1, "{said}");
 }
 
@@ -111,5 +121,8 @@ fn a_policy_that_is_not_there_is_one_error_for_all_routes() {
 fn a_route_without_a_policy_of_either_kind_is_an_error() {
     let said = load(&[("sidegate.toml", &text("[defaults]\nhttp = \"forward\"", ""))]).1;
     assert_eq!(said.matches("error: ").count(), 1, "{said}");
-    assert!(said.contains("error: policy: missing from [[route]]") && said.contains("also here"), "{said}");
+    assert!(
+        said.contains("error: policy: missing from [[route]]") && said.contains("also here"),
+        "{said}"
+    );
 }

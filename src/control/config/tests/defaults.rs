@@ -11,7 +11,8 @@ use rcgen::{CertificateParams, KeyPair};
 use super::{load, write};
 use crate::control::config::source::Files;
 use crate::control::config::{
-    AdminSettings, AdminSocket, Bound, Expect, Feed, Loaded, MetricsAddress, ReloadSettings, ShutdownSettings, Watch,
+    AdminSettings, AdminSocket, Bound, Expect, Feed, Loaded, MetricsAddress, ReloadSettings,
+    ShutdownSettings, Watch,
 };
 use crate::policy::Allow;
 use crate::policy::limit::{Rate, Share, TunnelLimits};
@@ -202,27 +203,55 @@ pub fn loaded(sidegate: &str, policy: &str) -> Loaded {
 fn what_is_left_out_has_the_documented_default() {
     for text in [NOTHING, EVERYTHING] {
         let settings = loaded(text, POLICY).settings;
-        assert_eq!(settings.metrics.listen, Some(MetricsAddress::Tcp("127.0.0.1:10464".parse().unwrap())));
+        assert_eq!(
+            settings.metrics.listen,
+            Some(MetricsAddress::Tcp("127.0.0.1:10464".parse().unwrap()))
+        );
         assert_eq!(settings.metrics.allow.len(), 2);
-        for (address, may) in [("127.9.9.9", true), ("::1", true), ("10.0.0.1", false), ("::2", false)] {
-            assert_eq!(settings.metrics.allow.longest(address.parse().unwrap()).is_some(), may, "{address}");
+        for (address, may) in
+            [("127.9.9.9", true), ("::1", true), ("10.0.0.1", false), ("::2", false)]
+        {
+            assert_eq!(
+                settings.metrics.allow.longest(address.parse().unwrap()).is_some(),
+                may,
+                "{address}"
+            );
         }
         assert!(settings.metrics.hosts.is_empty() && settings.lists_from.is_empty());
-        assert_eq!(settings.admin, AdminSettings { socket: AdminSocket::Auto, mode: 0o660, group: None });
+        assert_eq!(
+            settings.admin,
+            AdminSettings { socket: AdminSocket::Auto, mode: 0o660, group: None }
+        );
         let seconds = Duration::from_secs;
         assert_eq!(
             settings.reload,
-            ReloadSettings { watch: Watch::Auto, poll: seconds(30), revoke_spread: seconds(2), max_revoked: Bound::Percent(100) }
+            ReloadSettings {
+                watch: Watch::Auto,
+                poll: seconds(30),
+                revoke_spread: seconds(2),
+                max_revoked: Bound::Percent(100)
+            }
         );
-        let shutdown = ShutdownSettings { delay: Duration::ZERO, spread: seconds(5), deadline: seconds(30), code: 1001 };
+        let shutdown = ShutdownSettings {
+            delay: Duration::ZERO,
+            spread: seconds(5),
+            deadline: seconds(30),
+            code: 1001,
+        };
         assert_eq!(settings.shutdown, shutdown);
         assert_eq!(settings.threads, None);
 
         let [listener] = &settings.listeners[..] else { panic!("{:?}", settings.listeners) };
-        assert_eq!((&*listener.name, listener.address.to_string().as_str()), ("public", "0.0.0.0:8443"));
+        assert_eq!(
+            (&*listener.name, listener.address.to_string().as_str()),
+            ("public", "0.0.0.0:8443")
+        );
         assert_eq!(listener.speaks, Speaks::Tls(TlsRules { only_13: false, strict_sni: false }));
         assert_eq!((listener.max_fields, settings.routes[0].max_fields), (100, 100));
-        assert_eq!((listener.max_head, listener.max_connections, listener.pending_per_client), (32768, None, 512));
+        assert_eq!(
+            (listener.max_head, listener.max_connections, listener.pending_per_client),
+            (32768, None, 512)
+        );
         let written = listener.handshakes_per_client.map(|rate| rate.to_string());
         assert_eq!(written.as_deref(), Some("500/s, burst 10000"));
         assert_eq!(listener.timeouts, ListenerTimeouts::default());
@@ -247,7 +276,11 @@ fn every_key_of_a_policy_is_read() {
     let policy = loaded.policies.iter().find(|policy| &*policy.name == "market-data").unwrap();
     assert_eq!(&*policy.file, "policies/market-data.toml");
     let Allow::Lists(allow) = &policy.allow else { panic!("{:?}", policy.allow) };
-    let lists: Vec<_> = allow.iter().chain(&policy.deny).map(|list| (&*list.name, &*list.file, list.len())).collect();
+    let lists: Vec<_> = allow
+        .iter()
+        .chain(&policy.deny)
+        .map(|list| (&*list.name, &*list.file, list.len()))
+        .collect();
     assert_eq!(
         lists,
         [
@@ -259,13 +292,16 @@ fn every_key_of_a_policy_is_read() {
     );
     let now = "2026-07-01T00:00:00Z".parse().unwrap();
     let decide = |list: usize, address: &str| {
-        allow[list].decide(Client::new(address.parse().unwrap()), now).map(|(entry, line)| (entry.admits, line))
+        allow[list]
+            .decide(Client::new(address.parse().unwrap()), now)
+            .map(|(entry, line)| (entry.admits, line))
     };
     assert_eq!(decide(0, "192.0.2.13"), Some((false, 5)));
     assert_eq!(decide(1, "203.0.113.66"), Some((false, 2)));
     assert_eq!(decide(1, "198.51.100.7"), Some((true, 3)));
     assert_eq!(decide(2, "10.1.2.3"), Some((true, 10)));
-    let origins: Vec<_> = policy.origins.as_ref().unwrap().iter().map(ToString::to_string).collect();
+    let origins: Vec<_> =
+        policy.origins.as_ref().unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(origins, ["https://app.example.com", "https://*.partner.example"]);
     assert_eq!(policy.subprotocols, Some(Subprotocols::new(vec!["v2.ticks".into()])));
     let rate = |tokens, burst| {
@@ -287,7 +323,10 @@ fn every_key_of_a_policy_is_read() {
             pong: Duration::from_secs(20),
         },
     };
-    assert_eq!((policy.limits.share, policy.limits.total, policy.limits.streams_total), (share, Some(20000), Some(500)));
+    assert_eq!(
+        (policy.limits.share, policy.limits.total, policy.limits.streams_total),
+        (share, Some(20000), Some(500))
+    );
     let [office] = &policy.limits.exceptions[..] else { panic!("{:?}", policy.limits.exceptions) };
     assert_eq!((&*office.clients[0].name, office.line), ("office", 28));
     let tunnel = TunnelLimits {
@@ -299,7 +338,13 @@ fn every_key_of_a_policy_is_read() {
         ping: None,
         pong: Duration::from_secs(30),
     };
-    let share = Share { upgrades: rate(50, 500), requests: rate(50, 500), per_client: Some(2000), streams: Some(100), tunnel };
+    let share = Share {
+        upgrades: rate(50, 500),
+        requests: rate(50, 500),
+        per_client: Some(2000),
+        streams: Some(100),
+        tunnel,
+    };
     assert_eq!(office.share, share);
 }
 
@@ -307,12 +352,15 @@ fn every_key_of_a_policy_is_read() {
 fn how_the_lists_of_a_policy_are_minded_is_read_and_so_are_its_tests() {
     let loaded = loaded(NOTHING, POLICY);
     let policy = loaded.policies.iter().find(|policy| &*policy.name == "market-data").unwrap();
-    let minded = |feed: &Feed| (feed.name.to_string(), feed.entries, feed.max_age, feed.rejects_stale, feed.max_shrink);
+    let minded = |feed: &Feed| {
+        (feed.name.to_string(), feed.entries, feed.max_age, feed.rejects_stale, feed.max_shrink)
+    };
     let feeds: Vec<_> = policy.feeds.iter().map(minded).collect();
     let partners = ("partners".into(), 3, Some(Duration::from_secs(36 * 3600)), false, Some(50));
     assert_eq!(feeds, [partners, ("banned".into(), 1, None, false, None)]);
     assert!(policy.feeds.iter().all(|feed| feed.modified.is_some()));
-    let tests: Vec<_> = policy.tests.iter().map(|test| (test.client.to_string(), test.at, test.expect)).collect();
+    let tests: Vec<_> =
+        policy.tests.iter().map(|test| (test.client.to_string(), test.at, test.expect)).collect();
     let new_year = Some("2027-01-01T00:00:00Z".parse().unwrap());
     assert_eq!(tests[0], ("203.0.113.9".into(), None, Expect::Allow));
     assert_eq!(tests[1..], [("198.51.100.7".into(), new_year, Expect::RefuseFor("network"))]);
@@ -326,7 +374,10 @@ fn frames_are_off_where_the_policy_says_so() {
     let policy = loaded.policies.iter().find(|policy| &*policy.name == "market-data").unwrap();
     let seven = NonZeroU32::new(7).unwrap();
     let shares: Vec<_> = policy.limits.shares().map(|share| share.tunnel.frames).collect();
-    assert_eq!(shares, [None, Some(Rate { tokens: seven, per: Duration::from_secs(1), burst: seven })]);
+    assert_eq!(
+        shares,
+        [None, Some(Rate { tokens: seven, per: Duration::from_secs(1), burst: seven })]
+    );
 }
 
 #[test]
@@ -336,7 +387,9 @@ fn a_policy_of_one_rule_limits_nothing_but_silence() {
     assert!(matches!(policy.allow, Allow::Any) && policy.deny.is_empty());
     assert!(policy.origins.is_none() && policy.subprotocols.is_none());
     assert_eq!((policy.limits.share, policy.limits.total), (Share::default(), None));
-    assert!(policy.limits.exceptions.is_empty() && policy.feeds.is_empty() && policy.tests.is_empty());
+    assert!(
+        policy.limits.exceptions.is_empty() && policy.feeds.is_empty() && policy.tests.is_empty()
+    );
 }
 
 #[test]
@@ -383,25 +436,47 @@ max_body = "0B"
 max_fields = 1000
 timeouts = { response = "5m" }
 "#;
-    let settings = loaded(text, "schema = 1\nclient.allow = [\"any\"]\nlimits.ping = \"off\"\n").settings;
-    assert_eq!((settings.metrics.listen, settings.metrics.hosts), (None, vec!["metrics.example.com".into()]));
+    let settings =
+        loaded(text, "schema = 1\nclient.allow = [\"any\"]\nlimits.ping = \"off\"\n").settings;
+    assert_eq!(
+        (settings.metrics.listen, settings.metrics.hosts),
+        (None, vec!["metrics.example.com".into()])
+    );
     assert_eq!(settings.lists_from, ["/var/lib/feeds".into(), "feeds".into()]);
-    assert!(matches!(&settings.admin.socket, AdminSocket::Path(path) if path.ends_with("run/admin.sock") && path.is_absolute()));
+    assert!(
+        matches!(&settings.admin.socket, AdminSocket::Path(path) if path.ends_with("run/admin.sock") && path.is_absolute())
+    );
     assert_eq!((settings.admin.mode, settings.admin.group.as_deref()), (0o600, Some("wheel")));
     assert_eq!((settings.reload.watch, settings.shutdown.code), (Watch::Off, 1012));
     assert_eq!(settings.reload.max_revoked, Bound::Percent(10));
     assert_eq!(settings.threads.map(usize::from), Some(2));
     assert_eq!(settings.listeners[0].speaks, Speaks::Redirect { port: 8443 });
-    assert_eq!(settings.listeners[1].speaks, Speaks::Tls(TlsRules { only_13: true, strict_sni: true }));
-    assert_eq!((settings.listeners[1].max_head, settings.listeners[1].max_connections), (8192, Some(100)));
+    assert_eq!(
+        settings.listeners[1].speaks,
+        Speaks::Tls(TlsRules { only_13: true, strict_sni: true })
+    );
+    assert_eq!(
+        (settings.listeners[1].max_head, settings.listeners[1].max_connections),
+        (8192, Some(100))
+    );
     assert_eq!((settings.listeners[1].max_fields, settings.routes[0].max_fields), (16, 1000));
     let handshakes = [0, 1].map(|at: usize| settings.listeners[at].handshakes_per_client);
-    assert_eq!(handshakes.map(|rate| rate.map(|rate| rate.to_string())), [None, Some("30/m, burst 30".into())]);
+    assert_eq!(
+        handshakes.map(|rate| rate.map(|rate| rate.to_string())),
+        [None, Some("30/m, burst 30".into())]
+    );
     assert_eq!(settings.listeners[1].timeouts.tls, Duration::from_secs(1));
     let route = &settings.routes[0];
     let backends: BTreeSet<_> = route.backends.iter().map(ToString::to_string).collect();
-    assert!(backends.contains("http://127.0.0.1:80") && backends.contains("http://[::1]:81") && backends.len() == 3);
-    assert_eq!((route.http, route.strip_prefix, route.max_body), (PlainHttp::Forward, true, Some(0)));
+    assert!(
+        backends.contains("http://127.0.0.1:80")
+            && backends.contains("http://[::1]:81")
+            && backends.len() == 3
+    );
+    assert_eq!(
+        (route.http, route.strip_prefix, route.max_body),
+        (PlainHttp::Forward, true, Some(0))
+    );
     let expected = RouteTimeouts {
         dial: Duration::from_millis(500),
         response: Some(Duration::from_secs(300)),
@@ -432,6 +507,8 @@ fn one_file_means_one_digest() {
 
 #[test]
 fn a_relative_path_is_shown_as_it_was_given() {
-    let found = crate::control::config::load(&mut Files::new(), Path::new("nowhere/sidegate.toml"), None).unwrap_err();
+    let found =
+        crate::control::config::load(&mut Files::new(), Path::new("nowhere/sidegate.toml"), None)
+            .unwrap_err();
     assert_eq!(found[0].file, Arc::from("nowhere/sidegate.toml"));
 }

@@ -16,8 +16,32 @@ fn written(text: &str) -> Value {
 fn policy(loaded: Loaded) -> Value {
     let page = loaded.policies.into_iter().find(|page| &*page.name == "market-data").unwrap();
     let budgets = Budgets::carry(None, &page.limits);
-    let PolicyPage { name, file, owner, allow, deny, origins, subprotocols, limits, lines, feeds: _, tests: _ } = page;
-    let policy = Policy { name, file, owner, allow, deny, origins, subprotocols, limits, budgets, lines, candidate: None };
+    let PolicyPage {
+        name,
+        file,
+        owner,
+        allow,
+        deny,
+        origins,
+        subprotocols,
+        limits,
+        lines,
+        feeds: _,
+        tests: _,
+    } = page;
+    let policy = Policy {
+        name,
+        file,
+        owner,
+        allow,
+        deny,
+        origins,
+        subprotocols,
+        limits,
+        budgets,
+        lines,
+        candidate: None,
+    };
     effective::policy(&policy, "2026-12-15T00:00:00Z".parse().unwrap())
 }
 
@@ -29,8 +53,7 @@ fn every_key_stands_there_with_its_default_under_its_name_in_the_file() {
     expected["timeouts"]["body_stall"] = "1m".into();
     expected["timeouts"]["response"] = "2m".into();
     expected["route"][0]["backend"] = json!(["http://127.0.0.1:8080"]);
-    expected["defaults"]["timeouts"] =
-        json!({ "body_stall": "1m", "body_pace": "500B/s", "dial": "2s", "response": "2m", "write_stall": "30s", "grace": "5s" });
+    expected["defaults"]["timeouts"] = json!({ "body_stall": "1m", "body_pace": "500B/s", "dial": "2s", "response": "2m", "write_stall": "30s", "grace": "5s" });
     expected["route"][0]["timeouts"] = expected["defaults"]["timeouts"].clone();
     for text in [EVERYTHING, NOTHING] {
         assert_eq!(effective::settings(&loaded(text, POLICY).settings), expected);
@@ -39,7 +62,8 @@ fn every_key_stands_there_with_its_default_under_its_name_in_the_file() {
 
 #[test]
 fn what_it_shows_may_be_written_and_means_the_same() {
-    let shown = effective::settings(&loaded(&NOTHING.replace("0.0.0.0:8443", "[::1]:9"), POLICY).settings);
+    let shown =
+        effective::settings(&loaded(&NOTHING.replace("0.0.0.0:8443", "[::1]:9"), POLICY).settings);
     let text = toml::to_string(&shown).unwrap();
     assert_eq!(effective::settings(&loaded(&text, POLICY).settings), shown, "{text}");
 }
@@ -61,11 +85,18 @@ fn a_policy_shows_its_rules_and_of_its_lists_how_long_they_are() {
 #[test]
 fn a_rule_with_many_networks_is_cut_and_says_so() {
     let many: Vec<_> = (0..250).map(|last| format!("'10.0.0.{last}'")).collect();
-    let text = format!("schema = 1\nclient.allow = ['10.0.1.0/24', '!10.0.1.7', {}]", many.join(", "));
+    let text =
+        format!("schema = 1\nclient.allow = ['10.0.1.0/24', '!10.0.1.7', {}]", many.join(", "));
     let shown = policy(loaded(NOTHING, &text));
     let allow = shown["client"]["allow"].as_array().unwrap();
-    assert_eq!((allow.len(), &allow[1], &allow[100]), (101, &json!("!10.0.1.7/32"), &json!("… and 152 more")));
-    assert_eq!((&shown["client"]["origins"], &shown["limits"]["idle"]), (&Value::Null, &Value::Null));
+    assert_eq!(
+        (allow.len(), &allow[1], &allow[100]),
+        (101, &json!("!10.0.1.7/32"), &json!("… and 152 more"))
+    );
+    assert_eq!(
+        (&shown["client"]["origins"], &shown["limits"]["idle"]),
+        (&Value::Null, &Value::Null)
+    );
 }
 
 #[test]
@@ -73,11 +104,20 @@ fn nothing_of_a_key_and_no_password_is_shown() {
     let loaded = loaded(NOTHING, POLICY);
     let shown = effective::settings(&loaded.settings).to_string();
     assert!(shown.contains("certs/ws.example.com.key") && !shown.contains("PRIVATE"), "{shown}");
-    for backend in ["http://user:secret@127.0.0.1:8080", "https://user:secret@127.0.0.1", "ws://secret@127.0.0.1"] {
-        let (found, _) = super::load(&[("sidegate.toml", &super::SIDEGATE.replace("http://127.0.0.1:8080", backend))]);
+    for backend in [
+        "http://user:secret@127.0.0.1:8080",
+        "https://user:secret@127.0.0.1",
+        "ws://secret@127.0.0.1",
+    ] {
+        let (found, _) = super::load(&[(
+            "sidegate.toml",
+            &super::SIDEGATE.replace("http://127.0.0.1:8080", backend),
+        )]);
         let found = found.unwrap_err();
         assert!(
-            found.iter().any(|one| one.message.ends_with("a backend has no user name and no password")),
+            found
+                .iter()
+                .any(|one| one.message.ends_with("a backend has no user name and no password")),
             "{backend}: {found:?}"
         );
         assert!(found.iter().all(|one| !one.one_line().contains("secret")), "{found:?}");

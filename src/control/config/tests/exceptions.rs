@@ -9,7 +9,8 @@ use crate::policy::limit::{Share, TunnelLimits};
 #[track_caller]
 fn exceptions(text: &str, expected: &str) {
     let lists = "office = [\"192.0.2.0/24\", \"!192.0.2.13\"]\nvpn = [\"203.0.113.0/24\"]";
-    let text = format!("schema = 1\n[lists]\n{lists}\n[client]\nallow = [\"office\", \"vpn\"]\n{text}\n");
+    let text =
+        format!("schema = 1\n[lists]\n{lists}\n[client]\nallow = [\"office\", \"vpn\"]\n{text}\n");
     check(&[("policies/chat.toml", &text)], expected);
 }
 
@@ -50,9 +51,15 @@ error: client: 192.0.2.0/24 is in two [[limits.for]]
 "#,
     );
     // Within one it is said twice, and no more; what is carved out is nobody's.
-    exceptions("[[limits.for]]\nclient = [\"office\", \"192.0.2.0/24\"]\n[[limits.for]]\nclient = [\"192.0.2.13\"]", "");
+    exceptions(
+        "[[limits.for]]\nclient = [\"office\", \"192.0.2.0/24\"]\n[[limits.for]]\nclient = [\"192.0.2.13\"]",
+        "",
+    );
     // The longest says whose it is.
-    exceptions("[[limits.for]]\nclient = [\"office\"]\n[[limits.for]]\nclient = [\"192.0.2.0/28\"]", "");
+    exceptions(
+        "[[limits.for]]\nclient = [\"office\"]\n[[limits.for]]\nclient = [\"192.0.2.0/28\"]",
+        "",
+    );
 }
 
 #[test]
@@ -197,11 +204,24 @@ fn what_an_exception_leaves_out_is_as_for_everybody() {
                 [[limits.for]]\nclient = [\"192.0.2.1\"]\nidle = \"1h\"\n[[limits.for]]\nclient = [\"192.0.2.2\"]\nconnections = { per_client = 5 }\n";
     let (loaded, found) = load(&[("policies/chat.toml", text)]);
     let limits = &loaded.unwrap_or_else(|_| panic!("{found}")).policies[0].limits;
-    let tunnel =
-        TunnelLimits { idle: Some(Duration::from_secs(600)), ping: Some(Duration::from_secs(5)), ..TunnelLimits::default() };
+    let tunnel = TunnelLimits {
+        idle: Some(Duration::from_secs(600)),
+        ping: Some(Duration::from_secs(5)),
+        ..TunnelLimits::default()
+    };
     let common = Share { per_client: Some(1), tunnel, ..Share::default() };
     assert_eq!((limits.share, limits.total), (common, Some(9)));
-    let hour = Share { tunnel: TunnelLimits { idle: Some(Duration::from_secs(3600)), ..tunnel }, ..common };
-    let shares: Vec<_> = limits.exceptions.iter().map(|one| (one.share, one.line, &*one.clients[0].name)).collect();
-    assert_eq!(shares, [(hour, 8, "(limits.for)"), (Share { per_client: Some(5), ..common }, 11, "(limits.for 2)")]);
+    let hour = Share {
+        tunnel: TunnelLimits { idle: Some(Duration::from_secs(3600)), ..tunnel },
+        ..common
+    };
+    let shares: Vec<_> =
+        limits.exceptions.iter().map(|one| (one.share, one.line, &*one.clients[0].name)).collect();
+    assert_eq!(
+        shares,
+        [
+            (hour, 8, "(limits.for)"),
+            (Share { per_client: Some(5), ..common }, 11, "(limits.for 2)")
+        ]
+    );
 }

@@ -98,7 +98,11 @@ error: expect: "alow" is nothing that a test can expect
 
 #[test]
 fn a_client_is_one_address() {
-    let of = |client: &str| format!("name = \"x\"\nclient = \"{client}\"\nurl = \"wss://a.example/\"\nexpect = \"allow\"");
+    let of = |client: &str| {
+        format!(
+            "name = \"x\"\nclient = \"{client}\"\nurl = \"wss://a.example/\"\nexpect = \"allow\""
+        )
+    };
     test(
         &of("192.0.2.0/24"),
         r#"
@@ -187,7 +191,15 @@ error: expect: "403" is nothing that a test can expect
   = help: "allow", "refuse" or "refuse:network"
 "#,
     );
-    for word in ["allow", "refuse", "refuse:path", "refuse:route", "refuse:network", "refuse:origin", "refuse:subprotocol"] {
+    for word in [
+        "allow",
+        "refuse",
+        "refuse:path",
+        "refuse:route",
+        "refuse:network",
+        "refuse:origin",
+        "refuse:subprotocol",
+    ] {
         test(&of(word), "");
     }
 }
@@ -341,9 +353,21 @@ fn what_a_test_asks_is_what_comes_out() {
     let tests = &loaded.unwrap_or_else(|_| panic!("{found}")).policies[0].tests;
     let [one, other] = &tests[..] else { panic!("{tests:?}") };
     let request = one.request.as_ref().unwrap();
-    assert_eq!((&*one.name, one.client.to_string(), one.expect), ("new year", "192.0.2.1".into(), Expect::RefuseFor("network")));
-    assert_eq!((request.host.to_string(), request.path.forwarded(false)), ("a.example:8443".into(), "/y"));
-    assert_eq!((request.origin.as_deref(), request.is_attempt()), (Some("https://a.example"), true));
+    assert_eq!(
+        (&*one.name, one.client.to_string(), one.expect),
+        ("new year", "192.0.2.1".into(), Expect::RefuseFor("network"))
+    );
+    assert_eq!(
+        (request.host.to_string(), request.path.forwarded(false)),
+        ("a.example:8443".into(), "/y")
+    );
+    assert_eq!(
+        (request.origin.as_deref(), request.is_attempt()),
+        (Some("https://a.example"), true)
+    );
     assert_eq!(one.at, Some("2027-01-01T00:00:00Z".parse().unwrap()));
-    assert_eq!((other.request.as_ref().err(), other.at, other.expect), (Some(&Refusal::Path), None, Expect::Refuse));
+    assert_eq!(
+        (other.request.as_ref().err(), other.at, other.expect),
+        (Some(&Refusal::Path), None, Expect::Refuse)
+    );
 }

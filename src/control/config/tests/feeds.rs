@@ -13,7 +13,9 @@ const FEED: &str = "policies/lists/feed.cidr";
 
 /// A policy whose list `feed` has these keys besides its file.
 fn policy(keys: &str) -> String {
-    format!("schema = 1\n[lists]\nfeed = {{ file = \"lists/feed.cidr\"{keys} }}\n[client]\nallow = [\"feed\"]\n")
+    format!(
+        "schema = 1\n[lists]\nfeed = {{ file = \"lists/feed.cidr\"{keys} }}\n[client]\nallow = [\"feed\"]\n"
+    )
 }
 
 /// Loads the policy whose list `feed` has these keys and so many entries, `age` after its file was written.
@@ -22,7 +24,12 @@ fn loaded(keys: &str, entries: u32, age: Duration) -> (Loaded, String) {
     let folder = write_all(&[("policies/chat.toml", &policy(keys)), (FEED, &lines)]);
     let feed = File::options().write(true).open(folder.path().join(FEED)).unwrap();
     feed.set_modified(SystemTime::from(now()) - age).unwrap();
-    let loaded = load_at(&mut Files::for_person(), &folder.path().join("sidegate.toml"), Pass::default(), now());
+    let loaded = load_at(
+        &mut Files::for_person(),
+        &folder.path().join("sidegate.toml"),
+        Pass::default(),
+        now(),
+    );
     let found = text(&loaded, folder.path());
     (loaded.unwrap_or_else(|_| panic!("{found}")), found)
 }
@@ -31,7 +38,10 @@ fn loaded(keys: &str, entries: u32, age: Duration) -> (Loaded, String) {
 fn held(keys: &str, (before, entries): (usize, u32), age: Duration, accepted: bool) -> String {
     let (loaded, _) = loaded(keys, entries, age);
     let (_, feed) = loaded.feeds().next().unwrap();
-    let held = feed.rejection(Some(before), accepted, now()).map(|held| held.to_string()).unwrap_or_default();
+    let held = feed
+        .rejection(Some(before), accepted, now())
+        .map(|held| held.to_string())
+        .unwrap_or_default();
     let folder = feed.place.file.strip_suffix("policies/chat.toml").unwrap();
     held.replace(folder, "")
 }
@@ -48,7 +58,9 @@ fn how_a_list_is_minded_is_read() {
         &[
             (
                 "policies/chat.toml",
-                &policy(", max_age = \"0s\", on_stale = \"rejct\", max_shrink = \"200%\", max_shrnk = \"5%\""),
+                &policy(
+                    ", max_age = \"0s\", on_stale = \"rejct\", max_shrink = \"200%\", max_shrnk = \"5%\"",
+                ),
             ),
             (FEED, "192.0.2.1\n"),
         ],
@@ -99,7 +111,10 @@ warning: on_stale: nothing is ever stale without a `max_age`
 "#,
     );
     check(
-        &[("policies/chat.toml", &policy(", max_age = 36, max_shrink = 50")), (FEED, "192.0.2.1\n")],
+        &[
+            ("policies/chat.toml", &policy(", max_age = 36, max_shrink = 50")),
+            (FEED, "192.0.2.1\n"),
+        ],
         r#"
 error: max_age: expected a duration like "10s", found an integer
  --> policies/chat.toml:3:46
@@ -133,8 +148,11 @@ warning: file: policies/lists/feed.cidr was last written 5 days ago; max_age is 
 "#
         .trim_matches('\n')
     );
-    for (keys, age) in [("", 5 * DAY), (", max_age = \"36h\"", Duration::from_secs(36 * 3600)), (", max_age = \"120h\"", 5 * DAY)]
-    {
+    for (keys, age) in [
+        ("", 5 * DAY),
+        (", max_age = \"36h\"", Duration::from_secs(36 * 3600)),
+        (", max_age = \"120h\"", 5 * DAY),
+    ] {
         assert_eq!(loaded(keys, 1, age).1, "");
     }
 }
@@ -184,7 +202,9 @@ fn a_list_may_shrink_by_half_and_a_small_one_as_it_likes_unless_the_policy_says_
     assert!(!shrinks("", 200, 100) && shrinks("", 200, 99) && !shrinks("", 200, 300));
     assert!(!shrinks("", 100, 1) && shrinks("", 101, 1));
     assert!(shrinks(", max_shrink = \"10%\"", 10, 8) && !shrinks(", max_shrink = \"10%\"", 10, 9));
-    assert!(shrinks(", max_shrink = \"0%\"", 200, 199) && !shrinks(", max_shrink = \"100%\"", 200, 1));
+    assert!(
+        shrinks(", max_shrink = \"0%\"", 200, 199) && !shrinks(", max_shrink = \"100%\"", 200, 1)
+    );
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use super::check;
 
-const POLICY: &str = "schema = 1\n[lists]\nfeed = { file = \"lists/feed.cidr\" }\n[client]\nallow = [\"feed\"]\n";
+const POLICY: &str =
+    "schema = 1\n[lists]\nfeed = { file = \"lists/feed.cidr\" }\n[client]\nallow = [\"feed\"]\n";
 
 /// That the list `text` says `expected`.
 #[track_caller]
@@ -106,7 +107,8 @@ warning: 192.0.2.1/32 is lapsed since 2026-01-02T00:00:00Z, and one more entry
 #[test]
 fn of_many_faults_the_first_twenty_are_shown() {
     let text: String = (0..27).map(|number| format!("10.0.0.{number}/33\n")).collect();
-    let (_, found) = super::load(&[("policies/chat.toml", POLICY), ("policies/lists/feed.cidr", &text)]);
+    let (_, found) =
+        super::load(&[("policies/chat.toml", POLICY), ("policies/lists/feed.cidr", &text)]);
     assert_eq!(found.matches("error: /33 is too long").count(), 20, "{found}");
     assert!(found.ends_with("error: … and 7 more errors in this file\n  --> policies/lists/feed.cidr:21:1\n   |\n21 | 10.0.0.20/33\n   | ^^^^^^^^^^^^"), "{found}");
 }
@@ -132,9 +134,11 @@ fn a_list_of_a_hundred_megabytes_is_refused_at_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let feed = folder.path().join("feed.cidr");
     std::fs::File::create(&feed).unwrap().set_len(100_000_000).unwrap();
-    let lists_from = format!("{}\n[policies]\nlists_from = [{:?}]\n", super::SIDEGATE, folder.path());
+    let lists_from =
+        format!("{}\n[policies]\nlists_from = [{:?}]\n", super::SIDEGATE, folder.path());
     let policy = POLICY.replace("lists/feed.cidr", feed.to_str().unwrap());
-    let (_, found) = super::load(&[("sidegate.toml", &lists_from), ("policies/chat.toml", &policy)]);
+    let (_, found) =
+        super::load(&[("sidegate.toml", &lists_from), ("policies/chat.toml", &policy)]);
     let found = found.replace(&format!("{}/", folder.path().display()), "");
     assert_eq!(
         found.replace(&"^".repeat(feed.as_os_str().len() + 2), "^^^"),
@@ -187,7 +191,11 @@ error: file: policies/lists/feed.cidr is a directory, not a file
 #[test]
 fn one_file_of_two_policies_is_told_once() {
     check(
-        &[("policies/chat.toml", POLICY), ("policies/desk.toml", POLICY), ("policies/lists/feed.cidr", "10.0.0.0/33\n")],
+        &[
+            ("policies/chat.toml", POLICY),
+            ("policies/desk.toml", POLICY),
+            ("policies/lists/feed.cidr", "10.0.0.0/33\n"),
+        ],
         r#"
 error: /33 is too long for an IPv4 address
  --> policies/lists/feed.cidr:1:1
@@ -202,8 +210,10 @@ error: /33 is too long for an IPv4 address
 
 #[test]
 fn byte_order_marks_in_a_list_are_passed_over() {
-    let policy = "schema = 1\nlists.feed = { file = \"lists/feed.cidr\" }\nclient.allow = [\"feed\"]\n";
+    let policy =
+        "schema = 1\nlists.feed = { file = \"lists/feed.cidr\" }\nclient.allow = [\"feed\"]\n";
     let feed = "\u{feff}192.0.2.0/24\r\n\u{feff}198.51.100.0/24\n\u{feff}\u{feff}# joined\n";
-    let (loaded, found) = super::load(&[("policies/chat.toml", policy), ("policies/lists/feed.cidr", feed)]);
+    let (loaded, found) =
+        super::load(&[("policies/chat.toml", policy), ("policies/lists/feed.cidr", feed)]);
     assert_eq!((loaded.unwrap().policies[0].feeds[0].entries, &*found), (2, ""));
 }

@@ -55,7 +55,12 @@ const POLICY: &str = "schema = 1\nclient.allow = [\"any\"]\n";
 /// Loads `files`, with [`SIDEGATE`] and [`POLICY`] where they name no others, in the middle of 2026.
 fn load(files: &[(&str, &str)]) -> (Result<Loaded, Vec<Diagnostic>>, String) {
     let folder = write_all(files);
-    let loaded = load_at(&mut Files::for_person(), &folder.path().join("sidegate.toml"), Pass::default(), now());
+    let loaded = load_at(
+        &mut Files::for_person(),
+        &folder.path().join("sidegate.toml"),
+        Pass::default(),
+        now(),
+    );
     let found = text(&loaded, folder.path());
     if loaded.is_ok() {
         schema::expect_all_valid(folder.path());
@@ -84,7 +89,9 @@ fn now() -> Timestamp {
 /// A folder with `files`, and with [`SIDEGATE`] and [`POLICY`] where they name no others.
 fn write_all(files: &[(&str, &str)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for (name, text) in [("sidegate.toml", SIDEGATE), ("policies/chat.toml", POLICY)].iter().chain(files) {
+    for (name, text) in
+        [("sidegate.toml", SIDEGATE), ("policies/chat.toml", POLICY)].iter().chain(files)
+    {
         write(&folder.path().join(name), text);
     }
     folder
@@ -104,7 +111,8 @@ fn text(loaded: &Result<Loaded, Vec<Diagnostic>>, folder: &Path) -> String {
 fn write(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
-    let mode = if path.extension().is_some_and(|extension| extension == "key") { 0o600 } else { 0o644 };
+    let mode =
+        if path.extension().is_some_and(|extension| extension == "key") { 0o600 } else { 0o644 };
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 

@@ -102,15 +102,17 @@ fn line_end() -> impl Strategy<Value = &'static str> {
 /// A whole section.
 fn section() -> impl Strategy<Value = Part> {
     let label = prop::sample::select(LABELS.to_vec());
-    (label, vec(any::<u8>(), 0..200), 1usize..80, line_end()).prop_map(|((label, is_known), der, width, end)| {
-        let base64 = BASE64.encode(&der);
-        let mut text = format!("-----BEGIN {label}-----{end}");
-        for line in base64.as_bytes().chunks(width) {
-            text.push_str(&format!("{}{end}", str::from_utf8(line).unwrap()));
-        }
-        text.push_str(&format!("-----END {label}-----{end}"));
-        (text, is_known.then_some((label, der)))
-    })
+    (label, vec(any::<u8>(), 0..200), 1usize..80, line_end()).prop_map(
+        |((label, is_known), der, width, end)| {
+            let base64 = BASE64.encode(&der);
+            let mut text = format!("-----BEGIN {label}-----{end}");
+            for line in base64.as_bytes().chunks(width) {
+                text.push_str(&format!("{}{end}", str::from_utf8(line).unwrap()));
+            }
+            text.push_str(&format!("-----END {label}-----{end}"));
+            (text, is_known.then_some((label, der)))
+        },
+    )
 }
 
 /// Lines between sections, as `openssl x509 -text` and people write them.

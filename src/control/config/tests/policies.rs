@@ -169,7 +169,10 @@ error: allow: `expires` has no value
   = help: write it right after the `=`, or leave `expires` out
 "#,
     );
-    policy("[client]\nallow = [\"192.0.2.1 expires=2026-12-31\", \"192.0.2.2 expires=2026-12-31T18:00:00+01:00\"]", "");
+    policy(
+        "[client]\nallow = [\"192.0.2.1 expires=2026-12-31\", \"192.0.2.2 expires=2026-12-31T18:00:00+01:00\"]",
+        "",
+    );
 }
 
 #[test]
@@ -356,7 +359,14 @@ fn the_line_of_each_rule_is_known() {
                 [limits]\nconnections = { total = 3 }\n[limits.upgrades]\nrate = \"1/s\"\n";
     let (loaded, found) = load(&[("policies/chat.toml", text)]);
     let lines = loaded.unwrap_or_else(|_| panic!("{found}")).policies[0].lines;
-    let expected = RuleLines { deny: 3, allow: 4, origins: 7, connections: 9, upgrades: 10, ..RuleLines::default() };
+    let expected = RuleLines {
+        deny: 3,
+        allow: 4,
+        origins: 7,
+        connections: 9,
+        upgrades: 10,
+        ..RuleLines::default()
+    };
     assert_eq!(lines, expected);
 }
 

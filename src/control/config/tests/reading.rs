@@ -37,7 +37,13 @@ fn a_file_that_is_no_file_is_told_so() {
         "policies/desk.toml:1:1: error: policies/desk.toml is a directory, not a file",
     );
     spoiled(
-        |folder| fs::write(folder.join("policies/chat.toml"), [&b"schema = 1\n# "[..], &vec![b'x'; 10 << 20]].concat()).unwrap(),
+        |folder| {
+            fs::write(
+                folder.join("policies/chat.toml"),
+                [&b"schema = 1\n# "[..], &vec![b'x'; 10 << 20]].concat(),
+            )
+            .unwrap()
+        },
         "policies/chat.toml:1:1: error: policies/chat.toml is larger than 10 MiB",
     );
     spoiled(
@@ -68,8 +74,11 @@ fn a_link_to_itself_is_told_so() {
 #[test]
 fn a_policy_that_disappears_after_its_folder_was_listed_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let (config, desk) = (folder.path().join("sidegate.toml"), folder.path().join("policies/desk.toml"));
-    for (path, text) in [(&config, SIDEGATE), (&folder.path().join("policies/chat.toml"), POLICY), (&desk, POLICY)] {
+    let (config, desk) =
+        (folder.path().join("sidegate.toml"), folder.path().join("policies/desk.toml"));
+    for (path, text) in
+        [(&config, SIDEGATE), (&folder.path().join("policies/chat.toml"), POLICY), (&desk, POLICY)]
+    {
         write(path, text);
     }
     let mut files = Files::for_person();
@@ -87,9 +96,14 @@ fn a_policy_that_disappears_after_its_folder_was_listed_is_named() {
 fn a_list_that_disappears_after_it_was_read_is_no_file_at_rest() {
     let folder = tempfile::tempdir().unwrap();
     let (config, feed) = (folder.path().join("sidegate.toml"), folder.path().join("feed.cidr"));
-    let policy = "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = { file = \"../feed.cidr\" }\n";
+    let policy =
+        "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = { file = \"../feed.cidr\" }\n";
     let sidegate = format!("{SIDEGATE}\n[policies]\nlists_from = [\".\"]\n");
-    for (path, text) in [(&config, &*sidegate), (&folder.path().join("policies/chat.toml"), policy), (&feed, "10.0.0.0/8\n")] {
+    for (path, text) in [
+        (&config, &*sidegate),
+        (&folder.path().join("policies/chat.toml"), policy),
+        (&feed, "10.0.0.0/8\n"),
+    ] {
         write(path, text);
     }
     let mut files = Files::for_person();
@@ -104,7 +118,9 @@ fn a_list_that_disappears_after_it_was_read_is_no_file_at_rest() {
 #[test]
 fn what_is_not_utf_8_is_shown_where_it_begins() {
     spoiled(
-        |folder| fs::write(folder.join("policies/chat.toml"), b"schema = 1\nowner = \"\xff\"\n").unwrap(),
+        |folder| {
+            fs::write(folder.join("policies/chat.toml"), b"schema = 1\nowner = \"\xff\"\n").unwrap()
+        },
         "policies/chat.toml:2:10: error: not UTF-8 from here on (save the file as UTF-8)",
     );
 }
@@ -114,7 +130,8 @@ fn every_file_that_is_named_is_among_the_paths() {
     let folder = tempfile::tempdir().unwrap();
     let text = "schema = 1\n[[certificate]]\nchain = \"certs/a.pem\"\nkey = \"/nowhere/a.key\"\n";
     write(&folder.path().join("sidegate.toml"), text);
-    let policy = "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = { file = \"lists/feed.cidr\" }\n";
+    let policy =
+        "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = { file = \"lists/feed.cidr\" }\n";
     write(&folder.path().join("policies/chat.toml"), policy);
     let mut files = Files::for_person();
     assert!(load(&mut files, &folder.path().join("sidegate.toml"), None).is_err());
@@ -125,7 +142,14 @@ fn every_file_that_is_named_is_among_the_paths() {
         .collect();
     assert_eq!(
         paths,
-        ["/nowhere/a.key", "certs/a.pem", "policies/chat.toml", "policies/lists/feed.cidr", "sidegate.toml", "policies"]
+        [
+            "/nowhere/a.key",
+            "certs/a.pem",
+            "policies/chat.toml",
+            "policies/lists/feed.cidr",
+            "sidegate.toml",
+            "policies"
+        ]
     );
 }
 
@@ -134,8 +158,12 @@ fn lists_may_be_named_by_an_absolute_path() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("shared.cidr");
     write(&path, "10.0.0.0/8\n");
-    let policy = format!("schema = 1\nclient.allow = [\"feed\"]\nlists.feed = {{ file = \"{}\" }}\n", path.display());
-    let lists_from = format!("{SIDEGATE}\n[policies]\nlists_from = [\"{}\"]\n", folder.path().display());
+    let policy = format!(
+        "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = {{ file = \"{}\" }}\n",
+        path.display()
+    );
+    let lists_from =
+        format!("{SIDEGATE}\n[policies]\nlists_from = [\"{}\"]\n", folder.path().display());
     check(&[("sidegate.toml", &lists_from), ("policies/chat.toml", &policy)], "");
 }
 
@@ -147,19 +175,26 @@ fn the_admin_socket_is_found_in_a_file_that_is_broken_elsewhere() {
         write(&path, text);
         named_socket(&path)
     };
-    assert_eq!(named("schema = 7\nx = 16KiB\n[admin]\nsocket = \"run/a.sock\"\n"), Some(folder.path().join("run/a.sock")));
+    assert_eq!(
+        named("schema = 7\nx = 16KiB\n[admin]\nsocket = \"run/a.sock\"\n"),
+        Some(folder.path().join("run/a.sock"))
+    );
     assert_eq!(named("[admin]\nsocket = \"auto\"\n"), None);
     assert_eq!(named(&format!("admin{} = 1", ".a".repeat(1_000_000))), None);
 }
 
 #[test]
 fn a_list_elsewhere_is_refused_unless_its_folder_is_named() {
-    let policy = "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = { file = \"../feeds/feed.cidr\" }\n";
+    let policy =
+        "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = { file = \"../feeds/feed.cidr\" }\n";
     let write = |lists_from: &'static str| {
         move |folder: &Path| {
             write(&folder.join("policies/chat.toml"), policy);
             write(&folder.join("feeds/feed.cidr"), "10.0.0.0/8\n");
-            write(&folder.join("sidegate.toml"), &format!("{SIDEGATE}\n[policies]\nlists_from = [{lists_from}]\n"));
+            write(
+                &folder.join("sidegate.toml"),
+                &format!("{SIDEGATE}\n[policies]\nlists_from = [{lists_from}]\n"),
+            );
         }
     };
     let outside = "policies/chat.toml:3:23: error: file: policies/../feeds/feed.cidr lies outside the folder of the policies, \
@@ -174,9 +209,15 @@ fn a_list_elsewhere_is_refused_unless_its_folder_is_named() {
 
 #[test]
 fn a_folder_for_lists_is_named_and_is_not_the_root() {
-    let (_, found) =
-        super::load(&[("sidegate.toml", &format!("{SIDEGATE}\n[policies]\nlists_from = [\"\", \"/\", \"//.\", 7]\n"))]);
-    for said in ["lists_from: an empty path", "lists_from: the root holds every file", "expected a string, found an integer"] {
+    let (_, found) = super::load(&[(
+        "sidegate.toml",
+        &format!("{SIDEGATE}\n[policies]\nlists_from = [\"\", \"/\", \"//.\", 7]\n"),
+    )]);
+    for said in [
+        "lists_from: an empty path",
+        "lists_from: the root holds every file",
+        "expected a string, found an integer",
+    ] {
         assert!(found.contains(said), "{said}: {found}");
     }
     assert_eq!(found.matches("the root holds every file").count(), 2, "{found}");
@@ -184,7 +225,8 @@ fn a_folder_for_lists_is_named_and_is_not_the_root() {
 
 #[test]
 fn names_of_hosts_are_read_and_nothing_else() {
-    let text = "\n[metrics]\nhosts = [\"metrics.example\", \"metrics.example:80\", \"*.example\", \"\"]\n";
+    let text =
+        "\n[metrics]\nhosts = [\"metrics.example\", \"metrics.example:80\", \"*.example\", \"\"]\n";
     let (_, found) = super::load(&[("sidegate.toml", &format!("{SIDEGATE}{text}"))]);
     assert_eq!(found.matches("is not the name of a host").count(), 3, "{found}");
 }

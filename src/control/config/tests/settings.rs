@@ -269,7 +269,11 @@ fn errors_come_from_all_files_at_once() {
     let list = "192.0.2.0/24\n192.0.2.300\n";
     let sidegate = SIDEGATE.replace("tls = false", "tsl = false");
     check(
-        &[("sidegate.toml", &sidegate), ("policies/desk.toml", policy), ("policies/lists/office.cidr", list)],
+        &[
+            ("sidegate.toml", &sidegate),
+            ("policies/desk.toml", policy),
+            ("policies/lists/office.cidr", list),
+        ],
         r#"
 error: unknown key `tsl` in [[listener]]
  --> sidegate.toml:6:1
@@ -475,16 +479,27 @@ error: listen: 127.0.0.1:8443 is the address of `public`
    = help: another address or port for one of the two
 "#,
     );
-    for (listen, metrics) in
-        [("0.0.0.0", "127.0.0.1"), ("[::]", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("[::ffff:127.0.0.1]", "127.0.0.1")]
-    {
+    for (listen, metrics) in [
+        ("0.0.0.0", "127.0.0.1"),
+        ("[::]", "127.0.0.1"),
+        ("127.0.0.1", "0.0.0.0"),
+        ("[::ffff:127.0.0.1]", "127.0.0.1"),
+    ] {
         let text = SIDEGATE.replace("127.0.0.1:8443", &format!("{listen}:10464"));
-        let (_, found) = load(&[("sidegate.toml", &format!("{text}\n[metrics]\nlisten = \"{metrics}:10464\"\n"))]);
+        let (_, found) = load(&[(
+            "sidegate.toml",
+            &format!("{text}\n[metrics]\nlisten = \"{metrics}:10464\"\n"),
+        )]);
         assert!(found.contains("takes the address of [metrics]"), "{listen} {metrics}: {found}");
     }
-    for (listen, metrics) in [("0.0.0.0", "[::1]"), ("127.0.0.2", "127.0.0.1"), ("[::1]", "127.0.0.1")] {
+    for (listen, metrics) in
+        [("0.0.0.0", "[::1]"), ("127.0.0.2", "127.0.0.1"), ("[::1]", "127.0.0.1")]
+    {
         let text = SIDEGATE.replace("127.0.0.1:8443", &format!("{listen}:10464"));
-        let (_, found) = load(&[("sidegate.toml", &format!("{text}\n[metrics]\nlisten = \"{metrics}:10464\"\n"))]);
+        let (_, found) = load(&[(
+            "sidegate.toml",
+            &format!("{text}\n[metrics]\nlisten = \"{metrics}:10464\"\n"),
+        )]);
         assert!(!found.contains("the address of [metrics]"), "{listen} {metrics}: {found}");
     }
     with(
@@ -515,7 +530,10 @@ error: path: route `chat` has the same host and path
     changed("path = \"/\"", "path = \"/a%2Cb/\"", "");
     let twin = "[[route]]\nname = \"again\"\nhost = \"*\"\npath = \"/a,b/\"\nbackend = \"http://127.0.0.1:9\"\npolicy = \"chat\"";
     check(
-        &[("sidegate.toml", &format!("{}\n{twin}\n", SIDEGATE.replace("path = \"/\"", "path = \"/a%2Cb/\"")))],
+        &[(
+            "sidegate.toml",
+            &format!("{}\n{twin}\n", SIDEGATE.replace("path = \"/\"", "path = \"/a%2Cb/\"")),
+        )],
         r#"
 error: path: route `chat` has the same host and path
   --> sidegate.toml:18:8
@@ -638,7 +656,11 @@ warning: strict_sni: has no effect on a plain listener
   |              ^^^^
 "#,
     );
-    changed("listen = \"127.0.0.1:8443\"\ntls = false", "listen = \"[::]:8443\"\ntls = false\nredirect = \"https\"", "");
+    changed(
+        "listen = \"127.0.0.1:8443\"\ntls = false",
+        "listen = \"[::]:8443\"\ntls = false\nredirect = \"https\"",
+        "",
+    );
 }
 
 #[test]
@@ -1106,7 +1128,11 @@ error: refuse: "close": not in this version
 #[test]
 fn the_only_values_of_this_version_are_accepted() {
     changed("tls = false", "tls = false\nhttp2 = false", "");
-    changed("policy = \"chat\"", "policy = \"chat\"\nforward_as = \"x-forwarded\"\nrefuse = \"answer\"", "");
+    changed(
+        "policy = \"chat\"",
+        "policy = \"chat\"\nforward_as = \"x-forwarded\"\nrefuse = \"answer\"",
+        "",
+    );
     with("[reload]\nmax_revoked = \"100%\"", "");
 }
 
@@ -1183,7 +1209,11 @@ fn paths_as_they_are_need_a_route_of_their_own() {
     let twin = as_is("/api/", "") + &other("a.example", "/api/");
     sound(twin.clone());
     sound(twin + &other("a.example", "/api/x/").replace("other", "third"));
-    sound(as_is("/api/", "") + &other("*.example", "/") + &other("a.example", "/api/x").replace("other", "third"));
+    sound(
+        as_is("/api/", "")
+            + &other("*.example", "/")
+            + &other("a.example", "/api/x").replace("other", "third"),
+    );
     let below = |host: &str, path: &str| {
         let text = as_is("/api/", "") + &other(host, path);
         let (_, found) = load(&[("sidegate.toml", &text)]);

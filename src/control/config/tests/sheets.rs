@@ -52,7 +52,12 @@ error: limits: the baseline has lists, `deny` and tests only
 fn a_baseline_that_denies_nobody_is_a_warning() {
     // The schema, which cannot know a baseline by its name, wants a rule.
     let folder = write_all(&[("policies/baseline.toml", "schema = 1\n")]);
-    let loaded = load_at(&mut Files::for_person(), &folder.path().join("sidegate.toml"), Pass::default(), now());
+    let loaded = load_at(
+        &mut Files::for_person(),
+        &folder.path().join("sidegate.toml"),
+        Pass::default(),
+        now(),
+    );
     let expected = r#"
 warning: the baseline denies nobody
  --> policies/baseline.toml:1:1
@@ -137,7 +142,11 @@ error: `unix` is a reserved word
 "#,
     );
     check(
-        &[("policies/Chat.shadow.toml", "x"), ("policies/chat.shadow.shadow.toml", POLICY), ("policies/.shadow.toml", "x")],
+        &[
+            ("policies/Chat.shadow.toml", "x"),
+            ("policies/chat.shadow.shadow.toml", POLICY),
+            ("policies/.shadow.toml", "x"),
+        ],
         "",
     );
 }
@@ -146,7 +155,10 @@ error: `unix` is a reserved word
 fn no_route_is_under_the_baseline() {
     let sidegate = super::SIDEGATE.replace("policy = \"chat\"", "policy = \"baseline\"");
     check(
-        &[("sidegate.toml", &sidegate), ("policies/baseline.toml", "schema = 1\n[client]\ndeny = [\"192.0.2.1\"]\n")],
+        &[
+            ("sidegate.toml", &sidegate),
+            ("policies/baseline.toml", "schema = 1\n[client]\ndeny = [\"192.0.2.1\"]\n"),
+        ],
         r#"
 error: policy: `baseline` is a reserved word
   --> sidegate.toml:13:10
@@ -161,19 +173,34 @@ error: policy: `baseline` is a reserved word
 
 #[test]
 fn each_sheet_is_what_it_is() {
-    let files = [("policies/baseline.toml", "schema = 1\nclient.deny = ['192.0.2.1']\n"), ("policies/chat.shadow.toml", POLICY)];
+    let files = [
+        ("policies/baseline.toml", "schema = 1\nclient.deny = ['192.0.2.1']\n"),
+        ("policies/chat.shadow.toml", POLICY),
+    ];
     let (loaded, found) = load(&files);
     let loaded = loaded.unwrap_or_else(|_| panic!("{found}"));
     let baseline = loaded.baseline.unwrap();
-    assert_eq!((&*baseline.name, &*baseline.file, baseline.deny[0].len()), ("baseline", "policies/baseline.toml", 1));
+    assert_eq!(
+        (&*baseline.name, &*baseline.file, baseline.deny[0].len()),
+        ("baseline", "policies/baseline.toml", 1)
+    );
     let [policy, candidate] = [&loaded.policies[..], &loaded.candidates[..]].map(|pages| &pages[0]);
-    assert_eq!((&*policy.name, &*policy.file, policy.allow.lists().len()), ("chat", "policies/chat.toml", 0));
-    assert_eq!((&*candidate.name, &*candidate.file, candidate.allow.lists().len()), ("chat", "policies/chat.shadow.toml", 1));
+    assert_eq!(
+        (&*policy.name, &*policy.file, policy.allow.lists().len()),
+        ("chat", "policies/chat.toml", 0)
+    );
+    assert_eq!(
+        (&*candidate.name, &*candidate.file, candidate.allow.lists().len()),
+        ("chat", "policies/chat.shadow.toml", 1)
+    );
 }
 
 #[test]
 fn promoted_a_candidate_has_its_policys_place() {
-    let (loaded, found) = load_promoting(&[("policies/chat.shadow.toml", POLICY), ("policies/desk.toml", POLICY)], "chat");
+    let (loaded, found) = load_promoting(
+        &[("policies/chat.shadow.toml", POLICY), ("policies/desk.toml", POLICY)],
+        "chat",
+    );
     let loaded = loaded.unwrap_or_else(|_| panic!("{found}"));
     let files: Vec<_> = loaded.policies.iter().map(|page| (&*page.name, &*page.file)).collect();
     assert_eq!(files, [("chat", "policies/chat.shadow.toml"), ("desk", "policies/desk.toml")]);
@@ -182,7 +209,10 @@ fn promoted_a_candidate_has_its_policys_place() {
 
 #[test]
 fn without_a_candidate_there_is_nothing_to_promote() {
-    let (loaded, found) = load_promoting(&[("policies/desk.shadow.toml", POLICY), ("policies/desk.toml", POLICY)], "chat");
+    let (loaded, found) = load_promoting(
+        &[("policies/desk.shadow.toml", POLICY), ("policies/desk.toml", POLICY)],
+        "chat",
+    );
     assert!(loaded.is_err());
     assert_eq!(
         found,

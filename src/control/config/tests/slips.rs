@@ -111,9 +111,12 @@ fn slips(text: &str) -> Vec<Slip> {
         change(value.trim()).map(|value| format!("{key} = {value}"))
     };
     all.extend(each_line(text, "number of a key", |line| keyed(line, &other_number)));
-    all.extend(each_line(text, "capital", |line| keyed(line, &|key| format!("{}{}", key[..1].to_uppercase(), &key[1..]))));
+    all.extend(each_line(text, "capital", |line| {
+        keyed(line, &|key| format!("{}{}", key[..1].to_uppercase(), &key[1..]))
+    }));
     all.extend(each_line(text, "dash", |line| {
-        keyed(line, &|key| key.replace('_', "-")).filter(|new| !new.starts_with(key_of(line).unwrap().0))
+        keyed(line, &|key| key.replace('_', "-"))
+            .filter(|new| !new.starts_with(key_of(line).unwrap().0))
     }));
     all.extend(each_line(text, "letter lost", |line| {
         keyed(line, &|key| key[..key.len() - 1].to_owned()).filter(|new| !new.starts_with(' '))
@@ -127,7 +130,9 @@ fn slips(text: &str) -> Vec<Slip> {
         let (name, many) = header_of(line)?;
         Some(if many { format!("[{name}]") } else { format!("[[{name}]]") })
     }));
-    all.extend(each_line(text, "list", |line| valued(line, &|value| (!value.starts_with('[')).then(|| format!("[{value}]")))));
+    all.extend(each_line(text, "list", |line| {
+        valued(line, &|value| (!value.starts_with('[')).then(|| format!("[{value}]")))
+    }));
     all.extend(each_line(text, "no list", |line| {
         valued(line, &|value| {
             let inner = value.strip_prefix('[')?.strip_suffix(']')?;
@@ -146,20 +151,31 @@ fn slips(text: &str) -> Vec<Slip> {
             valued(line, &|value| {
                 let from = value.find('"')?;
                 let to = from + 1 + value[from + 1..].find('"')?;
-                Some(format!("{}{open}{}{close}{}", &value[..from], &value[from + 1..to], &value[to + 1..]))
+                Some(format!(
+                    "{}{open}{}{close}{}",
+                    &value[..from],
+                    &value[from + 1..to],
+                    &value[to + 1..]
+                ))
             })
         }));
     }
     all.extend(each_line(text, "quoted", |line| {
-        valued(line, &|value| (value.starts_with(|c: char| c.is_ascii_alphanumeric())).then(|| format!("\"{value}\"")))
+        valued(line, &|value| {
+            (value.starts_with(|c: char| c.is_ascii_alphanumeric())).then(|| format!("\"{value}\""))
+        })
     }));
     all.extend(each_line(text, "gone", |line| key_of(line).map(|_| String::new())));
     all.extend(each_line(text, "header gone", |line| header_of(line).map(|_| String::new())));
     all.extend(each_line(text, "twice", |line| {
-        key_of(line).map(|_| format!("{line}\n{line}")).or_else(|| header_of(line).map(|_| format!("{line}\n{line}")))
+        key_of(line)
+            .map(|_| format!("{line}\n{line}"))
+            .or_else(|| header_of(line).map(|_| format!("{line}\n{line}")))
     }));
     all.extend(each_line(text, "no value", |line| valued(line, &|_| Some(String::new()))));
-    all.extend(each_line(text, "colon", |line| key_of(line).map(|(key, rest)| format!("{key}:{rest}"))));
+    all.extend(each_line(text, "colon", |line| {
+        key_of(line).map(|(key, rest)| format!("{key}:{rest}"))
+    }));
     all.extend(each_line(text, "semicolon", |line| key_of(line).map(|_| format!("{line};"))));
     all.extend(each_line(text, "comma", |line| key_of(line).map(|_| format!("{line},"))));
     all
@@ -204,7 +220,10 @@ fn one(text: &str, (right, wrong): (&str, &str), (line, remedy): (usize, &str)) 
     let said = if is_policy { found(&config(), &text) } else { found(&text, POLICY) };
     let lines: Vec<_> = said.iter().map(Diagnostic::one_line).collect();
     let [one] = &said[..] else { panic!("{wrong}: {lines:#?}") };
-    assert!(one.line == line && one.remedy.as_ref().is_some_and(|help| help.contains(remedy)), "{wrong}: {lines:#?}");
+    assert!(
+        one.line == line && one.remedy.as_ref().is_some_and(|help| help.contains(remedy)),
+        "{wrong}: {lines:#?}"
+    );
 }
 
 #[test]
@@ -236,7 +255,9 @@ fn words_of_other_servers_are_told_as_ours() {
         let ours = right.split(' ').next().unwrap();
         one(&config(), (right, wrong), (line, &format!("did you mean `{ours}`?")));
     }
-    for (right, wrong, line) in [("\nallow =", "\nwhitelist =", 10), ("\ndeny  =", "\nblocklist =", 11)] {
+    for (right, wrong, line) in
+        [("\nallow =", "\nwhitelist =", 10), ("\ndeny  =", "\nblocklist =", 11)]
+    {
         let ours = right.trim().split(' ').next().unwrap();
         one(POLICY, (right, wrong), (line, &format!("did you mean `{ours}`?")));
     }
@@ -245,15 +266,27 @@ fn words_of_other_servers_are_told_as_ours() {
 #[test]
 fn a_key_that_is_there_already_is_not_suggested() {
     let pinged = POLICY.replace("pong        = \"20s\"\n", "");
-    one(&pinged, ("ping        = \"25s\"", "ping = \"25s\"\npng = \"20s\""), (25, "did you mean `pong`?"));
-    one(POLICY, ("ping        = \"25s\"", "ping = \"25s\"\npng = \"20s\""), (25, "`ping` is there already"));
+    one(
+        &pinged,
+        ("ping        = \"25s\"", "ping = \"25s\"\npng = \"20s\""),
+        (25, "did you mean `pong`?"),
+    );
+    one(
+        POLICY,
+        ("ping        = \"25s\"", "ping = \"25s\"\npng = \"20s\""),
+        (25, "`ping` is there already"),
+    );
 }
 
 #[test]
 fn path_and_paths_in_each_others_place_are_one_error() {
     one(&config(), ("path    = \"/ticks/\"", "paths = \"/ticks/\""), (69, "did you mean `path`?"));
     one(&config(), ("path = \"/third\"", "paths = \"/third\""), (96, "did you mean `path`?"));
-    one(&config(), ("path = \"/third\"", "path = \"as-is\"\npath = \"/third\""), (96, "did you mean `paths`?"));
+    one(
+        &config(),
+        ("path = \"/third\"", "path = \"as-is\"\npath = \"/third\""),
+        (96, "did you mean `paths`?"),
+    );
 }
 
 #[test]
@@ -267,7 +300,9 @@ fn a_copied_table_is_one_error() {
 fn no_slip_is_ever_taken_for_right() {
     let config = config();
     let what = ["number of a header", "header gone", "no closing", "colon", "comma", "brackets"];
-    for Slip { what: name, text } in slips(&config).into_iter().filter(|slip| what.iter().any(|one| slip.what.starts_with(one))) {
+    for Slip { what: name, text } in
+        slips(&config).into_iter().filter(|slip| what.iter().any(|one| slip.what.starts_with(one)))
+    {
         assert!(found(&text, POLICY).iter().any(Diagnostic::is_error), "{name}");
     }
 }

@@ -36,12 +36,18 @@ fn one_error(file: &str, text: &str, right: &str, wrong: &str) {
     let others = [("policies/chat.toml", POLICY), ("policies/lists/office.cidr", "192.0.2.0/24\n")];
     let files: Vec<_> = others.into_iter().chain([(file, &*text)]).collect();
     let (_, found) = load(&files);
-    let word = right.split(|c: char| !c.is_ascii_lowercase() && c != '_').rfind(|word| !word.is_empty()).unwrap();
+    let word = right
+        .split(|c: char| !c.is_ascii_lowercase() && c != '_')
+        .rfind(|word| !word.is_empty())
+        .unwrap();
     let said = found.matches("error: ").count() + found.matches("warning: ").count();
     assert_eq!(said, 1, "{wrong}:\n{found}");
     assert!(found.contains(&format!("did you mean `{word}`?")), "{wrong}:\n{found}");
     if !["max_age", "limits", "test", "tls", "lists", "defaults"].contains(&word) {
-        assert!(found.lines().next().unwrap().contains(&format!("which lacks `{word}`")), "{wrong}:\n{found}");
+        assert!(
+            found.lines().next().unwrap().contains(&format!("which lacks `{word}`")),
+            "{wrong}:\n{found}"
+        );
     }
 }
 
@@ -99,16 +105,26 @@ fn a_misspelt_key_or_table_of_the_configuration_is_one_error() {
     }
     let in_backend = format!("{SIDEGATE}backend_tls = {{ chian = \"a.pem\", key = \"a.key\" }}\n");
     let (_, found) = load(&[("sidegate.toml", &in_backend)]);
-    assert!(found.matches("error: ").count() == 1 && found.contains("did you mean `chain`?"), "{found}");
-    let shared = SIDEGATE.replace("policy = \"chat\"\n", "").replace("[[route]]", "[defaults]\npolicy = \"chat\"\n[[route]]");
-    for (right, wrong) in [("[defaults]", "[default]"), ("[defaults]", "[defualts]"), ("policy", "polcy")] {
+    assert!(
+        found.matches("error: ").count() == 1 && found.contains("did you mean `chain`?"),
+        "{found}"
+    );
+    let shared = SIDEGATE
+        .replace("policy = \"chat\"\n", "")
+        .replace("[[route]]", "[defaults]\npolicy = \"chat\"\n[[route]]");
+    for (right, wrong) in
+        [("[defaults]", "[default]"), ("[defaults]", "[defualts]"), ("policy", "polcy")]
+    {
         one_error("sidegate.toml", &shared, right, wrong);
     }
     let encrypted = SIDEGATE.replace("tls = false\n", "");
     let certified = format!("{encrypted}[[certificate]]\nchain = \"a.pem\"\nkey = \"a.key\"\n");
-    for (right, wrong) in
-        [("[[certificate]]", "[[certifcate]]"), ("[[certificate]]", "[[certificates]]"), ("chain", "chian"), ("key", "kye")]
-    {
+    for (right, wrong) in [
+        ("[[certificate]]", "[[certifcate]]"),
+        ("[[certificate]]", "[[certificates]]"),
+        ("chain", "chian"),
+        ("key", "kye"),
+    ] {
         one_error("sidegate.toml", &certified, right, wrong);
     }
 }
@@ -131,7 +147,10 @@ error: unknown key `allow` in the file
 
 #[test]
 fn two_mistakes_are_two_errors() {
-    let (_, found) = load(&[("sidegate.toml", &SIDEGATE.replace("path = \"/\"\n", "").replace("policy", "polcy"))]);
+    let (_, found) = load(&[(
+        "sidegate.toml",
+        &SIDEGATE.replace("path = \"/\"\n", "").replace("policy", "polcy"),
+    )]);
     assert!(found.contains("error: path: missing from [[route]]"), "{found}");
     assert_eq!(found.matches("error: ").count(), 2, "{found}");
     let (_, found) = load(&[("policies/chat.toml", "schema = 1\n[cleint]\nalow = [\"any\"]\n")]);
@@ -141,12 +160,16 @@ fn two_mistakes_are_two_errors() {
 #[test]
 fn a_remedy_has_no_typographic_quotation_mark() {
     for (text, remedy) in [
-        (SIDEGATE.replace("\"127.0.0.1:8443\"", "\u{201c}127.0.0.1:8443\u{201d}"), "write \"127.0.0.1:8443\""),
+        (
+            SIDEGATE.replace("\"127.0.0.1:8443\"", "\u{201c}127.0.0.1:8443\u{201d}"),
+            "write \"127.0.0.1:8443\"",
+        ),
         (SIDEGATE.replace("\"/\"", "\u{2018}/\u{2019}"), "write \"/\""),
         (SIDEGATE.replace("\"*\"", "\u{201e}*\u{201c}"), "write \"*\""),
         (SIDEGATE.replace("\"*\"", "\"*\u{201d}"), "write plain ones"),
         (
-            SIDEGATE.replace("\"http://127.0.0.1:8080\"", "\"\u{201c}http://127.0.0.1:8080\u{201d}\""),
+            SIDEGATE
+                .replace("\"http://127.0.0.1:8080\"", "\"\u{201c}http://127.0.0.1:8080\u{201d}\""),
             "write \"http://127.0.0.1:8080\"",
         ),
         (SIDEGATE.replace("tls = false", "tls =\u{a0}false"), "write a plain space"),
@@ -182,7 +205,10 @@ fn a_number_without_its_quotes_is_taken_where_it_needs_no_unit() {
     }
     assert!(first("shutdown.code = \"1001\"").contains("write 1001, without quotes"));
     let said = first("process.threads = \"2\"");
-    assert!(said.starts_with("error: threads: expected an integer, found a string") && said.contains("write 2, without quotes"));
+    assert!(
+        said.starts_with("error: threads: expected an integer, found a string")
+            && said.contains("write 2, without quotes")
+    );
     assert!(first("admin.mode = 0660").contains("put it in quotes"));
     let old = SIDEGATE.replace("tls = false", "tls_min = 1.3");
     let (_, found) = load(&[("sidegate.toml", &old)]);
@@ -192,16 +218,27 @@ fn a_number_without_its_quotes_is_taken_where_it_needs_no_unit() {
 #[test]
 fn a_file_in_another_encoding_is_named() {
     let said = |file: &str, text: &str| {
-        let folder = write_all(&[("policies/chat.toml", POLICY), ("policies/lists/office.cidr", "192.0.2.0/24\n")]);
+        let folder = write_all(&[
+            ("policies/chat.toml", POLICY),
+            ("policies/lists/office.cidr", "192.0.2.0/24\n"),
+        ]);
         let wide: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
         std::fs::write(folder.path().join(file), wide).unwrap();
         let config = folder.path().join("sidegate.toml");
-        let found = load_at(&mut Files::for_person(), &config, Pass::default(), now()).map(drop).unwrap_err();
+        let found = load_at(&mut Files::for_person(), &config, Pass::default(), now())
+            .map(drop)
+            .unwrap_err();
         found.iter().map(|one| one.message.clone()).collect::<Vec<_>>()
     };
     for mark in ["", "\u{feff}"] {
         assert_eq!(said("sidegate.toml", &format!("{mark}{SIDEGATE}")), ["the file is in UTF-16"]);
-        assert_eq!(said("policies/chat.toml", &format!("{mark}{POLICY}")), ["the file is in UTF-16"]);
-        assert_eq!(said("policies/lists/office.cidr", &format!("{mark}192.0.2.0/24\n")), ["the file is in UTF-16"]);
+        assert_eq!(
+            said("policies/chat.toml", &format!("{mark}{POLICY}")),
+            ["the file is in UTF-16"]
+        );
+        assert_eq!(
+            said("policies/lists/office.cidr", &format!("{mark}192.0.2.0/24\n")),
+            ["the file is in UTF-16"]
+        );
     }
 }

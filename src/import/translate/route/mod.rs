@@ -79,7 +79,9 @@ pub fn routes(
     reading: &mut Reading<'_>,
 ) -> (Vec<Route>, Vec<Policy>) {
     let mut sides = BTreeMap::new();
-    for server in hosts.iter().map(|host| host.server).chain(strays.iter().map(|stray| stray.server)) {
+    for server in
+        hosts.iter().map(|host| host.server).chain(strays.iter().map(|stray| stray.server))
+    {
         sides.entry(server).or_insert_with(|| {
             let side = Side::new(nginx, &nginx.servers[server], reading.tree);
             let paths = self::paths(&side, unsaid);
@@ -121,24 +123,41 @@ impl Desk<'_> {
             patterns.insert(0, ("/".into(), Target::Closed));
         }
         let both = patterns.clone();
-        let has_prefix = |path: &str| both.iter().any(|(other, _)| other.strip_suffix('/') == Some(path));
+        let has_prefix =
+            |path: &str| both.iter().any(|(other, _)| other.strip_suffix('/') == Some(path));
         for (path, target) in patterns {
             let name = self.name(host, &path, has_prefix(&path));
             let route = match target {
                 Target::Closed => {
                     let policy = self.policy(Policy::closed(), "closed");
-                    Route { name, host: host.pattern.clone(), path, leads: Leads::Nowhere, policy, from: None }
+                    Route {
+                        name,
+                        host: host.pattern.clone(),
+                        path,
+                        leads: Leads::Nowhere,
+                        policy,
+                        from: None,
+                    }
                 }
                 Target::Open(place) => {
                     let location = &server.locations[place];
                     let (pass, level) = resolved(server, location);
                     let Some(pass) = pass else { continue };
                     let scopes = self.scopes(host.server, location);
-                    let policy = Policy::of(&location.level, level, server.id, nginx, &scopes, reading);
+                    let policy =
+                        Policy::of(&location.level, level, server.id, nginx, &scopes, reading);
                     let policy = self.policy(policy, name.strip_suffix("-exact").unwrap_or(&name));
-                    Carried { location, pass, level, route: &name, path: &path, policy: &policy }.note(reading);
+                    Carried { location, pass, level, route: &name, path: &path, policy: &policy }
+                        .note(reading);
                     let leads = leads(location, pass, level, &path, reading);
-                    Route { name, host: host.pattern.clone(), path, leads, policy, from: Some(location.id) }
+                    Route {
+                        name,
+                        host: host.pattern.clone(),
+                        path,
+                        leads,
+                        policy,
+                        from: Some(location.id),
+                    }
                 }
             };
             self.routes.push(route);
@@ -146,14 +165,19 @@ impl Desk<'_> {
         let count = self.routes.iter().filter(|route| route.host == host.pattern).count();
         if count > 0 {
             let routes = if count == 1 { "route" } else { "routes" };
-            reading.notes.say(server.id, Word::Carried, format!("{count} {routes} for host \"{}\"", host.pattern));
+            reading.notes.say(
+                server.id,
+                Word::Carried,
+                format!("{count} {routes} for host \"{}\"", host.pattern),
+            );
         }
     }
 
     /// Whether a closed route is written for all that the server of `host` doesn't serve: else a
     /// broader host's routes would serve it.
     fn shuts_the_rest(&self, host: &Host) -> bool {
-        let is_open = |other: &Host| self.patterns(other).iter().any(|(_, target)| *target != Target::Closed);
+        let is_open =
+            |other: &Host| self.patterns(other).iter().any(|(_, target)| *target != Target::Closed);
         let is_inside = self.hosts.iter().any(|other| other.is_around(host) && is_open(other));
         is_inside && !self.patterns(host).iter().any(|(path, _)| path == "/")
     }
@@ -164,8 +188,10 @@ impl Desk<'_> {
             known.limits.extend(policy.limits);
             return known.name.clone();
         }
-        let name =
-            free_name(wish, |name| self.policies.iter().any(|policy| policy.name == name) || (name == "closed" && wish != name));
+        let name = free_name(wish, |name| {
+            self.policies.iter().any(|policy| policy.name == name)
+                || (name == "closed" && wish != name)
+        });
         self.policies.push(Policy { name: name.clone(), ..policy });
         name
     }
@@ -180,7 +206,8 @@ impl Desk<'_> {
         let path = slug(path);
         let name = if path.is_empty() { host } else { format!("{host}-{path}") };
         let name = if beside { format!("{name}-exact") } else { name };
-        let plain = name.starts_with(|c: char| c.is_ascii_lowercase()) && !RESERVED.contains(&name.as_str());
+        let plain = name.starts_with(|c: char| c.is_ascii_lowercase())
+            && !RESERVED.contains(&name.as_str());
         let name = if plain { name } else { format!("r-{name}") };
         free_name(&name, |name| self.routes.iter().any(|route| route.name == name))
     }

@@ -31,7 +31,8 @@ impl Desk<'_> {
         }
         let locations = &side.server().locations;
         let is_found = |found: &Found| matches!(found, Found::Location(at) if locations[*at].id == location.id);
-        let cells: Vec<_> = side.model.cells().filter(|cell| is_found(&side.model.find(cell))).collect();
+        let cells: Vec<_> =
+            side.model.cells().filter(|cell| is_found(&side.model.find(cell))).collect();
         let regions = regions(side, &cells).into_iter();
         regions.flat_map(|(region, but)| self.scoped(place, &region.to_string(), &but)).collect()
     }
@@ -52,11 +53,13 @@ impl Desk<'_> {
         let Some((side, paths)) = self.sides.get(&place) else { return };
         let server = side.server();
         if let Some(answer) = server.answer {
-            let text = "nginx answers every request by itself; nothing is passed on, so all are refused";
+            let text =
+                "nginx answers every request by itself; nothing is passed on, so all are refused";
             reading.notes.say(answer, Word::Differs, text);
         }
         for rewrite in &server.rewrites {
-            let text = "paths are never rewritten: what it led elsewhere goes where its own path leads";
+            let text =
+                "paths are never rewritten: what it led elsewhere goes where its own path leads";
             let scopes = self.scoped(place, &rewrite.regex.to_string(), &[]);
             reading.notes.say_of(rewrite.id, Word::Differs, text, scopes);
         }
@@ -66,14 +69,16 @@ impl Desk<'_> {
             let text = "conditions are not carried over: what it answered or led elsewhere goes where its own path leads";
             reading.notes.say_of(*id, Word::Differs, text, self.scoped(place, "/", &[]));
         }
-        let findings = paths.findings(server, side, |place, outcome| is_alike(server, place, outcome));
+        let findings =
+            paths.findings(server, side, |place, outcome| is_alike(server, place, outcome));
         let mut noted = BTreeSet::new();
         for finding in findings.iter().filter(|finding| finding.verdict == Verdict::Closes) {
             self.note_finding(place, side, paths, finding, reading);
         }
         for finding in findings.iter().filter(|finding| finding.verdict != Verdict::Closes) {
             // To name each of the routes that the same paths go by would be long.
-            let found: Vec<_> = self.found(side, finding).into_iter().map(|(path, _)| path).collect();
+            let found: Vec<_> =
+                self.found(side, finding).into_iter().map(|(path, _)| path).collect();
             if noted.insert((finding.nginx.by, format!("{:?}", finding.verdict), found)) {
                 self.note_finding(place, side, paths, finding, reading);
             }
@@ -103,16 +108,28 @@ impl Desk<'_> {
 
     /// Notes a path that nginx sends on to the same with a slash, where Sidegate, which does so only
     /// if no other route matches the path, refuses it.
-    fn note_slash(&self, place: usize, (side, paths): (&Side<'_>, &Paths), number: usize, reading: &mut Reading<'_>) {
+    fn note_slash(
+        &self,
+        place: usize,
+        (side, paths): (&Side<'_>, &Paths),
+        number: usize,
+        reading: &mut Reading<'_>,
+    ) {
         let location = &side.server().locations[number];
-        let bare = location.matches.path().and_then(|path| path.strip_suffix('/')).filter(|bare| canonical(bare).is_some());
+        let bare = location
+            .matches
+            .path()
+            .and_then(|path| path.strip_suffix('/'))
+            .filter(|bare| canonical(bare).is_some());
         let Some(bare) = bare else { return };
         let (cell, slashed) = (Cell::Exact(bare.to_owned()), Cell::Exact(format!("{bare}/")));
         let is_sent = side.model.find(&cell) == Found::Redirect(number);
         let own = self.hosts.iter().filter(|host| host.server == place);
-        let is_around = paths.matches(&cell) || own.into_iter().any(|host| self.shuts_the_rest(host));
+        let is_around =
+            paths.matches(&cell) || own.into_iter().any(|host| self.shuts_the_rest(host));
         let is_served = matches!(paths.find(&slashed), Target::Open(_));
-        let is_passed = side.model.answers(&slashed).sure.iter().any(|outcome| side.passes_some(outcome));
+        let is_passed =
+            side.model.answers(&slashed).sure.iter().any(|outcome| side.passes_some(outcome));
         let what = match (is_served, is_around) {
             (true, true) => format!("another route matches {bare}, and it is refused"),
             (false, _) if is_passed => "both are refused".to_owned(),
@@ -146,7 +163,10 @@ impl Desk<'_> {
     fn found(&self, side: &Side<'_>, finding: &Finding) -> Vec<(String, Vec<Region>)> {
         let server = side.server();
         let by = finding.nginx.by;
-        let rewrites = server.rewrites.iter().chain(server.locations.iter().flat_map(|location| &location.rewrites));
+        let rewrites = server
+            .rewrites
+            .iter()
+            .chain(server.locations.iter().flat_map(|location| &location.rewrites));
         let rewrite = rewrites.into_iter().find(|rewrite| rewrite.id == by);
         let regex = server.locations.iter().find_map(|location| match &location.matches {
             Matches::Regex(regex) if location.id == by => Some(regex),
@@ -162,7 +182,14 @@ impl Desk<'_> {
         }
     }
 
-    fn note_finding(&self, place: usize, side: &Side<'_>, paths: &Paths, finding: &Finding, reading: &mut Reading<'_>) {
+    fn note_finding(
+        &self,
+        place: usize,
+        side: &Side<'_>,
+        paths: &Paths,
+        finding: &Finding,
+        reading: &mut Reading<'_>,
+    ) {
         for (path, but) in self.found(side, finding) {
             let scopes = self.scoped(place, &path, &but);
             if finding.verdict == Verdict::Closes {
@@ -208,8 +235,11 @@ impl Desk<'_> {
                 if let Some(path) = sent(location, (side, paths)) {
                     let text = format!("route of {path}/, which sends plain HTTP for {path} there");
                     reading.notes.say(id, Word::Carried, text);
-                    let text = format!("308 to {path}/ with the query, for clients that may ask for {path}/; a WebSocket is 404");
-                    let scopes = self.scoped(place, &Region::Exact(path.to_owned()).to_string(), &[]);
+                    let text = format!(
+                        "308 to {path}/ with the query, for clients that may ask for {path}/; a WebSocket is 404"
+                    );
+                    let scopes =
+                        self.scoped(place, &Region::Exact(path.to_owned()).to_string(), &[]);
                     return reading.notes.say_of(*answer, Word::Differs, text, scopes);
                 }
                 reading.notes.say(id, Word::Carried, "refused: nginx passes nothing on there");
@@ -235,7 +265,8 @@ impl Desk<'_> {
                 }
                 self.note_passed(side, number, routed, &scopes, reading);
                 let opened = |id: &Id| findings.iter().any(|finding| is_opened(finding, *id));
-                let (opened, closed): (Vec<_>, Vec<_>) = side.guards(number).iter().copied().partition(opened);
+                let (opened, closed): (Vec<_>, Vec<_>) =
+                    side.guards(number).iter().copied().partition(opened);
                 guard::note(&opened, true, &scopes, reading);
                 guard::note(&closed, false, &scopes, reading);
                 guard::note_rest(server, location, side.guards(number), &scopes, reading);
@@ -243,7 +274,14 @@ impl Desk<'_> {
         }
     }
 
-    fn note_passed(&self, side: &Side<'_>, number: usize, routed: bool, scopes: &[Scope], reading: &mut Reading<'_>) {
+    fn note_passed(
+        &self,
+        side: &Side<'_>,
+        number: usize,
+        routed: bool,
+        scopes: &[Scope],
+        reading: &mut Reading<'_>,
+    ) {
         let server = side.server();
         let location = &server.locations[number];
         let (pass, level) = resolved(server, location);
@@ -269,7 +307,10 @@ impl Desk<'_> {
             let sharing = self.policies.iter().filter(|policy| policy.limits.contains_key(zone));
             let names: Vec<_> = sharing.map(|policy| format!("`{}`", policy.name)).collect();
             if names.len() > 1 {
-                let text = format!("budgets are a policy's own: {} count each for itself", names.join(", "));
+                let text = format!(
+                    "budgets are a policy's own: {} count each for itself",
+                    names.join(", ")
+                );
                 reading.notes.say(*id, Word::Differs, text);
             }
         }
@@ -299,7 +340,8 @@ fn text(side: &Side<'_>, paths: &Paths, finding: &Finding, path: &str, tree: &Tr
     let server = side.server();
     let location = server.locations.iter().find(|location| location.id == finding.nginx.by);
     let is_regex = location.is_none_or(|location| matches!(location.matches, Matches::Regex(_)));
-    let what = if is_regex { "a path that it matches".to_owned() } else { format!("a path of `{path}`") };
+    let what =
+        if is_regex { "a path that it matches".to_owned() } else { format!("a path of `{path}`") };
     let to = match finding.sidegate {
         Target::Open(place) => format!("`location {}`", server.locations[place].matches),
         Target::Closed => String::new(),
@@ -321,17 +363,30 @@ fn text(side: &Side<'_>, paths: &Paths, finding: &Finding, path: &str, tree: &Tr
             format!("{what} goes where {to} leads; nginx answered it by itself")
         }
         Verdict::Differs => format!("{what} goes where {to} leads, and by its rules"),
-        Verdict::Closes => format!("{what} is refused: {}", closed(side, paths, finding, location, tree)),
+        Verdict::Closes => {
+            format!("{what} is refused: {}", closed(side, paths, finding, location, tree))
+        }
     }
 }
 
 /// Why paths are closed.
-fn closed(side: &Side<'_>, paths: &Paths, finding: &Finding, location: Option<&Location>, tree: &Tree) -> String {
-    let guards: BTreeSet<_> = finding.nginx.stages.iter().flat_map(|place| side.guards(*place)).copied().collect();
+fn closed(
+    side: &Side<'_>,
+    paths: &Paths,
+    finding: &Finding,
+    location: Option<&Location>,
+    tree: &Tree,
+) -> String {
+    let guards: BTreeSet<_> =
+        finding.nginx.stages.iter().flat_map(|place| side.guards(*place)).copied().collect();
     if !guards.is_empty() {
-        return format!("{} can't be carried over", named(&guards.into_iter().collect::<Vec<_>>(), tree));
+        return format!(
+            "{} can't be carried over",
+            named(&guards.into_iter().collect::<Vec<_>>(), tree)
+        );
     }
-    let begins = |shut: &&String| finding.cells.iter().any(|cell| cell.text().starts_with(shut.as_str()));
+    let begins =
+        |shut: &&String| finding.cells.iter().any(|cell| cell.text().starts_with(shut.as_str()));
     if let Some(shut) = paths.shut.iter().find(begins) {
         return format!("a pattern that begins with `{shut}` may refuse it");
     }
@@ -341,7 +396,8 @@ fn closed(side: &Side<'_>, paths: &Paths, finding: &Finding, location: Option<&L
             "no route can match it. Write routes for what it was meant to match".into()
         }
         Some(location) if !location.rewrites.is_empty() => {
-            "a `rewrite` may lead it to where nginx refuses it, or a route's path can't say it".into()
+            "a `rewrite` may lead it to where nginx refuses it, or a route's path can't say it"
+                .into()
         }
         Some(_) => "a route's path is exact or ends at a slash".into(),
     }
@@ -402,12 +458,19 @@ impl Carried<'_> {
     }
 
     fn note_rules(&self, notes: &mut Notes) {
-        let deciding: Vec<_> = decided(&self.location.level.access).iter().filter_map(|one| one.by).collect();
+        let deciding: Vec<_> =
+            decided(&self.location.level.access).iter().filter_map(|one| one.by).collect();
         for rule in &self.location.level.access {
             match rule.whom {
                 Whom::Unix => notes.say(rule.id, Word::Dropped, "no listener is a Unix socket"),
-                _ if deciding.contains(&rule.id) => notes.say(rule.id, Word::Carried, format!("policies/{}.toml", self.policy)),
-                _ => notes.say(rule.id, Word::Carried, "decides nothing: a rule before it does, or one around it says the same"),
+                _ if deciding.contains(&rule.id) => {
+                    notes.say(rule.id, Word::Carried, format!("policies/{}.toml", self.policy))
+                }
+                _ => notes.say(
+                    rule.id,
+                    Word::Carried,
+                    "decides nothing: a rule before it does, or one around it says the same",
+                ),
             }
         }
     }
@@ -448,13 +511,16 @@ fn is_set(name: &str, value: &str) -> bool {
 fn note_header(header: &Header, notes: &mut Notes) {
     let (word, text) = match header.name.as_str() {
         "upgrade" | "connection" => (Word::Needless, "a route does it by itself"),
-        "host" if header.value == "$http_host" => (Word::Needless, "the backend gets `Host` as it came"),
+        "host" if header.value == "$http_host" => {
+            (Word::Needless, "the backend gets `Host` as it came")
+        }
         "host" => (Word::Differs, "the backend gets `Host` as it came, port and all"),
         "x-forwarded-for" if header.value == "$proxy_add_x_forwarded_for" => {
             (Word::Differs, "the client's address alone: what a client sent in it is removed")
         }
         name if is_set(name, &header.value) => (Word::Needless, "Sidegate sets it by itself"),
-        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" | "x-request-id" => {
+        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port"
+        | "x-request-id" => {
             (Word::Differs, "Sidegate sets it by itself, from the request and its connection")
         }
         "x-real-ip" => (Word::Differs, "removed: `X-Forwarded-For` has the client's address alone"),

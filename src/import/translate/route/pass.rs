@@ -15,7 +15,9 @@ pub fn resolved<'s>(server: &'s Server, location: &'s Location) -> (Option<&'s P
     match &location.serves {
         Serves::Proxy(pass) => (Some(pass), &location.level),
         Serves::Named(_, name) => match server.named(name).map(|place| &server.locations[place]) {
-            Some(Location { serves: Serves::Proxy(pass), level, .. }) if level.access == location.level.access => {
+            Some(Location { serves: Serves::Proxy(pass), level, .. })
+                if level.access == location.level.access =>
+            {
                 (Some(pass), level)
             }
             _ => (None, &location.level),
@@ -27,7 +29,9 @@ pub fn resolved<'s>(server: &'s Server, location: &'s Location) -> (Option<&'s P
 /// Whether two locations decide alike and lead to the same place.
 pub fn alike(server: &Server, one: usize, other: usize) -> bool {
     let (one, other) = (&server.locations[one], &server.locations[other]);
-    let ((Some(pass), level), (Some(other_pass), other_level)) = (resolved(server, one), resolved(server, other)) else {
+    let ((Some(pass), level), (Some(other_pass), other_level)) =
+        (resolved(server, one), resolved(server, other))
+    else {
         return false;
     };
     let same_limits = level.rates == other_level.rates && level.counts == other_level.counts;
@@ -47,8 +51,17 @@ fn max_body(level: &Level) -> Option<MaxBody> {
 
 /// What keeps nginx from passing an upgrade on; `None`: nothing does.
 pub fn no_upgrade(level: &Level, nginx: &Nginx) -> Option<&'static str> {
-    let header = |name: &str| level.headers.iter().rev().find(|header| header.name == name).map(|header| header.value.as_str());
-    let Some(upgrade) = header("upgrade") else { return Some("no `proxy_set_header Upgrade` holds") };
+    let header = |name: &str| {
+        level
+            .headers
+            .iter()
+            .rev()
+            .find(|header| header.name == name)
+            .map(|header| header.value.as_str())
+    };
+    let Some(upgrade) = header("upgrade") else {
+        return Some("no `proxy_set_header Upgrade` holds");
+    };
     if upgrade != "$http_upgrade" && !upgrade.eq_ignore_ascii_case("websocket") {
         return Some("`Upgrade` is set to something else");
     }
@@ -97,7 +110,13 @@ pub fn cut(location: &Location, pass: &Pass, path: &str) -> Cut {
 }
 
 /// Where a route for `path` leads.
-pub fn leads(location: &Location, pass: &Pass, level: &Level, path: &str, reading: &mut Reading<'_>) -> Leads {
+pub fn leads(
+    location: &Location,
+    pass: &Pass,
+    level: &Level,
+    path: &str,
+    reading: &mut Reading<'_>,
+) -> Leads {
     let strip_prefix = match cut(location, pass, path) {
         Cut::Nothing => false,
         Cut::Prefix => true,

@@ -29,7 +29,9 @@ pub fn elsewhere((side, paths): (&Side<'_>, &Paths), place: usize) -> Option<Str
         };
         match reading::find(&written, other) {
             Ok(None) => None,
-            Ok(Some((Reading { path, .. }, ()))) => Some(String::from_utf8_lossy(&path).into_owned()),
+            Ok(Some((Reading { path, .. }, ()))) => {
+                Some(String::from_utf8_lossy(&path).into_owned())
+            }
             Err(_) => Some("too many paths".into()),
         }
     })

@@ -60,14 +60,23 @@ pub fn notes(level: &Level, backends: usize) -> Vec<(Id, Word, String)> {
     let Timeouts { body_stall, write_stall, .. } = Timeouts::of(level);
     let default = RouteTimeouts::default();
     let mut notes = Vec::new();
-    let mut note = |set: Option<Set<Duration>>, kept: String, say: &dyn Fn(Duration) -> (Word, String)| {
+    let mut note = |set: Option<Set<Duration>>,
+                    kept: String,
+                    say: &dyn Fn(Duration) -> (Word, String)| {
         let Some(Set { id, value }) = set else { return };
         let (word, text) = match value {
-            Duration::ZERO => (Word::Differs, format!("nginx gave up at once; Sidegate keeps {kept}")),
+            Duration::ZERO => {
+                (Word::Differs, format!("nginx gave up at once; Sidegate keeps {kept}"))
+            }
             value if value > LONGEST => {
                 let (longest, value) = (written(LONGEST), written(value));
                 let text = say(LONGEST).1;
-                (Word::Differs, format!("{text}; nginx had {value}, and {longest} is the most that Sidegate takes"))
+                (
+                    Word::Differs,
+                    format!(
+                        "{text}; nginx had {value}, and {longest} is the most that Sidegate takes"
+                    ),
+                )
             }
             value => say(value),
         };
@@ -75,16 +84,23 @@ pub fn notes(level: &Level, backends: usize) -> Vec<(Id, Word, String)> {
     };
     let or_off = |time: Option<Duration>| time.map_or("off".into(), written);
     let (response, stall) = (or_off(default.response), or_off(body_stall.or(default.body_stall)));
-    let kept = format!("`timeouts.response` {response}, `body_stall` {stall}, and no `idle` for tunnels");
+    let kept =
+        format!("`timeouts.response` {response}, `body_stall` {stall}, and no `idle` for tunnels");
     note(level.read_timeout, kept, &|value| reading(value, body_stall));
-    note(level.body_timeout, format!("`timeouts.body_stall` {stall}"), &|value| uploading(value, body_stall));
-    let kept = format!("`timeouts.write_stall` {}", written(write_stall.unwrap_or(default.write_stall)));
+    note(level.body_timeout, format!("`timeouts.body_stall` {stall}"), &|value| {
+        uploading(value, body_stall)
+    });
+    let kept =
+        format!("`timeouts.write_stall` {}", written(write_stall.unwrap_or(default.write_stall)));
     note(level.send_timeout, kept.clone(), &|value| writing(value, write_stall));
     note(level.client_timeout, kept, &|value| writing(value, write_stall));
     let kept = format!("`timeouts.dial` {}", written(default.dial));
     note(level.connect_timeout, kept, &|_| match backends {
         0 | 1 => (Word::Carried, "`timeouts.dial` of the route".into()),
-        _ => (Word::Differs, "`timeouts.dial` of the route, which the backends of a list share".into()),
+        _ => (
+            Word::Differs,
+            "`timeouts.dial` of the route, which the backends of a list share".into(),
+        ),
     });
     notes
 }
@@ -162,9 +178,14 @@ mod tests {
 
     #[test]
     fn changed_timeout_is_told_with_both_values() {
-        let told = |level: &Level| notes(level, 1).into_iter().map(|(_, _, text)| text).collect::<Vec<_>>().join("\n");
+        let told = |level: &Level| {
+            notes(level, 1).into_iter().map(|(_, _, text)| text).collect::<Vec<_>>().join("\n")
+        };
         let years = told(&level(3650 * 24 * 3600, Some(10)));
-        for part in ["nginx had 87600h, and 8784h is the most", "`timeouts.body_stall` is 8784h in place of 10s"] {
+        for part in [
+            "nginx had 87600h, and 8784h is the most",
+            "`timeouts.body_stall` is 8784h in place of 10s",
+        ] {
             assert!(years.contains(part), "{part} in {years}");
         }
         let zero = told(&level(0, Some(20)));

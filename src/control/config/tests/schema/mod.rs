@@ -27,7 +27,9 @@ fn seen(value: toml::Value) -> Value {
     match value {
         toml::Value::Datetime(time) => time.to_string().into(),
         toml::Value::Array(items) => items.into_iter().map(seen).collect(),
-        toml::Value::Table(table) => table.into_iter().map(|(key, value)| (key, seen(value))).collect(),
+        toml::Value::Table(table) => {
+            table.into_iter().map(|(key, value)| (key, seen(value))).collect()
+        }
         plain => serde_json::to_value(plain).unwrap(),
     }
 }
@@ -37,7 +39,10 @@ fn flagged(of: &Value, text: &str) -> Vec<String> {
     let file = seen(toml::Value::Table(text.trim_start_matches('\u{feff}').parse().unwrap()));
     let found = faults(of, of, &file, "");
     let by_both = faults(&OF_BOTH, &OF_BOTH, &file, "");
-    assert!(!found.is_empty() || by_both.is_empty(), "sound by its own schema alone: {by_both:?}\n{text}");
+    assert!(
+        !found.is_empty() || by_both.is_empty(),
+        "sound by its own schema alone: {by_both:?}\n{text}"
+    );
     found
 }
 
@@ -47,8 +52,12 @@ pub fn expect_all_valid(folder: &Path) {
     let mut files: Vec<(&Value, String)> = vec![(&OF_CONFIG, text(&folder.join("sidegate.toml")))];
     let named = |path: &Path| path.to_str().is_some_and(|path| path.ends_with(".toml"));
     let all = fs::read_dir(folder.join("policies")).unwrap().map(|entry| entry.unwrap().path());
-    let is_ignored = |path: &Path| path.file_name().unwrap().to_string_lossy().starts_with(|c: char| !c.is_ascii_lowercase());
-    files.extend(all.filter(|path| named(path) && !is_ignored(path)).map(|path| (&*OF_POLICY, text(&path))));
+    let is_ignored = |path: &Path| {
+        path.file_name().unwrap().to_string_lossy().starts_with(|c: char| !c.is_ascii_lowercase())
+    };
+    files.extend(
+        all.filter(|path| named(path) && !is_ignored(path)).map(|path| (&*OF_POLICY, text(&path))),
+    );
     for (of, text) in files {
         assert_eq!(flagged(of, &text), <[String; 0]>::default(), "{text}");
     }
@@ -98,7 +107,11 @@ fn the_schema_has_every_key_that_is_read_and_no_other() {
     let of = |file: &str| -> BTreeSet<String> {
         let of_file = asked.iter().filter(|(asked, _)| asked.ends_with(file));
         // A list's name is its owner's to choose.
-        of_file.map(|(_, path)| path.replace("lists.partners.", "lists.*.").replace("lists.banned.", "lists.*.")).collect()
+        of_file
+            .map(|(_, path)| {
+                path.replace("lists.partners.", "lists.*.").replace("lists.banned.", "lists.*.")
+            })
+            .collect()
     };
     for (file, schema) in [("sidegate.toml", CONFIG), ("market-data.toml", POLICY)] {
         assert_eq!(of(file), keys(&read(schema)).into_keys().collect(), "{file}");
@@ -113,16 +126,35 @@ fn the_schema_knows_the_defaults() {
         Some(reference) => resolve(&root, reference).clone(),
         None => key,
     };
-    let keys: BTreeMap<_, _> = keys(&root).into_iter().map(|(path, key)| (path, resolved(key))).collect();
-    let defaults: Vec<_> = keys.iter().filter_map(|(path, key)| Some((path, key.get("default")?))).collect();
+    let keys: BTreeMap<_, _> =
+        keys(&root).into_iter().map(|(path, key)| (path, resolved(key))).collect();
+    let defaults: Vec<_> =
+        keys.iter().filter_map(|(path, key)| Some((path, key.get("default")?))).collect();
     for (path, default) in &defaults {
         assert_eq!(value_at(&everything, path), *default, "{path}");
     }
-    let needed = ["schema", "name", "listen", "chain", "key", "host", "path", "backend", "policy", "redirect", "description"];
-    let without = keys.iter().filter(|(path, key)| key.get("default").is_none() && !path.starts_with("route[].timeouts"));
+    let needed = [
+        "schema",
+        "name",
+        "listen",
+        "chain",
+        "key",
+        "host",
+        "path",
+        "backend",
+        "policy",
+        "redirect",
+        "description",
+    ];
+    let without = keys.iter().filter(|(path, key)| {
+        key.get("default").is_none() && !path.starts_with("route[].timeouts")
+    });
     // A key inside of one that has a default has none of its own.
-    let inside = |path: &str| defaults.iter().any(|(above, _)| path.starts_with(&format!("{above}.")));
-    for (path, _) in without.filter(|(path, _)| value_at(&everything, path).is_string() && !inside(path)) {
+    let inside =
+        |path: &str| defaults.iter().any(|(above, _)| path.starts_with(&format!("{above}.")));
+    for (path, _) in
+        without.filter(|(path, _)| value_at(&everything, path).is_string() && !inside(path))
+    {
         assert!(needed.contains(&path.rsplit(['.', ']']).next().unwrap()), "{path} has no default");
     }
     assert!(defaults.len() > 30);
@@ -136,7 +168,9 @@ fn every_key_is_explained() {
             let named = key.get("$ref").map(|reference| resolve(&root, reference));
             // Editors read no word beside a reference.
             assert!(named.is_none() || key.as_object().unwrap().len() == 1, "{path}");
-            let told = key["description"].as_str().or(named.and_then(|named| named["description"].as_str()));
+            let told = key["description"]
+                .as_str()
+                .or(named.and_then(|named| named["description"].as_str()));
             assert!(told.is_some_and(|told| told.ends_with(['.', ')'])), "{path}: {told:?}");
         }
     }
@@ -145,7 +179,11 @@ fn every_key_is_explained() {
 #[test]
 fn what_both_kinds_of_file_share_is_one_definition() {
     let (config, policy) = (read(CONFIG), read(POLICY));
-    let shared = config["$defs"].as_object().unwrap().iter().filter(|(name, _)| policy["$defs"].get(name.as_str()).is_some());
+    let shared = config["$defs"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| policy["$defs"].get(name.as_str()).is_some());
     let names: Vec<_> = shared
         .map(|(name, one)| {
             assert_eq!(one, &policy["$defs"][name]);
@@ -153,17 +191,27 @@ fn what_both_kinds_of_file_share_is_one_definition() {
         })
         .collect();
     assert_eq!(names, ["name", "schema"]);
-    assert!(["config", "policy"].iter().all(|name| config["$defs"].get(name).is_none() && policy["$defs"].get(name).is_none()));
+    assert!(
+        ["config", "policy"]
+            .iter()
+            .all(|name| config["$defs"].get(name).is_none() && policy["$defs"].get(name).is_none())
+    );
 }
 
 #[test]
 fn a_baseline_is_valid_and_what_lacks_allow_otherwise_is_not() {
-    let baseline = "schema = 1\n[lists]\nbanned = [\"192.0.2.0/24\"]\n[client]\ndeny = [\"banned\"]\n";
+    let baseline =
+        "schema = 1\n[lists]\nbanned = [\"192.0.2.0/24\"]\n[client]\ndeny = [\"banned\"]\n";
     assert_eq!(flagged(&OF_POLICY, baseline), <[String; 0]>::default());
-    for unsound in ["schema = 1\n", "schema = 1\n[client]\n", &format!("{baseline}origins = [\"none\"]\n")] {
+    for unsound in
+        ["schema = 1\n", "schema = 1\n[client]\n", &format!("{baseline}origins = [\"none\"]\n")]
+    {
         assert_ne!(flagged(&OF_POLICY, unsound), <[String; 0]>::default(), "{unsound}");
     }
-    assert_ne!(flagged(&OF_POLICY, &format!("{baseline}[limits]\nidle = \"1m\"\n")), <[String; 0]>::default());
+    assert_ne!(
+        flagged(&OF_POLICY, &format!("{baseline}[limits]\nidle = \"1m\"\n")),
+        <[String; 0]>::default()
+    );
 }
 
 /// That `change` of a sound file is flagged in it.

@@ -10,7 +10,11 @@ use serde_json::Value;
 /// What `schema`, a part of `root`, says against `value`, each with its place.
 pub fn faults(root: &Value, schema: &Value, value: &Value, place: &str) -> Vec<String> {
     let Value::Object(keywords) = schema else {
-        return if schema == &Value::Bool(true) { Vec::new() } else { vec![format!("{place}: not allowed")] };
+        return if schema == &Value::Bool(true) {
+            Vec::new()
+        } else {
+            vec![format!("{place}: not allowed")]
+        };
     };
     let mut all = Vec::new();
     for (keyword, said) in keywords {
@@ -20,14 +24,24 @@ pub fn faults(root: &Value, schema: &Value, value: &Value, place: &str) -> Vec<S
             "not" => refused(place, "not", is_valid(root, said, value)),
             "if" => {
                 let branch = if is_valid(root, said, value) { "then" } else { "else" };
-                keywords.get(branch).map(|branch| faults(root, branch, value, place)).unwrap_or_default()
+                keywords
+                    .get(branch)
+                    .map(|branch| faults(root, branch, value, place))
+                    .unwrap_or_default()
             }
-            "properties" | "additionalProperties" | "propertyNames" | "required" | "dependentRequired" => {
-                value.as_object().map(|_| of_object(root, keywords, keyword, value, place)).unwrap_or_default()
-            }
+            "properties"
+            | "additionalProperties"
+            | "propertyNames"
+            | "required"
+            | "dependentRequired" => value
+                .as_object()
+                .map(|_| of_object(root, keywords, keyword, value, place))
+                .unwrap_or_default(),
             "items" => {
                 let items = value.as_array().into_iter().flatten().enumerate();
-                items.flat_map(|(at, item)| faults(root, said, item, &format!("{place}/{at}"))).collect()
+                items
+                    .flat_map(|(at, item)| faults(root, said, item, &format!("{place}/{at}")))
+                    .collect()
             }
             _ => refused(place, keyword, !holds(keyword, said, value)),
         });
@@ -37,7 +51,10 @@ pub fn faults(root: &Value, schema: &Value, value: &Value, place: &str) -> Vec<S
 
 /// What `reference` leads to.
 pub fn resolve<'s>(root: &'s Value, reference: &Value) -> &'s Value {
-    let pointer = reference.as_str().and_then(|text| text.strip_prefix('#')).expect("a reference within the file");
+    let pointer = reference
+        .as_str()
+        .and_then(|text| text.strip_prefix('#'))
+        .expect("a reference within the file");
     root.pointer(pointer).unwrap_or_else(|| panic!("{pointer} leads nowhere"))
 }
 
@@ -58,26 +75,48 @@ fn any_of(root: &Value, all: &[Value], value: &Value, place: &str) -> Vec<String
     if each.iter().any(Vec::is_empty) { Vec::new() } else { each.concat() }
 }
 
-fn of_object(root: &Value, all: &serde_json::Map<String, Value>, keyword: &str, value: &Value, place: &str) -> Vec<String> {
-    let known: BTreeSet<_> =
-        all.get("properties").and_then(Value::as_object).into_iter().flat_map(|known| known.keys()).collect();
+fn of_object(
+    root: &Value,
+    all: &serde_json::Map<String, Value>,
+    keyword: &str,
+    value: &Value,
+    place: &str,
+) -> Vec<String> {
+    let known: BTreeSet<_> = all
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(|known| known.keys())
+        .collect();
     let (said, object) = (&all[keyword], value.as_object().expect("an object"));
     let below = |key: &String| format!("{place}/{key}");
     match keyword {
         "required" => {
-            let missing = items(said).iter().filter(|key| !object.contains_key(key.as_str().expect("a key")));
+            let missing =
+                items(said).iter().filter(|key| !object.contains_key(key.as_str().expect("a key")));
             missing.map(|key| format!("{place}: no {key}")).collect()
         }
         "dependentRequired" => {
-            let there = said.as_object().expect("keys").iter().filter(|(key, _)| object.contains_key(key.as_str()));
-            let needed = there.flat_map(|(key, needed)| items(needed).iter().map(move |needed| (key, needed)));
-            let missing = needed.filter(|(_, needed)| !object.contains_key(needed.as_str().expect("a key")));
+            let there = said
+                .as_object()
+                .expect("keys")
+                .iter()
+                .filter(|(key, _)| object.contains_key(key.as_str()));
+            let needed = there
+                .flat_map(|(key, needed)| items(needed).iter().map(move |needed| (key, needed)));
+            let missing =
+                needed.filter(|(_, needed)| !object.contains_key(needed.as_str().expect("a key")));
             missing.map(|(key, needed)| format!("{place}: {key} without {needed}")).collect()
         }
-        "propertyNames" => object.keys().flat_map(|key| faults(root, said, &Value::from(key.as_str()), &below(key))).collect(),
+        "propertyNames" => object
+            .keys()
+            .flat_map(|key| faults(root, said, &Value::from(key.as_str()), &below(key)))
+            .collect(),
         "properties" => {
             let named = object.iter().filter_map(|(key, value)| Some((key, value, said.get(key)?)));
-            named.flat_map(|(key, value, schema)| faults(root, schema, value, &below(key))).collect()
+            named
+                .flat_map(|(key, value, schema)| faults(root, schema, value, &below(key)))
+                .collect()
         }
         _ => {
             let others = object.iter().filter(|(key, _)| !known.contains(key));
@@ -101,13 +140,17 @@ fn holds(keyword: &str, said: &Value, value: &Value) -> bool {
             "integer" => value.is_i64() || value.is_u64(),
             other => panic!("{other} is not read here"),
         },
-        "pattern" => value.as_str().is_none_or(|text| Regex::new(said.as_str().expect("a pattern")).unwrap().is_match(text)),
+        "pattern" => value.as_str().is_none_or(|text| {
+            Regex::new(said.as_str().expect("a pattern")).unwrap().is_match(text)
+        }),
         "minLength" => value.as_str().is_none_or(|text| text.chars().count() as i64 >= number()),
         "maxLength" => value.as_str().is_none_or(|text| text.chars().count() as i64 <= number()),
         "minimum" => value.as_i64().is_none_or(|value| value >= number()),
         "maximum" => value.as_i64().is_none_or(|value| value <= number()),
         "minItems" => value.as_array().is_none_or(|all| all.len() as i64 >= number()),
-        "uniqueItems" => value.as_array().is_none_or(|all| (1..all.len()).all(|at| !all[..at].contains(&all[at]))),
+        "uniqueItems" => value
+            .as_array()
+            .is_none_or(|all| (1..all.len()).all(|at| !all[..at].contains(&all[at]))),
         other => panic!("{other} is not read here"),
     }
 }
