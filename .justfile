@@ -10,6 +10,10 @@ check:
 deny:
     .ci/deny
 
+# How well the source reads, against its limits: `just house cycle` for the places
+house *figures:
+    tests/house {{ figures }}
+
 test:
     cargo test --locked
 
