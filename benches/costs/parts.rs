@@ -149,10 +149,10 @@ pub fn counting(criterion: &mut Criterion<CpuTime>) {
     let rate = |tokens| Rate { tokens, per: Duration::from_secs(1), burst: NonZeroU32::MAX };
     let bucket = Bucket::new(rate(NonZeroU32::MAX));
     group.bench_function("a message, under a rate", |bencher| {
-        bencher.iter(|| black_box(bucket.take()))
+        bencher.iter(|| black_box(bucket.take()));
     });
     group.bench_function("a refusal", |bencher| {
-        bencher.iter(|| metrics.refused(black_box(Refusal::Origin)))
+        bencher.iter(|| metrics.refused(black_box(Refusal::Origin)));
     });
     group.bench_function("a tunnel opens: count and histogram", |bencher| {
         bencher.iter_batched(

@@ -66,7 +66,7 @@ impl MetricsListener {
                 file = Some(own);
             }
             MetricsAddress::Systemd(name) => {
-                (tcp, unix) = (passed.tcp(name).map_err(at)?, passed.unix(name).map_err(at)?)
+                (tcp, unix) = (passed.tcp(name).map_err(at)?, passed.unix(name).map_err(at)?);
             }
         }
         tcp.iter().try_for_each(|socket| socket.set_nonblocking(true))?;

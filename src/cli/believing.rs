@@ -220,7 +220,7 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(members) => members.iter().for_each(|(name, inner)| add(name.clone(), inner)),
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(number, inner)| add(number.to_string(), inner))
+            items.iter().enumerate().for_each(|(number, inner)| add(number.to_string(), inner));
         }
         _ => {}
     }

@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn whatever_needs_a_second_look_is_left_to_hyper() {
         let check = |head: &'static str, taken: bool| {
-            assert_eq!(request(&spoken(head), MOST_FIELDS).is_some(), taken, "{head:?}")
+            assert_eq!(request(&spoken(head), MOST_FIELDS).is_some(), taken, "{head:?}");
         };
         check("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", true);
         check("GET / HTTP/1.1\r\nHost: h\r\n\r\n", false);

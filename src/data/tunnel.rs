@@ -555,7 +555,7 @@ impl Tunnel {
         match end {
             None => {}
             Some(End::Revoke(refusal)) => {
-                self.end(Ending::ours(Reason::Revoked, Some(refusal)), cx, now)
+                self.end(Ending::ours(Reason::Revoked, Some(refusal)), cx, now);
             }
             Some(End::Drain(code)) => {
                 self.end(

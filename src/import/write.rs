@@ -30,7 +30,7 @@ pub fn pages(configs: &[Config], tree: &Tree) -> Vec<Page> {
     for (number, config) in (0..).zip(configs) {
         let folder = config.folder.as_ref().map(|folder| format!("{folder}/")).unwrap_or_default();
         let mut page = |path: String, text: String| {
-            pages.push(Page { path: format!("{folder}{path}").into(), text, mode: 0o644 })
+            pages.push(Page { path: format!("{folder}{path}").into(), text, mode: 0o644 });
         };
         page("sidegate.toml".into(), settings(config, METRICS_PORT.saturating_add(number), tree));
         for policy in &config.policies {
@@ -112,7 +112,7 @@ fn route(Route { name, host, path, leads, policy, from }: &Route, tree: &Tree) -
     );
     match leads {
         Leads::Nowhere => {
-            put(&mut out, format_args!("backend = {}   # never dialled", quoted(NOWHERE)))
+            put(&mut out, format_args!("backend = {}   # never dialled", quoted(NOWHERE)));
         }
         Leads::To { backends, unknown, strip_prefix, max_body, timeouts } => {
             let all: Vec<_> = backends.iter().map(|backend| quoted(backend)).collect();

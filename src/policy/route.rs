@@ -661,7 +661,7 @@ mod tests {
             match (parsed, said) {
                 (Ok(part), Ok(expected)) => assert_eq!(part.as_deref(), expected, "{path}"),
                 (Err(told), Err(prefix)) => {
-                    assert!(told.contains(&format!("write `{prefix}`")), "{told}")
+                    assert!(told.contains(&format!("write `{prefix}`")), "{told}");
                 }
                 (parsed, _) => panic!("{path}: {parsed:?}"),
             }

@@ -112,7 +112,7 @@ async fn made_anew(text: &str) -> String {
             .filter(|path| !path.contains(' '));
         match (kind, path, &mut section) {
             ("console", _, Some(section)) => {
-                made.push_str(&format!("console\n{}", section.converse(block).await))
+                made.push_str(&format!("console\n{}", section.converse(block).await));
             }
             (_, Some("sidegate.toml"), _) => {
                 config = block.to_owned();

@@ -167,20 +167,20 @@ async fn a_place_is_given_back_on_every_kind_of_ending() {
     check_given_back(async |_, mut client, _backend| client.finish().await).await;
     check_given_back(async |_, _client, mut backend| backend.finish().await).await;
     check_given_back(async |_, mut client, _backend| {
-        client.send_frame(Frame::close(1000, "")).await
+        client.send_frame(Frame::close(1000, "")).await;
     })
     .await;
     check_given_back(async |_, _client, mut backend| {
-        backend.send_frame(Frame::close(1000, "")).await
+        backend.send_frame(Frame::close(1000, "")).await;
     })
     .await;
     check_given_back(async |_, mut client, _backend| client.send("no frame").await).await;
     check_given_back(async |_, mut client, _backend| {
-        client.send_frame(Frame::binary([0; 1025])).await
+        client.send_frame(Frame::binary([0; 1025])).await;
     })
     .await;
     check_given_back(async |_, _client, mut backend| {
-        backend.send(&Frame::binary([0; 99]).encode(false)[..50]).await
+        backend.send(&Frame::binary([0; 99]).encode(false)[..50]).await;
     })
     .await;
     check_given_back(async |sidegate, client, _backend| {

@@ -368,7 +368,7 @@ async fn a_cap_grows_and_shrinks_while_it_is_full() {
     let (sidegate, _backend) = clear().await;
     let capped = |most: usize| format!("listen = '127.0.0.1:0'\nmax_connections = {most}");
     let set = async |most: usize| {
-        expect_published(&listeners(&sidegate, &[("public", &capped(most))]).await)
+        expect_published(&listeners(&sidegate, &[("public", &capped(most))]).await);
     };
     set(1).await;
     let address = sidegate.address();

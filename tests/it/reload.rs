@@ -466,7 +466,7 @@ async fn twenty_reloads_of_every_kind_disturb_no_tunnel() {
             .await;
         sidegate
             .reconfigure(|config| {
-                drop(config.insert("timeouts".into(), toml(&format!("dial = '{}s'", 2 + round))))
+                drop(config.insert("timeouts".into(), toml(&format!("dial = '{}s'", 2 + round))));
             })
             .await;
         let renewed = certificate::signed(&["localhost", "127.0.0.1"]);
@@ -611,7 +611,7 @@ async fn a_listeners_settings_hold_for_the_next_connection() {
     old_tls.open("/chat").await.expect_echo("TLS 1.2").await;
     sidegate
         .reconfigure(|config| {
-            set(config, "listener", "max_head = '8KiB'\ntls_min = '1.3'\nstrict_sni = true")
+            set(config, "listener", "max_head = '8KiB'\ntls_min = '1.3'\nstrict_sni = true");
         })
         .await;
     assert!(old_tls.try_connect().await.is_err());

@@ -75,7 +75,7 @@ fn list(folder: &Path, file: &str) {
 #[tokio::test]
 async fn a_key_that_is_named_as_a_list_is_not_shown() {
     expect_hidden("certs/other.key", true, "policies/other.toml:3", |folder| {
-        list(folder, "../certs/other.key")
+        list(folder, "../certs/other.key");
     })
     .await;
     let absolute = |folder: &Path| list(folder, folder.join("certs/other.key").to_str().unwrap());
@@ -121,7 +121,7 @@ async fn another_secret_is_not_shown_by_the_agent() {
 async fn a_secret_that_is_linked_as_a_policy_is_not_shown() {
     for secret in ["netrc", "certs/other.key"] {
         let linked = |folder: &Path| {
-            symlink(format!("../{secret}"), folder.join("policies/other.toml")).unwrap()
+            symlink(format!("../{secret}"), folder.join("policies/other.toml")).unwrap();
         };
         expect_hidden(secret, true, "policies/other.toml:1", linked).await;
     }

@@ -418,7 +418,7 @@ fn check_complete(schemas: &Schemas, name: &str, answers: &[&Value]) {
             form.get("$ref").map(|_| schemas.resolved(form)["properties"].as_object().unwrap());
         let fields = form["properties"].as_object().into_iter().chain(inner).flatten();
         fields.for_each(|(field, _)| {
-            assert!(answer.contains_key(field), "{name} {word:?}: no {field}")
+            assert!(answer.contains_key(field), "{name} {word:?}: no {field}");
         });
     }
 }

@@ -59,7 +59,7 @@ fn samples_are_read_and_written_alike() {
     }
     for (name, sample) in samples() {
         let same = |written: String| {
-            assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), sample["answer"])
+            assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), sample["answer"]);
         };
         let answer = sample["answer"].clone();
         match &*name {

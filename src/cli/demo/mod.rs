@@ -39,7 +39,7 @@ pub fn demo(_: &Demo) -> Exit {
         match Agent::start(&stage.config(), Sockets::default(), log.drops()) {
             Ok(agent) => return serve(agent, || say(greeting(&stage, &ports))),
             Err(StartError::Unavailable(what)) => {
-                tracing::debug!(error = what, "looking for other ports")
+                tracing::debug!(error = what, "looking for other ports");
             }
             Err(error) => return refuse(&error),
         }

@@ -340,7 +340,7 @@ mod tests {
                     .for_each(|(_, value)| spoil(value, spoilt));
             }
             serde_json::Value::Array(items) => {
-                items.iter_mut().for_each(|item| spoil(item, spoilt))
+                items.iter_mut().for_each(|item| spoil(item, spoilt));
             }
             serde_json::Value::String(text) => text.push_str(spoilt),
             _ => {}

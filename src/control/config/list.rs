@@ -214,7 +214,7 @@ fn entries(page: &Page<'_>) -> Vec<(Entry, u32)> {
         match Entry::parse(bare) {
             Ok(entry) => entries.extend(entry.map(|entry| (entry, number))),
             Err(fault) => {
-                page.report(from + fault.span.start..from + fault.span.end, finding(fault))
+                page.report(from + fault.span.start..from + fault.span.end, finding(fault));
             }
         }
     }

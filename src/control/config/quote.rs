@@ -182,7 +182,7 @@ fn learn(schema: &Value, words: &mut HashSet<String>) {
     for (name, below) in schema.as_object().into_iter().flatten() {
         match name.as_str() {
             "properties" => {
-                words.extend(below.as_object().into_iter().flatten().map(|(key, _)| key.clone()))
+                words.extend(below.as_object().into_iter().flatten().map(|(key, _)| key.clone()));
             }
             "enum" => words.extend(below.as_array().into_iter().flatten().filter_map(text)),
             "const" | "default" => words.extend(text(below)),

@@ -465,7 +465,7 @@ mod tests {
         assert_eq!(Files::new().read(Path::new("/dev/zero"), 8), Err(Fault::Irregular));
         check(
             |path| {
-                assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success())
+                assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
             },
             "is not a regular file",
         );

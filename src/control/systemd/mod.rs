@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn loops_beat_often_enough_for_any_watchdog() {
         let check = |watchdog: Option<u64>, expected| {
-            assert_eq!(period(watchdog.map(Duration::from_millis)).as_millis(), expected)
+            assert_eq!(period(watchdog.map(Duration::from_millis)).as_millis(), expected);
         };
         check(None, 1000);
         check(Some(30_000), 1000);

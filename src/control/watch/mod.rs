@@ -194,7 +194,7 @@ impl Watching {
                 );
             }
             Some(why) => {
-                tracing::warn!("files are looked at every 2 s instead of being watched: {why}")
+                tracing::warn!("files are looked at every 2 s instead of being watched: {why}");
             }
             None => tracing::info!("files are watched again"),
         }

@@ -454,7 +454,7 @@ impl Session {
             match self.tls.process_tls_records(&mut self.left[..self.seen]).state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => return Some(say(&mut traffic)),
                 Ok(ConnectionState::EncodeTlsData(message)) => {
-                    queue(message, &mut self.unsent).ok()?
+                    queue(message, &mut self.unsent).ok()?;
                 }
                 Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
                 Ok(ConnectionState::PeerClosed) => self.ended = true,

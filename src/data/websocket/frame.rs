@@ -404,10 +404,10 @@ impl Scanner {
                     run.messages += u32::from(!continues);
                 }
                 0x89 if !limits && rules.passes(PING, Control::masked(&input[at..end])) => {
-                    run.pings = true
+                    run.pings = true;
                 }
                 0x8A if !limits && rules.passes(PONG, Control::masked(&input[at..end])) => {
-                    run.pongs = true
+                    run.pongs = true;
                 }
                 _ => break,
             }

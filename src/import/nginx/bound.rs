@@ -22,7 +22,7 @@ pub fn note(directive: &Directive, reading: &mut Reading<'_>) -> bool {
     let default = ListenerTimeouts::default();
     match directive.name.as_str() {
         "client_header_timeout" => {
-            timeout(directive, ("head", default.head), "gave up at once", reading)
+            timeout(directive, ("head", default.head), "gave up at once", reading);
         }
         "keepalive_timeout" => {
             timeout(

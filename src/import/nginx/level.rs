@@ -155,7 +155,7 @@ impl Level {
         match directive.name.as_str() {
             "allow" | "deny" => match (Whom::parse(directive.first()), directive.words.len()) {
                 (Some(whom), 1) => {
-                    self.access.push(Rule { id, admits: directive.name == "allow", whom })
+                    self.access.push(Rule { id, admits: directive.name == "allow", whom });
                 }
                 _ => reading
                     .fault(id, format!("invalid parameter \"{}\"", directive.words.join(" "))),
@@ -177,12 +177,12 @@ impl Level {
                     "1.0" => Some(false),
                     "1.1" => Some(true),
                     _ => None,
-                })
+                });
             }
             "proxy_read_timeout" => once(&mut self.read_timeout, directive, reading, unit::time),
             "proxy_send_timeout" => once(&mut self.send_timeout, directive, reading, unit::time),
             "proxy_connect_timeout" => {
-                once(&mut self.connect_timeout, directive, reading, unit::time)
+                once(&mut self.connect_timeout, directive, reading, unit::time);
             }
             "client_body_timeout" => once(&mut self.body_timeout, directive, reading, unit::time),
             "send_timeout" => once(&mut self.client_timeout, directive, reading, unit::time),
@@ -191,17 +191,17 @@ impl Level {
             "satisfy" => self.satisfy = Some(Set { id, value: directive.first() == "any" }),
             "ssl_certificate" => self.chains.push(Set { id, value: directive.first().to_owned() }),
             "ssl_certificate_key" => {
-                self.keys.push(Set { id, value: directive.first().to_owned() })
+                self.keys.push(Set { id, value: directive.first().to_owned() });
             }
             "ssl_protocols" => {
                 let only_13 = directive.words.iter().all(|version| version == "TLSv1.3");
                 self.only_13 = Some(Set { id, value: only_13 });
             }
             "set_real_ip_from" => {
-                self.forwarders.push(Set { id, value: directive.first().to_owned() })
+                self.forwarders.push(Set { id, value: directive.first().to_owned() });
             }
             "real_ip_header" => {
-                self.real_ip_header = Some(Set { id, value: directive.first().to_owned() })
+                self.real_ip_header = Some(Set { id, value: directive.first().to_owned() });
             }
             _ if bound::note(directive, reading) => {}
             name => {

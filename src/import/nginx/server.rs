@@ -71,7 +71,7 @@ impl Server {
                 }
                 "ssl" if inner.first() == "on" => tls = Some(inner.id),
                 "ssl_reject_handshake" if inner.first() == "on" => {
-                    server.strict_sni = Some(inner.id)
+                    server.strict_sni = Some(inner.id);
                 }
                 "server_name" => {
                     let names = inner.words.iter().map(|word| Name::parse(word));

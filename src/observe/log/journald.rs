@@ -88,7 +88,7 @@ mod tests {
             Timestamp::now,
         ));
         tracing::subscriber::with_default(subscriber, || {
-            tracing::warn!(request_id = "abc", path = "/a b", "refused")
+            tracing::warn!(request_id = "abc", path = "/a b", "refused");
         });
         let fields: Vec<_> = next(&journal).lines().map(str::to_owned).collect();
         let message = "MESSAGE=refused request_id=abc path=\"/a b\"";

@@ -344,7 +344,7 @@ mod tests {
                 i = b,
                 last = 1,
                 "{a}"
-            )
+            );
         };
         for shape in [Shape::Text { colours: false }, Shape::Json, Shape::Journald] {
             let line = written(shape, &log);
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn what_has_no_number_in_json_is_a_string() {
         let line = written(Shape::Json, &|| {
-            tracing::info!(seconds = f64::INFINITY, open = true, left = -1, "odd")
+            tracing::info!(seconds = f64::INFINITY, open = true, left = -1, "odd");
         });
         assert!(line.ends_with("\"seconds\":\"inf\",\"open\":true,\"left\":-1}\n"), "{line}");
     }

@@ -165,10 +165,10 @@ impl Index {
                 (Mark { length: entry.network.prefix_len(), flags }, Rest { around: 0, place });
             match entry.network {
                 IpNet::V4(network) => {
-                    v4.push(Network { start: network.addr().to_bits(), mark, rest })
+                    v4.push(Network { start: network.addr().to_bits(), mark, rest });
                 }
                 IpNet::V6(network) => {
-                    v6.push(Network { start: network.addr().to_bits(), mark, rest })
+                    v6.push(Network { start: network.addr().to_bits(), mark, rest });
                 }
             }
         }

@@ -14,14 +14,14 @@ impl fmt::Display for Explanation {
         }
         match &self.route {
             Some(route) => {
-                line(f, "route", &format_args!("{route}, for {} ({})", self.target, self.kind))?
+                line(f, "route", &format_args!("{route}, for {} ({})", self.target, self.kind))?;
             }
             None if self.target.is_empty() => {}
             None => line(f, "route", &format_args!("none for {}", self.target))?,
         }
         match (&self.slash, &self.route) {
             (Some(slash), Some(_)) => {
-                line(f, "answer", &format_args!("308 to {slash}, which is judged here"))?
+                line(f, "answer", &format_args!("308 to {slash}, which is judged here"))?;
             }
             (Some(slash), None) => {
                 let text =

@@ -34,7 +34,7 @@ async fn a_reload_that_changes_something_else_keeps_sessions() {
     sidegate.policy().deny("192.0.2.1").write().await;
     assert!(resumes(&sidegate, &backend).await);
     let more = |config: &mut toml::Table| {
-        drop(config["route"][0].as_table_mut().unwrap().insert("max_body".into(), "2MiB".into()))
+        drop(config["route"][0].as_table_mut().unwrap().insert("max_body".into(), "2MiB".into()));
     };
     sidegate.reconfigure(more).await;
     assert!(resumes(&sidegate, &backend).await);

@@ -359,7 +359,7 @@ async fn serve(
                 match (&script, &tls) {
                     (Script::HandsOver, _) => drop(hand_over.send(stream.into_std().unwrap())),
                     (Script::Does(_), None) => {
-                        serve(Box::pin(async { Some(Wire::new(stream, End::Server, note)) }))
+                        serve(Box::pin(async { Some(Wire::new(stream, End::Server, note)) }));
                     }
                     (Script::Does(_), Some(config)) => {
                         let shaken = TlsAcceptor::from(Arc::clone(config)).accept(stream);

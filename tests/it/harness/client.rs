@@ -121,7 +121,7 @@ impl Client {
     /// Offers these protocols by ALPN.
     pub fn alpn(self, protocols: &[&str]) -> Self {
         self.tls_with(|config| {
-            config.alpn_protocols = protocols.iter().map(|one| one.as_bytes().to_vec()).collect()
+            config.alpn_protocols = protocols.iter().map(|one| one.as_bytes().to_vec()).collect();
         })
     }
 

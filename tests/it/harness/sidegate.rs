@@ -654,7 +654,7 @@ fn merge(into: &mut Table, more: Table) {
         match (into.get_mut(&key), value) {
             (Some(Value::Table(old)), Value::Table(new)) => merge(old, new),
             (Some(Value::Array(old)), Value::Array(new)) if new.iter().all(Value::is_table) => {
-                old.extend(new)
+                old.extend(new);
             }
             (_, value) => drop(into.insert(key, value)),
         }

@@ -12,7 +12,7 @@ async fn an_idle_tunnel_goes_away_with_1001() {
         |sidegate| sidegate.limits("idle = '150ms'"),
         async |ends| {
             ends.expect_closed((1001, "idle"), (1001, "idle"), ["sidegate", "closing", "idle"])
-                .await
+                .await;
         },
     )
     .await;

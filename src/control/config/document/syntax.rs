@@ -99,7 +99,7 @@ impl<'t> Document<'t> {
                 match header(bare) {
                     Some((other, true)) if other == name => doubles.push(start..start + bare.len()),
                     Some((other, false)) if other == name => {
-                        singles.push(start..start + bare.len())
+                        singles.push(start..start + bare.len());
                     }
                     _ => {}
                 }

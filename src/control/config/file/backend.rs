@@ -40,7 +40,7 @@ pub fn all(value: Value<'_>, reading: &Reading<'_>) -> Option<Box<[BackendAddres
         match taken.take(backend.clone(), &name, &value) {
             Ok(()) => backends.push(backend),
             Err((_, first)) => {
-                value.report(error(format!("{name} is there twice")).and(first, "first here"))
+                value.report(error(format!("{name} is there twice")).and(first, "first here"));
             }
         }
     }

@@ -42,7 +42,7 @@ fn a_file_that_is_no_file_is_told_so() {
                 folder.join("policies/chat.toml"),
                 [&b"schema = 1\n# "[..], &vec![b'x'; 10 << 20]].concat(),
             )
-            .unwrap()
+            .unwrap();
         },
         "policies/chat.toml:1:1: error: policies/chat.toml is larger than 10 MiB",
     );
@@ -119,7 +119,8 @@ fn a_list_that_disappears_after_it_was_read_is_no_file_at_rest() {
 fn what_is_not_utf_8_is_shown_where_it_begins() {
     spoiled(
         |folder| {
-            fs::write(folder.join("policies/chat.toml"), b"schema = 1\nowner = \"\xff\"\n").unwrap()
+            fs::write(folder.join("policies/chat.toml"), b"schema = 1\nowner = \"\xff\"\n")
+                .unwrap();
         },
         "policies/chat.toml:2:10: error: not UTF-8 from here on (save the file as UTF-8)",
     );

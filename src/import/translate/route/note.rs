@@ -464,7 +464,7 @@ impl Carried<'_> {
             match rule.whom {
                 Whom::Unix => notes.say(rule.id, Word::Dropped, "no listener is a Unix socket"),
                 _ if deciding.contains(&rule.id) => {
-                    notes.say(rule.id, Word::Carried, format!("policies/{}.toml", self.policy))
+                    notes.say(rule.id, Word::Carried, format!("policies/{}.toml", self.policy));
                 }
                 _ => notes.say(
                     rule.id,
