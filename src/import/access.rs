@@ -1,7 +1,8 @@
-//! nginx' `allow` and `deny`, of which the first that matches decides, as networks whose longest prefix decides.
+//! Converts nginx' `allow` and `deny`, where the first match decides, into networks where the
+//! longest prefix decides.
 //!
-//! A computation on networks alone. Which rules hold where is `level`'s to say, and what becomes of them
-//! `policy`'s.
+//! Computes on networks alone: `level` knows which rules apply where, and `policy` turns the result
+//! into a policy.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,18 +14,18 @@ use crate::import::tree::Id;
 /// One `allow` or `deny`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
-    /// The directive.
+    /// Number of the `allow` or `deny` directive.
     pub id: Id,
-    /// `allow`
+    /// `true` for `allow`, `false` for `deny`.
     pub admits: bool,
-    /// For whom.
+    /// The clients that it matches.
     pub whom: Whom,
 }
 
-/// For whom a rule is.
+/// The clients that a rule matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whom {
-    /// `all`
+    /// `all`: clients of any address.
     All,
     /// `unix:`, clients of a Unix listener.
     Unix,
@@ -33,7 +34,7 @@ pub enum Whom {
 }
 
 impl Whom {
-    /// Reads the word after `allow` or `deny`; `None`: nginx wouldn't take it.
+    /// Parses the word after `allow` or `deny`. `None` means that nginx would reject it.
     pub fn parse(text: &str) -> Option<Whom> {
         match text {
             "all" => return Some(Whom::All),
@@ -65,55 +66,55 @@ impl Whom {
     }
 }
 
-/// A network whose clients are decided on alike, but for those in a longer one.
+/// A network whose clients share a decision, except those in a longer entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decided {
-    /// The network.
+    /// The network; longer entries within it take precedence.
     pub network: IpNet,
-    /// Whether they are admitted.
+    /// Whether its clients are admitted.
     pub admits: bool,
-    /// The rule that decides; `None`: none does, and nginx admits.
+    /// The deciding rule. `None` means that no rule matches and nginx admits by default.
     pub by: Option<Id>,
 }
 
-/// What `rules` decide, for IPv4 and IPv6 each: the whole family first, then every network that is decided on otherwise
-/// than the one around it.
+/// Returns what `rules` decide, for IPv4 and then IPv6: the whole family first, then every network
+/// whose decision differs from the enclosing one.
 pub fn decided(rules: &[Rule]) -> Vec<Decided> {
     let mut decided = family(rules, all_v4());
     decided.extend(family(rules, all_v6()));
     decided
 }
 
-/// Whether `one` admits a client that `other` refuses.
+/// Returns whether `one` admits a client that `other` refuses.
 pub fn admits_beyond(one: &[Rule], other: &[Rule]) -> bool {
     let (one, other) = (decided(one), decided(other));
     let mut networks = one.iter().chain(&other).map(|at| at.network);
     networks.any(|network| admits(&one, network) && !admits(&other, network))
 }
 
-/// Whether some client is admitted.
+/// Returns whether at least one client is admitted.
 pub fn admits_some(rules: &[Rule]) -> bool {
     decided(rules).iter().any(|one| one.admits)
 }
 
-/// Whether those in `network` and in no longer one are admitted.
+/// Returns whether clients in `network`, and in no longer entry, are admitted.
 fn admits(decided: &[Decided], network: IpNet) -> bool {
     let around = decided.iter().filter(|one| one.network.contains(&network));
     around.max_by_key(|one| one.network.prefix_len()).is_some_and(|one| one.admits)
 }
 
-/// The whole of IPv4.
+/// The whole of IPv4: 0.0.0.0/0.
 pub fn all_v4() -> IpNet {
     IpNet::V4(Ipv4Net::default())
 }
 
-/// The whole of IPv6.
+/// The whole of IPv6: ::/0.
 pub fn all_v6() -> IpNet {
     IpNet::V6(Ipv6Net::default())
 }
 
-/// On the addresses of a network that no longer one holds, the rules for it and for those around it alone can match: the
-/// first of these decides.
+/// Decides one address family. Addresses that are in a network but in no longer one can match only
+/// the rules for it and for the networks around it; the first of these decides.
 fn family(rules: &[Rule], root: IpNet) -> Vec<Decided> {
     let mut first: HashMap<IpNet, usize> = HashMap::new();
     for (at, rule) in rules.iter().enumerate() {
@@ -123,7 +124,7 @@ fn family(rules: &[Rule], root: IpNet) -> Vec<Decided> {
     }
     first.entry(root).or_insert(usize::MAX);
     let mut networks: Vec<_> = first.into_iter().collect();
-    // Those around a network come before it.
+    // Wider networks sort before the networks that they contain.
     networks.sort_unstable_by_key(|(network, _)| (network.network(), network.prefix_len()));
 
     let (mut decided, mut around) = (Vec::new(), Vec::<(IpNet, usize)>::new());
@@ -132,6 +133,7 @@ fn family(rules: &[Rule], root: IpNet) -> Vec<Decided> {
             around.pop();
         }
         let outer = around.last().map(|(_, at)| *at);
+        // The first match decides: an earlier rule for a wider network overrides this one.
         let at = outer.map_or(at, |outer| at.min(outer));
         let admits = |at: usize| rules.get(at).is_none_or(|rule| rule.admits);
         if outer.is_none_or(|outer| admits(outer) != admits(at)) {
@@ -150,7 +152,8 @@ fn same_family(one: IpNet, other: IpNet) -> bool {
     matches!((one, other), (IpNet::V4(_), IpNet::V4(_)) | (IpNet::V6(_), IpNet::V6(_)))
 }
 
-/// Whether it holds IPv4-mapped addresses alone: no client has one, neither here nor in nginx.
+/// Returns whether `network` holds only IPv4-mapped addresses. No client has one, neither here nor
+/// in nginx.
 fn is_mapped(network: IpNet) -> bool {
     let mapped = Ipv6Net::new(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
     matches!((network, mapped), (IpNet::V6(network), Ok(mapped)) if mapped.contains(&network))
@@ -265,7 +268,7 @@ mod tests {
         ]
     }
 
-    /// nginx' own reading.
+    /// Reference implementation: the first match decides, as in nginx.
     fn admitted(rules: &[Rule], client: IpAddr) -> bool {
         let matches = |rule: &&Rule| match rule.whom {
             Whom::All => true,

@@ -1,40 +1,41 @@
-//! nginx' grammar: from the bytes of one file to its statements, each with its line.
+//! nginx' grammar: turns the bytes of one file into statements, each with its line.
 //!
-//! It reads as `ngx_conf_read_token` does, oddities included: a quote means something at the start of a word
-//! only, a `}` ends a block only where a word could begin, and `${name}` is no block. It knows no directive.
+//! The lexer follows `ngx_conf_read_token`, oddities included: a quote is special only at the start
+//! of a word, a `}` ends a block only where a word could begin, and `${name}` opens no block. The
+//! lexer knows no directives, except that a `…_by_lua_block` holds Lua.
 
-/// One statement: words, and what ended them.
+/// One statement: its words and the character that ended it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// Where its first word begins, from 1.
+    /// Line on which the first word begins, counted from 1.
     pub line: usize,
-    /// The words, quotes and escapes taken off; none before a `}`.
+    /// The words, with quotes and escapes removed; empty for a `}`.
     pub words: Vec<String>,
-    /// What ended it.
+    /// The character that ended the statement.
     pub end: End,
 }
 
 /// What ends a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// `;`
+    /// `;`: a simple directive.
     Semicolon,
-    /// `{`
+    /// `{`: a directive that opens a block.
     Open,
-    /// `}`
+    /// `}`: the end of a block.
     Close,
 }
 
-/// What is wrong, and on which line.
+/// A syntax error and its line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// From 1.
+    /// Line number, counted from 1.
     pub line: usize,
-    /// In nginx' words, where it has some.
+    /// Description of the error, in nginx' words where nginx has a message for it.
     pub what: String,
 }
 
-/// All statements of a file.
+/// Returns all statements of a file; fails at the first syntax error.
 pub fn statements(bytes: &[u8]) -> Result<Vec<Statement>, Fault> {
     let mut lexer = Lexer { bytes, at: 0, line: 1 };
     let mut statements = Vec::new();
@@ -48,6 +49,7 @@ pub fn statements(bytes: &[u8]) -> Result<Vec<Statement>, Fault> {
             }
             End::Close => {}
         }
+        // Lua has a grammar of its own, in which nginx' rules for quotes and braces don't hold.
         let is_raw = statement.end == End::Open
             && statement.words.first().is_some_and(|name| name.ends_with("_by_lua_block"));
         statements.push(statement);
@@ -77,7 +79,7 @@ struct Lexer<'b> {
 }
 
 impl Lexer<'_> {
-    /// The next statement; `None` at the end of the file.
+    /// Reads the next statement. `None` means the end of the file.
     fn statement(&mut self) -> Result<Option<Statement>, Fault> {
         let mut words = Vec::new();
         let mut first = self.line;
@@ -156,7 +158,7 @@ impl Lexer<'_> {
         Ok(unescaped(text))
     }
 
-    /// Goes to the closing quote; where it is.
+    /// Advances to the closing quote and returns its position.
     fn closing(&mut self, quote: u8) -> Result<usize, Fault> {
         let first = self.line;
         while let Some(&byte) = self.bytes.get(self.at) {
@@ -176,7 +178,7 @@ impl Lexer<'_> {
         ))
     }
 
-    /// Goes to the end of a word without quotes; where it is.
+    /// Advances to the end of an unquoted word and returns that position.
     fn bare_end(&mut self) -> usize {
         let mut variable = false; // a `$` came right before
         while let Some(&byte) = self.bytes.get(self.at) {
@@ -186,7 +188,7 @@ impl Lexer<'_> {
                 b'\\' => self.step(),
                 _ => {}
             }
-            // `${` keeps the state: nginx takes any `{` that follows as part of the word, too.
+            // `${` keeps the state: nginx also takes any `{` that follows as part of the word.
             variable = byte == b'$' || (variable && byte == b'{');
             self.step();
         }
@@ -200,7 +202,8 @@ impl Lexer<'_> {
         self.at += 1;
     }
 
-    /// Goes to the `}` that ends a block of Lua, whose own braces, strings and comments are no business of ours.
+    /// Advances to the `}` that ends a Lua block. Braces within Lua strings and `--` comments don't
+    /// count.
     fn skip_lua(&mut self) -> Result<(), Fault> {
         let (first, mut depth, mut quote) = (self.line, 0_usize, None);
         while let Some(&byte) = self.bytes.get(self.at) {
@@ -226,7 +229,8 @@ impl Lexer<'_> {
     }
 }
 
-/// `\"`, `\'` and `\\` are the second character, `\t`, `\r` and `\n` what they are in C; any other backslash stays.
+/// Resolves escapes: `\"`, `\'` and `\\` become the second character; `\t`, `\r` and `\n` have
+/// their C meaning. Any other backslash stays.
 fn unescaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text.chars();

@@ -1,10 +1,10 @@
-//! The nginx importer: from an nginx configuration to one of Sidegate's that decides alike, and a
-//! report of every difference.
+//! The nginx importer: turns an nginx configuration into a Sidegate configuration that makes the
+//! same decisions, and reports every difference.
 //!
-//! `tree` and `lexer` read the file, `nginx` gives it nginx' meaning, `translate` finds the
-//! configuration that decides alike, `write` makes its pages. A directive that nginx would not start
-//! with is an error; one that Sidegate cannot express is a line of the `report`. It starts nothing,
-//! resolves no name and writes no file.
+//! `tree` and `lexer` read the file, `nginx` interprets the directives, `translate` finds the
+//! equivalent configuration, and `write` renders it. A directive that nginx itself would reject is
+//! an error; a directive that Sidegate cannot express becomes a line of the `report`. The importer
+//! starts nothing, resolves no names and writes no files.
 
 pub mod access;
 pub mod lexer;

@@ -1,7 +1,7 @@
-//! nginx' directives as a tree, `include` carried out.
+//! nginx' directives as a tree, with each `include` expanded.
 //!
-//! Every directive gets a number in the order of reading, by which the report finds its line. It knows what
-//! a block is and what an include is, and of no other directive what it means.
+//! Every directive gets a number in reading order, by which the report finds its line. This module
+//! knows blocks and `include`, and the meaning of no other directive.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,15 +13,16 @@ use glob::{MatchOptions, glob_with};
 
 use crate::import::lexer::{self, End, Statement};
 
-/// nginx' own limit is that of its stack; nobody nests so deep by intent.
+/// Maximum nesting of blocks. nginx itself is limited only by its stack; no configuration nests so
+/// deeply by intent.
 const DEEPEST: usize = 32;
 
 /// A place in nginx' files.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// As it can be opened from here.
+    /// Path of the file, usable from the current directory.
     pub file: Arc<str>,
-    /// From 1.
+    /// Line number, counted from 1.
     pub line: usize,
 }
 
@@ -31,12 +32,12 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is wrong with nginx' files: nginx would not start with them either.
+/// An error in nginx' files; nginx would refuse to start with it, too.
 #[derive(Debug)]
 pub struct Fault {
-    /// Where.
+    /// File and line of the error.
     pub place: Place,
-    /// What, in one sentence without its full stop.
+    /// Description in one sentence, without its full stop.
     pub what: String,
 }
 
@@ -46,29 +47,29 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The number of a directive, in the order of reading.
+/// Number of a directive in reading order.
 pub type Id = usize;
 
-/// One directive.
+/// One directive, with its block if it has one.
 #[derive(Debug)]
 pub struct Directive {
-    /// Its number.
+    /// Number in reading order; the index into [`Tree::lines`].
     pub id: Id,
-    /// Its first word.
+    /// The first word, such as `listen`.
     pub name: String,
-    /// The others.
+    /// The words after the name.
     pub words: Vec<String>,
-    /// What stands in its braces, if it has some.
+    /// The directives of its block. `None` means that it ends with `;`.
     pub block: Option<Vec<Directive>>,
 }
 
 impl Directive {
-    /// The first word after the name; empty where there is none.
+    /// Returns the first word after the name; empty if there is none.
     pub fn first(&self) -> &str {
         self.words.first().map_or("", String::as_str)
     }
 
-    /// What stands in its braces; nothing where it has none.
+    /// Returns the directives of its block; empty if it has none.
     pub fn inside(&self) -> &[Directive] {
         self.block.as_deref().unwrap_or_default()
     }
@@ -77,45 +78,46 @@ impl Directive {
 /// A directive as the report shows it.
 #[derive(Debug)]
 pub struct Line {
-    /// Where it is.
+    /// File and line of its first word.
     pub place: Place,
-    /// As it is written, on one line.
+    /// The directive as written, joined into one line.
     pub text: String,
-    /// Its first word.
+    /// The first word, such as `listen`.
     pub name: String,
-    /// The directives whose blocks it is in, the outermost first.
+    /// The directives whose blocks enclose it, the outermost first.
     pub within: Vec<Id>,
 }
 
-/// All that was read.
+/// Everything that was read from the main file and its includes.
 #[derive(Debug)]
 pub struct Tree {
     /// The main file's directives; those of an included file follow its `include`.
     pub directives: Vec<Directive>,
-    /// By number.
+    /// The lines of all directives, indexed by [`Id`].
     pub lines: Vec<Line>,
-    /// By the number of an `include`: the files that it brought.
+    /// The files that each `include` brought in, by its number.
     pub included: BTreeMap<Id, Vec<Arc<str>>>,
-    /// Where relative paths begin: the folder of the main file.
+    /// The directory of the main file, to which relative paths refer.
     pub folder: PathBuf,
 }
 
 impl Tree {
-    /// Where the directive `id` is.
+    /// Returns the place of the directive `id`.
     pub fn place(&self, id: Id) -> &Place {
         &self.lines[id].place
     }
 
-    /// That `what` is wrong with the directive `id`.
+    /// Returns the fault `what` at the place of the directive `id`.
     pub fn fault(&self, id: Id, what: impl Into<String>) -> Fault {
         Fault { place: self.place(id).clone(), what: what.into() }
     }
 }
 
-/// Reads `file` and all that it includes.
+/// Reads `file` and everything that it includes.
 ///
 /// # Errors
-/// A file that can't be read or that nginx couldn't parse, a cycle, an include that finds nothing.
+/// Fails on a file that can't be read or that nginx couldn't parse, on an include cycle, and on an
+/// `include` of a missing file.
 pub fn read(file: &Path) -> Result<Tree, Fault> {
     let folder = file.parent().unwrap_or(Path::new("")).to_owned();
     let tree =
@@ -127,13 +129,14 @@ pub fn read(file: &Path) -> Result<Tree, Fault> {
 
 struct Reader {
     tree: Tree,
-    /// The files that are being read, the main one first.
+    /// Canonical paths of the files being read, the main one first; used to detect include cycles.
     files: Vec<PathBuf>,
     within: Vec<Id>,
 }
 
 impl Reader {
-    /// The directives of `file`, which `include` brings; `None`: it is the main one.
+    /// Reads the directives of `file`, which the directive `include` names. `None` means the main
+    /// file.
     fn file(&mut self, file: &Path, include: Option<Id>) -> Result<Vec<Directive>, Fault> {
         let shown: Arc<str> = file.display().to_string().into();
         let at = |line| Place { file: Arc::clone(&shown), line };
@@ -142,7 +145,7 @@ impl Reader {
             place: asked(self),
             what: format!("{shown} cannot be read: {error}"),
         })?;
-        // Two names of one file are one file.
+        // Two names of one file are one file: a symbolic link must not hide a cycle.
         let same = file.canonicalize().unwrap_or_else(|_| file.to_owned());
         if self.files.contains(&same) {
             return Err(Fault { place: asked(self), what: format!("{shown} includes itself") });
@@ -156,7 +159,7 @@ impl Reader {
         Ok(directives)
     }
 
-    /// The directives up to the end of a block.
+    /// Reads directives up to the `}` of the current block, or to the end of the file.
     fn block(
         &mut self,
         statements: &mut impl Iterator<Item = Statement>,
@@ -212,7 +215,7 @@ impl Reader {
         let path = self.tree.folder.join(pattern);
         let files = if pattern.contains(['*', '?', '[']) {
             let found = matching(&path).map_err(|what| self.tree.fault(id, what))?;
-            // nginx, too, takes a pattern that matches nothing for what it is.
+            // A pattern without matches is no error in nginx, either.
             found.into_iter().filter(|path| !path.is_dir()).collect()
         } else {
             vec![path]
@@ -227,7 +230,7 @@ impl Reader {
     }
 }
 
-/// The paths that match, in the order of their bytes, as glob(3) gives them.
+/// Returns the matching paths in byte order, as glob(3) does.
 fn matching(pattern: &Path) -> Result<Vec<PathBuf>, String> {
     let options = MatchOptions {
         case_sensitive: true,
@@ -242,7 +245,7 @@ fn matching(pattern: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(paths)
 }
 
-/// A word as it can stand in a file, on one line.
+/// Formats a word so that it could appear in a file, on one line.
 fn shown(word: &str) -> String {
     let plain = !word.is_empty()
         && !word.contains(|c: char| {
@@ -251,7 +254,7 @@ fn shown(word: &str) -> String {
     if plain { word.to_owned() } else { format!("{word:?}") }
 }
 
-/// The tree of a file `n` with this text.
+/// Parses `text` as the content of a file named `n`.
 #[cfg(test)]
 pub fn of(text: &str) -> Result<Tree, Fault> {
     let folder = tempfile::TempDir::new().unwrap();

@@ -1,6 +1,6 @@
-//! `sidegate.toml`, policies and lists as text.
+//! Renders `sidegate.toml`, policies and lists as text.
 //!
-//! It decides nothing: what it writes, `translate` made.
+//! Decides nothing: every value comes from `translate`.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -15,16 +15,16 @@ use crate::import::translate::{Config, Listener, Speaks};
 use crate::import::tree::{Id, Tree};
 use crate::page::Page;
 
-/// More networks than this get a list in a file of its own.
+/// Most networks that are written into the policy itself; more get a list in a file of its own.
 const MOST_INLINE: usize = 8;
 
-/// The port of [metrics], and of the next configuration's the one above.
+/// Port of `[metrics]`; each further configuration gets the next port.
 const METRICS_PORT: u16 = 10464;
 
-/// Never dialled.
+/// Placeholder backend of closed routes and of unknown backends; never dialled.
 const NOWHERE: &str = "http://127.0.0.1:9";
 
-/// The files of all configurations, relative to where they are to be written.
+/// Returns the files of all configurations, with paths relative to the output directory.
 pub fn pages(configs: &[Config], tree: &Tree) -> Vec<Page> {
     let mut pages = Vec::new();
     for (number, config) in (0..).zip(configs) {
@@ -164,11 +164,11 @@ fn route(Route { name, host, path, leads, policy, from }: &Route, tree: &Tree) -
     out
 }
 
-/// `[client]`: which list decides, and on whom it decides what.
+/// The `[client]` table: the list that decides, and the entries that it holds.
 enum Clients<'p> {
-    /// Everyone, but for these, if there are some.
+    /// Admits everyone but these entries, which may be empty. The first field has all decisions.
     Any(&'p [Decided], Vec<Decided>),
-    /// These alone.
+    /// Admits these entries alone.
     Only(Vec<Decided>),
 }
 
@@ -191,12 +191,12 @@ impl<'p> Clients<'p> {
         }
     }
 
-    /// The entries, where they are too many to stand in the policy.
+    /// Returns the entries if they are more than `MOST_INLINE` and go to a file.
     fn in_file(&self) -> Option<&[Decided]> {
         Some(self.entries()).filter(|entries| entries.len() > MOST_INLINE)
     }
 
-    /// An entry as a list has it: `!` carves out.
+    /// Formats an entry for a list; `!` marks an exception.
     fn entry(&self, one: &Decided) -> String {
         let holds = matches!(self, Clients::Only(_)) == one.admits;
         format!("{}{}", if holds { "" } else { "!" }, network(one.network))
@@ -291,7 +291,7 @@ fn list(policy: &Policy, entries: &[Decided], tree: &Tree) -> String {
     out
 }
 
-/// Where the rules of a policy come from.
+/// Says in a comment where the rules of a policy come from.
 fn origin(ids: impl Iterator<Item = Id>, tree: &Tree) -> String {
     let mut ids: Vec<_> = ids.collect();
     ids.sort_unstable();

@@ -1,4 +1,4 @@
-//! Where a location passes requests on: `proxy_pass`, and the `upstream` that it may name.
+//! Parses where a location passes requests on: `proxy_pass`, and the `upstream` that it may name.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,34 +9,34 @@ use crate::import::report::Word;
 use crate::import::tree::{Directive, Id};
 use sidegate::control::config;
 
-/// A `proxy_pass`.
+/// A `proxy_pass`, with its upstream resolved.
 #[derive(Debug)]
 pub struct Pass {
-    /// The directive.
+    /// Number of the `proxy_pass` directive.
     pub id: Id,
-    /// Where to.
+    /// The backends, or why they are unknown.
     pub to: To,
-    /// What stands behind the address.
+    /// The URI after the address. `None` means that the path passes unchanged.
     pub path: Option<String>,
-    /// The `rewrite` in the same location that cuts its path off.
+    /// The `rewrite` in the same location that strips the location's path.
     pub cut_by: Option<Id>,
 }
 
-/// Where requests go.
+/// The backends that requests go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum To {
-    /// These, as a route's `backend` has them; never empty.
+    /// Backends in the form of a route's `backend`; never empty.
     Backends(Vec<String>),
-    /// What can't be written down: why, and what to do.
+    /// Backends that can't be written down; says why, and what to do.
     Unknown(String),
 }
 
-/// All upstreams by name.
+/// All `upstream` blocks by name.
 #[derive(Debug, Default)]
 pub struct Upstreams(HashMap<String, To>);
 
 impl Upstreams {
-    /// Reads an `upstream`.
+    /// Reads an `upstream` block; a duplicate name or an empty block is a fault.
     pub fn take(&mut self, directive: &Directive, reading: &mut Reading<'_>) {
         let name = directive.first();
         let (mut backends, mut unknown, mut servers) = (Vec::new(), None, 0);
@@ -87,7 +87,7 @@ impl Upstreams {
         }
     }
 
-    /// Reads a `proxy_pass`; `None`: a fault was noted.
+    /// Reads a `proxy_pass`. `None` means that a fault was noted.
     pub fn pass(&self, directive: &Directive, reading: &mut Reading<'_>) -> Option<Pass> {
         let id = directive.id;
         let url = directive.first();
@@ -101,7 +101,7 @@ impl Upstreams {
             return None;
         };
         let (address, path) = match rest.strip_prefix("unix:") {
-            // The path of the socket ends with a colon, where another path follows.
+            // A colon ends the path of the socket if a URI follows.
             Some(socket) => match socket.split_once(':') {
                 Some((socket, path)) => (format!("unix:{socket}"), path),
                 None => (rest.to_owned(), ""),
@@ -128,7 +128,7 @@ fn variable(text: &str) -> String {
     format!("`{text}` is known only when a request comes: write the addresses")
 }
 
-/// A `server` of an upstream; `None`: it is left out.
+/// Reads a `server` of an upstream. `None` means that it is left out.
 fn server(directive: &Directive, reading: &mut Reading<'_>) -> Result<Option<String>, String> {
     let id = directive.id;
     let mut kept = true;
@@ -185,7 +185,7 @@ fn server(directive: &Directive, reading: &mut Reading<'_>) -> Result<Option<Str
     }
 }
 
-/// An address of nginx' as a route's `backend`.
+/// Converts an nginx address to the form of a route's `backend`; names are refused.
 fn backend(address: &str) -> Result<String, String> {
     if let Some(socket) = address.strip_prefix("unix:") {
         return Ok(format!("unix:{socket}"));

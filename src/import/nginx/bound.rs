@@ -1,6 +1,6 @@
-//! Directives whose values Sidegate has by itself: each is told with both values.
+//! Directives with a fixed counterpart in Sidegate: each gets a note with both values.
 //!
-//! It carries nothing over. Who wants nginx' value writes it where the note says.
+//! Carries nothing over; the note says where nginx' value can be written.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::import::report::Word;
 use crate::import::tree::Directive;
 use sidegate::snapshot::listener::ListenerTimeouts;
 
-/// A listener's `max_head`, where none is given.
+/// Default of a listener's `max_head`, in bytes.
 const MAX_HEAD: u64 = 32 << 10;
 
-/// The longest head of a backend's answer.
+/// Largest head of a backend's answer, in bytes.
 const MAX_ANSWER: u64 = 64 << 10;
 
-/// Notes what becomes of a directive of `http`, `server` or `location`; `false`: it is none of these.
+/// Notes a directive of `http`, `server` or `location`. Returns `false` if it isn't handled here.
 pub fn note(directive: &Directive, reading: &mut Reading<'_>) -> bool {
     let default = ListenerTimeouts::default();
     match directive.name.as_str() {
@@ -46,7 +46,7 @@ pub fn note(directive: &Directive, reading: &mut Reading<'_>) -> bool {
     true
 }
 
-/// Notes what becomes of a directive of an `upstream`.
+/// Notes a directive of an `upstream`, if it is handled here.
 pub fn note_upstream(directive: &Directive, reading: &mut Reading<'_>) {
     if ["keepalive", "keepalive_requests", "keepalive_time", "keepalive_timeout"]
         .contains(&directive.name.as_str())
@@ -81,7 +81,8 @@ fn timeout(
     reading.notes.say(directive.id, word, text);
 }
 
-/// `large_client_header_buffers`, of which each line needs one and all lines need as many as there are.
+/// Notes `large_client_header_buffers`: each line must fit one buffer, and all lines fit the number
+/// of buffers.
 fn heads(directive: &Directive, reading: &mut Reading<'_>) {
     let size = directive.words.get(1).and_then(|size| unit::size(size));
     let (Some(count), Some(size)) = (unit::number(directive.first()), size) else {
@@ -99,7 +100,7 @@ fn heads(directive: &Directive, reading: &mut Reading<'_>) {
     );
 }
 
-/// `proxy_buffer_size`, which bounds the head of an answer.
+/// Notes `proxy_buffer_size`, which bounds the head of an answer.
 fn answers(directive: &Directive, reading: &mut Reading<'_>) {
     let Some(size) = unit::size(directive.first()) else {
         return reading.fault(directive.id, format!("invalid value \"{}\"", directive.first()));

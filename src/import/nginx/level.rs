@@ -1,7 +1,8 @@
-//! What holds at one level, http, server or location: what is said there, else what is inherited.
+//! Settings at one level (http, server or location): its own ones, else the inherited ones.
 //!
-//! nginx inherits lists whole or not at all: a level that has one `allow`, one `limit_req` or one `proxy_set_header`
-//! of its own has none of those outside. It says where an inherited `deny` is lost by that.
+//! nginx inherits lists whole or not at all: a level with an `allow`, `limit_req` or
+//! `proxy_set_header` of its own inherits none of that kind. This module notes where an inherited
+//! `deny` is lost that way.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,76 +14,76 @@ use crate::import::nginx::{bound, unit};
 use crate::import::report::{Word, silent};
 use crate::import::tree::{Directive, Id};
 
-/// A setting, and the directive that it stands in.
+/// A setting and the directive that it comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Set<T> {
-    /// The directive.
+    /// The directive that sets the value.
     pub id: Id,
-    /// What it says.
+    /// The parsed value of the setting.
     pub value: T,
 }
 
-/// A `proxy_set_header`.
+/// A `proxy_set_header` with name and value.
 #[derive(Debug, Clone)]
 pub struct Header {
-    /// The directive.
+    /// Number of the `proxy_set_header` directive.
     pub id: Id,
-    /// In lower case.
+    /// Header name in lower case.
     pub name: String,
-    /// As written, variables and all.
+    /// Value as written, with its variables.
     pub value: String,
 }
 
-/// What holds at one level.
+/// The settings in force at one level.
 #[derive(Debug, Clone, Default)]
 pub struct Level {
-    /// `allow` and `deny`, in their order.
+    /// `allow` and `deny` in their order; the first match decides.
     pub access: Vec<Rule>,
-    /// `limit_req`
+    /// `limit_req`, inherited as a whole.
     pub rates: Vec<Rate>,
-    /// `limit_conn`
+    /// `limit_conn`, inherited as a whole.
     pub counts: Vec<Count>,
-    /// `proxy_set_header`
+    /// `proxy_set_header`, inherited as a whole.
     pub headers: Vec<Header>,
-    /// Whether `proxy_http_version` is 1.1.
+    /// Whether `proxy_http_version` is 1.1. `None` means nginx' default.
     pub http_11: Option<Set<bool>>,
-    /// `proxy_read_timeout`
+    /// `proxy_read_timeout`. `None` means nginx' default of 60 s.
     pub read_timeout: Option<Set<Duration>>,
-    /// `proxy_send_timeout`
+    /// `proxy_send_timeout`. `None` means nginx' default of 60 s.
     pub send_timeout: Option<Set<Duration>>,
-    /// `proxy_connect_timeout`
+    /// `proxy_connect_timeout`. `None` means nginx' default of 60 s.
     pub connect_timeout: Option<Set<Duration>>,
-    /// `client_body_timeout`
+    /// `client_body_timeout`. `None` means nginx' default of 60 s.
     pub body_timeout: Option<Set<Duration>>,
-    /// `send_timeout`
+    /// `send_timeout` to the client. `None` means nginx' default of 60 s.
     pub client_timeout: Option<Set<Duration>>,
-    /// `client_max_body_size`; 0: no limit.
+    /// `client_max_body_size` in bytes; 0 means unlimited. `None` means nginx' default of 1 MiB.
     pub max_body: Option<Set<u64>>,
-    /// Whether `satisfy` says `any`.
+    /// Whether `satisfy` is `any`. `None` means nginx' default, `all`.
     pub satisfy: Option<Set<bool>>,
-    /// What refuses besides, by the directive's name, and isn't carried over; `None`: it is off.
+    /// Guards that may refuse and can't be carried over, by directive name. `None` means off.
     pub guards: BTreeMap<&'static str, Option<Id>>,
-    /// Directives of which it isn't known whether they refuse.
+    /// Directives that may refuse for all that is known.
     pub unknown: Vec<Id>,
-    /// `internal`: nobody gets there from outside.
+    /// `internal`: the location isn't reachable from outside.
     pub internal: Option<Id>,
     /// Whether `limit_req_dry_run` is on.
     pub dry_rates: Option<bool>,
     /// Whether `limit_conn_dry_run` is on.
     pub dry_counts: Option<bool>,
-    /// `ssl_certificate`
+    /// `ssl_certificate`: paths of the certificate chains, in order.
     pub chains: Vec<Set<String>>,
-    /// `ssl_certificate_key`
+    /// `ssl_certificate_key`: paths of the keys, in the order of the chains.
     pub keys: Vec<Set<String>>,
-    /// Whether `ssl_protocols` leaves TLS 1.3 alone.
+    /// Whether `ssl_protocols` allows TLS 1.3 alone.
     pub only_13: Option<Set<bool>>,
-    /// `set_real_ip_from`
+    /// `set_real_ip_from`: addresses of trusted forwarders.
     pub forwarders: Vec<Set<String>>,
-    /// `real_ip_header`
+    /// `real_ip_header`: the header that holds the client's address.
     pub real_ip_header: Option<Set<String>>,
 }
 
-/// What may refuse and isn't carried over, but where it is `off`.
+/// Directives that may refuse and can't be carried over, unless they are `off`.
 const GUARDS: [&str; 17] = [
     "auth_basic",
     "auth_request",
@@ -103,7 +104,7 @@ const GUARDS: [&str; 17] = [
     "ssl_verify_client",
 ];
 
-/// Guards of which `satisfy any` asks one only, beside `allow` and `deny`.
+/// The guards of which `satisfy any` requires only one, `allow` and `deny` included.
 const ONE_OF: [&str; 11] = [
     "auth_basic",
     "auth_request",
@@ -118,13 +119,13 @@ const ONE_OF: [&str; 11] = [
     "access_by_lua",
 ];
 
-/// Whether the directive `name` is a guard.
+/// Returns whether the directive `name` is a guard.
 pub fn is_guard(name: &str) -> bool {
     GUARDS.contains(&name)
 }
 
 impl Level {
-    /// What holds inside a block of `directives` whose own level is inside this one.
+    /// Returns the settings inside a block of `directives` that is nested in this level.
     pub fn inside<'d>(
         &self,
         directives: impl IntoIterator<Item = &'d Directive>,
@@ -138,7 +139,8 @@ impl Level {
         own.inherit(self)
     }
 
-    /// The guards without which the networks alone admit more clients than nginx does.
+    /// Returns the guards without which the networks alone would admit more clients than nginx
+    /// does.
     ///
     /// With `satisfy any`, nginx admits a client by a guard or by an `allow` that matches; a client
     /// that no rule matches needs the guard.
@@ -206,6 +208,8 @@ impl Level {
             _ if bound::note(directive, reading) => {}
             name => {
                 let Some(guard) = GUARDS.iter().find(|guard| **guard == name) else {
+                    // `merge_slashes off` counts as unknown: Sidegate makes paths canonical before
+                    // it matches them.
                     let off = directive.first() == "off";
                     if !silent::is_known(name) || name == "merge_slashes" && off {
                         self.unknown.push(id);
@@ -236,7 +240,8 @@ impl Level {
         }
     }
 
-    /// Says where this level's own rules admit whom the ones outside refused, or whom an `allow` alone doesn't keep out.
+    /// Notes where this level's own rules admit clients that the outer rules refused, or that an
+    /// `allow` without `deny all` doesn't keep out.
     fn note_lost(&self, outer: &Level, reading: &mut Reading<'_>) {
         let Some(first) = self.access.first() else { return };
         let open: Vec<_> = decided(&self.access)
@@ -266,6 +271,8 @@ impl Level {
     }
 
     fn inherit(self, outer: &Level) -> Level {
+        // Guards merge one by one, unlike the lists below: an inner `off` removes only the guard of
+        // its name.
         let mut guards = outer.guards.clone();
         guards.extend(self.guards);
         Level {
@@ -299,7 +306,7 @@ fn whole<T: Clone>(own: Vec<T>, outer: &[T]) -> Vec<T> {
     if own.is_empty() { outer.to_vec() } else { own }
 }
 
-/// Takes a directive that a level may have once.
+/// Reads a directive that may appear once per level; a second one is a fault.
 fn once<T>(
     slot: &mut Option<Set<T>>,
     directive: &Directive,

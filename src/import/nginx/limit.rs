@@ -1,4 +1,4 @@
-//! nginx' `limit_req` and `limit_conn`, and the zones that they count in.
+//! nginx' `limit_req` and `limit_conn`, and the zones in which they count.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,43 +7,44 @@ use crate::import::nginx::reading::Reading;
 use crate::import::nginx::unit;
 use crate::import::tree::{Directive, Fault, Id, Tree};
 
-/// A `limit_req`.
+/// A `limit_req`: a rate with a burst, counted in a zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rate {
-    /// The directive.
+    /// Number of the `limit_req` directive.
     pub id: Id,
-    /// The zone that it counts in.
+    /// Name of the zone in which it counts.
     pub zone: String,
-    /// How many more than the rate.
+    /// Requests above the rate that are accepted.
     pub burst: u64,
-    /// Whether all of these go at once; else nginx holds them back to the rate.
+    /// Whether the whole burst passes at once (`nodelay`); otherwise nginx delays requests to the
+    /// rate.
     pub at_once: bool,
 }
 
-/// A `limit_conn`.
+/// A `limit_conn`: connections at a time, counted in a zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Count {
-    /// The directive.
+    /// Number of the `limit_conn` directive.
     pub id: Id,
-    /// The zone that it counts in.
+    /// Name of the zone in which it counts.
     pub zone: String,
-    /// How many at once.
+    /// Most connections at a time, 1 to 65535.
     pub most: u32,
 }
 
 /// A `limit_req_zone` or `limit_conn_zone`.
 #[derive(Debug)]
 pub struct Zone {
-    /// The directive.
+    /// Number of the `limit_req_zone` or `limit_conn_zone` directive.
     pub id: Id,
-    /// What it counts by.
+    /// The key by which it counts.
     pub key: Key,
-    /// `limit_req_zone`: so many in so long.
+    /// Requests per period, of a `limit_req_zone`. `None` means a `limit_conn_zone`.
     pub rate: Option<(u64, Duration)>,
 }
 
 impl Zone {
-    /// Requests in an hour.
+    /// Returns the rate in requests per hour, for comparisons.
     pub fn pace(&self) -> u128 {
         let per_hour = |(tokens, per): (u64, Duration)| {
             u128::from(tokens) * 3600 / u128::from(per.as_secs().max(1))
@@ -52,18 +53,18 @@ impl Zone {
     }
 }
 
-/// What a zone counts by.
+/// The key by which a zone counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// The client's address.
+    /// `$binary_remote_addr` or `$remote_addr`: one count per client.
     Client,
-    /// The server: one count for all.
+    /// `$server_name`: one count per server.
     Server,
-    /// Something else.
+    /// Any other key, which has no counterpart.
     Other,
 }
 
-/// All zones by name, those for rates and those for counts.
+/// All zones by name; those for rates and those for counts are separate.
 #[derive(Debug, Default)]
 pub struct Zones {
     rates: HashMap<String, Zone>,
@@ -71,7 +72,7 @@ pub struct Zones {
 }
 
 impl Rate {
-    /// `zone=NAME [burst=N] [nodelay | delay=N]`
+    /// Parses `zone=NAME [burst=N] [nodelay | delay=N]`. `None` means that a fault was noted.
     pub fn read(directive: &Directive, reading: &mut Reading<'_>) -> Option<Rate> {
         let (id, mut zone, mut burst, mut delay) = (directive.id, None, 0, Some(0));
         for word in &directive.words {
@@ -108,7 +109,7 @@ fn positive(text: &str) -> Option<u64> {
 }
 
 impl Count {
-    /// `NAME COUNT`
+    /// Parses `NAME COUNT`. `None` means that a fault was noted.
     pub fn read(directive: &Directive, reading: &mut Reading<'_>) -> Option<Count> {
         let id = directive.id;
         let [zone, most] = &directive.words[..] else {
@@ -124,7 +125,7 @@ impl Count {
 }
 
 impl Zones {
-    /// Reads a `limit_req_zone` or `limit_conn_zone`.
+    /// Reads a `limit_req_zone` or `limit_conn_zone`; a duplicate name is a fault.
     pub fn take(&mut self, directive: &Directive, reading: &mut Reading<'_>) {
         let (id, is_rate) = (directive.id, directive.name == "limit_req_zone");
         let Some((key, rest)) = directive.words.split_first() else {
@@ -146,7 +147,7 @@ impl Zones {
             "$server_name" => Key::Server,
             _ => Key::Other,
         };
-        // Without a rate of its own, nginx takes one a second.
+        // Without `rate=`, nginx allows one request per second.
         let rate = is_rate.then(|| rate.unwrap_or((1, Duration::from_secs(1))));
         let zones = if is_rate { &mut self.rates } else { &mut self.counts };
         if zones.insert(name.to_owned(), Zone { id, key, rate }).is_some() {
@@ -154,17 +155,17 @@ impl Zones {
         }
     }
 
-    /// The zone of a `limit_req`.
+    /// Returns the zone of a `limit_req`.
     pub fn rate(&self, name: &str) -> Option<&Zone> {
         self.rates.get(name)
     }
 
-    /// The zone of a `limit_conn`.
+    /// Returns the zone of a `limit_conn`.
     pub fn count(&self, name: &str) -> Option<&Zone> {
         self.counts.get(name)
     }
 
-    /// That a zone which somebody counts in is missing.
+    /// Returns the fault of a limit that names a missing zone.
     pub fn missing(tree: &Tree, id: Id, zone: &str) -> Fault {
         tree.fault(id, format!("there is no zone \"{zone}\""))
     }

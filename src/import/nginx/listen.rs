@@ -1,4 +1,4 @@
-//! `listen`: an address, and how it speaks.
+//! `listen`: an address, and the protocol spoken there.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,28 +7,28 @@ use crate::import::nginx::unit;
 use crate::import::report::Word;
 use crate::import::tree::{Directive, Id};
 
-/// Where nginx listens when nothing is said.
+/// nginx' port if `listen` has none.
 const PORT: u16 = 80;
 
 /// A `listen` with a TCP address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
-    /// The directive; the `server` itself, where it has none.
+    /// The `listen` directive, or the `server` itself if it has none.
     pub id: Id,
-    /// The address.
+    /// Address and port to listen on.
     pub address: SocketAddr,
     /// Whether it speaks TLS.
     pub tls: bool,
-    /// Whether its server is the default one there.
+    /// Whether its server is the default server of this socket.
     pub default: bool,
     /// Whether peers send a PROXY header.
     pub proxy_protocol: bool,
-    /// `ipv6only=off`: IPv4 clients come in there, too.
+    /// `ipv6only=off`: IPv4 clients are accepted there, too.
     pub both_families: bool,
 }
 
 impl Listen {
-    /// The one of the server `id`, which has none of its own.
+    /// Returns the socket of the server `id` that has no `listen` of its own: `0.0.0.0:80`.
     pub fn implied(id: Id) -> Listen {
         let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT);
         Listen {
@@ -41,7 +41,7 @@ impl Listen {
         }
     }
 
-    /// Reads a `listen`; `None`: it is left out, or a fault was noted.
+    /// Reads a `listen`. `None` means that it is left out or that a fault was noted.
     pub fn read(directive: &Directive, reading: &mut Reading<'_>) -> Option<Listen> {
         let id = directive.id;
         let text = directive.first();
@@ -91,7 +91,7 @@ impl Listen {
     }
 }
 
-/// `80`, `*:80`, `192.0.2.1:80`, `192.0.2.1`, `[::]:80`, `[::1]`, `localhost:80`.
+/// Parses `80`, `*:80`, `192.0.2.1:80`, `192.0.2.1`, `[::]:80`, `[::1]`, `localhost:80`.
 fn address(text: &str) -> Option<SocketAddr> {
     if let Some(port) = port(text) {
         return Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));

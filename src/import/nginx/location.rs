@@ -1,9 +1,9 @@
-//! Locations, and which of them nginx takes for a path.
+//! Locations, and the search by which nginx chooses one for a path.
 //!
-//! `search` is `ngx_http_core_find_location`: the exact one, else the longest prefix, then inside
-//! that, then the regular expressions in their order, unless the prefix is `^~`. It asks for a cell
-//! of paths at once; a regular expression that may match some of them is reported beside the answer
-//! for the others.
+//! `search` is `ngx_http_core_find_location`: the exact location, else the longest prefix, then the
+//! locations inside it, then the regular expressions in their order, unless the prefix is `^~`. It
+//! decides for a whole cell of paths at once; a regular expression that may match some of them is
+//! reported beside the answer for the others.
 
 use std::fmt;
 
@@ -14,56 +14,57 @@ use crate::import::nginx::regex::{Cell, Match};
 use crate::import::nginx::rewrite::{Redirect, Rewrite};
 use crate::import::tree::Id;
 
-/// One `location`.
+/// One `location`; nested ones have an entry of their own.
 #[derive(Debug)]
 pub struct Location {
-    /// The directive.
+    /// Number of the `location` directive.
     pub id: Id,
-    /// For which paths.
+    /// The pattern for its paths.
     pub matches: Matches,
-    /// What holds there.
+    /// The settings in force there.
     pub level: Level,
-    /// What is done there.
+    /// How nginx serves requests there.
     pub serves: Serves,
-    /// Whether nginx answers there by itself, and refuses nobody: `return 200`.
+    /// Whether nginx answers by itself and refuses no request, as with `return 200`.
     pub answers_all: bool,
-    /// Where nginx redirects each request to; `None`: nowhere, or not known.
+    /// The redirect that answers every request. `None` means no redirect, or not known.
     pub redirect: Option<Redirect>,
-    /// Whether requests are passed on, by whatever protocol: nginx then adds a missing slash to a path.
+    /// Whether requests are passed on, by any protocol: nginx then adds a missing slash to a path.
     pub passes: bool,
-    /// What may refuse there and isn't carried over: an `if`, a `limit_except`, a `try_files`.
+    /// Directives that may refuse a request and aren't carried over: `if`, `limit_except`,
+    /// `try_files`.
     pub hurdles: Vec<Id>,
-    /// What may lead a request elsewhere and isn't carried over.
+    /// Rewrites that may lead a request elsewhere and aren't carried over.
     pub rewrites: Vec<Rewrite>,
-    /// The locations inside, by place.
+    /// Nested locations, as indices into the server's locations.
     pub inside: Vec<usize>,
 }
 
-/// What a location does.
+/// How a location serves requests.
 #[derive(Debug)]
 pub enum Serves {
-    /// Passes requests on.
+    /// Passes requests on with `proxy_pass`.
     Proxy(Pass),
-    /// Hands over to a named location: `try_files … @a`.
+    /// Hands requests over to a named location: `try_files … @a`.
     Named(Id, String),
-    /// Answers by itself, by this directive, or refuses.
+    /// Answers by itself through this directive, or refuses.
     Answer(Id),
-    /// Another protocol to the backend, or files.
+    /// Uses another protocol to the backend, or serves files.
     Other,
 }
 
-/// What nginx finds for a path.
+/// The result of nginx' search for a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// The location at this place.
+    /// The location with this index.
     Location(usize),
-    /// A redirect to the same path with a slash behind it, for the sake of this location.
+    /// A redirect to the same path with a slash appended, because of this location.
     Redirect(usize),
-    /// None: files.
+    /// No location: nginx looks for a file.
     None,
 }
 
-/// As a `location` is written.
+/// Formats the pattern as a `location` writes it.
 impl fmt::Display for Matches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -75,13 +76,13 @@ impl fmt::Display for Matches {
     }
 }
 
-/// What nginx finds for a cell among the locations at `places`, and the regular expressions that may
-/// come before that for some of its paths: these are pushed to `maybe`.
+/// Returns what nginx finds for a cell among the locations at `places`. Regular expressions that
+/// may match some of its paths are pushed to `maybe`.
 pub fn find(all: &[Location], places: &[usize], cell: &Cell, maybe: &mut Vec<Found>) -> Found {
     search(all, places, cell, maybe).0
 }
 
-/// What is found, and whether the search is over with that.
+/// Returns what nginx finds, and whether that ends the search.
 fn search(
     all: &[Location],
     places: &[usize],
@@ -105,6 +106,7 @@ fn search(
         _ => None,
     });
     let longest = prefixes.max_by_key(|(length, ..)| *length);
+    // A prefix that is the path itself takes precedence over the redirect to its slash.
     if let Some(path) = path
         && longest.is_none_or(|(length, ..)| length < path.len())
         && let Some(slashed) = places.iter().find(|place| redirects(at(place), path))
@@ -114,6 +116,8 @@ fn search(
     let (mut found, mut regexes) = (Found::None, Regexes::Asked);
     if let Some((_, place, own)) = longest {
         (found, regexes) = (Found::Location(place), own);
+        // Nested regular expressions come before those of this level; a match ends the whole
+        // search.
         let (inner, over) = search(all, &all[place].inside, cell, maybe);
         if inner != Found::None {
             found = inner;
@@ -137,14 +141,14 @@ fn search(
     (found, Over::No)
 }
 
-/// Whether the regular expressions outside are still to be asked.
+/// Whether the search is over, so that the regular expressions outside are skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Over {
     Yes,
     No,
 }
 
-/// Whether nginx sends `path` to the same with a slash because of `location`.
+/// Returns whether nginx redirects `path` to the same path with a slash because of `location`.
 fn redirects(location: &Location, path: &str) -> bool {
     let (Matches::Exact(own) | Matches::Prefix(own, _)) = &location.matches else { return false };
     location.passes && own.strip_suffix('/') == Some(path)
@@ -157,7 +161,8 @@ mod tests {
     use crate::import::nginx::model::Model;
     use crate::import::nginx::server;
 
-    /// Which of the locations, as written, nginx finds for a path; `301 L`: a redirect for the sake of L.
+    /// Which of the locations, as written, nginx finds for a path; `301 L`: a redirect for the sake
+    /// of L.
     fn check(locations: &str, cases: &[(&str, &str)]) {
         let server = server::of(locations);
         for (path, expected) in cases {

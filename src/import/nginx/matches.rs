@@ -1,40 +1,40 @@
-//! The pattern of a `location`.
+//! Parses the pattern of a `location`.
 
 use crate::import::nginx::regex::Regex;
 
-/// For which paths a location is.
+/// The paths that a location matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Matches {
-    /// `= /a`
+    /// `= /a`: this path alone.
     Exact(String),
-    /// `/a`, and with `^~` no regular expression comes before it.
+    /// `/a`: every path that begins so. With `^~`, regular expressions are skipped.
     Prefix(String, Regexes),
-    /// `~ ^/a`, `~* ^/a`
+    /// `~ ^/a`, or `~* ^/a` without regard to case.
     Regex(Regex),
-    /// `@a`
+    /// `@a`: no path; reached from other locations only.
     Named(String),
 }
 
-/// Whether regular expressions are asked as well.
+/// Whether regular expressions may override a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Regexes {
-    /// They come first.
+    /// A matching regular expression takes precedence.
     Asked,
-    /// `^~`
+    /// `^~`: regular expressions are not tried.
     Skipped,
 }
 
 impl Matches {
-    /// Reads the words after `location`.
+    /// Parses the words after `location`.
     ///
     /// # Errors
-    /// A sentence.
+    /// Returns nginx' message as a sentence.
     pub fn parse(words: &[String]) -> Result<Matches, String> {
         let words: Vec<_> = words.iter().map(String::as_str).collect();
         let (sign, pattern) = match &words[..] {
             [sign, pattern] if ["=", "^~", "~", "~*"].contains(sign) => (*sign, *pattern),
             [sign, _] => return Err(format!("invalid location modifier \"{sign}\"")),
-            // The sign may touch the pattern.
+            // nginx also accepts a modifier without a space after it.
             [one] => {
                 let sign = ["^~", "~*", "~", "="]
                     .into_iter()
@@ -53,7 +53,7 @@ impl Matches {
         })
     }
 
-    /// The path that stands in it, if there is one.
+    /// Returns the literal path. `None` means a regular expression or a named location.
     pub fn path(&self) -> Option<&str> {
         match self {
             Matches::Exact(path) | Matches::Prefix(path, _) => Some(path),
@@ -61,7 +61,7 @@ impl Matches {
         }
     }
 
-    /// The texts that its paths begin with: the path, or those of the regular expression.
+    /// Returns the literal beginnings of its paths: the path, or those of the regular expression.
     pub fn texts(&self) -> Vec<&str> {
         match self {
             Matches::Regex(regex) => {

@@ -1,6 +1,6 @@
-//! What nginx' directives mean, as far as Sidegate has a counterpart.
+//! Interprets nginx' directives, as far as Sidegate has a counterpart.
 //!
-//! It reads as nginx does and decides nothing: what becomes of it is `translate`'s to say.
+//! Reads as nginx does and decides nothing; `translate` chooses the counterpart.
 
 pub mod backend;
 mod bound;
@@ -29,25 +29,26 @@ use self::version::{KEEPS_CONNECTIONS, Version};
 use crate::import::report::Word;
 use crate::import::tree::Directive;
 
-/// The `http` of a configuration.
+/// The `http` block of a configuration.
 #[derive(Debug)]
 pub struct Nginx {
-    /// In the order read.
+    /// The `server` blocks in reading order.
     pub servers: Vec<Server>,
-    /// What limits count in.
+    /// The zones in which limits count.
     pub zones: Zones,
-    /// What `map $http_upgrade` makes of an attempt, by the variable it sets.
+    /// The value that each variable of a `map $http_upgrade` has for a WebSocket attempt, by
+    /// variable.
     pub upgrades: HashMap<String, String>,
-    /// Whose defaults hold.
+    /// The nginx version whose defaults apply.
     pub version: Version,
 }
 
-/// Reads what the tree means to an nginx of this version; faults are noted.
+/// Interprets the tree as nginx of this version would; faults are noted.
 pub fn read(version: Version, reading: &mut Reading<'_>) -> Nginx {
     let tree = reading.tree;
     let https: Vec<_> =
         tree.directives.iter().filter(|directive| directive.name == "http").collect();
-    // A site's own file holds what stands inside `http`.
+    // A site's own file holds only what belongs inside `http`.
     let is_piece =
         https.is_empty() && tree.directives.iter().any(|directive| directive.name == "server");
     let directives: Vec<&Directive> = if is_piece {
@@ -80,6 +81,7 @@ pub fn read(version: Version, reading: &mut Reading<'_>) -> Nginx {
 }
 
 fn http(version: Version, directives: &[&Directive], reading: &mut Reading<'_>) -> Nginx {
+    // Upstreams are read before any server, which may name one that comes later in the file.
     let mut zones = Zones::default();
     let mut upstreams = Upstreams::default();
     let mut upgrades = HashMap::new();
@@ -106,7 +108,7 @@ fn http(version: Version, directives: &[&Directive], reading: &mut Reading<'_>) 
     Nginx { servers, zones, upgrades, version }
 }
 
-/// Says what the `map` of the recipe is for, which depends on what nginx does without it.
+/// Notes the `map` of the usual WebSocket recipe; its effect depends on nginx' defaults.
 fn note_map(version: Version, directive: &Directive, reading: &mut Reading<'_>) {
     let plain = mapped(directive.inside(), "");
     if version >= KEEPS_CONNECTIONS && plain.eq_ignore_ascii_case("close") {
@@ -120,10 +122,10 @@ fn note_map(version: Version, directive: &Directive, reading: &mut Reading<'_>) 
     }
 }
 
-/// What a map makes of `value`.
+/// Returns the value that a map gives for `value`; empty if no entry matches.
 fn mapped(entries: &[Directive], value: &str) -> String {
     let exact = entries.iter().find(|entry| entry.name.eq_ignore_ascii_case(value));
-    // A regular expression is not read; who writes one here means WebSockets.
+    // Regular expressions are not evaluated: in this map, one is assumed to match `websocket`.
     let regex = || entries.iter().find(|entry| entry.name.starts_with('~') && !value.is_empty());
     let default = || entries.iter().find(|entry| entry.name == "default");
     exact.or_else(regex).or_else(default).map(|entry| entry.first().to_owned()).unwrap_or_default()

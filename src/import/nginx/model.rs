@@ -1,9 +1,9 @@
-//! What nginx may answer for every path, as a list of cases.
+//! Lists what nginx may answer for every path, case by case.
 //!
-//! The texts of a server's locations and rewrites part all paths into cells. For a cell the model
-//! lists each outcome that nginx may have: the one that holds unless a regular expression matches,
-//! and those of regular expressions that may. An outcome that nginx can't have is harmless here,
-//! one that is missing is not: the import compares itself with each of them.
+//! The texts of a server's locations and rewrites divide all paths into cells. For each cell, the
+//! model lists every outcome that nginx may have: the outcome if no vague regular expression
+//! matches, and the outcomes of those that may match. An outcome which nginx can't have is harmless
+//! here; a missing one is not, because the import compares itself with each of them.
 
 use std::collections::BTreeSet;
 
@@ -15,49 +15,49 @@ use crate::import::nginx::server::Server;
 use crate::import::tree::Id;
 use sidegate::policy::route::PathPattern;
 
-/// Most rewrites that are followed one after the other; beyond it, the request counts as refused.
+/// Most rewrites that are followed in a row; beyond that, the request counts as refused.
 const MAX_REWRITES: usize = 2;
 
-/// The paths of a server, and what it answers.
+/// The cells of a server's paths, and nginx' answers for each.
 pub struct Model<'s> {
-    /// The server.
+    /// The server whose answers are modelled.
     pub server: &'s Server,
     texts: BTreeSet<String>,
 }
 
-/// One thing that nginx may do with a request.
+/// One possible outcome of a request in nginx.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The directive that leads to it.
     pub by: Id,
-    /// The locations whose rules the request meets, in their order.
+    /// The locations whose rules the request meets, in order.
     pub stages: Vec<usize>,
     /// How it ends if no rule refuses it.
     pub end: End,
 }
 
-/// How a request ends that no rule refuses.
+/// How a request ends if no rule refuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The last stage passes it on.
     Passed,
-    /// nginx answers, and refuses nobody.
+    /// nginx answers by itself and refuses no request.
     Answered,
     /// nginx refuses, redirects or looks for a file.
     Refused,
 }
 
-/// The outcomes for a cell.
+/// The possible outcomes for a cell.
 #[derive(Debug, Default)]
 pub struct Answers {
-    /// Unless one of the others comes before them.
+    /// Outcomes unless one of `maybe` takes precedence.
     pub sure: Vec<Outcome>,
-    /// Those of patterns that may match.
+    /// Outcomes of patterns that may match.
     pub maybe: Vec<Outcome>,
 }
 
 impl<'s> Model<'s> {
-    /// The model of `server`.
+    /// Creates the model of `server`.
     pub fn new(server: &'s Server) -> Model<'s> {
         let mut texts = BTreeSet::from(["/".to_owned()]);
         let locations = server.locations.iter();
@@ -66,7 +66,7 @@ impl<'s> Model<'s> {
         let patterns = rewrites.flat_map(|rewrite| rewrite.regex.branches());
         let written = patterns.map(|branch| branch.text.as_str());
         for text in locations.flat_map(|location| location.matches.texts()).chain(written) {
-            // A location `/a//` comes into play by its slash: nginx sends `/a/` there.
+            // A location `/a//` matters because of its slash: nginx redirects `/a/` there.
             let text = text.strip_suffix('/').filter(|bare| bare.ends_with('/')).unwrap_or(text);
             match Named::by(text) {
                 Named::Paths => {
@@ -81,13 +81,13 @@ impl<'s> Model<'s> {
         Model { server, texts }
     }
 
-    /// The same for requests that another server's routes tell apart.
+    /// Adds the texts of `other`, so that cells also distinguish what its routes distinguish.
     pub fn with_texts_of(mut self, other: &Model<'_>) -> Model<'s> {
         self.texts.extend(other.texts.iter().cloned());
         self
     }
 
-    /// All cells.
+    /// Returns all cells, each text's own path before the paths beyond it.
     pub fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
         let is_path = |text: &str| Named::by(text) == Named::Paths;
         let exact = move |text: &String| is_path(text).then(|| Cell::Exact(text.clone()));
@@ -95,7 +95,8 @@ impl<'s> Model<'s> {
         self.texts.iter().flat_map(both)
     }
 
-    /// The texts that begin with `text` and are longer, but for those that begin with another such.
+    /// Returns the texts that begin with `text` and are longer, except where one begins with
+    /// another result.
     pub fn longer(&self, text: &str) -> Vec<&str> {
         let mut longer = Vec::<&str>::new();
         for other in self.texts.range(text.to_owned()..) {
@@ -107,7 +108,7 @@ impl<'s> Model<'s> {
         longer
     }
 
-    /// The cell of `path`.
+    /// Returns the cell that holds `path`.
     pub fn cell(&self, path: &str) -> Cell {
         if self.texts.contains(path) {
             return Cell::Exact(path.to_owned());
@@ -116,13 +117,13 @@ impl<'s> Model<'s> {
         Cell::Beyond(texts.max_by_key(|text| text.len()).cloned().unwrap_or_default())
     }
 
-    /// What nginx finds for a cell where no vague regular expression matches.
+    /// Returns what nginx finds for a cell if no vague regular expression matches.
     pub fn find(&self, cell: &Cell) -> Found {
         find(&self.server.locations, &self.server.outermost, cell, &mut Vec::new())
     }
 
-    /// Whether nginx answers plain HTTP for `path` with a redirect to the same path with a slash
-    /// behind it: because of a location that passes requests on, or by a directive.
+    /// Returns whether nginx redirects plain HTTP for `path` to the same path with a slash
+    /// appended: because of a location that passes requests on, or by a directive.
     pub fn adds_slash(&self, path: &str) -> bool {
         let cell = Cell::Exact(path.to_owned());
         let mut rewrites = self.server.rewrites.iter();
@@ -139,7 +140,7 @@ impl<'s> Model<'s> {
         }
     }
 
-    /// Whether a regular expression may decide about some paths of a cell.
+    /// Returns whether a regular expression may decide about some paths of a cell.
     pub fn meets_regex(&self, cell: &Cell) -> bool {
         let mut found = Vec::new();
         let Server { locations, outermost, .. } = self.server;
@@ -151,7 +152,7 @@ impl<'s> Model<'s> {
         !found.is_empty() || !is_plain
     }
 
-    /// All that nginx may do with a request for a path of `cell`.
+    /// Returns everything that nginx may do with a request for a path of `cell`.
     pub fn answers(&self, cell: &Cell) -> Answers {
         let mut answers = Answers::default();
         let Server { locations, outermost, .. } = self.server;
@@ -166,7 +167,8 @@ impl<'s> Model<'s> {
             match rewrite.regex.matches(cell) {
                 Match::No => {}
                 Match::Maybe => answers.maybe.extend(self.rewritten(rewrite, 0)),
-                // Directives before it may keep it from being reached.
+                // Earlier directives may keep it from being reached, so the location's own outcomes
+                // stay possible.
                 Match::Yes => {
                     answers.sure.extend(self.rewritten(rewrite, 0));
                     answers.maybe.append(&mut own);
@@ -181,7 +183,7 @@ impl<'s> Model<'s> {
         answers
     }
 
-    /// What becomes of a request that comes to `found` after so many rewrites.
+    /// Returns the outcomes of a request that reaches `found` after so many rewrites.
     fn reach(&self, found: Found, cell: &Cell, rewrites: usize) -> Vec<Outcome> {
         let place = match found {
             Found::Location(place) => place,
@@ -226,7 +228,7 @@ impl<'s> Model<'s> {
         matches!(self.server.locations[place].serves, Serves::Proxy(_))
     }
 
-    /// What becomes of a request that `rewrite` matches, after so many others.
+    /// Returns the outcomes of a request that `rewrite` matches, after `before` other rewrites.
     fn rewritten(&self, rewrite: &Rewrite, before: usize) -> Vec<Outcome> {
         let refused = Outcome { by: rewrite.id, stages: Vec::new(), end: End::Refused };
         if rewrite.then == Then::Redirect || before >= MAX_REWRITES {
@@ -249,7 +251,7 @@ impl<'s> Model<'s> {
     }
 }
 
-/// Whether a path of `cell` may come out of `rewrite`.
+/// Returns whether `rewrite` may produce a path of `cell`.
 fn may_become(rewrite: &Rewrite, cell: &Cell, model: &Model<'_>) -> bool {
     let Some(beginning) = rewrite.beginning() else { return true };
     if rewrite.is_fixed() {
@@ -259,21 +261,22 @@ fn may_become(rewrite: &Rewrite, cell: &Cell, model: &Model<'_>) -> bool {
     below || *cell == model.cell(beginning)
 }
 
-/// Which requests a path of nginx' configuration names.
+/// The requests that a path in nginx' configuration can match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Named {
-    /// Those for this path, and as a beginning those for longer paths.
+    /// The path itself, and as a prefix all longer paths.
     Paths,
-    /// As a beginning those for longer paths. The text itself is no path: it ends in a dot segment.
+    /// As a prefix, longer paths only: the text itself ends in a dot segment and is no request
+    /// path.
     Longer,
-    /// None: nginx resolves dot segments and merges slashes before it looks for a location.
+    /// No request: nginx resolves dot segments and merges slashes before it looks for a location.
     Nothing,
-    /// Those that Sidegate answers with 400.
+    /// Requests that Sidegate answers with 400.
     Refused,
 }
 
 impl Named {
-    /// Classifies the text of a location or of a regular expression's beginning.
+    /// Classifies the text of a location or the beginning of a regular expression.
     pub fn by(text: &str) -> Named {
         if canonical(text).is_some() {
             return Named::Paths;
@@ -289,7 +292,8 @@ impl Named {
     }
 }
 
-/// `path` as a route writes it; `None` means that no request which Sidegate takes has it.
+/// Returns `path` in the form of a route's `path`. `None` means that no accepted request has this
+/// path.
 pub fn canonical(path: &str) -> Option<String> {
     let escaped = path.bytes().fold(String::new(), |mut out, byte| {
         if byte.is_ascii_graphic() && !matches!(byte, b'%' | b'#' | b'?') {

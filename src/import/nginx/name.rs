@@ -1,25 +1,25 @@
-//! `server_name`: the names that a server goes by.
+//! `server_name`: the names of a server.
 
 use sidegate::policy::route::HostPattern;
 
-/// One name.
+/// One name of a `server_name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Name {
-    /// `ws.example.com`
+    /// `ws.example.com`: this host alone.
     Exact(String),
-    /// `*.example.com`: so many labels as you like before it.
+    /// `*.example.com`: any number of labels before it.
     Below(String),
-    /// `.example.com`: `example.com`, and all below it.
+    /// `.example.com`: `example.com` and every host below it.
     Both(String),
-    /// `www.example.*`, a regular expression, or `""` for requests without a host: what no route's host
-    /// can say.
+    /// `www.example.*`, a regular expression, or `""` for requests without a host: no route's host
+    /// can express these.
     Odd(String),
-    /// `_` and the like: no request has it.
+    /// `_` and the like: no request has this host.
     Nobody,
 }
 
 impl Name {
-    /// Reads one word of `server_name`.
+    /// Parses one word of a `server_name`.
     pub fn parse(text: &str) -> Name {
         let lower = text.to_ascii_lowercase();
         if text.starts_with('~') || text.is_empty() {
@@ -39,7 +39,7 @@ impl Name {
 
     fn host(text: &str, name: impl Fn(String) -> Name) -> Name {
         match HostPattern::parse(text) {
-            // `_` is a host as far as the grammar goes, and the customary way to say nobody.
+            // `_` is a valid host by the grammar, and by convention matches no request.
             Ok(HostPattern::Exact(host)) if &*host != "_" => name(host.into()),
             _ => Name::Nobody,
         }

@@ -1,21 +1,21 @@
-//! One pass over the tree: the directives, and what is noted and found wrong on the way.
+//! State of one pass over the tree: the directives, with notes and faults collected on the way.
 
 use crate::import::report::Notes;
 use crate::import::tree::{Fault, Id, Tree};
 
-/// One pass over the tree.
+/// State of one pass over the tree.
 #[derive(Debug)]
 pub struct Reading<'t> {
-    /// What is read.
+    /// The tree being interpreted.
     pub tree: &'t Tree,
-    /// What is noted about it.
+    /// Notes for the report, by directive.
     pub notes: Notes,
-    /// What is wrong with it.
+    /// Errors with which nginx would not start.
     pub faults: Vec<Fault>,
 }
 
 impl Reading<'_> {
-    /// Notes that `what` is wrong with the directive `id`.
+    /// Records the fault `what` at the directive `id`.
     pub fn fault(&mut self, id: Id, what: impl Into<String>) {
         self.faults.push(self.tree.fault(id, what));
     }

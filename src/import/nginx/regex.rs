@@ -1,29 +1,30 @@
-//! nginx' regular expressions, as far as a route can say what they match.
+//! nginx' regular expressions, as far as a route can express what they match.
 //!
-//! A pattern becomes branches: a literal beginning, and how much of what follows it matches.
+//! A pattern becomes branches: a literal beginning, and how much of the following text it matches.
 //! Alternatives and small classes are expanded. Everything else of PCRE (look-around, back
 //! references, wide classes) leaves the branch at `Rest::Some`, which decides nothing: a reading
-//! may be vague, and must not be wrong.
+//! may be vague, but must not be wrong.
 
 use std::fmt;
 
-/// Most branches of one pattern; beyond it, the pattern stays vague.
+/// Most branches of one pattern; beyond that, the pattern stays vague.
 const MAX_BRANCHES: usize = 64;
 
-/// Largest class whose characters become branches.
+/// Largest character class that is expanded into branches.
 const MAX_CLASS: usize = 8;
 
-/// Paths for which nginx and Sidegate give the same answer, vague patterns aside.
+/// Paths for which nginx and Sidegate each give one answer, vague patterns aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cell {
-    /// This path alone.
+    /// This one path and no other.
     Exact(String),
-    /// All paths that begin so, are longer, and begin with no longer text of the configuration.
+    /// All paths that begin so and are longer, except where they begin with a longer text of the
+    /// configuration.
     Beyond(String),
 }
 
 impl Cell {
-    /// The path, or the beginning of all paths.
+    /// Returns the path, or the common beginning of the paths.
     pub fn text(&self) -> &str {
         match self {
             Cell::Exact(text) | Cell::Beyond(text) => text,
@@ -31,21 +32,21 @@ impl Cell {
     }
 }
 
-/// Whether the paths of a cell match.
+/// Whether the paths of a cell match a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Match {
-    /// None of them.
+    /// No path of the cell matches.
     No,
-    /// Some of them, or not known.
+    /// Some paths of the cell match, or it isn't known.
     Maybe,
-    /// Each of them.
+    /// Every path of the cell matches.
     Yes,
 }
 
 /// A regular expression for paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Regex {
-    /// With its modifier, as a `location` writes it.
+    /// The pattern with its modifier, as a `location` writes it.
     written: String,
     caseless: bool,
     branches: Vec<Branch>,
@@ -54,27 +55,27 @@ pub struct Regex {
 /// A literal beginning, and what may follow it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Branch {
-    /// Every path of the branch begins so; with a slash.
+    /// The beginning of every path of the branch, from its slash on.
     pub text: String,
-    /// What of the paths that begin so it matches.
+    /// The part of the paths with this beginning that it matches.
     pub rest: Rest,
 }
 
 /// What may follow a literal beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rest {
-    /// Nothing: `^/a$`.
+    /// Only the empty rest: `^/a$`.
     Nothing,
-    /// Anything: `^/a`.
+    /// Any rest, the empty one included: `^/a`.
     Anything,
-    /// Anything but nothing: `^/a.`.
+    /// Any rest but the empty one: `^/a.`.
     More,
-    /// Some of what may follow.
+    /// An unknown part of the rests; decides nothing.
     Some,
 }
 
 impl Regex {
-    /// Reads a pattern; `caseless` for `~*`.
+    /// Parses a pattern; `caseless` for `~*`. Never fails: unreadable parts become vague.
     pub fn parse(pattern: &str, caseless: bool) -> Regex {
         let sign = if caseless { "~*" } else { "~" };
         let (body, inline) = match pattern.strip_prefix("(?i)") {
@@ -90,17 +91,18 @@ impl Regex {
         Regex { written: format!("{sign} {pattern}"), caseless, branches }
     }
 
-    /// The literal beginnings.
+    /// Returns a branch for each literal beginning; empty if no path can match.
     pub fn branches(&self) -> &[Branch] {
         &self.branches
     }
 
-    /// Whether every path matches.
+    /// Returns whether every path matches.
     pub fn is_always(&self) -> bool {
         self.branches.iter().any(|branch| branch.text == "/" && branch.rest == Rest::Anything)
     }
 
-    /// Whether the paths of `cell` match. Every branch's text must be a text of the cells.
+    /// Returns whether the paths of `cell` match. The text of every branch must be a text of the
+    /// cells.
     pub fn matches(&self, cell: &Cell) -> Match {
         let all = self.branches.iter().map(|branch| branch.matches(cell, self.caseless));
         all.max().unwrap_or(Match::No)
@@ -122,7 +124,8 @@ impl Branch {
         };
         let inside = begins(cell.text(), &self.text);
         let same_length = cell.text().len() == self.text.len();
-        // Another spelling of a longer beginning is no text of the configuration: it is in here.
+        // Another spelling of a longer beginning isn't a text of the configuration, so its paths
+        // are in this cell.
         let has_other = !self.text.starts_with(cell.text())
             || self.text.bytes().skip(cell.text().len()).any(|byte| byte.is_ascii_alphabetic());
         let spelled = caseless && begins(&self.text, cell.text()) && has_other;
@@ -139,7 +142,7 @@ impl Branch {
     }
 }
 
-/// A piece of a pattern.
+/// A node of the parsed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Node {
     Char(char),
@@ -148,9 +151,9 @@ enum Node {
     Start,
     End,
     Group(Vec<Vec<Node>>),
-    /// At least so often; at most so often, `None` means unlimited.
+    /// Minimum and maximum count; `None` means unlimited.
     Repeat(Box<Node>, u32, Option<u32>),
-    /// Anything else.
+    /// Anything that isn't expanded.
     Unknown,
 }
 
@@ -171,7 +174,7 @@ impl Parser {
         found
     }
 
-    /// Reads up to the `)` that closes the group, or to the end.
+    /// Parses up to the `)` that closes the group, or to the end.
     fn alternatives(&mut self) -> Vec<Vec<Node>> {
         let mut all = vec![Vec::new()];
         while let Some(c) = self.peek().filter(|c| *c != ')') {
@@ -225,7 +228,7 @@ impl Parser {
         if odd { Node::Unknown } else { Node::Group(inside) }
     }
 
-    /// A class after its `[`; `Unknown` where its characters are many or not listed.
+    /// Parses a class after its `[`; `Unknown` if it has many characters or doesn't list them.
     fn class(&mut self) -> Node {
         let (mut chars, mut plain) = (Vec::new(), !self.take("^"));
         let first = self.at;
@@ -276,7 +279,8 @@ impl Parser {
         Node::Repeat(Box::new(node), least, most)
     }
 
-    /// `{2}`, `{2,}`, `{2,3}`; leaves `at` on the `}`. `None` means that the brace is literal.
+    /// Parses `{2}`, `{2,}`, `{2,3}` and leaves `at` on the `}`. `None` means that the brace is
+    /// literal.
     fn counted(&mut self) -> Option<(u32, Option<u32>)> {
         let rest = self.chars.get(self.at + 1..)?;
         let end = rest.iter().position(|c| *c == '}')?;
@@ -291,7 +295,7 @@ impl Parser {
     }
 }
 
-/// What is read of a pattern so far.
+/// A branch under construction.
 #[derive(Debug, Clone)]
 struct State {
     text: String,
@@ -340,7 +344,8 @@ impl State {
 }
 
 impl Node {
-    /// Whether nginx, which matches bytes, takes all of it for one piece.
+    /// Returns whether nginx, which matches bytes, takes the node as one unit: a multi-byte
+    /// character is several.
     fn is_short(&self) -> bool {
         match self {
             Node::Char(c) => c.is_ascii(),

@@ -1,39 +1,39 @@
-//! `rewrite`: for which paths, and where to.
+//! `rewrite`: the paths that it matches, and their replacement.
 //!
-//! Says nothing about what the other place admits.
+//! Doesn't know what the new location admits.
 
 use crate::import::nginx::matches::Matches;
 use crate::import::nginx::regex::Regex;
 use crate::import::tree::{Directive, Id};
 
-/// A `rewrite`.
+/// A `rewrite` with pattern, replacement and flag.
 #[derive(Debug, Clone)]
 pub struct Rewrite {
-    /// The directive.
+    /// Number of the `rewrite` directive.
     pub id: Id,
-    /// For which paths.
+    /// The pattern for the paths.
     pub regex: Regex,
-    /// The replacement, variables and all.
+    /// The replacement as written, with its variables.
     pub to: String,
-    /// What follows it.
+    /// The step after a match, set by the flag.
     pub then: Then,
 }
 
-/// What follows a `rewrite`.
+/// The step after a matching `rewrite`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
-    /// A redirect.
+    /// A redirect to the client: `redirect`, `permanent`, or a replacement with a scheme.
     Redirect,
-    /// The location for the new path: `last`.
+    /// A search for the location of the new path: `last`.
     Last,
-    /// No other directive of the rewrite module: `break`.
+    /// No further directive of the rewrite module: `break`.
     Break,
-    /// The next directive, then the location for the new path.
+    /// The next directive, then a search for the location of the new path: no flag.
     On,
 }
 
 impl Rewrite {
-    /// Reads a directive; `None` where it is no `rewrite` that nginx takes.
+    /// Parses a directive. `None` means that it isn't a valid `rewrite`.
     pub fn read(directive: &Directive) -> Option<Rewrite> {
         let [pattern, to, rest @ ..] = &directive.words[..] else { return None };
         let outside = ["http://", "https://", "$scheme"].iter().any(|start| to.starts_with(start));
@@ -49,25 +49,26 @@ impl Rewrite {
         is_rewrite.then(|| Rewrite { id: directive.id, regex, to: to.clone(), then })
     }
 
-    /// Whether it answers every request.
+    /// Returns whether it redirects every request.
     pub fn ends(&self) -> bool {
         self.then == Then::Redirect && self.regex.is_always()
     }
 
-    /// What every new path begins with; `None` means that nothing is known of it.
+    /// Returns the literal beginning of every new path. `None` means not known.
     pub fn beginning(&self) -> Option<&str> {
         let end = self.to.find(['$', '?']).unwrap_or(self.to.len());
         Some(&self.to[..end]).filter(|text| self.then != Then::On && text.starts_with('/'))
     }
 
-    /// Where it sends clients; `None`: it doesn't redirect, or not to the same host for certain.
+    /// Returns its redirect. `None` means that it doesn't redirect, or not certainly to the same
+    /// host.
     pub fn redirect(&self) -> Option<Redirect> {
-        // nginx appends the query by itself, unless a `?` ends the replacement.
+        // nginx appends the query by itself, unless the replacement ends with `?`.
         let to = self.to.strip_suffix('?').unwrap_or(&self.to);
         if self.then == Then::Redirect { Redirect::parse(to) } else { None }
     }
 
-    /// Whether the new path is always the same.
+    /// Returns whether the new path is always the same.
     pub fn is_fixed(&self) -> bool {
         !self.to.split('?').next().is_some_and(|path| path.contains('$'))
     }
@@ -76,14 +77,14 @@ impl Rewrite {
 /// A redirect to a path of the same host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Redirect {
-    /// To this path.
+    /// To this fixed path.
     To(String),
-    /// To the path of the request, with a slash behind it.
+    /// To the path of the request, with a slash appended.
     Slash,
 }
 
 impl Redirect {
-    /// Reads a `return`; `None`: it answers otherwise, or leads elsewhere.
+    /// Parses a `return`. `None` means that it answers by itself or leads to another host.
     pub fn read(directive: &Directive) -> Option<Redirect> {
         let [code, to] = &directive.words[..] else { return None };
         let redirects = ["301", "302", "303", "307", "308"].contains(&code.as_str());
@@ -109,7 +110,7 @@ impl Redirect {
         }
     }
 
-    /// Whether it sends a request for `path` to the same path with a slash behind it.
+    /// Returns whether a request for `path` is sent to the same path with a slash appended.
     pub fn adds_slash(&self, path: &str) -> bool {
         match self {
             Redirect::To(to) => to.strip_suffix('/') == Some(path),
@@ -118,8 +119,8 @@ impl Redirect {
     }
 }
 
-/// Whether a `rewrite` takes the location's own path off and does nothing else:
-/// `rewrite ^/a/(.*)$ /$1 break`.
+/// Returns whether a `rewrite` strips the location's own path and does nothing else: `rewrite
+/// ^/a/(.*)$ /$1 break`.
 pub fn cuts_off(directive: &Directive, matches: &Matches) -> bool {
     let (Some(path), [regex, to, flag]) = (matches.path(), &directive.words[..]) else {
         return false;

@@ -1,4 +1,4 @@
-//! One `server`: its names, where it listens, and its locations.
+//! A `server`: its names, its sockets and its locations.
 
 use crate::import::nginx::backend::{To, Upstreams};
 use crate::import::nginx::level::Level;
@@ -11,35 +11,35 @@ use crate::import::nginx::rewrite::{Redirect, Rewrite, cuts_off};
 use crate::import::report::Word;
 use crate::import::tree::{Directive, Id};
 
-/// One `server`.
+/// One `server` block, its settings inherited and resolved.
 #[derive(Debug)]
 pub struct Server {
-    /// The directive.
+    /// Number of the `server` directive.
     pub id: Id,
-    /// `server_name`, each name with its directive.
+    /// `server_name`: each name with its directive.
     pub names: Vec<(Id, Name)>,
-    /// `listen`
+    /// The sockets of its `listen` directives, or the implied one.
     pub listens: Vec<Listen>,
-    /// What holds outside of its locations.
+    /// The settings in force outside its locations.
     pub level: Level,
-    /// All locations, those inside others too.
+    /// All locations, nested ones included.
     pub locations: Vec<Location>,
-    /// The places of those that are in no other.
+    /// Indices of the locations that are not nested.
     pub outermost: Vec<usize>,
     /// The `return` or `rewrite` that answers every request.
     pub answer: Option<Id>,
-    /// What may refuse a request and isn't carried over: an `if`.
+    /// Each `if`, which may refuse a request and isn't carried over.
     pub hurdles: Vec<Id>,
-    /// Every `rewrite` before a location is looked for.
+    /// Each `rewrite` that runs before nginx looks for a location.
     pub rewrites: Vec<Rewrite>,
-    /// Where it sends clients to https.
+    /// The directive that redirects clients to https.
     pub to_https: Option<Id>,
-    /// `ssl_reject_handshake on`
+    /// `ssl_reject_handshake on`: unknown names get no certificate.
     pub strict_sni: Option<Id>,
 }
 
 impl Server {
-    /// Reads a `server` of the level `http`.
+    /// Reads a `server` inside the level `http`.
     pub fn read(
         directive: &Directive,
         http: &Level,
@@ -101,14 +101,14 @@ impl Server {
         server
     }
 
-    /// Whether some location passes requests on.
+    /// Returns whether any location passes requests on.
     pub fn proxies(&self) -> bool {
         let passes =
             |location: &Location| matches!(location.serves, Serves::Proxy(_) | Serves::Named(..));
         self.answer.is_none() && self.locations.iter().any(passes)
     }
 
-    /// The place of the location `@name`.
+    /// Returns the index of the location `@name`.
     pub fn named(&self, name: &str) -> Option<usize> {
         self.locations
             .iter()
@@ -125,7 +125,7 @@ impl Server {
         }
     }
 
-    /// Reads a `location` and those inside; its place.
+    /// Reads a `location` and those nested in it; returns its index.
     fn location(
         &mut self,
         directive: &Directive,
@@ -143,7 +143,7 @@ impl Server {
         let level = outer.inside(directive.inside(), reading);
         let serves = self.serves(directive, &matches, upstreams, reading);
         let serves = level.internal.map_or(serves, Serves::Answer);
-        // After a `break`, the `return` isn't reached.
+        // A `break` before the `return` would keep it from being reached.
         let may_skip =
             |inner: &Directive| ["if", "rewrite", "break"].contains(&inner.name.as_str());
         let fine = |id| directive.inside().iter().any(|inner| inner.id == id && is_fine(inner));
@@ -258,7 +258,7 @@ impl Server {
     }
 }
 
-/// Where a location that `serves` nothing else redirects every request to.
+/// Returns the redirect that answers every request of a location that `serves` nothing else.
 fn redirect(location: &Directive, serves: &Serves) -> Option<Redirect> {
     let Serves::Answer(id) = serves else { return None };
     let answers = |inner: &&Directive| inner.id == *id;
@@ -270,12 +270,12 @@ fn redirect(location: &Directive, serves: &Serves) -> Option<Redirect> {
     Redirect::read(by).or_else(|| Rewrite::read(by)?.redirect())
 }
 
-/// Whether a `return` refuses nobody and sends nobody elsewhere.
+/// Returns whether a `return` answers with a 2xx: it neither refuses nor redirects.
 fn is_fine(directive: &Directive) -> bool {
     directive.name == "return" && directive.first().len() == 3 && directive.first().starts_with('2')
 }
 
-/// Whether a `return` or `rewrite` sends the client to https.
+/// Returns whether a `return` or `rewrite` redirects to https.
 fn is_https(directive: &Directive) -> bool {
     let to = match directive.name.as_str() {
         "return" => directive.words.last(),
@@ -285,7 +285,7 @@ fn is_https(directive: &Directive) -> bool {
     to.is_some_and(|to| to.starts_with("https://"))
 }
 
-/// A server with this in its braces, and nothing around it.
+/// Parses a server with `text` in its block and nothing around it.
 #[cfg(test)]
 pub fn of(text: &str) -> Server {
     let tree = crate::import::tree::of(&format!("server {{ listen 80; {text} }}")).unwrap();

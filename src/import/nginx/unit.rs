@@ -1,16 +1,16 @@
-//! nginx' times, sizes and rates.
+//! Parses nginx' times, sizes and rates.
 //!
-//! A word in, a value or nothing out: who asks says what is wrong.
+//! Each parser returns `None` for an invalid word; the caller reports the fault.
 
 use std::time::Duration;
 
-/// The largest number that nginx reads.
+/// Largest number that nginx reads.
 const LARGEST: u64 = i64::MAX as u64;
 
-/// `60`, `250ms`, `1h30m`, `1h 30m`: seconds where no unit stands.
+/// Parses `60`, `250ms`, `1h30m` or `1h 30m`; a number without a unit is in seconds.
 ///
-/// It reads as `ngx_parse_time` reads milliseconds: units come in falling order, and neither months
-/// nor years are among them.
+/// Follows `ngx_parse_time` for milliseconds: units must come in falling order, and months and
+/// years are not allowed.
 pub fn time(text: &str) -> Option<Duration> {
     let (mut total, mut number, mut any) = (0_u64, 0_u64, false);
     let mut before = 0; // the rank of the unit before
@@ -34,7 +34,7 @@ pub fn time(text: &str) -> Option<Duration> {
         if before >= rank {
             return None;
         }
-        // nginx takes a number that a space follows for its seconds, behind which no unit comes.
+        // nginx takes a number followed by a space for seconds; no unit may follow it.
         before = if byte == b' ' { u8::MAX } else { rank };
         total = sum(total, number, milliseconds)?;
         number = 0;
@@ -48,7 +48,7 @@ fn sum(total: u64, number: u64, unit: u64) -> Option<u64> {
     total.checked_add(number.checked_mul(unit)?).filter(|sum| *sum <= LARGEST)
 }
 
-/// `512`, `8k`, `1m`, `2G`, in bytes.
+/// Parses `512`, `8k`, `1m` or `2G` into bytes.
 pub fn size(text: &str) -> Option<u64> {
     let (digits, unit) = match text.char_indices().next_back()? {
         (at, 'k' | 'K') => (&text[..at], 1 << 10),
@@ -59,7 +59,7 @@ pub fn size(text: &str) -> Option<u64> {
     number(digits)?.checked_mul(unit).filter(|size| *size <= LARGEST)
 }
 
-/// `10r/s`, `30r/m`, and `10` for those in a second: requests, and in how long a time.
+/// Parses `10r/s`, `30r/m`, or `10` as per second; returns requests and their period.
 pub fn rate(text: &str) -> Option<(u64, Duration)> {
     let (digits, per) = match text.strip_suffix("r/m") {
         Some(digits) => (digits, Duration::from_secs(60)),
@@ -69,18 +69,18 @@ pub fn rate(text: &str) -> Option<(u64, Duration)> {
     (number > 0).then_some((number, per))
 }
 
-/// Digits alone, as many as nginx reads.
+/// Parses digits alone, up to nginx' largest number.
 pub fn number(text: &str) -> Option<u64> {
     let is_number = text.bytes().all(|digit| digit.is_ascii_digit());
     if is_number { text.parse().ok().filter(|number| *number <= LARGEST) } else { None }
 }
 
-/// A [`number`] that fits.
+/// Parses a [`number`] that fits into 32 bits.
 pub fn count(text: &str) -> Option<u32> {
     number(text).and_then(|number| u32::try_from(number).ok())
 }
 
-/// As `sidegate.toml` has it: in the largest unit that holds it whole.
+/// Formats a duration for `sidegate.toml`, in the largest unit that divides it.
 pub fn written(time: Duration) -> String {
     let milliseconds = time.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];

@@ -1,19 +1,20 @@
-//! The version of nginx, where its defaults depend on it.
+//! The version of nginx, on which some of its defaults depend.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// From here on, connections to backends are kept and HTTP/1.1 is spoken to them by default.
+/// From this version on, nginx keeps connections to backends and speaks HTTP/1.1 to them by
+/// default.
 pub const KEEPS_CONNECTIONS: Version = Version(1, 29, 7);
 
-/// A version of nginx. The default is the oldest.
+/// A version of nginx; defaults to 0.0.0, older than any.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(u16, u16, u16);
 
 impl FromStr for Version {
     type Err = &'static str;
 
-    /// Reads `1.29.7`, also as `nginx -v` says it: `nginx/1.29.7`.
+    /// Parses `1.29.7`, or `nginx/1.29.7` as `nginx -v` prints it.
     fn from_str(text: &str) -> Result<Version, Self::Err> {
         let wrong = "a version of nginx is three numbers, as in 1.29.7";
         let bare = text.strip_prefix("nginx/").unwrap_or(text);

@@ -1,7 +1,7 @@
-//! What became of each of nginx' directives: one line each, for people or as JSON.
+//! Reports the outcome of each nginx directive, one line each, as text or as JSON.
 //!
-//! It orders and prints what the other rooms noted. Of a directive that nobody noted anything about it knows only
-//! whether Sidegate needs it.
+//! Orders and prints what the other modules noted. For a directive without a note, the report only
+//! knows whether Sidegate needs it.
 
 pub mod silent;
 mod word;
@@ -13,20 +13,20 @@ use serde_json::{Value, json};
 pub use self::word::Word;
 use crate::import::tree::{Id, Line, Tree};
 
-/// The attempts that a note is about, in nginx' own words.
+/// The attempts that a note concerns, in nginx' own terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
-    /// The configuration that they come to, by its number; `None`: any.
+    /// Number of the configuration that they reach. `None` means any.
     pub config: Option<usize>,
-    /// A `server_name`; `_`: every host that no other name takes; `*`: every host.
+    /// A `server_name`. `_` means every host that no other name matches; `*` means every host.
     pub host: String,
-    /// A `location`: `/a/`, `= /a`, `~ ^/a`.
+    /// A `location` as written: `/a/`, `= /a`, `~ ^/a`.
     pub path: String,
-    /// The locations below it that it isn't about.
+    /// Locations below `path` that the note excludes.
     pub but: Vec<String>,
 }
 
-/// What was noted about one directive.
+/// One note about one directive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Note {
     word: Word,
@@ -34,18 +34,18 @@ struct Note {
     scopes: Vec<Scope>,
 }
 
-/// Paths that nginx passed on, and Sidegate refuses.
+/// Paths that nginx passed on and Sidegate refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
-    /// The hosts, as in a `Scope`.
+    /// The host, in the form of [`Scope::host`].
     pub host: String,
-    /// The paths, as in a `Scope`.
+    /// The path, in the form of [`Scope::path`].
     pub path: String,
     /// The directive by which nginx passed them on.
     pub by: Id,
 }
 
-/// All notes, by directive.
+/// All notes by directive, and all closed paths.
 #[derive(Debug, Default)]
 pub struct Notes {
     notes: BTreeMap<Id, Vec<Note>>,
@@ -53,12 +53,13 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// Notes `text` about `id`.
+    /// Adds the note `text` to the directive `id`, without attempts.
     pub fn say(&mut self, id: Id, word: Word, text: impl Into<String>) {
         self.say_of(id, word, text, Vec::new());
     }
 
-    /// Notes `text` about `id`, because of which these attempts may end otherwise than they did.
+    /// Adds the note `text` to the directive `id`, because of which the attempts `scopes` may end
+    /// differently. Equal notes merge their scopes.
     pub fn say_of(&mut self, id: Id, word: Word, text: impl Into<String>, scopes: Vec<Scope>) {
         let notes = self.notes.entry(id).or_default();
         let text = text.into();
@@ -68,20 +69,20 @@ impl Notes {
         }
     }
 
-    /// Enters paths that are closed.
+    /// Records closed paths; duplicates are ignored.
     pub fn closed(&mut self, closed: Closed) {
         if !self.closed.contains(&closed) {
             self.closed.push(closed);
         }
     }
 
-    /// How many directives say that something is opened.
+    /// Returns how many directives have an OPENS note.
     pub fn opens(&self, tree: &Tree) -> usize {
         let opens = |notes: &[Note]| notes.iter().any(|note| note.word == Word::Opens);
         self.lines(tree).iter().filter(|(_, notes)| opens(notes)).count()
     }
 
-    /// Closed paths, each with the directives that passed them on.
+    /// Returns the closed paths, each with the directives that passed them on.
     fn shut(&self) -> Vec<(&Closed, Vec<Id>)> {
         let mut shut = Vec::<(&Closed, Vec<Id>)>::new();
         for closed in &self.closed {
@@ -96,7 +97,8 @@ impl Notes {
         shut
     }
 
-    /// Every directive with what was noted about it, the gravest first; what was silent about the others.
+    /// Returns every directive with its notes, the gravest first. A directive without notes gets
+    /// the verdict of `silent`.
     fn lines<'t>(&self, tree: &'t Tree) -> Vec<(&'t Line, Vec<Note>)> {
         let all = tree.lines.iter().enumerate();
         all.filter_map(|(id, line)| {
@@ -114,8 +116,8 @@ impl Notes {
     }
 }
 
-/// The report for people: the closed paths, then what is opened or closed, then a line for each other
-/// directive, then how many of which word there are.
+/// Renders the report for people: closed paths, directives that open or close something, all other
+/// directives, and a count per word.
 pub fn text(tree: &Tree, notes: &Notes) -> String {
     let mut out = closed(tree, notes);
     let lines = notes.lines(tree);
@@ -148,7 +150,7 @@ pub fn text(tree: &Tree, notes: &Notes) -> String {
     out
 }
 
-/// A line for each closed path, with the locations that it shuts.
+/// Renders a line for each closed path, with the locations that it shuts.
 fn closed(tree: &Tree, notes: &Notes) -> String {
     let mut out = String::new();
     for (Closed { host, path, .. }, by) in notes.shut() {
@@ -164,7 +166,7 @@ fn closed(tree: &Tree, notes: &Notes) -> String {
     out
 }
 
-/// The same for programs; `configs` are the configurations that were made, `written` all files.
+/// Renders the report as JSON; `configs` are the configurations made, `written` all files.
 pub fn json(tree: &Tree, notes: &Notes, configs: &[Value], written: &[String]) -> Value {
     let lines: Vec<_> =
         notes.lines(tree).iter().map(|(line, notes)| line_json(line, notes)).collect();

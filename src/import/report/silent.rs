@@ -1,17 +1,19 @@
-//! Of directives that no other room has a word for: whether Sidegate needs them.
+//! Classifies directives that no other module has noted: does Sidegate need them?
 //!
-//! A directive that is in no list here is never taken for needless or harmless.
+//! A directive that is in no list here never counts as needless or harmless.
 
 use crate::import::report::word::Word;
 use crate::import::tree::{Id, Tree};
 
-/// Blocks whose lines are entries of a table and no directives: the block has the one line for all of them.
+/// Blocks whose lines are table entries rather than directives; the block's own line reports for
+/// all of them.
 const TABLES: [&str; 6] = ["map", "geo", "types", "split_clients", "charset_map", "match"];
 
-/// Blocks that have nothing to do with HTTP.
+/// Blocks of other protocols, unrelated to HTTP.
 const FOREIGN: [&str; 3] = ["stream", "mail", "rtmp"];
 
-/// Directives whose task Sidegate has not, or does by itself; a `*` at the end stands for any rest.
+/// Directives whose task doesn't exist in Sidegate or needs no setting, with the reason. A trailing
+/// `*` matches any rest.
 const NEEDLESS: [(&str, &str); 29] = [
     (
         "accept_mutex* daemon debug_connection env error_log events google_perftools* load_module lock_file master_process multi_accept pcre_jit pid \
@@ -102,7 +104,7 @@ const NEEDLESS: [(&str, &str); 29] = [
     ("satisfy limit_req_dry_run limit_conn_dry_run", "nothing else decides"),
 ];
 
-/// Directives that are left out, and by which nobody is refused.
+/// Directives that are left out and never refuse a request.
 const HARMLESS: &str = "add_header* add_trailer* auth_basic_user_file auth_delay auth_jwt_key_* auth_jwt_leeway auth_jwt_type break early_hints error_page limit_rate limit_rate_after proxy_limit_rate max_ranges mirror* proxy_hide_header \
     real_ip_recursive rewrite_log set ssl_trusted_certificate ssl_client_certificate ssl_verify_depth ssl_crl ssl_ocsp* ssl_password_file \
     status_zone stub_status api uninitialized_variable_warn userid* health_check keyval_zone perl_modules perl_require lua_* init_by_lua* \
@@ -110,16 +112,16 @@ const HARMLESS: &str = "add_header* add_trailer* auth_basic_user_file auth_delay
     modsecurity_rules* modsecurity_transaction_id more_set_input_headers opentelemetry* opentracing* otel_* vhost_traffic_status* \
     referer_hash_* limit_conn_log_level post_action include upstream match state sticky* subrequest_output_buffer_size";
 
-/// Variables, by which an `if`, a limit or another module may decide.
+/// Directives that set variables, on which an `if`, a limit or another module may depend.
 const VARIABLES: &str = "map geo split_clients auth_request_set auth_jwt_claim_set auth_jwt_header_set ancient_browser* modern_browser* geoip* keyval \
     js_set js_var perl_set secure_link* set_by_lua* valid_referers";
 
-/// Directives that are carried over where they hold for something that is passed on.
+/// Directives that are carried over wherever they apply to a location that passes requests on.
 const UNUSED: &str = "allow auth_* client_body_timeout client_max_body_size deny limit_conn limit_conn_zone limit_req limit_req_zone listen location proxy_connect_timeout \
     proxy_http_version proxy_pass proxy_read_timeout proxy_send_timeout proxy_set_header real_ip_header return rewrite server server_name \
     send_timeout set_real_ip_from ssl_certificate ssl_certificate_key ssl_protocols ssl_reject_handshake ssl_verify_client if limit_except internal";
 
-/// What there is to say of the directive `id`; `None`: it has no line.
+/// Returns word and text for the directive `id`. `None` means that it gets no line of its own.
 pub fn of(tree: &Tree, id: Id) -> Option<(Word, &'static str)> {
     let line = &tree.lines[id];
     let around = |names: &[&str]| {
@@ -156,15 +158,16 @@ pub fn of(tree: &Tree, id: Id) -> Option<(Word, &'static str)> {
     Some(known.map_or(unknown, |(_, why)| (Word::Needless, *why)))
 }
 
-/// Whether an `error_page` gives another answer instead of the error: that of a named location, or
-/// with `=` that of a path. Else the error keeps its status, and only its page is another.
+/// Returns whether an `error_page` replaces the error's answer: by a named location, or with `=` by
+/// a path. Otherwise the error keeps its status and only its page changes.
 fn leads_on(text: &str) -> bool {
     let words = || text.trim_end_matches(';').split_whitespace();
     let is_replaced = words().any(|word| word.starts_with('='));
     words().last().is_some_and(|to| to.starts_with('@') || (is_replaced && to.starts_with('/')))
 }
 
-/// Whether a directive is one of nginx', or of a module that is known to refuse nobody by it.
+/// Returns whether `name` is a known directive, of nginx or of a module, that refuses no request by
+/// itself or is handled elsewhere.
 pub fn is_known(name: &str) -> bool {
     let lists = NEEDLESS.iter().map(|(names, _)| *names).chain([HARMLESS, VARIABLES, UNUSED]);
     let mut names = lists.flat_map(str::split_whitespace);
@@ -172,7 +175,7 @@ pub fn is_known(name: &str) -> bool {
     listed || TABLES.contains(&name) || FOREIGN.contains(&name) || name == "http"
 }
 
-/// Whether a directive inside an `if` keeps a request from going where all others go.
+/// Returns whether a directive inside an `if` sends a request elsewhere than the others go.
 pub fn leads_away(name: &str) -> bool {
     let plain = ["set", "break", "proxy_pass"].contains(&name);
     let settles = UNUSED.split_whitespace().any(|pattern| is_meant(pattern, name));

@@ -1,28 +1,29 @@
 //! The words of the report.
 
-/// What became of a directive, the mildest first. Each word stands at the same place in every line, and stays the same.
+/// Outcome of a directive, ordered from the mildest to the gravest. The words are stable and have
+/// the same column in every line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Word {
-    /// Sidegate does it by itself, or has nothing that could be set so.
+    /// Sidegate does it by default, or has no such setting.
     Needless,
-    /// It is written down, and means the same.
+    /// Carried over with the same meaning.
     Carried,
-    /// It is left out. Nobody is admitted or refused otherwise for that.
+    /// Left out, without effect on who is admitted or refused.
     Dropped,
-    /// It is carried over, or left out, and something is otherwise than it was.
+    /// Carried over or left out, with a difference in behaviour.
     Differs,
-    /// nginx passed no upgrade on there, and Sidegate passes WebSockets on.
+    /// nginx passed no upgrades on here; Sidegate passes WebSockets on.
     Upgrades,
     /// Sidegate refuses what nginx let through.
     Closes,
-    /// It is carried over as nginx acted on it, which was probably not what was meant.
+    /// Carried over as nginx acted on it, which was probably not the intention.
     FailsOpen,
     /// Sidegate may let through what nginx refused.
     Opens,
 }
 
 impl Word {
-    /// All of them, the loudest first.
+    /// All words, the gravest first.
     pub const ALL: [Word; 8] = [
         Word::Opens,
         Word::FailsOpen,
@@ -34,7 +35,7 @@ impl Word {
         Word::Needless,
     ];
 
-    /// As people read it: in capitals where the line needs a look.
+    /// The word in a report for people; in capitals where the line needs a look.
     pub const fn shown(self) -> &'static str {
         match self {
             Word::Needless => "needless",
@@ -48,7 +49,7 @@ impl Word {
         }
     }
 
-    /// As programs read it.
+    /// The word in JSON.
     pub const fn key(self) -> &'static str {
         match self {
             Word::Needless => "needless",
@@ -62,7 +63,7 @@ impl Word {
         }
     }
 
-    /// Its meaning, in a sentence.
+    /// Its meaning, for the summary of the report.
     pub const fn meaning(self) -> &'static str {
         match self {
             Word::Needless => "Sidegate does it by itself, or has nothing like it to set",

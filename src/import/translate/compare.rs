@@ -1,6 +1,6 @@
-//! Who is admitted before and after: an outcome of nginx' against a route.
+//! Compares who is admitted before and after: an outcome of nginx against a route.
 //!
-//! Unknown counts as refused by nginx, and as admitted by the route.
+//! Anything unknown counts as refused by nginx and as admitted by the route.
 
 use crate::import::access::{admits_beyond, admits_some};
 use crate::import::nginx::Nginx;
@@ -11,9 +11,10 @@ use crate::import::nginx::server::Server;
 use crate::import::translate::guard::guards;
 use crate::import::tree::{Id, Tree};
 
-/// A server as nginx knows it: its answers, and the guards of each location that aren't carried over.
+/// A server as nginx sees it: its answers, and for each location the guards that aren't carried
+/// over.
 pub struct Side<'n> {
-    /// What it answers.
+    /// nginx' answers for every path of the server.
     pub model: Model<'n>,
     guards: Vec<Vec<Id>>,
 }
@@ -23,38 +24,39 @@ pub struct Side<'n> {
 pub enum Reason {
     /// nginx passes none of them on.
     Refused,
-    /// These aren't carried over.
+    /// These guards aren't carried over.
     Guards(Vec<Id>),
-    /// Networks that one refuses and the other admits.
+    /// The route admits networks that nginx refuses.
     Networks,
-    /// Limits that hold for one only.
+    /// The route has weaker limits than nginx.
     Limits,
 }
 
 impl<'n> Side<'n> {
-    /// Takes the sides of `server`.
+    /// Models `server` and collects the guards of its locations.
     pub fn new(nginx: &'n Nginx, server: &'n Server, tree: &Tree) -> Side<'n> {
         let places = 0..server.locations.len();
         let guards = places.map(|place| guards(nginx, server, place, tree)).collect();
         Side { model: Model::new(server), guards }
     }
 
-    /// The same for requests that another server's routes tell apart.
+    /// Adds the texts of `other`, so that cells also distinguish what its routes distinguish.
     pub fn with_texts_of(self, other: &Side<'_>) -> Side<'n> {
         Side { model: self.model.with_texts_of(&other.model), ..self }
     }
 
-    /// The server.
+    /// Returns the server that is modelled.
     pub fn server(&self) -> &'n Server {
         self.model.server
     }
 
-    /// The guards of a location.
+    /// Returns the guards of a location that aren't carried over.
     pub fn guards(&self, place: usize) -> &[Id] {
         &self.guards[place]
     }
 
-    /// Whether the location at `place` passes requests on, and one policy can say to whom.
+    /// Returns whether the location at `place` passes requests on under rules that one policy can
+    /// express.
     pub fn passes(&self, place: usize) -> bool {
         let location = &self.server().locations[place];
         match &location.serves {
@@ -68,14 +70,14 @@ impl<'n> Side<'n> {
         }
     }
 
-    /// Whether nginx passes requests on by `outcome`, for some client.
+    /// Returns whether nginx passes requests on by `outcome`, for at least one client.
     pub fn passes_some(&self, outcome: &Outcome) -> bool {
         let mut stages = outcome.stages.iter().map(|place| &self.server().locations[*place].level);
         outcome.end == End::Passed && stages.all(|stage| admits_some(&stage.access))
     }
 
-    /// Why a route by the rules of `route` admits a request that `outcome` refuses; `None` means that it
-    /// admits none.
+    /// Returns why a route with the rules of `route` admits requests that `outcome` refuses. `None`
+    /// means that it admits none of them.
     pub fn opens(&self, outcome: &Outcome, route: &Location) -> Option<Reason> {
         if !admits_some(&route.level.access) {
             return None;
@@ -100,7 +102,7 @@ impl<'n> Side<'n> {
     }
 }
 
-/// `client_max_body_size` in bytes, nginx' default where none is given.
+/// Returns `client_max_body_size` in bytes, or nginx' default of 1 MiB.
 fn longest_body(level: &Level) -> u64 {
     match level.max_body {
         None => 1 << 20,
@@ -109,7 +111,7 @@ fn longest_body(level: &Level) -> u64 {
     }
 }
 
-/// Whether the limits of `route` hold at least what those of `stage` do.
+/// Returns whether the limits of `route` are at least as strict as those of `stage`.
 fn limited(route: &Level, stage: &Level) -> bool {
     let (dry, route_dry) = (stage.dry_rates == Some(true), route.dry_rates == Some(true));
     let rates = stage.rates.iter().all(|rate| {

@@ -1,7 +1,8 @@
-//! What nginx refuses by, and Sidegate doesn't know: where it holds, and a note for each.
+//! Guards: directives by which nginx refuses and that Sidegate doesn't have. Finds where each
+//! applies, and notes it.
 //!
-//! A location with such a guard is closed, or carried over without it where that was accepted.
-//! What isn't known counts as a guard.
+//! A location with such a guard is closed, or carried over without it if that was accepted. An
+//! unknown directive counts as a guard.
 
 use crate::import::nginx::level::{Level, is_guard};
 use crate::import::nginx::limit::{Key, Rate, Zone, Zones};
@@ -12,11 +13,12 @@ use crate::import::nginx::{Nginx, Reading};
 use crate::import::report::{Scope, Word, silent};
 use crate::import::tree::{Id, Tree};
 
-/// The directives that may refuse a request at the location `place`, and aren't carried over.
+/// Returns the directives that may refuse a request at the location `place` and aren't carried
+/// over.
 pub fn guards(nginx: &Nginx, server: &Server, place: usize, tree: &Tree) -> Vec<Id> {
     let location = &server.locations[place];
     let mut ids = of_location(nginx, location, tree);
-    // Before a location is looked for, `break` keeps no path from leading elsewhere.
+    // Before nginx looks for a location, a `rewrite … break` may still lead elsewhere.
     let leads = |id: &Id| refuses(*id, tree) || rewrites(*id, tree);
     ids.extend(server.hurdles.iter().filter(|id| leads(id)));
     if let Serves::Named(_, name) = &location.serves
@@ -40,20 +42,22 @@ fn of_location(nginx: &Nginx, location: &Location, tree: &Tree) -> Vec<Id> {
     let level = &location.level;
     let mut ids = level.binding_guards();
     ids.extend(&level.unknown);
-    // An `if` that holds is a location of its own, which inherits `proxy_pass` and no `try_files`.
+    // An `if` that holds is a location of its own, which inherits `proxy_pass` but no `try_files`.
     let tries = matches!(location.serves, Serves::Named(..));
     ids.extend(location.hurdles.iter().filter(|id| tries || refuses(**id, tree)));
     ids.extend(uncarried_limits(level, &nginx.zones));
     ids
 }
 
-/// The limits of `level` that its policy doesn't have.
+/// Returns the limits of `level` that its policy doesn't have.
 fn uncarried_limits(level: &Level, zones: &Zones) -> Vec<Id> {
     let mut ids = Vec::new();
     if level.dry_rates != Some(true) {
         let known = level.rates.iter().filter_map(|rate| Some((rate, zones.rate(&rate.zone)?)));
         let (own, other): (Vec<_>, Vec<_>) = known.partition(|(_, zone)| zone.key == Key::Client);
         ids.extend(other.iter().map(|(rate, _)| rate.id));
+        // A policy keeps only the slowest rate. It covers a faster one, unless that has a smaller
+        // burst.
         let kept = own.iter().min_by_key(|(_, zone)| zone.pace());
         let stricter = |one: &(&Rate, &Zone), other: &(&Rate, &Zone)| one.0.burst <= other.0.burst;
         ids.extend(
@@ -71,7 +75,8 @@ fn uncarried_limits(level: &Level, zones: &Zones) -> Vec<Id> {
     ids
 }
 
-/// Whether an `if`, a `limit_except` or a `try_files` may refuse a request or lead it elsewhere.
+/// Returns whether an `if`, a `limit_except` or a `try_files` may refuse a request or lead it
+/// elsewhere.
 fn refuses(id: Id, tree: &Tree) -> bool {
     tree.lines[id].name != "if" || inside(id, tree).any(|(name, text)| leads_away(name, text))
 }
@@ -84,30 +89,30 @@ fn leads_away(name: &str, text: &str) -> bool {
     }
 }
 
-/// Whether a `return` answers with a 2xx.
+/// Returns whether a `return` answers with a 2xx.
 fn is_fine(text: &str) -> bool {
     let code = text.split_whitespace().nth(1).unwrap_or_default();
     code.len() == 3 && code.starts_with('2')
 }
 
-/// Whether a condition of a server may lead a request elsewhere.
+/// Returns whether a condition of a server may lead a request elsewhere.
 pub fn rewrites(id: Id, tree: &Tree) -> bool {
     inside(id, tree).any(|(name, _)| name == "rewrite")
 }
 
-/// Whether a condition of a server may answer a request.
+/// Returns whether a condition of a server may answer a request.
 pub fn returns(id: Id, tree: &Tree) -> bool {
     inside(id, tree).any(|(name, _)| name == "return")
 }
 
-/// Name and text of the directives in the block of the directive `id`.
+/// Yields name and text of the directives in the block of the directive `id`.
 fn inside(id: Id, tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
     let lines = tree.lines.iter().filter(move |line| line.within.contains(&id));
     lines.map(|line| (line.name.as_str(), line.text.as_str()))
 }
 
-/// Notes what becomes of the attempts `scopes`, which meet `guards`; `open` where they are carried over
-/// all the same.
+/// Notes the `guards` that the attempts `scopes` meet; `open` if they are carried over without
+/// them.
 pub fn note(guards: &[Id], open: bool, scopes: &[Scope], reading: &mut Reading<'_>) {
     for id in guards {
         let what = what(*id, reading.tree);
@@ -122,8 +127,8 @@ pub fn note(guards: &[Id], open: bool, scopes: &[Scope], reading: &mut Reading<'
     }
 }
 
-/// Notes what else there is for the attempts `scopes`, which come to `location` of `server` and meet
-/// `guards`.
+/// Notes the remaining differences for the attempts `scopes`, which reach `location` of `server`
+/// and meet `guards`.
 pub fn note_rest(
     server: &Server,
     location: &Location,
@@ -171,7 +176,7 @@ fn note_either(location: &Location, guards: &[Id], scopes: &[Scope], reading: &m
     }
 }
 
-/// What a guard was, as the beginning of a sentence.
+/// Describes a guard, as the beginning of a sentence.
 fn what(id: Id, tree: &Tree) -> String {
     let line = &tree.lines[id];
     match line.name.as_str() {
@@ -189,7 +194,8 @@ fn what(id: Id, tree: &Tree) -> String {
     }
 }
 
-/// Notes what led some of the attempts `scopes` from `location`, which passes nothing on, to where they were passed on.
+/// Notes the directives that led attempts from `location`, which passes nothing on, to a place that
+/// did.
 pub fn note_led_away(location: &Location, scopes: &[Scope], reading: &mut Reading<'_>) {
     let leads = |id: &Id| {
         inside(*id, reading.tree).any(|(name, _)| name == "proxy_pass" || name == "rewrite")

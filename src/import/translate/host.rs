@@ -1,6 +1,7 @@
-//! The names of servers as the hosts of routes.
+//! Translates the names of servers into hosts of routes.
 //!
-//! It says what a host of a route can't: two labels under a `*`, a regular expression.
+//! Notes the names that no route's host can express: several labels under a `*`, a regular
+//! expression.
 
 use crate::import::nginx::name::Name;
 use crate::import::nginx::{Nginx, Reading};
@@ -12,18 +13,18 @@ use crate::import::tree::Id;
 /// A host of routes, and the server that answers for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
-    /// As a route writes it.
+    /// The host in the form of a route's `host`.
     pub pattern: String,
-    /// As `server_name` writes it; `_` for the default server.
+    /// The host as `server_name` writes it; `_` for the default server.
     pub scope: String,
-    /// What its routes are called after.
+    /// The base of its routes' names.
     pub label: String,
-    /// The server, by place.
+    /// Index of the server that answers for it.
     pub server: usize,
 }
 
 impl Host {
-    /// Whether requests for `other` come here where `other` has no route for them.
+    /// Returns whether requests for `other` fall to this host when `other` has no matching route.
     pub fn is_around(&self, other: &Host) -> bool {
         if self.pattern == "*" {
             return other.pattern != "*";
@@ -34,21 +35,21 @@ impl Host {
     }
 }
 
-/// Hosts that no route can say: their requests go by the routes of `*`.
+/// Hosts that no route can express; their requests follow the routes of `*`.
 #[derive(Debug, Clone)]
 pub struct Stray {
-    /// The `server_name`.
+    /// Number of the `server_name` directive.
     pub id: Id,
-    /// The server that answers them in nginx, by place.
+    /// Index of the server that answers them in nginx.
     pub server: usize,
-    /// The hosts, as `server_name` writes them.
+    /// The hosts as `server_name` writes them.
     pub scope: String,
-    /// What is said of them.
+    /// Text of the note about them.
     pub said: String,
 }
 
-/// The hosts of a group, in the order in which nginx' files name them; the default server's `*` last.
-/// Beside them, those that no route can say.
+/// Returns the hosts of a group in the order of nginx' files, the default server's `*` last, and
+/// the names that no route can express.
 pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> (Vec<Host>, Vec<Stray>) {
     let Some(default) = group.default() else { return (Vec::new(), Vec::new()) };
     let (mut hosts, mut strays) = (Vec::<Host>::new(), Vec::new());
@@ -100,14 +101,14 @@ pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> (Vec<Ho
     (hosts, strays)
 }
 
-/// A name that a server got before any other.
+/// A name, and the server that claimed it first.
 struct Taken {
     id: Id,
     server: usize,
     pattern: String,
 }
 
-/// Who has which name: the first that claims it.
+/// Assigns each name to the first server that claims it.
 fn taken(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Taken> {
     let mut taken = Vec::<Taken>::new();
     for server in group.servers().iter().copied() {
@@ -118,7 +119,7 @@ fn taken(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Taken> 
                 Name::Both(parent) => vec![parent.clone(), format!("*.{parent}")],
                 Name::Odd(_) | Name::Nobody => continue,
             };
-            // nginx ignores both halves of `.example.com` where somebody has one.
+            // nginx ignores both halves of `.example.com` if another server has one of them.
             match taken.iter().find(|taken| patterns.contains(&taken.pattern)) {
                 Some(first) if first.server == server => {}
                 Some(first) => {
@@ -139,7 +140,7 @@ fn taken(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Taken> 
     taken
 }
 
-/// The names of a server that are no host of a route.
+/// Yields the names of a server that can't be a route's host.
 fn other_names(nginx: &Nginx, server: usize) -> impl Iterator<Item = (Id, &Name)> {
     let names = nginx.servers[server].names.iter();
     names
@@ -147,7 +148,7 @@ fn other_names(nginx: &Nginx, server: usize) -> impl Iterator<Item = (Id, &Name)
         .map(|(id, name)| (*id, name))
 }
 
-/// Whether the name `pattern` of the default server stands after a `*` of another one, which would take it.
+/// Returns whether another server's `*` would take the name `pattern` of the default server.
 fn is_between(pattern: &str, default: usize, taken: &[Taken]) -> bool {
     let below =
         |parent: &str| pattern.strip_suffix(parent).is_some_and(|start| start.ends_with('.'));

@@ -1,7 +1,8 @@
-//! From what nginx means to what Sidegate says: a configuration for each group of sockets.
+//! Translates nginx' meaning into Sidegate's settings: one configuration per group of sockets.
 //!
-//! Decisions stay those of nginx. Where they can't, or where something is lost on the way, the directive that is to
-//! blame gets a note with the attempts that it is about. It reads and writes no file of Sidegate's.
+//! Decisions stay those of nginx. Where they can't, or where something is lost, the directive in
+//! question gets a note with the attempts that are affected. This module reads and writes no
+//! Sidegate files.
 
 mod compare;
 mod guard;
@@ -24,27 +25,27 @@ use self::socket::Group;
 use crate::import::nginx::{Nginx, Reading};
 use crate::import::report::{Scope, Word};
 
-/// One `sidegate.toml` and its policies.
+/// One `sidegate.toml` with its policies.
 #[derive(Debug)]
 pub struct Config {
-    /// The folder that it has to itself; `None`: the first one's.
+    /// Directory of its own, relative to the output. `None` means the output directory itself.
     pub folder: Option<String>,
-    /// Its listeners.
+    /// The `[[listener]]` tables, one per socket.
     pub listeners: Vec<Listener>,
-    /// Chain and key of its certificates, the default one first.
+    /// Chain and key of each certificate, the default one first.
     pub certificates: Vec<(PathBuf, PathBuf)>,
-    /// Its routes.
+    /// The `[[route]]` tables in the order in which they are written.
     pub routes: Vec<Route>,
-    /// Its policies.
+    /// The policies that its routes name.
     pub policies: Vec<Policy>,
-    /// What its routes are for, as `server_name` writes it; `_` for every other host.
+    /// The hosts of its routes as `server_name` writes them; `_` means every other host.
     pub hosts: Vec<String>,
-    /// `set_real_ip_from`, and the header that it is about.
+    /// `set_real_ip_from` and its header. `None` means that nginx trusts no forwarder.
     pub forwarded: Option<Forwarded>,
 }
 
 impl Config {
-    /// Where it is, where it listens and for which hosts, for programs.
+    /// Returns its path, listeners and hosts as JSON for the report.
     pub fn json(&self, path: &Path) -> Value {
         let listen: Vec<_> =
             self.listeners.iter().map(|listener| listener.address.to_string()).collect();
@@ -52,48 +53,48 @@ impl Config {
     }
 }
 
-/// A `[[listener]]`.
+/// A `[[listener]]` table of `sidegate.toml`.
 #[derive(Debug)]
 pub struct Listener {
-    /// Its name.
+    /// Unique name, such as `tls-443`.
     pub name: String,
-    /// Where it listens.
+    /// Address and port to listen on.
     pub address: SocketAddr,
-    /// How it speaks.
+    /// The protocol spoken on it.
     pub speaks: Speaks,
 }
 
-/// How a listener speaks.
+/// The protocol of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaks {
-    /// TLS, 1.3 alone or not, with a certificate for every name or not.
+    /// TLS, with the listener's settings.
     Tls {
-        /// `tls_min = "1.3"`
+        /// `tls_min = "1.3"`: TLS 1.2 is refused.
         only_13: bool,
-        /// `strict_sni = true`
+        /// `strict_sni = true`: unknown names get no certificate.
         strict_sni: bool,
     },
-    /// Plain.
+    /// Plain HTTP and WebSocket.
     Plain,
-    /// Plain, to send clients to https.
+    /// Plain HTTP that redirects every request to https.
     Redirect,
 }
 
-/// Whose headers nginx believed.
+/// The forwarders that nginx trusted for the client's address.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Forwarded {
-    /// The header, in lower case.
+    /// The header that holds the client's address, in lower case.
     pub header: String,
-    /// From these.
+    /// Addresses of the forwarders, as `set_real_ip_from` has them.
     pub from: Vec<String>,
 }
 
-/// Every attempt.
+/// Returns the scope of every attempt.
 fn everything() -> Scope {
     Scope { config: None, host: "*".into(), path: "/".into(), but: Vec::new() }
 }
 
-/// Translates all of it; `unsaid` for what can't be carried over.
+/// Translates all servers; `unsaid` decides about guards that can't be carried over.
 pub fn translate(nginx: &Nginx, unsaid: Unsaid, reading: &mut Reading<'_>) -> Vec<Config> {
     let mut configs = Vec::<Config>::new();
     let groups = socket::groups(nginx, reading);
@@ -181,7 +182,7 @@ fn listeners(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Lis
     listeners
 }
 
-/// Says which servers no request comes to.
+/// Notes the servers that no request reaches.
 fn note_unreached(nginx: &Nginx, groups: &[Group], reading: &mut Reading<'_>) {
     for (place, server) in nginx.servers.iter().enumerate() {
         let named =
@@ -198,7 +199,7 @@ fn note_unreached(nginx: &Nginx, groups: &[Group], reading: &mut Reading<'_>) {
     }
 }
 
-/// What nginx took the client's address from.
+/// Returns where nginx took the client's address from. `None` means from the connection.
 fn forwarded(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Option<Forwarded> {
     let mut found = None;
     for server in group.servers().iter().map(|server| &nginx.servers[*server]) {
@@ -231,7 +232,7 @@ fn forwarded(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Option<
     found
 }
 
-/// `name`, or that with the first number behind it that nobody has.
+/// Returns `name`, or `name` with the first free number appended.
 fn free_name(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
     if !is_taken(name) {
         return name.to_owned();

@@ -1,8 +1,8 @@
-//! A server's locations as the patterns of routes.
+//! Translates a server's locations into the path patterns of routes.
 //!
-//! nginx' prefixes end anywhere, Sidegate's at a slash, and regular expressions have no counterpart.
-//! For each cell of paths the patterns are compared with every outcome that nginx may have: what they
-//! can't say is told as a difference. It writes nothing and knows no host.
+//! nginx' prefixes may end anywhere, Sidegate's end at a slash, and regular expressions have no
+//! counterpart. For each cell of paths, the patterns are compared with every outcome that nginx may
+//! have; what they can't express becomes a finding. This module writes nothing and knows no hosts.
 
 use std::fmt;
 
@@ -14,56 +14,56 @@ use crate::import::nginx::server::Server;
 use crate::import::translate::compare::{Reason, Side};
 use crate::import::tree::Id;
 
-/// Where the requests for a pattern go.
+/// The destination of requests for a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// The location at this place passes them on.
+    /// The location at this index passes them on.
     Open(usize),
-    /// Nobody does.
+    /// No location does: the requests are refused.
     Closed,
 }
 
-/// What becomes of a guard that can't be carried over.
+/// Treatment of a guard that can't be carried over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsaid {
-    /// What it guards is closed.
+    /// The paths that it guards are closed.
     Closes,
-    /// What it guards is carried over without it.
+    /// The paths that it guards are carried over without it.
     Opens,
 }
 
-/// Some paths that end otherwise than nginx may end them.
+/// Paths that Sidegate may treat differently from nginx.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What nginx may do.
+    /// One outcome that nginx may have.
     pub nginx: Outcome,
-    /// Where Sidegate leads.
+    /// The destination in Sidegate.
     pub sidegate: Target,
-    /// Which way they differ.
+    /// The direction of the difference.
     pub verdict: Verdict,
-    /// The paths.
+    /// The cells of the paths.
     pub cells: Vec<Cell>,
 }
 
-/// Which way some paths differ.
+/// The direction of a difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Sidegate admits what nginx refuses.
     Opens(Reason),
     /// Sidegate refuses what nginx may pass on.
     Closes,
-    /// Sidegate passes on what nginx answers by itself, or passes on elsewhere.
+    /// Sidegate passes on what nginx answers by itself or passes on elsewhere.
     Differs,
 }
 
-/// Some paths. Displays as the `location` for them.
+/// A set of paths. Displays as the `location` that matches them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Region {
-    /// This one.
+    /// This one path and no other.
     Exact(String),
-    /// All that begin so.
+    /// All paths that begin so.
     From(String),
-    /// All that begin so and go on with anything but a slash.
+    /// All paths that begin so and continue with anything but a slash.
     GoesOn(String),
 }
 
@@ -87,28 +87,28 @@ impl fmt::Display for Region {
     }
 }
 
-/// A server's routes, but for their host.
+/// A server's routes without their host.
 #[derive(Debug, Default)]
 pub struct Paths {
-    /// Canonical patterns, the shortest first; what none matches is closed.
+    /// Canonical patterns, the shortest first; a path that matches none is closed.
     pub patterns: Vec<(String, Target)>,
-    /// The beginnings that are closed for a pattern that may match below them.
+    /// Beginnings that are closed because of a pattern that may match below them.
     pub shut: Vec<String>,
-    /// The locations whose path no request has.
+    /// Locations whose path no request can have.
     pub unheard: Vec<usize>,
-    /// The locations whose paths Sidegate answers with 400.
+    /// Locations whose paths Sidegate answers with 400.
     pub refused: Vec<usize>,
     written: Written,
 }
 
-/// A pattern before it is escaped: the exact path, or the beginning up to a slash.
+/// A pattern before escaping: an exact path, or a beginning up to a slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Raw {
     Exact(String),
     Below(String),
 }
 
-/// The patterns of a server.
+/// Returns the patterns of a server, the shortest first.
 pub fn paths(side: &Side<'_>, unsaid: Unsaid) -> Paths {
     let server = side.server();
     let mut paths = Paths::default();
@@ -135,8 +135,9 @@ pub fn paths(side: &Side<'_>, unsaid: Unsaid) -> Paths {
                 if shuts { Target::Closed } else { below }
             }
         };
+        // Shorter patterns come first, so `before` is the target that applies without this pattern.
         let before = paths.written.find(&raw.inside());
-        // A line feed at the end is worth a route only where it is to refuse.
+        // A path that ends in a line feed needs a route only to refuse it.
         let idle = before == Target::Closed && raw.text().ends_with('\n');
         if before != target && !idle {
             paths.written.0.push((raw, target));
@@ -149,20 +150,20 @@ pub fn paths(side: &Side<'_>, unsaid: Unsaid) -> Paths {
 }
 
 impl Paths {
-    /// Where requests for the paths of `cell` go.
+    /// Returns the destination of requests for the paths of `cell`.
     pub fn find(&self, cell: &Cell) -> Target {
         self.written.find(cell)
     }
 
-    /// Whether Sidegate sends plain HTTP for `path` to the same path with a slash behind it: no
-    /// pattern matches `path`, and an open one begins at the slash.
+    /// Returns whether Sidegate redirects plain HTTP for `path` to the same path with a slash
+    /// appended: no pattern matches `path`, and an open one begins at the slash.
     pub fn adds_slash(&self, path: &str) -> bool {
         let slashed = Cell::Exact(format!("{path}/"));
         !self.matches(&Cell::Exact(path.to_owned()))
             && matches!(self.find(&slashed), Target::Open(_))
     }
 
-    /// Closes each path that Sidegate would send to its slash, and nginx doesn't.
+    /// Closes each path that Sidegate would redirect to its slash and nginx wouldn't.
     fn shut_slashes(&mut self, side: &Side<'_>) {
         let below = self.written.0.iter().filter_map(|(raw, _)| match raw {
             Raw::Below(path) => path.strip_suffix('/').filter(|bare| !bare.is_empty()),
@@ -174,13 +175,13 @@ impl Paths {
         self.written.0.sort_by_key(|(raw, _)| raw.text().len());
     }
 
-    /// Whether a pattern matches the paths of `cell`, whatever its target.
+    /// Returns whether any pattern matches the paths of `cell`, open or closed.
     pub fn matches(&self, cell: &Cell) -> bool {
         self.written.matching(cell).is_some()
     }
 
-    /// What these routes, which are those of `server`, can't say of the requests for `side`, the same
-    /// server or another one; locations that `alike` finds so lead to the same place by the same rules.
+    /// Compares these routes, made for `server`, with nginx' outcomes for `side`, the same server
+    /// or another one. Locations for which `alike` holds lead to the same place by the same rules.
     pub fn findings(
         &self,
         server: &Server,
@@ -223,7 +224,7 @@ impl Paths {
     }
 }
 
-/// Which requests the text of a location names.
+/// Returns which requests the text of a location can match.
 fn named(matches: &Matches) -> Named {
     match (matches.path().map(Named::by), matches) {
         (Some(Named::Longer), Matches::Exact(_)) => Named::Nothing,
@@ -232,15 +233,15 @@ fn named(matches: &Matches) -> Named {
     }
 }
 
-/// A server on its way to patterns.
+/// A server while its patterns are made.
 struct Draft<'s, 'n> {
     side: &'s Side<'n>,
     unsaid: Unsaid,
 }
 
 impl Draft<'_, '_> {
-    /// Where nginx leads the paths of a cell, were it not for vague patterns; closed where a route
-    /// there would admit more.
+    /// Returns where nginx leads the paths of a cell, vague patterns aside; closed if a route there
+    /// would admit more than nginx.
     fn at(&self, cell: &Cell) -> Target {
         let place = match self.side.model.find(cell) {
             Found::Location(place) if self.side.passes(place) => place,
@@ -252,7 +253,8 @@ impl Draft<'_, '_> {
         if opens && self.unsaid == Unsaid::Closes { Target::Closed } else { Target::Open(place) }
     }
 
-    /// Where what begins with `path`, which ends in a slash, goes; no pattern tells `path` itself from that.
+    /// Returns the destination of everything that begins with `path`, which ends in a slash. One
+    /// pattern covers both `path` itself and the paths below it.
     fn below(&self, path: &str) -> Target {
         let beyond = Cell::Beyond(path.to_owned());
         let (at, below) = (self.at(&Cell::Exact(path.to_owned())), self.at(&beyond));
@@ -262,14 +264,15 @@ impl Draft<'_, '_> {
             }
             Found::Redirect(_) | Found::None => false,
         };
-        // What is served at this path alone is worth more than that nothing is below it, where opening
-        // was accepted; what is refused below is not.
+        // Once opening was accepted, serving this path outweighs that nothing is served below it.
+        // It doesn't outweigh a refusal by nginx below it.
         let keeps = self.unsaid == Unsaid::Opens && below == Target::Closed && !refuses;
         if keeps { at } else { below }
     }
 
-    /// Whether all below `path` is to be closed, for a pattern that begins so and may refuse what a route
-    /// to `target` admits. What nginx serves there by a location of its own keeps it open.
+    /// Returns whether everything below `path` must be closed, because a vague pattern with this
+    /// beginning may refuse what a route to `target` admits. A location of its own that nginx
+    /// serves below `path` keeps it open.
     fn shuts(&self, path: &str, target: Target) -> bool {
         let Target::Open(place) = target else { return false };
         let server = self.side.server();
@@ -291,7 +294,7 @@ impl Draft<'_, '_> {
         opens && !self.side.model.cells().filter(|cell| cell.text().starts_with(path)).any(has_own)
     }
 
-    /// The patterns that aren't read whole and begin with `path`.
+    /// Returns the patterns that aren't fully understood and begin with `path`.
     fn vague_at(&self, path: &str) -> Vec<Id> {
         let server = self.side.server();
         let patterns = server.locations.iter().filter_map(|location| match &location.matches {
@@ -306,7 +309,7 @@ impl Draft<'_, '_> {
     }
 }
 
-/// The cells as regions, and what is no part of them.
+/// Groups cells into regions, each with the regions to be excluded from it.
 pub fn regions(side: &Side<'_>, cells: &[Cell]) -> Vec<(Region, Vec<Region>)> {
     let (mut regions, mut absorbed) = (Vec::new(), Vec::<Cell>::new());
     for cell in cells.iter().filter(|cell| matches!(cell, Cell::Beyond(_))) {
@@ -327,7 +330,7 @@ pub fn regions(side: &Side<'_>, cells: &[Cell]) -> Vec<(Region, Vec<Region>)> {
     regions
 }
 
-/// Adds to the region beyond `text` what is as it is, and to `but` what isn't.
+/// Absorbs the longer texts whose cells are all in `cells`, and adds the other ones to `but`.
 fn absorb(
     side: &Side<'_>,
     cells: &[Cell],
@@ -348,7 +351,7 @@ fn absorb(
     }
 }
 
-/// Text as a regular expression for it.
+/// Returns a regular expression that matches `text` literally.
 pub fn regex_escaped(text: &str) -> String {
     text.chars().fold(String::new(), |mut out, c| {
         if r".*+?()[]{}|^$\".contains(c) {
@@ -359,7 +362,7 @@ pub fn regex_escaped(text: &str) -> String {
     })
 }
 
-/// What was written so far, as Sidegate looks it up.
+/// The patterns so far, with Sidegate's lookup.
 #[derive(Debug, Default)]
 struct Written(Vec<(Raw, Target)>);
 
@@ -368,7 +371,7 @@ impl Written {
         self.matching(cell).unwrap_or(Target::Closed)
     }
 
-    /// The target of the pattern that matches.
+    /// Returns the target of the pattern that matches: the exact one, else the longest beginning.
     fn matching(&self, cell: &Cell) -> Option<Target> {
         let own =
             |raw: &Raw| matches!((raw, cell), (Raw::Exact(own), Cell::Exact(path)) if own == path);
@@ -382,7 +385,8 @@ impl Written {
 }
 
 impl Raw {
-    /// The pattern for a cell; one pattern is for all that is at and beyond a slash.
+    /// Returns the pattern for a cell. One pattern covers a path with a final slash and everything
+    /// below it, so `None` means that another cell has it.
     fn of(cell: &Cell) -> Option<Raw> {
         match cell {
             Cell::Exact(path) if !path.ends_with('/') => Some(Raw::Exact(path.clone())),
@@ -397,7 +401,7 @@ impl Raw {
         }
     }
 
-    /// Paths that it matches.
+    /// Returns a cell that the pattern matches.
     fn inside(&self) -> Cell {
         match self {
             Raw::Exact(path) => Cell::Exact(path.clone()),
@@ -406,7 +410,7 @@ impl Raw {
     }
 }
 
-/// The paths that no regular expression takes from their location.
+/// Returns the paths that no regular expression takes from their location.
 pub fn finals(side: &Side<'_>) -> Vec<Region> {
     let model = &side.model;
     let all_below = |path: &str| {

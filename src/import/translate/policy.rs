@@ -1,6 +1,7 @@
-//! Policies: who may, and how much, of the locations that decide alike.
+//! Policies: access and limits, shared by locations that decide alike.
 //!
-//! Budgets are a policy's own, so locations share one only if they share nginx' zones, too.
+//! Each policy has budgets of its own, so locations share a policy only if they also share nginx'
+//! zones.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,48 +14,49 @@ use crate::import::report::{Scope, Word};
 use crate::import::translate::route::LONGEST;
 use crate::import::tree::Id;
 
-/// What nginx closes an idle tunnel after, where nothing is said.
+/// Time after which nginx closes an idle tunnel, unless `proxy_read_timeout` is set.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The most tokens that a limit may have.
+/// Largest number of tokens that Sidegate accepts in a limit.
 const MOST: u32 = 1_000_000;
 
-/// A policy.
+/// A policy as it is written to its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// Its name; empty until it has one.
+    /// Unique name; empty until one is assigned.
     pub name: String,
-    /// Who may.
+    /// Decisions by network, for the `[client]` table.
     pub access: Vec<Decided>,
-    /// `upgrades` and `requests`, from this zone.
+    /// Value of both `upgrades` and `requests`. `None` means unlimited.
     pub rate: Option<Tokens>,
-    /// `connections.per_client`, from this zone.
+    /// Zone and value of `connections.per_client`. `None` means unlimited.
     pub per_client: Option<(String, u32)>,
-    /// `connections.total`, of this server and zone.
+    /// Server, zone and value of `connections.total`. `None` means unlimited.
     pub total: Option<(Id, String, u32)>,
-    /// `idle`; `None`: not limited.
+    /// `idle` timeout of tunnels. `None` means unlimited.
     pub idle: Option<Duration>,
-    /// Whether `idle` is nginx' own default.
+    /// Whether `idle` is nginx' own default, so that the comment can say so.
     pub idle_by_default: bool,
-    /// The `limit_req`s and `limit_conn`s that it came from, by zone.
+    /// The `limit_req` and `limit_conn` directives behind the limits, by zone.
     pub limits: BTreeMap<String, Id>,
 }
 
-/// A rate and its burst.
+/// A token bucket: rate and burst.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {
-    /// The zone that they come from.
+    /// The nginx zone of the rate.
     pub zone: String,
-    /// So many …
+    /// Tokens added per period.
     pub tokens: u32,
-    /// … in so long.
+    /// The period: a second or a minute.
     pub per: Duration,
-    /// So many at once.
+    /// Most tokens at once.
     pub burst: u32,
 }
 
 impl Policy {
-    /// Whether two decide alike, each by a rule or for want of one, and count together.
+    /// Returns whether two policies decide alike and count in the same zones. A network decided by
+    /// a rule differs from one decided by default.
     pub fn is_like(&self, other: &Policy) -> bool {
         let bare = |policy: &Policy| {
             let access: Vec<_> = policy
@@ -73,7 +75,7 @@ impl Policy {
         bare(self) == bare(other)
     }
 
-    /// The policy that admits nobody, for what nginx didn't pass on.
+    /// Returns the policy that admits no client, for paths that nginx didn't pass on.
     pub fn closed() -> Policy {
         let nobody = |network| Decided { network, admits: false, by: None };
         Policy {
@@ -88,8 +90,8 @@ impl Policy {
         }
     }
 
-    /// What holds at `level` for clients, and at `passing`, often the same, for the backend, of the server `server`;
-    /// `scopes` are the attempts that come there.
+    /// Builds the policy for clients at `level`. `passing`, often the same level, has the settings
+    /// towards the backend; `scopes` are the attempts that reach it.
     pub fn of(
         level: &Level,
         passing: &Level,
@@ -185,7 +187,7 @@ impl Policy {
     }
 }
 
-/// The rate of `level`, of several the strictest.
+/// Returns the rate of `level`, the strictest one if there are several.
 fn rate(
     level: &Level,
     zones: &Zones,
@@ -219,17 +221,17 @@ fn rate(
     let (rate, zone) = strictest?;
     let (tokens, per) = zone.rate?;
     note_rate(rate, zone, (tokens, per), reading);
-    // nginx lets one through at the rate and `burst` more.
+    // nginx lets one request through at the rate, and `burst` more.
     let burst = bounded(rate.burst.saturating_add(1));
     Some((rate.id, Tokens { zone: rate.zone.clone(), tokens: bounded(tokens), per, burst }))
 }
 
-/// At most what Sidegate takes.
+/// Limits a number to `MOST`.
 fn bounded(tokens: u64) -> u32 {
     u32::try_from(tokens).map_or(MOST, |tokens| tokens.min(MOST))
 }
 
-/// Notes what becomes of the strictest rate, and of each value of it that Sidegate can't have.
+/// Notes the strictest rate, and each of its values that Sidegate can't express.
 fn note_rate(rate: &Rate, zone: &Zone, (tokens, per): (u64, Duration), reading: &mut Reading<'_>) {
     let unit = if per.as_secs() == 60 { "m" } else { "s" };
     let burst = rate.burst.saturating_add(1);

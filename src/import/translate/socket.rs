@@ -1,7 +1,8 @@
-//! Which servers answer where, and which sockets one Sidegate can serve.
+//! Which servers answer on which socket, and which sockets one Sidegate can serve.
 //!
-//! nginx chooses among the servers of the socket that a request came in by; Sidegate's routes hold on all of its
-//! listeners. So sockets with the same servers share a configuration, and others get one of their own.
+//! nginx chooses among the servers of the socket that a request arrived on; Sidegate's routes hold
+//! on all of its listeners. So sockets with the same servers share a configuration, and the others
+//! get one of their own.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,42 +15,42 @@ use crate::import::tree::Id;
 /// A socket that nginx listens on.
 #[derive(Debug)]
 pub struct Socket {
-    /// Its address.
+    /// Address and port of the socket.
     pub address: SocketAddr,
     /// The servers that answer there, by place.
     pub servers: Vec<usize>,
-    /// The one that answers when no name fits.
+    /// Index of the server that answers when no name matches.
     pub default: usize,
     /// Whether it speaks TLS.
     pub tls: bool,
-    /// Whether it takes IPv4 clients at an IPv6 address.
+    /// Whether an IPv6 socket also accepts IPv4 clients.
     pub both_families: bool,
-    /// The `listen`s that made it.
+    /// The `listen` directives behind it.
     pub ids: Vec<Id>,
 }
 
 /// Sockets that one Sidegate serves.
 #[derive(Debug)]
 pub struct Group {
-    /// With the same servers, all of them.
+    /// Sockets with the same servers, and the same default server.
     pub sockets: Vec<Socket>,
-    /// Where nginx does nothing but send clients to https.
+    /// Sockets on which nginx only redirects to https.
     pub redirects: Vec<Socket>,
 }
 
 impl Group {
-    /// The servers that answer at its sockets.
+    /// Returns the indices of the servers that answer on its sockets.
     pub fn servers(&self) -> &[usize] {
         self.sockets.first().map(|socket| &socket.servers[..]).unwrap_or_default()
     }
 
-    /// The one that answers when no name fits.
+    /// Returns the index of the server that answers when no name matches.
     pub fn default(&self) -> Option<usize> {
         self.sockets.first().map(|socket| socket.default)
     }
 }
 
-/// All groups, in the order in which nginx' files name them.
+/// Returns all groups, in the order of nginx' files.
 pub fn groups(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Group> {
     let sockets = sockets(nginx, reading);
     note_overlaps(&sockets, reading);
@@ -79,6 +80,7 @@ pub fn groups(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Group> {
         }
     }
     let is_tls = |group: &Group| group.sockets.iter().any(|socket| socket.tls);
+    // Sockets that only redirect to https join the first group that serves TLS.
     let with_tls = groups.iter().position(is_tls).unwrap_or(0);
     if let Some(group) = groups.get_mut(with_tls) {
         group.redirects = redirects;
@@ -117,7 +119,7 @@ fn sockets(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Socket> {
             }
             socket.servers.push(place);
             socket.ids.push(listen.id);
-            // What one server says of a socket holds for all.
+            // A setting that one server makes on a socket holds for all of them.
             socket.tls |= listen.tls;
             socket.both_families |= listen.both_families;
             if listen.default {
@@ -146,7 +148,8 @@ fn note_listen(listen: &Listen, reading: &mut Reading<'_>) {
     }
 }
 
-/// Makes one of `0.0.0.0:80` and `[::]:80`: the second takes both families, and the two can't be bound at once.
+/// Merges `0.0.0.0:80` into `[::]:80`: the latter accepts both families, so Sidegate can't bind
+/// both.
 fn merge(sockets: &mut Vec<Socket>, reading: &mut Reading<'_>) {
     let both = |socket: &Socket| socket.address.ip().is_unspecified();
     let twins: Vec<_> = sockets
@@ -186,7 +189,8 @@ fn merge(sockets: &mut Vec<Socket>, reading: &mut Reading<'_>) {
     }
 }
 
-/// Says which sockets nginx serves by one that it binds, and Sidegate can't bind beside each other.
+/// Notes sockets that nginx serves through a wildcard socket and that Sidegate can't bind beside
+/// it.
 fn note_overlaps(sockets: &[Socket], reading: &mut Reading<'_>) {
     for socket in sockets.iter().filter(|socket| !socket.address.ip().is_unspecified()) {
         let holds = |ip: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || socket.address.is_ipv4());

@@ -1,4 +1,4 @@
-//! Certificates: the files that nginx names, where they are.
+//! Certificates: the files that nginx names, used in place.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,15 @@ use crate::import::nginx::{Nginx, Reading};
 use crate::import::report::Word;
 use crate::import::translate::socket::Group;
 
-/// Chain and key of every certificate of a group, the default one first; none where nobody speaks TLS.
+/// Returns chain and key of each certificate of a group, the default one first; empty if no socket
+/// speaks TLS.
 pub fn certificates(
     nginx: &Nginx,
     group: &Group,
     reading: &mut Reading<'_>,
 ) -> Vec<(PathBuf, PathBuf)> {
     let Some(socket) = group.sockets.iter().find(|socket| socket.tls) else { return Vec::new() };
+    // A client without SNI gets the first certificate, so the default server's must come first.
     let mut order = vec![socket.default];
     order.extend(socket.servers.iter().copied().filter(|server| *server != socket.default));
     let mut pairs = Vec::new();
@@ -60,7 +62,8 @@ pub fn certificates(
     pairs
 }
 
-/// Where the file is that nginx means; `None`: it is none, or can't be read.
+/// Returns the absolute path of a file. `None` means that the value is no file, or that the file
+/// can't be read.
 fn path(set: &Set<String>, reading: &mut Reading<'_>) -> Option<PathBuf> {
     if set.value.contains('$')
         || ["data:", "engine:", "store:"].iter().any(|start| set.value.starts_with(start))

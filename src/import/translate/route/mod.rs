@@ -1,4 +1,4 @@
-//! Routes: for each host the patterns of its server, each with its backends and its policy.
+//! Routes: for each host the path patterns of its server, each with backends and policy.
 
 mod note;
 mod pass;
@@ -19,57 +19,57 @@ use crate::import::translate::paths::{Paths, Target, Unsaid, paths};
 use crate::import::translate::policy::Policy;
 use crate::import::tree::Id;
 
-/// A `[[route]]`.
+/// A `[[route]]` table of `sidegate.toml`.
 #[derive(Debug)]
 pub struct Route {
-    /// Its name.
+    /// Unique name, made of host and path.
     pub name: String,
-    /// Its host.
+    /// Host pattern: exact, `*.parent` or `*`.
     pub host: String,
-    /// Its path.
+    /// Path pattern, escaped; a final slash covers everything below.
     pub path: String,
-    /// Where it leads.
+    /// Its backends and their settings.
     pub leads: Leads,
-    /// Its policy's name.
+    /// Name of the policy that it uses.
     pub policy: String,
-    /// The location that it came from.
+    /// The location that it was made from. `None` means a closed route.
     pub from: Option<Id>,
 }
 
-/// Where a route leads.
+/// The destination of a route.
 #[derive(Debug)]
 pub enum Leads {
-    /// To these backends.
+    /// Requests go to backends.
     To {
-        /// Never empty, but where they are unknown.
+        /// The backends; empty only if they are unknown.
         backends: Vec<String>,
-        /// Why they are unknown.
+        /// Why the backends are unknown. `None` means that they are known.
         unknown: Option<String>,
-        /// Whether the path is cut off.
+        /// Whether the route's path is stripped.
         strip_prefix: bool,
-        /// `max_body`; `None`: the default.
+        /// `max_body`. `None` means the default.
         max_body: Option<MaxBody>,
-        /// `timeouts`
+        /// The route's `timeouts` table.
         timeouts: Timeouts,
     },
-    /// Nowhere: its policy admits nobody.
+    /// No destination: its policy admits no client.
     Nowhere,
 }
 
-/// A route's `max_body`.
+/// A route's `max_body`, the largest request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxBody {
-    /// So many bytes.
+    /// Most bytes of a body.
     Bytes(u64),
-    /// `"off"`
+    /// `max_body = "off"`: unlimited.
     Off,
 }
 
 /// Names that no policy may have (`docs/spec/formats.md`, "Rules for all files").
 const RESERVED: [&str; 5] = ["any", "unix", "none", "null", "baseline"];
 
-/// The routes for the `hosts` of the configuration with this number, and their policies; `strays` come
-/// by them as well.
+/// Returns the routes and policies for the `hosts` of configuration number `config`. The requests
+/// of `strays` follow the routes of `*`.
 pub fn routes(
     nginx: &Nginx,
     hosts: &[Host],
@@ -102,13 +102,13 @@ pub fn routes(
     (desk.routes, desk.policies)
 }
 
-/// What is written so far.
+/// The routes and policies written so far, with what they are made from.
 struct Desk<'n> {
     nginx: &'n Nginx,
     hosts: &'n [Host],
-    /// Which configuration it is.
+    /// Number of the configuration.
     config: usize,
-    /// Of each server, by place: what nginx answers, and what Sidegate does.
+    /// Per server index: nginx' answers and Sidegate's paths.
     sides: BTreeMap<usize, (Side<'n>, Paths)>,
     routes: Vec<Route>,
     policies: Vec<Policy>,
@@ -173,8 +173,8 @@ impl Desk<'_> {
         }
     }
 
-    /// Whether a closed route is written for all that the server of `host` doesn't serve: else a
-    /// broader host's routes would serve it.
+    /// Returns whether `host` needs a closed route for everything that its server doesn't serve.
+    /// Without it, the routes of a broader host would serve those requests.
     fn shuts_the_rest(&self, host: &Host) -> bool {
         let is_open =
             |other: &Host| self.patterns(other).iter().any(|(_, target)| *target != Target::Closed);
@@ -182,7 +182,8 @@ impl Desk<'_> {
         is_inside && !self.patterns(host).iter().any(|(path, _)| path == "/")
     }
 
-    /// The name of `policy`, or of one like it; `wish` is what it is called if it is new.
+    /// Returns the name of `policy`, or of an existing policy like it; `wish` is the preferred
+    /// name of a new one.
     fn policy(&mut self, policy: Policy, wish: &str) -> String {
         if let Some(known) = self.policies.iter_mut().find(|known| known.is_like(&policy)) {
             known.limits.extend(policy.limits);
@@ -200,7 +201,7 @@ impl Desk<'_> {
         self.sides.get(&host.server).map(|(_, paths)| &paths.patterns[..]).unwrap_or_default()
     }
 
-    /// The name of a route; `beside` another for all that is below its path.
+    /// Returns the name of a route; `beside` if another route covers everything below its path.
     fn name(&self, host: &Host, path: &str, beside: bool) -> String {
         let host = slug(&host.label);
         let path = slug(path);
@@ -213,7 +214,7 @@ impl Desk<'_> {
     }
 }
 
-/// Text as the part of a name.
+/// Turns text into the part of a name: lower-case letters, digits and hyphens.
 fn slug(text: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let text: String = text.chars().map(plain).collect();

@@ -1,4 +1,4 @@
-//! What the routes of a server can't say, and what became of the directives that they were made of.
+//! Notes the differences of a server's routes, and the outcome of the directives behind them.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ use crate::import::translate::route::{readings, timeouts};
 use crate::import::tree::{Id, Tree};
 
 impl Desk<'_> {
-    /// The attempts that come to `location` of the server at `place`.
+    /// Returns the attempts that reach `location` of the server at `place`.
     pub fn scopes(&self, place: usize, location: &Location) -> Vec<Scope> {
         let Some((side, _)) = self.sides.get(&place) else { return Vec::new() };
         let matches = &location.matches;
@@ -37,7 +37,7 @@ impl Desk<'_> {
         regions.flat_map(|(region, but)| self.scoped(place, &region.to_string(), &but)).collect()
     }
 
-    /// These paths on every host of the server at `place`.
+    /// Returns the scopes of `path`, without `but`, on every host of the server at `place`.
     fn scoped(&self, place: usize, path: &str, but: &[Region]) -> Vec<Scope> {
         let own = self.hosts.iter().filter(|host| host.server == place);
         own.map(|host| self.scope(&host.scope, path, but)).collect()
@@ -48,7 +48,7 @@ impl Desk<'_> {
         Scope { config: Some(self.config), host: host.to_owned(), path: path.to_owned(), but }
     }
 
-    /// Notes all that the routes of a server can't say.
+    /// Notes everything that the routes of a server can't express.
     pub fn note(&self, place: usize, reading: &mut Reading<'_>) {
         let Some((side, paths)) = self.sides.get(&place) else { return };
         let server = side.server();
@@ -76,7 +76,7 @@ impl Desk<'_> {
             self.note_finding(place, side, paths, finding, reading);
         }
         for finding in findings.iter().filter(|finding| finding.verdict != Verdict::Closes) {
-            // To name each of the routes that the same paths go by would be long.
+            // One note per set of paths: naming each of its routes would be too long.
             let found: Vec<_> =
                 self.found(side, finding).into_iter().map(|(path, _)| path).collect();
             if noted.insert((finding.nginx.by, format!("{:?}", finding.verdict), found)) {
@@ -106,8 +106,8 @@ impl Desk<'_> {
         }
     }
 
-    /// Notes a path that nginx sends on to the same with a slash, where Sidegate, which does so only
-    /// if no other route matches the path, refuses it.
+    /// Notes a path that nginx redirects to the same path with a slash and Sidegate refuses.
+    /// Sidegate redirects only if no other route matches the path.
     fn note_slash(
         &self,
         place: usize,
@@ -142,7 +142,7 @@ impl Desk<'_> {
         }
     }
 
-    /// Notes what becomes of hosts that no route can say.
+    /// Notes hosts that no route can express.
     pub fn note_stray(&self, stray: &Stray, reading: &mut Reading<'_>) {
         let star = self.hosts.iter().find(|host| host.pattern == "*");
         let default = star.and_then(|host| self.sides.get(&host.server));
@@ -159,7 +159,7 @@ impl Desk<'_> {
         reading.notes.say_of(stray.id, Word::Differs, stray.said.clone(), vec![scope]);
     }
 
-    /// The attempts that a finding is about, as nginx writes them.
+    /// Returns the paths of a finding as nginx writes them, each with its exceptions.
     fn found(&self, side: &Side<'_>, finding: &Finding) -> Vec<(String, Vec<Region>)> {
         let server = side.server();
         let by = finding.nginx.by;
@@ -301,7 +301,7 @@ impl Desk<'_> {
         }
     }
 
-    /// Says which limits are no longer counted together.
+    /// Notes the limits that are no longer counted together, because several policies have them.
     pub fn note_shared(&self, reading: &mut Reading<'_>) {
         for (zone, id) in self.policies.iter().flat_map(|policy| &policy.limits) {
             let sharing = self.policies.iter().filter(|policy| policy.limits.contains_key(zone));
@@ -317,25 +317,26 @@ impl Desk<'_> {
     }
 }
 
-/// The path that a location redirects to its slash, where Sidegate does so as well.
+/// Returns the path that a location redirects to its slash, if Sidegate does so as well.
 fn sent<'l>(location: &'l Location, (side, paths): (&Side<'_>, &Paths)) -> Option<&'l str> {
     location.redirect.as_ref()?;
     let path = location.matches.path()?;
     (side.model.adds_slash(path) && paths.adds_slash(path)).then_some(path)
 }
 
-/// Whether what nginx does leads where the location at `place` leads, and by its rules.
+/// Returns whether an outcome leads to the same place as the location at `place`, by the same
+/// rules.
 fn is_alike(server: &Server, place: usize, outcome: &Outcome) -> bool {
     let own = outcome.stages.first();
     outcome.end == End::Passed && own.is_some_and(|own| *own == place || alike(server, place, *own))
 }
 
-/// Whether requests that the guard `id` refused are admitted by a finding.
+/// Returns whether a finding admits requests that the guard `id` refused.
 fn is_opened(finding: &Finding, id: Id) -> bool {
     matches!(&finding.verdict, Verdict::Opens(Reason::Guards(guards)) if guards.contains(&id))
 }
 
-/// What there is to say of a finding about the paths of `location PATH`.
+/// Describes a finding about the paths of `location PATH`.
 fn text(side: &Side<'_>, paths: &Paths, finding: &Finding, path: &str, tree: &Tree) -> String {
     let server = side.server();
     let location = server.locations.iter().find(|location| location.id == finding.nginx.by);
@@ -369,7 +370,7 @@ fn text(side: &Side<'_>, paths: &Paths, finding: &Finding, path: &str, tree: &Tr
     }
 }
 
-/// Why paths are closed.
+/// Explains why paths are closed.
 fn closed(
     side: &Side<'_>,
     paths: &Paths,
@@ -403,30 +404,30 @@ fn closed(
     }
 }
 
-/// Directives, each with its place.
+/// Lists directives with their places.
 fn named(ids: &[Id], tree: &Tree) -> String {
     let all = ids.iter().map(|id| format!("`{}` ({})", tree.lines[*id].text, tree.place(*id)));
     all.collect::<Vec<_>>().join(", ")
 }
 
-/// A route that is written, and what it was made of.
+/// A route that is written, and its origins.
 pub struct Carried<'c> {
-    /// Where its requests come in nginx.
+    /// The location that receives its requests in nginx.
     pub location: &'c Location,
-    /// How they are passed on.
+    /// The `proxy_pass` for its requests.
     pub pass: &'c Pass,
-    /// What holds there for the backend.
+    /// The settings in force towards the backend.
     pub level: &'c Level,
-    /// Its name.
+    /// Name of the route.
     pub route: &'c str,
-    /// Its path.
+    /// Path pattern of the route.
     pub path: &'c str,
-    /// Its policy's name.
+    /// Name of the route's policy.
     pub policy: &'c str,
 }
 
 impl Carried<'_> {
-    /// Notes what became of the directives.
+    /// Notes the outcome of each directive behind the route.
     pub fn note(&self, reading: &mut Reading<'_>) {
         let notes = &mut reading.notes;
         notes.say(
@@ -495,7 +496,7 @@ impl Carried<'_> {
     }
 }
 
-/// Whether Sidegate sets the header `name` to what `value` stands for.
+/// Returns whether Sidegate itself sets the header `name` to the meaning of `value`.
 fn is_set(name: &str, value: &str) -> bool {
     let own = match name {
         "x-forwarded-for" => "$remote_addr",

@@ -1,4 +1,4 @@
-//! How a location passes requests on: to whom, by which path, and whether as an upgrade.
+//! How a location passes requests on: backend, path, and whether as an upgrade.
 
 use crate::import::nginx::backend::{Pass, To};
 use crate::import::nginx::level::Level;
@@ -10,7 +10,8 @@ use crate::import::nginx::{Nginx, Reading};
 use crate::import::report::Word;
 use crate::import::translate::route::{Leads, MaxBody, Timeouts};
 
-/// Who passes on what comes to `location`, and what holds there for the backend.
+/// Returns the `proxy_pass` for `location` and the settings in force towards the backend. `None`
+/// means that no single policy can express it.
 pub fn resolved<'s>(server: &'s Server, location: &'s Location) -> (Option<&'s Pass>, &'s Level) {
     match &location.serves {
         Serves::Proxy(pass) => (Some(pass), &location.level),
@@ -26,7 +27,7 @@ pub fn resolved<'s>(server: &'s Server, location: &'s Location) -> (Option<&'s P
     }
 }
 
-/// Whether two locations decide alike and lead to the same place.
+/// Returns whether two locations decide alike and lead to the same place.
 pub fn alike(server: &Server, one: usize, other: usize) -> bool {
     let (one, other) = (&server.locations[one], &server.locations[other]);
     let ((Some(pass), level), (Some(other_pass), other_level)) =
@@ -44,12 +45,12 @@ pub fn alike(server: &Server, one: usize, other: usize) -> bool {
         && Timeouts::of(level) == Timeouts::of(other_level)
 }
 
-/// The largest body; `None`: both have the same default.
+/// Returns the largest body. `None` means the default, which nginx and Sidegate share.
 fn max_body(level: &Level) -> Option<MaxBody> {
     level.max_body.map(|set| if set.value == 0 { MaxBody::Off } else { MaxBody::Bytes(set.value) })
 }
 
-/// What keeps nginx from passing an upgrade on; `None`: nothing does.
+/// Returns why nginx passes no upgrade on. `None` means that it does.
 pub fn no_upgrade(level: &Level, nginx: &Nginx) -> Option<&'static str> {
     let header = |name: &str| {
         level
@@ -68,7 +69,7 @@ pub fn no_upgrade(level: &Level, nginx: &Nginx) -> Option<&'static str> {
     let default = if nginx.version >= KEEPS_CONNECTIONS { "" } else { "close" };
     let connection = header("connection").unwrap_or(default);
     let connection = nginx.upgrades.get(connection).map_or(connection, String::as_str);
-    // Another variable may be anything; who sets it here means WebSockets.
+    // Another variable may have any value; setting one here is taken to mean WebSockets.
     if !connection.contains('$') && !connection.to_ascii_lowercase().contains("upgrade") {
         return Some("`Connection` doesn't say `upgrade`");
     }
@@ -78,17 +79,17 @@ pub fn no_upgrade(level: &Level, nginx: &Nginx) -> Option<&'static str> {
     None
 }
 
-/// What the path becomes that the backend sees.
+/// The change from the request's path to the backend's.
 pub enum Cut {
-    /// It stays.
+    /// The path is unchanged.
     Nothing,
-    /// The route's path goes.
+    /// The route's path is stripped.
     Prefix,
-    /// Something else, which can't be written.
+    /// Any other change, which a route can't express.
     Other,
 }
 
-/// What the path becomes that a route for `path` leads on.
+/// Returns the change of the path for a route with pattern `path`.
 pub fn cut(location: &Location, pass: &Pass, path: &str) -> Cut {
     let own = location.matches.path().unwrap_or_default();
     let here = path == own || path.strip_suffix('/') == Some(own);
@@ -109,7 +110,7 @@ pub fn cut(location: &Location, pass: &Pass, path: &str) -> Cut {
     }
 }
 
-/// Where a route for `path` leads.
+/// Returns the destination of a route with pattern `path`.
 pub fn leads(
     location: &Location,
     pass: &Pass,

@@ -1,8 +1,8 @@
-//! Locations whose paths Sidegate answers with 400, because some servers read them as paths of another
-//! route.
+//! Finds locations whose paths Sidegate answers with 400, because some servers read them as paths
+//! of another route.
 //!
-//! It asks for the path that a location names. Whether another path of it is refused is the client's
-//! doing.
+//! Tests only the path that a location names, and one path below it. Other paths depend on the
+//! client.
 
 use crate::import::nginx::matches::Matches;
 use crate::import::nginx::model::canonical;
@@ -10,7 +10,7 @@ use crate::import::translate::compare::Side;
 use crate::import::translate::paths::{Paths, Target};
 use sidegate::policy::request::reading::{self, Reading};
 
-/// How some servers read a path of the location at `place`, where the routes lead that reading
+/// Returns how some servers read a path of the location at `place`, if the routes lead that reading
 /// elsewhere.
 pub fn elsewhere((side, paths): (&Side<'_>, &Paths), place: usize) -> Option<String> {
     let matches = &side.server().locations[place].matches;

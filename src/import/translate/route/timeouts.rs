@@ -1,7 +1,7 @@
-//! nginx' timeouts as those of a route.
+//! Translates nginx' timeouts into those of a route.
 //!
-//! nginx has one for each side and direction. A route's `body_stall` and `write_stall` hold for
-//! both sides: the longer one is taken, so that nothing is cut that nginx let go on.
+//! nginx has a timeout per side and direction. A route's `body_stall` and `write_stall` hold for
+//! both sides; the longer value is used, so that nothing is cut that nginx let go on.
 
 use std::time::Duration;
 
@@ -11,28 +11,28 @@ use crate::import::report::Word;
 use crate::import::tree::Id;
 use sidegate::snapshot::route::RouteTimeouts;
 
-/// What each of nginx' timeouts of reading and writing is, where none is given.
+/// Default of each nginx timeout for reading and writing.
 const DEFAULT: Duration = Duration::from_secs(60);
 
-/// The longest duration that Sidegate takes.
+/// Longest duration that Sidegate accepts.
 pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// A route's `timeouts`; each is `None` for the default.
+/// A route's `timeouts`; `None` means the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timeouts {
-    /// `dial`
+    /// Value of `dial`, from `proxy_connect_timeout`.
     pub dial: Option<Duration>,
-    /// `response`
+    /// Value of `response`, from `proxy_read_timeout`.
     pub response: Option<Duration>,
-    /// `body_stall`
+    /// Value of `body_stall`, the longer of `proxy_read_timeout` and `client_body_timeout`.
     pub body_stall: Option<Duration>,
-    /// `write_stall`
+    /// Value of `write_stall`, the longer of `proxy_send_timeout` and `send_timeout`.
     pub write_stall: Option<Duration>,
 }
 
 impl Timeouts {
-    /// What holds at `level`. In nginx 0 is no timeout: it gives up at once, which is not carried
-    /// over.
+    /// Returns the timeouts in force at `level`. In nginx, 0 doesn't mean unlimited: it gives up at
+    /// once, which is not carried over.
     pub fn of(level: &Level) -> Timeouts {
         Timeouts {
             dial: given(level.connect_timeout),
@@ -43,19 +43,19 @@ impl Timeouts {
     }
 }
 
-/// At most what Sidegate takes; `None` also for 0.
+/// Returns the value, limited to `LONGEST`. `None` means not set, or 0.
 fn given(set: Option<Set<Duration>>) -> Option<Duration> {
     set.map(|set| set.value.min(LONGEST)).filter(|time| !time.is_zero())
 }
 
-/// The longer of two; `None`: neither is given.
+/// Returns the longer of two. `None` means that neither is set.
 fn longer(one: Option<Set<Duration>>, other: Option<Set<Duration>>) -> Option<Duration> {
     let (one, other) = (given(one), given(other));
     one.or(other)?;
     Some(one.unwrap_or(DEFAULT).max(other.unwrap_or(DEFAULT)))
 }
 
-/// What became of each timeout of `level`, on a route with so many backends.
+/// Notes the outcome of each timeout of `level`, on a route with so many backends.
 pub fn notes(level: &Level, backends: usize) -> Vec<(Id, Word, String)> {
     let Timeouts { body_stall, write_stall, .. } = Timeouts::of(level);
     let default = RouteTimeouts::default();
@@ -105,13 +105,13 @@ pub fn notes(level: &Level, backends: usize) -> Vec<(Id, Word, String)> {
     notes
 }
 
-/// A value that holds for both sides, beside the one that was given.
+/// Describes a value that holds for both sides and differs from the given one.
 fn instead(key: &str, held: Option<Duration>, value: Duration) -> String {
     let held = held.map_or("off".into(), written);
     format!("`timeouts.{key}` is {held} in place of {}", written(value))
 }
 
-/// `proxy_read_timeout`
+/// Word and text for `proxy_read_timeout`.
 fn reading(value: Duration, body_stall: Option<Duration>) -> (Word, String) {
     if body_stall == Some(value) {
         let text = "`timeouts.response` and `body_stall` of the route, the latter for both sides and \
@@ -128,7 +128,7 @@ fn reading(value: Duration, body_stall: Option<Duration>) -> (Word, String) {
     (Word::Differs, text)
 }
 
-/// `client_body_timeout`
+/// Word and text for `client_body_timeout`.
 fn uploading(value: Duration, body_stall: Option<Duration>) -> (Word, String) {
     if body_stall != Some(value) {
         let text = format!(
@@ -145,7 +145,7 @@ fn uploading(value: Duration, body_stall: Option<Duration>) -> (Word, String) {
     (Word::Carried, "`timeouts.body_stall` of the route, for both sides".into())
 }
 
-/// `proxy_send_timeout` and `send_timeout`
+/// Word and text for `proxy_send_timeout` and for `send_timeout`.
 fn writing(value: Duration, write_stall: Option<Duration>) -> (Word, String) {
     if write_stall == Some(value) && value <= DEFAULT {
         let text = "`timeouts.write_stall` of the route: either side takes nothing for so long; a \
