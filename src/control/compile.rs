@@ -1,7 +1,7 @@
 //! From values to a snapshot that has passed its tests.
 //!
-//! What has been used of an unchanged limit is carried over from the generation
-//! before, so that a reload gives nobody a full bucket.
+//! The used part of an unchanged limit is carried over from the generation before, so that a reload
+//! refills no bucket.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -24,20 +24,21 @@ use crate::snapshot::{ListenerRules, Snapshot};
 
 /// One generation, compiled and rehearsed.
 pub struct Built {
-    /// What will run.
+    /// The snapshot to publish.
     pub snapshot: Snapshot,
-    /// `sidegate.toml`.
+    /// The values of `sidegate.toml`.
     pub settings: Settings,
-    /// What somebody should look at.
+    /// Warnings, those of the policies' own tests included.
     pub warnings: Vec<Diagnostic>,
     /// The lists that are read from files, each with its policy.
     pub feeds: Vec<(Arc<str>, Feed)>,
 }
 
-/// Compiles `loaded`, what `config` named, as the generation after `before`, and runs the policies' own tests against it.
+/// Compiles `loaded`, read from the files that `config` names, as the generation after `before`,
+/// and runs the policies' own tests against it.
 ///
 /// # Errors
-/// The tests that fail; what rustls refuses.
+/// Failed tests; errors from rustls.
 pub fn build(
     loaded: Loaded,
     config: &Path,
@@ -52,10 +53,10 @@ pub fn build(
     if errors.is_empty() { Ok(built) } else { Err(errors) }
 }
 
-/// What `config` names, compiled where no agent runs; the policies' own tests are not run.
+/// Compiles the files that `config` names, outside an agent. The policies' own tests are not run.
 ///
 /// # Errors
-/// All that is wrong with the files, but for those tests.
+/// Every error in the files, those tests excepted.
 pub fn unrehearsed(config: &Path) -> Result<Built, Vec<Diagnostic>> {
     let mut files = Files::for_person();
     let loaded = config::load(&mut files, config, None)?;
@@ -63,26 +64,28 @@ pub fn unrehearsed(config: &Path) -> Result<Built, Vec<Diagnostic>> {
     assemble(loaded, config, &files.digest().to_string(), None, &tickets).map(|(built, _)| built)
 }
 
-/// What tells the files of a generation from all others.
+/// Digests that identify the files of a generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// The digest of all files, as the generation would have it.
+    /// The digest of all files, equal to that of the generation made from them.
     pub all: String,
-    /// The digest of the policy that is promoted, wherever it stands. `None` means that no load has looked at it.
+    /// The digest of the promoted policy, as the candidate's file or as the policy's. `None` means
+    /// that the load read no such file.
     policy: Option<Digest>,
 }
 
 impl Fingerprint {
-    /// Whether the policy that is promoted says the same as that of `other`.
+    /// Whether the promoted policy has the same text as that of `other`. Unknown counts as no.
     pub fn is_of_same_policy(&self, other: &Fingerprint) -> bool {
         self.policy.is_some() && self.policy == other.policy
     }
 }
 
-/// The files that `config` names with the candidate of the policy `promoted` in its place, once they have passed the tests.
+/// Fingerprint of the files that `config` names, with the candidate of `promoted` in the policy's
+/// place. Runs the policies' own tests.
 ///
 /// # Errors
-/// All that is wrong with the files.
+/// Every error in the files.
 pub fn promoted(config: &Path, promoted: &str) -> Result<Fingerprint, Vec<Diagnostic>> {
     let mut files = Files::for_person();
     let loaded =
@@ -93,10 +96,11 @@ pub fn promoted(config: &Path, promoted: &str) -> Result<Fingerprint, Vec<Diagno
     Ok(fingerprint)
 }
 
-/// The files that `config` names once the policy `promoted` has been put in its place. The tests are not run again.
+/// Fingerprint of the files that `config` names, after `promoted` has replaced its policy. Does not
+/// run the tests again.
 ///
 /// # Errors
-/// All that is wrong with the files.
+/// Every error in the files.
 pub fn placed(config: &Path, promoted: &str) -> Result<Fingerprint, Vec<Diagnostic>> {
     let mut files = Files::for_person();
     config::load(&mut files, config, None)?;
@@ -108,7 +112,7 @@ fn fingerprint(files: &Files, config: &Path, policy: &str) -> Fingerprint {
     Fingerprint { all: files.digest().to_string(), policy: files.digest_of(&path) }
 }
 
-/// Keys for TLS tickets.
+/// Fresh keys for TLS tickets. `config` is only named in the error.
 ///
 /// # Errors
 /// The machine has no randomness.
@@ -142,13 +146,13 @@ fn assemble(
 /// The policies of one generation.
 struct Pages {
     policies: Vec<PolicyPage>,
-    /// What may replace some of them, under their names.
+    /// Candidates, each under the name of the policy that it may replace.
     candidates: Vec<PolicyPage>,
     baseline: Option<PolicyPage>,
 }
 
-/// A pure step, but for the keys of fresh tickets. It fails with what rustls refuses of a TLS listener or of backends
-/// over TLS: nothing that a file can cause by itself.
+/// Pure, except for the keys of fresh tickets. Fails with the error of rustls for a TLS listener or
+/// for backends over TLS, which no file can cause by itself.
 fn compile(
     settings: &Settings,
     pages: Pages,
@@ -207,7 +211,8 @@ fn compile(
     })
 }
 
-/// The numbers of routes: a name keeps the one that it has, and one that is gone is never given again.
+/// Assigns route numbers. A name keeps its number, and the number of a removed route is never
+/// reused.
 struct Numbers<'s> {
     known: HashMap<&'s str, usize>,
     given: usize,
@@ -230,8 +235,8 @@ impl<'s> Numbers<'s> {
     }
 }
 
-/// How backends over TLS are met: on the same terms in the same way, so that their sessions and idle connections are for
-/// all routes that agree, and outlive a reload that leaves the terms as they were.
+/// TLS client configurations of backends, one for each set of terms. Routes with equal terms share
+/// sessions and idle connections, which survive a reload that leaves the terms unchanged.
 struct Backends(Vec<Arc<BackendTls>>);
 
 impl Backends {
@@ -310,7 +315,8 @@ fn route(
     })
 }
 
-/// `used` is what is left of the handshakes of the listener of this name; it is kept unless the rate has changed.
+/// `used` is the handshake limiter of the former listener of this name. It is kept unless the rate
+/// changed.
 fn listener(
     listener: &Arc<Listener>,
     certificates: &Arc<Certificates>,

@@ -1,6 +1,6 @@
 //! The policies' own tests, run against a snapshot before it is published.
 //!
-//! They ask the same judge as live traffic, routes included. It changes nothing and charges nobody.
+//! Asks the same judge as live traffic, routes included. Changes nothing and charges no budget.
 
 use std::sync::Arc;
 
@@ -20,11 +20,11 @@ pub struct Script {
     tests: Vec<PolicyTest>,
 }
 
-/// Whose tests they are.
+/// The kind of page that the tests belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Policy,
-    /// They are run as if it had its policy's place.
+    /// Runs as if the candidate had replaced its policy.
     Candidate,
     Baseline,
 }
@@ -44,7 +44,7 @@ impl Script {
     }
 }
 
-/// Runs every test; what is told of those that fail are errors.
+/// Runs every test. Failed tests are errors; a test of another policy's URL is a warning.
 pub fn rehearse(snapshot: &Snapshot, scripts: &[Script]) -> Vec<Diagnostic> {
     scripts
         .iter()
@@ -58,6 +58,7 @@ fn run(snapshot: &Snapshot, script: &Script, test: &PolicyTest) -> Option<Diagno
     let judged = request.map(|request| {
         let slashed = snapshot.slashed(request);
         let request = slashed.as_ref().unwrap_or(request);
+        // Without an instant, no entry has lapsed.
         snapshot.judge_by(test.client, request, None, test.at.unwrap_or(Timestamp::MIN), candidate)
     });
     let route = judged.as_ref().ok().and_then(|judgement| judgement.route.as_ref());
@@ -161,7 +162,8 @@ origins = ["https://app.example.com"]
 
 "#;
 
-    /// What is told of `files`, in which [`CHAT`] is the policy `chat` where they don't name it, and of whether they can be used.
+    /// Whether `files` can be used, and the findings about them. [`CHAT`] is the policy `chat`
+    /// unless they name it.
     fn told(files: &[(&str, &str)]) -> (bool, String) {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("policies")).unwrap();

@@ -1,6 +1,6 @@
 //! Mass closes, spread over a window: revocations after a reload, and the drain.
 //!
-//! Closing thousands at one instant is an outage of its own. It orders; the
+//! Closing thousands at one instant is an outage of its own. This module only gives orders; the
 //! tunnels and the exchanges in flight close themselves.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::tunnels::{Entry, Tunnels};
 
-/// Revokes `refused` evenly over `spread`; one that a later generation permits again is left alone.
+/// Revokes `refused` evenly over `spread`. Skips tunnels that a later generation permits again.
 pub async fn revoke(refused: Vec<Arc<Entry>>, spread: Duration) {
     pace(refused, spread, |entry: &Arc<Entry>| {
         entry.revoke_if_refused();
@@ -18,8 +18,8 @@ pub async fn revoke(refused: Vec<Arc<Entry>>, spread: Duration) {
     .await;
 }
 
-/// Ends every tunnel with `code`, evenly over `spread`, and the exchanges in flight among them. What
-/// waits to be revoked is revoked.
+/// Ends every tunnel with `code`, evenly over `spread`, and the exchanges in flight among them.
+/// Tunnels that wait for their revocation are revoked instead.
 pub async fn drain(tunnels: &Tunnels, code: u16, spread: Duration) {
     let all = alternate(tunnels.entries(), tunnels.exchanges());
     pace(all, spread, |entry: &Arc<Entry>| {
@@ -28,7 +28,7 @@ pub async fn drain(tunnels: &Tunnels, code: u16, spread: Duration) {
     .await;
 }
 
-/// Both in one sequence, each spread over all of it.
+/// Merges both into one sequence, with the shorter one spread evenly over the longer one.
 pub fn alternate<T>(many: Vec<T>, few: Vec<T>) -> Vec<T> {
     let (many, few) = if many.len() < few.len() { (few, many) } else { (many, few) };
     let (every, mut few) = (many.len().div_ceil(few.len().max(1)), few.into_iter());

@@ -1,7 +1,7 @@
-//! Gives the memory that closed tunnels leave behind back to the system.
+//! Returns the memory of closed tunnels to the system.
 //!
-//! glibc keeps what is freed, for the next who asks: after nine thousand tunnels 40 MB. It asks now and then how many there
-//! have been, and knows nothing else of them.
+//! glibc keeps freed memory for later allocations: 40 MB after nine thousand tunnels. This module
+//! only looks at the number of tunnels, every few seconds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::tunnels::Tunnels;
 
-/// How often it looks. What closes meanwhile may be opened again, and then its memory is wanted.
+/// Time between two looks. Tunnels that close and open again within it reuse their memory.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// So many closed tunnels are worth the milliseconds that it takes.
+/// Number of closed tunnels that is worth the milliseconds of a trim.
 const MANY: usize = 256;
 
-/// Looks until `stop`.
+/// Trims after many tunnels have closed since the last trim. Runs until `stop`.
 pub async fn give_back(tunnels: Arc<Tunnels>, stop: CancellationToken) {
     let mut most = 0;
     while stop.run_until_cancelled(sleep(LOOK)).await.is_some() {
@@ -30,7 +30,8 @@ pub async fn give_back(tunnels: Arc<Tunnels>, stop: CancellationToken) {
     }
 }
 
-/// Each of the allocator's arenas, one after the other; whoever allocates from one waits for it, up to milliseconds.
+/// Trims each of the allocator's arenas in turn. A thread that allocates from one waits for it, up
+/// to milliseconds.
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code, reason = "the allocator's own call is a C function")]
 fn trim() {
@@ -38,6 +39,6 @@ fn trim() {
     unsafe { libc::malloc_trim(0) };
 }
 
-/// Other allocators give back by themselves, or never.
+/// Other allocators return memory by themselves, or never.
 #[cfg(not(target_env = "gnu"))]
 fn trim() {}

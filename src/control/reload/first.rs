@@ -1,4 +1,4 @@
-//! The first generation: made as every other, but that nothing runs yet which could be kept.
+//! The first generation: made like every other, except that no running generation can be kept.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::control::watch::Ways;
 use crate::snapshot::Snapshot;
 use crate::snapshot::tls::Tickets;
 
-/// The first generation, and what it takes to make the next.
+/// The first generation, and the values from which the next one is made.
 pub struct Started {
     /// The snapshot of the first generation.
     pub snapshot: Snapshot,
-    /// Its settings and warnings.
+    /// Settings and warnings of the first generation.
     pub standing: Arc<Standing>,
     tickets: Tickets,
     digest: Digest,
@@ -31,10 +31,10 @@ pub struct Started {
     ways: Ways,
 }
 
-/// Loads and compiles the first generation; `passed` is what systemd passed.
+/// Loads and compiles the first generation; `passed` are the sockets from systemd.
 ///
 /// # Errors
-/// All that is wrong with the files.
+/// Every error in the files.
 pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>> {
     let readers = Readers::default();
     let mut files = Files::reading_by(readers.clone());
@@ -68,7 +68,7 @@ pub fn start(config: &Path, passed: &Sockets) -> Result<Started, Vec<Diagnostic>
     })
 }
 
-/// What only the first generation has, handed to the task that makes the next.
+/// Values of the first generation that the reloading task takes over.
 pub struct Handover {
     pub(super) tickets: Tickets,
     pub(super) digest: Digest,
@@ -79,7 +79,7 @@ pub struct Handover {
 }
 
 impl Started {
-    /// The snapshot to run, what stands in the files, and what the reloader needs.
+    /// The snapshot to run, the state of the files, and the values for the reloader.
     pub fn into_parts(self) -> (Snapshot, Arc<Standing>, Handover) {
         let Started { snapshot, standing, tickets, digest, digests, known, readers, ways } = self;
         (snapshot, standing, Handover { tickets, digest, digests, known, readers, ways })

@@ -40,11 +40,11 @@ use crate::control::watch::{Watching, Ways, Why};
 use crate::observe::pulse::Pulse;
 use crate::snapshot::{Live, Snapshot};
 
-/// Pause after a reload that panicked.
+/// Pause after a reload that panicked, so that repeated panics do not spin.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
 
 impl Reloader {
-    /// Takes over from the first generation.
+    /// Takes over from the first generation. The second value is the handle that requests reloads.
     pub fn new(world: World, handover: Handover) -> (Self, Requests) {
         let (asks, requests) = mpsc::channel(16);
         let Handover { tickets, digest, digests, known, readers, ways } = handover;
@@ -201,6 +201,7 @@ impl Reloader {
         });
         let bound = bound.await;
         if !matches!(bound, Some(Ok(_))) {
+            // The same files may bind the next time, so a poll tries them again.
             self.tried = None;
         }
         let Some(bound) = bound else {

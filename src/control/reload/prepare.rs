@@ -16,18 +16,18 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::tls::Tickets;
 use crate::tunnels::Tunnels;
 
-/// Of more changed files than this, the first ones are named.
+/// Number of changed files that a message names; it only counts the others.
 const MAX_NAMES: usize = 5;
 
 /// The running state that a new generation is prepared against.
 pub(super) struct Basis<'b> {
-    /// Path of `sidegate.toml`.
+    /// Path of `sidegate.toml`, whose folder the names in messages are relative to.
     pub config: &'b Path,
-    /// The running generation.
+    /// The running generation, which the next one replaces.
     pub before: &'b Snapshot,
-    /// Its files.
+    /// Digest of each file of the running generation.
     pub files: &'b Digests,
-    /// Its settings.
+    /// `sidegate.toml` of the running generation.
     pub settings: &'b Settings,
     /// Keys for TLS tickets, which every generation shares.
     pub tickets: &'b Tickets,
@@ -38,7 +38,7 @@ pub(super) struct Basis<'b> {
 /// A generation that may be published as soon as its sockets are bound.
 pub(super) struct Candidate {
     pub built: Built,
-    /// The list files that it was made from.
+    /// The list files that the generation was made from.
     pub lists: Vec<ListFile>,
 }
 
@@ -46,7 +46,7 @@ impl Basis<'_> {
     /// Compiles and rehearses the next generation, and weighs it against the live tunnels.
     ///
     /// # Errors
-    /// Everything that keeps it from being published.
+    /// The reasons why the generation may not be published.
     pub fn prepare(
         &self,
         loaded: Loaded,
@@ -65,15 +65,15 @@ impl Basis<'_> {
     /// Compiles the next generation and runs the policies' own tests against it.
     ///
     /// # Errors
-    /// Settings that need a restart; tests that fail; whatever rustls refuses.
+    /// Settings that need a restart; failed tests; errors from rustls.
     pub fn compile(&self, loaded: Loaded, digest: Digest) -> Result<Built, Vec<Diagnostic>> {
         self.needs_no_restart(&loaded.settings)?;
         let digest = digest.to_string();
         build(loaded, self.config, &digest, Some(self.before), self.tickets)
     }
 
-    /// Effects of `built`, made from `files`, on the live tunnels, and the reasons to hold it until an
-    /// operator accepts them.
+    /// Weighs `built`, made from `files`, against the live tunnels, and lists the reasons to hold
+    /// it until an operator accepts them.
     pub fn weigh(&self, built: &Built, files: &Files, accept: &Accept) -> Weighed {
         let now = Timestamp::now();
         let weight = self.tunnels.weigh(&built.snapshot, now);
@@ -108,7 +108,7 @@ impl Basis<'_> {
         Weighed { weight, held }
     }
 
-    /// The names of the files that `files` found changed, in a sentence. `None` means that none are.
+    /// The names of changed files, in a sentence. `None` means that no file has changed.
     fn changed(&self, files: &Files) -> Option<String> {
         let folder = self.config.parent().unwrap_or(Path::new(""));
         let changed = self.files.changed(&files.digests());

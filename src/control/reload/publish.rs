@@ -1,6 +1,6 @@
 //! The end of a reload: published, unchanged or rejected; logged, counted and reported.
 //!
-//! It decides nothing: whatever arrives here was read, compiled, rehearsed and weighed.
+//! Decides nothing: every value that arrives here was read, compiled, rehearsed and weighed.
 
 use std::sync::Arc;
 
@@ -28,6 +28,7 @@ impl Reloader {
         self.report_lists(lists);
         let mode = self.world.standing.settings.load().reload.watch;
         let outcome = self.swap(cause, built, began);
+        // After the swap: the snapshot must already know the listeners of the new sockets.
         takeover();
         if self.world.standing.settings.load().reload.watch != mode {
             self.watch(&files, true).await;
@@ -36,8 +37,8 @@ impl Reloader {
         outcome
     }
 
-    /// The one swap, and then the open tunnels: those that the new generation refuses are closed
-    /// over the window, the others are not touched.
+    /// Swaps the snapshot, then reconciles the open tunnels. Refused ones are closed over
+    /// `revoke_spread`, and the others are not touched.
     fn swap(&self, cause: Cause, built: Built, began: Instant) -> Outcome {
         let Built { snapshot, settings, warnings, feeds: _ } = built;
         let snapshot = Arc::new(snapshot);
@@ -58,7 +59,7 @@ impl Reloader {
     }
 
     /// Judges the open tunnels and the exchanges in flight by the running generation and the
-    /// present time, and revokes those that are refused. Returns how many.
+    /// present time, and revokes the refused ones. Returns their number.
     pub(super) fn reconcile(&self) -> usize {
         let judged = self.world.tunnels.reconcile(&self.world.live.load(), Timestamp::now());
         let Reconciled { refused, exchanges, would_revoke } = judged;
@@ -76,7 +77,7 @@ impl Reloader {
         revoked
     }
 
-    /// Counts a reload and reports it as the last.
+    /// Counts a finished reload and records it as the last one.
     fn ended(&self, cause: Cause, result: ReloadResult) {
         let at = Timestamp::now();
         self.world.metrics.reloaded(result, at);

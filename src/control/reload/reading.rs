@@ -54,7 +54,7 @@ impl Reloader {
         Err(gave_up())
     }
 
-    /// One pass over the files, as if the candidate of the policy `promoted` had replaced it.
+    /// Runs one pass over the files, as if the candidate of the policy `promoted` had replaced it.
     /// `None` means that the pass panicked.
     pub(super) async fn load(&self, promoted: Option<String>) -> Option<Read> {
         let (config, passed) = (self.world.config.clone(), Arc::clone(&self.world.passed));
@@ -76,6 +76,7 @@ impl Reloader {
         read: Read,
     ) -> Result<(Files, Loaded), Halt> {
         let Read { files, mut loaded } = read;
+        // Watched even when the files are invalid: the next save may repair them.
         self.watch(&files, loaded.is_ok()).await;
         let digest = files.digest();
         let lists = loaded.as_ref().map(|loaded| ListFile::all(loaded.feeds()));
@@ -99,8 +100,8 @@ impl Reloader {
         if is_running { Err(Halt::Unchanged) } else { Ok((files, loaded)) }
     }
 
-    /// The values, unless their only fault is that a certificate is half renewed: then the other
-    /// half is waited for.
+    /// Returns the values. Errors that may all be half of a certificate renewal end the reload
+    /// quietly, until the other half arrives or `RENEWAL_TIMEOUT` passes.
     fn complete(
         &mut self,
         cause: Cause,
@@ -166,12 +167,14 @@ impl Reloader {
             }
         }
         self.half.get_or_insert_with(Instant::now);
+        // Otherwise the poll after `RENEWAL_TIMEOUT` would find these files tried, and never reject
+        // them.
         self.tried = None;
         true
     }
 }
 
-/// Waits until half of a renewal has lasted too long.
+/// Waits until half of a renewal has lasted too long. Never returns if there is none.
 pub async fn outlast(half: Option<Instant>) {
     match half.map(|since| since + RENEWAL_TIMEOUT).filter(|until| *until > Instant::now()) {
         Some(until) => sleep_until(until).await,

@@ -1,4 +1,4 @@
-//! What the reloader is asked for, and what it answers.
+//! The requests that the reloader serves, and its answers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,21 +11,21 @@ use crate::control::config::diagnostic::Diagnostic;
 use crate::snapshot::Snapshot;
 use crate::tunnels::Weight;
 
-/// Who wants a reload.
+/// The event that triggered a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// A file was written.
+    /// The watch reported a change.
     Saved,
-    /// The slow second look.
+    /// A periodic look at the files, or a retry after a fault that may have ended.
     Poll,
-    /// SIGHUP.
+    /// SIGHUP, sent to the process by an operator or a supervisor.
     Signal,
-    /// `sidegate reload`.
+    /// `sidegate reload`, through the admin socket.
     Asked,
 }
 
 impl Cause {
-    /// For the log.
+    /// The word for this cause in log lines.
     pub const fn word(self) -> &'static str {
         match self {
             Cause::Saved => "saved",
@@ -36,95 +36,97 @@ impl Cause {
     }
 }
 
-/// What became of a reload.
+/// The result of a reload.
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// A new generation runs.
     Published {
-        /// Its number.
+        /// Number of the new generation.
         generation: u64,
-        /// Its digest.
+        /// Digest of the new generation's files.
         digest: Arc<str>,
-        /// How many live tunnels it no longer permits.
+        /// Number of live tunnels and exchanges that the new generation refuses.
         revoked: usize,
-        /// What somebody should look at.
+        /// Findings that are not errors, for an operator to look at.
         warnings: Arc<[Diagnostic]>,
     },
-    /// The files are what runs.
+    /// The files equal those of the running generation.
     Unchanged {
         /// The generation that runs.
         generation: u64,
-        /// Its digest.
+        /// Digest of the running generation's files.
         digest: Arc<str>,
     },
-    /// What runs was kept.
+    /// The reload failed; the running generation was kept.
     Rejected {
         /// All errors, then warnings.
         errors: Arc<[Diagnostic]>,
     },
 }
 
-/// What somebody who has looked accepts of a reload that is held.
+/// The effects of a held reload that an operator has accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Accept {
-    /// That these lists shrank, by their names.
+    /// Names of the lists that are accepted although they shrank.
     pub shrunk: Vec<String>,
-    /// That so many tunnels are closed.
+    /// Whether any number of closed tunnels is accepted.
     pub revocations: bool,
 }
 
-/// What a reload would do now.
+/// The effect that a reload would have now.
 pub struct Preview {
-    /// What runs.
+    /// Snapshot of the running generation.
     pub now: Arc<Snapshot>,
-    /// Its settings.
+    /// Settings of the running generation.
     pub settings: Arc<Settings>,
-    /// What the files would make of it; or what is wrong with them.
+    /// The generation that the files would produce, or the errors in them.
     pub next: Result<Built, Vec<Diagnostic>>,
-    /// What would become of the tunnels.
+    /// The effect of the next generation on the live tunnels.
     pub weighed: Weighed,
 }
 
-/// What a generation would do to what is live, and why it should be looked at before it does.
+/// The effect of a generation on the live tunnels, and the reasons to hold it.
 #[derive(Default)]
 pub struct Weighed {
-    /// The tunnels and streams, and those of them that it would refuse.
+    /// Numbers of live tunnels and streams, and how many of them the generation would refuse.
     pub weight: Weight,
-    /// Why it is not published unless somebody accepts.
+    /// Reasons why the generation is not published until an operator accepts them.
     pub held: Vec<Diagnostic>,
 }
 
-/// What the reloader is asked for.
+/// A request to the reloader.
 pub(super) enum Ask {
     Reload { cause: Cause, accept: Accept, told: Option<oneshot::Sender<Outcome>> },
     Preview { promoted: Option<String>, told: oneshot::Sender<Preview> },
 }
 
-/// Who may be asked for a reload, from anywhere in the process.
+/// Handle that requests reloads from anywhere in the process.
 #[derive(Clone)]
 pub struct Requests {
     pub(super) asks: mpsc::Sender<Ask>,
-    /// Whether a nudge waits that no reload has begun for.
+    /// Whether a nudge is queued whose reload has not begun.
     pub(super) nudged: Arc<AtomicBool>,
 }
 
 impl Requests {
-    /// Asks for a reload and awaits its outcome; `None` if the process is ending.
+    /// Requests a reload and awaits its outcome. `None` means that the process is ending, or that
+    /// the reload panicked.
     pub async fn reload(&self, cause: Cause, accept: Accept) -> Option<Outcome> {
         let (told, outcome) = oneshot::channel();
         self.asks.send(Ask::Reload { cause, accept, told: Some(told) }).await.ok()?;
         outcome.await.ok()
     }
 
-    /// Asks for a reload as soon as it can be asked for; the outcome stands in the log.
+    /// Queues a request for a reload; waits while the queue is full. The log reports the outcome.
     pub async fn ask(&self, cause: Cause, accept: Accept) {
         // A process that is ending reloads nothing.
         let _ = self.asks.send(Ask::Reload { cause, accept, told: None }).await;
     }
 
-    /// Asks for a reload; the outcome stands in the log. Requests that wait already serve for this one.
+    /// Requests a reload without waiting; the log reports the outcome. A nudge that is already
+    /// queued serves for this one too.
     pub fn nudge(&self, cause: Cause) {
-        // A reload that has not begun will see what this one would; and where no more can wait, one of those does.
+        // A queued reload will see the files that this one would. A full queue holds at least one.
         if !self.nudged.swap(true, Ordering::SeqCst)
             && self
                 .asks
@@ -135,8 +137,8 @@ impl Requests {
         }
     }
 
-    /// Asks what a reload would do, once the candidate of the policy `promoted` stands in its place; `None` if the
-    /// process is ending.
+    /// Previews a reload, as if the candidate of the policy `promoted` had replaced the policy.
+    /// `None` means that the process is ending.
     pub async fn preview(&self, promoted: Option<String>) -> Option<Preview> {
         let (told, preview) = oneshot::channel();
         self.asks.send(Ask::Preview { promoted, told }).await.ok()?;

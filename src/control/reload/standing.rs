@@ -1,4 +1,4 @@
-//! How it stands between the files and what runs, for everybody who asks.
+//! State of the files compared with the running generation, for every reader in the process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,51 +12,51 @@ use crate::control::config::{Feed, Settings};
 use crate::control::reload::request::Cause;
 use crate::observe::metrics::ReloadResult;
 
-/// What the files were found to be, for everybody who asks.
+/// State of the files, shared with `/readyz`, the admin socket and systemd's status.
 pub struct Standing {
-    /// `sidegate.toml` of the generation that runs.
+    /// `sidegate.toml` of the running generation.
     pub settings: ArcSwap<Settings>,
-    /// What the last reload was rejected for; `None`: the files are what runs.
+    /// Errors of the last rejected reload. `None` means that the running generation is up to date.
     pub rejected: ArcSwapOption<Vec<Diagnostic>>,
-    /// What somebody should look at in the files that run.
+    /// Warnings about the files of the running generation.
     pub warnings: ArcSwap<Vec<Diagnostic>>,
-    /// When the generation that runs was published.
+    /// Time at which the running generation was published.
     pub since: ArcSwap<Timestamp>,
-    /// The last reload; `None`: there was none since the start.
+    /// The last reload. `None` means that there was none since the start.
     pub last: ArcSwapOption<Last>,
-    /// The list files of the policies that run.
+    /// The list files of the running policies.
     pub lists: ArcSwap<Vec<ListFile>>,
-    /// Why the files are polled, if they should be watched instead.
+    /// Reason why the files are polled instead of watched. `None` means that there is no trouble.
     pub unwatched: ArcSwapOption<String>,
 }
 
-/// How the last reload went; what it was rejected for stands in [`Standing::rejected`].
+/// Result of the last reload; [`Standing::rejected`] holds its errors.
 #[derive(Debug, Clone)]
 pub struct Last {
-    /// Who wanted it.
+    /// The event that triggered the reload.
     pub cause: Cause,
-    /// What became of it.
+    /// Published, unchanged or rejected.
     pub result: ReloadResult,
-    /// When.
+    /// Time at which the reload ended.
     pub at: Timestamp,
 }
 
-/// A list file, as it was found when the files were last looked at: a feed that brings the same
-/// entries again is fresh, though nothing is published.
+/// A list file as the last look found it. A feed that brings the same entries again is fresh,
+/// though no generation is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListFile {
-    /// The policy that names it.
+    /// Name of the policy that uses the list.
     pub policy: Arc<str>,
-    /// The list's name there.
+    /// Name of the list in that policy.
     pub list: Arc<str>,
-    /// When it was last written.
+    /// Time of the file's last modification.
     pub modified: Timestamp,
-    /// How old it may become.
+    /// Age from which the list is stale. `None` means unlimited.
     pub max_age: Option<Duration>,
 }
 
 impl ListFile {
-    /// Those of these feeds, each with its policy.
+    /// The list files among these feeds, each given with its policy.
     pub(super) fn all<'f>(feeds: impl Iterator<Item = (&'f Arc<str>, &'f Feed)>) -> Vec<ListFile> {
         let file = |(policy, feed): (&Arc<str>, &Feed)| {
             let (policy, list) = (Arc::clone(policy), Arc::clone(&feed.name));
@@ -65,7 +65,8 @@ impl ListFile {
         feeds.filter_map(file).collect()
     }
 
-    /// That it is older at the time `now` than it may be, in one sentence.
+    /// One sentence about the list if it is older than `max_age` at `now`. `None` means that it is
+    /// fresh.
     pub fn stale(&self, now: Timestamp) -> Option<String> {
         let age = Duration::try_from(now.duration_since(self.modified)).ok()?;
         let most = self.max_age.filter(|most| age > *most)?;

@@ -28,81 +28,82 @@ use crate::tunnels::Tunnels;
 /// Least time between the reloads of two signals.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Binds the sockets that the second settings need and the first, which run, do not have. May take
-/// a while and changes nothing that runs. Errors are diagnostics.
+/// Binds the sockets that the second settings need and the first, running ones lack. May take a
+/// while and changes nothing that runs. Errors are diagnostics.
 pub type Bind =
     Arc<dyn Fn(&Settings, &Settings) -> Result<Takeover, Vec<Diagnostic>> + Send + Sync>;
 
-/// Starts serving on sockets that were bound, and stops accepting on those that are gone. Called on
-/// the control plane once the settings run. Dropping it instead closes the new sockets.
+/// Starts to serve on the new sockets, and stops accepting on the removed ones. Called on the
+/// control plane once the settings run. Dropping it instead closes the new sockets.
 pub type Takeover = Box<dyn FnOnce() + Send>;
 
 /// The parts of the process that a reload reads and changes.
 #[derive(Clone)]
 pub struct World {
-    /// Path of `sidegate.toml`.
+    /// Path of `sidegate.toml`, as given on the command line.
     pub config: PathBuf,
     /// Sockets that systemd passed.
     pub passed: Arc<Sockets>,
-    /// The running generation.
+    /// Pointer to the running generation, which a publish swaps.
     pub live: Arc<Live>,
-    /// The live tunnels and exchanges, which are judged again.
+    /// The live tunnels and exchanges, which are judged again after each reload.
     pub tunnels: Arc<Tunnels>,
-    /// Counts reloads.
+    /// Counts reloads by result, and reports list files and the watch.
     pub metrics: Arc<Metrics>,
-    /// A draining process reloads nothing.
+    /// Stage of the process: a draining process reloads nothing.
     pub lifecycle: Arc<Lifecycle>,
-    /// Settings and diagnostics of the files.
+    /// Settings and diagnostics of the files, published to the rest of the process.
     pub standing: Arc<Standing>,
     /// Owns the tasks that close revoked tunnels.
     pub tracker: TaskTracker,
 }
 
-/// The task that reloads: one reload at a time.
+/// State of the reloading task, which runs one reload at a time.
 pub struct Reloader {
     pub(super) world: World,
     pub(super) tickets: Tickets,
     pub(super) inbox: Inbox,
     pub(super) watching: Watching,
-    /// Reads of files that may hang, with a bound on each.
+    /// Runs calls into file systems that may hang, each with a deadline.
     pub(super) readers: Readers,
     pub(super) worker: FileWorker,
     /// Entries of the running generation's list files.
     pub(super) known: Arc<ListFiles>,
-    /// Digest of the files that run.
+    /// Digest of the running generation's files together.
     pub(super) running: Digest,
-    /// Digest of each of them.
+    /// Digest of each of those files.
     pub(super) running_files: Digests,
-    /// The files that were last tried, published or not: a poll that finds them is no reload.
-    /// `None` means that they are tried again, since a bind may succeed the next time.
+    /// The files that were last tried, published or not: a poll that finds the same is no reload.
+    /// `None` means that the next look tries them again, since a bind may succeed then.
     pub(super) tried: Option<Tried>,
-    /// Since when a certificate and its key have not matched. `None` means that they do.
+    /// Time since which a certificate and its key have not matched. `None` means that they match.
     pub(super) half: Option<Instant>,
 }
 
-/// Where requests arrive.
+/// Receiving end of [`Requests`](super::Requests).
 pub(super) struct Inbox {
     pub(super) requests: mpsc::Receiver<Ask>,
-    /// Whether a signal waits for a reload.
+    /// Whether a nudge is queued whose reload has not begun.
     pub(super) nudged: Arc<AtomicBool>,
-    /// When a signal was last served.
+    /// Time at which a signal was last served. `None` means not yet.
     pub(super) signalled: Option<Instant>,
 }
 
-/// Files that were tried.
+/// The files of an earlier attempt, which a poll compares with what it finds.
 pub(super) struct Tried {
     pub(super) digest: Digest,
-    /// Their list files: a reload that was rejected for a stale list may pass once it is fresh.
+    /// List files among them: a reload that was rejected for a stale list may pass once it is
+    /// fresh.
     pub(super) lists: Vec<ListFile>,
 }
 
-/// The reason why a reload ends before it publishes.
+/// The reason why a reload ends before the publish.
 pub(super) enum Halt {
     /// A poll found nothing new, or one half of a renewal.
     NothingNew,
-    /// The files are what runs.
+    /// The files equal those of the running generation.
     Unchanged,
-    /// Errors; the running generation is kept.
+    /// The errors. The running generation is kept.
     Rejected(Vec<Diagnostic>),
 }
 
@@ -131,7 +132,8 @@ impl Reloader {
 }
 
 impl Inbox {
-    /// Signals in a burst are one request, whether they wait already or come in a moment.
+    /// Merges a burst of signals, queued or still to come within `SIGNAL_INTERVAL`, into one
+    /// request.
     pub(super) async fn gather_signals(&mut self) {
         if let Some(before) = self.signalled {
             sleep_until(before + SIGNAL_INTERVAL).await;

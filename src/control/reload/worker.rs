@@ -1,7 +1,7 @@
 //! A thread for the blocking work of reloads: reading files, and freeing the memory of lists.
 //!
-//! It knows nothing of generations. One thread does all of it, instead of a pool: an allocator
-//! keeps the pages of a freed list for the thread that freed it, and the next list reuses them.
+//! Knows nothing of generations. One thread does all of it, instead of a pool: an allocator keeps
+//! the pages of a freed list for the thread that freed it, and the next list reuses them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
@@ -17,15 +17,15 @@ use crate::policy::list::Entries;
 /// Time between two looks at whether a former list is still in use.
 const RELEASE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Looks before the list is left to its last user.
+/// Number of looks, after which the list's last user frees it.
 const MAX_LOOKS: usize = 100;
 
-/// The thread. It ends when the last handle is dropped.
+/// Handle of the thread, which ends when the last handle is dropped.
 #[derive(Clone)]
 pub struct FileWorker(mpsc::Sender<Box<dyn FnOnce() + Send>>);
 
 impl FileWorker {
-    /// Starts the thread.
+    /// Starts the thread. If that fails, logs it, and every `run` returns `None`.
     pub fn new() -> FileWorker {
         let (work, all) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
         let started = thread::Builder::new()
@@ -37,8 +37,8 @@ impl FileWorker {
         FileWorker(work)
     }
 
-    /// Runs `work` in its turn, within the caller's runtime. `None` means that it panicked, or that
-    /// there is no thread.
+    /// Runs `work` after the work queued before it, within the caller's runtime. `None` means that
+    /// `work` panicked, or that there is no thread.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
