@@ -1,14 +1,15 @@
-//! One of three `unsafe` calls of the program: a descriptor that is known by its number alone becomes one of ours.
+//! One of the program's three `unsafe` calls: adopts a descriptor that is known only by its number.
 //!
-//! It closes nothing: the number that systemd passed stays open until the process ends.
+//! Closes nothing: the number that systemd passed stays open until the process ends.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
-/// A duplicate of the descriptor `number`, closed on exec and on drop; the original stays as it is.
+/// Duplicates the descriptor `number`. The duplicate closes on exec and on drop; the original stays
+/// open.
 ///
 /// # Errors
-/// Nothing is open under that number, or no descriptor is left.
+/// No descriptor is open under that number, or the process has no free descriptor left.
 #[expect(
     unsafe_code,
     reason = "systemd passes descriptors by number; std adopts a number only by an unsafe call"

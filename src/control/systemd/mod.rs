@@ -1,7 +1,8 @@
-//! systemd, as far as we speak with it: readiness, one sentence of status, the watchdog, sockets by name.
+//! systemd: readiness, one sentence of status, the watchdog, and sockets by name.
 //!
-//! Where the manager is gone, deaf or was never there, nothing changes for anybody: it is told things, and
-//! never waited for. `RELOADING=1` isn't used: `ExecReload=sidegate reload --wait` waits for the outcome itself.
+//! Nothing changes where the manager is gone, deaf or was never there: it is sent messages and
+//! never waited for. `RELOADING=1` isn't used: `ExecReload=sidegate reload --wait` waits for the
+//! outcome itself.
 
 mod adopt;
 pub mod sockets;
@@ -23,26 +24,28 @@ use crate::observe::pulse::Pulses;
 pub use self::sockets::{Kind, Sockets};
 pub use self::status::Facts;
 
-/// How often a loop beats where no watchdog asks for more, and the status may change.
+/// Time between two beats of a loop unless a watchdog asks for more, and between two updates of the
+/// status.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// How long a loop may be silent where no watchdog says otherwise.
+/// Time for which a loop may be silent if there is no watchdog.
 pub const SILENCE: Duration = Duration::from_secs(10);
 
-/// What a drain may take beyond its deadline, for the last words.
+/// Time that a drain may take beyond its deadline, before systemd cuts it.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// The time between two `WATCHDOG=1` after which systemd acts, if it does.
+/// Interval of systemd's watchdog, from `WATCHDOG_USEC`. `None` means off.
 pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero())
 }
 
-/// How often the loops have to beat for this watchdog.
+/// Time between two beats of a loop: an eighth of the watchdog's interval, from 10 ms to 1 s.
 pub fn period(watchdog: Option<Duration>) -> Duration {
     watchdog.map_or(SECOND, |interval| (interval / 8).clamp(Duration::from_millis(10), SECOND))
 }
 
-/// Ticks for `pulses`, says which loop stalls, and tells systemd what it wants to know, until dropped.
+/// Ticks `pulses`, logs loops that stall, and reports readiness, status and the watchdog to
+/// systemd, until dropped.
 pub async fn supervise(
     facts: Facts,
     pulses: Arc<Pulses>,
@@ -58,7 +61,7 @@ pub async fn supervise(
     loop {
         tokio::select! {
             _ = ticks.tick() => pulses.tick(),
-            // An error means that the agent is gone, and this with it in a moment.
+            // An error means that the agent is gone; this task is about to be dropped too.
             Ok(()) = stage.changed() => {}
         }
         let silent = pulses.stalled(most);
@@ -87,14 +90,14 @@ fn report(before: &[Arc<str>], stalled: &[Arc<str>]) {
     }
 }
 
-/// One datagram to the manager (sd_notify(3)).
+/// One datagram to the manager (sd_notify(3)). The default is empty and is not sent.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Message {
     ready: bool,
     stopping: bool,
     alive: bool,
     status: Option<String>,
-    /// We need so much longer.
+    /// Time for which the stop is to be extended, from now on.
     extend: Option<Duration>,
 }
 
@@ -113,7 +116,7 @@ impl Message {
     }
 }
 
-/// What was said and when, and so what is to be said next.
+/// What was last sent and when, from which the next message follows.
 struct Words {
     watchdog: Option<Duration>,
     stage: Stage,
@@ -127,7 +130,8 @@ impl Words {
         Words { watchdog, stage: Stage::Starting, status: String::new(), stated: None, fed: None }
     }
 
-    /// What to tell the manager `now`; `turns`: every loop does.
+    /// The message to send at `now`. `turns` says that every loop turns. `None` means that there is
+    /// nothing to send.
     fn next(
         &mut self,
         now: Instant,
@@ -156,7 +160,7 @@ impl Words {
                 message.extend = Some(drain.deadline.saturating_duration_since(now) + MARGIN);
             }
         }
-        // A third, so that with a beat's delay there are two in each interval still.
+        // A third of the interval: even if one beat is late, two still fall into each interval.
         if turns && self.watchdog.is_some_and(|interval| due(self.fed, interval / 3)) {
             self.fed = Some(now);
             message.alive = true;
@@ -165,7 +169,8 @@ impl Words {
     }
 }
 
-/// The manager's end. Writing to it may block for as long as it reads nothing, so that a thread apart does it.
+/// Sends to the manager. A write blocks while the manager reads nothing, so it has a thread of its
+/// own.
 #[derive(Default)]
 struct Manager {
     telling: Option<JoinHandle<()>>,
@@ -173,7 +178,7 @@ struct Manager {
 }
 
 impl Manager {
-    /// Whether there is one that has taken what it was told last.
+    /// Whether there is a manager, and the last message to it has been sent.
     fn listens(&self) -> bool {
         std::env::var_os("NOTIFY_SOCKET").is_some()
             && self.telling.as_ref().is_none_or(JoinHandle::is_finished)
@@ -200,7 +205,7 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_secs(3);
 
-    /// What is said at each of these moments, in milliseconds.
+    /// Checks the message at each of these moments, in milliseconds.
     #[track_caller]
     fn check(words: &mut Words, began: Instant, moments: &[(u64, Stage, &str, &str)]) {
         for (at, stage, status, expected) in moments {

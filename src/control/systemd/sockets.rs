@@ -1,7 +1,7 @@
-//! The sockets that systemd bound for us and passed by name (sd_listen_fds(3)).
+//! The sockets that systemd bound and passed by name (sd_listen_fds(3)).
 //!
-//! They are handed out as duplicates and never unlinked nor shut down: the originals stay open to the end,
-//! so that what connects while we restart waits in their queue for the next process.
+//! Hands out duplicates, and never unlinks or shuts down a socket: the originals stay open to the
+//! end, so that connections made during a restart wait in their queue for the next process.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -14,7 +14,7 @@ use socket2::{SockRef, Type};
 
 use super::adopt::duplicate;
 
-/// What systemd passed; by default nothing.
+/// The sockets from systemd; none by default.
 #[derive(Debug, Default)]
 pub struct Sockets(Vec<Socket>);
 
@@ -25,25 +25,26 @@ struct Socket {
     descriptor: OwnedFd,
 }
 
-/// What a passed descriptor is.
+/// The kind of a passed descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A listening TCP socket, with its address.
     Tcp(SocketAddr),
-    /// A listening Unix socket, with its path; `None`: it has none in the file system.
+    /// A listening Unix socket, with its path. `None` means that it has none in the file system.
     Unix(Option<PathBuf>),
-    /// Something that nobody can accept from, in words: "a datagram socket".
+    /// A descriptor that accepts no connections, in words: "a datagram socket".
     Other(&'static str),
 }
 
 impl Sockets {
-    /// What systemd passed to this process by `LISTEN_FDS`, with the names of `LISTEN_FDNAMES`.
+    /// The sockets passed to this process by `LISTEN_FDS`, with the names of `LISTEN_FDNAMES`.
     ///
-    /// The variables stay in the environment, where they name this process and no child of it, and the descriptors
-    /// are closed on exec; changing the environment would be unsound once there are threads.
+    /// The variables stay in the environment, where they name this process and none of its
+    /// children, and the descriptors close on exec. Changing the environment would be unsound once
+    /// there are threads.
     ///
     /// # Errors
-    /// The variables contradict each other or what is open; one sentence for people.
+    /// The variables contradict each other or the open descriptors; one sentence for people.
     pub fn passed() -> Result<Sockets, String> {
         let told = |error: io::Error| {
             format!(
@@ -55,7 +56,7 @@ impl Sockets {
         Ok(Sockets::new(adopted.collect::<io::Result<Vec<_>>>().map_err(told)?))
     }
 
-    /// These descriptors under these names.
+    /// Wraps these descriptors, each under its name.
     pub fn new(named: impl IntoIterator<Item = (String, OwnedFd)>) -> Sockets {
         let socket = |(name, descriptor): (String, OwnedFd)| Socket {
             name: name.into(),
@@ -65,7 +66,7 @@ impl Sockets {
         Sockets(named.into_iter().map(socket).collect())
     }
 
-    /// The names, each once, in the order passed.
+    /// The names, without duplicates, in the order passed.
     pub fn names(&self) -> Vec<&Arc<str>> {
         let mut names: Vec<&Arc<str>> = Vec::new();
         for socket in &self.0 {
@@ -76,7 +77,7 @@ impl Sockets {
         names
     }
 
-    /// What came under `name`: a `.socket` unit with two `ListenStream=` passes two.
+    /// The kinds of the sockets under `name`: a `.socket` unit with two `ListenStream=` passes two.
     pub fn kinds(&self, name: &str) -> impl Iterator<Item = &Kind> {
         self.named(name).map(|socket| &socket.kind)
     }
@@ -84,7 +85,7 @@ impl Sockets {
     /// Duplicates of the TCP sockets under `name`.
     ///
     /// # Errors
-    /// No descriptor is left.
+    /// The process has no free descriptor left.
     pub fn tcp(&self, name: &str) -> io::Result<Vec<TcpListener>> {
         let tcp = self.named(name).filter(|socket| matches!(socket.kind, Kind::Tcp(_)));
         tcp.map(|socket| Ok(socket.descriptor.try_clone()?.into())).collect()
@@ -93,7 +94,7 @@ impl Sockets {
     /// Duplicates of the Unix sockets under `name`.
     ///
     /// # Errors
-    /// No descriptor is left.
+    /// The process has no free descriptor left.
     pub fn unix(&self, name: &str) -> io::Result<Vec<UnixListener>> {
         let unix = self.named(name).filter(|socket| matches!(socket.kind, Kind::Unix(_)));
         unix.map(|socket| Ok(socket.descriptor.try_clone()?.into())).collect()

@@ -1,6 +1,6 @@
 //! The sentence that `systemctl status` shows.
 //!
-//! It is made of what the log and the metrics say too, and decides nothing.
+//! Made of facts that the log and the metrics report too. Decides nothing.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -12,21 +12,21 @@ use crate::lifecycle::Stage;
 use crate::snapshot::Live;
 use crate::tunnels::Tunnels;
 
-/// A longer sentence is cut: systemd takes 4096 bytes, people a line or two.
+/// Most bytes of the sentence: systemd takes 4096, people a line or two.
 const LONGEST: usize = 600;
 
-/// What the sentence is made of.
+/// Sources of the sentence.
 pub struct Facts {
-    /// The running generation.
+    /// The running generation, for its number, digest and routes.
     pub live: Arc<Live>,
-    /// The table of live tunnels.
+    /// The live tunnels and exchanges, for their numbers.
     pub tunnels: Arc<Tunnels>,
-    /// What the files were found to be.
+    /// State of the files: rejections, and whether they are polled.
     pub standing: Arc<Standing>,
 }
 
 impl Facts {
-    /// One line about how things stand `now`.
+    /// One line about the state of the process at `now`.
     pub(super) fn sentence(&self, now: Instant, stage: Stage, stalled: &[Arc<str>]) -> String {
         let mut tunnels = count(self.tunnels.len());
         match self.tunnels.exchanges_len() {
@@ -73,7 +73,7 @@ impl Facts {
     }
 }
 
-/// "1 tunnel", "3,102 tunnels".
+/// The number with thousands separators and its noun: "1 tunnel", "3,102 tunnels".
 fn count(tunnels: usize) -> String {
     let digits = tunnels.to_string();
     let mut grouped = String::new();
@@ -86,7 +86,7 @@ fn count(tunnels: usize) -> String {
     format!("{grouped} tunnel{}", if tunnels == 1 { "" } else { "s" })
 }
 
-/// `text` in one line that isn't too long.
+/// `text` without control characters, cut at `LONGEST` bytes.
 fn line(text: &str) -> String {
     let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let end = plain.floor_char_boundary(LONGEST);

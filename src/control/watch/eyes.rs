@@ -1,6 +1,7 @@
-//! The kernel's watch, as far as there is one: one inotify instance for all folders, begun again whenever it is lost.
+//! The kernel's watch: one inotify instance for all folders, recreated whenever it is lost.
 //!
-//! Everything here may wait for a file system, so that it runs apart from the control plane's thread. It reads no file.
+//! Everything here may block on a file system, so it runs apart from the control plane's thread.
+//! Reads no file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,54 +20,56 @@ use super::sign::{Sign, Signs};
 use super::ways::{Names, Ways};
 use crate::control::config::Watch;
 
-/// Makes a watcher that hands every event to the function.
+/// Makes a watcher that passes every event to the given function.
 pub type Make = Arc<dyn Fn(Tell) -> notify::Result<Box<dyn Watcher + Send + Sync>> + Send + Sync>;
 
-/// What a watcher calls, on a thread of its own.
+/// Callback of a watcher, which runs on the watcher's own thread.
 pub type Tell = Box<dyn FnMut(notify::Result<Event>) + Send>;
 
-/// The watch itself.
+/// The watcher, the folders that it watches, and the names of interest in them.
 pub struct Eyes {
     make: Make,
     watcher: Option<Box<dyn Watcher + Send + Sync>>,
-    /// What the watcher says: closed once its thread has ended.
+    /// Signs from the watcher. The channel closes once the watcher's thread has ended.
     told: watch::Receiver<Signs>,
-    /// What matters of it.
+    /// The names that matter in each folder. Shared with the callback, which drops all other
+    /// events.
     ways: Arc<ArcSwap<BTreeMap<PathBuf, Names>>>,
-    /// What is watched: its device and inode, since a folder that was removed and made again is another one.
+    /// Device and inode of each watched folder, since a folder that was removed and created again
+    /// is another one.
     watched: BTreeMap<PathBuf, (u64, u64)>,
 }
 
-/// How things stand after the folders were gone through.
+/// The state of the watch after a pass over the folders.
 #[derive(Default)]
 pub struct Covered {
-    /// Why the files have to be polled, if they have to.
+    /// Reason why the files have to be polled. `None` means that the watch is sound.
     pub trouble: Option<Trouble>,
-    /// Whether something is watched that was not before: what happened to it until now was not seen.
+    /// Whether a folder is newly watched, so that what happened in it before was not seen.
     pub fresh: bool,
-    /// What a new watch says, if this is one.
+    /// Receiver of a new watcher. `None` means that the watcher is the same as before.
     pub told: Option<watch::Receiver<Signs>>,
 }
 
-/// Why the files are polled though they should be watched.
+/// The reason why files are polled though they should be watched.
 #[derive(Debug)]
 pub enum Trouble {
-    /// The kernel gives us no watch, or not enough of it.
+    /// The kernel grants no watch, or too few of them.
     Refused(notify::Error),
     /// The thread that reads events has ended.
     Ended,
-    /// A folder that files are asked for in is not there.
+    /// A folder that should hold files does not exist.
     Gone(PathBuf),
 }
 
 impl Eyes {
-    /// Closed, until there is something to [`Eyes::cover`].
+    /// Without a watcher until the first [`Eyes::cover`].
     pub fn new(make: Make) -> Eyes {
         let (_, told) = watch::channel(Signs::default());
         Eyes { make, watcher: None, told, ways: Arc::default(), watched: BTreeMap::new() }
     }
 
-    /// inotify, through the crate `notify`.
+    /// Makes inotify watchers, by the crate `notify`.
     pub fn inotify() -> Make {
         Arc::new(|tell| {
             let watcher: RecommendedWatcher = notify::recommended_watcher(tell)?;
@@ -74,13 +77,15 @@ impl Eyes {
         })
     }
 
-    /// Watches the folders of `ways` from now on and no others; none where `mode` says so.
+    /// Watches the folders of `ways` from now on and no others; none at all unless `mode` is
+    /// `Auto`.
     pub fn cover(&mut self, mode: Watch, ways: Ways) -> Covered {
         if mode != Watch::Auto {
             self.close();
             return Covered::default();
         }
         let Ways { folders, gone } = ways;
+        // Stored first, so that the first event of a new watch already finds its names.
         self.ways.store(Arc::new(folders));
         let mut covered = Covered::default();
         let ended = self.watcher.is_some() && self.told.has_changed().is_err();
@@ -93,13 +98,14 @@ impl Eyes {
             covered.trouble = Some(Trouble::Refused(error));
             return covered;
         }
-        // notify panics where its thread has gone away: it is another reason to begin again.
+        // notify panics if its thread has gone away. That is one more reason to begin again.
         let watching = catch_unwind(AssertUnwindSafe(|| self.look_at(&mut covered)));
         if watching.is_err() {
             self.close();
             covered.trouble = Some(Trouble::Ended);
         }
-        // Polled once more after it was lost, so that it isn't begun and lost again without anybody noticing.
+        // Polled once more after a loss, so that a watch that is lost again and again does not go
+        // unnoticed.
         if ended && covered.trouble.is_none() {
             covered.trouble = Some(Trouble::Ended);
         }
@@ -123,7 +129,7 @@ impl Eyes {
 
     fn close(&mut self) {
         let watcher = self.watcher.take();
-        // It tells its thread to end, which may have ended.
+        // notify tells its thread to end on drop, and panics if that thread is gone.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(watcher)));
         self.watched.clear();
     }
@@ -137,10 +143,12 @@ impl Eyes {
             let identity = (metadata.dev(), metadata.ino());
             let before = self.watched.remove(folder);
             if before.is_some_and(|before| before != identity) {
-                // Or the end of the former folder would end the watch of this one, since notify knows them by path.
+                // Otherwise the end of the former folder would end this watch too: notify keys
+                // watches by path.
                 let _ = watcher.unwatch(folder);
             }
-            // Also where it is watched already: it costs nothing, and the kernel may have forgotten it (an unmounted file system).
+            // Also for a folder that is watched already: that is free, and the kernel may have
+            // dropped the watch (an unmounted file system).
             match watcher.watch(folder, RecursiveMode::NonRecursive) {
                 Ok(()) => {
                     covered.fresh |= before != Some(identity);
@@ -151,13 +159,14 @@ impl Eyes {
             }
         }
         for gone in std::mem::replace(&mut self.watched, watched).into_keys() {
-            // It may be gone itself, and its watch with it.
+            // The folder may be gone, and its watch with it.
             let _ = watcher.unwatch(&gone);
         }
     }
 }
 
-/// Whether an event is about anything that is on the way to a file.
+/// Whether an event concerns a name on the way to a file. Errors and events without a path always
+/// do.
 fn matters(event: &notify::Result<Event>, ways: &BTreeMap<PathBuf, Names>) -> bool {
     event.as_ref().map_or(true, |event| {
         event.paths.is_empty() || event.paths.iter().any(|path| Ways::lead_by(ways, path))
@@ -165,7 +174,7 @@ fn matters(event: &notify::Result<Event>, ways: &BTreeMap<PathBuf, Names>) -> bo
 }
 
 impl Trouble {
-    /// What to do about it, where that can be known.
+    /// Advice for the operator. `None` means that none is known.
     pub fn remedy(&self) -> Option<&'static str> {
         match self {
             Trouble::Refused(error) => match &error.kind {

@@ -1,9 +1,9 @@
 //! Noticing that a file changed: inotify on the folders, and polling beside it.
 //!
-//! Folders are watched, not files: editors and orchestrators replace files,
-//! and a watched file goes deaf at its first rename. Which file changed does not
-//! matter: everything is read again and compared. Reading triggers nothing.
-//! Where the kernel gives no watch, or it is lost, the files are polled until it is back.
+//! Folders are watched, not files: editors and orchestrators replace files, and a watch on a file
+//! goes deaf at its first rename. Which file changed does not matter: everything is read again and
+//! compared. Reading triggers nothing. While the kernel grants no watch, or a watch is lost, the
+//! files are polled.
 
 mod eyes;
 mod sign;
@@ -20,56 +20,59 @@ use self::sign::{Sign, Signs};
 pub use self::ways::Ways;
 use crate::control::config::Watch;
 
-/// How long nothing must happen before the files are read, and how long that may be put off.
+/// Time without events before the files are read, and the most that writers can put the read off.
 const QUIET: Duration = Duration::from_millis(50);
 const RESTLESS: Duration = Duration::from_secs(1);
 
-/// How often files are looked at where they cannot be watched.
+/// Time between two looks at files that cannot be watched.
 const POLL: Duration = Duration::from_secs(2);
 
-/// Why the files are to be looked at.
+/// The reason why a look at the files is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// Something changed.
+    /// An event said that something may have changed.
     Changed,
-    /// It is time to.
+    /// The time of a periodic look has come.
     Due,
 }
 
-/// When to look at the files: what the control plane's thread has of the watch.
+/// Decides when to look at the files. Lives on the control plane's thread.
 pub struct Watching {
     mode: Watch,
     make: Make,
-    /// `None`: somebody opens or moves them just now, or broke off doing so.
+    /// The kernel's watch. `None` while another thread opens or moves it, or after that thread
+    /// broke off.
     eyes: Option<Eyes>,
-    /// What they see; `None`: nothing.
+    /// Events from the watch. `None` means that no watch reports any.
     told: Option<watch::Receiver<Signs>>,
     seen: Signs,
-    /// Why the files are polled though they should be watched.
+    /// Reason why the files are polled though they should be watched. `None` means that there is no
+    /// trouble.
     trouble: Option<String>,
-    /// Something is watched only since the files were looked at.
+    /// A watch began after the last look, so that changes in between were not seen.
     fresh: bool,
     /// A file has a fault that can end without an event.
     faulty: bool,
     looked: Instant,
-    /// Why they are to be looked at once nobody writes any more, and since when.
+    /// Reason for a look that waits until writers are quiet, and since when. `None` means that none
+    /// waits.
     pending: Option<(Why, Instant)>,
 }
 
-/// A watch that is to be turned to other folders, apart from the control plane's thread.
+/// A watch on its way to other folders, apart from the control plane's thread.
 pub struct Turn {
     mode: Watch,
     eyes: Eyes,
 }
 
-/// One that was.
+/// A watch that has been moved, to be handed back by [`Watching::turned`].
 pub struct Turned {
     eyes: Eyes,
     covered: Covered,
 }
 
 impl Watching {
-    /// Watches as `mode` says, once it was turned to something.
+    /// Watches as `mode` says, from the first `turn` on.
     pub fn new(mode: Watch) -> Self {
         Watching::with(mode, Eyes::inotify())
     }
@@ -89,18 +92,20 @@ impl Watching {
         }
     }
 
-    /// Why the files are polled, if they should be watched instead.
+    /// Reason why the files are polled though they should be watched. `None` means that there is no
+    /// trouble.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
 
-    /// The watch, to be turned to other folders as `mode` says, and then handed back.
+    /// Hands out the watch, to be moved to other folders as `mode` says and handed back.
     pub fn turn(&mut self, mode: Watch) -> Turn {
         self.mode = mode;
         Turn { mode, eyes: self.eyes.take().unwrap_or_else(|| Eyes::new(Arc::clone(&self.make))) }
     }
 
-    /// Takes it back; `None`: whoever turned it broke off. What became of it is logged when it is another than before.
+    /// Takes the watch back. `None` means that moving it panicked. Logs a state that differs from
+    /// the last.
     pub fn turned(&mut self, turned: Option<Turned>) {
         let Some(Turned { eyes, covered: Covered { trouble, fresh, told } }) = turned else {
             self.told = None;
@@ -117,14 +122,15 @@ impl Watching {
         self.suffer(trouble);
     }
 
-    /// Notes whether a file was found with a fault that can end without an event: the files are
-    /// then looked at as often as where they cannot be watched.
+    /// Notes whether a file has a fault that can end without an event. Such files are then looked
+    /// at as often as files that cannot be watched.
     pub fn found(&mut self, faulty: bool) {
         self.faulty = faulty;
     }
 
-    /// Waits until the files are to be looked at: something changed and nobody writes any more, or not for too long;
-    /// or it is time, `slow` after the last look if all is well. Nothing is lost if it is dropped.
+    /// Waits until a look at the files is due: after a change once writers are quiet, or have put
+    /// it off for too long; else `slow` after the last look, if all is well. Cancel-safe: `pending`
+    /// keeps what was seen.
     pub async fn due(&mut self, slow: Duration) -> Why {
         let (mut why, began) = match self.pending {
             Some(pending) => pending,
@@ -142,7 +148,7 @@ impl Watching {
         why
     }
 
-    /// The files are being looked at: whatever happened until now will be found.
+    /// Notes that a look at the files begins now, which will find everything that happened before.
     pub fn looks(&mut self) {
         (self.looked, self.fresh, self.pending) = (Instant::now(), false, None);
         if let Some(told) = &mut self.told {
@@ -150,7 +156,7 @@ impl Watching {
         }
     }
 
-    /// Waits for a change, or for the time.
+    /// Waits for a change, or for the time of a periodic look.
     async fn first(&mut self, slow: Duration) -> Why {
         loop {
             let until = self.pause(slow).map(|pause| self.looked + pause);
@@ -160,7 +166,8 @@ impl Watching {
                     Some(Sign::Admitted) => return Why::Due,
                     // The end of a write is a sign of its own.
                     Some(Sign::Writing) => {}
-                    // Looked after at once, and after that no more often than the files.
+                    // A lost watch is repaired at once, and after that no more often than the files
+                    // are polled.
                     None if self.trouble.is_none() => return Why::Due,
                     None => {}
                 },
@@ -170,7 +177,7 @@ impl Watching {
         }
     }
 
-    /// The time between two looks; `None`: there is no other than on request.
+    /// The time between two looks. `None` means that only requests cause one.
     fn pause(&self, slow: Duration) -> Option<Duration> {
         match self.mode {
             Watch::Off => None,
@@ -203,7 +210,7 @@ impl Watching {
 }
 
 impl Turn {
-    /// Turns it to these folders. It may wait for a file system.
+    /// Moves the watch to these folders. May block on a file system.
     pub fn to(self, ways: Ways) -> Turned {
         let Turn { mode, mut eyes } = self;
         let covered = eyes.cover(mode, ways);
@@ -211,7 +218,8 @@ impl Turn {
     }
 }
 
-/// The next sign that is not `seen` yet; `None`: there will be none, for whoever told us is gone.
+/// The next sign that is not in `seen` yet. `None` means that the watch has ended and reports no
+/// more.
 async fn next(told: &mut Option<watch::Receiver<Signs>>, seen: &mut Signs) -> Option<Sign> {
     loop {
         let receiver = told.as_mut()?;

@@ -1,22 +1,22 @@
-//! What an event of the kernel's says: look again, somebody is writing, or nothing.
+//! The meaning of a kernel event: look again, a write is under way, or nothing.
 //!
-//! It never asks which file changed in what way: everything is read again and compared.
+//! Does not ask which file changed in what way: everything is read again and compared.
 
 use notify::Event;
 use notify::event::{AccessKind, AccessMode, EventKind, MetadataKind, ModifyKind};
 
-/// What happened in a watched folder.
+/// What an event in a watched folder means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
-    /// Something may have changed.
+    /// Contents or names may have changed.
     Changed,
-    /// Who may read it may have changed, and so whether we may.
+    /// Permissions may have changed, and with them whether this process may read the file.
     Admitted,
-    /// Somebody is still writing.
+    /// A write is under way; its end is an event of its own.
     Writing,
 }
 
-/// How often each was seen. They are counted, not queued: however many come at once, none is lost.
+/// How often each sign was seen. Counters, not a queue: none is lost, however many come at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Signs {
     changed: u64,
@@ -25,7 +25,7 @@ pub struct Signs {
 }
 
 impl Sign {
-    /// What an event means; `None`: nothing, as somebody's reading.
+    /// The meaning of an event. `None` means that the event is of no interest, such as a read.
     pub fn of(event: &notify::Result<Event>) -> Option<Sign> {
         let Ok(event) = event else { return Some(Sign::Changed) };
         if event.need_rescan() {
@@ -46,7 +46,7 @@ impl Sign {
 }
 
 impl Signs {
-    /// Counts one.
+    /// Counts one event of this kind.
     pub fn add(&mut self, sign: Sign) {
         match sign {
             Sign::Changed => self.changed += 1,
@@ -55,7 +55,7 @@ impl Signs {
         }
     }
 
-    /// What there is since `before`, the weightiest.
+    /// The weightiest sign since `before`. `None` means that there was none.
     pub fn since(&self, before: &Signs) -> Option<Sign> {
         if self.changed != before.changed {
             return Some(Sign::Changed);

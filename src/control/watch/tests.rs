@@ -1,4 +1,4 @@
-//! The watch before a kernel that does as a test says, and before the real one.
+//! The watch on a fake kernel that does as a test says, and on the real one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,12 +27,12 @@ struct State {
     begun: AtomicUsize,
     refuses_instances: Mutex<bool>,
     refuses_watches: Mutex<bool>,
-    /// As notify's own, whose thread has ended.
+    /// Panics as notify does once its thread has ended.
     panics: Mutex<bool>,
 }
 
 impl Kernel {
-    /// Something that watches `folder` by this kernel and has had its first look.
+    /// Watches `folder` by this kernel, after a first look.
     fn watching(&self, folder: &Path) -> Watching {
         let kernel = self.clone();
         let mut watching = Watching::with(
@@ -61,7 +61,7 @@ impl Kernel {
         }
     }
 
-    /// The end of its thread.
+    /// Ends the thread that reports events.
     fn dies(&self) {
         *self.0.tell.lock().unwrap() = None;
     }
@@ -105,7 +105,7 @@ fn cover(watching: &mut Watching, folder: &Path) {
     watching.turned(Some(turned));
 }
 
-/// What comes due within so many milliseconds.
+/// The look that comes due within so many milliseconds. `None` means that none does.
 async fn due(watching: &mut Watching, milliseconds: u64) -> Option<Why> {
     timeout(Duration::from_millis(milliseconds), watching.due(SLOW)).await.ok()
 }
@@ -228,7 +228,7 @@ async fn a_watcher_that_panics_is_begun_again() {
     *kernel.0.panics.lock().unwrap() = false;
     cover(&mut watching, &real);
     assert_eq!((kernel.begun(), watching.trouble()), (2, None));
-    // And if whoever turned it broke off, there is another.
+    // After a panic in the thread that turned the watch, there is a new one.
     drop(watching.turn(Watch::Auto));
     watching.turned(None);
     assert!(watching.trouble().is_some());
@@ -253,7 +253,7 @@ async fn where_the_kernel_has_no_watch_left_files_are_polled_until_it_has() {
     kernel.refuses_watches(false);
     cover(&mut watching, &real);
     assert_eq!(watching.trouble(), None);
-    // What happened before there was a watch was not seen, and is looked for at once.
+    // Changes before the watch existed were not seen, so a look comes at once.
     assert_eq!(due(&mut watching, 200).await, Some(Why::Due));
 }
 
@@ -282,7 +282,7 @@ async fn a_folder_of_the_same_name_is_watched_anew_and_its_former_self_no_more()
     fs::create_dir(&inner).unwrap();
     kernel.0.watched.lock().unwrap().push("mark".into());
     cover(&mut watching, &inner);
-    // Not beside the former watch, which notify has under the same path: it went first.
+    // The former watch is removed first: notify has both under the same path.
     assert_eq!(*kernel.0.watched.lock().unwrap(), [PathBuf::from("mark"), inner]);
     assert_eq!(due(&mut watching, 200).await, Some(Why::Due));
 }
@@ -307,7 +307,7 @@ async fn files_are_polled_where_that_is_configured_and_left_alone_where_that_is(
     }
 }
 
-/// With the kernel's own watch, which a look at the files goes before.
+/// Watches by the real kernel, after a first look at the files.
 fn real_watching(folder: &Path) -> Watching {
     let mut watching = Watching::new(Watch::Auto);
     cover(&mut watching, folder);
@@ -339,7 +339,7 @@ async fn the_end_of_the_thread_that_reads_events_is_noticed() {
             let fatal = event
                 .as_ref()
                 .is_ok_and(|event| event.paths.iter().any(|path| path.ends_with("fatal")));
-            // Quietly, as the default hook would print.
+            // Without the default panic hook, which would print.
             if fatal {
                 std::panic::resume_unwind(Box::new("the end of notify's thread"));
             }

@@ -1,9 +1,10 @@
-//! Where a change of a file shows: its own folder, and every folder that holds a symbolic link on the way to it.
+//! Where a change of a file shows: in its own folder, and in every folder that holds a symbolic
+//! link on the way to it.
 //!
-//! A folder in the place of a file is watched where its name stands, as the file would be.
+//! A folder in the place of a file is watched at its name, as the file would be.
 //!
-//! A link anywhere in a path can be swapped (`..data`, `current`, certbot's `live/`), and nothing happens to what it
-//! led to. It looks at names and links, never into a file.
+//! A link anywhere in a path can be swapped (`..data`, `current`, certbot's `live/`), and nothing
+//! happens to its former target. This module looks at names and links, never into a file.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -11,36 +12,36 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-/// Links that lead further than this lead in a circle, for the operating system as well (path_resolution(7)).
+/// More links than this are a loop, for the operating system too (path_resolution(7)).
 const MOST_LINKS: usize = 40;
 
 /// The folders in which a change of some files shows.
 #[derive(Debug, Default)]
 pub struct Ways {
-    /// Each by its real path, with the names in it that matter.
+    /// Each folder by its real path, with the names in it that matter.
     pub folders: BTreeMap<PathBuf, Names>,
-    /// A folder that is asked for and isn't there.
+    /// The first folder that should exist and does not. `None` means that all exist.
     pub gone: Option<PathBuf>,
 }
 
 /// The names in a folder that matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Names {
-    /// Whatever appears in it.
+    /// Every name that appears in the folder.
     All,
-    /// These.
+    /// These names, and no others.
     Some(BTreeSet<OsString>),
 }
 
 impl Ways {
-    /// The ways to `files`, and to all that is in `folders`.
+    /// The ways to `files`, and to everything in `folders`.
     pub fn to<'p>(
         files: impl IntoIterator<Item = &'p Path>,
         folders: impl IntoIterator<Item = &'p Path>,
     ) -> Ways {
         let mut ways = Ways::default();
         for file in files {
-            // A folder, which may make room for the file again.
+            // A folder in the file's place, which may make room for the file again.
             if let Some(real) = ways.walk(file)
                 && let (Some(folder), Some(name)) = (real.parent(), real.file_name())
             {
@@ -56,18 +57,21 @@ impl Ways {
         ways
     }
 
-    /// Whether a change at `path`, in a folder of these, matters; what happens to a folder itself always does.
+    /// Whether a change at `path`, in one of these folders, matters. Changes of a folder itself
+    /// always do.
     pub fn lead_by(folders: &BTreeMap<PathBuf, Names>, path: &Path) -> bool {
         let own = path.parent().and_then(|folder| folders.get(folder));
         match (own, path.file_name()) {
             (Some(Names::Some(names)), Some(name)) => {
+                // Also the name of a watched folder inside a watched folder: it may be replaced.
                 names.contains(name) || folders.contains_key(path)
             }
             _ => true,
         }
     }
 
-    /// Notes what is passed on the way to `path`; the real path of the folder that it is, if it is one.
+    /// Notes the names that are passed on the way to `path`. Returns the folder's real path if
+    /// `path` is a folder.
     fn walk(&mut self, path: &Path) -> Option<PathBuf> {
         let path = std::path::absolute(path).ok()?;
         let (mut at, mut links) = (PathBuf::from("/"), 0);
@@ -117,7 +121,7 @@ impl Ways {
     }
 }
 
-/// What a path is made of, but for its root.
+/// The parts of a path without its root.
 fn parts(path: &Path) -> impl DoubleEndedIterator<Item = OsString> + '_ {
     path.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name.to_owned()),
@@ -132,7 +136,8 @@ mod tests {
 
     use super::*;
 
-    /// The folders and names on the way to `path` below a root that `make` has filled, and what is gone.
+    /// The folders and names on the way to `path` below a root that `make` has filled, and the
+    /// missing folder.
     fn check(
         make: impl FnOnce(&Path),
         path: &str,
@@ -147,7 +152,7 @@ mod tests {
         let named = |names: &[&str]| Names::Some(names.iter().map(OsString::from).collect());
         let expected: BTreeMap<_, _> =
             expected.iter().map(|(folder, names)| (top.join(folder), named(names))).collect();
-        // What the temporary folder itself is behind is no matter.
+        // Links on the way to the temporary folder itself do not matter here.
         let found: BTreeMap<_, _> =
             ways.folders.into_iter().filter(|(folder, _)| folder.starts_with(&top)).collect();
         assert_eq!((found, ways.gone), (expected, gone.map(|gone| top.join(gone))));
