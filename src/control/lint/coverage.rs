@@ -1,4 +1,5 @@
-//! Which routes no `[[test]]` leads to, so that nothing notices when somebody else is admitted there.
+//! Routes that no `[[test]]` leads to, so that nothing notices when other clients are admitted
+//! there.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -8,12 +9,13 @@ use super::spot::{Part, Remark, Spot};
 use crate::control::config::{Loaded, RoutePage};
 use crate::policy::route::Routes;
 
-/// Routes that the URL of no test leads to, of those that hold for what runs: a candidate's are about what may come.
+/// Routes that no test's URL leads to. Tests of candidates do not count: they are about rules that
+/// do not run.
 pub fn uncovered(loaded: &Loaded, config: &Path) -> Vec<Remark> {
     let pages = &loaded.settings.routes;
     let table =
         pages.iter().enumerate().map(|(at, page)| (page.host.clone(), page.path.clone(), at));
-    // Of two that are equal the loading has told.
+    // Loading has reported equal routes already.
     let Ok(routes) = Routes::new(table.collect()) else { return Vec::new() };
     let tests = loaded.policies.iter().chain(&loaded.baseline).flat_map(|page| &page.tests);
     let asked = tests.filter_map(|test| test.request.as_ref().ok());

@@ -1,8 +1,8 @@
-//! Of lists: entries that change nothing, because another one says the same, or denies it all.
+//! Entries of lists that change nothing, because another entry says the same, or denies it all.
 //!
-//! It knows time: what says the same for a while only says something of its own afterwards. Each entry is
-//! looked up once in an index, so that a million of them take a second or so, and of many remarks
-//! about one list the first one stands for all.
+//! Knows time: an entry that another one covers only for a while has a meaning of its own
+//! afterwards. Each entry is looked up once in an index, so that a million of them take a second or
+//! so. Of many remarks about one list only the first is shown.
 
 use std::sync::Arc;
 
@@ -17,8 +17,9 @@ use crate::policy::network::Client;
 /// An entry of a list, with its line.
 type Numbered<'l> = (&'l Entry, u32);
 
-/// The entries that wider ones make idle, of each list that says who may. Of one that says whose limits are others
-/// a narrower entry can mean something: between two `[[limits.for]]` the longest network decides.
+/// Entries that wider ones make redundant, in each list that says who may connect. In a list with
+/// limits of its own a narrower entry can matter: between two `[[limits.for]]` the longest network
+/// decides.
 pub fn idle_of(page: &PolicyPage, now: Timestamp) -> Vec<Remark> {
     let limited: Vec<_> =
         page.limits.exceptions.iter().flat_map(|exception| &exception.clients).collect();
@@ -27,7 +28,7 @@ pub fn idle_of(page: &PolicyPage, now: Timestamp) -> Vec<Remark> {
     plain.filter_map(|list| idle(list, now)).collect()
 }
 
-/// The entries of `list` that wider ones make idle.
+/// The first entry of `list` that a wider one makes redundant, with the number of the others.
 pub fn idle(list: &List, now: Timestamp) -> Option<Remark> {
     let (((entry, line), (wider, wider_line)), more) = first_of(shadowed(list, now))?;
     Some(Remark {
@@ -38,7 +39,7 @@ pub fn idle(list: &List, now: Timestamp) -> Option<Remark> {
     })
 }
 
-/// The entries of each list of `allow` that `deny` cancels, or the `baseline`'s.
+/// Entries in the lists of `allow` that `deny`, or that of the `baseline`, cancels.
 pub fn cancelled(page: &PolicyPage, baseline: Option<&PolicyPage>, now: Timestamp) -> Vec<Remark> {
     let deny = page.deny.iter().chain(baseline.into_iter().flat_map(|baseline| &baseline.deny));
     let denying: Vec<_> = deny.map(|list| Denying::new(list)).collect();
@@ -57,7 +58,8 @@ pub fn cancelled(page: &PolicyPage, baseline: Option<&PolicyPage>, now: Timestam
     page.allow.lists().iter().filter_map(|list| remark(list)).collect()
 }
 
-/// Each entry without which all is decided the same, from `now` on, and the wider one that decides instead.
+/// Each entry whose removal changes no decision from `now` on, and the wider entry that decides
+/// instead.
 fn shadowed(list: &List, now: Timestamp) -> impl Iterator<Item = (Numbered<'_>, Numbered<'_>)> {
     let live = list.entries().filter(move |(entry, _)| !entry.lapsed(now));
     live.filter_map(move |(entry, line)| {
@@ -66,7 +68,8 @@ fn shadowed(list: &List, now: Timestamp) -> impl Iterator<Item = (Numbered<'_>, 
     })
 }
 
-/// Each entry that admits, but all of whose addresses one of `denying` denies while it holds: that list, and by what.
+/// Each admitting entry whose addresses one list of `denying` denies while it holds, with that list
+/// and its entry.
 fn denied<'l>(
     list: &'l List,
     denying: &[Denying<'l>],
@@ -80,10 +83,10 @@ fn denied<'l>(
     })
 }
 
-/// A list of `deny`, and what it carves out.
+/// A list of `deny`, and the networks that it carves out.
 struct Denying<'l> {
     list: &'l List,
-    /// In order: by first address, the widest first.
+    /// Sorted by first address, the widest first.
     carved: Vec<IpNet>,
 }
 
@@ -98,9 +101,9 @@ impl<'l> Denying<'l> {
         Denying { list, carved }
     }
 
-    /// The entry by which it denies all addresses of `entry`, for as long as that one holds.
+    /// The entry that denies all addresses of `entry` for as long as `entry` holds.
     fn all_of(&self, entry: &Entry, now: Timestamp) -> Option<Numbered<'l>> {
-        // Of the networks in order, the first that begins within it is in it, or none is.
+        // In sorted order, if any carve-out lies within the network, the first one after it does.
         let after = self.carved.partition_point(|carved| *carved < entry.network);
         if self.carved.get(after).is_some_and(|carved| entry.network.contains(carved)) {
             return None;
@@ -109,15 +112,16 @@ impl<'l> Denying<'l> {
     }
 }
 
-/// The entries of `list` whose networks hold all of `entry`'s, the longest prefix first.
+/// The entries of `list` whose networks contain that of `entry`, the longest prefix first.
 fn around<'l>(list: &'l List, entry: &Entry) -> impl Iterator<Item = Numbered<'l>> {
     let network = entry.network;
     let covering: Vec<_> = list.covering(Client::new(network.addr())).collect();
     covering.into_iter().rev().filter(move |(other, _)| other.network.contains(&network))
 }
 
-/// Of `deciding`, each of which decides until it lapses and then the next: the one that decides at `now`, if from
-/// then on, while `entry` holds, one always decides, and all that do have the sign `admits`.
+/// Each of `deciding` decides until it lapses, then the next one does. Returns the entry that
+/// decides at `now`, if from then on, for as long as `entry` holds, one always decides and all have
+/// the sign `admits`.
 fn decided_by<'l>(
     deciding: impl Iterator<Item = Numbered<'l>>,
     entry: &Entry,
@@ -142,7 +146,7 @@ fn decided_by<'l>(
     None
 }
 
-/// The first, and words for how many more there are; `None`: there is none.
+/// The first item, and words for the number of the others. `None` means that there is none.
 fn first_of<T>(mut all: impl Iterator<Item = T>) -> Option<(T, String)> {
     let first = all.next()?;
     let more = match all.count() {

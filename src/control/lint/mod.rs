@@ -1,7 +1,7 @@
-//! What is allowed and yet hardly meant: warnings that only `sidegate check` gives.
+//! Warnings about configurations that are valid but hardly meant. Only `sidegate check` gives them.
 //!
-//! At a reload they would be noise. They are pure over what was loaded, which is sound; the text of
-//! the files is looked at only to show the line. It changes nothing and refuses nothing.
+//! At a reload they would be noise. They are pure functions of the loaded values, which are valid;
+//! the text of the files is only read to show a line. Changes nothing and refuses nothing.
 
 mod coverage;
 mod entries;
@@ -21,7 +21,8 @@ use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::Files;
 use crate::policy::list::List;
 
-/// Looks at what `files` gave for `config`, the path of `sidegate.toml`, at the time `now`; all are warnings, and no two alike.
+/// Warnings about the values `loaded` from `files`, without duplicates. `config` is the path of
+/// `sidegate.toml`; `now` decides which entries have lapsed.
 pub fn lint(files: &mut Files, config: &Path, loaded: &Loaded, now: Timestamp) -> Vec<Diagnostic> {
     let mut remarks = rules::unused(loaded);
     remarks.extend(rules::rebinding(loaded, config));
@@ -41,7 +42,7 @@ pub fn lint(files: &mut Files, config: &Path, loaded: &Loaded, now: Timestamp) -
     shown(remarks, files, folder)
 }
 
-/// Looks at a list that no policy names here, whose file is a path as it is.
+/// Warnings about a list without a policy. Its file is a path from the working directory.
 pub fn list_alone(files: &mut Files, list: &List, now: Timestamp) -> Vec<Diagnostic> {
     shown(entries::idle(list, now), files, Path::new(""))
 }
@@ -53,7 +54,7 @@ fn shown(
 ) -> Vec<Diagnostic> {
     let mut found: Vec<Diagnostic> = Vec::new();
     for diagnostic in remarks.into_iter().map(|remark| remark.shown(files, folder)) {
-        // Two policies may name one list.
+        // Two policies may name the same list.
         if !found.contains(&diagnostic) {
             found.push(diagnostic);
         }

@@ -1,4 +1,4 @@
-//! Paths of routes that a backend may take for those of other routes.
+//! Paths of routes that a backend may read as those of other routes.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::control::config::{Loaded, RoutePage};
 use crate::policy::request::{decoded, reading};
 use crate::policy::route::{self, HostPattern, Routes, pattern_in};
 
-/// Each route whose path, in another letter case, is that of an earlier route for the same host.
+/// Routes whose path equals, in another letter case, that of an earlier route for the same host.
 pub fn alike_but_for_case(loaded: &Loaded, config: &Path) -> Vec<Remark> {
     let mut known: HashMap<Vec<u8>, Vec<&RoutePage>> = HashMap::new();
     let mut pairs = Vec::new();
@@ -35,7 +35,7 @@ pub fn alike_but_for_case(loaded: &Loaded, config: &Path) -> Vec<Remark> {
     pairs.into_iter().map(remark).collect()
 }
 
-/// Each route whose path has what other servers take for a pattern: here it stands for itself.
+/// Routes whose path looks like a pattern of other servers, but is taken literally here.
 pub fn literal(loaded: &Loaded, config: &Path) -> Vec<Remark> {
     let remark = |page: &RoutePage| {
         let part = pattern_in(page.path.as_str())?;
@@ -56,11 +56,12 @@ pub fn literal(loaded: &Loaded, config: &Path) -> Vec<Remark> {
     loaded.settings.routes.iter().filter_map(remark).collect()
 }
 
-/// Each route whose own path is read as that of a route under another policy, so that it serves nobody.
+/// Routes whose own path some backends read as that of a route under another policy, so that every
+/// request is refused.
 pub fn ambiguous(loaded: &Loaded, config: &Path) -> Vec<Remark> {
     let pages = &loaded.settings.routes;
     let table = pages.iter().map(|page| (page.host.clone(), page.path.clone(), page));
-    // Of two that are equal the loading has told.
+    // Loading has reported equal routes already.
     let Ok(routes) = Routes::new(table.collect()) else { return Vec::new() };
     let elsewhere = |page: &RoutePage| {
         let host = a_host_of(&page.host);
@@ -89,7 +90,7 @@ fn spot(page: &RoutePage, config: &Path) -> Spot {
     Spot { file, line: page.line, part: Part::Word(Arc::clone(&page.name)) }
 }
 
-/// One of the hosts that a pattern stands for.
+/// A host that matches the pattern.
 fn a_host_of(pattern: &HostPattern) -> String {
     match pattern {
         HostPattern::Exact(name) => name.to_string(),
@@ -98,7 +99,7 @@ fn a_host_of(pattern: &HostPattern) -> String {
     }
 }
 
-/// Whether some host takes both routes.
+/// Whether a host exists that matches both patterns.
 fn share_a_host(one: &HostPattern, other: &HostPattern) -> bool {
     let below =
         |name: &str, parent: &str| name.split_once('.').is_some_and(|(_, above)| above == parent);
@@ -110,7 +111,7 @@ fn share_a_host(one: &HostPattern, other: &HostPattern) -> bool {
     }
 }
 
-/// Of two paths that are one in lower case.
+/// Whether two paths that are equal in lower case differ as written.
 fn differ_in_case(one: &RoutePage, other: &RoutePage) -> bool {
     decoded(one.path.as_str()) != decoded(other.path.as_str())
 }

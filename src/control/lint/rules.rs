@@ -1,4 +1,5 @@
-//! Of policies as a whole: what no route uses, what a policy leaves open by saying nothing, and what it opens to other sites.
+//! Policies as a whole: unused ones, omissions that leave them open, and openings to other sites by
+//! DNS rebinding.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -23,7 +24,7 @@ pub fn unused(loaded: &Loaded) -> Vec<Remark> {
     unused.map(remark).collect()
 }
 
-/// The rules without which a policy is wider open than most people mean it.
+/// Missing rules that leave a policy wider open than most people mean it.
 pub fn missing(page: &PolicyPage) -> Vec<Remark> {
     let mut remarks = Vec::new();
     if page.origins.is_none() {
@@ -53,7 +54,7 @@ pub fn missing(page: &PolicyPage) -> Vec<Remark> {
 }
 
 /// Routes for every host whose policy admits pages of the `same` origin, while a listener speaks
-/// without TLS: a page of any name that its owner lets resolve to this host is then of that origin.
+/// without TLS. A page under any name that resolves to this host is then of the same origin.
 pub fn rebinding(loaded: &Loaded, config: &Path) -> Vec<Remark> {
     let settings = &loaded.settings;
     if !settings.listeners.iter().any(|listener| listener.speaks == Speaks::Plain) {

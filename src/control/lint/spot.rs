@@ -1,4 +1,4 @@
-//! Where a remark points: to a line of a file, as people write it, and to a part of that line.
+//! The place of a remark: a line of a file, and a part of that line.
 
 use std::ops::Range;
 use std::path::Path;
@@ -8,40 +8,40 @@ use crate::control::config::diagnostic::{Diagnostic, Place};
 use crate::control::config::source::{Files, MOST_LIST};
 use crate::policy::list::Entry;
 
-/// A warning, before it is shown.
+/// A warning before its line is looked up.
 pub struct Remark {
-    /// What it is about.
+    /// The place that the remark is about.
     pub spot: Spot,
-    /// What is odd: one sentence without a full stop.
+    /// The oddity: one sentence without a full stop.
     pub message: String,
     /// What to do about it.
     pub remedy: String,
-    /// The other place that it speaks of, and what to call it there.
+    /// A second place that the message refers to, and its label.
     pub other: Option<(Spot, &'static str)>,
 }
 
-/// A place, as far as values know it.
+/// A place, as loaded values know it.
 pub struct Spot {
     /// The file, relative to the folder of `sidegate.toml`.
     pub file: Arc<str>,
-    /// From 1.
+    /// Line number, from 1.
     pub line: u32,
-    /// What of the line.
+    /// The part of the line to underline.
     pub part: Part,
 }
 
-/// What of a line a remark is about.
+/// The part of a line that a remark is about.
 pub enum Part {
     /// The file as a whole.
     File,
-    /// This word.
+    /// This word, where it is not part of a longer one.
     Word(Arc<str>),
     /// The network of this entry.
     Entry(Entry),
 }
 
 impl Remark {
-    /// With the lines that it speaks of, which `files` has read.
+    /// Turns the remark into a diagnostic, with the lines that it refers to, read through `files`.
     pub fn shown(self, files: &mut Files, folder: &Path) -> Diagnostic {
         let diagnostic =
             Diagnostic::warning(self.spot.place(files, folder), self.message, self.remedy);
@@ -75,7 +75,7 @@ impl Spot {
     }
 }
 
-/// Where `word` stands in `line`, and is no part of a longer one.
+/// Finds `word` in `line`, where it is not part of a longer word.
 fn word_in(line: &str, word: &str) -> Option<Range<usize>> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let alone =
@@ -84,7 +84,7 @@ fn word_in(line: &str, word: &str) -> Option<Range<usize>> {
     Some(at..at + word.len())
 }
 
-/// Where `entry` stands in `line`: a list's own, or one with strings between quotes.
+/// Finds `entry` in `line`: a line of a list file, or one with strings between quotes.
 fn entry_in(line: &str, entry: &Entry) -> Option<Range<usize>> {
     let bare = line.trim_start_matches('\u{feff}');
     let mut pieces = std::iter::once(bare).chain(line.split(['"', '\'']));

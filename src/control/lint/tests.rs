@@ -1,4 +1,4 @@
-//! The wording of every lint, and what each leaves alone.
+//! The wording of every lint, and configurations that each leaves alone.
 
 use std::fs;
 
@@ -24,7 +24,7 @@ backend = "http://127.0.0.1:8080"
 policy = "chat"
 "#;
 
-/// What stands below `[client] allow` in a policy of which nothing is to be said.
+/// Lines below `[client] allow` that make a policy free of warnings.
 const SOUND: &str = "origins = [\"none\"]
 [limits]
 connections = { per_client = 10 }
@@ -35,11 +35,11 @@ url = \"wss://ws.example.com/\"
 expect = \"refuse\"
 ";
 
-/// A policy with which nothing is wrong.
+/// A policy without any fault.
 const SOUND_CHAT: (&str, &str) =
     ("policies/chat.toml", "schema = 1\nclient.allow = [\"192.0.2.0/24\"]\n");
 
-/// What is said of `files`, beside [`SIDEGATE`], in the middle of 2026.
+/// Findings about `files`, beside [`SIDEGATE`], in the middle of 2026.
 fn lints(files: &[(&str, &str)]) -> String {
     let folder = TempDir::new().unwrap();
     for (name, text) in [("sidegate.toml", SIDEGATE)].iter().chain(files) {
@@ -54,7 +54,7 @@ fn lints(files: &[(&str, &str)]) -> String {
     text.join("\n\n").replace(&format!("{}/", folder.path().display()), "")
 }
 
-/// That exactly `expected` is said of the policy `client`, whose list `feed` has these lines.
+/// Checks the findings about the policy `client`, whose list `feed` has these lines.
 #[track_caller]
 fn check(client: &str, feed: &str, expected: &str) {
     let policy = format!(
@@ -279,7 +279,8 @@ fn a_test_covers_the_route_that_its_url_leads_to() {
     assert!(found.contains("no [[test]] leads to the route `first`"), "{found}");
 }
 
-/// What is said of routes, each written as `name host path [policy]`, beside one for every path of any host.
+/// Findings about routes, each written as `name host path [policy]`, beside a route for every path
+/// of any host.
 fn routes(written: &[&str]) -> String {
     let route = |line: &&str| {
         let [name, host, path, ..] = line.split(' ').collect::<Vec<_>>()[..] else {
