@@ -1,8 +1,7 @@
-//! A TOML file as a tree whose every value knows its place.
+//! A TOML file as a tree whose values all know their places.
 //!
-//! serde stops at the first error; here each wrong value is reported and the
-//! reading goes on, so that all errors come at once. It knows TOML and the
-//! units of our values, and none of our keys.
+//! serde stops at the first error. Here each wrong value is reported and reading goes on, so that
+//! all errors come at once. Knows TOML and the units of values, and none of the keys.
 
 mod nearest;
 mod nesting;
@@ -32,23 +31,23 @@ use crate::control::config::encoding;
 use crate::control::config::page::{Finding, Page, error};
 use crate::control::config::quote::Quoting;
 
-/// Of more errors in one file than this, the first ones are shown.
+/// Most errors in one file that are shown.
 const MOST_ERRORS: usize = 100;
 
-/// One TOML file, read as far as its syntax goes.
+/// One TOML file, parsed as far as its syntax permits.
 #[derive(Debug)]
 pub struct Document<'t> {
     page: Page<'t>,
     tree: DeTable<'t>,
     torn: Torn,
-    /// What tables that are not there lack, until the tables around them are finished.
+    /// Required keys of absent tables, until the tables around those are finished.
     lacking: RefCell<Vec<Lacking>>,
     has_unknown_keys: Cell<bool>,
-    /// What is reported once the whole file has been read.
+    /// Findings that are reported once the whole file has been read.
     pending: RefCell<Pending>,
 }
 
-/// Where the tree is not what was meant, because the syntax is wrong.
+/// The parts where syntax errors make the tree unreliable.
 #[derive(Debug)]
 struct Torn {
     lines: BTreeSet<usize>,
@@ -56,7 +55,7 @@ struct Torn {
 }
 
 impl<'t> Document<'t> {
-    /// Parses `bytes`; what is wrong with them is among the findings, which show as much as `quoting` says.
+    /// Parses `bytes`. Syntax errors are among the findings, whose text is limited by `quoting`.
     pub fn parse(file: Arc<str>, bytes: &'t [u8], quoting: Quoting) -> Document<'t> {
         let (text, fault) = encoding::text(bytes);
         let torn = Torn { lines: BTreeSet::new(), from: usize::MAX };
@@ -73,33 +72,35 @@ impl<'t> Document<'t> {
         document
     }
 
-    /// The table of the whole file.
+    /// The top-level table of the file.
     pub fn root(&self) -> Table<'_> {
         Table::root(self, &self.tree)
     }
 
-    /// Whether the syntax is wrong anywhere, so that what is missing may be in a part that could not be read.
+    /// Whether there is any syntax error, so that keys that seem missing may be in an unreadable
+    /// part.
     pub fn is_torn(&self) -> bool {
         self.torn.from < usize::MAX || !self.torn.lines.is_empty()
     }
 
-    /// Whether the byte `at` is in a part that could not be read as it was meant.
+    /// Whether the byte `at` is in a part that may not have been read as meant.
     fn is_torn_at(&self, at: usize) -> bool {
         at >= self.torn.from || self.torn.lines.contains(&self.page.line(at))
     }
 
-    /// Whether an error was found, so that something may only look unused.
+    /// Whether there is an error, because of which something may only look unused.
     pub fn has_errors(&self) -> bool {
         let is_pending = !self.pending.borrow().is_empty();
         is_pending || self.has_unknown_keys.get() || self.is_torn() || self.page.errors() > 0
     }
 
-    /// Whether further errors are counted only, so that there is no use in explaining them.
+    /// Whether further errors are only counted, so that explaining them is of no use.
     fn is_full(&self) -> bool {
         self.page.is_full() || self.pending.borrow().is_full()
     }
 
-    /// Notes `finding` about the bytes `span`, unless the syntax is wrong there: what was read is not what was meant.
+    /// Records `finding` about the bytes `span`, unless a syntax error there makes the value
+    /// unreliable.
     pub fn report(&self, span: Range<usize>, finding: Finding) {
         if !self.is_torn_at(span.start) {
             self.page.report(span, finding);
@@ -110,12 +111,12 @@ impl<'t> Document<'t> {
         self.lacking.borrow_mut().push(lacking);
     }
 
-    /// Takes what absent tables lack and `which` holds of.
+    /// Takes the entries of `lacking` that satisfy `which`.
     fn take_lacking(&self, which: impl Fn(&Lacking) -> bool) -> Vec<Lacking> {
         self.lacking.borrow_mut().extract_if(.., |lacking| which(lacking)).collect()
     }
 
-    /// The absent tables of the table at `parent` that must be there.
+    /// The absent tables of the table at `parent` that have required keys.
     fn absent_tables(&self, parent: &Range<usize>) -> Vec<&'static str> {
         let lacking = self.lacking.borrow();
         lacking
@@ -125,29 +126,29 @@ impl<'t> Document<'t> {
             .collect()
     }
 
-    /// The file as a whole.
+    /// The place of the file as a whole.
     pub fn file(&self) -> Place {
         self.page.file()
     }
 
-    /// Where `span` begins, with its line.
+    /// The place at which `span` begins, with its line.
     pub fn place(&self, span: Range<usize>) -> Place {
         self.page.place(span)
     }
 
-    /// The number of the line that the byte `at` is in, from 1.
+    /// The number of the line with the byte `at`, from 1.
     pub fn line(&self, at: usize) -> usize {
         self.page.line(at)
     }
 
-    /// Everything found, from top to bottom.
+    /// All findings, from top to bottom.
     pub fn into_diagnostics(self) -> Vec<Diagnostic> {
         for lacking in self.take_lacking(|_| true) {
             self.report(lacking.parent, lacking.finding);
         }
         self.settle();
         if self.is_torn() {
-            // What a warning is about may follow from what could not be read.
+            // A warning may be the consequence of a part that could not be read.
             let found = self.page.into_diagnostics();
             return found.into_iter().filter(Diagnostic::is_error).collect();
         }
@@ -160,7 +161,7 @@ impl<'t> Document<'t> {
     }
 }
 
-/// The tables directly in `value`.
+/// The tables that are direct children of `value`.
 fn tables_in<'d, 't>(value: &'d Spanned<DeValue<'t>>) -> Vec<&'d DeTable<'t>> {
     match value.get_ref() {
         DeValue::Table(table) => vec![table],

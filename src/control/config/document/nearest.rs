@@ -1,9 +1,10 @@
-//! The word that was probably meant: a near one, or one that other programs have another word for.
+//! Guesses the word that was meant: one of similar spelling, or this program's word for that of
+//! another.
 //!
-//! Pure; it never decides that a word is wrong.
+//! Pure. Never decides that a word is wrong.
 
-/// Words of other servers' configurations, and our keys for the same. Of several the first one that a
-/// table has is meant.
+/// Words from other servers' configurations, with the equivalent keys here. Of several keys, the
+/// first that the table has applies.
 const SYNONYMS: [(&str, &[&str]); 29] = [
     ("acl access rules", &["client"]),
     ("address addr bind bind_address host_port ip port", &["listen", "client"]),
@@ -48,7 +49,7 @@ const SYNONYMS: [(&str, &[&str]); 29] = [
     ("ssl https secure", &["tls"]),
 ];
 
-/// What other programs call `word` is one of `known`.
+/// The key in `known` that means the same as `word` in other programs.
 pub fn synonym<'a>(
     word: &str,
     known: impl IntoIterator<Item = &'a str> + Clone,
@@ -59,17 +60,17 @@ pub fn synonym<'a>(
         .find_map(|our| known.clone().into_iter().find(|key| key == our))
 }
 
-/// `did you mean …?`, if one of `known` is near enough to `word` for a slip of the fingers.
+/// `did you mean …?`, if a word of `known` is close enough to `word` for a typing error.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(word, known).map(|(_, best)| format!("did you mean `{best}`?"))
 }
 
-/// That one of `known`, and how many slips away it is.
+/// The closest word of `known`, and its distance. `None` means that none is close enough.
 pub fn nearest<'a>(
     word: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<(usize, &'a str)> {
-    // Distances take time and memory by length × length, and nobody misspells a novel.
+    // The distance takes time and memory by length × length, and keys are short.
     if word.len() > 64 {
         return None;
     }
@@ -79,7 +80,8 @@ pub fn nearest<'a>(
     (slips <= forgiven && slips < best.chars().count()).then_some((slips, best))
 }
 
-/// How many letters are wrong, missing, too many, or swapped with their neighbour (optimal string alignment).
+/// Number of letters that are wrong, missing, extra, or swapped with a neighbour (optimal string
+/// alignment).
 fn slips(one: &str, other: &str) -> usize {
     let (one, other): (Vec<char>, Vec<char>) =
         (one.to_lowercase().chars().collect(), other.to_lowercase().chars().collect());

@@ -1,13 +1,12 @@
-//! How deep a TOML text nests, before anybody builds a tree of it.
+//! Limits the nesting of a TOML text before it is parsed into a tree.
 //!
-//! A parser recurses over brackets, and dropping a tree over dotted keys: a
-//! file of a few megabytes could exhaust the stack. It knows strings and
-//! comments, and judges nothing else.
+//! Parsing recurses over brackets, and dropping a tree recurses over dotted keys: a file of a few
+//! megabytes could exhaust the stack. Knows strings and comments, and checks nothing else.
 
-/// Deeper is refused.
+/// Levels of nesting; a file with more is refused.
 pub const DEEPEST: usize = 32;
 
-/// The first byte where brackets, and the dots of one key, nest deeper than [`DEEPEST`].
+/// The first byte at which brackets, and the dots of one key, nest deeper than [`DEEPEST`].
 pub fn too_deep(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let (mut brackets, mut dots, mut at) = (0_usize, 0_usize, 0);
@@ -24,7 +23,7 @@ pub fn too_deep(text: &str) -> Option<usize> {
         if brackets + dots > DEEPEST {
             return Some(at);
         }
-        // A string's or comment's end is past its last byte already.
+        // After a string or comment, `at` is past its end already.
         if !matches!(byte, b'#' | b'"' | b'\'') {
             at += 1;
         }
@@ -32,12 +31,13 @@ pub fn too_deep(text: &str) -> Option<usize> {
     None
 }
 
-/// The newline that ends the comment at `at`.
+/// Position of the newline that ends the comment at `at`.
 fn line_end(bytes: &[u8], at: usize) -> usize {
     bytes.iter().skip(at).position(|byte| *byte == b'\n').map_or(bytes.len(), |length| at + length)
 }
 
-/// Past the string that begins at `at`; one that never ends, ends with its line, or, of the long kind, with the text.
+/// Position after the string that begins at `at`. An unterminated string ends with its line, or
+/// with the text if it is multi-line.
 fn string_end(bytes: &[u8], at: usize) -> usize {
     let Some(&quote) = bytes.get(at) else { return at };
     let rest = bytes.get(at..).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! Findings that are reported once the whole file has been read, since others may explain them.
+//! Findings that wait until the whole file has been read, since later ones may explain them.
 //!
-//! One slip can show in several places: a header that is missing makes every key below it unknown,
-//! and a name that is misspelt where it is defined is missing wherever it is used.
-//! It knows places and names, and judges no value.
+//! One slip can show in several places: a missing header makes every key below it unknown, and a
+//! name that is misspelt in its definition is missing at each use. Knows places and names, and
+//! checks no value.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use crate::control::config::page::{Finding, error};
 use crate::control::config::quote::Words;
 use crate::control::config::schema;
 
-/// What waits for the end of the file.
+/// Findings that wait for the end of the file.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     alike: Vec<Alike>,
@@ -22,7 +22,7 @@ pub(super) struct Pending {
     titles: Vec<Title>,
 }
 
-/// One finding, and the other places that it holds of.
+/// One finding, and the other places that it applies to.
 #[derive(Debug)]
 struct Alike {
     group: String,
@@ -31,27 +31,27 @@ struct Alike {
     more: Vec<Range<usize>>,
 }
 
-/// A key in a table that doesn't have it.
+/// An unknown key of a table.
 #[derive(Debug)]
 struct Stray {
     name: String,
     span: Range<usize>,
-    /// The title of the table.
+    /// Title of the table.
     title: String,
     finding: Finding,
 }
 
-/// A key or a header that is there twice.
+/// A key or a header that appears twice.
 #[derive(Debug)]
 struct Duplicate {
     name: String,
     span: Range<usize>,
     first: Option<Range<usize>>,
-    /// The header of the table that it is in.
+    /// Header of the table that contains the key.
     header: String,
 }
 
-/// A name of which there are headers of both kinds.
+/// A name with headers of both kinds, `[x]` and `[[x]]`.
 #[derive(Debug)]
 struct Mixed {
     name: String,
@@ -59,7 +59,7 @@ struct Mixed {
     doubles: Vec<Range<usize>>,
 }
 
-/// A table that was read, and the keys that it may have.
+/// The title of a table that was read, and the keys that it may have.
 #[derive(Debug)]
 struct Title {
     title: String,
@@ -77,13 +77,13 @@ impl Pending {
         }
     }
 
-    /// Whether so much waits that no more has to be explained.
+    /// Whether so many findings wait that no more need an explanation.
     pub fn is_full(&self) -> bool {
         [self.alike.len(), self.strays.len(), self.duplicates.len()].into_iter().max()
             >= Some(MOST_ERRORS)
     }
 
-    /// Whether nothing waits.
+    /// Whether no finding waits.
     pub fn is_empty(&self) -> bool {
         self.alike.is_empty()
             && self.strays.is_empty()
@@ -91,27 +91,28 @@ impl Pending {
             && self.mixed.is_empty()
     }
 
-    /// Notes the keys that a table of this title may have.
+    /// Records the keys that a table of this title may have.
     pub fn knows(&mut self, title: &str, keys: Vec<Words>) {
         if !self.titles.iter().any(|one| one.title == title) {
             self.titles.push(Title { title: title.to_owned(), keys });
         }
     }
 
-    /// The title of a table, other than `own`, that may have all of `names`, and the most of `twins`,
-    /// the keys that are there twice beside them.
+    /// The table, other than `own`, that may have all of `names`. Of several, the one with most of
+    /// `twins`, the duplicate keys beside them.
     fn home(&self, own: &str, names: &[&str], twins: &[&str]) -> Option<&Title> {
         let has = |one: &Title, name: &str| one.keys.iter().any(|key| key == name);
         let is_header = |one: &&Title| one.title.starts_with('[') && one.title != own;
         let holds = |one: &&Title| names.iter().all(|name| has(one, name));
         let homes = || self.titles.iter().filter(is_header).filter(holds);
-        // One key alone that several tables may have says nothing.
+        // A single key that several tables may have gives no hint.
         let is_clear = names.len() + twins.len() > 1 || homes().count() == 1;
         let most = |one: &&Title| twins.iter().filter(|name| has(one, name)).count();
         homes().rev().max_by_key(most).filter(|_| is_clear)
     }
 
-    /// Where `name`, a key that no table like it has, may be written instead; or what the table `title` has.
+    /// Advice for the unknown key `name`: its place at the top of the file, or else the keys that
+    /// the table `title` may have.
     fn known(&self, title: &str, name: &str) -> Option<String> {
         let keys =
             |title: &str| self.titles.iter().find(|one| one.title == title).map(|one| &one.keys);
@@ -126,7 +127,7 @@ impl Pending {
         Some(format!("remove it; what may be there: {}", quoted.join(", ")))
     }
 
-    /// Adds the lists of tables that the file may have and has none of, as the schemas have them.
+    /// Adds the lists of tables that the file may have but lacks, from the schemas.
     fn add_absent(&mut self, root: &str) {
         let Some(root) =
             self.titles.iter().find(|one| one.title == root).map(|one| one.keys.clone())
@@ -142,8 +143,8 @@ impl Pending {
 }
 
 impl Document<'_> {
-    /// Notes `finding` about the bytes `span`. Of several in one `group` the first is reported,
-    /// with the number of the others.
+    /// Records `finding` about the bytes `span`. Of several findings in one `group` the first is
+    /// reported, with the number of the others.
     pub fn report_alike(&self, group: String, span: Range<usize>, finding: Finding) {
         let is_full = self.pending.borrow().is_full();
         if is_full {
@@ -152,7 +153,7 @@ impl Document<'_> {
         self.pending.borrow_mut().add_alike(group, span, finding);
     }
 
-    /// Notes a key of the table `title` that the table doesn't have.
+    /// Records an unknown key of the table `title`.
     pub(super) fn report_stray(
         &self,
         name: &str,
@@ -170,13 +171,13 @@ impl Document<'_> {
         self.pending.borrow_mut().strays.push(Stray { name, span, title, finding });
     }
 
-    /// Notes that a table of this title may have `keys`.
+    /// Records that a table of this title may have `keys`.
     pub(super) fn has_keys(&self, title: &str, keys: &[&'static str]) {
         let keys = keys.iter().map(|key| Words::from(*key)).collect();
         self.pending.borrow_mut().knows(title, keys);
     }
 
-    /// Notes that `name`, at `span`, is there twice.
+    /// Records that `name`, at `span`, appears twice.
     pub(super) fn note_duplicate(
         &self,
         name: &str,
@@ -191,7 +192,7 @@ impl Document<'_> {
         self.pending.borrow_mut().duplicates.push(duplicate);
     }
 
-    /// Notes that the table `name` has headers of both kinds.
+    /// Records that the table `name` has headers of both kinds.
     pub(super) fn note_mixed(
         &self,
         name: &str,
@@ -202,8 +203,8 @@ impl Document<'_> {
         self.pending.borrow_mut().mixed.push(mixed);
     }
 
-    /// Reports the headers of `name` that are of the wrong kind, if there are headers of both:
-    /// `is_list` says which kind is right. Returns whether there were.
+    /// Reports the headers of `name` that are of the wrong kind, if there are headers of both.
+    /// `is_list` says which kind is right. Returns whether there were both.
     pub(super) fn report_mixed(&self, name: &str, is_list: bool) -> bool {
         let mut pending = self.pending.borrow_mut();
         let Some(at) = pending.mixed.iter().position(|mixed| mixed.name == name) else {
@@ -223,13 +224,13 @@ impl Document<'_> {
         true
     }
 
-    /// Drops what was noted of a second `name` whose first place is `first`.
+    /// Drops the record of a second `name` whose first place is `first`.
     pub(super) fn forgive_duplicate(&self, name: &str, first: &Range<usize>) {
         let is_it = |one: &Duplicate| one.name == name && one.first.as_ref() == Some(first);
         self.pending.borrow_mut().duplicates.retain(|one| !is_it(one));
     }
 
-    /// Reports all that waited.
+    /// Reports every finding that waited.
     pub(super) fn settle(&self) {
         let mut pending = self.pending.take();
         for Mixed { name, singles, doubles } in std::mem::take(&mut pending.mixed) {
@@ -255,12 +256,13 @@ impl Document<'_> {
             self.report(span, finding);
         }
         if self.page.errors() == 0 && (self.is_torn() || self.has_unknown_keys.get()) {
-            // What was found to be wrong is never taken for right, whatever explained it away.
+            // Files with an error are never accepted, even if explanations have removed every
+            // single report.
             self.page.report(0..0, error("the file could not be read as it was meant"));
         }
     }
 
-    /// Reports keys that their tables don't have: as one, where another table has all of them.
+    /// Reports unknown keys, in one error if another table may have all of them.
     fn settle_strays(&self, pending: &mut Pending) {
         let strays = std::mem::take(&mut pending.strays);
         if !strays.is_empty() {
@@ -282,7 +284,7 @@ impl Document<'_> {
                     let finding = finding.clone();
                     let known =
                         if finding.has_remedy() { None } else { pending.known(title, name) };
-                    // A word of another server is written in each table of that title.
+                    // A word of another server tends to be in each table of that title.
                     pending.add_alike(
                         format!("{name} in {title}"),
                         span.clone(),
@@ -291,7 +293,7 @@ impl Document<'_> {
                 }
                 continue;
             };
-            // What the table above has as well is there twice now.
+            // Keys that the table above has too now seem to appear twice.
             let has = |name: &str| home.keys.iter().any(|key| key == name);
             let moved = |one: &Duplicate| beside(&one) && has(&one.name);
             let spans = pending.duplicates.iter().filter(|one| moved(one)).map(|one| &one.span);
@@ -309,14 +311,14 @@ impl Document<'_> {
             let finding = error(format!("{what} {} in {}", listed(&names), first.title));
             let remedy = format!("{them} below {}: is that header missing above?", home.title);
             let left: Vec<_> = pending.duplicates.iter().map(|one| !moved(one)).collect();
-            // Not `report`, which leaves out what is in the line of a key that is there twice.
+            // Not `report`, which omits findings in the line of a duplicate key.
             self.page.report(start, finding.remedy(remedy));
             let mut left = left.into_iter();
             pending.duplicates.retain(|_| left.next().unwrap_or(true));
         }
     }
 
-    /// Reports what is there twice: as one, where several keys of a table are.
+    /// Reports duplicates, in one error for several keys of a table.
     fn settle_duplicates(&self, mut duplicates: Vec<Duplicate>) {
         duplicates.sort_by_key(|one| one.span.start);
         let is_key = |one: &Duplicate| !self.is_header(one.span.start);
@@ -355,7 +357,7 @@ impl Document<'_> {
         self.page.line_at(self.page.line(at)).1.trim_start().starts_with('[')
     }
 
-    /// The header of the table that the byte `at` is in, or is the header of.
+    /// The header of the table with the byte `at`. For a header, that of the table above.
     fn header_above(&self, at: usize) -> String {
         let above = self.page.text().get(..at).unwrap_or_default();
         let begin = above.rfind('\n').map_or(0, |newline| newline + 1);
@@ -366,12 +368,12 @@ impl Document<'_> {
     }
 }
 
-/// The error about a table where a list of tables can be.
+/// The error about a single table in the place of a list of tables.
 pub(super) fn one_of_several(name: &str) -> Finding {
     error("one table where several can be").of(last(name)).remedy(format!("write [[{name}]]"))
 }
 
-/// The error about a list of tables where there is one table.
+/// The error about a list of tables in the place of a single table.
 pub(super) fn list_of_one(name: &str) -> Finding {
     error("a list of tables, where there is one table").of(last(name))
 }
@@ -380,7 +382,7 @@ fn last(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
 
-/// Whether the keys are more likely in the wrong table than misspelt.
+/// Whether the keys are more likely to be in the wrong table than misspelt.
 fn may_be_moved(group: &[Stray], twins: &[&str]) -> bool {
     group.len() + twins.len() > 1 || !group[0].finding.has_remedy()
 }

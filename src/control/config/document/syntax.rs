@@ -1,7 +1,7 @@
-//! What TOML itself says no to, in our words.
+//! Errors of TOML's syntax, in words for operators.
 //!
-//! The parser goes on after an error, and what it reads then is often not what was meant: one slip
-//! is reported once, and what follows from it is left out. It knows TOML, and none of our keys.
+//! The parser goes on after an error, and then often reads something other than was meant. So each
+//! slip is reported once and its consequences are left out. Knows TOML, and none of the keys.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use toml::de::DeTable;
 use super::{Document, tables_in, typography};
 use crate::control::config::page::{Finding, error};
 
-/// A fault as the parser reports it.
+/// A fault reported by the parser.
 #[derive(Debug, Clone)]
 struct Fault<'m> {
     span: Range<usize>,
@@ -18,7 +18,7 @@ struct Fault<'m> {
 }
 
 impl Fault<'_> {
-    /// Whether a string lacks a quotation mark, so that what follows it is read as a part of it.
+    /// Whether a string lacks a quotation mark, so that the text after it is read as part of it.
     fn is_string(&self) -> bool {
         ["invalid basic string", "invalid literal string", "missing opening quote", "missing comma"]
             .iter()
@@ -29,7 +29,7 @@ impl Fault<'_> {
         self.message == "duplicate key"
     }
 
-    /// Whether the parser goes on as if nothing but this one value was wrong.
+    /// Whether the parser goes on as if only this one value were wrong.
     fn leaves_the_rest_readable(&self) -> bool {
         let known = ["string values must be quoted", "duplicate key", "invalid ", "missing comma"];
         known.iter().any(|known| self.message.starts_with(known))
@@ -37,7 +37,7 @@ impl Fault<'_> {
 }
 
 impl<'t> Document<'t> {
-    /// Reads `text` as far as its syntax goes, and reports where that is wrong.
+    /// Parses `text` as far as its syntax permits, and reports its syntax errors.
     pub(super) fn grow(&mut self, text: &'t str) {
         let (tree, faults) = DeTable::parse_recoverable(text);
         self.tree = tree.into_inner();
@@ -71,8 +71,9 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// A bracket that is never closed makes nonsense of all that follows: of that, only the structure's first fault is
-    /// told, which the parser puts before those of values. A string above it that never ends is what left it open.
+    /// Handles an unclosed bracket, which makes nonsense of everything after it. Only the
+    /// structure's first fault is reported, which the parser puts before those of values. If an
+    /// unterminated string above left the bracket open, that string is reported instead.
     fn cut(&mut self, faults: &mut Vec<Fault<'_>>, first: Fault<'_>) {
         let open =
             faults.iter().filter(|fault| fault.is_string() && fault.span.start <= first.span.start);
@@ -88,8 +89,8 @@ impl<'t> Document<'t> {
         faults.retain(|fault| self.page.line(fault.span.start) < line);
     }
 
-    /// Takes out of `faults` those of a table that has headers of both kinds, `[x]` and `[[x]]`:
-    /// which of them is wrong is known where the table is read.
+    /// Takes the faults of tables with headers of both kinds, `[x]` and `[[x]]`, out of `faults`.
+    /// Reading the table shows which kind is wrong.
     fn mix(&mut self, faults: &mut Vec<Fault<'_>>) {
         let headers = |name: &str| {
             let (mut singles, mut doubles, mut at) = (Vec::new(), Vec::new(), 0);
@@ -133,14 +134,14 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// Notes that the key or header at `span` is there twice.
+    /// Records that the key or header at `span` appears twice.
     fn twice(&self, span: Range<usize>) {
         let name = self.page.text().get(span.clone()).unwrap_or_default().to_owned();
         let first = self.first_of(&name, &span);
         self.note_duplicate(&name, span, first);
     }
 
-    /// The parser's message, in our words where those say more.
+    /// The parser's message, or a clearer one where there is one.
     fn syntax(&self, fault: &Fault<'_>) -> Finding {
         let Fault { span, message } = fault;
         let text = self.page.text().get(span.clone()).unwrap_or_default();
@@ -194,7 +195,7 @@ impl<'t> Document<'t> {
         error(message.to_string())
     }
 
-    /// What is wrong at `span`, where it is a character that only looks like one of TOML's.
+    /// The finding about a character at `span` that only looks like one of TOML's.
     fn typography(&self, span: &Range<usize>, text: &str, message: &str) -> Option<Finding> {
         let is_space =
             |c: char| !c.is_ascii() && (c.is_whitespace() || c == '\u{200b}' || c == '\u{feff}');
@@ -210,7 +211,7 @@ impl<'t> Document<'t> {
         quoted.then(|| typography::finding(text))
     }
 
-    /// The place of the key (or header) that `span` repeats.
+    /// The place of the earlier key or header that `span` repeats.
     fn first_of(&self, key: &str, span: &Range<usize>) -> Option<Range<usize>> {
         let before = self.page.text().get(..span.start)?;
         let begin = before.rfind('\n').map_or(0, |at| at + 1);
@@ -225,7 +226,8 @@ impl<'t> Document<'t> {
             }
             return None;
         }
-        // The nearest key of that name above is in the same table, unless an inline table between them has one as well.
+        // The nearest equal key above is in the same table, unless an inline table in between has
+        // an equal key.
         let mut nearest: Option<Range<usize>> = None;
         let mut tables = vec![&self.tree];
         while let Some(table) = tables.pop() {
@@ -242,7 +244,7 @@ impl<'t> Document<'t> {
     }
 }
 
-/// A string in `line` that lacks one of its quotation marks.
+/// The finding about a string in `line` that lacks one of its quotation marks.
 fn string_fault(message: &str, line: &str) -> Option<Finding> {
     let code = line.split(" #").next().unwrap_or(line);
     let odd = |mark: char| code.matches(mark).count() % 2 == 1;
@@ -263,7 +265,7 @@ fn string_fault(message: &str, line: &str) -> Option<Finding> {
         .then(|| error(message.to_owned()).remedy("write a comma between the two"))
 }
 
-/// The name in a line that is a header, and whether it is one of a list of tables.
+/// The name in a line that is a header, and whether it is the header of a list of tables.
 fn header(line: &str) -> Option<(&str, bool)> {
     let line = line.split('#').next()?.trim();
     let inner = line.strip_prefix('[')?.strip_suffix(']')?;

@@ -1,6 +1,6 @@
-//! One table of a TOML file: which keys it has, and which it may have.
+//! One table of a TOML file: its keys, and the keys that it may have.
 //!
-//! Every key that is asked for is known; [`Table::finish`] reports the others.
+//! Reading a key makes it known; [`Table::finish`] reports the unknown ones.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::control::config::diagnostic::Place;
 use crate::control::config::page::{Finding, error};
 use crate::control::config::quote::Words;
 
-/// What messages call the table of the whole file.
+/// Title of the top-level table in messages.
 pub(super) const ROOT: &str = "the file";
 
-/// A table, or the lack of one, which is read like an empty one.
+/// A table, or an absent table, which reads like an empty one.
 #[derive(Debug)]
 pub struct Table<'d> {
     document: &'d Document<'d>,
@@ -24,34 +24,35 @@ pub struct Table<'d> {
     span: Range<usize>,
     keys: Option<&'d DeTable<'d>>,
     known: Vec<&'static str>,
-    /// The keys that must be there and are not, with the errors that say so.
+    /// Required keys that are missing, with their errors.
     missing: Vec<(&'static str, Finding)>,
-    /// Those of them that another table can give to all tables of this title.
+    /// Missing keys that another table can provide for all tables of this title.
     shared: Vec<&'static str>,
-    /// The keys that are hardly ever left out.
+    /// Keys that are rarely omitted on purpose.
     wanted: Vec<&'static str>,
-    /// The keys that were reported, and are no unknown ones any more.
+    /// Keys that were reported, and no longer count as unknown.
     ignored: Vec<&'d str>,
-    /// The keys of lists of tables, which may have another one.
+    /// Keys of lists of tables, which may appear again.
     lists: Vec<&'static str>,
-    /// The keys that are known and may not be there.
+    /// Keys that are known but not allowed here.
     refused: Vec<&'static str>,
-    /// The key of this table, where its parent lacks it.
+    /// Key of this table if its parent lacks it. `None` means that the table is there.
     absent: Option<&'static str>,
-    /// Whether it was reported as a whole, so that what it lacks may be elsewhere.
+    /// Whether the table was reported as a whole, so that its missing keys may be elsewhere.
     is_odd: bool,
 }
 
-/// What an absent table lacks, which its parent reports unless the table's own key is misspelt.
+/// A required key of an absent table, which the parent reports unless the table's own key is
+/// misspelt.
 #[derive(Debug)]
 pub(super) struct Lacking {
-    /// The place of the parent.
+    /// Place of the parent table.
     pub parent: Range<usize>,
-    /// The key of the absent table.
+    /// Key of the absent table.
     pub table: &'static str,
-    /// The key that it must have.
+    /// The key that is required.
     pub key: &'static str,
-    /// The error that says so.
+    /// The error about the required key.
     pub finding: Finding,
 }
 
@@ -84,39 +85,39 @@ impl<'d> Table<'d> {
         }
     }
 
-    /// The same, of which nothing is missing: it was reported as a whole.
+    /// Marks a table that was reported as a whole, so that none of its keys count as missing.
     pub fn odd(self) -> Table<'d> {
         Table { is_odd: true, ..self }
     }
 
-    /// The document that it is in.
+    /// The document that contains the table.
     pub fn document(&self) -> &'d Document<'d> {
         self.document
     }
 
-    /// Notes `finding` about the table as a whole.
+    /// Records `finding` about the table as a whole.
     pub fn report(&self, finding: Finding) {
         self.document.report(self.span.clone(), finding);
     }
 
-    /// Whether `key` is there, whatever it is.
+    /// Whether `key` is there, with any value.
     pub fn has(&self, key: &str) -> bool {
         self.keys.is_some_and(|keys| keys.contains_key(key))
     }
 
-    /// Where the value of `key` is, if there is one.
+    /// The place of the value of `key`. `None` means that the table lacks it.
     pub fn place(&self, key: &str) -> Option<Place> {
         self.keys?.get(key).map(|value| self.document.place(value.span()))
     }
 
-    /// The number of the line that `key` is in, from 1; 0 if it isn't there.
+    /// The number of the line with `key`, from 1; 0 if the table lacks it.
     pub fn line(&self, key: &str) -> u32 {
         let name =
             self.keys.and_then(|keys| keys.get_key_value(key)).map(|(name, _)| name.span().start);
         name.map_or(0, |at| self.document.line(at) as u32)
     }
 
-    /// The value of `key`, if there is one.
+    /// The value of `key`. `None` means that the table lacks it.
     pub fn get(&mut self, key: &'static str) -> Option<Value<'d>> {
         self.known.push(key);
         #[cfg(test)]
@@ -125,8 +126,8 @@ impl<'d> Table<'d> {
         Some(Value::new(self.document, name, value))
     }
 
-    /// The value of `key`, which must be there; `remedy` says what to write if it isn't.
-    /// A missing one is reported by [`Table::finish`], unless an unknown key is a misspelling of it.
+    /// The value of the required `key`; `remedy` says what to write. [`Table::finish`] reports a
+    /// missing key, unless an unknown key is a misspelling of it.
     pub fn need(&mut self, key: &'static str, remedy: impl Into<Words>) -> Option<Value<'d>> {
         let value = self.get(key);
         if value.is_none() && !self.document.is_torn() && !self.is_odd {
@@ -136,8 +137,8 @@ impl<'d> Table<'d> {
         value
     }
 
-    /// [`Table::need`] of a key that another table can give to all tables of this title: of several
-    /// that lack it, one is reported.
+    /// Like [`Table::need`], for a key that another table can provide for all tables of this title.
+    /// Of several tables that lack it, one is reported.
     pub fn need_of_all(
         &mut self,
         key: &'static str,
@@ -147,50 +148,52 @@ impl<'d> Table<'d> {
         self.need(key, remedy)
     }
 
-    /// The value of `key`, which is read, and known, elsewhere.
+    /// The value of `key`, without making the key known.
     pub fn peek(&self, key: &str) -> Option<Value<'d>> {
         let (name, value) = self.keys?.get_key_value(key)?;
         Some(Value::new(self.document, name, value))
     }
 
-    /// Reports `finding` at `key` itself. A second `key` is no error then: one of the two is misspelt.
+    /// Reports `finding` at `key` itself. A second `key` is no longer an error then: one of the two
+    /// is misspelt.
     pub fn report_misspelt(&self, key: &str, finding: Finding) {
         let Some((name, _)) = self.keys.and_then(|keys| keys.get_key_value(key)) else { return };
         self.document.forgive_duplicate(key, &name.span());
         self.document.report(name.span(), finding.of(key));
     }
 
-    /// Whether `key` is not there, and an unknown key looks like a misspelling of it. To be asked
-    /// after all keys of the table were asked for.
+    /// Whether `key` is missing, and an unknown key looks like a misspelling of it. Only valid
+    /// after all keys of the table have become known.
     pub fn misspells(&self, key: &'static str) -> bool {
         let unknown = self.unknown();
         !self.has(key) && unknown.iter().any(|(name, _)| self.meant(name) == Some(key))
     }
 
-    /// Notes that `key` was reported.
+    /// Marks `key` as reported.
     pub fn ignore(&mut self, key: &'d str) {
         self.ignored.push(key);
     }
 
-    /// Notes that the table may have `key`, which is read later.
+    /// Makes `key` known; its value is read later.
     pub fn knows(&mut self, key: &'static str) {
         self.known.push(key);
     }
 
-    /// The same of a key that is hardly ever left out, so that a misspelling of it is told as one.
+    /// Makes a rarely omitted `key` known, so that an unknown key near it is reported as its
+    /// misspelling.
     pub fn wants(&mut self, key: &'static str) {
         self.known.push(key);
         self.wanted.push(key);
     }
 
-    /// Reports `key`, if it is there: this version doesn't act on it.
+    /// Reports `key` as not supported by this version, if the table has it.
     pub fn later(&mut self, key: &'static str) {
         self.known.push(key);
         let Some((name, _)) = self.keys.and_then(|keys| keys.get_key_value(key)) else { return };
         self.document.report(name.span(), error("not in this version").of(key));
     }
 
-    /// Reports `key`, if it is there, with a message that its name alone doesn't explain.
+    /// Reports `key`, if the table has it, with a message for the operator.
     pub fn refuse(&mut self, key: &'static str, finding: Finding) {
         self.known.push(key);
         self.refused.push(key);
@@ -198,7 +201,8 @@ impl<'d> Table<'d> {
         self.document.report_stray(key, name.span(), &self.title, finding.of(key));
     }
 
-    /// The table `[key]`; an empty one if there is none. Of a list of tables the first one is read.
+    /// The table `[key]`, or an empty one. Of a list of tables the first is read, and the list is
+    /// reported.
     pub fn table(&mut self, key: &'static str) -> Table<'d> {
         let is_root = self.title == ROOT;
         let title = if is_root { format!("[{key}]") } else { format!("`{key}`") };
@@ -216,7 +220,7 @@ impl<'d> Table<'d> {
         found.unwrap_or_else(|| {
             let (known, missing, wanted, refused, shared, lists, ignored) = Default::default();
             let (span, document) = (self.span.clone(), self.document);
-            // Of a value that is no table it was said what it is.
+            // A value that is no table was reported as such.
             let absent = value.is_none().then_some(key);
             Table {
                 title,
@@ -236,7 +240,8 @@ impl<'d> Table<'d> {
         })
     }
 
-    /// The tables `[[key]]`, in the order written. A single table `[key]` is reported, and read as one of them.
+    /// The tables `[[key]]`, in the order written. A single table `[key]` is reported, and read as
+    /// one of them.
     pub fn tables(&mut self, key: &'static str) -> Vec<Table<'d>> {
         let name = match self.title.strip_prefix('[').and_then(|title| title.strip_suffix(']')) {
             Some(parent) => format!("{parent}.{key}"),
@@ -256,7 +261,7 @@ impl<'d> Table<'d> {
         tables.iter().filter_map(|item| item.table(title.clone())).collect()
     }
 
-    /// Every key with its value, whatever its name, in the order written.
+    /// Every key with its value, known or not, in the order written.
     pub fn all(&self) -> Vec<(&'d str, Range<usize>, Value<'d>)> {
         let Some(keys) = self.keys else { return Vec::new() };
         let mut all: Vec<_> = keys
@@ -269,32 +274,32 @@ impl<'d> Table<'d> {
         all
     }
 
-    /// The string `key`.
+    /// The string value of `key`.
     pub fn string(&mut self, key: &'static str) -> Option<&'d str> {
         self.get(key)?.string()
     }
 
-    /// The boolean `key`.
+    /// The boolean value of `key`.
     pub fn boolean(&mut self, key: &'static str) -> Option<bool> {
         self.get(key)?.boolean()
     }
 
-    /// The duration `key`, zero included.
+    /// The duration of `key`, zero included.
     pub fn duration(&mut self, key: &'static str) -> Option<Duration> {
         self.get(key)?.parse_number("a duration like \"10s\"", unit::duration)
     }
 
-    /// The duration `key`, which is never zero.
+    /// The duration of `key`, which must not be zero.
     pub fn positive_duration(&mut self, key: &'static str) -> Option<Duration> {
         self.get(key)?.parse_number("a duration like \"10s\"", unit::positive_duration)
     }
 
-    /// The duration `key`, which is never zero; the inner `None` stands for `"off"`.
+    /// The duration of `key`, which must not be zero. The inner `None` means `"off"`.
     pub fn duration_or_off(&mut self, key: &'static str) -> Option<Option<Duration>> {
         self.get(key)?.parse_number("a duration like \"60s\", or \"off\"", unit::duration_or_off)
     }
 
-    /// What the word at `key` stands for, one of `words`.
+    /// The meaning of the word at `key`, which must be one of `words`.
     pub fn choice<T: Clone>(
         &mut self,
         key: &'static str,
@@ -303,8 +308,8 @@ impl<'d> Table<'d> {
         self.get(key)?.choice(words)
     }
 
-    /// Reports every key that was never asked for, and those that are missing. A misspelt key is
-    /// one error, though it is unknown and what it was meant to be is missing.
+    /// Reports unknown and missing keys. A misspelt key is one error, although it is unknown and
+    /// the intended key is missing.
     pub fn finish(mut self) {
         let keys: Vec<_> =
             self.known.iter().filter(|key| !self.refused.contains(key)).copied().collect();
@@ -338,7 +343,7 @@ impl<'d> Table<'d> {
                 (None, Some(table)) => {
                     self.document.lacks(Lacking { parent: self.span.clone(), table, key, finding });
                 }
-                // The value that has its place was reported.
+                // The value in its place was reported.
                 (None, None) => {}
             }
         }
@@ -349,7 +354,7 @@ impl<'d> Table<'d> {
         }
     }
 
-    /// The keys that were never asked for, from top to bottom.
+    /// The unknown keys, from top to bottom.
     fn unknown(&self) -> Vec<(&'d str, Range<usize>)> {
         let keys = self.keys.into_iter().flat_map(DeTable::keys);
         let is_known = |name: &str| self.known.contains(&name) || self.ignored.contains(&name);
@@ -359,8 +364,8 @@ impl<'d> Table<'d> {
         unknown
     }
 
-    /// What is missing in the place of the unknown key `name`, and what to do about it. What is
-    /// missing is then not reported by itself.
+    /// The missing key in the place of the unknown key `name`, and advice. That missing key is then
+    /// not reported by itself.
     fn explain(&mut self, name: &str) -> (Option<&'static str>, Option<String>) {
         if let Some(meant) = self.meant(name) {
             let own = self.missing.extract_if(.., |(key, _)| *key == meant).count();
@@ -385,13 +390,13 @@ impl<'d> Table<'d> {
         (None, found.first().map(|lacking| written(lacking.table)))
     }
 
-    /// Whether `key` is there and can't be there again. A table can be, by another header.
+    /// Whether `key` is there and can't appear again. A table can, by another header.
     fn is_taken(&self, key: &str) -> bool {
         self.peek(key).is_some_and(|value| !value.is_table()) && !self.lists.contains(&key)
     }
 
-    /// The key that `name` was probably meant to be, which is not there: of two that are as near, one
-    /// that is missing.
+    /// The absent key that `name` was probably meant to be. Of two that are equally near, a missing
+    /// one is preferred.
     fn meant(&self, name: &str) -> Option<&'static str> {
         let absent = self.document.absent_tables(&self.span);
         let missing: Vec<_> = self.missing.iter().map(|(key, _)| *key).chain(absent).collect();
@@ -418,7 +423,8 @@ mod asked {
     }
 
     impl Table<'_> {
-        /// Every key that `read` asks a table that is there for, with the file: `limits.upgrades.rate`, `listener[].name`.
+        /// Every key that `read` reads in a table that exists, with the file:
+        /// `limits.upgrades.rate`, `listener[].name`.
         pub fn keys_asked_for(read: impl FnOnce()) -> BTreeSet<(String, String)> {
             ASKED.set(Some(BTreeSet::new()));
             read();
@@ -439,7 +445,7 @@ mod asked {
         }
     }
 
-    /// What leads to the table at `span`, with a last dot.
+    /// The path of keys to the table at `span`, with a final dot.
     fn path(table: &DeTable<'_>, span: &Range<usize>) -> Option<String> {
         table.iter().find_map(|(name, value)| {
             let below = |table: &DeTable<'_>, at: Range<usize>, sign: &str| {

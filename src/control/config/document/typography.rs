@@ -1,6 +1,6 @@
 //! Quotation marks that word processors and web pages put in the place of plain ones.
 //!
-//! It knows the characters, and no grammar. No remedy prints one of them, since it would be copied.
+//! Knows the characters, and no grammar. No remedy prints one of them, since it would be copied.
 
 use crate::control::config::page::{Finding, error};
 
@@ -16,7 +16,7 @@ pub fn is_quote(c: char) -> bool {
     )
 }
 
-/// The error about `text`, which has such marks, or a part of what they are around.
+/// The error about `text`, which contains such marks or is part of the text between them.
 pub fn finding(text: &str) -> Finding {
     let finding = error("quotation marks that TOML does not know");
     let inside = text.strip_prefix(is_quote).and_then(|text| text.strip_suffix(is_quote));

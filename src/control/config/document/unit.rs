@@ -1,6 +1,6 @@
 //! Values that are written as strings with a unit: durations, sizes, rates.
 //!
-//! Pure: a string in, a value or what is wrong with it out.
+//! Pure: from a string to a value or a finding.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use crate::control::config::page::{Finding, error};
 
-/// Nothing here is meant to last longer, and clocks overflow at some point.
+/// Longest duration. No setting is meant to last longer, and clocks overflow at some point.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// More per second or minute is no limit; the limiter counts nanoseconds between tokens.
+/// Most tokens per second or minute. More would be no limit; the limiter counts nanoseconds between
+/// tokens.
 pub const MOST_TOKENS: u32 = 1_000_000;
 
-/// `"250ms" "10s" "5m" "24h"`, at most 366 days; a zero needs no unit.
+/// Parses `"250ms" "10s" "5m" "24h"`, at most 366 days. A zero needs no unit.
 pub fn duration(text: &str) -> Result<Duration, Finding> {
     let fault = || {
         error(format!("\"{text}\" is not a duration"))
@@ -38,7 +39,7 @@ pub fn duration(text: &str) -> Result<Duration, Finding> {
     })
 }
 
-/// A [`duration`] that is not zero.
+/// Parses a [`duration`] that is not zero.
 pub fn positive_duration(text: &str) -> Result<Duration, Finding> {
     match duration(text)? {
         Duration::ZERO => Err(error("zero makes no sense here").remedy("more than \"0s\"")),
@@ -46,7 +47,7 @@ pub fn positive_duration(text: &str) -> Result<Duration, Finding> {
     }
 }
 
-/// A [`positive_duration`]; `None` for `"off"`.
+/// Parses a [`positive_duration`], or `"off"` as `None`.
 pub fn duration_or_off(text: &str) -> Result<Option<Duration>, Finding> {
     if text == "off" {
         return Ok(None);
@@ -56,7 +57,7 @@ pub fn duration_or_off(text: &str) -> Result<Option<Duration>, Finding> {
     positive_duration(text).map(Some).map_err(|finding| finding.remedy(remedy))
 }
 
-/// A [`size`]; `None` for `"off"`.
+/// Parses a [`size`], or `"off"` as `None`.
 pub fn size_or_off(text: &str) -> Result<Option<u64>, Finding> {
     if text == "off" {
         return Ok(None);
@@ -65,7 +66,7 @@ pub fn size_or_off(text: &str) -> Result<Option<u64>, Finding> {
     size(text).map(Some).map_err(|finding| finding.remedy(remedy))
 }
 
-/// `"512B" "64KiB" "1MiB" "2GiB"`, in bytes; a zero needs no unit.
+/// Parses `"512B" "64KiB" "1MiB" "2GiB"` to bytes. A zero needs no unit.
 pub fn size(text: &str) -> Result<u64, Finding> {
     let fault = || {
         error(format!("\"{text}\" is not a size"))
@@ -83,7 +84,7 @@ pub fn size(text: &str) -> Result<u64, Finding> {
     number.checked_mul(bytes).ok_or_else(|| error(format!("\"{text}\" is too large")))
 }
 
-/// `"5/s" "300/m"`: tokens, and how long it takes to earn them all.
+/// Parses `"5/s" "300/m"`: tokens, and the time in which they are all earned.
 pub fn rate(text: &str) -> Result<(NonZeroU32, Duration), Finding> {
     let fault = || {
         error(format!("\"{text}\" is not a rate"))
@@ -105,7 +106,7 @@ pub fn rate(text: &str) -> Result<(NonZeroU32, Duration), Finding> {
     Ok((tokens, per))
 }
 
-/// `"500B/s" "64KiB/s"`: bytes a second; `None` for `"off"`.
+/// Parses `"500B/s" "64KiB/s"` to bytes per second, or `"off"` as `None`.
 pub fn pace(text: &str) -> Result<Option<u64>, Finding> {
     if text == "off" {
         return Ok(None);
@@ -121,22 +122,22 @@ pub fn pace(text: &str) -> Result<Option<u64>, Finding> {
     }
 }
 
-/// A duration as it may be written, or `"off"`.
+/// Writes a duration as in a file, or `"off"`.
 pub fn written_duration_or_off(duration: Option<Duration>) -> String {
     duration.map_or_else(|| "off".into(), written_duration)
 }
 
-/// A size as it may be written, or `"off"`.
+/// Writes a size as in a file, or `"off"`.
 pub fn written_size_or_off(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "off".into(), written_size)
 }
 
-/// A pace as it may be written.
+/// Writes a pace as in a file, or `"off"`.
 pub fn written_pace(pace: Option<u64>) -> String {
     pace.map_or_else(|| "off".into(), |bytes| format!("{}/s", written_size(bytes)))
 }
 
-/// `"50%"`: whole percent; a zero needs no sign.
+/// Parses `"50%"` to whole percent. A zero needs no sign.
 pub fn percent(text: &str) -> Result<u8, Finding> {
     let is_share =
         |number: u64, unit: &str| unit == "%" && number <= 100 || unit.is_empty() && number == 0;
@@ -146,7 +147,7 @@ pub fn percent(text: &str) -> Result<u8, Finding> {
     number.map(|(number, _)| number as u8).ok_or_else(fault)
 }
 
-/// `"20%"` or `"300"`: a share of what there is, or a number.
+/// Parses `"20%"` or `"300"`: a share of a total, or a number.
 pub fn share_or_number(text: &str) -> Result<Bound, Finding> {
     match split(text) {
         Some((number, "%")) if number <= 100 => Ok(Bound::Percent(number as u8)),
@@ -156,7 +157,8 @@ pub fn share_or_number(text: &str) -> Result<Bound, Finding> {
     }
 }
 
-/// A duration as it may be written: in the largest unit that holds it whole; less than a millisecond is lost.
+/// Writes a duration as in a file, in the largest unit that holds it whole. Drops fractions of a
+/// millisecond.
 pub fn written_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
@@ -169,19 +171,19 @@ pub fn written_duration(duration: Duration) -> String {
     }
 }
 
-/// A size as it may be written, in the largest unit that holds it whole.
+/// Writes a size as in a file, in the largest unit that holds it whole.
 pub fn written_size(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let whole = units.into_iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
     whole.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
 }
 
-/// A rate as it may be written.
+/// Writes a rate as in a file.
 pub fn written_rate(tokens: NonZeroU32, per: Duration) -> String {
     format!("{tokens}/{}", if per == Duration::from_secs(60) { "m" } else { "s" })
 }
 
-/// A whole number (saturated at the largest) and what follows it.
+/// Splits a whole number (saturating at the maximum) from the rest.
 fn split(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);
@@ -191,17 +193,17 @@ fn split(text: &str) -> Option<(u64, &str)> {
     Some((digits.parse().unwrap_or(u64::MAX), unit))
 }
 
-/// How many of so many.
+/// An upper bound on a part of a total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
-    /// This share of them, in whole percent.
+    /// A share of the total, in whole percent.
     Percent(u8),
-    /// This number.
+    /// A number, whatever the total.
     Number(usize),
 }
 
 impl Bound {
-    /// Whether `some` of `all` are more.
+    /// Whether `some` of `all` are more than the bound.
     pub fn is_exceeded(self, some: usize, all: usize) -> bool {
         match self {
             Bound::Percent(percent) => {

@@ -1,4 +1,4 @@
-//! One value of a TOML file: what it is, and what it should have been.
+//! One value of a TOML file: its type, and the expected one.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -10,7 +10,7 @@ use super::{Document, Table, did_you_mean, typography};
 use crate::control::config::diagnostic::Place;
 use crate::control::config::page::{Finding, error};
 
-/// A value and the key that it belongs to, which begins every message about it.
+/// A value with its key, which begins every message about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Value<'d> {
     document: &'d Document<'d>,
@@ -27,12 +27,13 @@ impl<'d> Value<'d> {
         Value { document, key: key.get_ref(), value }
     }
 
-    /// The document that it is in.
+    /// The document that contains the value.
     pub fn document(&self) -> &'d Document<'d> {
         self.document
     }
 
-    /// Notes `finding` about it, or about the part of its string that the finding is within.
+    /// Records `finding` about the value, or about the part of its string that the finding is
+    /// within.
     pub fn report(&self, finding: Finding) {
         let span = finding
             .within
@@ -42,57 +43,57 @@ impl<'d> Value<'d> {
         self.document.report(span, finding.of(self.key));
     }
 
-    /// The key that it belongs to.
+    /// The key of the value.
     pub fn key(&self) -> &'d str {
         self.key
     }
 
-    /// The bytes of the file that it is in.
+    /// The bytes of the value in the file.
     pub fn span(&self) -> Range<usize> {
         self.value.span()
     }
 
-    /// Where it is.
+    /// The place of the value, with its line.
     pub fn place(&self) -> Place {
         self.document.place(self.value.span())
     }
 
-    /// The number of the line that it begins in.
+    /// The number of the line in which the value begins, from 1.
     pub fn line(&self) -> usize {
         self.document.line(self.value.span().start)
     }
 
-    /// Whether it is a table.
+    /// Whether the value is a table.
     pub fn is_table(&self) -> bool {
         self.value.get_ref().is_table()
     }
 
-    /// Whether it is a table that has `key`.
+    /// Whether the value is a table that has `key`.
     pub fn as_table_with(&self, key: &str) -> bool {
         self.value.get_ref().as_table().is_some_and(|table| table.contains_key(key))
     }
 
-    /// Whether it is a string.
+    /// Whether the value is a string.
     pub fn is_string(&self) -> bool {
         self.value.get_ref().is_str()
     }
 
-    /// Whether it is an array.
+    /// Whether the value is an array.
     pub fn is_array(&self) -> bool {
         self.value.get_ref().is_array()
     }
 
-    /// Its string, if it is one.
+    /// The string. `None` means another type, without a report.
     pub fn as_str(&self) -> Option<&'d str> {
         self.value.get_ref().as_str()
     }
 
-    /// It, as a string.
+    /// The string. `None` means another type, which is reported.
     pub fn string(&self) -> Option<&'d str> {
         self.string_like("a string")
     }
 
-    /// What `parse` makes of its string; `expected` says what should be there.
+    /// Parses the string with `parse`; `expected` describes valid values in messages.
     pub fn parse<T>(
         &self,
         expected: &str,
@@ -102,8 +103,8 @@ impl<'d> Value<'d> {
         self.parsed(text, parse)
     }
 
-    /// The same, where a whole number may stand without quotes, if `parse` takes its digits: a bare
-    /// number of things, or a zero, which needs no unit.
+    /// Like [`Value::parse`], but accepts a bare whole number if `parse` accepts its digits: a
+    /// plain number, or a zero, which needs no unit.
     pub fn parse_number<T>(
         &self,
         expected: &str,
@@ -133,7 +134,7 @@ impl<'d> Value<'d> {
         let told = |finding| {
             if text.contains(typography::is_quote) { typography::finding(text) } else { finding }
         };
-        // Of a string in an array it was said that it has to be without one.
+        // A string in an array was reported already, for its brackets.
         let fault = |finding| {
             if self.is_string() {
                 self.report(told(finding));
@@ -142,7 +143,7 @@ impl<'d> Value<'d> {
         parse(text).map_err(fault).ok()
     }
 
-    /// What the word stands for, one of `words`.
+    /// The meaning of the word, which must be one of `words`.
     pub fn choice<T: Clone>(&self, words: &[(&'static str, T)]) -> Option<T> {
         let known = || words.iter().map(|(word, _)| *word);
         let quoted: Vec<_> = known().map(|word| format!("\"{word}\"")).collect();
@@ -162,17 +163,17 @@ impl<'d> Value<'d> {
         })
     }
 
-    /// It, as a boolean.
+    /// The boolean. `None` means another type, which is reported.
     pub fn boolean(&self) -> Option<bool> {
         let boolean = self.value.get_ref().as_bool();
         self.or_expected("true or false", boolean).or_else(|| match self.inner().value.get_ref() {
-            // What was meant is read on, though it was reported.
+            // The intended value is used for further checks, although it was reported.
             DeValue::String(text) => text.parse().ok(),
             value => value.as_bool(),
         })
     }
 
-    /// It, as an integer within `bounds`.
+    /// The integer. Another type, and a number outside `bounds`, is reported.
     pub fn integer(&self, bounds: RangeInclusive<i64>) -> Option<i64> {
         let integer = self.or_expected("an integer", self.value.get_ref().as_integer())?;
         let number = i64::from_str_radix(integer.as_str(), integer.radix())
@@ -190,7 +191,7 @@ impl<'d> Value<'d> {
         number
     }
 
-    /// It, as an instant: a date with a time and an offset, or a day, which stands for its first second in UTC.
+    /// The instant: a date with time and offset, or a date alone, meaning its first second in UTC.
     pub fn instant(&self) -> Option<Timestamp> {
         if self.is_string() {
             self.report(
@@ -218,7 +219,8 @@ impl<'d> Value<'d> {
         instant
     }
 
-    /// Its items, in the order written. A string is reported, and read as the only item.
+    /// The items of the array, in the order written. A string is reported, and read as the only
+    /// item.
     pub fn items(&self) -> Option<Vec<Value<'d>>> {
         if self.is_string() {
             self.unexpected("an array");
@@ -228,19 +230,19 @@ impl<'d> Value<'d> {
         Some(items.iter().map(|value| Value { value, ..*self }).collect())
     }
 
-    /// The first of the tables that headers in two brackets begin, if it is a list of those.
+    /// The first table, if the value is a list of tables with `[[…]]` headers.
     pub(super) fn headed(&self) -> Option<Value<'d>> {
         let text = self.document.page.text().get(self.value.span())?;
         let value = self.value.get_ref().as_array()?.iter().next()?;
         text.starts_with("[[").then_some(Value { value, ..*self })
     }
 
-    /// Its item, where it is an array of one table.
+    /// The item of an array of one table.
     pub fn only_table(&self) -> Option<Value<'d>> {
         Some(self.inner()).filter(|inner| self.is_array() && inner.is_table())
     }
 
-    /// Its item, where it is an array of one; else the value itself.
+    /// The item of an array of one, else the value itself.
     fn inner(&self) -> Value<'d> {
         let mut items = self.value.get_ref().as_array().into_iter().flat_map(|array| array.iter());
         match (items.next(), items.next()) {
@@ -249,13 +251,13 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// The strings of it as an array, each with its place.
+    /// The strings of the array, each with its value. Other items are reported.
     pub fn strings(&self) -> Option<Vec<(&'d str, Value<'d>)>> {
         let items = self.items()?;
         Some(items.into_iter().filter_map(|item| Some((item.string()?, item))).collect())
     }
 
-    /// It, as a table that messages call `title`.
+    /// The table, which messages call `title`.
     pub fn table(&self, title: String) -> Option<Table<'d>> {
         let found = self.or_expected("a table", self.value.get_ref().as_table());
         let inner = self.inner();
@@ -263,7 +265,7 @@ impl<'d> Value<'d> {
         Some(Table::new(self.document, title, inner.value.span(), keys))
     }
 
-    /// Reports that it is not `expected`, but another type.
+    /// Reports that the value is not `expected`, but of another type.
     pub fn unexpected(&self, expected: &str) {
         let found = match self.value.get_ref() {
             DeValue::String(_) => "a string",
@@ -278,7 +280,7 @@ impl<'d> Value<'d> {
         self.report(finding.perhaps(self.requoted(expected)));
     }
 
-    /// How it is written with its quotes or brackets, or without them, where that is what is expected.
+    /// Advice to add or remove quotes or brackets, if that gives an expected value.
     fn requoted(&self, expected: &str) -> Option<String> {
         let digits =
             |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -312,7 +314,7 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// Its string; that of an array of one is reported, and read on.
+    /// The string. That of an array of one is reported and used.
     fn string_like(&self, expected: &str) -> Option<&'d str> {
         self.or_expected(expected, self.as_str()).or_else(|| self.inner().as_str())
     }
@@ -324,7 +326,8 @@ impl<'d> Value<'d> {
         found
     }
 
-    /// The bytes of the file that are the bytes `within` of its string, unless escapes make the two differ.
+    /// The bytes of the file for the bytes `within` of the string, unless escapes make the two
+    /// differ.
     fn inside(&self, within: Range<usize>) -> Option<Range<usize>> {
         let span = self.value.span();
         let (raw, string) =
@@ -335,7 +338,7 @@ impl<'d> Value<'d> {
     }
 }
 
-/// `number` with a unit, where `expected` has one.
+/// Advice to write `number` with a unit, if `expected` has one.
 fn with_unit(expected: &str, number: &str) -> Option<String> {
     let unit = if expected.contains("a duration") {
         "s"
