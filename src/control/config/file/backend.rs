@@ -1,4 +1,4 @@
-//! A route's backends, and how those over TLS are met.
+//! The backends of a route, and TLS towards them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::control::config::pass::Reading;
 use crate::control::config::settings::BackendTlsPage;
 use crate::snapshot::route::BackendAddress;
 
-/// The backends of one route.
+/// Reads the backends of one route. `None` means that none is valid.
 pub fn all(value: Value<'_>, reading: &Reading<'_>) -> Option<Box<[BackendAddress]>> {
     let values = if value.is_array() { value.items()? } else { vec![value] };
     if values.is_empty() {
@@ -47,13 +47,14 @@ pub fn all(value: Value<'_>, reading: &Reading<'_>) -> Option<Box<[BackendAddres
     (!backends.is_empty()).then(|| backends.into())
 }
 
-/// `"http://HOST[:PORT]"` or `"https://…"`, where HOST is an address or `localhost`, or `"unix:PATH"`.
+/// Parses `"http://HOST[:PORT]"` or `"https://…"`, where HOST is an address or `localhost`, or
+/// `"unix:PATH"`.
 pub fn backend(text: &str, reading: &Reading<'_>) -> Result<BackendAddress, Finding> {
     if let Some(path) = text.strip_prefix("unix:") {
         return socket_path(reading, path).map(BackendAddress::Unix);
     }
     if let Some(at) = text.rfind('@') {
-        // Said without the text, which may hold a password.
+        // The message leaves out the text, which may contain a password.
         let finding = error("a backend has no user name and no password")
             .remedy("leave out what stands before the @");
         return Err(finding.within(0..at + 1));
@@ -90,7 +91,7 @@ pub fn backend(text: &str, reading: &Reading<'_>) -> Result<BackendAddress, Find
     Ok(address(SocketAddr::new(ip.ok_or_else(unresolved)?, port)))
 }
 
-/// Digits alone: what parses integers would take a `+` too.
+/// Accepts digits only: integer parsing would accept a `+` too.
 fn port(text: &str) -> Result<u16, Finding> {
     let port = text
         .parse()
@@ -99,8 +100,8 @@ fn port(text: &str) -> Result<u16, Finding> {
     port.ok_or_else(|| error(format!("\"{text}\" is not a port")).remedy("1 to 65535"))
 }
 
-/// `backend_tls`, which `backends` that are https:// don't need to have; `None`: it has an error. It is only read
-/// where there are some.
+/// Reads `backend_tls`, which is optional and only used with `https://` backends. The outer `None`
+/// means that an error was reported, and the inner one means that no backend uses TLS.
 pub fn tls(
     table: &mut Table<'_>,
     backends: Option<&[BackendAddress]>,
@@ -151,16 +152,16 @@ pub fn tls(
     Some((used == Some(true)).then_some(page))
 }
 
-/// What was not written is in order; what was, if it could be read.
+/// `None` only if a value was written and could not be read.
 fn all_or_nothing<T>(read: Option<Option<T>>) -> Option<Option<T>> {
     read.map_or(Some(None), |read| read.map(Some))
 }
 
-/// The authorities that this system trusts, read once.
+/// The authorities that the system trusts. Loaded once for all routes.
 fn system(table: &Table<'_>, ground: &mut Ground<'_, '_>) -> Option<Arc<RootCertStore>> {
     if ground.system.is_none() {
         let mut roots = RootCertStore::empty();
-        // Files that the environment may name (SSL_CERT_FILE), and that may not answer.
+        // The environment may name the files (SSL_CERT_FILE), and their file system may not answer.
         let certificates =
             ground.reading.files.call(|| rustls_native_certs::load_native_certs().certs);
         roots.add_parsable_certificates(certificates.unwrap_or_default());

@@ -1,6 +1,6 @@
-//! `[defaults]`, and the same keys of a `[[route]]`: they are declared here alone.
+//! `[defaults]`, and the same keys of a `[[route]]`. Both are declared here only.
 //!
-//! A route's own value wins, and of `timeouts` each key by itself.
+//! A route's own value wins; in `timeouts`, each key by itself.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,31 +12,32 @@ use crate::control::config::page::error;
 use crate::control::config::settings::RouteDefaults;
 use crate::snapshot::route::{PlainHttp, RouteTimeouts};
 
-/// What a route has in common with others.
+/// Values that routes share.
 #[derive(Debug, Clone)]
 pub struct Common {
-    /// The policy.
+    /// Name of the policy, if a valid one is given.
     pub policy: PolicyName,
-    /// What happens to plain HTTP.
+    /// Whether plain HTTP is forwarded or refused.
     pub http: PlainHttp,
-    /// The largest body of plain HTTP, in bytes. `None` means unlimited.
+    /// Largest body of plain HTTP, in bytes. `None` means unlimited.
     pub max_body: Option<u64>,
-    /// Its timeouts.
+    /// Timeouts after a route is found.
     pub timeouts: RouteTimeouts,
 }
 
-/// The policy that a table names.
+/// The policy that a table refers to.
 #[derive(Debug, Clone)]
 pub enum PolicyName {
-    /// It names none.
+    /// The table has no `policy`.
     Absent,
-    /// What it names was reported.
+    /// The table's `policy` is invalid, which was reported.
     Broken,
-    /// It names this one.
+    /// The table refers to this policy.
     Is(Arc<str>),
 }
 
-/// `[defaults]`; where a misspelt table has its place, nothing is missing from the routes.
+/// Reads `[defaults]`. `is_misspelt` says that a misspelt table takes its place, so that routes
+/// lack no policy.
 pub fn defaults(
     mut table: Table<'_>,
     timeouts: RouteTimeouts,
@@ -59,7 +60,7 @@ pub fn defaults(
     common
 }
 
-/// What `table` says; what it leaves out is as in `base`.
+/// Reads the values of `table`; omitted ones are those of `base`.
 pub fn read(table: &mut Table<'_>, base: &Common, policies: &BTreeSet<Arc<str>>) -> Common {
     let policy = match table.get("policy") {
         Some(value) => policy(value, policies).map_or(PolicyName::Broken, PolicyName::Is),
@@ -111,7 +112,7 @@ fn policy(value: Value<'_>, policies: &BTreeSet<Arc<str>>) -> Option<Arc<str>> {
         let remedy = meant.unwrap_or_else(|| {
             "write it; all that it must say is `schema` and `[client] allow`".into()
         });
-        // The file may be what is misnamed: that is one error, however many routes name it.
+        // The file's name may be the wrong one. That is one error, however many routes refer to it.
         value.document().report_alike(
             format!("policy {name}"),
             value.span(),

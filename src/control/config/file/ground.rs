@@ -1,4 +1,4 @@
-//! Facts that every route is read against.
+//! Facts that reading a route depends on.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,16 +9,17 @@ use crate::control::config::file::common::Common;
 use crate::control::config::pass::Reading;
 use crate::snapshot::certificate::Certificates;
 
-/// What a route stands on: the rest of the configuration.
+/// The rest of the configuration, as far as routes depend on it.
 pub struct Ground<'g, 'f> {
-    /// Where its paths begin.
+    /// The pass, for files and the folder of relative paths.
     pub reading: &'g mut Reading<'f>,
-    /// The policies that there are.
+    /// Names of the existing policies.
     pub policies: &'g BTreeSet<Arc<str>>,
-    /// The certificates that have to cover its host; `None`: there is no TLS listener, or they could not be read.
+    /// Certificates that must cover the hosts of routes. `None` means that there is no TLS
+    /// listener, or that the certificates could not be read.
     pub certificates: Option<&'g Certificates>,
-    /// What it doesn't set for itself.
+    /// Values that a route does not set for itself.
     pub defaults: &'g Common,
-    /// The authorities that this system trusts, once they were asked for.
+    /// Authorities that the system trusts. `None` means not yet loaded.
     pub system: Option<Arc<RootCertStore>>,
 }

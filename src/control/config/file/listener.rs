@@ -1,4 +1,4 @@
-//! `[[listener]]`: where it is bound and how it speaks.
+//! `[[listener]]`: its address and its protocol.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,14 +17,14 @@ use crate::snapshot::listener::{
     Address, HANDSHAKES_PER_CLIENT, Listener, ListenerTimeouts, Speaks, TlsRules,
 };
 
-/// Where redirects lead when no TLS listener has a port of its own.
+/// Port of redirects if no TLS listener has a fixed one.
 const HTTPS: u16 = 443;
 
 const LEAST_HEAD: u64 = 8 << 10;
 const MOST_HEAD: u64 = 1 << 20;
 
-/// All listeners, and where the address of each is written; `metrics` is an address that none of them may have,
-/// `certified` whether there is a certificate at all.
+/// Reads all listeners, and returns them with the place of each address. `metrics` is an address
+/// that none of them may have; `certified` says whether there is any certificate.
 pub fn all(
     tables: Vec<Table<'_>>,
     timeouts: ListenerTimeouts,
@@ -49,20 +49,21 @@ pub fn all(
     (listeners.into_iter().map(Arc::new).collect(), known.written)
 }
 
-/// What one listener has to know of the others and of the file.
+/// Facts about the file and the other listeners that reading one listener depends on.
 struct Known<'k, 's> {
     names: Taken<Arc<str>>,
     addresses: Taken<SocketAddr>,
     written: BTreeMap<Arc<str>, Place>,
     metrics: Option<&'k MetricsAddress>,
     certified: bool,
-    /// Whether the listener that is read has the name of another, so that the rest may be a copy.
+    /// Whether the listener being read repeats an earlier name, so that its other values may be
+    /// copies too.
     is_copy: bool,
     named: &'k mut Named<'s>,
 }
 
 impl Known<'_, '_> {
-    /// The addresses that `address` comes to, as far as they are known.
+    /// The socket addresses of `address`, as far as they are known.
     fn sockets(&self, address: &Address) -> Vec<SocketAddr> {
         match address {
             Address::Tcp(address) => vec![*address],
@@ -102,7 +103,7 @@ fn read(
     for key in ["proxy_protocol", "forwarded", "client_certificates"] {
         table.later(key);
     }
-    // The keys of a [[certificate]] whose header is missing are in the table above.
+    // Without its header, the keys of a [[certificate]] belong to the table above.
     let has_pair = table.has("chain") || table.has("key");
     let means_tls = matches!(speaks, Speaks::Tls(_)) && !table.misspells("tls") && !has_pair;
     if means_tls && !known.certified && !table.document().is_torn() {
@@ -127,7 +128,7 @@ fn read(
 }
 
 fn speaks(table: &mut Table<'_>) -> Speaks {
-    // A `tls` that cannot be read is one error, not one about certificates as well.
+    // An unreadable `tls` counts as false, so that no error about certificates follows.
     let tls = table.get("tls").is_none_or(|value| value.boolean().unwrap_or(false));
     let only_13 = table.get("tls_min");
     let strict_sni = table.get("strict_sni");
@@ -206,7 +207,7 @@ fn listen(
         let finding = warning("plain ws:// on an address that others can reach");
         value.report(finding.remedy("tls = true, or listen on a loopback address"));
     }
-    // Port 0 is a port of its own each time.
+    // Port 0 gets a different port each time, so it clashes with none.
     let Address::Tcp(fixed) = address else { return Some(address) };
     if fixed.port() == 0 {
         return Some(address);
@@ -229,10 +230,10 @@ fn listen(
     Some(address)
 }
 
-/// Whether no two sockets can listen at both addresses.
+/// Whether sockets at the two addresses would conflict.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let (ip, of) = (one.ip().to_canonical(), other.ip().to_canonical());
-    // An unspecified address of IPv6 stands for those of IPv4 as well.
+    // An unspecified IPv6 address includes all of IPv4.
     let holds = |all: IpAddr, ip: IpAddr| all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4());
     one.port() == other.port() && (ip == of || holds(ip, of) || holds(of, ip))
 }

@@ -1,7 +1,7 @@
 //! `sidegate.toml`: the operator's file, key by key, with the defaults of each.
 //!
-//! What is wrong is reported and replaced by its default, so that the reading
-//! goes on; the settings count only if nothing was wrong.
+//! A wrong value is reported and replaced by its default, so that reading goes on. The settings are
+//! only used if there was no error.
 
 mod backend;
 mod common;
@@ -29,7 +29,7 @@ use crate::snapshot::certificate::{Certificate, Certificates};
 use crate::snapshot::listener::{Listener, ListenerTimeouts, Speaks};
 use crate::snapshot::route::RouteTimeouts;
 
-/// Reads the whole file; `policies` are the names that a route may give.
+/// Reads the whole file. `policies` are the names of the existing policies.
 pub fn read(
     reading: &mut Reading<'_>,
     document: &Document<'_>,
@@ -117,7 +117,8 @@ pub fn read(
     }
 }
 
-/// The certificates that say which hosts are covered, where that matters and can be known.
+/// Certificates that must cover the hosts of routes. `None` means that there is no TLS listener, or
+/// that they are not known.
 fn covering(
     listeners: &[Arc<Listener>],
     certificates: Option<&[Arc<Certificate>]>,

@@ -1,7 +1,7 @@
-//! `"systemd:NAME"`: the sockets that systemd binds and passes by name.
+//! `"systemd:NAME"`: references to sockets that systemd binds and passes by name.
 //!
-//! An agent that is to run knows which came, so that a name that leads nowhere is an error of the file,
-//! at the start and at each reload. It never touches a socket.
+//! An agent knows which sockets it was passed, so a name without a socket is an error of the file,
+//! at the start and at each reload. Never touches a socket.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use crate::control::config::name::Taken;
 use crate::control::config::page::{Finding, error};
 use crate::control::systemd::sockets::{Kind, Sockets};
 
-/// What begins the name of a socket from systemd.
+/// Prefix of a reference to a socket from systemd.
 pub const SYSTEMD: &str = "systemd:";
 
-/// Which sockets somebody can serve.
+/// The kinds of sockets that a user of one can serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wants {
-    /// TCP alone: a listener.
+    /// TCP only, for a listener.
     Tcp,
-    /// Unix alone: what commands is not open to the network.
+    /// Unix only, for the admin socket, which must not be open to the network.
     Unix,
-    /// Either: metrics.
+    /// TCP or Unix, for metrics.
     Both,
 }
 
-/// What the file wants of systemd, and what came.
+/// Sockets that the file refers to, compared with the passed ones.
 pub struct Named<'s> {
     passed: Option<&'s Sockets>,
     taken: Taken<Arc<str>>,
@@ -33,15 +33,15 @@ pub struct Named<'s> {
 }
 
 impl<'s> Named<'s> {
-    /// Where `passed` is all that came; `None`: that can't be known, and each is taken for granted.
+    /// Compares with `passed`. `None` means not known, and every socket is assumed to exist.
     pub fn new(passed: Option<&'s Sockets>) -> Self {
         Named { passed, taken: Taken::new(), known: Vec::new() }
     }
 
-    /// Notes that `who` wants the socket `name`, written at `value`.
+    /// Registers that `who` uses the socket `name`, written at `value`.
     ///
     /// # Errors
-    /// It didn't come, is of another kind, or is somebody else's.
+    /// The socket was not passed, is of the wrong kind, or has another user already.
     pub fn want(
         &mut self,
         value: &Value<'_>,
@@ -49,7 +49,7 @@ impl<'s> Named<'s> {
         who: &str,
         wants: Wants,
     ) -> Result<Arc<str>, Finding> {
-        // What systemd accepts as FileDescriptorName=.
+        // The rules of systemd for FileDescriptorName=.
         if name.is_empty()
             || name.len() > 255
             || name.chars().any(|c| c.is_ascii_control() || c == ':')
@@ -89,7 +89,7 @@ impl<'s> Named<'s> {
         }
     }
 
-    /// The TCP addresses of the sockets that came under `name`.
+    /// TCP addresses of the sockets passed under `name`.
     pub fn addresses(&self, name: &str) -> Vec<SocketAddr> {
         let kinds = self.passed.into_iter().flat_map(|passed| passed.kinds(name));
         kinds
@@ -97,7 +97,7 @@ impl<'s> Named<'s> {
             .collect()
     }
 
-    /// Reports what came and nobody wants.
+    /// Reports passed sockets that the file does not refer to.
     pub fn finish(self, root: &Table<'_>) {
         for name in self.passed.map(Sockets::names).unwrap_or_default() {
             if self.known.contains(name) || root.document().is_torn() {
@@ -133,7 +133,7 @@ fn missing(name: &str, who: &str, passed: &Sockets) -> Finding {
     ))
 }
 
-/// What a socket is, if it is not what was wanted.
+/// The kind of a socket in words, if it is not a wanted one.
 fn unfit(kind: &Kind, wants: Wants) -> Option<&'static str> {
     match (kind, wants) {
         (Kind::Tcp(_), Wants::Tcp | Wants::Both) | (Kind::Unix(_), Wants::Unix | Wants::Both) => {
@@ -153,7 +153,7 @@ fn needed(wants: Wants) -> &'static str {
     }
 }
 
-/// The unit to edit. A socket that was given no name has that of its unit.
+/// The unit to edit. By default, a socket has the name of its unit.
 fn unit(name: &str) -> String {
     if name.ends_with(".socket") {
         name.to_owned()

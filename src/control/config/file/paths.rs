@@ -1,8 +1,8 @@
-//! `paths` of a route: where a path may be forwarded as it was sent.
+//! `paths` of a route: whether a path may be forwarded as it was sent.
 //!
-//! Such a path is not made canonical, so it may be forwarded where every reading of it leads to the
-//! same route alone: no route for the same host lies below, and none whose path another server takes
-//! for the same.
+//! Such a path is not made canonical. So it may only be forwarded if every reading of it leads to
+//! the same route: no route for the same host may be below, nor any whose path another server reads
+//! as the same.
 
 use std::sync::Arc;
 
@@ -14,10 +14,11 @@ use crate::policy::request::{decoded, reading};
 use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::route::Paths;
 
-/// What `paths` may be.
+/// The words that `paths` accepts.
 const WORDS: [(&str, Paths); 2] = [("canonical", Paths::Canonical), ("as-is", Paths::AsIs)];
 
-/// The value of `paths`, if it is a path and the route has no `path`: the one is a misspelling of the other.
+/// The value of `paths`, if that is a path and the route has no `path`: then `paths` is a
+/// misspelling of `path`.
 pub fn in_place_of_path<'d>(table: &mut Table<'d>) -> Option<Value<'d>> {
     let value = table.peek("paths").filter(|value| !table.has("path") && is_path_like(value))?;
     let finding = error("a path, in a [[route]] that lacks `path`").remedy("did you mean `path`?");
@@ -26,7 +27,7 @@ pub fn in_place_of_path<'d>(table: &mut Table<'d>) -> Option<Value<'d>> {
     Some(value)
 }
 
-/// The path of a route, at `value`.
+/// Parses the path of a route at `value`.
 pub fn pattern(table: &Table<'_>, value: Value<'_>) -> Option<PathPattern> {
     if WORDS.iter().any(|(word, _)| value.as_str() == Some(word)) {
         table.report_misspelt(
@@ -42,7 +43,7 @@ fn is_path_like(value: &Value<'_>) -> bool {
     value.as_str().is_some_and(|text| text.starts_with('/'))
 }
 
-/// What a route says about paths, and where.
+/// The paths that a route claims, and the places where it does.
 pub struct Claim<'d> {
     name: Arc<str>,
     host: HostPattern,
@@ -54,7 +55,7 @@ pub struct Claim<'d> {
 }
 
 impl<'d> Claim<'d> {
-    /// Reads what `table` says. The result is `None` where its host or its path can't be read.
+    /// Reads the claim of `table`. `None` means that its host or its path cannot be read.
     pub fn read(
         table: &mut Table<'d>,
         name: Option<&Arc<str>>,
@@ -75,7 +76,7 @@ impl<'d> Claim<'d> {
         })
     }
 
-    /// Notes in `page` what was read, and what goes together with it.
+    /// Stores the value in `page`, and reports a contradiction with `strip_prefix`.
     pub fn note(&self, page: &mut RoutePage) {
         page.paths = self.paths;
         if let (Some(value), Some(place), true) =
@@ -92,8 +93,8 @@ impl<'d> Claim<'d> {
         self.value.filter(|_| self.paths == Paths::AsIs)
     }
 
-    /// Whether a request for a host of this route may find `other` below this route's path. One that is
-    /// for broader hosts is hidden by this route, unless it differs in letter case.
+    /// Whether a request for a host of this route may reach `other` below this route's path. This
+    /// route hides a route for broader hosts, unless the two differ in letter case.
     fn is_above(&self, other: &Claim<'_>) -> bool {
         let yields = self.host.yields_to(&other.host);
         let is_hidden = !yields && self.path.holds(&decoded(other.path.as_str()));
@@ -101,7 +102,7 @@ impl<'d> Claim<'d> {
         overlap && self.path.is_above(&other.path) && !is_hidden
     }
 
-    /// Whether no request for a host of `other` reaches `claim`, since this route is found before it.
+    /// Whether no request for a host of `other` reaches `claim`, because this route is found first.
     fn hides(&self, claim: &Claim<'_>, other: &Claim<'_>) -> bool {
         let is_first = claim.host != self.host && claim.host.yields_to(&self.host);
         let is_for_all = self.host.yields_to(&other.host);
@@ -110,7 +111,8 @@ impl<'d> Claim<'d> {
     }
 }
 
-/// Reports each route that can't pass paths as they are, for what other routes there are.
+/// Reports each route that cannot forward paths as sent, because of its own path or of other
+/// routes.
 pub fn check(claims: &[Claim<'_>]) {
     for (nth, claim) in claims.iter().enumerate() {
         let Some(value) = claim.as_is() else { continue };

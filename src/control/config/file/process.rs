@@ -1,4 +1,4 @@
-//! What concerns the process as a whole: metrics, admin, reload, shutdown, threads.
+//! Settings of the process as a whole: metrics, admin, reload, shutdown, threads.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
@@ -18,10 +18,10 @@ use crate::control::config::settings::{
 use crate::policy::network::Networks;
 use crate::policy::request::Host;
 
-/// More data-plane threads than any host has CPUs.
+/// Most data-plane threads: more than any host has CPUs.
 const MOST_THREADS: i64 = 4096;
 
-/// `[metrics]`
+/// Reads `[metrics]`; by default 127.0.0.1:10464, open to loopback clients.
 pub fn metrics(
     mut table: Table<'_>,
     reading: &Reading<'_>,
@@ -61,7 +61,7 @@ pub fn metrics(
     MetricsSettings { listen, allow, hosts }
 }
 
-/// `[policies]`: the folders from which policies may read lists.
+/// Reads `[policies]`: the folders from which policies may read lists.
 pub fn lists_from(mut table: Table<'_>) -> Vec<Box<str>> {
     let folders = table.get("lists_from").and_then(|value| value.strings()).unwrap_or_default();
     let folders = folders.into_iter().filter_map(|(_, value)| value.parse("a folder", list_folder));
@@ -70,7 +70,7 @@ pub fn lists_from(mut table: Table<'_>) -> Vec<Box<str>> {
     folders
 }
 
-/// A folder that does not hold every file there is.
+/// Parses a folder, and refuses the root, which contains every file.
 fn list_folder(text: &str) -> Result<Box<str>, Finding> {
     if text.is_empty() {
         return Err(error("an empty path"));
@@ -86,7 +86,8 @@ fn list_folder(text: &str) -> Result<Box<str>, Finding> {
     Ok(text.into())
 }
 
-/// A host's name, in lower case and without a last dot; `localhost` and addresses need none.
+/// Parses a host name: lower case, without a final dot. `localhost` and addresses need not be
+/// listed.
 fn host_name(text: &str) -> Result<Box<str>, Finding> {
     match Host::parse(text.as_bytes()) {
         Some(host) if !text.contains(':') => Ok(host.name().into()),
@@ -95,7 +96,7 @@ fn host_name(text: &str) -> Result<Box<str>, Finding> {
     }
 }
 
-/// `[admin]`
+/// Reads `[admin]`; by default the socket `auto` with mode 0660.
 pub fn admin(mut table: Table<'_>, reading: &Reading<'_>, named: &mut Named<'_>) -> AdminSettings {
     let mut socket = |value: &Value<'_>, text: &str| match text {
         "auto" => Ok(AdminSocket::Auto),
@@ -126,7 +127,7 @@ pub fn admin(mut table: Table<'_>, reading: &Reading<'_>, named: &mut Named<'_>)
     settings
 }
 
-/// `[reload]`
+/// Reads `[reload]`, with `max_revoked` at 100 % by default.
 pub fn reload(mut table: Table<'_>) -> ReloadSettings {
     let settings = ReloadSettings {
         watch: table
@@ -148,7 +149,7 @@ pub fn reload(mut table: Table<'_>) -> ReloadSettings {
     settings
 }
 
-/// `[shutdown]`
+/// Reads `[shutdown]`, with the close code 1001 by default.
 pub fn shutdown(mut table: Table<'_>) -> ShutdownSettings {
     let code = table.get("code").and_then(|value| {
         let code = value.integer(0..=u16::MAX.into())?;
@@ -175,14 +176,14 @@ pub fn shutdown(mut table: Table<'_>) -> ShutdownSettings {
     settings
 }
 
-/// `[process]`
+/// Reads `[process] threads`. `None` means automatic.
 pub fn threads(mut table: Table<'_>) -> Option<NonZeroUsize> {
     let threads = table.get("threads").and_then(|value| auto_or_count(value, MOST_THREADS));
     table.finish();
     threads.and_then(NonZeroUsize::new)
 }
 
-/// `"0660"`: permissions, and none of the bits above them.
+/// Parses `"0660"`: permission bits, without the setuid, setgid and sticky bits.
 fn mode(text: &str) -> Result<u32, Finding> {
     let octal = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| octal && *mode <= 0o777);
@@ -192,7 +193,8 @@ fn mode(text: &str) -> Result<u32, Finding> {
     })
 }
 
-/// A group's name or number; `""`: none. Whether it exists is seen when the socket is made.
+/// Parses a group's name or number. `""` means none. Whether the group exists shows when the socket
+/// is made.
 fn group(text: &str) -> Result<Option<String>, Finding> {
     if text.is_empty() {
         return Ok(None);

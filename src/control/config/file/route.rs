@@ -1,4 +1,4 @@
-//! `[[route]]`: host and path → backend and policy.
+//! `[[route]]`: from a host and a path to a backend and a policy.
 
 use std::sync::Arc;
 
@@ -16,17 +16,17 @@ use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::certificate::Certificates;
 use crate::snapshot::route::Paths;
 
-/// What no two routes may have both of: the host, and the path as a backend sees it once decoded.
+/// Key that no two routes may share: the host, and the path as a backend decodes it.
 type Where = (HostPattern, Box<[u8]>);
 
-/// All routes.
+/// Reads all routes, and checks them against each other.
 pub fn all(tables: Vec<Table<'_>>, ground: &mut Ground<'_, '_>) -> Vec<RoutePage> {
     let (mut names, mut places) = (Taken::new(), Taken::new());
     let (mut routes, mut claims) = (Vec::new(), Vec::new());
     for mut table in tables {
         let before = names.len();
         let name = names.name(&mut table, "chat");
-        // Of a copy with the same name, it is no news that the rest is the same.
+        // In a copy with the same name, equal values are not worth an error of their own.
         let mut copies = Taken::new();
         let is_copy = name.is_some() && names.len() == before;
         let places = if is_copy { &mut copies } else { &mut places };
@@ -89,7 +89,7 @@ fn read(
     })
 }
 
-/// Host and path, which no other route has both of.
+/// Reads host and path, and reports a pair that an earlier route has.
 fn place(
     table: &mut Table<'_>,
     name: Option<&Arc<str>>,
@@ -121,7 +121,7 @@ fn place(
     (host_pattern, path_pattern)
 }
 
-/// Warns of a host for which clients are shown a certificate of another name.
+/// Warns of a host for which clients would see a certificate of another name.
 fn cover(value: Value<'_>, host: &HostPattern, certificates: Option<&Certificates>) {
     let Some(certificates) = certificates else { return };
     let covered = match host {

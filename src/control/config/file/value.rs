@@ -1,4 +1,4 @@
-//! Values that several tables of `sidegate.toml` share.
+//! Values that several tables of `sidegate.toml` have in common.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -14,7 +14,7 @@ use crate::policy::list::Entry;
 use crate::snapshot::listener::MAX_FIELDS;
 use crate::snapshot::route::RouteTimeouts;
 
-/// `schema = 1`, which every TOML file of ours begins with.
+/// Reads `schema = 1`, which every TOML file must begin with.
 pub fn schema(root: &mut Table<'_>) {
     let Some(value) = root.need("schema", "begin the file with: schema = 1") else { return };
     let Some(number) = value.integer(i64::MIN..=i64::MAX) else { return };
@@ -23,13 +23,13 @@ pub fn schema(root: &mut Table<'_>) {
     }
 }
 
-/// The bounds of `max_fields`.
+/// Least and most of `max_fields`.
 const FIELDS: RangeInclusive<i64> = 16..=1000;
 
-/// What `body_pace` may be.
+/// Description of the values that `body_pace` accepts.
 const BODY_PACE: &str = "a pace like \"500B/s\", or \"off\"";
 
-/// The timeouts that a route may set for itself, and else has from `default`.
+/// Reads the timeouts that a route may set for itself; omitted ones are those of `default`.
 pub fn route_timeouts(table: &mut Table<'_>, default: RouteTimeouts) -> RouteTimeouts {
     let body_pace = table.get("body_pace").and_then(|value| value.parse(BODY_PACE, unit::pace));
     let body_stall = table.duration_or_off("body_stall").unwrap_or(default.body_stall);
@@ -46,7 +46,7 @@ pub fn route_timeouts(table: &mut Table<'_>, default: RouteTimeouts) -> RouteTim
     }
 }
 
-/// `"127.0.0.1:8443"`; no names of hosts.
+/// Parses `"127.0.0.1:8443"`. Host names are not resolved.
 pub fn address(text: &str) -> Result<SocketAddr, Finding> {
     let fault = || {
         error(format!("\"{text}\" is not an address with a port"))
@@ -55,12 +55,12 @@ pub fn address(text: &str) -> Result<SocketAddr, Finding> {
     text.parse().map_err(|_| fault())
 }
 
-/// A value that a later version will act on.
+/// The error about a value that only a later version supports.
 pub fn not_yet(text: &str) -> Finding {
     error(format!("\"{text}\": not in this version"))
 }
 
-/// A network, and nothing else of what a list's line may hold.
+/// Parses a network without the sign and the annotations that a list's line may have.
 pub fn network(text: &str) -> Result<IpNet, Finding> {
     let entry = Entry::parse(text)
         .map_err(|fault| error(fault.fault).remedy(fault.remedy).within(fault.span))?;
@@ -72,7 +72,7 @@ pub fn network(text: &str) -> Result<IpNet, Finding> {
     })
 }
 
-/// A path of a Unix socket, which the kernel bounds.
+/// Parses the path of a Unix socket, at most 107 bytes as in the kernel.
 pub fn socket_path(reading: &Reading<'_>, text: &str) -> Result<PathBuf, Finding> {
     let path = reading.path(text)?;
     if path.as_os_str().len() > 107 {
@@ -81,13 +81,13 @@ pub fn socket_path(reading: &Reading<'_>, text: &str) -> Result<PathBuf, Finding
     Ok(path)
 }
 
-/// `max_fields` of a listener, for requests, and of a route, for answers.
+/// Reads `max_fields` of a listener, for requests, or of a route, for responses.
 pub fn max_fields(table: &mut Table<'_>) -> usize {
     let value = table.get("max_fields").and_then(|value| value.integer(FIELDS));
     value.and_then(|count| usize::try_from(count).ok()).unwrap_or(MAX_FIELDS)
 }
 
-/// `"auto"` (`None`) or an integer of at least one.
+/// Parses an integer from 1 to `most`. `None` means `"auto"`, or an error that was reported.
 pub fn auto_or_count(value: Value<'_>, most: i64) -> Option<usize> {
     if let Some(text) = value.as_str() {
         match text.parse::<u32>() {
