@@ -1,4 +1,4 @@
-//! `[limits]`: how much of it, and of whom else how much.
+//! `[limits]`: limits of a policy, and exceptions for some clients.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -13,7 +13,7 @@ use crate::control::config::document::{Table, Value, unit};
 use crate::control::config::page::error;
 use crate::policy::limit::{Exception, Limits, Rate, Share, TunnelLimits};
 
-/// Reads the whole table; what is left out doesn't hold, but `frames`, `ping` and `pong` do.
+/// Reads the whole table. Omitted limits are off, except for `frames`, `ping` and `pong`.
 pub fn read(mut table: Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Limits {
     let mut connections = table.table("connections");
     let total = count(&mut connections, "total");
@@ -28,14 +28,15 @@ pub fn read(mut table: Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Limits {
     Limits { share: common, total, streams_total, exceptions }
 }
 
-/// The networks that stand in a `[[limits.for]]`, and where its `client` is.
+/// Networks in earlier `[[limits.for]]`, with the places of their `client`.
 #[derive(Default)]
 struct Taken {
     by: HashMap<IpNet, usize>,
     places: Vec<Place>,
 }
 
-/// One `[[limits.for]]`; what it leaves out is as in `common`. `taken` has the networks of those above it.
+/// Reads one `[[limits.for]]`; omitted values are those of `common`. `taken` has the networks of
+/// those above.
 fn exception(
     mut table: Table<'_>,
     common: Share,
@@ -69,8 +70,8 @@ fn exception(
     Some(Exception { clients, share, line: value.line() as u32 })
 }
 
-/// What one client may have: how many tunnels in `connections`, how many streams in `streams`.
-/// What is left out is as in `base`.
+/// Reads the share of one client: tunnels from `connections`, streams from `streams`. Omitted
+/// values are those of `base`.
 fn share(
     table: &mut Table<'_>,
     (mut connections, mut streams): (Table<'_>, Table<'_>),
@@ -131,12 +132,12 @@ fn tunnel(table: &mut Table<'_>, base: TunnelLimits) -> TunnelLimits {
     }
 }
 
-/// `{ rate = "5/s", burst = 20 }`
+/// Reads a limit like `{ rate = "5/s", burst = 20 }`.
 fn per_client(limits: &mut Table<'_>, key: &'static str) -> Option<Rate> {
     counted(&limits.get(key)?, key, "{ rate = \"5/s\", burst = 20 }")
 }
 
-/// A rate and a burst, like `example`.
+/// Reads a rate and a burst, written like `example`.
 fn counted(value: &Value<'_>, key: &str, example: &str) -> Option<Rate> {
     let mut table = value.table(format!("`{key}`"))?;
     table.need("rate", format!("{key} = {example}"));
@@ -150,7 +151,7 @@ fn counted(value: &Value<'_>, key: &str, example: &str) -> Option<Rate> {
     rate
 }
 
-/// The `rate` in `table`; without a burst, as many at once as there are tokens.
+/// Reads `rate` of `table`. Without a burst, all its tokens may be used at once.
 fn rate(table: &mut Table<'_>, burst: Option<NonZeroU32>) -> Option<Rate> {
     let (tokens, per) = table.get("rate")?.parse("a rate like \"5/s\"", unit::rate)?;
     Some(Rate { tokens, per, burst: burst.unwrap_or(tokens) })

@@ -1,6 +1,6 @@
-//! `policies/*.toml`: the security team's files, one policy each, the baseline, and candidates.
+//! `policies/*.toml`, the security team's files: policies, their candidates and the baseline.
 //!
-//! It says what a policy says, and never whether anybody may.
+//! Reads what a policy says, and never judges a client by it.
 
 mod limit;
 mod rule;
@@ -25,14 +25,15 @@ use super::source::{Fault, Files, MOST_TOML};
 use crate::policy::Allow;
 use crate::policy::limit::Limits;
 
-/// The files of all policies beside `config`, the path of `sidegate.toml`, as [`load`](super::load) shows them.
+/// Paths of all policy files beside `config`, the path of `sidegate.toml`, as [`load`](super::load)
+/// shows them.
 pub fn policy_files(config: &Path) -> Vec<PathBuf> {
     let folder = config.with_file_name(FOLDER);
     let names = Files::new().list(&folder).unwrap_or_default();
     names.iter().map(|name| folder.join(name)).filter(|path| no_policy(path).is_none()).collect()
 }
 
-/// Why `path` is no policy's file: it isn't there, or its name makes it one that is ignored.
+/// The reason why `path` is not a policy's file: it does not exist, or its name is ignored.
 pub fn no_policy(path: &Path) -> Option<Diagnostic> {
     let shown: Arc<str> = path.display().to_string().into();
     let name =
@@ -49,7 +50,8 @@ pub fn no_policy(path: &Path) -> Option<Diagnostic> {
     Some(finding.at(Place::file(shown)))
 }
 
-/// The files that the policy at `path` names as lists, as far as it can be read, as [`load`](super::load) shows them.
+/// Paths of the list files in the policy at `path`, as far as it can be read, as
+/// [`load`](super::load) shows them.
 pub fn lists_named(files: &mut Files, path: &Path) -> Vec<PathBuf> {
     let Ok(bytes) = files.read(path, MOST_TOML) else { return Vec::new() };
     let document = Document::parse(Arc::default(), &bytes, Quoting::Nothing);
@@ -64,7 +66,7 @@ pub fn lists_named(files: &mut Files, path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The policy in `sheet`; `None`: what is found holds an error.
+/// Reads the policy in `sheet`. `None` means that there is an error among the findings.
 pub fn read(reading: &mut Reading<'_>, sheet: Sheet<'_>) -> (Option<PolicyPage>, Vec<Diagnostic>) {
     let shown = sheet.file();
     let path = reading.folder.join(&*shown);
@@ -91,6 +93,7 @@ fn page(
     value::schema(&mut root);
     let owner = root.string("owner").map(Box::from);
     let lists = root.table("lists");
+    // Known before `misspells` is called below.
     for key in ["client", "limits", "test"] {
         root.knows(key);
     }
@@ -125,6 +128,7 @@ fn page(
     let tests = test::read(&mut root);
     root.finish();
     shelf.report_missing(document);
+    // With an error, a list may only look unused.
     if !document.has_errors() {
         shelf.report_unused(document);
     }
@@ -145,7 +149,7 @@ fn page(
     })
 }
 
-/// Reports the rules in `[lists]`, if there are any: the header above them is missing.
+/// Reports rules in `[lists]`, if there are any: the header above them is missing.
 fn rules_in<'d>(lists: &Table<'d>) -> Option<Vec<&'d str>> {
     let all = lists.all();
     let rules: Vec<_> = all.into_iter().filter(|(key, ..)| RULES.contains(key)).collect();
@@ -158,7 +162,7 @@ fn rules_in<'d>(lists: &Table<'d>) -> Option<Vec<&'d str>> {
     Some(rules.into_iter().map(|(key, ..)| key).collect())
 }
 
-/// Of what a policy may say, a baseline says less: it admits nobody.
+/// Reports what only policies may have: a baseline admits nothing by itself.
 fn denies_alone(root: &mut Table<'_>, client: &mut Table<'_>) {
     let alone =
         || error("the baseline has lists, `deny` and tests only").remedy("write it in a policy");

@@ -1,4 +1,5 @@
-//! `[client]`: whom a policy admits and denies, from which pages, with which subprotocols; and where it says so.
+//! `[client]`: the clients that a policy admits and denies, with which origins and subprotocols,
+//! and the lines of these rules.
 
 use std::sync::Arc;
 
@@ -15,12 +16,13 @@ use crate::policy::origin::{Origins, Pattern};
 use crate::policy::rule::RuleLines;
 use crate::policy::subprotocol::Subprotocols;
 
-/// The lists of what stands in a rule itself; no list that is given a name can be called so.
+/// Names of the lists of networks that are written in a rule itself. No `[lists]` entry can have
+/// one.
 const ALLOW_ITSELF: &str = "(allow)";
 const DENY_ITSELF: &str = "(deny)";
 const LIMITS_ITSELF: &str = "limits.for";
 
-/// `allow`, which must be there; `None`: it has an error.
+/// Reads `allow`, which is required. `None` means that an error was reported.
 pub fn allow(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Option<Allow> {
     let value = client.need("allow", "allow = [\"any\"] admits everyone")?;
     let strings = value.strings()?;
@@ -46,7 +48,7 @@ pub fn allow(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Optio
     Some(Allow::Lists(lists))
 }
 
-/// `deny`
+/// Reads `deny`; by default it is empty.
 pub fn deny(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Vec<Arc<List>> {
     let strings = client.get("deny").and_then(|value| value.strings()).unwrap_or_default();
     if let Some((_, any)) = strings.iter().find(|(text, _)| *text == "any") {
@@ -56,7 +58,7 @@ pub fn deny(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Vec<Ar
     lists(&strings, DENY_ITSELF, shelf, now, |_, _| {})
 }
 
-/// The clients of the `[[limits.for]]` with this number, from 1.
+/// Reads the clients of the `[[limits.for]]` with this number, from 1.
 pub fn exempt(
     value: &Value<'_>,
     number: usize,
@@ -74,7 +76,7 @@ pub fn exempt(
     if strings.is_empty() {
         value.report(warning("an empty list names nobody"));
     }
-    // Each has a name of its own, for a metric with one list's labels twice could not be read.
+    // Each has a name of its own, because metrics must not repeat the labels of a list.
     let itself = if number == 1 {
         format!("({LIMITS_ITSELF})")
     } else {
@@ -83,7 +85,7 @@ pub fn exempt(
     lists(&strings, &itself, shelf, now, |_, _| {})
 }
 
-/// `origins`
+/// Reads `origins`. `None` means that origins are not checked, or that an error was reported.
 pub fn origins(client: &mut Table<'_>) -> Option<Origins> {
     let value = client.get("origins")?;
     let strings = value.strings()?;
@@ -103,7 +105,7 @@ fn origin(text: &str) -> Result<Pattern, Finding> {
     Origins::parse_one(text).map_err(|fault| error(fault).perhaps(meant()))
 }
 
-/// `subprotocols`
+/// Reads `subprotocols`. `None` means that they are not checked, or that an error was reported.
 pub fn subprotocols(client: &mut Table<'_>) -> Option<Subprotocols> {
     let value = client.get("subprotocols")?;
     let strings = value.strings()?;
@@ -118,7 +120,7 @@ pub fn subprotocols(client: &mut Table<'_>) -> Option<Subprotocols> {
     Some(Subprotocols::new(strings.into_iter().filter_map(parse).collect()))
 }
 
-/// The name of a subprotocol (RFC 6455 §4.1).
+/// Checks the name of a subprotocol (RFC 6455 §4.1).
 pub fn subprotocol(text: &str) -> Result<&str, Finding> {
     let fault = || {
         error(format!("\"{text}\" is not a subprotocol"))
@@ -127,7 +129,7 @@ pub fn subprotocol(text: &str) -> Result<&str, Finding> {
     if is_token(text) { Ok(text) } else { Err(fault()) }
 }
 
-/// Where the rules of a policy are written.
+/// Line numbers of a policy's rules; 0 for omitted ones.
 pub fn lines(client: &Table<'_>, limits: Option<&Table<'_>>) -> RuleLines {
     let limit = |key| limits.map_or(0, |limits| limits.line(key));
     RuleLines {
@@ -141,7 +143,8 @@ pub fn lines(client: &Table<'_>, limits: Option<&Table<'_>>) -> RuleLines {
     }
 }
 
-/// The lists that `items` name, and one, called `itself`, of the networks that stand there themselves; `look` sees each with its item.
+/// The lists in `items`, and a list called `itself` of the networks written there. `look` is called
+/// with each item that is a list's name, and its list.
 fn lists(
     items: &[(&str, Value<'_>)],
     itself: &str,
@@ -167,7 +170,7 @@ fn lists(
     lists
 }
 
-/// RFC 9110 §5.6.2
+/// Whether `text` is a token (RFC 9110 §5.6.2).
 fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text

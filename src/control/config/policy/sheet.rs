@@ -1,4 +1,4 @@
-//! The files of the folder `policies/` by their names.
+//! The files of the folder `policies/`, sorted by the meaning of their names.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::control::config::source::Fault;
 /// The folder of the policies, beside `sidegate.toml`.
 pub const FOLDER: &str = "policies";
 
-/// What the folder holds.
+/// The policy files in the folder.
 #[derive(Debug, Default)]
 pub struct Names {
-    /// The names of all policies.
+    /// Names of all policies.
     pub policies: BTreeSet<Arc<str>>,
-    /// The names of those that a candidate stands beside.
+    /// Names of the policies that have a candidate.
     pub candidates: BTreeSet<Arc<str>>,
     /// Whether there is a baseline.
     pub baseline: bool,
@@ -26,32 +26,32 @@ pub struct Names {
 }
 
 impl Names {
-    /// The same, once the candidate of `name` has been promoted.
+    /// Reads the policy `name` from its candidate's file, as if promoted.
     pub fn promoting(mut self, name: Option<&str>) -> Names {
         self.promoted = name.and_then(|name| self.candidates.take(name));
         self
     }
 
-    /// The file in which the policy `name` stands, as people write it.
+    /// The file of the policy `name`, relative to the folder of `sidegate.toml`.
     pub fn file_of(&self, name: &Arc<str>) -> Arc<str> {
         let candidate = self.promoted.as_ref() == Some(name);
         if candidate { candidate_file(name) } else { format!("{FOLDER}/{name}.toml").into() }
     }
 }
 
-/// One file of the folder.
+/// One policy file of the folder.
 #[derive(Debug, Clone)]
 pub enum Sheet<'n> {
-    /// A policy, and the file in which it stands.
+    /// A policy. While its candidate is promoted, the file is the candidate's.
     Policy {
-        /// Its name.
+        /// Name of the policy.
         name: &'n Arc<str>,
-        /// The file, as people write it.
+        /// The file relative to the folder of `sidegate.toml`.
         file: Arc<str>,
     },
     /// The candidate of the policy of this name.
     Candidate(&'n Arc<str>),
-    /// The baseline.
+    /// The policy that is judged before every other.
     Baseline,
 }
 
@@ -76,10 +76,10 @@ fn candidate_file(name: &str) -> Arc<str> {
     format!("{FOLDER}/{name}.shadow.toml").into()
 }
 
-/// The policy whose denials come before every other.
+/// Name of the policy whose denials come before every other.
 const BASELINE: &str = "baseline";
 
-/// The names of all policies and candidates, and what is wrong with other files among them.
+/// Names of all policies and candidates, and findings about other files among them.
 pub fn names(reading: &mut Reading<'_>) -> (Names, Vec<Diagnostic>) {
     let (mut names, mut found) = (Names::default(), Vec::new());
     let folder = reading.folder.join(FOLDER);

@@ -1,4 +1,4 @@
-//! The lists of one policy, by name.
+//! The lists of one policy by name.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -16,28 +16,28 @@ use crate::control::config::policy_page::Feed;
 use crate::control::config::source::Fault;
 use crate::policy::list::List;
 
-/// The rules of `[client]`.
+/// Keys of the rules in `[client]`.
 pub const RULES: [&str; 4] = ["allow", "deny", "origins", "subprotocols"];
 
-/// What `[lists]` holds, and what was found in the files that it names.
+/// The lists of `[lists]`, and the findings in their files.
 #[derive(Debug)]
 pub struct Shelf {
     policy: Arc<str>,
     lists: Vec<Shelved>,
     found: Vec<Diagnostic>,
     feeds: Vec<Feed>,
-    /// Names that are none, of lists that rules may name.
+    /// Keys that are no valid names, which a rule may still refer to.
     misnamed: Vec<String>,
     missing: Vec<Missing>,
     /// Whether `[lists]` is misspelt, so that no list is known.
     is_misspelt: bool,
 }
 
-/// A list that rules name, and that isn't there.
+/// A list that rules refer to and `[lists]` does not have.
 #[derive(Debug)]
 struct Missing {
     name: String,
-    /// The key of the rule, and the place of the name, each time.
+    /// For each use, the key of the rule and the place of the name.
     uses: Vec<(String, Range<usize>)>,
 }
 
@@ -45,25 +45,25 @@ struct Missing {
 struct Shelved {
     name: Arc<str>,
     key: Range<usize>,
-    /// `None`: it has an error, which was reported.
+    /// `None` means that the list has an error, which was reported.
     list: Option<Arc<List>>,
     used: bool,
 }
 
 impl Shelf {
-    /// No lists yet, of the policy in the file `policy`.
+    /// An empty shelf for the policy in the file `policy`.
     pub fn new(policy: Arc<str>) -> Shelf {
         let (lists, found, feeds, misnamed, missing) = Default::default();
         Shelf { policy, lists, found, feeds, misnamed, missing, is_misspelt: false }
     }
 
-    /// The file of the policy, as people write it.
+    /// The file of the policy, relative to the folder of `sidegate.toml`.
     pub fn policy(&self) -> Arc<str> {
         Arc::clone(&self.policy)
     }
 
-    /// Reads `[lists]`; `is_misspelt` says whether a misspelt table stands in its place. `rules` are keys that are
-    /// rules and no lists: the header that is missing above them.
+    /// Reads `[lists]`. `is_misspelt` says that a misspelt table takes its place. `rules` are keys
+    /// in it that are rules, because the header above them is missing.
     pub fn fill(
         &mut self,
         table: Table<'_>,
@@ -88,7 +88,7 @@ impl Shelf {
         }
     }
 
-    /// Reports lists at the top of the file, which has no `[lists]`: its header is missing above them.
+    /// Reports lists at the top of a file that has no `[lists]`: the header above them is missing.
     pub fn adopt(&mut self, root: &mut Table<'_>) {
         let is_list = |value: &Value<'_>| value.is_array() || value.as_table_with("file");
         let lists: Vec<_> = root
@@ -112,8 +112,8 @@ impl Shelf {
         }
     }
 
-    /// The list `name`, which `item` of a rule names. `None` means that it has an error, or that it isn't
-    /// there, which [`Shelf::report_missing`] reports.
+    /// The list `name`, to which `item` of a rule refers. `None` means that the list has an error,
+    /// or does not exist, which [`Shelf::report_missing`] reports.
     pub fn find(&mut self, name: &str, item: &Value<'_>) -> Option<Arc<List>> {
         if let Some(shelved) = self.lists.iter_mut().find(|shelved| &*shelved.name == name) {
             shelved.used = true;
@@ -131,8 +131,8 @@ impl Shelf {
         None
     }
 
-    /// Reports the lists that rules name and that are not there, each once: where its own name is
-    /// misspelt, if no rule names a list that is near and two rules or more name this one.
+    /// Reports each list that rules refer to and that does not exist, once. The definition counts
+    /// as misspelt if a near name is defined but never used and at least two rules use this one.
     pub fn report_missing(&mut self, document: &Document<'_>) {
         for Missing { name, uses } in std::mem::take(&mut self.missing) {
             let meant = nearest(&name, self.lists.iter().map(|shelved| &*shelved.name))
@@ -175,7 +175,7 @@ impl Shelf {
         }
     }
 
-    /// Warns of lists that no rule names: a forgotten one denies nobody.
+    /// Warns of lists that no rule uses: a forgotten list has no effect.
     pub fn report_unused(&self, document: &Document<'_>) {
         for shelved in self.lists.iter().filter(|shelved| !shelved.used) {
             let finding = warning(format!("the list `{}` is used by no rule", shelved.name));
@@ -185,12 +185,12 @@ impl Shelf {
         }
     }
 
-    /// The lists that are read from files, once they have been.
+    /// Takes the lists that were read from files.
     pub fn feeds(&mut self) -> Vec<Feed> {
         std::mem::take(&mut self.feeds)
     }
 
-    /// What was found in list files.
+    /// Findings in the list files.
     pub fn into_diagnostics(self) -> Vec<Diagnostic> {
         self.found
     }
@@ -286,7 +286,7 @@ impl Shelf {
     }
 }
 
-/// Reports that the list `name` isn't there, once for all `uses`.
+/// Reports a missing list `name`, once for all `uses`.
 fn report_all(
     document: &Document<'_>,
     name: &str,

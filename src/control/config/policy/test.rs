@@ -1,6 +1,6 @@
-//! `[[test]]`: what the security team expects of its policy, held at every load.
+//! `[[test]]`: the security team's expectations of a policy, checked at every load.
 //!
-//! It reads what is asked and what is expected; whether it comes so is seen by `rehearsal`.
+//! Reads requests and expected verdicts only; `rehearsal` runs them.
 
 use std::net::IpAddr;
 
@@ -12,11 +12,11 @@ use crate::policy::network::Client;
 use crate::policy::request::Request;
 use crate::refusal::Refusal;
 
-/// The refusals that judging gives.
+/// The refusals that judging can return.
 const JUDGED: [Refusal; 5] =
     [Refusal::Path, Refusal::Route, Refusal::Network, Refusal::Origin, Refusal::Subprotocol];
 
-/// Every `[[test]]` of the file whose table is `root`.
+/// Reads every `[[test]]` of the file whose table is `root`.
 pub fn read(root: &mut Table<'_>) -> Vec<PolicyTest> {
     root.tables("test").into_iter().filter_map(test).collect()
 }
@@ -34,7 +34,7 @@ fn test(mut table: Table<'_>) -> Option<PolicyTest> {
     let expect = table.need("expect", "expect = \"allow\", \"refuse\" or \"refuse:WORD\"");
     table.later("identity");
     table.finish();
-    // One that has an error asks nothing: what else is wrong is told all the same.
+    // Each part is parsed even if another has an error, so that all errors come at once.
     let request = url.and_then(|url| request(&url, origin, subprotocol.flatten()));
     let expected = expect.and_then(|expect| expectation(&expect));
     Some(PolicyTest {
@@ -48,7 +48,7 @@ fn test(mut table: Table<'_>) -> Option<PolicyTest> {
     })
 }
 
-/// What is asked; the inner result is the gate's.
+/// Builds the request. The inner result is the gate's verdict on the path.
 fn request(
     url: &Value<'_>,
     origin: Option<&str>,
@@ -82,7 +82,7 @@ fn expectation(value: &Value<'_>) -> Option<Expect> {
     })
 }
 
-/// The word of a refusal that judging gives.
+/// The word of a refusal that judging can return.
 fn reason(word: &str) -> Result<&'static str, Finding> {
     let within = "refuse:".len().."refuse:".len() + word.len();
     if word == Refusal::Identity.word() {
