@@ -1,10 +1,10 @@
 //! PEM files: a chain and its key, read, matched and named.
 //!
-//! The only room that calls rustls-pemfile. It chooses no certificate for
-//! anybody, and nothing of a key ever stands in a message.
+//! The only module that calls rustls-pemfile. Chooses no certificate for a connection, and puts
+//! nothing of a key into a message.
 //!
-//! What holds a key here, or bytes of its file, is overwritten before it is freed. aws-lc does the same with the copy
-//! that signs; rustls-pemfile's own line buffer is out of reach.
+//! Memory that holds a key or the bytes of its file is overwritten before it is freed. aws-lc does
+//! the same with the copy that signs; rustls-pemfile's own line buffer is out of reach.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use super::source::MOST_PEM;
 use crate::policy::route::HostPattern;
 use crate::snapshot::certificate::Certificate;
 
-/// The certificate whose files `chain` and `key` name; `None`: it has an error.
+/// Reads the certificate in the files `chain` and `key`. `None` means that an error was reported.
 pub fn read(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Option<Certificate> {
     let (certificate, leaf) = pair(reading, chain, key)?;
     for finding in leaf.doubts(&certificate.label) {
@@ -40,7 +40,7 @@ pub fn read(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Opti
     Some(certificate)
 }
 
-/// The same, to be shown to servers: those look at other things than names.
+/// Reads a client certificate. Servers do not check its names, so no doubts are reported.
 pub fn read_client(
     reading: &mut Reading<'_>,
     chain: Value<'_>,
@@ -49,7 +49,8 @@ pub fn read_client(
     pair(reading, chain, key).map(|(certificate, _)| certificate)
 }
 
-/// The authorities whose certificates `value` names the file of; `None`: it has an error.
+/// Reads the certificate authorities in the file that `value` names. `None` means that an error was
+/// reported.
 pub fn authorities(reading: &mut Reading<'_>, value: Value<'_>) -> Option<RootCertStore> {
     let name = value.string()?;
     let read = |reading: &mut Reading<'_>| {
@@ -136,7 +137,7 @@ fn pair(
     Some((certificate, leaf))
 }
 
-/// As `CertifiedKey::from_der`, which takes the key for itself and leaves it in memory.
+/// Like `CertifiedKey::from_der`, which however takes ownership of the key and leaves it in memory.
 fn certified(
     chain: Vec<CertificateDer<'static>>,
     key: &PrivateKeyDer<'_>,
@@ -149,13 +150,13 @@ fn certified(
         matched => matched,
     };
     match matched {
-        // That it cannot be told is no error.
+        // An unknown public key is no error.
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
         Err(error) => Err(error),
     }
 }
 
-/// What a PEM file holds, as far as we use it.
+/// The sections of a PEM file that are used here.
 struct Pem {
     certificates: Vec<CertificateDer<'static>>,
     key: Option<Zeroizing<PrivateKeyDer<'static>>>,
@@ -180,7 +181,7 @@ impl Pem {
             let (item, left) = match rustls_pemfile::read_one_from_slice(rest) {
                 Ok(Some(read)) => read,
                 Ok(None) => return Ok(pem),
-                // The old way to protect a key leaves no base64 in its section.
+                // The old way to encrypt a key leaves no base64 in its section.
                 Err(_) if has_passphrase => return Ok(pem),
                 Err(fault) => {
                     let finding = error(format!("{name} is not valid PEM: {}", told(&fault)));
@@ -216,7 +217,7 @@ impl Pem {
     }
 }
 
-/// What stands in the place of a PEM file: text in another encoding, or binary data.
+/// Recognises other contents in the place of PEM: text in another encoding, or binary data.
 fn not_pem(bytes: &[u8], name: &str) -> Option<Finding> {
     if let Some(encoding) = encoding::wide(bytes) {
         let remedy = format!("iconv -f {encoding} -t UTF-8 {name} > NEW.pem");
@@ -228,7 +229,7 @@ fn not_pem(bytes: &[u8], name: &str) -> Option<Finding> {
     Some(error(format!("{name} holds binary data (DER or PKCS #12), not PEM")).remedy(remedy))
 }
 
-/// `bytes` without the byte order marks at the beginnings of lines, if there are any: joined files
+/// `bytes` without the byte order marks at the beginnings of lines, if there are any. Joined files
 /// have one at each seam, and the section behind it would go unread.
 fn unmarked(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     const MARK: &[u8] = "\u{feff}".as_bytes();
@@ -236,7 +237,7 @@ fn unmarked(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     if !lines().any(|line| line.starts_with(MARK)) {
         return None;
     }
-    // As large as it can become, so that no part of a key is left in memory that was freed.
+    // Allocated at full size, so that growing never leaves part of a key in freed memory.
     let mut plain = Zeroizing::new(Vec::with_capacity(bytes.len()));
     for mut line in lines() {
         while let Some(rest) = line.strip_prefix(MARK) {
@@ -247,7 +248,8 @@ fn unmarked(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(plain)
 }
 
-/// What is wrong with a PEM file, without the line that the fault itself repeats: it may be of a key.
+/// The fault of a PEM file. The error's own text is not used: it repeats a line, which may be of a
+/// key.
 fn told(fault: &rustls_pemfile::Error) -> &'static str {
     match fault {
         rustls_pemfile::Error::MissingSectionEnd { .. } => "the end of a section is missing",
@@ -256,18 +258,18 @@ fn told(fault: &rustls_pemfile::Error) -> &'static str {
     }
 }
 
-/// What the server's own certificate says, the first of a chain.
+/// Properties of the server's own certificate, the first of a chain.
 struct Leaf {
-    /// As [`Certificate::names`] has them.
+    /// As defined by [`Certificate::names`].
     names: Vec<Box<str>>,
-    /// Whether they are SANs, not the common name.
+    /// Whether `names` come from the SANs, not from the common name.
     has_sans: bool,
     is_version_1: bool,
     /// Whether an authority signed it with a digest that clients no longer accept.
     has_weak_signature: bool,
     /// The public key, as DER.
     public_key: Box<[u8]>,
-    /// The length of its modulus, in bits. `None` means that it is no RSA key.
+    /// Length of the RSA modulus, in bits. `None` means that the key is no RSA key.
     rsa_bits: Option<usize>,
     not_before: Timestamp,
     not_after: Timestamp,
@@ -306,8 +308,8 @@ impl Leaf {
         }
     }
 
-    /// Why clients may refuse it, whatever the time. It is served all the same: that is theirs to
-    /// decide, and some look at the common name, or at nothing.
+    /// Reasons why clients may refuse the certificate at any time. It is served all the same: the
+    /// decision is the client's, and some look at the common name, or at nothing.
     fn doubts(&self, name: &str) -> Vec<Finding> {
         let mut doubts = Vec::new();
         if !self.has_sans {
@@ -337,13 +339,15 @@ impl Leaf {
         self.rsa_bits.is_some_and(|bits| bits < LEAST_RSA)
     }
 
-    /// Whether its public key is that of `certified`, as `CertifiedKey::keys_match` says.
+    /// Whether the certificate's public key is that of `certified`, with the result of
+    /// `CertifiedKey::keys_match`.
     fn matches(&self, certified: &CertifiedKey) -> Result<(), Error> {
         let own = certified.key.public_key().ok_or(InconsistentKeys::Unknown)?;
         if *own == *self.public_key { Ok(()) } else { Err(InconsistentKeys::KeyMismatch.into()) }
     }
 
-    /// A certificate past its time is served all the same: whether to accept it is the client's to say.
+    /// Warns of a certificate outside its validity. It is served all the same: the decision is the
+    /// client's.
     fn out_of_date(&self, now: Timestamp) -> Option<Finding> {
         if self.not_after < now {
             return Some(
@@ -356,7 +360,7 @@ impl Leaf {
     }
 }
 
-/// The least bits of an RSA key that TLS signs with.
+/// Fewest bits of an RSA key that TLS signs with.
 const LEAST_RSA: usize = 2048;
 
 fn rsa_bits(certificate: &X509Certificate<'_>) -> Option<usize> {
@@ -370,7 +374,7 @@ fn rsa_bits(certificate: &X509Certificate<'_>) -> Option<usize> {
 const WEAK_SIGNATURES: [&str; 3] =
     ["1.2.840.113549.1.1.4", "1.2.840.113549.1.1.5", "1.2.840.10045.4.1"];
 
-/// The common name, where it is the name of a host: OpenSSL and Node compare it if there is no SAN.
+/// The common name, if it is a host name: OpenSSL and Node compare it if there is no SAN.
 fn common_name(certificate: &X509Certificate<'_>) -> Option<Box<str>> {
     let common = certificate.subject().iter_common_name().last()?.as_str().ok()?;
     HostPattern::parse(common)
@@ -379,7 +383,7 @@ fn common_name(certificate: &X509Certificate<'_>) -> Option<Box<str>> {
         .map(|host| host.to_string().into())
 }
 
-/// DNS names and addresses of the SANs (RFC 5280 §4.2.1.6), as [`Certificate::names`] has them.
+/// DNS names and addresses of the SANs (RFC 5280 §4.2.1.6), as defined by [`Certificate::names`].
 fn sans(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
     let name = |name: &GeneralName<'_>| match name {
@@ -396,7 +400,8 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     v4().or_else(v6)
 }
 
-/// "No expiry" is 9999-12-31 in a certificate (RFC 5280 §4.1.2.5), a day more than a [`Timestamp`] can say.
+/// Converts a time. "No expiry" is 9999-12-31 in a certificate (RFC 5280 §4.1.2.5), a day more than
+/// a [`Timestamp`] can hold.
 fn timestamp(time: ASN1Time) -> Timestamp {
     let end = if time.timestamp() < 0 { Timestamp::MIN } else { Timestamp::MAX };
     Timestamp::from_second(time.timestamp()).unwrap_or(end)

@@ -1,8 +1,8 @@
-//! What is wrong with a file, where, and what to do about it; rendered for people.
+//! Diagnostics: the fault of a file, its place and a remedy, rendered for people.
 //!
-//! It holds the one line it shows and never the whole file, so that what a
-//! rejected reload found can be kept. Text of the file that may not be shown is left out when it is
-//! made, so that nothing can show it later. It never decides what is wrong.
+//! Holds the one line that it shows and never the whole file, so that the findings of a rejected
+//! reload can be kept. Text that may not be shown is left out at construction, so that nothing can
+//! show it later. Never decides whether there is a fault.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,30 +15,30 @@ use annotate_snippets::{
 
 use super::quote::{Quoting, Words};
 
-/// A longer line is not shown, only where it is.
+/// Most bytes of a line that is shown. Of a longer one only the position is given.
 const LONGEST_SHOWN: usize = 4096;
 
-/// How bad it is. Errors sort before warnings.
+/// Severity. Errors sort before warnings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
     /// The configuration cannot be used.
     Error,
-    /// It can, but somebody should look at it.
+    /// The configuration can be used, but an operator should look at it.
     Warning,
 }
 
 /// One error or warning about a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// Severity: error or warning.
     pub level: Level,
     /// The file, as a path that can be opened from where the configuration was loaded.
     pub file: Arc<str>,
-    /// From 1.
+    /// Line number, from 1.
     pub line: usize,
     /// In characters, from 1.
     pub column: usize,
-    /// What is wrong: one sentence without a full stop.
+    /// The fault: one sentence without a full stop.
     pub message: String,
     /// What to do about it.
     pub remedy: Option<String>,
@@ -58,14 +58,14 @@ pub struct Place {
     pub(super) quoting: Quoting,
 }
 
-/// A line of a file and the bytes of it that get the carets.
+/// A line of a file, and the bytes of it to mark with carets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Excerpt {
     pub(super) text: Box<str>,
     pub(super) span: Range<usize>,
 }
 
-/// The other place that a diagnostic speaks of, such as the first of two that clash.
+/// A second place that a diagnostic refers to, such as the first of two that clash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Earlier {
     place: Place,
@@ -78,12 +78,13 @@ impl Place {
         Place { file, line: 1, column: 1, excerpt: None, quoting: Quoting::Lines }
     }
 
-    /// The same place of a file that was read without an error, whose values may be named.
+    /// The same place, in a file that was read without an error, whose values may be named.
     pub fn sound(self) -> Place {
         Place { quoting: Quoting::Lines, ..self }
     }
 
-    /// The bytes `part` of the line `number`, which reads `text` and is shown as `quoting` says.
+    /// The bytes `part` of line `number`, whose text is `text`; `quoting` says how much of it may
+    /// be shown.
     pub fn line(
         file: Arc<str>,
         number: usize,
@@ -100,7 +101,7 @@ impl Place {
 }
 
 impl Diagnostic {
-    /// `message` about `place`, without what may not be shown of its file.
+    /// A diagnostic about `place`. Leaves out text that may not be shown of its file.
     pub(super) fn new(
         level: Level,
         place: Place,
@@ -124,22 +125,22 @@ impl Diagnostic {
         }
     }
 
-    /// An error about `file` as a whole, from whoever uses what was loaded.
+    /// An error about `file` as a whole, from code that uses the loaded values.
     pub fn of(file: &Path, message: String, remedy: Option<String>) -> Diagnostic {
         Diagnostic::error(Place::file(file.display().to_string().into()), message, remedy)
     }
 
-    /// An error about `place`, from whoever uses what was loaded.
+    /// An error about `place`, from code that uses the loaded values.
     pub fn error(place: Place, message: String, remedy: Option<String>) -> Diagnostic {
         Diagnostic::new(Level::Error, place, message.into(), remedy.map(Words::from))
     }
 
-    /// A warning about `place`, from whoever looks at what was loaded.
+    /// A warning about `place`, from code that inspects the loaded values.
     pub fn warning(place: Place, message: String, remedy: String) -> Diagnostic {
         Diagnostic::new(Level::Warning, place, message.into(), Some(remedy.into()))
     }
 
-    /// Puts `key`, which it is about, before the message.
+    /// Puts `key`, the key at fault, before the message.
     pub(super) fn keyed(mut self, key: &str, quoting: Quoting) -> Diagnostic {
         self.message = format!("{}: {}", quoting.shown_key(key), self.message);
         self
@@ -151,13 +152,13 @@ impl Diagnostic {
         self
     }
 
-    /// Adds what it was found by, of several lines.
+    /// Adds an explanation of several lines.
     pub fn because(mut self, explanation: String) -> Diagnostic {
         self.because = Some(explanation.into());
         self
     }
 
-    /// Its level, in a word.
+    /// The level in a word: "error" or "warning".
     pub fn word(&self) -> &'static str {
         match self.level {
             Level::Error => "error",
@@ -170,17 +171,19 @@ impl Diagnostic {
         self.level == Level::Error
     }
 
-    /// Whether it is what a certificate looks like of which only one file was renewed yet.
+    /// Whether this is how a half-renewed certificate looks, one of whose two files is still the
+    /// old one.
     pub fn is_half(&self) -> bool {
         self.half
     }
 
-    /// `file:line:column`.
+    /// The place in the form `file:line:column`.
     pub fn place(&self) -> String {
         format!("{}:{}:{}", self.file, self.line, self.column)
     }
 
-    /// Like rustc's: the message, the place, the line with carets, the remedy; several lines, without a last newline.
+    /// Renders like rustc: message, place, line with carets, remedy. Several lines, without a final
+    /// newline.
     pub fn render(&self, color: bool) -> String {
         let level = match self.level {
             Level::Error => Label::ERROR,
@@ -228,7 +231,7 @@ impl Diagnostic {
     }
 }
 
-/// Adds a place to `group`: its line with carets, or at least where it is.
+/// Adds a place to `group`: its line with carets, or at least its position.
 fn show<'a>(
     group: Group<'a>,
     file: &'a str,

@@ -1,8 +1,8 @@
-//! The effective configuration: what runs, with every default filled in, under the names that the
-//! files have for it.
+//! The effective configuration: the running values, with every default filled in, under the names
+//! that the files use.
 //!
-//! Values look as they may be written ("10s", "64KiB", "5/s"). Files are named and never shown: of a
-//! key there is its path, of a list how long it is.
+//! Values look as they may be written ("10s", "64KiB", "5/s"). Files are named and never shown: a
+//! key appears as its path, a list as its length.
 
 use std::sync::Arc;
 
@@ -26,10 +26,10 @@ use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{Listener, ListenerTimeouts, Speaks};
 use crate::snapshot::route::{Paths, PlainHttp, RouteTimeouts};
 
-/// Of what stands in a policy itself, so many networks are written out.
+/// Most networks of a policy's own rules that are written out.
 const MOST_INLINE: usize = 100;
 
-/// `sidegate.toml` as it runs.
+/// The effective `sidegate.toml`, with every default filled in.
 pub fn settings(settings: &Settings) -> Value {
     let allow: Vec<_> =
         settings.metrics.allow.iter().map(|(network, ())| network.to_string()).collect();
@@ -52,7 +52,7 @@ pub fn settings(settings: &Settings) -> Value {
     })
 }
 
-/// `policies/NAME.toml` as it runs. `now` says which entries lapse within 30 days.
+/// The effective `policies/NAME.toml`. `now` decides which entries lapse within 30 days.
 pub fn policy(policy: &Policy, now: Timestamp) -> Value {
     let named = policy.lists().into_iter().filter(|list| !is_inline(list));
     let lists: Map<_, _> = named.map(|one| (one.name.to_string(), list(one, now))).collect();
@@ -149,7 +149,7 @@ fn certificate(certificate: &Certificate) -> Value {
     json!({ "chain": &*certificate.label, "key": &*certificate.key_file })
 }
 
-/// What routes have in common.
+/// The values that routes have in common.
 fn defaults(defaults: &RouteDefaults) -> Value {
     let RouteDefaults { policy, http, max_body, timeouts } = defaults;
     let http = match http {
@@ -193,7 +193,7 @@ fn route(route: &RoutePage) -> Value {
     keys
 }
 
-/// What a policy's rules say, but for networks: of a list there is its name.
+/// The rules of a policy without networks: lists appear by name.
 pub fn rules(policy: &Policy) -> Value {
     let names = |lists: &[Arc<List>]| -> Vec<_> {
         lists.iter().filter(|list| !is_inline(list)).map(|list| list.name.to_string()).collect()
@@ -228,7 +228,7 @@ fn subprotocols(policy: &Policy) -> Option<Vec<&str>> {
     policy.subprotocols.as_ref().map(|rule| rule.iter().collect())
 }
 
-/// The names of the lists that a rule names, and the networks that stand in it.
+/// The names of the lists in a rule, and the networks written in the rule itself.
 fn rule(lists: &[Arc<List>]) -> Vec<String> {
     let mut items = Vec::new();
     for list in lists {
@@ -258,7 +258,8 @@ fn list(list: &List, now: Timestamp) -> Value {
     })
 }
 
-/// What stands in a rule itself has a name that no list of a file can have.
+/// Whether the list holds networks written in the rule itself: no list of a file can have such a
+/// name.
 fn is_inline(list: &List) -> bool {
     list.name.starts_with('(')
 }

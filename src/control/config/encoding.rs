@@ -1,10 +1,10 @@
 //! The encoding of text files: UTF-8, with or without a byte order mark.
 //!
-//! It names other encodings that editors write, and converts none of them.
+//! Recognises other encodings that editors write, and converts none of them.
 
 use super::page::{Finding, error};
 
-/// The text in `bytes`, up to where it is not UTF-8, and what is wrong from there on.
+/// The text in `bytes`, up to where it is not UTF-8, and the finding from there on.
 pub fn text(bytes: &[u8]) -> (&str, Option<Finding>) {
     let fault = |what: String| Some(error(what).remedy("save the file as UTF-8"));
     if let Some(name) = wide(bytes) {
@@ -19,8 +19,8 @@ pub fn text(bytes: &[u8]) -> (&str, Option<Finding>) {
     }
 }
 
-/// The encoding of text with several bytes for each character, if `bytes` look like it: by their
-/// mark, or by the zeros beside the first two letters.
+/// Name of an encoding with several bytes for each character that `bytes` look like, by their mark
+/// or by the zeros beside the first two letters.
 pub fn wide(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),

@@ -1,4 +1,4 @@
-//! Why a file gives no bytes, and what to do about it.
+//! Reasons why a file cannot be read, and their remedies.
 
 use std::fmt;
 use std::io;
@@ -7,36 +7,36 @@ use rustix::io::Errno;
 
 use super::readers::{Late, MOST_STUCK};
 
-/// Why a file gives no bytes. `Display` completes a sentence that begins with its path.
+/// The reason why a file cannot be read. `Display` completes a sentence that begins with its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// There is none.
+    /// No file has that name.
     Missing,
     /// It is a directory.
     Directory,
     /// It is a FIFO, a socket or a device.
     Irregular,
-    /// Zero bytes: more likely cut short than meant so.
+    /// The file has zero bytes: more likely cut short than meant so.
     Empty,
-    /// It has more bytes than its kind may have.
+    /// The file has more bytes than its kind may have.
     TooLarge {
         /// The bound, in bytes.
         most: u64,
     },
-    /// Symbolic links that lead in a circle, or further than the operating system follows.
+    /// Symbolic links that form a loop, or lead further than the operating system follows.
     Circle,
-    /// Its real path is in none of the folders in which it may be.
+    /// The file's real path is in none of the permitted folders.
     Outside,
-    /// Reading it makes no progress, or takes too long.
+    /// The read makes no progress, or takes too long.
     Stuck,
-    /// It was not read: too many earlier reads are stuck.
+    /// The file was not read: too many earlier reads are stuck.
     Full,
-    /// The operating system refuses it, with this number.
+    /// The operating system refuses the file, with this error number.
     Unreadable(i32),
 }
 
 impl Fault {
-    /// What to do about it, where that can be known.
+    /// Advice for the operator. `None` means that none is known.
     pub fn remedy(&self) -> Option<String> {
         match self {
             Fault::Empty => Some("a file is never left empty on purpose here: was it cut short?".into()),
@@ -57,10 +57,10 @@ impl Fault {
     /// at often.
     pub fn mends_silently(&self) -> bool {
         match self {
-            // Who may read a file changes with an event.
+            // A change of permissions is an event.
             Fault::Unreadable(code) => *code != Errno::ACCESS.raw_os_error(),
             Fault::Directory | Fault::Irregular => true,
-            // Of the two last ones the end is noticed: the read returns.
+            // The end of `Stuck` and `Full` is noticed: a read returns.
             Fault::Missing
             | Fault::Empty
             | Fault::TooLarge { .. }
@@ -83,20 +83,19 @@ impl From<Late> for Fault {
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Fault {
-        // What has no number doesn't come from the operating system; nothing here makes such an
-        // error.
+        // Errors without a number do not come from the operating system; nothing here makes one.
         match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
             Errno::NOENT => Fault::Missing,
             Errno::ISDIR => Fault::Directory,
             Errno::LOOP => Fault::Circle,
-            // Of a socket that is opened, and of a device without a driver.
+            // `NXIO` comes from opening a socket, `NODEV` from a device without a driver.
             Errno::NXIO | Errno::NODEV => Fault::Irregular,
             code => Fault::Unreadable(code.raw_os_error()),
         }
     }
 }
 
-/// What the operating system calls an error, as the end of a sentence.
+/// The operating system's name for an error, as the end of a sentence.
 fn sentence(code: i32) -> String {
     let said = io::Error::from_raw_os_error(code).to_string();
     let said = said.split(" (os error").next().unwrap_or_default();

@@ -1,6 +1,7 @@
-//! How the file of a list is minded: how old it may become, and by how much it may shrink.
+//! Supervision of list files: how old they may become, and by how much they may shrink.
 //!
-//! A feed that is not written any more, or is cut short, is a valid list of yesterday's or of few.
+//! A feed that is no longer written, or is cut short, is still a valid list, of yesterday's entries
+//! or of few.
 
 use std::time::Duration;
 
@@ -11,25 +12,26 @@ use super::document::unit;
 use super::page::error;
 use super::policy_page::Feed;
 
-/// A list that says nothing of it may shrink by so much of its entries, in percent.
+/// Share of entries that a list without `max_shrink` may lose, in percent.
 const MAX_SHRINK: u8 = 50;
 
-/// One that says nothing of it, and has no more entries than this, may shrink as it likes.
+/// A list without `max_shrink` and with no more entries than this may shrink by any amount.
 const SMALL: usize = 100;
 
 impl Feed {
-    /// How old it is at the time `now`, if that is older than it may be.
+    /// Age of the file at `now`, if it exceeds `max_age`.
     pub fn stale(&self, now: Timestamp) -> Option<Duration> {
         let age = Duration::try_from(now.duration_since(self.modified?)).ok()?;
         self.max_age.filter(|most| age > *most).map(|_| age)
     }
 
-    /// The sentence about a file of that age.
+    /// One sentence about a file of that age.
     pub fn staleness(&self, age: Duration) -> String {
         staleness(&self.file, age, self.max_age)
     }
 
-    /// Why a reload with it is rejected at the time `now`, where the list that runs has `before` entries.
+    /// The reason to reject a reload with this feed at `now`; `before` is the number of entries in
+    /// the running list.
     pub fn rejection(
         &self,
         before: Option<usize>,
@@ -61,13 +63,13 @@ impl Feed {
     }
 }
 
-/// The sentence about `what`, which was written `age` ago and may become as old as `max_age`.
+/// One sentence about `what`, which was written `age` ago and may become as old as `max_age`.
 pub fn staleness(what: &str, age: Duration, max_age: Option<Duration>) -> String {
     let most = max_age.map(unit::written_duration).unwrap_or_default();
     format!("{what} was last written {} ago; max_age is \"{most}\"", in_words(age))
 }
 
-/// A time for people, in whole units of which there are at least two.
+/// A duration for people, in the largest unit of which there are at least two.
 fn in_words(time: Duration) -> String {
     let units = [(24 * 3600, "days"), (3600, "hours"), (60, "minutes")];
     let unit = units.into_iter().find(|(unit, _)| time.as_secs() >= 2 * unit);

@@ -1,6 +1,6 @@
 //! The grammar of names.
 
-/// Words that mean something of their own where a name can stand.
+/// Words with a meaning of their own in places where a name can be.
 pub const RESERVED: [&str; 5] = ["any", "unix", "none", "null", "baseline"];
 
 /// Whether `text` is `[a-z][a-z0-9_-]*`, reserved or not.

@@ -1,7 +1,7 @@
 //! Lists: from the lines of a `*.cidr` file, or the strings of an array, to a [`List`].
 //!
-//! The grammar of a line is `policy::list`'s; here is where its faults are
-//! placed. It never says whom a list is for.
+//! `policy::list` defines the grammar of a line; this module places its faults. Never says which
+//! clients a list is for.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -20,20 +20,20 @@ use super::source::Digest;
 use crate::policy::list::{Entries, Entry, EntryFault, List};
 use crate::policy::network::Client;
 
-/// Of more errors in one list than this, the first ones are shown.
+/// Most errors in one list that are shown.
 const MOST_ERRORS: usize = 20;
 
-/// A longer line is refused, in bytes.
+/// Most bytes in a line.
 const LONGEST_LINE: usize = 4 << 10;
 
-/// What the list files of a pass say, by path. One whose bytes are still the same says the same, and isn't read again: the
-/// generations share it, and so do the policies that name it.
+/// Entries of the list files of a pass, by path. A file with the same bytes as before is not parsed
+/// again: generations share its entries, and so do the policies that name it.
 #[derive(Debug, Default)]
 pub struct ListFiles(HashMap<PathBuf, (Digest, Option<Arc<Entries>>)>);
 
 impl ListFiles {
-    /// What the file `read` says, and what is found in it, which is told once.
-    /// `known` is of an earlier pass. `None`: there is an error.
+    /// Returns the entries of the file `read`, and its findings the first time only. `known` is of
+    /// an earlier pass. `None` means that the file has an error.
     pub fn read(
         &mut self,
         known: &ListFiles,
@@ -52,7 +52,7 @@ impl ListFiles {
         (entries, found)
     }
 
-    /// What these say and `next` doesn't share.
+    /// Entries that `next` does not share.
     pub fn without(&self, next: &ListFiles) -> Vec<Arc<Entries>> {
         let shares = |entries: &Arc<Entries>| {
             next.0.values().flat_map(|(_, said)| said).any(|said| Arc::ptr_eq(said, entries))
@@ -69,20 +69,20 @@ impl ListFiles {
     }
 }
 
-/// A list's file, read.
+/// The contents of a list's file.
 #[derive(Debug, Clone, Copy)]
 pub struct ListFile<'f> {
-    /// Its path.
+    /// The path that was read.
     pub path: &'f Path,
-    /// What is in it.
+    /// The bytes of the file.
     pub bytes: &'f [u8],
-    /// The digest of that.
+    /// Digest of the bytes.
     pub digest: Digest,
-    /// How much of it may be shown.
+    /// How much of the file may be shown in findings.
     pub quoting: Quoting,
 }
 
-/// What stands in the bytes of `read`, where it isn't `known` already.
+/// Parses the bytes of `read`, unless their entries are `known` already.
 pub fn from_file(
     read: ListFile<'_>,
     known: Option<&Arc<Entries>>,
@@ -100,7 +100,7 @@ pub fn from_file(
     let page = Page::new(file, text, quoting, MOST_ERRORS);
     let entries = known.map(Arc::clone).or_else(|| self::read(&page).map(Arc::new));
     if entries.is_none() && page.is_secret() {
-        // Twenty errors without their text would help nobody.
+        // Twenty errors without their text would be of no help.
         let finding =
             error("looks like a key or a certificate: it is no list, and nothing of it is shown");
         return (
@@ -114,7 +114,7 @@ pub fn from_file(
     (entries, page.into_diagnostics())
 }
 
-/// The list `name` in an array's strings, which stand in the file `shown`.
+/// Parses the list `name` from the strings of an array in the file `shown`.
 pub fn from_strings(
     name: Arc<str>,
     shown: Arc<str>,
@@ -143,7 +143,7 @@ pub fn from_strings(
     let list = match List::new(name, shown, numbered.collect()) {
         Ok(list) => list,
         Err(clash) => {
-            // A list that is left out must never go unsaid: a policy may deny by it.
+            // An omitted list must always be reported: a policy may deny by it.
             let item = items.iter().find(|item| item.line() as u32 == clash.second);
             item.or(items.first())?.report(both_signs());
             return None;
@@ -167,7 +167,7 @@ fn read(page: &Page<'_>) -> Option<Entries> {
         Ok(entries) => return Some(entries),
         Err(clash) => clash,
     };
-    // The list stops at the first clash; people want to see them all.
+    // The list stops at the first clash, but all are to be shown.
     let entries = self::entries(page);
     let mut all = clashes(entries.iter().map(|(entry, line)| (entry, *line)));
     if all.is_empty() {
@@ -182,10 +182,10 @@ fn read(page: &Page<'_>) -> Option<Entries> {
     None
 }
 
-/// One warning for all that have lapsed.
+/// Reports all lapsed entries in one warning.
 fn report_lapsed(page: &Page<'_>, entries: &Entries, now: Timestamp) {
     let mut all = entries.iter().filter(|(entry, _)| entry.lapsed(now));
-    // Asked first: most lists have none, and needn't be walked.
+    // The count comes first: most lists have no lapsed entry and need no walk.
     if entries.lapsing(Timestamp::MIN, now) > 0
         && let Some((first, line)) = all.next()
     {
@@ -193,12 +193,13 @@ fn report_lapsed(page: &Page<'_>, entries: &Entries, now: Timestamp) {
     }
 }
 
-/// Every entry with its line; faults are reported.
+/// Every entry with its line number. Reports faults.
 fn entries(page: &Page<'_>) -> Vec<(Entry, u32)> {
     let mut entries = Vec::new();
     let mut start = 0;
     for (number, line) in (1..).zip(page.text().split_inclusive('\n')) {
-        // Windows' editors put a byte order mark before the first line, and files are joined.
+        // Windows editors put a byte order mark before the first line, and joined files have them
+        // inside.
         let bare = line.trim_start_matches('\u{feff}');
         let from = start + line.len() - bare.len();
         start += line.len();
@@ -221,7 +222,8 @@ fn entries(page: &Page<'_>) -> Vec<(Entry, u32)> {
     entries
 }
 
-/// Every pair of places that give one network both signs: the first that names it, and one that says the opposite.
+/// Every pair of places that give one network both signs: the first of the network, and one of the
+/// opposite sign.
 fn clashes<'e, P: Copy>(entries: impl Iterator<Item = (&'e Entry, P)>) -> Vec<(P, P)> {
     let mut first: HashMap<IpNet, (bool, P)> = HashMap::new();
     let mut clashes = Vec::new();
@@ -234,7 +236,7 @@ fn clashes<'e, P: Copy>(entries: impl Iterator<Item = (&'e Entry, P)>) -> Vec<(P
     clashes
 }
 
-/// The network on a line of the page, as its entry is written.
+/// The bytes of the network on a line of the page, as written.
 fn span_of(page: &Page<'_>, line: u32) -> Range<usize> {
     let (start, text) = page.line_at(line as usize);
     let indent = text.len() - text.trim_start().len();

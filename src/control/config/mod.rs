@@ -1,8 +1,7 @@
-//! The configuration: from files to values, or to everything that is wrong with them.
+//! The configuration: from files to values, or to every error in them.
 //!
-//! [`load`] is the story. It decides nothing about a request, compiles no
-//! snapshot and touches no socket; it reads only what `sidegate.toml` and the
-//! policies beside it name.
+//! [`load`] is the entry point. Decides nothing about a request, compiles no snapshot and touches
+//! no socket. Reads only the files that `sidegate.toml` and the policies beside it name.
 
 mod certificate;
 pub mod diagnostic;
@@ -54,11 +53,12 @@ use crate::control::systemd::sockets::Sockets;
 use crate::policy::list::List;
 use crate::policy::route::HostPattern;
 
-/// Reads and checks everything that `config`, the path of `sidegate.toml`, names. `passed` is what systemd
-/// passed; `None` where no agent is to run, and every socket is taken for granted.
+/// Reads and checks every file that `config`, the path of `sidegate.toml`, names. `passed` are the
+/// sockets from systemd. `None` means that no agent is to run, and every named socket is assumed to
+/// exist.
 ///
 /// # Errors
-/// All errors of all files at once, and after them the warnings.
+/// All errors of all files at once, followed by the warnings.
 pub fn load(
     files: &mut Files,
     config: &Path,
@@ -67,10 +67,10 @@ pub fn load(
     load_as(files, config, Pass { passed, ..Pass::default() })
 }
 
-/// [`load`], as `pass` says.
+/// Like [`load`], with the facts in `pass`.
 ///
 /// # Errors
-/// As there; there is no candidate to promote.
+/// Those of [`load`]; also a missing candidate to promote.
 pub fn load_as(
     files: &mut Files,
     config: &Path,
@@ -79,7 +79,8 @@ pub fn load_as(
     load_at(files, config, pass, Timestamp::now())
 }
 
-/// [`load_as`], where `now` says which entries and certificates are past their time: a matter of warnings alone.
+/// Like [`load_as`]. `now` decides which entries and certificates have expired, which only affects
+/// warnings.
 fn load_at(
     files: &mut Files,
     config: &Path,
@@ -121,6 +122,7 @@ fn load_at(
     let settings = file::read(&mut reading, &document, &names.policies);
     let lists_from = settings.lists_from.iter().map(|named| folder.join(&**named));
     reading.torn = document.is_torn();
+    // Before any policy is read: its lists must be in these folders.
     reading.files.confine(std::iter::once(folder.join(sheet::FOLDER)).chain(lists_from).collect());
     let mut found = document.into_diagnostics();
     found.extend(misnamed);
@@ -138,6 +140,7 @@ fn load_at(
     let candidates =
         names.candidates.iter().filter_map(|name| read(Sheet::Candidate(name))).collect();
 
+    // The sort is stable: each level stays in the order of the files.
     found.sort_by_key(|diagnostic| diagnostic.level);
     if found.iter().any(Diagnostic::is_error) {
         return Err(found);
@@ -145,21 +148,21 @@ fn load_at(
     Ok(Loaded { settings, baseline, policies, candidates, lists: reading.lists, warnings: found })
 }
 
-/// The admin socket that `config` names, as far as it can be read: a file that is broken elsewhere is
-/// no reason not to find the agent that runs. `None`: it names no path.
+/// The path of the admin socket in `config`, as far as the file can be read: an error elsewhere
+/// must not hide the running agent. `None` means that the file names no path.
 pub fn named_socket(config: &Path) -> Option<PathBuf> {
     let bytes = Files::new().read(config, MOST_TOML).ok()?;
     let document = Document::parse(Arc::default(), &bytes, Quoting::Nothing);
     let socket = document.root().table("admin").get("socket")?.as_str()?;
     match socket {
         "auto" | "off" => None,
-        // A link to it is where `auto` would be.
+        // The agent links the passed socket at the path of `auto`.
         passed if passed.starts_with("systemd:") => None,
         path => Some(config.parent().unwrap_or(Path::new("")).join(path)),
     }
 }
 
-/// The list in the file `path`, which no policy names here, and all that is found in it.
+/// Reads the list in the file `path`, without a policy, and returns all findings about it.
 pub fn list_alone(
     files: &mut Files,
     path: &Path,
@@ -179,17 +182,18 @@ pub fn list_alone(
     }
 }
 
-/// The folder of the policies that `list` is for, or its own: a link that leads out of it names another's file.
+/// The folder `policies` around `list`, or else the list's own folder. Links that lead out of it
+/// point to foreign files.
 fn neighbourhood(list: &Path) -> PathBuf {
     let is_policies = |folder: &&Path| folder.file_name().is_some_and(|name| name == sheet::FOLDER);
     let own = list.parent().unwrap_or(Path::new(""));
     Path::new(".").join(own.ancestors().find(is_policies).unwrap_or(own))
 }
 
-/// `text`, if it can stand as a route's `backend`; else why not, and what to write instead.
+/// Checks that `text` is a valid `backend` of a route.
 ///
 /// # Errors
-/// One sentence for people.
+/// The fault and its remedy, in one sentence for people.
 pub fn backend(text: &str) -> Result<String, String> {
     let (mut files, known) = (Files::new(), ListFiles::default());
     let (folder, now, lists) = (Path::new(""), Timestamp::now(), ListFiles::default());
@@ -204,18 +208,18 @@ pub fn backend(text: &str) -> Result<String, String> {
         .map_err(|finding| told(finding).sentence())
 }
 
-/// `text`, if it can stand as a route's `host`; else why not, and what to write instead.
+/// Parses `text` as the `host` of a route.
 ///
 /// # Errors
-/// One sentence for people.
+/// The fault, in one sentence for people.
 pub fn host(text: &str) -> Result<HostPattern, String> {
     HostPattern::parse(text)
 }
 
-/// `text`, as a share or a number of things.
+/// Parses `text` as a share or a number.
 ///
 /// # Errors
-/// One sentence for people.
+/// The fault and its remedy, in one sentence for people.
 pub fn bound(text: &str) -> Result<Bound, String> {
     document::unit::share_or_number(text).map_err(|finding| finding.sentence())
 }

@@ -1,6 +1,6 @@
-//! Names that people give: to listeners, routes, policies and lists.
+//! Names that operators give to listeners, routes, policies and lists.
 //!
-//! It knows which names are well-formed, which are taken, and by whom.
+//! Decides which names are well-formed, and which are taken by which earlier use.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,7 +11,7 @@ use crate::control::config::document::{Table, Value};
 use crate::control::config::identifier::{is_name, is_reserved};
 use crate::control::config::page::{Finding, error};
 
-/// A name, as an operator or the security team gives it.
+/// Parses a name from a configuration file.
 pub fn name(text: &str) -> Result<Arc<str>, Finding> {
     if is_reserved(text) {
         return Err(error(format!("`{text}` is a reserved word")).remedy("take another name"));
@@ -23,22 +23,23 @@ pub fn name(text: &str) -> Result<Arc<str>, Finding> {
     Ok(text.into())
 }
 
-/// Who came first, of those that must differ.
+/// The first holder of each key, among items whose keys must differ.
 #[derive(Debug)]
 pub struct Taken<K>(HashMap<K, (Arc<str>, Place)>);
 
 impl<K: Hash + Eq> Taken<K> {
-    /// Nobody yet.
+    /// An empty set of keys.
     pub fn new() -> Taken<K> {
         Taken(HashMap::new())
     }
 
-    /// How many there are.
+    /// Number of distinct keys.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Notes that `name` has `key`, written at `value`, unless another has it: its name, and where.
+    /// Registers `key` for `name`, written at `value`. If the key is taken, returns its holder's
+    /// name and place.
     pub fn take(
         &mut self,
         key: K,
@@ -54,7 +55,7 @@ impl<K: Hash + Eq> Taken<K> {
 }
 
 impl Taken<Arc<str>> {
-    /// The `name` of `table`, which no table before it has.
+    /// Reads the `name` of `table` and reports a name that an earlier table has.
     pub fn name(&mut self, table: &mut Table<'_>, example: &str) -> Option<Arc<str>> {
         let value = table.need("name", format!("name = \"{example}\""))?;
         let name = value.parse("a name", name)?;

@@ -1,7 +1,7 @@
-//! A text that is being read, and everything that was found wrong in it.
+//! A text under parsing, with all findings in it.
 //!
-//! Parsers report to it and go on, so that all errors come at once. It knows
-//! where lines begin and nothing of any grammar.
+//! Parsers report a finding and go on, so that all errors come at once. Knows where lines begin and
+//! nothing of any grammar.
 
 use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
@@ -10,13 +10,13 @@ use std::sync::Arc;
 use crate::control::config::diagnostic::{Diagnostic, Level, Place};
 use crate::control::config::quote::{Quoting, Words, is_secret};
 
-/// One file's text and the findings in it.
+/// Text of one file, with the findings in it.
 #[derive(Debug)]
 pub struct Page<'t> {
     file: Arc<str>,
     text: &'t str,
     quoting: Quoting,
-    /// Whether the text looks like a key, whatever it is read as. Looked at only if something is
+    /// Whether the text looks like a key, whatever it is parsed as. Computed only once something is
     /// found.
     secret: OnceCell<bool>,
     most: usize,
@@ -31,22 +31,22 @@ struct Found {
     warnings: Tally,
 }
 
-/// How many there were of a level, and where the first one is that was not kept.
+/// Number of findings of one level, and the place of the first that was not kept.
 #[derive(Debug, Default)]
 struct Tally {
     count: usize,
     beyond: Option<Place>,
 }
 
-/// Something wrong, before it is said where.
+/// A fault or an oddity, before its place is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     level: Level,
     key: Option<String>,
-    /// What is wrong: one sentence without a full stop.
+    /// The fault: one sentence without a full stop.
     pub message: Words,
     remedy: Option<Words>,
-    /// The bytes that it is about, of the text that was parsed; `None`: all of it.
+    /// Bytes of the parsed text that the finding is about. `None` means all of it.
     pub within: Option<Range<usize>>,
     earlier: Option<Box<(Place, String)>>,
     half: bool,
@@ -72,32 +72,32 @@ pub fn warning(message: impl Into<Words>) -> Finding {
 }
 
 impl Finding {
-    /// Adds what to do about it.
+    /// Adds a remedy, or replaces it.
     pub fn remedy(self, remedy: impl Into<Words>) -> Finding {
         Finding { remedy: Some(remedy.into()), ..self }
     }
 
-    /// Adds what to do about it, if anything is known.
+    /// Adds a remedy if one is known, else keeps the present one.
     pub fn perhaps(self, remedy: Option<String>) -> Finding {
         Finding { remedy: remedy.map(Words::from).or(self.remedy), ..self }
     }
 
-    /// Whether it says what to do.
+    /// Whether the finding has a remedy.
     pub fn has_remedy(&self) -> bool {
         self.remedy.is_some()
     }
 
-    /// Puts the key that it is about before the message.
+    /// Puts `key`, the key at fault, before the message.
     pub fn of(self, key: &str) -> Finding {
         Finding { key: Some(key.to_owned()), ..self }
     }
 
-    /// Marks it as what half a renewal looks like: the other file may be on its way.
+    /// Marks the finding as half of a renewal: the other file may be on its way.
     pub fn half(self) -> Finding {
         Finding { half: true, ..self }
     }
 
-    /// Narrows it to these bytes of the text that was parsed.
+    /// Narrows the finding to these bytes of the parsed text.
     pub fn within(self, span: Range<usize>) -> Finding {
         Finding { within: Some(span), ..self }
     }
@@ -107,13 +107,13 @@ impl Finding {
         Finding { earlier: Some(Box::new((place, label.into()))), ..self }
     }
 
-    /// What is wrong and what to do about it, without a place.
+    /// The key, the message and the remedy in one sentence, without a place.
     pub fn sentence(&self) -> String {
         let parts = [self.key.as_deref(), Some(&*self.message), self.remedy.as_deref()];
         parts.into_iter().flatten().collect::<Vec<_>>().join(": ")
     }
 
-    /// Turns it into a diagnostic about `place`.
+    /// Turns the finding into a diagnostic about `place`.
     pub fn at(self, place: Place) -> Diagnostic {
         let quoting = place.quoting;
         let mut diagnostic = Diagnostic::new(self.level, place, self.message, self.remedy);
@@ -128,8 +128,8 @@ impl Finding {
 }
 
 impl<'t> Page<'t> {
-    /// The text of `file`, shown as `quoting` says; of more than `most` errors, or warnings, the
-    /// first ones are kept, and how many there were.
+    /// The text of `file`, shown as `quoting` says. Of the errors and of the warnings the first
+    /// `most` are kept, the others only counted.
     pub fn new(file: Arc<str>, text: &'t str, quoting: Quoting, most: usize) -> Page<'t> {
         let (secret, starts, found) = Default::default();
         Page { file, text, quoting, secret, most, starts, found }
@@ -140,17 +140,17 @@ impl<'t> Page<'t> {
         if self.is_secret() { Quoting::Nothing } else { self.quoting }
     }
 
-    /// Whether the text looks like a key, so that nothing of it is shown.
+    /// Whether the text looks like a key, so that none of it is shown.
     pub fn is_secret(&self) -> bool {
         *self.secret.get_or_init(|| is_secret(self.text.as_bytes()))
     }
 
-    /// What is being read.
+    /// The text under parsing.
     pub fn text(&self) -> &'t str {
         self.text
     }
 
-    /// Notes `finding` about the bytes `span`.
+    /// Records `finding` about the bytes `span`.
     pub fn report(&self, span: Range<usize>, finding: Finding) {
         let place = self.place(span);
         let mut found = self.found.borrow_mut();
@@ -166,22 +166,22 @@ impl<'t> Page<'t> {
         found.diagnostics.push(finding.at(place));
     }
 
-    /// How many errors were found so far.
+    /// Number of errors found so far.
     pub fn errors(&self) -> usize {
         self.found.borrow().errors.count
     }
 
-    /// Whether further errors are counted only, so that there is no use in explaining them.
+    /// Whether further errors are only counted, so that explaining them is of no use.
     pub fn is_full(&self) -> bool {
         self.errors() >= self.most
     }
 
-    /// The file as a whole.
+    /// The place of the file as a whole.
     pub fn file(&self) -> Place {
         Place::file(Arc::clone(&self.file))
     }
 
-    /// Where `span` begins, with its line.
+    /// The place at which `span` begins, with its line.
     pub fn place(&self, span: Range<usize>) -> Place {
         let start = self.text.floor_char_boundary(span.start);
         let number = self.line(start);
@@ -191,18 +191,18 @@ impl<'t> Page<'t> {
         Place::line(Arc::clone(&self.file), number, line, from..to, self.quoting())
     }
 
-    /// The number of the line that the byte `at` is in, from 1.
+    /// The number of the line with the byte `at`, from 1.
     pub fn line(&self, at: usize) -> usize {
         self.starts().partition_point(|start| *start <= at)
     }
 
-    /// Where the line `number` begins, and its text.
+    /// The first byte of the line `number`, and the line's text.
     pub fn line_at(&self, number: usize) -> (usize, &'t str) {
         let start = self.starts().get(number.saturating_sub(1)).copied().unwrap_or(self.text.len());
         (start, self.text.get(start..).unwrap_or_default().lines().next().unwrap_or_default())
     }
 
-    /// Everything found, from top to bottom.
+    /// All findings, from top to bottom.
     pub fn into_diagnostics(self) -> Vec<Diagnostic> {
         let Found { mut diagnostics, errors, warnings } = self.found.into_inner();
         diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
@@ -220,7 +220,7 @@ impl<'t> Page<'t> {
         diagnostics
     }
 
-    /// Where each line begins.
+    /// First byte of each line. Computed only once a place is needed.
     fn starts(&self) -> &[usize] {
         self.starts.get_or_init(|| {
             let after = self

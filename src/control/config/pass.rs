@@ -1,4 +1,4 @@
-//! One pass over the files: the facts that it starts from, and the values that it ends with.
+//! One pass over the files: its inputs, and the values that it returns.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,36 +13,41 @@ use crate::control::config::settings::Settings;
 use crate::control::config::source::{Fault, Files};
 use crate::control::systemd::sockets::Sockets;
 
-/// What a pass over the files knows beforehand.
+/// The inputs of a pass, besides the files.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pass<'p> {
-    /// What systemd passed; `None` where no agent is to run, and every socket is taken for granted.
+    /// The sockets from systemd. `None` means that no agent is to run, and every named socket is
+    /// assumed to exist.
     pub passed: Option<&'p Sockets>,
-    /// The policy whose candidate is read in its place, as if it had been promoted.
+    /// The policy that is read from its candidate's file, as if promoted. `None` means that no
+    /// policy is.
     pub promoted: Option<&'p str>,
-    /// The list files of an earlier pass: those that say the same are not read into entries again.
+    /// List files of an earlier pass. Unchanged ones are not parsed again. `None` means that all
+    /// are parsed.
     pub known: Option<&'p ListFiles>,
 }
 
-/// One pass over the files.
+/// State of one pass over the files.
 #[derive(Debug)]
 pub(super) struct Reading<'f> {
     pub files: &'f mut Files,
-    /// Where `sidegate.toml` is, and relative paths begin.
+    /// Folder of `sidegate.toml`, to which relative paths refer.
     pub folder: &'f Path,
     pub now: Timestamp,
-    /// What systemd passed, where that can be known.
+    /// The sockets from systemd. `None` means not known, so that every named socket is assumed to
+    /// exist.
     pub passed: Option<&'f Sockets>,
-    /// What list files said before.
+    /// Entries of the list files of an earlier pass.
     pub known: &'f ListFiles,
-    /// What those say that have been read.
+    /// Entries of the list files read so far.
     pub lists: ListFiles,
-    /// Whether `sidegate.toml` has a syntax error, so that what it lacks may be there.
+    /// Whether `sidegate.toml` has a syntax error, so that keys that seem missing may be in an
+    /// unreadable part.
     pub torn: bool,
 }
 
 impl Reading<'_> {
-    /// The path that `text` means in `sidegate.toml`.
+    /// The path that `text` in `sidegate.toml` refers to.
     pub fn path(&self, text: &str) -> Result<PathBuf, Finding> {
         if text.is_empty() {
             return Err(error("an empty path"));
@@ -51,20 +56,21 @@ impl Reading<'_> {
     }
 }
 
-/// Values without an error.
+/// The values of files without an error.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What the operator's file says.
+    /// The values of `sidegate.toml`.
     pub settings: Settings,
-    /// `policies/baseline.toml`, whose denials come before every policy.
+    /// `policies/baseline.toml`, whose denials come before every policy. `None` means that there is
+    /// no such file.
     pub baseline: Option<PolicyPage>,
     /// Every policy, used or not, by name.
     pub policies: Vec<PolicyPage>,
     /// `policies/NAME.shadow.toml`, under the names of the policies that they may replace.
     pub candidates: Vec<PolicyPage>,
-    /// What their list files say, for the next pass.
+    /// Entries of the policies' list files, for the next pass.
     pub lists: ListFiles,
-    /// What somebody should look at.
+    /// Findings that are not errors, for an operator to look at.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -76,7 +82,7 @@ impl Loaded {
     }
 }
 
-/// What `path` cannot be read for.
+/// The error that `path` cannot be read because of `fault`.
 pub(super) fn about(path: &str, fault: &Fault) -> Finding {
     error(format!("{path} {fault}")).perhaps(fault.remedy())
 }

@@ -1,4 +1,4 @@
-//! The values of one `policies/NAME.toml`.
+//! The values of one policy file.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,80 +16,81 @@ use crate::policy::rule::RuleLines;
 use crate::policy::subprotocol::Subprotocols;
 use crate::refusal::Refusal;
 
-/// One `policies/NAME.toml`.
+/// Values of one `policies/NAME.toml`, of a candidate or of the baseline.
 #[derive(Debug)]
 pub struct PolicyPage {
-    /// The file's stem.
+    /// Name of the policy, from its file name.
     pub name: Arc<str>,
-    /// The file, as people write it: `policies/NAME.toml`.
+    /// The file relative to the folder of `sidegate.toml`: `policies/NAME.toml`.
     pub file: Arc<str>,
-    /// Who answers for it, as written.
+    /// The person or team responsible for the policy, as written. `None` means not given.
     pub owner: Option<Box<str>>,
-    /// Who is admitted.
+    /// Networks that are admitted, or any.
     pub allow: Allow,
-    /// Whom nobody may admit.
+    /// Lists whose networks are denied, whatever `allow` says.
     pub deny: Vec<Arc<List>>,
-    /// Which pages may open it; `None`: not looked at.
+    /// Web origins that are admitted. `None` means that origins are not checked.
     pub origins: Option<Origins>,
-    /// Which subprotocols its tunnels may speak. `None` means not looked at.
+    /// Subprotocols that are admitted. `None` means that subprotocols are not checked.
     pub subprotocols: Option<Subprotocols>,
-    /// How much of it.
+    /// Limits of the policy as a whole, of each client, and of each tunnel.
     pub limits: Limits,
-    /// Where its rules stand in the file.
+    /// Line numbers of the rules in the file.
     pub lines: RuleLines,
-    /// The lists that it reads from files.
+    /// The lists that the policy reads from files.
     pub feeds: Vec<Feed>,
-    /// What it expects of itself, in the order written.
+    /// The policy's own tests, in the order written.
     pub tests: Vec<PolicyTest>,
 }
 
-/// A list that a policy reads from a file, and how that file is minded.
+/// A list that a policy reads from a file, with the bounds on that file.
 #[derive(Debug)]
 pub struct Feed {
-    /// The list's name.
+    /// Name of the list in the policy.
     pub name: Arc<str>,
-    /// Its file, as people write it.
+    /// The file relative to the folder of `sidegate.toml`.
     pub file: Arc<str>,
-    /// How many entries it has.
+    /// Number of entries in the file.
     pub entries: usize,
-    /// When it was last written.
+    /// Time of the file's last modification. `None` means not known.
     pub modified: Option<Timestamp>,
-    /// How old it may become.
+    /// Age from which the list is stale. `None` means unlimited.
     pub max_age: Option<Duration>,
-    /// Whether a reload with an older one is rejected.
+    /// Whether a reload with a stale list is rejected.
     pub rejects_stale: bool,
-    /// By how much of its entries, in percent, a reload may shrink it; `None`: it doesn't say.
+    /// Share of its entries, in percent, that the list may lose in a reload. `None` means the
+    /// default.
     pub max_shrink: Option<u8>,
-    /// Where the policy names it.
+    /// Place of the file's name in the policy.
     pub place: Place,
 }
 
 /// One `[[test]]` of a policy.
 #[derive(Debug)]
 pub struct PolicyTest {
-    /// What it shows.
+    /// Name of the test, which messages quote.
     pub name: Arc<str>,
-    /// Who asks.
+    /// Address of the client.
     pub client: Client,
-    /// What is asked; a path that the gate refuses is judged by nobody.
+    /// The request. The gate's own refusal of a path is kept, since such a request is never judged.
     pub request: Result<Request, Refusal>,
-    /// When; `None`: at a time when no entry has lapsed.
+    /// Time of the request. `None` means a time at which no entry has lapsed.
     pub at: Option<Timestamp>,
-    /// What should come of it.
+    /// The verdict that is expected.
     pub expect: Expect,
-    /// Where its URL stands.
+    /// Place of `url` in the file.
     pub at_url: Place,
-    /// Where it says what should come of it.
+    /// Place of `expect` in the file.
     pub at_expect: Place,
 }
 
-/// What a test expects.
+/// The verdict that a test expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// `"allow"`
+    /// `"allow"`: the request is permitted.
     Allow,
-    /// `"refuse"`, whatever for.
+    /// `"refuse"`: the request is refused, for any reason.
     Refuse,
-    /// `"refuse:WORD"`
+    /// `"refuse:WORD"`: the request is refused for this reason.
     RefuseFor(&'static str),
 }

@@ -1,7 +1,7 @@
-//! How much of a file's text a diagnostic may repeat.
+//! Limits on the text of a file that a diagnostic may repeat.
 //!
-//! A configuration can name a file that is not what it should be, such as a private key. What the
-//! agent shows (log, `/readyz`, admin API) is read by others than those who can read that file.
+//! A configuration can name the wrong file, such as a private key. The agent's output (log,
+//! `/readyz`, admin API) has other readers than that file.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -14,34 +14,34 @@ use serde_json::Value;
 use super::identifier::is_name;
 use super::schema::{CONFIG, POLICY};
 
-/// What stands in the place of text that is not shown.
+/// Replacement for text that is not shown.
 const LEFT_OUT: &str = "…";
 
-/// A longer name is not shown: names are short, and keys in hexadecimal are not.
+/// Most bytes of a name that is shown: names are short, and keys in hexadecimal are not.
 const LONGEST_NAME: usize = 24;
 
-/// A longer number with its unit is not shown.
+/// Most bytes of a number with its unit that is shown.
 const LONGEST_NUMBER: usize = 8;
 
-/// How keys begin that are kept in text files.
+/// First characters of keys that are kept in text files.
 const SECRETS: [&str; 4] = ["-----BEGIN", "---- BEGIN", "PuTTY-User-Key-File", "AGE-SECRET-KEY"];
 
-/// Words of our own that stand in messages and in no schema.
+/// Words of this program that messages use and no schema has.
 const OWN: [&str; 7] = ["owner", "ticket", "expires", "any", "baseline", "unix", "allow"];
 
-/// The readers of what is found in the files.
+/// The readers of findings in the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
     /// The readers of the log, of `/readyz` and of the admin socket.
     Public,
-    /// A person who asked, and can read the files.
+    /// A person who called a command, and can read the files.
     Person,
 }
 
 /// How much of a file's text may be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Quoting {
-    /// Nothing.
+    /// No text of the file.
     Nothing,
     /// Names of keys and lists.
     Names,
@@ -49,11 +49,11 @@ pub enum Quoting {
     Lines,
 }
 
-/// A sentence: a literal is all ours, a string that was put together may repeat the file.
+/// A sentence. A literal is this program's own text; an owned string may repeat text of the file.
 pub type Words = Cow<'static, str>;
 
 impl Audience {
-    /// How much of a file in its place may be shown.
+    /// How much of a configuration file in its proper place may be shown.
     pub fn quoting(self) -> Quoting {
         match self {
             Audience::Public => Quoting::Names,
@@ -63,12 +63,12 @@ impl Audience {
 }
 
 impl Quoting {
-    /// The same for a list, in which no word is a name.
+    /// The same for a list file, whose words are never names.
     pub fn of_list(self) -> Quoting {
         if self == Quoting::Lines { self } else { Quoting::Nothing }
     }
 
-    /// `words`, with what may not be shown left out.
+    /// `words` without the parts that may not be shown.
     pub fn shown(self, words: Words) -> String {
         match words {
             Cow::Owned(text) if self != Quoting::Lines => {
@@ -78,14 +78,14 @@ impl Quoting {
         }
     }
 
-    /// `key`, which begins a message.
+    /// `key`, which begins a message, or its replacement.
     pub fn shown_key(self, key: &str) -> &str {
         if self == Quoting::Lines || self.keeps(key, '`') { key } else { LEFT_OUT }
     }
 
-    /// `text` without what stands between two of `mark` and may not be shown. That may hold the
-    /// mark itself: unless all that follows looks like words of ours, it is taken to end at the
-    /// last one.
+    /// `text` without those parts between two of `mark` that may not be shown. Such a part may
+    /// contain the mark itself, so it is taken to end at the last mark, unless everything that
+    /// follows looks like this program's own words.
     fn without(self, text: &str, mark: char) -> String {
         let (mut shown, mut from) = (String::new(), 0);
         while let Some(open) = text[from..].find(mark).map(|at| from + at + 1) {
@@ -126,14 +126,14 @@ impl Quoting {
     }
 }
 
-/// Whether `bytes` may hold a key, so that nothing of them is shown.
+/// Whether `bytes` may contain a key, so that none of them are shown.
 pub fn is_secret(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     bytes.contains(&0) || SECRETS.iter().any(|secret| text.contains(secret))
 }
 
-/// Whether what stands outside two of `mark` each looks like words of ours, where `text` begins
-/// inside two of them.
+/// Whether the parts of `text` outside marks all look like this program's own words. `text` begins
+/// inside a pair of marks.
 fn is_ours(text: &str, mark: char) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || " ,;:().'-".contains(c);
     let pieces: Vec<_> = text.split(mark).collect();
@@ -141,7 +141,7 @@ fn is_ours(text: &str, mark: char) -> bool {
         && pieces.iter().skip(1).step_by(2).all(|outside| outside.chars().all(plain))
 }
 
-/// Whether `word` is the name of a key, a list or a socket, as far as can be told.
+/// Whether `word` looks like the name of a key, a list or a socket.
 fn is_named(word: &str, mark: char) -> bool {
     let socket = word.strip_prefix("systemd:");
     let name = socket.unwrap_or(word);
@@ -149,12 +149,12 @@ fn is_named(word: &str, mark: char) -> bool {
     name.len() <= LONGEST_NAME && parts && (mark == '`' || socket.is_some())
 }
 
-/// One character of punctuation, or nothing.
+/// Whether `word` is one character of punctuation, or empty.
 fn is_sign(word: &str) -> bool {
     word.chars().count() <= 1 && !word.contains(char::is_alphanumeric)
 }
 
-/// A number with a unit: `50%`, `36h`, `5/s`.
+/// Whether `word` is a number with a unit: `50%`, `36h`, `5/s`.
 fn is_number(word: &str) -> bool {
     let unit = word.trim_start_matches(|c: char| c.is_ascii_digit());
     let is_unit =
@@ -169,7 +169,7 @@ fn is_address(word: &str) -> bool {
         || bare.parse::<SocketAddr>().is_ok()
 }
 
-/// Every key, and every word that a key may have, as the schemas say.
+/// Every key, and every word that a key may have as its value, from the schemas.
 static KNOWN: LazyLock<HashSet<String>> = LazyLock::new(|| {
     let mut words = OWN.map(str::to_owned).into_iter().collect();
     for schema in [CONFIG, POLICY] {

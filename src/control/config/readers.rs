@@ -15,23 +15,23 @@ use tokio::sync::Notify;
 
 use crate::sync::lock;
 
-/// The most threads that may be stuck in a call at one time.
+/// Most threads that may be stuck in a call at one time.
 pub const MOST_STUCK: usize = 4;
 
-/// How long a call may make no progress.
+/// Time without progress after which a call is given up.
 const STILL: Duration = Duration::from_secs(5);
 
-/// How long the calls of one pass over the files may take together.
+/// Time that the calls of one pass over the files may take together.
 const PASS: Duration = Duration::from_secs(30);
 
-/// States of a call.
+/// The states of a call: running, returned, and given up by its caller.
 const RUNS: u8 = 0;
 const DONE: u8 = 1;
 const LEFT: u8 = 2;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The thread that calls, and the count of those that were left behind. Clones share both.
+/// The thread that makes the calls, and the number of threads left behind. Clones share both.
 #[derive(Debug, Clone)]
 pub struct Readers {
     /// The current thread. `None` means that the next call starts one.
@@ -42,7 +42,7 @@ pub struct Readers {
     pass: Duration,
 }
 
-/// Why a call gave no result.
+/// The reason why a call gave no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Late {
     /// The call makes no progress, or the time of the pass is used up.
@@ -77,29 +77,28 @@ impl Default for Readers {
 }
 
 impl Readers {
-    /// Readers that give up after `still` without progress, and after `pass` for all calls of a
-    /// pass.
+    /// Gives up a call after `still` without progress, and after `pass` for all calls of a pass.
     pub fn with(still: Duration, pass: Duration) -> Readers {
         let (jobs, stuck, returned) = Default::default();
         Readers { jobs, stuck, returned, still, pass }
     }
 
-    /// The time for one pass.
+    /// A fresh time budget for one pass.
     pub fn pass(&self) -> Left {
         Left(self.pass)
     }
 
-    /// How many threads are stuck in a call.
+    /// Number of threads that are stuck in a call.
     pub fn stuck(&self) -> usize {
         self.stuck.load(Ordering::SeqCst)
     }
 
-    /// Waits until a call that was stuck has returned: its file system answers again.
+    /// Waits until a stuck call has returned, so that its file system answers again.
     pub async fn returned(&self) {
         self.returned.notified().await;
     }
 
-    /// Runs `call` on the thread, and takes the time that it needs from `left`.
+    /// Runs `call` on the thread, and deducts its duration from `left`.
     ///
     /// # Errors
     /// The call is late, or cannot be made.
@@ -133,9 +132,11 @@ impl Readers {
         if let Some(result) = result {
             return result.map_or_else(|panic| resume_unwind(panic), Ok);
         }
+        // Counted before the swap: otherwise a call that returns in between would subtract first,
+        // and the counter would wrap.
         self.stuck.fetch_add(1, Ordering::SeqCst);
         if state.swap(LEFT, Ordering::SeqCst) == DONE {
-            // It came to its end just now, and its thread takes further calls.
+            // The call has just returned, and its thread takes further calls.
             self.stuck.fetch_sub(1, Ordering::SeqCst);
         } else {
             // Without its sender the thread ends once the call returns.
@@ -152,7 +153,7 @@ fn tell<T>(tx: &SyncSender<Outcome<T>>, outcome: Outcome<T>) {
     let _ = tx.try_send(outcome);
 }
 
-/// Gives `job` to the thread, which is started where there is none.
+/// Passes `job` to the thread. Starts one if there is none.
 fn send(jobs: &mut Option<mpsc::Sender<Job>>, job: Job) -> Result<(), Late> {
     let Some(thread) = jobs.as_ref() else { return start(jobs, job) };
     match thread.send(job) {
@@ -163,7 +164,7 @@ fn send(jobs: &mut Option<mpsc::Sender<Job>>, job: Job) -> Result<(), Late> {
 
 fn start(jobs: &mut Option<mpsc::Sender<Job>>, job: Job) -> Result<(), Late> {
     let (tx, rx) = mpsc::channel::<Job>();
-    // Into the channel first: its end is there for as long as `tx` is.
+    // Sent before the thread starts: `rx` lives on in this function, so the send cannot fail.
     tx.send(job).map_err(|_| Late::Full)?;
     let run = move || rx.into_iter().for_each(|job| job());
     thread::Builder::new().name("reader".into()).spawn(run).map_err(|_| Late::Full)?;

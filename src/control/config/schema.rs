@@ -1,26 +1,27 @@
-//! The JSON Schema (2020-12) of the TOML files, for editors: it completes, explains and flags while somebody types.
+//! The JSON Schema (2020-12) of the TOML files, with which editors complete, explain and flag keys.
 //!
-//! It says less than a load does, and never contradicts one: what loads is valid, but for a baseline that denies
-//! nobody. Keys that this version doesn't act on are not in it. Tests hold it to what the readers ask for.
+//! Checks less than a load does, and never contradicts one: files that load are valid, except for a
+//! baseline that denies nothing. Leaves out keys that this version does not act on. Tests compare
+//! it with the keys that the readers ask for.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
-/// Of `sidegate.toml`.
+/// JSON Schema of `sidegate.toml`.
 pub const CONFIG: &str = include_str!("schema/config.json");
 
-/// Of `policies/NAME.toml`, `NAME.shadow.toml` and `baseline.toml`.
+/// JSON Schema of `policies/NAME.toml`, `NAME.shadow.toml` and `baseline.toml`.
 pub const POLICY: &str = include_str!("schema/policy.json");
 
-/// Each list of tables that a file may have, with the keys of one table.
+/// Every list of tables that a file may have, with the keys of one table.
 pub fn lists_of_tables() -> Vec<(String, Vec<Cow<'static, str>>)> {
     let schemas =
         [CONFIG, POLICY].map(|text| serde_json::from_str::<Value>(text).unwrap_or_default());
     schemas.iter().flat_map(|schema| lists_in(schema, schema, "")).collect()
 }
 
-/// Those of `table`, whose keys begin with `above`, and of the tables in it.
+/// The lists of tables in `table`, whose keys begin with `above`, and in its inner tables.
 fn lists_in(schema: &Value, table: &Value, above: &str) -> Vec<(String, Vec<Cow<'static, str>>)> {
     let resolved = |at: &Value| -> Value {
         let name = at["$ref"].as_str().and_then(|at| at.strip_prefix("#/$defs/"));
@@ -39,11 +40,11 @@ fn lists_in(schema: &Value, table: &Value, above: &str) -> Vec<(String, Vec<Cow<
     lists
 }
 
-/// One schema for either kind of file.
+/// A schema that accepts either kind of file.
 pub fn both() -> Value {
     let mut definitions = Map::new();
     for (name, text) in [("config", CONFIG), ("policy", POLICY)] {
-        // Ours, and read by every test.
+        // Never fails: the schemas are compiled in, and tests parse them.
         let Ok(Value::Object(mut schema)) = serde_json::from_str(text) else { continue };
         if let Some(Value::Object(inner)) = schema.remove("$defs") {
             definitions.extend(inner);

@@ -20,41 +20,41 @@ use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{Listener, ListenerTimeouts};
 use crate::snapshot::route::{BackendAddress, Paths, PlainHttp, RouteTimeouts};
 
-/// `sidegate.toml`, defaults filled in.
+/// Values of `sidegate.toml`, with defaults filled in.
 #[derive(Debug)]
 pub struct Settings {
-    /// `[metrics]`
+    /// The metrics listener, from `[metrics]`.
     pub metrics: MetricsSettings,
-    /// `[admin]`
+    /// The admin socket, from `[admin]`.
     pub admin: AdminSettings,
-    /// `[reload]`
+    /// Watching, polling and revocations, from `[reload]`.
     pub reload: ReloadSettings,
-    /// `[shutdown]`
+    /// The drain, from `[shutdown]`.
     pub shutdown: ShutdownSettings,
-    /// `[policies] lists_from`, as written: folders beside that of the policies in which lists may lie.
+    /// `[policies] lists_from`, as written: further folders in which lists may lie.
     pub lists_from: Vec<Box<str>>,
-    /// `[process] threads`; `None`: as many as the CPUs that the process may use.
+    /// `[process] threads`. `None` means one for each CPU that the process may use.
     pub threads: Option<NonZeroUsize>,
-    /// In the order written.
+    /// The listeners, in the order written.
     pub listeners: Vec<Arc<Listener>>,
-    /// In the order written: the first is the default.
+    /// The certificates, in the order written. The first is the default.
     pub certificates: Vec<Arc<Certificate>>,
-    /// In the order written.
+    /// The routes, in the order written.
     pub routes: Vec<RoutePage>,
-    /// `[defaults]`, which `routes` have taken up already.
+    /// `[defaults]`, already applied to `routes`.
     pub defaults: RouteDefaults,
-    /// `[timeouts]` up to routing.
+    /// `[timeouts]` for the time before a route is found.
     pub listener_timeouts: ListenerTimeouts,
-    /// `[timeouts]` from there on, which a route may set for itself.
+    /// `[timeouts]` for the time after that, which a route may override.
     pub route_timeouts: RouteTimeouts,
-    /// Where it says some of it.
+    /// Places in the file, for later errors.
     pub written: Written,
 }
 
-/// Where the file says what only binding finds out about, or what cannot be changed while running.
+/// Places of settings that can only fail when bound, or that a running process cannot change.
 #[derive(Debug)]
 pub struct Written {
-    /// The file, for what it doesn't say.
+    /// The file as a whole, for settings that it does not contain.
     pub(super) file: Place,
     pub(super) listeners: BTreeMap<Arc<str>, Place>,
     pub(super) metrics: Option<Place>,
@@ -64,27 +64,27 @@ pub struct Written {
 }
 
 impl Written {
-    /// `listen` of the listener `name`.
+    /// Place of `listen` of the listener `name`, or the file.
     pub fn listener(&self, name: &str) -> Place {
         self.or_file(self.listeners.get(name))
     }
 
-    /// `listen` of `[metrics]`.
+    /// Place of `listen` in `[metrics]`, or the file.
     pub fn metrics(&self) -> Place {
         self.or_file(self.metrics.as_ref())
     }
 
-    /// `socket` of `[admin]`.
+    /// Place of `socket`, `group` or `mode` in `[admin]`, or the file.
     pub fn admin(&self) -> Place {
         self.or_file(self.admin.as_ref())
     }
 
-    /// `max_revoked` of `[reload]`.
+    /// Place of `max_revoked` in `[reload]`, or the file.
     pub fn max_revoked(&self) -> Place {
         self.or_file(self.max_revoked.as_ref())
     }
 
-    /// `threads` of `[process]`.
+    /// Place of `threads` in `[process]`, or the file.
     pub fn threads(&self) -> Place {
         self.or_file(self.threads.as_ref())
     }
@@ -94,25 +94,25 @@ impl Written {
     }
 }
 
-/// Where `/metrics`, `/livez` and `/readyz` are served, and to whom.
+/// Address of `/metrics`, `/livez` and `/readyz`, and the clients that may use it.
 #[derive(Debug, Clone)]
 pub struct MetricsSettings {
-    /// `None`: off.
+    /// Address to listen at. `None` means off.
     pub listen: Option<MetricsAddress>,
-    /// Who may ask.
+    /// Networks whose clients may scrape.
     pub allow: Networks<()>,
-    /// Names that it may be asked by at a loopback address, in lower case and without a last dot.
+    /// Host names that are accepted at a loopback address, in lower case and without a final dot.
     pub hosts: Vec<Box<str>>,
 }
 
-/// Where `/metrics` is asked. Displays as `sidegate.toml` has it.
+/// Address of the metrics listener. Displays as written in `sidegate.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MetricsAddress {
-    /// At this address.
+    /// A TCP address and port.
     Tcp(SocketAddr),
-    /// At a Unix socket with this path.
+    /// A Unix socket at this path.
     Unix(PathBuf),
-    /// At the sockets that systemd passes under this name.
+    /// The sockets that systemd passes under this name.
     Systemd(Arc<str>),
 }
 
@@ -126,134 +126,134 @@ impl fmt::Display for MetricsAddress {
     }
 }
 
-/// The admin socket.
+/// Place and permissions of the admin socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminSettings {
-    /// Where it is.
+    /// Place of the socket, or off.
     pub socket: AdminSocket,
-    /// Its permission bits.
+    /// Permission bits of the socket file, at most 0o777.
     pub mode: u32,
-    /// The group it is given to; `None`: the process' own.
+    /// Group of the socket file. `None` means the process's own.
     pub group: Option<String>,
 }
 
-/// Where the admin socket is.
+/// Place of the admin socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminSocket {
-    /// Where commands look for it by themselves.
+    /// The default path, at which commands look for it.
     Auto,
-    /// At this path.
+    /// A Unix socket at this path.
     Path(PathBuf),
-    /// At the sockets that systemd passes under this name.
+    /// The sockets that systemd passes under this name.
     Systemd(Arc<str>),
-    /// Nowhere.
+    /// There is no admin socket.
     Off,
 }
 
-/// How changes are noticed and brought to live tunnels.
+/// How file changes are noticed and applied to live tunnels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReloadSettings {
     /// How changes are noticed.
     pub watch: Watch,
-    /// The time between two slow second looks.
+    /// Time between two periodic looks at the files, whatever the watch reports.
     pub poll: Duration,
-    /// Newly refused tunnels are closed over this long.
+    /// Time over which newly refused tunnels are closed.
     pub revoke_spread: Duration,
-    /// A reload that would close more of the live tunnels is rejected until accepted.
+    /// A reload that would close more of the live tunnels than this is rejected until accepted.
     pub max_revoked: Bound,
 }
 
-/// How changes are noticed.
+/// The way in which file changes are noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Watch {
-    /// By inotify, and by polling where that fails.
+    /// inotify, with polling as the fallback.
     Auto,
-    /// By polling every 2 s.
+    /// Polling every 2 s, or every `poll` if that is shorter.
     Poll,
-    /// Not at all: only on request.
+    /// Off: files are read on request only.
     Off,
 }
 
-/// How the process ends.
+/// The course of a shutdown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShutdownSettings {
-    /// `/readyz` says 503 for so long before accepting stops.
+    /// Time for which `/readyz` answers 503 before accepting stops.
     pub delay: Duration,
-    /// Tunnels are closed over this long.
+    /// Time over which tunnels are closed.
     pub spread: Duration,
-    /// Then the rest is cut.
+    /// Time after which the remaining tunnels are cut.
     pub deadline: Duration,
-    /// The close code: 1001 or 1012.
+    /// WebSocket close code: 1001 or 1012.
     pub code: u16,
 }
 
 impl ShutdownSettings {
-    /// The part of them that a drain is ordered with.
+    /// The settings that a drain order carries.
     pub fn terms(&self) -> DrainTerms {
         DrainTerms { delay: self.delay, deadline: self.deadline, code: self.code }
     }
 }
 
-/// One `[[route]]`.
+/// Values of one `[[route]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoutePage {
-    /// Its name.
+    /// Name of the route, unique in the file.
     pub name: Arc<str>,
-    /// For which hosts.
+    /// Hosts that the route is for.
     pub host: HostPattern,
-    /// For which paths.
+    /// Paths that the route is for.
     pub path: PathPattern,
-    /// Where it leads; never empty, no two equal.
+    /// The route's backends; never empty, no two equal.
     pub backends: Box<[BackendAddress]>,
-    /// How those over TLS are met; `None`: none is.
+    /// TLS towards `https://` backends. `None` means that no backend uses TLS.
     pub backend_tls: Option<BackendTlsPage>,
-    /// The name of its policy, which is among [`Loaded::policies`](crate::control::config::Loaded).
+    /// Name of the policy, which is among [`Loaded::policies`](crate::control::config::Loaded).
     pub policy: Arc<str>,
-    /// What happens to plain HTTP.
+    /// Whether plain HTTP is forwarded or refused.
     pub http: PlainHttp,
-    /// Whether `path` is taken off before forwarding.
+    /// Whether `path` is removed from the request before forwarding.
     pub strip_prefix: bool,
-    /// In which form the path of a request is forwarded.
+    /// The form in which the path of a request is forwarded.
     pub paths: Paths,
-    /// The largest body of plain HTTP, in bytes; `None` means unlimited.
+    /// Largest body of plain HTTP, in bytes. `None` means unlimited.
     pub max_body: Option<u64>,
-    /// The most fields of a backend's answer.
+    /// Most fields in a backend's response.
     pub max_fields: usize,
-    /// Its own, or those of `[timeouts]`.
+    /// Timeouts, each the route's own or from `[timeouts]`.
     pub timeouts: RouteTimeouts,
     /// The line of its `name` in `sidegate.toml`, from 1.
     pub line: u32,
-    /// The line of its path, from 1.
+    /// The line of its `path`, from 1.
     pub path_line: u32,
 }
 
-/// What each route has that doesn't say otherwise.
+/// Values of routes that do not set their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteDefaults {
     /// The name of the policy. `None` means that each route names its own.
     pub policy: Option<Arc<str>>,
-    /// What happens to plain HTTP.
+    /// Whether plain HTTP is forwarded or refused.
     pub http: PlainHttp,
-    /// The largest body of plain HTTP, in bytes. `None` means unlimited.
+    /// Largest body of plain HTTP, in bytes. `None` means unlimited.
     pub max_body: Option<u64>,
-    /// Over those of `[timeouts]`.
+    /// Timeouts of `[defaults]`, which override those of `[timeouts]`.
     pub timeouts: RouteTimeouts,
 }
 
-/// `backend_tls` of a route.
+/// Values of `backend_tls` of a route.
 #[derive(Debug, Clone)]
 pub struct BackendTlsPage {
-    /// `ca` as written; `None`: the system's own authorities.
+    /// `ca` as written. `None` means the system's own authorities.
     pub ca: Option<Arc<str>>,
-    /// Who vouches for backends.
+    /// Authorities that backend certificates must chain to.
     pub roots: Arc<RootCertStore>,
-    /// The name that a backend has to prove; `None`: its address.
+    /// Name that a backend's certificate must have. `None` means the backend's address.
     pub name: Option<ServerName<'static>>,
-    /// What is shown to a backend that asks who we are.
+    /// Client certificate for backends that ask for one. `None` means that none is sent.
     pub identity: Option<Arc<Certificate>>,
 }
 
-/// By what the files say and hold.
+/// Compares what the files contain, not the pointers to the parsed values.
 impl PartialEq for BackendTlsPage {
     fn eq(&self, other: &Self) -> bool {
         let shown = |page: &Self| {

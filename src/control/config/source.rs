@@ -1,7 +1,7 @@
 //! Reading files: each once per pass, with everything that two passes need to be compared.
 //!
-//! It bounds what it reads, in bytes and in time, and remembers what it did not find, so that the
-//! watcher knows where something may appear. It never looks into a file.
+//! Bounds each read in bytes and in time, and remembers missing files, so that the watcher knows
+//! where they may appear. Never interprets contents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,14 +23,14 @@ pub use super::fault::Fault;
 use super::quote::{Audience, Quoting, is_secret};
 use super::readers::{Left, Progress, Readers};
 
-/// The largest TOML file, in bytes.
+/// Largest TOML file, in bytes.
 pub const MOST_TOML: u64 = 10 << 20;
-/// The largest list file, in bytes.
+/// Largest list file, in bytes.
 pub const MOST_LIST: u64 = 64 << 20;
-/// The largest PEM file, in bytes.
+/// Largest PEM file, in bytes.
 pub const MOST_PEM: u64 = 1 << 20;
 
-/// Of so many bytes are those that are compared again.
+/// Bytes of one read, when files are read or compared again.
 const CHUNK: usize = 64 << 10;
 
 /// The files and folders of one pass over the configuration.
@@ -41,29 +41,29 @@ pub struct Files {
     readers: Readers,
     left: Left,
     audience: Audience,
-    /// The path of `sidegate.toml`.
+    /// Path of `sidegate.toml`, as given on the command line.
     own: PathBuf,
-    /// Real paths of the folders below which policies and lists lie.
+    /// Real paths of the folders that policies and lists must be in.
     within: Within,
 }
 
-/// Folders below which a file has to lie, by their real paths.
+/// Real paths of the folders that a file must be in.
 type Within = Arc<[PathBuf]>;
 
-/// What was found at a path.
+/// The result of a look at one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     stamp: Option<Stamp>,
-    /// The path of what was opened, links followed. `None` means not opened, or not known.
+    /// Path of the opened file, links followed. `None` means not opened, or not known.
     real: Option<PathBuf>,
-    /// The folders that it was looked for in. `None` means anywhere.
+    /// Folders that the file had to be in. `None` means unlimited.
     within: Option<Within>,
     bytes: Result<Bytes, Fault>,
-    /// Of the bytes, or of the fault.
+    /// Digest of the bytes, or of the fault.
     digest: Digest,
 }
 
-/// What tells two versions of a file apart before their bytes do.
+/// Metadata that differs between most versions of a file, before their bytes are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     size: u64,
@@ -71,7 +71,7 @@ struct Stamp {
     mode: u32,
 }
 
-/// SHA-256 over what was found at a path, or at every path that was asked for.
+/// SHA-256 of the contents at one path, or at every path that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Digest([u8; 32]);
 
@@ -82,35 +82,35 @@ impl Default for Files {
 }
 
 impl Files {
-    /// Nothing read yet; what is found is for the public: without text of the files.
+    /// No file read yet. Findings are for the public, without text of the files.
     pub fn new() -> Files {
         Files::default()
     }
 
-    /// The same, for a person who asked and can read the files.
+    /// Like [`Files::new`], with findings for a person who can read the files.
     pub fn for_person() -> Files {
         Files { audience: Audience::Person, ..Files::default() }
     }
 
-    /// The same as [`Files::new`], over `readers` that outlive the pass.
+    /// Like [`Files::new`], with `readers` that outlive the pass.
     pub fn reading_by(readers: Readers) -> Files {
         let (files, folders, own, within) = Default::default();
         let left = readers.pass();
         Files { files, folders, readers, left, audience: Audience::Public, own, within }
     }
 
-    /// The bytes of the regular file `path` (through symbolic links), at most `most` of them.
+    /// The bytes of the regular file `path`, links followed, at most `most`.
     ///
     /// # Errors
-    /// Anything else than a file of 1 to `most` bytes, or one that isn't read in time.
+    /// The path is no regular file of 1 to `most` bytes, or was not read in time.
     pub fn read(&mut self, path: &Path, most: u64) -> Result<Bytes, Fault> {
         self.look(path, most, None)
     }
 
-    /// The bytes of the list `path`, which lies below one of the folders of [`Files::confine`].
+    /// The bytes of the list `path`, which must be in one of the folders of [`Files::confine`].
     ///
     /// # Errors
-    /// As [`Files::read`], or the file lies elsewhere: then nothing of it is read.
+    /// Those of [`Files::read`]; or the file is elsewhere, and then none of it is read.
     pub fn read_list(&mut self, path: &Path) -> Result<Bytes, Fault> {
         self.look(path, MOST_LIST, Some(Arc::clone(&self.within)))
     }
@@ -129,10 +129,10 @@ impl Files {
         bytes
     }
 
-    /// The names in the folder `path`, sorted; names that are not UTF-8 are left out.
+    /// The names in the folder `path`, sorted. Leaves out names that are not UTF-8.
     ///
     /// # Errors
-    /// It is missing, not a directory or not readable.
+    /// The folder is missing, not a directory or not readable.
     pub fn list(&mut self, path: &Path) -> Result<Arc<[String]>, Fault> {
         if let Some(known) = self.folders.get(path) {
             return known.clone();
@@ -143,18 +143,18 @@ impl Files {
         names
     }
 
-    /// Sets the folders below which lists must lie, and outside which no text of a file is shown.
-    /// A folder that is not there holds no file.
+    /// Sets the folders that lists must be in, and outside which no text of a file is shown. A
+    /// missing folder contains no file.
     pub fn confine(&mut self, folders: Vec<PathBuf>) {
         let real =
             move || folders.iter().filter_map(|folder| fs::canonicalize(folder).ok()).collect();
         self.within = self.call(real).unwrap_or_default();
     }
 
-    /// What `call` returns, which waits for a file system.
+    /// Runs `call`, which may block on a file system, and returns its result.
     ///
     /// # Errors
-    /// It does not return in time.
+    /// The call does not return in time.
     pub fn call<T: Send + 'static>(
         &mut self,
         call: impl FnOnce() -> T + Send + 'static,
@@ -162,25 +162,26 @@ impl Files {
         Ok(self.readers.run(&mut self.left, |_| call())?)
     }
 
-    /// Sets the path of `sidegate.toml`, which may be shown wherever it lies: an operator named it.
+    /// Sets the path of `sidegate.toml`, whose text may be shown wherever it is: an operator named
+    /// it.
     pub fn begin_with(&mut self, config: &Path) {
         self.own = config.to_owned();
     }
 
-    /// How much of the file `path`, which was read, may be shown.
+    /// How much of the file `path` may be shown; the file must have been read.
     pub fn quoting(&self, path: &Path) -> Quoting {
         let real = self.files.get(path).and_then(|seen| seen.real.as_deref());
         let in_place = path == self.own || real.is_some_and(|real| is_within(real, &self.within));
         if in_place { self.audience.quoting() } else { Quoting::Nothing }
     }
 
-    /// The same of the file `path`, which reads `text`.
+    /// The same for the file `path` with the contents `text`.
     pub fn quoting_of(&self, path: &Path, text: &str) -> Quoting {
         if is_secret(text.as_bytes()) { Quoting::Nothing } else { self.quoting(path) }
     }
 
-    /// Looks at the same files once more: whether they have the same sizes, times and bytes, so that nobody is writing.
-    /// What they say is not followed any further, and nothing of it is kept.
+    /// Whether a second look finds the same sizes, times and bytes, so that no write is under way.
+    /// Follows no reference inside the files and keeps nothing.
     pub fn unchanged(&self) -> bool {
         let mut left = self.readers.pass();
         self.files.iter().all(|(path, seen)| seen.stands_at(path, &self.readers, &mut left))
@@ -198,18 +199,18 @@ impl Files {
         self.files.values().any(|seen| seen.bytes.as_ref().is_err_and(Fault::mends_silently))
     }
 
-    /// The permission bits of a file that was read.
+    /// Permission bits of a file that was read. `None` means not known.
     pub fn mode(&self, path: &Path) -> Option<u32> {
         self.files.get(path)?.stamp.map(|stamp| stamp.mode)
     }
 
-    /// When a file that was read was last written.
+    /// Time of the last modification of a file that was read. `None` means not known.
     pub fn modified(&self, path: &Path) -> Option<Timestamp> {
         Timestamp::try_from(self.files.get(path)?.stamp?.modified?).ok()
     }
 
-    /// What this pass found, in 32 bytes: equal for equal paths and contents, whenever they were written. The names in
-    /// a folder are not part of it: an editor's swap file is no change.
+    /// Digest of the pass: equal for equal paths and contents, whatever their times. Names in a
+    /// folder do not count: an editor's swap file is no change.
     pub fn digest(&self) -> Digest {
         let mut sha = Sha256::new();
         for (path, seen) in &self.files {
@@ -219,12 +220,12 @@ impl Files {
         Digest(sha.finalize().into())
     }
 
-    /// The same of one file that was read.
+    /// Digest of one file that was asked for. `None` means that it was not.
     pub fn digest_of(&self, path: &Path) -> Option<Digest> {
         Some(self.files.get(path)?.digest)
     }
 
-    /// The digest of each file that was asked for.
+    /// Digest of each file that was asked for.
     pub fn digests(&self) -> Digests {
         Digests(self.files.iter().map(|(path, seen)| (path.clone(), seen.digest)).collect())
     }
@@ -240,7 +241,7 @@ impl Files {
     }
 }
 
-/// Length-prefixed, so that no two different inputs look alike.
+/// Mixes in `bytes` with their length, so that no two different inputs look alike.
 fn mix(sha: &mut Sha256, kind: &[u8], bytes: &[u8]) {
     sha.update(kind);
     sha.update((bytes.len() as u64).to_be_bytes());
@@ -259,24 +260,24 @@ fn see(path: &Path, most: u64, within: Option<Within>, readers: &Readers, left: 
     let mut sha = Sha256::new();
     match &bytes {
         Ok(bytes) => mix(&mut sha, b"read", bytes),
-        // One after the other, and no change of the file.
+        // The two faults follow each other without any change of the file, so they have one digest.
         Err(Fault::Stuck | Fault::Full) => mix(&mut sha, b"fault", b"late"),
         Err(fault) => mix(&mut sha, b"fault", fault.to_string().as_bytes()),
     }
     Seen { stamp, real, within, bytes, digest: Digest(sha.finalize().into()) }
 }
 
-/// Opens a regular file.
+/// Opens `path` if it is a regular file.
 fn open(path: &Path) -> Result<(File, Metadata), Fault> {
     let regular = |found: &Metadata| match found.file_type() {
         kind if kind.is_dir() => Err(Fault::Directory),
         kind if !kind.is_file() => Err(Fault::Irregular),
         _ => Ok(()),
     };
-    // Before it is opened, since opening alone does something to some devices.
+    // Checked before opening, because opening some devices has side effects.
     regular(&fs::metadata(path)?)?;
-    // Another file may have taken its place: a FIFO must not wait for a writer, nor a terminal
-    // become ours.
+    // Another file may have replaced it meanwhile: opening a FIFO must not wait for a writer, nor
+    // may a terminal become the controlling one.
     let flags = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
     let file = File::options().read(true).custom_flags(flags).open(path)?;
@@ -285,12 +286,12 @@ fn open(path: &Path) -> Result<(File, Metadata), Fault> {
     Ok((file, found))
 }
 
-/// The path of an open file, links followed. `None` means that it is not known.
+/// The path of an open file, links followed. `None` means not known.
 fn real_path(file: &File, found: &Metadata, path: &Path) -> Option<PathBuf> {
     if let Ok(real) = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())) {
         return Some(real);
     }
-    // Without /proc: the path that leads to the same file.
+    // Without /proc: `path` resolved, if that still leads to the same file.
     let real = fs::canonicalize(path).ok()?;
     let there = fs::metadata(&real).ok()?;
     ((there.dev(), there.ino()) == (found.dev(), found.ino())).then_some(real)
@@ -298,9 +299,9 @@ fn real_path(file: &File, found: &Metadata, path: &Path) -> Option<PathBuf> {
 
 type Taken = (Option<Stamp>, Option<PathBuf>, Result<Bytes, Fault>);
 
-/// What is at `path`. Of a file outside `within` nothing is read.
+/// Reads the file at `path`. Reads nothing of a file outside `within`.
 fn take(path: &Path, most: u64, within: Option<&[PathBuf]>, progress: &Progress) -> Taken {
-    // The stamp is of the file that was opened, which a rename may have replaced meanwhile.
+    // The stamp is of the opened file, which a rename may have replaced at `path` meanwhile.
     let (file, found) = match open(path) {
         Ok(opened) => opened,
         Err(fault) => return (None, None, Err(fault)),
@@ -316,7 +317,7 @@ fn bytes_of(mut file: File, stamp: Stamp, most: u64, progress: &Progress) -> Res
     if stamp.size > most {
         return Err(Fault::TooLarge { most });
     }
-    // With room to find the end in, so that it doesn't grow.
+    // One byte more than the size, so that finding the end does not reallocate.
     let mut bytes = Vec::with_capacity(stamp.size as usize + 1);
     loop {
         let left = (most + 1).saturating_sub(bytes.len() as u64);
@@ -329,18 +330,18 @@ fn bytes_of(mut file: File, stamp: Stamp, most: u64, progress: &Progress) -> Res
     match bytes.len() as u64 {
         0 => Err(Fault::Empty),
         length if length > most => Err(Fault::TooLarge { most }),
-        // There may be a key in it.
+        // May contain a key, so the bytes are overwritten on drop.
         _ if most == MOST_PEM => Ok(Bytes::from_owner(Zeroizing::new(bytes))),
         _ => Ok(bytes.into()),
     }
 }
 
-/// What the files of one pass held, each by its path.
+/// Digest of each file of one pass, by path.
 #[derive(Debug, Default)]
 pub struct Digests(BTreeMap<PathBuf, Digest>);
 
 impl Digests {
-    /// The files that `next` finds changed, new or gone, in the order of their paths.
+    /// Files that are changed, new or gone in `next`, in the order of their paths.
     pub fn changed(&self, next: &Digests) -> Vec<PathBuf> {
         let paths: BTreeSet<_> = self.0.keys().chain(next.0.keys()).collect();
         paths.into_iter().filter(|path| self.0.get(*path) != next.0.get(*path)).cloned().collect()
@@ -348,10 +349,11 @@ impl Digests {
 }
 
 impl Seen {
-    /// Whether the same is found at `path` now.
+    /// Whether a look at `path` gives the same result now.
     fn stands_at(&self, path: &Path, readers: &Readers, left: &mut Left) -> bool {
         match &self.bytes {
-            // Beside the bytes that are there, not into memory of its own: they may be many.
+            // Compares in chunks with the bytes in memory, instead of reading the file into memory
+            // again: it may be large.
             Ok(bytes) => {
                 let (path, bytes, stamp) = (path.to_owned(), bytes.clone(), self.stamp);
                 let same = move |progress: &Progress| {
@@ -359,7 +361,7 @@ impl Seen {
                 };
                 readers.run(left, same).unwrap_or(false)
             }
-            // A second look would be stuck as well.
+            // A second look would be stuck too.
             Err(Fault::Stuck | Fault::Full) => true,
             Err(Fault::TooLarge { most }) => {
                 *self == see(path, *most, self.within.clone(), readers, left)
@@ -380,7 +382,7 @@ fn holds(
     if stamp != Some(Stamp::of(&found)) {
         return Ok(false);
     }
-    // No larger than it must be: all of it is overwritten in the end.
+    // No larger than needed: all of it is overwritten in the end.
     let mut chunk = Zeroizing::new(vec![0; CHUNK.min(bytes.len() + 1)]);
     loop {
         let read = match file.read(&mut chunk) {
@@ -415,7 +417,7 @@ impl Stamp {
 }
 
 impl fmt::Display for Digest {
-    /// The first twelve hexadecimal digits.
+    /// Writes the first twelve hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().take(6).try_for_each(|byte| write!(f, "{byte:02x}"))
     }
