@@ -1,5 +1,5 @@
-//! Sockets that systemd binds and passes by name: who serves them, what is wrong with them, and that
-//! they outlive us.
+//! Sockets that systemd binds and passes by name: which listener serves them, which errors they can
+//! have, and that they outlive the agent.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -24,7 +24,7 @@ fn activated() -> Builder {
     sidegate::new().clear().on_listener(PUBLIC)
 }
 
-/// What `GET path` over this Unix socket is answered with.
+/// Returns the answer to `GET path` over this Unix socket.
 async fn asked(socket: &Path, path: &str) -> String {
     let asking = async {
         let mut stream = UnixStream::connect(socket).await.unwrap();
@@ -41,7 +41,8 @@ async fn asked(socket: &Path, path: &str) -> String {
     within(path, asking).await
 }
 
-/// That an agent with these sockets and this `sidegate.toml` besides doesn't start, and says all these.
+/// Asserts that an agent with these sockets and this addition to `sidegate.toml` doesn't start, and
+/// prints all of these.
 async fn check_refused(sidegate: Builder, said: &[&str]) {
     let Err(error) = sidegate.try_run().await else { panic!("it started") };
     let text = error.to_string();

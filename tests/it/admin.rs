@@ -1,4 +1,4 @@
-//! The admin socket: who may ask, what is told, and what nonsense gets.
+//! The admin socket: who may ask, which answers it gives, and how it treats invalid requests.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +16,7 @@ use crate::harness::wire::Wire;
 use crate::harness::{backend, client, sidegate, within};
 use crate::metrics::expect_told;
 
-/// The most who are answered at one time.
+/// Most requests that are answered at one time.
 const MOST: usize = 32;
 
 async fn echoing() -> (Sidegate, backend::Backend) {
@@ -30,7 +30,8 @@ async fn settled(sidegate: &Sidegate, tunnels: u32) {
     sidegate.expect_metric("sidegate_tunnels_open", [], tunnels).await;
 }
 
-/// What the socket answers to this line is an error with this status, and a sentence with this in it.
+/// Asserts that the socket answers this line with this error status, and a sentence that contains
+/// this.
 async fn check_wrong(sidegate: &Sidegate, line: &str, status: u16, said: &str) {
     let answer = sidegate.reply(line).await;
     let ErrorAnswer { error } = serde_json::from_str(&answer.text())

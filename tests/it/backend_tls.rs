@@ -1,4 +1,5 @@
-//! Backends over TLS: whom we believe, who we are, and that a tunnel through it is a tunnel.
+//! Backends over TLS: which backends are trusted, which identity we show, and that a tunnel through
+//! it is a tunnel.
 
 mod fault;
 mod session;
@@ -22,7 +23,7 @@ async fn agent(backend: &Backend, keys: &str) -> Sidegate {
     files(backend, keys, &certificate::signed(&["sidecar"])).run().await
 }
 
-/// The same, which is not there yet and shows itself as `own`.
+/// The same, not yet started and with the identity `own`.
 fn files(backend: &Backend, keys: &str, own: &Pair) -> sidegate::Builder {
     let route = sidegate::new().route("/chat", backend).on_route(keys);
     let files = [
@@ -39,7 +40,8 @@ async fn echo(config: Arc<ServerConfig>) -> Backend {
     backend::echo().tls(config).run().await
 }
 
-/// What comes of an attempt with these keys at a backend with this side of TLS: whether a tunnel carries.
+/// Returns whether an attempt with these keys, at a backend with this TLS configuration, becomes a
+/// working tunnel.
 async fn opens(config: Arc<ServerConfig>, keys: &str) -> bool {
     let backend = echo(config).await;
     let sidegate = agent(&backend, keys).await;

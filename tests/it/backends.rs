@@ -1,4 +1,4 @@
-//! Backends of a list that come and go: who is tried when, and what is told of it.
+//! Backends of a list that come and go: which is tried when, and what logs and metrics say.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::harness::backend::{self, Backend};
 use crate::harness::sidegate::{self, Sidegate};
 use crate::harness::{certificate, client, process, within};
 
-/// Between two looks at something that only can be looked at.
+/// Interval between two looks at a state that has no event.
 const BETWEEN: Duration = Duration::from_millis(5);
 
-/// How long one that is found down is left alone: at first, and then.
+/// Pause after a backend is found down: the first, and the next.
 const FIRST: Duration = Duration::from_secs(1);
 const SECOND: Duration = Duration::from_secs(2);
 
@@ -32,7 +32,7 @@ async fn open_until(sidegate: &Sidegate, enough: impl Fn() -> bool) {
 #[tokio::test]
 async fn one_that_is_down_is_dialled_again_after_its_pause_and_not_before_and_then_after_twice_as_long()
  {
-    // It counts who comes, and fails each time: it doesn't speak TLS.
+    // Counts its connections and fails each time, since it doesn't speak TLS.
     let failing = backend::raw(|wire| async move { drop(wire) }).run().await;
     let up = backend::echo().run().await;
     let address = failing.address().replace("http://", "https://");
@@ -118,7 +118,8 @@ async fn one_that_is_named_again_begins_anew() {
     sidegate.expect_metric(CHANGES, own, 1).await;
     let forgotten = async {
         while sidegate.metric(CHANGES, own).await > 0.0 {
-            // It is looked after once a second: the files that don't name it run until the next are read twice.
+            // Backends are tidied once a second: the files without it may have run too briefly, so
+            // repeat.
             let with = std::fs::read_to_string(sidegate.config()).unwrap();
             let without = with.replace(&format!("\"{}\", ", gone.address()), "");
             assert_ne!(with, without);

@@ -1,4 +1,5 @@
-//! Candidates: judged and charged beside their policy, counted and told where the two differ, and never enforced.
+//! Candidates: judged and charged beside their policy, counted and logged where the two differ, and
+//! never enforced.
 
 use crate::harness::backend::{self, Backend};
 use crate::harness::client::{self, Client};
@@ -8,7 +9,7 @@ use crate::harness::sidegate::{self, Builder, Sidegate};
 const CANDIDATE: &str = "policies/default.shadow.toml";
 const WOULD_REVOKE: &str = "sidegate_candidate_would_revoke";
 
-/// A policy of everybody, with more of it.
+/// A policy that admits every client, with additions.
 fn everybody(more: &str) -> String {
     format!("schema = 1\n[client]\nallow = [\"any\"]\n{more}\n")
 }
@@ -25,7 +26,8 @@ fn at(sidegate: &Sidegate, last: u8) -> Client {
     client::new(sidegate).from(&format!("127.0.0.{last}"))
 }
 
-/// Waits until the candidate would have decided so many times otherwise, for this reason, and never for another.
+/// Waits until the candidate would have decided so many times otherwise, for this reason, and never
+/// for another.
 async fn expect_differs(sidegate: &Sidegate, difference: &str, reason: &str, times: u32) {
     let labels = [("policy", "default"), ("difference", difference), ("reason", reason)];
     sidegate.expect_metric("sidegate_candidate_differences_total", labels, times).await;
@@ -133,7 +135,7 @@ async fn what_no_policy_says_is_no_difference() {
         beside(&everybody(""), |sidegate| sidegate.file("policies/baseline.toml", baseline)).await;
     at(&sidegate, 66).connect_below_tls().await.expect_end().await;
     at(&sidegate, 1).attempt("/elsewhere").await.expect_refused(404, "route");
-    // What never answers its Close keeps the agent there for a while.
+    // A peer that never answers its Close keeps the agent running for a while.
     let (_held, mut wire) =
         (at(&sidegate, 1).open_wire("/chat").await, at(&sidegate, 1).connect().await);
     sidegate.expect_metric("sidegate_connections_open", [("listener", "public")], 2).await;

@@ -29,7 +29,7 @@ pub async fn run(folder: &Path) -> Running {
     let (tell, log) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         for line in lines {
-            // Not JSON: what is said before the log begins.
+            // Lines before the log begins are not JSON.
             let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
             if tell.send(line).is_err() {
                 return;
@@ -97,7 +97,7 @@ impl Drop for Running {
 /// A command that looks for its agent in `folder` alone.
 pub fn command(arguments: &[&str], folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidegate"));
-    // A folder of its own for what is temporary, and no runtime directory of somebody else's.
+    // A folder of its own for temporary files, and no runtime directory of another agent.
     command
         .args(arguments)
         .current_dir(folder)
@@ -116,7 +116,8 @@ pub async fn done(arguments: &[&str], folder: &Path) -> Output {
         .unwrap()
 }
 
-/// That a command ends with this code and has said all these on its standard error (or, where it is fine, output).
+/// Asserts that a command ends with this code and prints all of these: to standard output on
+/// success, else to standard error.
 pub async fn check(arguments: &[&str], folder: &Path, code: i32, said: &[&str]) {
     let output = done(arguments, folder).await;
     let text = lossy(if code == 0 { &output.stdout } else { &output.stderr });

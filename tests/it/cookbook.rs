@@ -1,7 +1,9 @@
-//! `docs/policy.md`: its files are loaded, its commands run, and what it says that they print is what they print.
+//! `docs/policy.md`: its files are loaded, its commands run, and what it says that they print is
+//! what they print.
 //!
-//! A block whose first line is `# PATH` is a file; of a block of `console` the lines with `$` are commands. Each section has a
-//! folder of its own. After a change of the code `SIDEGATE_WRITE_DOCS=1 cargo test --test it cookbook` writes the outputs anew.
+//! A block whose first line is `# PATH` is a file; of a block of `console` the lines with `$` are
+//! commands. Each section has a folder of its own. After a change of the code
+//! `SIDEGATE_WRITE_DOCS=1 cargo test --test it cookbook` writes the outputs anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -129,7 +131,7 @@ async fn made_anew(text: &str) -> String {
     made
 }
 
-/// That the files of a section are fine.
+/// Asserts that the files of a section are fine.
 async fn check(section: Option<Section>) {
     let Some(section) = section else { return };
     if fs::exists(section.folder.path().join("policies/market-data.toml")).unwrap() {

@@ -1,6 +1,6 @@
-//! Deadlines and caps before a tunnel: nobody holds a connection for nothing.
+//! Deadlines and caps before a tunnel: no client holds a connection for nothing.
 //!
-//! Each waits for the event; the time that it must not come before is looked at afterwards.
+//! Each test waits for the event, and checks afterwards that it wasn't too early.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::harness::sidegate::{self, Sidegate};
 use crate::harness::wire::Wire;
 use crate::harness::{client, process};
 
-/// The deadline under test, and what is far away beside it.
+/// The deadline under test, and a time far beyond it.
 const SHORT: &str = "300ms";
 const LIMIT: Duration = Duration::from_millis(300);
 
@@ -23,7 +23,8 @@ async fn with(timeout: &str, backend: &Backend) -> Sidegate {
     sidegate.timeouts(&format!("{timeout} = '{SHORT}'")).run().await
 }
 
-/// Sends `drip` over and over until the connection ends; that it did not end before the limit, and soon after.
+/// Sends `drip` over and over until the connection ends; that it did not end before the limit, and
+/// soon after.
 async fn check_ends(wire: &mut Wire, began: Instant, drip: &str) {
     let limit = Duration::from_millis(20);
     while tokio::time::timeout(limit, wire.readable()).await.is_err() {

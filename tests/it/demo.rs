@@ -149,7 +149,7 @@ async fn ctrl_c_drains_the_demo_and_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_demo_whose_ports_are_taken_says_which_ones_it_has_instead() {
-    // Somebody else's, if this fails.
+    // If this fails, another process owns the port.
     let _https = TcpListener::bind((Ipv4Addr::LOCALHOST, 8443));
     let _metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 10464));
     let demo = demo().await;

@@ -1,4 +1,5 @@
-//! `sidegate diff`, `sidegate promote` and the bounds on a reload: whom the files would cut off, before they do.
+//! `sidegate diff`, `sidegate promote` and the bounds on a reload: the clients that new files would
+//! cut off, before they do.
 
 use ::sidegate::admin::wire::{DiffAnswer, KeyChange};
 
@@ -15,7 +16,7 @@ fn policy(allow: &str) -> String {
     )
 }
 
-/// An agent in a process of its own that is told of changes by commands alone, with a tunnel from each of 127.0.0.1 to .3.
+/// An agent in a process of its own without `watch`, with a tunnel from each of 127.0.0.1 to .3.
 async fn running(
     more: &str,
 ) -> (tempfile::TempDir, Running, backend::Backend, Vec<client::Tunnel>) {

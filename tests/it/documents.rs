@@ -142,7 +142,8 @@ fn readme_says_the_msrv_and_keeps_to_its_width() {
     }
 }
 
-/// The figure of `proxy` in the row `what` of a table of the performance page. `None` means not measured.
+/// The figure of `proxy` in the row `what` of a table of the performance page. `None` means not
+/// measured.
 fn figure(page: &str, what: &str, proxy: &str) -> Option<String> {
     let cells = |line: &str| -> Vec<String> {
         line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()

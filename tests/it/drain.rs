@@ -1,4 +1,5 @@
-//! The end of the process: what is refused, what may finish, what is told to go, and what is cut.
+//! The end of the process: requests refused, exchanges that may finish, tunnels told to go, and
+//! connections cut.
 
 use std::time::{Duration, Instant};
 

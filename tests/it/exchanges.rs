@@ -262,7 +262,7 @@ async fn cut_answer_is_reset_unless_it_is_in_chunks() {
     }
 }
 
-/// Two clients, 127.0.0.2 and .3, of whom a reload denies the first.
+/// Two clients, 127.0.0.2 and .3; a reload denies the first.
 async fn two() -> (Sidegate, Backend, [Client; 2]) {
     let (sidegate, backend) = start(|new| new.toml("reload.revoke_spread = '0s'")).await;
     let clients = ["127.0.0.2", "127.0.0.3"].map(|address| client::new(&sidegate).from(address));

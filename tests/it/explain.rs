@@ -1,4 +1,5 @@
-//! `sidegate explain` and `POST /v1/explain`: that it says what the agent does, and why.
+//! `sidegate explain` and `POST /v1/explain`: their answers agree with the agent's decisions and
+//! give the reason.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -1,4 +1,4 @@
-//! What commands do with answers that no agent of theirs gives: they end with 1, and change nothing.
+//! How commands treat answers that no real agent gives: they end with 1, and change nothing.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -51,7 +51,8 @@ fn with_config(command: &[&'static str]) -> Vec<&'static str> {
     [command, &CONFIG].concat()
 }
 
-/// That each command ends with 1, says this on standard error and nothing on standard output.
+/// Asserts that each command ends with 1, says this on standard error and nothing on standard
+/// output.
 async fn check_disbelieved(folder: &TempDir, said: &str) {
     for command in COMMANDS {
         let output = done(&with_config(command), folder.path()).await;
@@ -71,7 +72,8 @@ fn names(folder: &TempDir) -> BTreeSet<OsString> {
     entries.map(|entry| entry.unwrap().file_name()).collect()
 }
 
-/// That `promote` ends with 1, says all these, and leaves policy and candidate as they were.
+/// Asserts that `promote` ends with 1, says all these, and leaves policy and candidate as they
+/// were.
 async fn check_not_promoted(folder: &TempDir, said: &[&str]) {
     let policy = folder.path().join("policies/default.toml");
     let (before, files) = (fs::metadata(&policy).unwrap(), names(folder));
@@ -170,7 +172,8 @@ fn permitting(digest: &str) -> String {
     format!("{{{head},\"to\":\"{digest}\",{nothing},{tunnels}}}")
 }
 
-/// An agent that says yes to the promotion, and to the reload after it what `reloaded` makes of the path of the files.
+/// An agent that agrees to the promotion, and answers the next reload with `reloaded` of the files'
+/// path.
 async fn permits(
     reloaded: impl Fn(&Path) -> (u16, String) + Send + Sync + 'static,
 ) -> (TempDir, Fake) {
@@ -293,7 +296,7 @@ async fn commands_ask_no_process_of_another_user() {
     check_disbelieved(&folder, "schema 3").await;
 }
 
-/// That neither output of `command` has a control but for the ends of lines.
+/// Asserts that neither output of `command` has a control but for the ends of lines.
 async fn check_printable(folder: &TempDir, command: &[&'static str]) {
     let output = done(&with_config(command), folder.path()).await;
     let text = lossy(&[output.stdout, output.stderr].concat());

@@ -10,7 +10,8 @@ async fn forwarding(backend: &Backend) -> Sidegate {
     sidegate::new().route("/", backend).on_route("http = 'forward'").run().await
 }
 
-/// A plain request with these header lines (`|` stands for CRLF), and the head that the backend gets of it.
+/// A plain request with these header lines (`|` means CRLF), and the head that the backend gets of
+/// it.
 async fn forwarded(lines: &str) -> Head {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = forwarding(&backend).await;
@@ -22,7 +23,7 @@ async fn forwarded(lines: &str) -> Head {
     backend.head().await
 }
 
-/// A plain request, its answer as the backend writes it (`|` stands for CRLF), and what the client gets.
+/// A plain request, its answer as the backend writes it (`|` means CRLF), and what the client gets.
 async fn answered(answer: &str) -> Answer {
     let answer = answer.replace('|', "\r\n");
     let backend = backend::raw(move |mut wire| {
@@ -36,7 +37,8 @@ async fn answered(answer: &str) -> Answer {
     client::new(&forwarding(&backend).await).get("/").await
 }
 
-/// A connection to `sidegate`, and the one that its first request (whose answer is 200, with a length) made to the backend, now idle.
+/// A connection to `sidegate`, and the idle backend connection that its first request made
+/// (answered with 200 and a length).
 async fn idle(sidegate: &Sidegate, backend: &Backend) -> (Wire, Wire) {
     let mut client = client::new(sidegate).connect().await;
     client.send("GET /first HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -692,8 +694,9 @@ fn accept_of(head: &Head) -> String {
     granted.split("Accept: ").nth(1).unwrap().trim().to_owned()
 }
 
-/// The lines of the head that the backend gets of an attempt, and of the 101 that its client gets, in their case; without
-/// what differs from one attempt to the next. `before` is sent over the same connection first, and answered.
+/// The lines of the head that the backend gets of an attempt, and of the 101 that its client gets,
+/// in their case; without what differs from one attempt to the next. `before` is sent over the same
+/// connection first, and answered.
 async fn switched(before: &str, more: &str) -> [Vec<(String, String)>; 2] {
     let backend = backend::manual().run().await;
     let sidegate = forwarding(&backend).await;

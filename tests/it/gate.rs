@@ -1,13 +1,16 @@
-//! The request gate: what hyper lets through and we must not, over real sockets (`docs/spec/wire.md`, "The order of decisions").
+//! The request gate over real sockets: requests that hyper accepts and Sidegate must refuse
+//! (`docs/spec/wire.md`, "The order of decisions").
 //!
-//! Every route forwards plain HTTP, so that whatever passes the gate reaches the backend and shows there.
+//! Every route forwards plain HTTP, so that whatever passes the gate reaches the backend and shows
+//! there.
 
 use crate::harness::backend::{self, Backend};
 use crate::harness::client::{self, Client};
 use crate::harness::sidegate::{self, Sidegate};
 use crate::harness::wire::{Answer, lossy};
 
-/// A backend that answers every request with 200 and its body, a route that forwards to it, and a client.
+/// A backend that answers every request with 200 and its body, a route that forwards to it, and a
+/// client.
 async fn gate() -> (Backend, Sidegate, Client) {
     let backend = backend::http(|asked| backend::reply(200).body(asked.body.clone())).run().await;
     let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'").run().await;
@@ -15,12 +18,13 @@ async fn gate() -> (Backend, Sidegate, Client) {
     (backend, sidegate, client)
 }
 
-/// A head with these lines, ended; `|` stands for CRLF.
+/// A head with these lines, ended; `|` means CRLF.
 fn head(lines: &str) -> String {
     format!("{lines}||").replace('|', "\r\n")
 }
 
-/// That each of these heads (`|` stands for CRLF) is refused with this status and word, closed, and reaches nobody.
+/// Asserts that each of these heads (`|` means CRLF) is refused with this status and word, closed,
+/// and reaches no backend.
 async fn refused(heads: &[&str], status: u16, word: &str) {
     let (backend, sidegate, client) = gate().await;
     for lines in heads {
@@ -37,8 +41,8 @@ async fn refused(heads: &[&str], status: u16, word: &str) {
         .await;
 }
 
-/// That hyper would refuse each of these heads, which are refused, closed and counted as bad, and
-/// reach no backend.
+/// Asserts that hyper would refuse each of these heads, which are refused, closed and counted as
+/// bad, and reach no backend.
 async fn rejected(heads: &[&str], status: u16) {
     let (backend, sidegate, client) = gate().await;
     for lines in heads {

@@ -1,4 +1,5 @@
-//! What holds a load back: tests that fail, too many revocations, lists that shrank or are stale; and that a calendar day never does.
+//! Gates that hold a load back: failing tests, too many revocations, lists that shrank or are
+//! stale. A calendar day never does.
 
 use std::fs::File;
 use std::path::Path;
@@ -17,7 +18,7 @@ use crate::harness::within;
 const POLICY: &str = "policies/default.toml";
 const LIST: &str = "policies/lists/partners.cidr";
 
-/// A policy for everybody but 127.0.0.66, with a test of this client.
+/// A policy that admits all but 127.0.0.66, with a test for this client.
 fn tested(client: &str, at: &str, expect: &str) -> String {
     let rules = "schema = 1\n[client]\nallow = [\"127.0.0.0/8\", \"192.0.2.1 expires=2026-01-01\"]\ndeny = [\"127.0.0.66\"]\n";
     format!(
@@ -35,7 +36,7 @@ async fn echoing(build: impl FnOnce(Builder) -> Builder) -> (Sidegate, Backend) 
     (sidegate, backend)
 }
 
-/// Whether a reload that accepts these lists passes, and the messages of what is wrong.
+/// Returns whether a reload that accepts these lists passes, and its diagnostics.
 async fn reload(sidegate: &Sidegate, shrink: &[&str], accept_revocations: bool) -> (bool, String) {
     let accept_shrink = shrink.iter().map(|list| (*list).to_owned()).collect();
     let request = ReloadRequest { accept_shrink, accept_revocations, ..ReloadRequest::default() };
@@ -168,7 +169,7 @@ fn entries(more: usize) -> String {
     format!("127.0.0.0/24\n{others}")
 }
 
-/// A sidegate that is told of changes alone, and admits a list with these keys, of so many entries.
+/// A sidegate without `watch` that admits a list of so many entries, with these keys.
 async fn listing(keys: &str, more: usize) -> (Sidegate, Backend) {
     let list = format!("[lists]\npartners = {{ file = 'lists/partners.cidr'{keys} }}");
     let policy = |page: sidegate::Page| page.toml(&list).allow("partners");

@@ -1,4 +1,5 @@
-//! `handshakes_per_client`: TLS handshakes over their client's rate wait, and are made or closed in time.
+//! `handshakes_per_client`: TLS handshakes over their client's rate wait, and are made or closed in
+//! time.
 
 use std::time::{Duration, Instant};
 

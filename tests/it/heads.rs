@@ -1,4 +1,5 @@
-//! Heads that are legal and seldom: HTTP/1.0, identity headers of gateways, odd answers of backends.
+//! Heads that are legal and seldom: HTTP/1.0, identity headers of gateways, odd answers of
+//! backends.
 
 use std::time::{Duration, Instant};
 

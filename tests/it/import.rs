@@ -1,7 +1,8 @@
 //! `sidegate import nginx`: what it writes and reports, and that it writes all or nothing.
 //!
-//! `import/NAME.md` holds what becomes of `import/NAME.conf`; after a change of the code, `SIDEGATE_WRITE_DOCS=1 cargo test
-//! --test it import` writes it anew, for people to read. That nginx decides alike is for tests/system/import.py.
+//! `import/NAME.md` holds what becomes of `import/NAME.conf`; after a change of the code,
+//! `SIDEGATE_WRITE_DOCS=1 cargo test --test it import` writes it anew, for people to read. That
+//! nginx decides alike is for tests/system/import.py.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -68,8 +69,8 @@ fn admits(folder: &TempDir, path: &str) -> bool {
     sidegate(&words, folder.path()).status.success()
 }
 
-/// That each guard in place of `TEXT` opens nothing: the import says OPENS and writes nothing, or `path` is
-/// closed.
+/// Asserts that each guard in place of `TEXT` opens nothing: the import says OPENS and writes
+/// nothing, or `path` is closed.
 fn expect_told(locations: &str, guards: &[&str], path: &str) {
     for guard in guards {
         let text = locations.replace("TEXT", guard);
@@ -126,7 +127,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, String> {
     files
 }
 
-/// That what becomes of `NAME.conf` is what stands in `NAME.md`, and passes `check`.
+/// Asserts that the import of `NAME.conf` gives the content of `NAME.md`, and passes `check`.
 fn check_golden(name: &str) {
     let folder = folder();
     let output = import_accepting(&format!("{name}.conf"), folder.path());
@@ -161,7 +162,7 @@ fn check_golden(name: &str) {
     );
 }
 
-/// That nothing is written, with exit code 1 and all of these said.
+/// Asserts that nothing is written, with exit code 1 and all of these said.
 fn expect_refused((folder, output): (TempDir, Output), said: &[&str]) {
     let text = lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -514,7 +515,7 @@ fn timeouts_of_nginx_become_those_of_the_route() {
             assert_eq!(report[directive], *word, "{directive} in {rules}");
         }
     };
-    // What stands outside holds inside: 5m to read, 20 s to send to clients; else 60 s.
+    // Outer settings apply inside: 5m to read, 20 s to send to clients; else 60 s.
     let outside = "response = '5m', body_stall = '5m', write_stall = '1m'";
     check("", outside, &[]);
     let longer = "response = '24h', body_stall = '24h', write_stall = '1h'";

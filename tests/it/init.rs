@@ -1,4 +1,4 @@
-//! `sidegate init`: what it writes runs as it is, and nothing that is there is lost.
+//! `sidegate init`: its files run unchanged, and no existing file is lost.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -39,7 +39,7 @@ fn init_with(backend: &str, more: &[&str]) -> TempDir {
     folder
 }
 
-/// That `check` finds no error and no warning.
+/// Asserts that `check` finds no error and no warning.
 fn expect_clean(folder: &Path) {
     let output = sidegate(&["check", "--strict", "."], folder);
     assert_eq!(

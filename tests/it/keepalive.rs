@@ -113,8 +113,8 @@ async fn each_request_of_a_connection_has_the_write_stall_of_its_route() {
     assert_eq!(backend.connections(), 1);
 }
 
-/// That a client which asks so, and reads nothing, leaves nothing in the kernel for long once its
-/// connection is closed.
+/// Asserts that a client which asks so, and reads nothing, leaves nothing in the kernel for long
+/// once its connection is closed.
 async fn check_left(keep_alive: &str, request: &str, lines: &str) {
     let backend = backend::http(|_| backend::reply(200).body(vec![7; 1 << 20])).run().await;
     let sidegate = sidegate::new().route("/", &backend).on_route(FORWARD);

@@ -1,4 +1,5 @@
-//! What a policy says beside who may: limits for some networks, what the baseline denies, and entries that lapse.
+//! Other rules of a policy: limits for some networks, denials of the baseline, and entries that
+//! lapse.
 
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ async fn most(client: &Client) -> (usize, String) {
     }
 }
 
-/// That this is too long for the tunnel.
+/// Asserts that this is too long for the tunnel.
 async fn expect_too_big(tunnel: &mut Tunnel, text: &str) {
     tunnel.send_text(text).await;
     tunnel.expect_close_with(1009, "too_big").await;
@@ -124,7 +125,7 @@ async fn a_lowered_count_binds_who_comes_and_nobody_who_is_there() {
     at(&sidegate, 1).attempt("/chat").await.expect_refused(503, "capacity");
 }
 
-/// That the connection of this client is closed before it has said anything.
+/// Asserts that the connection of this client is closed before it has said anything.
 async fn expect_closed(client: &Client) {
     let mut wire: Wire = client.connect_below_tls().await;
     wire.expect_end().await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The rooms, top row first; those of one row stand apart and never import each other.
+/// The rooms, top row first; rooms of one row never import each other.
 const ROWS: [&[&str]; 13] = [
     &["refusal", "close", "sync"],
     &["policy"],
@@ -64,7 +64,8 @@ fn named(text: &str, in_binary: bool) -> Vec<String> {
     paths.flat_map(first_words).collect()
 }
 
-/// The first word of a path, or of each of `{a::b, c}`; a word with a capital letter is something of `lib.rs`.
+/// The first word of a path, or of each of `{a::b, c}`; a word with a capital letter is something
+/// of `lib.rs`.
 fn first_words(path: &str) -> Vec<String> {
     let paths = match path.strip_prefix('{') {
         Some(inside) => inside.split('}').next().unwrap().split(',').collect(),

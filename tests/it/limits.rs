@@ -1,4 +1,4 @@
-//! How much of it: rates, places, and that each is given back, kept and shared as the policy says.
+//! Quantities: rates and places, each given back, kept and shared as the policy says.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use crate::harness::{backend, client, sidegate};
 /// Two attempts, and then one more in ten seconds.
 const TWO: &str = "upgrades = { rate = '6/m', burst = 2 }";
 
-/// That the next attempt is granted; the tunnel is closed again.
+/// Asserts that the next attempt is granted; the tunnel is closed again.
 async fn expect_granted(client: &Client, path: &str) {
     client.open(path).await.expect_echo("granted").await;
 }
 
-/// That the next attempt is refused for this word, with 429 or 503.
+/// Asserts that the next attempt is refused for this word, with 429 or 503.
 async fn expect_refused(client: &Client, path: &str, word: &str) -> Answer {
     let status = if matches!(word, "capacity" | "draining") { 503 } else { 429 };
     client.expect_refused(client.attempt_head(path, ""), status, word).await
@@ -138,7 +138,8 @@ async fn a_token_is_not_given_back_when_a_later_step_fails() {
     expect_refused(&client, "/chat", "rate").await;
 }
 
-/// That a place is free again after a tunnel, the only one there may be, has ended as `ends` makes it.
+/// Asserts that a place is free again after a tunnel, the only one there may be, has ended as
+/// `ends` makes it.
 async fn check_given_back(
     ends: impl AsyncFnOnce(&Sidegate, crate::harness::wire::Wire, crate::harness::wire::Wire),
 ) {

@@ -35,7 +35,8 @@ fn in_chunks() -> (String, Vec<u8>) {
     ("Transfer-Encoding: chunked\r\n".into(), body)
 }
 
-/// That a client that sends its whole request before it reads gets this answer, and an end in order.
+/// Asserts that a client that sends its whole request before it reads gets this answer, and an end
+/// in order.
 async fn expect_told(client: &Client, first: &str, (fields, body): (String, Vec<u8>), status: u16) {
     let mut wire = client.connect().await;
     wire.deliver(client.request(first, &fields)).await;
@@ -46,7 +47,8 @@ async fn expect_told(client: &Client, first: &str, (fields, body): (String, Vec<
     assert!(!wire.is_reset().await, "reset after {status} to {first}");
 }
 
-/// That the refusal with this status arrives over TLS and in the clear, as `agent` makes them.
+/// Asserts that the refusal with this status arrives over TLS and in the clear, as `agent` makes
+/// them.
 async fn check_told(
     agent: impl Fn(Builder) -> Builder,
     backend: &Backend,
@@ -146,7 +148,7 @@ async fn clients_of_http_1_0_and_those_that_expect_100_are_told() {
     let sidegate = forwarding(&backend).run().await;
     let client = client::new(&sidegate);
     expect_told(&client, "POST / HTTP/1.0", sized(), 413).await;
-    // One that does not wait for its 100.
+    // A client that doesn't wait for its 100.
     let (length, body) = sized();
     expect_told(&client, POST, (format!("Expect: 100-continue\r\n{length}"), body), 413).await;
 }
@@ -191,7 +193,8 @@ fn hasty(early: Vec<u8>, ends: bool) -> backend::Builder {
     })
 }
 
-/// That early answers of `size` bytes arrive whole, though their clients first send everything.
+/// Asserts that early answers of `size` bytes arrive whole, though their clients first send
+/// everything.
 async fn check_early(size: usize, ends: bool) {
     let content = vec![b'e'; size];
     let head = format!("HTTP/1.1 401 Unauthorized\r\nContent-Length: {size}\r\n\r\n");
@@ -306,7 +309,7 @@ async fn crowd(sidegate: &Sidegate, count: usize) -> (Wire, Vec<Wire>) {
     (quiet, wires)
 }
 
-/// That a connection has stayed, and ends in order.
+/// Asserts that a connection has stayed, and ends in order.
 async fn expect_stays(mut wire: Wire) {
     wire.deliver("x").await;
     wire.finish().await;

@@ -25,7 +25,7 @@ async fn run(folder: &TempDir) -> Process {
     process::new(folder.path()).run().await
 }
 
-/// `policies/default.toml:N`, with the line that `key` stands on.
+/// `policies/default.toml:N`, where N is the line of `key`.
 fn rule(folder: &Path, key: &str) -> String {
     let text = std::fs::read_to_string(folder.join("policies/default.toml")).unwrap();
     let line = text
@@ -35,7 +35,7 @@ fn rule(folder: &Path, key: &str) -> String {
     format!("policies/default.toml:{}", line + 1)
 }
 
-/// That `line` holds exactly these fields; `null` stands for any value, and every field is in the table.
+/// Asserts that `line` has exactly these fields, all of them in the table; `null` means any value.
 #[track_caller]
 fn check(line: &Value, expected: Value) {
     let (line, expected) = (line.as_object().unwrap(), expected.as_object().unwrap());
@@ -118,7 +118,7 @@ fn why(mut line: Value) -> Value {
     line
 }
 
-/// That an attempt of `client` is refused, and why its line says so.
+/// Asserts that an attempt of `client` is refused, and why its line says so.
 async fn check_refused(client: Client, process: &mut Process, status: u16, expected: Value) {
     client.attempt("/chat").await.expect(status);
     assert_eq!(why(process.logged(expected["result"].as_str().unwrap()).await), expected);
@@ -337,7 +337,7 @@ async fn a_flood_of_refusals_is_cut_short_and_counted_and_other_clients_have_the
     check(left_out, expected);
 }
 
-/// What must never stand in a log.
+/// Secrets that must never be in a log.
 const SECRETS: [&str; 6] = [
     "s3cret-query",
     "s3cret-cookie",
@@ -356,7 +356,8 @@ fn with_secrets(first: &str) -> String {
     )
 }
 
-/// That nothing secret stands in all that is logged of requests that are permitted, refused, malformed and failed.
+/// Asserts that no secret is in the log of requests that are permitted, refused, malformed or
+/// failed.
 async fn check_secrets(format: &str) {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new()

@@ -1,4 +1,5 @@
-//! What `/metrics`, `/livez` and `/readyz` say, to whom, and that nobody who asks hurts anybody else.
+//! The content of `/metrics`, `/livez` and `/readyz`, who may read it, and that no reader disturbs
+//! another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread::JoinHandle;
@@ -41,7 +42,8 @@ fn sum(scrape: &str, series_of: &str) -> f64 {
         .sum()
 }
 
-/// That whatever came in went out or is there, for connections and for the tunnels of `route`; returns what is open.
+/// Asserts that everything that came in has gone out or is still there, for connections and for the
+/// tunnels of `route`. Returns how many are open.
 fn check_conserved(scrape: &str, route: &str) -> (f64, f64) {
     let connections =
         |what: &str| sum(scrape, &format!("sidegate_connections_{what}{{listener=\"public\""));
@@ -145,7 +147,7 @@ async fn what_all_threads_relayed_is_counted_once_while_tunnels_are_open_and_aft
     sidegate.expect_metric("sidegate_dial_seconds_count", [("route", "chat")], 16).await;
 }
 
-/// Requests that nobody has made before: their addresses, hosts, paths and headers.
+/// Requests with addresses, hosts, paths and headers that no request had before.
 async fn stray(client: Client, turns: u32) {
     for turn in 0..turns {
         let random = || format!("{:x}", rand::random::<u64>());
@@ -457,7 +459,7 @@ async fn who_is_not_in_allow_gets_403_and_is_counted() {
     scraper(&sidegate).from("127.0.0.3").get("/metrics").await.expect(200);
 }
 
-/// So many connections that ask for all metrics and take nothing, or don't even ask.
+/// So many connections that ask for all metrics and read nothing, or don't even ask.
 async fn stall(scraper: &Client, count: usize) -> Vec<Wire> {
     let mut stalled = Vec::new();
     for turn in 0..count {
@@ -495,7 +497,8 @@ fn upload(first: &str, lines: &str) -> Vec<u8> {
     [head.as_bytes(), &vec![b'x'; LARGE]].concat()
 }
 
-/// That who sends all of this before reading gets this answer, and an end in order.
+/// Asserts that a client that sends all of this before it reads gets this answer, and an end in
+/// order.
 pub async fn expect_told(mut wire: Wire, bytes: &[u8], status: u16) {
     wire.deliver(bytes).await;
     assert_eq!(wire.answer().await.status(), status, "{:?}", lossy(&bytes[..bytes.len().min(80)]));

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::harness::{backend, sidegate, within};
 
-/// What is asked of the task that reloads, after each time that its files were changed.
+/// Requests to the reload task, each after its files have changed.
 struct Changes {
     policy: std::path::PathBuf,
     requests: Requests,
@@ -26,7 +26,7 @@ struct Changes {
 }
 
 impl Changes {
-    /// `None`: it broke off.
+    /// `None` means that the reload broke off.
     async fn reload(&self) -> Option<Outcome> {
         let text = std::fs::read_to_string(&self.policy).unwrap() + "# again\n";
         std::fs::write(&self.policy, text).unwrap();
@@ -34,7 +34,7 @@ impl Changes {
     }
 }
 
-/// Has the task that reloads turn, with this bind, while `then` goes on.
+/// Runs the reload task with this `bind` for as long as `then` runs.
 async fn reloading(bind: Bind, then: impl AsyncFnOnce(Changes)) {
     let folder = sidegate::new()
         .clear()

@@ -1,7 +1,7 @@
 //! `docs/operations.md` says what the program does: its tables are made from the words of the code.
 //!
-//! A table stands between `<!-- table NAME -->` and `<!-- end -->`. After a change of the code,
-//! `SIDEGATE_WRITE_DOCS=1 cargo test --test it operations` writes them anew.
+//! Each table lies between `<!-- table NAME -->` and `<!-- end -->`. After a change of the code,
+//! `SIDEGATE_WRITE_DOCS=1 cargo test --test it operations` rewrites them.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! `pending_per_client`: what counts for it, what doesn't, and which connection makes room at the bound.
+//! `pending_per_client`: what counts for it, what doesn't, and which connection makes room at the
+//! bound.
 
 use std::io::Write;
 
@@ -34,7 +35,8 @@ async fn expect_displaced(sidegate: &Sidegate, connections: u32) {
         .await;
 }
 
-/// That a client of a hundred such requests, each on a connection of its own that it keeps, keeps three.
+/// Asserts that a client of a hundred such requests, each on a connection of its own that it keeps,
+/// keeps three.
 async fn check_three_stay(sidegate: &Sidegate, client: &Client, request: &str, status: u16) {
     let mut wires = Vec::new();
     for _ in 0..100 {
@@ -160,7 +162,8 @@ async fn half_a_head_behind_an_answer_is_not_idle() {
         wire.send(&GET[..20]).await;
         halves.push(wire);
     }
-    // Until both are read, one may be idle: then it wins against the newcomer, which is refused all the same.
+    // Until both are read, one may be idle: then it wins against the newcomer, which is refused all
+    // the same.
     client.connect().await.expect_end().await;
     for wire in &mut halves {
         wire.send(&GET[20..]).await;
@@ -170,8 +173,8 @@ async fn half_a_head_behind_an_answer_is_not_idle() {
     expect_displaced(&sidegate, 0).await;
 }
 
-/// That eight connections whose next head has begun to arrive outlast eight others that want their seats, and are
-/// answered.
+/// Asserts that eight connections whose next head has begun to arrive outlast eight others that
+/// want their seats, and are answered.
 async fn check_bytes_win(sidegate: &Sidegate) {
     let client = client::new(sidegate);
     for _ in 0..10 {

@@ -4,7 +4,7 @@ use crate::harness::backend::{self, Backend};
 use crate::harness::client;
 use crate::harness::sidegate::{self, Builder, Sidegate};
 
-/// That attempts from these addresses end so: 101 or 403.
+/// Asserts that attempts from these addresses end so: 101 or 403.
 async fn check(sidegate: &Sidegate, expected: &[(&str, u16)]) {
     for (address, status) in expected {
         let answer = client::new(sidegate).from(address).attempt("/chat").await;
@@ -15,7 +15,7 @@ async fn check(sidegate: &Sidegate, expected: &[(&str, u16)]) {
     }
 }
 
-/// That attempts with this Origin (or none) end so: 101 or 403.
+/// Asserts that attempts with this Origin (or none) end so: 101 or 403.
 async fn check_origin(sidegate: &Sidegate, origin: Option<&str>, status: u16) {
     let client = client::new(sidegate);
     let client = origin.into_iter().fold(client, client::Client::origin);
@@ -262,8 +262,8 @@ async fn a_backend_that_chooses_a_subprotocol_which_is_not_admitted_is_a_502() {
     sidegate.expect_metric("sidegate_tunnels_opened_total", [], 0).await;
 }
 
-/// The status of an attempt that offers `v2` under this `rule`, at once and with a head that only hyper reads; the
-/// backend's 101 has these `lines`.
+/// The status of an attempt that offers `v2` under this `rule`, at once and with a head that only
+/// hyper reads; the backend's 101 has these `lines`.
 async fn chosen(rule: &[&str], lines: &'static str) -> [u16; 2] {
     let backend = backend::raw(move |mut wire| async move {
         backend::grant(&mut wire, lines).await;

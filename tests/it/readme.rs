@@ -1,4 +1,4 @@
-//! What the README shows can be typed as it stands.
+//! The commands and files that the README shows work as printed.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

@@ -109,7 +109,7 @@ async fn metrics_can_be_turned_off_and_on_and_moved_to_a_unix_socket() {
 #[tokio::test]
 async fn metrics_may_have_another_address_with_the_same_port() {
     let (sidegate, _backend) = echoing().await;
-    // Somebody else may have the port at another address of this host.
+    // Another process may have the port at another address of this host.
     for _ in 0..5 {
         let before = free();
         listen(&sidegate, &before.to_string()).await;
@@ -192,7 +192,8 @@ async fn a_group_that_does_not_exist_is_a_rejection_that_names_the_line() {
     sidegate.status().await;
 }
 
-/// Makes these the listeners, in the clear, by name and address; an unchanged line is an unchanged listener.
+/// Replaces the listeners, all without TLS, by name and address. An unchanged line is an unchanged
+/// listener.
 async fn listeners(sidegate: &Sidegate, listeners: &[(&str, &str)]) -> Outcome {
     let mut config = sidegate.toml();
     let one = |(name, keys): &(&str, &str)| {
@@ -203,7 +204,7 @@ async fn listeners(sidegate: &Sidegate, listeners: &[(&str, &str)]) -> Outcome {
     sidegate.reload().await
 }
 
-/// One that reads its files when it is asked to, and not before.
+/// An agent without `watch`: it reads its files on request only.
 async fn clear() -> (Sidegate, Backend) {
     let backend = backend::echo().run().await;
     (
@@ -317,11 +318,11 @@ async fn whoever_waits_in_the_queue_of_one_that_is_removed_is_served() {
     assert_eq!(&answer, b"HTTP/1.1 101");
 }
 
-/// What a client of a storm stays for: longer than it takes to come, so that others wait.
+/// Time for which a client of a storm stays: longer than connecting takes, so that others wait.
 const STAYS: Duration = Duration::from_millis(20);
 
-/// Connects to `address` and opens a tunnel with `head`, over and over until nobody is there; counts them in `opened`, and says
-/// how many that were connected got no answer.
+/// Connects to `address` and opens a tunnel with `head`, over and over until the address refuses.
+/// Counts tunnels in `opened`; returns how many connections got no answer.
 fn storm(address: SocketAddr, head: &str, opened: &AtomicUsize) -> usize {
     let mut lost = 0;
     while let Ok(mut stream) = StdStream::connect(address) {

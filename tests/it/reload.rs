@@ -1,4 +1,4 @@
-//! What becomes of a saved change: published, unchanged or rejected; and that nobody else notices.
+//! Outcomes of a saved change: published, unchanged or rejected, and no other client notices.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -127,7 +127,8 @@ async fn of_two_changed_files_one_of_which_is_broken_neither_is_published() {
     client::new(&sidegate).open("/chat").await.expect_echo("admitted").await;
 }
 
-/// That 127.0.0.2 is refused once `save` has put this text in the place of the list of the banned, and 127.0.0.3 never.
+/// Asserts that 127.0.0.2 is refused once `save` has put this text in the place of the list of the
+/// banned, and 127.0.0.3 never.
 async fn check_save(save: impl AsyncFn(&Path, &str)) {
     let (sidegate, _backend) = banning().await;
     let (client, other) =
@@ -284,7 +285,7 @@ async fn a_renewed_certificate_is_served_at_the_next_handshake_and_open_tunnels_
     let served = async || client.connect().await.tls().peer_certificates().unwrap()[0].clone();
     let (mut before, old) = (client.open("/chat").await, served().await);
     let renewed = certificate::signed(&["localhost", "127.0.0.1"]);
-    // In the order of a tool that knows of nobody: in between, the two don't match.
+    // A tool writes in its own order: in between, the two files don't match.
     sidegate.put("certs/0.pem", &renewed.chain);
     sidegate.write("certs/0.key", &renewed.key).await;
     assert_ne!(served().await, old);
@@ -484,7 +485,8 @@ fn toml(text: &str) -> Value {
     Value::Table(text.parse().unwrap())
 }
 
-/// That a tunnel which an entry of the list let in is revoked when that lapses, and no other, with these `[reload]` keys.
+/// Asserts that a tunnel which an entry of the list let in is revoked when that lapses, and no
+/// other, with these `[reload]` keys.
 async fn check_lapse(keys: &str) {
     let backend = backend::echo().run().await;
     let builder = sidegate::new()
@@ -555,7 +557,8 @@ async fn who_is_permitted_again_before_the_turn_comes_is_left_alone() {
     assert_eq!(stayed, 3);
 }
 
-/// That this change of `sidegate.toml` is rejected, with these words in what `/readyz` says.
+/// Asserts that this change of `sidegate.toml` is rejected, with these words in what `/readyz`
+/// says.
 async fn check_rejected(change: impl FnOnce(&mut toml::Table), words: &[&str]) {
     let (sidegate, _backend) = echoing().await;
     let mut config = sidegate.toml();
@@ -760,7 +763,7 @@ async fn under_many_swaps_each_request_is_decided_by_one_generation_and_never_by
         refusals > 0.0
             && sidegate.metric("sidegate_requests_total", [("result", "permitted")]).await > 0.0
     );
-    // Those that were on their way when the clients were dropped have failed, but not at the backend.
+    // Attempts under way when the clients were dropped have failed, but not at the backend.
     assert_eq!(sidegate.metric("sidegate_refusals_total", [("reason", "backend")]).await, 0.0);
 }
 

@@ -52,8 +52,8 @@ const OF_CLEAR: [Change; 5] = [
     |listeners| set(listeners, "redirect", "https"),
 ];
 
-/// An agent with two listeners at fixed addresses, which forwards plain HTTP and reads its files when
-/// it is asked to. It has a certificate whether the listeners speak TLS or not.
+/// An agent with two listeners at fixed addresses, which forwards plain HTTP and reads its files on
+/// request only. It has a certificate whether or not the listeners speak TLS.
 fn agent(backend: &Backend, tls: bool) -> Builder {
     let other = format!("[[listener]]\nname = 'other'\ntls = {tls}\nlisten = '{}'", free());
     let sidegate = sidegate::new().route("/", backend).on_route("http = 'forward'");

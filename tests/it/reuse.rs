@@ -14,7 +14,7 @@ async fn start() -> (Sidegate, Backend) {
     (sidegate.run().await, backend)
 }
 
-/// Sends `head` (`|` stands for CRLF) as 127.0.0.2, and returns both ends once the backend has it.
+/// Sends `head` (`|` means CRLF) as 127.0.0.2, and returns both ends once the backend has it.
 async fn send(sidegate: &Sidegate, backend: &Backend, head: &str) -> (Wire, Wire) {
     let mut client = client::new(sidegate).from("127.0.0.2").connect().await;
     client.send(head.replace('|', "\r\n")).await;
@@ -23,7 +23,7 @@ async fn send(sidegate: &Sidegate, backend: &Backend, head: &str) -> (Wire, Wire
     (client, at_backend)
 }
 
-/// That a request of another client comes on this connection, and is answered.
+/// Asserts that a request of another client comes on this connection, and is answered.
 async fn expect_used_again(sidegate: &Sidegate, at_backend: &mut Wire) {
     let mut other = client::new(sidegate).from("127.0.0.3").connect().await;
     other.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -32,7 +32,8 @@ async fn expect_used_again(sidegate: &Sidegate, at_backend: &mut Wire) {
     other.answer().await.expect(200);
 }
 
-/// That a request of another client comes on a connection of its own, with nothing before it.
+/// Asserts that a request of another client comes on a connection of its own, with nothing before
+/// it.
 async fn expect_dialled_anew(sidegate: &Sidegate, backend: &Backend) {
     let mut other = client::new(sidegate).from("127.0.0.3").connect().await;
     other.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n").await;

@@ -1,5 +1,5 @@
-//! What is never shown: text of a file that a configuration names and that is not what it should
-//! be.
+//! Text that is never shown: content of a file that a configuration names and that isn't of the
+//! expected kind.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -33,9 +33,9 @@ fn pieces(secret: &Path) -> Vec<String> {
         .collect()
 }
 
-/// That nothing of `secret` shows once `spoil` has been at the files of an agent that runs: neither
-/// in what the agent shows, nor, where `of_check` says so, in what `check` prints. All name the
-/// place, `at`.
+/// Asserts that nothing of `secret` shows once `spoil` has been at the files of an agent that runs:
+/// neither in what the agent shows, nor, where `of_check` says so, in what `check` prints. All name
+/// the place, `at`.
 async fn expect_hidden(secret: &str, of_check: bool, at: &str, spoil: impl FnOnce(&Path)) {
     let folder = files().await;
     let pieces = pieces(&folder.path().join(secret));

@@ -1,6 +1,6 @@
-//! Silence that is meant: long polls, streams of events, pauses of a body, and no bound at all.
+//! Intended silence: long polls, event streams, pauses in a body, and no bound at all.
 //!
-//! Each waits for several times the bound that must not hold: the claims are about time.
+//! Each test waits for several times the bound that must not apply.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ fn new(backend: &Backend, keys: &str) -> Builder {
     sidegate.on_route(keys).timeouts(SHORT)
 }
 
-/// That an answer whose head has this Content-Type goes on after a silence; or that it is cut.
+/// Asserts that an answer whose head has this Content-Type goes on after a silence; or that it is
+/// cut.
 async fn check_answer(kind: &str, keys: &str, goes_on: bool) {
     let backend = backend::manual().run().await;
     let sidegate = new(&backend, keys).run().await;
@@ -58,7 +59,7 @@ async fn body_stall_can_be_off_for_answers() {
     check_answer("text/plain", "timeouts = { body_stall = 'off' }", true).await;
 }
 
-/// That a request's body may pause on a route with these keys.
+/// Asserts that a request's body may pause on a route with these keys.
 async fn check_upload(keys: &str, framing: &str) {
     let backend = backend::http(|asked| backend::reply(200).body(asked.body.clone())).run().await;
     let sidegate = new(&backend, keys).timeouts("response = '1h'").run().await;
@@ -82,7 +83,7 @@ async fn body_stall_can_be_off_for_requests() {
     }
 }
 
-/// That what `asks` sends is answered late, on a route with these keys; or with 504.
+/// Asserts that what `asks` sends is answered late, on a route with these keys; or with 504.
 async fn check_response(keys: &str, asks: impl AsyncFn(&mut Wire), attempt: bool, late: bool) {
     let backend = backend::manual().run().await;
     let sidegate = new(&backend, keys).run().await;

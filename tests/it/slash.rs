@@ -17,7 +17,7 @@ async fn backend() -> Backend {
     backend::http(|_| backend::reply(200)).run().await
 }
 
-/// That `GET target` is sent to `location` and reaches no backend.
+/// Asserts that `GET target` is sent to `location` and reaches no backend.
 async fn expect_sent(client: &Client, target: &str, location: &str) {
     let answer = client.get(target).await;
     assert_eq!((answer.status(), answer.header("location")), (308, Some(location)), "{target}");

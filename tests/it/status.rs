@@ -17,10 +17,11 @@ use crate::harness::{backend, sidegate, within};
 const STATUS: &[&str] = &["status", "--config", "sidegate.toml"];
 const DRAIN: &[&str] = &["drain", "--config", "sidegate.toml"];
 
-/// Somebody who may do nothing here.
+/// Id of a user without permissions here.
 const NOBODY: u32 = 65_534;
 
-/// `sidegate status` by a copy of the program that everybody may run, as somebody whom permissions bind: root asks as another user.
+/// Runs `sidegate status` with a copy of the program that every user may run, and without
+/// privileges: root runs it as another user.
 async fn asked_by_a_stranger(folder: &Path) -> Output {
     fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
     fs::copy(env!("CARGO_BIN_EXE_sidegate"), folder.join("sidegate")).unwrap();
@@ -32,7 +33,7 @@ async fn asked_by_a_stranger(folder: &Path) -> Output {
     within("status", spawn_blocking(move || command.output())).await.unwrap().unwrap()
 }
 
-/// That a stranger who asks is told all these, and ends with 1.
+/// Asserts that `sidegate status` prints all of these to an unprivileged user, and ends with 1.
 async fn check_denied(folder: &Path, parts: &[&str]) {
     let output = asked_by_a_stranger(folder).await;
     let said = lossy(&output.stderr);

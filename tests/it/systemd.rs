@@ -1,4 +1,5 @@
-//! What systemd is told: readiness, status, the watchdog, the end; and that a manager which is gone harms nobody.
+//! Messages to systemd: readiness, status, the watchdog, the end. A manager that is gone harms no
+//! service.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ async fn files(shutdown: &str) -> (TempDir, Backend) {
     (sidegate.write(), backend)
 }
 
-/// Its generation's list of those admitted, made wrong.
+/// Replaces its policy by an invalid one, in which `allow` is misspelt.
 fn break_policy(folder: &Path) {
     std::fs::write(folder.join("policies/default.toml"), "schema = 1\n[client]\nalow = ['any']\n")
         .unwrap();

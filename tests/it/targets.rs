@@ -1,4 +1,5 @@
-//! Targets that no URI may hold: quotes, angle brackets and bytes beyond ASCII, in queries and paths.
+//! Targets that no URI may hold: quotes, angle brackets and bytes beyond ASCII, in queries and
+//! paths.
 //!
 //! An attempt that comes first on its connection is passed on byte for byte; where hyper reads the
 //! request, the same is percent-encoded as browsers do.
@@ -19,7 +20,7 @@ const QUERIES: [(&[u8], &str); 7] = [
     (b"q={}", "q={}"),
 ];
 
-/// A request for `/x?QUERY`, with these lines and body behind its first line (`|` stands for CRLF).
+/// A request for `/x?QUERY`, with these lines and body behind its first line (`|` means CRLF).
 fn with(method: &str, query: &[u8], lines: &str) -> Vec<u8> {
     [
         method.as_bytes(),

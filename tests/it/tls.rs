@@ -1,4 +1,5 @@
-//! TLS towards clients: which certificate is served, what is refused, what is resumed.
+//! TLS towards clients: which certificate is served, which handshakes are refused, which sessions
+//! are resumed.
 
 use rustls::HandshakeKind;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};

@@ -1,5 +1,5 @@
-//! The corners of TLS under a tunnel, by clients that drive it themselves: what must pass however it is cut
-//! up, and what ends its own connection and harms nobody else.
+//! Corner cases of TLS under a tunnel, by clients that drive TLS themselves: input that must pass
+//! however it is cut up, and input that ends its own connection and harms no other.
 
 mod alert;
 mod ending;
@@ -33,7 +33,8 @@ async fn agent() -> (Sidegate, Backend) {
     (sidegate::new().route("/chat", &server).run().await, server)
 }
 
-/// A tunnel over this version of TLS; `early` goes out right behind the request, ciphertext in `pieces`.
+/// A tunnel over this version of TLS; `early` goes out right behind the request, ciphertext in
+/// `pieces`.
 async fn edge(version: &'static SupportedProtocolVersion, pieces: usize, early: &[u8]) -> Edge {
     let (sidegate, server) = agent().await;
     let mut client = tls::begin(&sidegate, version).await;
@@ -99,7 +100,8 @@ impl Edge<Forger> {
         assert_eq!(self.client.bytes(down.len()).await, down);
     }
 
-    /// That the connection ends, after a fatal alert with this number if one is due (RFC 8446 §6.2), and nobody else notices.
+    /// Asserts that the connection ends, after a fatal alert with this number if one is due (RFC
+    /// 8446 §6.2), and that no other client notices.
     async fn expect_over(mut self, alert: Option<u8>) {
         assert_eq!(self.client.last_alert().await, alert.map(|number| [2, number]));
         self.expect_gone().await;
@@ -107,7 +109,8 @@ impl Edge<Forger> {
 }
 
 impl<C> Edge<C> {
-    /// That the tunnel is over as one whose client is gone, that the backend got nothing more, and that nobody else notices.
+    /// Asserts that the tunnel ends as for a client that is gone, that the backend gets nothing
+    /// more, and that no other client notices.
     async fn expect_gone(mut self) {
         self.backend.expect_end().await;
         drop(self.backend);
@@ -116,7 +119,7 @@ impl<C> Edge<C> {
     }
 }
 
-/// That others are served as before, and nothing has panicked.
+/// Asserts that others are served as before, and nothing has panicked.
 async fn expect_unharmed(sidegate: &Sidegate, server: &Backend) {
     let (mut client, mut backend) = tunnel::ends(&client::new(sidegate), server, "").await;
     client.send_frame(Frame::text("others live on")).await;
@@ -124,7 +127,7 @@ async fn expect_unharmed(sidegate: &Sidegate, server: &Backend) {
     sidegate.expect_metric("sidegate_panics_total", [], 0).await;
 }
 
-/// That one TLS handshake has failed, and nobody else notices.
+/// Asserts that one TLS handshake has failed, and that no other client notices.
 async fn expect_failed(sidegate: &Sidegate, server: &Backend) {
     sidegate.expect_metric("sidegate_tls_handshakes_total", [("result", "failed")], 1).await;
     expect_unharmed(sidegate, server).await;

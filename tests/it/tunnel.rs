@@ -49,8 +49,8 @@ async fn both(build: impl Fn(Builder) -> Builder, act: impl AsyncFn(Ends)) {
 }
 
 impl Ends {
-    /// That the client gets a Close with `to_client`, the backend one with `to_backend`, that the
-    /// connections end when both have answered, and that the tunnel is booked as `ended`.
+    /// Asserts that the client gets a Close with `to_client`, the backend one with `to_backend`,
+    /// that the connections end when both have answered, and that the tunnel is booked as `ended`.
     async fn expect_closed(
         mut self,
         to_client: (u16, &str),
@@ -62,7 +62,8 @@ impl Ends {
         self.expect_over(ended).await;
     }
 
-    /// That, the closing handshake being done, Sidegate ends the client's connection first, and books the tunnel as `ended`.
+    /// That, the closing handshake being done, Sidegate ends the client's connection first, and
+    /// books the tunnel as `ended`.
     async fn expect_over(mut self, ended: [&str; 3]) {
         self.client.expect_end().await;
         self.client.finish().await;
@@ -73,13 +74,13 @@ impl Ends {
     }
 }
 
-/// That a Close with this code and reason comes next; answers it, as a peer does.
+/// Expects a Close with this code and reason next, and answers it, as a peer does.
 async fn expect_close(wire: &mut Wire, (code, reason): (u16, &str)) {
     assert_eq!(wire.frame().await.closes(), Some((code, reason.to_owned())));
     wire.send_frame(Frame::close(code, "")).await;
 }
 
-/// That one tunnel has ended, by whom, in which phase and for which reason.
+/// Asserts that one tunnel has ended, and by which side, in which phase and for which reason.
 pub async fn expect_ended(sidegate: &Sidegate, [by, phase, reason]: [&str; 3]) {
     sidegate.expect_metric("sidegate_tunnels_closed_total", [], 1).await;
     sidegate

@@ -13,14 +13,16 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// The header lines of an attempt in order.
 const ATTEMPT: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// A client whose attempt at `path` is on its way, and the backend's end of it, its head read and not yet answered.
+/// A client whose attempt at `path` is on its way, and the backend's end of it, its head read and
+/// not yet answered.
 async fn half_way(client: &Client, backend: &backend::Backend, path: &str) -> (Wire, Wire) {
     let mut wire = client.connect().await;
     wire.send(client.attempt_head(path, "")).await;
     (wire, backend.accepted().await)
 }
 
-/// That a backend which answers an attempt (with `lines` in its head) with what `answer` makes of the right Accept gets its client a 502.
+/// Asserts that a backend which answers an attempt (with `lines` in its head) with what `answer`
+/// makes of the right Accept gets its client a 502.
 async fn check_answer(
     sidegate: &Sidegate,
     backend: &backend::Backend,
@@ -577,8 +579,8 @@ async fn headers_that_connection_names_are_removed_and_ours_survive() {
     assert_eq!(head.header("host"), Some("localhost"));
 }
 
-/// Sends this attempt at once, behind a plain request, and with a head that is too large to be read without hyper: that
-/// each is refused so, and reaches no backend.
+/// Sends this attempt at once, behind a plain request, and with a head that is too large to be read
+/// without hyper: that each is refused so, and reaches no backend.
 async fn check_refused_each_way(sidegate: &Sidegate, lines: &str, status: u16, word: &str) {
     let client = client::new(sidegate);
     for (before, more) in

@@ -1,4 +1,5 @@
-//! What becomes of a change that is hard to see: behind links, in a folder that was gone, in one file of two.
+//! What becomes of a change that is hard to see: behind links, in a folder that was gone, in one
+//! file of two.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -224,7 +225,8 @@ async fn a_pair_that_is_swapped_as_cert_manager_does_is_served_each_time_and_nev
         let (old, renewed) = (served().await, certificate::signed(&["localhost", "127.0.0.1"]));
         mount(&at(""), number, &[("0.pem", &renewed.chain), ("0.key", &renewed.key)]);
         if number % 2 == 1 {
-            // As the kubelet does at once; every other time it is not, so that the swap itself has to be seen.
+            // As the kubelet does at once; every other time it is not, so that the swap itself has
+            // to be seen.
             fs::remove_dir_all(at(&format!("..{}", number - 1))).unwrap();
         }
         let began = Instant::now();
@@ -235,7 +237,8 @@ async fn a_pair_that_is_swapped_as_cert_manager_does_is_served_each_time_and_nev
     assert_eq!(sidegate.metric(RELOADS, [("outcome", "rejected")]).await, 0.0);
 }
 
-/// Makes `files` what a folder holds by way of `..data`, as the kubelet does; the first time, of plain ones.
+/// Makes `files` what a folder holds by way of `..data`, as the kubelet does; the first time, of
+/// plain ones.
 fn mount(folder: &Path, number: u32, files: &[(&str, &str)]) {
     let own = folder.join(format!("..{number}"));
     fs::create_dir(&own).unwrap();

@@ -1,4 +1,5 @@
-//! What can be wrong with a backend over TLS: its client gets a 502, and the line of the request says in plain words why.
+//! Faults of a backend over TLS: its client gets a 502, and the log line of the request gives the
+//! reason in plain words.
 
 use rustls::server::Acceptor;
 
@@ -8,7 +9,8 @@ use crate::harness::certificate::{self, Pair};
 use crate::harness::wire::Wire;
 use crate::harness::{client, process};
 
-/// That an attempt at `backend` over TLS, under these keys and as `own`, is a 502 whose line names the backend and this fault.
+/// Asserts that an attempt at `backend` over TLS, under these keys and as `own`, is a 502 whose
+/// line names the backend and this fault.
 async fn check_as(own: &Pair, backend: &Backend, keys: &str, fault: &str) {
     let address = backend.address().replace("http://", "https://");
     let folder = files(backend, &format!("backend = '{address}'\n{keys}"), own).clear().write();
@@ -91,7 +93,8 @@ async fn one_that_speaks_http_2_alone_is_told_so() {
 
 #[tokio::test]
 async fn one_that_chooses_what_was_not_offered_is_not_spoken_to() {
-    // TLS 1.2, whose ServerHello (RFC 5246 §7.4.1.3) is in the clear: no session, a cipher, and `h2` by ALPN (RFC 7301 §3.1).
+    // TLS 1.2, whose ServerHello (RFC 5246 §7.4.1.3) is in the clear: no session, a cipher, and
+    // `h2` by ALPN (RFC 7301 §3.1).
     let rest = [&[0, 0xc0, 0x2f, 0, 0, 9][..], &[0, 16, 0, 5, 0, 3, 2, b'h', b'2']].concat();
     let hello_back = [&[22, 3, 3, 0, 53, 2, 0, 0, 49, 3, 3][..], &[7; 32], &rest].concat();
     let chooses = move |mut wire: Wire| {

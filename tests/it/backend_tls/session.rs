@@ -1,5 +1,5 @@
-//! Sessions of TLS with backends: resumed from dial to dial and over reloads, for as long as whom we believe and who we are
-//! stays as it was.
+//! TLS sessions with backends: resumed from dial to dial and over reloads, as long as trusted
+//! authorities and our identity stay the same.
 
 use super::{CA, IDENTITY, agent, echo};
 use crate::harness::backend::{self, Backend};
@@ -14,7 +14,7 @@ async fn resumes(sidegate: &Sidegate, backend: &Backend) -> bool {
     backend.resumed() > before
 }
 
-/// An agent whose dial has left a session, under these keys.
+/// An agent with these keys, one of whose dials has left a session.
 async fn after_a_dial(asks: bool, keys: &str) -> (Sidegate, Backend) {
     let backend = echo(certificate::server(&["127.0.0.1"], asks)).await;
     let sidegate = agent(&backend, keys).await;

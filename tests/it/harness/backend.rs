@@ -1,6 +1,7 @@
 //! Fake backends, each on a thread of its own, so that nothing a test does holds it up.
 //!
-//! Every head that one receives is kept, as it came. A panic in one fails the test when it is dropped.
+//! Each backend keeps the heads that it receives, unchanged. A panic in a backend fails the test
+//! when the backend is dropped.
 
 use std::future::{Future, pending};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 use crate::harness::wire::{End, Frame, Head, Wire};
 use crate::harness::within;
 
-/// Speaks WebSocket, and sends each frame back as it came; chooses the first subprotocol offered. Plain HTTP gets a 200.
+/// Speaks WebSocket and sends each frame back unchanged; chooses the first subprotocol offered.
+/// Plain HTTP gets a 200.
 pub fn echo() -> Builder {
     raw(|wire| echo_all(wire, ""))
 }
@@ -35,7 +37,7 @@ pub fn echo_with(lines: &'static str) -> Builder {
     raw(move |wire| echo_all(wire, lines))
 }
 
-/// Does with each connection what `script` says; the connection is closed when it returns.
+/// Runs `script` on each connection, and closes the connection when it returns.
 pub fn raw<F, S>(script: S) -> Builder
 where
     F: Future<Output = ()> + Send + 'static,
@@ -55,7 +57,7 @@ pub fn http(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Builder
     raw(move |wire| answer_all(wire, Arc::clone(&answer)))
 }
 
-/// Accepts, and reads and says nothing.
+/// Accepts connections, reads, and sends nothing.
 pub fn silent() -> Builder {
     raw(|wire| async move {
         let _open = wire;
@@ -107,7 +109,7 @@ enum Script {
     HandsOver,
 }
 
-/// A backend that is not yet there.
+/// A backend that isn't started yet.
 pub struct Builder {
     script: Script,
     unix: bool,
@@ -122,13 +124,13 @@ impl Builder {
         self
     }
 
-    /// Over TLS, as this says; not for a [`manual`] one.
+    /// Serves TLS with this configuration; not for a [`manual`] backend.
     pub fn tls(mut self, config: Arc<ServerConfig>) -> Self {
         self.tls = Some(config);
         self
     }
 
-    /// At the port of a [`refusing`] one, which refuses nobody from then on.
+    /// Takes over the port of a [`refusing`] backend, which accepts from then on.
     pub fn instead_of(mut self, refusing: &Backend) -> Self {
         refusing.listen();
         self.instead = Some(refusing.socket.as_ref().unwrap().try_clone().unwrap().into());
@@ -191,7 +193,7 @@ pub struct Backend {
     _waiting: Vec<Socket>,
 }
 
-/// What came to a backend.
+/// Record of what a backend has received.
 #[derive(Default)]
 struct Seen {
     accepted: AtomicUsize,
@@ -266,12 +268,12 @@ impl Backend {
         .await;
     }
 
-    /// Makes a [`refusing`] one accept from now on; it answers nothing.
+    /// Makes a [`refusing`] backend accept from now on; it answers nothing.
     pub fn listen(&self) {
         self.socket.as_ref().unwrap().listen(16).unwrap();
     }
 
-    /// That nobody has connected.
+    /// Asserts that no client has connected.
     #[track_caller]
     pub fn expect_untouched(&self) {
         assert_eq!(self.connections(), 0, "connections to the backend; heads: {:?}", self.heads());
@@ -387,7 +389,8 @@ async fn serve(
     }
 }
 
-/// Reads an attempt's head and grants it, with more header `lines`, each ended by CRLF; returns the head.
+/// Reads an attempt's head and grants it, with more header `lines`, each ended by CRLF; returns the
+/// head.
 pub async fn grant(wire: &mut Wire, lines: &str) -> Head {
     let head = wire.head().await;
     wire.send(granted(&head, lines)).await;

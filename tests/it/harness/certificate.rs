@@ -24,7 +24,7 @@ pub fn signed(names: &[&str]) -> Pair {
     issued(names, |_| (), &authority().issuer)
 }
 
-/// One whose time was over long ago.
+/// A certificate that expired long ago.
 pub fn expired(names: &[&str]) -> Pair {
     let past = |params: &mut CertificateParams| {
         (params.not_before, params.not_after) =
@@ -33,7 +33,7 @@ pub fn expired(names: &[&str]) -> Pair {
     issued(names, past, &authority().issuer)
 }
 
-/// One of an authority that nobody knows.
+/// A certificate of an unknown authority.
 pub fn unknown(names: &[&str]) -> Pair {
     issued(names, |_| (), &Authority::new("somebody else's authority").issuer)
 }
@@ -52,13 +52,13 @@ fn issued(
     Pair { chain: certificate.pem(), key: key.serialize_pem() }
 }
 
-/// A server's side of TLS, with a fresh certificate for `names`; `asks`: it lets in only clients that the run's authority
-/// vouches for.
+/// A server's TLS configuration, with a fresh certificate for `names`. With `asks`, it accepts only
+/// clients with a certificate of the run's authority.
 pub fn server(names: &[&str], asks: bool) -> Arc<ServerConfig> {
     server_with(&signed(names), asks, &[])
 }
 
-/// The same with this certificate, and the protocols that it chooses from; none: it doesn't choose.
+/// The same with this certificate and these ALPN protocols; none means no choice.
 pub fn server_with(pair: &Pair, asks: bool, protocols: &[&str]) -> Arc<ServerConfig> {
     let provider = Arc::new(default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -83,7 +83,7 @@ pub fn authority_pem() -> &'static str {
     &authority().pem
 }
 
-/// What trusts the run's authority and nobody else.
+/// A store that trusts the run's authority alone.
 pub fn roots() -> Arc<RootCertStore> {
     let mut roots = RootCertStore::empty();
     roots.add(authority().certificate.clone()).unwrap();

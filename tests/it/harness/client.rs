@@ -30,7 +30,8 @@ use crate::harness::sidegate::Sidegate;
 use crate::harness::wire::{Answer, End, Head, Io, Wire};
 use crate::harness::within;
 
-/// A client of `sidegate`'s first listener, from 127.0.0.1, over TLS where the listener speaks it; it trusts the run's authority.
+/// A client of `sidegate`'s first listener, from 127.0.0.1. Speaks TLS if the listener does, and
+/// trusts the run's authority.
 pub fn new(sidegate: &Sidegate) -> Client {
     Client {
         address: sidegate.address(),
@@ -44,7 +45,7 @@ pub fn new(sidegate: &Sidegate) -> Client {
     }
 }
 
-/// A client of whatever listens at `address` over TLS; it trusts what stands in this PEM file alone.
+/// A client over TLS of any server at `address`; trusts this PEM file alone.
 pub fn at(address: SocketAddr, trusted: &Path) -> Client {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(trusted).unwrap() {
@@ -58,7 +59,7 @@ pub fn at(address: SocketAddr, trusted: &Path) -> Client {
     Client { address, from, host, sni: None, tls: Some(Arc::new(config)), lines: Vec::new() }
 }
 
-/// A client of whatever listens at `address` in the clear.
+/// A client without TLS of any server at `address`.
 pub fn clear(address: SocketAddr) -> Client {
     Client {
         address,
@@ -70,7 +71,7 @@ pub fn clear(address: SocketAddr) -> Client {
     }
 }
 
-/// Who opens connections, and what stands in its requests.
+/// A description of connections and their requests.
 #[derive(Clone)]
 pub struct Client {
     address: SocketAddr,
@@ -194,7 +195,8 @@ impl Client {
         wire.answer().await
     }
 
-    /// That these bytes, on a connection of their own, are refused with this status and word, and that the connection is closed then.
+    /// Asserts that these bytes, on a connection of their own, are refused with this status and
+    /// word, and that the connection is closed then.
     pub async fn expect_refused(&self, bytes: impl AsRef<[u8]>, status: u16, word: &str) -> Answer {
         let mut wire = self.connect().await;
         wire.send(&bytes).await;
@@ -214,7 +216,8 @@ impl Client {
         self.send(self.request(&format!("GET {path} HTTP/1.1"), "")).await
     }
 
-    /// A head with this first line, Host, the client's own header lines, and these `lines` (each ended by CRLF).
+    /// A head with this first line, Host, the client's own header lines, and these `lines` (each
+    /// ended by CRLF).
     pub fn request(&self, first: &str, lines: &str) -> String {
         let own: String =
             self.lines.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -286,7 +289,8 @@ impl Tunnel {
         self.send(Message::text(text)).await;
     }
 
-    /// The next message, Pings and Closes included; an error also where the connection ended without a Close.
+    /// The next message, Pings and Closes included; an error also where the connection ended
+    /// without a Close.
     pub async fn next(&mut self) -> Result<Message, Error> {
         within("a message", self.stream.next()).await.unwrap_or(Err(Error::ConnectionClosed))
     }
@@ -308,7 +312,8 @@ impl Tunnel {
         assert_eq!(self.message().await, text);
     }
 
-    /// Sends all of these, and reads meanwhile, for nobody can hold them all: that each comes back as it went.
+    /// Sends all of these while it reads, because no buffer holds them all. Asserts that each comes
+    /// back unchanged.
     pub async fn expect_echoes(&mut self, messages: &[Vec<u8>]) {
         let (mut there, mut back) = (&mut self.stream).split();
         let sending = async {
@@ -325,7 +330,8 @@ impl Tunnel {
         tokio::join!(sending, reading);
     }
 
-    /// That the next message but Pings is a Close with this code; answers it, and waits for the end of the connection.
+    /// Asserts that the next message but Pings is a Close with this code; answers it, and waits for
+    /// the end of the connection.
     pub async fn expect_close(&mut self, code: u16) -> String {
         let close = loop {
             match self.next().await {
@@ -338,18 +344,19 @@ impl Tunnel {
             .map_or((1005, String::new()), |close| (close.code.into(), close.reason.to_string()));
         assert_eq!(got, code, "{reason:?}");
         while self.next().await.is_ok() {}
-        // As a client does (RFC 6455 §7.1.1): the server has closed, so its own side of TCP ends too.
+        // A client waits for the server to close first (RFC 6455 §7.1.1), then ends its own side of
+        // TCP.
         let _: io::Result<()> =
             within("ending the connection", self.stream.get_mut().shutdown()).await;
         reason
     }
 
-    /// That the next message but Pings is a Close with this code and this reason.
+    /// Asserts that the next message but Pings is a Close with this code and this reason.
     pub async fn expect_close_with(&mut self, code: u16, reason: &str) {
         assert_eq!(self.expect_close(code).await, reason);
     }
 
-    /// That the connection ends without a Close, and with no message but Pings before.
+    /// Asserts that the connection ends without a Close, and with no message but Pings before.
     pub async fn expect_gone(&mut self) {
         loop {
             match self.next().await {

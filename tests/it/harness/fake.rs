@@ -1,4 +1,4 @@
-//! A process at an admin socket that is no agent, or no honest one.
+//! A process at an admin socket that is no agent, or no honest agent.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// What it answers to a request line, byte for byte.
+/// Its answer to a request line, byte for byte.
 type Answers = dyn Fn(&str) -> Vec<u8> + Send + Sync;
 
 /// A fake agent. Its thread ends with the test's process.
@@ -59,6 +59,6 @@ fn answer(mut stream: UnixStream, told: &Mutex<Vec<String>>, answers: &Answers) 
     told.lock().unwrap().push(line.clone());
     // A command may be gone by now.
     let _ = stream.write_all(&answers(&line));
-    // Until it has ended: an answer that never ends is not ended by us.
+    // Waits for the command to hang up: an answer without an end must not be ended here.
     let _ = stream.read(&mut byte);
 }

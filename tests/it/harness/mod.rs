@@ -1,7 +1,7 @@
 //! The three nouns of an end-to-end test: a backend, a sidegate in front of it, clients.
 //!
-//! Each is made with a builder and stands when `run` (or `open`) returns; ports are free
-//! ones, files lie in a temporary folder, and nothing is waited for without a limit.
+//! Each is made with a builder and is ready when `run` (or `open`) returns; ports are free ones,
+//! files lie in a temporary folder, and every wait has a limit.
 
 pub mod backend;
 pub mod certificate;
@@ -17,7 +17,7 @@ pub mod wire;
 use std::future::Future;
 use std::time::Duration;
 
-/// How long anything that is awaited may take, on the slowest machine.
+/// Limit of every wait, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Awaits `what`, and panics with its name if it takes too long.

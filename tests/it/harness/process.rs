@@ -127,12 +127,12 @@ impl Process {
         json(&self.line(&format!("\"message\":\"{message}\"")).await)
     }
 
-    /// From now on nobody reads what it writes.
+    /// Stops reading what the process writes.
     pub fn deafen(&self) {
         self.deaf.store(true, Ordering::SeqCst);
     }
 
-    /// SIGTERM; what it wrote until its end that was not looked at before.
+    /// Sends SIGTERM; returns the lines up to its end that were not looked at before.
     pub async fn ended(mut self) -> Vec<String> {
         kill_process(self.pid(), Signal::TERM).unwrap();
         let mut child = self.child.take().unwrap();

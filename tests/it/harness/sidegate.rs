@@ -37,14 +37,15 @@ reload.revoke_spread = "0s"
 shutdown = { spread = "0s", deadline = "5s" }
 "#;
 
-/// How long between two looks at something that only can be looked at.
+/// Interval between two looks at a state that has no event.
 const BETWEEN: Duration = Duration::from_millis(5);
 
 const GENERATION: &str = "sidegate_generation";
 const RELOADS: &str = "sidegate_reloads_total";
 const REJECTED: [(&str, &str); 1] = [("outcome", "rejected")];
 
-/// One TLS listener, and a policy `default` that admits everyone until [`Builder::allow`] says otherwise.
+/// One TLS listener, and a policy `default` that admits everyone until [`Builder::allow`] says
+/// otherwise.
 pub fn new() -> Builder {
     let mut config = toml(BASE);
     let listener = toml("name = 'public'\nlisten = '127.0.0.1:0'");
@@ -73,7 +74,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A route for any host, under the policy `default`. Its name is the path's letters ("/chat/" → `chat`), or `root`.
+    /// A route for any host, under the policy `default`. Its name is the path's letters ("/chat/" →
+    /// `chat`), or `root`.
     pub fn route(self, path: &str, backend: &Backend) -> Self {
         self.route_to(path, &[backend])
     }
@@ -115,7 +117,8 @@ impl Builder {
         self
     }
 
-    /// Anything of `sidegate.toml`, merged into what is there; `[[listener]]` and the like are added.
+    /// Merges any keys into `sidegate.toml`; `[[listener]]` and other arrays of tables are
+    /// appended.
     pub fn toml(mut self, text: &str) -> Self {
         merge(&mut self.config, toml(text));
         self
@@ -131,7 +134,7 @@ impl Builder {
         self.toml(&format!("process.threads = {threads}"))
     }
 
-    /// `wss://`, which it is without being told.
+    /// `wss://`, the default.
     pub fn tls(mut self) -> Self {
         self.tls = true;
         self
@@ -143,18 +146,19 @@ impl Builder {
         self
     }
 
-    /// A certificate for these names; the first is the default one. Without any, one is made for `localhost`, 127.0.0.1 and the routes' hosts.
+    /// Adds a certificate for these names; the first one is the default. Without any, one is made
+    /// for `localhost`, 127.0.0.1 and the routes' hosts.
     pub fn certificate(mut self, names: &[&str]) -> Self {
         self.certificates.push(names.iter().map(ToString::to_string).collect());
         self
     }
 
-    /// Whom the policy `default` allows besides those it allows already.
+    /// Adds to the allowed networks and lists of the policy `default`.
     pub fn allow(self, network: &str) -> Self {
         self.policy(|page| page.allow(network))
     }
 
-    /// Whom the policy `default` denies as well.
+    /// Adds to the denied networks and lists of the policy `default`.
     pub fn deny(self, network: &str) -> Self {
         self.policy(|page| page.deny(network))
     }
@@ -285,7 +289,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// One that admits everyone.
+    /// A policy that admits every client.
     fn new() -> Self {
         Page { policy: toml("schema = 1\n[client]\nallow = ['any']") }
     }
@@ -337,7 +341,7 @@ impl Page {
         self.toml(&format!("[limits]\n{keys}"))
     }
 
-    /// Anything, merged into what is there.
+    /// Merges any keys into the policy.
     pub fn toml(mut self, text: &str) -> Self {
         merge(&mut self.policy, toml(text));
         self
@@ -401,7 +405,7 @@ impl Sidegate {
         Edit { sidegate: self, path, page, allowed: false }
     }
 
-    /// Puts `text` in the place of a file, as editors do (a rename over it), and waits until the agent runs it; returns the
+    /// Replaces a file by a rename, as editors do, and waits until the agent runs it; returns the
     /// generation. Panics if it is rejected.
     pub async fn write(&self, path: &str, text: &str) -> u64 {
         let before = self.metrics().await;
@@ -424,7 +428,8 @@ impl Sidegate {
         within(&format!("a generation with the new {path}"), reached).await
     }
 
-    /// Puts `text` in the place of a file, waits until the agent has rejected it, and returns what `/readyz` says then.
+    /// Replaces a file, waits until the agent has rejected it, and returns what `/readyz` then
+    /// says.
     pub async fn write_rejected(&self, path: &str, text: &str) -> String {
         let rejected = self.metric(RELOADS, REJECTED).await;
         self.put(path, text);
@@ -432,7 +437,7 @@ impl Sidegate {
         self.readyz().await.1
     }
 
-    /// Puts `text` in the place of a file (a rename over it), and waits for nothing.
+    /// Replaces a file by a rename, and waits for nothing.
     pub fn put(&self, path: &str, text: impl AsRef<[u8]>) {
         let path = self.folder.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -448,12 +453,12 @@ impl Sidegate {
         self.write("sidegate.toml", &toml::to_string(&config).unwrap()).await
     }
 
-    /// What stands in its `sidegate.toml`.
+    /// Returns its `sidegate.toml`.
     pub fn toml(&self) -> Table {
         toml(&std::fs::read_to_string(self.config()).unwrap())
     }
 
-    /// Reads the files now, and returns what became of it.
+    /// Reloads the files now, and returns the outcome.
     pub async fn reload(&self) -> Outcome {
         within("a reload", self.agent.reload(Cause::Asked))
             .await
@@ -591,7 +596,7 @@ impl Edit<'_> {
         self.change(|page| page.deny(network))
     }
 
-    /// `[limits]`, merged into what is there.
+    /// Merges these keys into `[limits]`.
     pub fn limits(self, keys: &str) -> Self {
         self.change(|page| page.limits(keys))
     }
@@ -648,7 +653,7 @@ fn merge_into(table: &mut Value, keys: &str) {
     merge(table.as_table_mut().unwrap(), toml(keys));
 }
 
-/// Tables are merged, arrays of tables joined, everything else is replaced.
+/// Merges tables and joins arrays of tables; everything else is replaced.
 fn merge(into: &mut Table, more: Table) {
     for (key, value) in more {
         match (into.get_mut(&key), value) {

@@ -1,7 +1,6 @@
 //! The TCP sockets of this process, agent included, as the kernel has them.
 //!
-//! It takes duplicates of those that are asked for, and of no other: a duplicate delays the end of
-//! its connection.
+//! Duplicates only the sockets that a test asks for: a duplicate delays the end of its connection.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,7 +12,7 @@ use socket2::Socket;
 
 use crate::harness::within;
 
-/// A connection of ours, from the end that the agent has.
+/// A connection of the agent, by the agent's own socket.
 pub struct Found(Socket);
 
 impl Found {
@@ -32,7 +31,7 @@ impl Found {
         find(&format!("to {backend}"), |_, peer| peer == address).await
     }
 
-    /// That the kernel probes the peer after a minute, each quarter of one, four times.
+    /// Asserts that the kernel probes the peer after a minute, each quarter of one, four times.
     pub fn expect_watched(&self) {
         assert!(self.0.keepalive().unwrap() && self.0.tcp_nodelay().unwrap());
         let times =
@@ -41,7 +40,7 @@ impl Found {
         assert_eq!(self.0.tcp_keepalive_retries().unwrap(), 4);
     }
 
-    /// After how many seconds of silence the kernel gives up on the peer.
+    /// Returns after how many seconds of silence the kernel gives up on the peer.
     pub fn user_timeout(&self) -> u64 {
         self.0.tcp_user_timeout().unwrap().unwrap_or_default().as_secs()
     }
@@ -57,7 +56,8 @@ impl Found {
     }
 }
 
-/// Waits until the kernel holds nothing for the peer at `peer` of a connection that the agent at `local` has closed.
+/// Waits until the kernel holds nothing for the peer at `peer` of a connection that the agent at
+/// `local` has closed.
 pub async fn expect_released(local: SocketAddr, peer: SocketAddr) {
     let released = async {
         while holds(local, peer) {

@@ -1,6 +1,7 @@
-//! TLS in a test's hand: a client that drives rustls itself, and one that seals each record by hand.
+//! TLS under a test's control: a client that drives rustls itself, and a client that seals each
+//! record by hand.
 //!
-//! It keeps to no rule that a test wants broken: what a test sends is what goes out.
+//! Enforces no rule that a test wants broken: exactly what a test sends goes out.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -29,12 +30,13 @@ pub const ALERT: u8 = 21;
 pub const HANDSHAKE: u8 = 22;
 pub const DATA: u8 = 23;
 
-/// The first byte of a KeyUpdate (RFC 8446 §4.6.3), and two whole ones: without and with one wanted in return.
+/// The first byte of a KeyUpdate (RFC 8446 §4.6.3), and two whole ones: without and with one wanted
+/// in return.
 pub const KEY_UPDATE: u8 = 24;
 pub const UPDATE: [u8; 5] = [KEY_UPDATE, 0, 0, 1, 0];
 pub const UPDATE_BOTH: [u8; 5] = [KEY_UPDATE, 0, 0, 1, 1];
 
-/// A record that nobody has sealed.
+/// A record without encryption.
 pub fn plain(kind: u8, content: &[u8]) -> Vec<u8> {
     let length = u16::try_from(content.len()).unwrap().to_be_bytes();
     [&[kind, 3, 3][..], &length[..], content].concat()
@@ -56,7 +58,8 @@ pub struct Client {
     secrets: Arc<Secrets>,
 }
 
-/// A client of `sidegate`'s first listener that offers this version alone, and has said nothing yet.
+/// A client of `sidegate`'s first listener that offers this version alone, and has said nothing
+/// yet.
 pub async fn begin(sidegate: &Sidegate, version: &'static SupportedProtocolVersion) -> Client {
     begin_as(sidegate, version, "localhost", |_| ()).await
 }
@@ -117,7 +120,7 @@ impl Client {
         self.send_below(&out).await;
     }
 
-    /// Sends bytes below TLS. That the other end is gone shows in what is read next, not here.
+    /// Sends bytes below TLS. A missing peer shows in the next read, not here.
     pub async fn send_below(&mut self, bytes: &[u8]) {
         for piece in bytes.chunks(self.pieces) {
             let _: std::io::Result<()> = within("sending", self.tcp.write_all(piece)).await;
@@ -132,7 +135,8 @@ impl Client {
         }
     }
 
-    /// Reads some more plaintext; false: close_notify or FIN came. An error is what the server's alert or record says.
+    /// Reads some more plaintext; false: close_notify or FIN came. An error is what the server's
+    /// alert or record says.
     pub async fn fill(&mut self) -> Result<bool, String> {
         let before = self.read.len();
         loop {
@@ -172,7 +176,8 @@ impl Client {
         }
     }
 
-    /// Hears the server's side of the handshake, whatever was sent for ours; returns our last flight, which isn't sent.
+    /// Reads the server's side of the handshake, whatever was sent for ours. Returns our last
+    /// flight, which isn't sent.
     pub async fn last_flight(&mut self) -> Vec<u8> {
         while self.tls.is_handshaking() && !self.tls.wants_write() {
             self.hear().await.unwrap();
@@ -199,12 +204,12 @@ impl Client {
         self.flush().await;
     }
 
-    /// That a 101 comes.
+    /// Asserts that a 101 comes.
     pub async fn expect_101(&mut self) {
         self.expect_bare(101).await;
     }
 
-    /// That an answer without a body comes, with this status.
+    /// Asserts that an answer without a body comes, with this status.
     pub async fn expect_bare(&mut self, status: u16) {
         while !self.read.ends_with(b"\r\n\r\n") {
             assert!(self.fill().await.unwrap());
@@ -218,12 +223,12 @@ impl Client {
         self.read.clear();
     }
 
-    /// That the next that comes is close_notify, not a bare FIN.
+    /// Asserts that the next that comes is close_notify, not a bare FIN.
     pub async fn expect_close_notify(&mut self) {
         assert_eq!(self.fill().await, Ok(false));
     }
 
-    /// That the server complains, in words that contain this.
+    /// Asserts that the server complains, in words that contain this.
     pub async fn expect_alert(&mut self, what: &str) {
         let error = self.fill().await.unwrap_err();
         assert!(error.contains(what), "{error}");
@@ -255,7 +260,8 @@ impl Client {
         Forger { tcp: self.tcp, head: self.head, ours, theirs, traffic: None, read: Vec::new() }
     }
 
-    /// Takes the keys out where our last flight of a TLS 1.3 handshake is due, and returns its Finished as well.
+    /// Takes the keys out where our last flight of a TLS 1.3 handshake is due, and returns its
+    /// Finished as well.
     pub async fn forge_last_flight(mut self) -> (Forger, Vec<u8>) {
         let flight = self.last_flight().await;
         let Some(SupportedCipherSuite::Tls13(suite)) = self.tls.negotiated_cipher_suite() else {
@@ -286,7 +292,8 @@ pub struct Forger {
 }
 
 impl Forger {
-    /// A sealed record of this type. In TLS 1.3 a type of 0 makes it one whose content ends with its type and padding.
+    /// A sealed record of this type. In TLS 1.3 a type of 0 makes it one whose content ends with
+    /// its type and padding.
     pub fn record(&mut self, kind: u8, content: &[u8]) -> Vec<u8> {
         self.ours.seal(kind, content)
     }
@@ -318,7 +325,7 @@ impl Forger {
         self.send_below(&record).await;
     }
 
-    /// Sends bytes as they are. That the server has hung up shows in what is read next, not here.
+    /// Sends bytes unchanged. A missing peer shows in the next read, not here.
     pub async fn send_below(&mut self, bytes: &[u8]) {
         let _: std::io::Result<()> = within("sending", self.tcp.write_all(bytes)).await;
     }

@@ -1,4 +1,4 @@
-//! An agent in a process of its own, started as systemd starts a service: with somebody to be told
+//! An agent in a process of its own, started as systemd starts a service: with a manager's socket
 //! (`NOTIFY_SOCKET`), perhaps a watchdog, and perhaps a socket (`LISTEN_FDS`).
 
 use std::net::SocketAddr;
@@ -14,15 +14,15 @@ use tokio::task::spawn_blocking;
 use crate::harness::wire::lossy;
 use crate::harness::within;
 
-/// Becomes the agent, whose LISTEN_PID is then known; what is passed comes as the shell's standard input,
-/// since std's `Command` passes no other descriptor.
+/// Script that becomes the agent, so that its LISTEN_PID is known. The passed socket arrives as the
+/// shell's standard input, since std's `Command` passes no other descriptor.
 const SHELL: &str =
     "if [ $LISTEN_FDS ]; then exec 3<&0 </dev/null; fi; LISTEN_PID=$$ exec \"$0\" \"$@\"";
 
 /// The agent of the `sidegate.toml` in `folder`.
 pub fn of(folder: &Path) -> Builder {
     let notify = folder.join("notify");
-    // A process that is started in the place of another one has the same manager.
+    // A process started in place of another one has the same manager.
     let _ = std::fs::remove_file(&notify);
     let manager = UnixDatagram::bind(&notify).unwrap();
     Builder { folder: folder.to_owned(), watchdog: None, socket: None, manager }
@@ -107,7 +107,7 @@ pub struct Unit {
 }
 
 impl Unit {
-    /// What it says next to its manager.
+    /// Waits for its next message to the manager.
     pub async fn told(&self) -> String {
         let mut message = [0; 4096];
         let length =
@@ -115,7 +115,7 @@ impl Unit {
         lossy(&message[..length])
     }
 
-    /// Waits until it says something with all these in it, and returns that.
+    /// Waits until a message contains all of these, and returns it.
     pub async fn expect_told(&self, parts: &[&str]) -> String {
         let mut heard = String::new();
         let saying = async {

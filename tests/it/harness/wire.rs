@@ -1,6 +1,7 @@
-//! One end of a connection in a test's hand: bytes, HTTP heads and WebSocket frames, as they are on the wire.
+//! One end of a connection in a test's hand: bytes, HTTP heads and WebSocket frames, as they are on
+//! the wire.
 //!
-//! It repairs nothing and completes nothing: what a test sends is what goes out.
+//! Repairs nothing and completes nothing: exactly what a test sends goes out.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::within;
 
-/// What a wire can run over.
+/// A stream that a wire can run over.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
     /// The TLS connection, where there is one.
     fn tls(&self) -> Option<&ClientConnection> {
@@ -66,16 +67,16 @@ pub struct Wire {
     note: Option<Note>,
 }
 
-/// Who is told of every head that a wire reads.
+/// Callback for every head that a wire reads.
 pub type Note = Arc<dyn Fn(&Head) + Send + Sync>;
 
 impl Wire {
-    /// Over `io`; `note` is told of every head that is read.
+    /// Creates a wire over `io`; `note` is called with every head that is read.
     pub fn new(io: impl Io + 'static, end: End, note: Option<Note>) -> Self {
         Wire { io: Box::new(io), read: Vec::new(), end, note }
     }
 
-    /// Sends bytes. That the other end is gone shows in what is read next, not here.
+    /// Sends bytes. A missing peer shows in the next read, not here.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _: io::Result<()> = self.try_deliver(bytes).await;
     }
@@ -134,7 +135,8 @@ impl Wire {
         Some(head)
     }
 
-    /// Reads one answer with its body, without the 1xx before it; a 101 counts as an answer without a body.
+    /// Reads one answer with its body, without the 1xx before it; a 101 counts as an answer without
+    /// a body.
     pub async fn answer(&mut self) -> Answer {
         self.answer_to("GET").await
     }
@@ -154,7 +156,8 @@ impl Wire {
         Answer { head, body, informed }
     }
 
-    /// Reads the body that belongs to `head`; one of unknown length lasts to the end of the connection, where `to_end`.
+    /// Reads the body that belongs to `head`; one of unknown length lasts to the end of the
+    /// connection, where `to_end`.
     pub async fn body(&mut self, head: &Head, to_end: bool) -> Vec<u8> {
         if head
             .header("transfer-encoding")
@@ -234,13 +237,13 @@ impl Wire {
         std::mem::take(&mut self.read)
     }
 
-    /// That nothing more comes, and the connection ends.
+    /// Asserts that nothing more comes, and the connection ends.
     pub async fn expect_end(&mut self) {
         let rest = self.rest().await;
         assert!(rest.is_empty(), "more came before the end: {:?}", lossy(&rest));
     }
 
-    /// Reads one WebSocket frame. One that is masked though it comes from a server, or isn't though it comes from a client, is a failure.
+    /// Reads one WebSocket frame. Panics if a server's frame is masked, or a client's isn't.
     pub async fn frame(&mut self) -> Frame {
         self.try_frame()
             .await
@@ -282,7 +285,7 @@ impl Wire {
         (self.io, self.read)
     }
 
-    /// Waits until something has come, or the connection has ended, for as long as it takes.
+    /// Waits without a limit until bytes have come or the connection has ended.
     pub async fn readable(&mut self) {
         if self.read.is_empty() {
             let _: io::Result<usize> = self.io.read_buf(&mut self.read).await;
@@ -307,7 +310,8 @@ pub struct Head {
     pub raw: Vec<u8>,
     /// The first line.
     pub first: String,
-    /// Names and values in order; the names in their case, the values without the space around them.
+    /// Names and values in order; the names in their case, the values without the space around
+    /// them.
     pub lines: Vec<(String, String)>,
 }
 
@@ -395,14 +399,15 @@ impl Answer {
         lossy(&self.body)
     }
 
-    /// That it has this status.
+    /// Asserts that it has this status.
     #[track_caller]
     pub fn expect(&self, status: u16) -> &Self {
         assert_eq!(self.status(), status, "{:?} {:?}", self.head, self.text());
         self
     }
 
-    /// That it is a refusal of Sidegate's: this status, and a `problem+json` body with this reason word and the request's id.
+    /// Asserts that it is a refusal of Sidegate's: this status, and a `problem+json` body with this
+    /// reason word and the request's id.
     #[track_caller]
     pub fn expect_refused(&self, status: u16, word: &str) -> &Self {
         self.expect(status);
@@ -419,7 +424,7 @@ impl Answer {
         self
     }
 
-    /// That the header `name` has this value.
+    /// Asserts that the header `name` has this value.
     #[track_caller]
     pub fn expect_header(&self, name: &str, value: &str) -> &Self {
         assert_eq!(self.header(name), Some(value), "{name} in {:?}", self.head);

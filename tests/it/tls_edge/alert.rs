@@ -34,7 +34,7 @@ async fn last_alert(wire: &mut Wire) -> Option<u8> {
     (alert[0] == ALERT && alert[5] == 2).then_some(alert[6])
 }
 
-/// That what discarded has ended with its client.
+/// Asserts that discarding has ended with its client.
 async fn expect_discarded(sidegate: &Sidegate) {
     sidegate.expect_metric(DISCARDS, [("end", "client")], 1).await;
     sidegate.expect_metric(DISCARDING, [], 0).await;
@@ -57,7 +57,7 @@ async fn alert_arrives_before_what_follows_a_hello_is_read() {
     }
 }
 
-/// That rustls' client, which sends more right behind its hello, is told this.
+/// Asserts that rustls' client, which sends more right after its hello, gets this alert.
 async fn check_told(agent: impl Fn(Builder) -> Builder, sni: &str, alpn: &[u8], what: &str) {
     for version in [&TLS13, &TLS12] {
         let server = backend::manual().run().await;
@@ -99,7 +99,7 @@ async fn client_whose_record_is_broken_is_told_so_while_it_sends() {
     expect_failed(&sidegate, &server).await;
 }
 
-/// That a record that is broken behind this much of a request is told.
+/// Asserts that a broken record after this much of a request gets an alert.
 async fn check_broken(version: &'static SupportedProtocolVersion, begun: &[u8]) {
     let (sidegate, server) = agent().await;
     let mut client = tls::begin(&sidegate, version).await;

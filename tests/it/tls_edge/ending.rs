@@ -1,4 +1,5 @@
-//! How a connection ends in order: close_notify and FIN, from either side, and in the middle of things.
+//! How a connection ends in order: close_notify and FIN, from either side, and in the middle of
+//! things.
 
 use tokio::io::AsyncWriteExt;
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::harness::tls::{ALERT, DATA, HANDSHAKE, KEY_UPDATE, UPDATE, UPDATE_BOTH};
 
-/// As a warning in TLS 1.3, the one that is let pass (RFC 8446 §6.1).
+/// A warning alert in TLS 1.3, the only alert that may pass (RFC 8446 §6.1).
 const USER_CANCELED: [u8; 2] = [1, 90];
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! Records that nobody honest sends: each ends the connection that it came on, with the alert that is due, and no other.
+//! Records that no honest client sends: each ends its own connection, with the alert that is due,
+//! and no other.
 
 use super::*;
 use crate::harness::tls::{
@@ -15,7 +16,7 @@ const DECODE_ERROR: u8 = 50;
 const CLIENT_HELLO: u8 = 1;
 const FINISHED: u8 = 20;
 
-/// That a client that seals these records is the only one to notice, and is told this alert.
+/// Asserts that a client that seals these records gets this alert and that no other client notices.
 async fn check(
     version: &'static SupportedProtocolVersion,
     records: &[(u8, &[u8])],
@@ -28,7 +29,7 @@ async fn check(
     edge.expect_over(alert).await;
 }
 
-/// The same of bytes that nobody has sealed.
+/// The same for unsealed bytes.
 async fn check_below(version: &'static SupportedProtocolVersion, bytes: &[u8], alert: Option<u8>) {
     let mut edge = proven(version).await;
     edge.client.send_below(bytes).await;

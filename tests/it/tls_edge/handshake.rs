@@ -1,4 +1,5 @@
-//! The TLS handshake, cut up, interleaved, broken and left off: it is made, or refused with an alert, and counted.
+//! The TLS handshake, cut up, interleaved, broken and abandoned: it succeeds, or is refused with an
+//! alert and counted.
 
 use rustls::crypto::{ActiveKeyExchange, SharedSecret, SupportedKxGroup};
 use rustls::{ClientConfig, NamedGroup};
@@ -13,7 +14,8 @@ const BAD_RECORD_MAC: u8 = 20;
 const DECRYPT_ERROR: u8 = 51;
 const PROTOCOL_VERSION: u8 = 70;
 
-/// That these bytes end a connection before its TLS handshake is made: the alert, if one came.
+/// Asserts that these bytes end a connection before its TLS handshake is made: the alert, if one
+/// came.
 async fn check(bytes: &[u8]) -> Option<u8> {
     let (sidegate, server) = agent().await;
     let mut wire = client::new(&sidegate).connect_below_tls().await;
@@ -24,7 +26,7 @@ async fn check(bytes: &[u8]) -> Option<u8> {
     alert.filter(|alert| alert[0] == ALERT && alert[5] == 2).map(|alert| alert[6])
 }
 
-/// A ClientHello that nobody has sent: the message without its record.
+/// A ClientHello that isn't sent: the message without its record.
 async fn hello(version: &'static SupportedProtocolVersion) -> Vec<u8> {
     let (sidegate, _server) = agent().await;
     tls::begin(&sidegate, version).await.hello()
@@ -44,7 +46,8 @@ async fn a_hello_in_records_of_any_size_makes_a_tunnel() {
     }
 }
 
-/// A client that has made the whole TLS handshake, which the other end knows, and has asked for nothing.
+/// A client that has made the whole TLS handshake, which the other end knows, and has asked for
+/// nothing.
 async fn silent(sidegate: &Sidegate) -> Client {
     let mut client = tls::begin(sidegate, &TLS13).await;
     client.flush().await;
@@ -215,7 +218,7 @@ async fn a_last_flight_with_a_bit_turned_gets_bad_record_mac() {
     }
 }
 
-/// That a client that sends what `forge` makes of it and of its Finished gets this alert.
+/// Asserts that a client that sends what `forge` makes of it and of its Finished gets this alert.
 async fn check_last_flight(forge: impl Fn(&mut Forger, &[u8]) -> Vec<u8>, alert: Option<u8>) {
     let (sidegate, server) = agent().await;
     let mut client = tls::begin(&sidegate, &TLS13).await;

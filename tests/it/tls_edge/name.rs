@@ -203,7 +203,7 @@ async fn second_hello(client: &mut Client, names: &Names) -> Vec<u8> {
     out.split_off(5)
 }
 
-/// What is asked for another key share.
+/// Handshake parameters of a client that must be asked for another key share.
 fn asked_twice() -> CryptoProvider {
     let mut provider = default_provider();
     provider.kx_groups.insert(0, &handshake::Unknown);

@@ -1,7 +1,8 @@
-//! Records and handshakes at random: whatever comes, the agent serves on, nothing panics, and every tunnel ends.
+//! Records and handshakes at random: whatever comes, the agent serves on, nothing panics, and every
+//! tunnel ends.
 //!
-//! `SIDEGATE_RANDOM_CASES` makes it more of them than a quick run has time for, `SIDEGATE_RANDOM_SEED` others;
-//! a failure shows the seed that repeats it.
+//! `SIDEGATE_RANDOM_CASES` makes it more of them than a quick run has time for,
+//! `SIDEGATE_RANDOM_SEED` others; a failure shows the seed that repeats it.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -137,7 +138,8 @@ fn old_records(client: &mut Forger, random: &mut StdRng) -> Vec<u8> {
     records.collect::<Vec<_>>().concat()
 }
 
-/// A ClientHello, perhaps with some bits turned, in records of all sizes, with others between them and something behind it.
+/// A ClientHello, perhaps with some bits turned, in records of all sizes, with others between them
+/// and something behind it.
 fn greeting(mut hello: Vec<u8>, random: &mut StdRng) -> Vec<u8> {
     if random.random_ratio(1, 2) {
         for _ in 0..random.random_range(1..4) {
@@ -178,7 +180,8 @@ async fn handshakes_at_random_harm_nobody() {
     expect_unharmed(&sidegate, &server).await;
 }
 
-/// Last flights of TLS 1.3 at random: Finished whole, in pieces or wrong, with any records between and behind them.
+/// Last flights of TLS 1.3 at random: Finished whole, in pieces or wrong, with any records between
+/// and behind them.
 #[tokio::test]
 async fn last_flights_at_random_harm_nobody() {
     let (sidegate, server) = agent().await;
@@ -205,7 +208,7 @@ async fn last_flights_at_random_harm_nobody() {
     expect_unharmed(&sidegate, &server).await;
 }
 
-/// That nothing has panicked; asked now and then, since asking takes longer than a case.
+/// Asserts that nothing has panicked; asked now and then, since asking takes longer than a case.
 async fn expect_no_panic(sidegate: &Sidegate, seed: u64) {
     if seed.is_multiple_of(16) {
         sidegate.expect_metric("sidegate_panics_total", [], 0).await;

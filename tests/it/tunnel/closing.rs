@@ -1,4 +1,4 @@
-//! Endings with a Close: of a side, or ours; and what is never said.
+//! Endings with a Close, by a side or by us, and payload that must never pass.
 
 use super::{Ends, both, expect_close, expect_ended, open};
 use crate::harness::wire::Frame;
@@ -166,7 +166,8 @@ async fn our_close_to_the_client_waits_for_the_end_of_the_frame_that_is_on_its_w
             ends.backend.send(&frame[..150_000]).await;
             assert!(ends.client.bytes(150_000).await == frame[..150_000]);
             revoke(&ends).await;
-            // The other direction is at a boundary: that its Close is there says that the order has come.
+            // The other direction is at a boundary: that its Close is there says that the order has
+            // come.
             assert_eq!(ends.backend.frame().await, Frame::close(1008, "network"));
             let more = [
                 &frame[150_000..],
@@ -227,7 +228,8 @@ async fn no_close_of_ours_follows_one_that_has_passed() {
     expect_ended(&ends.sidegate, ["client", "closing", "client_closed"]).await;
 }
 
-/// That a backend which goes on and on after the client's Close is ended all the same, by what `happens`.
+/// Asserts that a backend which goes on and on after the client's Close is ended all the same, by
+/// what `happens`.
 async fn check_talkative(limits: &str, happens: impl AsyncFnOnce(&Ends)) {
     let mut ends = open(|sidegate| sidegate.timeouts("grace = '300ms'").limits(limits)).await;
     ends.client.send_frame(Frame::close(1000, "")).await;

@@ -1,4 +1,5 @@
-//! What passes: everything, in order and unchanged, however slowly it is taken; and that it is counted.
+//! What passes: everything, in order and unchanged, however slowly it is taken; and that it is
+//! counted.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -27,7 +28,8 @@ impl Random {
         self.below(1 << bits)
     }
 
-    /// A message: one frame or several, with Pings in between; never a Pong, since one might be ours to swallow.
+    /// A message: one frame or several, with Pings in between; never a Pong, since one might be
+    /// ours to swallow.
     fn message(&mut self) -> Vec<Frame> {
         let fragments = 1 + self.below(4) / 2 * self.below(4);
         let mut frames = Vec::new();
@@ -115,7 +117,8 @@ async fn talk(
     done
 }
 
-/// Sends `bytes` each way at once, for no longer than to `until`, and compares; returns the bytes and messages of each way.
+/// Sends `bytes` each way at once, for no longer than to `until`, and compares; returns the bytes
+/// and messages of each way.
 async fn exchange(
     client: Wire,
     backend: Wire,
@@ -291,7 +294,7 @@ async fn a_backend_that_takes_nothing_holds_its_client_up_and_is_dropped_as_stal
 /// Of 64 KiB each: more than fits between two ends.
 const FRAMES: usize = 512;
 
-/// That a reader who begins late, when nothing more fits between, gets everything.
+/// Asserts that a reader who begins late, when nothing more fits between, gets everything.
 async fn check_late(from: Wire, masked: bool, to: Wire) {
     let (mut input, _output) = split(to.into_parts().0);
     let (_input, mut output) = split(from.into_parts().0);

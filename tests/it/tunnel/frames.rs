@@ -7,7 +7,7 @@ use crate::harness::wire::Frame;
 /// Three frames of those counted, and then one in a minute.
 const THREE: &str = "frames = { rate = '1/m', burst = 3 }";
 
-/// That three frames like this one pass, and the fourth ends the tunnel.
+/// Asserts that three frames like this one pass, and the fourth ends the tunnel.
 async fn check_fourth(frame: Frame) {
     check_fourth_behind(&[], frame).await;
 }

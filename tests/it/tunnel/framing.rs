@@ -13,7 +13,8 @@ pub enum Sender {
 }
 use Sender::{Backend, Client};
 
-/// That of `bytes` nothing passes, that their sender gets a Close with `code` and the other one with 1001, behind `before`.
+/// Asserts that of `bytes` nothing passes, that their sender gets a Close with `code` and the other
+/// one with 1001, behind `before`.
 pub async fn check(
     mut ends: Ends,
     sender: Sender,
@@ -100,7 +101,7 @@ async fn extended(build: impl FnOnce(Builder) -> Builder, extension: &str) -> En
     Ends { sidegate, client, backend, server }
 }
 
-/// That each frame passes both ways where this extension was agreed.
+/// Asserts that each frame passes both ways where this extension was agreed.
 async fn check_extended(extension: &str, frames: &[u8]) {
     let mut ends = extended(|sidegate| sidegate, extension).await;
     for first in frames {
@@ -120,7 +121,8 @@ async fn reserved_bits_and_opcodes_pass_where_an_extension_was_agreed() {
     check_extended("permessage-deflate, x-own", &[0xF1, 0x84, 0xFF]).await;
 }
 
-/// That `bad` is a violation behind `before`, each with a payload of a byte, by either side, over TLS and in the clear.
+/// Asserts that `bad` is a violation behind `before`, each with a payload of a byte, by either
+/// side, over TLS and in the clear.
 async fn check_order(before: &[u8], bad: u8, extension: Option<&str>) {
     for (sender, masked) in [(Client, true), (Backend, false)] {
         for tls in [true, false] {

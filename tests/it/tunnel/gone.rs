@@ -1,4 +1,5 @@
-//! Endings without a Close: a side's FIN, close_notify or reset, at a boundary and in the middle of a frame.
+//! Endings without a Close: a side's FIN, close_notify or reset, at a boundary and in the middle of
+//! a frame.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,8 @@ use super::{Ends, both, expect_ended, open};
 use crate::harness::sidegate::Sidegate;
 use crate::harness::wire::{Frame, Wire};
 
-/// That the client's connection ends in order and without a Close, and the tunnel as the client ends its own direction.
+/// Asserts that the client's connection ends in order and without a Close, and the tunnel as the
+/// client ends its own direction.
 async fn expect_backend_gone(sidegate: &Sidegate, mut client: Wire) {
     assert!(!client.is_reset().await);
     client.expect_end().await;
@@ -60,7 +62,8 @@ async fn a_clients_close_is_not_answered_for_a_backend_that_goes() {
     expect_ended(&ends.sidegate, ["client", "closing", "client_closed"]).await;
 }
 
-/// That a backend which `leaves` in the middle of a frame costs the client its connection at once, and not a byte more.
+/// Asserts that a backend which `leaves` in the middle of a frame costs the client its connection
+/// at once, and not a byte more.
 async fn check_mid_frame(mut ends: Ends, leaves: impl FnOnce(Wire)) {
     let begun = &Frame::binary(vec![7; 1000]).encode(false)[..600];
     ends.backend.send(begun).await;
@@ -89,7 +92,7 @@ async fn a_backend_that_goes_in_the_middle_of_a_frame_and_took_nothing_before_ta
         while says.write_all(&frame).await.is_ok() {}
     };
     let leaves = async {
-        // Nothing passes any more: what is for the backend waits in the tunnel.
+        // Nothing passes any more: bytes for the backend wait in the tunnel.
         let (mut before, mut now) = (-1.0, 0.0);
         while now == 0.0 || now > before {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -252,7 +255,8 @@ async fn a_backend_that_goes_in_the_middle_of_a_frame_after_our_close_leaves_the
 /// What a backend sends before it goes: more than any socket holds.
 const LAST: usize = 24 << 20;
 
-/// That a client which takes nothing for longer than the grace, when its backend is gone already, still gets everything and `end`.
+/// Asserts that a client which takes nothing for longer than the grace, when its backend is gone
+/// already, still gets everything and `end`.
 async fn check_slow(last: &[u8], end: Option<Frame>) {
     let mut ends = open(|sidegate| sidegate.timeouts("grace = '200ms'")).await;
     let frame = Frame::binary(vec![7; LAST]).encode(false);

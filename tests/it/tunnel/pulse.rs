@@ -96,7 +96,8 @@ async fn a_client_that_is_slow_to_take_what_stands_before_our_ping_is_not_dead()
             ends.backend.send_frame(data.clone()).await;
         }
     };
-    // Silent all the time, for longer than ping and pong; some megabytes are always on their way to it.
+    // Silent all the time, for longer than ping and pong; some megabytes are always on their way to
+    // it.
     let takes = async {
         for _ in 0..400 {
             while ends.client.frame().await != data {}
@@ -170,7 +171,8 @@ async fn a_ping_waits_while_a_frame_is_on_its_way_to_the_client() {
     let mut ends = open(|sidegate| sidegate.limits("ping = '100ms'\npong = '8s'")).await;
     let frame = Frame::binary(vec![7; 5000]).encode(false);
     let mut sent = 0;
-    // Something moves all the time, and the client says nothing: its Ping is due in the middle of the frame.
+    // Something moves all the time, and the client says nothing: its Ping is due in the middle of
+    // the frame.
     for piece in frame.chunks(500) {
         ends.backend.send(piece).await;
         sent += piece.len();

@@ -28,7 +28,7 @@ fn legal_and(sender: Sender, bytes: &[u8]) -> Vec<u8> {
     [&part().encode(sender == Client).repeat(FRAMES), bytes].concat()
 }
 
-/// That all that is legal comes, while the receiver goes on sending.
+/// Asserts that all that is legal comes, while the receiver goes on sending.
 async fn expect_legal(wire: &mut Wire) {
     for _ in 0..FRAMES {
         wire.send_frame(Frame::text("on and on")).await;
@@ -36,7 +36,7 @@ async fn expect_legal(wire: &mut Wire) {
     }
 }
 
-/// That all that is legal comes, then a Close, then the end in order.
+/// Asserts that all that is legal comes, then a Close, then the end in order.
 async fn expect_rest(wire: &mut Wire, close: Frame) {
     expect_legal(wire).await;
     assert_eq!(wire.frame().await, close);
@@ -205,7 +205,7 @@ async fn slow_side_gets_all_when_the_other_stalls() {
         let flood = Frame::binary(vec![0; 65_536]).encode(sender == Backend);
         let floods = async { while says.write_all(&flood).await.is_ok() {} };
         let hears = async {
-            // Until the side that reads nothing is reset, which it is told when it sends.
+            // Until the side that reads nothing is reset, which shows when it sends.
             while from.try_deliver(Frame::pong("").encode(sender == Client)).await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

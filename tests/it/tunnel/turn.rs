@@ -9,7 +9,8 @@ use super::{Ends, both, ends};
 use crate::harness::client;
 use crate::harness::wire::{Frame, Wire};
 
-/// An echo beside a flood takes a few turns, each of them far shorter than this even where the build is slow.
+/// An echo beside a flood takes a few turns, each of them far shorter than this even where the
+/// build is slow.
 const SOON: Duration = Duration::from_secs(1);
 
 /// Writes `frames` again and again, and takes what comes back, until it is aborted.
@@ -30,7 +31,8 @@ fn drain(wire: Wire) -> JoinHandle<()> {
     flood(wire, Vec::new())
 }
 
-/// That beside a tunnel that is flooded with such frames, by its client or its backend, another one is served.
+/// Asserts that beside a tunnel that is flooded with such frames, by its client or its backend,
+/// another one is served.
 async fn check(by_client: bool, begin: Option<Frame>, frame: Frame, count: usize) {
     both(
         |sidegate| sidegate.limits("frames = 'off'"),

@@ -1,4 +1,5 @@
-//! What a side sent before it broke a rule is delivered and answered first; only then comes the code.
+//! What a side sent before it broke a rule is delivered and answered first; only then comes the
+//! code.
 
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -76,7 +77,8 @@ pub fn sides(ends: &mut Ends, sender: Sender) -> (&mut Wire, &mut Wire) {
     }
 }
 
-/// Sends a good message and then `bad` in one piece; the other side gets the one, and 1001 in place of the other.
+/// Sends a good message and then `bad` in one piece; the other side gets the one, and 1001 in place
+/// of the other.
 async fn violate(ends: &mut Ends, sender: Sender, bad: &[u8]) {
     let (from, to) = sides(ends, sender);
     let good = Frame::text("good").encode(sender == Client);
@@ -139,7 +141,7 @@ async fn answers_to_a_violator_have_one_second() {
     check_endless(open(|sidegate| sidegate).await, Backend).await;
 }
 
-/// That a side which answers without end is relayed for a second, up to the end of a frame.
+/// Asserts that a side which answers without end is relayed for a second, up to the end of a frame.
 async fn check_endless(mut ends: Ends, sender: Sender) {
     let began = Instant::now();
     violate(&mut ends, sender, &broken(sender)).await;
@@ -253,8 +255,8 @@ async fn a_violation_of_the_side_that_answers_ends_its_answers() {
     }
 }
 
-/// That `act` gets the code before the second of the answers is over. On a machine that is too slow for that it shows
-/// nothing, and is tried again.
+/// Asserts that `act` gets the code before the second of the answers is over. On a machine that is
+/// too slow for that it shows nothing, and is tried again.
 async fn within_the_second(act: impl AsyncFn(Ends) -> (Ends, [&'static str; 3])) {
     for _ in 0..20 {
         let ends = open(|sidegate| sidegate).await;
