@@ -1,6 +1,8 @@
-//! What a million networks weigh: the resident memory of a process that loads them, before, at its peak and after.
+//! Memory for a million networks: the resident memory of a process that loads them, before, at its
+//! peak and after.
 //!
-//! A process per family, so that neither finds memory that the other gave back. The kernel counts, not an allocator.
+//! One process per family, so that neither reuses memory that the other gave back. The kernel
+//! counts, not an allocator.
 
 #[expect(dead_code, reason = "it makes the addresses that the other benchmark asks about, too")]
 mod feed;
@@ -15,7 +17,7 @@ use self::feed::Family;
 
 const MANY: usize = 1_000_000;
 
-/// The variable by which a process knows that it is the one that loads: the path of its configuration.
+/// Environment variable that makes a process the loader: the path of its configuration.
 const LOADS: &str = "SIDEGATE_BENCH_LOADS";
 
 fn main() {

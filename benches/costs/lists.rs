@@ -1,6 +1,7 @@
-//! What a list costs: a decision, and loading it.
+//! Costs of a list: one decision, and loading it.
 //!
-//! Where little else happens, caches hold what the clients of the day need of a large list; after a pause they hold nothing.
+//! On an otherwise idle machine, caches hold the part of a large list that the day's clients need;
+//! after a pause they hold nothing.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -19,10 +20,10 @@ use crate::measure::{CpuTime, asking};
 /// Networks in a large list.
 const MANY: usize = 1_000_000;
 
-/// Clients to ask about in turn: what a large list says of so many stays in caches.
+/// Clients asked about in turn: few enough that their part of a large list stays in caches.
 const FEW: usize = 1 << 12;
 
-/// Clients to ask about in turn: more than caches hold of a large list.
+/// Clients asked about in turn: more than caches hold of a large list.
 const ASKED: usize = 1 << 20;
 
 /// One list, small or large.
@@ -52,7 +53,8 @@ pub fn decision(criterion: &mut Criterion<CpuTime>) {
     group.finish();
 }
 
-/// A whole snapshot, as a request meets it: an office, a carve-out, partners for a while, a feed to deny, pages and subprotocols.
+/// A whole snapshot, as a request meets it: an office, a carve-out, partners for a while, a feed to
+/// deny, pages and subprotocols.
 pub fn judgement(criterion: &mut Criterion<CpuTime>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let networks = feed::networks(Family::V4, 1000);
@@ -86,7 +88,8 @@ subprotocols = ["v2.ticks"]
     group.finish();
 }
 
-/// From files to values; the feed is a file in a configuration, so reading and its digest are part of it.
+/// From files to values. The feed is a file of a configuration, so reading and its digest are
+/// included.
 pub fn loading(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("loading");
     group.sample_size(10).measurement_time(Duration::from_secs(10));

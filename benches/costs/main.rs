@@ -1,4 +1,5 @@
-//! What decisions, large lists and the parts of an echo cost. Repeat with `just bench`; docs/performance.md says what came out.
+//! Costs of decisions, of large lists and of the parts of an echo. Run with `just bench`;
+//! docs/performance.md has the results.
 
 #![allow(missing_docs, reason = "criterion's macros write functions without")]
 

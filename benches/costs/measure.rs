@@ -1,5 +1,5 @@
-//! What the benchmarks are measured by: the CPU's time, waiting for memory included, so that a busy machine only shows in
-//! what its caches lose.
+//! The measure of the benchmarks: CPU time, memory stalls included, so that a busy machine shows
+//! only in cache losses.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use sidegate::policy::network::Client;
 
-/// Each question is about another client, and which one is next depends on the last answer, so that no two overlap.
+/// Each question is about another client, and depends on the last answer, so that no two overlap.
 pub fn asking(
     group: &mut BenchmarkGroup<'_, CpuTime>,
     name: &str,
@@ -22,7 +22,7 @@ pub fn asking(
     });
 }
 
-/// The time that this thread had a CPU, shown as other times are.
+/// The CPU time of this thread, displayed like other durations.
 pub struct CpuTime;
 
 static WALL: WallTime = WallTime;

@@ -1,5 +1,5 @@
-//! What the parts of an upgrade and of an echo cost by themselves: judging and charging, frame boundaries, the rate of
-//! messages, counters.
+//! Costs of the parts of an upgrade and of an echo: judging and charging, frame boundaries, message
+//! rates, counters.
 
 use std::fs;
 use std::hint::black_box;
@@ -32,7 +32,8 @@ const CROWD: usize = 1 << 20;
 /// Segments of which each step makes something else.
 const ODD: &str = "a%25c0%25ae%255c%2520./b;x%253by%20.%3bz/%c0%ae%252e/";
 
-/// An attempt as far as its slot, and the slot's end: judged, a token taken from the client's rate, a place under both caps.
+/// An attempt up to its slot, and the slot's end: judged, a token taken from the client's rate, a
+/// place under both caps.
 pub fn charging(criterion: &mut Criterion<CpuTime>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let networks = feed::text(&feed::networks(Family::V4, 1000));
@@ -63,7 +64,8 @@ pub fn charging(criterion: &mut Criterion<CpuTime>) {
     group.finish();
 }
 
-/// A path under two policies: made canonical, and judged with all of its readings. The last has more than are looked at.
+/// A path under two policies: made canonical, and judged with all its readings. The last path has
+/// more readings than are looked at.
 pub fn reading(criterion: &mut Criterion<CpuTime>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let policy = "schema = 1\nclient.allow = [\"any\"]\n";
@@ -97,7 +99,7 @@ pub fn reading(criterion: &mut Criterion<CpuTime>) {
     group.finish();
 }
 
-/// What one read holds.
+/// The bytes of one read.
 pub fn scanning(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("frames");
     let small = |payload: usize| {
@@ -136,7 +138,7 @@ pub fn scanning(criterion: &mut Criterion<CpuTime>) {
     group.finish();
 }
 
-/// What is noted of each read, of each message where a policy limits their rate, and once of each tunnel.
+/// The bookkeeping per read, per message where a policy limits their rate, and once per tunnel.
 pub fn counting(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("noted");
     let (metrics, traffic) = (RouteMetrics::default(), TrafficCell::default());

@@ -1,4 +1,5 @@
-//! Lists to measure: networks as feeds bring them, the same ones each time, and addresses to ask about.
+//! Lists to measure: networks as feeds bring them, the same ones each time, and addresses to ask
+//! about.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,7 +12,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use sidegate::policy::network::Client;
 
-/// What a list is of.
+/// The address family of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// Anywhere; most of them single addresses.
@@ -78,7 +79,8 @@ pub fn inside(networks: &[IpNet], count: usize) -> Vec<Client> {
     (0..count).map(|_| one()).collect()
 }
 
-/// Clients by lot from where the networks are too; with a million IPv4 networks some of them are in one.
+/// Clients drawn from the ranges of the networks; with a million IPv4 networks some clients are in
+/// one.
 pub fn anywhere(family: Family, count: usize) -> Vec<Client> {
     let mut dice = SmallRng::seed_from_u64(3);
     let mut one = || match family {
@@ -102,7 +104,8 @@ pub fn text(networks: &[IpNet]) -> String {
     text
 }
 
-/// A configuration in `folder` whose one policy admits the list `feed`; returns the path of `sidegate.toml`.
+/// A configuration in `folder` whose one policy admits the list `feed`; returns the path of
+/// `sidegate.toml`.
 pub fn configuration(folder: &Path, feed: &str, policy: &str) -> PathBuf {
     let lists = folder.join("policies/lists");
     fs::create_dir_all(&lists).expect("a folder of our own");

@@ -1,5 +1,5 @@
-//! A path as it was sent and the steps of a server that reads it otherwise: where a route passes paths
-//! as they are, no reading of one that is permitted lies outside of the route.
+//! A path as it was sent, and the steps of a server that reads it otherwise: where a route passes
+//! paths unchanged, no reading of a permitted path lies outside the route.
 
 #![no_main]
 
@@ -44,7 +44,7 @@ fuzz_target!(|data: &[u8]| {
     let sent = encoded(sent.as_bytes()).map_or(sent, |(sent, _)| sent);
     assert_eq!(forwarded, sent, "it is passed as it was sent");
     let is_below = |path: &[u8]| path.starts_with(route.path.as_bytes());
-    // A server that never decodes, one that ignores case, one that keeps empty segments.
+    // Servers that never decode, ignore case, or keep empty segments.
     let read = read(forwarded.as_bytes(), steps, 0);
     let folded = resolved(&read.to_ascii_lowercase());
     let kept = with_empty_segments(&read);

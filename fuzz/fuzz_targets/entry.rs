@@ -1,4 +1,5 @@
-//! A line of a list: what is read is shown as it would be read again, what isn't is pointed at.
+//! A line of a list: an accepted line is displayed as it would be read again; a rejected one is
+//! pointed at.
 
 #![no_main]
 
@@ -33,7 +34,7 @@ fuzz_target!(|text: &str| {
     let now = Timestamp::UNIX_EPOCH;
     for (entry, _) in &entries {
         let client = Client::new(entry.network.addr());
-        // As one reads it: the longest network that isn't lapsed decides.
+        // Reference: the longest network that isn't lapsed decides.
         let covering = entries
             .iter()
             .filter(|(other, _)| !other.lapsed(now) && other.network.contains(&client.ip()));

@@ -1,11 +1,12 @@
-//! Frames of either side: however a stream is cut into inputs, the same comes out of it, and nothing is repaired.
+//! Frames of either side: however a stream is cut into inputs, the result is the same, and nothing
+//! is repaired.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use sidegate::data::websocket::frame::{Extensions, Fault, Scanner, Sender, What};
 
-/// What a stream came to.
+/// The result of a stream.
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
     passed: Vec<u8>,
@@ -14,7 +15,8 @@ struct Seen {
     fault: Option<Fault>,
 }
 
-// The first byte says whose stream it is and what was agreed on, the second into what inputs it is cut.
+// The first byte chooses the side and the agreed extensions, the second how the stream is cut into
+// inputs.
 fuzz_target!(|data: &[u8]| {
     let [settings, size, stream @ ..] = data else { return };
     let whole = scan(*settings, stream, stream.len().max(1));

@@ -1,5 +1,5 @@
-//! The head of an attempt and of a backend's 101: what is read without hyper, hyper would read the same, and what is
-//! written of it is read as what it was.
+//! The head of an attempt and of a backend's 101: a head that is read without hyper, hyper would
+//! read alike, and a head that is written has the meaning of its original.
 
 #![no_main]
 
@@ -45,7 +45,8 @@ fn attempt(came: &Bytes) {
     let again =
         head::request(&written.clone().into(), MAX_FIELDS).expect("what is written is an attempt");
     assert_eq!(again.length, written.len());
-    // A target that is no path, which is refused before it is asked of anybody, is written as one (RFC 9112 §3.2).
+    // A target that isn't a path, which is refused before any backend sees it, is written as a path
+    // (RFC 9112 §3.2).
     let target = |parts: &request::Parts| {
         parts.uri.path_and_query().map_or("/".to_owned(), ToString::to_string)
     };

@@ -1,4 +1,5 @@
-//! A path and the steps of a server that reads it otherwise: what one policy permits, no reading leads to another.
+//! A path, and the steps of a server that reads it otherwise: no reading leads a path permitted by
+//! one policy to another.
 
 #![no_main]
 

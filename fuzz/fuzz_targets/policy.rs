@@ -1,4 +1,5 @@
-//! The files: whatever stands in `sidegate.toml` or in a policy is loaded, or told about in full.
+//! The files: any content of `sidegate.toml` or of a policy is loaded, or rejected with full
+//! diagnostics.
 
 #![no_main]
 

@@ -1,5 +1,6 @@
-//! TLS towards clients: whatever a client sends before, in the midst of or behind the handshake, sealed or not and cut
-//! anywhere, nothing panics or waits for ever, and what comes out is a beginning of the data that was sealed.
+//! TLS towards clients. Whatever a client sends before, during or after the handshake, sealed or
+//! not and cut anywhere, nothing panics or waits for ever, and the output is a prefix of the sealed
+//! data.
 
 #![no_main]
 
@@ -37,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
     });
 });
 
-/// What a connection of Sidegate's does: the handshake, and then it reads to the end and talks in between.
+/// Behaves as a connection of Sidegate: handshake, then reading to the end, with writes in between.
 async fn serve(tcp: TcpStream) -> Vec<u8> {
     let mut read = Vec::new();
     let Ok(hello) = tls::hear(tcp).await else { return read };
@@ -55,7 +56,7 @@ async fn serve(tcp: TcpStream) -> Vec<u8> {
     read
 }
 
-/// Does the steps; returns the data that was sealed.
+/// Carries out the steps; returns the data that was sealed.
 async fn script(phase: u8, steps: &[u8], mut tcp: TcpStream) -> Vec<u8> {
     let secrets = Arc::new(Secrets::default());
     let mut config = SIDES.0.clone();
@@ -81,7 +82,7 @@ async fn script(phase: u8, steps: &[u8], mut tcp: TcpStream) -> Vec<u8> {
     perform(steps, &mut tcp, Some(keys), &[], &secrets).await
 }
 
-/// `due` is the handshake message that is due: a ClientHello, Finished, or nothing.
+/// `due` is the next handshake message: a ClientHello, Finished, or nothing.
 async fn perform(
     mut steps: &[u8],
     tcp: &mut TcpStream,
@@ -95,7 +96,7 @@ async fn perform(
         steps = rest;
         let mut seal = |kind: u8, content: &[u8]| match &mut keys {
             Some(keys) => {
-                // Behind padding stands the type that counts (RFC 8446 §5.4).
+                // The type that counts follows the content, before the padding (RFC 8446 §5.4).
                 let inner = [content, &[kind]].concat();
                 let length = inner.iter().rposition(|byte| *byte != 0).unwrap_or_default();
                 if inner[length] == DATA {
@@ -115,7 +116,7 @@ async fn perform(
             (2, [kind, content @ ..]) => seal(*kind, content),
             (3, [kind, byte, ..]) => seal(*kind, &[*byte; 16_384]),
             (4, content) => out.extend_from_slice(content),
-            // A piece of what is due.
+            // A piece of the message that is due.
             (5, [amount, ..]) => {
                 let (piece, rest) = due.split_at((usize::from(*amount) * 8).max(1).min(due.len()));
                 seal(HANDSHAKE, piece);
@@ -125,7 +126,8 @@ async fn perform(
                 seal(HANDSHAKE, &UPDATE_BOTH);
                 keys = keys.map(Keys::next);
             }
-            // The keys that follow, with nothing said of it: for what was said in fragments.
+            // Switches to the next keys without sending a KeyUpdate: one may have been sent in
+            // fragments.
             (7, _) => keys = keys.map(Keys::next),
             (8, _) => {
                 keys = keys
@@ -151,12 +153,13 @@ async fn perform(
     }
     let _ = tcp.write_all(&out).await;
     let _ = tcp.shutdown().await;
-    // What the server says is taken, so that it never waits for room.
+    // The server's output is read, so that the server never waits for room.
     let _ = tcp.read_to_end(&mut Vec::new()).await;
     sealed
 }
 
-/// Hello, and the server's side of the handshake; what is due then isn't sent.
+/// Sends the hello and reads the server's side of the handshake; the message that is due next isn't
+/// sent.
 async fn last_flight(tcp: &mut TcpStream, tls: &mut ClientConnection) -> Vec<u8> {
     let mut flight = Vec::new();
     let _ = tls.write_tls(&mut flight);
@@ -174,7 +177,7 @@ async fn last_flight(tcp: &mut TcpStream, tls: &mut ClientConnection) -> Vec<u8>
     flight
 }
 
-/// What seals our records (RFC 8446 §5.2).
+/// The keys that seal our records (RFC 8446 §5.2).
 struct Keys {
     suite: &'static Tls13CipherSuite,
     secret: Vec<u8>,
@@ -238,7 +241,7 @@ fn expanded(suite: &Tls13CipherSuite, secret: &[u8], label: &str, length: usize)
 struct Secrets(Mutex<HashMap<String, Vec<u8>>>);
 
 impl Secrets {
-    /// No secret yet: one that fits nothing.
+    /// No secret yet: a value that fits nothing.
     fn of(&self, label: &str) -> Vec<u8> {
         self.0.lock().expect("no panic before").get(label).cloned().unwrap_or_else(|| vec![0; 48])
     }

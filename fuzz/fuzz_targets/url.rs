@@ -1,4 +1,5 @@
-//! A URL, an origin and a subprotocol on a line each, as `explain` and the policies' tests are given them.
+//! A URL, an origin and a subprotocol on a line each, as `explain` and the policies' tests are
+//! given them.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! The backend: whole messages come back as they were, over TCP and over a Unix socket at once. It keeps no buffer for a
-//! connection that has nothing under way.
+//! The backend: whole messages come back as they were, over TCP and over a Unix socket at once. It
+//! keeps no buffer for a connection that has nothing under way.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::{fs, io, mem, net, os::unix};
@@ -19,14 +19,14 @@ const UNIX: u64 = u64::MAX - 1;
 const ORDERS: u64 = u64::MAX - 2;
 const READ: usize = 256 << 10;
 
-/// Serves until nobody gives orders any more; there is one: `stats`.
+/// Serves until the standard input ends; the only order is `stats`.
 pub fn run(port: &str, path: &str) -> Outcome {
     let tcp = net::TcpListener::bind(("127.0.0.1", port.parse()?))?;
     let _ = fs::remove_file(path);
     let unix = unix::net::UnixListener::bind(path)?;
     tcp.set_nonblocking(true)?;
     unix.set_nonblocking(true)?;
-    // std asks for 128: too few for those who connect at once.
+    // std asks for a backlog of 128: too few for clients that connect at once.
     rustix::net::listen(&tcp, 4096)?;
     rustix::net::listen(&unix, 4096)?;
 
@@ -144,7 +144,8 @@ impl Backend {
 }
 
 impl Connection {
-    /// Reads and answers until it would block. Whether it lives, and how many messages went back.
+    /// Reads and answers until it would block. Returns whether it lives, and how many messages went
+    /// back.
     fn serve(&mut self, buffer: &mut [u8], ended: bool) -> (bool, u64) {
         let mut echoed = 0;
         if !self.unsent.is_empty() && !self.flush() {
@@ -158,7 +159,7 @@ impl Connection {
                 Err(Errno::INTR) => continue,
                 Err(_) => return (false, echoed),
             };
-            // What is unread stands in a vector of its own; all else stays in the buffer of all.
+            // Unread bytes move to a vector of their own; all others stay in the shared buffer.
             let parsed = if self.unread.is_empty() {
                 let parsed = self.answer(&mut buffer[..read]);
                 if let Some((taken, _)) = parsed {
@@ -213,7 +214,8 @@ impl Connection {
         self.unread.extend_from_slice(rest);
     }
 
-    /// Answers what stands whole in `bytes`: how many were taken, and how many messages echoed. `None`: it has failed.
+    /// Answers every whole frame in `bytes`. Returns how many bytes were taken, and how many
+    /// messages echoed. `None` means that it has failed.
     fn answer(&mut self, bytes: &mut [u8]) -> Option<(usize, u64)> {
         let (mut taken, mut echoed) = (0, 0);
         if self.takes {
@@ -246,7 +248,8 @@ impl Connection {
                 other => other,
             };
             echoed += u64::from(head.opcode <= BINARY && head.last);
-            // The answer's header ends where the payload begins: it is shorter than the one that stood there.
+            // The answer's header is moved up to the payload: it is shorter than the request's
+            // header.
             let from = start - frame::bare_size(head.length);
             frame::write(&mut bytes[from..], opcode, head.length, false);
             self.send(&bytes[from..payload.end])?;
@@ -277,7 +280,7 @@ impl Connection {
     }
 }
 
-/// How many bytes the socket took before it would block; `None`: it has failed.
+/// Returns how many bytes the socket took before it would block. `None` means that it has failed.
 pub fn written(socket: impl AsFd, bytes: &[u8]) -> Option<usize> {
     let mut sent = 0;
     while sent < bytes.len() {
@@ -291,7 +294,7 @@ pub fn written(socket: impl AsFd, bytes: &[u8]) -> Option<usize> {
     Some(sent)
 }
 
-/// The 101 for this head; `None` where it is no handshake.
+/// Returns the 101 for this head. `None` means that it is no handshake.
 fn switching(head: &[u8]) -> Option<String> {
     let head = std::str::from_utf8(head).ok()?;
     let key = head.lines().find_map(|line| {
@@ -304,7 +307,7 @@ fn switching(head: &[u8]) -> Option<String> {
     ))
 }
 
-/// RFC 6455 §4.2.2: what proves that the key was read.
+/// Proves that the key was read (RFC 6455 §4.2.2).
 pub fn accept(key: &str) -> String {
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY);
     digest.update(key.as_bytes());

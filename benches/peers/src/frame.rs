@@ -1,4 +1,5 @@
-//! WebSocket's frame headers (RFC 6455 §5.2) and its mask; nothing is fragmented here, and no extension is agreed on.
+//! WebSocket's frame headers (RFC 6455 §5.2) and its mask; nothing is fragmented here, and no
+//! extension is agreed on.
 
 pub const CONTINUATION: u8 = 0;
 pub const BINARY: u8 = 2;
@@ -51,7 +52,8 @@ pub fn bare_size(length: usize) -> usize {
     }
 }
 
-/// Writes the header of a whole message, without a mask, to the start of `out`; `masked` sets the bit that announces one.
+/// Writes the header of a whole message, without a mask, to the start of `out`; `masked` sets the
+/// bit that announces one.
 pub fn write(out: &mut [u8], opcode: u8, length: usize, masked: bool) {
     let bit = if masked { 0x80 } else { 0 };
     out[0] = 0x80 | opcode;

@@ -1,7 +1,7 @@
-//! The load: opens tunnels through one proxy and keeps them, and does with them what it is told.
+//! The load: opens tunnels through one proxy, keeps them, and carries out orders on them.
 //!
-//! A tunnel that ends by itself, or a byte that comes back changed, fails the order under way; so does an order that is
-//! not done in its time.
+//! A tunnel that ends by itself, or a byte that comes back changed, fails the order under way; so
+//! does an order that is not done in its time.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -24,7 +24,8 @@ use crate::tunnel::{Fact, Shared, Tunnel};
 const ORDERS: u64 = u64::MAX;
 const PATIENCE: u64 = 60; // seconds, where an order doesn't say
 
-/// Takes orders until nobody gives any; between two of them the tunnels live on, and answer the proxy's pings.
+/// Takes orders until the standard input ends. Between two orders the tunnels live on, and answer
+/// the proxy's pings.
 pub fn run(port: &str, ca: Option<&str>) -> Outcome {
     // A message that is due in 30 µs is to be sent in 30 µs.
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
@@ -58,17 +59,18 @@ pub fn run(port: &str, ca: Option<&str>) -> Outcome {
 struct Load {
     port: u16,
     trust: Option<Arc<RootCertStore>>,
-    /// What opens tunnels that stay: never resumed; and, for each lane, what resumes its last connection.
+    /// TLS configurations: for tunnels that stay, which are never resumed, and for each lane, which
+    /// resumes its last connection.
     config: Option<Arc<ClientConfig>>,
     resuming: Vec<Option<Arc<ClientConfig>>>,
     poll: Poll,
     ready: Vec<Ready>,
     ordered: bool,
     shared: Shared,
-    /// The tunnels by place, those that are open in the order they opened, and what happened in the last turn.
+    /// The tunnels by index; the open ones in order of opening; and the events of the last turn.
     tunnels: Vec<Option<Box<Tunnel>>>,
     free: Vec<usize>,
-    /// Places whose end is still to be heard of: not given to another before the next turn.
+    /// Indices whose end is still to be reported: not reused before the next turn.
     gone: Vec<usize>,
     open: Vec<usize>,
     facts: Vec<(usize, Fact)>,
@@ -210,8 +212,9 @@ impl Load {
         Ok(json!({ "messages": done, "seconds": began.elapsed().as_secs_f64() }))
     }
 
-    /// So many connections on lanes of their own: TLS handshake, upgrade, Close both ways, end. With `resume` each lane
-    /// goes on with the ticket that its last connection got, also in an order before.
+    /// So many connections on lanes of their own: TLS handshake, upgrade, Close both ways, end.
+    /// With `resume` each lane goes on with the ticket that its last connection got, also in an
+    /// order before.
     fn connect(
         &mut self,
         count: u64,
@@ -258,8 +261,9 @@ impl Load {
         )
     }
 
-    /// So many messages a second, spread evenly over the first tunnels, whether or not the former have come back. How
-    /// long each took counts from the moment it was due, so that a proxy that holds everything up is not spared.
+    /// So many messages a second, spread evenly over the first tunnels, whether or not the former
+    /// have come back. How long each took counts from the moment it was due, so that a proxy that
+    /// holds everything up is not spared.
     fn pace(
         &mut self,
         tunnels: usize,
@@ -358,7 +362,7 @@ impl Load {
         Ok(std::mem::take(&mut self.facts))
     }
 
-    /// Waits once and serves whoever is ready. Between orders nothing may happen to a tunnel.
+    /// Waits once and serves every ready socket. Between orders, nothing may happen to a tunnel.
     fn turn(&mut self, timeout: Option<Duration>) -> Outcome {
         self.ordered = false;
         self.free.append(&mut self.gone);

@@ -1,9 +1,9 @@
-//! What stands on both sides of the proxies in the benchmark: `backend`, which echoes, and `load`, which measures; and
-//! `relay`, the least that can stand between them.
+//! Both sides of the proxies in the benchmark: `backend`, which echoes, and `load`, which measures;
+//! and `relay`, the least that can be between them.
 //!
-//! Each is one thread on epoll. The first two take orders as JSON, a line each, on the standard input; each answer is one line.
-//! They are cheap, so that the proxy between them is what a figure is about, and they never trust it: every byte that
-//! comes back is compared with what was sent.
+//! Each is one thread on epoll. The first two take JSON orders on the standard input, one per line,
+//! and answer each with one line. They are cheap, so that a figure is about the proxy between them.
+//! They never trust the proxy: every byte that comes back is compared with the byte sent.
 
 mod backend;
 mod frame;

@@ -1,9 +1,11 @@
-//! The messages: no two in flight are alike, and each piece of one that comes back is compared with what was sent.
+//! The messages: no two in flight are alike, and each piece that comes back is compared with the
+//! one sent.
 
 const LARGEST: usize = 4 << 20;
 const PLACES: usize = 4096; // where in the noise a message may begin
 
-/// Noise that every message is cut from, after a stamp of 16 bytes: the tunnel's number and the message's.
+/// Noise that every message is cut from, after a stamp of 16 bytes: the tunnel's number and the
+/// message's.
 pub struct Messages {
     noise: Vec<u8>,
     random: u64,
@@ -42,7 +44,7 @@ impl Messages {
         out.extend_from_slice(noise);
     }
 
-    /// Whether `piece` is what stands in the message from `offset` on.
+    /// Returns whether `piece` equals the message from `offset` on.
     pub fn matches(&self, message: Message, offset: usize, piece: &[u8]) -> bool {
         if offset + piece.len() > message.size {
             return false;

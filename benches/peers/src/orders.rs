@@ -13,11 +13,11 @@ pub struct Orders {
     unread: Vec<u8>,
 }
 
-/// What is left to do after a look at the standard input.
+/// The state after a look at the standard input.
 pub enum Heard {
     Order(Value),
     Nothing,
-    /// Whoever gave orders has gone.
+    /// The sender of orders has gone.
     End,
 }
 

@@ -9,10 +9,10 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
-/// Which socket something happened to, by the number it was added under.
+/// Readiness of a socket, by the number under which it was added.
 pub struct Ready {
     pub token: u64,
-    /// The other side has ended, or the socket has failed: read until that shows.
+    /// The peer has ended, or the socket has failed: read until that shows.
     pub ended: bool,
 }
 
@@ -26,7 +26,8 @@ impl Poll {
         Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)?, events: Vec::with_capacity(256) })
     }
 
-    /// Wakes once whenever it becomes readable or writable; whoever is woken goes on until it would block.
+    /// Registers `socket` edge-triggered: it wakes once on each change, so its owner must go on
+    /// until it would block.
     pub fn add_edges(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
         let edges = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         Ok(epoll::add(&self.epoll, socket, EventData::new_u64(token), edges)?)
@@ -37,7 +38,8 @@ impl Poll {
         Ok(epoll::add(&self.epoll, source, EventData::new_u64(token), EventFlags::IN)?)
     }
 
-    /// What is ready, after at most `timeout`; that is held to the nanosecond as far as the kernel can.
+    /// Returns the ready sockets after at most `timeout`, which is kept to the nanosecond as far as
+    /// the kernel can.
     pub fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
         self.events.clear();

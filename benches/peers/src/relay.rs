@@ -1,5 +1,5 @@
-//! The floor: bytes go from one socket to the other, and nothing else happens. It shows what the kernel alone costs on a
-//! machine, since no proxy that reads and writes can cost less.
+//! The floor: bytes go from one socket to the other, and nothing else happens. It shows what the
+//! kernel alone costs on a machine, since no proxy that reads and writes can cost less.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use crate::poll::{Poll, Ready};
 const LISTENER: u64 = u64::MAX;
 const READ: usize = 128 << 10;
 
-/// Connects whoever comes to the backend at `to`, until it is ended.
+/// Connects every client to the backend at `to`, until the process is ended.
 pub fn run(port: &str, to: &str) -> Outcome {
     let (listener, to) = (TcpListener::bind(("127.0.0.1", port.parse()?))?, to.parse()?);
     listener.set_nonblocking(true)?;
@@ -46,7 +46,7 @@ pub fn run(port: &str, to: &str) -> Outcome {
 /// A client and its connection to the backend; numbers are never used again.
 struct Pair {
     sides: [TcpStream; 2],
-    /// What the side of the same place has not taken yet.
+    /// Bytes that the socket of the same index has not taken yet.
     unsent: [Vec<u8>; 2],
 }
 
@@ -61,7 +61,8 @@ impl Pair {
         Ok(Pair { sides, unsent: Default::default() })
     }
 
-    /// Until both sides would block. Whether it lives: with one side, the other ends too.
+    /// Relays until both sides would block. Returns whether it lives: when one side ends, so does
+    /// the other.
     fn relay(&mut self, buffer: &mut [u8]) -> bool {
         let mut lives = [true; 2];
         for (from, to) in [(0, 1), (1, 0)] {

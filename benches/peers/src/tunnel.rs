@@ -1,4 +1,5 @@
-//! A client's tunnel, from the TLS handshake to the end of its socket: it says what happened and decides nothing.
+//! A client's tunnel, from the TLS handshake to the end of its socket. Reports events and decides
+//! nothing.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Write};
@@ -18,11 +19,11 @@ use crate::message::{Message, Messages};
 
 const PLAINTEXT: usize = 256 << 10;
 
-/// What became of a tunnel.
+/// An event of a tunnel.
 pub enum Fact {
-    /// The 101 has come; what TLS agreed on, in its own words.
+    /// The 101 has come; with the parameters that TLS agreed on.
     Opened(Agreed),
-    /// A message has come back whole and unchanged; the moment it was to be sent.
+    /// A message has come back whole and unchanged; with the moment at which it was due.
     Echoed(Instant),
     /// The socket has ended: in order, after both Close frames, or with this failure.
     Ended(Result<(), String>),
@@ -39,13 +40,13 @@ pub struct Tunnel {
     session: Session,
 }
 
-/// What stands above TLS.
+/// The protocol state above TLS.
 struct Session {
     number: u64,
     stage: Stage,
     /// The beginning of a head, of a frame's header, or of a control frame.
     unread: Vec<u8>,
-    /// Bytes of the echo's payload that are still to come, and of it those that came.
+    /// Bytes of the echo's payload that are still to come, and that have come.
     payload: Option<(usize, usize)>,
     awaited: VecDeque<(Message, Instant)>,
     sent: u64,
@@ -62,7 +63,7 @@ enum Stage {
     Closed,
 }
 
-/// What all tunnels share while one of them is at work.
+/// Buffers and settings that all tunnels share; used by one of them at a time.
 pub struct Shared {
     pub messages: Messages,
     pub buffer: Vec<u8>,
@@ -133,7 +134,8 @@ impl Tunnel {
         self.control(shared, CLOSE, &1000u16.to_be_bytes())
     }
 
-    /// Reads and writes until it would block. `ended`: the other side has; read until that shows.
+    /// Reads and writes until it would block. `ended` means that the peer has ended: read until
+    /// that shows.
     pub fn serve(&mut self, shared: &mut Shared, ended: bool, facts: &mut Vec<Fact>) {
         if let Err(failure) = self.serve_or_fail(shared, ended, facts) {
             facts.push(Fact::Ended(Err(failure)));
@@ -195,7 +197,7 @@ impl Tunnel {
             let state = tls.process_new_packets().map_err(|error| format!("TLS: {error}"))?;
             let mut open = state.plaintext_bytes_to_read();
             over |= state.peer_has_closed();
-            // Only when it opens is it asked what was agreed on.
+            // The agreed parameters are read only once, when the tunnel opens.
             let agreed = if session.stage == Stage::Upgrading && open > 0 {
                 agreed(tls)
             } else {
@@ -299,7 +301,7 @@ impl Session {
         Ok(())
     }
 
-    /// A piece of the echo that is awaited; what is left after it.
+    /// Compares a piece of the expected echo; returns the bytes after it.
     fn payload<'a>(
         &mut self,
         messages: &Messages,
@@ -331,10 +333,10 @@ impl Session {
         Ok(rest)
     }
 
-    /// A frame's header, or a whole control frame; what is left after it.
+    /// Reads a frame's header, or a whole control frame; returns the bytes after it.
     fn header<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], String> {
         let had = self.unread.len();
-        // As a rule it stands whole in `bytes`; only what is cut is put together in `unread`.
+        // Usually whole in `bytes`; only a part that was cut is assembled in `unread`.
         let (head, control) = if had == 0 {
             let head = Header::parse(bytes);
             (head, head.and_then(|head| bytes.get(head.size..head.size + head.length)))
