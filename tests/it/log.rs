@@ -118,7 +118,7 @@ fn why(mut line: Value) -> Value {
     line
 }
 
-/// Asserts that an attempt of `client` is refused, and why its line says so.
+/// Asserts that an attempt of `client` is refused, and that its line gives this reason.
 async fn check_refused(client: Client, process: &mut Process, status: u16, expected: Value) {
     client.attempt("/chat").await.expect(status);
     assert_eq!(why(process.logged(expected["result"].as_str().unwrap()).await), expected);

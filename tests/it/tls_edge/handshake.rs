@@ -14,8 +14,8 @@ const BAD_RECORD_MAC: u8 = 20;
 const DECRYPT_ERROR: u8 = 51;
 const PROTOCOL_VERSION: u8 = 70;
 
-/// Asserts that these bytes end a connection before its TLS handshake is made: the alert, if one
-/// came.
+/// Asserts that these bytes end a connection before its TLS handshake is made; returns the alert,
+/// if one came.
 async fn check(bytes: &[u8]) -> Option<u8> {
     let (sidegate, server) = agent().await;
     let mut wire = client::new(&sidegate).connect_below_tls().await;
