@@ -1,10 +1,12 @@
-//! Heads on their way to hyper, which refuses those that it cannot read with a bare status.
+//! The filter between a client's stream and hyper's parser, which answers a head that it cannot
+//! read with a bare status.
 //!
-//! It finds where each request begins in what a client sends, holds its head until it is whole,
-//! and percent-encodes in the request line what `http::Uri` refuses. In the place of a head that
-//! hyper would refuse, hyper gets a stand-in, which the service refuses with a reason. Every other
-//! byte passes as it came: hyper alone reads heads and bodies. Where the two could disagree about
-//! where a request begins, all that follows passes as it is, and hyper refuses by itself.
+//! `Lines` finds where each request begins in what a client sends, holds its head until it is
+//! complete, and percent-encodes the bytes of the request line that `http::Uri` refuses. In place
+//! of a head that hyper would refuse, hyper reads the `malformed::stand_in` request, and the
+//! service refuses that one with a reason. Every other byte passes as it came: hyper alone reads
+//! heads and bodies. Where the two could disagree about where a request begins, everything that
+//! follows passes as it is, and hyper refuses by itself.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -23,31 +25,32 @@ use crate::sync::lock;
 /// What follows a head, as hyper understands it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Follows {
-    /// Another request.
+    /// The next request: this one has no body.
     Request,
-    /// A body of so many bytes.
+    /// A body of this many bytes.
     Sized(u64),
-    /// A chunked body.
+    /// A body in chunks, whose end only its bytes tell.
     Chunked,
-    /// Perhaps a tunnel.
+    /// A WebSocket attempt, behind which frames may follow.
     Tunnel,
 }
 
-/// What the stream under hyper and the service above it tell each other of the head in between.
+/// What the stream under hyper and the service above it tell each other about the head in between.
 #[derive(Debug, Clone, Default)]
 pub struct Heads(Arc<Mutex<Told>>);
 
 #[derive(Debug, Default)]
 struct Told {
     tidied: Tidied,
-    /// What is wrong with the head that a stand-in has the place of.
+    /// The flaw of a head that hyper reads the `stand_in` request for. `None` means that it reads
+    /// the head itself.
     flaw: Option<Flaw>,
     follows: Option<Follows>,
 }
 
 impl Heads {
-    /// hyper has read the head of `request`: notes among its extensions what was done to its target,
-    /// and, where it is a stand-in, what is wrong with the head that came.
+    /// Notes that hyper has read the head of `request`. Its extensions get what was done to its
+    /// target and, for a `stand_in` request, the flaw of the head that came.
     pub fn read(&self, request: &mut Request<Incoming>) {
         let mut told = lock(&self.0);
         told.follows = Some(follows(request));
@@ -75,7 +78,7 @@ impl Heads {
 
 fn follows(request: &Request<Incoming>) -> Follows {
     let headers = request.headers();
-    // A client of HTTP/1.0 asks for none (RFC 9110 §7.8).
+    // HTTP/1.0 has no upgrades (RFC 9110 §7.8).
     let may_upgrade = request.version() == Version::HTTP_11;
     if may_upgrade
         && lists(headers, UPGRADE, b"websocket")
@@ -97,19 +100,20 @@ fn lists(headers: &HeaderMap, name: HeaderName, token: &[u8]) -> bool {
     elements.any(|element| element.trim_ascii().eq_ignore_ascii_case(token))
 }
 
-/// What a client sends, with its request lines made fit for hyper.
+/// A client's bytes, with request lines made fit for hyper.
 #[derive(Debug)]
 pub struct Lines {
     heads: Heads,
     bounds: Bounds,
     place: Place,
-    /// What has come and was not handed on. Its heads are fit for hyper as far as `fit` goes.
+    /// Bytes that have come and were not handed on. The heads in the first `fit` of them are fit
+    /// for hyper.
     held: BytesMut,
     /// How many bytes of `held` may be handed on.
     fit: usize,
     /// How many bytes at the start of `held` are a head without its end.
     unended: usize,
-    /// Whether a stand-in has taken the place of a head.
+    /// Whether hyper got the `stand_in` request. Nothing behind its head is a request.
     is_spoilt: bool,
 }
 
@@ -122,9 +126,9 @@ enum Place {
     Behind,
     /// A body of which so many bytes are left.
     Sized(u64),
-    /// A chunked body.
+    /// A body in chunks, at this place in it.
     Chunked(Chunk),
-    /// Something else, and so does all that comes.
+    /// Not parsed: everything from here on passes as it is.
     Rest,
 }
 
@@ -135,11 +139,11 @@ enum Chunk {
     Size { size: u64, digits: u8 },
     /// Blanks behind a size, which hyper takes.
     Blank { size: u64 },
-    /// An extension.
+    /// A chunk extension, up to its CR.
     Extension { size: u64 },
     /// The LF behind a size.
     SizeEnd { size: u64 },
-    /// Data.
+    /// Chunk data, of which `left` bytes are still to come.
     Data { left: u64 },
     /// The CR behind data.
     DataReturn,
@@ -147,7 +151,7 @@ enum Chunk {
     DataEnd,
     /// The start of a trailer line, or of the empty line that ends the body.
     LineStart,
-    /// A trailer line.
+    /// Within a trailer line, up to its CR.
     Line,
     /// The LF of a trailer line.
     LineEnd,
@@ -157,36 +161,36 @@ enum Chunk {
 
 const FIRST_CHUNK: Chunk = Chunk::Size { size: 0, digits: 0 };
 
-/// As many digits as hyper takes of a size without overflow.
+/// Hex digits of a chunk size that hyper accepts without overflow.
 const MAX_DIGITS: u8 = 15;
 
-/// How [`Lines::pass`] ends.
+/// Why [`Lines::pass`] goes no further.
 #[derive(Debug, PartialEq, Eq)]
 enum Stop {
-    /// At the end of what there is.
+    /// All bytes pass.
     End,
-    /// At a head that is not whole.
+    /// At a head that is not complete.
     Unfinished,
     /// At a head whose request line has to be replaced.
     Replace(Replaced),
     /// At a head that hyper would refuse. Nothing behind it is a request.
     Spoilt(Flaw),
-    /// Behind a head.
+    /// Behind a head, until hyper has handed it over.
     Behind,
 }
 
 /// A head whose request line is replaced.
 #[derive(Debug, PartialEq, Eq)]
 struct Replaced {
-    /// How long the line was.
+    /// Length of the line that came, its LF included.
     line_length: usize,
     line: target::Line,
-    /// How long the head is now.
+    /// Length of the head with the new line.
     length: usize,
 }
 
 impl Lines {
-    /// Starts in front of a request.
+    /// Starts in front of the first request.
     pub fn new(heads: Heads, bounds: Bounds) -> Self {
         let held = BytesMut::new();
         Lines { heads, bounds, place: Place::Head, held, fit: 0, unended: 0, is_spoilt: false }
@@ -204,7 +208,7 @@ impl Lines {
             }
         }
         match self.place {
-            // What is held and not fit is a part of a head.
+            // Held bytes that are not `fit` are part of a head.
             Place::Head => Some(self.held.len() > self.fit),
             Place::Behind => Some(true),
             Place::Sized(_) | Place::Chunked(_) => Some(false),
@@ -212,17 +216,17 @@ impl Lines {
         }
     }
 
-    /// Whether something has come that was not handed on.
+    /// Whether bytes have come that were not handed on, or that a `stand_in` request replaced.
     pub fn holds(&self) -> bool {
         self.is_spoilt || !self.held.is_empty()
     }
 
-    /// What has come and was not handed on.
+    /// Returns the bytes that have come and were not handed on.
     pub fn into_held(self) -> Bytes {
         self.held.freeze()
     }
 
-    /// Reads into `buffer` what is fit for hyper. `read` reads what the client sends.
+    /// Fills `buffer` with bytes that are fit for hyper; `read` reads from the client.
     pub fn poll(
         &mut self,
         buffer: &mut ReadBuf<'_>,
@@ -250,10 +254,13 @@ impl Lines {
                 if self.held.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
+                // The stream ends within a head: hyper gets what came of it, and sees the end.
                 self.place = Place::Rest;
                 continue;
             }
             if self.held.is_empty() {
+                // `came` is in hyper's buffer already: only bytes of a head that hyper must not see
+                // yet are taken out again.
                 let (passed, _) = self.pass(came);
                 self.held.extend_from_slice(&came[passed..]);
                 buffer.set_filled(before + passed);
@@ -267,8 +274,8 @@ impl Lines {
         }
     }
 
-    /// Goes on behind a head that hyper has handed over. hyper asks for more before only where it
-    /// takes the head to end elsewhere.
+    /// Goes on behind a head that hyper has handed over. Where hyper asks for more before that, it
+    /// takes the head to end elsewhere, and the rest passes unparsed.
     fn proceed(&mut self) {
         match (self.place, self.heads.follows()) {
             (Place::Behind, Some(follows)) => self.place = self.behind(follows),
@@ -277,7 +284,8 @@ impl Lines {
         }
     }
 
-    /// Where the byte behind a head belongs. Behind a stand-in nothing is a request.
+    /// Returns the place of the first byte behind a head. Nothing behind a `stand_in` request is a
+    /// request.
     fn behind(&self, follows: Follows) -> Place {
         match follows {
             _ if self.is_spoilt => Place::Rest,
@@ -288,9 +296,9 @@ impl Lines {
         }
     }
 
-    /// Looks at what is held; says whether some of it may be handed on.
+    /// Looks at the held bytes. True if some of them may be handed on.
     fn look(&mut self) -> bool {
-        // A line that comes byte by byte is not looked at from its start each time.
+        // A line that arrives byte by byte is not parsed from its start each time.
         let is_unended = self.unended > 0 && self.place == Place::Head;
         let is_short = self.held.len() <= self.bounds.max_head;
         if is_unended && is_short && line_feed(&self.held[self.unended..]).is_none() {
@@ -302,6 +310,8 @@ impl Lines {
         self.held = held;
         self.fit = passed;
         self.unended = if stop == Stop::Unfinished { self.held.len() - passed } else { 0 };
+        // A head behind bytes that pass is left for the next look, which finds it at the start of
+        // `held`.
         match stop {
             Stop::Replace(Replaced { line_length, line, length }) if passed == 0 => {
                 self.replace(line_length, &line.bytes);
@@ -322,14 +332,14 @@ impl Lines {
         self.fit > 0
     }
 
-    /// Puts `bytes` in the place of the first `length` that are held.
+    /// Replaces the first `length` held bytes by `bytes`.
     fn replace(&mut self, length: usize, bytes: &[u8]) {
         let rest = self.held.split_off(length);
         self.held = BytesMut::from(bytes);
         self.held.unsplit(rest);
     }
 
-    /// How many of `bytes` pass as they are, and what comes then.
+    /// Returns how many of `bytes` pass as they are, and why no more do.
     fn pass(&mut self, bytes: &[u8]) -> (usize, Stop) {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
@@ -370,7 +380,7 @@ impl Lines {
     }
 }
 
-/// The length of the head that `bytes` begins with, which hyper takes as it is.
+/// Returns the length of the head at the start of `bytes`, if hyper accepts it as it is.
 fn head(bytes: &[u8], bounds: Bounds) -> Result<usize, Stop> {
     let Some(end) = line_feed(bytes) else {
         let is_long = bytes.len() > bounds.max_head;
@@ -395,8 +405,8 @@ fn line_feed(bytes: &[u8]) -> Option<usize> {
     bytes.iter().position(|byte| *byte == b'\n')
 }
 
-/// How far `bytes` belong to a chunked body, and whether it ends there. `None` means that they are
-/// not chunks that every reader reads alike.
+/// Returns how many of `bytes` belong to the chunked body, and whether it ends there. `None` means
+/// that not every reader reads these chunks alike.
 fn chunked(chunk: &mut Chunk, bytes: &[u8]) -> Option<(usize, bool)> {
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
@@ -419,6 +429,7 @@ fn chunked(chunk: &mut Chunk, bytes: &[u8]) -> Option<(usize, bool)> {
             },
             Chunk::Extension { size } => match byte {
                 b'\r' => Chunk::SizeEnd { size },
+                // Some readers end the line at a bare LF, some do not (RFC 9112 §2.2).
                 b'\n' => return None,
                 _ => Chunk::Extension { size },
             },
@@ -754,8 +765,8 @@ mod tests {
         }
     }
 
-    /// The requests that hyper finds in `sent`, which comes in pieces: target, encoded, and body. `None`
-    /// means that the body can't be read.
+    /// The requests that hyper finds in `sent`, which comes in pieces: target, encoded, and body.
+    /// `None` means that the body can't be read.
     async fn by_hyper(sent: &[u8], through: bool, pieces: usize) -> Vec<(String, Option<Vec<u8>>)> {
         let (mut near, far) = duplex(1 << 16);
         let heads = Heads::default();

@@ -1,9 +1,9 @@
 //! Listeners: binding, and accepting without ever waiting on a peer.
 //!
-//! Each thread has a socket of its own on the same address (`SO_REUSEPORT`), or a share in those that
-//! systemd passed, which are closed in the end and never shut down: their queue is the next process'.
-//! When a cap is reached, or descriptors run out, accepting pauses and resumes;
-//! it never spins and never ends.
+//! Each thread has its own socket on the same address (`SO_REUSEPORT`), or duplicates of the
+//! sockets that systemd passed. The latter are closed in the end and never shut down: their queue
+//! belongs to the next process. When a cap is reached, or descriptors run out, accepting pauses and
+//! resumes; the accept loop never spins and never ends.
 
 use std::future::Future;
 use std::io;
@@ -33,20 +33,20 @@ use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
 use crate::snapshot::ListenerRules;
 
-/// How many connections the kernel queues for us.
+/// Connections that the kernel queues for each socket (listen(2)).
 const BACKLOG: i32 = 4096;
 
-/// The pauses after an accept that failed for want of descriptors or memory.
+/// Shortest and longest pause after an accept that failed for want of descriptors or memory.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long the connections that are under way to a socket that is given up have to come.
+/// How long a socket that is given up waits for connections that are under way.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// How long those that have come to it may wait for a place.
+/// How long connections to such a socket may wait for a place, from when it is given up.
 const LAST_CALL: Duration = Duration::from_secs(10);
 
-/// One thread's socket.
+/// The listening socket of one thread.
 pub struct Bound {
     socket: StdListener,
     address: SocketAddr,
@@ -55,35 +55,38 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// The address that was bound; its port is the real one where 0 was asked for.
+    /// The bound address, with the real port where 0 was configured.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// Whose the connections of a socket are. It may change while the socket accepts: an address that goes from one
-/// listener to another is never given up, and no connection to it lost.
+/// The listener that the connections of a socket belong to. It may change while the socket accepts:
+/// an address that goes from one listener to another is never given up, and no connection to it is
+/// lost.
 #[derive(Clone)]
 pub struct Owner {
-    /// The listener's rules, where the running generation has none that speak so.
+    /// The listener's rules, in force where the running generation has none with the same `speaks`.
     pub rules: ListenerRules,
-    /// Its bound.
+    /// The cap on the listener's connections.
     pub cap: Cap,
-    /// Ends its connections between requests: cancelled when it is gone or speaks otherwise.
+    /// Ends its connections between requests. Cancelled when the listener is gone, or its `speaks`
+    /// changes.
     pub closing: CancellationToken,
 }
 
-/// A socket that is to accept.
+/// A socket, and the listener that it accepts for.
 pub struct Accepting {
-    /// The socket.
+    /// The socket, bound and listening.
     pub bound: Bound,
-    /// Whose it is.
+    /// The current owner, which a reload may change.
     pub owner: watch::Receiver<Owner>,
-    /// Ends it.
+    /// Cancelled when the socket is to accept no more.
     pub stop: CancellationToken,
 }
 
-/// Binds `address`: a socket for each of `threads`. `ours`: we have it already, or some of it.
+/// Binds `address` once for each of `threads`. `ours` means that this process already listens there
+/// with some sockets.
 ///
 /// # Errors
 /// As for one [`socket`].
@@ -98,7 +101,7 @@ pub fn bind(address: SocketAddr, threads: usize, ours: bool) -> io::Result<Vec<V
 }
 
 /// Gives each of `threads` a duplicate of each of `sockets`, which came bound and listening. All
-/// threads wait at the same queue, and whoever is free first takes a connection.
+/// threads wait at the same queue, and the first free one takes a connection.
 ///
 /// # Errors
 /// No descriptor is left.
@@ -113,11 +116,12 @@ pub fn share(sockets: &[StdListener], threads: usize) -> io::Result<Vec<Vec<Boun
     (0..threads).map(|_| sockets.iter().map(bound).collect()).collect()
 }
 
-/// A listening socket at `address`, where others of ours may listen too; `ours`: some do.
+/// Opens a listening socket at `address` that shares it with others of this process. `ours` means
+/// that there are some already.
 ///
 /// # Errors
-/// `AddrInUse` also when another process listens there with `SO_REUSEPORT`: the first
-/// bind is without it, so that a second instance never silently takes a share.
+/// `AddrInUse` also when another process listens there with `SO_REUSEPORT`: the first bind is
+/// without it, so that a second instance never silently takes a share.
 pub fn socket(address: SocketAddr, ours: bool) -> io::Result<StdListener> {
     if address.port() != 0 && !ours {
         drop(bound(address, false)?);
@@ -132,23 +136,23 @@ fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
-    // Those that it accepts inherit both.
+    // Accepted sockets inherit TCP_NODELAY and the keep-alive settings.
     socket.set_tcp_nodelay(true)?;
     keepalive::watch(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
-/// Whether a socket at one address is in the way of one at the other.
+/// Whether a socket at one address conflicts with a socket at the other.
 pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let (ip, of) = (one.ip().to_canonical(), other.ip().to_canonical());
     one.port() == other.port() && (ip == of || ip.is_unspecified() || of.is_unspecified())
 }
 
-/// The accept loop of one socket; ends when accepting is to stop.
+/// Returns the accept loop of one socket, which ends when accepting is to stop.
 ///
 /// # Errors
-/// If the socket cannot be registered with the runtime.
+/// The socket cannot be registered with the runtime.
 pub fn accept_all(
     core: Arc<Core>,
     Accepting { bound, owner, stop }: Accepting,
@@ -164,8 +168,10 @@ pub fn accept_all(
     Ok(async move {
         let mut pause = Pause::default();
         loop {
-            // Places only once a connection waits: else each thread would hold one for none. At a cap the queue is
-            // asked, since others make room for what waits: what made it readable may have been accepted already.
+            // Takes places only once a connection waits: otherwise each idle thread would hold one.
+            // At a cap the queue is polled again before the wait for places, which makes
+            // connections that discard leave: another thread may have accepted the connection that
+            // made this socket readable.
             let ready = stop.run_until_cancelled(socket.readable()).await;
             let Some(Ok(mut ready)) = ready else { break };
             if door.is_full() && ready.try_io(|socket| waits(socket.get_ref())).is_err() {
@@ -181,7 +187,8 @@ pub fn accept_all(
                     }
                     door.admit((stream, address), places);
                     if shared {
-                        // The rest of the queue is for every thread, and this one has a connection to serve now.
+                        // Leaves the rest of the queue to all threads: this one has a connection to
+                        // serve now.
                         yield_now().await;
                     }
                 }
@@ -196,14 +203,15 @@ pub fn accept_all(
             }
         }
         if shared {
-            // Its queue is the next process'.
+            // Not shut down, and its queue not emptied: both belong to the next process.
             return;
         }
         let ends = door.core.shared.lifecycle.closing().clone();
         if !ends.is_cancelled() && hush(socket.get_ref()).is_ok() {
             ends.run_until_cancelled(door.clear(&socket)).await;
         }
-        // What the kernel has taken for us is served; closing the socket would reset it.
+        // Connections that the kernel has already accepted are served: closing the socket would
+        // reset them.
         while let Some(places) =
             door.desk.owner.cap.try_place().zip(door.core.shared.total.try_place())
             && let Ok((stream, address)) = accept(socket.get_ref())
@@ -213,12 +221,13 @@ pub fn accept_all(
     })
 }
 
-/// From now on the kernel takes no further connection for a listening `socket`; those that are under way come. Who
-/// begins meanwhile is not answered, and begins again a second later.
+/// Makes the kernel drop every SYN for a listening `socket`; handshakes that are under way
+/// complete. A client that begins meanwhile gets no answer, and tries again a second later.
 pub fn hush(socket: &impl AsFd) -> io::Result<()> {
     const SYN: u32 = 0x02;
     const ACK: u32 = 0x10;
-    /// Where the flags are in a TCP header (RFC 9293 §3.1), which is all that the filter sees.
+    /// Offset of the flags in the TCP header (RFC 9293 §3.1), with which the bytes that the filter
+    /// sees begin.
     const FLAGS: u32 = 13;
     let step = |code: u32, value, otherwise| SockFilter::new(code as u16, 0, otherwise, value);
     SockRef::from(socket).attach_filter(&[
@@ -230,19 +239,19 @@ pub fn hush(socket: &impl AsFd) -> io::Result<()> {
     ])
 }
 
-/// A place under the listener's cap, and one under the process'.
+/// A place under the cap of the listener, and one under the cap of the process.
 type BothPlaces = (Place, Place);
 
-/// Where connections come in: those of one socket.
+/// Admits the connections of one socket.
 struct Door {
     core: Arc<Core>,
     owner: watch::Receiver<Owner>,
     desk: Desk,
-    /// The socket's.
+    /// The local port of the socket.
     port: u16,
 }
 
-/// What a listener's connections are admitted with.
+/// What admits the connections of one listener; made anew when the owner changes.
 struct Desk {
     name: Arc<str>,
     owner: Owner,
@@ -257,12 +266,13 @@ impl Desk {
 }
 
 impl Door {
-    /// Whether there is no place now.
+    /// Whether one of the two caps is reached at the moment.
     fn is_full(&self) -> bool {
         self.desk.owner.cap.is_full() || self.core.shared.total.is_full()
     }
 
-    /// Waits for places for one connection, whosever it is by then.
+    /// Waits for the places of one connection, under the caps of whichever listener owns the socket
+    /// by then.
     async fn places(&mut self) -> BothPlaces {
         loop {
             if !matches!(self.owner.has_changed(), Ok(false)) {
@@ -272,12 +282,14 @@ impl Door {
             let both = async { (cap.place().await, total.place().await) };
             tokio::select! {
                 places = both => return places,
+                // `changed` marks the new owner as seen. Unmarked, the next round makes the desk
+                // anew.
                 Ok(()) = self.owner.changed() => self.owner.mark_changed(),
             }
         }
     }
 
-    /// Serves those that are still under way to a socket that is given up.
+    /// Serves connections that are still under way to a socket that is given up.
     async fn clear(&mut self, socket: &AsyncFd<StdListener>) {
         let began = Instant::now();
         while let Ok(Ok(mut ready)) = timeout_at(began + UNDER_WAY, socket.readable()).await {
@@ -290,7 +302,8 @@ impl Door {
         }
     }
 
-    /// Hands a connection to a task of its own, unless its client has too many that wait, and none that is idle.
+    /// Hands a connection to a task of its own. Turns it away if the baseline denies its client, or
+    /// if that client has too many connections that wait and none that is idle.
     fn admit(&self, (stream, address): (StdStream, SocketAddr), places: BothPlaces) {
         let (core, Desk { name, owner, metrics }) = (&self.core, &self.desk);
         let peer = Peer::new(address.ip());
@@ -303,13 +316,14 @@ impl Door {
             decision::turned_away(party, refusal, decisive, None, &core.cap);
             metrics.closed(end);
         };
-        // Whom the baseline denies gets no TLS handshake.
+        // A client that the baseline denies gets no TLS handshake.
         if let Some(baseline) = live.denied(client, now) {
             let refusal = Refusal::Network;
             let decisive = baseline.decisive(client, false, Err(refusal), now);
             return turn_away(refusal, decisive, ConnectionEnd::Network);
         }
-        // Between the publish and the takeover the old rules hold: `closing` is that of their connections.
+        // Between a publish and the takeover of the socket the old rules hold where `speaks`
+        // differs: `closing` is that of their connections.
         let present = live
             .listeners
             .get(name)
@@ -327,15 +341,16 @@ impl Door {
         let closing = owner.closing.clone();
         let accepted =
             Accepted { stream, peer, port, rules, metrics, places, client, claim, closing };
-        // Boxed: it takes four kilobytes, and a task is moved several times before it runs and once it is over.
+        // Boxed: the future takes four kilobytes, and a task is moved several times before it runs
+        // and once it is over.
         core.tracker.spawn(Box::pin(connection::serve(Arc::clone(core), accepted)));
     }
 }
 
-/// Gives a connection what it would have inherited. One that came before the listening socket was
-/// ours, while this process was not running, has nothing of it.
+/// Sets what a connection would have inherited. A connection that came before this process had the
+/// listening socket, while no process was running, has none of it.
 fn inherit(stream: &StdStream) {
-    // Of a socket that fails this, the peer is gone already.
+    // A socket that fails this has lost its peer already.
     let _ = stream.set_nodelay(true).and_then(|()| keepalive::watch(stream));
 }
 
@@ -346,7 +361,8 @@ fn waits(socket: &StdListener) -> io::Result<()> {
     if ready == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
 }
 
-/// Takes one connection from the queue, in one system call: it is non-blocking already.
+/// Takes one connection from the queue, with one system call: the new socket is non-blocking
+/// already.
 fn accept(socket: &StdListener) -> io::Result<(StdStream, SocketAddr)> {
     let (stream, address) =
         rustix::net::acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
@@ -356,13 +372,14 @@ fn accept(socket: &StdListener) -> io::Result<(StdStream, SocketAddr)> {
     Ok((stream.into(), address))
 }
 
-/// Errors that are about the connection that was to be accepted, not about us (accept(2)).
+/// Whether `error` is about the connection that was to be accepted, and not about this process
+/// (accept(2)).
 fn is_the_peers(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
 }
 
-/// A back-off, and a log line at most once a second.
+/// The back-off after failed accepts, with a log line at most once a second.
 struct Pause {
     length: Duration,
     logged: Option<Instant>,

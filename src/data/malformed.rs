@@ -1,8 +1,8 @@
 //! Heads that hyper would refuse with a bare status, found before it reads them.
 //!
-//! hyper answers them by itself: no body, no reason, no request id. Here the same parser
+//! hyper answers such a head by itself: no body, no reason, no request id. Here the same parser
 //! (httparse) and the same rules of framing (RFC 9112 §6.3) look at a head first, so that its
-//! request is refused as every other is. A head that passes is still hyper's to read: a mistake
+//! request is refused as every other is. A head that passes is still parsed by hyper: a mistake
 //! here may cost a bare status, and never lets a head through that hyper refuses.
 
 use std::fmt;
@@ -13,13 +13,13 @@ use http::{Method, Uri};
 use crate::refusal::{Head, Refusal};
 use crate::snapshot::listener::MAX_FIELDS;
 
-/// The longest target that hyper hands over; the gate refuses shorter ones by itself.
+/// Longest target that hyper hands over, in bytes; the gate refuses shorter ones by itself.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
 
-/// The largest length that hyper takes for one.
+/// Largest `Content-Length` that hyper accepts: it keeps the two values above for itself.
 const MAX_LENGTH: u64 = u64::MAX - 2;
 
-/// The bounds of a listener's heads.
+/// The bounds of the heads of one listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// The most bytes of a head.
@@ -28,29 +28,29 @@ pub struct Bounds {
     pub max_fields: usize,
 }
 
-/// What the start of a client's bytes is.
+/// What [`look`] finds at the start of a client's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Looked {
-    /// A head of so many bytes in which there is no flaw.
+    /// A complete head of this many bytes, without a flaw.
     Whole(usize),
-    /// A part of a head, in which there is no flaw so far.
+    /// An incomplete head, without a flaw so far.
     Part,
-    /// No head.
+    /// A head that hyper would refuse, or bytes that are none.
     Bad(Flaw),
 }
 
-/// What is wrong with a head.
+/// Why hyper would refuse a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
     /// The parser cannot read it.
     Unreadable(httparse::Error),
     /// The target is no URI.
     Target,
-    /// The target is longer than any.
+    /// The target is longer than hyper accepts.
     TargetTooLong,
     /// `Content-Length` is no number, or several that differ.
     ContentLength,
-    /// `Transfer-Encoding` does not end in `chunked`, or HTTP/1.0 knows none.
+    /// `Transfer-Encoding` does not end in `chunked`, or comes with HTTP/1.0, which has none.
     TransferEncoding,
     /// It has more fields than the listener takes.
     TooManyFields(usize),
@@ -59,7 +59,7 @@ pub enum Flaw {
 }
 
 impl Flaw {
-    /// How its request is refused.
+    /// The refusal of a request whose head has this flaw.
     pub fn refusal(self) -> Refusal {
         Refusal::Head(match self {
             Flaw::Unreadable(_) | Flaw::Target | Flaw::ContentLength | Flaw::TransferEncoding => {
@@ -90,7 +90,7 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// Looks at the head at the start of `bytes`, in the order in which hyper does.
+/// Looks at the head at the start of `bytes`; the checks are in the order of hyper.
 pub fn look(bytes: &[u8], bounds: Bounds) -> Looked {
     let mut usual = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut more = Vec::new();
@@ -122,7 +122,7 @@ pub fn look(bytes: &[u8], bounds: Bounds) -> Looked {
     }
 }
 
-/// What is wrong with a head that can be read. `None` means nothing.
+/// Returns the flaw of a head that the parser can read. `None` means that hyper accepts it.
 fn flaw(head: &httparse::Request<'_, '_>) -> Option<Flaw> {
     let (method, target) = (head.method.unwrap_or_default(), head.path.unwrap_or_default());
     if target.len() > MAX_TARGET {
@@ -137,7 +137,8 @@ fn flaw(head: &httparse::Request<'_, '_>) -> Option<Flaw> {
     framing(head)
 }
 
-/// Where the body ends has to be known (RFC 9112 §6.3). A length behind a coding is not looked at.
+/// Checks that the end of the body is known (RFC 9112 §6.3). Like hyper, it ignores a
+/// `Content-Length` behind a `Transfer-Encoding`.
 fn framing(head: &httparse::Request<'_, '_>) -> Option<Flaw> {
     let (mut length, mut is_chunked) = (None, None);
     for field in head.headers.iter() {
@@ -145,6 +146,7 @@ fn framing(head: &httparse::Request<'_, '_>) -> Option<Flaw> {
             if head.version != Some(1) {
                 return Some(Flaw::TransferEncoding);
             }
+            // Of several lines the last decides, as in hyper.
             is_chunked = Some(ends_in_chunked(field.value));
         } else if field.name.eq_ignore_ascii_case("content-length") && is_chunked.is_none() {
             let Some(number) = number(field.value) else { return Some(Flaw::ContentLength) };
@@ -162,14 +164,14 @@ fn ends_in_chunked(value: &[u8]) -> bool {
     is_text && last.trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
-/// Digits alone (RFC 9110 §8.6), which `parse` would let a sign precede.
+/// Parses digits alone (RFC 9110 §8.6): `parse` would also accept a sign in front of them.
 fn number(value: &[u8]) -> Option<u64> {
     let digits = str::from_utf8(value).ok().filter(|_| value.iter().all(u8::is_ascii_digit))?;
     digits.parse().ok().filter(|length| *length <= MAX_LENGTH)
 }
 
-/// What hyper reads in the place of a head that begins with `came`: a request that ends its
-/// connection, and whose answer has a body unless the client expects none.
+/// Returns the request that hyper reads in place of a head that begins with `came`. That request
+/// ends its connection, and its answer has a body unless the client expects none.
 pub fn stand_in(came: &[u8]) -> &'static [u8] {
     if came.starts_with(b"HEAD ") {
         b"HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

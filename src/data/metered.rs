@@ -1,7 +1,9 @@
-//! TCP below TLS to a backend: counts the records that come, and ends a read after so many of them.
+//! A TCP stream below TLS to a backend, which counts the records that come and gives way after so
+//! many of them.
 //!
-//! A read of tokio-rustls goes on until there is application data, so that a backend that sends KeyUpdates or empty
-//! records could hold the thread for as long as it likes. It reads the headers alone (RFC 8446 §5.1).
+//! A read of tokio-rustls goes on until there is application data, so that a backend that sends
+//! KeyUpdates or empty records could hold the thread for as long as it likes. Only the headers of
+//! the records are read here (RFC 8446 §5.1).
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,35 +14,36 @@ use tokio::net::TcpStream;
 
 use crate::data::turn;
 
-/// Records that may come before others of the thread have their turn.
+/// Records that may come before the other tasks of the thread get their turn.
 const MAX_RECORDS: usize = 64;
 
-/// A record's header: type, version, length.
+/// Length of a record's header in bytes: type, version, length.
 const HEADER: usize = 5;
 
 /// A TCP stream whose TLS records are counted.
 pub struct Metered {
     tcp: TcpStream,
     records: Records,
-    /// Records since others had their turn.
+    /// Records since other tasks had their turn.
     since: usize,
-    /// Records since [`Metered::take_records`].
+    /// Records since the last call of [`Metered::take_records`].
     counted: usize,
 }
 
 impl Metered {
-    /// Counts from the first byte on.
+    /// Wraps `tcp`, of which nothing has been read yet.
     pub fn new(tcp: TcpStream) -> Self {
         Metered { tcp, records: Records::default(), since: 0, counted: 0 }
     }
 
-    /// The socket.
+    /// The TCP stream itself.
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp
     }
 
     /// How many records have come since the last call.
     pub fn take_records(&mut self) -> usize {
+        // The caller's turn has them from here on.
         self.since = 0;
         std::mem::take(&mut self.counted)
     }
@@ -96,18 +99,18 @@ impl AsyncWrite for Metered {
     }
 }
 
-/// Where records begin in a stream.
+/// Finds where records begin in a stream.
 #[derive(Debug, Default)]
 struct Records {
-    /// What came of the next header.
+    /// The next header, of which `has` bytes have come.
     header: [u8; HEADER],
     has: usize,
-    /// What is still to come of the record's body.
+    /// Bytes of the current record that are still to come.
     body: usize,
 }
 
 impl Records {
-    /// How many headers are complete with `bytes`.
+    /// Returns how many headers `bytes` complete.
     fn count(&mut self, mut bytes: &[u8]) -> usize {
         let mut records = 0;
         while !bytes.is_empty() {

@@ -1,8 +1,8 @@
 //! The data plane: from an accepted connection to the end of its tunnel.
 //!
-//! One current-thread runtime per core, each accepting for itself; a connection
-//! never leaves its core. It knows nothing of files: what it obeys is the
-//! running snapshot and the orders in the table of tunnels.
+//! One current-thread runtime per core, each accepting for itself; a connection never leaves its
+//! core. The data plane knows nothing of files: it obeys the running snapshot and the orders in the
+//! table of tunnels.
 
 mod answer;
 mod backend;
@@ -59,13 +59,13 @@ use crate::tunnels::Tunnels;
 
 /// What all threads of the data plane share.
 pub struct Shared {
-    /// The running generation.
+    /// The running generation, loaded once for each request.
     pub live: Arc<Live>,
     /// The table of live tunnels.
     pub tunnels: Arc<Tunnels>,
-    /// Where facts are counted.
+    /// The metrics of the process, of which each thread has its part.
     pub metrics: Arc<Metrics>,
-    /// The most connections of the process.
+    /// The cap on the connections of the whole process.
     pub total: Cap,
     /// The stage of the process: at `closing`, accepting stops and plain connections finish their
     /// request.
@@ -77,7 +77,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What the threads share, with room for `connections` in all.
+    /// Makes the state that all threads share, with room for `connections` in all.
     pub fn new(
         live: Arc<Live>,
         tunnels: Arc<Tunnels>,
@@ -107,18 +107,18 @@ pub struct Core {
     tracker: TaskTracker,
     /// Which refusals the log shows.
     cap: RefusalCap,
-    /// Of the lines about candidates.
+    /// The same for lines about candidate policies.
     differences: RefusalCap,
-    /// Of the lines about TLS handshakes that wait.
+    /// The same for lines about TLS handshakes that wait.
     delays: RefusalCap,
 }
 
-/// Runs one thread of the data plane over the `sockets` that it is sent, until a drain has
-/// nothing left to wait for, or `end` is true; what is still open then is dropped. `pulse` beats for as long as the
-/// runtime turns: an accept loop that pauses is no fault of it.
+/// Runs one thread of the data plane over the `sockets` that it is sent, until a drain has nothing
+/// left to wait for, or `end` is true; connections that are still open then are dropped. `pulse`
+/// beats for as long as the runtime turns: an accept loop that pauses does not stop it.
 ///
 /// # Errors
-/// If the runtime cannot be made.
+/// The runtime cannot be made.
 pub fn run_thread(
     shared: &Arc<Shared>,
     sockets: UnboundedReceiver<Accepting>,
@@ -145,12 +145,13 @@ pub fn run_thread(
         tracker.spawn(tidy(Arc::clone(&core)));
         let drained = async {
             shared.lifecycle.closing().cancelled().await;
+            // Still takes new tasks; `wait` alone depends on it.
             tracker.close();
             tracker.wait().await;
         };
         tokio::select! {
             () = drained => {}
-            // An error means that whoever would end us is gone: so we end.
+            // An error means that the sender is gone: the thread ends then too.
             _ = end.wait_for(|end| *end) => {}
             () = pulse.keep() => {}
         }
@@ -174,8 +175,8 @@ async fn listen(core: Arc<Core>, mut sockets: UnboundedReceiver<Accepting>) {
     }
 }
 
-/// Closes idle connections to backends in time, and all of them with the drain; forgets backends that are gone; says what the
-/// log left out.
+/// Once a second: closes idle connections to backends whose time is up, forgets backends that are
+/// gone, and reports what the log left out. With the drain, closes all idle connections.
 async fn tidy(core: Arc<Core>) {
     while core
         .shared

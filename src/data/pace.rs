@@ -1,67 +1,69 @@
-//! The least pace of a body: what its sender, or its taker, must do while it is waited for.
+//! The least pace of a body: how fast its sender must send, or its receiver must take, while that
+//! side is waited for.
 //!
 //! Only time spent waiting for that side counts. A backend that is silent, or a client that has
-//! taken everything, is not slow. It reads no clock and no socket.
+//! taken everything, is not slow. Neither a clock nor a socket is read here.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The time over which a pace is averaged, and so the time that each body has before it counts.
-/// A second less than the 30 s after which common servers give up on a body by themselves: the
-/// ending is then booked as the client's, and not as the backend's.
+/// The time over which a pace is averaged, and so the time that each body has before its pace
+/// counts. A second less than the 30 s after which common servers give up on a body by themselves:
+/// the ending is then booked as the client's, and not as the backend's.
 const WINDOW: Duration = Duration::from_secs(29);
 
-/// What one pause counts at most. `body_stall` and `write_stall` say how long it may be; two such
+/// The most that one pause counts. `body_stall` and `write_stall` bound the pause itself; two such
 /// pauses in a window are a drip.
 const MAX_PAUSE: Duration = Duration::from_secs(15);
 
 /// The pace of one side of one body.
 #[derive(Debug)]
 pub struct Pace {
-    /// The least bytes of a window; `None` means unlimited.
+    /// The least bytes of a window. `None` means unlimited.
     least: Option<u64>,
     /// Time spent waiting in this window, up to `since`; of each pause at most [`MAX_PAUSE`].
     waited: Duration,
-    /// Since when it is waited for; `None` means that it is not.
+    /// Start of the current wait. `None` means that the side is not waited for.
     since: Option<Instant>,
-    /// Bytes of this window.
+    /// Bytes that moved in this window.
     bytes: u64,
 }
 
 impl Pace {
-    /// At least `per_second` bytes; `None` means unlimited.
+    /// Requires at least `per_second` bytes on average. `None` means unlimited.
     pub fn new(per_second: Option<u64>) -> Pace {
         let least = per_second.map(|bytes| bytes.saturating_mul(WINDOW.as_secs()));
         Pace { least, waited: Duration::ZERO, since: None, bytes: 0 }
     }
 
-    /// It is waited for from `now` on, unless it was already.
+    /// Notes that the side is waited for from `now` on, unless it was already.
     pub fn waits(&mut self, now: Instant) {
         self.since.get_or_insert(now);
     }
 
-    /// `bytes` came or were taken.
+    /// Notes that `bytes` came or were taken.
     pub fn moved(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// It is no longer waited for.
+    /// Notes that the side is no longer waited for.
     pub fn rests(&mut self, now: Instant) {
         if let Some(since) = self.since.take() {
             self.waited += (now - since).min(MAX_PAUSE);
         }
     }
 
-    /// When the window ends if the wait goes on; `None`: nothing is waited for, one pause alone does
-    /// not end it, or unlimited.
+    /// When the window ends if the wait goes on. `None` means that nothing is waited for, that one
+    /// pause alone does not end the window, or unlimited.
     pub fn due(&self) -> Option<Instant> {
         let since = self.since.filter(|_| self.least.is_some())?;
         let left = WINDOW.saturating_sub(self.waited);
         (left <= MAX_PAUSE).then(|| since + left)
     }
 
-    /// Whether it is too slow at `now`. A window that is over makes place for the next.
+    /// Whether the side was too slow in a window that is over at `now`. The next window begins
+    /// then.
     pub fn is_too_slow(&mut self, now: Instant) -> bool {
         let Some(least) = self.least else { return false };
         let waited =
@@ -71,6 +73,7 @@ impl Pace {
         }
         let too_slow = self.bytes < least;
         (self.waited, self.bytes) = (Duration::ZERO, 0);
+        // A wait that goes on counts in the next window from here.
         self.since = self.since.map(|_| now);
         too_slow
     }
