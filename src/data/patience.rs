@@ -1,10 +1,10 @@
-//! The deadlines of a connection that still speaks HTTP, which hyper does not give:
-//! first byte to whole head, idle between requests, a client that takes no answer.
+//! The deadlines of a connection that still speaks HTTP, which hyper does not give: first byte to
+//! complete head, idle between requests, a client that takes no answer.
 //!
-//! The stream under hyper reports what moves, the service reports when a request
-//! begins and ends, and the connection's task asks when to give up. It closes nothing,
-//! but for an idle connection that is to make room for another of its client: the stream
-//! then reads as ended, if really nothing has arrived.
+//! The stream under hyper reports what moves, the service reports when a request begins and ends,
+//! and the connection's task asks when to give up. Nothing is closed here, except an idle
+//! connection that is to make room for another of its client: its stream then reads as ended, if
+//! really nothing has arrived.
 
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
@@ -24,21 +24,21 @@ use crate::sync::lock;
 /// The most bytes of interim answers that wait for a client.
 const MAX_INTERIM: usize = 16 * 1024;
 
-/// What a connection is waiting for.
+/// What a connection waits for until its next deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waits {
     /// The rest of a head.
     Head,
-    /// The next request.
+    /// The first byte of the next request.
     Idle,
-    /// An answer to be taken.
+    /// The client to take anything of its answer, within `write_stall`.
     Taken,
-    /// An answer to be taken at the route's `body_pace`.
+    /// The client to take its answer at the route's `body_pace`.
     Pace,
 }
 
-/// An exchange that may be ordered to end while its client takes nothing: hyper asks for no more
-/// of the answer then, and so does not see the order.
+/// An exchange that may be ordered to end while its client takes nothing: hyper asks for no more of
+/// the answer then, and so does not see the order.
 pub trait Cuttable: Send {
     /// Ready once the exchange must end; it notes why.
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()>;
@@ -51,24 +51,26 @@ pub struct Patience(Arc<Mutex<State>>);
 struct State {
     timeouts: ListenerTimeouts,
     write_stall: Duration,
-    /// What is set on the socket.
+    /// The user timeout that is set on the socket.
     user_timeout: Duration,
     phase: Phase,
     /// Since when the client has taken nothing while there was something for it.
     stalled: Option<Instant>,
     /// Bytes that the socket took.
     sent: u64,
-    /// The bytes of them that the client had acknowledged when the socket last took no more.
+    /// How many of them the client had acknowledged when the socket last took no more.
     taken: u64,
-    /// How fast the client takes what is written.
+    /// How fast the client takes its answer.
     pace: Pace,
     /// Since when the client is known to take an answer more slowly than `body_pace`.
     slow: Option<Instant>,
-    /// Whether the request has a body that is not read whole.
+    /// Whether the request has a body of which not all is read.
     unread: bool,
-    /// Whether that body was given up: the rest of it is discarded, and the connection ends with the answer.
+    /// Whether that body was given up: the rest of it is discarded, and the connection ends with
+    /// the answer.
     discards: bool,
-    /// That body, until the answer is with the kernel; `None` means that it is read whole, or let go.
+    /// That body, until the answer is with the kernel. `None` means that all of it is read, or that
+    /// it was let go.
     given_up: Option<Incoming>,
     /// The connection's task, to be woken when that body is given up.
     discarder: Option<Waker>,
@@ -90,15 +92,15 @@ struct State {
     /// Whether hyper has come to that end while a request was worked on: it has handed on all that
     /// came before.
     drained: bool,
-    /// The task that was kept from seeing that, to be woken when it may.
+    /// The task from which that end was hidden, to be woken when it may see it.
     parked: Option<Waker>,
-    /// How an exchange was cut, which ends the connection; `None`: none was.
+    /// How an exchange was cut, which ends the connection. `None` means that none was.
     cut: Option<Cut>,
     /// The exchange whose answer is on its way.
     exchange: Option<Weak<Mutex<dyn Cuttable>>>,
     /// Whether the end of the connection waits until the client has acknowledged everything.
     confirms: bool,
-    /// Whether the client acknowledged all that it was sent; `None` means not yet known.
+    /// Whether the client acknowledged all that it was sent. `None` means not yet known.
     delivered: Option<bool>,
     /// Whether any byte of HTTP has come.
     heard: bool,
@@ -108,9 +110,10 @@ struct State {
     unsorted: bool,
     /// The connection's seat among those of its client.
     seat: Seat,
-    /// Whether its time is up, or the process drains: it ends unless something has arrived.
+    /// Whether the time of the connection is up, or the process drains: it ends unless something
+    /// has arrived.
     expires: bool,
-    /// Whether it ends for that, or to make room for another connection of its client.
+    /// Whether the connection ends for that, or to make room for another of its client.
     leaves: bool,
 }
 
@@ -122,7 +125,7 @@ enum Phase {
     Busy,
     /// The answer is handed to hyper, and not yet with the kernel.
     Ended,
-    /// `stays`: it was asked to leave when something had arrived.
+    /// `stays`: the connection was asked to leave when something had arrived.
     Idle {
         until: Instant,
         stays: bool,
@@ -132,7 +135,7 @@ enum Phase {
 /// What a connection's task does when all that can be done for now is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Polls once more: the connection is asked to leave.
+    /// Polls once more: the connection got a request to leave.
     Decide,
     /// Closes the connection: it leaves.
     Leave,
@@ -180,14 +183,15 @@ impl Patience {
         })))
     }
 
-    /// A route was found, which has its own patience with a client that takes nothing, or little.
+    /// Notes that a route was found, which has its own `write_stall` and `body_pace`.
     pub fn routed(&self, timeouts: &RouteTimeouts) {
         let mut state = self.lock();
         state.write_stall = timeouts.write_stall;
         state.pace = Pace::new(timeouts.body_pace);
     }
 
-    /// The head of a request of this version is whole; `has_body` says whether more than that is to come.
+    /// Notes that the head of a request of this version is complete. `has_body` says whether more
+    /// than that is to come.
     pub fn request_began(&self, version: Version, has_body: bool) {
         let mut state = self.lock();
         state.phase = Phase::Busy;
@@ -201,8 +205,8 @@ impl Patience {
         state.seat.count();
     }
 
-    /// The request goes to a backend, which may send interim answers. A client of HTTP/1.0 gets
-    /// none: it would take the first for the answer.
+    /// Notes that the request goes to a backend, which may send interim answers. A client of
+    /// HTTP/1.0 gets none: it would take the first for the answer.
     pub fn awaits_interims(&self) {
         let mut state = self.lock();
         state.awaits_interims = state.is_http_11;
@@ -214,8 +218,8 @@ impl Patience {
         state.awaits_interims && state.interims.len() < MAX_INTERIM
     }
 
-    /// The backend has sent an interim answer with this head. A head that finds no room, since the
-    /// client takes nothing, is dropped.
+    /// Queues an interim answer of the backend, with this head. A head that finds no room, since
+    /// the client takes nothing, is dropped.
     pub fn interim(&self, head: &[u8]) {
         let mut state = self.lock();
         if state.awaits_interims && state.interims.len() + head.len() <= MAX_INTERIM {
@@ -226,13 +230,14 @@ impl Patience {
         }
     }
 
-    /// The answer is handed to hyper: whatever comes now would come behind its head.
+    /// Notes that hyper has the answer: an interim answer that comes now would come behind its
+    /// head.
     pub fn has_answer(&self) {
         self.lock().awaits_interims = false;
     }
 
-    /// The interim answers to be written where hyper has written all that it had. `cx` is woken
-    /// when more come. What is left behind an answer is dropped.
+    /// Takes the interim answers to be written where hyper has written all that it had. Wakes `cx`
+    /// when more come. Drops interim answers that are left behind an answer.
     pub fn interims(&self, cx: &Context<'_>) -> Vec<u8> {
         let mut state = self.lock();
         if !state.awaits_interims {
@@ -250,23 +255,24 @@ impl Patience {
         std::mem::take(&mut self.lock().interims)
     }
 
-    /// The request is permitted and charged: until it is over, the connection does not count for its client.
+    /// Notes that the request is permitted and charged: until it is over, the connection does not
+    /// count for its client.
     pub fn request_permitted(&self) {
         self.lock().seat.release();
     }
 
-    /// The request's body has been read whole.
+    /// Notes that all of the request's body has been read.
     pub fn body_read(&self) {
         self.lock().unread = false;
     }
 
-    /// Whether the latest request has a body that is not read whole.
+    /// Whether the latest request has a body of which not all is read.
     pub fn has_unread_body(&self) -> bool {
         self.lock().unread
     }
 
-    /// The request's body is given up. The connection must end with the answer: what is discarded is no request's.
-    /// Where the answer may be large, `body` is what hyper reads it by.
+    /// Gives up the request's body. The connection must end with the answer: the discarded bytes
+    /// belong to no request. Where the answer may be large, hyper reads the body by `body`.
     pub fn body_given_up(&self, body: Option<Incoming>) {
         let mut state = self.lock();
         if state.unread {
@@ -278,8 +284,9 @@ impl Patience {
         }
     }
 
-    /// Lets go of a body that was given up, if the answer is with the kernel. hyper ends the connection then: before,
-    /// it would leave out what it has not written, if the request has asked for an upgrade. Says whether it did.
+    /// Lets go of a body that was given up, if the answer is with the kernel. hyper ends the
+    /// connection then: before, it would leave out what it has not written, if the request has
+    /// asked for an upgrade. Says whether there was one.
     pub fn lets_go_of_body(&self) -> bool {
         let mut state = self.lock();
         let body = if state.is_idle() { state.given_up.take() } else { None };
@@ -287,19 +294,19 @@ impl Patience {
         body.is_some()
     }
 
-    /// Whether what the client still sends is discarded.
+    /// Whether bytes that the client still sends are discarded.
     pub fn discards(&self) -> bool {
         let state = self.lock();
         state.discards && !state.ended
     }
 
-    /// The client has ended its side, behind what is discarded.
+    /// Notes that the client has ended its side, behind all that was discarded.
     pub fn discarded_all(&self) {
         self.lock().ended = true;
     }
 
-    /// Ready once the connection, which only discards from now on, makes room for another of its client. Until then it
-    /// counts for its client.
+    /// Ready once the connection, which only discards from now on, is to make room for another of
+    /// its client. Until then it counts for its client.
     pub fn poll_displaced(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         state.seat.idle(cx);
@@ -307,7 +314,7 @@ impl Patience {
     }
 
     /// Whether a body of which hyper has no more has broken off: its client has ended its side, and
-    /// all that came before was handed on. Else `waker` is woken when that is so.
+    /// all that came before was handed on. Otherwise wakes `waker` when that is so.
     pub fn has_broken_off(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
         state.upload = Some(waker.clone());
@@ -319,22 +326,23 @@ impl Patience {
         self.lock().ended
     }
 
-    /// An exchange was cut, and the connection ends with it.
+    /// Notes that an exchange was cut; the connection ends with it. The first cut counts.
     pub fn cuts(&self, cut: Cut) {
         self.lock().cut.get_or_insert(cut);
     }
 
-    /// The end of the connection waits until the client has acknowledged everything.
+    /// Makes the end of the connection wait until the client has acknowledged everything.
     pub fn confirms(&self) {
         self.lock().confirms = true;
     }
 
-    /// The answer of `exchange` is on its way: its orders hold where the client takes nothing too.
+    /// Notes that the answer of `exchange` is on its way: its orders hold where the client takes
+    /// nothing too.
     pub fn answers(&self, exchange: Weak<Mutex<dyn Cuttable>>) {
         self.lock().exchange = Some(exchange);
     }
 
-    /// Ready once the exchange must end whose client takes nothing.
+    /// Ready once an exchange must end while its client takes nothing.
     pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
         let state = self.lock();
         let exchange = state.stalled.and(state.exchange.as_ref()).and_then(Weak::upgrade);
@@ -348,7 +356,7 @@ impl Patience {
         matches!(self.lock().phase, Phase::Busy)
     }
 
-    /// How an exchange was cut; `None` means that none was.
+    /// How an exchange was cut. `None` means that none was.
     pub fn cut(&self) -> Option<Cut> {
         self.lock().cut
     }
@@ -364,24 +372,24 @@ impl Patience {
         state.confirms && state.delivered.is_none()
     }
 
-    /// The client acknowledged everything, or not.
+    /// Notes whether the client has acknowledged everything.
     pub fn delivered(&self, delivered: bool) {
         self.lock().delivered = Some(delivered);
     }
 
-    /// Whether the client has acknowledged everything, as far as the end of the connection told.
+    /// Whether the client is known to have acknowledged everything by the end of the connection.
     pub fn was_delivered(&self) -> bool {
         self.lock().delivered == Some(true)
     }
 
-    /// Its answer is handed over to hyper. The next deadline begins with [`Patience::flushed`].
+    /// Notes that hyper has the answer. The next deadline begins with [`Patience::flushed`].
     pub fn request_ended(&self) {
         self.lock().phase = Phase::Ended;
     }
 
-    /// All that hyper had to write is with the kernel. Behind an answer the connection is idle then,
-    /// or within the next head, if what was read ends there; `within_head` is as in
-    /// [`Patience::sorted`].
+    /// Notes that all that hyper had to write is with the kernel. Behind an answer the connection
+    /// is then idle, or within the next head, if the bytes read so far end there. `within_head` is
+    /// as in [`Patience::sorted`].
     pub fn flushed(&self, within_head: Option<bool>) {
         let mut state = self.lock();
         if !matches!(state.phase, Phase::Ended) {
@@ -396,7 +404,7 @@ impl Patience {
         }
     }
 
-    /// The connection ends: whatever was read belongs to no request.
+    /// Notes that the connection ends: bytes that were read behind the last request belong to none.
     pub fn closes(&self) {
         let mut state = self.lock();
         if matches!(state.phase, Phase::Head { .. } | Phase::Ended) {
@@ -404,8 +412,9 @@ impl Patience {
         }
     }
 
-    /// What to do after a poll of the connection that left nothing to do. An idle connection whose answers are all
-    /// with the kernel counts from here on, and hears through `cx` that it is to leave.
+    /// Says what to do after a poll of the connection that left nothing to do. An idle connection
+    /// whose answers are all with the kernel counts from here on, and `cx` is woken when it is to
+    /// leave.
     pub fn next(&self, cx: &mut Context<'_>) -> Next {
         let mut state = self.lock();
         if state.leaves {
@@ -417,6 +426,7 @@ impl Patience {
         }
         if let (Phase::Idle { stays: false, .. }, None) = (state.phase, state.stalled) {
             state.seat.idle(cx);
+            // At the bound of its client, `idle` may have asked this very connection.
             if state.seat.is_asked() {
                 return Next::Decide;
             }
@@ -424,13 +434,13 @@ impl Patience {
         Next::Wait(state.deadline())
     }
 
-    /// Stays, although asked to leave.
+    /// Keeps the connection, which was asked to leave.
     pub fn stay(&self) {
         self.lock().stay();
     }
 
-    /// Asks a connection that is idle to end unless something has arrived, which its next read
-    /// decides. Says whether that is news to it.
+    /// Asks an idle connection to end unless something has arrived, which its next read decides.
+    /// Says whether that is news to it.
     pub fn expires(&self) -> bool {
         let mut state = self.lock();
         let is_news = state.is_quiet() && !state.leaves && !state.expires;
@@ -443,20 +453,21 @@ impl Patience {
         self.lock().leaves
     }
 
-    /// Whether it does so to make room for another of its client.
+    /// Whether the connection leaves to make room for another of its client.
     pub fn is_displaced(&self) -> bool {
         let state = self.lock();
         state.leaves && !state.expires
     }
 
-    /// When to give up, and on what; `None` while a request is worked on.
+    /// When to give up, and on what. `None` means that a request is worked on.
     pub fn deadline(&self) -> Option<(Instant, Waits)> {
         self.lock().deadline()
     }
 
-    /// Follows a request to leave if `has_nothing` arrived, and says whether it does.
+    /// Follows a request to leave if `has_nothing` arrived, and says whether the connection leaves.
     pub fn decides(&self, has_nothing: impl FnOnce() -> bool) -> bool {
         let mut state = self.lock();
+        // Bytes that are not sorted yet may begin a head: the decision waits for `sorted`.
         if !state.is_asked() || state.unsorted {
             return state.leaves;
         }
@@ -478,7 +489,7 @@ impl Patience {
         self.lock().is_quiet()
     }
 
-    /// No head may take longer than `limit` from now on.
+    /// Bounds every head by `limit` from now on, the current one included.
     pub fn hurry(&self, limit: Duration) {
         let mut state = self.lock();
         state.timeouts.head = state.timeouts.head.min(limit);
@@ -487,18 +498,19 @@ impl Patience {
         }
     }
 
-    /// Bytes of the client were read. [`Patience::sorted`] says later whether they begin a head.
+    /// Notes that bytes of the client were read. [`Patience::sorted`] says later whether they begin
+    /// a head.
     pub fn read(&self) {
         let mut state = self.lock();
         state.heard = true;
         state.unsorted = true;
-        // Before that, they are the rest of a body.
+        // Bytes before the end of a body belong to it.
         state.surplus |= !state.unread;
     }
 
-    /// Notes whether what was read so far ends within a head: an empty line between two requests
-    /// (RFC 9112 §2.2) does not begin one. `None` means not known, and any byte behind a request
-    /// counts then.
+    /// Notes whether the bytes read so far end within a head: an empty line between two requests
+    /// (RFC 9112 §2.2) does not begin one. `None` means not known; any byte behind a request then
+    /// counts as a head.
     pub fn sorted(&self, within_head: Option<bool>) {
         let mut state = self.lock();
         state.unsorted = false;
@@ -507,8 +519,8 @@ impl Patience {
         }
     }
 
-    /// The socket has taken `bytes` of hyper's. Says how long the client may take nothing, where
-    /// that is news to the kernel.
+    /// Notes that the socket has taken `bytes` of hyper's. Returns how long the client may take
+    /// nothing, where the kernel does not know that yet.
     pub fn wrote(&self, bytes: usize) -> Option<Duration> {
         let mut state = self.lock();
         state.may_interim = false;
@@ -518,13 +530,14 @@ impl Patience {
         (before != user_timeout).then_some(state.write_stall)
     }
 
-    /// The socket has taken `bytes` of an interim answer.
+    /// Notes that the socket has taken `bytes` of an interim answer.
     pub fn wrote_interim(&self, bytes: usize) {
         self.lock().wrote(bytes);
     }
 
-    /// The socket takes no more, and `unacked` bytes of what it took are not acknowledged. Where
-    /// those become fewer the client takes something: the kernel frees room in large steps.
+    /// Notes that the socket takes no more, and that `unacked` bytes of those it took are not
+    /// acknowledged. Where these become fewer the client takes something, although the socket has
+    /// no room yet: the kernel frees room in large steps.
     pub fn blocked(&self, unacked: u64) {
         let now = Instant::now();
         let mut state = self.lock();
@@ -535,7 +548,7 @@ impl Patience {
         }
         state.taken += more;
         if more > 0 {
-            // It paused until about now.
+            // The client took something: its pause ended about now.
             state.pace.rests(now);
         }
         state.pace.moved(more);
@@ -551,8 +564,8 @@ impl Patience {
         state.may_interim && state.stalled.is_none() && matches!(state.phase, Phase::Busy)
     }
 
-    /// The client has ended its side. Says whether hyper is to see that now: while a request that
-    /// has been read whole is answered, it would take the client for gone.
+    /// Notes that the client has ended its side. Says whether hyper is to see that now: while a
+    /// request whose body has been read is answered, hyper would take the client for gone.
     pub fn ends(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
         state.ended = true;
@@ -583,14 +596,14 @@ impl State {
         let pace = self.slow.or_else(|| self.pace.due()).map(|at| (at, Waits::Pace));
         let phase = match self.phase {
             Phase::Head { until } => Some((until, Waits::Head)),
-            // What waits for the client then is bounded by `write_stall` and `body_pace`.
+            // An answer that waits for the client is bounded by `write_stall` and `body_pace`.
             Phase::Busy | Phase::Ended => None,
             Phase::Idle { until, .. } => Some((until, Waits::Idle)),
         };
         stall.into_iter().chain(pace).chain(phase).min_by_key(|(at, _)| *at)
     }
 
-    /// Waits for the next request; where it `stays`, it makes no room for another connection.
+    /// Waits for the next request. `stays` means that the connection makes no room for another.
     fn idles(&mut self, stays: bool) {
         let until = Instant::now() + self.timeouts.keep_alive;
         self.phase = Phase::Idle { until, stays };
@@ -603,8 +616,8 @@ impl State {
         self.seat.count();
     }
 
-    /// Whether a head has begun behind the latest request. Behind an answer that came early, all
-    /// that comes is the rest of a body.
+    /// Whether a head has begun behind the latest request. Behind an answer that came before the
+    /// end of the body, all bytes that come are the rest of that body.
     fn is_begun(&self, within_head: Option<bool>) -> bool {
         !self.unread && within_head.unwrap_or(self.surplus)
     }
@@ -614,13 +627,13 @@ impl State {
         matches!(self.phase, Phase::Idle { .. }) && self.stalled.is_none()
     }
 
-    /// Whether it is asked to leave, and has not decided.
+    /// Whether the connection has a request to leave that it has not decided.
     fn is_asked(&self) -> bool {
         let is_asked = self.expires || self.seat.is_asked();
         matches!(self.phase, Phase::Idle { .. }) && !self.leaves && is_asked
     }
 
-    /// Stays once: what has arrived is read soon, or is a part of a TLS record.
+    /// Stays this once: bytes that have arrived are read soon, or are a part of a TLS record.
     fn stay(&mut self) {
         if let Phase::Idle { until, stays } = &mut self.phase {
             *stays = true;
@@ -637,12 +650,12 @@ impl State {
     }
 }
 
-/// How a connection ends on which an exchange was cut.
+/// How a connection ends after one of its exchanges was cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// It is closed: the missing last chunk tells the client, or nothing of an answer was sent.
+    /// Closed: the missing last chunk tells the client, or nothing of an answer was sent.
     Close,
-    /// It is reset: a client could take what it got for a whole answer.
+    /// Reset: a client could take the part that it got for a whole answer.
     Reset,
 }
 

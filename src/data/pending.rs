@@ -1,8 +1,9 @@
 //! How many connections each client has that hold no tunnel and serve no permitted request.
 //!
-//! Shared by all threads of the data plane. At its bound a client's longest idle connection makes room for the
-//! next one. The connection itself decides, on its own thread, since bytes that have arrived on it win: so this
-//! table asks, and never closes anything. It has no entry for a client without such connections.
+//! Shared by all threads of the data plane. At its bound a client's longest idle connection makes
+//! room for the next one. The connection itself decides, on its own thread, since bytes that have
+//! arrived on it win: so this table asks, and never closes anything. A client without such
+//! connections has no entry.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -18,7 +19,7 @@ use crate::sync::lock;
 
 const SHARDS: usize = 16;
 
-/// The counts, by client.
+/// The counts of all clients, in shards.
 #[derive(Clone, Default)]
 pub struct Pending(Arc<Table>);
 
@@ -46,7 +47,7 @@ struct Seats {
 
 /// What a connection gets at its accept.
 pub enum Claim {
-    /// A seat.
+    /// The seat, which was free.
     Granted(Seat),
     /// A seat once another connection has left, or a refusal.
     Asked(Asked),
@@ -67,17 +68,17 @@ pub struct Seat {
     key: Key,
     most: usize,
     standing: Standing,
-    /// What it is asked to leave by. `None` means that it was never idle.
+    /// Tells the connection that it is to leave. `None` means that it was never idle.
     bell: Option<Arc<Bell>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// It counts.
+    /// Counts against `most`, and is never asked to leave.
     Counted,
-    /// It counts, and may be asked to leave; its number among the idle.
+    /// Counts, and may be asked to leave; its number among the idle.
     Idle(u64),
-    /// It does not count: it holds a tunnel, or serves a permitted request.
+    /// Does not count: the connection holds a tunnel, or serves a permitted request.
     Free,
 }
 
@@ -87,7 +88,7 @@ struct Bell(Mutex<Rung>);
 
 #[derive(Default)]
 struct Rung {
-    /// Whether it is asked to leave, and has not decided.
+    /// Whether the connection has a request to leave that it has not decided.
     asked: bool,
     /// Dropped with the decision. `None` means that no connection waits for it.
     claimant: Option<oneshot::Sender<()>>,
@@ -96,8 +97,8 @@ struct Rung {
 }
 
 impl Pending {
-    /// Claims a seat for a connection of `client`, which may have `most`. `None` means that it has as many, and none
-    /// of them is idle.
+    /// Claims a seat for a connection of `client`, which may have `most`. `None` means that the
+    /// client has that many, none of them idle.
     pub fn claim(&self, client: Client, most: usize) -> Option<Claim> {
         self.claim_by(client.key(), most)
     }
@@ -118,14 +119,16 @@ impl Pending {
         }
         let (_, longest) = seats.idle.pop_first()?;
         let (claimant, decided) = oneshot::channel();
-        // Under the shard's lock: a connection that is off the list has been rung, or was never to be.
+        // Rings under the shard's lock. Otherwise the connection could find itself off the list and
+        // decide before it is rung, and the claimant would wait until its deadline.
         let waker = longest.ring(Some(claimant));
         drop(shard);
         waker.into_iter().for_each(Waker::wake);
         Some(Claim::Asked(Asked { pending: self.clone(), key, most, decided }))
     }
 
-    /// The shard of `key`. It is whole before anything can panic, so a poisoned lock is as good as any.
+    /// Locks the shard of `key`. No panic leaves a shard half changed, so a poisoned lock is as
+    /// good as any.
     fn shard(&self, key: Key) -> MutexGuard<'_, Shard> {
         let shard = self.0.hasher.hash_one(key) as usize % SHARDS;
         lock(&self.0.shards[shard])
@@ -133,7 +136,8 @@ impl Pending {
 }
 
 impl Seats {
-    /// Counts one more; over `most` the longest idle is asked to leave, by the waker that is returned.
+    /// Counts one more. Over `most`, asks the longest idle connection to leave, and returns the
+    /// waker that tells it.
     fn count_one(&mut self, most: usize) -> Option<Waker> {
         self.counted += 1;
         if self.counted <= most {
@@ -151,7 +155,7 @@ impl Claim {
                 Claim::Granted(seat) => return Some(seat),
                 Claim::Asked(asked) => asked,
             };
-            // It only ever closes: what the decision was, the table says.
+            // The channel only ever closes. Whether the other connection has left is in the table.
             drop(timeout_at(deadline, asked.decided).await.ok()?);
             self = asked.pending.claim_by(asked.key, asked.most)?;
         }
@@ -159,7 +163,7 @@ impl Claim {
 }
 
 impl Seat {
-    /// Counts no longer: it holds a tunnel, or serves a permitted request.
+    /// Counts no longer: the connection holds a tunnel, or serves a permitted request.
     pub fn release(&mut self) {
         self.unlist();
         if mem::replace(&mut self.standing, Standing::Free) == Standing::Counted {
@@ -167,10 +171,12 @@ impl Seat {
         }
     }
 
-    /// Counts, and is idle until [`Seat::count`]; has the waker of `cx` woken when it is asked to leave. At the bound
-    /// the client's longest idle connection is asked, which may be this one.
+    /// Counts, and is idle until [`Seat::count`]. Wakes `cx` when the connection gets a request to
+    /// leave. At the bound the longest idle connection of the client gets one, which may be this
+    /// one: the caller looks at [`Seat::is_asked`].
     pub fn idle(&mut self, cx: &mut Context<'_>) {
         let bell = Arc::clone(self.bell.get_or_insert_default());
+        // Before the seat is listed: another thread may ring as soon as it is.
         bell.attend(cx.waker());
         if let Standing::Idle(_) = self.standing {
             return;
@@ -186,8 +192,9 @@ impl Seat {
         self.standing = Standing::Idle(at);
     }
 
-    /// Counts, and is not idle. A request to leave that it has not followed is void. At the bound the client's
-    /// longest idle connection is asked; where none is idle this one still counts, since its bytes have arrived.
+    /// Counts, and is not idle. A request to leave that the connection has not followed is void. At
+    /// the bound the longest idle connection of the client gets one. Where none is idle this one
+    /// still counts, since its bytes have arrived.
     pub fn count(&mut self) {
         self.unlist();
         if mem::replace(&mut self.standing, Standing::Counted) == Standing::Free {
@@ -198,12 +205,12 @@ impl Seat {
         }
     }
 
-    /// Whether it is asked to leave.
+    /// Whether the connection has an open request to leave.
     pub fn is_asked(&self) -> bool {
         self.bell.as_ref().is_some_and(|bell| bell.lock().asked)
     }
 
-    /// Counts without being among the idle, if it was.
+    /// Takes the seat off the list of the idle, where it still counts.
     fn unlist(&mut self) {
         let Standing::Idle(at) = self.standing else { return };
         self.standing = Standing::Counted;
@@ -211,6 +218,8 @@ impl Seat {
         let listed =
             shard.clients.get_mut(&self.key).is_some_and(|seats| seats.idle.remove(&at).is_some());
         drop(shard);
+        // Off the list already, so it was rung: this answers the claimant, which looks at the table
+        // again.
         if let Some(bell) = self.bell.as_ref().filter(|_| !listed) {
             bell.decide();
         }
@@ -234,7 +243,7 @@ impl Drop for Seat {
         if self.standing != Standing::Free {
             self.leave();
         }
-        // After the count: the claimant looks at it at once.
+        // Only after `leave`: the claimant claims again as soon as this decides.
         if let Some(bell) = &self.bell {
             bell.decide();
         }
@@ -249,7 +258,8 @@ impl Bell {
         }
     }
 
-    /// Asks the connection to leave; returns the waker that tells it.
+    /// Asks the connection to leave. Returns the waker that tells it, to be woken outside the
+    /// locks.
     fn ring(&self, claimant: Option<oneshot::Sender<()>>) -> Option<Waker> {
         let mut rung = self.lock();
         rung.asked = true;

@@ -1,6 +1,7 @@
-//! A stream socket as hyper and the tunnel use it: TCP, Unix, or TLS that we began, to a backend.
+//! A stream socket as hyper and the tunnel use it: TCP, Unix, or TLS to a backend, with Sidegate as
+//! the client.
 //!
-//! It hides which of them it is and nothing else. TLS towards clients is another matter: `data/tls`.
+//! The type hides which of them it is and nothing else. TLS towards clients is in `data/tls`.
 
 use std::io::{self, IoSlice, Read};
 use std::net::{Shutdown, SocketAddr};
@@ -27,30 +28,30 @@ use crate::snapshot::tls::BackendTls;
 
 /// A connected stream socket.
 pub enum Socket {
-    /// TCP, with `TCP_NODELAY`.
+    /// TCP, in the clear or below `data/tls`, with `TCP_NODELAY`.
     Tcp(TcpStream),
-    /// Unix.
+    /// A Unix socket, to a backend.
     Unix(UnixStream),
     /// TLS to a backend, with `TCP_NODELAY`.
     Tls(Box<TlsStream<Metered>>),
 }
 
 impl Socket {
-    /// Connects to a backend; over TLS as `tls` says.
+    /// Connects to a backend. Over TLS, `tls` has the configuration and the name.
     pub async fn connect(address: &BackendAddress, tls: Option<&BackendTls>) -> io::Result<Socket> {
         match address {
             BackendAddress::Tcp(address) => connect(*address).await.map(Socket::Tcp),
             BackendAddress::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
             BackendAddress::Tls(address) => {
                 let tls = tls.ok_or(io::ErrorKind::InvalidInput)?;
-                // Boxed, or those that go without TLS would carry the room that it takes.
+                // Boxed: connections without TLS need no room for the handshake.
                 Box::pin(encrypted(*address, tls)).await
             }
         }
     }
 
-    /// Reads once into `buffer`; `poll_read`, not `try_read`: it clears the readiness
-    /// on a short read, which saves the syscall that would block.
+    /// Reads once into `buffer`. Uses `poll_read`, not `try_read`: it clears the readiness on a
+    /// short read, which saves the system call that would block.
     pub fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -61,12 +62,14 @@ impl Socket {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// Writes once. It is tried before it is asked for: there mostly is room, and the question costs more than the answer.
+    /// Writes once. Tries the write before polling readiness: there is usually room, and a poll
+    /// costs more than an `EAGAIN`.
     pub fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_send_with(cx, bytes, SendFlags::NOSIGNAL)
     }
 
-    /// As [`Socket::poll_send`], for what is to go in one segment with the FIN that the caller sends next.
+    /// As [`Socket::poll_send`], for bytes that leave in one segment with the FIN that the caller
+    /// sends next.
     pub fn poll_send_last(
         &mut self,
         cx: &mut Context<'_>,
@@ -88,14 +91,15 @@ impl Socket {
         };
         match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // Registers the waker, which `try_io` does not do.
                 Pin::new(self).poll_write(cx, bytes)
             }
             sent => Poll::Ready(sent),
         }
     }
 
-    /// Lets the peer keep its window closed for as long as `write_stall` lets it. A Unix socket has
-    /// no window, and a TCP socket that fails this has no peer any more.
+    /// Lets the peer keep its window closed for as long as `write_stall`. A Unix socket has no
+    /// window, and a TCP socket that fails this has no peer any more.
     pub fn bear(&self, write_stall: Duration) {
         let _ = match self {
             Socket::Tcp(tcp) => keepalive::bear(tcp, write_stall),
@@ -104,7 +108,7 @@ impl Socket {
         };
     }
 
-    /// The descriptor below.
+    /// The descriptor of the TCP or Unix socket below.
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Socket::Tcp(tcp) => tcp.as_fd(),
@@ -113,22 +117,24 @@ impl Socket {
         }
     }
 
-    /// Bytes that the kernel holds for the peer: what a TCP peer has not acknowledged, FIN included, and
-    /// the buffers that the peer of a Unix socket has not read.
+    /// Bytes that the kernel holds for the peer: those that a TCP peer has not acknowledged, FIN
+    /// included, and the buffers that the peer of a Unix socket has not read.
     pub fn unacked(&self) -> u64 {
         unacked(&self.fd()).unwrap_or(0)
     }
 
-    /// Whether the connection was broken since the last call, by a reset or by the kernel's own timeouts.
+    /// Whether the connection was broken since the last call, by a reset or by the kernel's own
+    /// timeouts.
     pub fn is_broken(&self) -> bool {
         !matches!(SockRef::from(&self.fd()).take_error(), Ok(None))
     }
 
-    /// Resets the connection of a TCP socket, which drops what the kernel holds for the peer: else it holds
-    /// that until the user timeout, for a peer that reads nothing. A Unix socket is shut.
+    /// Resets the connection of a TCP socket, which drops what the kernel holds for the peer:
+    /// otherwise the kernel would keep it until the user timeout, for a peer that reads nothing.
+    /// Shuts a Unix socket.
     pub fn reset(&self) {
-        // Connecting to no address ends a connection as `close` does with a linger time of zero (connect(2)).
-        // Of a socket that fails this, the peer is gone already.
+        // Connecting to no address ends a connection as `close` does with a linger time of zero
+        // (connect(2)). A socket that fails this has lost its peer already.
         if matches!(self, Socket::Unix(_)) || connect_unspec(self.fd()).is_err() {
             self.shut();
         }
@@ -136,11 +142,12 @@ impl Socket {
 
     /// Ends both directions, as `close` does.
     pub fn shut(&self) {
-        // As above.
+        // A socket that fails this has lost its peer already.
         let _ = SockRef::from(&self.fd()).shutdown(Shutdown::Both);
     }
 
-    /// How many TLS records have come since the last call. `None` means that it is not over TLS.
+    /// How many TLS records have come since the last call. `None` means that the socket is not over
+    /// TLS.
     pub fn take_records(&mut self) -> Option<usize> {
         match self {
             Socket::Tcp(_) | Socket::Unix(_) => None,
@@ -148,7 +155,8 @@ impl Socket {
         }
     }
 
-    /// Whether bytes that it took have not left yet: TLS keeps records that the kernel had no room for.
+    /// Whether bytes that the socket took have not left yet: TLS keeps records that the kernel had
+    /// no room for.
     pub fn holds_back(&self) -> bool {
         match self {
             Socket::Tcp(_) | Socket::Unix(_) => false,
@@ -172,20 +180,22 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(tcp)
 }
 
-/// The system call alone: libc's own is a place where its threads may be cancelled, which costs as much again.
+/// Makes the system call itself: libc's `send` is a cancellation point of its threads, which costs
+/// as much again.
 fn send(socket: impl AsFd, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
     Ok(rustix::net::send(socket, bytes, flags)?)
 }
 
-/// Whether nothing is there to read on a socket, the end of its stream included. It asks the kernel: what the runtime
-/// knows may be older.
+/// Whether nothing is there to read on a socket, the end of its stream included. Asks the kernel:
+/// what the runtime knows may be older.
 pub fn is_empty(socket: impl AsFd) -> bool {
     let looked = rustix::net::recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
     looked.is_err_and(|error| error == rustix::io::Errno::AGAIN)
 }
 
-/// Discards what has come, as much as one system call does; returns how many bytes it was, 0 at the end of the stream.
-/// The kernel frees them: with `MSG_TRUNC` nothing of a TCP stream is copied (recv(2)).
+/// Discards bytes that have come, as many as one system call does, and returns their number; 0
+/// means the end of the stream. The kernel frees them: with `MSG_TRUNC` nothing of a TCP stream is
+/// copied (recv(2)).
 pub fn poll_discard(tcp: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     loop {
         ready!(tcp.poll_read_ready(cx))?;
@@ -217,8 +227,8 @@ impl AsyncRead for Socket {
     }
 }
 
-/// Reads once, and takes all that this gave: tokio-rustls gives one record at a time. Apart, so that reading where there
-/// is no TLS is no call.
+/// Reads once, and takes all plaintext that this gave: tokio-rustls gives one record at a time. A
+/// function apart, so that a read without TLS makes no call.
 #[inline(never)]
 fn decrypt(
     tls: &mut TlsStream<Metered>,
@@ -226,7 +236,7 @@ fn decrypt(
     buffer: &mut ReadBuf<'_>,
 ) -> Poll<io::Result<()>> {
     ready!(Pin::new(&mut *tls).poll_read(cx, buffer))?;
-    // What is decrypted already; its end and its errors come with the next read.
+    // Plaintext that is decrypted already. Its end and its errors come with the next read.
     while buffer.remaining() > 0
         && let Ok(more @ 1..) = tls.get_mut().1.reader().read(buffer.initialize_unfilled())
     {

@@ -1,7 +1,7 @@
 //! A turn: how much a task does before the others of its thread get theirs.
 //!
-//! Work is counted in bytes moved, and what costs more than its bytes weighs as so many more. A turn takes some
-//! 200 µs, whatever it is made of: decision 022 has the measurements.
+//! Work is counted in bytes moved, and work that costs more than its bytes weighs as so many more.
+//! A turn takes some 200 µs, whatever it is made of: decision 022 has the measurements.
 
 use std::future::Future;
 use std::pin::pin;
@@ -10,31 +10,32 @@ use std::task::Context;
 /// The work of one turn, in bytes moved.
 const WORK: isize = 512 * 1024;
 
-/// A system call: as much as 4 KiB.
+/// Weight of a system call: as much as 4 KiB.
 const CALL: usize = 4 * 1024;
 
-/// A frame: its header is read.
+/// Weight of a frame, whose header is read.
 const FRAME: usize = 16;
 
-/// A TLS record: it is decrypted by itself.
+/// Weight of a TLS record, which is decrypted by itself.
 const RECORD: usize = 2 * 1024;
 
-/// A TLS record without application data may be a KeyUpdate (RFC 8446 §4.6.3), which derives new keys.
+/// Weight of a TLS record without application data: it may be a KeyUpdate (RFC 8446 §4.6.3), which
+/// derives new keys.
 const BARREN: usize = 32 * 1024;
 
-/// What is left of a turn. It may be overdrawn by the last piece of work.
+/// The rest of a turn. The last piece of work may overdraw it.
 #[derive(Debug)]
 pub struct Turn {
     left: isize,
 }
 
 impl Turn {
-    /// A whole turn.
+    /// Starts a turn, with all of its work left.
     pub const fn new() -> Self {
         Turn { left: WORK }
     }
 
-    /// Whether it is the others' turn.
+    /// Whether the turn is over, and other tasks are due.
     pub fn is_over(&self) -> bool {
         self.left <= 0
     }
@@ -60,12 +61,14 @@ impl Turn {
     }
 }
 
-/// Wakes the task again once timers and sockets have been polled; the caller returns `Pending`. A wake by reference
-/// would put it in front of them: up to 61 tasks run before the runtime looks there.
+/// Wakes the task again once timers and sockets have been polled; the caller returns `Pending`. A
+/// wake by reference would put the task in front of them: up to 61 tasks run before the runtime
+/// looks there.
 #[cold]
 #[inline(never)] // Its future would take room in every poll.
 pub fn give_way(cx: &mut Context<'_>) {
-    // Pending on its first poll. It leaves the waker with the runtime, so that it needn't be kept.
+    // `yield_now` is pending on its first poll. It leaves the waker with the runtime, so that the
+    // future need not be kept.
     let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 

@@ -1,7 +1,9 @@
-//! Where TLS handshakes wait that are over their client's rate: one line for each client of a listener.
+//! Lines of TLS handshakes that are over their client's rate: one line for each client of a
+//! listener.
 //!
-//! Shared by all threads of the data plane. Only the first of a line looks at the rate, so that a token wakes one
-//! connection and not the whole line. A connection that leaves a line has taken no token.
+//! Shared by all threads of the data plane. Only the first of a line looks at the rate, so that a
+//! token wakes one connection and not the whole line. A connection that leaves a line has taken no
+//! token.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,7 +17,7 @@ use tokio::time::sleep;
 use crate::policy::network::Key;
 use crate::sync::lock;
 
-/// The longest sleep of the first of a line: a reload may have changed the rate.
+/// The longest sleep of the first of a line, since a reload may change the rate meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The lines of all clients.
@@ -30,7 +32,8 @@ pub struct Turnstile {
 type Whose = (Arc<str>, Key);
 
 struct Line {
-    /// One permit: the first of the line has it. Fair, so that the others come in their order.
+    /// One permit, which the first of the line has. The semaphore is fair: the others come in their
+    /// order.
     turn: Arc<Semaphore>,
     waiting: usize,
 }
@@ -43,7 +46,7 @@ struct Queued<'t> {
 }
 
 impl Turnstile {
-    /// Passes at once, if none of the client's others waits, and `take` gives it a token.
+    /// Passes at once, if no other connection of the client waits, and `take` gives a token.
     pub fn try_pass(
         &self,
         listener: &Arc<str>,
@@ -53,8 +56,8 @@ impl Turnstile {
         !self.has_line(listener, client) && take().is_ok()
     }
 
-    /// Passes behind all others of the client that wait, with the next token that `take` gives. `take` returns how
-    /// long until there is one.
+    /// Passes behind all others of the client that wait, with the next token that `take` gives.
+    /// `take` returns the time until there is one.
     pub async fn pass(
         &self,
         listener: &Arc<str>,
@@ -69,9 +72,9 @@ impl Turnstile {
         }
     }
 
-    /// Whether others of this client wait. A newcomer then waits behind them.
+    /// Whether others of this client wait. A newcomer then queues behind them.
     fn has_line(&self, listener: &Arc<str>, client: Key) -> bool {
-        // Mostly no connection waits, and the table is not looked at.
+        // Usually no connection waits, and the table is not locked.
         self.waiting.load(Ordering::Relaxed) > 0
             && self.lock().contains_key(&(Arc::clone(listener), client))
     }

@@ -5,8 +5,8 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Bytes in the send queue that the peer has not acknowledged, its FIN included (tcp(7),
-/// SIOCOUTQ); `None` means that the socket does not tell.
+/// Bytes in the send queue that the peer has not acknowledged, its FIN included (tcp(7), SIOCOUTQ).
+/// `None` means that the socket does not tell.
 #[expect(unsafe_code, reason = "no safe wrapper of this ioctl exists")]
 pub fn unacked(socket: &impl AsFd) -> Option<u64> {
     let mut bytes: libc::c_int = 0;

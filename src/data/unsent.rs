@@ -8,19 +8,20 @@ use tokio::io::AsyncWrite;
 
 use crate::data::socket::Socket;
 
-/// Room for what a TLS handshake has to say at once, with a small certificate: it comes piece by piece.
+/// Room for all that a TLS handshake sends at once, with a small certificate: it comes piece by
+/// piece.
 const SEVERAL: usize = 1024;
 
-/// What waits for one socket.
+/// The bytes that wait for one socket.
 #[derive(Default)]
 pub struct Unsent {
     bytes: Vec<u8>,
-    /// How many of them have gone.
+    /// How many of `bytes` the socket has taken.
     from: usize,
 }
 
 impl Unsent {
-    /// Whether nothing waits.
+    /// Whether no bytes wait; the socket may still hold some.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -35,7 +36,8 @@ impl Unsent {
         &mut self.bytes[from..]
     }
 
-    /// Writes `bytes` behind what waits, and keeps what `socket` doesn't take; returns how many went out.
+    /// Writes `bytes` behind those that wait, and keeps what `socket` does not take; returns how
+    /// many went out.
     pub fn write(
         &mut self,
         socket: &mut Socket,
@@ -45,7 +47,7 @@ impl Unsent {
         self.put(bytes, |bytes| write(bytes, |left| socket.poll_send(cx, left)))
     }
 
-    /// As [`Unsent::write`]; FIN follows, in one segment with them where all of them go out.
+    /// As [`Unsent::write`]. FIN follows, in the same segment where all bytes go out.
     pub fn write_last(
         &mut self,
         socket: &mut Socket,
@@ -60,12 +62,14 @@ impl Unsent {
         bytes: &[u8],
         write: impl FnOnce(&[u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
+        // Behind bytes that wait, nothing is tried: `flush` sends all of them in order.
         let sent = if self.is_empty() { write(bytes)? } else { 0 };
         self.bytes.extend_from_slice(&bytes[sent..]);
         Ok(sent)
     }
 
-    /// Writes what waits, here and in the socket itself; returns how many bytes it took.
+    /// Writes the bytes that wait, here and in the socket itself; returns how many of those here it
+    /// took.
     pub fn flush(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> io::Result<usize> {
         if self.is_empty() {
             if socket.holds_back() {

@@ -1,6 +1,6 @@
 //! A client's stream under hyper, which reports what moves to the connection's clock.
 //!
-//! It hides from hyper that a client has ended its side while it is answered, and finds out
+//! The stream hides from hyper that a client has ended its side while it is answered, and finds out
 //! whether such a client is still there. Where a request's body was given up it discards the rest
 //! while the answer is written. It holds no deadline: `patience` does.
 
@@ -26,25 +26,25 @@ use crate::data::tls;
 use crate::data::turn::{self, Turn};
 use crate::data::unacked::unacked;
 
-/// How long a client that has ended its side has to acknowledge the last that it was sent.
+/// How long a client that has ended its side has to acknowledge the last bytes that it was sent.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a client that has ended its side waits for its answer before it is probed, and then
-/// how often.
+/// How long a client that has ended its side waits for its answer before the first probe, and the
+/// time between probes.
 const FIRST_PROBE: Duration = Duration::from_secs(2);
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How often the socket's error is looked at while a request is worked on.
+/// How often the socket's error is read while a request is worked on.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a probe has to come back as a reset.
+/// How long a probe has to provoke a reset.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// What probes a client: an interim answer, which any client of HTTP/1.1 passes over (RFC 9110
-/// §15.2). A client that has closed its socket resets the connection.
+/// The bytes that probe a client: an interim answer, which any client of HTTP/1.1 passes over (RFC
+/// 9110 §15.2). A client that has closed its socket resets the connection.
 const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The first and the longest pause between two looks at what it has acknowledged.
+/// The first and the longest pause between two looks at what a client has acknowledged.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LAST_LOOK: Duration = Duration::from_millis(50);
 
@@ -52,7 +52,7 @@ const LAST_LOOK: Duration = Duration::from_millis(50);
 pub struct Watched {
     stream: Stream,
     patience: Patience,
-    /// What was read of it, and is to be read again.
+    /// Bytes that were read of the stream, and are to be read again.
     again: Bytes,
     /// The rest of interim answers, of which a part may be written. `None` means that none is
     /// left. Boxed, since few connections have any.
@@ -64,21 +64,22 @@ pub struct Watched {
     /// Whether the last flush left something behind.
     holds_back: bool,
     confirming: Option<Box<Confirming>>,
-    /// The probes of a client that has ended its side; `None`: it has not, or none was due.
+    /// The probes of a client that has ended its side. `None` means that it has not, or that none
+    /// was due.
     probing: Option<Probing>,
-    /// When the socket's error is looked at next, while a request is worked on.
+    /// When the socket's error is read next, while a request is worked on.
     looks: Option<Pin<Box<Sleep>>>,
     /// Bytes of the client that were discarded.
     discarded: u64,
-    /// Whether our direction has ended: all that was written is with the kernel, and FIN behind it.
+    /// Whether our direction has ended: all written bytes are with the kernel, and FIN behind them.
     is_shut: bool,
 }
 
 /// A client's stream, in the clear or under TLS.
 pub enum Stream {
-    /// In the clear.
+    /// Plain TCP, on a listener without TLS.
     Clear(TcpStream),
-    /// Under TLS.
+    /// TLS, once its handshake is done.
     Tls(tls::Stream),
     /// Taken back for the tunnel.
     Taken,
@@ -93,7 +94,7 @@ impl Stream {
         }
     }
 
-    /// The socket alone; `None` once it was taken back.
+    /// The socket alone. `None` means that the stream was taken back.
     fn into_tcp(self) -> Option<TcpStream> {
         let socket = match self {
             Stream::Clear(tcp) => Socket::Tcp(tcp),
@@ -108,7 +109,7 @@ impl Stream {
         matches!(self, Stream::Tls(stream) if stream.ends_behind_alert())
     }
 
-    /// The socket of a client; `None` once it was taken back.
+    /// The socket of the client. `None` means that the stream was taken back.
     fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Stream::Clear(tcp) => Some(tcp),
@@ -118,7 +119,7 @@ impl Stream {
     }
 }
 
-/// The wait for a client that has ended its side to acknowledge the last that it was sent.
+/// The wait for a client that has ended its side to acknowledge the last bytes that it was sent.
 struct Confirming {
     until: Instant,
     pause: Duration,
@@ -133,7 +134,7 @@ struct Probing {
 }
 
 impl Probing {
-    /// Where nothing may be sent, the kernel's own probes tell, though later: a closed socket is
+    /// Where no probe may be sent, the kernel's own tell, though later: a closed socket is
     /// forgotten by its host after a minute (tcp(7), SO_KEEPALIVE).
     fn new(tcp: &TcpStream) -> Self {
         let probes = TcpKeepalive::new().with_time(PROBE_INTERVAL).with_interval(PROBE_INTERVAL);
@@ -151,7 +152,7 @@ impl Confirming {
 }
 
 impl Stream {
-    /// Whether nothing has arrived that is not read; not known counts as no.
+    /// Whether nothing has arrived that is not read. Not known counts as no.
     fn has_nothing(&self) -> bool {
         match self {
             Stream::Clear(tcp) => socket::is_empty(tcp),
@@ -180,20 +181,20 @@ impl Watched {
         }
     }
 
-    /// The same, from which `again` is read first.
+    /// Makes reads begin with `again`.
     pub fn rewound(mut self, again: Bytes) -> Self {
         self.again = again;
         self
     }
 
-    /// The same, read through `lines` from here on.
+    /// Makes reads go through `lines` from here on.
     pub fn through(mut self, lines: Lines) -> Self {
         self.lines = Some(Box::new(lines));
         self
     }
 
-    /// The stream, taken back for the tunnel, and the bytes that were to be read again. `None`: it
-    /// was taken before.
+    /// Takes the stream back for the tunnel, with the bytes that are to be read again. `None` means
+    /// that it was taken before.
     pub fn into_parts(mut self) -> Option<(Channel, Bytes)> {
         let channel = match std::mem::replace(&mut self.stream, Stream::Taken) {
             Stream::Clear(tcp) => Channel::clear(Socket::Tcp(tcp)),
@@ -208,9 +209,9 @@ impl Watched {
         Some((channel, if held.is_empty() { again } else { [held, again].concat().into() }))
     }
 
-    /// The socket, where our direction has ended in order or behind an alert, and the client may
-    /// have sent what was not read, and how much of that has been discarded. `unread` says whether
-    /// hyper, which is done with the stream, has left something of it.
+    /// Returns the socket, where our direction has ended in order or behind an alert, and the
+    /// client may have sent bytes that were not read; and how many bytes have been discarded.
+    /// `unread` says whether hyper, which is done with the stream, has left something of it.
     pub fn into_unread(mut self, unread: bool) -> Option<(TcpStream, u64)> {
         if self.patience.has_ended() || self.patience.cut().is_some() {
             return None;
@@ -229,13 +230,14 @@ impl Watched {
         matches!(&self.stream, Stream::Tls(stream) if stream.has_alerted())
     }
 
-    /// Whether something was read of the client that hyper has not got.
+    /// Whether bytes of the client were read that hyper has not got.
     fn holds(&self) -> bool {
         !self.again.is_empty() || self.lines.as_ref().is_some_and(|lines| lines.holds())
     }
 
-    /// Discards what the client still sends of a body that was given up: a client that sends all
-    /// of it before it reads would never take the answer. TLS or not: nothing of it is read again.
+    /// Discards bytes that the client still sends of a body that was given up: a client that sends
+    /// all of it before it reads would never take the answer. TLS or not: nothing of it is read
+    /// again.
     fn discard(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.discarded >= MAX_DISCARDED || !self.patience.discards() {
             return Ok(());
@@ -283,8 +285,8 @@ impl Watched {
         }
     }
 
-    /// Ready once a client that has ended its side turns out to be gone. It is answered all the
-    /// same for as long as it is there, and bytes tell: a closed socket answers with a reset.
+    /// Ready once a client that has ended its side turns out to be gone. While it is there, it is
+    /// answered all the same. Bytes tell: a closed socket answers them with a reset.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let Some(tcp) = self.stream.tcp() else { return Poll::Ready(Err(taken())) };
@@ -304,7 +306,7 @@ impl Watched {
     }
 
     /// Ready with the error of a connection that was reset while a request is worked on. Where a
-    /// client has sent more than that, hyper does not read, and would not notice.
+    /// client has sent bytes behind that request, hyper does not read, and would not notice.
     fn poll_error(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if !self.patience.is_busy() {
             self.looks = None;
@@ -329,8 +331,8 @@ impl Watched {
         self.poll_interims(cx)
     }
 
-    /// Writes the rest of the interim answers. A client that takes nothing of them counts as one
-    /// that does not take its answer.
+    /// Writes the rest of the interim answers. A client that takes nothing of them counts as a
+    /// client that does not take its answer.
     fn poll_interims(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(interims) = &mut self.interims {
             let Poll::Ready(written) = self.stream.poll_write(cx, interims) else {
@@ -367,11 +369,11 @@ impl Watched {
 }
 
 impl Watched {
-    /// Lets the client keep its window closed for as long as the route of its request lets it. A
-    /// tunnel has it from the answer that opened it.
+    /// Lets the client keep its window closed for as long as the route of its request allows. A
+    /// tunnel keeps that from the answer that opened it.
     fn bear(&self, write_stall: Duration) {
         if let Some(tcp) = self.stream.tcp() {
-            // Of a socket that fails this, the peer is gone already.
+            // A socket that fails this has lost its peer already.
             let _ = keepalive::bear(tcp, write_stall);
         }
     }
@@ -381,7 +383,8 @@ impl Drop for Watched {
     fn drop(&mut self) {
         let Some(tcp) = self.stream.tcp() else { return };
         if self.patience.cut() == Some(Cut::Reset) {
-            // Of a socket that fails this, the peer is gone already.
+            // With a linger time of zero, `close` sends RST. A socket that fails this has lost its
+            // peer already.
             let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         } else {
             keepalive::leave(tcp, self.patience.write_stall());
@@ -389,12 +392,12 @@ impl Drop for Watched {
     }
 }
 
-/// Interim answers that are to be written. `None` means that there are none.
+/// Boxes interim answers that are to be written. `None` means that there are none.
 fn boxed(interims: Vec<u8>) -> Option<Box<Bytes>> {
     (!interims.is_empty()).then(|| Box::new(interims.into()))
 }
 
-/// Reading and writing a stream that was taken back.
+/// The error of reading or writing a stream that was taken back.
 fn taken() -> io::Error {
     io::ErrorKind::NotConnected.into()
 }
@@ -412,7 +415,7 @@ impl Watched {
             return Poll::Ready(Ok(()));
         }
         if watched.patience.discards() {
-            // The rest of a body that nobody wants any more, which a flush discards.
+            // The rest of a body that was given up: a flush discards it.
             return Poll::Pending;
         }
         let before = buffer.filled().len();
@@ -424,8 +427,12 @@ impl Watched {
         if buffer.filled().len() > before {
             watched.patience.read();
         } else if read.is_pending() && watched.patience.decides(|| watched.stream.has_nothing()) {
+            // Reads as ended, although the client has not ended its side: the connection leaves,
+            // and hyper closes it.
             return Poll::Ready(Ok(()));
         } else if matches!(read, Poll::Ready(Ok(()))) && !watched.patience.ends(cx.waker()) {
+            // hyper would drop the exchange at this end: hides it for as long as the client is
+            // there.
             return watched.poll_gone(cx);
         }
         read
@@ -441,6 +448,7 @@ impl AsyncRead for Watched {
         let watched = self.get_mut();
         let Some(mut lines) = watched.lines.take() else { return watched.poll_client(cx, buffer) };
         let read = lines.poll(buffer, |buffer| watched.poll_client(cx, buffer));
+        // Bytes count as a head only once `lines` has looked at them.
         watched.patience.sorted(lines.is_within_head());
         watched.lines = Some(lines);
         read
@@ -497,7 +505,7 @@ impl AsyncWrite for Watched {
             return Poll::Ready(Err(error));
         }
         watched.discard(cx)?;
-        // And it does so only once its own buffer is empty.
+        // hyper flushes only once its own buffer is empty: the next write begins an answer.
         watched.is_clean = true;
         if watched.interims.is_none() {
             watched.interims = boxed(watched.patience.interims(cx));
@@ -512,8 +520,8 @@ impl AsyncWrite for Watched {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let watched = self.get_mut();
         watched.patience.closes();
-        // Before our own end: a client that has read everything may close at once, and resets what
-        // comes then.
+        // Before our own end: a client that has read everything may close at once, and resets
+        // whatever comes then.
         if watched.patience.awaits_delivery() {
             let delivered = ready!(watched.poll_delivered(cx));
             watched.patience.delivered(delivered);
@@ -534,7 +542,8 @@ impl Watched {
             Stream::Clear(tcp) => Pin::new(tcp).poll_flush(cx),
             Stream::Tls(stream) => {
                 let flushed = Pin::new(stream).poll_flush(cx);
-                // Records that the kernel has no room for are an answer that is not taken.
+                // Records that the kernel has no room for count as an answer that the client does
+                // not take.
                 if flushed.is_pending() || self.holds_back {
                     self.holds_back = flushed.is_pending();
                     let written =
