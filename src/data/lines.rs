@@ -167,7 +167,7 @@ const MAX_DIGITS: u8 = 15;
 /// Why [`Lines::pass`] goes no further.
 #[derive(Debug, PartialEq, Eq)]
 enum Stop {
-    /// All bytes pass.
+    /// At the end of the bytes: all of them pass.
     End,
     /// At a head that is not complete.
     Unfinished,

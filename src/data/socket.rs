@@ -117,8 +117,8 @@ impl Socket {
         }
     }
 
-    /// Bytes that the kernel holds for the peer: those that a TCP peer has not acknowledged, FIN
-    /// included, and the buffers that the peer of a Unix socket has not read.
+    /// Bytes that the kernel holds for the peer: everything that a TCP peer has not acknowledged,
+    /// FIN included, and the buffers that the peer of a Unix socket has not read.
     pub fn unacked(&self) -> u64 {
         unacked(&self.fd()).unwrap_or(0)
     }

@@ -1,9 +1,9 @@
 //! The tunnel: the relay after the 101, and the hot path of the whole program.
 //!
 //! Bytes pass unchanged; only frame headers are read, and control frames whole
-//! (`docs/spec/wire.md`, "Close codes"). Each direction reads only when nothing is left to
-//! send the other way, which bounds memory and carries back-pressure through.
-//! It decides nothing: rules come from its route, orders from its entry.
+//! (`docs/spec/wire.md`, "Close codes"). Each direction reads only when nothing is left to send the
+//! other way, which bounds memory and carries back-pressure through. The tunnel decides nothing:
+//! rules come from its route, orders from its entry.
 
 mod clock;
 
@@ -35,24 +35,26 @@ use crate::tunnels::{End, Entry, Place, Terms};
 /// How long a side may go on answering what the other sent before it broke a rule.
 const ANSWERS: Duration = Duration::from_secs(1);
 
-/// The most that the kernel may keep for a side whose socket is closed in order. Where the peer reads
-/// nothing, the kernel keeps it until the user timeout.
+/// The most that the kernel may keep for a side whose socket is closed in order. Where the peer
+/// reads nothing, the kernel keeps it until the user timeout.
 const MAX_LEFT_BEHIND: u64 = 64 * 1024;
 
-/// An open tunnel. Spawn it as it is: an async block around it would make the task three times as large.
+/// An open tunnel. Spawn it as it is: an async block around it would make the task three times as
+/// large.
 pub struct Tunnel {
     client: Side,
     backend: Side,
     entry: Arc<Entry>,
     terms: Terms,
-    /// The counters of the route under which it opened, of this thread.
+    /// The counters, of this thread, of the route under which the tunnel opened.
     metrics: Arc<RouteMetrics>,
     clock: Clock,
-    /// What both sides had sent behind their heads: the client's, the backend's.
+    /// Bytes that both sides had sent behind their heads: the client's, the backend's. `None` means
+    /// that there were none.
     early: Option<Box<(Bytes, Bytes)>>,
     ending: Option<Ending>,
     course: Course,
-    /// Its places in the table and on its backend, given back on drop.
+    /// Places of the tunnel in the table and on its backend, given back on drop.
     _held: (Place, Load),
 }
 
@@ -61,16 +63,16 @@ struct Side {
     channel: Channel,
     /// Scans what this side sends.
     scanner: Scanner,
-    /// The messages that it may send. `None` means unlimited.
+    /// The message rate of this side. `None` means unlimited.
     messages: Option<Box<Bucket>>,
-    /// The frames that it may send of those that `frames` counts; made when the first comes.
+    /// The rate of those frames that the limit `frames` counts; made when the first comes.
     frames: OnceCell<Box<Bucket>>,
     /// A Close frame has gone out to this side, relayed or ours; nothing follows it.
     told: bool,
     /// A Close frame has come from this side.
     closed: bool,
     input: Input,
-    /// Its socket failed: nothing can be sent any more.
+    /// The socket of this side failed: nothing can be sent any more.
     dead: bool,
     /// A Close that waits for the end of the frame that is on its way to this side.
     close: Option<(u16, &'static str)>,
@@ -82,24 +84,24 @@ enum Input {
     Open,
     /// Not read for now: the side broke a rule, and gets its last answers.
     Paused,
-    /// The stream ended.
+    /// FIN or close_notify came, or the socket failed.
     Ended,
 }
 
 /// What bounds an ending.
 enum Course {
-    /// The sides end the tunnel between them, or nothing has ended it yet: what they have begun is relayed, and each
-    /// byte extends the grace.
+    /// The sides end the tunnel between them, or nothing has ended it yet: what they have begun is
+    /// relayed, and each byte extends the grace.
     Free,
     /// A side broke a rule, and the other has [`ANSWERS`] to answer what came before that.
     Answering(Violation),
     /// The side that sends this way broke a rule and was told so. Only the grace is left to it.
     Judged(Way),
-    /// Sidegate ends the tunnel: only the grace is left, but for a side, the client or the backend, to
-    /// which something was on its way before.
+    /// Sidegate ends the tunnel: only the grace is left, but for a side, the client or the backend,
+    /// to which something was on its way before.
     Firm([bool; 2]),
-    /// Nothing is relayed any more. A side that has not acknowledged all that was passed to it gets the
-    /// rest and FIN, and is dropped once it takes nothing for `write_stall`.
+    /// Nothing is relayed any more. A side that has not acknowledged all that was passed to it gets
+    /// the rest and FIN, and is dropped once it takes nothing for `write_stall`.
     Last,
 }
 
@@ -110,7 +112,7 @@ struct Violation {
     word: &'static str,
 }
 
-/// Why the tunnel is ending: the first act, and only that.
+/// Why the tunnel ends. The first act counts, and only that.
 #[derive(Clone, Copy)]
 struct Ending {
     by: By,
@@ -119,12 +121,12 @@ struct Ending {
     refusal: Option<Refusal>,
 }
 
-/// How it ended, and the refusal where it was revoked.
+/// How a tunnel ended, and the refusal where it was revoked.
 #[derive(Debug, Clone, Copy)]
 pub struct Ended {
-    /// The facts.
+    /// Who ended the tunnel and why, how much passed, and how long it lasted.
     pub closed: Closed,
-    /// The word of the policy that revoked it.
+    /// The refusal of the policy that revoked the tunnel. `None` means that it was not revoked.
     pub refusal: Option<Refusal>,
 }
 
@@ -136,8 +138,8 @@ enum Way {
 }
 
 impl Tunnel {
-    /// A tunnel between `client` and `backend`; `early` is what both had sent
-    /// behind their heads, `extensions` what the 101 agreed on.
+    /// Makes the tunnel between `client` and `backend`. `early` has the bytes that both had sent
+    /// behind their heads, `extensions` comes from the 101.
     pub fn new(
         client: Channel,
         backend: Channel,
@@ -164,17 +166,17 @@ impl Tunnel {
         }
     }
 
-    /// The entry under which the rest of the process knows it.
+    /// The entry in the table of tunnels, through which orders come.
     pub fn entry(&self) -> &Arc<Entry> {
         &self.entry
     }
 
-    /// The route under which it runs now.
+    /// The route under which the tunnel runs now; a reload may change it.
     pub fn route(&self) -> &Arc<Route> {
         &self.terms.route
     }
 
-    /// Where it is counted.
+    /// The counters of the route under which the tunnel opened.
     pub fn metrics(&self) -> &RouteMetrics {
         &self.metrics
     }
@@ -190,9 +192,12 @@ impl Tunnel {
         let (mut up, mut down) = (true, true);
         while up || down {
             if buffers.turn.is_over() {
+                // Goes on below all the same: the rest of a turn is flushed, and the timer is set.
                 turn::give_way(cx);
                 break;
             }
+            // A way that has returned false is not tried again in this poll: its socket wakes the
+            // task.
             up = up && self.pump(Way::FromClient, cx, buffers, now);
             down = down && self.pump(Way::FromBackend, cx, buffers, now);
         }
@@ -208,7 +213,8 @@ impl Tunnel {
         Poll::Pending
     }
 
-    /// Passes on what came behind a head. A head's reader took no more than a few reads.
+    /// Passes on the bytes that came behind a head. The reader of a head took no more than a few
+    /// reads.
     #[cold]
     fn relay_early(
         &mut self,
@@ -224,7 +230,7 @@ impl Tunnel {
         }
     }
 
-    /// Moves what one read gives. False when this way has nothing to do until it is woken.
+    /// Moves the bytes of one read. False means that this way has nothing to do until it is woken.
     fn pump(
         &mut self,
         way: Way,
@@ -233,8 +239,9 @@ impl Tunnel {
         now: Instant,
     ) -> bool {
         let (from, to) = self.sides(way);
-        // A side that was told the end gets nothing more: whether it takes that is no reason not to hear the other.
-        // What comes behind the end of a side's frames is discarded, and needs no room either.
+        // A side that has got its Close gets nothing more: that it may not take that Close is no
+        // reason not to hear the other. Bytes behind the end of a side's frames are discarded, and
+        // need no room either.
         if from.input != Input::Open || !(to.flush(cx) || to.told || from.closed) {
             return false;
         }
@@ -248,6 +255,8 @@ impl Tunnel {
                 buffers.turn.frames(frames);
                 true
             }
+            // Zero bytes are not the end under TLS: a read may give records without application
+            // data.
             Poll::Ready(Ok(_)) if !from.channel.has_ended() => true,
             Poll::Ready(Ok(_)) => {
                 self.stream_ended(way, cx, now);
@@ -261,11 +270,11 @@ impl Tunnel {
         }
     }
 
-    /// Passes on what stands in `bytes` behind the room at its front; returns how many frames began.
+    /// Passes on the bytes behind the room at the front of `bytes`; returns how many frames began.
     ///
-    /// Frames pass unchanged and in one write, control frames included, so that a read of many small ones costs no
-    /// more system calls and TLS records than a read of a large one. What an earlier read held back is copied into
-    /// the room in front of them.
+    /// Frames pass unchanged and in one write, control frames included, so that a read of many
+    /// small ones costs no more system calls and TLS records than a read of a large one. Bytes that
+    /// an earlier read held back are copied into the room in front of them.
     fn relay(&mut self, way: Way, cx: &mut Context<'_>, bytes: &mut [u8], now: Instant) -> usize {
         let (mut at, mut frames, mut ready) = (FRONT, 0, Ready::default());
         while at < bytes.len() {
@@ -307,7 +316,8 @@ impl Tunnel {
                         self.sides(way).1.close_if_wanted(way, cx);
                     }
                 }
-                // Its sender has no more answers: the other side's code goes out instead.
+                // A Close: its sender has no more answers. The code for the violator goes out
+                // instead.
                 What::Control(control) if control.is_close() && self.is_answering(way) => {
                     self.pass_early(way, cx, ready.take(bytes), now);
                     self.sides(way).0.closed = true;
@@ -333,7 +343,7 @@ impl Tunnel {
         self.pass(way, cx, ready, now);
     }
 
-    /// Sends frames on, and counts what was taken.
+    /// Sends frames on, and counts the bytes that the other side took.
     #[inline]
     fn pass(
         &mut self,
@@ -346,8 +356,8 @@ impl Tunnel {
         self.passed(way, sent, messages, now);
     }
 
-    /// Notes the control frames of a run: a Ping of the backend's waits for the client, a Pong of the client's
-    /// answers it.
+    /// Notes the control frames of a run: a Ping of the backend's waits for the client, a Pong of
+    /// the client's answers it.
     fn note(&mut self, way: Way, run: &Run, now: Instant) {
         match way {
             Way::FromClient if run.pongs => self.clock.ponged(),
@@ -356,7 +366,7 @@ impl Tunnel {
         }
     }
 
-    /// Sends a Close on, which ends `bytes`; nothing follows it in this direction.
+    /// Sends a Close on, the last frame in `bytes`; nothing follows it in this direction.
     fn close(
         &mut self,
         way: Way,
@@ -366,8 +376,8 @@ impl Tunnel {
         now: Instant,
     ) {
         let (from, to) = self.sides(way);
-        // Where both Closes have passed, our direction to the client ends with the second (RFC 6455 §7.1.1: the server
-        // closes first).
+        // Where both Closes have passed, our direction to the client ends with the second (RFC 6455
+        // §7.1.1: the server closes first).
         let is_last = way == Way::FromBackend && to.closed && from.told;
         let sent = if is_last { to.write_last(cx, bytes) } else { to.write(cx, bytes) };
         from.closed = true;
@@ -408,7 +418,7 @@ impl Tunnel {
         }
     }
 
-    /// A side's stream is over: FIN or close_notify, or its socket failed.
+    /// Ends one side's stream: FIN or close_notify came, or its socket failed.
     #[cold]
     fn stream_ended(&mut self, way: Way, cx: &mut Context<'_>, now: Instant) {
         self.sides(way).0.input = Input::Ended;
@@ -417,7 +427,8 @@ impl Tunnel {
         }
         let (from, to) = self.sides(way);
         match way {
-            // No Close is made up for either side: FIN, and what it sends still flows.
+            // No Close is made up for either side: the backend gets FIN, and what it sends still
+            // flows.
             Way::FromClient => to.channel.finish(),
             // The client has got a Close already, or is gone itself.
             Way::FromBackend if from.closed || to.told || to.has_ended() => {}
@@ -433,8 +444,9 @@ impl Tunnel {
         self.give_grace(now);
     }
 
-    /// A side broke the framing or a limit. What it sent before that has been passed on, and 1001 follows it; the code
-    /// waits until the other side has answered. Meanwhile nothing is read from the violator.
+    /// Judges a side that broke the framing or a limit. The frames that it sent before that have
+    /// been passed on, and 1001 follows them; the code for the violator waits until the other side
+    /// has answered. Meanwhile nothing is read from the violator.
     #[cold]
     fn violated(&mut self, way: Way, fault: Fault, cx: &mut Context<'_>, now: Instant) {
         let by = match way {
@@ -471,8 +483,9 @@ impl Tunnel {
         self.give_verdict(cx, now);
     }
 
-    /// Sends the violator its code: the other side has answered, or has taken too long. The violator is read again: a
-    /// socket that is closed with unread bytes is reset, and the code would be lost (RFC 9112 §9.6).
+    /// Sends the violator its code: the other side has answered, or has taken too long. The
+    /// violator is read again: a socket that is closed with unread bytes is reset, and the code
+    /// would be lost (RFC 9112 §9.6).
     #[cold]
     fn give_verdict(&mut self, cx: &mut Context<'_>, now: Instant) {
         let Course::Answering(Violation { way, code, word }) = self.course else { return };
@@ -482,10 +495,11 @@ impl Tunnel {
         self.course = Course::Judged(way);
         self.clock.end_within(now, self.terms.route.timeouts.grace);
         self.inject(cx);
+        // A side that was paused may have missed its wake: the next poll reads it.
         turn::give_way(cx);
     }
 
-    /// Whether what comes this way answers a side that broke a rule.
+    /// Whether the bytes that go this way answer a side that broke a rule.
     fn is_answering(&self, way: Way) -> bool {
         matches!(&self.course, Course::Answering(violation) if violation.way != way)
     }
@@ -494,20 +508,20 @@ impl Tunnel {
         matches!(self.course, Course::Free)
     }
 
-    /// Ends the tunnel for a reason of ours. One that is ending already keeps its
-    /// reason, but has no longer than the grace from now on.
+    /// Ends the tunnel for a reason of ours. A tunnel that is ending already keeps its reason, and
+    /// has no longer than the grace from now on.
     fn end(&mut self, ending: Ending, cx: &mut Context<'_>, now: Instant) {
         if !self.is_free() {
-            // A client that the policy no longer permits gets no more answers, and no more time to
-            // read what is on its way to it.
+            // A client that the policy no longer permits gets no more answers, and no more than the
+            // grace to read bytes that are on their way to it.
             if ending.reason == Reason::Revoked {
                 self.give_verdict(cx, now);
                 self.clock.client_ends_within(now, self.terms.route.timeouts.grace);
             }
             return;
         }
-        // Where nothing was on its way, only our Close is: a peer that is not there would hold up a drain
-        // for that.
+        // Where nothing else was on its way, only our Close is: a peer that is not there must not
+        // hold up a drain for that.
         let may_read = ending.reason != Reason::Revoked;
         let owed = [
             may_read && (self.client.owes() || !self.backend.scanner.at_boundary()),
@@ -523,20 +537,20 @@ impl Tunnel {
         self.course = Course::Firm(owed);
         self.inject(cx);
         if ending.reason == Reason::NoPong {
-            // Best effort was made; a client that is not there answers nothing.
+            // A best effort: a client that is not there answers nothing.
             self.client.flush(cx);
             self.client.drop_unread();
         }
     }
 
-    /// The grace runs from now on, unless it is running out for good.
+    /// Starts the grace anew, unless it is running out for good.
     fn give_grace(&mut self, now: Instant) {
         if self.is_free() {
             self.clock.end_within(now, self.terms.route.timeouts.grace);
         }
     }
 
-    /// Carries out what came from outside: new rules, an order to end.
+    /// Carries out orders from the table: new rules, or an end.
     fn obey(&mut self, cx: &mut Context<'_>, now: Instant) {
         let Some((terms, end)) = self.entry.changed(cx.waker()) else { return };
         if terms.limits().message_rate != self.terms.limits().message_rate {
@@ -582,7 +596,8 @@ impl Tunnel {
         }
     }
 
-    /// Sends what waits, puts Closes where a frame has ended, and finishes what is finished.
+    /// Flushes both sides, puts Closes where a frame has ended, and finishes the sides that are
+    /// done.
     fn settle(&mut self, cx: &mut Context<'_>) {
         if self.ending.is_some() {
             self.wind_up(cx);
@@ -593,8 +608,8 @@ impl Tunnel {
 
     fn wind_up(&mut self, cx: &mut Context<'_>) {
         self.inject(cx);
-        // Both have said or heard all there is: end our direction to the client
-        // (RFC 6455 §7.1.1: the server closes first), and wait for the backend to end its own.
+        // Both sides have got a Close, and nothing more comes from the client: end our direction to
+        // it (RFC 6455 §7.1.1: the server closes first), and wait for the backend to end its own.
         if self.client.told && self.backend.told && self.client.is_done() {
             self.client.channel.finish();
         }
@@ -631,7 +646,7 @@ impl Tunnel {
             self.stalled(side, cx, now);
             return true;
         }
-        // A client that we don't read, because the backend takes nothing, cannot be heard.
+        // A client is not read while the backend takes nothing: its silence says nothing.
         let deaf = self.backend.channel.has_unsent();
         match self.clock.due(now, rules, deaf) {
             Some(clock::Due::End(reason)) => {
@@ -654,12 +669,13 @@ impl Tunnel {
         }
     }
 
-    /// As [`Tunnel::keep_time`], of a tunnel that is ending. Here a side is also awaited that has not
-    /// acknowledged what the kernel holds for it: once the socket is closed, the next byte that its peer
-    /// sends resets the connection, and the kernel drops what it holds.
+    /// As [`Tunnel::keep_time`], for a tunnel that is ending. It also waits for a side that has not
+    /// acknowledged what the kernel holds for it: once the socket is closed, the next byte that its
+    /// peer sends resets the connection, and the kernel drops what it holds.
     #[cold]
     fn keep_ending(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let timeouts = self.terms.route.timeouts;
+        // Not `||`: both sides have to be asked.
         if self.client.breaks() | self.backend.breaks() {
             return true;
         }
@@ -689,7 +705,8 @@ impl Tunnel {
         false
     }
 
-    /// A side has taken nothing for `write_stall`. The other gets what was passed to it before.
+    /// Ends a side that has taken nothing for `write_stall`. The other gets what was passed to it
+    /// before.
     #[cold]
     fn stalled(&mut self, side: usize, cx: &mut Context<'_>, now: Instant) {
         let [client, backend] = [(By::Client, Way::FromClient), (By::Backend, Way::FromBackend)];
@@ -706,8 +723,8 @@ impl Tunnel {
         }
     }
 
-    /// Relays nothing from now on. A side that has not acknowledged all that was passed to it gets the
-    /// rest, and the end of its stream behind that; what it sends is discarded.
+    /// Relays nothing from now on. A side that has not acknowledged all that was passed to it gets
+    /// the rest, and the end of its stream behind that; bytes that it sends are discarded.
     #[cold]
     fn part(&mut self, cx: &mut Context<'_>, now: Instant) {
         for side in [&mut self.client, &mut self.backend] {
@@ -722,17 +739,18 @@ impl Tunnel {
         }
         self.course = Course::Last;
         self.clock.end_within(now, self.terms.route.timeouts.grace);
-        // A side may not have been read for a while.
+        // A side that was not read for a while may have missed its wake: the next poll reads it.
         turn::give_way(cx);
     }
 
-    /// What had to happen within the grace has not.
+    /// Takes the next step where the grace is over.
     #[cold]
     fn grace_over(&mut self, cx: &mut Context<'_>, now: Instant) {
         match self.course {
             Course::Answering(_) => self.give_verdict(cx, now),
             Course::Judged(way) => {
-                // What the violator sent before is legal: the other side still gets that, though not its answer.
+                // The frames before the violation are legal: the other side still gets them, though
+                // the violator does not get the answers.
                 self.sides(way).0.give_up();
                 self.part(cx, now);
             }
@@ -753,7 +771,8 @@ impl Tunnel {
         }
     }
 
-    /// Whether a side has not got yet all that the other sent before it ended: `write_stall` bounds that, not the grace.
+    /// Whether a side has not yet got all that the other sent before it ended: `write_stall` bounds
+    /// that, not the grace.
     fn is_delivering(&self, [client, backend]: [bool; 2]) -> bool {
         match self.course {
             Course::Free if client && self.backend.is_done() => true,
@@ -768,7 +787,7 @@ impl Tunnel {
         if self.ending.is_none() {
             return false;
         }
-        // A dead client takes nothing more, and a backend is only asked to have got its part.
+        // A dead client takes nothing more; the backend then only has to get its part.
         let client_lost = self.client.dead && !self.backend.owes();
         client_lost || (self.client.is_gone() && self.backend.is_gone())
     }
@@ -780,7 +799,7 @@ impl Tunnel {
         }
     }
 
-    /// The facts of an ending that is over; `fallback` if there was none (a bug, a panic).
+    /// Returns the facts of an ending. `fallback` is the reason if there was none (a bug, a panic).
     pub fn ended(&self, fallback: Reason) -> Ended {
         let ending = self.ending.unwrap_or(Ending {
             by: By::Sidegate,
@@ -838,7 +857,8 @@ impl Side {
         }
     }
 
-    /// Where the frame that is on its way at `at` ends, or what has come of it; `most` where none is on its way.
+    /// Where the frame that is on its way at `at` ends, or the end of the bytes that have come of
+    /// it. `most` means that none is on its way.
     #[cold]
     fn frame_ends(&self, at: usize, most: usize) -> usize {
         match usize::try_from(self.scanner.left()) {
@@ -847,8 +867,8 @@ impl Side {
         }
     }
 
-    /// Sends `bytes` unless a Close has gone before them; returns how many were taken. A socket that
-    /// fails is dead, not an error: its reading side says why.
+    /// Sends `bytes` unless a Close has gone before them; returns how many were taken. A socket
+    /// that fails makes the side dead and is no error here: its reading side says why.
     fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
         if self.told || self.dead || bytes.is_empty() {
             return 0;
@@ -862,7 +882,7 @@ impl Side {
         }
     }
 
-    /// As [`Side::write`]; its channel ends with them.
+    /// As [`Side::write`], and ends the channel behind `bytes`.
     #[cold]
     fn write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
         if self.told || self.dead {
@@ -872,12 +892,12 @@ impl Side {
         if self.dead { 0 } else { bytes.len() }
     }
 
-    /// Whether all is sent, or nothing can be any more.
+    /// Sends bytes that wait. True if all are sent, or none can be any more.
     fn flush(&mut self, cx: &mut Context<'_>) -> bool {
         self.dead || !self.channel.wants_flush() || self.send(cx)
     }
 
-    /// Apart, so that the question before it, asked a dozen times for each message, is no call.
+    /// A function apart: the test before it, made a dozen times for each message, is then no call.
     #[inline(never)]
     fn send(&mut self, cx: &mut Context<'_>) -> bool {
         self.channel.poll_flush(cx).unwrap_or_else(|_| {
@@ -886,31 +906,33 @@ impl Side {
         })
     }
 
-    /// How much it has taken so far, where the kernel has no room for the rest.
+    /// How much this side has taken so far, while the kernel has no room for the rest. `None` means
+    /// that nothing waits, or that the side is dead.
     fn unsent(&self) -> Option<u64> {
         (!self.dead && self.channel.has_unsent()).then(|| self.channel.taken())
     }
 
-    /// How much it has taken so far, where it has not acknowledged all that was passed to it.
+    /// How much this side has taken so far. `None` means that it has acknowledged all that was
+    /// passed to it, or is dead.
     fn owed(&self) -> Option<u64> {
         self.owes().then(|| self.channel.taken())
     }
 
-    /// Notices that its connection is broken, so that it acknowledges nothing more: a side that has ended is
-    /// not read. True if that is news.
+    /// Notices that the connection is broken, so that the side acknowledges nothing more: a side
+    /// that has ended is not read. True if that is news.
     fn breaks(&mut self) -> bool {
         let breaks = self.owes() && self.channel.is_broken();
         self.dead |= breaks;
         breaks
     }
 
-    /// Whether it has not acknowledged all that was passed to it.
+    /// Whether this side has not acknowledged all that was passed to it.
     fn owes(&self) -> bool {
         !self.dead && (self.channel.has_unsent() || self.channel.unacked() > 0)
     }
 
-    /// Its time is up: its connection ends now, and what it has not acknowledged is dropped, also by the
-    /// kernel. The other side may have more time.
+    /// Ends the connection now, as its time is up; bytes that the side has not acknowledged are
+    /// dropped, also by the kernel. The other side may have more time.
     fn give_up(&mut self) {
         if self.owes() {
             self.channel.reset();
@@ -920,7 +942,8 @@ impl Side {
         self.dead = true;
     }
 
-    /// Its time is up, though it may read: the kernel delivers the rest, unless that is much or not whole.
+    /// Ends the connection, as its time is up, though the side may read: the kernel delivers the
+    /// rest, unless that is much or not whole.
     fn drop_unread(&mut self) {
         if !self.dead && (self.channel.has_unsent() || self.channel.unacked() > MAX_LEFT_BEHIND) {
             self.channel.reset();
@@ -928,8 +951,8 @@ impl Side {
         self.dead = true;
     }
 
-    /// Whether nothing is left to do for it: it is dead, or has ended and got all that was for it but a
-    /// little that the kernel holds.
+    /// Whether nothing is left to do for this side: it is dead, or has ended and got all that was
+    /// for it except a little that the kernel holds.
     fn is_gone(&self) -> bool {
         let left = || self.channel.has_unsent() || self.channel.unacked() > MAX_LEFT_BEHIND;
         self.dead || (self.has_ended() && !left())
@@ -941,7 +964,8 @@ impl Side {
         }
     }
 
-    /// Puts the wanted Close; `way` is the one that leads to this side.
+    /// Writes the Close that is wanted, if any. `way` is the way that leads to this side, and says
+    /// whether the frame is masked.
     fn close_if_wanted(&mut self, way: Way, cx: &mut Context<'_>) {
         let Some((code, reason)) = self.close.take() else { return };
         let mask = (way == Way::FromClient).then(rand::random);
@@ -991,7 +1015,8 @@ impl Ready {
         if self.start == self.end {
             (self.start, self.end) = (at, at);
             if !held.is_empty() {
-                // Only what begins a read can have begun in an earlier one: there is room for it.
+                // Only the first bytes of a read can belong to an earlier one: there is room in
+                // front of them.
                 self.start -= held.len();
                 bytes[self.start..at].copy_from_slice(held);
             }
@@ -1013,15 +1038,15 @@ impl Ready {
 struct SideRules<'a> {
     way: Way,
     limits: &'a TunnelLimits,
-    /// It knows the payload of our Pings.
+    /// Knows the payload of our Pings.
     clock: &'a Clock,
     messages: Option<&'a Bucket>,
-    /// What is left of the frames that `frames` counts.
+    /// The rate of those frames that the limit `frames` counts.
     frames: &'a OnceCell<Box<Bucket>>,
 }
 
 impl SideRules<'_> {
-    /// The rate of `frames`: it limits the client alone. `None` means unlimited.
+    /// The rate of the limit `frames`, which limits the client alone. `None` means unlimited.
     fn frame_rate(&self) -> Option<Rate> {
         self.limits.frames.filter(|_| self.way == Way::FromClient)
     }

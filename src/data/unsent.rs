@@ -36,8 +36,8 @@ impl Unsent {
         &mut self.bytes[from..]
     }
 
-    /// Writes `bytes` behind those that wait, and keeps what `socket` does not take; returns how
-    /// many went out.
+    /// Writes `bytes` behind the bytes that wait, and keeps the part that `socket` does not take;
+    /// returns how many went out.
     pub fn write(
         &mut self,
         socket: &mut Socket,

@@ -1,10 +1,9 @@
-//! TLS towards clients: the one room that drives it.
+//! TLS towards clients: the one module that drives it.
 //!
-//! `hear` waits for a client's first bytes; `accept` makes the TLS handshake with the configuration that is in force
-//! by then; [`Stream`] is what hyper reads heads from; [`Session`] is the same
-//! connection taken back after the upgrade, decrypting and encrypting over the
-//! thread's buffers. What stands behind this door (rustls' unbuffered API) is
-//! nobody else's business.
+//! `hear` waits for a client's first bytes; `accept` makes the TLS handshake with the configuration
+//! that is in force by then; [`Stream`] is what hyper reads heads from; [`Session`] is the same
+//! connection taken back after the upgrade, decrypting and encrypting over the thread's buffers.
+//! The rest of the program does not see that rustls' unbuffered API is behind them.
 
 mod session;
 
@@ -28,7 +27,8 @@ use crate::snapshot::hello;
 
 pub use self::session::Session;
 
-/// The most that is read at once before the upgrade: what hyper doesn't take is kept for it.
+/// Most bytes that one read takes before the upgrade; the session keeps any that hyper does not
+/// take.
 const SOME: usize = 16 * 1024;
 
 /// A client's stream after its TLS handshake, for hyper.
@@ -37,10 +37,10 @@ pub struct Stream {
     session: Box<Session>,
 }
 
-/// How the TLS handshake went.
+/// Facts of a TLS handshake that is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
-    /// Whether it resumed an earlier session.
+    /// Whether the handshake resumed an earlier session.
     pub resumed: bool,
 }
 
@@ -48,9 +48,9 @@ pub struct Facts {
 pub enum Failure {
     /// The connection ended before its first byte: a health check.
     Empty,
-    /// The client left, or the socket's error.
+    /// The client left, or the socket failed.
     Broken(io::Error),
-    /// What the client did wrong, and the connection, on which an alert says so.
+    /// The error of the client, and the connection, on which an alert says so.
     Alerted(io::Error, Alerted),
     /// The client speaks plain HTTP. It has got no answer yet.
     PlainHttp(Hello),
@@ -79,25 +79,25 @@ impl Alerted {
     }
 }
 
-/// A client that has said something, before anything is made of it.
+/// A client whose first bytes have come, before anything is made of them.
 pub struct Hello {
     socket: Socket,
     /// The ClientHello, or a piece of it.
     said: Vec<u8>,
 }
 
-/// Waits for the client's first bytes. It has no deadline of its own.
+/// Waits for the client's first bytes. The caller bounds the wait.
 pub async fn hear(tcp: TcpStream) -> Result<Hello, Failure> {
     let mut hello = Hello { socket: Socket::Tcp(tcp), said: Vec::new() };
     if hello.hear_more().await? == 0 { Err(Failure::Empty) } else { Ok(hello) }
 }
 
 impl Hello {
-    /// The same, if it may be the beginning of a TLS handshake.
+    /// Passes a client on whose bytes may begin a TLS handshake.
     ///
     /// # Errors
-    /// [`Failure::PlainHttp`], where it is a request of plain HTTP. A client that leaves before
-    /// that is known is rustls' to refuse.
+    /// [`Failure::PlainHttp`], where they are a request of plain HTTP. A client that leaves before
+    /// that is known is refused by rustls.
     pub async fn unless_http(mut self) -> Result<Hello, Failure> {
         loop {
             match foreign::is_http(&self.said) {
@@ -123,7 +123,7 @@ impl Hello {
         }
     }
 
-    /// Reads what else the client says, until it leaves; what comes is kept, and bounded.
+    /// Reads more bytes of the client, until it leaves; they are kept, and bounded.
     async fn left(&mut self) -> Failure {
         while self.said.len() < SOME {
             match self.hear_more().await {
@@ -132,7 +132,7 @@ impl Hello {
                 Err(error) => return Failure::Broken(error),
             }
         }
-        // No ClientHello is as long: whether it leaves is seen once it has its turn.
+        // No ClientHello is as long. Whether the client leaves is seen once it has its turn.
         std::future::pending().await
     }
 
@@ -142,7 +142,8 @@ impl Hello {
     }
 }
 
-/// Reads once behind `said`, up to [`SOME`] bytes in all; 0 is the end of the stream, or of the room.
+/// Reads once behind `said`, up to [`SOME`] bytes in all; 0 is the end of the stream, or of the
+/// room.
 async fn hear_more(socket: &mut Socket, said: &mut Vec<u8>) -> io::Result<usize> {
     poll_fn(|cx| {
         buffers::lend(|buffers| {
@@ -155,8 +156,8 @@ async fn hear_more(socket: &mut Socket, said: &mut Vec<u8>) -> io::Result<usize>
     .await
 }
 
-/// Makes the TLS handshake with a client that has said `hello`. It has no deadline of its own.
-/// `configuration` is told whether the client's server name is hidden (`snapshot::hello`).
+/// Makes the TLS handshake with a client that has sent `hello`. The caller bounds the wait.
+/// `configuration` is called with whether the client's server name is hidden (`snapshot::hello`).
 pub async fn accept(
     mut hello: Hello,
     configuration: impl FnOnce(bool) -> Arc<ServerConfig>,
@@ -170,7 +171,7 @@ pub async fn accept(
     let mut shaken = take(&mut session, &mut socket, hello).await.map(|()| false);
     while let Ok(false) = shaken {
         shaken = if is_nameless {
-            // Boxed: few connections need the room that it takes.
+            // Boxed: few connections need this future.
             Box::pin(shake_nameless(&mut session, &mut socket)).await
         } else {
             poll_fn(|cx| session.poll_shake(&mut socket, cx, SOME)).await
@@ -207,14 +208,15 @@ async fn shake_nameless(session: &mut Session, socket: &mut Socket) -> io::Resul
     Ok(false)
 }
 
-/// Has `session` work on what `came`.
+/// Has `session` work on the bytes that `came`.
 async fn take(session: &mut Session, socket: &mut Socket, came: Vec<u8>) -> io::Result<()> {
     let mut came = Some(came);
     poll_fn(|cx| Poll::Ready(session.take(socket, cx, came.take().unwrap_or_default()))).await
 }
 
 impl Stream {
-    /// The socket and the session, for the tunnel. Plaintext that hyper had not read yet stays in the session.
+    /// The socket and the session, for the tunnel. Plaintext that hyper had not read yet stays in
+    /// the session.
     pub fn into_parts(self) -> (Socket, Box<Session>) {
         (self.socket, self.session)
     }
@@ -225,7 +227,7 @@ impl Stream {
         self.session.is_between_records() && socket::is_empty(tcp)
     }
 
-    /// The client's socket.
+    /// The client's TCP socket. `None` means another kind of socket.
     pub fn tcp(&self) -> Option<&TcpStream> {
         match &self.socket {
             Socket::Tcp(tcp) => Some(tcp),
@@ -238,7 +240,8 @@ impl Stream {
         self.session.has_alerted()
     }
 
-    /// Ends our direction behind an alert. Says whether there was one, and the kernel has it.
+    /// Ends our direction behind an alert. Says whether there was an alert, and all of it is with
+    /// the kernel.
     pub fn ends_behind_alert(&self) -> bool {
         let Some(tcp) = self.tcp() else { return false };
         let is_sent = self.session.has_alerted() && !self.session.has_unsent();
@@ -273,6 +276,7 @@ impl AsyncWrite for Stream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let stream = self.get_mut();
+        // Takes new bytes only once all earlier records are sent: hyper feels the back-pressure.
         ready!(stream.poll_sent(cx))?;
         let bytes = &bytes[..bytes.len().min(READ)];
         stream.session.write(&mut stream.socket, cx, bytes)?;

@@ -1,11 +1,12 @@
-//! A TLS connection without its socket, over rustls' unbuffered API: the thread's buffers hold what passes, and a
-//! session only what could not be used up or sent yet.
+//! A TLS connection without its socket, over rustls' unbuffered API: the thread's buffers hold the
+//! bytes that pass, and a session only bytes that could not be used up or sent yet.
 //!
-//! rustls works through all records that it is given, and a KeyUpdate or an empty record costs as much as some KiB of
-//! data: so it is given a few at a time, whole ones, and the rest waits for the next call. It keeps offsets into its
-//! input while a handshake message is incomplete, and panics when it is called with less of it than it last saw: so each
-//! call, whatever it is for, begins with what was left of the last. After an error it is never called again, but for the
-//! alert.
+//! rustls works through all records that it is given, and a KeyUpdate or an empty record costs as
+//! much as some KiB of data: so it is given a few at a time, whole ones, and the rest waits for the
+//! next call. rustls keeps offsets into its input while a handshake message is incomplete, and
+//! panics when it is called with less of it than it last saw: so each call, whatever it is for,
+//! begins with what was left of the last. After an error rustls is never called again, except for
+//! the alert.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -21,50 +22,54 @@ use crate::data::socket::Socket;
 use crate::data::turn;
 use crate::data::unsent::Unsent;
 
-/// Records that rustls is given at a time.
+/// Records that rustls is given at a time, at most.
 const SLICE: usize = 32;
 
-/// Records with application data that one read may give: several slices, if all of their records are such.
+/// Most records with application data that one read gives: several slices, if all of their records
+/// carry such data.
 const MAX_RECORDS: usize = 256;
 
-/// Reads without application data before a connection that is not a tunnel yet gives way to others.
+/// Reads without application data after which a connection that is not a tunnel yet gives way to
+/// others.
 const READS: usize = 4;
 
-/// The length that a record's header may state (RFC 8446 §5.2; RFC 5246 §6.2.3 allows more).
+/// Greatest length that a record's header may state (RFC 8446 §5.2; RFC 5246 §6.2.3 allows more).
 const MAX_RECORD: usize = (1 << 14) + 2048;
 
-/// A record's header: type, version, length.
+/// Length of a record's header in bytes: type, version, length.
 const HEADER: usize = 5;
 
-/// A client's TLS connection. It holds no socket: the caller passes it in.
+/// A client's TLS connection. The caller passes the socket in.
 pub struct Session {
     tls: UnbufferedServerConnection,
-    /// Ciphertext that is not used up: parts of a TLS handshake message, records that wait, a part of a record.
+    /// Ciphertext that is not used up: parts of a TLS handshake message, records that wait, a part
+    /// of a record.
     left: Vec<u8>,
-    /// How much of it rustls has seen already: the parts of a TLS handshake message.
+    /// How many bytes of `left` rustls has seen already: the parts of a TLS handshake message.
     seen: usize,
-    /// Whether a record waits in it that rustls has not seen.
+    /// Whether a whole record waits in `left` that rustls has not seen.
     waits: bool,
-    /// The records of the last read, if there were several or one without application data: those with, and without.
+    /// The records of the last read, with and without application data, if there were several or
+    /// one without.
     several: (usize, usize),
     /// Records that are not sent yet.
     unsent: Unsent,
-    /// Whether these are a session ticket, which goes with the next record in one write.
+    /// Whether `unsent` is a session ticket, which goes with the next record in one write.
     ticket_waits: bool,
-    /// Plaintext that nobody has taken yet.
+    /// Plaintext that the caller has not taken yet.
     plain: Vec<u8>,
     /// Whether close_notify, or the end of the socket's stream, has come.
     ended: bool,
     /// Whether our own close_notify is queued or sent.
     closing: bool,
-    /// Whether it broke: rustls must not be called again.
+    /// Whether the connection broke: rustls must not be called again.
     failed: bool,
-    /// Whether an alert was queued when it broke.
+    /// Whether an alert was queued when the connection broke.
     alerted: bool,
 }
 
 impl Session {
-    /// Before its first byte.
+    /// Starts before the first byte of the client.
     pub fn new(tls: UnbufferedServerConnection) -> Self {
         Session {
             tls,
@@ -87,12 +92,12 @@ impl Session {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// Whether all that came is used up and taken.
+    /// Whether all bytes that came are decrypted, and their plaintext taken.
     pub fn is_between_records(&self) -> bool {
         self.left.is_empty() && self.plain.is_empty()
     }
 
-    /// Works on what the caller has read: at the beginning, or behind [`Session::take_left`].
+    /// Works on bytes that the caller has read: at the beginning, or behind [`Session::take_left`].
     pub fn take(
         &mut self,
         socket: &mut Socket,
@@ -108,15 +113,15 @@ impl Session {
         })
     }
 
-    /// The part of a record that was left, to be read on by the caller. `None` means that rustls has
-    /// work, or has seen some of it, or that it has `most` bytes.
+    /// Takes the part of a record that was left, for the caller to read on. `None` means that
+    /// rustls has work, or has seen some of it, or that `most` bytes are reached.
     pub fn take_left(&mut self, most: usize) -> Option<Vec<u8>> {
         let is_untouched = !self.waits && self.seen == 0 && !self.ended && self.left.len() < most;
         is_untouched.then(|| std::mem::take(&mut self.left))
     }
 
-    /// Reads once, or works on what an earlier read left; returns how much of `buffers.plain` is filled behind
-    /// `FRONT`, which may be nothing.
+    /// Reads once, or works on what an earlier read left; returns how many bytes of `buffers.plain`
+    /// are filled behind `FRONT`, possibly none.
     pub fn poll_read(
         &mut self,
         socket: &mut Socket,
@@ -134,12 +139,12 @@ impl Session {
         self.ended
     }
 
-    /// Whether it broke, and the peer is owed the alert that says why.
+    /// Whether the connection broke, and the peer is owed the alert that says why.
     pub fn has_alerted(&self) -> bool {
         self.alerted
     }
 
-    /// Sends what is left of the alert, and of what was to be said before it.
+    /// Sends the rest of the alert, and of the records in front of it.
     pub fn poll_alerted(
         &mut self,
         socket: &mut Socket,
@@ -150,7 +155,8 @@ impl Session {
         if self.has_unsent() { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
-    /// What came before the connection was a tunnel: no more than one read of hyper's gave.
+    /// Takes the plaintext that came before the connection was a tunnel: no more than one read of
+    /// hyper's gave.
     #[cold]
     fn take_early(&mut self, buffers: &mut Buffers) -> usize {
         let early = std::mem::take(&mut self.plain);
@@ -158,7 +164,8 @@ impl Session {
         early.len()
     }
 
-    /// As [`Session::poll_read`], into `plaintext`, which may be smaller than what comes: the rest is kept.
+    /// As [`Session::poll_read`], into `plaintext`, which may take fewer bytes than come: the rest
+    /// is kept.
     pub fn poll_read_some(
         &mut self,
         socket: &mut Socket,
@@ -184,7 +191,7 @@ impl Session {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends what waits. True when the TLS handshake is done.
+    /// Sends the records that wait. True when the TLS handshake is done.
     pub fn poll_shaken(
         &mut self,
         socket: &mut Socket,
@@ -197,7 +204,8 @@ impl Session {
         Poll::Ready(Ok(!self.tls.is_handshaking()))
     }
 
-    /// One step of the TLS handshake: sends what waits, then reads once. True when it is done.
+    /// Makes one step of the TLS handshake: sends the records that wait, then reads once. True when
+    /// it is done.
     pub fn poll_shake(
         &mut self,
         socket: &mut Socket,
@@ -228,8 +236,8 @@ impl Session {
         })
     }
 
-    /// Reads at most `most` bytes once, unless a record of an earlier read waits, and decrypts them; returns how much
-    /// of `buffers.plain` they fill behind [`FRONT`], which may be nothing.
+    /// Reads at most `most` bytes once, unless a record of an earlier read waits, and decrypts
+    /// them; returns how many bytes of `buffers.plain` they fill behind [`FRONT`], possibly none.
     fn poll_decrypt(
         &mut self,
         socket: &mut Socket,
@@ -252,8 +260,8 @@ impl Session {
             }
             read = ready!(socket.poll_fill(cx, &mut cipher[kept..kept + most]))?;
             if read == 0 {
-                // FIN without close_notify is an end like another: frames and heads say by themselves whether they are
-                // whole.
+                // FIN without close_notify is an end like another: frames and heads say by
+                // themselves whether they are whole.
                 self.ended = true;
                 return Poll::Ready(Ok(0));
             }
@@ -262,7 +270,7 @@ impl Session {
         came[..kept].copy_from_slice(&self.left);
         let (used, filled) = self.process(socket, cx, came, &mut plain[FRONT..])?;
         if kept > 0 || used < came.len() {
-            // A new one, and never room for what a burst left.
+            // A new vector: the old one may have room for a burst.
             self.left = came[used..].to_vec();
         }
         turn.moved(used);
@@ -279,9 +287,9 @@ impl Session {
         io::Error::new(io::ErrorKind::InvalidData, "a TLS handshake message of more than 64 KiB")
     }
 
-    /// Works through records of `cipher` into `plain`; returns how much of the one is used up, and how much of the other
-    /// is filled. What this makes rustls want to say waits for the next flush, where its progress is counted; but for
-    /// an alert, which is sent.
+    /// Works through records of `cipher` into `plain`; returns how many bytes of the one are used
+    /// up, and how many of the other filled. Records that rustls wants to send in return wait for
+    /// the next flush, where their progress is counted. An alert is sent at once.
     fn process(
         &mut self,
         socket: &mut Socket,
@@ -290,12 +298,12 @@ impl Session {
         plain: &mut [u8],
     ) -> io::Result<(usize, usize)> {
         self.digest_all(cipher, plain).inspect_err(|_| {
-            // That the peer takes it is no longer our concern.
+            // The peer need not take it: the error is returned in any case.
             let _ = self.unsent.flush(socket, cx);
         })
     }
 
-    /// Slice after slice, for as long as every record carries application data.
+    /// Works through slice after slice, for as long as every record carries application data.
     fn digest_all(&mut self, cipher: &mut [u8], plain: &mut [u8]) -> io::Result<(usize, usize)> {
         let (mut used, mut filled, mut all) = (0, 0, 0);
         loop {
@@ -308,7 +316,8 @@ impl Session {
             self.seen = end - used;
             all += records;
             if all > 1 || data < records {
-                // One record is as dear as its bytes and its read.
+                // A single record costs no more than its bytes and its read, which are counted
+                // anyway.
                 self.several.0 += data;
                 self.several.1 += records.saturating_sub(data);
             }
@@ -320,8 +329,8 @@ impl Session {
         }
     }
 
-    /// Works through all of `cipher`; returns how much of it is used up, how much of `plain` is filled, and by how many
-    /// records.
+    /// Works through all of `cipher`; returns how many bytes of it are used up, how many of `plain`
+    /// are filled, and by how many records.
     #[inline]
     fn digest(&mut self, cipher: &mut [u8], plain: &mut [u8]) -> io::Result<(usize, usize, usize)> {
         let (mut used, mut filled, mut data) = (0, 0, 0);
@@ -345,14 +354,15 @@ impl Session {
                 }
                 Ok(ConnectionState::EncodeTlsData(message)) => {
                     queue(message, &mut self.unsent)?;
-                    // As BoringSSL does; in TLS 1.2 the client waits for what the end of the handshake has to say.
+                    // A ticket waits for the next record, as in BoringSSL. Not in TLS 1.2, where
+                    // the client waits for the last messages of the handshake.
                     self.ticket_waits = handshaking
                         && !self.tls.is_handshaking()
                         && self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3);
                 }
                 Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
-                // There is nothing more to be done with what came; early data is never offered.
+                // Nothing more can be done with these bytes; early data is never offered.
                 Ok(_) => return Ok((used + discard, filled, data)),
                 Err(error) => {
                     self.failed = true;
@@ -364,9 +374,10 @@ impl Session {
         }
     }
 
-    /// The alert that an error has queued, behind what was to be said before it; `rest` is what is left of the input.
+    /// Queues the alert of an error, behind the records that were to be sent before it; `rest` is
+    /// the rest of the input.
     fn queue_alert(&mut self, rest: &mut [u8]) {
-        // As long as there is something to say, rustls says it before it looks at its input.
+        // As long as rustls has something to send, it does not look at its input.
         while self.tls.wants_write() {
             let Ok(ConnectionState::EncodeTlsData(message)) =
                 self.tls.process_tls_records(rest).state
@@ -380,7 +391,8 @@ impl Session {
         }
     }
 
-    /// Encrypts `bytes`, and writes them behind what is not sent yet; returns how many bytes went out.
+    /// Encrypts `bytes`, and writes them behind the records that are unsent; returns how many bytes
+    /// went out.
     pub fn write(
         &mut self,
         socket: &mut Socket,
@@ -390,7 +402,8 @@ impl Session {
         self.put(socket, cx, bytes, false)
     }
 
-    /// As [`Session::write`], with close_notify in the same write: nothing follows these bytes, which are a frame at most.
+    /// As [`Session::write`], with close_notify in the same write: nothing follows these bytes,
+    /// which are a frame at most.
     pub fn write_last(
         &mut self,
         socket: &mut Socket,
@@ -408,6 +421,8 @@ impl Session {
         bytes: &[u8],
         last: bool,
     ) -> io::Result<usize> {
+        // A ticket is in `unsent`: the records queue behind it, and the flush below sends both at
+        // once.
         let ticket = std::mem::take(&mut self.ticket_waits);
         buffers::lend_out(|out| {
             let mut sent = 0;
@@ -434,23 +449,25 @@ impl Session {
         })
     }
 
-    /// Queues close_notify.
+    /// Queues close_notify, once; nothing is encrypted behind it.
     pub fn close_notify(&mut self) {
         if !std::mem::replace(&mut self.closing, true) {
             self.ticket_waits = false;
-            // For want of room rustls keeps it among what it wants to say, and that is queued on the way to the next thing.
+            // Without room, rustls keeps the alert for itself. The next call of `traffic` moves it
+            // to `unsent`.
             let _ = self.traffic(|traffic| traffic.queue_close_notify(&mut []));
             let _ = self.traffic(|_| ());
         }
     }
 
-    /// Goes to where application data may be written; `None` where that is no more.
+    /// Calls `say` where application data may be written. `None` means that this is over, or not
+    /// yet.
     fn traffic<R>(
         &mut self,
         say: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>) -> R,
     ) -> Option<R> {
         while !self.failed {
-            // All that can be used of what it has seen is used: there is nothing to discard.
+            // Everything that can be used of these bytes is used: there is nothing to discard.
             match self.tls.process_tls_records(&mut self.left[..self.seen]).state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => return Some(say(&mut traffic)),
                 Ok(ConnectionState::EncodeTlsData(message)) => {
@@ -465,12 +482,13 @@ impl Session {
         None
     }
 
-    /// Whether something is to be sent and is not sent yet.
+    /// Whether records are unsent. A ticket that waits for the next record does not count.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.is_empty() && !self.ticket_waits
     }
 
-    /// Sends what is not sent yet; returns how many bytes went out.
+    /// Sends the records that are unsent; returns how many bytes went out. A ticket stays until a
+    /// record follows.
     pub fn flush(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> io::Result<usize> {
         if self.ticket_waits {
             return Ok(0);
@@ -479,8 +497,8 @@ impl Session {
     }
 }
 
-/// At most `most` whole records at the front of `cipher`: how many, and how many bytes. What can be no record counts
-/// as one with all that follows it: rustls says what is wrong with it.
+/// Counts the whole records at the front of `cipher`, `most` at most: how many, and how many bytes.
+/// Bytes that can be no record count as one, with all that follows: rustls names the mistake.
 #[inline]
 fn whole_records(cipher: &[u8], most: usize) -> (usize, usize) {
     if let [_, 3, _, high, low, body @ ..] = cipher
@@ -510,7 +528,7 @@ fn several_records(cipher: &[u8], most: usize) -> (usize, usize) {
     (count, end)
 }
 
-/// Puts what rustls wants to say behind what is not sent yet.
+/// Appends a message that rustls wants to send to the records that are unsent.
 fn queue(
     mut message: EncodeTlsData<'_, ServerConnectionData>,
     unsent: &mut Unsent,
@@ -536,7 +554,8 @@ mod tests {
         [&[23, 3, 3][..], &length.to_be_bytes(), &vec![0; length.into()]].concat()
     }
 
-    /// How many whole records stand at the front of `cipher`, of three at most, and how many bytes they take.
+    /// How many whole records stand at the front of `cipher`, of three at most, and how many bytes
+    /// they take.
     fn check(cipher: &[u8], expected: (usize, usize)) {
         assert_eq!(whole_records(cipher, 3), expected, "{:x?}", &cipher[..cipher.len().min(12)]);
     }

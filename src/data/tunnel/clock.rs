@@ -1,7 +1,7 @@
 //! A tunnel's clocks: idle, lifetime, Ping and Pong, stalls, the grace of an ending.
 //!
-//! One timer serves them all and is only moved earlier: traffic just notes the
-//! time, and a timer that fires too soon is armed again. It ends nothing itself.
+//! One timer serves them all and is only moved earlier: traffic just notes the time, and a timer
+//! that fires too soon is armed again. The clock ends nothing itself.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,20 +14,20 @@ use crate::close::Reason;
 use crate::policy::limit::TunnelLimits;
 use crate::snapshot::route::RouteTimeouts;
 
-/// How long a Ping waits that could not be put because a frame was on its way.
+/// How long a Ping waits that could not be written because a frame was on its way.
 const PING_AGAIN: Duration = Duration::from_secs(1);
 
-/// A timer that rings so much too late tells of a process that was stopped or starved.
+/// A timer that fires so much too late tells of a process that was stopped or starved.
 const OVERSLEPT: Duration = Duration::from_secs(1);
 
-/// How long silence says nothing after that: what has come meanwhile is read first.
+/// How long silence says nothing after that: bytes that came meanwhile are read first.
 const EXCUSED: Duration = Duration::from_secs(2);
 
 /// The shortest and the longest pause between two looks at what a side has acknowledged.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
-/// What is due now.
+/// What the tunnel has to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
     /// A Ping to the client.
@@ -43,23 +43,29 @@ pub struct Clock {
     relayed: Instant,
     /// The last byte from the client, whatever it was.
     heard: Instant,
-    /// Our Ping that no Pong and no other byte has answered.
+    /// When our Ping went out. `None` means that a Pong or another byte has answered it.
     pinged: Option<Instant>,
-    /// The oldest of the backend's Pings that no Pong has answered.
+    /// When the oldest Ping of the backend's passed that no Pong has answered. `None` means that
+    /// none waits.
     backend_pinged: Option<Instant>,
-    /// The 8 random bytes of our Pings; the same for the tunnel's life, so that a late Pong is still known.
+    /// The 8 random bytes of our Pings; the same for the tunnel's life, so that a late Pong is
+    /// still known. `None` means that none has gone out.
     payload: Option<[u8; 8]>,
     ping_not_before: Option<Instant>,
-    /// Until when the client had not taken what stood before our Ping.
+    /// Until when the client had not taken the bytes in front of our Ping.
     taken: Taken,
-    /// Until then silence says nothing, since the whole process was held up.
+    /// Until then silence says nothing, since the whole process was held up. `None` means that it
+    /// was not.
     excused: Option<Instant>,
     grace_ends: Option<Instant>,
-    /// When the client is dropped at the latest. `None` means that only the grace and stalls end it.
+    /// When the client is dropped at the latest. `None` means that only the grace and stalls end
+    /// it.
     client_ends: Option<Instant>,
-    /// Since when a side has taken nothing, and what it had taken by then.
+    /// Since when a side has taken nothing, and how much it had taken by then: the client, the
+    /// backend.
     stalls: [Option<(Instant, u64)>; 2],
-    /// Whether the timer was set by all that is known now. Bytes and frames alone only move a moment later.
+    /// Whether the timer was set with all that is known now. Bytes and frames alone only move a
+    /// moment later.
     is_set: bool,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -67,14 +73,14 @@ pub struct Clock {
 /// Whether a Ping of ours has left yet, or waits behind data that the client is slow to take.
 #[derive(Clone, Copy)]
 enum Taken {
-    /// Something is unsent.
+    /// Bytes for the client are unsent.
     NotYet,
-    /// Nothing has been since then.
+    /// No byte has been unsent since then.
     Since(Instant),
 }
 
 impl Clock {
-    /// Starts at the 101.
+    /// Starts all clocks at the 101.
     pub fn new(now: Instant) -> Self {
         Clock {
             opened: now,
@@ -94,7 +100,7 @@ impl Clock {
         }
     }
 
-    /// A byte came from the client: it lives.
+    /// Notes that a byte came from the client: it lives.
     pub fn heard(&mut self, now: Instant) {
         self.heard = now;
         if self.pinged.take().is_some() {
@@ -102,43 +108,44 @@ impl Clock {
         }
     }
 
-    /// A frame passed.
+    /// Notes that a frame passed, either way.
     pub fn relayed(&mut self, now: Instant) {
         self.relayed = now;
     }
 
-    /// Our Ping goes out now, with these bytes.
+    /// Notes that our Ping goes out now, and returns its payload.
     pub fn ping(&mut self, now: Instant) -> [u8; 8] {
         self.pinged = Some(now);
         self.disarm();
         *self.payload.get_or_insert_with(rand::random)
     }
 
-    /// A frame is on its way to the client: try again in a moment.
+    /// Puts our Ping off: a frame is on its way to the client.
     pub fn ping_later(&mut self, now: Instant) {
         self.ping_not_before = Some(now + PING_AGAIN);
         self.disarm();
     }
 
-    /// The backend's own Ping passed.
+    /// Notes that a Ping of the backend's passed.
     pub fn backend_pinged(&mut self, now: Instant) {
         self.backend_pinged.get_or_insert(now);
         self.disarm();
     }
 
-    /// The payload of our Pings; `None` while none has gone out. A Pong with it is to be swallowed.
+    /// The payload of our Pings. `None` means that none has gone out. A Pong with it is to be
+    /// swallowed.
     pub fn payload(&self) -> Option<[u8; 8]> {
         self.payload
     }
 
-    /// A Pong passed that answers the backend's Ping.
+    /// Notes that a Pong passed that answers the backend's Ping.
     pub fn ponged(&mut self) {
         self.backend_pinged = None;
         self.disarm();
     }
 
-    /// Whether something waits for a client that takes it slowly: a Ping of ours behind it cannot be answered
-    /// yet, and a client that takes nothing at all has stalled.
+    /// Notes whether bytes wait for the client, which takes them slowly: a Ping of ours behind them
+    /// cannot be answered yet, and a client that takes nothing at all has stalled.
     pub fn holds_back(&mut self, now: Instant, unsent: bool) {
         self.taken = match (self.taken, unsent) {
             (_, true) => Taken::NotYet,
@@ -147,8 +154,9 @@ impl Clock {
         };
     }
 
-    /// Notices that the timer rings far too late: the process was stopped, or starved. What the sides have sent
-    /// meanwhile may not be readable yet where there are thousands of them, so nobody is judged by it for a moment.
+    /// Notices that the timer fires far too late: the process was stopped, or starved. Bytes that
+    /// the sides have sent meanwhile may not be readable yet where there are thousands of them, so
+    /// silence is excused for a moment.
     pub fn wakes(&mut self, now: Instant) {
         if self.timer.as_ref().is_some_and(|timer| timer.deadline() + OVERSLEPT <= now) {
             self.excused = Some(now + EXCUSED);
@@ -159,30 +167,30 @@ impl Clock {
         }
     }
 
-    /// Whether nothing can be due before the timer rings. Asked while nothing is unsent.
+    /// Whether nothing can be due before the timer fires. To be called while nothing is unsent.
     pub fn is_calm(&self, now: Instant) -> bool {
         let takes = matches!(self.taken, Taken::Since(_)) && self.stalls == [None; 2];
         let rings_later = self.timer.as_ref().is_some_and(|timer| timer.deadline() > now);
         self.is_set && rings_later && takes && !self.is_excused(now)
     }
 
-    /// Something else than the time has changed: what is due when is to be seen anew.
+    /// Notes that something else than the time has changed: the next poll sets the timer anew.
     pub fn disarm(&mut self) {
         self.is_set = false;
     }
 
-    /// From now on the tunnel has `grace` to end.
+    /// Gives the tunnel `grace` to end, from now on.
     pub fn end_within(&mut self, now: Instant, grace: Duration) {
         self.grace_ends = Some(now + grace);
     }
 
-    /// From now on the client has `time` to end, unless it has less already.
+    /// Gives the client `time` to end, from now on, unless it has less already.
     pub fn client_ends_within(&mut self, now: Instant, time: Duration) {
         let end = now + time;
         self.client_ends = Some(self.client_ends.map_or(end, |before| before.min(end)));
     }
 
-    /// Whether the client has had all the time that it may have.
+    /// Whether the time is over that the client had to end.
     pub fn is_client_over(&self, now: Instant) -> bool {
         self.client_ends.is_some_and(|end| end <= now)
     }
@@ -192,13 +200,14 @@ impl Clock {
         self.grace_ends.is_some_and(|end| end <= now)
     }
 
-    /// Since the 101.
+    /// Time since the 101.
     pub fn since_opened(&self) -> Duration {
         self.opened.elapsed()
     }
 
-    /// The side, 0 or 1, that has taken nothing for `patience` while there was something for it;
-    /// `unsent` says of each for which there is how much it has taken so far.
+    /// The side, 0 for the client or 1 for the backend, that has taken nothing for `patience` while
+    /// bytes waited for it. `unsent` says of each side how much it has taken so far; `None` means
+    /// that nothing waits for it.
     pub fn stalled(
         &mut self,
         now: Instant,
@@ -220,7 +229,8 @@ impl Clock {
         self.lifetime_ends(rules).is_some_and(|end| end <= now)
     }
 
-    /// What is due now. `deaf`: the client isn't read at the moment, so its silence says nothing.
+    /// Returns the event that is due now. `deaf` means that the client is not read at the moment,
+    /// so that its silence says nothing.
     pub fn due(&self, now: Instant, rules: &TunnelLimits, deaf: bool) -> Option<Due> {
         let over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if self.is_outlived(now, rules) {
@@ -236,7 +246,7 @@ impl Clock {
         if over(self.ping_at(rules)) { Some(Due::Ping) } else { None }
     }
 
-    /// Wakes the task at the next moment at which something may be due.
+    /// Sets the timer to the next moment at which something may be due.
     pub fn arm(
         &mut self,
         cx: &mut Context<'_>,
@@ -245,7 +255,7 @@ impl Clock {
         timeouts: &RouteTimeouts,
         deaf: bool,
     ) {
-        // A deaf moment ends by a write to the backend, which wakes the task by itself.
+        // A deaf moment ends with a write to the backend, which wakes the task by itself.
         let pong = if deaf { None } else { self.pong_ends(rules) };
         let stall = self.stall_ends(timeouts.write_stall);
         let next =
@@ -258,8 +268,8 @@ impl Clock {
         );
     }
 
-    /// Wakes the task when the ending, or the tunnel, has taken too long, and to look at what a side has acknowledged:
-    /// the kernel does not tell.
+    /// Sets the timer to when the ending, or the tunnel, has taken too long, and to the next look
+    /// at what a side has acknowledged: the kernel does not tell.
     pub fn arm_ending(
         &mut self,
         cx: &mut Context<'_>,
@@ -290,6 +300,7 @@ impl Clock {
             timer.as_mut().reset(next);
         }
         if timer.as_mut().poll(cx).is_ready() {
+            // A timer that is ready has kept no waker.
             cx.waker().wake_by_ref();
         }
     }
@@ -302,7 +313,8 @@ impl Clock {
         rules.idle.map(|idle| self.relayed + idle)
     }
 
-    /// A Ping goes out when the client was silent for so long and no Ping is on its way already.
+    /// When our Ping is due: the client was silent for so long. `None` means off, or that a Ping is
+    /// unanswered already.
     fn ping_at(&self, rules: &TunnelLimits) -> Option<Instant> {
         if self.pinged.is_some() || self.backend_pinged.is_some() {
             return None;
@@ -311,7 +323,9 @@ impl Clock {
         Some(self.ping_not_before.map_or(at, |earliest| at.max(earliest)))
     }
 
-    /// The clock runs from the oldest unanswered Ping, ours or the backend's, and any byte sets it back.
+    /// When the client is declared dead. The clock runs from the oldest unanswered Ping, ours or
+    /// the backend's, and any byte of the client sets it back. `None` means off, no unanswered
+    /// Ping, or bytes in front of it that the client has not taken.
     fn pong_ends(&self, rules: &TunnelLimits) -> Option<Instant> {
         rules.ping?;
         let oldest = [self.pinged, self.backend_pinged].into_iter().flatten().min()?;
@@ -323,7 +337,8 @@ impl Clock {
         self.excused.is_some_and(|until| now < until)
     }
 
-    /// The longer a side takes nothing, the longer are the pauses.
+    /// When to look again at what the sides have acknowledged: the longer one has taken nothing,
+    /// the longer are the pauses.
     fn look_at(&self, now: Instant) -> Option<Instant> {
         let since = self.stalls.iter().flatten().map(|(since, _)| *since).max()?;
         Some(now + now.duration_since(since).clamp(FIRST_LOOK, LAST_LOOK))
@@ -343,7 +358,8 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// A Ping after 25 s of silence, 20 s for an answer, and the idle and lifetime limits of a strict policy.
+    /// A Ping after 25 s of silence, 20 s for an answer, and the idle and lifetime limits of a
+    /// strict policy.
     fn rules() -> TunnelLimits {
         TunnelLimits {
             idle: Some(seconds(600)),
@@ -352,7 +368,8 @@ mod tests {
         }
     }
 
-    /// After `happened`, each at its second, what is due at the seconds of `expected`; the client is read all the time.
+    /// After `happened`, each at its second, what is due at the seconds of `expected`; the client
+    /// is read all the time.
     fn check(
         rules: &TunnelLimits,
         happened: &[(u64, fn(&mut Clock, Instant))],
@@ -513,7 +530,8 @@ mod tests {
         assert_eq!(clock.due(opened + seconds(21), &rules(), false), NO_PONG);
     }
 
-    /// At each second, how much each side has taken while there was more for it, and who has stalled by then; after 30 s.
+    /// At each second, how much each side has taken while there was more for it, and who has
+    /// stalled by then; after 30 s.
     fn check_stalls(steps: &[(u64, [Option<u64>; 2], Option<usize>)]) {
         let opened = Instant::now();
         let mut clock = Clock::new(opened);

@@ -1,8 +1,7 @@
-//! The opening handshake (RFC 6455 §4.2): whether an attempt's is in order, and
-//! whether the backend's 101 answers it.
+//! The opening handshake (RFC 6455 §4.2): whether an attempt's is in order, and whether the
+//! backend's 101 answers it.
 //!
-//! It reads heads only, and writes none. It never asks who the client is, and
-//! never weighs the 101 against a policy.
+//! Heads are read here, and none is written. Neither the client's identity nor a policy matters.
 
 use data_encoding::BASE64;
 use http::header::{self, HeaderMap, HeaderName};
@@ -32,7 +31,7 @@ pub struct Agreed {
     pub extensions: Extensions,
 }
 
-/// Sixteen bytes in base64.
+/// Length of sixteen bytes in base64.
 const KEY: usize = 24;
 
 impl Handshake {
@@ -71,11 +70,11 @@ impl Handshake {
         derive_accept_key(&self.key)
     }
 
-    /// Whether the backend's answer is a valid 101 to this handshake (RFC 6455
-    /// §4.2.2); if not, the sentence says what is wrong with it.
+    /// Checks that the backend's answer is a valid 101 to this handshake (RFC 6455 §4.2.2). The
+    /// error is a sentence about its first mistake.
     ///
-    /// The 101 names the protocol of what follows, and that is WebSocket alone: with a second
-    /// token the two sides may not agree on what they speak (RFC 9110 §7.8). HTTP/1.0 has no
+    /// The 101 names the protocol that follows, and that is WebSocket alone: with a second token
+    /// the two sides may not agree on the protocol that they speak (RFC 9110 §7.8). HTTP/1.0 has no
     /// upgrades.
     pub fn agree(&self, head: &response::Parts) -> Result<Agreed, &'static str> {
         let headers = &head.headers;
@@ -113,7 +112,8 @@ impl Handshake {
         Ok(Agreed { subprotocol, extensions })
     }
 
-    /// The subprotocol that the 101 chose; names are compared byte for byte.
+    /// The subprotocol that the 101 chose; names are compared byte for byte. `None` means that it
+    /// chose none.
     fn chosen(&self, headers: &HeaderMap) -> Result<Option<Box<str>>, &'static str> {
         if !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
             return Ok(None);
@@ -125,7 +125,7 @@ impl Handshake {
     }
 }
 
-/// Whether the head announces a body: whatever of it follows would be read as frames.
+/// Whether the head announces a body, which would be read as frames.
 fn has_body(headers: &HeaderMap) -> bool {
     let nothing = |value: &[u8]| !value.is_empty() && value.iter().all(|digit| *digit == b'0');
     headers.contains_key(header::TRANSFER_ENCODING)
@@ -135,24 +135,24 @@ fn has_body(headers: &HeaderMap) -> bool {
             .any(|value| !nothing(value.as_bytes().trim_ascii()))
 }
 
-/// The value of a header that must come once; `None` where it is absent or comes twice.
+/// The value of a header that must come once. `None` means that it is absent or comes twice.
 fn single(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     if values.next().is_some() { None } else { Some(value.as_bytes().trim_ascii()) }
 }
 
-/// A key in its only canonical spelling. The padding is looked for at the end,
-/// because the decoder takes it inside as well (base64 strings in a row).
+/// Reads a key in its only canonical spelling. The padding is looked for at the end, because the
+/// decoder accepts it inside as well (base64 strings in a row).
 fn key(value: &[u8]) -> Option<[u8; KEY]> {
     let key = <[u8; KEY]>::try_from(value).ok()?;
     let decoded = BASE64.decode_mut(&key, &mut [0; KEY / 4 * 3]).ok()?;
     if decoded == 16 && key.ends_with(b"==") { Some(key) } else { None }
 }
 
-/// The elements of a comma-separated header, over all its lines. One that is not
-/// UTF-8 is no token, so it can match nothing and is left out; a comma inside a
-/// quoted parameter splits as well, since no valid one holds any (RFC 6455 §9.1).
+/// The elements of a comma-separated header, over all its lines. Elements that are not UTF-8 are no
+/// tokens, can match nothing, and are left out. A comma inside a quoted parameter splits as well,
+/// since no valid one holds any (RFC 6455 §9.1).
 fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(name).into_iter();
     let elements = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
@@ -161,7 +161,7 @@ fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str>
         .filter(|element| !element.is_empty())
 }
 
-/// How many elements a list header has, whatever they are, and whether `websocket` is among them.
+/// How many elements a list header has, valid or not, and whether `websocket` is among them.
 fn tokens(headers: &HeaderMap, name: HeaderName) -> (usize, bool) {
     let lines = headers.get_all(name).into_iter();
     let tokens = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
