@@ -58,6 +58,7 @@ impl AsyncRead for Metered {
         if self.since >= MAX_RECORDS {
             self.since = 0;
             turn::give_way(cx);
+            // `give_way` wakes the task: no waker is left with the socket.
             return Poll::Pending;
         }
         let before = buffer.filled().len();

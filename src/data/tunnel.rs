@@ -184,6 +184,7 @@ impl Tunnel {
     /// Reads both sides until neither has more or the turn is over, then looks at the clock.
     fn run(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<()> {
         let now = Instant::now();
+        // The first call also registers the waker for orders.
         self.obey(cx, now);
         if let Some(early) = self.early.take() {
             self.relay_early(Way::FromClient, cx, buffers, &early.0, now);

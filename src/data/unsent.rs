@@ -80,6 +80,7 @@ impl Unsent {
         let sent = write(&self.bytes[self.from..], |left| socket.poll_send(cx, left))?;
         self.from += sent;
         if self.from == self.bytes.len() {
+            // A connection with nothing to send keeps no buffer.
             *self = Unsent::default();
         }
         Ok(sent)

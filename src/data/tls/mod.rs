@@ -118,6 +118,7 @@ impl Hello {
     pub async fn unless_left(&mut self, turn: impl Future<Output = ()>) -> Result<(), Failure> {
         tokio::select! {
             biased;
+            // `left` first: a client that has gone takes no token.
             left = self.left() => Err(left),
             () = turn => Ok(()),
         }
@@ -162,6 +163,8 @@ pub async fn accept(
     mut hello: Hello,
     configuration: impl FnOnce(bool) -> Arc<ServerConfig>,
 ) -> Result<(Stream, Facts), Failure> {
+    // Whether its name has to be hidden shows only in a complete ClientHello, before rustls reads
+    // it.
     while hello::is_partial(&hello.said) && hello.hear_more().await? > 0 {}
     let Hello { mut socket, said: mut hello } = hello;
     let is_nameless = hello::hide_name(&mut hello);

@@ -267,6 +267,7 @@ impl Session {
             }
         }
         let came = &mut cipher[..kept + read];
+        // In front, so that rustls never gets less than it has seen.
         came[..kept].copy_from_slice(&self.left);
         let (used, filled) = self.process(socket, cx, came, &mut plain[FRONT..])?;
         if kept > 0 || used < came.len() {

@@ -1,24 +1,26 @@
 //! Where frames begin and end (RFC 6455 §5.2), and the few frames of our own.
 //!
-//! The scanner reads headers and holds control frames, which are small. It never
-//! unmasks, copies or keeps data payload, so that whatever an extension made of
-//! it passes untouched. It never repairs: what passes, passes byte for byte.
+//! The scanner reads headers and holds control frames, which are small. It never unmasks, copies or
+//! keeps data payload, so that whatever an extension made of it passes untouched. It never repairs:
+//! all that passes, passes byte for byte.
 
 use std::{fmt, io};
 
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control as Kind, OpCode};
 
-/// Opcodes of control frames (RFC 6455 §11.8).
+/// Opcode of a Close (RFC 6455 §11.8).
 pub const CLOSE: u8 = 8;
-/// A Ping.
+/// Opcode of a Ping (RFC 6455 §11.8).
 pub const PING: u8 = 9;
-/// A Pong.
+/// Opcode of a Pong (RFC 6455 §11.8).
 pub const PONG: u8 = 10;
 
-/// Payload below which a frame counts towards [`Rules::admits_frame`] where it neither begins nor ends its message.
+/// Payload below which a frame counts towards [`Rules::admits_frame`] where it neither begins nor
+/// ends its message.
 ///
-/// Clients that fragment cut at a kibibyte or more. Autobahn's cases 9.3 and 9.4 send 65,536 fragments of 64 bytes.
+/// Clients that fragment cut at a kibibyte or more. Autobahn's cases 9.3 and 9.4 send 65,536
+/// fragments of 64 bytes.
 pub const SMALL_FRAGMENT: u64 = 64;
 
 /// Which side sends the stream that is scanned.
@@ -37,25 +39,25 @@ pub enum Extensions {
     None,
     /// permessage-deflate alone: RSV1 marks the first frame of a compressed message (RFC 7692 §6).
     Deflate,
-    /// At least one other extension. It may give a meaning to any reserved bit and opcode, and may interleave the
-    /// fragments of messages (RFC 6455 §5.2, §5.4).
+    /// At least one other extension. It may give a meaning to any reserved bit and opcode, and may
+    /// interleave the fragments of messages (RFC 6455 §5.2, §5.4).
     Unknown,
 }
 
-/// Reads one direction of a tunnel. 32 bytes, and nothing on the heap but for a
-/// control frame that is still incomplete.
+/// Scans one direction of a tunnel. 32 bytes, and nothing on the heap except a control frame that
+/// is still incomplete.
 #[derive(Debug)]
 pub struct Scanner {
     front: Front,
     /// Payload bytes that the message of the last data frame has so far.
     message: u64,
-    /// The last data frame had no FIN.
+    /// Whether a message is unfinished: the last data frame had no FIN.
     open: bool,
     sender: Sender,
     extensions: Extensions,
 }
 
-/// What stands at the front of the bytes to come.
+/// What the next bytes begin with.
 #[derive(Debug)]
 enum Front {
     /// So many payload bytes of a data frame; after the last of them, a frame begins.
@@ -66,12 +68,12 @@ enum Front {
     Control(Box<Frame>),
 }
 
-/// What stands at the front of an input.
+/// The part at the front of an input that [`Scanner::next`] has read.
 #[derive(Debug)]
 pub struct Piece {
     /// How many bytes of the input it spans: at least one.
     pub taken: usize,
-    /// What they are.
+    /// Whether these bytes pass, are held, or have to be seen.
     pub what: What,
 }
 
@@ -80,18 +82,20 @@ pub struct Piece {
 pub enum What {
     /// Frames, or a part of one, to be passed on unchanged.
     Run(Run),
-    /// An incomplete header or control frame: it is kept, and nothing can be passed on yet.
+    /// An incomplete header or control frame. The scanner keeps it, and nothing can be passed on
+    /// yet.
     Held,
-    /// A complete control frame that the [`Rules`] want to be seen. Boxed, since few are, and every piece would be as
-    /// large.
+    /// A complete control frame that the [`Rules`] want to be seen. Boxed, since few are, and every
+    /// piece would be as large.
     Control(Box<Control>),
 }
 
-/// Frames in a row that pass unchanged: data frames, and the control frames between them that need not be seen.
+/// Frames in a row that pass unchanged: data frames, and the control frames between them that need
+/// not be seen.
 #[derive(Debug)]
 pub struct Run {
-    /// Bytes that came in an earlier input, to be passed on first; almost always `None`, which means that there are
-    /// none.
+    /// Bytes that came in an earlier input, to be passed on first. `None` means that there are
+    /// none, as almost always.
     held: Option<Box<Frame>>,
     /// How many frames began.
     pub frames: u32,
@@ -103,8 +107,8 @@ pub struct Run {
     pub pongs: bool,
 }
 
-/// Why the stream cannot go on (`docs/spec/wire.md`, "Close codes"). Nothing of the frame
-/// at fault was passed on, and the scanner has no more to say.
+/// Why the stream cannot go on (`docs/spec/wire.md`, "Close codes"). Nothing of the frame at fault
+/// was passed on, and the scan ends there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The sender broke the framing: 1002. The sentence says how.
@@ -120,16 +124,16 @@ pub enum Fault {
 /// A control frame, held whole (RFC 6455 §5.5).
 #[derive(Clone, Copy)]
 pub struct Control {
-    /// 8 and above.
+    /// The opcode, always 8 or above.
     pub opcode: u8,
     frame: Frame,
     payload: Inline<{ Control::PAYLOAD }>,
 }
 
-/// What came of a frame's header; at most 14 bytes.
+/// The bytes of a frame's header that have come; at most 14.
 pub type Head = Inline<14>;
 
-/// A whole control frame as it stands on the wire.
+/// A whole control frame as on the wire: header, masking key if any, payload.
 pub type Frame = Inline<{ 2 + 4 + Control::PAYLOAD }>;
 
 /// At most `N` bytes, kept in place; `N` is at most 255.
@@ -139,9 +143,10 @@ pub struct Inline<const N: usize> {
     bytes: [u8; N],
 }
 
-/// What frames must keep to beside the framing, and which control frames need not be seen.
+/// The rules for frames beyond the framing, and which control frames need not be seen.
 pub trait Rules {
-    /// The most payload of a message, in bytes as on the wire; it may change between calls. `None` means unlimited.
+    /// The most payload of a message, in bytes as on the wire; it may change between calls. `None`
+    /// means unlimited.
     fn message_max(&self) -> Option<u64>;
 
     /// Whether [`Rules::admits_message`] limits messages in number.
@@ -154,13 +159,15 @@ pub trait Rules {
         false
     }
 
-    /// Whether one more message may begin; takes what it costs. Asked before anything of it is passed on.
+    /// Whether one more message may begin; takes its cost. To be called before any of it is passed
+    /// on.
     fn admits_message(&self) -> bool {
         true
     }
 
-    /// Whether one more frame may come that messages do not bound: a Ping, a Pong, a data frame without payload, a
-    /// frame of less than [`SMALL_FRAGMENT`] in the middle of a message. Takes what it costs.
+    /// Whether one more frame may come that messages do not bound: a Ping, a Pong, a data frame
+    /// without payload, a frame of less than [`SMALL_FRAGMENT`] in the middle of a message. Takes
+    /// its cost.
     fn admits_frame(&self) -> bool {
         true
     }
@@ -210,7 +217,8 @@ impl Header {
         self.opcode >= 8
     }
 
-    /// Whether messages do not bound frames like this one in number: each has one first and one last frame.
+    /// Whether messages do not bound frames like this one in number: each has one first and one
+    /// last frame.
     fn counts(&self) -> bool {
         if self.is_control() {
             return self.opcode != CLOSE; // A Close ends the stream by itself.
@@ -218,7 +226,8 @@ impl Header {
         self.payload < SMALL_FRAGMENT && (self.payload == 0 || self.opcode == 0 && !self.last)
     }
 
-    /// Takes what the frame costs. To be called once for each frame: a header that is read again must not cost again.
+    /// Takes what the frame costs. To be called once for each frame: a header that is read again
+    /// must not cost again.
     fn charge(&self, rules: &impl Rules) -> Result<(), Fault> {
         if self.counts() && !rules.admits_frame() {
             return Err(Fault::TooManyFrames);
@@ -254,7 +263,7 @@ impl Run {
 }
 
 impl Masked<'_> {
-    /// Whether these are the bytes, once the mask is taken away.
+    /// Whether the payload is `plain`, once the mask is taken away.
     pub fn is(&self, plain: &[u8]) -> bool {
         let unmasked = self.bytes.iter().zip(self.key.iter().cycle()).map(|(byte, key)| byte ^ key);
         self.bytes.len() == plain.len() && unmasked.eq(plain.iter().copied())
@@ -262,17 +271,17 @@ impl Masked<'_> {
 }
 
 impl Scanner {
-    /// A scanner for what follows the 101, which agreed on these `extensions`.
+    /// Starts a scanner behind the 101, which agreed on these `extensions`.
     pub fn new(sender: Sender, extensions: Extensions) -> Scanner {
         Scanner { front: Front::Payload(0), message: 0, open: false, sender, extensions }
     }
 
-    /// Says what stands at the front of `input`, which must not be empty; to be called
-    /// again with `input[piece.taken..]`.
+    /// Reads the piece at the front of `input`, which must not be empty. To be called again with
+    /// `input[piece.taken..]`.
     ///
-    /// A run is one piece, up to a control frame that is to be seen, an incomplete header
-    /// or control frame, a fault or the end of the input. However a stream is cut into
-    /// inputs, the same bytes, controls, messages and fault come out.
+    /// A run is one piece, up to a control frame that is to be seen, an incomplete header or
+    /// control frame, a fault or the end of the input. However a stream is cut into inputs, the
+    /// same bytes, controls, messages and fault come out.
     pub fn next(&mut self, input: &[u8], rules: &impl Rules) -> Result<Piece, Fault> {
         debug_assert!(!input.is_empty());
         match &mut self.front {
@@ -307,8 +316,8 @@ impl Scanner {
         }
     }
 
-    /// Whether what was passed on so far ends where a frame ends, so that a frame
-    /// of our own may follow. Bytes that are held have not been passed on.
+    /// Whether the bytes passed on so far end where a frame ends, so that a frame of our own may
+    /// follow. Bytes that are held have not been passed on.
     pub fn at_boundary(&self) -> bool {
         !matches!(self.front, Front::Payload(1..))
     }
@@ -321,7 +330,8 @@ impl Scanner {
         }
     }
 
-    /// A frame begins with `held` and goes on in `input`; a data frame without is begun where it is met.
+    /// Begins a frame with `held`, which goes on in `input`. A data frame without held bytes is
+    /// begun where it is met.
     fn begin(&mut self, held: Head, input: &[u8], rules: &impl Rules) -> Result<Piece, Fault> {
         let mut head = held;
         let joined = if held.len == 0 {
@@ -336,6 +346,8 @@ impl Scanner {
             self.front = Front::Head(kept);
             return Ok(Piece { taken, what: What::Held });
         };
+        // Only now that the header is complete: an incomplete one is read again, and would pay
+        // twice.
         header.charge(rules)?;
         if header.is_control() && (held.len > 0 || !header.passes(input, rules)) {
             return Ok(self.control(held, Control::whole(joined[1]), input, rules));
@@ -349,13 +361,18 @@ impl Scanner {
         Ok(self.run(run, end, input, rules))
     }
 
-    /// Spans what `run` began with, which ends `end` bytes into `input` or beyond it, and the frames that follow.
+    /// Spans the frame that `run` began with, which ends `end` bytes into `input` or beyond it, and
+    /// the frames that follow.
     fn run(&mut self, mut run: Run, mut end: u64, input: &[u8], rules: &impl Rules) -> Piece {
         while end < input.len() as u64 {
             let at = self.skim(&mut run, end as usize, input, rules);
             end = at as u64;
             let rest = &input[at..];
+            // A fault, an incomplete header and a frame to be seen end the run: the next call meets
+            // them again.
             let Ok(Some(header)) = self.parse(rest, rules) else { break };
+            // `charge` last: a control frame that ends the run is charged when the next call begins
+            // it.
             if header.is_control() && !header.passes(rest, rules) || header.charge(rules).is_err() {
                 break;
             }
@@ -373,8 +390,9 @@ impl Scanner {
 
     /// Spans whole frames of at most 125 bytes from `at` on that no rule has to see one by one.
     ///
-    /// Returns where the next frame begins or the input ends. It decides as [`Scanner::parse`] does, in a third of the
-    /// time, and in a twentieth where headers repeat: one read may hold fifty thousand frames.
+    /// Returns where the next frame begins or the input ends. The loop decides as
+    /// [`Scanner::parse`] does, in a third of the time, and in a twentieth where headers repeat:
+    /// one read may hold fifty thousand frames.
     #[inline(never)] // A single frame, as most reads have, never comes here.
     fn skim(&mut self, run: &mut Run, mut at: usize, input: &[u8], rules: &impl Rules) -> usize {
         if self.extensions != Extensions::None || rules.limits_messages() {
@@ -421,8 +439,8 @@ impl Scanner {
         at
     }
 
-    /// Takes the whole frames at the front of `input` whose first two bytes are those of the frame of `size` bytes
-    /// that was taken last, and returns how many they are.
+    /// Takes the whole frames at the front of `input` whose first two bytes are those of the last
+    /// frame, of `size` bytes, and returns their number.
     #[inline(never)] // It would take registers from the loop above.
     fn skim_alike(
         &mut self,
@@ -465,7 +483,7 @@ impl Scanner {
         count
     }
 
-    /// A control frame of `whole` bytes begins with `held` and goes on in `input`.
+    /// Begins a control frame of `whole` bytes with `held`, which goes on in `input`.
     fn control(&mut self, held: Head, whole: usize, input: &[u8], rules: &impl Rules) -> Piece {
         let mut frame = Frame::EMPTY;
         let before = frame.fill(held.as_slice(), whole);
@@ -477,7 +495,8 @@ impl Scanner {
         self.whole(&frame, before, taken, input, rules)
     }
 
-    /// A control frame is complete: `before` bytes of it came earlier, `taken` are at the front of `input`.
+    /// Ends a complete control frame: `before` bytes of it came earlier, `taken` are at the front
+    /// of `input`.
     fn whole(
         &mut self,
         frame: &Frame,
@@ -497,14 +516,14 @@ impl Scanner {
         self.run(run, taken as u64, input, rules)
     }
 
-    /// Keeps of a data frame what the rest of its message depends on.
+    /// Keeps the facts of a data frame on which the rest of its message depends.
     fn enter(&mut self, header: &Header) {
         self.open = !header.last;
         self.message = header.message;
     }
 
-    /// Reads the header at the front of `bytes`; `None` where it is incomplete. A
-    /// fault shows as soon as the bytes that prove it are there.
+    /// Reads the header at the front of `bytes`. `None` means that it is incomplete. A fault shows
+    /// as soon as the bytes that prove it are there.
     #[inline(always)] // A call costs an echo 90 instructions, and a run of small frames half its time.
     fn parse(&self, bytes: &[u8], rules: &impl Rules) -> Result<Option<Header>, Fault> {
         let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
@@ -548,8 +567,8 @@ impl Scanner {
         if bytes.len() < len {
             return Ok(None);
         }
-        // Where the order is not checked, a continuation of nothing counts as a message too, and a message within
-        // another as a part of it: rate and size could be evaded otherwise.
+        // Where the order is not checked, a continuation of nothing counts as a message too, and a
+        // message within another as a part of it: rate and size could be evaded otherwise.
         let begins = !control && (!self.open || opcode != 0);
         let message = self.grown(payload);
         if !control && rules.message_max().is_some_and(|max| message > max) {
@@ -558,13 +577,13 @@ impl Scanner {
         Ok(Some(Header { len, payload, message, opcode, begins, last }))
     }
 
-    /// Payload of the message so far with the next data frame's.
+    /// Payload of the message so far, with the payload of the next data frame.
     fn grown(&self, payload: u64) -> u64 {
         let before = if self.open { self.message } else { 0 };
         before.saturating_add(payload)
     }
 
-    /// A frame has this first byte, with a reserved bit or opcode.
+    /// Judges a first byte with a reserved bit or opcode.
     #[cold]
     fn check_reserved(&self, first: u8) -> Result<(), Fault> {
         match self.extensions {
@@ -583,7 +602,7 @@ impl Scanner {
         }
     }
 
-    /// A message begins within another, or a frame continues none (RFC 6455 §5.4).
+    /// Judges a message that begins within another, or a frame that continues none (RFC 6455 §5.4).
     #[cold]
     fn check_interleaved(&self) -> Result<(), Fault> {
         match self.extensions {
@@ -607,7 +626,7 @@ impl Control {
     /// The most payload that a control frame may have (RFC 6455 §5.5).
     const PAYLOAD: usize = 125;
 
-    /// The payload, unmasked.
+    /// The payload, with the mask taken away.
     pub fn payload(&self) -> &[u8] {
         self.payload.as_slice()
     }
@@ -632,7 +651,7 @@ impl Control {
         self.opcode == PONG
     }
 
-    /// The code that a Close states, valid or not; `None` where it states none.
+    /// The code that a Close states, valid or not. `None` means that it states none.
     pub fn close_code(&self) -> Option<u16> {
         let code = self.payload().first_chunk()?;
         if self.is_close() { Some(u16::from_be_bytes(*code)) } else { None }
@@ -654,7 +673,7 @@ impl Control {
         }
     }
 
-    /// Reads a frame that is whole and allowed.
+    /// Reads a frame that is complete and allowed.
     fn read(frame: &Frame) -> Control {
         let [first, second, m0, m1, m2, m3, ..] = frame.bytes;
         let header = usize::from(frame.len - (second & 0x7F));
@@ -676,22 +695,22 @@ impl fmt::Debug for Control {
     }
 }
 
-/// A Close of our own: unmasked to the client, masked with a random `mask` to the
-/// backend. A reason of more than 123 bytes is cut between two characters.
+/// Makes a Close of our own: unmasked to the client, masked with a random `mask` to the backend. A
+/// reason of more than 123 bytes is cut between two characters.
 ///
-/// `code` must be one that may stand on the wire: never 1005, 1006 or 1015 (RFC 6455 §7.4.1).
+/// `code` must be allowed on the wire: never 1005, 1006 or 1015 (RFC 6455 §7.4.1).
 pub fn close(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Frame {
     debug_assert!(CloseCode::from(code).is_allowed(), "{code} must not stand on the wire");
     let reason = &reason[..reason.floor_char_boundary(Control::PAYLOAD - 2)];
     whole(Kind::Close, &[&code.to_be_bytes(), reason.as_bytes()], mask)
 }
 
-/// A Ping of our own: unmasked to the client, masked with a random `mask` to the backend.
+/// Makes a Ping of our own: unmasked to the client, masked with a random `mask` to the backend.
 pub fn ping(payload: [u8; 8], mask: Option<[u8; 4]>) -> Frame {
     whole(Kind::Ping, &[&payload], mask)
 }
 
-/// A control frame with the parts of its payload in a row, at most 125 bytes in all.
+/// Makes a control frame from the parts of its payload, at most 125 bytes in all.
 fn whole(kind: Kind, payload: &[&[u8]], mask: Option<[u8; 4]>) -> Frame {
     let header = FrameHeader { opcode: OpCode::Control(kind), mask, ..FrameHeader::default() };
     let length: usize = payload.iter().map(|part| part.len()).sum();
@@ -713,12 +732,12 @@ impl<const N: usize> Inline<N> {
     const EMPTY: Inline<N> = Inline { len: 0, bytes: [0; N] };
     const ROOM: usize = N;
 
-    /// The bytes.
+    /// The bytes that are filled.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
 
-    /// Takes from the front of `more` what it lacks of `whole` bytes, and says how many these were.
+    /// Takes bytes from the front of `more` until there are `whole`, and returns how many it took.
     fn fill(&mut self, more: &[u8], whole: usize) -> usize {
         let len = usize::from(self.len);
         let taken = whole.min(N).saturating_sub(len).min(more.len());
@@ -727,7 +746,7 @@ impl<const N: usize> Inline<N> {
         taken
     }
 
-    /// Masks or unmasks what it holds from `start` on (RFC 6455 §5.3).
+    /// Masks or unmasks the bytes from `start` on (RFC 6455 §5.3).
     fn mask(&mut self, start: usize, mask: [u8; 4]) {
         let payload = self.bytes[..usize::from(self.len)].iter_mut().skip(start);
         payload.zip(mask.iter().cycle()).for_each(|(byte, key)| *byte ^= key);
@@ -1209,7 +1228,8 @@ mod tests {
         }
     }
 
-    /// Rules under which all but a Close belongs to the run beside it, and so many frames may come of those counted.
+    /// Rules under which all but a Close belongs to the run beside it, and so many frames may come
+    /// of those counted.
     struct Passing<'a>(Option<&'a std::cell::Cell<u32>>);
 
     impl Rules for Passing<'_> {
@@ -1256,8 +1276,8 @@ mod tests {
         }
     }
 
-    /// The fault of `frames`, cut into inputs of `size` bytes, while so many may come that are counted; then how many
-    /// may still come, and how many bytes passed.
+    /// The fault of `frames`, cut into inputs of `size` bytes, while so many may come that are
+    /// counted; then how many may still come, and how many bytes passed.
     fn counted(size: usize, allowed: u32, frames: &[Vec<u8>]) -> (Option<Fault>, u32, usize) {
         let left = std::cell::Cell::new(allowed);
         let (mut scanner, mut passed) = (Scanner::new(Sender::Client, Extensions::None), 0);
@@ -1443,8 +1463,8 @@ mod tests {
         prop::collection::vec(prop_oneof![1..20_usize, 1..4096_usize], 1..20)
     }
 
-    /// Bounds of the messages' size and of the frames that are counted; all but a Close passes, known beforehand or
-    /// asked for each frame.
+    /// Bounds of the messages' size and of the frames that are counted; all but a Close passes,
+    /// known beforehand or asked for each frame.
     struct Alike {
         max: Option<u64>,
         frames: Option<std::cell::Cell<u32>>,
@@ -1473,7 +1493,8 @@ mod tests {
         }
     }
 
-    /// Frames of `sizes` that repeat, as `(first byte, payload, times)`. Their order is legal but for the `wrong` ones.
+    /// Frames of `sizes` that repeat, as `(first byte, payload, times)`. Their order is legal but
+    /// for the `wrong` ones.
     fn repeated(groups: Vec<(usize, usize, usize, bool)>) -> Vec<(u8, usize, usize)> {
         let (mut frames, mut open) = (Vec::new(), false);
         for (kind, size, times, wrong) in groups {
@@ -1495,7 +1516,8 @@ mod tests {
         frames
     }
 
-    /// Bytes passed, frames, messages, pings, pongs, and the fault; then what the scanner knows of the message.
+    /// Bytes passed, frames, messages, pings, pongs, and the fault; then what the scanner knows of
+    /// the message.
     type Count = (usize, u32, u32, bool, bool, Option<Fault>, u64, bool);
 
     fn count<'a>(sender: Sender, rules: &Alike, inputs: impl Iterator<Item = &'a [u8]>) -> Count {
