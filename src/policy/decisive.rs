@@ -1,7 +1,8 @@
 //! What decided: which rule had the last word on a request, and which entry of which list.
 //!
-//! For people: a line of the log, an explanation. It is asked after the verdict, of the same policy
-//! and for the same instant, and agrees with it; whoever only needs to know asks `judge`.
+//! For people: a log line or an explanation. `decisive` is called after the verdict, on the same
+//! policy and for the same instant, and agrees with it. Code that needs only the verdict calls
+//! `judge`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,42 +15,42 @@ use crate::policy::page::{Allow, Policy};
 use crate::policy::rule::Rule;
 use crate::refusal::Refusal;
 
-/// The rule that had the last word, and the entry that it stood on.
+/// The rule that had the last word, and the entry that it relied on.
 #[derive(Debug, Clone, Copy)]
 pub struct Decisive<'p> {
-    /// The rule.
+    /// The rule that decided.
     pub rule: Rule,
-    /// Where it is written.
+    /// File and line of the rule.
     pub place: Place<'p>,
-    /// The entry that made the rule say what it said; `None` where none speaks of the client.
+    /// The entry that made the rule decide so. `None` means that no entry holds the client.
     pub by: Option<Listed<'p>>,
-    /// The entry that would admit the client if `by` were not there.
+    /// The entry that would admit the client if `by` were absent.
     pub instead: Option<Listed<'p>>,
 }
 
-/// One entry of a list.
+/// One entry together with its list.
 #[derive(Debug, Clone, Copy)]
 pub struct Listed<'p> {
-    /// The list.
+    /// The list that contains the entry.
     pub list: &'p List,
-    /// The entry.
+    /// The network, its sign and its annotations.
     pub entry: &'p Entry,
     /// Its line in the list's file, from 1.
     pub line: u32,
 }
 
-/// A line of a file, as people write it: `policies/market-data.toml:10`.
+/// A line of a file, shown as `policies/market-data.toml:10`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place<'p> {
-    /// The file.
+    /// File name, as the messages show it.
     pub file: &'p str,
-    /// The line, from 1.
+    /// Line number, from 1.
     pub line: u32,
 }
 
 impl Policy {
-    /// What decided when `verdict` was given on `client` and a request at the time `now`: by `judge`, or
-    /// by a limit. `None`: no rule of this policy did.
+    /// Returns what decided when `judge` or a limit gave `verdict` on `client` and a request at the
+    /// time `now`. `None` means that no rule of this policy did.
     pub fn decisive(
         &self,
         client: Client,
@@ -76,13 +77,13 @@ impl Policy {
         })
     }
 
-    /// Where `rule` is written; `None`: nowhere.
+    /// Returns where `rule` is written. `None` means that the policy's file does not contain it.
     pub fn place(&self, rule: Rule) -> Option<Place<'_>> {
         let line = self.lines.of(rule);
         (line > 0).then_some(Place { file: &self.file, line })
     }
 
-    /// The entry that admits `client`; `None` also where everyone is admitted.
+    /// The entry that admits `client`. `None` also where the policy admits every client.
     fn admitting(&self, client: Client, now: Timestamp) -> Option<Listed<'_>> {
         match &self.allow {
             Allow::Any => None,
@@ -90,8 +91,8 @@ impl Policy {
         }
     }
 
-    /// Of a client that no list of `allow` admits: the carve-out that keeps it out and what it is carved out
-    /// of, else an entry that has lapsed.
+    /// For a client that no list of `allow` admits: the carve-out that excludes it and the entry it
+    /// is carved out of, else an entry that has lapsed.
     fn short_of_admitting(
         &self,
         client: Client,
@@ -115,7 +116,7 @@ impl Policy {
     }
 }
 
-/// The entry by which one of `lists` holds `client`, in the first list that does.
+/// The entry by which a list admits `client`, from the first of `lists` that does.
 fn listed_by(lists: &[Arc<List>], client: Client, now: Timestamp) -> Option<Listed<'_>> {
     lists.iter().find_map(|list| {
         let (entry, line) = list.decide(client, now)?;
@@ -123,7 +124,7 @@ fn listed_by(lists: &[Arc<List>], client: Client, now: Timestamp) -> Option<List
     })
 }
 
-/// The rule behind a refusal that no list has a part in.
+/// The rule behind a refusal in which no list has a part.
 const fn without_entry(refusal: Refusal, is_plain: bool) -> Option<Rule> {
     match refusal {
         Refusal::Origin => Some(Rule::Origins),
@@ -151,7 +152,7 @@ const fn without_entry(refusal: Refusal, is_plain: bool) -> Option<Rule> {
 }
 
 impl<'p> Listed<'p> {
-    /// Where the entry is written.
+    /// File and line of the entry.
     pub fn place(&self) -> Place<'p> {
         Place { file: &self.list.file, line: self.line }
     }
@@ -186,7 +187,8 @@ mod tests {
         connections: 22,
     };
 
-    /// A policy whose lists are called `a0`, `a1`… and `d0`, `d1`…; no list of `allow` admits everyone.
+    /// A policy whose lists are called `a0`, `a1`… and `d0`, `d1`…; no list of `allow` admits every
+    /// client.
     fn policy<L: AsRef<[T]>, T: AsRef<str>>(allow: &[L], deny: &[L]) -> Policy {
         let lists = |letter: char, lists: &[L]| -> Vec<_> {
             lists
@@ -236,7 +238,8 @@ mod tests {
         }
     }
 
-    /// What decides on 192.0.2.1 on new year's day of 2027, in words: `rule-place [entry entry-place] [instead …]`.
+    /// The decision on 192.0.2.1 on new year's day of 2027, in words: `rule-place [entry
+    /// entry-place] [instead …]`.
     fn check(allow: &[&[&str]], deny: &[&[&str]], said: &str) {
         let (policy, now) = (policy(allow, deny), "2027-01-01T00:00:00Z".parse().unwrap());
         let client = client("192.0.2.1");

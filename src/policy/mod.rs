@@ -1,4 +1,4 @@
-//! Who may: one policy's rules, and what they say of a client and its request.
+//! Who may connect: one policy's rules, and their verdict on a client and its request.
 //!
 //! Pure: no sockets, no files, no clock of its own (`now` is passed in). Order
 //! never matters: `deny` beats `allow`, and `allow` is required.

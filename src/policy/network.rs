@@ -1,7 +1,7 @@
 //! Addresses by the role they play, and networks by longest prefix.
 //!
-//! IPv4-mapped IPv6 is folded to IPv4 here, once, so that no other room meets
-//! both spellings of one address. It never resolves a name.
+//! IPv4-mapped IPv6 is folded to IPv4 here, once, so that no other module meets both spellings of
+//! one address. Names are never resolved.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,20 +9,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
-/// The socket's other end.
+/// The address at the other end of the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Peer(IpAddr);
 
-/// Whom the peer speaks for: itself, or whom a listed forwarder named.
+/// The address that a request is judged by: the peer's, or the address that a listed forwarder
+/// named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Client(IpAddr);
 
-/// What limits count by: an IPv4 address, or an IPv6 /64 (one host owns a whole one).
+/// The unit that limits count by: an IPv4 address, or an IPv6 /64 (one host owns a whole one).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Key {
-    /// The address.
+    /// The whole IPv4 address.
     V4(u32),
-    /// The upper 64 bits.
+    /// The upper 64 bits of the address.
     V6(u64),
 }
 
@@ -32,7 +33,7 @@ impl Peer {
         Peer(address.to_canonical())
     }
 
-    /// The folded address.
+    /// The IP address, folded to IPv4 where it is mapped.
     pub const fn ip(self) -> IpAddr {
         self.0
     }
@@ -49,12 +50,12 @@ impl Client {
         Client(peer.0)
     }
 
-    /// The folded address.
+    /// The IP address, folded to IPv4 where it is mapped.
     pub const fn ip(self) -> IpAddr {
         self.0
     }
 
-    /// What limits count this client by.
+    /// The key that limits count this client by.
     pub const fn key(self) -> Key {
         match self.0 {
             IpAddr::V4(address) => Key::V4(address.to_bits()),
@@ -64,7 +65,7 @@ impl Client {
 }
 
 impl Key {
-    /// The network that this key lies in, as a key of its own: the /24 of an IPv4 address, the /48 of an IPv6 one.
+    /// The network around this key, as a key: the /24 of an IPv4 address, the /48 of an IPv6 one.
     pub const fn block(self) -> Key {
         match self {
             Key::V4(address) => Key::V4(address & !0xff),
@@ -85,7 +86,8 @@ impl fmt::Display for Client {
     }
 }
 
-/// In one piece: the standard library writes an IPv4 address in seven, each of which a line of the log would look through.
+/// Writes the address in one piece: the standard library writes an IPv4 address in seven, and a log
+/// line inspects each.
 fn show(address: IpAddr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let IpAddr::V4(address) = address else { return fmt::Display::fmt(&address, f) };
     let (mut text, mut length) = ([0; "255.255.255.255".len()], 0);
@@ -111,7 +113,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// Values by network, found by address. Of a network only its prefix counts: host bits are ignored.
+/// Values by network, found by address. Only the prefix of a network counts: host bits are ignored.
 #[derive(Debug, Clone)]
 pub struct Networks<T> {
     v4: PrefixMap<Ipv4Net, T>,
@@ -125,7 +127,7 @@ impl<T> Default for Networks<T> {
 }
 
 impl<T> Networks<T> {
-    /// Puts `value` at exactly `network`, and returns what stood there.
+    /// Stores `value` at exactly `network`, and returns the previous value.
     pub fn insert(&mut self, network: IpNet, value: T) -> Option<T> {
         match fold(network) {
             IpNet::V4(network) => self.v4.insert(network, value),
@@ -133,7 +135,7 @@ impl<T> Networks<T> {
         }
     }
 
-    /// The value of the longest prefix that holds `address`.
+    /// Returns the value of the longest prefix that holds `address`.
     pub fn longest(&self, address: IpAddr) -> Option<&T> {
         match address.to_canonical() {
             IpAddr::V4(address) => self.v4.get_lpm(&address.into()).map(|(_, value)| value),
@@ -141,26 +143,26 @@ impl<T> Networks<T> {
         }
     }
 
-    /// Every network, the IPv4 ones first.
+    /// Iterates over the networks, IPv4 first.
     pub fn iter(&self) -> impl Iterator<Item = (IpNet, &T)> {
         let v4 = self.v4.iter().map(|(network, value)| (IpNet::V4(network), value));
         v4.chain(self.v6.iter().map(|(network, value)| (IpNet::V6(network), value)))
     }
 
-    /// How many networks there are.
+    /// The number of networks.
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no network.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// The network as it is judged: one of IPv4-mapped addresses becomes the IPv4 network
-/// (`::ffff:10.0.0.0/104` → `10.0.0.0/8`), since no client keeps a mapped address.
-/// One that is wider than the mapped range (shorter than /96) stays IPv6.
+/// Returns the network as it is judged. A network of IPv4-mapped addresses becomes the IPv4 network
+/// (`::ffff:10.0.0.0/104` → `10.0.0.0/8`), since no client keeps a mapped address. A network wider
+/// than the mapped range (shorter than /96) stays IPv6.
 pub fn fold(network: IpNet) -> IpNet {
     let IpNet::V6(v6) = network else { return network };
     let folded = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));

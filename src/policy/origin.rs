@@ -1,24 +1,24 @@
 //! Which pages may open a WebSocket: the `origins` rule of a policy.
 //!
-//! It keeps other sites' scripts out of a user's session (RFC 6455 §10.2). It is no proof of who
-//! asks: whatever isn't a browser sends the origin that it likes.
+//! The rule keeps other sites' scripts out of a user's session (RFC 6455 §10.2). It does not
+//! authenticate clients: a client other than a browser can send any origin.
 
 use std::fmt;
 
 use crate::policy::request::field::default_port;
 use crate::policy::request::{Host, Request, Scheme};
 
-/// The origin of pages that were read from files, as Chromium sends it for applications.
+/// The origin of pages read from files, as Chromium sends it for applications.
 const FILE: &str = "file://";
 
-/// The `origins` of a policy; their order never matters.
+/// The `origins` of a policy. Their order never matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origins(Vec<Pattern>);
 
-/// One entry of `origins`.
+/// One entry of `origins`, as parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pattern {
-    /// `"none"`: clients that send no Origin, which no browser's page does.
+    /// `"none"`: clients that send no Origin, unlike any browser's page.
     Absent,
     /// `"null"`: the opaque origin of sandboxed frames, local files and some redirects.
     Opaque,
@@ -26,13 +26,14 @@ pub enum Pattern {
     File,
     /// `"same"`: pages of the host and port that the request is for.
     Same,
-    /// `"https://app.example.com[:port]"`.
+    /// `"https://app.example.com[:port]"`: pages of exactly this origin.
     Page(Origin),
-    /// `"https://*.partner.example[:port]"`: pages one label below.
+    /// `"https://*.partner.example[:port]"`: pages of hosts one label below.
     Below(Origin),
 }
 
-/// The scheme, host and port of a page (RFC 6454 §4); the host of a [`Pattern::Below`] is the parent.
+/// The scheme, host and port of a page (RFC 6454 §4). The host of a [`Pattern::Below`] is the
+/// parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     scheme: Box<str>,
@@ -41,15 +42,16 @@ pub struct Origin {
 }
 
 impl Origins {
-    /// Admits what one of `patterns` admits; none of them admits nothing.
+    /// Creates a rule that admits an origin if one of `patterns` does. Without patterns it admits
+    /// nothing.
     pub fn new(patterns: Vec<Pattern>) -> Self {
         Origins(patterns)
     }
 
-    /// Reads one entry of `origins`.
+    /// Parses one entry of `origins`.
     ///
     /// # Errors
-    /// A sentence that says what is wrong and what to write instead.
+    /// A sentence that says why the entry is wrong and what to write instead.
     pub fn parse_one(text: &str) -> Result<Pattern, String> {
         match text {
             "none" => return Ok(Pattern::Absent),
@@ -107,17 +109,17 @@ impl Origins {
         }
     }
 
-    /// Every entry, as it may be written.
+    /// Iterates over the entries; each displays as it may be written.
     pub fn iter(&self) -> impl Iterator<Item = &Pattern> {
         self.0.iter()
     }
 
-    /// Whether `request` may pass.
+    /// Whether the rule admits `request`.
     pub fn admit(&self, request: &Request) -> bool {
         self.admitting(request).is_some()
     }
 
-    /// The entry that lets it pass.
+    /// Returns the entry that admits `request`. `None` means that none does.
     pub fn admitting(&self, request: &Request) -> Option<&Pattern> {
         let named = |wanted| self.0.iter().find(|pattern| **pattern == wanted);
         let page = match request.origin.as_deref() {
@@ -129,7 +131,7 @@ impl Origins {
         self.0.iter().find(|pattern| pattern.admits(&page, request))
     }
 
-    /// The origins that `same` stands for, of `request`.
+    /// Returns the origins that `same` means for `request`, joined with "or".
     pub fn same(request: &Request) -> String {
         let (name, port) = (request.host.name(), request.host.port());
         let own = |scheme: &&str| request.scheme.may_be(scheme);
@@ -142,7 +144,7 @@ impl Origins {
 }
 
 impl Scheme {
-    /// Whether a page that the client got in the same way may have this scheme.
+    /// Whether a page that the client fetched over the same kind of listener may have this scheme.
     fn may_be(self, scheme: &str) -> bool {
         match self {
             Scheme::Https => scheme == "https",
@@ -157,6 +159,7 @@ impl Pattern {
             Pattern::Absent | Pattern::Opaque | Pattern::File => false,
             Pattern::Same => origin.is_of(request),
             Pattern::Page(page) => page == origin,
+            // Exactly one label: `*.a.example` does not admit `x.y.a.example`.
             Pattern::Below(parent) => {
                 let above = origin.host.split_once('.').map(|(_, above)| above);
                 above == Some(&*parent.host)
@@ -181,7 +184,8 @@ impl fmt::Display for Pattern {
 }
 
 impl Origin {
-    /// `scheme://` + `below` + `host[:port]`, the port where it isn't the scheme's own.
+    /// Writes `scheme://` + `below` + `host[:port]`, with the port only if it isn't the scheme's
+    /// default.
     fn write(&self, f: &mut fmt::Formatter<'_>, below: &str) -> fmt::Result {
         let (scheme, host) = (&self.scheme, &self.host);
         write!(f, "{scheme}://{below}{host}")?;
@@ -191,14 +195,14 @@ impl Origin {
         }
     }
 
-    /// An origin as it is serialised (RFC 6454 §6.2): nothing after the port.
+    /// Parses a serialised origin (RFC 6454 §6.2): nothing may follow the port.
     fn parse(text: &str) -> Option<Origin> {
         let (scheme, authority) = text.split_once("://")?;
         Origin::read(scheme, authority)
     }
 
-    /// Whether it is that of the host and port that `request` is for. A port that is not written
-    /// is that of the page's scheme on both sides.
+    /// Whether this is the origin of the host and port that `request` is for. A port that is not
+    /// written is the default of the page's scheme, on both sides.
     fn is_of(&self, request: &Request) -> bool {
         let port = request.host.port().or(default_port(&self.scheme));
         request.scheme.may_be(&self.scheme)
@@ -218,7 +222,7 @@ impl Origin {
     }
 }
 
-/// What a page's scheme would be where someone wrote the WebSocket's.
+/// The scheme of a page, where `scheme` is the WebSocket's.
 fn http_scheme_of(scheme: &str) -> Option<&'static str> {
     match scheme.to_ascii_lowercase().as_str() {
         "ws" => Some("http"),

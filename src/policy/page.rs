@@ -13,44 +13,44 @@ use crate::policy::rule::RuleLines;
 use crate::policy::subprotocol::Subprotocols;
 use crate::refusal::Refusal;
 
-/// One page of rules, by name, compiled from one file.
+/// A named set of rules, compiled from one file.
 #[derive(Debug)]
 pub struct Policy {
-    /// The file's stem: `policies/NAME.toml`.
+    /// The file's stem, as in `policies/NAME.toml`.
     pub name: Arc<str>,
-    /// Where it was read, for people: `policies/NAME.toml`.
+    /// File name for messages: `policies/NAME.toml`.
     pub file: Arc<str>,
-    /// Who answers for it, as written.
+    /// Owner of the policy, as written.
     pub owner: Option<Box<str>>,
-    /// Who is admitted.
+    /// The clients that the policy admits.
     pub allow: Allow,
-    /// Whom nobody may admit; beats `allow`.
+    /// Lists of denied clients; they take precedence over `allow`.
     pub deny: Vec<Arc<List>>,
-    /// Which pages may open it; `None`: not looked at.
+    /// Admitted origins. `None` means that the origin is not checked.
     pub origins: Option<Origins>,
-    /// Which subprotocols its tunnels may speak. `None` means not looked at.
+    /// Admitted subprotocols. `None` means that they are not checked.
     pub subprotocols: Option<Subprotocols>,
-    /// How much of it.
+    /// Rates, counts and tunnel limits.
     pub limits: Limits,
-    /// What has been used of the limits; outlives the generation.
+    /// The remainder of the limits; outlives the generation.
     pub budgets: Budgets,
-    /// Where its rules stand in the file.
+    /// Lines of the rules in the file.
     pub lines: RuleLines,
-    /// What may replace it: judged beside it, and never enforced.
+    /// The policy that may replace this one: judged beside it, and never enforced.
     pub candidate: Option<Arc<Policy>>,
 }
 
-/// The `allow` rule.
+/// The `allow` rule: which clients the policy admits.
 #[derive(Debug)]
 pub enum Allow {
-    /// `["any"]`: everyone, said out loud.
+    /// `["any"]`: every client, written out explicitly.
     Any,
     /// Clients that one of these lists admits.
     Lists(Vec<Arc<List>>),
 }
 
 impl Allow {
-    /// The lists that it names.
+    /// The lists that the rule names.
     pub fn lists(&self) -> &[Arc<List>] {
         match self {
             Allow::Any => &[],
@@ -60,19 +60,19 @@ impl Allow {
 }
 
 impl Policy {
-    /// Says whether `client` may make `request` at the time `now`; charges nothing.
+    /// Judges whether `client` may make `request` at the time `now`. It charges nothing.
     pub fn judge(&self, client: Client, request: &Request, now: Timestamp) -> Result<(), Refusal> {
         self.judge_network(client, now)?;
         self.judge_origin(request)?;
         self.judge_subprotocol(request)
     }
 
-    /// Its candidate where that is `promoted`, else itself.
+    /// Returns the candidate if this policy is `promoted`, else the policy itself.
     pub fn named<'p>(self: &'p Arc<Self>, promoted: Option<&str>) -> &'p Arc<Policy> {
         self.candidate.as_ref().filter(|_| promoted == Some(&*self.name)).unwrap_or(self)
     }
 
-    /// The lists that its rules name, each once.
+    /// Returns the lists that the rules name, each once.
     pub fn lists(&self) -> Vec<&Arc<List>> {
         let mut lists: Vec<&Arc<List>> = Vec::new();
         let limited = self.limits.exceptions.iter().flat_map(|exception| &exception.clients);
@@ -84,13 +84,13 @@ impl Policy {
         lists
     }
 
-    /// When the next of its entries lapses, or of its candidate's, after `now`.
+    /// When the next entry of the policy or of its candidate lapses, after `now`.
     pub fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
         let own = self.lists().into_iter().filter_map(|list| list.next_expiry(now));
         own.chain(self.candidate.as_ref().and_then(|candidate| candidate.next_expiry(now))).min()
     }
 
-    /// Says whether its networks admit `client` at the time `now`.
+    /// Judges whether the policy's networks admit `client` at the time `now`.
     pub fn judge_network(&self, client: Client, now: Timestamp) -> Result<(), Refusal> {
         if self.deny.iter().any(|list| list.admits(client, now)) {
             return Err(Refusal::Network);
@@ -102,8 +102,8 @@ impl Policy {
         if admitted { Ok(()) } else { Err(Refusal::Network) }
     }
 
-    /// The rule binds every attempt, and plain HTTP that carries an Origin
-    /// (browsers send none on a same-origin GET).
+    /// Applies the origin rule to every attempt, and to plain HTTP with an Origin (browsers send
+    /// none on a same-origin GET).
     fn judge_origin(&self, request: &Request) -> Result<(), Refusal> {
         let Some(origins) = &self.origins else { return Ok(()) };
         if request.is_plain() && request.origin.is_none() {
@@ -112,8 +112,8 @@ impl Policy {
         if origins.admit(request) { Ok(()) } else { Err(Refusal::Origin) }
     }
 
-    /// An attempt must offer at least one admitted subprotocol; that the
-    /// backend chose an admitted one is looked at when it answers.
+    /// Applies the subprotocol rule to an attempt, which must offer at least one admitted name.
+    /// Whether the backend chose an admitted one is checked when it answers.
     fn judge_subprotocol(&self, request: &Request) -> Result<(), Refusal> {
         let (Some(rule), Kind::Attempt { subprotocols }) = (&self.subprotocols, &request.kind)
         else {

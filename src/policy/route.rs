@@ -1,8 +1,8 @@
-//! Which route a request takes: the most specific host, then the longest path.
+//! Finds the route of a request: the most specific host, then the longest path.
 //!
-//! Patterns are matched by what a backend sees once it has decoded a path, so that another spelling
-//! of an escape never slips from a strict route to a broader one. What stands behind a route isn't
-//! known here.
+//! Patterns are matched against the path that a backend sees after decoding it, so that another
+//! spelling of an escape never slips from a strict route to a broader one. This module doesn't know
+//! what a route leads to.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -19,12 +19,12 @@ pub struct Routes<T> {
     any: Paths<T>,
 }
 
-/// Two routes, by their places, that match the same requests.
+/// Two routes, by their indexes, that match the same requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Twins {
-    /// The one written first.
+    /// Index of the route written first.
     pub first: usize,
-    /// Its twin.
+    /// Index of the route that repeats it.
     pub second: usize,
 }
 
@@ -33,26 +33,26 @@ pub struct Twins {
 pub enum HostPattern {
     /// `ws.example.com`, `192.0.2.1` or `[2001:db8::1]`.
     Exact(Box<str>),
-    /// `*.example.com`, of which this is `example.com`: any one label stands before it.
+    /// `*.example.com`, stored as `example.com`: matches hosts with exactly one label before it.
     Wildcard(Box<str>),
-    /// `*`: every host.
+    /// `*`: matches every host.
     Any,
 }
 
-/// The `path` of a route, canonical.
+/// The `path` of a route, in canonical form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PathPattern {
-    /// `/ticks`: this path alone, not `/ticks/`.
+    /// `/ticks`: matches this path only, not `/ticks/`.
     Exact(Box<str>),
-    /// `/ticks/`: every path that begins so, slash included.
+    /// `/ticks/`: matches every path with this prefix, slash included.
     Prefix(Box<str>),
 }
 
 impl<T> Routes<T> {
-    /// Indexes `routes`.
+    /// Indexes `routes` by host and decoded path.
     ///
     /// # Errors
-    /// The first two that have the same host and, decoded, the same path.
+    /// The first two routes that have the same host and, decoded, the same path.
     pub fn new(routes: Vec<(HostPattern, PathPattern, T)>) -> Result<Self, Twins> {
         let mut all =
             Routes { exact: HashMap::new(), below: HashMap::new(), any: Paths::default() };
@@ -67,15 +67,16 @@ impl<T> Routes<T> {
         Ok(all)
     }
 
-    /// The route for a canonical host name and path, as the gate makes them: of all that match both, the
-    /// one with the most specific host, then with the longest path.
+    /// Returns the route for a host name and path in the canonical form that the gate produces. Of
+    /// all routes that match both, the most specific host wins, then the longest path.
     pub fn find(&self, host: &str, path: &str) -> Option<&T> {
         self.find_decoded(host, &decoded(path))
     }
 
-    /// The same for a path as a backend sees it once it has decoded every escape.
+    /// Like [`Routes::find`], for a path as a backend sees it after decoding every escape.
     pub fn find_decoded(&self, host: &str, path: &[u8]) -> Option<&T> {
         let exact = self.exact.get(host).and_then(|paths| paths.find(path));
+        // A wildcard matches exactly one label, so only the host's parent is looked up.
         let below = || self.below.get(host.split_once('.')?.1).and_then(|paths| paths.find(path));
         exact.or_else(below).or_else(|| self.any.find(path))
     }
@@ -89,7 +90,7 @@ struct Paths<T> {
     longest_prefix: usize,
 }
 
-/// A route and its place among those written.
+/// A route and its index in the order written.
 #[derive(Debug)]
 struct Placed<T> {
     place: usize,
@@ -103,7 +104,7 @@ impl<T> Default for Paths<T> {
 }
 
 impl<T> Paths<T> {
-    /// Fails with the place of the route that has this path already.
+    /// Adds a route. Fails with the index of the route that already has this path.
     fn insert(&mut self, path: PathPattern, place: usize, route: T) -> Result<(), usize> {
         let key: Box<[u8]> = decoded(path.as_str()).into();
         let paths = match path {
@@ -127,8 +128,8 @@ impl<T> Paths<T> {
         Some(&found.route)
     }
 
-    /// Tries each end of a segment, the last first; none beyond the longest prefix there is, or 8 KiB of
-    /// slashes would cost the square of it.
+    /// Tries each segment end, the last first. It starts no later than the longest prefix:
+    /// otherwise 8 KiB of slashes would cost quadratic time.
     fn longest_prefix_of(&self, path: &[u8]) -> Option<&Placed<T>> {
         let mut rest = path.get(..self.longest_prefix).unwrap_or(path);
         while let Some(slash) = rest.iter().rposition(|byte| *byte == b'/') {
@@ -142,10 +143,10 @@ impl<T> Paths<T> {
 }
 
 impl HostPattern {
-    /// Reads the `host` of a route, and lowers its case.
+    /// Parses the `host` of a route and converts it to lower case.
     ///
     /// # Errors
-    /// A sentence that says what is wrong and what to write instead.
+    /// A sentence that says why the host is wrong and what to write instead.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "*" {
             return Ok(HostPattern::Any);
@@ -164,7 +165,8 @@ impl HostPattern {
 }
 
 impl HostPattern {
-    /// Whether some host that this matches finds the routes of `other` no later than those of this.
+    /// Whether, for some host that matches `self`, the routes of `other` are tried before those of
+    /// `self` or together with them.
     pub fn yields_to(&self, other: &HostPattern) -> bool {
         match (self, other) {
             (HostPattern::Any, _) => true,
@@ -177,7 +179,7 @@ impl HostPattern {
 }
 
 impl fmt::Display for HostPattern {
-    /// As it is written in `sidegate.toml`.
+    /// As written in `sidegate.toml`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HostPattern::Exact(name) => f.write_str(name),
@@ -226,10 +228,10 @@ fn host_of_pattern(name: &str) -> Result<Host, String> {
 }
 
 impl PathPattern {
-    /// Reads the `path` of a route.
+    /// Parses the `path` of a route.
     ///
     /// # Errors
-    /// A sentence that says what is wrong and what to write instead.
+    /// A sentence that says why the path is wrong and what to write instead.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.starts_with(['~', '^']) {
             return Err(no_pattern(text));
@@ -262,7 +264,7 @@ impl PathPattern {
         })
     }
 
-    /// Whether the decoded `path` matches.
+    /// Whether the pattern matches the decoded `path`.
     pub fn holds(&self, path: &[u8]) -> bool {
         let own = decoded(self.as_str());
         match self {
@@ -271,7 +273,7 @@ impl PathPattern {
         }
     }
 
-    /// Whether a server that ignores letter case finds paths of `other` among those of this.
+    /// Whether a server that ignores letter case finds paths of `other` among those of `self`.
     pub fn is_above(&self, other: &PathPattern) -> bool {
         let folded = |pattern: &str| decoded(&pattern.to_ascii_lowercase()).to_ascii_lowercase();
         let (own, other) = (folded(self.as_str()), folded(other.as_str()));
@@ -281,7 +283,7 @@ impl PathPattern {
         }
     }
 
-    /// As it is written in `sidegate.toml`.
+    /// The pattern as written in `sidegate.toml`.
     pub fn as_str(&self) -> &str {
         match self {
             PathPattern::Exact(path) | PathPattern::Prefix(path) => path,
@@ -295,10 +297,11 @@ impl fmt::Display for PathPattern {
     }
 }
 
-/// What `strip_prefix` leaves of a canonical `path` that the pattern `prefix` matched: `/ticks/btc`
-/// is `/btc` under `/ticks/`, and what an exact pattern matched is `/`.
+/// Returns the rest of a canonical `path` after `strip_prefix` removed the matching pattern
+/// `prefix`. `/ticks/btc` becomes `/btc` under `/ticks/`. A path that an exact pattern matched
+/// becomes `/`.
 ///
-/// Slashes are counted, since `path` may spell an escape in another way than `prefix`.
+/// Slashes are counted, since `path` may spell an escape differently from `prefix`.
 pub fn stripped<'a>(prefix: &str, path: &'a str) -> &'a str {
     let slashes = prefix.matches('/').count();
     match path.match_indices('/').nth(slashes.saturating_sub(1)) {
@@ -307,8 +310,9 @@ pub fn stripped<'a>(prefix: &str, path: &'a str) -> &'a str {
     }
 }
 
-/// Whether the path `sent`, as it is, lies below `pattern` or, if that ends without a slash, is it. The
-/// part that matches is canonical, so that a server that never decodes finds it as well.
+/// Whether the path `sent`, undecoded, lies below `pattern` or, for a pattern without a final
+/// slash, equals it. The matching part must be canonical, so that a server that never decodes finds
+/// it too.
 pub fn begins(pattern: &str, sent: &str) -> bool {
     let slashes = pattern.matches('/').count();
     let last = sent.match_indices('/').nth(slashes.saturating_sub(1)).map(|(at, _)| at);
@@ -319,7 +323,7 @@ pub fn begins(pattern: &str, sent: &str) -> bool {
     })
 }
 
-/// `text` with what a URI can't hold escaped, for the remedy.
+/// `text` with the bytes escaped that a URI can't hold, for the remedy.
 fn escaped(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {
         if byte.is_ascii_graphic() {
@@ -331,7 +335,8 @@ fn escaped(text: &str) -> String {
     })
 }
 
-/// The part of `path` that other servers' configurations take for a pattern; here it stands for itself.
+/// The first segment of `path` that other servers' configurations treat as a pattern. Here it is
+/// literal.
 pub fn pattern_in(path: &str) -> Option<&str> {
     let is_pattern = |segment: &&str| {
         let name = |rest: &str| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
@@ -349,12 +354,12 @@ pub fn pattern_in(path: &str) -> Option<&str> {
     path.split('/').find(is_pattern)
 }
 
-/// Why `text`, which looks like a pattern, is no path, and what to write.
+/// The message for `text` that looks like a pattern, with the path to write instead.
 fn no_pattern(text: &str) -> String {
     format!("a path is no pattern: write `{}` for all below it", literal(text))
 }
 
-/// The prefix of `text` that has nothing of a pattern.
+/// The longest prefix of `text` without any pattern syntax.
 pub fn literal(text: &str) -> String {
     let path = text.trim_start_matches(['~', '^', '*', '=', ' ']);
     let mut prefix = String::from("/");

@@ -1,40 +1,40 @@
 //! The rules of a policy by name, and their lines in its file.
 
-/// A rule of a policy.
+/// A rule of a policy, named as in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    /// `[client] allow`
+    /// `[client] allow`: the lists that admit clients.
     Allow,
-    /// `[client] deny`
+    /// `[client] deny`: the lists that deny clients.
     Deny,
-    /// `[client] origins`
+    /// `[client] origins`: the pages that may connect.
     Origins,
-    /// `[client] subprotocols`
+    /// `[client] subprotocols`: the subprotocols that tunnels may use.
     Subprotocols,
-    /// `[limits] upgrades`
+    /// `[limits] upgrades`: the rate of WebSocket upgrades.
     Upgrades,
-    /// `[limits] requests`
+    /// `[limits] requests`: the rate of plain HTTP requests.
     Requests,
-    /// `[limits] connections`
+    /// `[limits] connections`: the tunnels open at once.
     Connections,
 }
 
 /// The line of each rule in the policy's file, from 1; 0 where the rule isn't written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RuleLines {
-    /// Of `[client] allow`.
+    /// Line of `[client] allow`.
     pub allow: u32,
-    /// Of `[client] deny`.
+    /// Line of `[client] deny`.
     pub deny: u32,
-    /// Of `[client] origins`.
+    /// Line of `[client] origins`.
     pub origins: u32,
-    /// Of `[client] subprotocols`.
+    /// Line of `[client] subprotocols`.
     pub subprotocols: u32,
-    /// Of `[limits] upgrades`.
+    /// Line of `[limits] upgrades`.
     pub upgrades: u32,
-    /// Of `[limits] requests`.
+    /// Line of `[limits] requests`.
     pub requests: u32,
-    /// Of `[limits] connections`.
+    /// Line of `[limits] connections`.
     pub connections: u32,
 }
 

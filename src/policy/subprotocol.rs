@@ -1,9 +1,9 @@
 //! Which subprotocols a tunnel may speak: the `subprotocols` rule of a policy.
 //!
-//! An attempt is judged by what it offers, the backend's 101 by what it chooses, and an open tunnel
-//! by what it speaks (decision 005).
+//! An attempt is judged by the names it offers, the backend's 101 by the name it chooses, and an
+//! open tunnel by the subprotocol in use (decision 005).
 
-/// The entry that admits tunnels without a subprotocol. It never stands for a name.
+/// The entry that admits tunnels without a subprotocol. It never matches a name.
 const NONE: &str = "none";
 
 /// The `subprotocols` of a policy. Their order never matters.
@@ -11,17 +11,17 @@ const NONE: &str = "none";
 pub struct Subprotocols(Vec<Box<str>>);
 
 impl Subprotocols {
-    /// Admits the subprotocols of these names, and with `"none"` also tunnels that speak no subprotocol.
+    /// Creates a rule that admits these names; `"none"` also admits tunnels without a subprotocol.
     pub fn new(written: Vec<Box<str>>) -> Self {
         Subprotocols(written)
     }
 
-    /// Every entry, as written.
+    /// Iterates over the entries, as written.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|entry| &**entry)
     }
 
-    /// Whether a tunnel may speak `spoken`. `None` means no subprotocol.
+    /// Whether a tunnel may use `spoken`. `None` means no subprotocol.
     pub fn admit(&self, spoken: Option<&str>) -> bool {
         match spoken {
             None => self.lists(NONE),
@@ -29,13 +29,13 @@ impl Subprotocols {
         }
     }
 
-    /// Whether an attempt may offer `offered`: one admitted name is enough, and an empty offer is one
-    /// of no subprotocol.
+    /// Whether an attempt may offer `offered`: one admitted name is enough, and an empty offer
+    /// counts as no subprotocol.
     pub fn admit_offer(&self, offered: &[Box<str>]) -> bool {
         if offered.is_empty() { self.admit(None) } else { self.first_of(offered).is_some() }
     }
 
-    /// The first admitted name of an offer.
+    /// Returns the first admitted name of an offer.
     pub fn first_of<'o>(&self, offered: &'o [Box<str>]) -> Option<&'o str> {
         offered.iter().map(|name| &**name).find(|name| self.admit(Some(name)))
     }
@@ -49,7 +49,8 @@ impl Subprotocols {
 mod tests {
     use super::*;
 
-    /// What `rule` says of this offer, then of a 101 that chooses the first name offered or none.
+    /// The verdict of `rule` on this offer, then on a 101 that chooses the first name offered or
+    /// none.
     fn check(rule: &[&str], offered: &[&str], says: (bool, bool, bool)) {
         let rule = Subprotocols::new(rule.iter().map(|entry| (*entry).into()).collect());
         let offer: Vec<Box<str>> = offered.iter().map(|name| (*name).into()).collect();

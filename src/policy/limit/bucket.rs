@@ -1,4 +1,4 @@
-//! A rate that one holder has to itself: a tunnel's messages.
+//! A rate limit with a single holder, such as a tunnel's messages.
 
 use std::fmt;
 
@@ -9,25 +9,25 @@ use governor::state::{InMemoryState, NotKeyed};
 
 use crate::policy::limit::rate::Rate;
 
-/// One budget, full at first.
+/// One token budget, full at first.
 pub struct Bucket<C: Clock = MonotonicClock>(
     RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<C::Instant>>,
 );
 
 impl Bucket {
-    /// A full one, by the monotonic clock.
+    /// Creates a full bucket on the monotonic clock.
     pub fn new(rate: Rate) -> Self {
         Bucket::by(rate, MonotonicClock)
     }
 }
 
 impl<C: Clock> Bucket<C> {
-    /// The same by a clock that was handed in.
+    /// Creates a full bucket on the given clock.
     pub fn by(rate: Rate, clock: C) -> Self {
         Bucket(RateLimiter::new(rate.quota(), InMemoryState::default(), clock))
     }
 
-    /// Takes one token; `false`: there is none, and the try costs nothing.
+    /// Takes one token. `false` means that none is left; a failed try costs nothing.
     pub fn take(&self) -> bool {
         self.0.check().is_ok()
     }

@@ -1,6 +1,7 @@
-//! What is left of a policy's limits, from one generation to the next.
+//! The remainder of a policy's limits, carried from one generation to the next.
 //!
-//! A rate that a reload doesn't change keeps its budgets, so that a reload refills nobody's.
+//! A rate that a reload doesn't change keeps its budgets, so that a reload refills no client's
+//! budget.
 
 use std::slice;
 use std::sync::Arc;
@@ -9,26 +10,26 @@ use crate::policy::limit::count::Counts;
 use crate::policy::limit::limits::{Limits, Share};
 use crate::policy::limit::rate::{Limiter, Rate};
 
-/// What is left of a policy's limits, shared by all routes and generations that name the policy.
+/// The remainder of a policy's limits, shared by all routes and generations that name the policy.
 #[derive(Debug, Clone)]
 pub struct Budgets {
-    /// For `upgrades`.
+    /// Limiters for `upgrades`: one for each distinct rate.
     pub upgrades: Limiters,
-    /// For `requests`.
+    /// Limiters for `requests`: one for each distinct rate.
     pub requests: Limiters,
-    /// The tunnels of each client and of all.
+    /// Open tunnels, per client and in total.
     pub counts: Arc<Counts>,
-    /// The streams of each client and of all.
+    /// Open streams, per client and in total.
     pub streams: Arc<Counts>,
 }
 
-/// The limiters of one limit: one for each rate that some client has.
+/// The limiters of one limit: one for each distinct rate among the policy's shares.
 #[derive(Debug, Clone, Default)]
 pub struct Limiters(Box<[Arc<Limiter>]>);
 
 impl Budgets {
-    /// The budgets for `limits`. Of the `previous` generation's those are kept whose rate is still some
-    /// client's; counts are kept always, for the tunnels live on.
+    /// Returns the budgets for `limits`. Keeps those of the `previous` generation whose rate some
+    /// client still has. Counts are always kept, because the tunnels live on.
     pub fn carry(previous: Option<&Budgets>, limits: &Limits) -> Budgets {
         let rates = |rate: fn(&Share) -> Option<Rate>| limits.shares().filter_map(rate);
         Budgets {
@@ -47,10 +48,12 @@ impl Budgets {
 }
 
 impl Limiters {
-    /// One for each of `rates`, the `previous` generation's where it has one.
+    /// Returns one limiter for each of `rates`, reusing the `previous` generation's where it has
+    /// that rate.
     fn carry(previous: Option<&Limiters>, rates: impl Iterator<Item = Rate>) -> Limiters {
         let mut limiters: Vec<Arc<Limiter>> = Vec::new();
         for rate in rates {
+            // Shares with the same rate use one limiter: it keeps a budget for each client anyway.
             if limiters.iter().all(|known| known.rate() != rate) {
                 let kept = previous.and_then(|previous| previous.of(rate)).map(Arc::clone);
                 limiters.push(kept.unwrap_or_else(|| Arc::new(Limiter::new(rate))));
@@ -59,17 +62,18 @@ impl Limiters {
         Limiters(limiters.into())
     }
 
-    /// The one for `rate`; there is one for every rate of the limits that it was made for.
+    /// Returns the limiter for `rate`. There is one for every rate of the limits passed to
+    /// [`Budgets::carry`].
     pub fn of(&self, rate: Rate) -> Option<&Arc<Limiter>> {
         self.0.iter().find(|limiter| limiter.rate() == rate)
     }
 
-    /// All of them.
+    /// Iterates over all limiters, one per rate.
     pub fn iter(&self) -> slice::Iter<'_, Arc<Limiter>> {
         self.0.iter()
     }
 
-    /// Whether nobody is limited.
+    /// Whether no client is limited.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -102,7 +106,8 @@ mod tests {
         }
     }
 
-    /// After a client has used up its upgrades under `before`, whether it may try again under `after`.
+    /// After a client has used up its upgrades under `before`, whether it may try again under
+    /// `after`.
     fn check(before: Option<Rate>, after: Option<Rate>, again: bool) {
         let first = Budgets::carry(None, &limits(before));
         for limiter in first.upgrades.iter() {

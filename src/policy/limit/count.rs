@@ -1,7 +1,7 @@
-//! How many tunnels are open, of each client and of all: exact, and given back on drop.
+//! Counts of open tunnels, per client and in total: exact, and given back on drop.
 //!
-//! A client without a tunnel has no entry, so that the table is never larger
-//! than the tunnels that are open. It knows nothing of what a tunnel is.
+//! A client without a tunnel has no entry, so the table is never larger than the number of open
+//! tunnels. This module knows nothing about tunnels themselves.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,7 +15,7 @@ use crate::sync::lock;
 
 const SHARDS: usize = 16;
 
-/// The tunnels of a policy, counted.
+/// The open tunnels of a policy, or its open streams.
 #[derive(Default)]
 pub struct Counts {
     clients: [Mutex<HashMap<Key, u32>>; SHARDS],
@@ -33,15 +33,16 @@ pub struct Count {
 /// Which count is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// This client's.
+    /// The limit of this client.
     Client,
-    /// The policy's.
+    /// The limit on all clients of the policy.
     Total,
 }
 
 impl Counts {
-    /// Takes one place of `key`'s and one of all, or neither. A bound of `None` still counts,
-    /// so that one which a later generation sets is right from the start.
+    /// Takes one place of `key` and one of the total, or neither. A limit of `None` means
+    /// unlimited, but the place is still counted, so that a limit set by a later generation is
+    /// right from the start.
     pub fn enter(
         self: &Arc<Self>,
         key: Key,
@@ -53,7 +54,8 @@ impl Counts {
         if tunnels >= per_client.unwrap_or(u32::MAX) {
             return Err(Full::Client);
         }
-        // Under the client's lock: whoever else enters sees both places taken, or none.
+        // Under the client's lock: a concurrent `enter` of that client sees both places taken, or
+        // none.
         let within = |open| (open < total.unwrap_or(u32::MAX)).then(|| open + 1);
         self.total
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
@@ -62,12 +64,12 @@ impl Counts {
         Ok(Count { counts: Arc::clone(self), key })
     }
 
-    /// How many of `key`'s are open.
+    /// The number of places that `key` holds.
     pub fn of(&self, key: Key) -> u32 {
         self.clients(key).get(&key).copied().unwrap_or(0)
     }
 
-    /// How many tunnels are open.
+    /// The number of places that all clients hold.
     pub fn total(&self) -> u32 {
         self.total.load(Ordering::Relaxed)
     }
@@ -76,6 +78,7 @@ impl Counts {
         let mut clients = self.clients(key);
         if let Entry::Occupied(mut tunnels) = clients.entry(key) {
             *tunnels.get_mut() -= 1;
+            // Removed at zero, so that the table never outgrows the open tunnels.
             if *tunnels.get() == 0 {
                 tunnels.remove();
             }
@@ -83,7 +86,8 @@ impl Counts {
         self.total.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The clients of `key`'s shard. A count is whole before anything can panic, so a poisoned lock is as good as any.
+    /// Locks the shard of `key`. Counts are updated before anything can panic, so a poisoned lock
+    /// is usable.
     fn clients(&self, key: Key) -> MutexGuard<'_, HashMap<Key, u32>> {
         let shard = self.shards.hash_one(key) as usize % SHARDS;
         lock(&self.clients[shard])

@@ -13,44 +13,46 @@ use crate::policy::network::Client;
 /// A policy's `[limits]`. `None` means unlimited.
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
-    /// What a client may have that no exception names.
+    /// The share of a client that no exception names.
     pub share: Share,
     /// Tunnels of all clients at once.
     pub total: Option<u32>,
     /// Streams of all clients at once: exchanges of plain HTTP that have lasted 5 s.
     pub streams_total: Option<u32>,
-    /// `[[limits.for]]`: other shares for the clients of some networks. No network stands in two of them.
+    /// `[[limits.for]]`: other shares for the clients of some networks. No network is in two of
+    /// them.
     pub exceptions: Box<[Exception]>,
 }
 
-/// What one client may have.
+/// What one client may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Share {
-    /// Attempts.
+    /// Rate of WebSocket upgrade requests that the rules permit.
     pub upgrades: Option<Rate>,
-    /// Plain HTTP requests.
+    /// Rate of plain HTTP requests that the rules permit.
     pub requests: Option<Rate>,
-    /// Tunnels at once.
+    /// Tunnels open at once.
     pub per_client: Option<u32>,
     /// Streams at once: exchanges of plain HTTP that have lasted 5 s.
     pub streams: Option<u32>,
-    /// What each tunnel may do.
+    /// Limits on each of the client's tunnels.
     pub tunnel: TunnelLimits,
 }
 
 /// One `[[limits.for]]`, with all that it leaves out filled in from `[limits]`.
 #[derive(Debug, Clone)]
 pub struct Exception {
-    /// Whose share it is: the clients that one of these lists holds.
+    /// The clients that this exception applies to: those in one of these lists.
     pub clients: Vec<Arc<List>>,
-    /// The share.
+    /// The share of each of these clients.
     pub share: Share,
     /// Its line in the policy's file, from 1.
     pub line: u32,
 }
 
 impl Limits {
-    /// The exception for `client` at the time `now`: of those that name it, the one with the longest network.
+    /// Returns the index of the exception for `client` at the time `now`: among all that name it,
+    /// the one with the longest network.
     pub fn exception(&self, client: Client, now: Timestamp) -> Option<usize> {
         let longest = |exception: &Exception| {
             exception.clients.iter().filter_map(|list| list.holds(client, now)).max()
@@ -63,45 +65,47 @@ impl Limits {
         named.max_by_key(|(length, _)| *length).map(|(_, at)| at)
     }
 
-    /// The share of an exception, or of everybody else.
+    /// Returns the share of an exception. `None` means the share of clients without one.
     pub fn share(&self, exception: Option<usize>) -> &Share {
         exception
             .and_then(|at| self.exceptions.get(at))
             .map_or(&self.share, |exception| &exception.share)
     }
 
-    /// What `client` may have at the time `now`.
+    /// Returns the share of `client` at the time `now`.
     pub fn of(&self, client: Client, now: Timestamp) -> &Share {
         self.share(self.exception(client, now))
     }
 
-    /// Every share, that of everybody else first.
+    /// Iterates over every share, first the one of clients without an exception.
     pub fn shares(&self) -> impl Iterator<Item = &Share> {
         std::iter::once(&self.share).chain(self.exceptions.iter().map(|exception| &exception.share))
     }
 }
 
-/// What one tunnel may do, and how its client's pulse is taken.
+/// Limits on one tunnel, and the keep-alive of its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TunnelLimits {
-    /// The largest message, in bytes as on the wire.
+    /// Largest message, in bytes on the wire.
     pub message_max: Option<u64>,
-    /// Messages from the client.
+    /// Rate of messages from the client.
     pub message_rate: Option<Rate>,
-    /// Frames from the client that its messages do not bound: Pings, Pongs, data frames without payload, and frames
-    /// of less than 64 bytes in the middle of a message. `None` means off.
+    /// Rate of frames from the client that its messages do not bound: Pings, Pongs, data frames
+    /// without payload, and frames of less than 64 bytes in the middle of a message. `None` means
+    /// off.
     pub frames: Option<Rate>,
-    /// No frame either way for so long.
+    /// Time without a frame in either direction until the tunnel is closed.
     pub idle: Option<Duration>,
-    /// From the 101 to the end.
+    /// Time from the 101 until the tunnel is closed.
     pub lifetime: Option<Duration>,
-    /// Silence of the client after which we send a Ping; `None`: off.
+    /// Silence of the client after which Sidegate sends a Ping. `None` means off.
     pub ping: Option<Duration>,
-    /// No byte of the client for so long after a Ping, ours or the backend's: dead.
+    /// Time after a Ping, Sidegate's or the backend's, without a byte from the client until it
+    /// counts as dead.
     pub pong: Duration,
 }
 
-/// More such frames than any client needs, and far from what a thread can take.
+/// More such frames than any client needs, and far fewer than a thread can handle.
 const FRAMES: Rate = Rate {
     tokens: NonZeroU32::new(2_000).unwrap(),
     per: Duration::from_secs(1),
@@ -109,8 +113,8 @@ const FRAMES: Rate = Rate {
 };
 
 impl Default for TunnelLimits {
-    /// Nothing is limited but the frames that messages do not bound, and a dead client is noticed: load balancers cut
-    /// after 60 s of silence.
+    /// Limits nothing but the frames that messages do not bound. Pings are on, so that a dead
+    /// client is noticed, and every 25 s, because load balancers cut after 60 s of silence.
     fn default() -> Self {
         TunnelLimits {
             message_max: None,
@@ -140,7 +144,8 @@ mod tests {
         }
     }
 
-    /// The share of `client` on new year's day of 2027, by the line of its exception; 1: everybody else's.
+    /// The line of the exception for `client` on new year's day of 2027; 1 means the share without
+    /// an exception.
     fn check(exceptions: &[(u32, &[&str])], client: &str, line: u32) {
         let exceptions =
             exceptions.iter().map(|(line, networks)| exception(*line, networks)).collect();

@@ -1,8 +1,8 @@
-//! How much of it: rates, counts, and what one tunnel may do.
+//! How much a client may use: rates, counts, and limits on one tunnel.
 //!
-//! A limit is what the policy says; a budget is what is left of it, and outlives
-//! the generation. Every table here is bounded, whatever clients send. Nothing
-//! waits: a refusal says when to come back.
+//! A limit is the value in the policy. A budget is the unused part, and outlives the generation.
+//! Every table here is bounded, whatever clients send. Nothing waits: a refusal says when to try
+//! again.
 
 mod bucket;
 mod budget;

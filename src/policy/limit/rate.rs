@@ -1,8 +1,8 @@
 //! A rate per client, in a table that never outgrows its bound.
 //!
-//! governor does the arithmetic (the generic cell rate algorithm); where its
-//! state is kept is ours, since its own keyed store grows with every address
-//! that an attacker thinks up (governor#171).
+//! governor does the arithmetic (the generic cell rate algorithm). The state is kept in a table of
+//! our own, because governor's keyed store grows with every address that an attacker uses
+//! (governor#171).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,52 +21,53 @@ use governor::{Quota, RateLimiter};
 use crate::policy::network::Key;
 use crate::sync::lock;
 
-/// Keys that each family has budgets of their own for.
+/// Keys of one family that can have a budget of their own.
 const KEYS: usize = 65_536;
 const SHARDS: usize = 16;
-/// Budgets that the rest of a family shares.
+/// Budgets that the remaining keys of a family share.
 const SHARED: usize = 4_096;
-/// Budgets that a new key may look at for one that is full again.
+/// Budgets that a new key may inspect in search of a full budget.
 const LOOKS: usize = 8;
 /// governor counts nanoseconds in 64 bits and panics, or wraps, past 584 years.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// So many tokens per so long, and how many may be saved up.
+/// A token rate: `tokens` per `per`, and at most `burst` saved up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Tokens that come in `per`.
+    /// Tokens that arrive within `per`.
     pub tokens: NonZeroU32,
-    /// How long `tokens` take to come.
+    /// Period in which `tokens` arrive.
     pub per: Duration,
-    /// The most tokens at once; what a new client starts with.
+    /// Most tokens that a client can hold; a new client starts with this many.
     pub burst: NonZeroU32,
 }
 
 impl Rate {
-    /// The same for governor. What would take more than a century to fill is cut to that.
+    /// Converts to a governor quota. A burst that would take more than a century to fill is cut to
+    /// that.
     pub fn quota(self) -> Quota {
         let token = self.token();
         let most = u32::try_from(CENTURY.as_nanos() / token.as_nanos()).unwrap_or(u32::MAX);
-        // `None` is for a token that takes no time at all, and ours takes some.
+        // `with_period` returns `None` only for a period of zero, which `token` excludes.
         let quota = Quota::with_period(token).unwrap_or(Quota::per_second(self.tokens));
         quota.allow_burst(self.burst.min(NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN)))
     }
 
-    /// How long one token takes to come.
+    /// The time in which one token arrives.
     fn token(self) -> Duration {
         (self.per / self.tokens.get()).clamp(Duration::from_nanos(1), CENTURY)
     }
 }
 
 impl fmt::Display for Rate {
-    /// `5/s, burst 20`
+    /// As in `5/s, burst 20`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = if self.per == Duration::from_secs(60) { "m" } else { "s" };
         write!(f, "{}/{unit}, burst {}", self.tokens, self.burst)
     }
 }
 
-/// One rate, and a budget for each client. It is shared by all threads.
+/// One rate, and a budget for each client. All threads share it.
 pub struct Limiter<C: Clock = MonotonicClock> {
     rate: Rate,
     governor: RateLimiter<Key, Store, C, NoOpMiddleware<C::Instant>>,
@@ -75,14 +76,15 @@ pub struct Limiter<C: Clock = MonotonicClock> {
 }
 
 impl Limiter {
-    /// Full budgets for everybody, by the monotonic clock: a step of the wall clock neither opens nor jams it.
+    /// Creates full budgets on the monotonic clock: a step of the wall clock neither opens nor
+    /// blocks the limiter.
     pub fn new(rate: Rate) -> Self {
         Limiter::by(rate, MonotonicClock)
     }
 }
 
 impl<C: Clock> Limiter<C> {
-    /// The same by a clock that was handed in.
+    /// Creates full budgets on the given clock.
     pub fn by(rate: Rate, clock: C) -> Self {
         let table = Arc::new(Table::new(rate.token()));
         let start = clock.now();
@@ -90,19 +92,21 @@ impl<C: Clock> Limiter<C> {
         Limiter { rate, governor, table, start }
     }
 
-    /// The rate that it was made for.
+    /// The rate given to [`Limiter::new`].
     pub fn rate(&self) -> Rate {
         self.rate
     }
 
-    /// Takes one token of `key`'s. `Err`: there is none, and how long until the next; the try costs nothing.
+    /// Takes one token of `key`. `Err` holds the time until the next token; a failed try costs
+    /// nothing.
     pub fn take(&self, key: Key) -> Result<(), Duration> {
         self.governor
             .check_key(&key)
             .map_err(|until| until.wait_time_from(self.governor.clock().now()))
     }
 
-    /// How many tokens `key` has left; nothing is taken. Of one whose budget is shared: as many as are saved up at most.
+    /// Returns the tokens that `key` has left and takes none. A key on a shared budget reports the
+    /// full burst.
     pub fn left(&self, key: Key) -> u32 {
         let full_at = match key {
             Key::V4(address) => self.table.v4.shard(address).full_at(address),
@@ -114,12 +118,12 @@ impl<C: Clock> Limiter<C> {
         self.rate.burst.get().saturating_sub(u32::try_from(tokens).unwrap_or(u32::MAX))
     }
 
-    /// How many keys have a budget of their own.
+    /// The number of keys that have a budget of their own.
     pub fn keys(&self) -> usize {
         self.table.v4.len() + self.table.v6.len()
     }
 
-    /// How many tokens were asked of shared budgets, since no key could make room.
+    /// The number of tokens requested from shared budgets, by keys for which the table had no room.
     pub fn overflowed(&self) -> u64 {
         self.table.overflowed.load(Ordering::Relaxed)
     }
@@ -134,18 +138,20 @@ impl<C: Clock> fmt::Debug for Limiter<C> {
     }
 }
 
-/// The table, as governor sees it. governor shows nobody its store, so that it has to be shared.
+/// The table as a governor store. governor gives no access to its store, so the table is shared.
 struct Store(Arc<Table>);
 
 impl StateStore for Store {
     type Key = Key;
 
-    /// `spend` says of a budget what is left of it once a token is taken, or that there is none.
+    /// `spend` computes what a budget has left after one token is taken, or fails if it has none.
     fn measure_and_replace<T, F, E>(&self, key: &Key, spend: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
         let Table { v4, v6, token, overflowed } = &*self.0;
+        // The shard's lock is held while `spend` runs, so that two takes of one key cannot both see
+        // the last token.
         let own = match *key {
             Key::V4(address) => v4.shard(address).spend(address, *token, &spend),
             Key::V6(network) => v6.shard(network).spend(network, *token, &spend),
@@ -162,7 +168,8 @@ impl StateStore for Store {
     }
 }
 
-/// The budgets of all keys. The families are apart: IPv6 addresses are free, and a flood of them must not push out IPv4.
+/// The budgets of all keys. The families are apart: IPv6 addresses are free, and a flood of them
+/// must not push out IPv4.
 struct Table {
     v4: Family<u32>,
     v6: Family<u64>,
@@ -181,7 +188,7 @@ impl Table {
     }
 }
 
-/// The budgets of one family.
+/// The budgets of one address family.
 struct Family<K> {
     shards: [Mutex<Shard<K>>; SHARDS],
     shared: Box<[InMemoryState]>,
@@ -199,13 +206,14 @@ impl<K: Copy + Eq + Hash> Family<K> {
         }
     }
 
-    /// The shard of `key`. It is whole before anything can panic, so a poisoned lock is as good as any.
+    /// Locks the shard of `key`. It is consistent before anything can panic, so a poisoned lock is
+    /// usable.
     fn shard(&self, key: K) -> MutexGuard<'_, Shard<K>> {
         let shard = self.hasher.hash_one(key) as usize % SHARDS;
         lock(&self.shards[shard])
     }
 
-    /// The budget that the keys of `block` share, maybe with other blocks.
+    /// The budget that the keys of `block` share, possibly with other blocks.
     fn shared(&self, block: K) -> &InMemoryState {
         &self.shared[self.hasher.hash_one(block) as usize % SHARED]
     }
@@ -215,23 +223,24 @@ impl<K: Copy + Eq + Hash> Family<K> {
     }
 }
 
-/// A part of a family's budgets, under one lock. They stand around a clock face, whose hand moves
-/// with each new key: to find room costs a few looks, whoever asks and however full it is.
+/// Part of a family's budgets, under one lock. The budgets form a ring (a CLOCK), whose hand moves
+/// with each new key. Finding room costs a few looks, however full the ring is.
 struct Shard<K> {
     by_key: HashMap<K, usize>,
     budgets: Vec<Budget<K>>,
     hand: usize,
 }
 
-/// One key's budget.
+/// The budget of one key.
 struct Budget<K> {
     key: K,
-    /// When it will be full again, since the limiter's start.
+    /// When the budget will be full again, as time since the limiter's start.
     full_at: Nanos,
 }
 
 impl<K: Copy + Eq + Hash> Shard<K> {
-    /// Spends of `key`'s own budget; `None`: it has none, and there is no room for it.
+    /// Spends from the budget of `key`. `None` means that `key` has none and there is no room for
+    /// one.
     fn spend<T, E>(
         &mut self,
         key: K,
@@ -249,18 +258,21 @@ impl<K: Copy + Eq + Hash> Shard<K> {
             Ok(outcome) => outcome,
             Err(refused) => return Some(Err(refused)),
         };
-        // A fresh budget lacks one token now, which tells us the limiter's own now.
+        // A fresh budget lacks exactly one token, so `full_at` minus one token is the limiter's
+        // current time.
         let now = full_at.saturating_sub(token);
         self.seat(Budget { key, full_at }, now).then_some(Ok(spent))
     }
 
-    /// When the budget of `key` will be full again; `None`: it has none of its own.
+    /// When the budget of `key` will be full again. `None` means that `key` has no budget of its
+    /// own.
     fn full_at(&self, key: K) -> Option<Nanos> {
         self.by_key.get(&key).map(|at| self.budgets[*at].full_at)
     }
 
-    /// Puts a new budget in the place of one that is full again (to forget that one changes nothing for its key),
-    /// or else behind the last; `false`: no room. So the table holds little more than the budgets that matter.
+    /// Replaces a budget that is full again (forgetting that one changes nothing for its key), or
+    /// else appends; `false` means no room. So the table holds little more than the budgets that
+    /// matter.
     fn seat(&mut self, budget: Budget<K>, now: Nanos) -> bool {
         if let Some(at) = self.refilled(now) {
             self.by_key.remove(&self.budgets[at].key);
@@ -276,7 +288,7 @@ impl<K: Copy + Eq + Hash> Shard<K> {
         true
     }
 
-    /// Moves the hand a little on, to a budget that is full again by `now`.
+    /// Advances the hand by at most `LOOKS` places, to a budget that is full again by `now`.
     fn refilled(&mut self, now: Nanos) -> Option<usize> {
         for _ in 0..LOOKS.min(self.budgets.len()) {
             self.hand = (self.hand + 1) % self.budgets.len();
@@ -316,7 +328,8 @@ mod tests {
         Key::V6((0x2001_0db8_0000_0000 + ((n % (1 << 24)) << 16)) | (n >> 24))
     }
 
-    /// Takes a token at each of `times` (milliseconds): how long each is told to wait (0: it got one).
+    /// Takes a token at each of `times` (milliseconds) and returns the wait of each in the same
+    /// unit; 0 means that it got one.
     fn check(rate: Rate, times: &[u64], waits: &[u64]) {
         let (limiter, clock) = limiter(rate);
         let mut now = 0;

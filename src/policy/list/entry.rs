@@ -1,8 +1,8 @@
-//! One line of a list: a network, its sign, and what is noted beside it.
+//! One line of a list: a network, its sign, and its annotations.
 //!
-//! The same grammar holds in `*.cidr` files and in the strings of `[lists]`
-//! (`docs/spec/formats.md`, "`policies/lists/NAME.cidr`"). It reads text that was handed in, and
-//! never skips a line that it doesn't understand.
+//! The same grammar applies to `*.cidr` files and to the strings of `[lists]`
+//! (`docs/spec/formats.md`, "`policies/lists/NAME.cidr`"). The parser works on text only, and never
+//! skips a line that it doesn't understand.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,14 +16,14 @@ use jiff::tz::Offset;
 
 use crate::policy::network::fold;
 
-/// One network of a list.
+/// One network of a list, with its sign and annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Without host bits, and folded (see [`fold`]).
     pub network: IpNet,
-    /// Whether the list takes this network in; `false`: a `!` carve-out.
+    /// Whether the list includes this network. `false` means a `!` carve-out.
     pub admits: bool,
-    /// What is noted beside it. Most entries of a large list have none, and pay for none.
+    /// Annotations of the entry. Most entries of a large list have none, and allocate nothing.
     notes: Option<Box<Notes>>,
 }
 
@@ -35,20 +35,20 @@ struct Notes {
     ticket: Option<Box<str>>,
 }
 
-/// What is wrong with a line.
+/// The fault of a line, and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryFault {
-    /// Where: bytes in the line.
+    /// Position of the fault, in bytes of the line.
     pub span: Range<usize>,
-    /// What, in one sentence without its full stop. Of the line it repeats only what stands between backticks, and
-    /// networks.
+    /// The fault, in one sentence without its full stop. It quotes from the line only text between
+    /// backticks, and networks.
     pub fault: Cow<'static, str>,
     /// What to write instead.
     pub remedy: Cow<'static, str>,
 }
 
 impl Entry {
-    /// Reads one line, its end taken off or not. `None`: nothing on it but blanks or a comment.
+    /// Parses one line, with or without its line end. `None` means a blank line or only a comment.
     pub fn parse(line: &str) -> Result<Option<Entry>, EntryFault> {
         let mut tokens = tokens(line);
         let Some(first) = tokens.next() else { return Ok(None) };
@@ -59,38 +59,39 @@ impl Entry {
         Ok(Some(entry))
     }
 
-    /// The first instant at which it is lapsed; `None`: never.
+    /// The first instant at which the entry has lapsed. `None` means never.
     pub fn expires(&self) -> Option<Timestamp> {
         self.notes.as_ref()?.expires
     }
 
-    /// Whose network it is.
+    /// The `owner` annotation: the owner of the network.
     pub fn owner(&self) -> Option<&str> {
         self.notes.as_ref()?.owner.as_deref()
     }
 
-    /// Why it is here.
+    /// The `ticket` annotation: why the entry is here.
     pub fn ticket(&self) -> Option<&str> {
         self.notes.as_ref()?.ticket.as_deref()
     }
 
-    /// Whether there is a note beside it.
+    /// Whether the entry has an annotation.
     pub fn is_annotated(&self) -> bool {
         self.notes.is_some()
     }
 
-    /// Whether it has expired by `now`: it is then as if absent.
+    /// Whether the entry has expired by `now`, and so counts as absent.
     pub fn lapsed(&self, now: Timestamp) -> bool {
         self.expires().is_some_and(|expires| expires <= now)
     }
 
-    /// Until when it holds, as a list's line says it: a day, through its last second in UTC, or an instant.
+    /// The expiry as written in a list's line: a day, which includes its last second in UTC, or an
+    /// instant.
     pub fn expiry(&self) -> Option<impl fmt::Display> {
         self.expires().map(Expiry)
     }
 }
 
-/// The network and its sign, as a list's line begins: `!203.0.113.66`.
+/// The network and its sign, as at the start of a list's line: `!203.0.113.66`.
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.admits { "" } else { "!" })?;
@@ -101,11 +102,12 @@ impl fmt::Display for Entry {
     }
 }
 
-/// The first instant at which an entry is lapsed, shown as the `expires` that gives it.
+/// The first instant at which an entry has lapsed, displayed as the `expires` value that gives it.
 struct Expiry(Timestamp);
 
 impl fmt::Display for Expiry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `Timestamp::MAX` is what `day_after` makes of 9999-12-31.
         if self.0 == Timestamp::MAX {
             return Date::MAX.fmt(f);
         }
@@ -117,7 +119,7 @@ impl fmt::Display for Expiry {
     }
 }
 
-/// A run of characters without a blank.
+/// A run of characters without a blank, and its offset in the line.
 #[derive(Clone, Copy)]
 struct Token<'a> {
     text: &'a str,
@@ -127,13 +129,14 @@ struct Token<'a> {
 /// The tokens of a line up to its comment.
 fn tokens(line: &str) -> impl Iterator<Item = Token<'_>> {
     let runs = line.split_ascii_whitespace();
+    // Each token is a slice of `line`, so the difference of their addresses is its offset.
     let tokens =
         runs.map(|text| Token { text, start: text.as_ptr().addr() - line.as_ptr().addr() });
     tokens.take_while(|token| !token.text.starts_with(['#', ';']))
 }
 
 impl Token<'_> {
-    /// The first token of a line: a network and its sign.
+    /// Parses the first token of a line: a network and its sign.
     fn entry(self) -> Result<Entry, EntryFault> {
         let (admits, network) = match self.text.strip_prefix('!') {
             Some("") => {
@@ -147,7 +150,7 @@ impl Token<'_> {
         Ok(Entry { network, admits, notes: None })
     }
 
-    /// A network without host bits; `sign` is what the remedy has to repeat.
+    /// Parses a network without host bits. `sign` is repeated in the remedy.
     fn network(self, sign: &str) -> Result<IpNet, EntryFault> {
         let (address, length) = self
             .text
@@ -173,7 +176,7 @@ impl Token<'_> {
         Ok(fold(network))
     }
 
-    /// `address` with the prefix length that stands behind the `/`.
+    /// Combines `address` with the prefix length after the `/`.
     fn prefix(self, address: IpAddr, length: &str, sign: &str) -> Result<IpNet, EntryFault> {
         let (family, longest) = if address.is_ipv4() { ("IPv4", 32) } else { ("IPv6", 128) };
         let masked = length.parse().ok().and_then(|mask| IpNet::with_netmask(address, mask).ok());
@@ -182,7 +185,7 @@ impl Token<'_> {
             return self.fault(format!("`{length}` is a netmask, not a prefix length"), remedy);
         }
         let remedy = format!("write a prefix length from /0 to /{longest}");
-        // Digits alone: what parses integers would take a `+` too.
+        // Digits only: integer parsing would accept a `+` too.
         if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
             return self.fault(format!("`{}` is not a prefix length", shown(length)), remedy);
         }
@@ -192,8 +195,9 @@ impl Token<'_> {
         })
     }
 
-    /// What to write where no address was found.
+    /// The remedy for text that is not an address.
     fn instead_of_address(self) -> Cow<'static, str> {
+        // As in `192.0.2.0/24#office`: the comment needs a space before its mark.
         let glued = self.text.find(['#', ';']);
         if let Some(end) =
             glued.filter(|end| (Token { text: &self.text[..*end], ..self }).network("").is_ok())
@@ -210,7 +214,7 @@ impl Token<'_> {
             .into()
     }
 
-    /// A later token of a line: a note on `entry`.
+    /// Parses a later token of a line: an annotation of `entry`.
     fn annotate(self, entry: &mut Entry) -> Result<(), EntryFault> {
         let Some((key, value)) = self.text.split_once('=').filter(|(key, _)| !key.is_empty())
         else {
@@ -237,7 +241,7 @@ impl Token<'_> {
         }
     }
 
-    /// A day, through its last second in UTC, or an instant (RFC 3339 §5.6).
+    /// Parses a day, which includes its last second in UTC, or an instant (RFC 3339 §5.6).
     fn expiry(self, value: &str) -> Result<Timestamp, EntryFault> {
         expiry(value).ok_or_else(|| {
             let fault = format!("`{}` is not a date", shown(value));
@@ -302,7 +306,7 @@ impl Token<'_> {
 /// The first instant at which an entry with `expires=value` is lapsed.
 fn expiry(value: &str) -> Option<Timestamp> {
     let (day, time) = value.split_at_checked(10)?;
-    // jiff reads more spellings of a day than people should have to.
+    // jiff accepts more spellings of a day than a list should.
     let is_day = day
         .bytes()
         .enumerate()
@@ -319,13 +323,14 @@ fn expiry(value: &str) -> Option<Timestamp> {
     value.parse().ok()
 }
 
-/// Midnight in UTC at the end of `day`. 9999-12-31, people's way to write "for ever", has no day after.
+/// Midnight in UTC at the end of `day`. 9999-12-31, which people write for "for ever", has no next
+/// day.
 fn day_after(day: Date) -> Timestamp {
     let midnight = day.tomorrow().map(|next| next.to_datetime(Time::midnight()));
     midnight.and_then(|midnight| Offset::UTC.to_timestamp(midnight)).unwrap_or(Timestamp::MAX)
 }
 
-/// How many letters have to be added, dropped or replaced to make `known` of `word`.
+/// The edit distance: letters to add, drop or replace to turn `word` into `known`.
 fn distance(word: &str, known: &str) -> usize {
     let mut row: Vec<usize> = (0..=known.len()).collect();
     for (at, letter) in word.bytes().enumerate() {
@@ -339,7 +344,7 @@ fn distance(word: &str, known: &str) -> usize {
     row[known.len()]
 }
 
-/// What was written, fit for a message: short, and without control characters.
+/// Text from the file, fit for a message: short, and without control characters.
 fn shown(text: &str) -> String {
     const MOST: usize = 48;
     let mut shown: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();

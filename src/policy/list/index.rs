@@ -1,9 +1,10 @@
-//! Which entries hold an address: all networks in order, each with the nearest one around it.
+//! Finds the entries that hold an address: all networks in order, each linked to the nearest one
+//! around it.
 //!
-//! Of two networks either one holds the other or they are apart. So the last one that begins at or before
-//! an address, or one of those around it, is the longest that holds it. A decision about one of a million is
-//! mostly waiting for memory: so what it looks at stands together, in blocks, and the ladder that leads to the
-//! block is small enough to stay near. Built once, and never changed.
+//! Two networks are either nested or apart. So the longest network that holds an address is the
+//! last to begin at or before the address, or a network around it. A lookup among a million mostly
+//! waits for memory. So the data it reads lies together, in blocks, and the ladder that leads to
+//! the block is small enough to stay in cache. The index is built once and never changes.
 
 use std::iter;
 use std::net::IpAddr;
@@ -12,39 +13,44 @@ use ipnet::IpNet;
 
 use crate::policy::list::entry::Entry;
 
-/// So many networks are looked at in one go; what they begin with fills four cache lines, or eight.
+/// Networks in a block, which a lookup reads at once. Their heads fill four cache lines (IPv4) or
+/// eight (IPv6).
 const BLOCK: usize = 64;
 
-/// So many of a block lie in one or two lines: first one of each so many is looked at, then those.
+/// Heads of a block in one or two cache lines. A lookup reads every `STRIDE`th head first, then
+/// `STRIDE` of them.
 const STRIDE: usize = 8;
 
-/// Of so many blocks the ladder's next rung names one.
+/// Each rung of the ladder holds every `STEP`th head of the rung below.
 const STEP: usize = 16;
 
-/// The networks of one list.
+/// The networks of one list, by family.
 pub struct Index {
     v4: Family<u32>,
     v6: Family<u128>,
 }
 
-/// The networks of one family, by their first address and then the widest first.
+/// The networks of one family, sorted by first address, then the widest first.
 struct Family<A: Address> {
     blocks: Box<[Block<A::Head>]>,
-    /// From the bottom: what each block begins with, each `STEP`th of those, and so on, until few are left.
+    /// Bottom rung first: the first head of each block, then each `STEP`th of those, and so on,
+    /// until few are left.
     ladder: Vec<Box<[A::Head]>>,
-    /// What the heads leave of the first addresses; empty where that is nothing.
+    /// The part of each first address after its head. Empty for IPv4, where the head is the whole
+    /// address.
     tails: Box<[u64]>,
     rest: Box<[Rest]>,
 }
 
-/// What every decision looks at. The last block of all is filled up with heads that count for nothing.
+/// The part that every lookup reads. The last block is padded with heads that `last` leaves out.
 #[repr(align(64))]
 struct Block<H> {
     heads: [H; BLOCK],
     marks: [Mark; BLOCK],
 }
 
-/// The length of a prefix, and what is to be known of its entry.
+/// The prefix length of a network, and facts about its entry as bits (`ADMITS`, `EXPIRES`,
+/// `INSIDE`).
 #[derive(Clone, Copy)]
 struct Mark {
     length: u8,
@@ -53,42 +59,42 @@ struct Mark {
 
 const ADMITS: u8 = 1;
 const EXPIRES: u8 = 2;
-/// There is a network around this one.
+/// Set if another network is around this one.
 const INSIDE: u8 = 4;
 
-/// What few decisions look at.
+/// The part that few lookups read.
 #[derive(Clone, Copy)]
 struct Rest {
-    /// The place in this order of the nearest network around it.
+    /// Index, in this order, of the nearest network around this one.
     around: u32,
-    /// The place of its entry in what the index was built from.
+    /// Index of its entry in the slice that the index was built from.
     place: u32,
 }
 
-/// A network, while they are being put in order.
+/// A network while the index is being sorted.
 struct Network<A> {
     start: A,
     mark: Mark,
     rest: Rest,
 }
 
-/// A network that holds the address that was asked about, and what a decision needs of its entry.
+/// A network that holds the address looked up, and what a decision needs of its entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
-    /// The length of its prefix.
+    /// Prefix length in bits.
     pub length: u8,
-    /// Whether its entry admits.
+    /// Whether its entry admits; `false` for a carve-out.
     pub admits: bool,
-    /// Whether its entry lapses one day.
+    /// Whether its entry has an expiry.
     pub expires: bool,
-    /// Its place in the order of its family.
+    /// Index in the order of its family.
     at: usize,
     is_v6: bool,
 }
 
-/// Bits, the first of which say what a network is.
+/// An integer whose leading bits identify a network.
 trait Bits: Copy + Ord {
-    /// Of all of them the last in order.
+    /// The greatest value in this order.
     const LAST: Self;
 
     /// Whether the first `length` bits of both are the same.
@@ -108,15 +114,15 @@ macro_rules! bits {
 }
 bits!(u32 u64 u128);
 
-/// An address as a number, and the first part of it, by which networks are found.
+/// An address as a number, and its head: the leading part by which networks are found.
 trait Address: Bits {
     type Head: Bits;
-    /// How many bits the head has.
+    /// Length of the head in bits.
     const HEAD: u8;
 
     fn head(self) -> Self::Head;
 
-    /// What the head leaves; `None`: nothing.
+    /// The bits after the head. `None` means that there are none.
     fn tail(self) -> Option<u64>;
 }
 
@@ -134,7 +140,8 @@ impl Address for u32 {
 }
 
 impl Address for u128 {
-    /// Half of it: few networks are longer, and twice as many heads are near.
+    /// Half of the address: few networks are longer than /64, and a cache line holds twice as many
+    /// heads.
     type Head = u64;
     const HEAD: u8 = 64;
 
@@ -148,14 +155,15 @@ impl Address for u128 {
 }
 
 impl Index {
-    /// Of `entries`, each with its line; their networks are folded and have no host bits.
+    /// Builds the index of `entries`, each with its line. Their networks must be folded and have no
+    /// host bits.
     ///
     /// # Errors
-    /// For each network that more than one entry names, the places of all that do, in order.
+    /// For each network that more than one entry names, the indexes of all of them, in order.
     pub fn new(entries: &[(Entry, u32)]) -> Result<Index, Vec<Vec<u32>>> {
         let in_v4 =
             entries.iter().filter(|(entry, _)| matches!(entry.network, IpNet::V4(_))).count();
-        // With the room that they need, and no more: there may be a million.
+        // With exact capacity: there may be a million entries.
         let (mut v4, mut v6) =
             (Vec::with_capacity(in_v4), Vec::with_capacity(entries.len() - in_v4));
         for (place, (entry, _)) in (0..).zip(entries) {
@@ -182,7 +190,7 @@ impl Index {
         }
     }
 
-    /// The networks that hold `address`, the longest prefix first.
+    /// Returns the networks that hold `address`, the longest prefix first.
     pub fn holding(&self, address: IpAddr) -> impl Iterator<Item = Held> {
         let (v4, v6) = match address.to_canonical() {
             IpAddr::V4(address) => (Some(self.v4.holding(address.to_bits())), None),
@@ -196,7 +204,7 @@ impl Index {
         v4.chain(v6.into_iter().flatten().map(move |(at, mark)| held(at, mark, true)))
     }
 
-    /// The place of its entry in what the index was built from.
+    /// Returns the index of its entry in the slice that the index was built from.
     pub fn place(&self, held: Held) -> usize {
         let rest = if held.is_v6 { &self.v6.rest } else { &self.v4.rest };
         rest[held.at].place as usize
@@ -216,11 +224,11 @@ fn twins<A: Bits>(networks: &[Network<A>]) -> impl Iterator<Item = Vec<u32>> {
 }
 
 impl<A: Address> Family<A> {
-    /// Of networks in order, all different.
+    /// Builds the family from sorted networks without duplicates.
     fn new(mut networks: Vec<Network<A>>) -> Self {
         for at in 1..networks.len() {
             let start = networks[at].start;
-            // Whatever is around this one is the network before it, or around that.
+            // The network around this one is the network before it, or one around that.
             let mut wider = Some(at - 1);
             while let Some(other) = wider {
                 if start.agrees(networks[other].start, networks[other].mark.length) {
@@ -249,8 +257,9 @@ impl<A: Address> Family<A> {
         }
     }
 
-    /// The places in order of the networks that hold `address`, the longest first. What is around one is looked up
-    /// only when it is asked for: it lies elsewhere in memory, and most decisions end with the first.
+    /// Indexes, in order, of the networks that hold `address`, the longest first. The surrounding
+    /// network is looked up lazily: it lies elsewhere in memory, and most decisions end with the
+    /// first.
     fn holding(&self, address: A) -> impl Iterator<Item = (usize, Mark)> {
         let first = self.last(address).map(|at| (at, self.mark(at)));
         let mut inner = first;
@@ -275,7 +284,7 @@ impl<A: Address> Family<A> {
             }
     }
 
-    /// The place in order of the last network that begins at or before `address`.
+    /// Index, in order, of the last network that begins at or before `address`.
     fn last(&self, address: A) -> Option<usize> {
         let mut block = 0;
         for rung in self.ladder.iter().rev() {
@@ -286,6 +295,7 @@ impl<A: Address> Family<A> {
         let heads = &self.blocks.get(block)?.heads;
         let from = begun(heads.iter().step_by(STRIDE), address.head()).saturating_sub(1) * STRIDE;
         let begun = from + begun(heads[from..].iter().take(STRIDE), address.head());
+        // `min` leaves out the padding of the last block, whose heads equal the highest address.
         let last = (block * BLOCK + begun).min(self.rest.len()).checked_sub(1)?;
         let is_after = |at: usize| {
             (self.head(at), self.tails.get(at).copied()) > (address.head(), address.tail())
@@ -293,7 +303,7 @@ impl<A: Address> Family<A> {
         if self.mark(last).length <= A::HEAD || !is_after(last) {
             return Some(last);
         }
-        // Of networks with one head, those with a higher tail are behind the address.
+        // Among networks with the same head, those with a higher tail come after the address.
         let (mut low, mut high) = (0, last);
         while low < high {
             let middle = low.midpoint(high);
@@ -322,8 +332,8 @@ impl<H: Bits> Block<H> {
     }
 }
 
-/// How many of `heads`, which are in order, are not after `head`. All are looked at: a branch that depends on the
-/// address would be guessed wrong half of the time.
+/// Counts the `heads`, which are sorted, that are not after `head`. It reads all of them: a branch
+/// that depends on the address would be mispredicted half of the time.
 fn begun<'h, H: Bits + 'h>(heads: impl Iterator<Item = &'h H>, head: H) -> usize {
     heads.filter(|one| **one <= head).count()
 }
@@ -423,8 +433,8 @@ mod tests {
         );
     }
 
-    /// Addresses in a small world, so that networks nest and meet: of each family the last bits differ, and in IPv6 those
-    /// before its middle.
+    /// Addresses in a small world, so that networks nest and meet: of each family the last bits
+    /// differ, and in IPv6 those before its middle.
     fn address() -> impl Strategy<Value = IpAddr> {
         let v4 = (0u32..256).prop_map(|low| IpAddr::V4((0xc000_0200 + low).into()));
         let v6 = (0u128..4, 0u128..256)

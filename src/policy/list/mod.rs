@@ -1,7 +1,7 @@
 //! Lists of networks, with carve-outs and expiries: the longest prefix decides.
 //!
-//! A list says what it holds of an address; whether that admits or denies is
-//! the policy's to say. It reads no file, resolves no name, and knows no clock.
+//! A list says whether it holds an address; the policy says whether that admits or denies. It reads
+//! no file, resolves no name, and has no clock.
 
 mod entry;
 mod index;
@@ -19,43 +19,46 @@ pub use self::entry::{Entry, EntryFault};
 
 /// Entries under the name that a policy gives them.
 pub struct List {
-    /// The name that policies call it by.
+    /// Name that policies refer to it by.
     pub name: Arc<str>,
-    /// Where it was read, for people.
+    /// File name for messages.
     pub file: Arc<str>,
-    /// When its file was last written; `None`: it stands in the policy itself.
+    /// When its file was last written. `None` means that the entries are in the policy itself.
     pub modified: Option<Timestamp>,
     entries: Arc<Entries>,
 }
 
-/// What stands in a list, whoever names it: policies that name one file share it, and so do generations
-/// in which the file says the same.
+/// The contents of a list. Policies that name the same file share them, and so do generations
+/// between which the file has not changed.
 pub struct Entries {
     /// In the order written, each with its line.
     all: Box<[(Entry, u32)]>,
     index: Index,
-    /// When each entry that expires does, in seconds of Unix time, the first to lapse first.
+    /// Expiry of each entry that has one, in seconds of Unix time, in ascending order.
     expiries: Box<[i64]>,
 }
 
-/// One network stands in a list with both signs.
+/// A network that a list contains with both signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clash {
-    /// The line that came first.
+    /// Line of the first entry, from 1.
     pub first: u32,
-    /// The line that says the opposite.
+    /// Line of the entry with the opposite sign, from 1.
     pub second: u32,
-    /// The network.
+    /// The network that both lines name.
     pub network: IpNet,
 }
 
 impl Entries {
-    /// Indexes `all`, each with its line. Of a network that stands there twice with one sign the latest expiry holds.
+    /// Indexes `all`, each with its line. A network that is listed twice with one sign keeps the
+    /// latest expiry.
     ///
     /// # Errors
-    /// A network stands there with both signs.
+    /// The list contains a network with both signs.
     pub fn new(mut all: Vec<(Entry, u32)>) -> Result<Entries, Clash> {
         let index = loop {
+            // Removing the outlasted entries shifts the indexes of the rest, so the index is built
+            // again.
             match Index::new(&all) {
                 Ok(index) => break index,
                 Err(twins) => drop_outlasted(&mut all, &twins)?,
@@ -67,12 +70,12 @@ impl Entries {
         Ok(Entries { all: all.into(), index, expiries: expiries.into() })
     }
 
-    /// Every entry and its line.
+    /// Iterates over the entries and their lines.
     pub fn iter(&self) -> impl Iterator<Item = (&Entry, u32)> {
         self.all.iter().map(|(entry, line)| (entry, *line))
     }
 
-    /// How many entries lapse after `now`, up to and including `until`.
+    /// The number of entries that lapse after `now`, up to and including `until`.
     pub fn lapsing(&self, now: Timestamp, until: Timestamp) -> usize {
         let by =
             |time: Timestamp| self.expiries.partition_point(|expiry| *expiry <= time.as_second());
@@ -95,7 +98,7 @@ impl Entries {
 }
 
 impl List {
-    /// A list with entries of its own, which stand in the policy itself.
+    /// Creates a list whose entries are in the policy itself.
     ///
     /// # Errors
     /// See [`Entries::new`].
@@ -112,7 +115,7 @@ impl List {
         })
     }
 
-    /// The list of a file that says `entries` and was written at `modified`.
+    /// Creates the list of a file with these `entries`, last written at `modified`.
     pub fn of_file(
         name: Arc<str>,
         file: Arc<str>,
@@ -122,22 +125,23 @@ impl List {
         List { name, file, modified, entries }
     }
 
-    /// Whether both are of the same entries, and share them.
+    /// Whether both lists share the same entries in memory.
     pub fn shares(&self, other: &List) -> bool {
         Arc::ptr_eq(&self.entries, &other.entries)
     }
 
-    /// How many entries lapse after `now`, up to and including `until`.
+    /// The number of entries that lapse after `now`, up to and including `until`.
     pub fn lapsing(&self, now: Timestamp, until: Timestamp) -> usize {
         self.entries.lapsing(now, until)
     }
 
-    /// When the next entry lapses after `now`; `None`: none does.
+    /// When the next entry lapses after `now`. `None` means that none does.
     pub fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
         self.entries.next_expiry(now)
     }
 
-    /// How long the prefix is by which the list holds `client` at the time `now`; `None`: it doesn't.
+    /// The prefix length by which the list holds `client` at the time `now`. `None` means that it
+    /// doesn't.
     pub fn holds(&self, client: Client, now: Timestamp) -> Option<u8> {
         self.entries.decide(client, now).filter(|held| held.admits).map(|held| held.length)
     }
@@ -147,39 +151,42 @@ impl List {
         self.entries.decide(client, now).is_some_and(|held| held.admits)
     }
 
-    /// The entry that decides on `client`, and its line: the longest prefix that has not lapsed by `now`.
+    /// Returns the entry that decides on `client`, and its line: the longest prefix that has not
+    /// lapsed by `now`.
     pub fn decide(&self, client: Client, now: Timestamp) -> Option<(&Entry, u32)> {
         self.entries.decide(client, now).map(|held| self.entries.at(held))
     }
 
-    /// Every entry whose network holds `client`, lapsed ones too, the shortest prefix first.
+    /// Returns every entry whose network holds `client`, lapsed ones too, the shortest prefix
+    /// first.
     pub fn covering(&self, client: Client) -> impl Iterator<Item = (&Entry, u32)> {
         let longest_first: Vec<_> = self.entries.index.holding(client.ip()).collect();
         longest_first.into_iter().rev().map(|held| self.entries.at(held))
     }
 
-    /// Every entry and its line.
+    /// Iterates over the entries and their lines.
     pub fn entries(&self) -> impl Iterator<Item = (&Entry, u32)> {
         self.entries.iter()
     }
 
-    /// How many networks it has; one that was written twice counts once.
+    /// The number of networks; a network that is written twice counts once.
     pub fn len(&self) -> usize {
         self.entries.all.len()
     }
 
-    /// Whether it has none.
+    /// Whether the list has no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.all.is_empty()
     }
 }
 
-/// The first whole second at which an entry with this expiry is lapsed.
+/// The first whole second at which an entry with this expiry has lapsed.
 fn second_of(expires: Timestamp) -> i64 {
     expires.as_second() + i64::from(expires.subsec_nanosecond() > 0)
 }
 
-/// Takes out those of `twins`, which are places of entries with one network, that another outlasts.
+/// Removes from `all` the entries that another with the same network outlasts. `twins` are their
+/// indexes.
 fn drop_outlasted(all: &mut Vec<(Entry, u32)>, twins: &[Vec<u32>]) -> Result<(), Clash> {
     let mut outlasted = Vec::new();
     for same in twins {
@@ -205,7 +212,7 @@ fn drop_outlasted(all: &mut Vec<(Entry, u32)>, twins: &[Vec<u32>]) -> Result<(),
     Ok(())
 }
 
-/// Whether `one` expires later than `other`; no expiry is the latest.
+/// Whether `one` expires later than `other`. No expiry is the latest.
 fn outlasts(one: &Entry, other: &Entry) -> bool {
     match (one.expires(), other.expires()) {
         (_, None) => false,
@@ -249,7 +256,8 @@ mod tests {
         List::new("partners", "lists/partners.cidr", entries.collect())
     }
 
-    /// The line that decides on `address` on new year's day of 2027, positive where it admits; 0: none does.
+    /// The line that decides on `address` on new year's day of 2027, positive if it admits; 0 means
+    /// none.
     fn check(lines: &[&str], address: &str, line: i64) {
         let now = "2027-01-01T00:00:00Z".parse().unwrap();
         let list = list(lines).unwrap();

@@ -1,7 +1,7 @@
-//! `Connection`: the fields that a sender names as its connection's own (RFC 9110 §7.6.1).
+//! `Connection`: the fields that a sender marks as its connection's own (RFC 9110 §7.6.1).
 //!
-//! An intermediary removes them, so naming a field is a way to make it vanish behind the gate. A
-//! request may not name a field that the gate or a backend decides by.
+//! An intermediary removes them, so naming a field makes it vanish behind the gate. A request may
+//! not name a field on which the gate or a backend bases a decision.
 
 use http::HeaderMap;
 use http::header::CONNECTION;
@@ -22,11 +22,11 @@ const END_TO_END: [&str; 10] = [
     "range",
 ];
 
-/// How the names of further end-to-end fields begin.
+/// Prefixes of further end-to-end field names.
 const END_TO_END_BEGIN: [&str; 4] = ["content-", "sec-websocket-", "x-forwarded-", "client-cert"];
 
-/// What `Connection` names, over all its lines and without empty elements. An element that is no
-/// field name names nothing.
+/// The elements of `Connection`, over all its lines and without empty ones. An element that is no
+/// field name is returned but matches no field.
 pub fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     elements(headers, CONNECTION)
 }

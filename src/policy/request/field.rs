@@ -7,7 +7,7 @@ use crate::refusal::{Head, Refusal};
 /// The refusal of a head that is malformed or has two readings.
 pub const MALFORMED: Refusal = Refusal::Head(Head::Malformed);
 
-/// The elements of a list field over all its lines, in order, without the empty ones (RFC 9110 §5.6.1).
+/// The elements of a list field over all its lines, in order, without empty ones (RFC 9110 §5.6.1).
 pub fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(name).into_iter();
     lines
@@ -16,7 +16,7 @@ pub fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &
         .filter(|element| !element.is_empty())
 }
 
-/// A token of RFC 9110 §5.6.2.
+/// Returns `element` as text if it is a token (RFC 9110 §5.6.2).
 pub fn token(element: &[u8]) -> Option<&str> {
     let is_token = element
         .iter()
@@ -24,14 +24,14 @@ pub fn token(element: &[u8]) -> Option<&str> {
     if is_token { str::from_utf8(element).ok() } else { None }
 }
 
-/// The value of a field that may stand once: two lines are two readings.
+/// The value of a field that may occur once: two lines would have two readings.
 pub fn at_most_one(headers: &HeaderMap, name: HeaderName) -> Result<Option<&HeaderValue>, Refusal> {
     let mut lines = headers.get_all(name).into_iter();
     let first = lines.next();
     if lines.next().is_none() { Ok(first) } else { Err(MALFORMED) }
 }
 
-/// The port that `scheme` has where none is written; `None` for schemes of others.
+/// The default port of `scheme`. `None` for schemes other than HTTP's and WebSocket's.
 pub fn default_port(scheme: &str) -> Option<u16> {
     match scheme.to_ascii_lowercase().as_str() {
         "http" | "ws" => Some(80),

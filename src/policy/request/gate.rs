@@ -1,4 +1,4 @@
-//! A request, and how a parsed head becomes one.
+//! The type of a request, and its construction from a parsed head.
 
 use http::header::{CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
@@ -11,24 +11,24 @@ use crate::policy::request::sent::RequestPath;
 use crate::policy::request::target::Tidied;
 use crate::refusal::{Head, Refusal};
 
-/// The longest target: path and query, in bytes as they came.
+/// The longest target accepted: path and query, in bytes as received.
 const TARGET_MAX: usize = 8 * 1024;
 
 /// The most subprotocols that an attempt may offer.
 const SUBPROTOCOLS_MAX: usize = 32;
 
-/// A request that passed the gate. `path` is what is judged and what is forwarded; the query stays
-/// with the head and is forwarded as it came, or percent-encoded, see `target`.
+/// A request that passed the gate. `path` is judged and forwarded. The query stays with the head
+/// and is forwarded as received, or percent-encoded (see `target`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The host that it is for.
+    /// The host that the request is for.
     pub host: Host,
     /// The path, in its canonical form and as it was sent.
     pub path: RequestPath,
-    /// The page that opened it (RFC 6454 §7); bytes that aren't UTF-8 are replaced, so that it
-    /// matches no origin, but is never as if absent.
+    /// The page that opened the connection (RFC 6454 §7). Bytes that aren't UTF-8 are replaced, so
+    /// that the value matches no origin but never counts as absent.
     pub origin: Option<Box<str>>,
-    /// What is asked for.
+    /// An upgrade to WebSocket, or plain HTTP.
     pub kind: Kind,
     /// The scheme that the client used.
     pub scheme: Scheme,
@@ -37,32 +37,33 @@ pub struct Request {
 /// The scheme that a client used, as far as its listener knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// `https` or `wss`: the listener ended TLS.
+    /// `https` or `wss`: the listener terminated TLS.
     Https,
-    /// Either: the listener is plain, and a proxy in front of it may have ended TLS.
+    /// Either: the listener is plain, and a proxy in front of it may have terminated TLS.
     Unknown,
 }
 
-/// What a request asks for.
+/// The kind of a request: an upgrade to WebSocket, or plain HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// An upgrade to WebSocket; its key, version and method aren't looked at yet.
+    /// An upgrade to WebSocket. Its key, version and method are not checked yet.
     Attempt {
         /// The subprotocols offered, in order.
         subprotocols: Box<[Box<str>]>,
     },
-    /// Everything else: HTTP/1.0 with an `Upgrade`, `h2c`, `Upgrade` without `Connection`.
+    /// Every other request, including HTTP/1.0 with an `Upgrade`, `h2c`, and `Upgrade` without
+    /// `Connection`.
     Plain,
 }
 
 impl Request {
-    /// Reads a head that is parsed, and came by a listener that knows this `scheme`.
+    /// Builds the request of a parsed head that arrived on a listener with this `scheme`.
     ///
     /// # Errors
-    /// [`Refusal::Head`]: malformed or ambiguous (RFC 9112 §3.2, §6.1), a `Connection` that names an
-    /// end-to-end field (`docs/spec/wire.md`), or a target over 8 KiB.
-    /// [`Refusal::Path`]: see [`RequestPath::read`]. [`Refusal::Handshake`]: an attempt whose subprotocols
-    /// are too many or no tokens (RFC 6455 §4.2.1).
+    /// [`Refusal::Head`]: malformed or ambiguous (RFC 9112 §3.2, §6.1), a `Connection` that names
+    /// an end-to-end field (`docs/spec/wire.md`), or a target over 8 KiB. [`Refusal::Path`]: see
+    /// [`RequestPath::read`]. [`Refusal::Handshake`]: an attempt whose subprotocols are too many or
+    /// no tokens (RFC 6455 §4.2.1).
     pub fn read(parts: &Parts, scheme: Scheme) -> Result<Request, Refusal> {
         framing(parts)?;
         if connection::names_end_to_end(&parts.headers) {
@@ -79,19 +80,19 @@ impl Request {
         Ok(Request { host, path, origin, kind, scheme })
     }
 
-    /// Whether it asks for an upgrade to WebSocket.
+    /// Whether the request asks for an upgrade to WebSocket.
     pub fn is_attempt(&self) -> bool {
         matches!(self.kind, Kind::Attempt { .. })
     }
 
-    /// Whether it is plain HTTP.
+    /// Whether the request is plain HTTP.
     pub fn is_plain(&self) -> bool {
         !self.is_attempt()
     }
 }
 
-/// One reading of where this head and its body end. hyper takes `chunked, gzip, chunked` and two
-/// fields for `chunked`; the next server may not (RFC 9112 §6.1). Content-Length beside
+/// Requires one reading of where the head and its body end. hyper accepts `chunked, gzip, chunked`
+/// and two fields as `chunked`; the next server may not (RFC 9112 §6.1). Content-Length beside
 /// Transfer-Encoding is gone by now: hyper removes it and closes after the answer.
 fn framing(parts: &Parts) -> Result<(), Refusal> {
     let coding = at_most_one(&parts.headers, TRANSFER_ENCODING)?;
@@ -106,13 +107,13 @@ fn framing(parts: &Parts) -> Result<(), Refusal> {
     if framed && clean { Ok(()) } else { Err(MALFORMED) }
 }
 
-/// hyper's parser refuses these too, but makes its values unchecked (RFC 9110 §5.5).
+/// hyper's parser refuses these bytes too, but it constructs its values unchecked (RFC 9110 §5.5).
 fn is_one_line(value: &[u8]) -> bool {
     !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
 }
 
-/// The one host that the request is for (RFC 9112 §3.2). HTTP/1.0 may do without the field: then
-/// the target names the host, or nothing does.
+/// The single host that the request is for (RFC 9112 §3.2). HTTP/1.0 may omit the field: then the
+/// target names the host, or the request names none.
 fn host(parts: &Parts) -> Result<Host, Refusal> {
     let field = at_most_one(&parts.headers, HOST)?;
     let named = field.map(|field| Host::parse(field.as_bytes()).ok_or(MALFORMED)).transpose()?;
@@ -134,14 +135,14 @@ fn host(parts: &Parts) -> Result<Host, Refusal> {
     host.ok_or(MALFORMED)
 }
 
-/// `OPTIONS *`, which asks about the server as a whole (RFC 9110 §9.3.7). It is a sound head, and no
-/// route's: what is behind the routes differs.
+/// Whether the request is `OPTIONS *`, which addresses the server as a whole (RFC 9110 §9.3.7). The
+/// head is valid but belongs to no route: the backends of the routes differ.
 fn is_for_server(parts: &Parts) -> bool {
     parts.method == Method::OPTIONS && parts.uri.path() == "*"
 }
 
-/// Whether an absolute-form target names the same host and port as the `Host` field. RFC 9112 §3.2.2
-/// would let the target win; a backend that doesn't know would be asked for another host.
+/// Whether an absolute-form target names the same host and port as the `Host` field. RFC 9112
+/// §3.2.2 gives the target precedence; a backend unaware of that would serve another host.
 fn agree(scheme: &str, authority: &str, host: &Host) -> bool {
     let Some(default) = default_port(scheme) else { return false };
     let Some(target) = Host::parse(authority.as_bytes()) else { return false };
@@ -152,6 +153,7 @@ fn agree(scheme: &str, authority: &str, host: &Host) -> bool {
 fn path(parts: &Parts) -> Result<RequestPath, Refusal> {
     let Tidied { kept, is_broken, .. } = parts.extensions.get().copied().unwrap_or_default();
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    // The limit applies to the target as received, without the bytes that encoding added.
     if target.len().saturating_sub(kept) > TARGET_MAX {
         return Err(Refusal::Head(Head::TargetTooLong));
     }
@@ -161,7 +163,7 @@ fn path(parts: &Parts) -> Result<RequestPath, Refusal> {
     RequestPath::read(parts.uri.path())
 }
 
-/// An `Upgrade` counts only where `Connection` names it, and from HTTP/1.1 on (RFC 9110 §7.8).
+/// An `Upgrade` counts only if `Connection` names it, and from HTTP/1.1 on (RFC 9110 §7.8).
 fn kind(parts: &Parts) -> Result<Kind, Refusal> {
     let lists = |name, token: &str| {
         elements(&parts.headers, name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))

@@ -1,6 +1,6 @@
-//! The host of a request, canonical: what routes and certificates are looked up by.
+//! The host of a request in canonical form, the key for routes and certificates.
 //!
-//! It never resolves a name and never repairs one: what isn't plainly a host is none.
+//! Names are never resolved and never repaired: a value that isn't plainly a host is rejected.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -11,7 +11,7 @@ const NAME_MAX: usize = 253;
 /// The longest label (RFC 1035 §2.3.4).
 const LABEL_MAX: usize = 63;
 
-/// The host that a `Host` field or an authority names (RFC 9110 §7.2), and its port if one is written.
+/// The host of a `Host` field or an authority (RFC 9110 §7.2), and its port if one is written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Host {
     name: Box<str>,
@@ -19,12 +19,13 @@ pub struct Host {
 }
 
 impl Host {
-    /// Reads `name[:port]`, `192.0.2.1[:port]` or `[2001:db8::1][:port]` (RFC 3986 §3.2). `None` for
-    /// anything else: empty, userinfo, zone, a path, escapes, another script than ASCII, a port that
-    /// is 0 or beyond 65535, which no connection has.
+    /// Parses `name[:port]`, `192.0.2.1[:port]` or `[2001:db8::1][:port]` (RFC 3986 §3.2). Returns
+    /// `None` for anything else: empty, userinfo, zone, a path, escapes, characters beyond ASCII,
+    /// or a port that is 0 or over 65535, which no connection has.
     ///
-    /// Stricter than RFC 3986, whose `reg-name` may hold escapes and `!$&'()*+,;=`; `_` passes, since
-    /// people do name hosts so. An empty port (`a.example:`) is as none, which RFC 3986 §3.2.3 has legal.
+    /// Stricter than RFC 3986, whose `reg-name` may hold escapes and `!$&'()*+,;=`. `_` is
+    /// accepted, since such host names exist. An empty port (`a.example:`) counts as none, which
+    /// RFC 3986 §3.2.3 allows.
     pub fn parse(value: &[u8]) -> Option<Host> {
         let value = str::from_utf8(value).ok()?;
         let (name, rest) = match value.strip_prefix('[') {
@@ -46,8 +47,8 @@ impl Host {
         Some(Host { name: name.into_boxed_str(), port })
     }
 
-    /// The host of a request that names none, as HTTP/1.0 allows. It leads to routes of the host
-    /// `*` alone: no name is empty, and no name is below it.
+    /// The host of a request that names none, as HTTP/1.0 allows. It matches only routes of the
+    /// host `*`: no pattern has an empty name, and an empty name is below no wildcard.
     pub fn unnamed() -> Host {
         Host { name: "".into(), port: None }
     }
@@ -57,17 +58,19 @@ impl Host {
         self.name.is_empty()
     }
 
-    /// The name: lower case, without trailing dot and port; an IPv6 address in brackets as RFC 5952 writes it.
+    /// The name in lower case, without trailing dot and port; an IPv6 address in brackets, in the
+    /// form of RFC 5952.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The port, where one was written.
+    /// The port, if one is written.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// Whether this is an address or the tail of one: no top-level domain is a number (RFC 3696 §2).
+    /// Whether the host is an address or the tail of one: no top-level domain is a number (RFC 3696
+    /// §2).
     pub fn is_address(&self) -> bool {
         let last = self.name.rsplit('.').next().unwrap_or(&self.name);
         self.name.starts_with('[') || last.bytes().all(|byte| byte.is_ascii_digit())
@@ -75,7 +78,7 @@ impl Host {
 }
 
 impl fmt::Display for Host {
-    /// As it stands in a `Host` field.
+    /// As in a `Host` field.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
         match self.port {
@@ -96,7 +99,7 @@ fn is_label(label: &str) -> bool {
     !label.is_empty() && label.len() <= LABEL_MAX && label.bytes().all(legal)
 }
 
-/// Digits alone: Rust's own parser would let `+80` through.
+/// Digits only: Rust's integer parser would accept `+80`.
 fn port(digits: &str) -> Option<u16> {
     let plain = digits.len() <= 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
     if plain { digits.parse().ok().filter(|port| *port > 0) } else { None }
@@ -108,7 +111,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    /// `canonical` is the name and port read from `value`, as `Display` writes them; `None`: no host.
+    /// `canonical` is the name and port read from `value`, as `Display` writes them. `None` means
+    /// that `value` is no host.
     fn check(value: &str, canonical: Option<&str>) {
         let read = Host::parse(value.as_bytes()).map(|host| host.to_string());
         assert_eq!(read.as_deref(), canonical, "{value:?}");

@@ -1,7 +1,7 @@
-//! The gate: a request head becomes a [`Request`], or is refused before anybody is asked.
+//! The gate: a request head becomes a [`Request`], or is refused before any policy is consulted.
 //!
-//! It stands behind an HTTP/1.1 parser, hyper's as a rule, which lets more pass than a gate may, and says of each
-//! head the one thing that it means. It never looks at a policy, a key or a body.
+//! The gate runs after an HTTP/1.1 parser, usually hyper's, which accepts more than a gate may. It
+//! reduces each head to a single meaning. It never looks at a policy, a key or a body.
 
 mod connection;
 pub(in crate::policy) mod field;

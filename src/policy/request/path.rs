@@ -1,6 +1,6 @@
-//! The canonical path: one spelling for what is judged, routed and forwarded.
+//! The canonical path: one spelling for judging, routing and forwarding.
 //!
-//! It never touches a query, and never decodes what would change where a segment ends.
+//! The query is never touched, and no escape is decoded that would change where a segment ends.
 
 use std::borrow::Cow;
 
@@ -16,9 +16,9 @@ use crate::refusal::Refusal;
 /// `/` (RFC 9110 §4.2.3).
 ///
 /// # Errors
-/// [`Refusal::Path`]: an invalid escape; one that hides `/ \ # ?` or NUL; a raw `\`, a space, a
-/// control, `#` or `?` (RFC 3986 §3.3); a segment that is `.` or `..` before its first `;` or `%3B`;
-/// no leading `/`.
+/// [`Refusal::Path`]: an invalid escape; an escape of `/ \ # ?` or NUL; a raw `\`, a space, a
+/// control, `#` or `?` (RFC 3986 §3.3); a segment that is `.` or `..` before its first `;` or
+/// `%3B`; no leading `/`.
 pub fn canonical_path(path: &str) -> Result<Cow<'_, str>, Refusal> {
     match encoded_path(path) {
         Cow::Borrowed(path) => canonical(path),
@@ -41,13 +41,13 @@ fn canonical(path: &str) -> Result<Cow<'_, str>, Refusal> {
     Ok(Cow::Owned(String::from_utf8_lossy(&resolve(path.as_bytes(), true)).into_owned()))
 }
 
-/// The bytes that a backend sees in a canonical path once it has decoded every escape. Two
-/// canonical paths with the same bytes mean the same to it; no byte of an escape is a `/` here.
+/// The bytes that a backend sees in a canonical path after decoding every escape. A backend cannot
+/// distinguish two canonical paths with the same bytes. No escape here decodes to a `/`.
 pub fn decoded(path: &str) -> Cow<'_, [u8]> {
     decoded_bytes(path.as_bytes())
 }
 
-/// [`decoded`], of bytes. Invalid escapes stay.
+/// Like [`decoded`], for bytes. Invalid escapes are kept.
 pub(super) fn decoded_bytes(bytes: &[u8]) -> Cow<'_, [u8]> {
     if !bytes.contains(&b'%') {
         return Cow::Borrowed(bytes);
@@ -77,6 +77,7 @@ fn unreserved_decoded(path: &str) -> Result<Cow<'_, str>, Refusal> {
         }
         let escaped =
             escape(&bytes[at..]).filter(|&escaped| !deceives(escaped)).ok_or(Refusal::Path)?;
+        // `%25` stays, since `%` is not unreserved: decoding never produces a new escape.
         if is_unreserved(escaped) {
             out.push_str(&path[copied..at]);
             out.push(char::from(escaped));
@@ -91,20 +92,21 @@ fn unreserved_decoded(path: &str) -> Result<Cow<'_, str>, Refusal> {
     Ok(Cow::Owned(out))
 }
 
-/// The byte behind the escape that `bytes` begins with (RFC 3986 §2.1).
+/// Decodes the escape at the start of `bytes` (RFC 3986 §2.1).
 pub(super) fn escape(bytes: &[u8]) -> Option<u8> {
     let [b'%', high, low, ..] = bytes else { return None };
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     Some(digit(*high)? << 4 | digit(*low)?)
 }
 
-/// Bytes that a path may hold as they are. Some (`"`, `{`) are against RFC 3986, but http lets them
-/// pass and no server takes them for anything else.
+/// Bytes that a path may hold unescaped. Some (`"`, `{`) violate RFC 3986, but http accepts them
+/// and no server gives them another meaning.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#' | b'?')
 }
 
-/// What a backend that decodes first would take for the end of a segment, a path or a string.
+/// Bytes that a backend which decodes first would take for the end of a segment, a path or a
+/// string.
 fn deceives(byte: u8) -> bool {
     matches!(byte, b'/' | b'\\' | b'#' | b'?' | 0)
 }
@@ -113,13 +115,14 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// What a segment is to a server that cuts path parameters before it resolves dots.
+/// The meaning of a segment to a server that cuts path parameters before it resolves dots.
 enum Dots {
-    /// A name.
+    /// An ordinary name, not a dot segment.
     No,
-    /// `.` or `..`.
+    /// `.` or `..` on its own.
     Plain,
-    /// `.` or `..` before a `;` or `%3B`, which servlet containers take for `..` and others for a name.
+    /// `.` or `..` before a `;` or `%3B`. Servlet containers treat it as `..`, other servers as a
+    /// name.
     WithParameter,
 }
 
@@ -134,7 +137,7 @@ fn dots(segment: &str) -> Dots {
     }
 }
 
-/// Whether dot segments and empty ones are absent.
+/// Whether `path` has no dot segments and no empty ones.
 fn is_resolved(path: &str) -> Result<bool, Refusal> {
     let (mut is_resolved, mut last) = (true, "/");
     for segment in path.split('/').skip(1) {
@@ -149,8 +152,8 @@ fn is_resolved(path: &str) -> Result<bool, Refusal> {
     Ok(is_resolved)
 }
 
-/// `path`, which begins with a slash, without dot segments (RFC 3986 §5.2.4). `merges`: without empty
-/// segments either, else `..` removes an empty segment as any other.
+/// Removes the dot segments of `path`, which begins with a slash (RFC 3986 §5.2.4). `merges`
+/// removes empty segments too; without it, `..` removes an empty segment like any other.
 pub(super) fn resolve(path: &[u8], merges: bool) -> Vec<u8> {
     let mut out: Vec<u8> = Vec::with_capacity(path.len());
     let mut is_folder = false;

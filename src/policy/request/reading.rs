@@ -1,19 +1,19 @@
-//! Readings of a path: the paths that servers behind a gate may take it for.
+//! Readings of a path: the paths that servers behind a gate may interpret it as.
 //!
-//! A servlet container cuts path parameters, a second decoder sees what the first left escaped, an old
-//! decoder takes overlong UTF-8, Windows cuts trailing dots and spaces and takes `\` for `/`. A path
-//! that such a reading leads to another policy must not pass. This module finds the readings, in any
-//! order and combination of steps. It knows no routes.
+//! A servlet container cuts path parameters. A second decoder sees escapes that the first left. An
+//! old decoder accepts overlong UTF-8. Windows cuts trailing dots and spaces and treats `\` as `/`.
+//! A path must not pass if such a reading leads it to another policy. This module finds the
+//! readings, in any order and combination of steps. It knows no routes.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use super::path::{escape, resolve};
 
-/// The most readings of one path that are looked at. Ordinary paths have one to four.
+/// The most readings considered for one path. Ordinary paths have one to four.
 const MAX_READINGS: usize = 64;
 
-/// The most bytes that all readings of one path may have together: eight of the longest target.
+/// The most bytes of all readings of one path together: eight times the longest target.
 const MAX_BYTES: usize = 64 * 1024;
 
 /// How often a path is decoded: once as every backend does, and once more.
@@ -22,19 +22,19 @@ const MAX_DECODINGS: u8 = 2;
 /// One way in which a server changes a path before it acts on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Escapes are decoded. The first time is what routing does as well.
+    /// Escapes are decoded. Routing performs the first decoding too.
     Decoded,
     /// Each segment ends at its first `;` (RFC 3986 §3.3).
     ParametersCut,
-    /// UTF-8 that takes more bytes than it needs is taken for ASCII, against RFC 3629 §3.
+    /// UTF-8 sequences longer than necessary are decoded as ASCII, against RFC 3629 §3.
     OverlongTaken,
-    /// `\` separates segments.
+    /// `\` separates segments, as on Windows.
     BackslashesTurned,
     /// Segments end before trailing dots and spaces.
     Trimmed,
     /// The path ends at a `?`, `#` or NUL that was escaped twice.
     Ended,
-    /// Dot segments are resolved, before other steps show more of them.
+    /// Dot segments are resolved before other steps reveal more of them.
     Resolved,
 }
 
@@ -49,7 +49,7 @@ impl Step {
         Step::Resolved,
     ];
 
-    /// What it does, for people.
+    /// The step in words, for messages.
     const fn words(self) -> &'static str {
         match self {
             Step::Decoded => "decoded",
@@ -62,7 +62,7 @@ impl Step {
         }
     }
 
-    /// The path after this step. `None` means that it changes nothing.
+    /// Returns the path after this step. `None` means that the step changes nothing.
     fn of(self, path: &[u8]) -> Option<Vec<u8>> {
         match self {
             Step::Decoded => decoded(path),
@@ -76,12 +76,12 @@ impl Step {
     }
 }
 
-/// A path as some servers read it.
+/// A path as some servers interpret it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
-    /// Decoded, without dot segments.
+    /// The path, decoded and without dot segments.
     pub path: Vec<u8>,
-    /// The steps that lead from the canonical path to it, in their order.
+    /// The steps that lead from the canonical path to this one, in order.
     pub steps: Vec<Step>,
 }
 
@@ -99,11 +99,11 @@ impl fmt::Display for Reading {
     }
 }
 
-/// The paths of which there are more readings than are looked at.
+/// The path has more readings than are considered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany;
 
-/// Whether `path`, canonical, has no reading but the one that it is routed by.
+/// Whether the canonical `path` has no reading other than the one used for routing.
 pub fn is_plain(path: &str) -> bool {
     let mut last = b'/';
     for byte in path.bytes() {
@@ -115,22 +115,26 @@ pub fn is_plain(path: &str) -> bool {
     last != b'.'
 }
 
-/// The first reading of the canonical `path`, with the fewest steps, of which `found` makes something.
+/// Returns the first reading of the canonical `path`, with the fewest steps, for which `found`
+/// returns a value.
 ///
 /// # Errors
-/// There are more readings than are looked at. The bound is on bytes as well, since a client chooses
-/// how long a path is and how many readings it has.
+/// There are more readings than are considered. The bound covers bytes as well, since a client
+/// chooses the length of a path and the number of its readings.
 pub fn find<T>(
     path: &str,
     mut found: impl FnMut(&[u8]) -> Option<T>,
 ) -> Result<Option<(Reading, T)>, TooMany> {
     let mut known = vec![Known { path: path.as_bytes().into(), decodings: 0, from: None }];
     let (mut at, mut bytes) = (0, path.len());
+    // Breadth first, so that the first hit has the fewest steps.
     while at < known.len() {
         for step in Step::ALL {
             let Known { path, decodings, .. } = &known[at];
             let decodings = decodings + u8::from(step == Step::Decoded);
             let Some(next) = step.of(path).filter(|_| decodings <= MAX_DECODINGS) else { continue };
+            // A path counts as known only with equal decodings: decoded once, it may be decoded
+            // again.
             if known.iter().any(|known| known.decodings == decodings && known.path == next) {
                 continue;
             }
@@ -151,7 +155,7 @@ pub fn find<T>(
     Ok(None)
 }
 
-/// A path that was reached, and how.
+/// A path that was reached, and the step that led to it.
 struct Known {
     path: Vec<u8>,
     decodings: u8,
@@ -159,8 +163,8 @@ struct Known {
 }
 
 impl Known {
-    /// As a server acts on it: decoded at least once, and without dot segments. Servers differ in
-    /// whether `//` counts as a segment for the `..` behind it.
+    /// The path as a server acts on it: decoded at least once, and without dot segments. Servers
+    /// differ in whether `//` counts as a segment for a following `..`.
     fn routed(&self) -> Vec<Vec<u8>> {
         let path = match decoded(&self.path) {
             Some(decoded) if self.decodings == 0 => Cow::Owned(decoded),
@@ -184,7 +188,7 @@ fn steps(known: &[Known], mut at: usize) -> Vec<Step> {
     steps
 }
 
-/// Invalid escapes are left as they are, as lenient decoders do.
+/// Decodes every escape. Invalid ones are kept, as lenient decoders do.
 fn decoded(path: &[u8]) -> Option<Vec<u8>> {
     if !path.contains(&b'%') {
         return None;
@@ -205,7 +209,7 @@ fn parameters_cut(path: &[u8]) -> Option<Vec<u8>> {
     by_segment(path, b';', |segment| segment.split(|byte| *byte == b';').next().unwrap_or_default())
 }
 
-/// Windows takes `.` and `..` for what they are before it cuts, also with spaces behind them.
+/// Windows recognises `.` and `..` before it cuts, even with trailing spaces.
 fn trimmed(path: &[u8]) -> Option<Vec<u8>> {
     let ends_oddly = |segment: &[u8]| matches!(segment, [.., b'.' | b' ']) && !is_dots(segment);
     if !path.split(|byte| *byte == b'/').any(ends_oddly) {
@@ -230,7 +234,7 @@ fn is_dots(segment: &[u8]) -> bool {
     segment == b"." || segment == b".."
 }
 
-/// The path with each segment replaced, if it holds `mark`.
+/// Replaces each segment of the path, if the path contains `mark`.
 fn by_segment(path: &[u8], mark: u8, change: impl Fn(&[u8]) -> &[u8]) -> Option<Vec<u8>> {
     if !path.contains(&mark) {
         return None;
@@ -254,7 +258,7 @@ fn resolved(path: &[u8]) -> Option<Vec<u8>> {
     may_be_unresolved(path).then(|| resolve(path, true)).filter(|resolved| resolved != path)
 }
 
-/// Whether `path` may have an empty segment or a dot segment: each begins behind a slash.
+/// Whether `path` may have an empty segment or a dot segment: each begins after a slash.
 fn may_be_unresolved(path: &[u8]) -> bool {
     path.windows(2).any(|pair| pair == b"//" || pair == b"/.")
 }
@@ -281,7 +285,7 @@ fn overlong_taken(path: &[u8]) -> Option<Vec<u8>> {
     changed.then_some(out)
 }
 
-/// The ASCII character that `bytes` begins with in two to six bytes, and how many they are.
+/// Decodes the ASCII character that `bytes` encodes in two to six bytes, and returns that length.
 fn overlong(bytes: &[u8]) -> Option<(u8, usize)> {
     let first = *bytes.first()?;
     let (length, bits) = match first {

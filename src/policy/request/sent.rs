@@ -1,7 +1,7 @@
-//! The path of a request: in its canonical form, and as it was sent.
+//! The path of a request: in its canonical form, and as sent.
 //!
-//! Only a route with `paths = "as-is"` forwards a path as it was sent; everything else is about the
-//! canonical form. An escape of `/`, `#` or `?` leaves a path without one.
+//! Only a route with `paths = "as-is"` forwards a path as sent; everything else uses the canonical
+//! form. A path with an escape of `/`, `#` or `?` has no canonical form.
 
 use std::fmt;
 
@@ -9,16 +9,16 @@ use super::path::{canonical_path, decoded_bytes, escape};
 use super::target::encoded_path;
 use crate::refusal::Refusal;
 
-/// The path of a request.
+/// The path of a request, in one or both forms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestPath {
     /// Sent in its canonical form.
     Canonical(Box<str>),
     /// Sent in another form.
     Other {
-        /// See [`canonical_path`].
+        /// The canonical form (see [`canonical_path`]).
         canonical: Box<str>,
-        /// As it was sent.
+        /// The path as sent, but encoded as `read` says.
         sent: Box<str>,
     },
     /// Sent with an escape of `/`, `#` or `?`: it has no canonical form.
@@ -26,11 +26,11 @@ pub enum RequestPath {
 }
 
 impl RequestPath {
-    /// The path as it was sent, but for bytes that no URI may hold, which are escaped as browsers do.
+    /// Keeps the path as sent, except that bytes which no URI may hold are escaped as browsers do.
     ///
     /// # Errors
-    /// [`Refusal::Path`]: no route can take it, see [`canonical_path`]. Where nothing but escapes of
-    /// `/`, `#` and `?` keeps it from being canonical, a dot segment does.
+    /// [`Refusal::Path`]: no route can accept the path, see [`canonical_path`]. A path that is not
+    /// canonical only because of escapes of `/`, `#` and `?` is refused if it has a dot segment.
     pub fn read(sent: &str) -> Result<RequestPath, Refusal> {
         let sent = encoded_path(sent);
         let Ok(canonical) = canonical_path(&sent) else {
@@ -52,7 +52,7 @@ impl RequestPath {
         }
     }
 
-    /// The form in which it was sent.
+    /// The path as the client sent it.
     pub fn sent(&self) -> &str {
         match self {
             RequestPath::Canonical(path) | RequestPath::Other { sent: path, .. } => path,
@@ -60,12 +60,13 @@ impl RequestPath {
         }
     }
 
-    /// The form that a backend gets, `as_is` or canonical. One that has none is in the form sent.
+    /// The form that a backend receives: canonical, or as sent if `as_is`. A path without a
+    /// canonical form is forwarded as sent.
     pub fn forwarded(&self, as_is: bool) -> &str {
         self.canonical().filter(|_| !as_is).unwrap_or(self.sent())
     }
 
-    /// Forgets the form that was sent, unless it is forwarded `as_is`.
+    /// Drops the sent form, unless the route forwards it (`as_is`).
     pub fn settle(&mut self, as_is: bool) {
         if let (false, RequestPath::Other { canonical, .. }) = (as_is, &mut *self) {
             *self = RequestPath::Canonical(std::mem::take(canonical));
@@ -81,14 +82,14 @@ impl fmt::Display for RequestPath {
 }
 
 impl From<&str> for RequestPath {
-    /// A path that is canonical.
+    /// Wraps a path that is already canonical.
     fn from(canonical: &str) -> Self {
         RequestPath::Canonical(canonical.into())
     }
 }
 
-/// Whether `path` has only whole escapes, none of which is a `\` or NUL, and no byte that a path
-/// can't hold.
+/// Whether `path` has only complete escapes, none of `\` or NUL, and no byte that a path can't
+/// hold.
 fn is_sound(path: &[u8]) -> bool {
     let mut rest = path;
     while let [first, after @ ..] = rest {

@@ -1,37 +1,37 @@
-//! Request targets that hold bytes which no URI may hold: made fit for `http::Uri`.
+//! Request targets with bytes that no URI may hold, made acceptable to `http::Uri`.
 //!
-//! Devices and libraries send `"`, `<`, `>` and bytes beyond ASCII as they are. What RFC 3986 wants
-//! escaped, and `http::Uri` refuses, is percent-encoded here as browsers do (URL Standard, "path
-//! percent-encode set" and "query percent-encode set"). Nothing is decoded, and no byte that
-//! `http::Uri` takes is changed. Controls, spaces and DEL are encoded too, and reported: they end a
-//! target for some servers, so that [`super::Request::read`] refuses them.
+//! Devices and libraries send `"`, `<`, `>` and bytes beyond ASCII unescaped. Bytes that RFC 3986
+//! requires to be escaped, and that `http::Uri` refuses, are percent-encoded as browsers do (URL
+//! Standard, "path percent-encode set" and "query percent-encode set"). Nothing is decoded, and no
+//! byte that `http::Uri` accepts is changed. Controls, spaces and DEL are encoded too, and
+//! reported: they end a target for some servers, so that [`super::Request::read`] refuses them.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// What [`encoded`] has done to a target. It travels among the extensions of a request's head.
+/// The changes that [`encoded`] made to a target. It travels in the extensions of a request's head.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tidied {
-    /// By how many bytes the target has grown.
+    /// Bytes by which the target has grown.
     pub grown: usize,
-    /// By how many of them its path and query have: `http::Uri` drops a fragment.
+    /// Bytes by which its path and query have grown: `http::Uri` drops a fragment.
     pub kept: usize,
     /// Whether the target held a control, a space or DEL.
     pub is_broken: bool,
 }
 
-/// A request line that was changed.
+/// A request line that was changed, ready for the parser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// The whole line, its line feed included.
     pub bytes: Vec<u8>,
-    /// What was done to its target.
+    /// The changes to its target.
     pub tidied: Tidied,
 }
 
-/// The request line `line`, its line feed included, with its target encoded, and of HTTP/1.1 where
-/// it names a later minor version (RFC 9110 §2.5). `None` means that nothing has to be changed, or
-/// that this is no request line of HTTP/1.
+/// Rewrites the request line `line`, its line feed included. The target is encoded, and a later
+/// minor version becomes HTTP/1.1 (RFC 9110 §2.5). `None` means that nothing has to be changed, or
+/// that `line` is no request line of HTTP/1.
 pub fn line(line: &[u8]) -> Option<Line> {
     let (before, target, after) = split(line)?;
     let (version, end) = after.split_at(VERSION);
@@ -46,10 +46,10 @@ pub fn line(line: &[u8]) -> Option<Line> {
     Some(Line { bytes: [before, target, version, end].concat(), tidied })
 }
 
-/// How long the version is, with the space in front of it.
+/// The length of the version with the space before it, in bytes.
 const VERSION: usize = b" HTTP/1.1".len();
 
-/// The query of the request line `line`, byte for byte. `None` means that it has none.
+/// Returns the query of the request line `line`, unchanged. `None` means that it has none.
 pub fn query(line: &[u8]) -> Option<&[u8]> {
     let (_, target, _) = split(line)?;
     let start = target.iter().position(|byte| matches!(byte, b'?' | b'#'))?;
@@ -57,7 +57,8 @@ pub fn query(line: &[u8]) -> Option<&[u8]> {
     (*mark == b'?').then(|| rest.split(|byte| *byte == b'#').next().unwrap_or_default())
 }
 
-/// What is in front of the target, the target, and what is behind it (RFC 9112 §3).
+/// Splits the line into the part before the target, the target, and the part after it (RFC 9112
+/// §3).
 fn split(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let text = line.strip_suffix(b"\n")?;
     let text = text.strip_suffix(b"\r").unwrap_or(text);
@@ -69,7 +70,7 @@ fn split(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     (target < version).then(|| (&line[..target], &line[target..version], &line[version..]))
 }
 
-/// `target` with all encoded that `http::Uri` refuses. `None` means that it holds nothing of that.
+/// Encodes the bytes of `target` that `http::Uri` refuses. `None` means that it holds none.
 pub fn encoded(target: &[u8]) -> Option<(String, Tidied)> {
     if target.iter().all(|byte| stands(*byte, true) && stands(*byte, false)) {
         return None;
@@ -97,7 +98,7 @@ pub fn encoded(target: &[u8]) -> Option<(String, Tidied)> {
     (tidied.grown > 0).then_some((out, tidied))
 }
 
-/// `path` with all encoded that a request's path can't hold.
+/// Encodes the bytes of `path` that a request's path can't hold.
 pub(super) fn encoded_path(path: &str) -> Cow<'_, str> {
     let must = |byte: u8| !stands(byte, false) && !breaks(byte);
     if !path.bytes().any(must) {
@@ -114,7 +115,8 @@ pub(super) fn encoded_path(path: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Whether `http::Uri` takes `byte` as it is. Behind a `?` it takes `` ` ``, in front of it `"`.
+/// Whether `http::Uri` accepts `byte` unescaped. It accepts `` ` `` only after a `?`, and `"` only
+/// before it.
 fn stands(byte: u8, is_query: bool) -> bool {
     match byte {
         b'<' | b'>' => false,
@@ -140,7 +142,7 @@ mod tests {
     use http::Uri;
     use proptest::prelude::*;
 
-    /// What becomes of the target of a request line, and whether it is broken.
+    /// The encoded target of a request line, and whether it is broken.
     fn check(target: &[u8], expected: &str, is_broken: bool) {
         let came = [b"GET ", target, b" HTTP/1.1\r\n"].concat();
         let line = line(&came).unwrap_or_else(|| panic!("{target:?} is not changed"));

@@ -1,7 +1,7 @@
-//! A URL as the request that a client makes of it: for whoever asks before anybody connects.
+//! A URL as the request that a client would make for it: for judging without a connection.
 //!
-//! It passes the same gate as a request off the wire, so that a test and an explanation speak of
-//! what would be judged.
+//! The URL passes the same gate as a request off the wire, so that tests and explanations judge
+//! exactly that request.
 
 use http::Uri;
 
@@ -12,10 +12,10 @@ use crate::policy::request::sent::RequestPath;
 use crate::policy::request::target::{Tidied, encoded};
 use crate::refusal::Refusal;
 
-/// Why a text is no URL that leads here: what is wrong, and what to write.
+/// Why a text is not a URL for Sidegate, and what to write instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UrlFault {
-    /// What, in one sentence without its full stop.
+    /// The fault, in one sentence without its full stop.
     pub fault: &'static str,
     /// What to write instead.
     pub remedy: &'static str,
@@ -24,12 +24,12 @@ pub struct UrlFault {
 const EXAMPLE: &str = "write it as a page would: wss://ws.example.com/ticks/btc";
 
 impl Request {
-    /// What a client asks that opens `url` from a page of `origin`, offering `subprotocol`: an attempt where it
-    /// begins with `ws://` or `wss://` (RFC 6455 §3), plain HTTP where it begins with `http://` or `https://`. The
-    /// inner result is the gate's: a path that it refuses is judged by nobody.
+    /// Builds the request of a client that opens `url` from a page of `origin`, offering
+    /// `subprotocol`. `ws://` and `wss://` (RFC 6455 §3) make an attempt, `http://` and `https://`
+    /// plain HTTP. The inner result is the gate's: a path that the gate refuses reaches no policy.
     ///
     /// # Errors
-    /// It is no such URL.
+    /// `url` is not such a URL.
     pub fn of_url(
         url: &str,
         origin: Option<&str>,
@@ -45,7 +45,7 @@ impl Request {
         let Some((scheme, rest)) = url.split_once("://") else {
             return fault("not a URL", EXAMPLE);
         };
-        // Without TLS it comes by a plain listener.
+        // Without TLS the request arrives on a plain listener.
         let (attempt, scheme) = match scheme.to_ascii_lowercase().as_str() {
             "ws" => (true, Scheme::Unknown),
             "wss" => (true, Scheme::Https),
@@ -60,7 +60,7 @@ impl Request {
         let target = &rest[authority.len()..];
         let path = target.split('?').next().unwrap_or_default();
         let path = if path.is_empty() { "/" } else { path };
-        // Of what no head can carry there is nothing to judge.
+        // A target that no head can carry cannot be judged.
         let sent = format!("/{}", target.replace('\\', "/"));
         let (sent, tidied) = encoded(sent.as_bytes()).unwrap_or((sent, Tidied::default()));
         if tidied.is_broken || Uri::try_from(sent).is_err() {
@@ -88,7 +88,8 @@ impl Request {
 mod tests {
     use super::*;
 
-    /// Host, path and kind of what `url` asks, or the word of what it is refused for, or a part of the fault.
+    /// Host, path and kind of the request for `url`, or the word of its refusal, or a part of the
+    /// fault.
     fn check(url: &str, expected: &str) {
         let found = match Request::of_url(url, None, None) {
             Ok(Ok(request)) => {
