@@ -1,8 +1,9 @@
-//! Ambiguous paths: what leads to one policy here and, as a common server reads it, to another.
+//! Ambiguous paths: a path that leads to one policy here and, as a common server reads it, to
+//! another.
 //!
-//! Only the routes of a generation tell which readings matter: a path that every reading leads to
-//! the same policy passes as it is. On a route with `paths = "as-is"` the path that was sent has to
-//! stay within the route, whatever the policies of other routes are.
+//! Only the routes of a generation decide which readings matter: a path that every reading leads to
+//! the same policy passes unchanged. On a route with `paths = "as-is"` the path as sent has to stay
+//! within the route, regardless of the policies of other routes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,30 +14,31 @@ use crate::policy::route::begins;
 use crate::snapshot::Snapshot;
 use crate::snapshot::route::{Paths, Route};
 
-/// Why a path is not judged by its route alone.
+/// Why a path is refused although it has a route.
 #[derive(Debug, Clone)]
 pub enum Ambiguity {
     /// A reading leads to a route under another policy.
     Elsewhere {
-        /// The reading.
+        /// The reading that leads to the other route.
         reading: Reading,
-        /// The route that it leads to.
+        /// The route under the other policy.
         route: Arc<Route>,
     },
-    /// There are more readings than are looked at.
+    /// The path has more readings than are considered.
     TooManyReadings,
-    /// An escape of `/`, `#` or `?`, on a route that forwards canonical paths.
+    /// The path hides a `/`, `#` or `?` in an escape, on a route that forwards canonical paths.
     Hiding,
-    /// As it was sent, the path has a dot segment, or one that decoding shows.
+    /// The path as sent has a dot segment, or decoding reveals a dot segment.
     Dots,
-    /// As it was sent, the path does not begin with its route's.
+    /// The path as sent does not begin with its route's path.
     NotBelow,
-    /// A reading of the path as it was sent leads out of its route.
+    /// A reading of the path as sent leads out of its route.
     Outside(Reading),
 }
 
 impl Snapshot {
-    /// The ambiguity of the path of `request`, which leads to `route`.
+    /// Returns the ambiguity of the path of `request`, which leads to `route`. `None` means that
+    /// the path is safe to judge by that route.
     pub(super) fn ambiguity(&self, request: &Request, route: &Arc<Route>) -> Option<Ambiguity> {
         let host = request.host.name();
         match (route.paths, request.path.canonical()) {
@@ -46,7 +48,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether a path as it was `sent` leaves `route`, as it is or by a reading.
+    /// Whether a path as it was `sent` leaves `route`, directly or by a reading.
     fn leaves(&self, host: &str, sent: &str, route: &Arc<Route>) -> Option<Ambiguity> {
         if has_dots(sent) {
             return Some(Ambiguity::Dots);
@@ -127,8 +129,8 @@ mod tests {
     /// A route that passes paths as they are, beside others under stricter policies.
     const AS_IS: &[&str] = &["/ shut", "/api/ open as-is", "/apis/ inner", "/deep/er/ open as-is"];
 
-    /// A generation with these routes of `localhost`, each written as `path policy` or `path policy as-is`; every
-    /// policy admits everyone.
+    /// A generation with these routes of `localhost`, each written as `path policy` or `path policy
+    /// as-is`. Every policy admits every client.
     fn routes(written: &[&str]) -> Snapshot {
         let own =
             |name: &str| Policy { name: name.into(), ..policy(&[], &Limits::default(), None) };

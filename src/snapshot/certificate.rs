@@ -1,7 +1,7 @@
-//! The certificates of one generation and which of them a name gets.
+//! The certificates of one generation, and the choice among them by server name.
 //!
-//! It chooses and never parses: `control/config/certificate.rs` reads PEM, and
-//! `data/tls` serves what is chosen here.
+//! This module chooses and never parses: `control/config/certificate.rs` reads PEM, and `data/tls`
+//! serves the chosen certificate.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rustls::sign::CertifiedKey;
 
-/// A certificate chain with its private key, which agree.
+/// A certificate chain with its private key, checked to match.
 pub struct Certificate {
     /// `chain` as written in `sidegate.toml`; the `certificate` label.
     pub label: Arc<str>,
-    /// `key` as written.
+    /// Path of the private key (`key`), as written.
     pub key_file: Arc<str>,
     /// The DNS names and addresses of the leaf's SANs, lower case, without a
     /// trailing dot; a wildcard as `*.example.com`; an address as `192.0.2.1`.
     pub names: Vec<Box<str>>,
-    /// When the leaf stops being valid.
+    /// End of the leaf's validity.
     pub not_after: Timestamp,
-    /// What rustls signs with.
+    /// The chain and signing key, in the form rustls uses.
     pub key: Arc<CertifiedKey>,
 }
 
@@ -41,7 +41,7 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Indexes `all`; where two cover one name, the one that comes first serves it.
+    /// Indexes `all`. If two cover one name, the first serves it.
     pub fn new(all: Vec<Arc<Certificate>>) -> Self {
         let mut by_name = HashMap::new();
         for (index, certificate) in all.iter().enumerate() {
@@ -52,8 +52,8 @@ impl Certificates {
         Certificates { all, by_name }
     }
 
-    /// The certificate that covers `name` (lower case, no trailing dot): an
-    /// exact one, else a wildcard of one label.
+    /// Returns the certificate that covers `name` (lower case, no trailing dot): an exact match,
+    /// else a wildcard of one label.
     pub fn covering(&self, name: &str) -> Option<&Arc<Certificate>> {
         let exact = self.by_name.get(name);
         let index = exact.or_else(|| {
@@ -63,19 +63,21 @@ impl Certificates {
         self.all.get(*index)
     }
 
-    /// The one for clients that name none we know.
+    /// The certificate for clients that send no known server name. `None` means that there are no
+    /// certificates.
     pub fn default(&self) -> Option<&Arc<Certificate>> {
         self.all.first()
     }
 
-    /// Every certificate, the default first.
+    /// Iterates over the certificates, the default first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Certificate>> {
         self.all.iter()
     }
 }
 
 impl Certificate {
-    /// Whether this certificate is valid for `name` (lower case, no trailing dot; RFC 6125 §6.4.3: a wildcard stands for one whole label).
+    /// Whether this certificate is valid for `name` (lower case, no trailing dot). A wildcard
+    /// matches exactly one whole label (RFC 6125 §6.4.3).
     pub fn covers(&self, name: &str) -> bool {
         self.names.iter().any(|own| {
             **own == *name

@@ -1,11 +1,11 @@
-//! ClientHellos whose server name is no DNS name, as `host:443` or `[::1]`.
+//! ClientHellos whose server name is not a DNS name, such as `host:443` or `[::1]`.
 //!
 //! rustls refuses them, OpenSSL and Go serve them, and clients that take the name from a Host field
-//! send them. Until rustls can ignore such a name (`InvalidSniPolicy`, in 0.24: rustls#2403), it
-//! is hidden: the extension gets a type that rustls skips, so that the client is one without a
-//! name. The transcript has to hold what the client sent (RFC 8446 §4.4.1), so the hash puts the
-//! type back. Nothing else of the handshake is touched. A ClientHello may lie in several records, and
-//! a second one may follow a HelloRetryRequest: it is hidden like the first.
+//! send them. Until rustls can ignore such a name (`InvalidSniPolicy`, in 0.24: rustls#2403), it is
+//! hidden: the extension gets a type that rustls skips, so that the client appears to send no name.
+//! The transcript has to hold the bytes that the client sent (RFC 8446 §4.4.1), so the hash
+//! restores the type. Nothing else of the handshake is touched. A ClientHello may span several
+//! records, and a second one may follow a HelloRetryRequest: it is hidden like the first.
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
@@ -15,7 +15,7 @@ use rustls::crypto::hash::{Context, Hash, HashAlgorithm, Output};
 use rustls::pki_types::ServerName;
 use rustls::{CipherSuiteCommon, SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite};
 
-/// A record's header: type, version, length.
+/// Length of a record's header: type, version, length.
 const RECORD: usize = 5;
 const HANDSHAKE: u8 = 0x16;
 const CLIENT_HELLO: u8 = 1;
@@ -23,34 +23,35 @@ const CLIENT_HELLO: u8 = 1;
 /// The longest record that may hold a ClientHello (RFC 8446 §5.1).
 const MAX_RECORD: usize = 1 << 14;
 
-/// The longest ClientHello that is looked at.
+/// The longest ClientHello that is examined.
 const MAX_MESSAGE: usize = 1 << 14;
 
-/// The record that a client may send in front of its second ClientHello (RFC 8446 §D.4).
+/// The record that a client may send before its second ClientHello (RFC 8446 §D.4).
 const CHANGE_CIPHER_SPEC: [u8; 6] = [0x14, 3, 3, 0, 1, 1];
 
-/// The extension `server_name` (RFC 6066 §3), and the type that hides it, which is for private use.
+/// The extension `server_name` (RFC 6066 §3), and the type that hides it, from the range for
+/// private use.
 const SERVER_NAME: [u8; 2] = [0, 0];
 const HIDDEN: [u8; 2] = [0xff, 0x53];
 
-/// How the bytes that a client has said begin.
+/// The start of the bytes that a client has sent.
 #[derive(Debug, PartialEq, Eq)]
 enum Framing {
-    /// With a part of a ClientHello, of which the rest is to come.
+    /// Part of a ClientHello; more bytes are needed.
     Partial,
-    /// With a ClientHello: where its bytes lie, record by record.
+    /// A complete ClientHello, with the ranges of its bytes, record by record.
     Whole(Vec<Range<usize>>),
-    /// With something else, which rustls looks at.
+    /// Anything else, which rustls handles.
     Other,
 }
 
-/// Whether `said` is a part of a ClientHello, of which the rest is to come.
+/// Whether `said` is part of a ClientHello, of which the rest is still to come.
 pub fn is_partial(said: &[u8]) -> bool {
     framing(said) == Framing::Partial
 }
 
-/// Hides the server name of the ClientHello that `said` begins with, if rustls would refuse it.
-/// Says whether it did: then the TLS handshake needs [`provider`].
+/// Hides the server name of the ClientHello at the start of `said`, if rustls would refuse it.
+/// Returns whether it did: then the TLS handshake needs [`provider`].
 pub fn hide_name(said: &mut [u8]) -> bool {
     let Framing::Whole(pieces) = framing(said) else { return false };
     if let [whole] = &pieces[..] {
@@ -69,35 +70,38 @@ pub fn hide_name(said: &mut [u8]) -> bool {
     true
 }
 
-/// The part of `said` that may begin with a second ClientHello.
+/// Returns the part of `said` that may begin with a second ClientHello.
 pub fn second(said: &mut [u8]) -> &mut [u8] {
     let at = if said.starts_with(&CHANGE_CIPHER_SPEC) { CHANGE_CIPHER_SPEC.len() } else { 0 };
     &mut said[at..]
 }
 
-/// Hides the server name in a ClientHello without the headers of its records.
+/// Hides the server name in a ClientHello without record headers.
 fn hide(message: &mut [u8]) -> bool {
     let Some(extension) = extension(message, SERVER_NAME) else { return false };
     let name = name(&message[extension.clone()]);
+    // A malformed extension is left as it is, for rustls to refuse.
     if name.is_none_or(|name| ServerName::try_from(name).is_ok()) {
         return false;
     }
     message[extension.clone()][..2].copy_from_slice(&HIDDEN);
     if self::extension(message, SERVER_NAME).is_some() {
-        // An extension that comes twice is an error (RFC 8446 §4.2), which rustls finds.
+        // A duplicate extension is an error (RFC 8446 §4.2), which rustls reports.
         message[extension][..2].copy_from_slice(&SERVER_NAME);
         return false;
     }
     true
 }
 
-/// What `said` begins with.
+/// Classifies the start of `said`.
 fn framing(said: &[u8]) -> Framing {
     let mut pieces: Vec<Range<usize>> = Vec::new();
     let (mut at, mut length) = (0, 0);
     loop {
         let rest = &said[at..];
         let Some(record) = record(rest) else {
+            // Fewer bytes than a header: more are awaited only if they begin like a handshake
+            // record.
             let may_be_one =
                 rest.len() < RECORD && [HANDSHAKE, 3].starts_with(&rest[..rest.len().min(2)]);
             return if may_be_one { Framing::Partial } else { Framing::Other };
@@ -120,7 +124,7 @@ fn framing(said: &[u8]) -> Framing {
     }
 }
 
-/// The length of the message that begins in `pieces` of `said`, its header included, as that says.
+/// The message length, header included, as stated by the header in `pieces` of `said`.
 fn stated(said: &[u8], pieces: &[Range<usize>]) -> Option<usize> {
     let mut header =
         pieces.iter().flat_map(|piece| &said[piece.clone()]).map(|byte| usize::from(*byte));
@@ -129,12 +133,13 @@ fn stated(said: &[u8], pieces: &[Range<usize>]) -> Option<usize> {
     Some(4 + (high << 16 | middle << 8 | low))
 }
 
-/// The bytes that lie in `pieces` of `said`.
+/// Copies the bytes of `pieces` of `said`.
 fn gathered(said: &[u8], pieces: &[Range<usize>]) -> Vec<u8> {
     pieces.iter().flat_map(|piece| &said[piece.clone()]).copied().collect()
 }
 
-/// The length that the header of a handshake record states. `None` means that `said` begins with none.
+/// The length stated by a handshake record's header. `None` means that `said` begins with no such
+/// header.
 fn record(said: &[u8]) -> Option<usize> {
     match said {
         [HANDSHAKE, 3, _, high, low, ..] => Some(usize::from(u16::from_be_bytes([*high, *low]))),
@@ -142,13 +147,14 @@ fn record(said: &[u8]) -> Option<usize> {
     }
 }
 
-/// Where the extension of this type lies in a ClientHello, its header included. `None` means that
-/// there is none, or that `message` is no whole ClientHello.
+/// The range of the extension of this type in a ClientHello, its header included. `None` means that
+/// there is none, or that `message` is not a complete ClientHello.
 fn extension(message: &[u8], wanted: [u8; 2]) -> Option<Range<usize>> {
     if *message.first()? != CLIENT_HELLO {
         return None;
     }
-    // Its header, the legacy version, the random bytes.
+    // Message header, legacy version, random bytes; then session id, cipher suites, compression
+    // methods.
     let mut at = 4 + 2 + 32;
     at += 1 + usize::from(*message.get(at)?);
     at += 2 + number(message, at)?;
@@ -165,7 +171,7 @@ fn extension(message: &[u8], wanted: [u8; 2]) -> Option<Range<usize>> {
     None
 }
 
-/// The name in the extension `server_name`: a list of one name, of the type `host_name`.
+/// The name in the extension `server_name`: a list of exactly one name, of the type `host_name`.
 fn name(extension: &[u8]) -> Option<&[u8]> {
     let length = number(extension, 7)?;
     let name = extension.get(9..)?;
@@ -177,13 +183,13 @@ fn number(bytes: &[u8], at: usize) -> Option<usize> {
     Some(usize::from(u16::from_be_bytes([bytes[0], bytes[1]])))
 }
 
-/// What TLS handshakes with a hidden name are made with: hashes that see the name as it was sent.
+/// The crypto provider for TLS handshakes with a hidden name: its hashes cover the name as sent.
 pub fn provider() -> Arc<CryptoProvider> {
     let usual = rustls::crypto::aws_lc_rs::default_provider();
     Arc::new(CryptoProvider { cipher_suites: SUITES.clone(), ..usual })
 }
 
-/// rustls wants cipher suites that live for ever: these are made once.
+/// rustls requires cipher suites with a `'static` lifetime; these are leaked once.
 static SUITES: LazyLock<Vec<SupportedCipherSuite>> = LazyLock::new(|| {
     let suites = rustls::crypto::aws_lc_rs::default_provider().cipher_suites;
     suites.into_iter().map(restoring_suite).collect()
@@ -221,7 +227,7 @@ fn restoring_hash(common: &CipherSuiteCommon) -> CipherSuiteCommon {
     }
 }
 
-/// A hash that puts the type of a hidden name back in a ClientHello.
+/// A hash that restores the type of a hidden name in a ClientHello.
 struct Restoring(&'static dyn Hash);
 
 impl Hash for Restoring {
@@ -258,7 +264,7 @@ impl Context for Transcript {
     }
 
     fn update(&mut self, data: &[u8]) {
-        // rustls hands over one message at a time, and a ClientHello alone has such an extension.
+        // rustls passes one message at a time, and only a ClientHello has such an extension.
         match extension(data, HIDDEN) {
             Some(hidden) => {
                 let mut sent = data.to_vec();

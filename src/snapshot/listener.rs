@@ -1,7 +1,7 @@
-//! A listener as configured: where it is bound and how it speaks.
+//! A listener as configured: its address and its protocol.
 //!
-//! Bound sockets live outside the snapshot, so that a reload keeps them; this is what
-//! every accepted connection looks up under its listener's name.
+//! Bound sockets live outside the snapshot, so that a reload keeps them. Every accepted connection
+//! looks up these settings under its listener's name.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,46 +11,46 @@ use std::time::Duration;
 
 use crate::policy::limit::Rate;
 
-/// One `[[listener]]`.
+/// One `[[listener]]`, with all defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// The name in `sidegate.toml`; the `listener` label.
     pub name: Arc<str>,
-    /// Where its connections come in.
+    /// The address or systemd name that it accepts on.
     pub address: Address,
-    /// How it speaks.
+    /// The protocol on its connections.
     pub speaks: Speaks,
-    /// The most bytes that a request head may have.
+    /// Most bytes of a request head.
     pub max_head: usize,
-    /// The most fields that a request head may have.
+    /// Most fields of a request head.
     pub max_fields: usize,
-    /// The most connections at once; `None`: the process' total is the only bound.
+    /// Most connections at once. `None` means limited only by the process' total.
     pub max_connections: Option<usize>,
-    /// The most connections of one client that hold no tunnel and serve no permitted request.
+    /// Most connections of one client that hold no tunnel and serve no permitted request.
     pub pending_per_client: usize,
     /// TLS handshakes of one client, resumed ones included. `None` means unlimited.
     pub handshakes_per_client: Option<Rate>,
-    /// How patient we are before a request is routed.
+    /// Timeouts before a request is routed.
     pub timeouts: ListenerTimeouts,
 }
 
-/// The rate of TLS handshakes of one client unless the file says otherwise: an office or a balancer is one address,
-/// and all of its clients come back at once.
+/// Default rate of TLS handshakes of one client: an office or a balancer is one address, and all of
+/// its clients reconnect at once.
 pub const HANDSHAKES_PER_CLIENT: Rate = Rate {
     tokens: NonZeroU32::new(500).unwrap(),
     per: Duration::from_secs(1),
     burst: NonZeroU32::new(10_000).unwrap(),
 };
 
-/// The most fields of a head unless the file says otherwise, of a request and of an answer.
+/// Default of the most fields in the head of a request or of an answer.
 pub const MAX_FIELDS: usize = 100;
 
-/// Where a listener's connections come in. Displays as `sidegate.toml` has it.
+/// Where a listener accepts connections. Displays as in `sidegate.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Address {
-    /// At this address, which is to be bound.
+    /// An address to bind.
     Tcp(SocketAddr),
-    /// At the sockets that systemd passes under this name.
+    /// The sockets that systemd passes under this name.
     Systemd(Arc<str>),
 }
 
@@ -63,12 +63,12 @@ impl fmt::Display for Address {
     }
 }
 
-/// What a listener does with a connection.
+/// The protocol that a listener speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaks {
-    /// HTTP/1.1 over TLS.
+    /// HTTP/1.1 over TLS, under these rules.
     Tls(TlsRules),
-    /// HTTP/1.1 in the clear.
+    /// HTTP/1.1 in the clear, fully served.
     Plain,
     /// HTTP/1.1 in the clear, and every answer is a 308 to the `https` address.
     Redirect {
@@ -82,18 +82,19 @@ pub enum Speaks {
 pub struct TlsRules {
     /// Whether TLS 1.2 is refused (`tls_min = "1.3"`).
     pub only_13: bool,
-    /// Whether a name that no certificate covers, or none at all, ends the TLS handshake.
+    /// Whether the TLS handshake fails for a name that no certificate covers, or for no name at
+    /// all.
     pub strict_sni: bool,
 }
 
 /// The timeouts from accept to routing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenerTimeouts {
-    /// Accept → TLS handshake done.
+    /// From accept to the end of the TLS handshake.
     pub tls: Duration,
-    /// → the whole request head, its first byte included.
+    /// From then to the complete request head; the wait for its first byte counts.
     pub head: Duration,
-    /// Idle between plain requests.
+    /// Idle time between two plain requests.
     pub keep_alive: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! Everything compiled from the files of one generation, and the verdict it gives.
+//! Everything compiled from the files of one generation, and its verdicts.
 //!
 //! `judge` is pure: the same call serves live traffic, the re-judging of open
 //! tunnels, `explain` and the policies' own tests. Nothing here
@@ -30,58 +30,60 @@ use crate::snapshot::listener::Listener;
 use crate::snapshot::route::{Paths, PlainHttp, Route};
 use crate::snapshot::tls::Handshakes;
 
-/// One generation, whole: each decision is made under exactly one.
+/// One complete generation: each decision is made under exactly one.
 pub struct Snapshot {
-    /// 1 for the first that served, then counted up by each publish.
+    /// 1 for the first that served, then incremented by each publish.
     pub generation: u64,
-    /// The digest of all files it was compiled from, for people.
+    /// Digest of all files it was compiled from, for messages.
     pub digest: Arc<str>,
-    /// The listeners by name.
+    /// Settings of each listener, by name.
     pub listeners: HashMap<Arc<str>, ListenerRules>,
-    /// What is served by SNI.
+    /// Certificates to serve, chosen by SNI.
     pub certificates: Arc<Certificates>,
-    /// Where requests lead.
+    /// Routes by host and path.
     pub routes: Routes<Arc<Route>>,
-    /// The routes in the order written.
+    /// Routes in the order written.
     pub route_list: Vec<Arc<Route>>,
-    /// How many numbers were given to routes so far, those of earlier generations included.
+    /// Count of route numbers assigned so far, those of earlier generations included.
     pub numbered: usize,
-    /// The policies by name, used or not; budgets are carried over from here.
+    /// Policies by name, used or not. A reload carries budgets over from here.
     pub policies: HashMap<Arc<str>, Arc<Policy>>,
-    /// The policy whose denials come before every other; it admits whom it doesn't deny.
+    /// The policy whose denials precede every other policy. It admits every client it doesn't deny.
     pub baseline: Option<Arc<Policy>>,
 }
 
-/// A listener as configured, and what its TLS handshakes are made with.
+/// A listener as configured, with its TLS configuration.
 #[derive(Debug, Clone)]
 pub struct ListenerRules {
-    /// As configured.
+    /// The listener's settings, as configured.
     pub listener: Arc<Listener>,
-    /// `None` on a plain listener.
+    /// TLS configuration. `None` on a plain listener.
     pub tls: Option<Arc<Handshakes>>,
-    /// What is left of `handshakes_per_client`. `None` means unlimited.
+    /// Remainder of `handshakes_per_client`. `None` means unlimited.
     pub handshakes: Option<Arc<Limiter>>,
 }
 
-/// The verdict on one request, and what it was made from.
+/// The verdict on one request, and what it was based on.
 #[derive(Debug)]
 pub struct Judgement {
-    /// The generation that judged.
+    /// The generation that gave the verdict.
     pub generation: u64,
     /// The route that was found, if any.
     pub route: Option<Arc<Route>>,
-    /// The policy that gave the verdict, if one did: the baseline's, or the route's.
+    /// The policy that gave the verdict: the baseline or the route's. `None` means that no policy
+    /// did.
     pub policy: Option<Arc<Policy>>,
-    /// The one verdict.
+    /// The verdict: a permit or a refusal.
     pub verdict: Result<Permit, Refusal>,
-    /// What the policy's candidate says, if there is one and the policy was asked.
+    /// Verdict of the policy's candidate. `None` without a candidate, or if the policy was not
+    /// consulted.
     pub candidate: Option<Result<(), Refusal>>,
-    /// Why the path is refused. `None` where it is not, or where the verdict has another reason.
+    /// Why the path is refused. `None` if it is not, or if the verdict has another reason.
     pub ambiguity: Option<Ambiguity>,
 }
 
-/// Proof that a request was judged and permitted. Only [`Snapshot::judge`] mints one;
-/// dialling a backend and entering the table of tunnels demand it.
+/// Proof that a request was judged and permitted. Only [`Snapshot::judge`] creates one; dialling a
+/// backend and entering the table of tunnels require it.
 #[derive(Debug)]
 pub struct Permit {
     route: Arc<Route>,
@@ -96,26 +98,26 @@ impl Permit {
         &self.route
     }
 
-    /// Who was judged.
+    /// The client that was judged.
     pub fn client(&self) -> Client {
         self.client
     }
 
-    /// The generation that judged.
+    /// The generation that gave the permit.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// When it was judged.
+    /// The time of the verdict.
     pub fn at(&self) -> Timestamp {
         self.at
     }
 
-    /// Whether the route takes `request`, which was permitted, as what it is: an attempt, or plain
-    /// HTTP that it forwards. The policy comes first, so that 403 hides what a route forwards.
+    /// Checks whether the route forwards `request`, which was permitted, as an attempt or as plain
+    /// HTTP. The policy comes first, so that a 403 hides what a route forwards.
     ///
     /// # Errors
-    /// The refusal of plain HTTP on a route that forwards none.
+    /// [`Refusal::Plain`]: the request is plain HTTP, and the route forwards none.
     pub fn forwards(&self, request: &Request) -> Result<(), Refusal> {
         match self.route.http {
             PlainHttp::Refuse if request.is_plain() => Err(Refusal::Plain),
@@ -125,9 +127,9 @@ impl Permit {
 }
 
 impl Snapshot {
-    /// Judges one request at the time `now`. `served` is the certificate that the
-    /// client's TLS handshake got; `None` on a plain listener, and when an open
-    /// tunnel is judged again (it has a connection of its own by then).
+    /// Judges one request at the time `now`. `served` is the certificate of the client's TLS
+    /// handshake. It is `None` on a plain listener, and when an open tunnel is judged again (which
+    /// by then has its connection to itself).
     pub fn judge(
         &self,
         client: Client,
@@ -138,7 +140,8 @@ impl Snapshot {
         self.judge_by(client, request, served, now, None)
     }
 
-    /// The same, where the candidate of the policy `promoted`, if there is one, has that policy's place.
+    /// Like [`Snapshot::judge`], with the candidate of the policy `promoted`, if any, in that
+    /// policy's place.
     pub fn judge_by(
         &self,
         client: Client,
@@ -159,6 +162,8 @@ impl Snapshot {
         let host = request.host.name();
         let route = self.route_to(request);
         let denied = self.denied(client, now);
+        // The order of the checks decides which reason wins: a client that the baseline denies does
+        // not learn of its path.
         if route.is_none() && request.path.canonical().is_none() && denied.is_none() {
             return Judgement {
                 ambiguity: Some(Ambiguity::Hiding),
@@ -192,8 +197,8 @@ impl Snapshot {
         }
     }
 
-    /// The route for `request`. The path as it was sent leads to no route but one that passes paths as
-    /// they are, and that comes first: dot segments don't lead out of it.
+    /// Finds the route for `request`. A path that is not canonical leads, as sent, only to a route
+    /// that forwards paths as sent. That route takes precedence: dot segments don't lead out of it.
     fn route_to(&self, request: &Request) -> Option<&Arc<Route>> {
         let find = |path: &str| self.routes.find(request.host.name(), path);
         let (canonical, sent) = (request.path.canonical(), request.path.sent());
@@ -204,14 +209,14 @@ impl Snapshot {
         as_is.or_else(|| canonical.and_then(find))
     }
 
-    /// `request`, if it is plain HTTP, with the slash behind its path that alone leads to a route:
-    /// `path = "/app/"` also answers `/app`, by sending the client to `/app/`. An attempt is sent
-    /// nowhere: browsers follow no redirect of a WebSocket (RFC 6455 §4.1).
+    /// Returns `request` with a slash after its path, if it is plain HTTP and only the slash leads
+    /// to a route. `path = "/app/"` also answers `/app`, by redirecting the client to `/app/`. An
+    /// attempt is not redirected: browsers follow no redirect of a WebSocket (RFC 6455 §4.1).
     pub fn slashed(&self, request: &Request) -> Option<Request> {
         if request.is_attempt() { None } else { self.lacking_slash(request) }
     }
 
-    /// `request` with a slash behind its canonical path, if it leads to a route so, and not as it is.
+    /// Returns `request` with a slash after its canonical path, if only that form leads to a route.
     pub fn lacking_slash(&self, request: &Request) -> Option<Request> {
         let path = request.path.canonical().filter(|path| !path.ends_with('/'))?;
         let slashed =
@@ -220,24 +225,26 @@ impl Snapshot {
         (leads(&slashed) && !leads(request)).then_some(slashed)
     }
 
-    /// The baseline, if it denies `client` at the time `now`: whatever is asked, and before anything is.
+    /// Returns the baseline if it denies `client` at the time `now`. The check needs no request: a
+    /// listener applies it at accept.
     pub fn denied(&self, client: Client, now: Timestamp) -> Option<&Arc<Policy>> {
         self.baseline.as_ref().filter(|baseline| baseline.judge_network(client, now).is_err())
     }
 
-    /// When the next entry of any policy lapses after `now`.
+    /// When the next entry of any policy lapses, after `now`.
     pub fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
         self.all_policies().filter_map(|policy| policy.next_expiry(now)).min()
     }
 
-    /// Whether an entry that the verdict of `permit` may rest on has lapsed since, up to `now`.
+    /// Whether an entry on which the verdict of `permit` may rest has lapsed since then, up to
+    /// `now`.
     pub fn has_lapse(&self, permit: &Permit, now: Timestamp) -> bool {
         let policies = [Some(&permit.route.policy), self.baseline.as_ref()].into_iter().flatten();
         let mut next = policies.filter_map(|policy| policy.next_expiry(permit.at));
         next.any(|lapses| lapses <= now)
     }
 
-    /// Every policy, used or not, and the baseline.
+    /// Iterates over every policy, used or not, and the baseline.
     pub fn all_policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
         self.policies.values().chain(&self.baseline)
     }
@@ -248,26 +255,26 @@ impl Snapshot {
     }
 }
 
-/// The one place where the running generation stands.
+/// The running generation: the single pointer that a publish swaps.
 pub struct Live(ArcSwap<Snapshot>);
 
 impl Live {
-    /// Starts with the first generation.
+    /// Creates the pointer with the first generation.
     pub fn new(first: Snapshot) -> Self {
         Live(ArcSwap::from_pointee(first))
     }
 
-    /// The running generation, for one decision; never to be held across a wait.
+    /// Loads the running generation, for one decision. The guard must not be held across an await.
     pub fn load(&self) -> Guard<Arc<Snapshot>> {
         self.0.load()
     }
 
-    /// The running generation, for work that outlasts a decision (a reload).
+    /// Loads the running generation, for work that outlasts a decision (a reload).
     pub fn load_full(&self) -> Arc<Snapshot> {
         self.0.load_full()
     }
 
-    /// Makes `next` the running generation; the one swap.
+    /// Makes `next` the running generation; the only swap.
     pub fn publish(&self, next: Arc<Snapshot>) {
         self.0.store(next);
     }
@@ -290,7 +297,8 @@ pub(crate) mod tests {
     use crate::policy::rule::RuleLines;
     use crate::snapshot::route::{BackendAddress, PlainHttp, RouteTimeouts};
 
-    /// The policy `chat`: it admits everyone but whom `denied` holds, and has these limits; `used` is what is left of them.
+    /// The policy `chat`: it admits every client but those of `denied`, and has these limits;
+    /// `used` is what is left of them.
     pub fn policy(denied: &[&str], limits: &Limits, used: Option<&Budgets>) -> Policy {
         Policy {
             name: "chat".into(),
@@ -389,7 +397,8 @@ pub(crate) mod tests {
         })
     }
 
-    /// What is said of 192.0.2.`host` that asks for `asked`: the refusal, the policy that says it, and the route.
+    /// The verdict on 192.0.2.`host` with the request `asked`: the refusal, the policy that gives
+    /// it, and the route.
     fn said(
         snapshot: &Snapshot,
         host: u8,
@@ -431,7 +440,8 @@ pub(crate) mod tests {
         assert_eq!(said(&snapshot, 1, "localhost", Some(&here)).0, "network");
     }
 
-    /// What the policy `chat`, the candidate of which denies 192.0.2.1, says, and what its candidate says beside it.
+    /// The verdict of the policy `chat`, whose candidate denies 192.0.2.1, and the verdict of that
+    /// candidate.
     fn beside(host: u8, promoted: Option<&str>) -> (bool, Option<bool>, usize) {
         let candidate = policy(&["192.0.2.1", "192.0.2.3"], &Limits::default(), None);
         let policy = Policy {

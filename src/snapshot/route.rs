@@ -1,7 +1,7 @@
-//! A route as it runs: where a host and a path lead, under which policy, with which patience.
+//! A route at run time: the destination of a host and a path, with its policy and timeouts.
 //!
-//! A live tunnel holds its route's `Arc` and nothing else of a generation, so
-//! this room never points back at the snapshot.
+//! A live tunnel holds its route's `Arc` and nothing else of a generation, so a route never points
+//! back at the snapshot.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,73 +15,73 @@ use crate::policy::Policy;
 use crate::policy::request::RequestPath;
 use crate::snapshot::tls::BackendTls;
 
-/// Where requests for one host pattern and path pattern lead.
+/// The destination of requests for one host pattern and path pattern.
 #[derive(Debug)]
 pub struct Route {
-    /// Which of all routes that this process has had it is: a name keeps its number over reloads.
+    /// Number of the route in this process: a name keeps its number over reloads.
     pub number: usize,
     /// The name in `sidegate.toml`; the `route` label of every metric.
     pub name: Arc<str>,
-    /// The path pattern as written; what `strip_prefix` strips.
+    /// The path pattern as written; `strip_prefix` removes it.
     pub path: Box<str>,
-    /// The backends, in the order written; never empty.
+    /// The backends in the order written; never empty.
     pub backends: Box<[BackendAddress]>,
-    /// How those over TLS are met; `None`: none is.
+    /// TLS settings for the backends over TLS. `None` means that no backend uses TLS.
     pub backend_tls: Option<Arc<BackendTls>>,
-    /// Who may.
+    /// The policy that judges its requests.
     pub policy: Arc<Policy>,
-    /// What happens to plain HTTP.
+    /// Whether plain HTTP is forwarded or refused.
     pub http: PlainHttp,
-    /// Whether `path` is taken off before forwarding.
+    /// Whether `path` is removed before forwarding.
     pub strip_prefix: bool,
-    /// In which form the path of a request is forwarded.
+    /// The form in which the path of a request is forwarded.
     pub paths: Paths,
     /// The largest body of plain HTTP, in bytes; `None` means unlimited.
     pub max_body: Option<u64>,
-    /// The most fields that the head of a backend's answer may have.
+    /// Most fields in the head of a backend's answer.
     pub max_fields: usize,
-    /// How patient we are on this route.
+    /// Timeouts of the route.
     pub timeouts: RouteTimeouts,
 }
 
-/// What a route does with plain HTTP.
+/// Treatment of plain HTTP on a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlainHttp {
-    /// 426: only WebSockets.
+    /// Answered with 426: only WebSockets are served.
     Refuse,
-    /// Forwarded through the same judge.
+    /// Forwarded after the same verdict.
     Forward,
 }
 
-/// In which form a route forwards the path of a request.
+/// The form in which a route forwards the path of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paths {
-    /// In its canonical form, in which it is judged.
+    /// The canonical form, by which the path is judged.
     Canonical,
-    /// As it was sent. Every reading of it stays below the route's path.
+    /// The path as sent. Every reading of it stays below the route's path.
     AsIs,
 }
 
 /// One local server behind a route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BackendAddress {
-    /// `http://HOST:PORT`, an address literal or `localhost`.
+    /// `http://HOST:PORT`, with an address literal or `localhost`.
     Tcp(SocketAddr),
-    /// `https://HOST:PORT`, likewise.
+    /// `https://HOST:PORT`, with an address literal or `localhost`.
     Tls(SocketAddr),
-    /// `unix:/run/app.sock`.
+    /// `unix:/run/app.sock`, a Unix socket.
     Unix(PathBuf),
 }
 
 impl Route {
-    /// The path that its backends get of a request for `path`, before any prefix is stripped.
+    /// Returns the path that backends receive for `path`, before any prefix is stripped.
     pub fn forwarded<'p>(&self, path: &'p RequestPath) -> &'p str {
         path.forwarded(self.paths == Paths::AsIs)
     }
 }
 
 impl BackendAddress {
-    /// Whether what we send stays on this host, or is encrypted.
+    /// Whether traffic to the backend stays on this host or is encrypted.
     pub fn is_private(&self) -> bool {
         match self {
             BackendAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
@@ -89,8 +89,8 @@ impl BackendAddress {
         }
     }
 
-    /// The `Host` of a request whose client named none: the address, or the name that the backend
-    /// proves by its certificate.
+    /// The `Host` for a request whose client sent none: the address, or the name that the backend's
+    /// certificate has to prove.
     pub fn authority(&self, tls: Option<&BackendTls>) -> String {
         match self {
             BackendAddress::Tcp(address) => address.to_string(),
@@ -116,20 +116,20 @@ impl fmt::Display for BackendAddress {
 /// The timeouts that a route may set for itself (`docs/spec/formats.md`, "`[timeouts]`").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteTimeouts {
-    /// No byte of a body for so long, either side; `None` means unlimited. It never holds for a
-    /// stream of events, which may be silent for hours.
+    /// Time without a byte of a body, on either side. `None` means unlimited. It does not apply to
+    /// a stream of events, which may be silent for hours.
     pub body_stall: Option<Duration>,
-    /// The least bytes a second at which a client sends a request's body and takes an answer, averaged
-    /// over half a minute of waiting for it, in which one pause counts as 15 s at most; `None`
-    /// means unlimited.
+    /// Minimum rate, in bytes a second, at which a client sends a request's body and takes an
+    /// answer. It is averaged over half a minute of waiting for the client, in which one pause
+    /// counts as 15 s at most. `None` means unlimited.
     pub body_pace: Option<u64>,
-    /// Until the backend's socket is connected.
+    /// Time to connect to the backend's socket.
     pub dial: Duration,
-    /// From the request being sent whole to the backend's head; `None` means unlimited.
+    /// Time from the complete request to the backend's head. `None` means unlimited.
     pub response: Option<Duration>,
-    /// A peer that takes nothing for so long while we have something for it.
+    /// Time for which a peer may accept no byte while there is data for it.
     pub write_stall: Duration,
-    /// How long an ending may take after our Close or one side's end.
+    /// Time for an ending after Sidegate's Close or one side's end of stream.
     pub grace: Duration,
 }
 

@@ -1,7 +1,8 @@
-//! What TLS handshakes are made with: one rustls configuration for each listener
-//! and for each route with backends over TLS, in each generation.
+//! TLS configurations: one rustls configuration for each listener, and for each route with backends
+//! over TLS, in each generation.
 //!
-//! It chooses and configures; accepting and driving TLS is `data/tls`, connecting `data/socket.rs`.
+//! This module chooses and configures; `data/tls` accepts and drives TLS, and `data/socket.rs`
+//! connects.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -20,35 +21,35 @@ use crate::snapshot::certificate::{Certificate, Certificates};
 use crate::snapshot::hello;
 use crate::snapshot::listener::TlsRules;
 
-/// What of TLS outlives a generation: a session resumes across reloads as long
-/// as what its handshake decided (a client certificate, later) is unchanged.
+/// The part of TLS that outlives a generation. A session resumes across reloads as long as what its
+/// handshake decided (a client certificate, later) is unchanged.
 #[derive(Debug, Clone)]
 pub struct Tickets(Arc<dyn ProducesTickets>);
 
 impl Tickets {
-    /// Fresh ticket keys, rotated by rustls every six hours.
+    /// Creates fresh ticket keys, which rustls rotates every six hours.
     pub fn new() -> Result<Self, rustls::Error> {
         rustls::crypto::aws_lc_rs::Ticketer::new().map(Tickets)
     }
 }
 
-/// aws-lc-rs, post-quantum key exchange preferred.
+/// The crypto provider aws-lc-rs, which prefers post-quantum key exchange.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// What the TLS handshakes of one listener are made with.
+/// The TLS configuration of one listener.
 #[derive(Debug)]
 pub struct Handshakes {
     config: ServerConfig,
-    /// For clients whose server name is hidden.
+    /// For clients whose server name is hidden (see `hello`).
     nameless: ServerConfig,
     certificates: Arc<Certificates>,
     strict: bool,
 }
 
 impl Handshakes {
-    /// For a listener with these rules.
+    /// Builds the configuration of a listener with these rules.
     pub fn new(
         rules: TlsRules,
         certificates: Arc<Certificates>,
@@ -62,16 +63,16 @@ impl Handshakes {
         let configuration = |provider| {
             let builder =
                 ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
-            // Each handshake has one of its own instead, which knows certificates.
+            // Each handshake replaces it with its own resolver, which has the certificates.
             let resolver = Arc::new(ResolvesServerCertUsingSni::new());
             Ok::<_, rustls::Error>(builder.with_no_client_auth().with_cert_resolver(resolver))
         };
         let mut nameless = configuration(hello::provider())?;
         let mut config = configuration(provider())?;
-        // A client that offers http/1.0 alone would be refused otherwise. Both are spoken alike.
+        // A client that offers only http/1.0 would be refused otherwise. Both are served alike.
         config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         config.ticketer = Arc::clone(&tickets.0);
-        // Tickets resume statelessly; a store beside them would only cost memory.
+        // Tickets resume statelessly; a session store would only cost memory.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         // One ticket serves the next connection; each further one costs 6 µs a handshake.
         config.send_tls13_tickets = 1;
@@ -82,10 +83,10 @@ impl Handshakes {
         Ok(Handshakes { config, nameless, certificates, strict: rules.strict_sni })
     }
 
-    /// The configuration of one handshake, and who chooses its certificate and remembers which: rustls'
-    /// unbuffered connection doesn't tell the name that was asked for, and to read the ClientHello
-    /// with its `Acceptor` before costs 15,000 instructions, and this copy 500.
-    /// `is_nameless` says that the server name of its ClientHello is hidden.
+    /// Returns the configuration of one handshake, and the resolver that chooses its certificate
+    /// and remembers the choice. rustls' unbuffered connection doesn't reveal the requested name;
+    /// reading the ClientHello with its `Acceptor` before costs 15,000 instructions, and
+    /// this copy 500. `is_nameless` says that the server name of its ClientHello is hidden.
     pub fn for_one(&self, is_nameless: bool) -> (Arc<ServerConfig>, Arc<BySni>) {
         let by_sni = Arc::new(BySni {
             certificates: Arc::clone(&self.certificates),
@@ -98,30 +99,30 @@ impl Handshakes {
     }
 }
 
-/// How backends over TLS are met.
+/// TLS settings for backends.
 #[derive(Debug)]
 pub struct BackendTls {
-    /// What their TLS handshakes are made with. It holds the sessions that may be resumed.
+    /// The configuration of their TLS handshakes. It holds the sessions that may be resumed.
     pub config: Arc<ClientConfig>,
     terms: BackendTerms,
 }
 
-/// Whom we believe of backends over TLS, and who we are.
+/// Trust settings for backends over TLS, and Sidegate's own identity.
 #[derive(Debug, Clone)]
 pub struct BackendTerms {
-    /// Who vouches for them.
+    /// Certificate authorities that may sign backend certificates.
     pub roots: Arc<RootCertStore>,
-    /// What is shown to one that asks; `None`: nothing.
+    /// Client certificate for a backend that requests one. `None` means that none is presented.
     pub identity: Option<Arc<CertifiedKey>>,
-    /// The name that one has to prove; `None`: its address.
+    /// The name that a backend has to prove. `None` means its address.
     pub name: Option<ServerName<'static>>,
 }
 
 impl BackendTls {
-    /// On these terms, with no session yet.
+    /// Builds the configuration on these terms, without any session yet.
     ///
     /// # Errors
-    /// What rustls refuses of its own settings.
+    /// Errors of rustls about its own settings.
     pub fn new(terms: BackendTerms) -> Result<Self, rustls::Error> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?;
@@ -135,7 +136,8 @@ impl BackendTls {
         Ok(BackendTls { config: Arc::new(config), terms })
     }
 
-    /// Whether it is on the same `terms`: then what a backend has proved holds on, and its sessions with it.
+    /// Whether the configuration has the same `terms`: then verified backends stay verified, and
+    /// their sessions stay resumable.
     pub fn is_on(&self, terms: &BackendTerms) -> bool {
         let own = &self.terms;
         // A key that fits the same certificate is the same key.
@@ -146,13 +148,13 @@ impl BackendTls {
         shows_the_same && own.name == terms.name && own.roots.roots == terms.roots.roots
     }
 
-    /// The name that a backend has to prove; `None`: its address.
+    /// The name that a backend has to prove. `None` means its address.
     pub fn name(&self) -> Option<&ServerName<'static>> {
         self.terms.name.as_ref()
     }
 }
 
-/// The certificate that a ClientHello gets: the one that covers its name, else, unless `strict`, the default.
+/// Chooses the certificate for a ClientHello: one for its name, else, unless `strict`, the default.
 pub struct BySni {
     certificates: Arc<Certificates>,
     strict: bool,
@@ -160,7 +162,8 @@ pub struct BySni {
 }
 
 impl BySni {
-    /// Which it got, once it has been read.
+    /// The certificate chosen. `None` before the ClientHello was read, or if no certificate was
+    /// chosen.
     pub fn chosen(&self) -> Option<&Arc<Certificate>> {
         self.chosen.get()
     }
@@ -174,7 +177,7 @@ impl ResolvesServerCert for BySni {
             .and_then(|name| self.certificates.covering(&name.to_ascii_lowercase()));
         let chosen =
             named.or_else(|| if self.strict { None } else { self.certificates.default() })?;
-        // A second ClientHello, after a HelloRetryRequest, names the same (RFC 8446 §4.1.2).
+        // A second ClientHello, after a HelloRetryRequest, has the same name (RFC 8446 §4.1.2).
         Some(Arc::clone(&self.chosen.get_or_init(|| Arc::clone(chosen)).key))
     }
 }

@@ -9,7 +9,8 @@ use crate::policy::network::Client;
 use crate::policy::request::Request;
 use crate::policy::rule::Rule;
 
-/// What of `policy`'s limits `request` would be charged to; `live`: what is left of them is known.
+/// Returns the limits of `policy` that `request` would be charged to. `live` says whether the
+/// remaining budgets are known.
 pub fn limits(
     policy: &Policy,
     client: Client,
@@ -21,7 +22,7 @@ pub fn limits(
     let line =
         exception.and_then(|at| policy.limits.exceptions.get(at)).map(|exception| exception.line);
     let (share, common) = (policy.limits.share(exception), &policy.limits.share);
-    // What an exception leaves out stands in `[limits]` itself.
+    // Limits that an exception leaves out are written in `[limits]` itself.
     let limited = |limit: &str, written, own: bool, rule, left: Option<u64>| {
         let line = line.filter(|_| own);
         let place = line.map(|line| format!("{}:{line}", policy.file));

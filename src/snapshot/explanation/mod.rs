@@ -1,7 +1,8 @@
-//! Why a request is admitted or refused, down to the line of the list: for people, and as values for programs.
+//! Why a request is admitted or refused, down to the line of the list: as text and as values for
+//! programs.
 //!
-//! It asks the same judge and then every rule for itself, so that whoever is refused for one reason learns
-//! at once of the next. It charges nothing and decides nothing.
+//! It calls the same judge, and then every rule on its own, so that a request refused for one
+//! reason also shows the next. It charges nothing and decides nothing.
 
 mod limits;
 mod text;
@@ -21,135 +22,135 @@ use crate::refusal::Refusal;
 use crate::snapshot::ambiguity::Ambiguity;
 use crate::snapshot::{Judgement, Snapshot};
 
-/// One verdict, and all that it was made from.
+/// One verdict, and everything it was based on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// Whether the request is permitted, before anything is charged.
     pub permitted: bool,
-    /// The refusal's word; `None`: permitted.
+    /// Word of the refusal. `None` means that the request is permitted.
     pub reason: Option<String>,
-    /// The status of the refusal's answer.
+    /// HTTP status of the refusal's answer.
     pub status: Option<u16>,
-    /// Which policy decided; `None`: none was asked.
+    /// Name of the policy that decided. `None` means that no policy was consulted.
     pub policy: Option<String>,
-    /// The rule that had the last word, `file:line`.
+    /// The rule that had the last word, as `file:line`.
     pub rule: Option<String>,
-    /// The generation that was asked; `None`: the files were.
+    /// The running generation that answered. `None` means that the files were judged.
     pub generation: Option<u64>,
-    /// Who asks.
+    /// Address of the client.
     pub client: String,
-    /// How that is known.
+    /// How the address was determined.
     pub derived: String,
-    /// The instant for which it was asked; `None`: one at which no entry has lapsed.
+    /// The instant that was judged for. `None` means an instant at which no entry has lapsed.
     pub at: Option<Timestamp>,
-    /// What is asked: `upgrade` or `plain`.
+    /// Kind of the request: `upgrade` or `plain`.
     pub kind: String,
-    /// The host and the path that are judged: the canonical one, or the one that was sent where its route
-    /// passes it as it is.
+    /// The host and the path that are judged: the canonical path, or the path as sent if its route
+    /// forwards it so.
     pub target: String,
-    /// The same path with a slash behind it, where that alone leads to a route: plain HTTP is sent
-    /// there once it is permitted there, and an attempt finds no route.
+    /// The same path with a final slash, where only that leads to a route. Plain HTTP that is
+    /// permitted there is redirected to it; an attempt finds no route.
     pub slash: Option<String>,
-    /// The route that leads there.
+    /// Name of the route found.
     pub route: Option<String>,
-    /// What each rule says for itself, in the order in which they are asked.
+    /// The verdict of each rule on its own, in the order of evaluation.
     pub rules: Vec<Said>,
-    /// The limits that would be charged.
+    /// The limits that the request would be charged to.
     pub limits: Vec<Limited>,
-    /// What the policy's candidate says.
+    /// The verdict of the policy's candidate. `None` means that there is none.
     pub candidate: Option<Candidate>,
 }
 
-/// What one rule says.
+/// The verdict of one rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
-    /// `baseline`, `path`, `deny`, `allow`, `origin` or `subprotocol`.
+    /// Name of the rule: `baseline`, `path`, `deny`, `allow`, `origin` or `subprotocol`.
     pub rule: String,
-    /// Where it is written, `file:line`.
+    /// Place of the rule, as `file:line`.
     pub place: Option<String>,
-    /// Whether it lets the request pass.
+    /// Whether the rule lets the request pass.
     pub passes: bool,
-    /// What it was asked about, and what it says, for people.
+    /// The value that the rule examined and its verdict, as text.
     pub says: String,
-    /// What each of its lists says.
+    /// The verdict of each list of the rule.
     pub lists: Vec<ListSaid>,
 }
 
-/// What one list says of the client.
+/// The verdict of one list on the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListSaid {
-    /// Its name; `(allow)` and the like for what stands in the rule itself.
+    /// Name of the list; `(allow)` and the like for entries in the rule itself.
     pub list: String,
-    /// How many entries it has.
+    /// Number of entries in the list.
     pub entries: usize,
-    /// Whether it holds the client.
+    /// Whether the list holds the client.
     pub holds: bool,
-    /// The entry that decides; `None`: none speaks of the client.
+    /// The entry that decides. `None` means that no entry matches the client.
     pub by: Option<Entry>,
-    /// The entry that would hold the client, were it not for the carve-out or its expiry.
+    /// The entry that would hold the client without the carve-out or its own expiry.
     pub instead: Option<Entry>,
 }
 
-/// One entry of a list.
+/// One entry of a list, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// As a list's line begins.
+    /// Network and sign, as at the start of a list's line.
     pub entry: String,
-    /// `file:line`.
+    /// Place of the entry, as `file:line`.
     pub place: String,
-    /// As annotated.
+    /// The `owner` annotation, as written.
     pub owner: Option<String>,
-    /// As annotated.
+    /// The `ticket` annotation, as written.
     pub ticket: Option<String>,
-    /// Until when it holds.
+    /// Expiry of the entry. `None` means never.
     pub expires: Option<String>,
-    /// Whether it has lapsed by then.
+    /// Whether it has lapsed at the instant judged for.
     pub lapsed: bool,
 }
 
-/// One limit that would be charged.
+/// One limit that the request would be charged to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limited {
-    /// Its key in `[limits]`.
+    /// Key of the limit in `[limits]`.
     pub limit: String,
-    /// As it may be written.
+    /// Value of the limit, in words.
     pub written: String,
-    /// Where, `file:line`.
+    /// Place of the limit, as `file:line`.
     pub place: Option<String>,
-    /// Whether it is an exception for some networks.
+    /// Whether the value comes from an exception for some networks.
     pub exception: bool,
-    /// How much of it this client has left; `None`: nothing runs that would know.
+    /// Remainder for this client. `None` means unknown, because no running agent was asked.
     pub left: Option<u64>,
 }
 
-/// What a candidate says.
+/// The verdict of a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its file.
+    /// File of the candidate.
     pub file: String,
-    /// Whether it would permit.
+    /// Whether the candidate would permit the request.
     pub permitted: bool,
-    /// Why not.
+    /// Word of its refusal. `None` means that it would permit.
     pub reason: Option<String>,
 }
 
-/// Of whom an explanation speaks.
+/// The question that an explanation answers.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'q> {
-    /// Who asks.
+    /// The client that makes the request.
     pub client: Client,
-    /// What; or what the gate refused it for.
+    /// The request, or the refusal by the gate.
     pub request: Result<&'q Request, Refusal>,
-    /// When; `None`: at an instant at which no entry has lapsed.
+    /// Time of the request. `None` means an instant at which no entry has lapsed.
     pub at: Option<Timestamp>,
-    /// Whether the budgets are those of an agent that runs.
+    /// Whether the budgets are those of a running agent.
     pub live: bool,
-    /// Whose candidate is asked in its place.
+    /// Name of the policy whose candidate is judged in its place.
     pub candidate: Option<&'q str>,
 }
 
 impl Snapshot {
-    /// Says what [`Snapshot::judge`] says, and why.
+    /// Returns the verdict of [`Snapshot::judge`] and the reasons for it.
     pub fn explain(&self, question: Question<'_>) -> Explanation {
         let Question { client, request, at, live, candidate } = question;
         let now = at.unwrap_or(Timestamp::MIN);
@@ -180,7 +181,7 @@ impl Snapshot {
         let request = match request {
             Ok(request) => request,
             Err(refusal) => {
-                // Whom the baseline denies is not heard at all.
+                // A client that the baseline denies is refused before its head is judged.
                 explanation.decided(
                     denied,
                     client,
@@ -195,6 +196,7 @@ impl Snapshot {
         explanation.slash = self.lacking_slash(request).map(|slashed| slashed.path.to_string());
         let (sent, slashed) = (&request.path, self.slashed(request));
         let request = slashed.as_ref().unwrap_or(request);
+        // Without a connection there is no certificate that could misdirect.
         let judgement = self.judge_by(client, request, None, now, candidate);
         let forwarded = judgement.route.as_ref().map(|route| route.forwarded(sent));
         let path = forwarded.unwrap_or(sent.forwarded(false));
@@ -212,7 +214,7 @@ impl Snapshot {
 }
 
 impl Explanation {
-    /// The verdict, and by which rule of which policy.
+    /// Sets the verdict, and the policy and rule that gave it.
     fn decided(
         &mut self,
         policy: Option<&Arc<Policy>>,
@@ -242,7 +244,7 @@ impl Explanation {
     }
 }
 
-/// What each rule of `policy` says for itself.
+/// The verdict of each rule of `policy` on its own.
 fn rules(policy: &Policy, client: Client, request: &Request, now: Timestamp) -> Vec<Said> {
     let mut rules = Vec::new();
     if !policy.deny.is_empty() {
@@ -267,7 +269,7 @@ fn rules(policy: &Policy, client: Client, request: &Request, now: Timestamp) -> 
     rules
 }
 
-/// What a rule of networks says, in the words of its lists.
+/// The verdict of a rule of networks, with the text of its lists.
 fn networks(rule: &str, policy: &Policy, kind: Rule, lists: Vec<ListSaid>) -> Said {
     let held = lists.iter().any(|list| list.holds);
     let passes = held == matches!(kind, Rule::Allow);
@@ -275,7 +277,7 @@ fn networks(rule: &str, policy: &Policy, kind: Rule, lists: Vec<ListSaid>) -> Sa
     Said { rule: rule.into(), place: place(policy, kind), passes, says, lists }
 }
 
-/// What is said of a path that is ambiguous.
+/// The entry for an ambiguous path.
 fn ambiguous(ambiguity: &Ambiguity) -> Said {
     let says = ambiguity.to_string();
     Said { rule: "path".into(), place: None, passes: false, says, lists: Vec::new() }
@@ -332,12 +334,13 @@ fn subprotocol(policy: &Policy, request: &Request) -> Option<Said> {
     Some(Said { rule: "subprotocol".into(), place, passes, says, lists: Vec::new() })
 }
 
-/// What `list` says of `client`.
+/// The verdict of `list` on `client`.
 fn list_said(list: &List, client: Client, now: Timestamp) -> ListSaid {
     let decides = list.decide(client, now);
     let holds = decides.is_some_and(|(entry, _)| entry.admits);
     let others = list.covering(client).filter(|(entry, _)| entry.admits && !holds);
-    // Of a carve-out the nearest that it is carved out of; without one, what has lapsed.
+    // For a carve-out: the nearest entry that it is carved out of. Without one: an entry that has
+    // lapsed.
     let instead = others.filter(|(entry, _)| decides.is_none() || !entry.lapsed(now)).last();
     let entry = |(entry, line)| said(Listed { list, entry, line }, now);
     ListSaid {

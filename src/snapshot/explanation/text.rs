@@ -1,11 +1,11 @@
-//! An explanation as people read it: the verdict, and a line for each thing that it was made from.
+//! The text form of an explanation: the verdict, and a line for each fact it was based on.
 
 use std::fmt;
 
 use super::{Entry, Explanation, Limited, ListSaid};
 
 impl fmt::Display for Explanation {
-    /// Several lines, without a last newline.
+    /// Several lines, without a final newline.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.verdict(f)?;
         line(f, "client", &format_args!("{}, {}", self.client, self.derived))?;
@@ -48,7 +48,8 @@ impl fmt::Display for Explanation {
 }
 
 impl Explanation {
-    /// `REFUSE 403 network   policy market-data (policies/market-data.toml:10)`
+    /// Writes the first line: `REFUSE 403 network   policy market-data
+    /// (policies/market-data.toml:10)`.
     fn verdict(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.reason, self.status) {
             (None, _) => f.write_str("ALLOW")?,
@@ -67,7 +68,7 @@ fn line(f: &mut fmt::Formatter<'_>, subject: &str, text: &dyn fmt::Display) -> f
     write!(f, "\n  {subject:<11} {text}")
 }
 
-/// What a rule's lists say; those that decide nothing are told together.
+/// The verdicts of a rule's lists. Lists without an entry for the client share one phrase.
 pub fn lists(lists: &[ListSaid], admits: bool) -> String {
     if let Some(held) = lists.iter().find(|list| list.holds) {
         return match &held.by {
@@ -99,12 +100,12 @@ pub fn lists(lists: &[ListSaid], admits: bool) -> String {
     if said.is_empty() { "nobody: it names no list".into() } else { said.join("; ") }
 }
 
-/// `1,204 entries`
+/// The count in words: `1,204 entries`.
 fn entries(count: usize) -> String {
     format!("{} {}", grouped(count), if count == 1 { "entry" } else { "entries" })
 }
 
-/// A list by its name, or the rule in which it stands.
+/// Name of the list, or a reference to the rule that contains its entries.
 fn name(list: &ListSaid) -> String {
     match list.list.strip_prefix('(') {
         Some(_) => "the rule itself".into(),
@@ -113,7 +114,7 @@ fn name(list: &ListSaid) -> String {
 }
 
 impl fmt::Display for Entry {
-    /// `203.0.113.66 (policies/lists/partners.cidr:2, ticket SEC-2190)`
+    /// As in `203.0.113.66 (policies/lists/partners.cidr:2, ticket SEC-2190)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}", self.entry, self.place)?;
         for (noted, word) in
@@ -141,7 +142,7 @@ impl fmt::Display for Limited {
     }
 }
 
-/// `a, b, c`; of many the first ones.
+/// Joins with commas: `a, b, c`. Of more than eight items it shows the first eight.
 pub fn among<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
     match items.len() {
@@ -151,7 +152,7 @@ pub fn among<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     }
 }
 
-/// `1204` as `1,204`.
+/// Formats `1204` as `1,204`.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let groups =
