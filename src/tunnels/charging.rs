@@ -1,4 +1,4 @@
-//! The price of a permitted request: a token of the client's rate, and a place under the caps.
+//! The cost of a permitted request: a token of the client's rate, and a place under the caps.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,16 +14,15 @@ use crate::snapshot::Permit;
 use crate::tunnels::entry::{Entry, Origination};
 use crate::tunnels::registry::Tunnels;
 
-/// The right to hold a tunnel: a token of the rate was taken, and a place under
-/// the caps is held.
+/// The right to open a tunnel: a token of the rate is taken, and a place under the caps is held.
 pub struct Slot {
     permit: Permit,
     place: Place,
 }
 
-/// What a tunnel holds while it lives: its place under the caps and its entry in
-/// the table, given back on drop. The permit is not part of it: it would keep the
-/// lists of the generation that judged in memory for as long.
+/// The resources of a live tunnel: its place under the caps and its entry in the table, released on
+/// drop. The permit is not included: it would keep the lists of the generation that judged in
+/// memory for as long.
 pub struct Place {
     tunnels: Arc<Tunnels>,
     entry: Option<Arc<Entry>>,
@@ -31,8 +30,8 @@ pub struct Place {
 }
 
 impl Tunnels {
-    /// Takes what an upgrade costs: a token of the client's rate, then a place
-    /// under the policy's caps. The token isn't given back when a later step fails.
+    /// Charges an upgrade: a token of the client's rate, then a place under the policy's caps. The
+    /// token isn't returned if a later step fails.
     pub fn charge(self: &Arc<Self>, permit: Permit) -> Result<Slot, Refusal> {
         let policy = &permit.route().policy;
         let key = permit.client().key();
@@ -43,17 +42,18 @@ impl Tunnels {
             Full::Client => Refusal::Connections,
             Full::Total => Refusal::Capacity,
         })?;
-        // Counted before the flag is read, so that a drain either sees this slot or refuses it.
+        // Counted before the stage is read, so that a drain either sees this slot or refuses it.
         let slots = self.slots.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(slots, Ordering::Relaxed);
         let place = Place { tunnels: Arc::clone(self), entry: None, _count: count };
+        // A refusal drops `place`, which gives the slot and the count back.
         match self.lifecycle.closes_with() {
             Some(_) => Err(Refusal::Draining),
             None => Ok(Slot { permit, place }),
         }
     }
 
-    /// Takes what a plain request costs: a token of the client's rate.
+    /// Charges a plain request: a token of the client's rate.
     pub fn charge_plain(&self, permit: &Permit) -> Result<(), Refusal> {
         let policy = &permit.route().policy;
         take(
@@ -63,8 +63,9 @@ impl Tunnels {
         )
     }
 
-    /// What `policy`'s candidate says of a request of which its rules said `judged`: charged to budgets of the
-    /// candidate's own, and held against the tunnels that are open. `None`: there is no candidate.
+    /// Returns the verdict of `policy`'s candidate on a request that its rules `judged`. It charges
+    /// budgets of the candidate's own, and compares its caps with the open tunnels. `None` means
+    /// that there is no candidate.
     pub fn charge_candidate(
         policy: &Policy,
         client: Client,
@@ -79,7 +80,8 @@ impl Tunnels {
                 return take(&candidate.budgets.requests, share.requests, key);
             }
             take(&candidate.budgets.upgrades, share.upgrades, key)?;
-            // The tunnels are the policy's: it is those that the candidate would find.
+            // Open tunnels are counted once, for the policy: the candidate would find the same
+            // ones.
             let counts = &policy.budgets.counts;
             if share.per_client.is_some_and(|most| counts.of(key) >= most) {
                 return Err(Refusal::Connections);
@@ -93,7 +95,7 @@ impl Tunnels {
     }
 }
 
-/// Takes one token of `key`'s, if its rate is limited.
+/// Takes one token of `key`, if its rate is limited.
 fn take(limiters: &Limiters, rate: Option<Rate>, key: Key) -> Result<(), Refusal> {
     let limiter = rate.and_then(|rate| limiters.of(rate));
     limiter
@@ -107,7 +109,7 @@ impl Slot {
         &self.permit
     }
 
-    /// Enters the table: the tunnel is open. `clock` tells the time, and is asked twice: before
+    /// Enters the table: the tunnel is open. `clock` returns the time and is called twice: before
     /// the tunnel is in the table, and after.
     pub fn enter(
         self,

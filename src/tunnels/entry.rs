@@ -1,6 +1,6 @@
-//! One live tunnel or exchange, as the rest of the process sees it, and the orders that reach it.
+//! One live tunnel or exchange, as the rest of the process sees it, and the orders to it.
 //!
-//! It moves no byte: a tunnel reads its orders here and carries them out itself.
+//! An entry moves no byte: the tunnel reads its orders here and carries them out itself.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,56 +19,58 @@ use crate::snapshot::{Judgement, Permit, Snapshot};
 use crate::sync::lock;
 use crate::tunnels::traffic::TrafficCell;
 
-/// An exchange of this age is a stream: it counts towards `streams` and `max_revoked`.
+/// Age at which an exchange is a stream: it counts towards `streams` and `max_revoked`.
 pub const STREAM_AGE: Duration = Duration::from_secs(5);
 
 /// One tunnel, or one exchange in flight, as the rest of the process sees it.
 pub struct Entry {
-    /// Unique in this process.
+    /// Number of the entry, unique in this process.
     pub id: u64,
-    /// Who holds it.
+    /// The client that holds it.
     pub client: Client,
-    /// The other end of its socket.
+    /// The address at the other end of its socket.
     pub peer: Peer,
-    /// What was asked, for judging it again.
+    /// The request, kept for judging it again.
     pub request: Request,
-    /// Under which id the attempt stands in the logs of both sides.
+    /// Request id of the attempt, as in the logs of both sides.
     pub request_id: Box<str>,
-    /// The subprotocol that both sides speak.
+    /// The subprotocol of the tunnel. `None` means no subprotocol.
     pub subprotocol: Option<Box<str>>,
-    /// When it opened.
+    /// Time at which it opened.
     pub opened: Timestamp,
-    /// What has passed so far.
+    /// Bytes and messages relayed so far.
     pub traffic: TrafficCell,
     orders: Mutex<Orders>,
-    /// Whether `orders` holds something new; looked at by every poll of the tunnel.
+    /// Whether `orders` has changed; every poll of the tunnel reads it.
     ordered: AtomicBool,
-    /// Whether it is an exchange whose answer is a stream of events.
+    /// Whether this is an exchange whose answer is a stream of events.
     has_events: AtomicBool,
 }
 
+/// The state that other threads write and the tunnel's task reads.
 struct Orders {
     terms: Terms,
     /// The generation that judged last.
     generation: u64,
-    /// What it said, where it refused; a later one that permits takes it back.
+    /// Its refusal, if any. A later generation that permits clears it.
     refused: Option<Arc<Refused>>,
     end: Option<End>,
-    /// Whom to wake; kept when it is used, since the tunnel hands it over once.
+    /// Waker of the tunnel's task. Cloned for each wake-up, not taken: the tunnel registers it only
+    /// once.
     waker: Option<Waker>,
 }
 
-/// Where an attempt came from, and what it is called.
+/// Where an attempt came from, and its names in the log.
 pub struct Origination {
-    /// The other end of its socket.
+    /// The address at the other end of its socket.
     pub peer: Peer,
-    /// Its request id.
+    /// Request id, as in the log.
     pub request_id: Box<str>,
-    /// The subprotocol that the backend chose.
+    /// The subprotocol that the backend chose. `None` means no subprotocol.
     pub subprotocol: Option<Box<str>>,
 }
 
-/// The rules of an open tunnel: those of its route, with the limits that hold for its client.
+/// The rules of an open tunnel: those of its route, with the limits for its client.
 #[derive(Debug, Clone)]
 pub struct Terms {
     /// The route under which it runs.
@@ -81,7 +83,7 @@ impl Terms {
         Terms { route: Arc::clone(route), exception: route.policy.limits.exception(client, now) }
     }
 
-    /// What the tunnel may do.
+    /// The limits on the tunnel.
     pub fn limits(&self) -> &TunnelLimits {
         &self.route.policy.limits.share(self.exception).tunnel
     }
@@ -91,38 +93,38 @@ impl Terms {
     }
 }
 
-/// A tunnel that the generation which judged last refuses. It keeps that generation's policy in memory, for
-/// as long as the tunnel takes to end.
+/// The refusal of an open tunnel by the generation that judged last. It keeps that generation's
+/// policy in memory for as long as the tunnel takes to end.
 pub struct Refused {
-    /// Why.
+    /// Why the tunnel is refused.
     pub refusal: Refusal,
-    /// By which policy; `None`: no route was found.
+    /// The policy that refused. `None` means that no policy did, as where no route was found.
     pub policy: Option<Arc<Policy>>,
-    /// At which time it was judged.
+    /// The time of the verdict.
     pub at: Timestamp,
 }
 
 /// The last verdict on a tunnel.
 pub struct Judged {
-    /// The generation that judged.
+    /// The generation that judged last.
     pub generation: u64,
-    /// `None`: it permitted.
+    /// The refusal. `None` means that the tunnel is permitted.
     pub refused: Option<Arc<Refused>>,
 }
 
-/// An order to end, from outside the tunnel.
+/// An order to end, given from outside the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// No longer permitted: 1008 with the word.
+    /// No longer permitted: close code 1008 with the refusal's word.
     Revoke(Refusal),
-    /// Shutting down: this close code.
+    /// Sidegate is shutting down: this close code.
     Drain(u16),
-    /// At once, without ceremony.
+    /// End at once, without a Close frame.
     Cut,
 }
 
 impl Entry {
-    /// The entry of a permitted request, which opened at this time.
+    /// Creates the entry of a permitted request that opened at this time.
     pub(super) fn new(
         id: u64,
         permit: &Permit,
@@ -146,15 +148,15 @@ impl Entry {
                 end: None,
                 waker: None,
             }),
-            // So that the first poll takes the terms and leaves its waker.
+            // Set at first, so that the first poll takes the terms and registers its waker.
             ordered: AtomicBool::new(true),
             has_events: AtomicBool::new(false),
         }
     }
 
-    /// What `snapshot` says of the request that is on its way, as it would of a new one. A plain
-    /// request needs a route that forwards, too. What only a request's head or body is held to
-    /// (`max_fields`, `max_body`, the rates) was settled when it came.
+    /// Judges the request of the entry under `snapshot`, like a new one. A plain request also needs
+    /// a route that forwards. Checks that concern only a request's head or body (`max_fields`,
+    /// `max_body`, the rates) were made when it arrived.
     pub(super) fn judge(&self, snapshot: &Snapshot, now: Timestamp) -> Judgement {
         let mut judgement = snapshot.judge(self.client, &self.request, None, now);
         let refused =
@@ -165,9 +167,9 @@ impl Entry {
         judgement
     }
 
-    /// Judges the tunnel again. Permitted, it gets its route's present rules. The verdict of a
-    /// generation older than the one that judged last changes nothing.
-    /// Also says which policy's candidate would refuse it, where the policy itself permits.
+    /// Judges the tunnel again. If permitted, it gets its route's current rules. The verdict of a
+    /// generation older than that of the last verdict changes nothing. Also returns the policy
+    /// whose candidate would refuse the tunnel, if the policy itself permits it.
     pub(super) fn rejudge(
         &self,
         snapshot: &Snapshot,
@@ -175,6 +177,8 @@ impl Entry {
     ) -> (Result<(), Refusal>, Option<Arc<str>>) {
         let Judgement { verdict, policy, candidate, .. } = self.judge(snapshot, now);
         let mut orders = lock(&self.orders);
+        // An entering tunnel and a publish may judge at once: an older verdict must not replace a
+        // newer.
         if snapshot.generation < orders.generation {
             return (Ok(()), None);
         }
@@ -199,29 +203,31 @@ impl Entry {
         (Ok(()), would_revoke)
     }
 
-    /// Whether the last verdict refused it, or it was ordered to end.
+    /// Whether the last verdict refused the entry, or it was ordered to end.
     pub(super) fn is_refused(&self) -> bool {
         let orders = lock(&self.orders);
         orders.refused.is_some() || orders.end.is_some()
     }
 
-    /// Revokes it if the last reconcile still refuses it; says whether it did. The verdict is read
-    /// and the order given under one lock, so that a verdict taken back meanwhile revokes nothing.
+    /// Revokes the entry if the last reconcile still refuses it, and returns whether it did. The
+    /// verdict is read and the order given under one lock, so that a verdict withdrawn meanwhile
+    /// revokes nothing.
     pub fn revoke_if_refused(&self) -> bool {
         let orders = lock(&self.orders);
         let refused = orders.refused.as_ref().map(|refused| refused.refusal);
         refused.is_some_and(|refusal| self.order(orders, End::Revoke(refusal)))
     }
 
-    /// Ends it with `code` for a drain; false if it was ordered to end before. Where the generation that
-    /// judged last refuses it, it is revoked: its client has to learn that it must not come back.
+    /// Ends the entry with `code` for a drain. `false` means that it was ordered to end before. If
+    /// the generation that judged last refuses it, it is revoked instead: its client has to learn
+    /// that it must not reconnect.
     pub fn drain(&self, code: u16) -> bool {
         let orders = lock(&self.orders);
         let refused = orders.refused.as_ref().map(|refused| End::Revoke(refused.refusal));
         self.order(orders, refused.unwrap_or(End::Drain(code)))
     }
 
-    /// Orders the tunnel to end; false if it was ordered before (only a cut overrides).
+    /// Orders the tunnel to end. `false` means that it was ordered before (only a cut overrides).
     pub fn end(&self, end: End) -> bool {
         self.order(lock(&self.orders), end)
     }
@@ -235,59 +241,64 @@ impl Entry {
         true
     }
 
-    /// The order to end, if one was given.
+    /// The order to end. `None` means that none was given.
     pub fn ordered_end(&self) -> Option<End> {
         lock(&self.orders).end
     }
 
-    /// The answer of the exchange is a stream of events.
+    /// Marks the answer of the exchange as a stream of events.
     pub fn has_events(&self) {
         self.has_events.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the exchange counts as a stream at the time `now`: by what it is, or by its age.
+    /// Whether the exchange counts as a stream at the time `now`: by its kind or by its age.
     pub fn is_stream(&self, now: Timestamp) -> bool {
         let age = Duration::try_from(now.duration_since(self.opened)).unwrap_or_default();
         self.has_events.load(Ordering::Relaxed) || age >= STREAM_AGE
     }
 
-    /// The rules under which it runs now.
+    /// The rules under which the entry runs now.
     pub fn terms(&self) -> Terms {
         lock(&self.orders).terms.clone()
     }
 
-    /// The route under which it runs now.
+    /// The route under which the entry runs now.
     pub fn route(&self) -> Arc<Route> {
         Arc::clone(&lock(&self.orders).terms.route)
     }
 
-    /// The generation that judged it last.
+    /// The generation that judged last.
     pub fn generation(&self) -> u64 {
         lock(&self.orders).generation
     }
 
-    /// What the generation that judged last said.
+    /// The last verdict and its generation.
     pub fn judged(&self) -> Judged {
         let orders = lock(&self.orders);
         Judged { generation: orders.generation, refused: orders.refused.clone() }
     }
 
-    /// What changed since the last call: the rules, and the order to end if one was given; the
-    /// first call tells all. `None`, without a lock, when nothing did. `waker` is woken at every
-    /// change from then on: that of the first call, since a spawned task's never changes.
+    /// Returns the changes since the last call: the rules, and the order to end if one was given.
+    /// The first call returns everything. `None`, without taking the lock, means that nothing
+    /// changed. `waker` is woken at every later change; the one of the first call is kept, since a
+    /// spawned task's never changes.
     pub fn changed(&self, waker: &Waker) -> Option<(Terms, Option<End>)> {
         if !self.ordered.load(Ordering::Acquire) {
             return None;
         }
+        // The lock comes before the flag is cleared: `tell` sets it under the same lock, so a
+        // change after this point sets it again.
         let mut orders = lock(&self.orders);
         self.ordered.store(false, Ordering::Relaxed);
         orders.waker.get_or_insert_with(|| waker.clone());
         Some((orders.terms.clone(), orders.end))
     }
 
-    /// Lets the tunnel know; under the lock, so that nothing is told twice or never.
+    /// Notifies the tunnel. The flag is set under the lock, so that no change is reported twice or
+    /// missed.
     fn tell(&self, orders: MutexGuard<'_, Orders>) {
         self.ordered.store(true, Ordering::Release);
+        // The lock is released before the wake-up: the woken task takes it at once.
         let waker = orders.waker.clone();
         drop(orders);
         if let Some(waker) = waker {

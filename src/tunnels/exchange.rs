@@ -1,7 +1,7 @@
 //! Exchanges in flight: a forwarded request and its answer, from the charge to the last byte.
 //!
-//! They are in a table like tunnels, so that a reload, an expiry or a drain finds them. It moves
-//! no byte: the exchange reads its orders here and carries them out itself.
+//! Exchanges are in a table like tunnels, so that a reload, an expiry or a drain finds them. This
+//! module moves no byte: the exchange reads its orders here and carries them out itself.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::snapshot::Permit;
 use crate::tunnels::entry::{Entry, Origination};
 use crate::tunnels::registry::Tunnels;
 
-/// The place of an exchange in the table, given back on drop.
+/// The place of an exchange in the table, released on drop.
 pub struct Exchange {
     tunnels: Arc<Tunnels>,
-    /// What the rest of the process sees of it.
+    /// The exchange as the rest of the process sees it.
     pub entry: Arc<Entry>,
     stream: Option<Count>,
 }
@@ -36,7 +36,7 @@ impl Tunnels {
 }
 
 impl Exchange {
-    /// Whether it has taken its place among the streams.
+    /// Whether the exchange holds a place among the streams.
     pub fn has_stream(&self) -> bool {
         self.stream.is_some()
     }
@@ -44,7 +44,7 @@ impl Exchange {
     /// Takes a place under the policy's `streams`, once: the exchange has lasted `STREAM_AGE`.
     ///
     /// # Errors
-    /// The bound that is reached.
+    /// The limit that is reached.
     pub fn take_stream(&mut self, now: Timestamp) -> Result<(), Full> {
         if self.stream.is_none() {
             let (route, key) = (self.entry.route(), self.entry.client.key());

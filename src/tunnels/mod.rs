@@ -1,4 +1,4 @@
-//! The tables of what is live, tunnels and exchanges in flight: who holds one, who may have
+//! The tables of live tunnels and of exchanges in flight: the holder of each, the charge for
 //! another, and the orders that reach them from outside.
 //!
 //! `charging` takes what a permit costs and gives a [`Slot`]. The slot enters the `registry` when

@@ -1,4 +1,4 @@
-//! The live tunnels and exchanges under another generation: judged again, or weighed beforehand.
+//! Live tunnels and exchanges under another generation: judged again, or weighed beforehand.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,45 +10,46 @@ use crate::snapshot::Snapshot;
 use crate::tunnels::entry::Entry;
 use crate::tunnels::registry::Tunnels;
 
-/// What came of judging all that is live again.
+/// The result of judging everything live again.
 #[derive(Default)]
 pub struct Reconciled {
-    /// The tunnels that are refused, and were not before.
+    /// Tunnels that are refused, and were not before.
     pub refused: Vec<Arc<Entry>>,
-    /// The exchanges in flight that are refused, and were not before.
+    /// Exchanges in flight that are refused, and were not before.
     pub exchanges: Vec<Arc<Entry>>,
-    /// How many of the others each policy's candidate would refuse.
+    /// For each policy with a candidate, the number of permitted tunnels that the candidate would
+    /// refuse.
     pub would_revoke: HashMap<Arc<str>, usize>,
 }
 
-/// What a generation would do to what is live.
+/// The effect that a generation would have on live tunnels and exchanges.
 #[derive(Default)]
 pub struct Weight {
-    /// Tunnels that are open.
+    /// Number of open tunnels.
     pub open: usize,
-    /// Exchanges in flight that count: streams of events, and what has lasted 5 s.
+    /// Exchanges in flight that count: streams of events, and exchanges that have lasted 5 s.
     pub streams: usize,
-    /// The tunnels that would be revoked, with the refusal.
+    /// Tunnels that would be revoked, with the refusal.
     pub revoked: Vec<(Arc<Entry>, Refusal)>,
-    /// The streams that would be revoked, with the refusal.
+    /// Streams that would be revoked, with the refusal.
     pub revoked_streams: Vec<(Arc<Entry>, Refusal)>,
 }
 
 impl Weight {
-    /// Tunnels and streams.
+    /// Number of tunnels and streams.
     pub fn all(&self) -> usize {
         self.open + self.streams
     }
 
-    /// Tunnels and streams that would be revoked.
+    /// Number of tunnels and streams that would be revoked.
     pub fn all_revoked(&self) -> usize {
         self.revoked.len() + self.revoked_streams.len()
     }
 }
 
 impl Tunnels {
-    /// Judges all that is live under `snapshot` and returns what it refuses, less what is about to
-    /// end already. The others get their route's new rules at once; nobody is charged.
+    /// Judges everything live under `snapshot` and returns what it refuses, except entries that are
+    /// already ending. The others get their route's new rules at once. Nothing is charged.
     pub fn reconcile(&self, snapshot: &Snapshot, now: Timestamp) -> Reconciled {
         let candidates = snapshot.policies.values().filter(|policy| policy.candidate.is_some());
         let would_revoke = candidates.map(|policy| (Arc::clone(&policy.name), 0)).collect();
@@ -73,7 +74,8 @@ impl Tunnels {
         reconciled
     }
 
-    /// What `snapshot` would refuse of what is live, and is not refused now. Nothing changes.
+    /// Returns what `snapshot` would refuse of the live entries that are not refused now. Nothing
+    /// changes.
     pub fn weigh(&self, snapshot: &Snapshot, now: Timestamp) -> Weight {
         let (tunnels, mut exchanges) = (self.entries(), self.exchanges());
         exchanges.retain(|entry| entry.is_stream(now));

@@ -11,7 +11,7 @@ use crate::snapshot::{Live, Permit};
 use crate::tunnels::entry::{End, Entry, Origination};
 use crate::tunnels::table::Table;
 
-/// All tunnels and all exchanges in flight of the process.
+/// All tunnels and all exchanges in flight of the process, and the slots charged.
 pub struct Tunnels {
     live: Arc<Live>,
     pub(super) lifecycle: Arc<Lifecycle>,
@@ -20,12 +20,13 @@ pub struct Tunnels {
     next: AtomicU64,
     /// Slots that are charged, entered or not: what a drain waits for.
     pub(super) slots: AtomicUsize,
-    /// The most of them since that was last asked.
+    /// Most slots held at once since [`Tunnels::take_most`].
     pub(super) most: AtomicUsize,
 }
 
 impl Tunnels {
-    /// An empty table, judging under `live` for as long as `lifecycle` lets tunnels open.
+    /// Creates empty tables. Tunnels are judged under `live`, and open for as long as `lifecycle`
+    /// permits.
     pub fn new(live: Arc<Live>, lifecycle: Arc<Lifecycle>) -> Arc<Self> {
         Arc::new(Tunnels {
             live,
@@ -38,44 +39,44 @@ impl Tunnels {
         })
     }
 
-    /// Every tunnel in the table now.
+    /// Returns the tunnels in the table now.
     pub fn entries(&self) -> Vec<Arc<Entry>> {
         self.table.entries()
     }
 
-    /// Every exchange in flight.
+    /// Returns the exchanges in flight.
     pub fn exchanges(&self) -> Vec<Arc<Entry>> {
         self.exchanges.entries()
     }
 
-    /// How many tunnels are open.
+    /// The number of open tunnels.
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// How many exchanges are in flight.
+    /// The number of exchanges in flight.
     pub fn exchanges_len(&self) -> usize {
         self.exchanges.len()
     }
 
-    /// Whether none is open.
+    /// Whether no tunnel is open.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many slots are held: open tunnels and attempts on their way to one.
+    /// The number of slots held: open tunnels and attempts in progress.
     pub fn slots(&self) -> usize {
         self.slots.load(Ordering::SeqCst)
     }
 
-    /// The most slots that were held at once since this was last asked.
+    /// Returns the most slots held at once since the last call.
     pub fn take_most(&self) -> usize {
         self.most.swap(self.slots(), Ordering::Relaxed)
     }
 
-    /// Makes the entry of a permitted request, enters it, and judges it again where the verdict
-    /// may be out of date: a generation was published since, or an entry lapsed. Whoever publishes
-    /// or notices the lapse walks the tables afterwards, so the order is: enter first, then look.
+    /// Creates the entry of a permitted request, enters it, and judges it again if the verdict may
+    /// be out of date: a generation was published since, or an entry lapsed. The publisher, and the
+    /// watch on lapses, walk the tables afterwards. So the order is: enter first, then look.
     pub(super) fn enter(
         &self,
         table: &Table,
@@ -94,6 +95,8 @@ impl Tunnels {
         if is_outdated && let (Err(refusal), _) = entry.rejudge(&live, now) {
             entry.end(End::Revoke(refusal));
         }
+        // A drain advances the stage and then walks the table: it finds this entry, or its stage is
+        // seen here.
         if let Some(code) = self.lifecycle.closes_with() {
             entry.drain(code);
         }

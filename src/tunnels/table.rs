@@ -10,30 +10,31 @@ const SHARDS: usize = 16;
 
 type Shard = Mutex<HashMap<u64, Arc<Entry>>>;
 
-/// Entries by their number.
+/// Entries by their id, in shards.
 #[derive(Default)]
 pub struct Table {
     shards: [Shard; SHARDS],
 }
 
 impl Table {
-    /// Adds an entry.
+    /// Adds an entry under its id.
     pub fn insert(&self, entry: &Arc<Entry>) {
         self.shard(entry.id).insert(entry.id, Arc::clone(entry));
     }
 
-    /// Removes the entry with this number.
+    /// Removes the entry with this id.
     pub fn remove(&self, id: u64) {
         self.shard(id).remove(&id);
     }
 
-    /// Every entry that is in the table now.
+    /// Returns the entries in the table now. Shards are locked one after another, so this is no
+    /// single instant.
     pub fn entries(&self) -> Vec<Arc<Entry>> {
         let of = |shard: &Shard| lock(shard).values().cloned().collect::<Vec<_>>();
         self.shards.iter().flat_map(of).collect()
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }

@@ -1,4 +1,4 @@
-//! Charging, entering, judging again and the orders, against a table and a running generation.
+//! Charging, entering, judging again and orders, against a table and a running generation.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -25,13 +25,13 @@ fn snapshot(number: u64, denied: &str, limits: &Limits, before: Option<&Snapshot
     generation(number, policy(denied.as_slice(), limits, used), None)
 }
 
-/// A table under generation 1, which denies nobody.
+/// A table under generation 1, which denies no client.
 pub fn table(limits: &Limits) -> (Arc<Tunnels>, Arc<Live>) {
     let live = Arc::new(Live::new(snapshot(1, "", limits, None)));
     (Tunnels::new(Arc::clone(&live), Lifecycle::new()), live)
 }
 
-/// Makes the next generation the running one, with the limits of the one before.
+/// Makes the next generation the running one, with the limits of the previous one.
 pub fn publish(live: &Live, generation: u64, denied: &str) -> Arc<Snapshot> {
     let before = live.load_full();
     let next =
@@ -40,7 +40,7 @@ pub fn publish(live: &Live, generation: u64, denied: &str) -> Arc<Snapshot> {
     next
 }
 
-/// Charges 192.0.2.`host`, judged by what runs.
+/// Charges 192.0.2.`host`, judged by the running generation.
 pub fn charge(tunnels: &Arc<Tunnels>, live: &Live, host: u8) -> Result<Slot, Refusal> {
     let permit =
         live.load().judge(client(host), &request("localhost"), None, Timestamp::now()).verdict?;
@@ -133,7 +133,8 @@ fn weighing_finds_whom_a_generation_would_refuse_and_changes_nothing() {
     );
 }
 
-/// A table under generation 1, whose policy denies nobody, and whose candidate denies 192.0.2.1 and has these limits.
+/// A table under generation 1, whose policy denies no client, and whose candidate denies 192.0.2.1
+/// and has these limits.
 fn beside(limits: &Limits) -> (Arc<Tunnels>, Arc<Live>) {
     let candidate = Some(Arc::new(policy(&["192.0.2.1"], limits, None)));
     let policy = Policy { candidate, ..policy(&[], &Limits::default(), None) };
@@ -141,7 +142,7 @@ fn beside(limits: &Limits) -> (Arc<Tunnels>, Arc<Live>) {
     (Tunnels::new(Arc::clone(&live), Lifecycle::new()), live)
 }
 
-/// What the candidate says of attempts, or plain requests, of these clients in turn.
+/// The verdict of the candidate on attempts, or plain requests, of these clients in turn.
 fn says(live: &Live, is_plain: bool, hosts: &[u8]) -> Vec<&'static str> {
     let live = live.load();
     let one = |host: &u8| {
@@ -288,7 +289,8 @@ fn a_tunnel_keeps_nothing_of_a_generation_that_is_gone() {
     assert!(first.upgrade().is_none(), "lists of an old generation would stay in memory with it");
 }
 
-/// With `limits`, what charging says to these clients in turn while all that were charged hold their slots.
+/// With `limits`, the results of charging these clients in turn, while all that were charged hold
+/// their slots.
 fn limits(upgrades: Option<Rate>, per_client: Option<u32>, total: Option<u32>) -> Limits {
     Limits { share: Share { upgrades, per_client, ..Share::default() }, total, ..Limits::default() }
 }

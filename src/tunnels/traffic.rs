@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::close::Traffic;
 
-/// Bytes and messages both ways. One task writes, scrapes read; so plain loads and stores do.
+/// Bytes and messages in both directions. One task writes and scrapes read, so plain loads and
+/// stores suffice.
 #[derive(Default)]
 pub struct TrafficCell {
     from_client: [AtomicU64; 2],
@@ -12,17 +13,17 @@ pub struct TrafficCell {
 }
 
 impl TrafficCell {
-    /// Adds what the client sent.
+    /// Adds bytes and messages from the client.
     pub fn add_from_client(&self, bytes: u64, messages: u64) {
         Self::add(&self.from_client, bytes, messages);
     }
 
-    /// Adds what the backend sent.
+    /// Adds bytes and messages from the backend.
     pub fn add_from_backend(&self, bytes: u64, messages: u64) {
         Self::add(&self.from_backend, bytes, messages);
     }
 
-    /// What came from the client, and what from the backend.
+    /// Returns the totals from the client, and from the backend.
     pub fn totals(&self) -> (Traffic, Traffic) {
         let read = |cell: &[AtomicU64; 2]| Traffic {
             bytes: cell[0].load(Ordering::Relaxed),
