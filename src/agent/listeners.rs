@@ -1,8 +1,8 @@
-//! The listeners that accept, and how they change while the agent runs: what is wanted and not there is bound before the
-//! publish; what is there and no longer wanted stops accepting after it; an address that is both is not touched, even
-//! where another listener gets it.
+//! The listeners that accept, and their changes while the agent runs. A listener that a reload adds
+//! is bound before the publish. A listener that it removes stops accepting after it. A socket whose
+//! address stays is not touched, even if another listener gets it.
 //!
-//! It hands sockets to the threads of the data plane, which accept; it never accepts itself.
+//! Sockets are handed to the threads of the data plane, which accept; this module never accepts.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,16 +21,16 @@ use crate::snapshot::Live;
 use crate::snapshot::listener::{Address, Listener};
 use crate::sync::lock;
 
-/// All listeners of the process.
+/// All listeners of the process, and the channels that give sockets to the threads.
 pub struct Listeners {
-    /// To each thread of the data plane.
+    /// Channels to the data plane's threads, one for each.
     threads: Vec<UnboundedSender<Accepting>>,
-    /// Ends all accepting.
+    /// Cancelled when all accepting ends.
     stop: CancellationToken,
     passed: Arc<Sockets>,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
-    /// Where the addresses are published.
+    /// Published addresses of the open listeners.
     addresses: Arc<BoundAddresses>,
     /// `max_connections` of a listener that does not set its own.
     most: usize,
@@ -39,63 +39,66 @@ pub struct Listeners {
 
 /// The parts of the process that listeners read and change.
 pub struct Facts {
-    /// Ends all accepting.
+    /// Cancelled when all accepting ends.
     pub stop: CancellationToken,
-    /// Sockets that systemd passed.
+    /// Sockets passed by systemd.
     pub passed: Arc<Sockets>,
-    /// The running generation.
+    /// Pointer to the running generation.
     pub live: Arc<Live>,
-    /// Counts connections.
+    /// Metrics, for counting connections.
     pub metrics: Arc<Metrics>,
-    /// Where the addresses are published.
+    /// Published addresses of the open listeners.
     pub addresses: Arc<BoundAddresses>,
     /// `max_connections` of a listener that does not set its own.
     pub most: usize,
 }
 
+/// The listeners that exist now, under one lock.
 #[derive(Default)]
 struct Now {
     open: Vec<Open>,
-    /// Those that accept no longer, as long as a thread has their sockets.
+    /// Listeners that accept no longer, as long as a thread has their sockets.
     leaving: Vec<Open>,
-    /// Whether the first were taken over; whoever started us tells of those.
+    /// Whether the first listeners were taken over. The log has lines of later ones only: the
+    /// command that started the agent reports the first.
     begun: bool,
 }
 
-/// One that accepts.
+/// A listener that accepts.
 struct Open {
     listener: Arc<Listener>,
-    /// One, or those of all the sockets that systemd passes under one name.
+    /// One address, or those of all sockets that systemd passes under one name.
     addresses: Box<[SocketAddr]>,
     owner: watch::Sender<Owner>,
     stop: CancellationToken,
 }
 
-/// What was bound, and accepts only once it is [taken over](Listeners::take_over). Dropped, it was as if it had never been.
+/// Sockets that are bound but not yet accepting. [`take_over`](Listeners::take_over) commits them;
+/// dropping closes them.
 pub struct Prepared {
-    /// All that are to accept, each with its sockets.
+    /// All listeners of the next generation, each with its sockets.
     next: Vec<(Arc<Listener>, Source)>,
 }
 
-/// Where the sockets of a listener come from.
+/// The origin of a listener's sockets.
 enum Source {
-    /// From the one with this name, itself mostly: they are not touched.
+    /// The open listener with this name, usually the same one; its sockets are not touched.
     Open(Arc<str>),
-    /// They are new; a share for each thread.
+    /// New sockets, a share for each thread.
     Bound(Vec<Vec<Bound>>),
 }
 
-/// A listener that cannot be had.
+/// A listener that could not be bound.
 pub struct Unavailable {
-    /// Which.
+    /// The listener that failed.
     pub listener: Arc<Listener>,
-    /// Why not.
+    /// The error of the bind.
     pub error: io::Error,
 }
 
 impl Listeners {
-    /// No listeners yet, for a data plane of so many `threads`. Returns the channel by which each
-    /// thread receives its sockets.
+    /// Creates a value without listeners, for a data plane of so many `threads`. Returns the
+    /// channel on which each thread receives its sockets.
     pub fn new(threads: usize, facts: Facts) -> (Arc<Self>, Vec<UnboundedReceiver<Accepting>>) {
         let Facts { stop, passed, live, metrics, addresses, most } = facts;
         let (threads, sockets) = (0..threads).map(|_| unbounded_channel()).unzip();
@@ -104,10 +107,10 @@ impl Listeners {
         (Arc::new(listeners), sockets)
     }
 
-    /// Binds what `next` has and is not there.
+    /// Binds the listeners of `next` that are not open yet.
     ///
     /// # Errors
-    /// The first that cannot be had; nothing is left behind.
+    /// The first listener that could not be bound; no socket is left behind.
     pub fn prepare(&self, next: &[Arc<Listener>]) -> Result<Prepared, Unavailable> {
         let mut now = self.lock();
         now.leaving.retain(|one| !one.owner.is_closed());
@@ -126,7 +129,8 @@ impl Listeners {
 
     fn bind(&self, listener: &Listener, now: &Now) -> io::Result<Vec<Vec<Bound>>> {
         match &listener.address {
-            // Another process that has it is looked for; we ourselves may have it already.
+            // `bind` refuses an address that another process has. It cannot check where our own
+            // sockets overlap the address.
             Address::Tcp(address) => {
                 let mut ours = now.open.iter().chain(&now.leaving).flat_map(|one| &one.addresses);
                 listener::bind(
@@ -139,12 +143,13 @@ impl Listeners {
         }
     }
 
-    /// Has what was bound accept, and ends the accepting of what is not among it; called once the generation runs that
-    /// wants it so.
+    /// Makes the prepared sockets accept, and ends accepting on all other ones. Called once the
+    /// generation that wants them runs.
     pub fn take_over(&self, Prepared { next }: Prepared) {
         let (mut now, live) = (self.lock(), self.live.load());
         let (mut open, begun) =
             (std::mem::take(&mut now.open), std::mem::replace(&mut now.begun, true));
+        // A listener that keeps its name keeps its cap, and so the count of its open connections.
         let caps: Vec<_> = open
             .iter()
             .map(|one| (Arc::clone(&one.listener.name), one.owner.borrow().cap.clone()))
@@ -181,7 +186,7 @@ impl Listeners {
             gone.stop.cancel();
             if !now.open.iter().any(|one| one.listener.name == *name) {
                 self.metrics.connections_limit(name, None);
-                // It holds nobody back who has come.
+                // The limit no longer holds back connections that have already arrived.
                 gone.owner.borrow().cap.resize(usize::MAX);
             }
             gone.owner.borrow().closing.cancel();
@@ -197,13 +202,13 @@ impl Listeners {
         self.addresses.store(now.open.iter().flat_map(addresses).collect());
     }
 
-    /// Sends each thread its share.
+    /// Sends each thread its share of the sockets.
     fn begin(&self, listener: Arc<Listener>, shares: Vec<Vec<Bound>>, owner: Owner) -> Open {
         let (owner, stop) = (watch::Sender::new(owner), self.stop.child_token());
         let addresses: Box<[_]> = shares.iter().take(1).flatten().map(Bound::address).collect();
         for (thread, share) in self.threads.iter().zip(shares) {
             for bound in share {
-                // A thread that is gone ends the process.
+                // A send fails only if the thread is gone, which ends the process.
                 let _ =
                     thread.send(Accepting { bound, owner: owner.subscribe(), stop: stop.clone() });
             }
@@ -217,8 +222,8 @@ impl Listeners {
 }
 
 impl Open {
-    /// Gives its sockets to `listener`, of which it may be the former form. Connections that came in
-    /// by another name, or to be spoken to otherwise, end between two requests.
+    /// Gives the sockets to `listener`, which may be the same one with new settings. Connections
+    /// that arrived under another name, or with another protocol, end between two requests.
     fn hand_over(&self, listener: &Listener, owner: Owner) {
         let former = self.owner.borrow().closing.clone();
         if (&self.listener.name, self.listener.speaks) == (&listener.name, listener.speaks) {
@@ -236,13 +241,14 @@ impl Open {
     }
 }
 
-/// The one of `open` whose sockets `listener` gets: its own, or those of one that has its address and is not to keep it.
+/// Finds the member of `open` whose sockets `listener` gets: its own, or those of a listener with
+/// the same address that is not to keep it.
 fn source<'o>(listener: &Listener, open: &'o [Open], next: &[Arc<Listener>]) -> Option<&'o Open> {
     let keeps = |one: &Open, next: &Listener| {
         next.name == one.listener.name && next.address == one.listener.address
     };
     let own = open.iter().find(|one| keeps(one, listener));
-    // Port 0 is a port of its own each time.
+    // Port 0 asks for a new port each time.
     let fixed = !matches!(&listener.address, Address::Tcp(address) if address.port() == 0);
     let left = |one: &&Open| {
         one.listener.address == listener.address && !next.iter().any(|next| keeps(one, next))

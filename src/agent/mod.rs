@@ -1,7 +1,7 @@
 //! The wiring: [`Agent`] binds the sockets and starts both planes.
 //!
-//! It decides no request and reads no file. `runtimes` runs the planes until a drain is over,
-//! `listeners` holds the sockets that accept, `rebind` binds what a reload adds.
+//! The agent decides no request and reads no file. `runtimes` runs the planes until a drain is
+//! over, `listeners` holds the sockets that accept, and `rebind` binds sockets that a reload adds.
 
 mod listeners;
 mod rebind;
@@ -49,7 +49,7 @@ pub struct Agent {
 pub enum StartError {
     /// The files are missing or wrong: exit code 78.
     Files(Vec<Diagnostic>),
-    /// A port, a socket or descriptors are not to be had: exit code 75.
+    /// A port, a socket or a descriptor is not available: exit code 75.
     Unavailable(String),
 }
 
@@ -67,8 +67,8 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 impl Agent {
-    /// Loads `config`, binds every socket but those `passed` by systemd, and serves when it returns. `drops` counts
-    /// dropped log lines.
+    /// Loads `config`, binds every socket but those `passed` by systemd, and serves once it
+    /// returns. `drops` counts dropped log lines.
     ///
     /// # Errors
     /// See [`StartError`]. Nothing is left behind.
@@ -108,6 +108,7 @@ impl Agent {
             scrapes: Arc::clone(&scrapes),
             asks: Arc::clone(&asks),
         };
+        // The sockets wait in the channels until the data plane's threads start.
         listeners.take_over(bound.accepting);
 
         let planes = planes(&world, pulses, most);
@@ -127,33 +128,35 @@ impl Agent {
         self.addresses.load()
     }
 
-    /// Where `/metrics`, `/livez` and `/readyz` are served now; `None`: nowhere, or at a Unix socket.
+    /// The address that serves `/metrics`, `/livez` and `/readyz` now. `None` means off, or a Unix
+    /// socket.
     pub fn metrics(&self) -> Option<SocketAddr> {
         self.scrapes.at()
     }
 
-    /// Where the admin socket is now.
+    /// The path of the admin socket now. `None` means that there is none.
     pub fn admin(&self) -> Option<PathBuf> {
         self.asks.at()
     }
 
-    /// Tells the service manager, if there is one, that the agent is ready. To be called once
-    /// signals are handled.
+    /// Tells the service manager, if there is one, that the agent is ready. Call it once signals
+    /// are handled.
     pub fn ready(&self) {
         self.world.lifecycle.serve();
     }
 
-    /// Reloads, and awaits the outcome; `None` if the agent is ending.
+    /// Reloads and awaits the outcome. `None` means that the agent is ending.
     pub async fn reload(&self, cause: Cause) -> Option<Outcome> {
         self.requests.reload(cause, Accept::default()).await
     }
 
-    /// Asks for a reload, whose outcome stands in the log.
+    /// Requests a reload without waiting. The log has its outcome.
     pub fn nudge(&self, cause: Cause) {
         self.requests.nudge(cause);
     }
 
-    /// Drains: stops accepting, lets tunnels end, then ends. A second call cuts what is left.
+    /// Starts a drain: stops accepting, lets tunnels end, then ends. A second call cuts the
+    /// remaining connections.
     pub fn drain(&self) {
         let lifecycle = &self.world.lifecycle;
         if !lifecycle.drain(self.world.standing.settings.load().shutdown.terms()) {
@@ -161,17 +164,17 @@ impl Agent {
         }
     }
 
-    /// Waits until everything has ended.
+    /// Waits until both planes have ended.
     pub async fn ended(&mut self) {
         let mut stages = self.world.lifecycle.subscribe();
-        // An error means that the lifecycle is gone, which `self` holds.
+        // An error would mean that the lifecycle is gone, but `self` holds it.
         let _ = stages.wait_for(|stage| *stage == Stage::Ended).await;
         self.join();
     }
 
     fn join(&mut self) {
         if let Some(control) = self.control.take() {
-            // A panic of the control plane is in the log.
+            // A panic of the control plane is already in the log.
             let _ = control.join();
         }
     }
@@ -179,6 +182,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        // `cut` advances the stage only of a process that is draining.
         self.drain();
         self.world.lifecycle.cut();
         self.join();
@@ -203,7 +207,8 @@ fn world(
     World { config, passed, live, tunnels, metrics, lifecycle, standing, tracker }
 }
 
-/// No listeners yet, and the channel by which each thread of the data plane receives its sockets.
+/// Creates the listeners, still without sockets, and the channel on which each thread of the data
+/// plane receives its sockets.
 fn listeners(
     world: &World,
     addresses: &Arc<BoundAddresses>,
@@ -222,7 +227,7 @@ fn listeners(
     Listeners::new(threads.map_or(1, NonZeroUsize::get), facts)
 }
 
-/// The sockets of the first generation, bound and not yet served.
+/// The sockets of the first generation, bound but not yet served.
 struct FirstSockets {
     accepting: Prepared,
     scrapes: Option<MetricsListener>,
@@ -268,7 +273,8 @@ fn unavailable(what: &str, error: &std::io::Error) -> StartError {
     })
 }
 
-/// The process' total of connections: each takes two descriptors, and some are kept for everything else.
+/// The process' total of connections: each takes two descriptors, and a quarter (256 at most) is
+/// kept for everything else.
 fn most_connections() -> usize {
     let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);

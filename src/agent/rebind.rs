@@ -1,5 +1,6 @@
-//! What a reload binds before it publishes and hands over after: listeners, where metrics are asked, where commands are
-//! taken. What is as it was is not touched; if one of them cannot be had, all stays as it is.
+//! Sockets that a reload binds before it publishes and hands over after: listeners, the metrics
+//! listener and the admin socket. An unchanged socket is not touched. If one of them cannot be
+//! bound, all stay as they are.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,29 +17,31 @@ use crate::control::systemd::sockets::Sockets;
 use crate::data::listener::overlap;
 use crate::snapshot::listener::{Address, Listener};
 
-/// Binds what a reload adds.
+/// Binds the sockets that a reload adds.
 pub struct Rebind {
-    /// Where `sidegate.toml` is.
+    /// Absolute path of `sidegate.toml`.
     pub config: PathBuf,
-    /// What systemd passed.
+    /// Sockets passed by systemd.
     pub passed: Arc<Sockets>,
-    /// The listeners.
+    /// The listeners of the data plane.
     pub listeners: Arc<Listeners>,
-    /// Their addresses.
+    /// Published addresses of those listeners.
     pub addresses: Arc<BoundAddresses>,
-    /// Where metrics are asked.
+    /// The metrics listener, replaced on a change.
     pub scrapes: Arc<Served<MetricsListener>>,
-    /// Where commands are taken.
+    /// The admin socket, replaced on a change.
     pub asks: Arc<Served<AdminListener>>,
 }
 
 impl Rebind {
-    /// The function that reloads call.
+    /// Returns the function that the reloader calls.
     pub fn into_bind(self) -> Bind {
         Arc::new(move |now, next| self.rebind(now, next))
     }
 
     fn rebind(&self, now: &Settings, next: &Settings) -> Result<Takeover, Vec<Diagnostic>> {
+        // All three are tried before any error returns, so that one reload reports every socket in
+        // the way.
         let accepting =
             self.listeners.prepare(&next.listeners).map_err(|Unavailable { listener, error }| {
                 let taken = address(&listener)
@@ -95,7 +98,7 @@ impl Rebind {
     }
 }
 
-/// What is said of `[metrics]` and `[admin]`, and what of a listener.
+/// Messages for a socket that cannot listen: of `[metrics]`, of `[admin]`, of a listener.
 pub const METRICS: &str = "[metrics] cannot listen";
 pub const ADMIN: &str = "[admin] cannot listen";
 pub fn cannot_listen(listener: &Listener) -> String {
@@ -109,7 +112,8 @@ fn address(listener: &Listener) -> Option<SocketAddr> {
     }
 }
 
-/// `ours`: what is in the way is another socket of our own.
+/// The diagnostic for a failed bind. `ours` means that another socket of this process has the
+/// address.
 fn rejected(place: Place, what: &str, error: &io::Error, ours: bool) -> Vec<Diagnostic> {
     let (what, remedy) = told(what, error);
     let remedy = if ours && error.kind() == io::ErrorKind::AddrInUse {
@@ -120,7 +124,7 @@ fn rejected(place: Place, what: &str, error: &io::Error, ours: bool) -> Vec<Diag
     vec![Diagnostic::error(place, what, remedy.map(str::to_owned))]
 }
 
-/// Why something cannot be had, and what to do about it.
+/// The message for a socket that is not available, and a remedy if there is one.
 pub fn told(what: &str, error: &io::Error) -> (String, Option<&'static str>) {
     let remedy = match error.kind() {
         io::ErrorKind::AddrInUse => {

@@ -1,6 +1,7 @@
-//! Both planes while they run: the data plane's threads, the control plane's tasks, and the drain that ends them.
+//! Both planes at run time: the data plane's threads, the control plane's tasks, and the drain that
+//! ends them.
 //!
-//! Everything was bound and read before; this decides no request and touches no file.
+//! Everything is bound and read before; this module decides no request and touches no file.
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -23,7 +24,7 @@ use crate::lifecycle::{Drain, Stage};
 use crate::observe::pulse::Pulses;
 use crate::tunnels::End;
 
-/// How long a cut tunnel has for its last words on the books.
+/// Time for cut tunnels to write their log lines and metrics.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Both planes, on the control plane's thread.
@@ -48,9 +49,9 @@ pub struct Control {
     pub bind: Bind,
     /// State that admin requests read.
     pub admin: Arc<Admin>,
-    /// The metrics listener.
+    /// The metrics listener, bound and not yet served.
     pub scrapes: Arc<Served<MetricsListener>>,
-    /// The admin socket.
+    /// The admin socket, bound and not yet served.
     pub asks: Arc<Served<AdminListener>>,
 }
 
@@ -74,7 +75,8 @@ impl Planes {
         for (index, sockets) in sockets.into_iter().enumerate() {
             let (shared, ending) = (Arc::clone(&self.shared), ending.clone());
             let name = format!("data-{index}");
-            // Begun before its thread, so that one that never comes is missed as well.
+            // Registered before its thread starts, so that a thread that never starts is noticed as
+            // well.
             let pulse = self.pulses.begin(&*name);
             let thread = Builder::new().name(name).spawn(move || {
                 if let Err(error) = data::run_thread(&shared, sockets, pulse, ending) {
@@ -98,7 +100,7 @@ impl Planes {
             scrapes.begin(&self.tracker, &stop);
             asks.begin(&self.tracker, &stop);
             let mut stages = lifecycle.subscribe();
-            // An error means that the lifecycle is gone, which `self` holds.
+            // An error would mean that the lifecycle is gone, but `self` holds it.
             if let Ok(stage) = stages.wait_for(Stage::is_draining).await.map(|stage| *stage)
                 && let Stage::Draining(drain) = stage
             {
@@ -113,18 +115,20 @@ impl Planes {
         runtime.shutdown_timeout(LAST_WORDS);
     }
 
-    /// Carries a drain out (`docs/spec/wire.md`, "Drain"): lets everything end, and cuts what is
-    /// left at the deadline or as soon as the lifecycle says so.
+    /// Carries out a drain (`docs/spec/wire.md`, "Drain"): lets everything end, and cuts the rest
+    /// at the deadline or as soon as the lifecycle says so.
     async fn drain(&mut self, drain: Drain, end: &watch::Sender<bool>) {
         let spread = self.standing.settings.load().shutdown.spread;
         let (tunnels, lifecycle) = (&self.shared.tunnels, &self.shared.lifecycle);
         tracing::info!(tunnels = tunnels.len(), exchanges = tunnels.exchanges_len(), "draining");
         let gone = async {
             sleep_until(drain.closing).await;
-            // A client that finds the port closed has seen the whole change: from here on, answers
-            // say `Connection: close`.
+            // `closing` is cancelled, and the port closed, only after the stage says so. A client
+            // that finds the port closed has seen the whole change: from here on, answers say
+            // `Connection: close`.
             lifecycle.close();
             revoke::drain(tunnels, drain.code, spread).await;
+            // The end of a thread can't be awaited without blocking, so it is polled.
             while self.threads.iter().any(|thread| !thread.is_finished()) {
                 sleep(Duration::from_millis(10)).await;
             }
@@ -143,6 +147,7 @@ impl Planes {
             entry.end(End::Cut);
         }
         let last = Instant::now() + LAST_WORDS;
+        // Cut tunnels end on their own threads, which have to write log lines and metrics first.
         while !(tunnels.is_empty() && tunnels.exchanges_len() == 0) && Instant::now() < last {
             sleep(Duration::from_millis(5)).await;
         }
