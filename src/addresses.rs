@@ -1,4 +1,4 @@
-//! The addresses that the process listens on: written by the wiring, read by whatever reports them.
+//! The addresses that the process listens on: written by `agent`, read by code that reports them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ pub struct BoundAddress {
     pub address: SocketAddr,
 }
 
-/// The addresses of all listeners that accept now.
+/// The addresses of all listeners that accept now; stored at start and by each reload.
 #[derive(Default)]
 pub struct BoundAddresses(ArcSwap<Vec<BoundAddress>>);
 
 impl BoundAddresses {
-    /// The addresses, in the order of the listeners.
+    /// Returns the addresses, in the order of the listeners.
     pub fn load(&self) -> Arc<Vec<BoundAddress>> {
         self.0.load_full()
     }
 
-    /// Replaces all of them.
+    /// Replaces all addresses, in one swap.
     pub fn store(&self, addresses: Vec<BoundAddress>) {
         self.0.store(Arc::new(addresses));
     }

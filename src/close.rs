@@ -1,32 +1,32 @@
-//! The words for "over": why a tunnel ended, who acted first, and in which phase.
+//! The words for the end: why a tunnel ended, who acted first, and in which phase.
 //!
-//! It knows the close codes of every ending (RFC 6455 §7.4) and never touches a
+//! This module knows the close codes of every ending (RFC 6455 §7.4) and never touches a
 //! connection.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Who acted first.
+/// The side that acted first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum By {
-    /// The client.
+    /// The client, or its connection.
     Client,
-    /// The backend.
+    /// The backend, or its connection.
     Backend,
-    /// We ourselves: a rule, a limit, a drain.
+    /// Sidegate itself: a rule, a limit, a drain.
     Sidegate,
 }
 
-/// Where the tunnel stood when it ended.
+/// State of the tunnel when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// No Close frame had passed or been sent: one side vanished, or was dropped mid-frame.
     Open,
-    /// A Close frame, a side's or ours, had gone out.
+    /// A Close frame, from either side or from Sidegate, had been sent.
     Closing,
 }
 
-/// Why a tunnel ended. Each tunnel has exactly one reason: that of who acted first.
+/// Why a tunnel ended. Each tunnel has exactly one reason: that of the side that acted first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The client sent a Close frame.
@@ -43,7 +43,7 @@ pub enum Reason {
     Lifetime,
     /// No byte of the client came within `pong` after a Ping.
     NoPong,
-    /// One side took nothing for `write_stall` while there was something for it.
+    /// One side accepted no byte for `write_stall` while there was data for it.
     Stalled,
     /// A message or a frame was larger than the policy's `message.max`.
     TooBig,
@@ -53,13 +53,13 @@ pub enum Reason {
     FrameRate,
     /// A side violated the framing (RFC 6455 §5).
     Framing,
-    /// A new generation, or an entry that expired, no longer permits it.
+    /// A new generation, or an entry that expired, no longer permits the tunnel.
     Revoked,
     /// Sidegate is shutting down.
     Drain,
-    /// A deadline or a second SIGTERM ended it without ceremony.
+    /// A deadline or a second SIGTERM ended the tunnel without a Close frame.
     Cut,
-    /// A bug of ours ended this tunnel, and only this one.
+    /// A bug in Sidegate ended this tunnel, and only this one.
     Panic,
 }
 
@@ -72,11 +72,11 @@ pub enum ExchangePhase {
     Answer,
 }
 
-/// Why an exchange ended: a request that was forwarded, and an answer that is no 101. Each has
-/// exactly one reason.
+/// Why an exchange ended: a forwarded request whose answer is not a 101. Each has exactly one
+/// reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExchangeReason {
-    /// The answer was handed over whole.
+    /// The answer was delivered completely.
     Complete,
     /// The client closed its connection, or the connection broke.
     ClientLeft,
@@ -86,28 +86,28 @@ pub enum ExchangeReason {
     BodyStall,
     /// The client sent its body, or took the answer, more slowly than `body_pace`.
     Pace,
-    /// The client took nothing of the answer for `write_stall`.
+    /// The client accepted no byte of the answer for `write_stall`.
     Stalled,
     /// The backend gave no usable answer: 502 or 504.
     Backend,
     /// The backend's answer broke off.
     BackendGone,
-    /// A new generation, or an entry that expired, no longer permits it.
+    /// A new generation, or an entry that expired, no longer permits the exchange.
     Revoked,
-    /// It lasted 5 s, and the policy's `streams` were all taken.
+    /// The exchange lasted 5 s, and the `streams` of the policy or of its client were all taken.
     Streams,
     /// A stream of events reached the policy's `lifetime`.
     Lifetime,
     /// Sidegate is shutting down.
     Drain,
-    /// A deadline or a second SIGTERM ended it at once.
+    /// A deadline or a second SIGTERM ended the exchange at once.
     Cut,
     /// A bug of Sidegate's ended this connection, and only this one.
     Panic,
 }
 
 impl ExchangePhase {
-    /// The word in the log.
+    /// The word for the log.
     pub const fn word(self) -> &'static str {
         match self {
             ExchangePhase::Request => "request",
@@ -117,7 +117,7 @@ impl ExchangePhase {
 }
 
 impl ExchangeReason {
-    /// Every reason once, for tables and metrics; in the order of their numbers.
+    /// Every reason once, for tables and metrics, in the order of their numbers.
     pub const ALL: [ExchangeReason; 14] = [
         ExchangeReason::Complete,
         ExchangeReason::ClientLeft,
@@ -135,7 +135,7 @@ impl ExchangeReason {
         ExchangeReason::Panic,
     ];
 
-    /// The stable reason word.
+    /// The stable word for logs and metric labels.
     pub const fn word(self) -> &'static str {
         match self {
             ExchangeReason::Complete => "complete",
@@ -197,42 +197,42 @@ pub struct Traffic {
     pub messages: u64,
 }
 
-/// How a tunnel ended; exactly one for each tunnel that opened.
+/// The end of a tunnel; exactly one for each tunnel that opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed {
-    /// Who acted first.
+    /// The side that acted first.
     pub by: By,
-    /// Where the tunnel stood when it ended.
+    /// State of the tunnel when it ended.
     pub phase: Phase,
-    /// Why.
+    /// Why the tunnel ended.
     pub reason: Reason,
-    /// The close code that decided: the one that a side sent first, or ours to the client.
+    /// The close code that decided: the first that a side sent, or Sidegate's to the client.
     pub code: Option<u16>,
-    /// What came from the client and was relayed.
+    /// Traffic from the client that was relayed.
     pub from_client: Traffic,
-    /// What came from the backend and was relayed.
+    /// Traffic from the backend that was relayed.
     pub from_backend: Traffic,
-    /// From the 101 to the end.
+    /// Time from the 101 to the end.
     pub lasted: Duration,
 }
 
-/// Normal closure codes of RFC 6455 §7.4.1 that we send.
+/// Close codes of RFC 6455 §7.4.1 that Sidegate sends.
 pub mod code {
     /// Going away: drain, idle, lifetime.
     pub const AWAY: u16 = 1001;
-    /// A violation of the protocol.
+    /// A violation of the WebSocket protocol.
     pub const PROTOCOL: u16 = 1002;
-    /// Against a policy: revoked, message rate, frame rate.
+    /// A violation of a policy: revoked, message rate, frame rate.
     pub const POLICY: u16 = 1008;
-    /// A message too big to take.
+    /// A message larger than `message.max`.
     pub const TOO_BIG: u16 = 1009;
 }
 
 impl By {
-    /// Each once, in the order of their numbers.
+    /// Every value once, in the order of their numbers.
     pub const ALL: [By; 3] = [By::Client, By::Backend, By::Sidegate];
 
-    /// The label's value.
+    /// Value of the metric label.
     pub const fn word(self) -> &'static str {
         match self {
             By::Client => "client",
@@ -243,10 +243,10 @@ impl By {
 }
 
 impl Phase {
-    /// Each once, in the order of their numbers.
+    /// Every value once, in the order of their numbers.
     pub const ALL: [Phase; 2] = [Phase::Open, Phase::Closing];
 
-    /// The label's value.
+    /// Value of the metric label.
     pub const fn word(self) -> &'static str {
         match self {
             Phase::Open => "open",
@@ -256,7 +256,7 @@ impl Phase {
 }
 
 impl Reason {
-    /// Every reason once, for tables and metrics; in the order of their numbers.
+    /// Every reason once, for tables and metrics, in the order of their numbers.
     pub const ALL: [Reason; 16] = [
         Reason::ClientClosed,
         Reason::BackendClosed,
@@ -276,7 +276,7 @@ impl Reason {
         Reason::Panic,
     ];
 
-    /// The stable reason word.
+    /// The stable word for logs and metric labels.
     pub const fn word(self) -> &'static str {
         match self {
             Reason::ClientClosed => "client_closed",
@@ -300,7 +300,7 @@ impl Reason {
 }
 
 impl Reason {
-    /// One sentence for operators.
+    /// One sentence for operators that describes the ending.
     pub const fn sentence(self) -> &'static str {
         match self {
             Reason::ClientClosed => "The client sent a Close frame.",
@@ -340,8 +340,8 @@ impl Reason {
         }
     }
 
-    /// The close code that the client gets where the ending is ours to tell; a
-    /// drain's is configured, and the others are not told to a client by us.
+    /// The close code that Sidegate sends to the client, if this reason decides one. A drain's code
+    /// is configured; for the other reasons the code comes from elsewhere or none is sent.
     pub const fn to_client(self) -> Option<u16> {
         match self {
             Reason::Idle | Reason::Lifetime | Reason::NoPong => Some(code::AWAY),
@@ -359,7 +359,7 @@ impl Reason {
         }
     }
 
-    /// The close code that the backend gets when we end a tunnel for this reason.
+    /// The close code that the backend gets when Sidegate ends a tunnel for this reason.
     pub const fn to_backend(self) -> u16 {
         match self {
             Reason::Revoked => code::POLICY,

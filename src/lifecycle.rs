@@ -1,6 +1,7 @@
-//! The lifecycle of the process: one value that moves forwards, and that everything else reads.
+//! The lifecycle of the process: one value that only moves forward, and that everything else reads.
 //!
-//! Only the methods below change it. It knows no listener, no tunnel and no service manager.
+//! Only the methods below change the stage. They know no listener, no tunnel and no service
+//! manager.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,18 +30,18 @@ impl Stage {
     }
 }
 
-/// A drain on its way.
+/// A drain in progress, with its times and terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain {
-    /// When it was ordered.
+    /// Time at which it was ordered.
     pub since: Instant,
-    /// When accepting stops: `[shutdown] delay` later.
+    /// Time at which accepting stops: `[shutdown] delay` after `since`.
     pub closing: Instant,
-    /// When the remaining connections are cut: `[shutdown] deadline` after `closing`.
+    /// Time at which the remaining connections are cut: `[shutdown] deadline` after `closing`.
     pub deadline: Instant,
     /// Close code for the open tunnels.
     pub code: u16,
-    /// How far it has come.
+    /// The step that it has reached.
     pub step: DrainStep,
 }
 
@@ -55,18 +56,18 @@ pub enum DrainStep {
     Cutting,
 }
 
-/// `[shutdown]` as far as the lifecycle needs it.
+/// The part of `[shutdown]` that the lifecycle needs.
 #[derive(Debug, Clone, Copy)]
 pub struct DrainTerms {
-    /// From the order until accepting stops.
+    /// Time from the order until accepting stops.
     pub delay: Duration,
-    /// From then until the remaining connections are cut.
+    /// Time from then until the remaining connections are cut.
     pub deadline: Duration,
     /// Close code for the open tunnels.
     pub code: u16,
 }
 
-/// The one stage of this process, shared by all who read or advance it.
+/// The stage of this process, shared by all code that reads or advances it.
 pub struct Lifecycle {
     stage: watch::Sender<Stage>,
     closing: CancellationToken,
@@ -74,7 +75,7 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// A process that starts.
+    /// Creates the lifecycle of a process in [`Stage::Starting`].
     pub fn new() -> Arc<Self> {
         let (stage, _) = watch::channel(Stage::Starting);
         Arc::new(Lifecycle {
@@ -84,12 +85,12 @@ impl Lifecycle {
         })
     }
 
-    /// The present stage.
+    /// The stage at this moment.
     pub fn stage(&self) -> Stage {
         *self.stage.borrow()
     }
 
-    /// The present stage and each later one.
+    /// Subscribes to the current stage and each later one.
     pub fn subscribe(&self) -> watch::Receiver<Stage> {
         self.stage.subscribe()
     }
@@ -121,7 +122,7 @@ impl Lifecycle {
         &self.cutting
     }
 
-    /// Signals are handled from now on.
+    /// Advances to [`Stage::Serving`]: signals are handled from now on.
     pub fn serve(&self) {
         self.advance(|stage| match stage {
             Stage::Starting => Some(Stage::Serving),
@@ -129,7 +130,7 @@ impl Lifecycle {
         });
     }
 
-    /// Orders a drain; false if one was ordered before.
+    /// Orders a drain. `false` means that one was ordered before.
     pub fn drain(&self, terms: DrainTerms) -> bool {
         self.advance(|stage| match stage {
             Stage::Starting | Stage::Serving => {
@@ -145,6 +146,7 @@ impl Lifecycle {
 
     /// Stops accepting; part of a drain.
     pub fn close(&self) {
+        // The stage first, then the token: a task that the token wakes finds the new stage.
         self.advance(|stage| at_step(stage, DrainStep::Closing));
         self.closing.cancel();
     }
@@ -156,7 +158,7 @@ impl Lifecycle {
         self.closing.cancel();
     }
 
-    /// Both planes have ended.
+    /// Advances to [`Stage::Ended`]: both planes have ended.
     pub fn end(&self) {
         self.advance(|stage| (stage != Stage::Ended).then_some(Stage::Ended));
     }
@@ -172,7 +174,8 @@ impl Lifecycle {
     }
 }
 
-/// The stage one step on, unless the drain is there already.
+/// The stage with the drain advanced to `step`. `None` if it is there already, or there is no
+/// drain.
 fn at_step(stage: Stage, step: DrainStep) -> Option<Stage> {
     match stage {
         Stage::Draining(drain) if drain.step < step => {

@@ -1,5 +1,5 @@
-//! The command line: one file per verb in `cli/`, and the exit codes. The nginx importer is a wing
-//! of its own.
+//! The command line: one file per verb in `cli/`, and the exit codes. The nginx importer is a
+//! separate part, `import/`.
 
 mod cli;
 mod import;

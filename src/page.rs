@@ -1,14 +1,14 @@
-//! A file that a command makes.
+//! A file that a command generates.
 
 use std::path::PathBuf;
 
-/// One file to write.
+/// A file to be written, with its permissions.
 #[derive(Debug)]
 pub struct Page {
-    /// Path of the file.
+    /// Path at which it is written.
     pub path: PathBuf,
-    /// Its text.
+    /// Text of the file.
     pub text: String,
-    /// Its permission bits.
+    /// Permission bits (mode) of the file.
     pub mode: u32,
 }

@@ -1,14 +1,14 @@
 //! The words for "no": every reason why a request or a connection is refused.
 //!
-//! One enum, and one exhaustive `match` each for the word, the status and the
-//! sentence, so that the log, the metric, the answer and the close reason can
-//! never disagree. It never decides anything.
+//! One enum, and one exhaustive `match` each for the word, the status and the sentence, so that the
+//! log, the metric, the answer and the close reason can never disagree. This module decides
+//! nothing.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Why Sidegate said no. The same word stands in the log, in the `reason` label
-/// of `sidegate_refusals_total`, in the answer's body and in a close reason.
+/// Why Sidegate refused. The same word appears in the log, in the `reason` label of
+/// `sidegate_refusals_total`, in the answer's body and in a close reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// Too many connections of this client hold neither a tunnel nor an answer.
@@ -22,7 +22,8 @@ pub enum Refusal {
     Tls,
     /// The request head is malformed or ambiguous.
     Head(Head),
-    /// The path holds an invalid or a deceptive escape, or leads to another policy as other servers read it.
+    /// The path holds an invalid or a deceptive escape, or leads to another policy as other servers
+    /// read it.
     Path,
     /// Reserved: the forwarded headers of a listed peer cannot be read. This version believes no
     /// peer's headers, so nothing constructs it.
@@ -61,7 +62,7 @@ pub enum Refusal {
     Backend(Backend),
 }
 
-/// What is wrong with a request head.
+/// The fault of a request head, with its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
     /// Malformed or ambiguous: 400.
@@ -74,12 +75,12 @@ pub enum Head {
     TooLarge,
 }
 
-/// What the backend failed at.
+/// The way in which the backend failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
-    /// Refused, reset, or answered what is not valid: 502.
+    /// Connection refused or reset, or an invalid answer: 502.
     Failed,
-    /// Connected or answered too late: 504.
+    /// The connection or the answer came too late: 504.
     Late,
 }
 
@@ -109,7 +110,7 @@ impl Refusal {
         Refusal::Backend(Backend::Failed),
     ];
 
-    /// Its place in [`Refusal::ALL`], by which it is counted.
+    /// Index in [`Refusal::ALL`], under which it is counted.
     pub const fn number(self) -> usize {
         match self {
             Refusal::Pending => 0,
@@ -136,7 +137,7 @@ impl Refusal {
         }
     }
 
-    /// The stable reason word.
+    /// The stable word for logs, metric labels and answers.
     pub const fn word(self) -> &'static str {
         match self {
             Refusal::Pending => "pending",
@@ -163,7 +164,7 @@ impl Refusal {
         }
     }
 
-    /// The HTTP status of the answer; `None` where the connection is closed without one.
+    /// The HTTP status of the answer. `None` means that the connection is closed without an answer.
     pub const fn status(self) -> Option<u16> {
         match self {
             Refusal::Pending | Refusal::Proxy | Refusal::Tls => None,
@@ -185,7 +186,7 @@ impl Refusal {
         }
     }
 
-    /// One sentence for the client's developer; it tells nothing of the configuration.
+    /// One sentence for the client's developer; it reveals nothing of the configuration.
     pub const fn sentence(self) -> &'static str {
         match self {
             Refusal::Pending => "Too many of your connections wait for an answer.",
