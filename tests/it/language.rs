@@ -47,7 +47,7 @@ async fn most(client: &Client) -> (usize, String) {
     }
 }
 
-/// Asserts that this is too long for the tunnel.
+/// Asserts that the tunnel ends because `text` is too long.
 async fn expect_too_big(tunnel: &mut Tunnel, text: &str) {
     tunnel.send_text(text).await;
     tunnel.expect_close_with(1009, "too_big").await;

@@ -161,8 +161,8 @@ mod tests {
     use crate::import::nginx::model::Model;
     use crate::import::nginx::server;
 
-    /// Which of the locations, as written, nginx finds for a path; `301 L`: a redirect for the sake
-    /// of L.
+    /// Asserts what nginx finds for a path: a location as written, or `301 L` for a redirect
+    /// because of L.
     fn check(locations: &str, cases: &[(&str, &str)]) {
         let server = server::of(locations);
         for (path, expected) in cases {

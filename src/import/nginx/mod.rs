@@ -81,7 +81,7 @@ pub fn read(version: Version, reading: &mut Reading<'_>) -> Nginx {
 }
 
 fn http(version: Version, directives: &[&Directive], reading: &mut Reading<'_>) -> Nginx {
-    // Upstreams are read before any server, which may name one that comes later in the file.
+    // Upstreams are read before any server, which may name an upstream that comes later.
     let mut zones = Zones::default();
     let mut upstreams = Upstreams::default();
     let mut upgrades = HashMap::new();
@@ -138,7 +138,7 @@ mod tests {
     use crate::import::report::Notes;
     use crate::import::tree;
 
-    /// What is wrong with `text`: for each fault its line, and what is said of it among the rest.
+    /// Asserts the faults of `text`: the line of each, and a part of its message.
     fn check(text: &str, expected: &[(usize, &str)]) {
         let tree = tree::of(text).unwrap();
         let mut reading = Reading { tree: &tree, notes: Notes::default(), faults: Vec::new() };

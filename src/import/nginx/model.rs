@@ -2,8 +2,8 @@
 //!
 //! The texts of a server's locations and rewrites divide all paths into cells. For each cell, the
 //! model lists every outcome that nginx may have: the outcome if no vague regular expression
-//! matches, and the outcomes of those that may match. An outcome which nginx can't have is harmless
-//! here; a missing one is not, because the import compares itself with each of them.
+//! matches, and the outcomes of those that may match. An impossible outcome is harmless here; a
+//! missing one is not, because the import compares itself with each of them.
 
 use std::collections::BTreeSet;
 

@@ -452,8 +452,8 @@ mod tests {
         (tree, nginx)
     }
 
-    /// The patterns as `path location`, with `-` for what is closed; then the differences as
-    /// `WORD location: paths`.
+    /// The patterns as `path location`, with `-` if closed; then the differences as `WORD location:
+    /// paths`.
     fn check_for(unsaid: Unsaid, locations: &str, patterns: &[&str], gaps: &[&str]) {
         let (tree, nginx) = nginx(&locations.replace("PASS", PASS));
         let side = Side::new(&nginx, &nginx.servers[0], &tree);

@@ -32,7 +32,7 @@ pub fn echo() -> Builder {
     raw(|wire| echo_all(wire, ""))
 }
 
-/// [`echo`], whose 101 has these header lines as well, each ended by CRLF.
+/// [`echo`] with more header lines in its 101, each ended by CRLF.
 pub fn echo_with(lines: &'static str) -> Builder {
     raw(move |wire| echo_all(wire, lines))
 }
@@ -51,7 +51,7 @@ where
     }
 }
 
-/// Plain HTTP with keep-alive: answers each request with what `answer` makes of it.
+/// Serves plain HTTP with keep-alive; `answer` computes the reply to each request.
 pub fn http(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Builder {
     let answer = Arc::new(answer);
     raw(move |wire| answer_all(wire, Arc::clone(&answer)))
@@ -70,7 +70,7 @@ pub fn manual() -> Builder {
     Builder { script: Script::HandsOver, unix: false, tls: None, instead: None }
 }
 
-/// A port that refuses connections, and stays taken while this lives.
+/// Takes a port that refuses connections for as long as the backend lives.
 pub fn refusing() -> Backend {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
@@ -80,7 +80,7 @@ pub fn refusing() -> Backend {
     backend
 }
 
-/// A port that answers no connection attempt: its queue is full.
+/// Takes a port that answers no connection attempt: its queue is full.
 pub fn full() -> Backend {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
@@ -118,7 +118,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// On a Unix socket instead of a port.
+    /// Listens on a Unix socket instead of a port.
     pub fn unix(mut self) -> Self {
         self.unix = true;
         self
@@ -137,7 +137,7 @@ impl Builder {
         self
     }
 
-    /// Starts it.
+    /// Starts the backend.
     pub async fn run(self) -> Backend {
         let folder = self.unix.then(|| tempfile::tempdir().unwrap());
         let (listener, address) = match &folder {
@@ -221,34 +221,34 @@ impl Backend {
         }
     }
 
-    /// As a route's `backend` names it.
+    /// Returns its address in the form of a route's `backend`.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// How many connections were accepted so far.
+    /// Returns how many connections were accepted so far.
     pub fn connections(&self) -> usize {
         self.seen.accepted.load(Ordering::SeqCst)
     }
 
-    /// How many of them resumed a session of TLS.
+    /// Returns how many connections resumed a TLS session.
     pub fn resumed(&self) -> usize {
         self.seen.resumed.load(Ordering::SeqCst)
     }
 
-    /// Every head received so far.
+    /// Returns every head received so far.
     pub fn heads(&self) -> Vec<Head> {
         self.seen.heads.lock().unwrap().clone()
     }
 
-    /// The next head that was received, each once, in the order of their coming.
+    /// Waits for the next head, each once, in order of arrival.
     pub async fn head(&self) -> Head {
         let index = self.looked_at.fetch_add(1, Ordering::SeqCst);
         self.wait("a head at the backend", |seen| seen.heads.lock().unwrap().get(index).cloned())
             .await
     }
 
-    /// The next connection to a [`manual`] backend, in the test's hand.
+    /// Waits for the next connection to a [`manual`] backend, for the test to drive.
     pub async fn accepted(&self) -> Wire {
         let mut handed = self.handed.lock().await;
         let stream = within("a connection at the backend", handed.recv()).await.unwrap();
@@ -397,7 +397,7 @@ pub async fn grant(wire: &mut Wire, lines: &str) -> Head {
     head
 }
 
-/// The 101 that answers `head`, with more header `lines`.
+/// Returns the 101 that answers `head`, with more header `lines`.
 pub fn granted(head: &Head, lines: &str) -> String {
     let accept = derive_accept_key(head.header("sec-websocket-key").unwrap().as_bytes());
     format!(
@@ -432,7 +432,7 @@ async fn echo_all(mut wire: Wire, lines: &str) {
     }
 }
 
-/// The next frame, however long it takes: a backend may be idle for the whole test.
+/// Waits for the next frame without a limit: a backend may be idle for the whole test.
 async fn unhurried(wire: &mut Wire) -> Option<Frame> {
     wire.readable().await;
     wire.try_frame().await
@@ -444,26 +444,26 @@ pub struct Asked {
     pub body: Vec<u8>,
 }
 
-/// What an [`http`] backend answers.
+/// The reply of an [`http`] backend.
 pub struct Reply {
     status: u16,
     lines: String,
     body: Vec<u8>,
 }
 
-/// A reply with this status, and neither headers nor a body.
+/// Creates a reply with this status, without headers or body.
 pub fn reply(status: u16) -> Reply {
     Reply { status, lines: String::new(), body: Vec::new() }
 }
 
 impl Reply {
-    /// One more header line.
+    /// Adds a header line.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.lines += &format!("{name}: {value}\r\n");
         self
     }
 
-    /// The body; its Content-Length is added.
+    /// Sets the body, and its Content-Length.
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self

@@ -19,12 +19,12 @@ pub struct Pair {
     pub key: String,
 }
 
-/// A fresh certificate for `names`, signed by the run's authority.
+/// Makes a certificate for `names`, signed by the run's authority.
 pub fn signed(names: &[&str]) -> Pair {
     issued(names, |_| (), &authority().issuer)
 }
 
-/// A certificate that expired long ago.
+/// Makes a certificate that expired long ago.
 pub fn expired(names: &[&str]) -> Pair {
     let past = |params: &mut CertificateParams| {
         (params.not_before, params.not_after) =
@@ -33,7 +33,7 @@ pub fn expired(names: &[&str]) -> Pair {
     issued(names, past, &authority().issuer)
 }
 
-/// A certificate of an unknown authority.
+/// Makes a certificate of an unknown authority.
 pub fn unknown(names: &[&str]) -> Pair {
     issued(names, |_| (), &Authority::new("somebody else's authority").issuer)
 }
@@ -52,8 +52,8 @@ fn issued(
     Pair { chain: certificate.pem(), key: key.serialize_pem() }
 }
 
-/// A server's TLS configuration, with a fresh certificate for `names`. With `asks`, it accepts only
-/// clients with a certificate of the run's authority.
+/// Makes a server's TLS configuration, with a fresh certificate for `names`. With `asks`, it
+/// accepts only clients with a certificate of the run's authority.
 pub fn server(names: &[&str], asks: bool) -> Arc<ServerConfig> {
     server_with(&signed(names), asks, &[])
 }
@@ -78,12 +78,12 @@ pub fn server_with(pair: &Pair, asks: bool, protocols: &[&str]) -> Arc<ServerCon
     Arc::new(config)
 }
 
-/// The run's authority, as PEM.
+/// Returns the run's authority as PEM.
 pub fn authority_pem() -> &'static str {
     &authority().pem
 }
 
-/// A store that trusts the run's authority alone.
+/// Returns a store that trusts the run's authority alone.
 pub fn roots() -> Arc<RootCertStore> {
     let mut roots = RootCertStore::empty();
     roots.add(authority().certificate.clone()).unwrap();

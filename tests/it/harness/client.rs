@@ -83,31 +83,32 @@ pub struct Client {
 }
 
 impl Client {
-    /// From this loopback address.
+    /// Connects from this loopback address.
     pub fn from(mut self, address: &str) -> Self {
         self.from = address.parse().unwrap();
         self
     }
 
-    /// To another address than the first listener's.
+    /// Connects to this address instead of the first listener's.
     pub fn to(mut self, address: SocketAddr) -> Self {
         self.address = address;
         self
     }
 
-    /// To another listener than the first, in the clear.
+    /// Connects to this address without TLS.
     pub fn at_clear(mut self, address: SocketAddr) -> Self {
         (self.address, self.tls) = (address, None);
         self
     }
 
-    /// For another host than `localhost`: `Host`, and SNI unless [`Client::sni`] says otherwise.
+    /// Asks for another host than `localhost`: in `Host`, and in SNI unless [`Client::sni`] sets
+    /// it.
     pub fn host(mut self, host: &str) -> Self {
         host.clone_into(&mut self.host);
         self
     }
 
-    /// Another SNI than the host; an address means none at all.
+    /// Sends another SNI than the host; an address means no SNI.
     pub fn sni(mut self, name: &str) -> Self {
         self.sni = Some(ServerName::try_from(name.to_owned()).unwrap());
         self
@@ -126,29 +127,29 @@ impl Client {
         })
     }
 
-    /// Takes any certificate, so that a test can look at it.
+    /// Accepts any certificate, so that a test can look at it.
     pub fn trusting(self) -> Self {
         self.tls_with(trusts_any)
     }
 
-    /// Any change of its side of TLS.
+    /// Changes its side of TLS.
     pub fn tls_with(mut self, change: impl FnOnce(&mut ClientConfig)) -> Self {
         change(Arc::make_mut(self.tls.as_mut().expect("a client over TLS")));
         self
     }
 
-    /// One more header line of every request.
+    /// Adds a header line to every request.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.lines.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// The page that opens the WebSocket.
+    /// Sets `Origin`, the page that opens the WebSocket.
     pub fn origin(self, origin: &str) -> Self {
         self.header("Origin", origin)
     }
 
-    /// The subprotocols that it offers, on one line.
+    /// Offers these subprotocols, on one line.
     pub fn subprotocols(self, offered: &[&str]) -> Self {
         self.header("Sec-WebSocket-Protocol", &offered.join(", "))
     }
@@ -172,7 +173,7 @@ impl Client {
         Ok(Wire::new(stream, End::Client, None))
     }
 
-    /// Connects, and leaves TLS to the test.
+    /// Connects without a TLS handshake, which is left to the test.
     pub async fn connect_below_tls(&self) -> Wire {
         Wire::new(self.connect_tcp().await.unwrap(), End::Client, None)
     }
@@ -211,20 +212,20 @@ impl Client {
         answer
     }
 
-    /// GET, without an upgrade.
+    /// Sends a GET without an upgrade.
     pub async fn get(&self, path: &str) -> Answer {
         self.send(self.request(&format!("GET {path} HTTP/1.1"), "")).await
     }
 
-    /// A head with this first line, Host, the client's own header lines, and these `lines` (each
-    /// ended by CRLF).
+    /// Returns a head with this first line, Host, the client's own header lines, and these `lines`
+    /// (each ended by CRLF).
     pub fn request(&self, first: &str, lines: &str) -> String {
         let own: String =
             self.lines.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         format!("{first}\r\nHost: {}\r\n{own}{lines}\r\n", self.host)
     }
 
-    /// The head of an attempt in order, with more `lines` (each ended by CRLF).
+    /// Returns the head of a valid attempt, with more `lines` (each ended by CRLF).
     pub fn attempt_head(&self, path: &str, lines: &str) -> String {
         let key = generate_key();
         let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
@@ -234,12 +235,12 @@ impl Client {
         )
     }
 
-    /// Attempts to open a WebSocket, and returns the answer, whatever it is; for refusals.
+    /// Attempts to open a WebSocket, and returns any answer; for refusals.
     pub async fn attempt(&self, path: &str) -> Answer {
         self.send(self.attempt_head(path, "")).await
     }
 
-    /// Opens a WebSocket, and hands over the connection behind the 101 for frames by hand.
+    /// Opens a WebSocket, and returns the connection after the 101 for frames by hand.
     pub async fn open_wire(&self, path: &str) -> Wire {
         self.open_head(path).await.1
     }
@@ -274,7 +275,7 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// The subprotocol that was chosen.
+    /// Returns the subprotocol that was chosen.
     pub fn subprotocol(&self) -> Option<&str> {
         self.head.header("sec-websocket-protocol")
     }
@@ -289,13 +290,13 @@ impl Tunnel {
         self.send(Message::text(text)).await;
     }
 
-    /// The next message, Pings and Closes included; an error also where the connection ended
-    /// without a Close.
+    /// Returns the next message, Pings and Closes included. A connection that ends without a Close
+    /// is an error.
     pub async fn next(&mut self) -> Result<Message, Error> {
         within("a message", self.stream.next()).await.unwrap_or(Err(Error::ConnectionClosed))
     }
 
-    /// The next text or binary message.
+    /// Returns the next text or binary message.
     pub async fn message(&mut self) -> Bytes {
         loop {
             match self.next().await.unwrap_or_else(|error| panic!("no message: {error}")) {
@@ -306,7 +307,7 @@ impl Tunnel {
         }
     }
 
-    /// Sends a text message and waits for the same one back.
+    /// Sends a text message and waits for its echo.
     pub async fn expect_echo(&mut self, text: &str) {
         self.send_text(text).await;
         assert_eq!(self.message().await, text);
@@ -395,12 +396,12 @@ fn config(versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
     config
 }
 
-/// Lets a client take any certificate whose key signed.
+/// Makes a client accept any certificate whose key signed the handshake.
 pub fn trusts_any(config: &mut ClientConfig) {
     config.dangerous().set_certificate_verifier(Arc::new(Trusting(provider())));
 }
 
-/// Takes any certificate whose key signed.
+/// Accepts any certificate whose key signed the handshake.
 #[derive(Debug)]
 struct Trusting(Arc<CryptoProvider>);
 

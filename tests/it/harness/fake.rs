@@ -19,7 +19,7 @@ pub fn at(socket: &Path, answers: impl Fn(&str) -> Vec<u8> + Send + Sync + 'stat
     answering(UnixListener::bind(socket).unwrap(), answers)
 }
 
-/// The same at a socket that listens already.
+/// Answers at a socket that listens already.
 pub fn answering(
     listener: UnixListener,
     answers: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static,
@@ -35,13 +35,13 @@ pub fn answering(
     Fake { asked }
 }
 
-/// The answer with `status` and `body`, as an agent would send it.
+/// Makes the answer with `status` and `body`, as an agent would send it.
 pub fn json(status: u16, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
 impl Fake {
-    /// The request lines so far.
+    /// Returns the request lines so far.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }

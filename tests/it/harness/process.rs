@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 use crate::harness::client::{self, Client};
 use crate::harness::within;
 
-/// The agent of `folder`, clear and on a free port, logging JSON until told otherwise.
+/// Builds an agent of `folder`, without TLS and on a free port, which logs JSON by default.
 pub fn new(folder: &Path) -> Builder {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidegate"));
     command.args(["run", "--config", "sidegate.toml"]).current_dir(folder).env("TMPDIR", folder);
@@ -27,25 +27,25 @@ pub fn new(folder: &Path) -> Builder {
     Builder { command }
 }
 
-/// A process that is not yet there.
+/// A process that isn't started yet.
 pub struct Builder {
     command: Command,
 }
 
 impl Builder {
-    /// `--log`
+    /// Sets `--log`, the format of the log.
     pub fn log(mut self, format: &str) -> Self {
         self.command.args(["--log", format]);
         self
     }
 
-    /// One more variable of its environment.
+    /// Adds a variable to the environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// Starts it, and waits until it listens.
+    /// Starts the process, and waits until it listens.
     pub async fn run(mut self) -> Process {
         let mut child = self.command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -85,29 +85,29 @@ pub struct Process {
 }
 
 impl Process {
-    /// A client of its first listener.
+    /// Returns a client of its first listener.
     pub fn client(&self) -> Client {
         client::clear(self.listener.expect("a listener"))
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> Pid {
         Pid::from_child(self.child.as_ref().expect("it runs"))
     }
 
-    /// What the metrics listener answers to `GET path`.
+    /// Returns the answer of the metrics listener to `GET path`.
     pub async fn asked(&self, path: &str) -> String {
         self.client().to(self.metrics.expect("a metrics listener")).get(path).await.text()
     }
 
-    /// The value of a metric without labels.
+    /// Returns the value of a metric without labels.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = self.asked("/metrics").await;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
 
-    /// The next line that has this in it.
+    /// Waits for the next line that contains `part`.
     pub async fn line(&mut self, part: &str) -> String {
         let found = async {
             let mut others = Vec::new();
@@ -122,7 +122,7 @@ impl Process {
         within(&format!("a line with {part:?}"), found).await
     }
 
-    /// The next line with this message, as JSON.
+    /// Waits for the next line with this message, parsed as JSON.
     pub async fn logged(&mut self, message: &str) -> Value {
         json(&self.line(&format!("\"message\":\"{message}\"")).await)
     }
@@ -169,12 +169,12 @@ impl Drop for Process {
     }
 }
 
-/// A line as JSON.
+/// Parses a line as JSON.
 pub fn json(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"))
 }
 
-/// The address in a line of any format.
+/// Finds the address in a line of any format.
 fn address(line: &str) -> SocketAddr {
     let after = line.split_once("address").unwrap_or_else(|| panic!("no address in {line}")).1;
     let text = after.trim_start_matches(|c: char| !c.is_ascii_digit());

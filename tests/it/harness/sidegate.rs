@@ -27,7 +27,7 @@ use crate::harness::certificate;
 use crate::harness::wire::{Answer, End, Wire};
 use crate::harness::within;
 
-/// What every agent of a test begins with.
+/// The lines at the start of every test's `sidegate.toml`.
 const BASE: &str = r#"
 schema = 1
 metrics.listen = "127.0.0.1:0"
@@ -44,8 +44,8 @@ const GENERATION: &str = "sidegate_generation";
 const RELOADS: &str = "sidegate_reloads_total";
 const REJECTED: [(&str, &str); 1] = [("outcome", "rejected")];
 
-/// One TLS listener, and a policy `default` that admits everyone until [`Builder::allow`] says
-/// otherwise.
+/// Builds an agent with one TLS listener, and a policy `default` that admits every client until
+/// [`Builder::allow`] is called.
 pub fn new() -> Builder {
     let mut config = toml(BASE);
     let listener = toml("name = 'public'\nlisten = '127.0.0.1:0'");
@@ -62,7 +62,7 @@ pub fn new() -> Builder {
     }
 }
 
-/// An agent that is not yet there.
+/// An agent that isn't started yet.
 #[derive(Clone)]
 pub struct Builder {
     config: Table,
@@ -74,13 +74,13 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A route for any host, under the policy `default`. Its name is the path's letters ("/chat/" →
-    /// `chat`), or `root`.
+    /// Adds a route for any host, under the policy `default`. Its name is the path's letters
+    /// ("/chat/" → `chat`), or `root`.
     pub fn route(self, path: &str, backend: &Backend) -> Self {
         self.route_to(path, &[backend])
     }
 
-    /// A route that leads to one of several backends.
+    /// Adds a route with several backends.
     pub fn route_to(mut self, path: &str, backends: &[&Backend]) -> Self {
         let letters = path.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         let name = match letters.trim_matches('-') {
@@ -100,18 +100,18 @@ impl Builder {
         self
     }
 
-    /// The last route's host: exact, `*.example.com`, or `*`.
+    /// Sets the last route's host: exact, `*.example.com`, or `*`.
     pub fn host(self, host: &str) -> Self {
         self.on_route(&format!("host = '{host}'"))
     }
 
-    /// More keys of the last route: `http = 'forward'`, `name = 'other'`.
+    /// Adds keys to the last route: `http = 'forward'`, `name = 'other'`.
     pub fn on_route(mut self, keys: &str) -> Self {
         merge_into(self.tables("route").last_mut().expect("a route"), keys);
         self
     }
 
-    /// More keys of the first listener: `max_connections = 3`.
+    /// Adds keys to the first listener: `max_connections = 3`.
     pub fn on_listener(mut self, keys: &str) -> Self {
         merge_into(&mut self.tables("listener")[0], keys);
         self
@@ -124,23 +124,23 @@ impl Builder {
         self
     }
 
-    /// `[timeouts]`: `head = '200ms'`.
+    /// Adds keys to `[timeouts]`: `head = '200ms'`.
     pub fn timeouts(self, keys: &str) -> Self {
         self.toml(&format!("[timeouts]\n{keys}"))
     }
 
-    /// So many data-plane threads.
+    /// Sets the number of data-plane threads.
     pub fn threads(self, threads: u32) -> Self {
         self.toml(&format!("process.threads = {threads}"))
     }
 
-    /// `wss://`, the default.
+    /// Serves `wss://`, the default.
     pub fn tls(mut self) -> Self {
         self.tls = true;
         self
     }
 
-    /// `ws://`.
+    /// Serves `ws://`, without TLS.
     pub fn clear(mut self) -> Self {
         self.tls = false;
         self
@@ -163,17 +163,17 @@ impl Builder {
         self.policy(|page| page.deny(network))
     }
 
-    /// Which origins the policy `default` admits.
+    /// Sets the origins that the policy `default` admits.
     pub fn origins(self, origins: &[&str]) -> Self {
         self.policy(|page| page.origins(origins))
     }
 
-    /// Which subprotocols the policy `default` admits.
+    /// Sets the subprotocols that the policy `default` admits.
     pub fn subprotocols(self, subprotocols: &[&str]) -> Self {
         self.policy(|page| page.subprotocols(subprotocols))
     }
 
-    /// `[limits]` of the policy `default`: `connections = { total = 1 }`.
+    /// Adds keys to `[limits]` of the policy `default`: `connections = { total = 1 }`.
     pub fn limits(self, keys: &str) -> Self {
         self.policy(|page| page.limits(keys))
     }
@@ -184,25 +184,25 @@ impl Builder {
         self
     }
 
-    /// One more policy, which the last route is under.
+    /// Adds a policy, and puts the last route under it.
     pub fn under(mut self, name: &str, change: impl FnOnce(Page) -> Page) -> Self {
         self.policies.push((name.to_owned(), change(Page::new())));
         self.on_route(&format!("policy = '{name}'"))
     }
 
-    /// One more file, at a path relative to `sidegate.toml`.
+    /// Adds a file, at a path relative to `sidegate.toml`.
     pub fn file(mut self, path: &str, text: &str) -> Self {
         self.files.push((path.to_owned(), text.to_owned()));
         self
     }
 
-    /// A socket that systemd passes under this name.
+    /// Adds a socket that systemd passes under this name.
     pub fn passed(mut self, name: &str, socket: impl Into<OwnedFd>) -> Self {
         self.passed.push((name.to_owned(), Arc::new(socket.into())));
         self
     }
 
-    /// Writes the files and starts the agent; panics if it refuses to.
+    /// Writes the files and starts the agent; panics if it doesn't start.
     pub async fn run(self) -> Sidegate {
         match self.try_run().await {
             Ok(sidegate) => sidegate,
@@ -225,7 +225,8 @@ impl Builder {
         Ok(Sidegate { agent, folder, tls })
     }
 
-    /// Writes the files alone, for tests of the commands; `sidegate.toml` is in the folder.
+    /// Writes the files without starting an agent, for tests of the commands; `sidegate.toml` is in
+    /// the folder.
     pub fn write(mut self) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         let put = |path: &str, text: &str| {
@@ -260,7 +261,7 @@ impl Builder {
         folder
     }
 
-    /// The names of each certificate.
+    /// Returns the names of each certificate.
     fn names(&mut self) -> Vec<Vec<String>> {
         if !self.certificates.is_empty() {
             return self.certificates.clone();
@@ -282,7 +283,7 @@ impl Builder {
     }
 }
 
-/// A policy's file in the making.
+/// A policy's file under construction.
 #[derive(Debug, Clone)]
 pub struct Page {
     policy: Table,
@@ -294,7 +295,7 @@ impl Page {
         Page { policy: toml("schema = 1\n[client]\nallow = ['any']") }
     }
 
-    /// Allows this list or network too; the first one takes the place of `any`.
+    /// Allows this list or network too; the first one replaces `any`.
     pub fn allow(mut self, network: &str) -> Self {
         let allow = self.client("allow");
         allow.retain(|one| one.as_str() != Some("any"));
@@ -326,17 +327,17 @@ impl Page {
         self
     }
 
-    /// An inline list: `list("office", &["192.0.2.0/24"])`.
+    /// Adds an inline list: `list("office", &["192.0.2.0/24"])`.
     pub fn list(self, name: &str, lines: &[&str]) -> Self {
         self.toml(&format!("[lists]\n{name} = {lines:?}"))
     }
 
-    /// A list in the file `policies/lists/NAME.cidr`, to be written with [`Builder::file`].
+    /// Adds a list in the file `policies/lists/NAME.cidr`, to be written with [`Builder::file`].
     pub fn list_file(self, name: &str) -> Self {
         self.toml(&format!("[lists]\n{name} = {{ file = 'lists/{name}.cidr' }}"))
     }
 
-    /// `[limits]`: `connections = { total = 1 }`.
+    /// Adds keys to `[limits]`: `connections = { total = 1 }`.
     pub fn limits(self, keys: &str) -> Self {
         self.toml(&format!("[limits]\n{keys}"))
     }
@@ -365,39 +366,39 @@ pub struct Sidegate {
 }
 
 impl Sidegate {
-    /// Where the first listener is.
+    /// Returns the address of the first listener.
     pub fn address(&self) -> SocketAddr {
         self.listener("public")
     }
 
-    /// Where the listener of this name is.
+    /// Returns the address of the listener with this name.
     pub fn listener(&self, name: &str) -> SocketAddr {
         let bound = self.agent.listeners();
         let found = bound.iter().find(|one| *one.listener == *name);
         found.unwrap_or_else(|| panic!("no listener {name}")).address
     }
 
-    /// Whether the first listener speaks TLS.
+    /// Returns whether the first listener speaks TLS.
     pub fn is_tls(&self) -> bool {
         self.tls
     }
 
-    /// The folder with its files.
+    /// Returns the folder with its files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Its `sidegate.toml`.
+    /// Returns the path of its `sidegate.toml`.
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("sidegate.toml")
     }
 
-    /// The policy `default`, to be written anew; it begins with what its file says now.
+    /// Edits the policy `default`, starting from its current file.
     pub fn policy(&self) -> Edit<'_> {
         self.policy_named("default")
     }
 
-    /// A policy, to be written anew; it begins with what its file says now.
+    /// Edits a policy, starting from its current file.
     pub fn policy_named(&self, name: &str) -> Edit<'_> {
         let path = format!("policies/{name}.toml");
         let page =
@@ -465,17 +466,17 @@ impl Sidegate {
             .expect("an agent that isn't ending")
     }
 
-    /// The generation that runs.
+    /// Returns the running generation.
     pub async fn generation(&self) -> u64 {
         self.metric(GENERATION, []).await as u64
     }
 
-    /// The sum of the series of `name` that have all these labels; 0 where there is none.
+    /// Returns the sum of all series of `name` with these labels; 0 if there is none.
     pub async fn metric<const N: usize>(&self, name: &str, labels: [(&str, &str); N]) -> f64 {
         sum(&self.metrics().await, name, &labels)
     }
 
-    /// Waits until the sum of the series of `name` that have all these labels is `value`.
+    /// Waits until the sum of all series of `name` with these labels is `value`.
     pub async fn expect_metric<const N: usize>(
         &self,
         name: &str,
@@ -498,17 +499,17 @@ impl Sidegate {
         }
     }
 
-    /// All that `/metrics` says.
+    /// Returns the text of `/metrics`.
     pub async fn metrics(&self) -> String {
         self.ask("/metrics").await.1
     }
 
-    /// The status and the body of `/readyz`.
+    /// Returns status and body of `/readyz`.
     pub async fn readyz(&self) -> (u16, String) {
         self.ask("/readyz").await
     }
 
-    /// Asks the metrics listener.
+    /// Sends `GET path` to the metrics listener; returns status and body.
     pub async fn ask(&self, path: &str) -> (u16, String) {
         let asked = async {
             let mut stream = TcpStream::connect(self.agent.metrics().expect("a metrics listener"))
@@ -526,13 +527,13 @@ impl Sidegate {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    /// A connection to the admin socket.
+    /// Connects to the admin socket.
     pub async fn admin(&self) -> Wire {
         let path = self.agent.admin().expect("an admin socket");
         Wire::new(UnixStream::connect(path).await.unwrap(), End::Client, None)
     }
 
-    /// The answer of the admin socket to `request`, which the agent doesn't refuse.
+    /// Returns the admin socket's answer to `request`; panics if the agent refuses it.
     pub async fn answer_to<R: wire::AdminRequest>(&self, request: &R) -> R::Answer {
         let answer = self.reply(&format!("{} {}", R::METHOD, request.target())).await;
         let (status, body) = (answer.status(), answer.text());
@@ -541,24 +542,24 @@ impl Sidegate {
         wire::read(request, &received).unwrap_or_else(|error| panic!("{error}: {body}"))
     }
 
-    /// What the admin socket answers to `GET /v1/status` and its like.
+    /// Returns the admin socket's answer to a line such as `GET /v1/status`.
     pub async fn reply(&self, line: &str) -> Answer {
         let mut wire = self.admin().await;
         wire.send(format!("{line} HTTP/1.1\r\nHost: sidegate\r\nConnection: close\r\n\r\n")).await;
         wire.answer().await
     }
 
-    /// The status of the agent.
+    /// Returns the agent's status.
     pub async fn status(&self) -> StatusAnswer {
         self.answer_to(&StatusRequest).await
     }
 
-    /// Reloads by the admin socket, as `request` says.
+    /// Reloads through the admin socket, as `request` says.
     pub async fn ask_reload(&self, request: &ReloadRequest) -> ReloadAnswer {
         self.answer_to(request).await
     }
 
-    /// Orders a drain; a second time: ends at once.
+    /// Orders a drain; a second call ends the agent at once.
     pub async fn drain(&self) {
         self.agent.drain();
     }
@@ -568,13 +569,13 @@ impl Sidegate {
         within("the end of the agent", self.agent.ended()).await;
     }
 
-    /// The agent itself.
+    /// Returns the agent itself.
     pub fn agent(&self) -> &Agent {
         &self.agent
     }
 }
 
-/// A policy to be written anew.
+/// A policy that is being edited.
 pub struct Edit<'s> {
     sidegate: &'s Sidegate,
     path: String,
@@ -583,7 +584,7 @@ pub struct Edit<'s> {
 }
 
 impl Edit<'_> {
-    /// Allows this list or network; the first one takes the place of all that was allowed before.
+    /// Allows this list or network; the first call replaces everything allowed before.
     pub fn allow(mut self, network: &str) -> Self {
         self.page =
             if self.allowed { self.page.allow(network) } else { self.page.allow_only(network) };
@@ -601,18 +602,18 @@ impl Edit<'_> {
         self.change(|page| page.limits(keys))
     }
 
-    /// Any change.
+    /// Applies any change.
     pub fn change(mut self, change: impl FnOnce(Page) -> Page) -> Self {
         self.page = change(self.page);
         self
     }
 
-    /// Writes it, and returns the new generation once it runs.
+    /// Writes the policy, and returns the new generation once it runs.
     pub async fn write(self) -> u64 {
         self.sidegate.write(&self.path, &self.page.text()).await
     }
 
-    /// Writes it, and waits for nothing.
+    /// Writes the policy, and waits for nothing.
     pub fn put(self) {
         self.sidegate.put(&self.path, self.page.text());
     }
@@ -633,7 +634,7 @@ fn sum(metrics: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
     matching.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
 }
 
-/// A file that its owner alone may read, as keys have to be.
+/// Writes a file that only its owner may read, as keys require.
 fn write(path: &Path, text: &[u8]) {
     let mut file = std::fs::File::options()
         .write(true)

@@ -16,7 +16,7 @@ use crate::harness::within;
 pub struct Found(Socket);
 
 impl Found {
-    /// The connection that this process accepted at `listener`.
+    /// Finds the connection that this process accepted at `listener`.
     pub async fn accepted(listener: SocketAddr) -> Found {
         find(&format!("accepted at {listener}"), |local, peer| {
             local == listener && peer.port() != 0
@@ -24,14 +24,15 @@ impl Found {
         .await
     }
 
-    /// The connection that this process made to `backend`, an address as a configuration has it.
+    /// Finds the connection that this process made to `backend`, an address in a configuration's
+    /// form.
     pub async fn dialled(backend: &str) -> Found {
         let (_, address) = backend.split_once("://").unwrap();
         let address: SocketAddr = address.parse().unwrap();
         find(&format!("to {backend}"), |_, peer| peer == address).await
     }
 
-    /// Asserts that the kernel probes the peer after a minute, each quarter of one, four times.
+    /// Asserts that the kernel probes the peer after a minute of silence, every 15 s, four times.
     pub fn expect_watched(&self) {
         assert!(self.0.keepalive().unwrap() && self.0.tcp_nodelay().unwrap());
         let times =
@@ -67,7 +68,7 @@ pub async fn expect_released(local: SocketAddr, peer: SocketAddr) {
     within("the kernel's letting go of a connection", released).await;
 }
 
-/// Whether bytes wait in the kernel, to go from one end to the other.
+/// Returns whether the kernel holds bytes to be sent from one end to the other.
 fn holds(local: SocketAddr, peer: SocketAddr) -> bool {
     let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
     table.lines().skip(1).any(|line| {
@@ -77,7 +78,7 @@ fn holds(local: SocketAddr, peer: SocketAddr) -> bool {
     })
 }
 
-/// The one socket whose addresses are as `is_it` says: its own, and its peer's.
+/// Finds the one socket whose own and peer address satisfy `is_it`.
 async fn find(what: &str, is_it: impl Fn(SocketAddr, SocketAddr) -> bool) -> Found {
     let found = async {
         loop {
@@ -108,7 +109,7 @@ fn look(is_it: &impl Fn(SocketAddr, SocketAddr) -> bool) -> Option<Found> {
     Some(Found(duplicate.into()))
 }
 
-/// `0100007F:1F90`: the address as the machine has it in memory, and the port.
+/// Parses `0100007F:1F90`: the address in the machine's byte order, and the port.
 fn address(text: &str) -> SocketAddr {
     let (address, port) = text.split_once(':').unwrap();
     let address = Ipv4Addr::from(u32::from_str_radix(address, 16).unwrap().to_ne_bytes());

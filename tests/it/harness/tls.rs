@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use crate::harness::sidegate::Sidegate;
 use crate::harness::{certificate, client, within};
 
-/// The types of records (RFC 8446 §5.1).
+/// Types of TLS records (RFC 8446 §5.1).
 pub const CHANGE_CIPHER_SPEC: u8 = 20;
 pub const ALERT: u8 = 21;
 pub const HANDSHAKE: u8 = 22;
@@ -36,35 +36,34 @@ pub const KEY_UPDATE: u8 = 24;
 pub const UPDATE: [u8; 5] = [KEY_UPDATE, 0, 0, 1, 0];
 pub const UPDATE_BOTH: [u8; 5] = [KEY_UPDATE, 0, 0, 1, 1];
 
-/// A record without encryption.
+/// Makes a record without encryption.
 pub fn plain(kind: u8, content: &[u8]) -> Vec<u8> {
     let length = u16::try_from(content.len()).unwrap().to_be_bytes();
     [&[kind, 3, 3][..], &length[..], content].concat()
 }
 
-/// A handshake message in unsealed records of this size.
+/// Splits a handshake message into unsealed records of this size.
 pub fn in_records_of(size: usize, message: &[u8]) -> Vec<u8> {
     message.chunks(size).flat_map(|piece| plain(HANDSHAKE, piece)).collect()
 }
 
-/// A client whose TLS is in the test's hand.
+/// A client whose TLS the test drives.
 pub struct Client {
     pub tcp: TcpStream,
     pub tls: ClientConnection,
-    /// How much of the ciphertext goes out with each write.
+    /// Most ciphertext bytes that go out with each write.
     pub pieces: usize,
     head: String,
     read: Vec<u8>,
     secrets: Arc<Secrets>,
 }
 
-/// A client of `sidegate`'s first listener that offers this version alone, and has said nothing
-/// yet.
+/// Connects to `sidegate`'s first listener, offering this version alone, and sends nothing yet.
 pub async fn begin(sidegate: &Sidegate, version: &'static SupportedProtocolVersion) -> Client {
     begin_as(sidegate, version, "localhost", |_| ()).await
 }
 
-/// [`begin`], for this server's name and with any `change` of its side of TLS.
+/// Like [`begin`], for this server name and with any `change` of its side of TLS.
 pub async fn begin_as(
     sidegate: &Sidegate,
     version: &'static SupportedProtocolVersion,
@@ -74,7 +73,7 @@ pub async fn begin_as(
     begin_with(sidegate, default_provider(), version, sni, change).await
 }
 
-/// [`begin_as`], with this cryptography.
+/// Like [`begin_as`], with this cryptography.
 pub async fn begin_with(
     sidegate: &Sidegate,
     provider: CryptoProvider,
@@ -100,7 +99,7 @@ pub async fn begin_with(
 }
 
 impl Client {
-    /// What rustls wants to send.
+    /// Returns the bytes that rustls wants to send.
     pub fn outgoing(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         while self.tls.wants_write() {
@@ -109,12 +108,12 @@ impl Client {
         out
     }
 
-    /// The ClientHello, which then isn't sent: the message without its record.
+    /// Returns the ClientHello, the message without its record. It isn't sent.
     pub fn hello(&mut self) -> Vec<u8> {
         self.outgoing().split_off(5)
     }
 
-    /// Sends all that rustls wants to.
+    /// Sends everything that rustls wants to send.
     pub async fn flush(&mut self) {
         let out = self.outgoing();
         self.send_below(&out).await;
@@ -127,7 +126,7 @@ impl Client {
         }
     }
 
-    /// Sends data.
+    /// Sends application data.
     pub async fn send(&mut self, bytes: &[u8]) {
         for bytes in bytes.chunks(1 << 14) {
             self.tls.writer().write_all(bytes).unwrap();
@@ -135,8 +134,8 @@ impl Client {
         }
     }
 
-    /// Reads some more plaintext; false: close_notify or FIN came. An error is what the server's
-    /// alert or record says.
+    /// Reads more plaintext. Returns `false` after close_notify or FIN; the error has the text of
+    /// the server's alert or of a bad record.
     pub async fn fill(&mut self) -> Result<bool, String> {
         let before = self.read.len();
         loop {
@@ -155,7 +154,7 @@ impl Client {
         }
     }
 
-    /// Reads some ciphertext, and lets rustls work through it.
+    /// Reads ciphertext once, and lets rustls process it.
     pub async fn hear(&mut self) -> Result<(), String> {
         let mut cipher = vec![0; 1 << 14];
         let read = within("receiving", self.tcp.read(&mut cipher))
@@ -197,7 +196,7 @@ impl Client {
         self.read.drain(..count).collect()
     }
 
-    /// Attempts to open a WebSocket, with `early` right behind the head.
+    /// Attempts to open a WebSocket, with `early` right after the head.
     pub async fn attempt(&mut self, early: &[u8]) {
         let head = [self.head.as_bytes(), early].concat();
         self.tls.writer().write_all(&head).unwrap();
@@ -223,18 +222,18 @@ impl Client {
         self.read.clear();
     }
 
-    /// Asserts that the next that comes is close_notify, not a bare FIN.
+    /// Asserts that close_notify comes next, not a bare FIN.
     pub async fn expect_close_notify(&mut self) {
         assert_eq!(self.fill().await, Ok(false));
     }
 
-    /// Asserts that the server complains, in words that contain this.
+    /// Asserts that reading fails, with the text of an alert that contains `what`.
     pub async fn expect_alert(&mut self, what: &str) {
         let error = self.fill().await.unwrap_err();
         assert!(error.contains(what), "{error}");
     }
 
-    /// Takes the keys out: from here on records are made by hand.
+    /// Takes the keys from rustls: from here on, records are made by hand.
     pub fn forge(self) -> Forger {
         let suite = self.tls.negotiated_cipher_suite().unwrap();
         let extracted = self.tls.dangerous_extract_secrets().unwrap();
@@ -260,8 +259,8 @@ impl Client {
         Forger { tcp: self.tcp, head: self.head, ours, theirs, traffic: None, read: Vec::new() }
     }
 
-    /// Takes the keys out where our last flight of a TLS 1.3 handshake is due, and returns its
-    /// Finished as well.
+    /// Takes the keys when the last flight of a TLS 1.3 handshake is due; also returns its
+    /// Finished.
     pub async fn forge_last_flight(mut self) -> (Forger, Vec<u8>) {
         let flight = self.last_flight().await;
         let Some(SupportedCipherSuite::Tls13(suite)) = self.tls.negotiated_cipher_suite() else {
@@ -286,40 +285,40 @@ pub struct Forger {
     head: String,
     ours: Keys,
     theirs: Keys,
-    /// What our keys are after Finished.
+    /// Our keys after Finished.
     traffic: Option<Keys>,
     read: Vec<u8>,
 }
 
 impl Forger {
-    /// A sealed record of this type. In TLS 1.3 a type of 0 makes it one whose content ends with
-    /// its type and padding.
+    /// Seals a record of this type. In TLS 1.3, type 0 means that `content` ends with its own type
+    /// and padding.
     pub fn record(&mut self, kind: u8, content: &[u8]) -> Vec<u8> {
         self.ours.seal(kind, content)
     }
 
-    /// The same over and over: its content in records of this size.
+    /// Seals `content` in records of this size.
     pub fn in_records_of(&mut self, size: usize, kind: u8, content: &[u8]) -> Vec<u8> {
         content.chunks(size).flat_map(|piece| self.ours.seal(kind, piece)).collect()
     }
 
-    /// The head of an attempt, in a record.
+    /// Seals the head of an attempt in a record.
     pub fn attempt(&mut self) -> Vec<u8> {
         let head = self.head.clone();
         self.record(DATA, head.as_bytes())
     }
 
-    /// Uses the next keys from here on, as is due behind a KeyUpdate.
+    /// Switches to the next keys, as is due after a KeyUpdate.
     pub fn update(&mut self) {
         self.ours.update();
     }
 
-    /// Uses the keys for data from here on, as is due behind Finished.
+    /// Switches to the keys for data, as is due after Finished.
     pub fn finish(&mut self) {
         self.ours = self.traffic.take().expect("keys for data, once");
     }
 
-    /// Sends a record.
+    /// Seals and sends a record.
     pub async fn send(&mut self, kind: u8, content: &[u8]) {
         let record = self.record(kind, content);
         self.send_below(&record).await;
@@ -330,7 +329,7 @@ impl Forger {
         let _: std::io::Result<()> = within("sending", self.tcp.write_all(bytes)).await;
     }
 
-    /// The next record, opened: its type and its content. `None`: the end of the connection.
+    /// Opens the next record; returns its type and content. `None` means the end of the connection.
     pub async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             if let Some(first) = records(&self.read).first().map(|first| first.to_vec()) {
@@ -373,7 +372,7 @@ impl Forger {
 
 /// The keys of one direction.
 struct Keys {
-    /// Of which the next are made (RFC 8446 §7.2).
+    /// The secret from which the next keys are derived (RFC 8446 §7.2).
     of: Option<(&'static Tls13CipherSuite, Vec<u8>)>,
     sealer: Box<dyn MessageEncrypter>,
     opener: Box<dyn MessageDecrypter>,
@@ -395,7 +394,7 @@ impl Keys {
         Keys { of: Some((suite, secret)), ..keys }
     }
 
-    /// With this many records behind them.
+    /// Returns the keys as they are after this many records.
     fn from(mut self, next: u64) -> Keys {
         // The sealer insists on seeing every number from nought on.
         (0..next).for_each(|_| drop(self.seal(DATA, b"")));
@@ -430,7 +429,7 @@ impl Keys {
     }
 }
 
-/// HKDF-Expand-Label (RFC 8446 §7.1) without a context.
+/// HKDF-Expand-Label (RFC 8446 §7.1) with an empty context.
 fn expanded(suite: &Tls13CipherSuite, secret: &[u8], label: &str, length: usize) -> Vec<u8> {
     let expander: Box<dyn tls13::HkdfExpander> =
         suite.hkdf_provider.expander_for_okm(&OkmBlock::new(secret));
@@ -451,7 +450,7 @@ fn key_and_iv(secrets: &ConnectionTrafficSecrets) -> (AeadKey, &Iv) {
     (AeadKey::from(<[u8; 32]>::try_from(key.as_ref()).unwrap()), iv)
 }
 
-/// The whole records that `bytes` begin with.
+/// Returns the whole records at the start of `bytes`.
 fn records(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut records = Vec::new();
     while let Some(length) = bytes.get(3..5) {

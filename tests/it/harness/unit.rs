@@ -19,7 +19,7 @@ use crate::harness::within;
 const SHELL: &str =
     "if [ $LISTEN_FDS ]; then exec 3<&0 </dev/null; fi; LISTEN_PID=$$ exec \"$0\" \"$@\"";
 
-/// The agent of the `sidegate.toml` in `folder`.
+/// Builds an agent of the `sidegate.toml` in `folder`.
 pub fn of(folder: &Path) -> Builder {
     let notify = folder.join("notify");
     // A process started in place of another one has the same manager.
@@ -28,7 +28,7 @@ pub fn of(folder: &Path) -> Builder {
     Builder { folder: folder.to_owned(), watchdog: None, socket: None, manager }
 }
 
-/// An agent that is not yet started.
+/// An agent that isn't started yet.
 pub struct Builder {
     folder: PathBuf,
     watchdog: Option<Duration>,
@@ -37,19 +37,19 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Under a watchdog with this interval.
+    /// Adds a systemd watchdog with this interval.
     pub fn watchdog(mut self, interval: Duration) -> Self {
         self.watchdog = Some(interval);
         self
     }
 
-    /// With this socket under this name.
+    /// Passes this socket under this name.
     pub fn passed(mut self, name: &str, socket: impl Into<OwnedFd>) -> Self {
         self.socket = Some((name.to_owned(), socket.into()));
         self
     }
 
-    /// Starts it, and waits until it says that it is ready.
+    /// Starts the agent, and waits until it reports readiness.
     pub async fn run(self) -> Unit {
         let unit = self.start();
         let first = unit.told().await;
@@ -57,13 +57,13 @@ impl Builder {
         unit
     }
 
-    /// Starts it.
+    /// Starts the agent without waiting for readiness.
     pub fn start(self) -> Unit {
         let process = self.command().spawn().unwrap();
         Unit { process: Some(process), manager: self.manager, notify: self.folder.join("notify") }
     }
 
-    /// Runs it to its end, which has to come by itself.
+    /// Runs the agent until it exits by itself.
     pub async fn output(self) -> Output {
         let mut command = self.command();
         within("the end of the process", spawn_blocking(move || command.output()))
@@ -133,17 +133,17 @@ impl Unit {
         }
     }
 
-    /// The path at which its manager listens.
+    /// Returns the path at which its manager listens.
     pub fn notify(&self) -> &Path {
         &self.notify
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the agent.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(self.process.as_ref().unwrap()), signal).unwrap();
     }
 
-    /// Waits for its end: how it ended, and what it logged.
+    /// Waits until the agent has ended; returns its exit status and its log.
     pub async fn ended(mut self) -> (ExitStatus, String) {
         let process = self.process.take().unwrap();
         let output =
@@ -164,7 +164,7 @@ impl Drop for Unit {
     }
 }
 
-/// A TCP socket as systemd binds one, and its address.
+/// Binds a TCP socket as systemd does; returns it with its address.
 pub fn socket() -> (std::net::TcpListener, SocketAddr) {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();

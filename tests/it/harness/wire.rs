@@ -18,11 +18,11 @@ use crate::harness::within;
 
 /// A stream that a wire can run over.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
-    /// The TLS connection, where there is one.
+    /// Returns the TLS connection. `None` means that the stream is not TLS.
     fn tls(&self) -> Option<&ClientConnection> {
         None
     }
-    /// The socket, where it is a TCP one.
+    /// Returns the TCP socket. `None` means that the stream is not TCP.
     fn tcp(&self) -> Option<&TcpStream> {
         None
     }
@@ -51,7 +51,7 @@ impl Io for tokio_rustls::server::TlsStream<TcpStream> {
     }
 }
 
-/// Which end this is: clients mask their frames, servers don't (RFC 6455 §5.1).
+/// The end that a wire is: clients mask their frames, servers don't (RFC 6455 §5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Client,
@@ -61,7 +61,7 @@ pub enum End {
 /// One end of a connection.
 pub struct Wire {
     io: Box<dyn Io>,
-    /// What was read and not yet looked at.
+    /// Bytes that were read and not yet looked at.
     read: Vec<u8>,
     end: End,
     note: Option<Note>,
@@ -81,12 +81,12 @@ impl Wire {
         let _: io::Result<()> = self.try_deliver(bytes).await;
     }
 
-    /// Sends bytes, all of them; panics if the other end breaks the connection before it has them.
+    /// Sends all of these bytes; panics if the peer breaks the connection first.
     pub async fn deliver(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_deliver(bytes).await.unwrap_or_else(|error| panic!("not all was taken: {error}"));
     }
 
-    /// Sends bytes, all of them; an error where the other end has broken the connection.
+    /// Sends all of these bytes; fails if the peer has broken the connection.
     pub async fn try_deliver(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         let sent = async {
             self.io.write_all(bytes.as_ref()).await?;
@@ -95,12 +95,12 @@ impl Wire {
         within("sending all", sent).await
     }
 
-    /// The address of this end; panics where it is no TCP socket.
+    /// Returns the address of this end; panics if it is no TCP socket.
     pub fn address(&self) -> SocketAddr {
         self.io.tcp().expect("a TCP socket").local_addr().unwrap()
     }
 
-    /// Ends our direction: FIN, or close_notify and FIN.
+    /// Ends this direction: FIN, or close_notify and FIN.
     pub async fn finish(&mut self) {
         let _: io::Result<()> = within("ending our direction", self.io.shutdown()).await;
     }
@@ -118,7 +118,7 @@ impl Wire {
         })
     }
 
-    /// Reads one HTTP head; `None`: the connection ended before it was whole.
+    /// Reads one HTTP head. `None` means that the connection ended before it was whole.
     pub async fn try_head(&mut self) -> Option<Head> {
         let length = loop {
             if let Some(at) = find(&self.read, b"\r\n\r\n") {
@@ -141,7 +141,7 @@ impl Wire {
         self.answer_to("GET").await
     }
 
-    /// Reads the answer to a `method` request: one to HEAD has no body.
+    /// Reads the answer to a `method` request: an answer to HEAD has no body.
     pub async fn answer_to(&mut self, method: &str) -> Answer {
         let mut informed = Vec::new();
         let head = loop {
@@ -156,8 +156,8 @@ impl Wire {
         Answer { head, body, informed }
     }
 
-    /// Reads the body that belongs to `head`; one of unknown length lasts to the end of the
-    /// connection, where `to_end`.
+    /// Reads the body that belongs to `head`. With `to_end`, a body of unknown length lasts to the
+    /// end of the connection.
     pub async fn body(&mut self, head: &Head, to_end: bool) -> Vec<u8> {
         if head
             .header("transfer-encoding")
@@ -180,7 +180,7 @@ impl Wire {
         body
     }
 
-    /// Reads one chunk of a chunked body; `None` at the last one.
+    /// Reads one chunk of a chunked body. `None` means the last chunk.
     pub async fn chunk(&mut self) -> Option<Vec<u8>> {
         let line = self.line().await;
         let size = usize::from_str_radix(line.split(';').next().unwrap().trim(), 16).unwrap();
@@ -214,13 +214,13 @@ impl Wire {
         self.take(count)
     }
 
-    /// Reads until the connection ends, in whichever way.
+    /// Reads until the connection ends, in any way.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.fill("the end of the connection").await {}
         std::mem::take(&mut self.read)
     }
 
-    /// Reads until the connection ends; says whether it was reset.
+    /// Reads until the connection ends; returns whether it was reset.
     pub async fn is_reset(&mut self) -> bool {
         loop {
             match within("the end of the connection", self.io.read_buf(&mut self.read)).await {
@@ -250,7 +250,7 @@ impl Wire {
             .unwrap_or_else(|| panic!("the connection ended; of a frame came {:?}", self.read))
     }
 
-    /// Reads one WebSocket frame; `None`: the connection ended before it was whole.
+    /// Reads one WebSocket frame. `None` means that the connection ended before it was whole.
     pub async fn try_frame(&mut self) -> Option<Frame> {
         loop {
             if let Some((frame, masked, length)) = Frame::decode(&self.read) {
@@ -264,23 +264,23 @@ impl Wire {
         }
     }
 
-    /// Sends one WebSocket frame, masked as is due at this end.
+    /// Sends one WebSocket frame, masked if this end is a client.
     pub async fn send_frame(&mut self, frame: Frame) {
         self.send(frame.encode(self.end == End::Client)).await;
     }
 
-    /// Sends a text message and waits for the same one back.
+    /// Sends a text message and waits for its echo.
     pub async fn expect_echo(&mut self, text: &str) {
         self.send_frame(Frame::text(text)).await;
         assert_eq!(self.frame().await, Frame::text(text));
     }
 
-    /// The TLS connection; panics on a clear one.
+    /// Returns the TLS connection; panics if there is none.
     pub fn tls(&self) -> &ClientConnection {
         self.io.tls().expect("a connection over TLS")
     }
 
-    /// What was read and not looked at, and the stream below.
+    /// Returns the stream below, and the bytes that were read and not looked at.
     pub fn into_parts(self) -> (Box<dyn Io>, Vec<u8>) {
         (self.io, self.read)
     }
@@ -296,7 +296,7 @@ impl Wire {
         self.read.drain(..count).collect()
     }
 
-    /// Reads some more; `false`: the connection has ended.
+    /// Reads more bytes. Returns `false` if the connection has ended.
     async fn fill(&mut self, what: &str) -> bool {
         // An error is an end as well: a reset, or an end without close_notify.
         within(what, self.io.read_buf(&mut self.read)).await.is_ok_and(|read| read > 0)
@@ -306,9 +306,9 @@ impl Wire {
 /// The head of a request or an answer, as it came.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Head {
-    /// All of it, with the empty line.
+    /// The whole head, with the empty line.
     pub raw: Vec<u8>,
-    /// The first line.
+    /// The first line, without CRLF.
     pub first: String,
     /// Names and values in order; the names in their case, the values without the space around
     /// them.
@@ -329,40 +329,40 @@ impl Head {
         Head { first, lines: lines.collect(), raw }
     }
 
-    /// A request's method.
+    /// Returns a request's method.
     pub fn method(&self) -> &str {
         self.word(0)
     }
 
-    /// A request's target.
+    /// Returns a request's target.
     pub fn target(&self) -> &str {
         self.word(1)
     }
 
-    /// An answer's status.
+    /// Returns an answer's status.
     pub fn status(&self) -> u16 {
         self.word(1).parse().unwrap_or_else(|_| panic!("no answer: {:?}", self.first))
     }
 
-    /// A word of the first line.
+    /// Returns the word at `index` of the first line.
     pub fn word(&self, index: usize) -> &str {
         self.first.split(' ').nth(index).unwrap_or_else(|| panic!("no head: {:?}", self.first))
     }
 
-    /// The value of the header `name`, in any case; panics if it is there twice.
+    /// Returns the value of the header `name`, in any case; panics if it is there twice.
     pub fn header(&self, name: &str) -> Option<&str> {
         let all = self.all(name);
         assert!(all.len() < 2, "{name} is there twice: {all:?}");
         all.first().copied()
     }
 
-    /// All values of the header `name`, in any case.
+    /// Returns all values of the header `name`, in any case.
     pub fn all(&self, name: &str) -> Vec<&str> {
         let named = self.lines.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name));
         named.map(|(_, value)| value.as_str()).collect()
     }
 
-    /// Whether a header line begins with exactly `name`, its case included.
+    /// Returns whether a header line begins with exactly `name`, its case included.
     pub fn spells(&self, name: &str) -> bool {
         self.lines.iter().any(|(own, _)| own == name)
     }
@@ -379,35 +379,35 @@ impl std::fmt::Debug for Head {
 pub struct Answer {
     pub head: Head,
     pub body: Vec<u8>,
-    /// The statuses of the 1xx before it.
+    /// Statuses of the 1xx before it.
     pub informed: Vec<u16>,
 }
 
 impl Answer {
-    /// The status.
+    /// Returns the status of the answer.
     pub fn status(&self) -> u16 {
         self.head.status()
     }
 
-    /// The value of the header `name`.
+    /// Returns the value of the header `name`.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.header(name)
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         lossy(&self.body)
     }
 
-    /// Asserts that it has this status.
+    /// Asserts that the answer has this status.
     #[track_caller]
     pub fn expect(&self, status: u16) -> &Self {
         assert_eq!(self.status(), status, "{:?} {:?}", self.head, self.text());
         self
     }
 
-    /// Asserts that it is a refusal of Sidegate's: this status, and a `problem+json` body with this
-    /// reason word and the request's id.
+    /// Asserts that the answer is Sidegate's refusal: this status, and a `problem+json` body with
+    /// this reason word and the request's id.
     #[track_caller]
     pub fn expect_refused(&self, status: u16, word: &str) -> &Self {
         self.expect(status);
@@ -441,36 +441,36 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Any first byte (FIN is 0x80), any payload.
+    /// Creates a frame with any first byte (FIN is 0x80) and any payload.
     pub fn new(first: u8, payload: impl Into<Vec<u8>>) -> Self {
         Frame { first, payload: payload.into() }
     }
-    /// A whole text message.
+    /// Creates a whole text message.
     pub fn text(text: &str) -> Self {
         Frame::new(0x81, text)
     }
-    /// A whole binary message.
+    /// Creates a whole binary message.
     pub fn binary(payload: impl Into<Vec<u8>>) -> Self {
         Frame::new(0x82, payload)
     }
-    /// A Close with a code and a reason.
+    /// Creates a Close with a code and a reason.
     pub fn close(code: u16, reason: &str) -> Self {
         Frame::new(0x88, [&code.to_be_bytes(), reason.as_bytes()].concat())
     }
-    /// A Ping.
+    /// Creates a Ping.
     pub fn ping(payload: impl Into<Vec<u8>>) -> Self {
         Frame::new(0x89, payload)
     }
-    /// A Pong.
+    /// Creates a Pong.
     pub fn pong(payload: impl Into<Vec<u8>>) -> Self {
         Frame::new(0x8a, payload)
     }
 
-    /// The opcode.
+    /// Returns the opcode.
     pub fn opcode(&self) -> u8 {
         self.first & 0x0f
     }
-    /// A Close's code and reason; `None` where it is no Close; 1005 where it says none.
+    /// Returns a Close's code and reason; 1005 if it has no code. `None` means that it is no Close.
     pub fn closes(&self) -> Option<(u16, String)> {
         if self.opcode() != 8 {
             return None;
@@ -481,7 +481,7 @@ impl Frame {
         }
     }
 
-    /// As it is on the wire.
+    /// Returns the frame's bytes on the wire.
     pub fn encode(&self, masked: bool) -> Vec<u8> {
         let mask_bit = u8::from(masked) << 7;
         let mut bytes = vec![self.first];
@@ -504,7 +504,8 @@ impl Frame {
         bytes
     }
 
-    /// The frame that `bytes` begin with, whether it is masked, and its length on the wire.
+    /// Parses the frame at the start of `bytes`; also returns whether it is masked, and its length
+    /// on the wire.
     fn decode(bytes: &[u8]) -> Option<(Frame, bool, usize)> {
         let (&first, &second) = (bytes.first()?, bytes.get(1)?);
         let (length, mut at) = match second & 0x7f {
@@ -532,7 +533,7 @@ impl std::fmt::Debug for Frame {
     }
 }
 
-/// Bytes for a person.
+/// Shows bytes as text.
 pub fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
