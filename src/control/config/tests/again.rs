@@ -1,4 +1,4 @@
-//! List files that say what they said: read into entries once, and told of each time.
+//! Unchanged list files: their entries are parsed once, and their warnings are reported each time.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,7 +13,7 @@ const POLICY: &str =
     "schema = 1\nlists.feed = { file = \"lists/feed.cidr\" }\nclient.allow = [\"feed\"]\n";
 const FEED: &str = "policies/lists/feed.cidr";
 
-/// Loads the folder once more, as of `now`; what is found, and the one list of each policy.
+/// Loads the folder again at `now`. Returns the values, and the findings as people see them.
 fn again(folder: &Path, known: &ListFiles, now: Timestamp) -> (Loaded, String) {
     let pass = Pass { known: Some(known), ..Pass::default() };
     let loaded = load_at(&mut Files::for_person(), &folder.join("sidegate.toml"), pass, now);
@@ -21,7 +21,7 @@ fn again(folder: &Path, known: &ListFiles, now: Timestamp) -> (Loaded, String) {
     (loaded.unwrap(), found)
 }
 
-/// The list of the policy `name`.
+/// The only list of the policy `name`.
 fn list<'l>(loaded: &'l Loaded, name: &str) -> &'l Arc<List> {
     let policy = loaded.policies.iter().find(|policy| &*policy.name == name).unwrap();
     policy.allow.lists().iter().next().unwrap()

@@ -1,11 +1,11 @@
-//! Backends over TLS: what may be said of them, and what is wrong with it.
+//! Backends over TLS: valid values of `backend_tls`, and errors in it.
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::ServerName;
 
 use super::{SIDEGATE, check, load};
 
-/// [`SIDEGATE`], whose backend speaks TLS, with these words about that.
+/// [`SIDEGATE`] with a backend over TLS and this `backend_tls`.
 fn over_tls(words: &str) -> String {
     SIDEGATE.replace(
         "\"http://127.0.0.1:8080\"",
@@ -19,7 +19,7 @@ fn nameless() -> (String, String) {
     (CertificateParams::default().self_signed(&key).unwrap().pem(), key.serialize_pem())
 }
 
-/// What [`over_tls`] says where all the files that it can name are sound.
+/// Checks that [`over_tls`] reports `expected`, with all files that it may name present and valid.
 #[track_caller]
 fn told(words: &str, expected: &str) {
     let (chain, key) = nameless();

@@ -1,4 +1,4 @@
-//! What can be wrong with PEM files.
+//! Errors in PEM files.
 
 use data_encoding::BASE64;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType, date_time_ymd};
@@ -7,7 +7,7 @@ use x509_parser::prelude::FromDer;
 
 use super::{SIDEGATE, check, load};
 
-/// A chain of one and its key, for `names`, valid in 2026.
+/// A self-signed certificate for `names`, valid in 2026, and its key.
 fn pair(names: &[&str]) -> (String, String) {
     let names: Vec<_> = names.iter().map(ToString::to_string).collect();
     made(CertificateParams::new(names).unwrap(), 2026, 2027)
@@ -30,13 +30,13 @@ fn made_for(
     (certificate.pem(), key.serialize_pem())
 }
 
-/// [`SIDEGATE`] with TLS, for `host`, and `certificate` in the place of both files' names.
+/// [`SIDEGATE`] with TLS, for `host`, and the certificate in certs/ws.pem and certs/ws.key.
 fn sidegate(host: &str) -> String {
     let tls = SIDEGATE.replace("tls = false\n", "").replace("\"*\"", &format!("\"{host}\""));
     format!("{tls}\n[[certificate]]\nchain = \"certs/ws.pem\"\nkey = \"certs/ws.key\"\n")
 }
 
-/// That `chain` and `key` say `expected`.
+/// Checks that `chain` and `key` report `expected`.
 #[track_caller]
 fn certificate(chain: &str, key: &str, expected: &str) {
     check(
@@ -237,7 +237,8 @@ warning: chain: the certificate in certs/ws.pem has no host among its subject al
     assert_eq!(*loaded.unwrap().settings.certificates[0].names, ["ws.example.com".into()]);
 }
 
-/// What is said of a certificate with these SANs and this common name, of one line, and its names.
+/// The first line of the findings about a certificate with these SANs and this common name, and its
+/// names.
 fn said_of(sans: &[SanType], common: &str) -> (String, Vec<String>) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.subject_alt_names = sans.to_vec();
@@ -278,14 +279,14 @@ fn a_certificate_serves_its_sans_or_its_common_name() {
     }
 }
 
-/// The certificate in `pem` as old tools would make it: of version 1, which has no extensions. Its
-/// signature is wrong, and nobody looks at it.
+/// The certificate in `pem` as old tools would make it: version 1, without extensions. Its
+/// signature is wrong, but is never checked.
 fn of_version_1(pem: &str) -> String {
     let der = rustls_pemfile::certs(&mut pem.as_bytes()).next().unwrap().unwrap();
     let (_, certificate) = X509Certificate::from_der(&der).unwrap();
     let offset = |part: &[u8]| part.as_ptr().addr() - der.as_ptr().addr();
     let (tbs, key) = (certificate.tbs_certificate.as_ref(), certificate.public_key().raw);
-    // Between the version (five bytes behind the header) and the extensions.
+    // The bytes between the version (five bytes behind the header) and the extensions.
     let header = if tbs[1] < 0x80 { 2 } else { 2 + usize::from(tbs[1] & 0x7f) };
     let kept = &der[offset(tbs) + header + 5..offset(key) + key.len()];
     let rest = &der[offset(tbs) + tbs.len()..];
@@ -320,7 +321,7 @@ fn a_certificate_of_version_1_is_matched_with_its_key() {
 fn byte_order_marks_in_pem_files_are_passed_over() {
     let (chain, key) = pair(&["ws.example.com"]);
     let (other, _) = pair(&["other.example"]);
-    // As where two files of Windows' editors were joined.
+    // Joined from two files of Windows editors.
     let text = format!("\u{feff}{chain}\u{feff}{other}");
     let config = sidegate("*");
     let marked = format!("\u{feff}{key}");

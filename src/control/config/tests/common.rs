@@ -1,4 +1,4 @@
-//! `[defaults]`: what routes take from it, and what is wrong in it.
+//! `[defaults]`: values that routes inherit, and errors in it.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use super::{SIDEGATE, check, load};
 use crate::control::config::{RoutePage, effective};
 use crate::snapshot::route::{PlainHttp, RouteTimeouts};
 
-/// [`SIDEGATE`] with `defaults`, a route that says nothing of it, and one with `own` keys.
+/// [`SIDEGATE`] with `defaults`, a route without these keys, and a route with the keys `own`.
 fn text(defaults: &str, own: &str) -> String {
     let base = SIDEGATE.replace("policy = \"chat\"\n", "");
     let other = "[[route]]\nname = \"other\"\nhost = \"*\"\npath = \"/other/\"\nbackend = \"http://127.0.0.1:8080\"\n";
     format!("{base}{other}{own}\n{defaults}\n")
 }
 
-/// The two routes of it.
+/// The two routes of that file.
 fn routes(defaults: &str, own: &str) -> [RoutePage; 2] {
     let desk = ("policies/desk.toml", "schema = 1\nclient.allow = [\"any\"]\n");
     let (loaded, found) = load(&[("sidegate.toml", &text(defaults, own)), desk]);
@@ -61,7 +61,7 @@ fn the_effective_configuration_shows_it_and_reads_the_same() {
     assert_eq!((effective::settings(&again.unwrap().settings), &*found), (shown, ""));
 }
 
-/// That `defaults` say `expected`.
+/// Checks that `defaults` reports `expected`.
 #[track_caller]
 fn wrong(defaults: &str, expected: &str) {
     check(&[("sidegate.toml", &format!("{SIDEGATE}\n{defaults}\n"))], expected);

@@ -1,4 +1,4 @@
-//! What a file says that leaves everything out, and one that says everything.
+//! The values of a file with every key left out, and of a file with every key.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -102,7 +102,7 @@ max_body = "1MiB"
 max_fields = 100
 "#;
 
-/// The same without what has a default.
+/// The same file without the keys that have a default.
 pub const NOTHING: &str = r#"schema = 1
 
 [[listener]]
@@ -121,7 +121,7 @@ backend = "http://127.0.0.1:8080"
 policy  = "market-data"
 "#;
 
-/// Every key of a policy of this version.
+/// Every key that a policy has in this version.
 pub const POLICY: &str = r#"schema = 1
 owner  = "security@example.com"
 

@@ -1,4 +1,4 @@
-//! The effective configuration: every key, as it may be written.
+//! The effective configuration: every key, in a form that a file may have.
 
 use serde_json::{Value, json};
 
@@ -7,12 +7,12 @@ use crate::control::config::{Loaded, PolicyPage, effective};
 use crate::policy::Policy;
 use crate::policy::limit::Budgets;
 
-/// A file's text as the JSON that it would be.
+/// The text of a file as JSON.
 fn written(text: &str) -> Value {
     serde_json::to_value(text.parse::<toml::Table>().unwrap()).unwrap()
 }
 
-/// The effective policy of the one page, in the middle of December 2026.
+/// The effective policy of the only page, in the middle of December 2026.
 fn policy(loaded: Loaded) -> Value {
     let page = loaded.policies.into_iter().find(|page| &*page.name == "market-data").unwrap();
     let budgets = Budgets::carry(None, &page.limits);
@@ -48,7 +48,7 @@ fn policy(loaded: Loaded) -> Value {
 #[test]
 fn every_key_stands_there_with_its_default_under_its_name_in_the_file() {
     let mut expected = written(EVERYTHING);
-    // What may be written in two ways, and what a route has from `[timeouts]`.
+    // Values with two spellings, and a route's values from `[timeouts]`.
     expected["metrics"]["allow"][1] = "::1/128".into();
     expected["timeouts"]["body_stall"] = "1m".into();
     expected["timeouts"]["response"] = "2m".into();

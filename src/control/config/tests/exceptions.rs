@@ -1,11 +1,11 @@
-//! What can be wrong with `[[limits.for]]`, and what comes out of it.
+//! `[[limits.for]]`: errors in it, and its values.
 
 use std::time::Duration;
 
 use super::{check, load};
 use crate::policy::limit::{Share, TunnelLimits};
 
-/// That the policy whose lists are `office` and `vpn`, with these exceptions, says `expected`.
+/// Checks that a policy with the lists `office` and `vpn` and these exceptions reports `expected`.
 #[track_caller]
 fn exceptions(text: &str, expected: &str) {
     let lists = "office = [\"192.0.2.0/24\", \"!192.0.2.13\"]\nvpn = [\"203.0.113.0/24\"]";
@@ -50,12 +50,12 @@ error: client: 192.0.2.0/24 is in two [[limits.for]]
   = help: keep it in one of the two
 "#,
     );
-    // Within one it is said twice, and no more; what is carved out is nobody's.
+    // A network may appear twice within one exception, and a carved-out network belongs to none.
     exceptions(
         "[[limits.for]]\nclient = [\"office\", \"192.0.2.0/24\"]\n[[limits.for]]\nclient = [\"192.0.2.13\"]",
         "",
     );
-    // The longest says whose it is.
+    // The longest network decides between two exceptions.
     exceptions(
         "[[limits.for]]\nclient = [\"office\"]\n[[limits.for]]\nclient = [\"192.0.2.0/28\"]",
         "",

@@ -1,17 +1,17 @@
-//! What can be wrong with a `[[test]]` of a policy, before it is run.
+//! Errors in a `[[test]]` of a policy, which show before the test runs.
 
 use super::{check, load};
 use crate::control::config::Expect;
 use crate::refusal::Refusal;
 
-/// That the policy whose one test has these keys says `expected`.
+/// Checks that the policy whose only test has these keys reports `expected`.
 #[track_caller]
 fn test(keys: &str, expected: &str) {
     let text = format!("schema = 1\nclient.allow = [\"any\"]\n[[test]]\n{keys}\n");
     check(&[("policies/chat.toml", &text)], expected);
 }
 
-/// The test "x" of the client 192.0.2.1 that expects `expect`, with these keys besides.
+/// The test "x" of the client 192.0.2.1, which expects `expect`, with these further keys.
 fn asking(keys: &str, expect: &str) -> String {
     format!("name = \"x\"\nclient = \"192.0.2.1\"\nexpect = \"{expect}\"\n{keys}")
 }

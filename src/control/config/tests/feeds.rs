@@ -1,4 +1,4 @@
-//! Lists in files: how old they may be, and by how much they may shrink.
+//! Lists in files: the age that they may have, and the share that they may lose.
 
 use std::fs::File;
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,8 @@ fn policy(keys: &str) -> String {
     )
 }
 
-/// Loads the policy whose list `feed` has these keys and so many entries, `age` after its file was written.
+/// Loads the policy whose list `feed` has these keys and so many entries, `age` after its file was
+/// written.
 fn loaded(keys: &str, entries: u32, age: Duration) -> (Loaded, String) {
     let lines: String = (0..entries).map(|n| format!("10.0.{}.{}\n", n / 256, n % 256)).collect();
     let folder = write_all(&[("policies/chat.toml", &policy(keys)), (FEED, &lines)]);
@@ -34,7 +35,7 @@ fn loaded(keys: &str, entries: u32, age: Duration) -> (Loaded, String) {
     (loaded.unwrap_or_else(|_| panic!("{found}")), found)
 }
 
-/// What a reload with the policy says, where the list that runs has `before` entries.
+/// The rejection of a reload with the policy, if the running list has `before` entries.
 fn held(keys: &str, (before, entries): (usize, u32), age: Duration, accepted: bool) -> String {
     let (loaded, _) = loaded(keys, entries, age);
     let (_, feed) = loaded.feeds().next().unwrap();

@@ -1,11 +1,11 @@
-//! What can be wrong with `*.cidr` files.
+//! Errors in `*.cidr` files.
 
 use super::check;
 
 const POLICY: &str =
     "schema = 1\n[lists]\nfeed = { file = \"lists/feed.cidr\" }\n[client]\nallow = [\"feed\"]\n";
 
-/// That the list `text` says `expected`.
+/// Checks that the list `text` reports `expected`.
 #[track_caller]
 fn list(text: &str, expected: &str) {
     check(&[("policies/chat.toml", POLICY), ("policies/lists/feed.cidr", text)], expected);

@@ -1,6 +1,6 @@
-//! The wording of everything that can be wrong, and the values of everything that is right.
+//! Messages for everything that can be wrong in the files, and values of everything that is right.
 //!
-//! Each case is a handful of files in a folder of its own and the text that people see.
+//! Each case writes a few files into a folder of its own and compares the text that people see.
 
 mod again;
 mod backends;
@@ -33,7 +33,7 @@ use super::diagnostic::Diagnostic;
 use super::source::Files;
 use super::{Loaded, Pass, load_at};
 
-/// A `sidegate.toml` with which nothing is wrong, beside [`POLICY`] as `policies/chat.toml`.
+/// A valid `sidegate.toml`, for [`POLICY`] as `policies/chat.toml`.
 const SIDEGATE: &str = r#"schema = 1
 
 [[listener]]
@@ -49,10 +49,10 @@ backend = "http://127.0.0.1:8080"
 policy = "chat"
 "#;
 
-/// A policy with which nothing is wrong.
+/// A valid policy that admits everyone.
 const POLICY: &str = "schema = 1\nclient.allow = [\"any\"]\n";
 
-/// Loads `files`, with [`SIDEGATE`] and [`POLICY`] where they name no others, in the middle of 2026.
+/// Loads `files`, with [`SIDEGATE`] and [`POLICY`] unless they replace them, in the middle of 2026.
 fn load(files: &[(&str, &str)]) -> (Result<Loaded, Vec<Diagnostic>>, String) {
     let folder = write_all(files);
     let loaded = load_at(
@@ -68,7 +68,7 @@ fn load(files: &[(&str, &str)]) -> (Result<Loaded, Vec<Diagnostic>>, String) {
     (loaded, found)
 }
 
-/// The same, with the candidate of the policy `name` in its policy's place.
+/// Like [`load`], with the candidate of the policy `name` in the policy's place.
 fn load_promoting(files: &[(&str, &str)], name: &str) -> (Result<Loaded, Vec<Diagnostic>>, String) {
     let folder = write_all(files);
     let loaded = load_at(
@@ -81,12 +81,12 @@ fn load_promoting(files: &[(&str, &str)], name: &str) -> (Result<Loaded, Vec<Dia
     (loaded, found)
 }
 
-/// The middle of 2026.
+/// The time of all tests: the middle of 2026.
 fn now() -> Timestamp {
     "2026-07-01T00:00:00Z".parse().unwrap()
 }
 
-/// A folder with `files`, and with [`SIDEGATE`] and [`POLICY`] where they name no others.
+/// Writes `files`, with [`SIDEGATE`] and [`POLICY`] unless they replace them, into a folder.
 fn write_all(files: &[(&str, &str)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in
@@ -97,7 +97,7 @@ fn write_all(files: &[(&str, &str)]) -> TempDir {
     folder
 }
 
-/// What people see of what was found, with paths as from `folder`.
+/// The findings as people see them, with paths relative to `folder`.
 fn text(loaded: &Result<Loaded, Vec<Diagnostic>>, folder: &Path) -> String {
     let found = match loaded {
         Ok(loaded) => &loaded.warnings,
@@ -107,7 +107,7 @@ fn text(loaded: &Result<Loaded, Vec<Diagnostic>>, folder: &Path) -> String {
     text.join("\n\n").replace(&format!("{}/", folder.display()), "")
 }
 
-/// Writes `text`; a key is its owner's alone.
+/// Writes `text`. Only its owner can read a key.
 fn write(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
@@ -116,7 +116,7 @@ fn write(path: &Path, text: &str) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// That loading `files` says exactly `expected`.
+/// Checks that loading `files` reports exactly `expected`.
 #[track_caller]
 fn check(files: &[(&str, &str)], expected: &str) {
     let (_, found) = load(files);

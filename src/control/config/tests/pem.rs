@@ -1,6 +1,6 @@
-//! rustls-pemfile, which is archived, reads what its successor in rustls-pki-types reads.
+//! rustls-pemfile, which is archived, reads the same as its successor in rustls-pki-types.
 //!
-//! As long as this holds, the one file that calls it can change over without a change for operators.
+//! As long as this holds, the one file that calls it can switch without a change for operators.
 
 use data_encoding::BASE64;
 use proptest::collection::vec;
@@ -9,7 +9,7 @@ use rustls::pki_types::pem::{self, PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls_pemfile::{Error, Item};
 
-/// A label as files have it, and whether it is a kind that both know.
+/// Section labels, each with whether both libraries know it.
 const LABELS: [(&str, bool); 10] = [
     ("CERTIFICATE", true),
     ("PRIVATE KEY", true),
@@ -23,7 +23,7 @@ const LABELS: [(&str, bool); 10] = [
     ("certificate", false),
 ];
 
-/// What was read up to the end or the first fault.
+/// The items up to the end of the file or to the first fault.
 #[derive(Debug, PartialEq)]
 struct Reading {
     items: Vec<(&'static str, Vec<u8>)>,
@@ -74,7 +74,7 @@ fn by_pki_types(text: &[u8]) -> Reading {
                     SectionKind::PublicKey => "PUBLIC KEY",
                     SectionKind::Crl => "X509 CRL",
                     SectionKind::Csr => "CERTIFICATE REQUEST",
-                    // rustls-pemfile passes over kinds that it has no item for.
+                    // rustls-pemfile skips sections of kinds that it has no item for.
                     _ => continue,
                 },
                 der,
@@ -92,14 +92,14 @@ fn by_pki_types(text: &[u8]) -> Reading {
     Reading { items, fault }
 }
 
-/// One part of a file: its text, and the item that it is, if it is one.
+/// One part of a file: its text, and the item in it, if it is one.
 type Part = (String, Option<(&'static str, Vec<u8>)>);
 
 fn line_end() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["\n", "\r\n", "\r"])
 }
 
-/// A whole section.
+/// A complete section of any label.
 fn section() -> impl Strategy<Value = Part> {
     let label = prop::sample::select(LABELS.to_vec());
     (label, vec(any::<u8>(), 0..200), 1usize..80, line_end()).prop_map(
@@ -123,7 +123,7 @@ fn between() -> impl Strategy<Value = Part> {
     })
 }
 
-/// Anything that looks like a part of a section.
+/// Text that looks like a part of a section.
 fn torn() -> impl Strategy<Value = String> {
     let label = prop::sample::select(LABELS.to_vec()).prop_map(|(label, _)| label);
     let piece = prop_oneof![

@@ -1,9 +1,9 @@
-//! What can be wrong with `policies/NAME.toml`.
+//! Errors in `policies/NAME.toml`.
 
 use super::{check, load};
 use crate::policy::rule::RuleLines;
 
-/// That the policy `text`, after its `schema`, says `expected`.
+/// Checks that the policy `text`, after its `schema`, reports `expected`.
 #[track_caller]
 fn policy(text: &str, expected: &str) {
     check(&[("policies/chat.toml", &format!("schema = 1\n{text}\n"))], expected);

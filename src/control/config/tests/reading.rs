@@ -7,7 +7,8 @@ use std::path::Path;
 use super::{Diagnostic, Files, POLICY, SIDEGATE, check, write};
 use crate::control::config::{load, named_socket};
 
-/// That loading after `spoil` has had its way with the folder says `expected`, one line per diagnostic.
+/// Checks that loading the folder, after a change by `spoil`, reports `expected`, one line per
+/// diagnostic.
 #[track_caller]
 fn spoiled(spoil: impl FnOnce(&Path), expected: &str) {
     let folder = tempfile::tempdir().unwrap();

@@ -1,14 +1,14 @@
-//! What can be wrong with `sidegate.toml`.
+//! Errors in `sidegate.toml`.
 
 use super::{SIDEGATE, check, load};
 
-/// That [`SIDEGATE`] with `text` after it says `expected`.
+/// Checks that [`SIDEGATE`] followed by `text` reports `expected`.
 #[track_caller]
 fn with(text: &str, expected: &str) {
     check(&[("sidegate.toml", &format!("{SIDEGATE}\n{text}\n"))], expected);
 }
 
-/// That [`SIDEGATE`] with `to` in the place of `from` says `expected`.
+/// Checks that [`SIDEGATE`] with `from` replaced by `to` reports `expected`.
 #[track_caller]
 fn changed(from: &str, to: &str, expected: &str) {
     assert!(SIDEGATE.contains(from), "{from}");
@@ -1205,7 +1205,7 @@ fn paths_as_they_are_need_a_route_of_their_own() {
     sound(as_is("/api/", "").replace("\"*\"", "\"a.example\"") + &other("*", "/api/x/"));
     sound(as_is("/api/", "").replace("\"*\"", "\"a.example\"") + &other("b.example", "/api/x/"));
     sound(as_is("/api/", "").replace("\"*\"", "\"*.example\"") + &other("a.b.example", "/api/x/"));
-    // A host with a route of its own in that place never finds the broader one.
+    // A host with a route of its own for that path never reaches the broader route.
     let twin = as_is("/api/", "") + &other("a.example", "/api/");
     sound(twin.clone());
     sound(twin + &other("a.example", "/api/x/").replace("other", "third"));

@@ -1,4 +1,4 @@
-//! The baseline and candidates: what may stand in which file, and which file may stand where.
+//! The baseline and candidates: the keys allowed in each file, and the file names that are allowed.
 
 use super::{check, load, load_promoting, now, text, write_all};
 use crate::control::config::source::Files;
@@ -50,7 +50,7 @@ error: limits: the baseline has lists, `deny` and tests only
 
 #[test]
 fn a_baseline_that_denies_nobody_is_a_warning() {
-    // The schema, which cannot know a baseline by its name, wants a rule.
+    // The schema cannot recognise a baseline by its name, so it requires a rule.
     let folder = write_all(&[("policies/baseline.toml", "schema = 1\n")]);
     let loaded = load_at(
         &mut Files::for_person(),

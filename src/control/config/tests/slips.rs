@@ -1,4 +1,4 @@
-//! One slip gives one error, at the slip, with a remedy: tried key by key over whole files.
+//! A slip gives one error, in its place and with a remedy. Tested key by key over whole files.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use super::defaults::{EVERYTHING, POLICY};
 use super::load;
 use crate::control::config::diagnostic::Diagnostic;
 
-/// A second route and listener, so that a slip may show in two places.
+/// A second route and listener, so that one slip may show in two places.
 const MORE: &str = r#"
 [[listener]]
 name = "inside"
@@ -31,7 +31,7 @@ backend = "unix:/run/app.sock"
 policy = "market-data"
 "#;
 
-/// A chain and its key.
+/// A certificate and its key.
 static PAIR: LazyLock<(String, String)> = LazyLock::new(|| {
     let mut params = CertificateParams::new(vec!["ws.example.com".to_owned()]).unwrap();
     params.not_before = rcgen::date_time_ymd(2026, 1, 1);
@@ -39,13 +39,13 @@ static PAIR: LazyLock<(String, String)> = LazyLock::new(|| {
     (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
 });
 
-/// One changed file, and what was done to it.
+/// A changed file, and a description of the change.
 struct Slip {
     what: String,
     text: String,
 }
 
-/// What is found with `config` and `policy` as files.
+/// Findings in `config` and `policy`, each as a file.
 fn found(config: &str, policy: &str) -> Vec<Diagnostic> {
     let (chain, key) = &*PAIR;
     let (loaded, _) = load(&[
@@ -66,7 +66,7 @@ fn config() -> String {
     format!("{EVERYTHING}{MORE}")
 }
 
-/// Each line of `text`, changed by `change` where that gives something.
+/// Every line of `text` that `change` changes, each as one slip.
 fn each_line(text: &str, name: &str, change: impl Fn(&str) -> Option<String>) -> Vec<Slip> {
     let lines: Vec<_> = text.lines().collect();
     let slip = |at: usize| {
@@ -181,7 +181,7 @@ fn slips(text: &str) -> Vec<Slip> {
     all
 }
 
-/// That each of `slips` is at most one finding, with a remedy, and none that is wrong is passed over.
+/// Checks that each of `slips` gives at most one finding, with a remedy.
 #[track_caller]
 fn one_each(slips: Vec<Slip>, found: impl Fn(&str) -> Vec<Diagnostic>) {
     let mut wrong = Vec::new();
@@ -210,8 +210,8 @@ fn a_slip_in_a_policy_is_one_error_with_a_remedy() {
     one_each(slips(POLICY), |text| found(&config, text));
 }
 
-/// That `wrong` in the place of `right` in `text` is one finding, whose line is `line` and whose
-/// remedy has `remedy`.
+/// Checks that replacing `right` by `wrong` in `text` gives one finding, in the line `line` and
+/// with a remedy that contains `remedy`.
 #[track_caller]
 fn one(text: &str, (right, wrong): (&str, &str), (line, remedy): (usize, &str)) {
     assert!(text.contains(right), "{right}");

@@ -1,4 +1,4 @@
-//! What TOML itself says no to.
+//! Errors of TOML's syntax.
 
 use proptest::prelude::*;
 

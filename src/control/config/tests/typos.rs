@@ -1,11 +1,11 @@
-//! One slip of the fingers is one error, which names the right word.
+//! A typing error gives one error, which names the right word.
 
 use super::{SIDEGATE, check, load, now, write_all};
 
 use crate::control::config::source::Files;
 use crate::control::config::{Pass, load_at};
 
-/// A policy in which every table and list can be misspelt.
+/// A policy with every table and a list, each of which can be misspelt.
 const POLICY: &str = r#"schema = 1
 
 [lists]
@@ -27,8 +27,8 @@ url = "wss://a.example/"
 expect = "allow"
 "#;
 
-/// That `wrong` in the place of `right` in `file`, which is `text`, is the one thing that is said,
-/// and that it names `right` without what is around it.
+/// Checks that replacing `right` by `wrong` in `file`, whose text is `text`, gives one finding,
+/// which names the word in `right`.
 #[track_caller]
 fn one_error(file: &str, text: &str, right: &str, wrong: &str) {
     assert!(text.contains(right), "{right}");

@@ -1,4 +1,4 @@
-//! The schema says what the readers do: every key of theirs and no other, the same defaults, and nothing sound is flagged.
+//! The schemas match the readers: the same keys and defaults, and no valid file is flagged.
 
 mod reader;
 
@@ -22,7 +22,7 @@ fn read(schema: &str) -> Value {
     serde_json::from_str(schema).unwrap()
 }
 
-/// What a schema sees of a TOML file: times are strings.
+/// A TOML value as JSON Schema sees it: times are strings.
 fn seen(value: toml::Value) -> Value {
     match value {
         toml::Value::Datetime(time) => time.to_string().into(),
@@ -34,7 +34,8 @@ fn seen(value: toml::Value) -> Value {
     }
 }
 
-/// What `of` and the schema of both kinds of file flag in `text`.
+/// Faults in `text` by the schema `of`. Checks that the schema of both kinds of file finds no
+/// others.
 fn flagged(of: &Value, text: &str) -> Vec<String> {
     let file = seen(toml::Value::Table(text.trim_start_matches('\u{feff}').parse().unwrap()));
     let found = faults(of, of, &file, "");
@@ -46,7 +47,7 @@ fn flagged(of: &Value, text: &str) -> Vec<String> {
     found
 }
 
-/// That nothing in the files of `folder`, which load, is flagged.
+/// Checks that the schemas flag nothing in the files of `folder`, which load without errors.
 pub fn expect_all_valid(folder: &Path) {
     let text = |path: &Path| -> String { fs::read_to_string(path).unwrap() };
     let mut files: Vec<(&Value, String)> = vec![(&OF_CONFIG, text(&folder.join("sidegate.toml")))];
@@ -63,7 +64,7 @@ pub fn expect_all_valid(folder: &Path) {
     }
 }
 
-/// Every key of `schema`, as a path, with what it says of that key.
+/// Every key in `schema`, as a path, with its own schema.
 fn keys(schema: &Value) -> BTreeMap<String, Value> {
     let mut keys = BTreeMap::new();
     walk(schema, schema, "", &mut keys);
@@ -100,13 +101,13 @@ fn value_at<'v>(file: &'v Value, path: &str) -> &'v Value {
 
 #[test]
 fn the_schema_has_every_key_that_is_read_and_no_other() {
-    // A table is read where it is there.
+    // Keys of a table are only read if the table is there.
     let tables = "timeouts = {}\nbackend_tls = { ca = \"certs/ws.example.com.pem\" }\n";
     let everything = format!("{EVERYTHING}{tables}").replace("http://", "https://");
     let asked = Table::keys_asked_for(|| drop(loaded(&everything, EVERY_RULE)));
     let of = |file: &str| -> BTreeSet<String> {
         let of_file = asked.iter().filter(|(asked, _)| asked.ends_with(file));
-        // A list's name is its owner's to choose.
+        // Names of lists are free, so they have no keys of their own in the schema.
         of_file
             .map(|(_, path)| {
                 path.replace("lists.partners.", "lists.*.").replace("lists.banned.", "lists.*.")
@@ -149,7 +150,7 @@ fn the_schema_knows_the_defaults() {
     let without = keys.iter().filter(|(path, key)| {
         key.get("default").is_none() && !path.starts_with("route[].timeouts")
     });
-    // A key inside of one that has a default has none of its own.
+    // A key inside a key that has a default has no default of its own.
     let inside =
         |path: &str| defaults.iter().any(|(above, _)| path.starts_with(&format!("{above}.")));
     for (path, _) in
@@ -166,7 +167,7 @@ fn every_key_is_explained() {
         let root = read(schema);
         for (path, key) in keys(&root) {
             let named = key.get("$ref").map(|reference| resolve(&root, reference));
-            // Editors read no word beside a reference.
+            // Editors ignore other keywords beside `$ref`.
             assert!(named.is_none() || key.as_object().unwrap().len() == 1, "{path}");
             let told = key["description"]
                 .as_str()
@@ -214,7 +215,7 @@ fn a_baseline_is_valid_and_what_lacks_allow_otherwise_is_not() {
     );
 }
 
-/// That `change` of a sound file is flagged in it.
+/// Checks that replacing `was` by `is` in a valid file is flagged.
 #[track_caller]
 fn unsound(of: &Value, sound: &str, was: &str, is: &str) {
     assert!(sound.contains(was), "{was}");

@@ -1,13 +1,13 @@
-//! As much of JSON Schema as ours is written in: whatever else stands in one is a mistake of the schema.
+//! The part of JSON Schema that the schemas use. Any other keyword in a schema is an error.
 //!
-//! tests/system/schema.py asks a reader of all of it.
+//! tests/system/schema.py checks the same schemas with a complete implementation.
 
 use std::collections::BTreeSet;
 
 use regex::Regex;
 use serde_json::Value;
 
-/// What `schema`, a part of `root`, says against `value`, each with its place.
+/// Faults of `value` by `schema`, a part of `root`, each with its place.
 pub fn faults(root: &Value, schema: &Value, value: &Value, place: &str) -> Vec<String> {
     let Value::Object(keywords) = schema else {
         return if schema == &Value::Bool(true) {
@@ -49,7 +49,7 @@ pub fn faults(root: &Value, schema: &Value, value: &Value, place: &str) -> Vec<S
     all
 }
 
-/// What `reference` leads to.
+/// The schema that `reference` refers to.
 pub fn resolve<'s>(root: &'s Value, reference: &Value) -> &'s Value {
     let pointer = reference
         .as_str()
@@ -125,7 +125,7 @@ fn of_object(
     }
 }
 
-/// Whether `value` is as a keyword that looks at it alone says; of another type it is.
+/// Whether `value` satisfies a keyword that needs no other. Values of other types satisfy it.
 fn holds(keyword: &str, said: &Value, value: &Value) -> bool {
     let number = || said.as_i64().expect("an integer");
     match keyword {
