@@ -1,7 +1,7 @@
 //! The control plane: from files to generations.
 //!
-//! It watches, loads, compiles, publishes and reconciles, on a runtime of its
-//! own, so that a million-line list delays no byte. It never touches a connection.
+//! Watches, loads, compiles, publishes and reconciles, on a runtime of its own, so that a
+//! million-line list delays no byte. Never touches a connection.
 
 pub mod compile;
 pub mod config;

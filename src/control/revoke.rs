@@ -49,6 +49,7 @@ async fn pace<T>(all: Vec<T>, spread: Duration, order: impl Fn(&T)) {
     let count = u32::try_from(all.len()).unwrap_or(u32::MAX).max(1);
     let step = spread / count;
     for (turn, one) in (0u32..).zip(all) {
+        // Measured from the start, so that delays do not add up.
         sleep_until(began + step * turn).await;
         order(&one);
     }

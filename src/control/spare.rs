@@ -22,6 +22,7 @@ pub async fn give_back(tunnels: Arc<Tunnels>, stop: CancellationToken) {
     let mut most = 0;
     while stop.run_until_cancelled(sleep(LOOK)).await.is_some() {
         let open = tunnels.slots();
+        // Includes peaks between two looks.
         most = tunnels.take_most().max(most).max(open);
         if most - open >= MANY.max(most / 4) {
             most = open;

@@ -131,6 +131,7 @@ fn decided_by<'l>(
     let ends = |entry: &Entry| entry.expires().unwrap_or(Timestamp::MAX);
     let (mut first, mut until) = (None, now);
     for (other, line) in deciding {
+        // Lapses before it could decide.
         if ends(other) <= until {
             continue;
         }

@@ -14,7 +14,7 @@ pub struct Remark {
     pub spot: Spot,
     /// The oddity: one sentence without a full stop.
     pub message: String,
-    /// What to do about it.
+    /// Advice for the operator.
     pub remedy: String,
     /// A second place that the message refers to, and its label.
     pub other: Option<(Spot, &'static str)>,

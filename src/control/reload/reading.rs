@@ -41,6 +41,7 @@ impl Reloader {
         while began.elapsed() < RESTLESS_TIMEOUT {
             let Read { files, loaded } = self.load(None).await.ok_or_else(gave_up)?;
             let was_tried = self.tried.as_ref().is_some_and(|tried| tried.digest == files.digest());
+            // Files that were tried before need no second pass.
             if cause == Cause::Poll && was_tried {
                 return Ok(Read { files, loaded });
             }

@@ -69,6 +69,7 @@ pub async fn supervise(
             report(&stalled, &silent);
             stalled = silent;
         }
+        // Skipped, not queued: the next message has the state of its own time.
         if !manager.listens() {
             continue;
         }

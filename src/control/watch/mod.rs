@@ -114,6 +114,7 @@ impl Watching {
         self.eyes = Some(eyes);
         self.fresh |= fresh;
         if told.is_some() {
+            // A new watcher counts from zero.
             (self.told, self.seen) = (told, Signs::default());
         }
         if self.mode != Watch::Auto {
@@ -136,6 +137,7 @@ impl Watching {
             Some(pending) => pending,
             None => (self.first(slow).await, Instant::now()),
         };
+        // Stored before each wait: the reloader drops this future when another event comes first.
         self.pending = Some((why, began));
         while began.elapsed() < RESTLESS {
             match timeout(QUIET, next(&mut self.told, &mut self.seen)).await {

@@ -84,6 +84,7 @@ impl Ways {
             let next = at.join(&part);
             match fs::symlink_metadata(&next) {
                 Ok(found) if found.is_symlink() => {
+                    // The link itself may be replaced, so its own folder is watched too.
                     self.add(&at, &part);
                     let target = fs::read_link(&next).ok()?;
                     links += 1;
