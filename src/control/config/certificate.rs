@@ -80,6 +80,7 @@ fn pair(
     let (chain_name, key_name) = (chain.string(), key.string());
     let in_chain = chain_name
         .and_then(|name| Pem::read(reading, name).map_err(|finding| chain.report(finding)).ok());
+    // One file may hold both. It is then read, and reported, once.
     let in_key = if key_name == chain_name {
         None
     } else {

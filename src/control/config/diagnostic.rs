@@ -40,7 +40,7 @@ pub struct Diagnostic {
     pub column: usize,
     /// The fault: one sentence without a full stop.
     pub message: String,
-    /// What to do about it.
+    /// Advice for the operator. `None` means that none is known.
     pub remedy: Option<String>,
     excerpt: Option<Excerpt>,
     earlier: Option<Box<Earlier>>,

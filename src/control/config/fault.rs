@@ -12,9 +12,9 @@ use super::readers::{Late, MOST_STUCK};
 pub enum Fault {
     /// No file has that name.
     Missing,
-    /// It is a directory.
+    /// The path is a directory.
     Directory,
-    /// It is a FIFO, a socket or a device.
+    /// The path is a FIFO, a socket or a device.
     Irregular,
     /// The file has zero bytes: more likely cut short than meant so.
     Empty,

@@ -44,6 +44,7 @@ impl ListFiles {
         if let Some(entries) = self.of(path, digest) {
             return (Some(Arc::clone(entries)), Vec::new());
         }
+        // Parsed earlier in this pass, with errors that were reported then.
         if self.0.contains_key(path) {
             return (None, Vec::new());
         }

@@ -107,6 +107,7 @@ impl Readers {
         left: &mut Left,
         call: impl FnOnce(&Progress) -> T + Send + 'static,
     ) -> Result<T, Late> {
+        // Held until the call ends or is given up, so that there is one call at a time.
         let mut jobs = lock(&self.jobs);
         if self.stuck() >= MOST_STUCK {
             return Err(Late::Full);

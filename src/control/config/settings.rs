@@ -153,7 +153,7 @@ pub enum AdminSocket {
 /// How file changes are noticed and applied to live tunnels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReloadSettings {
-    /// How changes are noticed.
+    /// Whether files are watched, polled, or read on request only.
     pub watch: Watch,
     /// Time between two periodic looks at the files, whatever the watch reports.
     pub poll: Duration,

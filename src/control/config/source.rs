@@ -119,6 +119,7 @@ impl Files {
         if let Some(seen) = self.files.get(path).filter(|seen| seen.within == within) {
             match &seen.bytes {
                 Ok(bytes) if bytes.len() as u64 > most => return Err(Fault::TooLarge { most }),
+                // A larger bound may accept the file.
                 Err(Fault::TooLarge { most: earlier }) if *earlier < most => {}
                 known => return known.clone(),
             }

@@ -54,6 +54,7 @@ impl<'t> Document<'t> {
         faults.sort_by_key(|fault| fault.span.start);
         self.mix(&mut faults);
         for fault in faults {
+            // Further faults in a line mostly follow from its first.
             if !self.torn.lines.insert(self.page.line(fault.span.start)) {
                 continue;
             }
