@@ -272,7 +272,8 @@ impl Patience {
     }
 
     /// Gives up the request's body. The connection must end with the answer: the discarded bytes
-    /// belong to no request. Where the answer may be large, hyper reads the body by `body`.
+    /// belong to no request. Where the answer may be large, `body` is hyper's handle of that body,
+    /// to be held until the answer is with the kernel.
     pub fn body_given_up(&self, body: Option<Incoming>) {
         let mut state = self.lock();
         if state.unread {
@@ -348,6 +349,7 @@ impl Patience {
         let exchange = state.stalled.and(state.exchange.as_ref()).and_then(Weak::upgrade);
         drop(state);
         let Some(exchange) = exchange else { return Poll::Pending };
+        // Without our own lock: the exchange notes its cut here, and the lock is not re-entrant.
         lock(&exchange).poll_cut(cx)
     }
 
@@ -399,6 +401,7 @@ impl Patience {
         if state.is_begun(within_head) {
             state.begins_head();
         }
+        // The answer is with the kernel: hyper may now see that the client has ended its side.
         if let Some(parked) = state.parked.take() {
             parked.wake();
         }

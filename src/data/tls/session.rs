@@ -350,7 +350,8 @@ impl Session {
                         data += 1;
                     }
                     if used + discard == cipher.len() && !self.tls.wants_write() {
-                        return Ok((used + discard, filled, data)); // as most reads end, without another call
+                        // As most reads end: without another call.
+                        return Ok((used + discard, filled, data));
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(message)) => {

@@ -524,7 +524,7 @@ impl Scanner {
 
     /// Reads the header at the front of `bytes`. `None` means that it is incomplete. A fault shows
     /// as soon as the bytes that prove it are there.
-    #[inline(always)] // A call costs an echo 90 instructions, and a run of small frames half its time.
+    #[inline(always)] // A call costs an echo 90 instructions, a run of small frames half its time.
     fn parse(&self, bytes: &[u8], rules: &impl Rules) -> Result<Option<Header>, Fault> {
         let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
         let (opcode, last) = (first & 0x0F, first & 0x80 != 0);
