@@ -139,7 +139,8 @@ pub enum Next {
     Decide,
     /// Closes the connection: it leaves.
     Leave,
-    /// Waits, and gives up at this time. `None` means that a request is worked on.
+    /// Waits, and gives up at this time. `None` means that a request is worked on, and its client
+    /// is not waited for.
     Wait(Option<(Instant, Waits)>),
 }
 
@@ -462,7 +463,8 @@ impl Patience {
         state.leaves && !state.expires
     }
 
-    /// When to give up, and on what. `None` means that a request is worked on.
+    /// When to give up, and on what. `None` means that a request is worked on, and its client is
+    /// not waited for.
     pub fn deadline(&self) -> Option<(Instant, Waits)> {
         self.lock().deadline()
     }
