@@ -1,6 +1,6 @@
-//! What people see: the metrics, and one log line for each decision and each ending.
+//! Observability: the metrics, and one log line for each decision and each ending.
 //!
-//! Mechanisms return facts; the stories hand them in here. Nothing here decides.
+//! Other modules return facts and hand them in here. Nothing here decides.
 
 pub mod log;
 pub mod metrics;

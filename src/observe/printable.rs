@@ -1,6 +1,6 @@
 //! Text from files and from other processes, made safe to print on a terminal.
 //!
-//! It removes nothing that can be seen, and knows nothing about who prints.
+//! Visible characters are never changed. This module doesn't know where the text is printed.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -39,7 +39,8 @@ pub fn json(json: &str) -> Cow<'_, str> {
     let mut escaped = String::with_capacity(json.len() + 16);
     for c in json.chars() {
         if is_raw(c) {
-            // All of them are in the basic plane, and writing to a string doesn't fail.
+            // All controls are in the basic plane, so one escape suffices. Writing to a string
+            // doesn't fail.
             let _ = write!(escaped, "\\u{:04x}", u32::from(c));
         } else {
             escaped.push(c);

@@ -1,7 +1,8 @@
-//! Whether the loops that must not stop still turn: each data-plane runtime, and the task that reloads.
+//! Detects stalled loops: each data-plane runtime, and the task that reloads.
 //!
-//! Time is counted in ticks of the control plane, in which this process ran: while it was stopped (SIGSTOP, a
-//! debugger, a suspended machine) nobody's silence counts. It restarts nothing; systemd's watchdog does.
+//! Time is measured in ticks of the control plane. While the process is stopped (SIGSTOP, a
+//! debugger, a suspended machine) no tick passes, so no loop counts as stalled. This module
+//! restarts nothing; systemd's watchdog does.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use crate::sync::lock;
 
-/// All loops that should turn.
+/// The pulses of all loops that must keep turning.
 pub struct Pulses {
     period: Duration,
     ticks: AtomicU64,
@@ -18,40 +19,42 @@ pub struct Pulses {
 
 struct Loop {
     name: Arc<str>,
-    /// The tick of its last beat.
+    /// Tick of the last beat.
     beat: AtomicU64,
 }
 
-/// The pulse of one loop. One that is dropped without [`Pulse::end`] is missed from then on.
+/// The pulse of one loop. If it is dropped without [`Pulse::end`], the loop counts as stalled: it
+/// panicked.
 pub struct Pulse {
     pulses: Arc<Pulses>,
     own: Arc<Loop>,
 }
 
 impl Pulses {
-    /// Nobody yet; each beats once a `period`, and [`Pulses::tick`] is to be called as often.
+    /// Creates an empty set. Each loop beats once a `period`, and the caller calls [`Pulses::tick`]
+    /// as often.
     pub fn new(period: Duration) -> Arc<Self> {
         Arc::new(Pulses { period, ticks: AtomicU64::new(0), loops: Mutex::default() })
     }
 
-    /// The time between two beats.
+    /// Time between two beats.
     pub fn period(&self) -> Duration {
         self.period
     }
 
-    /// A loop that turns from now on.
+    /// Adds a loop, which must beat from now on.
     pub fn begin(self: &Arc<Self>, name: impl Into<Arc<str>>) -> Pulse {
         let own = Arc::new(Loop { name: name.into(), beat: AtomicU64::new(self.now()) });
         self.lock().push(Arc::clone(&own));
         Pulse { pulses: Arc::clone(self), own }
     }
 
-    /// One more period went by.
+    /// Advances the clock by one period.
     pub fn tick(&self) {
         self.ticks.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The loops whose last beat is longer ago `than` that.
+    /// Names of the loops whose last beat is longer ago than `than`.
     pub fn stalled(&self, than: Duration) -> Vec<Arc<str>> {
         let most = than.as_millis().div_ceil(self.period.as_millis().max(1));
         let now = self.now();
@@ -71,12 +74,12 @@ impl Pulses {
 }
 
 impl Pulse {
-    /// The loop turns.
+    /// Records that the loop turns.
     pub fn beat(&self) {
         self.own.beat.store(self.pulses.now(), Ordering::Relaxed);
     }
 
-    /// Beats for as long as it is polled, by the loop that it is the pulse of.
+    /// Beats once a period for as long as the loop itself polls this future.
     pub async fn keep(&self) {
         loop {
             self.beat();
@@ -84,7 +87,7 @@ impl Pulse {
         }
     }
 
-    /// The loop has ended as it should.
+    /// Removes the loop, which has ended in order.
     pub fn end(self) {
         self.pulses.lock().retain(|one| !Arc::ptr_eq(one, &self.own));
     }
@@ -133,7 +136,8 @@ mod tests {
     fn time_in_which_nothing_ran_counts_for_nobody() {
         let pulses = Pulses::new(PERIOD);
         let _silent = pulses.begin("data-0");
-        // Stopped for as long as you like: the one that ticks was stopped too, and makes up for nothing.
+        // However long the process was stopped, the ticking task was stopped too and makes up for
+        // no tick.
         pulses.tick();
         check(&pulses, 1, &[]);
     }

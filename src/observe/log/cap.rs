@@ -1,9 +1,10 @@
-//! How many refusals of one client are shown: the first few of each window, then one line that says
-//! how many were left out.
+//! Caps the log lines about one client: the first few of each window, then one line with the number
+//! left out.
 //!
-//! Each thread of the data plane has its own, so that a client whose connections spread is shown as often
-//! on each. Bounded in memory: clients beyond the table share one window. Only refusals are capped, never who
-//! was let in: what bounds that is a rule (`upgrades`, `requests`), not the log.
+//! Each data-plane thread has a cap of its own, so a client whose connections spread gets that many
+//! lines on each. Memory is bounded: clients beyond the table share one window. Only refusals and
+//! delays are capped. Permitted requests are bounded by rules (`upgrades`, `requests`), not by the
+//! log.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,57 +14,58 @@ use std::time::{Duration, Instant};
 use crate::policy::network::{Client, Key};
 use crate::sync::lock;
 
-/// How long a client's refusals are counted together.
+/// Length of the window in which a client's refusals are counted together.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// How many of them are shown.
+/// Lines shown in each window of a client.
 const SHOWN: u64 = 10;
 
-/// The most clients with a window of their own.
+/// Most clients with a window of their own; further ones share `Windows::others`.
 const MOST_CLIENTS: usize = 1024;
 
-/// One thread's cap. What it left out is said when the window ends, or the cap does.
+/// One thread's cap. The number of lines left out is logged when a window ends, or when the cap is
+/// dropped.
 #[derive(Default)]
 pub struct Cap {
     lines: Lines,
     windows: Mutex<Windows>,
 }
 
-/// What the lines under a cap are about.
+/// The kind of lines that a cap counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Lines {
-    /// Refusals.
+    /// Refusals of connections and requests.
     #[default]
     Refusals,
     /// TLS handshakes that wait for their client's rate.
     Delays,
 }
 
-/// What a line would be about.
+/// The facts of a line that its summary repeats.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
     /// The route, or `-`.
     pub route: &'a str,
-    /// The listener.
+    /// Name of the listener.
     pub listener: &'a str,
-    /// The refusal's word.
+    /// Word of the refusal or of the candidate's difference, or `delayed`.
     pub reason: &'static str,
 }
 
 impl Cap {
-    /// A cap of these lines.
+    /// Creates a cap for lines of this kind.
     pub fn of(lines: Lines) -> Self {
         Cap { lines, windows: Mutex::default() }
     }
 
-    /// Whether a refusal of `client` at the time `now` is shown.
+    /// Counts a line about `client` at `now`; returns whether to log it.
     pub fn lets_through(&self, client: Client, about: About<'_>, now: Instant) -> bool {
         let (is_shown, before) = self.lock().count(client.key(), about, now);
         before.into_iter().for_each(|summary| summary.log(self.lines));
         is_shown
     }
 
-    /// Says what was left out of the windows that have ended; to be called about once a second.
+    /// Logs summaries of the windows that have ended. The caller does this about once a second.
     pub fn tidy(&self, now: Instant) {
         let ended = self.lock().take_ended(now);
         ended.into_iter().for_each(|summary| summary.log(self.lines));
@@ -84,7 +86,7 @@ impl Drop for Cap {
 #[derive(Default)]
 struct Windows {
     clients: HashMap<Key, Window>,
-    /// Of those for whom there was no room.
+    /// The window that clients beyond `MOST_CLIENTS` share; `None` means not yet used.
     others: Option<Window>,
 }
 
@@ -96,7 +98,7 @@ struct Window {
     reason: &'static str,
 }
 
-/// What was left out of one window; route, listener and reason are those of the last.
+/// Number of lines left out of one window. Route, listener and reason are those of the last one.
 #[derive(Debug, PartialEq, Eq)]
 struct Summary {
     client: Whom,
@@ -113,7 +115,8 @@ enum Whom {
 }
 
 impl Windows {
-    /// Counts one more; says whether it is shown, and what was left out of the window before.
+    /// Counts a line. Returns whether to show it, and the summary of the client's previous window
+    /// if that has just ended.
     fn count(&mut self, key: Key, about: About<'_>, now: Instant) -> (bool, Option<Summary>) {
         let has_room = self.clients.len() < MOST_CLIENTS || self.clients.contains_key(&key);
         let (whom, window) = if has_room {

@@ -1,7 +1,8 @@
-//! The lines of the data plane: one for each decision, one for each ending of a tunnel.
+//! The log lines of the data plane: one for each decision, one for each tunnel or exchange that
+//! ends.
 //!
-//! What happened is handed in as facts; the names of the fields are said here, once, and are those
-//! of the metrics' labels. A refusal beyond its client's cap is counted instead of shown.
+//! Callers hand in facts. The names of the fields are written here only, and equal the labels of
+//! the metrics. A refusal beyond its client's cap is counted instead of logged.
 
 use std::time::{Duration, Instant};
 
@@ -17,54 +18,54 @@ use crate::refusal::Refusal;
 use crate::snapshot::route::{BackendAddress, Route};
 use crate::tunnels::Entry;
 
-/// Whose connection it is, and to which listener.
+/// The client of a connection, and the listener that accepted it.
 #[derive(Debug, Clone, Copy)]
 pub struct Party<'d> {
-    /// The listener's name.
+    /// The listener's name, as in `sidegate.toml`.
     pub listener: &'d str,
-    /// For whom the peer speaks.
+    /// The client's address: the peer itself, or the address that a trusted proxy named.
     pub client: Client,
-    /// The socket's other end.
+    /// Address of the socket's other end.
     pub peer: Peer,
 }
 
-/// What became of one request.
+/// The outcome of one request.
 #[derive(Debug, Clone, Copy)]
 pub struct Decision<'d> {
-    /// Who asked.
+    /// Client, peer and listener of the request.
     pub party: Party<'d>,
-    /// For an upgrade, or plain.
+    /// WebSocket upgrade or plain HTTP.
     pub kind: RequestKind,
-    /// The host asked for; as it came, where the head didn't pass the gate.
+    /// The requested host; unnormalized if the head didn't pass the gate.
     pub host: &'d str,
-    /// The path asked for, without its query.
+    /// The requested path, without its query.
     pub path: &'d str,
-    /// The page that asked.
+    /// Value of the `Origin` field; logged only if it was the reason for the refusal.
     pub origin: Option<&'d str>,
-    /// Under which id both sides know it.
+    /// The id that the backend gets as `X-Request-Id` and a refused client as `request_id`.
     pub request_id: &'d str,
-    /// Where it led.
+    /// The route found for the request; `None` means no route was found.
     pub route: Option<&'d Route>,
     /// The policy that judged it.
     pub policy: Option<&'d Policy>,
-    /// Under which generation it was judged, and when; `None`: it was refused before.
+    /// The generation that judged the request, and when; `None` means it was refused earlier.
     pub judged: Option<(u64, Timestamp)>,
-    /// Permitted, refused or failed.
+    /// Whether the request was permitted, was refused or failed.
     pub result: RequestResult,
-    /// Why, unless it was permitted.
+    /// The reason for a refusal, or for a failure that has one.
     pub refusal: Option<Refusal>,
-    /// Why it failed, where no refusal says so.
+    /// The reason for a failure that `refusal` doesn't explain.
     pub failure: Option<ExchangeReason>,
-    /// The status of the answer; `None`: there was none.
+    /// Status of the answer; `None` means no answer was sent.
     pub status: Option<u16>,
     /// The backend that was dialled last.
     pub backend: Option<&'d BackendAddress>,
-    /// What went wrong, in the words of whoever noticed.
+    /// Text of the underlying error, from the code that noticed it.
     pub error: Option<&'d str>,
 }
 
 impl Decision<'_> {
-    /// Writes its line.
+    /// Logs the decision, unless it is a refusal beyond `cap`.
     pub fn log(&self, cap: &Cap) {
         let Decision { party: Party { listener, client, peer }, .. } = *self;
         let route = self.route.map_or(NO_ROUTE, |route| &route.name);
@@ -81,7 +82,8 @@ impl Decision<'_> {
         }
         let wanted = match reason {
             Some(_) => tracing::enabled!(tracing::Level::INFO),
-            // A name of its own, by which `SIDEGATE_LOG` can leave these lines out: they are what others call the access log.
+            // A target of its own lets `SIDEGATE_LOG` switch these lines off: they are the access
+            // log.
             None => tracing::enabled!(target: "sidegate::permitted", tracing::Level::INFO),
         };
         if !wanted {
@@ -102,7 +104,7 @@ impl Decision<'_> {
             status = self.status,
             host = self.host,
             path = self.path,
-            // Of all pages only the one that decided: the rest is the backend's to log.
+            // Only an origin that decided is logged. Logging the others is up to the backend.
             origin = self.origin.filter(|_| self.refusal == Some(Refusal::Origin)),
             request_id = self.request_id,
             generation = self.judged.map(|(generation, _)| generation),
@@ -121,8 +123,8 @@ impl Decision<'_> {
         );
     }
 
-    /// The line of a decision that the policy's candidate would have made otherwise; `refusal` is that of the one
-    /// that refuses.
+    /// Logs that the policy's candidate would have decided differently. `refusal` comes from the
+    /// one of the two that refuses.
     pub fn log_difference(&self, difference: Difference, cap: &Cap) {
         let Decision { party: Party { listener, client, peer }, .. } = *self;
         let (Some(policy), Some(refusal), Some((generation, now))) =
@@ -171,11 +173,11 @@ impl Decision<'_> {
         );
     }
 
-    /// What decided, of the policy that did, as it was when it did.
+    /// The rule and entry that decided, as of the time of the verdict.
     fn decisive(&self) -> Option<Decisive<'_>> {
         let (_, judged) = self.judged?;
         let verdict = match self.refusal {
-            // Failed behind us: we had permitted it.
+            // The failure came after the verdict, which was to permit.
             None | Some(Refusal::Backend(_)) => Ok(()),
             Some(refusal) => Err(refusal),
         };
@@ -183,7 +185,7 @@ impl Decision<'_> {
     }
 }
 
-/// The line of a connection that is refused before it has made a request.
+/// Logs a connection that is refused before its first request.
 pub fn turned_away(
     party: Party<'_>,
     refusal: Refusal,
@@ -216,7 +218,7 @@ pub fn turned_away(
     );
 }
 
-/// The line of a TLS handshake that has to wait for its client's rate.
+/// Logs a TLS handshake that waits because its client is over `handshakes_per_client`.
 pub fn delayed(party: Party<'_>, cap: &Cap) {
     let Party { listener, client, peer } = party;
     if cap.lets_through(
@@ -233,24 +235,24 @@ pub fn delayed(party: Party<'_>, cap: &Cap) {
     }
 }
 
-/// How an exchange ended.
+/// The end of an exchange: actor, reason, phase and traffic.
 #[derive(Debug, Clone, Copy)]
 pub struct ExchangeClosed {
-    /// Who acted first.
+    /// The side that acted first.
     pub by: By,
-    /// Why.
+    /// The one reason for the end.
     pub reason: ExchangeReason,
-    /// The refusal of an exchange that is no longer permitted.
+    /// The refusal, if a reload revoked the exchange.
     pub refusal: Option<Refusal>,
-    /// How far it had come.
+    /// Whether the exchange was still in its request or already in its answer.
     pub phase: ExchangePhase,
-    /// The body of the answer, as relayed.
+    /// Relayed part of the answer's body.
     pub from_backend: Traffic,
-    /// From the charge to the end.
+    /// Time from the charge to the end.
     pub lasted: Duration,
 }
 
-/// The line of an exchange that ended after its answer began.
+/// Logs the end of an exchange whose answer had begun.
 pub fn exchange_closed(entry: &Entry, closed: &ExchangeClosed) {
     let (last, route) = (entry.judged(), entry.route());
     let revoked = last.refused.as_deref().filter(|_| closed.reason == ExchangeReason::Revoked);

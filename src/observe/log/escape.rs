@@ -1,21 +1,23 @@
-//! Values made harmless: nothing that a terminal obeys, nothing that ends a line early, nothing endless.
+//! Escapes logged values: no terminal control, no early end of a line, no unbounded length.
 //!
-//! It knows how each format quotes, and not what the values mean.
+//! This module knows how each format quotes, not what the values mean.
 
 use std::fmt::{self, Write};
 
-/// How a format quotes a value.
+/// The way in which a format quotes a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quoting {
-    /// As it is, but for what cannot be seen: a sentence, or the value of a field that has a line to itself.
+    /// Unquoted; only invisible characters are escaped. For a message, or a field with a line of
+    /// its own.
     Bare,
-    /// Between quotes where it would not be one word otherwise.
+    /// In quotes if the value would not be one word otherwise.
     Word,
     /// The inside of a JSON string (RFC 8259 §7).
     Json,
 }
 
-/// Appends what `say` writes to `out`, escaped, as at most `most` bytes and the mark of the cut, `…`.
+/// Appends the output of `say` to `out`, escaped, as at most `most` bytes; a longer value is cut
+/// and ends with `…`.
 pub fn escape(
     out: &mut String,
     quoting: Quoting,
@@ -23,7 +25,8 @@ pub fn escape(
     say: impl Fn(&mut dyn fmt::Write) -> fmt::Result,
 ) {
     let start = out.len();
-    // Nearly always it stands for itself: one look at all of it, instead of one at each piece.
+    // Fast path: nearly every value needs no escape, and one scan of the whole is cheaper than one
+    // for each piece.
     if say(&mut Bounded { end: start.saturating_add(most), out }).is_ok()
         && stands(&out[start..], quoting)
     {
@@ -42,7 +45,7 @@ pub fn escape(
     }
 }
 
-/// As [`escape`], for a text that is there already: nearly always it stands for itself.
+/// Like [`escape`], for a finished string: nearly every one needs no escape and is copied.
 pub fn escape_text(out: &mut String, quoting: Quoting, most: usize, text: &str) {
     if text.len() <= most && stands(text, quoting) {
         out.push_str(text);
@@ -51,27 +54,27 @@ pub fn escape_text(out: &mut String, quoting: Quoting, most: usize, text: &str) 
     }
 }
 
-/// Whether an escaped value is one word, and needs no quotes.
+/// Whether an escaped value is one word and needs no quotes.
 pub fn is_word(escaped: &str) -> bool {
     !escaped.is_empty() && all(escaped, |byte| !matches!(byte, b' ' | b'"' | b'=' | b'\\'))
 }
 
-/// Whether a text stands for itself.
+/// Whether `text` needs neither an escape nor quotes.
 fn stands(text: &str, quoting: Quoting) -> bool {
     is_plain(text) && (quoting != Quoting::Word || is_word(text))
 }
 
-/// Whether each character stands for itself, however it is quoted.
+/// Whether no character of `text` needs an escape under any quoting.
 fn is_plain(text: &str) -> bool {
     all(text, |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
 }
 
-/// Looks at every byte, without a branch for each: many at once.
+/// Tests every byte. The fold has no branch or early exit, so that it vectorizes.
 fn all(text: &str, is_so: impl Fn(u8) -> bool) -> bool {
     text.bytes().fold(true, |all, byte| all & is_so(byte))
 }
 
-/// A string that takes everything, up to its end.
+/// A string with a fixed maximum length; writes beyond it fail.
 struct Bounded<'o> {
     out: &'o mut String,
     end: usize,
@@ -87,18 +90,18 @@ impl Write for Bounded<'_> {
     }
 }
 
-/// A string in the making, into which nothing harmful is written.
+/// A string that escapes what is written to it.
 struct Escaping<'o> {
     out: &'o mut String,
     quoting: Quoting,
-    /// How long `out` may become.
+    /// Maximum length of `out`, in bytes.
     end: usize,
     is_cut: bool,
 }
 
 impl Write for Escaping<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // Nearly always all of it is plain.
+        // Fast path: nearly all text is plain.
         if is_plain(text) {
             return self.run(text);
         }
@@ -116,12 +119,13 @@ impl Write for Escaping<'_> {
 }
 
 impl Escaping<'_> {
-    /// Whether `c` stands for itself.
+    /// Whether `c` is written unescaped.
     fn passes(&self, c: char) -> bool {
         match c {
             '"' | '\\' => self.quoting == Quoting::Bare,
             ' '..='~' => true,
-            // Controls, marks of direction, what has no width or joins what stands before it.
+            // `escape_debug` escapes controls, bidi marks, zero-width characters and combining
+            // marks.
             c => !c.is_ascii() && c.escape_debug().len() == 1,
         }
     }
@@ -138,7 +142,7 @@ impl Escaping<'_> {
         self.cut()
     }
 
-    /// Whole or not at all: half an escape would say something else.
+    /// Writes the escape of `c` whole or not at all: half an escape would mean something else.
     fn escaped(&mut self, c: char) -> fmt::Result {
         let before = self.out.len();
         match (self.quoting, c) {

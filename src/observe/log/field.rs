@@ -1,9 +1,9 @@
-//! The fields of the log's lines: every name that may stand in one, and what it means.
+//! The fields of log lines: every name that a line may have, and its meaning.
 //!
-//! A name that is a metric's label as well has the same values there. The journal has them in
+//! A name that is also a metric's label has the same values there. In the journal the names are in
 //! capitals.
 
-/// Each field with its meaning, those of decisions and endings first.
+/// Each field's name and meaning; the fields of decisions and endings come first.
 pub const FIELDS: &[(&str, &str)] = &[
     ("route", "The route's name; `-` where none was found."),
     ("listener", "The listener's name."),

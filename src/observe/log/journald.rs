@@ -1,7 +1,7 @@
 //! The systemd journal, in its native protocol: one datagram is one entry.
 //!
-//! Values are escaped and so hold no newline; the protocol's binary form is never needed. It is not
-//! connected: a journal that was restarted is found again at the same path by the next line.
+//! Escaped values hold no newline, so the protocol's binary form is never needed. The socket is not
+//! connected: after a restart of the journal, the next line finds it at the same path.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -12,17 +12,17 @@ use std::path::{Path, PathBuf};
 /// Where the journal listens (systemd.journal-fields(7)).
 pub const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// A journal; each write is an entry.
+/// The journal's socket; each write is one entry.
 pub struct Journal {
     socket: UnixDatagram,
     path: PathBuf,
 }
 
 impl Journal {
-    /// The journal that listens at `path`.
+    /// Opens the journal that listens at `path`.
     ///
     /// # Errors
-    /// If nobody does, or it may not be reached.
+    /// If no socket listens there, or this process may not connect to it.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         UnixDatagram::unbound()?.connect(&path)?;
         Ok(Journal { socket: UnixDatagram::unbound()?, path: path.as_ref().to_owned() })
@@ -30,7 +30,8 @@ impl Journal {
 }
 
 impl Write for Journal {
-    /// Waits while the journal is busy, which only the log's own thread does; whole or not at all.
+    /// Sends an entry whole or not at all. Blocks while the journal is busy; only the log's own
+    /// thread calls it.
     fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
         self.socket.send_to(entry, &self.path)
     }
@@ -40,7 +41,8 @@ impl Write for Journal {
     }
 }
 
-/// Whether `file` is the stream to the journal that systemd names in `$JOURNAL_STREAM` (systemd.exec(5)): `device:inode`.
+/// Whether `file` is the stream that systemd names in `$JOURNAL_STREAM` as `device:inode`
+/// (systemd.exec(5)).
 pub fn is_stream(file: impl AsFd, named: Option<OsString>) -> bool {
     let Some(named) = named.and_then(|named| named.into_string().ok()) else { return false };
     rustix::fs::fstat(file).is_ok_and(|stat| named == format!("{}:{}", stat.st_dev, stat.st_ino))

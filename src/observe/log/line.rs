@@ -1,7 +1,7 @@
-//! An event as a line, in each of the three shapes.
+//! Formats an event as a line, in each of the three shapes.
 //!
-//! It says everything that an event holds, once, and decides nothing: which events there are is
-//! said where they happen. Lines are bounded, whatever their fields hold.
+//! A line has every field of its event once; events are chosen where they happen, not here. The
+//! length of a line is bounded, whatever its fields hold.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -15,33 +15,34 @@ use tracing_subscriber::layer::Context;
 
 use crate::observe::log::escape::{Quoting, escape, escape_text, is_word};
 
-/// The most bytes of one value, escaped.
+/// Most bytes of one escaped value.
 const MOST_VALUE: usize = 1024;
 
-/// The most bytes of all fields together; those that would go beyond are left out.
+/// Most bytes of all fields together. The first field beyond it and all later ones are left out.
 const MOST_FIELDS: usize = 8 * 1024;
 
-/// The most bytes of the message.
+/// Most bytes of the escaped message.
 const MOST_MESSAGE: usize = 4 * 1024;
 
-/// What room a line begins with.
+/// Initial capacity of a line's fields, in bytes.
 const ROOM: usize = 768;
 
-/// How a line looks.
+/// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// `2026-12-31T23:59:59.999Z INFO refused route=ticks reason=network …`
     Text {
-        /// By ANSI escapes.
+        /// Whether ANSI escapes color time, level and names.
         colours: bool,
     },
-    /// `{"timestamp":"…","level":"INFO","message":"refused","route":"ticks",…}`
+    /// One JSON object: `{"timestamp":"…","level":"INFO","message":"refused","route":"ticks",…}`.
     Json,
-    /// `PRIORITY=6`, `MESSAGE=refused route=ticks …`, `ROUTE=ticks`, …: one entry, one line for each field.
+    /// One journal entry with a line for each field: `PRIORITY=6`, `MESSAGE=refused route=ticks …`,
+    /// `ROUTE=ticks`, …
     Journald,
 }
 
-/// Writes each event as a line.
+/// A `tracing` layer that writes each event as one line.
 pub struct Lines<W> {
     shape: Shape,
     writer: W,
@@ -49,7 +50,7 @@ pub struct Lines<W> {
 }
 
 impl<W> Lines<W> {
-    /// Lines of this shape, at the times that `clock` gives.
+    /// Creates a layer for lines of this shape, with timestamps from `clock`.
     pub fn new(shape: Shape, writer: W, clock: fn() -> Timestamp) -> Self {
         Lines { shape, writer, clock }
     }
@@ -60,18 +61,18 @@ impl<S: Subscriber, W: for<'w> MakeWriter<'w> + 'static> Layer<S> for Lines<W> {
         let mut fields = Fields::new(self.shape);
         event.record(&mut fields);
         let line = fields.line(*event.metadata().level(), (self.clock)());
-        // One write is one line; a sink that doesn't take it counts it.
+        // One write is one line. The sink counts the lines that it loses.
         let _ = self.writer.make_writer().write_all(line.as_bytes());
     }
 }
 
-/// What an event holds, escaped as far as it has been recorded.
+/// The fields of an event recorded so far, escaped.
 struct Fields {
     shape: Shape,
     message: String,
-    /// ` route=ticks reason=network`, for people; not in JSON.
+    /// ` route=ticks reason=network`: for people, so empty in JSON.
     words: String,
-    /// `,"route":"ticks","reason":"network"`, or a line for each in the journal.
+    /// `,"route":"ticks","reason":"network"`; in the journal a line for each field.
     own: String,
     is_cut: bool,
 }
@@ -118,7 +119,7 @@ impl Fields {
         line
     }
 
-    /// One more field, unless there is no room for more.
+    /// Adds a field, or leaves it out if an earlier one was already left out.
     fn field(&mut self, field: &Field, value: Value<'_>) {
         if field.name() == "message" {
             let quoting = if self.shape == Shape::Json { Quoting::Json } else { Quoting::Bare };
@@ -169,14 +170,14 @@ impl Fields {
 enum Value<'v> {
     Text(&'v str),
     Count(u64),
-    /// What JSON doesn't quote: a number, a boolean.
+    /// A number or a boolean, which JSON doesn't quote.
     Plain(&'v dyn fmt::Display),
-    /// What `Debug` says; tracing hands `Display` over so as well.
+    /// A `Debug` value. `tracing` passes `Display` values in this form too.
     Shown(&'v dyn fmt::Debug),
 }
 
 impl Value<'_> {
-    /// Appends it, escaped, as at most `most` bytes.
+    /// Appends the value, escaped, as at most `most` bytes.
     fn put(&self, out: &mut String, quoting: Quoting, most: usize) {
         match self {
             Value::Text(text) => escape_text(out, quoting, most, text),
@@ -213,7 +214,7 @@ impl Visit for Fields {
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // JSON has no word for infinity.
+        // JSON has no literal for infinity or NaN, so they become strings.
         self.field(
             field,
             if value.is_finite() { Value::Plain(&value) } else { Value::Shown(&value) },
@@ -221,7 +222,7 @@ impl Visit for Fields {
     }
 }
 
-/// A letter of a field's name as the journal wants it: `A` to `Z`, digits and `_`.
+/// Maps a byte of a field's name to what the journal allows: `A` to `Z`, digits and `_`.
 fn journal_letter(letter: u8) -> char {
     if letter.is_ascii_alphanumeric() { letter.to_ascii_uppercase().into() } else { '_' }
 }

@@ -1,9 +1,9 @@
-//! The log: one line for each decision, one for each ending, and what the control plane did.
+//! The log: one line for each decision, one for each ending, and the actions of the control plane.
 //!
-//! Nothing secret goes in (no query, no cookie, no key), and what came off the wire is escaped where
-//! lines are written. Only this program's own events are logged, at any level: what the libraries
-//! below it trace may hold whole heads. A slow or full sink loses lines, which are counted, and
-//! never blocks whoever logs.
+//! No secret is logged (no query, no cookie, no key), and text off the wire is escaped where lines
+//! are written. At any level only this program's own events are logged: traces of libraries may
+//! hold whole heads. A slow or full sink loses lines, which are counted. The thread that logs never
+//! blocks.
 
 pub mod cap;
 pub mod decision;
@@ -32,16 +32,16 @@ use crate::observe::log::journald::Journal;
 use crate::observe::log::line::{Lines, Shape};
 use crate::observe::log::sink::{Descriptor, Sink};
 
-/// How many lines wait for a slow sink before further ones are dropped.
+/// Lines that wait for a slow sink before further ones are dropped.
 const WAITING_LINES: usize = 16_384;
 
-/// How long the last lines have at the end.
+/// Time for writing the last lines at exit.
 const LAST_LINES: Duration = Duration::from_millis(1200);
 
-/// The targets of our own events.
+/// Prefix of the targets of this program's own events.
 const OWN: &str = "sidegate";
 
-/// How lines look, and where they go.
+/// The format of lines, and where they go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// For people, on standard error; in colours on a terminal.
@@ -52,14 +52,14 @@ pub enum Format {
     Journald,
 }
 
-/// Why there is no log.
+/// Why the log could not be started.
 #[derive(Debug)]
 pub enum LogError {
     /// The journal's socket cannot be reached.
     NoJournal(io::Error),
     /// Standard error cannot be written to.
     NoDescriptor(io::Error),
-    /// This process logs already.
+    /// A subscriber is already installed in this process.
     Twice,
 }
 
@@ -80,7 +80,8 @@ impl fmt::Display for LogError {
 impl std::error::Error for LogError {}
 
 impl Format {
-    /// What fits where standard error goes: the journal's own form if it is the journal, text on a terminal, else JSON.
+    /// Chooses the format by standard error: the journal's own form if it is the journal, text on a
+    /// terminal, else JSON.
     pub fn fitting() -> Self {
         let stderr = io::stderr();
         if journald::is_stream(&stderr, std::env::var_os("JOURNAL_STREAM"))
@@ -95,15 +96,15 @@ impl Format {
     }
 }
 
-/// The running log; lines that wait are written when it is dropped.
+/// The running log. Dropping it writes the lines that still wait.
 pub struct Log {
     guard: Option<WorkerGuard>,
     drops: Drops,
 }
 
 impl Log {
-    /// Starts logging from a thread of its own, so that a slow or full sink never blocks a byte.
-    /// `SIDEGATE_LOG` filters (`info` otherwise). A panic is logged too, instead of being printed.
+    /// Starts logging from a thread of its own, so that a slow or full sink never blocks traffic.
+    /// `SIDEGATE_LOG` sets the filter (default `info`). Panics are logged instead of printed.
     ///
     /// # Errors
     /// See [`LogError`].
@@ -136,23 +137,25 @@ impl Log {
             .with(lines)
             .try_init()
             .map_err(|_| LogError::Twice)?;
-        // The default hook prints to standard error from the thread that panicked, which may be the data plane's.
+        // The default hook prints to standard error from the panicking thread. A full pipe would
+        // block the data plane there.
         std::panic::set_hook(Box::new(panicked));
         Ok(Log { guard: Some(guard), drops })
     }
 
-    /// Counts the lines that were dropped so far.
+    /// A handle to the number of dropped lines.
     pub fn drops(&self) -> Drops {
         self.drops.clone()
     }
 }
 
 impl Drop for Log {
-    /// Waits for the last lines, but not for a sink that takes none.
+    /// Waits for the last lines to be written, but not longer than `LAST_LINES`.
     fn drop(&mut self) {
         let guard = self.guard.take();
         let (done, waits) = channel::<()>();
-        // Where lines wait, the guard complains on standard output, which may block as well.
+        // If lines still wait, the guard complains on standard output. That may block too, so it
+        // runs in a thread of its own.
         let last = std::thread::Builder::new().name("log-end".into()).spawn(move || {
             drop(guard);
             drop(done);
@@ -163,12 +166,12 @@ impl Drop for Log {
     }
 }
 
-/// Whether an event is this program's own; a library below it may trace what is secret.
+/// Whether an event is this program's own. Libraries may trace secrets.
 fn is_own(target: &str) -> bool {
     target.strip_prefix(OWN).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// A thread that writes to `sink`, for which at most `lines` wait.
+/// Starts the thread that writes to `sink`; at most `lines` wait for it.
 fn worker(sink: Sink<impl io::Write + Send + 'static>, lines: usize) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default()
         .lossy(true)
@@ -184,17 +187,17 @@ fn panicked(panic: &PanicHookInfo<'_>) {
     tracing::error!(thread = thread.name(), place, error, "panicked: a bug of ours");
 }
 
-/// Counts dropped lines.
+/// Number of lines dropped so far. Clones share the count.
 #[derive(Clone, Default)]
 pub struct Drops {
-    /// Those for which no more could wait.
+    /// Lines dropped because the queue was full; `None` means nothing is logged.
     queue: Option<ErrorCounter>,
-    /// Those that the sink did not take.
+    /// Lines lost because a write to the sink failed.
     sink: Arc<AtomicU64>,
 }
 
 impl Drops {
-    /// How many lines were dropped since the start; 0 where nothing is logged.
+    /// Lines dropped since the start; 0 if nothing is logged.
     pub fn count(&self) -> u64 {
         let queue = self.queue.as_ref().map_or(0, |counter| counter.dropped_lines() as u64);
         queue + self.sink.load(Ordering::Relaxed)

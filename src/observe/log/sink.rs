@@ -1,7 +1,7 @@
-//! Where lines go, seen from the thread that writes them: it may wait there, and nobody else does.
+//! The sinks of log lines. Only the log's own thread writes to them, so only that thread may block.
 //!
-//! Lines that come in a burst go out together. One that is not taken is lost and counted; a sink that fails is tried
-//! again with the next.
+//! Lines that arrive in a burst are written together. A line whose write fails is lost and counted;
+//! the next one tries the sink again.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -11,30 +11,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// How long a descriptor that somebody made non-blocking is given before it is tried again.
+/// Pause before a full non-blocking descriptor is tried again.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The most bytes of lines that go out together: what a pipe takes whole, whoever else writes to it (pipe(7), `PIPE_BUF`).
+/// Most bytes of lines written together. A pipe keeps writes of this size whole, whatever other
+/// processes write (pipe(7), `PIPE_BUF`).
 const BURST: usize = 4096;
 
-/// Counts what its inner sink doesn't take, and never fails itself.
+/// Counts the lines whose write to the inner sink fails; never fails itself.
 pub struct Sink<W> {
     inner: W,
     lost: Arc<AtomicU64>,
-    /// Lines that wait for the next, and how many they are.
+    /// Lines of the current burst, not yet written; `lines` is their number.
     burst: Vec<u8>,
     lines: u64,
-    /// The most bytes of them.
+    /// Most bytes of a burst; 0 means each line is written by itself.
     most: usize,
 }
 
 impl<W: Write> Sink<W> {
-    /// Writes to `inner`, each line by itself; lines that are lost are added to `lost`.
+    /// Writes each line to `inner` by itself, and adds lost lines to `lost`.
     pub fn new(inner: W, lost: Arc<AtomicU64>) -> Self {
         Sink { inner, lost, burst: Vec::new(), lines: 0, most: 0 }
     }
 
-    /// For an inner sink that knows no lines: those that wait for each other go out in one write.
+    /// Writes the lines of a burst at once. For inner sinks that are byte streams.
     pub fn in_bursts(self) -> Self {
         Sink { most: BURST, ..self }
     }
@@ -55,7 +56,7 @@ impl<W: Write> Sink<W> {
 }
 
 impl<W: Write> Write for Sink<W> {
-    /// One call is one line.
+    /// Takes exactly one line per call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.burst.len() + line.len() > self.most {
             self.send();
@@ -69,22 +70,22 @@ impl<W: Write> Write for Sink<W> {
         Ok(line.len())
     }
 
-    /// Called when no further line waits.
+    /// Ends a burst. The appender's worker calls it when no further line waits.
     fn flush(&mut self) -> io::Result<()> {
         self.send();
         Ok(())
     }
 }
 
-/// A descriptor of our own, past the lock of the standard library's: who waits in a full pipe holds nothing
-/// that another thread may want.
+/// A duplicated descriptor, without the lock of `std::io::Stderr`: a thread that blocks in a full
+/// pipe holds no lock that another thread may need.
 pub struct Descriptor(File);
 
 impl Descriptor {
-    /// Where standard error goes.
+    /// Duplicates standard error.
     ///
     /// # Errors
-    /// If it cannot be duplicated.
+    /// If the descriptor cannot be duplicated.
     pub fn stderr() -> io::Result<Self> {
         Ok(Descriptor(io::stderr().as_fd().try_clone_to_owned()?.into()))
     }
@@ -94,7 +95,8 @@ impl Write for Descriptor {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.0.write(bytes) {
-                // The parent shares the pipe, and may have made it so for itself.
+                // `O_NONBLOCK` belongs to the open file description, which the parent shares and
+                // may have set.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
                 other => return other,
             }

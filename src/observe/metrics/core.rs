@@ -1,7 +1,7 @@
-//! What one thread of the data plane counts: cells of its own, which nobody else writes.
+//! The counters of one data-plane thread, which no other thread writes.
 //!
-//! Who counts holds the set of its listener or route and finds a cell by the numbers of
-//! enums: no string, no lock, no allocation. A scrape sums the sets of all threads.
+//! Callers hold the set of a listener or route, and find a cell by the numbers of enums: no string,
+//! no lock, no allocation. A scrape sums the sets of all threads.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -18,19 +18,19 @@ use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
 use crate::sync::lock;
 
-/// All that one thread counts. Each thread has its own; others only read it.
+/// All counters of one thread. Other threads only read them.
 #[derive(Default)]
 pub struct CoreMetrics {
     listeners: Mutex<BTreeMap<Arc<str>, Arc<ListenerMetrics>>>,
     routes: Mutex<BTreeMap<Arc<str>, Arc<RouteMetrics>>>,
-    /// Those of `routes` that were asked for, at the places of the routes' numbers.
+    /// The entries of `routes` that were looked up so far, indexed by the route's number.
     numbered: ArcSwap<Vec<Option<Arc<RouteMetrics>>>>,
-    /// What is refused before a route is found.
+    /// Counters of connections and requests that are refused before a route is found.
     no_route: Arc<RouteMetrics>,
 }
 
 impl CoreMetrics {
-    /// The counters of a listener, to be kept.
+    /// The counters of a listener. The lookup takes a lock, so callers keep the result.
     pub fn listener(&self, name: &Arc<str>) -> Arc<ListenerMetrics> {
         Arc::clone(lock(&self.listeners).entry(Arc::clone(name)).or_default())
     }
@@ -48,15 +48,16 @@ impl CoreMetrics {
         route.map_or_else(|| Arc::clone(&self.no_route), |route| self.route(route))
     }
 
-    /// The counters of what is refused before there is a request, or without a route.
+    /// The counters of connections without a request, and of requests without a route.
     pub fn no_route(&self) -> &RouteMetrics {
         &self.no_route
     }
 
-    /// A route keeps its counters when it comes back by its name under another number.
+    /// Enters a route's number. A route that comes back with the same name keeps its counters.
     fn first_time(&self, route: &Route) -> Arc<RouteMetrics> {
         let mut routes = lock(&self.routes);
         let own = Arc::clone(routes.entry(Arc::clone(&route.name)).or_default());
+        // `routes` stays locked until the store: of two concurrent copies one would lose its entry.
         let mut numbered = Vec::clone(&self.numbered.load());
         numbered.resize(numbered.len().max(route.number + 1), None);
         numbered[route.number] = Some(Arc::clone(&own));
@@ -64,7 +65,7 @@ impl CoreMetrics {
         own
     }
 
-    /// Adds what was counted here to the sums of all threads.
+    /// Adds this thread's counts to the sums of all threads.
     pub(super) fn add_to(&self, sums: &mut Sums) {
         for (name, listener) in lock(&self.listeners).iter() {
             add(listener.counts(), sums.listeners.entry(Arc::clone(name)).or_default().counts());
@@ -76,7 +77,7 @@ impl CoreMetrics {
     }
 }
 
-/// What all threads have counted, by the names of listeners and routes.
+/// The sums of all threads, by the names of listeners and routes.
 #[derive(Default)]
 pub struct Sums {
     pub listeners: BTreeMap<Arc<str>, ListenerMetrics>,
@@ -84,7 +85,8 @@ pub struct Sums {
     pub no_route: RouteMetrics,
 }
 
-/// What one thread has counted of a listener. Apart by two cache lines, which processors fetch in pairs.
+/// One thread's counters of a listener. Aligned to two cache lines, which processors prefetch in
+/// pairs.
 #[derive(Default)]
 #[repr(align(128))]
 pub struct ListenerMetrics {
@@ -99,22 +101,23 @@ pub struct ListenerMetrics {
 }
 
 impl ListenerMetrics {
-    /// A connection was accepted.
+    /// Counts an accepted connection.
     pub fn accepted(&self) {
         self.accepted.add(1);
     }
 
-    /// A connection ended without a byte: a health check.
+    /// Counts a connection that ended without a byte: a health check.
     pub fn probed(&self) {
         self.probes.add(1);
     }
 
-    /// A TLS handshake has to wait for its client's rate.
+    /// Counts a TLS handshake that waits for its client's rate.
     pub fn tls_delayed(&self) {
         self.tls_delayed.add(1);
     }
 
-    /// A TLS handshake came to its end, `took` after the accept.
+    /// Counts the end of a TLS handshake, `took` after the accept. Only completed handshakes enter
+    /// the histogram.
     pub fn tls_handshake(&self, result: TlsResult, took: Duration) {
         self.tls_handshakes[result as usize].add(1);
         if matches!(result, TlsResult::Full | TlsResult::Resumed) {
@@ -122,32 +125,33 @@ impl ListenerMetrics {
         }
     }
 
-    /// A connection ended.
+    /// Counts a closed connection by its reason.
     pub fn closed(&self, end: ConnectionEnd) {
         self.closed[end as usize].add(1);
     }
 
-    /// A connection only discards from now on.
+    /// Counts a connection that only discards input from now on.
     pub fn discards(&self) {
         self.discards.add(1);
     }
 
-    /// The discarding came to its end.
+    /// Counts the end of a connection's discarding.
     pub fn discarded(&self, end: DiscardEnd) {
         self.discarded[end as usize].add(1);
     }
 
-    /// Those that discard.
+    /// Number of connections that discard now.
     pub(super) fn discarding(&self) -> u64 {
         self.discards.sum().saturating_sub(sum(&self.discarded))
     }
 
-    /// Those that were accepted and are not closed yet.
+    /// Number of connections that are accepted and not yet closed.
     pub(super) fn open(&self) -> u64 {
         self.accepted.sum().saturating_sub(sum(&self.closed))
     }
 
-    /// Ends before their beginnings: whose end is seen, its beginning is too.
+    /// Every cell; ends before beginnings, so that a scrape that sees an end also sees its
+    /// beginning.
     fn counts(&self) -> impl Iterator<Item = &Count> {
         let ends = self.closed.iter().chain(&self.discarded);
         let rest = [&self.accepted, &self.discards, &self.probes, &self.tls_delayed]
@@ -157,7 +161,7 @@ impl ListenerMetrics {
     }
 }
 
-/// What one thread has counted of a route, or of what found none.
+/// One thread's counters of a route, or of requests without one.
 #[derive(Default)]
 #[repr(align(128))]
 pub struct RouteMetrics {
@@ -176,35 +180,35 @@ pub struct RouteMetrics {
 }
 
 impl RouteMetrics {
-    /// A request was answered.
+    /// Counts a request and its result.
     pub fn request(&self, kind: RequestKind, result: RequestResult) {
         self.requests[kind as usize][result as usize].add(1);
     }
 
-    /// A request, or a connection before it, was refused; or its backend failed.
+    /// Counts a refused connection or request, or a failed backend.
     pub fn refused(&self, refusal: Refusal) {
         self.refusals[refusal.number()].add(1);
     }
 
-    /// A backend took the connection.
+    /// Records the time to connect to a backend.
     pub fn dialled(&self, took: Duration) {
         self.dial_seconds.observe(&LATENCY, took);
     }
 
-    /// A tunnel opened, `took` after its head.
+    /// Counts a tunnel that opened, `took` after its head.
     pub fn tunnel_opened(&self, took: Duration) {
         self.opened.add(1);
         self.upgrade_seconds.observe(&LATENCY, took);
     }
 
-    /// A tunnel relayed something.
+    /// Adds relayed bytes and messages of a tunnel.
     #[inline]
     pub fn relayed(&self, direction: Direction, bytes: u64, messages: u64) {
         self.bytes[direction as usize].add(bytes);
         self.messages[direction as usize].add(messages);
     }
 
-    /// A tunnel that opened here ended; `refusal` where it was revoked.
+    /// Counts the end of a tunnel that opened under this route; `refusal` if it was revoked.
     pub fn tunnel_closed(&self, closed: &Closed, refusal: Option<Refusal>) {
         self.closed[closed.by as usize][closed.phase as usize][closed.reason as usize].add(1);
         self.lifetime_seconds.observe(&LIFETIME, closed.lasted);
@@ -213,27 +217,27 @@ impl RouteMetrics {
         }
     }
 
-    /// A request was let in to be forwarded.
+    /// Counts a plain request that is admitted and forwarded.
     pub fn exchange_opened(&self) {
         self.exchanges_opened.add(1);
     }
 
-    /// The exchange of a request that was let in here ended.
+    /// Counts the end of an exchange that began under this route.
     pub fn exchange_closed(&self, by: By, reason: ExchangeReason) {
         self.exchanges_closed[by as usize][reason as usize].add(1);
     }
 
-    /// Exchanges that began and have not ended yet.
+    /// Number of exchanges that have begun and not yet ended.
     pub(super) fn exchanges_open(&self) -> u64 {
         self.exchanges_opened.sum().saturating_sub(sum(self.exchanges_closed.as_flattened()))
     }
 
-    /// Tunnels that opened and have not closed yet.
+    /// Number of tunnels that have opened and not yet closed.
     pub(super) fn open(&self) -> u64 {
         self.opened.sum().saturating_sub(sum(self.ends()))
     }
 
-    /// What was relayed one way.
+    /// Traffic relayed in one direction.
     pub(super) fn traffic(&self, direction: Direction) -> Traffic {
         Traffic {
             bytes: self.bytes[direction as usize].sum(),
@@ -245,7 +249,8 @@ impl RouteMetrics {
         self.closed.as_flattened().as_flattened()
     }
 
-    /// `closed` before `opened`: whose end is seen, its beginning is too.
+    /// Every cell; `closed` before `opened`, so that a scrape that sees an end also sees its
+    /// beginning.
     fn counts(&self) -> impl Iterator<Item = &Count> {
         let tunnels = self
             .ends()

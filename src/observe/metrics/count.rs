@@ -1,40 +1,41 @@
-//! The cells that are counted in: numbers, and durations by size.
+//! The cells of counters: plain numbers, and histograms of durations.
 //!
-//! Each has one thread that writes it. That makes counting a load and a store, without a lock.
+//! Each cell has a single writing thread. Counting is a load and a store, without a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The upper bounds of what takes 100 µs to 120 s: dials, upgrades, TLS handshakes.
+/// Bucket bounds in seconds, 100 µs to 120 s: dials, upgrades, TLS handshakes.
 pub const LATENCY: [f64; 18] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0, 30.0, 120.0,
 ];
 
-/// Of what takes a second to a week: how long tunnels live.
+/// Bucket bounds in seconds, one second to a week: lifetimes of tunnels.
 pub const LIFETIME: [f64; 12] = [
     1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0, 604_800.0,
 ];
 
-/// A number that one thread adds to and scrapes read; so a plain load and store do. What was
-/// counted before it is seen by whoever sees it.
+/// A number that one thread adds to and scrapes read. A reader that sees a count also sees
+/// everything counted before it (release and acquire).
 #[derive(Default)]
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// Counts so many more.
+    /// Adds `more`.
     #[inline]
     pub fn add(&self, more: u64) {
+        // No `fetch_add`: with a single writer, a load and a store lose nothing and cost less.
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Release);
     }
 
-    /// What was counted so far.
+    /// The count so far.
     pub fn sum(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }
 
-/// Durations by size: how many are within each bound and above the one before, and how long all took.
+/// A histogram of durations: the count between each bound and the one before, and the sum.
 pub struct Histogram<const BOUNDS: usize> {
     within: [Count; BOUNDS],
     beyond: Count,
@@ -52,7 +53,7 @@ impl<const BOUNDS: usize> Default for Histogram<BOUNDS> {
 }
 
 impl<const BOUNDS: usize> Histogram<BOUNDS> {
-    /// One took so long; `bounds` are always the same.
+    /// Counts a duration. Every call for one histogram passes the same `bounds`.
     pub fn observe(&self, bounds: &[f64; BOUNDS], took: Duration) {
         let seconds = took.as_secs_f64();
         let bucket = bounds
@@ -63,7 +64,7 @@ impl<const BOUNDS: usize> Histogram<BOUNDS> {
         self.microseconds.add(u64::try_from((took.as_nanos() + 500) / 1000).unwrap_or(u64::MAX));
     }
 
-    /// How many are within each bound, those of smaller ones included; and how many there are.
+    /// The cumulative count at each bound, and the count of all durations.
     pub fn cumulative(&self) -> ([u64; BOUNDS], u64) {
         let mut total = 0;
         let within = std::array::from_fn(|at| {
@@ -73,12 +74,12 @@ impl<const BOUNDS: usize> Histogram<BOUNDS> {
         (within, total + self.beyond.sum())
     }
 
-    /// How long all took.
+    /// The sum of all durations, in seconds.
     pub fn seconds(&self) -> f64 {
         self.microseconds.sum() as f64 / 1e6
     }
 
-    /// Every cell.
+    /// Every cell of the histogram, in a fixed order.
     pub fn counts(&self) -> impl Iterator<Item = &Count> {
         self.within.iter().chain([&self.beyond, &self.microseconds])
     }

@@ -1,33 +1,33 @@
 //! Every metric family: its name, type, labels and help, written here and nowhere else.
 //!
-//! The help is the documentation: what is counted, in which unit, from when to when.
+//! The help is the documentation: the thing counted, its unit, its beginning and end.
 
-/// One metric family.
+/// The declaration of a metric family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Family {
-    /// What it is called in a scrape.
+    /// Name in a scrape.
     pub name: &'static str,
-    /// Its type.
+    /// Type, as in the `# TYPE` line.
     pub kind: Kind,
-    /// Its labels, in the order in which they are written.
+    /// Names of its labels, in the order in which they are written.
     pub labels: &'static [&'static str],
-    /// What it says, in a sentence or two.
+    /// Text of the `# HELP` line: a sentence or two.
     pub help: &'static str,
 }
 
-/// What a family's numbers are.
+/// The type of a family's samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows, from 0 at the start of the process.
     Counter,
     /// Goes up and down.
     Gauge,
-    /// Counts by size.
+    /// Cumulative counts by size, with sum and count.
     Histogram,
 }
 
 impl Kind {
-    /// As Prometheus calls it.
+    /// The type's name in Prometheus' text format.
     pub const fn word(self) -> &'static str {
         match self {
             Kind::Counter => "counter",

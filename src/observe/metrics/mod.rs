@@ -1,9 +1,9 @@
-//! What is counted, by whom, and what a scrape says of it.
+//! The counters of the process, and the scrape that reports them.
 //!
-//! The data plane counts in sets of its own threads ([`CoreMetrics`]); what happens seldom is
-//! counted here. What a snapshot or a limiter knows is not kept twice: a scrape asks it.
-//! Labels carry words from the configuration and fixed words only, never an address, a path or
-//! a header off the wire.
+//! Each data-plane thread has a set of its own ([`CoreMetrics`]); rare events are counted in
+//! [`Metrics`]. Facts that a snapshot or a limiter holds are not stored again: a scrape reads them
+//! there. Labels carry words from the configuration and fixed words only, never an address, a path
+//! or a header off the wire.
 
 mod core;
 mod count;

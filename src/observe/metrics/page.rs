@@ -1,4 +1,4 @@
-//! A scrape in the making: samples under their families, and the text that Prometheus reads.
+//! Builder of a scrape: samples by family, encoded as Prometheus' text format.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use prometheus::proto::{
 use crate::observe::metrics::count::Histogram;
 use crate::observe::metrics::family::{Family, Kind};
 
-/// Samples, by the names of their families.
+/// The samples so far, by the names of their families.
 #[derive(Default)]
 pub struct Page(BTreeMap<&'static str, MetricFamily>);
 
 impl Page {
-    /// A sample of a counter or a gauge; `values` in the order of the family's labels.
+    /// Adds a sample of a counter or a gauge; `values` are in the order of the family's labels.
     pub fn put(&mut self, family: &Family, values: &[&str], value: f64) {
         let mut metric = metric(family, values);
         match family.kind {
@@ -33,19 +33,19 @@ impl Page {
         self.family(family).mut_metric().push(metric);
     }
 
-    /// A sample of a counter; counts are whole numbers.
+    /// Adds a sample that is a whole number.
     pub fn count(&mut self, family: &Family, values: &[&str], count: u64) {
         self.put(family, values, count as f64);
     }
 
-    /// A sample of a counter whose series begins with the first that it counts.
+    /// Adds a sample unless it is 0: the series begins with its first count.
     pub fn count_any(&mut self, family: &Family, values: &[&str], count: u64) {
         if count > 0 {
             self.count(family, values, count);
         }
     }
 
-    /// A sample of a histogram.
+    /// Adds a histogram with its buckets, sum and count.
     pub fn histogram<const N: usize>(
         &mut self,
         family: &Family,
@@ -69,10 +69,11 @@ impl Page {
         self.family(family).mut_metric().push(metric);
     }
 
-    /// The text format 0.0.4: families by name, each with its help and type.
+    /// Encodes the text format 0.0.4: families by name, each with its help and type.
     pub fn text(self) -> String {
         let families: Vec<_> = self.0.into_values().collect();
-        // It fails for a family without a name or a sample alone, and none is here.
+        // The encoder fails only for a family without a name or without samples, and `Page` holds
+        // neither.
         TextEncoder::new().encode_to_string(&families).unwrap_or_default()
     }
 

@@ -1,6 +1,6 @@
-//! What the kernel knows of this process, under the names that all of Prometheus' libraries use.
+//! The kernel's figures for this process, under the names that all Prometheus libraries use.
 //!
-//! What it doesn't tell (a sandbox hides it) is left out, and nothing fails.
+//! A figure that cannot be read (a sandbox hides `/proc`) is left out; nothing fails.
 
 use std::fs;
 
@@ -12,17 +12,18 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::observe::metrics::family;
 use crate::observe::metrics::page::Page;
 
-/// The fields of /proc/self/stat that are told, in the kernel's units (proc_pid_stat(5)).
+/// The reported fields of /proc/self/stat, in the kernel's units (proc_pid_stat(5)).
 struct Stat {
     cpu_ticks: u64,
     threads: u64,
-    /// Ticks from the boot to the start.
+    /// Clock ticks from boot to the start of the process.
     started: u64,
     virtual_bytes: u64,
     resident_pages: u64,
 }
 
-/// When this process started, in seconds of Unix time; asked once, because clocks are adjusted.
+/// When this process started, in seconds of Unix time. Computed once: later adjustments of the
+/// clock would move it.
 pub fn start_time() -> Option<f64> {
     let since_boot = clock_gettime(ClockId::Boottime);
     let since_boot = since_boot.tv_sec as f64 + since_boot.tv_nsec as f64 / 1e9;
@@ -30,7 +31,7 @@ pub fn start_time() -> Option<f64> {
     Some(((booted + seconds(stat()?.started)) * 100.0).round() / 100.0)
 }
 
-/// Puts what there is; `started` as [`start_time`] said.
+/// Adds the figures that can be read; `started` comes from [`start_time`].
 pub fn put(page: &mut Page, started: Option<f64>) {
     if let Some(stat) = stat() {
         page.put(&family::CPU_SECONDS, &[], seconds(stat.cpu_ticks));
@@ -59,9 +60,10 @@ fn stat() -> Option<Stat> {
     parse(&fs::read_to_string("/proc/self/stat").ok()?)
 }
 
-/// What is in parentheses may hold anything, parentheses and spaces too.
+/// Parses /proc/self/stat. The command in parentheses may itself hold parentheses and spaces, so
+/// parsing begins behind the last `)`.
 fn parse(stat: &str) -> Option<Stat> {
-    // The first is the third field, the state.
+    // `fields[0]` is the third field of proc_pid_stat(5), the state.
     let fields: Vec<_> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
     Some(Stat {
@@ -73,7 +75,8 @@ fn parse(stat: &str) -> Option<Stat> {
     })
 }
 
-/// Linux tells it as the directory's size since 6.2; before, the entries have to be counted, which takes time where there are many.
+/// Number of open descriptors: the size of /proc/self/fd since Linux 6.2. Older kernels say 0, so
+/// the entries are counted, which is slow with many.
 fn open_descriptors() -> Option<f64> {
     let told = fs::metadata("/proc/self/fd").ok()?.len();
     let count = if told > 0 { told } else { fs::read_dir("/proc/self/fd").ok()?.count() as u64 };

@@ -14,15 +14,15 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::route::BackendAddress;
 use crate::sync::lock;
 
-/// Everything that is counted.
+/// All counters of the process, and the state that scrapes report.
 pub struct Metrics {
-    /// The counters of each thread of the data plane.
+    /// The counters of each data-plane thread.
     pub(super) cores: Mutex<Vec<Arc<CoreMetrics>>>,
     pub(super) connections_limits: Mutex<BTreeMap<Arc<str>, usize>>,
     pub(super) backends: Mutex<HashMap<BackendAddress, Arc<BackendMetrics>>>,
     pub(super) reloads: [AtomicU64; ReloadResult::ALL.len()],
     pub(super) reload_rejected: AtomicBool,
-    /// In milliseconds of Unix time.
+    /// Time of the last successful reload or start, in milliseconds of Unix time.
     pub(super) reload_succeeded: AtomicI64,
     pub(super) lists_modified: Mutex<Vec<ListModified>>,
     pub(super) differences: Mutex<BTreeMap<(Arc<str>, Difference, &'static str), u64>>,
@@ -30,15 +30,15 @@ pub struct Metrics {
     pub(super) watch_degraded: AtomicBool,
     pub(super) panics: AtomicU64,
     pub(super) scrapes_refused: AtomicU64,
-    /// In seconds of Unix time.
+    /// In seconds of Unix time; `None` means unknown (`/proc` is hidden).
     pub(super) process_started: Option<f64>,
 }
 
-/// A list's file: list, policy, and when it was last written.
+/// A list's file: list, policy, and the time of its last write.
 type ListModified = (Box<str>, Box<str>, Timestamp);
 
 impl Metrics {
-    /// Nothing counted yet.
+    /// Creates metrics in which everything is 0.
     pub fn new() -> Arc<Self> {
         Arc::new(Metrics {
             cores: Mutex::default(),
@@ -57,14 +57,15 @@ impl Metrics {
         })
     }
 
-    /// The counters of one more thread of the data plane, which alone may count there.
+    /// Adds the counters of a data-plane thread. Only that thread may write them.
     pub fn core(&self) -> Arc<CoreMetrics> {
         let core = Arc::new(CoreMetrics::default());
         lock(&self.cores).push(Arc::clone(&core));
         core
     }
 
-    /// The most connections of a listener at once; `None`: it accepts none any more.
+    /// Sets the most connections of a listener at once; `None` means it no longer accepts and its
+    /// limit isn't reported.
     pub fn connections_limit(&self, listener: &Arc<str>, connections: Option<usize>) {
         let mut limits = lock(&self.connections_limits);
         match connections {
@@ -73,17 +74,17 @@ impl Metrics {
         }
     }
 
-    /// What is known of a backend, whichever thread or route dials it.
+    /// The state of a backend, shared by all threads and routes that dial it.
     pub fn backend(&self, address: &BackendAddress) -> Arc<BackendMetrics> {
         Arc::clone(lock(&self.backends).entry(address.clone()).or_default())
     }
 
-    /// Forgets what was known of the backends that are `gone`.
+    /// Drops the state of the backends that are `gone`.
     pub fn forget_backends(&self, gone: impl Fn(&BackendAddress) -> bool) {
         lock(&self.backends).retain(|address, _| !gone(address));
     }
 
-    /// A reload came to its outcome at `now`.
+    /// Counts a reload by its outcome at `now`.
     pub fn reloaded(&self, result: ReloadResult, now: Timestamp) {
         self.reloads[result as usize].fetch_add(1, Ordering::Relaxed);
         match result {
@@ -92,31 +93,35 @@ impl Metrics {
         }
     }
 
-    /// The files are what runs; a start is no reload, but says so too.
+    /// Records that the files on disk run since `now`. A start records it too, without counting a
+    /// reload.
     pub fn succeeded(&self, now: Timestamp) {
         self.reload_rejected.store(false, Ordering::Relaxed);
         self.reload_succeeded.store(now.as_millisecond(), Ordering::Relaxed);
     }
 
-    /// The list files of what runs: policy, list, and when it was last written.
+    /// Replaces the list files of the running generation: policy, list, and the time of its last
+    /// write.
     pub fn lists_modified<'a>(&self, lists: impl Iterator<Item = (&'a str, &'a str, Timestamp)>) {
         *lock(&self.lists_modified) =
             lists.map(|(policy, list, modified)| (list.into(), policy.into(), modified)).collect();
     }
 
-    /// The candidate of `policy` would have decided otherwise; `reason` is the refusal of the two.
+    /// Counts a decision that the candidate of `policy` would have made differently. `reason` is
+    /// the refusal of the one of the two that refuses.
     pub fn candidate_differs(&self, policy: &Arc<str>, difference: Difference, reason: Refusal) {
         *lock(&self.differences)
             .entry((Arc::clone(policy), difference, reason.word()))
             .or_default() += 1;
     }
 
-    /// How many open tunnels the candidate of each policy that has one would revoke.
+    /// Replaces the number of open tunnels that each policy's candidate would revoke.
     pub fn candidates_would_revoke(&self, tunnels: HashMap<Arc<str>, usize>) {
         *lock(&self.would_revoke) = tunnels;
     }
 
-    /// How often each candidate would have decided otherwise since the start: by policy and difference.
+    /// Decisions since the start that each candidate would have made differently, by policy and
+    /// difference.
     pub fn candidate_differences(&self) -> BTreeMap<(Arc<str>, Difference), u64> {
         let mut sums = BTreeMap::new();
         for ((policy, difference, _), count) in lock(&self.differences).iter() {
@@ -125,12 +130,13 @@ impl Metrics {
         sums
     }
 
-    /// How many open tunnels the candidate of `policy` would revoke, as of the last look.
+    /// Open tunnels that the candidate of `policy` would revoke, as last weighed. `None` means not
+    /// yet known, or no candidate.
     pub fn candidate_would_revoke(&self, policy: &str) -> Option<usize> {
         lock(&self.would_revoke).get(policy).copied()
     }
 
-    /// Whether watching is degraded to polling.
+    /// Sets whether files are polled because they cannot be watched.
     pub fn watch_degraded(&self, degraded: bool) {
         self.watch_degraded.store(degraded, Ordering::Relaxed);
     }
@@ -140,17 +146,17 @@ impl Metrics {
         self.watch_degraded.load(Ordering::Relaxed)
     }
 
-    /// A bug of ours ended a connection.
+    /// Counts a connection that a panic ended.
     pub fn panicked(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many bugs of ours ended a connection.
+    /// Number of connections that a panic ended.
     pub fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// Somebody outside `[metrics] allow` asked.
+    /// Counts a scrape from an address outside `[metrics] allow`.
     pub fn scrape_refused(&self) {
         self.scrapes_refused.fetch_add(1, Ordering::Relaxed);
     }
@@ -170,7 +176,7 @@ impl Metrics {
     }
 }
 
-/// What is known of one backend; all threads write it, at a change alone.
+/// State of one backend. All threads write it, but only when it changes.
 pub struct BackendMetrics {
     pub(super) up: AtomicBool,
     pub(super) changes: AtomicU64,
@@ -183,8 +189,10 @@ impl Default for BackendMetrics {
 }
 
 impl BackendMetrics {
-    /// A dial found it up, or not; says whether that is a change.
+    /// Records the result of a dial; returns whether the backend's state changed.
     pub fn dialled(&self, up: bool) -> bool {
+        // The load spares most dials a write to the shared cache line. Of racing threads, the swap
+        // lets only one report the change.
         let changed =
             self.up.load(Ordering::Relaxed) != up && self.up.swap(up, Ordering::Relaxed) != up;
         if changed {
@@ -193,7 +201,7 @@ impl BackendMetrics {
         changed
     }
 
-    /// Whether the last dial found it up; also before the first.
+    /// Whether the last dial succeeded; true before the first.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! A scrape: the counters of all threads summed, and what the running generation says of itself.
+//! A scrape: the sums of all threads' counters, and the figures of the running generation.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,37 +23,38 @@ use crate::snapshot::listener::Speaks;
 use crate::sync::lock;
 use crate::tunnels::Tunnels;
 
-/// How far ahead entries that lapse are counted.
+/// An entry counts as lapsing if it expires within this time.
 const LAPSING: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// What a route has carried since the start.
+/// Totals of a route since the start of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RouteTotals {
-    /// Tunnels that are open and run under this route now.
+    /// Tunnels that are open under this route now.
     pub open: u64,
-    /// Tunnels that opened.
+    /// Tunnels that opened since the start.
     pub opened: u64,
     /// Requests that were refused, or failed at the backend.
     pub refused: u64,
-    /// What came from clients.
+    /// Tunnel traffic from clients to backends.
     pub from_client: Traffic,
-    /// What came from backends.
+    /// Tunnel traffic from backends to clients.
     pub from_backend: Traffic,
 }
 
 impl Metrics {
-    /// All metrics at the time `now` in Prometheus' text format 0.0.4. Counters go on for routes that are
-    /// gone; what a generation has (backends, lists, certificates, limits) is that of the running one alone.
+    /// All metrics at `now` in Prometheus' text format 0.0.4. Counters of removed routes go on.
+    /// Figures of a generation (backends, lists, certificates, limits) are those of the running one
+    /// only.
     pub fn scrape(&self, facts: &Facts<'_>, now: Timestamp) -> String {
         text(self, facts, now)
     }
 
-    /// Each listener's name, how many of its connections are open, and how many may be.
+    /// Each listener's name, the number of its open connections, and its limit.
     pub fn connections(&self) -> Vec<(Arc<str>, u64, usize)> {
         connections(self)
     }
 
-    /// What each route of `snapshot` has carried since the start, in the order written.
+    /// The totals of each route of `snapshot`, in the order written.
     pub fn totals(&self, snapshot: &Snapshot, tunnels: &Tunnels) -> Vec<(Arc<str>, RouteTotals)> {
         totals(self, snapshot, tunnels)
     }
@@ -94,11 +95,11 @@ fn connections(metrics: &Metrics) -> Vec<(Arc<str>, u64, usize)> {
         .collect()
 }
 
-/// Facts of a scrape that are kept elsewhere.
+/// Facts for a scrape that [`Metrics`] doesn't hold.
 pub struct Facts<'s> {
-    /// The running generation.
+    /// Snapshot of the running generation.
     pub snapshot: &'s Snapshot,
-    /// Whether a drain was ordered.
+    /// Whether the process is draining.
     pub is_draining: bool,
     /// Log lines dropped since the start.
     pub log_drops: u64,
@@ -198,7 +199,7 @@ fn put_requests(page: &mut Page, name: &str, route: &RouteMetrics) {
     page.histogram(&family::UPGRADE_SECONDS, &[name], &LATENCY, &route.upgrade_seconds);
 }
 
-/// Where no route is found, there is nothing but refusals.
+/// Adds the requests without a route, which can only be refused.
 fn put_refused(page: &mut Page, name: &str, route: &RouteMetrics) {
     let refused = RequestResult::Refused;
     for kind in RequestKind::ALL {
@@ -217,7 +218,8 @@ fn put_refused(page: &mut Page, name: &str, route: &RouteMetrics) {
     }
 }
 
-/// A series that is `expected` is there from the start, so that its first count is an increase.
+/// Adds a series if it has counts or is `expected`. An expected series exists from the start, so
+/// that `increase()` sees its first count.
 fn put_counted(
     page: &mut Page,
     family: &Family,
@@ -268,7 +270,8 @@ fn put_tunnels(page: &mut Page, name: &str, route: &RouteMetrics) {
     }
 }
 
-/// Whether it is said once the route is found. A late fault of a body (`head`) may be said then too, but is not expected.
+/// Whether the refusal happens after a route is found. A late fault of a body (`head`) may happen
+/// then too, but isn't expected.
 const fn is_of_a_route(refusal: Refusal) -> bool {
     match refusal {
         Refusal::Pending
@@ -295,7 +298,7 @@ const fn is_of_a_route(refusal: Refusal) -> bool {
     }
 }
 
-/// Whether an open tunnel may be revoked for it: what `judge` says.
+/// Whether `judge` may give this refusal for an open tunnel, which is then revoked.
 const fn revokes(refusal: Refusal) -> bool {
     matches!(
         refusal,
@@ -308,13 +311,14 @@ const fn revokes(refusal: Refusal) -> bool {
     )
 }
 
-/// A series goes with its route or backend: else an alert on one that is down would never end.
+/// Adds the backends of the running routes only: an alert on a removed backend that is down would
+/// never end.
 fn put_backends(page: &mut Page, metrics: &Metrics, snapshot: &Snapshot) {
     for route in &snapshot.route_list {
         let mut told: Vec<&_> = Vec::new();
         for address in &route.backends {
             if told.contains(&address) {
-                continue; // A list may name one twice.
+                continue; // A route may list a backend twice; a sample may appear once.
             }
             told.push(address);
             let backend = metrics.backend(address);
@@ -358,7 +362,7 @@ fn put_policies(page: &mut Page, snapshot: &Snapshot, now: Timestamp) {
             }
             let keys: usize = limiters.iter().map(|limiter| limiter.keys()).sum();
             page.put(&family::LIMITER_KEYS, &[&policy.name, limit], keys as f64);
-            // One whose rate nobody has any more is gone, with its count.
+            // A limiter whose rate no policy uses any more is gone, and so is its count.
             page.count(
                 &family::LIMITER_OVERFLOW,
                 &[&policy.name, limit],

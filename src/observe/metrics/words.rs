@@ -1,103 +1,103 @@
-//! The fixed words that labels take, beside those of `refusal` and `close`.
+//! The fixed values of labels, beside those of `refusal` and `close`.
 //!
-//! Each is an enum, so that a counter is found by its number and never by a string.
+//! Each set is an enum, so that a counter is found by number and never by string.
 
 use crate::refusal::Refusal;
 
-/// Value of the label `route` where no route was found.
+/// Value of the label `route` if no route was found.
 pub const NO_ROUTE: &str = "-";
 
 /// Whether a request was for an upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestKind {
-    /// An attempt to open a WebSocket.
+    /// A WebSocket opening handshake.
     Upgrade,
-    /// Plain HTTP.
+    /// Any other HTTP request.
     Plain,
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestResult {
-    /// It reached a backend that answered.
+    /// A backend answered it.
     Permitted,
-    /// We said no.
+    /// Sidegate refused it.
     Refused,
     /// The backend gave no usable answer.
     Failed,
 }
 
-/// How a TLS handshake went.
+/// The result of a TLS handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsResult {
-    /// A full one.
+    /// A completed full handshake.
     Full,
-    /// One that resumed a session.
+    /// A completed handshake that resumed a session.
     Resumed,
-    /// The client did something wrong, or went away.
+    /// The client violated the protocol or disconnected.
     Failed,
-    /// It took too long.
+    /// The handshake exceeded its deadline.
     Timeout,
-    /// It was not begun: its client's rate left no time for it.
+    /// The handshake was not begun: its client's rate left no time for it.
     Rate,
 }
 
-/// What became of a reload.
+/// The result of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReloadResult {
     /// A new generation runs.
     Published,
-    /// The files are what runs.
+    /// The files equal the running generation.
     Unchanged,
-    /// What runs was kept.
+    /// The running generation was kept.
     Rejected,
 }
 
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionEnd {
-    /// The client ended it, or its stream broke.
+    /// The client closed the connection, or its stream broke.
     Client,
     /// Idle for too long between plain requests.
     KeepAlive,
-    /// An answer of ours closed it.
+    /// A refusal that closes the connection was sent.
     Refused,
-    /// It was idle, and made room for a newer connection of its client.
+    /// An idle connection made room for a newer one of the same client.
     Displaced,
-    /// It became a tunnel, which ended.
+    /// The connection became a tunnel, which ended.
     Upgraded,
-    /// We are shutting down.
+    /// The process is draining.
     Drain,
-    /// Its listener was removed, moved, or speaks otherwise now.
+    /// The listener was removed or moved, or now speaks another protocol.
     Retired,
-    /// A bug of ours.
+    /// A panic: a bug in Sidegate.
     Panic,
     /// Refused at the accept: [`Refusal::Pending`].
     Pending,
-    /// The baseline denies it.
+    /// The baseline denies the client: [`Refusal::Network`].
     Network,
     /// The TLS handshake failed: [`Refusal::Tls`].
     Tls,
-    /// The head was malformed or late, and got no answer of ours: [`Refusal::Head`].
+    /// The head was malformed or late and got no answer: [`Refusal::Head`].
     Head,
-    /// An exchange on it was cut: see [`crate::close::ExchangeReason`].
+    /// An exchange on the connection was cut: see [`crate::close::ExchangeReason`].
     Cut,
 }
 
-/// What ended the discarding of what a client still sent behind its answer.
+/// Why the discarding of a client's input behind the last answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiscardEnd {
-    /// The client ended, or its stream broke.
+    /// The client closed the connection, or its stream broke.
     Client,
-    /// The client sent nothing for too long, and did not end.
+    /// The client sent nothing for too long and didn't close.
     Silence,
-    /// It took too long in all.
+    /// The whole discarding took too long.
     Time,
-    /// Too much came.
+    /// The client sent too many bytes.
     Size,
-    /// It made room for another connection.
+    /// The connection made room for another.
     Displaced,
-    /// We are shutting down.
+    /// The process is draining.
     Drain,
 }
 
@@ -110,7 +110,7 @@ pub enum Difference {
     WouldAdmit,
 }
 
-/// Which way what was relayed went.
+/// Direction of relayed traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// From the client to the backend.
@@ -120,10 +120,10 @@ pub enum Direction {
 }
 
 impl RequestKind {
-    /// Each once, in the order of their numbers.
+    /// All variants, in the order of their numbers.
     pub const ALL: [RequestKind; 2] = [RequestKind::Upgrade, RequestKind::Plain];
 
-    /// The label's value.
+    /// The value that metrics and log lines use.
     pub const fn word(self) -> &'static str {
         match self {
             RequestKind::Upgrade => "upgrade",
@@ -133,11 +133,11 @@ impl RequestKind {
 }
 
 impl RequestResult {
-    /// Each once, in the order of their numbers.
+    /// All variants, in the order of their numbers.
     pub const ALL: [RequestResult; 3] =
         [RequestResult::Permitted, RequestResult::Refused, RequestResult::Failed];
 
-    /// The label's value.
+    /// The value that metrics and log lines use.
     pub const fn word(self) -> &'static str {
         match self {
             RequestResult::Permitted => "permitted",
@@ -148,7 +148,7 @@ impl RequestResult {
 }
 
 impl TlsResult {
-    /// Each once, in the order of their numbers.
+    /// All variants, in the order of their numbers.
     pub const ALL: [TlsResult; 5] = [
         TlsResult::Full,
         TlsResult::Resumed,
@@ -157,7 +157,7 @@ impl TlsResult {
         TlsResult::Rate,
     ];
 
-    /// The label's value.
+    /// The value of the metrics' label.
     pub const fn word(self) -> &'static str {
         match self {
             TlsResult::Full => "full",
@@ -170,11 +170,11 @@ impl TlsResult {
 }
 
 impl ReloadResult {
-    /// Each once, in the order of their numbers.
+    /// All variants, in the order of their numbers.
     pub const ALL: [ReloadResult; 3] =
         [ReloadResult::Published, ReloadResult::Unchanged, ReloadResult::Rejected];
 
-    /// The label's value.
+    /// The value of the metrics' label.
     pub const fn word(self) -> &'static str {
         match self {
             ReloadResult::Published => "published",
@@ -185,7 +185,7 @@ impl ReloadResult {
 }
 
 impl ConnectionEnd {
-    /// Each once, in the order of their numbers.
+    /// All variants, in the order of their numbers.
     pub const ALL: [ConnectionEnd; 13] = [
         ConnectionEnd::Client,
         ConnectionEnd::KeepAlive,
@@ -202,7 +202,7 @@ impl ConnectionEnd {
         ConnectionEnd::Cut,
     ];
 
-    /// The label's value; where a refusal ended it, that refusal's word.
+    /// The value that metrics use; if a refusal ended the connection, that refusal's word.
     pub const fn word(self) -> &'static str {
         match self {
             ConnectionEnd::Client => "client",
@@ -223,7 +223,7 @@ impl ConnectionEnd {
 }
 
 impl DiscardEnd {
-    /// Each once, in the order of their numbers.
+    /// All variants, in the order of their numbers.
     pub const ALL: [DiscardEnd; 6] = [
         DiscardEnd::Client,
         DiscardEnd::Silence,
@@ -233,7 +233,7 @@ impl DiscardEnd {
         DiscardEnd::Drain,
     ];
 
-    /// The label's value.
+    /// The value of the metrics' label.
     pub const fn word(self) -> &'static str {
         match self {
             DiscardEnd::Client => "client",
@@ -247,10 +247,10 @@ impl DiscardEnd {
 }
 
 impl Difference {
-    /// Each once, in the order of their numbers.
+    /// All variants, in the order of their numbers.
     pub const ALL: [Difference; 2] = [Difference::WouldRefuse, Difference::WouldAdmit];
 
-    /// The label's value.
+    /// The value that metrics and log lines use.
     pub const fn word(self) -> &'static str {
         match self {
             Difference::WouldRefuse => "would_refuse",
@@ -260,10 +260,10 @@ impl Difference {
 }
 
 impl Direction {
-    /// Each once, in the order of their numbers.
+    /// All variants, in the order of their numbers.
     pub const ALL: [Direction; 2] = [Direction::FromClient, Direction::FromBackend];
 
-    /// The label's value.
+    /// The value of the metrics' label.
     pub const fn word(self) -> &'static str {
         match self {
             Direction::FromClient => "from_client",
