@@ -90,7 +90,7 @@ impl Write for Bounded<'_> {
     }
 }
 
-/// A string that escapes what is written to it.
+/// A writer that escapes all text on its way into `out`.
 struct Escaping<'o> {
     out: &'o mut String,
     quoting: Quoting,

@@ -22,7 +22,7 @@ pub const LIFETIME: [f64; 12] = [
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// Adds `more`.
+    /// Adds `more` to the count.
     #[inline]
     pub fn add(&self, more: u64) {
         // No `fetch_add`: with a single writer, a load and a store lose nothing and cost less.

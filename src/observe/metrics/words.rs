@@ -19,9 +19,9 @@ pub enum RequestKind {
 /// The result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestResult {
-    /// A backend answered it.
+    /// A backend answered the request.
     Permitted,
-    /// Sidegate refused it.
+    /// Sidegate refused the request.
     Refused,
     /// The backend gave no usable answer.
     Failed,
