@@ -1,7 +1,7 @@
-//! What is asked and ordered on the admin socket: one request, one answer, one log line that says
-//! who asked.
+//! Answers requests on the admin socket: one answer and one log line with the caller for each.
 //!
-//! docs/admin.md is its reference. It decides about nobody: whoever could connect may ask for anything.
+//! docs/admin.md is the reference. This module checks no permissions: a caller who could connect may
+//! make any request.
 
 use std::sync::Arc;
 
@@ -23,10 +23,10 @@ use crate::control::config::effective;
 use crate::control::reload::{Accept, Cause, Outcome};
 use crate::policy::Policy;
 
-/// The most characters of a path that go into the log.
+/// Most characters of a path that are logged.
 const MAX_PATH: usize = 128;
 
-/// The answer to a request for any other path.
+/// The error for a request with any other path.
 const HERE: &str = "here are GET /v1/status, /v1/config and /v1/tunnels, \
     POST /v1/reload, /v1/drain, /v1/explain and /v1/diff";
 
@@ -60,7 +60,7 @@ pub async fn answer(
     answer
 }
 
-/// One request, for its log line; written when the answer is there, or nobody is left to hear it.
+/// The log line of one request. Written on drop, so that a request whose caller left is logged too.
 struct Call {
     caller: Option<UCred>,
     method: Method,
@@ -71,6 +71,7 @@ struct Call {
 impl Call {
     fn of(request: &Request<Incoming>, caller: Option<UCred>) -> Call {
         let path = request.uri().path().chars().take(MAX_PATH).collect();
+        // `left` is logged if the answer is dropped before it is complete.
         Call { caller, method: request.method().clone(), path, outcome: "left" }
     }
 }
@@ -84,14 +85,14 @@ impl Drop for Call {
     }
 }
 
-/// The outcome in a word for the log, and the answer.
+/// The outcome as a word for the log, and the answer.
 type Said = (&'static str, Answer);
 
-/// Why a target is no request.
+/// Why a method and a target are not a valid request.
 enum Wrong {
-    /// It is asked with this method.
+    /// The path takes this method only.
     Method(Method),
-    /// A sentence about a parameter.
+    /// A parameter is wrong: a sentence that names it.
     Parameter(String),
 }
 
@@ -104,7 +105,7 @@ impl Wrong {
     }
 }
 
-/// The request that `query` says, if it is made with the right method.
+/// Parses `query` as a request, after a check of the method.
 fn accepted<R: wire::AdminRequest>(method: &Method, query: &str) -> Result<R, Wrong> {
     if *method != R::METHOD {
         return Err(Wrong::Method(R::METHOD));
@@ -112,7 +113,7 @@ fn accepted<R: wire::AdminRequest>(method: &Method, query: &str) -> Result<R, Wr
     R::parse(query).map_err(Wrong::Parameter)
 }
 
-/// The answer of `say` to the request that `query` says.
+/// Parses `query` as a request and answers it with `say`.
 fn at<R: wire::AdminRequest>(method: &Method, query: &str, say: impl FnOnce(R) -> Said) -> Said {
     accepted(method, query).map_or_else(Wrong::said, say)
 }
@@ -199,7 +200,8 @@ async fn reload(admin: &Admin, request: ReloadRequest) -> Said {
     (word, told(&answer).1)
 }
 
-/// Orders a drain once: a second order would cut everything at once, which no repeated command means.
+/// Orders a drain, but only once: a second order would cut all tunnels at once, which a repeated
+/// command doesn't intend.
 fn drain(admin: &Admin) -> Said {
     let settings = admin.standing.settings.load();
     let shutdown = &settings.shutdown;

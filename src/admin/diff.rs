@@ -1,4 +1,4 @@
-//! What a reload would do now: `POST /v1/diff`.
+//! `POST /v1/diff`: what a reload would change now.
 
 use jiff::Timestamp;
 
@@ -7,7 +7,7 @@ use crate::admin::status::reports;
 use crate::admin::wire::{DiffAnswer, DiffRequest};
 use crate::control::reload::Preview;
 
-/// The answer to `request`, of which `preview` came.
+/// The answer to `request`, made from the `preview` of a reload.
 pub fn answer(request: &DiffRequest, preview: &Preview, now: Timestamp) -> DiffAnswer {
     let Preview { now: before, settings, next, weighed } = preview;
     let promote = request.promote.as_deref();

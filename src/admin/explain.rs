@@ -1,6 +1,6 @@
-//! Why a client is admitted or refused: `POST /v1/explain`, of the generation that runs.
+//! `POST /v1/explain`: why the running generation admits or refuses a client.
 //!
-//! Commands that ask the files instead make the same answer of their snapshot.
+//! Commands that read the files instead make the same answer from their own snapshot.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ use crate::snapshot::explanation::{
     Candidate, Entry, Explanation, Limited, ListSaid, Question, Said,
 };
 
-/// An [`ExplainRequest`] whose parameters are in order.
+/// An [`ExplainRequest`] with parsed parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inquiry {
     client: Client,
@@ -27,10 +27,10 @@ pub struct Inquiry {
 }
 
 impl Inquiry {
-    /// Reads the values of `request`.
+    /// Parses the parameters of `request`.
     ///
     /// # Errors
-    /// A sentence that says what is wrong, and what to write.
+    /// A sentence that names the wrong parameter and a valid value.
     pub fn of(request: &ExplainRequest) -> Result<Inquiry, String> {
         let ExplainRequest { client, url, origin, subprotocol, at } = request;
         let address: Result<IpAddr, _> = client.parse();
@@ -46,8 +46,8 @@ impl Inquiry {
         Ok(Inquiry { client: Client::new(address), request, at })
     }
 
-    /// The answer of `snapshot`, at `now` where the request names no time. `live` says whether the
-    /// snapshot is that of an agent that runs, and knows what is left of limits.
+    /// The answer of `snapshot`, at `now` if the request names no time. `live` means the snapshot
+    /// is a running agent's, so that the answer includes the remaining limits.
     pub fn answer(&self, snapshot: &Snapshot, now: Timestamp, live: bool) -> ExplainAnswer {
         let request = self.request.as_ref().map_err(|refusal| *refusal);
         let at = Some(self.at.unwrap_or(now));
@@ -123,7 +123,7 @@ fn candidate_verdict(candidate: Candidate) -> CandidateVerdict {
     CandidateVerdict { file, permitted, reason }
 }
 
-/// A day, which stands for its first second in UTC, or an instant (RFC 3339 §5.6).
+/// Parses an instant (RFC 3339 §5.6), or a day, which means its first second in UTC.
 fn instant(text: &str) -> Result<Timestamp, String> {
     let is_day = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     let parsed = if is_day { format!("{text}T00:00:00Z").parse() } else { text.parse() };

@@ -1,8 +1,8 @@
 //! `/livez` and `/readyz`: whether to restart this process, whether to send clients to it, and what
-//! somebody should look at.
+//! needs attention.
 //!
-//! A host that serves is ready: a rejected reload, files that cannot be watched, a backend that is down
-//! and the like stand in the body, and never take it out of its load balancer.
+//! A process that serves is ready. A rejected reload, unwatched files, a backend that is down and
+//! the like appear in the body only, and never take the host out of its load balancer.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::admin::{Admin, Answer, json, text};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::systemd::SILENCE;
 
-/// The most diagnostics of one kind that are told; `sidegate status` has all.
+/// Most diagnostics of one kind in the body; `sidegate status` shows all.
 const TOLD: usize = 20;
 
-/// 200 while the process runs its loops; 503 for one that has stopped turning, where only a restart helps.
+/// Answers 200 while all loops turn, and 503 if one has stalled: only a restart helps then.
 pub fn livez(admin: &Admin, headers: &HeaderMap) -> Answer {
     let stalled = admin.pulses.stalled(SILENCE);
     let (status, word) = match stalled[..] {
@@ -31,24 +31,25 @@ pub fn livez(admin: &Admin, headers: &HeaderMap) -> Answer {
     text(status, format!("{word}{named}\n"))
 }
 
-/// 200 while a generation serves, and none does only before the first; 503 while draining.
+/// Answers 200, or 503 while draining. The listener starts after the first generation, so one
+/// always serves.
 pub fn readyz(admin: &Admin, headers: &HeaderMap) -> Answer {
     let health = Health::of(admin);
     let status = if health.draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     if wants_json(headers) { json(status, &health.answer()) } else { text(status, health.text()) }
 }
 
-/// What `/readyz` tells.
+/// The facts that `/readyz` reports.
 struct Health {
     draining: bool,
     generation: u64,
     digest: String,
     since: String,
-    /// What the last reload was rejected for; empty: the files are what runs.
+    /// The errors of the last reload; empty if it was not rejected.
     rejected: Vec<String>,
-    /// What somebody should look at in the files that run.
+    /// Warnings about the files of the running generation.
     warnings: Vec<String>,
-    /// Why the files are polled, if they should be watched instead.
+    /// Why the files are polled; `None` means they are watched.
     unwatched: Option<Arc<String>>,
     backends_down: Vec<String>,
     log_drops: u64,
@@ -133,7 +134,7 @@ impl Health {
     }
 }
 
-/// One line each, and how many more there are.
+/// One line for each of the first `TOLD` diagnostics, and the number of the others.
 fn lines<'d>(diagnostics: impl Iterator<Item = &'d Diagnostic>) -> Vec<String> {
     let mut lines: Vec<_> = diagnostics.map(Diagnostic::one_line).collect();
     let more = lines.len().saturating_sub(TOLD);
@@ -144,7 +145,8 @@ fn lines<'d>(diagnostics: impl Iterator<Item = &'d Diagnostic>) -> Vec<String> {
     lines
 }
 
-/// Whether JSON is among what is accepted (RFC 9110 §12.5.1). Text is what everybody else gets, so weights don't matter.
+/// Whether `Accept` names JSON (RFC 9110 §12.5.1). Weights are ignored: the only other format is
+/// text, the default.
 fn wants_json(headers: &HeaderMap) -> bool {
     let ranges = headers
         .get_all(header::ACCEPT)

@@ -1,8 +1,8 @@
-//! Answers of the metrics listener and of the admin socket that arrive although their requests were
-//! not read whole (RFC 9112 §9.6): what a caller still sends is discarded for a while.
+//! Lingering close for the metrics listener and the admin socket (RFC 9112 §9.6): input behind an
+//! answer is discarded for a while.
 //!
-//! A socket that is closed with unread bytes in it is reset, and a caller that is still sending
-//! loses its answer. It answers nothing, and has the bounds of the data plane.
+//! The kernel resets a socket that is closed with unread bytes, and a caller that still sends would
+//! lose its answer. This module answers nothing. Its bounds are those of the data plane.
 
 use std::future::poll_fn;
 use std::io;
@@ -21,51 +21,51 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::data::discards::{MAX_DISCARDED, SILENCE_TIMEOUT, TOTAL_TIMEOUT};
 use crate::data::unacked::unacked;
 
-/// The most bytes that are discarded by one read.
+/// Most bytes that one read discards.
 const CHUNK: usize = 8 * 1024;
 
-/// The first and the longest pause between two looks at what a caller has acknowledged.
+/// The first and the longest pause between two polls of the bytes not yet acknowledged.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LAST_LOOK: Duration = Duration::from_millis(50);
 
-/// Whether the body of a connection's latest request was given up: its connection ends behind the
-/// answer, and nothing more of it is parsed.
+/// Whether the body of a connection's latest request was given up. If so, the connection ends
+/// behind the answer and no further request is parsed.
 #[derive(Clone, Default)]
 pub struct GivenUp(Arc<AtomicBool>);
 
 impl GivenUp {
-    /// The body is given up.
+    /// Marks the body as given up.
     pub fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was given up.
+    /// Whether the body was given up.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// A caller's stream under hyper. While the caller takes nothing of an answer whose request's body
-/// was given up, it discards that body: the caller may send all of it before it reads.
+/// A caller's stream under hyper. While a write is blocked, the given-up body of the request is
+/// discarded: a caller may send all of it before it reads.
 pub struct Heard<'i, I> {
     io: &'i mut I,
     given_up: GivenUp,
-    /// How much may still be discarded.
+    /// Bytes that may still be discarded.
     left: u64,
 }
 
 impl<'i, I: AsyncRead + AsyncWrite + Unpin> Heard<'i, I> {
-    /// Over `io`, until it is dropped.
+    /// Wraps the caller's stream `io`.
     pub fn new(io: &'i mut I, given_up: GivenUp) -> Self {
         Heard { io, given_up, left: MAX_DISCARDED }
     }
 
-    /// Discards what has come. A read that finds nothing has `cx` woken by more.
+    /// Discards all input that has arrived. The last read registers `cx` to be woken by more.
     fn discard(&mut self, cx: &mut Context<'_>) {
         while self.given_up.is_set() && self.left > 0 {
             match poll_discard(self.io, cx) {
                 Poll::Ready(Ok(came @ 1..)) => self.left = self.left.saturating_sub(came),
-                // Its end shows in what is written.
+                // The end or an error of the stream also fails the next write, which reports it.
                 Poll::Ready(_) => self.left = 0,
                 Poll::Pending => return,
             }
@@ -106,10 +106,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<'_, I> {
     }
 }
 
-/// Ends our direction behind an answer, and discards what the caller still sends, until it ends or
-/// a bound is reached. `awaits`: more is to come. Where nothing has, it does not wait for any.
+/// Shuts down the writing side behind an answer, and discards input until the caller's end or a
+/// bound. `awaits` means more input is expected. Otherwise this waits only if some has already
+/// arrived.
 pub async fn linger<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I, awaits: bool) {
-    // Of a caller that is gone nothing more comes.
+    // A failure means the caller is gone: the reads below end at once.
     let _ = io.shutdown().await;
     let last = Instant::now() + TOTAL_TIMEOUT;
     let mut left = MAX_DISCARDED;
@@ -123,20 +124,21 @@ pub async fn linger<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I, awaits: bool)
     }
 }
 
-/// How much had come already, and is discarded.
+/// Discards input that has already arrived, without waiting; returns its length in bytes.
 async fn at_once<I: AsyncRead + Unpin>(io: &mut I) -> u64 {
     let came = poll_fn(|cx| Poll::Ready(poll_discard(io, cx))).await;
     if let Poll::Ready(Ok(came)) = came { came } else { 0 }
 }
 
-/// Discards some of what has come; 0 is the end of the stream.
+/// Discards at most `CHUNK` bytes; 0 means the end of the stream.
 fn poll_discard<I: AsyncRead + Unpin>(io: &mut I, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
     let mut room = [MaybeUninit::uninit(); CHUNK];
     let mut buffer = ReadBuf::uninit(&mut room);
     Pin::new(io).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len() as u64)
 }
 
-/// Waits until `last` for a caller to acknowledge all that it was sent. Says whether it has.
+/// Waits until `last` for the caller to acknowledge everything sent; returns whether it has. The
+/// kernel signals no event for this, so the send queue is polled.
 pub async fn delivered(tcp: &TcpStream, last: Instant) -> bool {
     let mut pause = FIRST_LOOK;
     while unacked(tcp) != Some(0) {
@@ -149,9 +151,10 @@ pub async fn delivered(tcp: &TcpStream, last: Instant) -> bool {
     true
 }
 
-/// Has the kernel forget what a caller was sent and has not taken, once `tcp` is closed.
+/// Makes the close of `tcp` drop the unacknowledged bytes and reset the connection (SO_LINGER of
+/// 0).
 pub fn forget(tcp: &TcpStream) {
-    // Of a socket that fails this, the caller is gone already.
+    // A failure means that the caller is already gone.
     let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }
 
@@ -161,7 +164,7 @@ mod tests {
 
     use tokio::io::duplex;
 
-    /// After how many seconds discarding ends, where a caller sends so much and then nothing.
+    /// Checks how long discarding lasts, in seconds, if a caller sends so much and then nothing.
     async fn check(sent: usize, awaits: bool, seconds: u64) {
         let (mut caller, mut io) = duplex(1 << 20);
         caller.write_all(&vec![0; sent]).await.unwrap();

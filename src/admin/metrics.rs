@@ -1,8 +1,8 @@
-//! What the metrics listener answers: `/metrics`, `/livez` and `/readyz`, for those in `[metrics] allow`.
+//! Answers `/metrics`, `/livez` and `/readyz` for the networks in `[metrics] allow`.
 //!
-//! It is bounded in time and number: scrapers that stall lose their places to the next ones,
-//! and hold up no byte of the data plane. At a loopback address it answers no foreign name (DNS
-//! rebinding).
+//! Time and number of connections are bounded: a stalled scraper loses its place to the next one
+//! and holds up no byte of the data plane. At a loopback address, requests for foreign names are
+//! refused (DNS rebinding).
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,26 +20,27 @@ use crate::observe::metrics::Facts;
 use crate::policy::network::Peer;
 use crate::policy::request::Host;
 
-/// The format that Prometheus scrapes.
+/// Media type of Prometheus' text format.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How long a caller that may not ask has to read that.
+/// Time for a caller outside `allow` to read its 403.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// The most callers that are told at one time that they may not ask.
+/// Most callers outside `allow` that are answered at one time; further ones are closed without an
+/// answer.
 const MOST_STRANGERS: usize = 8;
 
 /// A caller over TCP.
 pub struct Caller {
-    /// The other end.
+    /// Address of the socket's other end.
     pub peer: Peer,
-    /// Whether our end is a loopback address, which a name that a page's author owns may lead to.
+    /// Whether the local address is loopback, to which an attacker's DNS name may resolve.
     pub at_loopback: bool,
 }
 
-/// One request: who wants another comes again, and nobody holds a place between two.
-/// `caller` is `None` over a Unix socket, where the file has said who may. Says whether the
-/// connection ended in order.
+/// Answers one request and closes, so that no connection holds a place between two requests.
+/// `caller` is `None` over a Unix socket, whose file mode has already admitted it. Returns whether
+/// the connection ended in order.
 pub async fn answer_one(
     admin: &Admin,
     strangers: &Strangers,
@@ -77,7 +78,7 @@ pub async fn answer_one(
     }
 }
 
-/// The answer at a loopback address, where the name that is asked for matters.
+/// Answers at a loopback address, after a check of the requested name.
 fn named<B>(admin: &Admin, request: &Request<B>) -> Answer {
     match named_here(request, &admin.standing.settings.load().metrics.hosts) {
         Named::Here => answer(admin, request),
@@ -91,18 +92,18 @@ fn named<B>(admin: &Admin, request: &Request<B>) -> Answer {
     }
 }
 
-/// What the Host of a request names.
+/// Whether the Host of a request names this listener.
 #[derive(Debug, PartialEq, Eq)]
 enum Named {
     Here,
     Elsewhere,
-    /// There is no Host, or more than one.
+    /// No Host, or more than one.
     Badly,
 }
 
-/// What `request` names, where `hosts` are names of this listener. A browser that was led here by
-/// the DNS of a page's author (DNS rebinding) sends the name of that page, and never an address or
-/// `localhost` for it.
+/// Checks the Host of `request`; `hosts` are the names of this listener. A browser that an
+/// attacker's DNS led here (DNS rebinding) sends the name of the attacker's page, never an address
+/// or `localhost`.
 fn named_here<B>(request: &Request<B>, hosts: &[Box<str>]) -> Named {
     let is_ours = |value: &[u8]| {
         let Some(host) = Host::parse(value) else { return false };
@@ -118,8 +119,8 @@ fn named_here<B>(request: &Request<B>, hosts: &[Box<str>]) -> Named {
     if fields.next().is_some() || (must && field.is_none()) {
         return Named::Badly;
     }
-    // The absolute form counts instead of Host (RFC 9112 §3.2.2); a request that says two things is
-    // for neither.
+    // The absolute form overrides Host (RFC 9112 §3.2.2). Here both must be ours, so that a request
+    // that names two hosts is refused.
     let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
     let all_ours = authority.into_iter().chain(field.map(HeaderValue::as_bytes)).all(is_ours);
     if all_ours { Named::Here } else { Named::Elsewhere }
@@ -148,16 +149,17 @@ fn answer<B>(admin: &Admin, request: &Request<B>) -> Answer {
     }
 }
 
-/// Callers that are only told that they may not ask.
+/// Number of callers outside `allow` that are being answered.
 #[derive(Default)]
 pub struct Strangers(AtomicUsize);
 
-/// One of them, until dropped.
+/// One counted caller; dropping it lowers the number.
 struct Stranger<'s>(&'s Strangers);
 
 impl Strangers {
-    /// `None` means that there are too many already.
+    /// Counts a caller; `None` means there are already too many.
     fn enter(&self) -> Option<Stranger<'_>> {
+        // Made before the check: if there are too many, its drop takes back the count added below.
         let stranger = Stranger(self);
         (self.0.fetch_add(1, Ordering::Relaxed) < MOST_STRANGERS).then_some(stranger)
     }

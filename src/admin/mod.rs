@@ -1,8 +1,8 @@
-//! Who may ask and command: `/metrics`, `/livez` and `/readyz` over TCP, read-only;
-//! everything that changes something over the admin socket alone.
+//! The admin endpoints: `/metrics`, `/livez` and `/readyz`, read-only, on the metrics listener;
+//! every change on the admin socket only.
 //!
-//! Both are plain HTTP on the control plane, bounded so that nobody who asks slowly
-//! or often can hurt: a few connections at a time, each with a deadline.
+//! Both are plain HTTP on the control plane. A few connections at a time, each with a deadline,
+//! keep slow or frequent callers harmless.
 
 mod command;
 mod diff;
@@ -56,41 +56,41 @@ pub use self::scrapes::MetricsListener;
 pub use self::served::{Serve, Served};
 pub use self::socket::AdminListener;
 
-/// How long one who asks has, from connecting to having the answer. A reload has its own time.
+/// Time of a caller from the accept to the end of the answer. The admin socket has a longer one.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a request's head may take, and how long a connection may be idle between two.
+/// Time for a request's head, and for a connection to be idle between two requests.
 const HEAD: Duration = Duration::from_secs(5);
 
-/// The most bytes of a request's head.
+/// Most bytes of a request's head.
 const MOST_HEAD: usize = 16 * 1024;
 
-/// What a request with a body is told that asks for another protocol.
+/// The answer to a request that has both a body and `Upgrade`.
 const NO_UPGRADE: &str = "only HTTP/1.1 is spoken here: ask without Upgrade\n";
 
-/// What those who ask are told from, and what those who command reach.
+/// Everything that the admin endpoints read or act on.
 pub struct Admin {
-    /// The running generation.
+    /// The current snapshot; each answer loads it once.
     pub live: Arc<Live>,
     /// The table of live tunnels.
     pub tunnels: Arc<Tunnels>,
-    /// The counters.
+    /// All counters of the process.
     pub metrics: Arc<Metrics>,
-    /// What stands in the files.
+    /// State of the files: outcome of the last reload, warnings, lists.
     pub standing: Arc<Standing>,
-    /// Reloads.
+    /// Requests reloads and previews from the control plane.
     pub requests: Requests,
-    /// The stage of the process; a drain is ordered here.
+    /// The stage of the process; `POST /v1/drain` advances it.
     pub lifecycle: Arc<Lifecycle>,
-    /// Whether the loops turn.
+    /// Detects stalled loops, for `/livez`.
     pub pulses: Arc<Pulses>,
-    /// Dropped log lines.
+    /// Number of log lines dropped since the start.
     pub drops: Drops,
-    /// Where `sidegate.toml` is.
+    /// Path of the agent's `sidegate.toml`.
     pub config: PathBuf,
     /// The addresses that listeners are bound to.
     pub addresses: Arc<BoundAddresses>,
-    /// How much passes each route.
+    /// Rates of each route over the last minute.
     pub rates: Rates,
 }
 
@@ -111,8 +111,8 @@ fn with_type(status: StatusCode, body: impl Into<Bytes>, content_type: &'static 
     answer
 }
 
-/// Answers the requests of one connection within `patience`; one who takes longer is cut off. What
-/// it still sends behind its last answer is discarded. Says whether the connection ended in order.
+/// Answers the requests of one connection; a caller that takes longer than `patience` is cut off.
+/// Input behind the last answer is discarded. Returns whether the connection ended in order.
 async fn converse<I, F>(
     io: &mut I,
     patience: Duration,
@@ -125,7 +125,7 @@ where
     let given_up = GivenUp::default();
     let service = service_fn(|request: Request<Incoming>| {
         let has_body = !request.body().is_end_stream();
-        // hyper leaves the rest of such an answer out, with the body unread.
+        // With the body unread, hyper would truncate the answer to a request with `Upgrade`.
         let upgrades = has_body && request.headers().contains_key(UPGRADE);
         let answer = (!upgrades).then(|| answer(request));
         let given_up = &given_up;
@@ -149,7 +149,7 @@ where
         Ok(Ok(())) => given_up.is_set(),
         Ok(Err(error)) => {
             tracing::debug!(%error, "one who asked went away");
-            // hyper has answered it.
+            // hyper has answered a parse error with 400, and the caller may still be sending.
             error.is_parse()
         }
         Err(_) => {
@@ -168,7 +168,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::time::Instant;
 
-    /// After how many seconds the connection of one who sends `bytes` at once and then nothing ends, and how it began to be answered.
+    /// Checks after how many seconds a connection ends whose caller sends `bytes` at once and then
+    /// nothing, and how the answer begins.
     async fn check(bytes: &str, seconds: u64, answered: &str) {
         let (mut asks, mut io) = duplex(1024);
         asks.write_all(bytes.as_bytes()).await.unwrap();
@@ -210,7 +211,7 @@ mod tests {
         assert_eq!(began.elapsed().as_secs(), 60);
     }
 
-    /// That a caller that sends this head and a large body before it reads gets an answer.
+    /// Checks that a caller that sends this head and a large body before it reads gets an answer.
     async fn check_sends_all(head: &str, status: &str, size: usize) {
         let (mut asks, mut io) = duplex(1024);
         let asking = async {

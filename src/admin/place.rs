@@ -1,7 +1,7 @@
-//! Where the admin socket of a configuration is, when `[admin] socket` is `auto`: the agent and
-//! the commands look in the same folders.
+//! Finds the admin socket of a configuration if `[admin] socket` is `auto`: the agent and the
+//! commands look in the same folders.
 //!
-//! It makes a folder where that is ours to do, and never a socket.
+//! This module may create a folder, but never a socket.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// Where the agent of `config` puts its socket; `None`: no folder is usable.
+/// Where the agent of `config` puts its socket; `None` means no folder is usable.
 pub fn automatic(config: &Path) -> Option<PathBuf> {
     folders()
         .into_iter()
@@ -32,11 +32,11 @@ pub fn socket_paths(config: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// The folders of `auto`, the first usable one wins.
+/// The folders of `auto`, in order; the agent uses the first usable one.
 fn folders() -> Vec<PathBuf> {
     let from =
         |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    // systemd may name several, separated by colons.
+    // systemd may name several folders, separated by colons (systemd.exec(5)).
     let runtime = from("RUNTIME_DIRECTORY").and_then(|all| std::env::split_paths(&all).next());
     let session = from("XDG_RUNTIME_DIR").map(|folder| folder.join("sidegate"));
     let own = std::env::temp_dir().join(format!("sidegate-{}", rustix::process::getuid().as_raw()));
@@ -48,7 +48,9 @@ fn folders() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether we may put a socket there: a directory of ours, made if its parent lets us, that nobody else may write.
+/// Whether the agent may put its socket into `folder`: a directory, created if missing, that it may
+/// write and other users (`o+w`) may not. Below the temporary directory it must also belong to this
+/// user. `/run/sidegate` itself is never created.
 fn is_usable(folder: &Path) -> bool {
     let own = rustix::process::getuid().as_raw();
     let made = || {

@@ -1,7 +1,7 @@
-//! How much passes each route: counters looked at every few seconds, and what they have grown by
-//! over the last minute.
+//! Rates of each route over the last minute, from samples of its counters.
 //!
-//! It counts nothing itself. It keeps a minute of samples, bounded by the number of routes.
+//! This module counts nothing itself. It keeps a minute of samples; their size is bounded by the
+//! number of routes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -13,36 +13,36 @@ use crate::close::Traffic;
 use crate::observe::metrics::RouteTotals;
 use crate::sync::lock;
 
-/// The time between two samples.
+/// Time between two samples.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Samples that are kept: a minute of them.
+/// Number of samples kept: a minute of them.
 const KEPT: usize = 12;
 
-/// What the counters of all routes were at one time.
+/// The counters of all routes at one time.
 type Totals = Vec<(Arc<str>, RouteTotals)>;
 
-/// The last minute's samples.
+/// The samples of the last minute, newest first.
 #[derive(Default)]
 pub struct Rates(Mutex<VecDeque<(Instant, Totals)>>);
 
-/// What a route has done each second, on average over a while.
+/// A route's averages per second over some time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate {
-    /// The while: a minute, or as long as the route has been looked at.
+    /// The time of the average: a minute, or less if the route was added since.
     pub over: Duration,
-    /// Tunnels opened.
+    /// Tunnels opened per second.
     pub opened: f64,
-    /// Requests refused, or failed at the backend.
+    /// Requests refused, or failed at the backend, per second.
     pub refused: f64,
-    /// Messages and bytes from clients.
+    /// Messages and bytes from clients, per second.
     pub from_client: [f64; 2],
-    /// Messages and bytes from backends.
+    /// Messages and bytes from backends, per second.
     pub from_backend: [f64; 2],
 }
 
 impl Rates {
-    /// Takes a sample of what `look` sees every few seconds, for ever.
+    /// Samples the counters that `look` returns every few seconds, for ever.
     pub async fn sample(&self, look: impl Fn() -> Totals) {
         loop {
             self.take(Instant::now(), look());
@@ -56,10 +56,12 @@ impl Rates {
         samples.push_front((at, totals));
     }
 
-    /// The rate of `route`, whose counters are `now` at `at`; `None`: it has not been looked at for a second yet.
+    /// The rate of `route`, whose counters are `now` at `at`. `None` means not yet known: no sample
+    /// is a second old.
     pub fn of(&self, route: &str, at: Instant, now: &RouteTotals) -> Option<Rate> {
         let samples = lock(&self.0);
-        // The oldest that knows it: a route that was added later has no minute behind it.
+        // The oldest sample that has the route: a route that was added later has less than a minute
+        // of samples.
         let known = samples.iter().rev().find_map(|(then, totals)| {
             let (_, totals) = totals.iter().find(|(name, _)| **name == *route)?;
             Some((*then, *totals))
@@ -99,7 +101,7 @@ mod tests {
         );
     }
 
-    /// Seconds, and tunnels opened each second.
+    /// The seconds of the average, and the tunnels opened per second.
     fn check(rates: &Rates, route: &str, at: Instant, opened: u64, expected: Option<(u64, f64)>) {
         let rate = rates.of(route, at, &totals(opened));
         let rounded = |rate: f64| (rate * 1000.0).round() / 1000.0;

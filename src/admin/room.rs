@@ -1,8 +1,8 @@
-//! Places for connections at a listener: where all are taken, a stuck connection makes room for the
-//! next.
+//! Limits the connections of a listener. If all places are taken, a stuck connection makes room for
+//! the next one.
 //!
-//! A connection is stuck while it is not being answered: its request has not come, or its answer is
-//! not taken. It answers nothing itself.
+//! A connection is stuck while no request of it is being answered: the request has not arrived, or
+//! the caller doesn't read the answer. This module answers nothing itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -20,10 +20,10 @@ use tokio_util::task::TaskTracker;
 use crate::policy::network::Key;
 use crate::sync::lock;
 
-/// How long to leave a socket alone that cannot accept (no descriptors are left, mostly).
+/// Pause after a failed accept (mostly because no descriptors are left).
 const BREATH: Duration = Duration::from_millis(100);
 
-/// A connection keeps its place for so long at least.
+/// Least time that a connection keeps its place.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// The places of one listener.
@@ -39,7 +39,7 @@ struct Table {
     taken: BTreeMap<u64, Taken>,
 }
 
-/// A place that is taken.
+/// State of a taken place.
 struct Taken {
     /// The peer that holds it. `None` means that its listener cannot tell.
     peer: Option<Key>,
@@ -48,25 +48,27 @@ struct Taken {
     leave: CancellationToken,
 }
 
-/// A connection's place, given back on drop.
+/// A connection's place; given back on drop.
 pub struct Place {
     room: Arc<Room>,
     id: u64,
     leave: CancellationToken,
 }
 
-/// A request that is being answered, until dropped.
+/// Marks that a request is being answered, until dropped.
 pub struct Answering<'p>(&'p Place);
 
 impl Room {
-    /// Room for `most` connections.
+    /// Creates places for `most` connections.
     pub fn new(most: usize) -> Arc<Room> {
         Arc::new(Room { most, table: Mutex::default(), freed: Notify::new() })
     }
 
-    /// A place for a connection of `peer`, as soon as there is one.
+    /// Waits for a place for a connection of `peer`.
     async fn place(self: &Arc<Self>, peer: Option<Key>) -> Place {
         loop {
+            // `notify_one` keeps a permit, so a place that is freed before the await below isn't
+            // missed.
             let freed = self.freed.notified();
             let until = match self.try_place(peer) {
                 Ok(place) => return place,
@@ -79,11 +81,11 @@ impl Room {
         }
     }
 
-    /// A place for a connection of `peer`: a free one, or that of a stuck connection.
+    /// Takes a place for a connection of `peer`: a free one, or that of a stuck connection.
     ///
     /// # Errors
-    /// All are taken. The error is when the first of them may be stuck for long enough. `None`
-    /// means that all are being answered.
+    /// All places are taken. The error is the time at which one may have been stuck for long
+    /// enough; `None` means that all are being answered.
     fn try_place(self: &Arc<Self>, peer: Option<Key>) -> Result<Place, Option<Instant>> {
         let mut table = self.lock();
         if table.taken.len() >= self.most {
@@ -104,7 +106,8 @@ impl Room {
 }
 
 impl Table {
-    /// The stuck connection that has to go: of the peer that has most of them, the oldest.
+    /// The stuck connection that loses its place: the oldest one of the peer that holds most
+    /// places.
     fn longest_stuck(&self, now: Instant) -> Result<u64, Option<Instant>> {
         let mut held: HashMap<Option<Key>, usize> = HashMap::new();
         for taken in self.taken.values() {
@@ -115,20 +118,21 @@ impl Table {
             .iter()
             .filter_map(|(id, taken)| Some((id, taken.peer, taken.stuck? + GRACE)));
         let over = stuck.clone().filter(|(_, _, until)| *until <= now);
-        // Of equals `max_by_key` takes the last one.
+        // `max_by_key` returns the last of equal elements: reversed, that is the oldest.
         let chosen = over.rev().max_by_key(|(_, peer, _)| held.get(peer).copied());
         chosen.map(|(id, ..)| *id).ok_or_else(|| stuck.map(|(_, _, until)| until).min())
     }
 }
 
 impl Place {
-    /// Marks that a request is being answered: until the mark is dropped, the place is kept.
+    /// Marks that a request is being answered. Until the mark is dropped, the connection keeps its
+    /// place.
     pub fn answering(&self) -> Answering<'_> {
         self.mark(None);
         Answering(self)
     }
 
-    /// Waits until the place is wanted by another connection.
+    /// Waits until another connection takes the place.
     pub async fn wanted(&self) {
         self.leave.cancelled().await;
     }
@@ -154,8 +158,7 @@ impl Drop for Place {
     }
 }
 
-/// Gives each connection that `accept` brings, with its peer, to `answer`, until `stop` and none is
-/// left in the socket's queue.
+/// Accepts connections and spawns `answer` for each, until `stop` and the socket's queue is empty.
 pub async fn attend<S, F>(
     room: Arc<Room>,
     mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<(S, Option<Key>)>>,
@@ -177,10 +180,11 @@ pub async fn attend<S, F>(
             }
             None => break None,
         }
-        // A request that is there already is answered before its connection can lose its place to
-        // the next.
+        // Lets the spawned task run first: a request that has already arrived is answered before
+        // its connection can lose its place.
         yield_now().await;
     };
+    // After `stop`: serves the connections that already wait, as far as places are free at once.
     let mut next = stopped;
     loop {
         let (stream, peer) = match next.take() {
@@ -203,7 +207,7 @@ mod tests {
         Some(Key::V4(last))
     }
 
-    /// Whether the place is wanted by now.
+    /// Whether another connection has taken the place.
     fn is_wanted(place: &Place) -> bool {
         place.leave.is_cancelled()
     }

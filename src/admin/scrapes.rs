@@ -1,6 +1,6 @@
-//! Where metrics are asked: the sockets of the metrics listener.
+//! The sockets of the metrics listener.
 //!
-//! What is answered is in `metrics`.
+//! `metrics` answers the requests.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
@@ -25,27 +25,27 @@ use crate::control::systemd::sockets::Sockets;
 use crate::data::listener::{hush, overlap, socket};
 use crate::policy::network::{Client, Key, Peer};
 
-/// The most connections at one time.
+/// Most connections at one time.
 const MOST: usize = 64;
 
-/// How long those who had come when a listener ends are awaited.
+/// Time that a stopped listener waits for connections that were under way.
 const LAST: Duration = Duration::from_millis(100);
 
-/// The metrics listener, bound: one socket, or all that systemd passed under its name.
+/// The bound metrics listener: one socket, or all sockets that systemd passed under one name.
 pub struct MetricsListener {
     tcp: Vec<StdTcpListener>,
     unix: Vec<StdUnixListener>,
     file: Option<SocketFile>,
-    /// Whether systemd passed them: their queue is the next process'.
+    /// Whether systemd passed the sockets: their queue belongs to the next process too.
     passed: bool,
 }
 
 impl MetricsListener {
-    /// Binds `address`, or takes it from those `passed`. A Unix socket of ours is open to our user and group. `now` is
-    /// where metrics are asked so far.
+    /// Binds `address`, or takes it from the sockets `passed`. A Unix socket is open to this
+    /// process's user and group. `now` is the address of the current listener.
     ///
     /// # Errors
-    /// The address is taken or not ours, or no descriptor is left.
+    /// The address is in use or not local, or no descriptor is left.
     pub fn bind(
         address: &MetricsAddress,
         passed: &Sockets,
@@ -83,7 +83,7 @@ impl MetricsListener {
 impl Serve for MetricsListener {
     type At = SocketAddr;
 
-    /// The first address that was bound; `None`: it has Unix sockets only.
+    /// The first bound address; `None` means only Unix sockets.
     fn at(&self) -> Option<SocketAddr> {
         self.tcp.first().and_then(|socket| socket.local_addr().ok())
     }
@@ -105,8 +105,8 @@ impl Serve for MetricsListener {
             async move {
                 match stream {
                     Asker::Tcp(mut stream, peer) => {
-                        // An address that cannot be told is taken for a loopback one, where more is
-                        // asked for.
+                        // An unknown local address counts as loopback, where the checks are
+                        // stricter.
                         let at_loopback = stream
                             .local_addr()
                             .map_or(true, |at| at.ip().to_canonical().is_loopback());
@@ -125,7 +125,8 @@ impl Serve for MetricsListener {
         let over = CancellationToken::new();
         let ends = async {
             stop.cancelled().await;
-            // Who has come by now is answered, and nobody comes any more whom the end of the socket would cut off.
+            // Connections in the queue are answered. `hush` drops new SYNs, so that the close
+            // resets no connection that came later.
             for socket in tcp.iter().filter(|_| !passed) {
                 let _ = hush(socket);
             }
@@ -136,8 +137,8 @@ impl Serve for MetricsListener {
     }
 }
 
-/// Waits until `last` for a caller to take its answer. Of a caller that does not, nothing stays
-/// behind in the kernel, where each scrape would be kept for two minutes.
+/// Waits until `last` for a caller to acknowledge its answer. Otherwise the connection is reset:
+/// the kernel would keep the unsent scrape for two minutes.
 async fn part(stream: &TcpStream, place: &Place, last: Instant) {
     let is_delivered = tokio::select! {
         is_delivered = delivered(stream, last) => is_delivered,
@@ -148,10 +149,10 @@ async fn part(stream: &TcpStream, place: &Place, last: Instant) {
     }
 }
 
-/// One who asks.
+/// An accepted connection of a scraper.
 enum Asker {
     Tcp(TcpStream, Peer),
-    /// Whom the socket's file let in.
+    /// A caller that the mode of the socket's file admitted.
     Unix(UnixStream),
 }
 

@@ -1,6 +1,6 @@
-//! A listener of those who ask or command, and whichever is in its place by now: a reload may put another there.
+//! The running listener of an admin endpoint, which a reload may replace by another.
 //!
-//! It binds nothing and answers nobody.
+//! This module binds no socket and answers no request.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -10,19 +10,19 @@ use tokio_util::task::TaskTracker;
 use crate::admin::Admin;
 use crate::sync::lock;
 
-/// A listener, bound.
+/// A bound listener that can serve the admin endpoints.
 pub trait Serve: Send + Sized + 'static {
-    /// Where it is.
+    /// The address or path of the listener.
     type At: Clone + Send;
 
-    /// Where it is, as far as that can be told.
+    /// The listener's address or path; `None` means it has none to report.
     fn at(&self) -> Option<Self::At>;
 
-    /// Answers until `stop`; who waits by then is answered too.
+    /// Answers until `stop`, and then the connections that already wait.
     fn serve(self, admin: Arc<Admin>, stop: CancellationToken) -> impl Future<Output = ()> + Send;
 }
 
-/// The one that serves.
+/// Holds the current listener, and replaces it on a reload.
 pub struct Served<L: Serve> {
     admin: Arc<Admin>,
     now: Mutex<Now<L>>,
@@ -30,27 +30,27 @@ pub struct Served<L: Serve> {
 
 struct Now<L: Serve> {
     at: Option<L::At>,
-    /// Bound, and not yet served.
+    /// The listener that [`Served::begin`] will serve; `None` means served or off.
     waits: Option<L>,
-    /// Who serves it, and until when, from [`Served::begin`] on.
+    /// The tracker of the serving task and the end of all serving; `None` means not yet begun.
     plane: Option<(TaskTracker, CancellationToken)>,
     stop: CancellationToken,
 }
 
 impl<L: Serve> Served<L> {
-    /// With this one to begin with; `None`: it is off.
+    /// Starts with the listener `first`, not yet served; `None` means off.
     pub fn new(admin: Arc<Admin>, first: Option<L>) -> Arc<Self> {
         let at = first.as_ref().and_then(L::at);
         let now = Now { at, waits: first, plane: None, stop: CancellationToken::new() };
         Arc::new(Served { admin, now: Mutex::new(now) })
     }
 
-    /// Where it is now.
+    /// Address or path of the current listener; `None` means off, or no address.
     pub fn at(&self) -> Option<L::At> {
         self.lock().at.clone()
     }
 
-    /// Serves, on `tracker` and until `stop`.
+    /// Starts to serve, on `tracker` and until `stop`.
     pub fn begin(&self, tracker: &TaskTracker, stop: &CancellationToken) {
         let mut now = self.lock();
         now.plane = Some((tracker.clone(), stop.clone()));
@@ -58,7 +58,8 @@ impl<L: Serve> Served<L> {
         self.serve(&mut now, first);
     }
 
-    /// Serves on `next` alone from now on. Who is being answered by the one before has its answer.
+    /// Stops the current listener and serves `next` instead. Requests that the old one is answering
+    /// still get their answers.
     pub fn replace(&self, next: Option<L>) {
         let mut now = self.lock();
         now.at = next.as_ref().and_then(L::at);

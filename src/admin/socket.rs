@@ -1,7 +1,7 @@
-//! The admin socket: HTTP over a Unix socket, the only place where anything can be changed.
+//! The admin socket: HTTP over a Unix socket, the only endpoint that can change anything.
 //!
-//! Who may connect is the file system's decision: the socket's mode and group, which hold from
-//! the first moment on. What is asked there is answered in `command`.
+//! The file system decides who may connect: the socket's mode and group hold from the first moment
+//! on. `command` answers the requests.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -23,28 +23,29 @@ use crate::admin::{Admin, command, converse, place};
 use crate::control::config::{AdminSettings, AdminSocket};
 use crate::control::systemd::sockets::Sockets;
 
-/// How long a command may take: a reload waits for files that are being written.
+/// Time for a connection: a reload waits for files that are being written.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The most connections at one time.
+/// Most connections at one time.
 const MOST: usize = 32;
 
-/// The bound socket, or all that systemd passed under its name.
+/// The bound socket, or all sockets that systemd passed under one name.
 pub struct AdminListener {
     sockets: Vec<StdListener>,
-    /// The socket's file, or the link to the one that systemd made.
+    /// The socket's file, or the link to systemd's socket; `None` means the link could not be made.
     file: Option<SocketFile>,
     path: PathBuf,
-    /// Whether the file still stands aside.
+    /// Whether the file still has its temporary name, `*.new`.
     aside: bool,
 }
 
 impl AdminListener {
-    /// Binds the socket that `settings` want, or takes it from those `passed`; `None`: it is off, or no folder of `auto` is usable (a warning).
-    /// `now` is where it is so far: there the new one stands aside until it is [settled](AdminListener::settle).
+    /// Binds the socket of `settings`, or takes it from those `passed`. `None` means off, or no
+    /// folder of `auto` is usable (a warning). If the path equals `now`, the current socket's, the
+    /// new one has a temporary name until [`settle`](AdminListener::settle).
     ///
     /// # Errors
-    /// The path is taken by something alive or by something other than a socket, or cannot be made.
+    /// The path belongs to a live socket or to another kind of file, or cannot be created.
     pub fn bind(
         settings: &AdminSettings,
         config: &Path,
@@ -70,13 +71,14 @@ impl AdminListener {
         };
         let aside = now == Some(&*path);
         let place = if aside { path.with_extension("new") } else { path.clone() };
-        // Nobody else may connect until its group and mode are set.
+        // Owner only at first: no other user can connect before group and mode are set.
         let (socket, file) = unix::bind(&place, Mode::RUSR | Mode::WUSR).map_err(at)?;
         open_to(&place, settings).map_err(at)?;
         Ok(Some(AdminListener { sockets: vec![socket], file: Some(file), path, aside }))
     }
 
-    /// Takes the place of the one that is there so far, if it is to be there: nobody ever finds none.
+    /// Renames a socket with a temporary name over the current one. The rename is atomic, so
+    /// callers always find a socket.
     pub fn settle(mut self) -> Self {
         if self.aside
             && let Some(file) = &mut self.file
@@ -87,8 +89,8 @@ impl AdminListener {
         self
     }
 
-    /// Takes the sockets that systemd passed. Only their unit knows where they are, so a link to the first stands where
-    /// commands look.
+    /// Adopts the sockets that systemd passed. Their paths are known only to the unit, so a link to
+    /// the first one is put where commands look.
     fn adopt(sockets: Vec<StdListener>, config: &Path) -> io::Result<Self> {
         sockets.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
         let named = sockets
@@ -124,7 +126,7 @@ impl Serve for AdminListener {
         let accept = |context: &mut Context<'_>| {
             let mut accepted = sockets.iter().map(|socket| socket.poll_accept(context));
             let accepted = accepted.find(Poll::is_ready).unwrap_or(Poll::Pending);
-            // All who may connect are trusted alike.
+            // No key: the room counts all callers of this socket as one peer.
             accepted.map_ok(|(stream, _)| (stream, None))
         };
         let look = || admin.metrics.totals(&admin.live.load(), &admin.tunnels);
@@ -135,7 +137,8 @@ impl Serve for AdminListener {
     }
 }
 
-/// Lets those in whom `[admin]` names: the group first, so that the mode never speaks of another.
+/// Applies `[admin] group` and `mode`: the group first, so that the mode never admits another
+/// group.
 fn open_to(path: &Path, settings: &AdminSettings) -> io::Result<()> {
     if let Some(group) = &settings.group {
         let unknown = || {
@@ -154,7 +157,7 @@ fn open_to(path: &Path, settings: &AdminSettings) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(settings.mode))
 }
 
-/// The id of a group by its name, as /etc/group has it, or by its number.
+/// The id of a group, by its name in /etc/group or by its number.
 fn group_id(group: &str) -> Option<u32> {
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();
     let named = groups.lines().find_map(|line| {
@@ -197,7 +200,7 @@ mod tests {
         }
     }
 
-    /// The listener at `admin.sock` beside a `sidegate.toml` in `folder`.
+    /// Binds the listener at `admin.sock` beside a `sidegate.toml` in `folder`.
     fn bind(folder: &Path) -> io::Result<AdminListener> {
         let passed = Sockets::default();
         AdminListener::bind(
@@ -213,7 +216,8 @@ mod tests {
         fs::metadata(path).unwrap().mode() & 0o7777
     }
 
-    /// That a path which `take` took is an error with this in it, and is left as it is.
+    /// Checks that binding a path that `take` occupies fails with `said`, and leaves the path as it
+    /// is.
     fn check_taken<T>(take: impl FnOnce(&Path) -> T, said: &str) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.sock");

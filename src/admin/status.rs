@@ -1,6 +1,6 @@
-//! How it stands: `GET /v1/status`, from which `sidegate status` makes its screen.
+//! `GET /v1/status`: the state of the agent, which `sidegate status` prints.
 //!
-//! docs/admin.md says what each name means. It looks at what others keep, and changes nothing.
+//! docs/admin.md explains each name. This module reads the state of others and changes nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,16 +28,16 @@ use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::Speaks;
 use crate::snapshot::route::{BackendAddress, Route};
 
-/// A certificate that lasts for less is a warning.
+/// Days before its expiry from which a certificate is a warning.
 const SOON: i64 = 14;
 
-/// Entries that lapse within so many days are counted.
+/// Days within which an entry counts as lapsing.
 const LAPSING: i64 = 30;
 
-/// From so many tunnels on it is odd that all have one client.
+/// Number of tunnels from which it is suspicious that all have one client.
 const CROWD: usize = 20;
 
-/// The whole status.
+/// Collects the complete status at the time of the call.
 pub fn status(admin: &Admin) -> StatusAnswer {
     let (live, now) = (admin.live.load(), Timestamp::now());
     let standing = &admin.standing;
@@ -81,7 +81,7 @@ fn last_reload(standing: &Standing) -> Option<LastReload> {
     Some(LastReload { outcome, cause, at: Time(last.at), diagnostics })
 }
 
-/// Diagnostics for programs, each with its text for people.
+/// Converts diagnostics to their wire form, each with its rendered text.
 pub fn reports(diagnostics: &[Diagnostic]) -> Vec<DiagnosticReport> {
     let one = |diagnostic: &Diagnostic| DiagnosticReport {
         level: match diagnostic.level {
@@ -149,7 +149,7 @@ fn routes(admin: &Admin, live: &Snapshot) -> Vec<RouteStatus> {
     live.route_list.iter().map(one).collect()
 }
 
-/// Counts since the start.
+/// Converts totals since the start to their wire form.
 fn counts(totals: &RouteTotals) -> RouteCounts {
     let count = |Traffic { messages, bytes }: Traffic| TrafficCount { messages, bytes };
     RouteCounts {
@@ -161,7 +161,7 @@ fn counts(totals: &RouteTotals) -> RouteCounts {
 }
 
 fn rates(rate: Rate) -> RouteRates {
-    // Three digits are enough for one event a minute, and none of them is noise.
+    // Three decimals show one event a minute; more would be noise.
     let round = |number: f64| (number * 1000.0).round() / 1000.0;
     let both = |[messages, bytes]: [f64; 2]| {
         let (messages, bytes) = (round(messages), round(bytes));
@@ -217,7 +217,7 @@ fn certificate(certificate: &Certificate, now: Timestamp) -> CertificateStatus {
     }
 }
 
-/// Whole days; below zero: it has expired.
+/// Whole days until the certificate expires; negative once it has.
 fn days_left(certificate: &Certificate, now: Timestamp) -> i64 {
     certificate.not_after.duration_since(now).as_secs().div_euclid(24 * 3600)
 }
@@ -245,7 +245,7 @@ fn lists(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<ListStatus> {
     lists
 }
 
-/// What needs attention: a word for programs, a sentence for people.
+/// Collects what needs attention, each with a word for programs and a sentence for people.
 fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let mut warn = |word, sentence: String| warnings.push(Warning { word, sentence });
@@ -322,7 +322,7 @@ fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
     warnings
 }
 
-/// The client of all tunnels, where there are many of them and only one of it.
+/// The one client of all tunnels and their number; `None` means few tunnels, or several clients.
 fn one_client(admin: &Admin) -> Option<(Key, usize)> {
     let entries = admin.tunnels.entries();
     let key = entries.first()?.client.key();

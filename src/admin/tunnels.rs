@@ -1,7 +1,7 @@
-//! The live tunnels, page by page: `GET /v1/tunnels`.
+//! `GET /v1/tunnels`: the live tunnels, page by page.
 //!
-//! Pages go by id, which only grows: a tunnel that is open from the first page to the last stands on
-//! exactly one of them, whatever opens and closes meanwhile.
+//! Pages are ordered by id, which only grows. A tunnel that is open from the first page to the last
+//! appears exactly once, whatever opens and closes meanwhile.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::policy::list::Entry as Line;
 use crate::snapshot::Snapshot;
 use crate::tunnels::{Entry, Tunnels};
 
-/// A [`TunnelsRequest`] whose parameters are in order.
+/// A [`TunnelsRequest`] with parsed parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     route: Option<String>,
@@ -24,10 +24,10 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Reads the values of `request`.
+    /// Parses the parameters of `request`.
     ///
     /// # Errors
-    /// A sentence that says which parameter is wrong, and what to write.
+    /// A sentence that names the wrong parameter and a valid value.
     pub fn of(request: TunnelsRequest) -> Result<Filter, String> {
         let TunnelsRequest { route, client, limit, after } = request;
         let client = client.as_deref().map(network).transpose()?;
@@ -40,10 +40,10 @@ impl Filter {
     }
 }
 
-/// The page that `filter` asks for.
+/// The page of tunnels that `filter` selects.
 ///
 /// # Errors
-/// A sentence, where there is no such route.
+/// A sentence, if no such route exists and no tunnel has it.
 pub fn page(
     filter: &Filter,
     tunnels: &Tunnels,
@@ -95,7 +95,7 @@ fn traffic(Traffic { messages, bytes }: Traffic) -> TrafficCount {
     TrafficCount { messages, bytes }
 }
 
-/// A network or an address, as a line of a list may begin.
+/// Parses a network or an address, in the syntax of a list's entry.
 fn network(value: &str) -> Result<IpNet, String> {
     let line = Line::parse(value)
         .map_err(|fault| format!("`client`: {}: {}", fault.fault, fault.remedy))?;

@@ -1,6 +1,7 @@
-//! The files of Unix sockets: made where nothing alive is, and removed when they are still ours.
+//! The files of Unix sockets: created where no live socket is, and removed while they are still
+//! ours.
 //!
-//! It never removes a file that it did not make, but for the socket of somebody who is gone.
+//! This module removes only files that it created, dead sockets, and symbolic links in its way.
 
 use std::fs;
 use std::io;
@@ -12,13 +13,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// How many may wait to be accepted.
+/// Length of the queue of connections to be accepted.
 const QUEUE: i32 = 128;
 
-/// A file that we made, removed on drop.
+/// A file that this process created; removed on drop.
 pub struct SocketFile {
     path: PathBuf,
-    /// Its device and number, so that no other is ever removed in its place.
+    /// Device and inode, so that a file that has replaced it is never removed.
     node: (u64, u64),
 }
 
@@ -28,7 +29,7 @@ impl SocketFile {
         Ok(SocketFile { path: path.to_owned(), node: (made.dev(), made.ino()) })
     }
 
-    /// Puts it in the place of whatever is at `path`, of which there never is none.
+    /// Renames the file to `path`, replacing any file there atomically.
     pub fn move_to(&mut self, path: &Path) -> io::Result<()> {
         fs::rename(&self.path, path).map_err(cannot_make)?;
         self.path = path.to_owned();
@@ -41,20 +42,21 @@ impl Drop for SocketFile {
         let ours =
             fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.node);
         if ours {
-            // It may be gone by now, with its folder.
+            // The file may be gone by now, with its folder.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// A listening socket at `path` that those whom `mode` names may connect to, from the first moment on (less the umask).
+/// Binds a listening socket at `path`. `mode`, less the umask, holds from the first moment on.
 ///
 /// # Errors
-/// The path is taken by something alive or by something other than a socket, or cannot be made.
+/// The path belongs to a live socket or to another kind of file, or cannot be created.
 pub fn bind(path: &Path, mode: Mode) -> io::Result<(UnixListener, SocketFile)> {
     clear(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Linux gives a socket's file the mode of the socket itself, less the umask, which is the whole process' and not ours to change.
+    // Linux gives the file the mode of the socket itself, less the umask. The umask belongs to the
+    // whole process, so it is not changed here.
     fchmod(&socket, mode)?;
     socket.bind(&SockAddr::unix(path)?).map_err(cannot_make)?;
     let file = SocketFile::of(path)?;
@@ -63,10 +65,10 @@ pub fn bind(path: &Path, mode: Mode) -> io::Result<(UnixListener, SocketFile)> {
     Ok((OwnedFd::from(socket).into(), file))
 }
 
-/// A symbolic link at `path` to somebody else's socket.
+/// Creates a symbolic link at `path` to a socket of another process.
 ///
 /// # Errors
-/// The path is taken by something other than such a link, or cannot be made.
+/// The path belongs to a live socket or to a file other than a link, or cannot be created.
 pub fn link(target: &Path, path: &Path) -> io::Result<SocketFile> {
     if fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink()) {
         fs::remove_file(path).map_err(cannot_make)?;
@@ -76,7 +78,7 @@ pub fn link(target: &Path, path: &Path) -> io::Result<SocketFile> {
     SocketFile::of(path)
 }
 
-/// Removes the socket of an agent that is gone.
+/// Removes a dead socket at `path`; fails if anything else is there.
 fn clear(path: &Path) -> io::Result<()> {
     let taken = |what: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, what));
     match fs::symlink_metadata(path) {
@@ -90,7 +92,7 @@ fn clear(path: &Path) -> io::Result<()> {
         }
         Ok(_) => {}
     }
-    // Without waiting: one whose queue is full is alive, and might never take us.
+    // Non-blocking: a socket whose queue is full is alive, and might never accept.
     let knock = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     knock.set_nonblocking(true)?;
     match knock.connect(&SockAddr::unix(path)?) {
@@ -108,7 +110,7 @@ fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A folder that is not ours to write says so, whatever ports may need.
+/// Adds the remedy to the error of a missing or unwritable folder.
 fn cannot_make(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::PermissionDenied => io::Error::other(format!(

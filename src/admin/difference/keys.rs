@@ -1,4 +1,4 @@
-//! Two trees of keys, and where they say something else.
+//! Compares two trees of TOML keys.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::admin::wire::KeyChange;
 
-/// Adds to `found` every key of `file` under which `from` and `to` differ; tables of a name are compared by it.
+/// Adds to `found` every key of `file` whose values in `from` and `to` differ. Tables of an array
+/// are matched by name, not by position.
 pub fn compare(file: &str, from: &Value, to: &Value, found: &mut Vec<KeyChange>) {
     walk(file, &mut Vec::new(), (Some(from), Some(to)), found);
 }
@@ -56,7 +57,7 @@ fn walk(
     }
 }
 
-/// What tells a table of an array from the others.
+/// The key that identifies a table within its array: `name`, or `chain` of a certificate.
 fn name(item: &Value) -> Option<&str> {
     item.get("name").or_else(|| item.get("chain"))?.as_str()
 }

@@ -1,4 +1,4 @@
-//! Two generations of a list, and the entries that only one of them has.
+//! Compares two generations of a list, entry by entry.
 
 use std::cmp::Ordering;
 
@@ -8,10 +8,10 @@ use crate::admin::wire::ListChange;
 use crate::policy::Policy;
 use crate::policy::list::{Entry, List};
 
-/// The most entries that are named one by one.
+/// Most entries that are named one by one.
 const MAX_SAMPLE: usize = 10;
 
-/// The lists of `from` and `to`, two generations of one policy, that differ.
+/// The lists that differ between `from` and `to`, two generations of one policy.
 pub fn compare(from: &Policy, to: &Policy, now: Timestamp) -> Vec<ListChange> {
     let (mut before, after) = (from.lists(), to.lists());
     let mut found = Vec::new();
@@ -29,7 +29,8 @@ pub fn compare(from: &Policy, to: &Policy, now: Timestamp) -> Vec<ListChange> {
     found
 }
 
-/// What differs between the entries of `from` and `to`; `list` is the one to be named.
+/// The difference between the entries of `from` and `to`, under the name of `list`. `None` means
+/// they are equal.
 fn entries(
     policy: &str,
     list: &List,
@@ -48,6 +49,7 @@ fn entries(
         lapsing_30d: to.map_or(0, |to| to.lapsing(now, soon)) as u64,
         sample: Vec::new(),
     };
+    // A merge of two sorted sequences: lists may have a million entries.
     let (from, to) = (sorted(from), sorted(to));
     let (mut from, mut to) = (from.into_iter().peekable(), to.into_iter().peekable());
     loop {
@@ -80,12 +82,13 @@ fn sorted(list: Option<&List>) -> Vec<&Entry> {
     entries
 }
 
-/// One network may stand in a list once, but with the other sign in the next generation.
+/// Sort key of an entry. A network occurs once in a list, but its sign (`!`) may change between
+/// generations.
 fn key(entry: &Entry) -> (ipnet::IpNet, bool) {
     (entry.network, entry.admits)
 }
 
-/// Counts a changed entry, and names it while there is room in the sample.
+/// Counts a changed entry, and adds it to the sample while that has room.
 fn note(change: &mut ListChange, sign: char, entry: &Entry) {
     match sign {
         '+' => change.added += 1,
@@ -97,7 +100,7 @@ fn note(change: &mut ListChange, sign: char, entry: &Entry) {
     }
 }
 
-/// An entry with its annotations, as a list's line has them.
+/// An entry with its annotations, as written in a list.
 fn written(entry: &Entry) -> String {
     let mut line = entry.to_string();
     let expires = entry.expiry().map(|expiry| expiry.to_string());

@@ -1,6 +1,8 @@
-//! What the files would change of what runs: rules, entries of lists, settings, and open tunnels.
+//! The difference between the files and the running generation: rules, entries of lists, settings,
+//! and open tunnels.
 //!
-//! It compares values and publishes nothing. Who asks decides whether that is too much.
+//! This module compares values and publishes nothing. The caller decides whether the difference is
+//! too large.
 
 mod keys;
 mod lists;
@@ -22,20 +24,20 @@ use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::tunnels::{Entry, Weight};
 
-/// The most tunnels that are named one by one.
+/// Most tunnels that are named one by one.
 const MAX_SAMPLE: usize = 10;
 
-/// What the files would change of what runs.
+/// The two generations to compare.
 pub struct Comparison<'c> {
-    /// The generation that runs.
+    /// Snapshot of the running generation.
     pub before: &'c Snapshot,
-    /// Its settings.
+    /// Settings of the running generation.
     pub settings: &'c Settings,
-    /// What the files make.
+    /// The generation compiled from the files.
     pub next: &'c Built,
-    /// What that would do to the tunnels.
+    /// The effect of `next` on open tunnels, and the errors that would hold the reload.
     pub weighed: &'c Weighed,
-    /// The policy whose candidate was taken as promoted.
+    /// The policy whose candidate was treated as promoted; `None` means no promotion.
     pub promote: Option<&'c str>,
     /// The instant at which entries count as lapsing.
     pub now: Timestamp,
@@ -88,7 +90,7 @@ pub fn difference(comparison: &Comparison<'_>) -> Changes {
     all
 }
 
-/// Every policy, the baseline and the candidates, under what tells them apart.
+/// Every policy, the baseline and the candidates, by name and whether it is a candidate.
 fn pages(snapshot: &Snapshot) -> BTreeMap<(&str, bool), &Arc<Policy>> {
     let candidates = snapshot.policies.values().filter_map(|policy| policy.candidate.as_ref());
     let policies = snapshot.all_policies().map(|policy| ((&*policy.name, false), policy));
@@ -103,7 +105,7 @@ fn streams(next: &Snapshot, weight: &Weight, now: Timestamp) -> StreamChanges {
     }
 }
 
-/// The first of what would be closed, each with the rule and the entry that decide.
+/// The first tunnels or streams that would be closed, each with the rule and the entry that decide.
 fn sample(
     next: &Snapshot,
     revoked: &[(Arc<Entry>, Refusal)],
