@@ -1,7 +1,7 @@
-//! Asks the running agent over its admin socket, for every verb that needs one.
+//! The client of the admin socket, for every verb that needs the running agent.
 //!
-//! It looks for the socket where the agent puts it, asks only a process that may be the agent, and
-//! returns only what it understands completely.
+//! The client looks where the agent puts its socket, talks only to a process that may be the agent,
+//! and returns only an answer that parses completely.
 
 use std::fmt;
 use std::fs;
@@ -27,21 +27,21 @@ use sidegate::admin::socket_paths;
 use sidegate::admin::wire::{AdminRequest, ReadError, Received, read};
 use sidegate::control::config::named_socket;
 
-/// How long to wait for room in the queue of an agent that is busy.
+/// Time to wait for room in the accept queue of a busy agent.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The time between two looks whether there is room.
+/// Time between two attempts to connect to a busy agent.
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The largest answer that is read. The status of 10,000 routes has some 8 MiB.
+/// Most bytes of an answer. The status of 10,000 routes takes about 8 MiB.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// Why there is no answer.
+/// Why there is no usable answer.
 #[derive(Debug)]
 pub enum AskFailure {
-    /// No agent runs: no path has a socket, or none at which a process listens.
+    /// No agent runs: no path has a socket, or no process listens there.
     NoAgent(String),
-    /// An agent may run, and nothing is known about it.
+    /// An agent may run, but its state is unknown.
     Unknown(String),
 }
 
@@ -53,11 +53,11 @@ impl fmt::Display for AskFailure {
     }
 }
 
-/// What the agent of `config` answers to `request` within `patience`.
+/// Sends `request` to the agent of `config`, and returns its answer if it comes within `patience`.
 ///
 /// # Errors
-/// No process may be asked, or none answers in time, or the answer is not understood, or the
-/// agent refuses the request.
+/// No process can be trusted, none answers in time, the answer doesn't parse, or the agent refuses
+/// the request.
 pub fn ask<R: AdminRequest>(
     config: &Path,
     request: &R,
@@ -78,7 +78,7 @@ pub fn ask<R: AdminRequest>(
     })
 }
 
-/// A connection to the first socket at which a process listens, which may be the agent.
+/// Connects to the first trusted socket at which a process listens, and checks the process's user.
 async fn connect(config: &Path) -> Result<(PathBuf, UnixStream), AskFailure> {
     let absolute = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
     let trust = Trust::new(config);
@@ -95,6 +95,7 @@ async fn connect(config: &Path) -> Result<(PathBuf, UnixStream), AskFailure> {
                 continue;
             }
         };
+        // The path may have changed since its check, so the listening process is checked as well.
         match connect_to(&site.path).await {
             Ok(stream) => return check_peer(&trust, &site, stream).map(|stream| (path, stream)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -118,15 +119,15 @@ fn check_peer(
     Ok(stream)
 }
 
-/// The paths at which no agent answered.
+/// The paths tried so far, at which no agent answered.
 #[derive(Default)]
 struct TriedPaths {
     lines: String,
-    /// The first path that may not be connected to.
+    /// The first path with permission denied; `None` means there was none.
     denied: Option<PathBuf>,
-    /// Why the first path that is not trusted is not.
+    /// The sentence about the first distrusted path; `None` means there was none.
     distrusted: Option<String>,
-    /// Whether any path failed otherwise than by having no agent.
+    /// Whether any path failed for another reason than that no agent is there.
     is_unclear: bool,
 }
 
@@ -160,7 +161,7 @@ impl TriedPaths {
                 remedy(&path)
             ));
         }
-        // Not opened: it may be a FIFO.
+        // Only checked, not opened: the open of a FIFO could block.
         if access(config, Access::READ_OK) == Err(Errno::ACCESS) {
             let sentence = "which says where the socket is: ask as root (sudo)";
             return AskFailure::Unknown(format!("permission denied at {shown}, {sentence}"));
@@ -171,8 +172,8 @@ impl TriedPaths {
     }
 }
 
-/// A connection to the socket at `path`. The kernel refuses with `WouldBlock` while the socket's
-/// queue is full.
+/// Connects to the socket at `path`. While the accept queue is full, the kernel refuses with
+/// `WouldBlock` (EAGAIN), and this tries again.
 async fn connect_to(path: &Path) -> std::io::Result<UnixStream> {
     let began = Instant::now();
     loop {
@@ -195,13 +196,13 @@ fn busy(path: &Path) -> String {
     )
 }
 
-/// Where the agent's socket may be: as the file says, and where `auto` puts it.
+/// Where the agent's socket may be: the path that the file names, and those of `auto`.
 fn candidates(config: &Path) -> Vec<PathBuf> {
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     named_socket(config).into_iter().chain(socket_paths(config)).map(absolute).collect()
 }
 
-/// Who may ask at `path`, for one who may not.
+/// What to do if permission is denied at `path`.
 fn remedy(path: &Path) -> String {
     let group = fs::metadata(path)
         .ok()
@@ -215,7 +216,7 @@ fn remedy(path: &Path) -> String {
     }
 }
 
-/// The name of a group as /etc/group has it, else its number.
+/// The name of a group from /etc/group, or else its number.
 fn group_name(id: u32) -> String {
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();
     let own = id.to_string();
@@ -223,7 +224,7 @@ fn group_name(id: u32) -> String {
     line.and_then(|line| line.split(':').next()).map_or(own.clone(), |name| format!("`{name}`"))
 }
 
-/// One request and its answer, of at most [`MAX_ANSWER`] bytes, over `stream`.
+/// Sends one request over `stream` and reads its answer, of at most [`MAX_ANSWER`] bytes.
 async fn exchange<R: AdminRequest>(
     stream: UnixStream,
     path: &Path,
@@ -259,7 +260,7 @@ async fn exchange<R: AdminRequest>(
     tokio::select! {
         biased;
         answer = &mut asked => answer,
-        // The connection may end before its answer is looked at.
+        // The connection may end first, when the answer has arrived but was not yet polled.
         _ = connection => asked.await,
     }
 }

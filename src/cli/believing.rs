@@ -1,8 +1,8 @@
-//! What commands believe: for any change of a valid answer, none ends with 0 unless the answer still
+//! Property tests: for any change of a valid answer, no command ends with 0 unless the answer still
 //! says yes.
 //!
-//! The changed answers come from the samples of the admin API. Whether one says yes is told here
-//! from its bare JSON, not by the types that the commands use.
+//! The changed answers come from the samples of the admin API. Whether an answer says yes is
+//! decided here from its bare JSON, not by the types that the commands use.
 
 use http::StatusCode;
 use proptest::prelude::*;
@@ -20,7 +20,7 @@ use sidegate::control::config::Bound;
 /// The digest that a promotion expects.
 const DIGEST: &str = "b2e43fa9c0d1";
 
-/// A command, as far as it decides by an answer.
+/// A command whose exit code depends on an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Command {
     Status,
@@ -160,12 +160,12 @@ enum Change {
     Rename(usize, &'static str),
     Replace(usize, Value),
     Status(u16),
-    /// Of another sample.
+    /// The answer of another sample.
     Answer(String),
     Truncate(usize),
-    /// Text in front of the first member.
+    /// Text inserted before the first member.
     Prefix(&'static str),
-    /// A text in place of all that are equal to another.
+    /// Replaces all texts that are equal to another.
     Word(&'static str, &'static str),
 }
 
@@ -235,7 +235,7 @@ fn reword(value: &mut Value, from: &str, to: &str) {
     }
 }
 
-/// Takes `change` out on the answer; what is of the text alone is done last.
+/// Applies `change` to the answer; changes of the text alone come last.
 fn apply(change: &Change, status: &mut u16, answer: &mut Value) {
     let mut all = Vec::new();
     pointers(answer, "", &mut all);

@@ -1,6 +1,7 @@
-//! Certificates for a machine's own use: the demo's and `init`'s.
+//! Certificates for local use: those of `demo` and of `init`.
 //!
-//! They name the loopback, and what `init` is told. A signing key never leaves this process.
+//! The certificates name the loopback addresses, and the host and address of `init`. The key of an
+//! authority never leaves this process.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -10,18 +11,19 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 
-/// What they are valid for.
+/// The names in every certificate.
 pub const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 /// A certificate and its key, as PEM.
 pub struct Pair {
-    /// The certificate.
+    /// The certificate, as PEM.
     pub chain: String,
-    /// The key, PKCS#8.
+    /// The private key, as PEM (PKCS#8).
     pub key: String,
 }
 
-/// An authority of a moment, as PEM, and the one certificate that it signed.
+/// Creates a temporary authority and the one certificate that it signs; returns the authority's
+/// certificate as PEM and the pair. The authority's key is dropped.
 pub fn of_own_authority(name: &str, days: i32) -> Result<(String, Pair), Error> {
     let mut params = params(name, days)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -33,7 +35,8 @@ pub fn of_own_authority(name: &str, days: i32) -> Result<(String, Pair), Error> 
     Ok((authority, Pair { chain: certificate.pem(), key: key.serialize_pem() }))
 }
 
-/// A certificate that vouches for itself, for these names as well: who trusts it trusts nothing else.
+/// Creates a self-signed certificate for `NAMES` and `more`. It is no authority, so trusting it
+/// means trusting nothing else.
 pub fn self_signed(name: &str, days: i32, more: &[String]) -> Result<Pair, Error> {
     let key = KeyPair::generate()?;
     let mut params = server(name, days)?;
@@ -47,7 +50,7 @@ fn server(name: &str, days: i32) -> Result<CertificateParams, Error> {
     params.subject_alt_names = CertificateParams::new(NAMES.map(String::from))?.subject_alt_names;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    // Strict verifiers (Python's, since 3.13) want to see who signed.
+    // Strict verifiers (Python's since 3.13) require the authority key identifier.
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }
@@ -59,7 +62,7 @@ fn params(name: &str, days: i32) -> Result<CertificateParams, Error> {
         date_time_ymd(date.year().into(), date.month().unsigned_abs(), date.day().unsigned_abs())
     };
     let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
-    // From yesterday: a client's clock may be behind ours.
+    // Valid from yesterday on: a client's clock may be behind ours.
     params.not_before = midnight(today.saturating_sub(Span::new().days(1)));
     params.not_after = midnight(today.saturating_add(Span::new().days(days)));
     Ok(params)

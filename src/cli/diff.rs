@@ -1,4 +1,4 @@
-//! `sidegate diff`: what the files on disk would change of what runs, and whom that would cut off.
+//! `sidegate diff`: what a reload of the files would change, and which tunnels it would close.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use sidegate::admin::wire::{
 use sidegate::control::config::{Bound, bound};
 use sidegate::observe::printable;
 
-/// How long to wait for the answer, for which the agent reads all of its files.
+/// Time for the agent's answer, for which it reads all of its files.
 pub const DIFF_TIMEOUT: Duration = Duration::from_secs(70);
 
 /// The arguments.
@@ -31,7 +31,8 @@ pub struct Diff {
     json: bool,
 }
 
-/// Prints the difference; 1 where the files are broken, a reload would be held, or the bound is exceeded.
+/// Prints the difference. Ends with 1 if the files are wrong, a reload would be held, or the bound
+/// is exceeded.
 pub fn diff(verb: &Diff) -> Exit {
     let answer = match ask::ask(&verb.config.config, &DiffRequest::default(), DIFF_TIMEOUT) {
         Ok(answer) => answer,
@@ -52,7 +53,7 @@ pub fn diff(verb: &Diff) -> Exit {
     exit
 }
 
-/// How the command ends.
+/// The exit code for an answer and the bound of `--max-revoked`.
 pub fn exit(answer: &DiffAnswer, bound: Option<Bound>) -> Exit {
     let is_held = match answer {
         DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes) => !changes.held.is_empty(),
@@ -74,7 +75,7 @@ fn is_exceeded(answer: &DiffAnswer, bound: Bound) -> bool {
     bound.is_exceeded(sum(tunnels.revoked, streams.revoked), sum(tunnels.open, streams.open))
 }
 
-/// Prints what would change, for people; what would be rejected or held goes to standard error.
+/// Prints the changes as text. The reasons for a rejection or a hold go to standard error.
 pub fn tell(answer: &DiffAnswer) {
     let (changes, same) = match answer {
         DiffAnswer::Rejected { diagnostics, .. } => {
@@ -99,7 +100,7 @@ pub fn tell(answer: &DiffAnswer) {
     }
 }
 
-/// `~ policies/market-data.toml  client.origins: ["a"] -> ["b"]`
+/// The line of one changed key: `~ policies/market-data.toml  client.origins: ["a"] -> ["b"]`.
 fn key_line(change: &KeyChange) -> String {
     let KeyChange { file, key, from, to } = change;
     let (file, key) = (printable::line(file), printable::line(key));
@@ -114,7 +115,8 @@ fn key_line(change: &KeyChange) -> String {
     }
 }
 
-/// `~ policies/lists/partners.cidr  +1 -0 ~0` and the first of the entries.
+/// The lines of one changed list: `~ policies/lists/partners.cidr  +1 -0 ~0` and the first changed
+/// entries.
 fn list_lines(change: &ListChange) -> String {
     let ListChange { policy, list, file, added, removed, altered, sample, .. } = change;
     let (policy, list, file) =
@@ -133,13 +135,13 @@ fn list_lines(change: &ListChange) -> String {
     lines
 }
 
-/// `  now: 1 of 12 streams would be cut`, which and why.
+/// The lines about streams: `  now: 1 of 12 streams would be cut`, with the first ones and why.
 fn stream_lines(streams: &StreamChanges) -> String {
     let StreamChanges { open, revoked, sample } = streams;
     format!("  now: {revoked} of {open} streams would be cut{}", sample_lines(sample))
 }
 
-/// A line for each of the first that would be closed.
+/// A line for each sampled tunnel or stream that would be closed.
 fn sample_lines(sample: &[RevokedTunnel]) -> String {
     let mut lines = String::new();
     for one in sample {
@@ -152,7 +154,8 @@ fn sample_lines(sample: &[RevokedTunnel]) -> String {
     lines
 }
 
-/// `  now: 2 of 3,102 open tunnels would be closed`, which and why.
+/// The lines about tunnels: `  now: 2 of 3102 open tunnels would be closed`, with the first ones
+/// and why.
 fn tunnel_lines(tunnels: &TunnelChanges) -> String {
     let TunnelChanges { open, revoked, by, sample } = tunnels;
     let mut lines = format!("  now: {revoked} of {open} open tunnels would be closed");

@@ -8,7 +8,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{complain, count_u64, say};
 use sidegate::admin::wire::{DrainAnswer, DrainRequest, Draining};
 
-/// How long to wait for the answer, which comes before the drain.
+/// Time for the agent's answer, which comes before the drain.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The arguments.
@@ -18,7 +18,7 @@ pub struct Drain {
     config: Config,
 }
 
-/// Gives the order; what comes of it stands in the agent's log.
+/// Orders the drain, without waiting for it to end: the agent's log reports it.
 pub fn drain(verb: &Drain) -> Exit {
     match ask::ask(&verb.config.config, &DrainRequest, DRAIN_TIMEOUT) {
         Ok(DrainAnswer::Draining(draining)) => {
@@ -32,7 +32,7 @@ pub fn drain(verb: &Drain) -> Exit {
     }
 }
 
-/// What happens next.
+/// The sentence for the operator: what will happen, or that a drain already runs.
 fn sentence(draining: &Draining) -> String {
     let Draining { already, tunnels, pid, shutdown, .. } = draining;
     let tunnels = count_u64(*tunnels, "tunnel");

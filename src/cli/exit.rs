@@ -1,27 +1,27 @@
-//! The exit codes.
+//! The exit codes of all commands.
 
 use std::process::ExitCode;
 
 /// How a command ends (`docs/operations.md`, "How a command ends").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Yes, clean, drained.
+    /// 0: yes, clean, or drained.
     Yes,
-    /// No: errors, a rejection, nothing running.
+    /// 1: no, errors, a rejection, or nothing running.
     No,
-    /// The arguments are wrong: clap ends so by itself.
+    /// 2: wrong arguments; clap itself also ends with it.
     Usage,
-    /// A port, a socket or descriptors not to be had; systemd tries again.
+    /// 75 (EX_TEMPFAIL): a port, a socket or descriptors are not available; systemd tries again.
     Unavailable,
-    /// A file missing, unreadable or wrong; systemd does not try again.
+    /// 78 (EX_CONFIG): a file is missing, unreadable or wrong; systemd does not try again.
     Config,
 }
 
 impl Exit {
-    /// All of them, in the order of their codes.
+    /// All variants, in the order of their codes.
     pub const ALL: [Exit; 5] = [Exit::Yes, Exit::No, Exit::Usage, Exit::Unavailable, Exit::Config];
 
-    /// The exit code.
+    /// The number that the process ends with.
     pub const fn code(self) -> u8 {
         match self {
             Exit::Yes => 0,

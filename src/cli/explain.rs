@@ -1,4 +1,4 @@
-//! `sidegate explain`: why somebody is admitted or refused, by the files or by the agent that runs.
+//! `sidegate explain`: why a client is admitted or refused, by the files or by the running agent.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use sidegate::admin::Inquiry;
 use sidegate::admin::wire::{ExplainAnswer, ExplainRequest};
 use sidegate::control::compile;
 
-/// How long to wait for the answer, for which the agent looks at one snapshot.
+/// Time for the agent's answer, which needs one look at its snapshot.
 const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The arguments.
@@ -43,7 +43,7 @@ pub struct Explain {
     json: bool,
 }
 
-/// Prints the explanation; 1 where it is a refusal, or nobody could say.
+/// Prints the explanation. Ends with 1 if it is a refusal, or if there is no explanation.
 pub fn explain(verb: &Explain) -> Exit {
     let request = ExplainRequest {
         client: verb.client.clone(),
@@ -69,7 +69,7 @@ pub fn explain(verb: &Explain) -> Exit {
     exit(&answer)
 }
 
-/// How the command ends.
+/// The exit code for an answer.
 pub fn exit(answer: &ExplainAnswer) -> Exit {
     if answer.permitted { Exit::Yes } else { Exit::No }
 }

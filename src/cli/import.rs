@@ -1,7 +1,7 @@
-//! `sidegate import nginx`: from an nginx configuration to one of Sidegate's that decides alike, and a report that says
-//! where it can't.
+//! `sidegate import nginx`: makes a configuration that decides like the nginx one, and a report of
+//! the differences.
 //!
-//! The translation is in `import`. This verb writes all of its files or none, and checks them.
+//! The module `import` translates. This verb writes all of its files or none, and checks them.
 
 use std::path::{Path, PathBuf};
 
@@ -50,7 +50,7 @@ struct Nginx {
     nginx: Option<Version>,
 }
 
-/// Imports, and prints what became of each line.
+/// Imports the configuration, and prints the report about its lines.
 pub fn import(verb: &Import) -> Exit {
     let From::Nginx(verb) = &verb.from;
     let tree = match tree::read(&verb.file) {
@@ -89,6 +89,7 @@ pub fn import(verb: &Import) -> Exit {
         .map(|page| Page { path: verb.out.join(&page.path), ..page });
     let pages: Vec<_> = pages.collect();
     let Some(written) = pages::write(&pages, "--out") else { return Exit::No };
+    // The check loads the files from disk, so they are written first.
     if !is_sound(&pages) {
         written.take_back();
         return fail(&["nothing was written".to_owned()]);
@@ -97,7 +98,7 @@ pub fn import(verb: &Import) -> Exit {
     Exit::Yes
 }
 
-/// Prints the report, and what was written.
+/// Prints the report and the files written.
 fn print(verb: &Nginx, tree: &Tree, notes: &Notes, made: &[Config], pages: &[Page]) {
     if verb.json {
         let paths = configs(pages);
@@ -113,7 +114,7 @@ fn print(verb: &Nginx, tree: &Tree, notes: &Notes, made: &[Config], pages: &[Pag
     }
 }
 
-/// Whether `sidegate check` finds no error in what was written; else what it finds is said.
+/// Whether the written configurations load without errors; prints the errors otherwise.
 fn is_sound(pages: &[Page]) -> bool {
     configs(pages).all(|config| match config::load(&mut Files::for_person(), config, None) {
         Ok(_) => true,
@@ -136,7 +137,7 @@ fn fail(what: &[String]) -> Exit {
     Exit::No
 }
 
-/// What was written, and what to do with it.
+/// The files written, and the commands to run next.
 fn next(pages: &[Page]) -> String {
     let files: String = pages.iter().map(|page| format!("  {}\n", page.path.display())).collect();
     let checks: String = configs(pages)

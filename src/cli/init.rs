@@ -1,6 +1,6 @@
-//! `sidegate init`: a configuration to begin with, commented, that runs as it is.
+//! `sidegate init`: writes a commented configuration that runs as it is.
 //!
-//! It writes all of its files or none, and never over a file that is there.
+//! It writes all of its files or none, and never over an existing file.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ const CONFIG: &str = include_str!("init/sidegate.toml");
 const POLICY: &str = include_str!("init/main.toml");
 const LIST: &str = include_str!("init/office.cidr");
 
-/// What a listener with TLS may say besides.
+/// The optional keys of a listener with TLS, commented out.
 const TLS: &str = r#"#tls                = true              # false: plain ws://
 #tls_min            = "1.2"             # or "1.3"
 #strict_sni         = false             # true: no certificate for the name, no TLS handshake
@@ -34,7 +34,7 @@ key   = "certs/dev.key"
 /// The default port of `[metrics]`.
 const METRICS: u16 = 10464;
 
-/// For how long the certificate is valid: as long as any client accepts (Apple's: 825 days).
+/// Validity of the certificate, in days: below the strictest client's limit (Apple: 825).
 const DAYS: i32 = 820;
 
 /// The arguments.
@@ -70,7 +70,7 @@ enum Http {
     Forward,
 }
 
-/// Writes a configuration.
+/// Writes the configuration, prints the next steps, and checks what it wrote.
 pub fn init(verb: &Init) -> Exit {
     let host = match apart(verb).and_then(|()| host(verb)) {
         Ok(host) => host,
@@ -99,19 +99,19 @@ pub fn init(verb: &Init) -> Exit {
     Exit::Yes
 }
 
-/// What is to be served, and for which host.
+/// The arguments, and the host that follows from them.
 struct Site<'v> {
     verb: &'v Init,
     host: HostPattern,
 }
 
 impl Site<'_> {
-    /// The address to listen at; one of IPv4 that is written as one of IPv6 is of IPv4.
+    /// The address to listen on; an IPv4-mapped IPv6 address becomes IPv4.
     fn ip(&self) -> IpAddr {
         self.verb.listen.ip().to_canonical()
     }
 
-    /// The address by which this machine reaches the listener.
+    /// The address at which this machine reaches the listener.
     fn target(&self) -> IpAddr {
         match self.ip() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
@@ -120,17 +120,17 @@ impl Site<'_> {
         }
     }
 
-    /// The address of this machine that its own connections come from. `None` means a loopback address.
+    /// The source address of connections from this machine. `None` means a loopback address.
     fn own(&self) -> Option<IpAddr> {
         Some(self.target()).filter(|ip| !ip.is_loopback())
     }
 
-    /// Whether `localhost` leads to the listener.
+    /// Whether `localhost` resolves to the listener.
     fn is_localhost(&self) -> bool {
         self.ip().is_unspecified() || self.ip() == Ipv4Addr::LOCALHOST
     }
 
-    /// One of the names that it is for.
+    /// A name that the route's host pattern matches.
     fn name(&self) -> String {
         match &self.host {
             HostPattern::Exact(name) => name.to_string(),
@@ -140,13 +140,13 @@ impl Site<'_> {
         }
     }
 
-    /// Whether that name leads to the listener by itself.
+    /// Whether the site's name resolves to the listener on this machine.
     fn is_reached(&self) -> bool {
         let name = self.name();
         name == bracketed(self.target()) || name == "localhost" && self.is_localhost()
     }
 
-    /// That name, and the port where it isn't the scheme's own.
+    /// The site's name, with the port unless it is the scheme's default.
     fn authority(&self) -> String {
         let own = if self.verb.plain { 80 } else { 443 };
         match self.verb.listen.port() {
@@ -155,13 +155,13 @@ impl Site<'_> {
         }
     }
 
-    /// `scheme` or its secret sister, and where the site is.
+    /// The site's URL; `scheme` becomes its secure form (`wss`, `https`) with TLS.
     fn url(&self, scheme: &str) -> String {
         let s = if self.verb.plain { "" } else { "s" };
         format!("{scheme}{s}://{}", self.authority())
     }
 
-    /// What the certificate is for, besides `localhost` and the addresses that it leads to.
+    /// The certificate's names besides `localhost` and the loopback addresses.
     fn certified(&self) -> Vec<String> {
         let host = Some(self.host.to_string())
             .filter(|host| host != "*")
@@ -173,7 +173,7 @@ impl Site<'_> {
         all
     }
 
-    /// The port of `[metrics]`, which neither the listener nor the backend has.
+    /// A port for `[metrics]` that neither the listener nor the backend uses.
     fn metrics(&self) -> u16 {
         let backend = authority(&self.verb.backend).map(|at| at.port());
         let is_free = |port: &u16| *port != self.verb.listen.port() && Some(*port) != backend;
@@ -218,7 +218,7 @@ impl Site<'_> {
             .replace("{certificate}", if *plain { "" } else { CERTIFICATE })
             .replace("{host}", &host)
             .replace("{http}", &http);
-        // The last one, so that nothing in it is taken for one of them.
+        // Replaced last, so that a placeholder within the URL stays as it is.
         filled.replace("{backend}", &toml::Value::from(backend.as_str()).to_string())
     }
 
@@ -241,13 +241,13 @@ impl Site<'_> {
     }
 }
 
-/// A line of the configuration with its comment.
+/// A line of the configuration, with its comment aligned.
 fn line(text: &str, comment: &str) -> String {
     format!("{text:<40}# {comment}")
 }
 
-/// The host of the route. Without TLS it is written out: nothing else would keep pages of names
-/// that lead here (DNS rebinding) from being of the same origin.
+/// The host of the route. Without TLS it defaults to a name, not to `*`: an attacker's page under a
+/// name that resolves here (DNS rebinding) would be same-origin.
 fn host(verb: &Init) -> Result<HostPattern, String> {
     let ip = verb.listen.ip().to_canonical();
     match (&verb.host, verb.plain) {
@@ -292,7 +292,7 @@ fn authority(backend: &str) -> Option<SocketAddr> {
         .or_else(|| Some(SocketAddr::new(at.trim_matches(['[', ']']).parse().ok()?, port)))
 }
 
-/// Refuses a backend that is the listener itself.
+/// Fails if the backend is the listener itself.
 fn apart(verb: &Init) -> Result<(), String> {
     let (listen, ip) = (verb.listen, verb.listen.ip().to_canonical());
     let is_itself = |at: SocketAddr| {
@@ -313,7 +313,7 @@ fn made(site: &Site<'_>) -> Result<Vec<Page>, rcgen::Error> {
         page("sidegate.toml", site.config(), 0o644),
         page("policies/main.toml", site.policy(), 0o644),
         page("policies/lists/office.cidr", site.list(), 0o644),
-        // Where the files' first lines say.
+        // The path that the first lines of the files name (`#:schema`).
         page(".schema/config.json", schema::CONFIG.into(), 0o644),
         page(".schema/policy.json", schema::POLICY.into(), 0o644),
     ];
@@ -325,7 +325,7 @@ fn made(site: &Site<'_>) -> Result<Vec<Page>, rcgen::Error> {
     Ok(pages)
 }
 
-/// What was written, and what to do with it.
+/// The files written, and the commands to run next.
 fn next(site: &Site<'_>, pages: &[Page]) -> String {
     let Init { backend, dir, listen, http, plain, .. } = site.verb;
     let at = |path: &str| quoted(&dir.join(path));
@@ -376,7 +376,7 @@ It listens at {listen} and admits only this machine, by the addresses {}: see `l
     next
 }
 
-/// The options by which curl asks this machine for a name that doesn't lead to it.
+/// curl's options to reach this machine under a name that doesn't resolve to it.
 fn resolving(site: &Site<'_>) -> String {
     let (port, target) = (site.verb.listen.port(), bracketed(site.target()));
     let quoted = |text: String| quoted(text.as_ref());

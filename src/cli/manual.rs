@@ -1,11 +1,11 @@
-//! What `sidegate --help` says below the verbs: how commands end, which signals are obeyed, which files matter.
+//! The chapters of `sidegate --help` below the verbs: exit codes, signals and files.
 //!
-//! docs/operations.md has the same as tables, which a test takes from here.
+//! docs/operations.md has the same as tables; a test compares them with this module.
 
 use crate::cli::exit::Exit;
 use crate::cli::run;
 
-/// What is read and made, and by whom it is written.
+/// The files that Sidegate reads or creates, each with its meaning.
 const FILES: [(&str, &str); 7] = [
     ("/etc/sidegate/sidegate.toml", "what the operator says; --config names another"),
     ("policies/NAME.toml", "beside it: who may, one policy each"),
@@ -19,7 +19,8 @@ const FILES: [(&str, &str); 7] = [
     ),
 ];
 
-/// The chapters, each line with two spaces before it and two between what is told and its meaning.
+/// The text of all chapters. Lines are indented by two spaces, and two spaces separate a term from
+/// its meaning.
 pub fn chapters() -> String {
     let exits = Exit::ALL.map(|exit| (exit.code().to_string(), exit.meaning()));
     let signals = run::SIGNALS.map(|(name, meaning)| (name.to_owned(), meaning));

@@ -1,4 +1,4 @@
-//! What commands print: text without controls, JSON, diagnostics, and small words for people.
+//! Output of the commands: text without control characters, JSON, diagnostics, and counts.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -11,47 +11,49 @@ use sidegate::admin::wire;
 use sidegate::control::config::diagnostic::Diagnostic;
 use sidegate::observe::printable;
 
-/// Prints to standard output, without controls; a reader that went away (`| head`) is no error of ours.
+/// Prints to standard output, without control characters. A closed pipe (`| head`) is no error.
 pub fn say(text: impl std::fmt::Display) {
     say_painted(&printable::lines(&text.to_string()));
 }
 
-/// Prints `text` to standard output as it is: its colors are ours, and all else in it is printable.
+/// Prints `text` to standard output unchanged. The caller has made it printable; its only controls
+/// are our colors.
 pub fn say_painted(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
-/// Prints an answer to standard output, for programs.
+/// Prints an answer to standard output as JSON.
 pub fn say_json(answer: &impl Serialize) {
     say_painted(&wire::encode_pretty(answer));
 }
 
-/// Prints JSON to standard output, for programs, with every control escaped.
+/// Prints JSON text to standard output, with every control character escaped.
 pub fn say_json_text(json: &str) {
     say_painted(&printable::json(json));
 }
 
-/// Prints an error sentence to standard error, without controls.
+/// Prints an error sentence to standard error, without control characters.
 pub fn complain(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "sidegate: {}", printable::lines(&text.to_string()));
 }
 
-/// Prints text of several lines to standard error, without other controls.
+/// Prints text of several lines to standard error, without control characters but newlines and
+/// tabs.
 pub fn complain_whole(text: &str) {
     let _ = writeln!(io::stderr(), "{}\n", printable::lines(text));
 }
 
-/// Whether what is printed there is colored.
+/// Whether to color output to `stream`.
 pub fn is_colored(stream: &impl IsTerminal) -> bool {
     may_color(stream.is_terminal(), std::env::var_os("NO_COLOR").as_deref())
 }
 
-/// On a terminal, unless NO_COLOR is set to something (no-color.org).
+/// Whether to use color: on a terminal, unless NO_COLOR is set and not empty (no-color.org).
 pub fn may_color(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
     is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
-/// Prints diagnostics as people read them, in color on a terminal.
+/// Prints diagnostics to standard error, in color on a terminal.
 pub fn show(diagnostics: &[Diagnostic]) {
     let color = is_colored(&io::stderr());
     for diagnostic in diagnostics {
@@ -59,8 +61,8 @@ pub fn show(diagnostics: &[Diagnostic]) {
     }
 }
 
-/// A diagnostic as it is printed. What shows text with controls in it has no colors: a control of a
-/// file could not be told from one of ours.
+/// Renders a diagnostic for printing. If its text has control characters it gets no colors: a
+/// file's controls could not be told from ours.
 pub fn rendered(diagnostic: &Diagnostic, color: bool) -> String {
     let plain = diagnostic.render(false);
     match printable::lines(&plain) {
@@ -70,7 +72,7 @@ pub fn rendered(diagnostic: &Diagnostic, color: bool) -> String {
     }
 }
 
-/// A path as a shell takes it.
+/// Quotes a path for a shell, if necessary.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain =
@@ -78,12 +80,12 @@ pub fn quoted(path: &Path) -> String {
     if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-/// "1 error", "2 errors".
+/// A number with its noun: "1 error", "2 errors".
 pub fn count(number: usize, noun: &str) -> String {
     count_u64(number as u64, noun)
 }
 
-/// The same of a count from the wire.
+/// Like [`count`], for a number from the wire.
 pub fn count_u64(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

@@ -1,4 +1,4 @@
-//! Files that a command makes: all of them or none, and never over one that is there.
+//! Writes the files of a command: all of them or none, and never over an existing file.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 use crate::cli::output::complain;
 pub use crate::page::Page;
 
-/// What was written, and can be taken back.
+/// The files and folders that were written, which can be removed again.
 #[derive(Debug)]
 pub struct Written {
     files: Vec<PathBuf>,
-    /// The folders that were made for them, the outermost first.
+    /// Folders that were created for the files, the outermost first.
     folders: Vec<PathBuf>,
 }
 
-/// Writes all `pages`. What can't be done is said, and then nothing is left; `option` names the folder to write to.
+/// Writes all `pages`. `None` means an error, which is printed; no file is left then. `option`
+/// names the command's option for the folder.
 pub fn write(pages: &[Page], option: &str) -> Option<Written> {
     let there: Vec<_> =
         pages.iter().filter(|page| fs::symlink_metadata(&page.path).is_ok()).collect();
@@ -42,7 +43,7 @@ pub fn write(pages: &[Page], option: &str) -> Option<Written> {
 }
 
 impl Written {
-    /// Removes it all again.
+    /// Removes all files and folders written.
     pub fn take_back(self) {
         for path in self.files {
             if let Err(error) = fs::remove_file(&path) {
@@ -50,7 +51,7 @@ impl Written {
             }
         }
         for path in self.folders.iter().rev() {
-            // Somebody else may have put something there since.
+            // Another process may have put a file there since: then the folder stays.
             let _ = fs::remove_dir(path);
         }
     }
@@ -59,10 +60,10 @@ impl Written {
         if let Some(folder) = page.path.parent() {
             self.make(folder)?;
         }
-        // Only a new file: somebody may have put one there since we looked.
+        // `create_new`: another process may have created the file since the check.
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(page.mode).open(&page.path)?;
-        // It is ours, and half of it is worse than nothing.
+        // Recorded before the write: if that fails, the partial file is removed too.
         self.files.push(page.path.clone());
         file.write_all(page.text.as_bytes())
     }

@@ -1,4 +1,4 @@
-//! `sidegate reload`: asks the running agent over its admin socket, and prints what became of it.
+//! `sidegate reload`: asks the running agent to reload, and prints the outcome.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{complain, complain_whole, count_u64, say};
 use sidegate::admin::wire::{ReloadAnswer, ReloadRequest};
 
-/// How long to wait for the answer. The agent gives a reload 60 s.
+/// Time for the agent's answer. The agent itself allows a reload 60 s.
 pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(70);
 
 /// The arguments.
@@ -27,7 +27,7 @@ pub struct Reload {
     accept_revocations: bool,
 }
 
-/// Asks for a reload.
+/// Asks for a reload, and prints the answer. Ends with 1 if the files were rejected.
 pub fn reload(verb: &Reload) -> Exit {
     let request = ReloadRequest {
         wait: verb.wait,
@@ -46,7 +46,7 @@ pub fn reload(verb: &Reload) -> Exit {
     }
 }
 
-/// How the command ends.
+/// The exit code for an answer.
 pub fn exit(answer: &ReloadAnswer) -> Exit {
     match answer {
         ReloadAnswer::Published { .. } | ReloadAnswer::Unchanged { .. } | ReloadAnswer::Asked => {
@@ -56,7 +56,7 @@ pub fn exit(answer: &ReloadAnswer) -> Exit {
     }
 }
 
-/// Prints what became of a reload.
+/// Prints the outcome of a reload; diagnostics go to standard error.
 pub fn tell(answer: &ReloadAnswer) {
     match answer {
         ReloadAnswer::Published { generation, digest, revoked, diagnostics } => {

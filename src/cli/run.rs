@@ -1,4 +1,5 @@
-//! `sidegate run`: serves until SIGTERM or SIGINT; SIGHUP reloads; a second one ends at once.
+//! `sidegate run`: serves until SIGTERM or SIGINT, of which a second one ends at once. SIGHUP
+//! reloads.
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,7 +13,7 @@ use sidegate::control::systemd::Sockets;
 use sidegate::observe::log::{Format, Log};
 use sidegate::{Agent, StartError};
 
-/// The signals that [`serve`] obeys.
+/// The signals that [`serve`] handles, each with its meaning.
 pub const SIGNALS: [(&str, &str); 3] = [
     ("SIGHUP", "reload; refused while draining"),
     (
@@ -40,7 +41,7 @@ enum LogFormat {
     Journald,
 }
 
-/// Serves.
+/// Starts the log and the agent, and serves until the drain has ended.
 pub fn run(verb: &Run) -> Exit {
     let format = match verb.log {
         LogFormat::Auto => Format::fitting(),
@@ -68,7 +69,7 @@ pub fn run(verb: &Run) -> Exit {
     }
 }
 
-/// Says why an agent did not start.
+/// Prints why the agent did not start, and returns the exit code.
 pub fn refuse(error: &StartError) -> Exit {
     match error {
         StartError::Files(diagnostics) => {
@@ -83,7 +84,7 @@ pub fn refuse(error: &StartError) -> Exit {
     }
 }
 
-/// Obeys signals until the agent has ended; `greet` is called once they are obeyed.
+/// Handles signals until the agent has ended. `greet` is called as soon as they are handled.
 pub fn serve(mut agent: Agent, greet: impl FnOnce()) -> Exit {
     let runtime = match Builder::new_current_thread().enable_io().build() {
         Ok(runtime) => runtime,
@@ -103,6 +104,7 @@ pub fn serve(mut agent: Agent, greet: impl FnOnce()) -> Exit {
         for BoundAddress { listener, address } in agent.listeners().iter() {
             tracing::info!(%listener, %address, "listening");
         }
+        // After the handlers above: from here on systemd may send SIGHUP or SIGTERM.
         agent.ready();
         loop {
             tokio::select! {

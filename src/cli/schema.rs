@@ -1,4 +1,4 @@
-//! `sidegate schema`: the JSON Schema of the files, for editors that complete and flag as somebody types.
+//! `sidegate schema`: the JSON Schema of the files, for completion and checks in editors.
 
 use crate::cli::exit::Exit;
 use crate::cli::output::say;
@@ -24,7 +24,7 @@ enum Kind {
     Admin,
 }
 
-/// Prints it.
+/// Prints the schema of the named kind, or the common one of both kinds of files.
 pub fn schema(verb: &Schema) -> Exit {
     match verb.kind {
         Some(Kind::Config) => say(schema::CONFIG.trim_end()),

@@ -1,7 +1,7 @@
-//! Whose answers a command believes: which folders it looks in, and which processes it asks.
+//! Decides whose answers a command trusts: which folders it looks in, and which processes it asks.
 //!
-//! A socket counts only where root, the caller or the owner of the configuration decides what is
-//! there. Nothing here opens a socket.
+//! A socket is trusted only if root, the caller or the owner of the configuration controls its
+//! path. This module opens no socket.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::process::{getegid, geteuid};
 
-/// The most symbolic links on the way to a socket, as in Linux.
+/// Most symbolic links on the way to a socket, as in Linux.
 const MAX_LINKS: usize = 40;
 
 const ROOT: u32 = 0;
@@ -21,32 +21,33 @@ const STICKY: u32 = 0o1000;
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 
-/// The users whose agent a command believes.
+/// The users whose agent a command trusts.
 #[derive(Debug, Clone)]
 pub struct Trust {
     config: PathBuf,
-    /// Root, the caller, and the owner of the configuration, if it can be told.
+    /// Root, the caller, and the owner of the configuration if that is known.
     users: Vec<u32>,
     group: u32,
 }
 
-/// A socket that may be asked.
+/// The path of a socket that a command may connect to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SocketSite {
-    /// Its path without symbolic links.
+    /// The socket's path, without symbolic links.
     pub path: PathBuf,
-    /// The owner of its folder, where root alone decides about the folder itself.
+    /// The owner of the socket's folder, if only root could have created that folder. `None` means
+    /// the folder's owner is trusted anyway.
     ///
-    /// So it is where systemd makes `/run/sidegate` for the service's user.
+    /// systemd makes `/run/sidegate` for the service's user in this way.
     landlord: Option<u32>,
 }
 
-/// Why a path is not looked at.
+/// Why a path is not used.
 #[derive(Debug)]
 pub enum Unusable {
-    /// Nothing can be told about it, mostly because nothing is there.
+    /// The path cannot be examined, mostly because it doesn't exist.
     Io(io::Error),
-    /// Somebody else decides what is there: a sentence with path, owner and remedy.
+    /// Another user controls the path: a sentence with path, owner and remedy.
     Distrust(String),
 }
 
@@ -57,14 +58,14 @@ impl From<io::Error> for Unusable {
 }
 
 impl Trust {
-    /// Those who may answer for `config`.
+    /// The trusted users for `config`.
     pub fn new(config: &Path) -> Trust {
         let owner = fs::metadata(config).ok().map(|file| file.uid());
         let users = [ROOT, geteuid().as_raw()].into_iter().chain(owner).collect();
         Trust { config: config.to_owned(), users, group: getegid().as_raw() }
     }
 
-    /// Follows `path` to a socket, one component at a time, and looks at every folder on the way.
+    /// Follows `path` to a socket, one component at a time, and checks every folder on the way.
     ///
     /// # Errors
     /// See [`Unusable`].
@@ -75,7 +76,7 @@ impl Trust {
         let (mut rest, mut links) = (parts(path), 0);
         while let Some(part) = rest.pop_front() {
             if part == ".." {
-                // Every link before it is resolved, so this is the parent.
+                // All links before it are resolved, so this is the true parent.
                 let parent = walk.at.parent().unwrap_or(Path::new("/")).to_owned();
                 rest = parts(&parent).into_iter().chain(rest).collect();
                 walk = Walk {
@@ -120,13 +121,13 @@ impl Trust {
         Err(io::Error::other("a folder, and no socket").into())
     }
 
-    /// Looks at the folder that `walk` has come to, on the way to `path`.
+    /// Checks the folder that `walk` has reached, on the way to `path`.
     fn enter(&self, walk: &mut Walk, path: &Path) -> Result<(), Unusable> {
         let folder = fs::symlink_metadata(&walk.at)?;
         if !folder.is_dir() {
             return Err(io::Error::from(io::ErrorKind::NotADirectory).into());
         }
-        // A folder below one that another user owns may be moved away by that user.
+        // An owner of a folder can move away the folders below it.
         if walk.landlord.is_some() {
             let parent = walk.at.parent().unwrap_or(Path::new("/"));
             return Err(self.foreign(path, parent, &fs::symlink_metadata(parent)?));
@@ -141,7 +142,7 @@ impl Trust {
         let by_group =
             folder.mode() & GROUP_WRITES != 0 && ![ROOT, self.group].contains(&folder.gid());
         let is_shared = by_others || by_group;
-        // In a sticky folder others may add names, and replace none but their own.
+        // In a sticky folder other users may add names, but replace only their own.
         if is_shared && folder.mode() & STICKY == 0 {
             return Err(shared(path, &walk.at, &folder));
         }
@@ -150,7 +151,8 @@ impl Trust {
         Ok(())
     }
 
-    /// The socket `at` in the folder that `walk` has come to.
+    /// Accepts the socket `at` in the folder that `walk` has reached, unless others may write
+    /// there.
     fn settle(&self, walk: Walk, at: PathBuf, path: &Path) -> Result<SocketSite, Unusable> {
         if walk.is_shared {
             return Err(shared(path, &walk.at, &fs::symlink_metadata(&walk.at)?));
@@ -158,9 +160,9 @@ impl Trust {
         Ok(SocketSite { path: at, landlord: walk.landlord })
     }
 
-    /// That the process that listens at `site` runs as `user`, who is believed.
+    /// Checks that `user`, the user of the process that listens at `site`, is trusted.
     ///
-    /// The kernel notes the user at `listen(2)`. For a socket that systemd passes on that is root.
+    /// The kernel records the user at `listen(2)`. For a socket that systemd passes, that is root.
     ///
     /// # Errors
     /// A sentence with path, owner and remedy.
@@ -192,7 +194,7 @@ impl Trust {
     }
 }
 
-/// A refusal of `folder`, in which others may write, on the way to `path`.
+/// The refusal of a folder on the way to `path` in which other users may write.
 fn shared(path: &Path, at: &Path, folder: &Metadata) -> Unusable {
     let (path, at, owner) = (path.display(), at.display(), User(folder.uid()));
     let mode = folder.mode() & 0o7777;
@@ -202,15 +204,15 @@ fn shared(path: &Path, at: &Path, folder: &Metadata) -> Unusable {
     ))
 }
 
-/// How far a path has been followed.
+/// The folder that has been reached on a path, and who may change it.
 struct Walk {
-    /// A folder, without symbolic links.
+    /// The folder's path, without symbolic links.
     at: PathBuf,
-    /// The owner of the folder, where only root could have put it there.
+    /// The folder's owner, if untrusted and if only root could have created the folder.
     landlord: Option<u32>,
-    /// Whether only root writes in this folder and in those above it.
+    /// Whether only root may write in this folder and in all above it.
     is_roots: bool,
-    /// Whether others write in this folder, which is sticky.
+    /// Whether other users may write in this folder, which is then sticky.
     is_shared: bool,
 }
 
@@ -221,7 +223,7 @@ fn parts(path: &Path) -> VecDeque<OsString> {
     kept.map(|part| part.as_os_str().to_owned()).collect()
 }
 
-/// A user by name and number, as far as /etc/passwd has the name.
+/// A user, shown with the name from /etc/passwd if it has one.
 struct User(u32);
 
 impl fmt::Display for User {
@@ -253,7 +255,7 @@ mod tests {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
-    /// What the refusal of the socket at `path` says, or nothing.
+    /// The sentence that refuses the socket at `path`; `None` means it is trusted.
     fn said(trust: &Trust, path: &Path) -> String {
         match trust.site(path) {
             Ok(_) => String::new(),
@@ -262,7 +264,7 @@ mod tests {
         }
     }
 
-    /// A folder of our own with a file that stands for a socket.
+    /// Creates a folder of our own with a file in place of a socket.
     fn folder() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("admin.sock");

@@ -1,5 +1,5 @@
-//! `sidegate check`: the loading that `run` and a reload do, everything that it finds at once, and what is
-//! allowed and hardly meant.
+//! `sidegate check`: loads the files as `run` and a reload do, and reports all errors at once, and
+//! lints.
 
 mod report;
 mod subject;
@@ -28,7 +28,7 @@ pub struct Check {
     format: Format,
 }
 
-/// Checks every path, and says what it found.
+/// Checks every path and prints the findings.
 pub fn check(verb: &Check) -> Exit {
     let paths =
         if verb.paths.is_empty() { std::slice::from_ref(&verb.config) } else { &verb.paths };
@@ -40,7 +40,7 @@ pub fn check(verb: &Check) -> Exit {
     if report.finish() { Exit::Yes } else { Exit::No }
 }
 
-/// All that is found about `path`, errors before warnings.
+/// All diagnostics about `path`, errors before warnings.
 pub fn found(path: &Path) -> Vec<Diagnostic> {
     Subject::of(path).check(&mut Configurations::default()).diagnostics
 }

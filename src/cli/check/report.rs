@@ -1,7 +1,7 @@
-//! What was found, said in the form that was asked for.
+//! Prints the findings of `sidegate check` in the requested format.
 //!
-//! Text is for people: findings on standard error as a compiler prints them, one line for each PATH. The other
-//! forms put their findings, and nothing else, on standard output.
+//! As text, findings go to standard error, as a compiler prints them, with one line for each PATH.
+//! The other formats print their findings, and nothing else, to standard output.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -23,19 +23,19 @@ pub enum Format {
     Github,
 }
 
-/// All that is said of all paths.
+/// The report over all paths.
 pub struct Report {
     format: Format,
     strict: bool,
     said: HashSet<Diagnostic>,
-    /// In the order found, for the array.
+    /// Findings in the order found, for the JSON array.
     all: Vec<Diagnostic>,
     errors: usize,
     warnings: usize,
     unfinished: bool,
 }
 
-/// A finding as programs read it. The fields are the product's interface.
+/// A finding as JSON. Its fields are a public interface.
 #[derive(Serialize)]
 struct Finding<'d> {
     level: &'static str,
@@ -47,7 +47,7 @@ struct Finding<'d> {
 }
 
 impl Report {
-    /// Nothing said yet; `strict`: warnings count as errors.
+    /// Creates an empty report; `strict` makes warnings count as errors.
     pub fn new(format: Format, strict: bool) -> Report {
         Report {
             format,
@@ -60,7 +60,8 @@ impl Report {
         }
     }
 
-    /// Says what was `found` about `path`; what was said about an earlier one is not said again.
+    /// Reports what was `found` about `path`. A finding that was already reported for an earlier
+    /// path is not repeated.
     pub fn add(&mut self, path: &Path, found: Found) {
         let Found { diagnostics, holds, unfinished } = found;
         let errors =
@@ -77,7 +78,7 @@ impl Report {
         self.unfinished |= unfinished;
     }
 
-    /// Says what is left to say; whether all is well.
+    /// Prints the JSON array, if that is the format; returns whether all paths are fine.
     pub fn finish(self) -> bool {
         if self.format == Format::Json {
             let findings: Vec<_> = self.all.iter().map(Finding::of).collect();
@@ -95,7 +96,7 @@ impl Report {
         }
     }
 
-    /// One line about `path` as a whole.
+    /// Prints the line about `path` as a whole.
     fn conclude(
         &self,
         path: &Path,
@@ -143,7 +144,8 @@ impl<'d> Finding<'d> {
     }
 }
 
-/// A workflow command: <https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands>.
+/// Formats a workflow command:
+/// <https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands>.
 fn command(diagnostic: &Diagnostic) -> String {
     let Diagnostic { file, line, column, message, remedy, .. } = diagnostic;
     let help = remedy.as_ref().map(|remedy| format!("\nhelp: {remedy}")).unwrap_or_default();
@@ -155,12 +157,12 @@ fn command(diagnostic: &Diagnostic) -> String {
     )
 }
 
-/// A command's message: what would end it is escaped.
+/// Escapes the characters that would end a command's message.
 fn data(text: &str) -> String {
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
-/// The value of a command's property: what would end that, too.
+/// Escapes the characters that would end the value of a command's property.
 fn property(text: &str) -> String {
     data(text).replace(':', "%3A").replace(',', "%2C")
 }

@@ -1,7 +1,7 @@
-//! What a PATH is, and what is found about it.
+//! Classifies the PATHs of `sidegate check`, and checks each.
 //!
-//! A policy is checked with the configuration that uses it, and of all that is found there only what
-//! is about the policy and its lists is told. A list stands for itself.
+//! A policy is checked with the configuration that uses it; only diagnostics about the policy and
+//! its lists are reported. A list is checked by itself.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -16,39 +16,39 @@ use sidegate::control::config::source::Files;
 use sidegate::control::config::{self, Loaded};
 use sidegate::control::lint;
 
-/// The folder of the policies, beside `sidegate.toml`.
+/// Name of the folder of policies, beside `sidegate.toml`.
 const POLICIES: &str = "policies";
 
-/// What a PATH stands for.
+/// The kind of thing that a PATH names.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// A `sidegate.toml`, with all that it names.
+    /// A `sidegate.toml`, with all files that it names.
     Configuration(PathBuf),
     /// Policies, checked with the configuration beside their folder.
     Policies {
-        /// The configuration.
+        /// Path of the `sidegate.toml`, which may not exist.
         config: PathBuf,
-        /// One of them; `None`: all.
+        /// One policy's file name; `None` means all policies of the folder.
         only: Option<PathBuf>,
     },
-    /// A list alone.
+    /// A list, checked without a policy.
     List(PathBuf),
-    /// A directory in which nothing is to be checked.
+    /// A directory without anything to check.
     Nothing(PathBuf),
 }
 
-/// What was found about a subject.
+/// The result of checking a subject.
 pub struct Found {
-    /// Errors before warnings.
+    /// All diagnostics, errors before warnings.
     pub diagnostics: Vec<Diagnostic>,
-    /// What it holds, for people.
+    /// The subject's contents in words: "2 routes, 1 policy".
     pub holds: String,
-    /// Whether errors elsewhere kept warnings from being looked for.
+    /// Whether errors in other files prevented the search for warnings.
     pub unfinished: bool,
 }
 
 impl Subject {
-    /// What `path` stands for, by its name and by what is there.
+    /// Classifies `path` by its name and by the files there.
     pub fn of(path: &Path) -> Subject {
         if path.is_dir() {
             return Subject::of_folder(path);
@@ -74,7 +74,7 @@ impl Subject {
         }
     }
 
-    /// Looks at it.
+    /// Checks the subject; `configurations` caches what was loaded.
     pub fn check(&self, configurations: &mut Configurations) -> Found {
         match self {
             Subject::Configuration(config) => {
@@ -98,15 +98,15 @@ impl Found {
     }
 }
 
-/// What was loaded already: of ten policies beside one configuration, it is loaded once.
+/// The configurations loaded so far: for ten policies beside one configuration, it is loaded once.
 #[derive(Default)]
 pub struct Configurations(HashMap<PathBuf, Rc<Looked>>);
 
-/// One configuration.
+/// The result of checking one configuration.
 struct Looked {
     diagnostics: Vec<Diagnostic>,
     holds: String,
-    /// Whether warnings were looked for.
+    /// Whether the files loaded, so that warnings were searched for.
     complete: bool,
 }
 
@@ -117,7 +117,7 @@ impl Configurations {
 }
 
 impl Looked {
-    /// Loads it, looks at what it hardly means, and runs its tests.
+    /// Loads the configuration, lints it, and runs the policies' tests.
     fn at(config: &Path) -> Looked {
         let mut files = Files::for_person();
         let loaded = match config::load(&mut files, config, None) {
@@ -142,7 +142,7 @@ impl Looked {
     }
 }
 
-/// "2 routes, 1 policy"
+/// The contents of a configuration in words: "2 routes, 1 policy".
 fn holds(loaded: &Loaded) -> String {
     let (routes, policies) = (count(loaded.settings.routes.len(), "route"), loaded.policies.len());
     format!(
@@ -151,7 +151,8 @@ fn holds(loaded: &Loaded) -> String {
     )
 }
 
-/// What is found about the policies beside `config`, or about the file `only` among them, and about the lists that they name.
+/// Checks the policies beside `config`, or only the file `only` among them, and the lists that they
+/// name.
 fn policies(config: &Path, only: Option<&Path>, configurations: &mut Configurations) -> Found {
     let folder = config.with_file_name(POLICIES);
     let named = only.map(|file| folder.join(file));
@@ -194,24 +195,26 @@ fn list(path: &Path) -> Found {
     Found { diagnostics, holds, unfinished: false }
 }
 
-/// The configuration that a file in a folder of policies is checked with; `None`: it is in no such folder.
+/// The configuration with which a file in a folder of policies is checked; `None` means the file is
+/// in no such folder.
 fn policy_folder_of(file: &Path) -> Option<PathBuf> {
     if file.extension().is_none_or(|extension| extension != "toml") {
         return None;
     }
     let config = beside(file.parent()?)?;
-    // A configuration may lie in a folder of any name.
+    // A configuration may itself be in a folder that is called `policies`.
     let is_configuration =
         file.file_name().is_some_and(|name| name == "sidegate.toml") && !config.exists();
     (!is_configuration).then_some(config)
 }
 
-/// The `sidegate.toml` beside `folder`, if that is one of policies, whether it is there or not.
+/// The path of `sidegate.toml` beside `folder`, existing or not; `None` means `folder` is no folder
+/// of policies.
 fn beside(folder: &Path) -> Option<PathBuf> {
     if folder.file_name().is_some_and(|name| name == POLICIES) {
         return Some(folder.with_file_name("sidegate.toml"));
     }
-    // The current one, or "a/..", may be called so, seen from outside.
+    // The true name of "" or "a/.." may be `policies`.
     let is_unnamed = folder.file_name().is_none();
     let real = Path::new(".").join(folder).canonicalize();
     let is_one =
@@ -219,7 +222,7 @@ fn beside(folder: &Path) -> Option<PathBuf> {
     is_one.then(|| folder.join("../sidegate.toml"))
 }
 
-/// Without a "./" before it; the current directory is "".
+/// Strips a leading "./"; the current directory becomes "".
 fn short(path: &Path) -> &Path {
     path.strip_prefix(".").unwrap_or(path)
 }

@@ -1,7 +1,7 @@
-//! The demo's backend: an echo at `/websocket`, and at `/` the page that talks to it.
+//! The demo's backend: an echo at `/websocket`, and the page that talks to it at `/`.
 //!
-//! It stands for anybody's WebSocket server: it knows nothing of Sidegate, speaks plain
-//! HTTP on a loopback port, and runs on a thread and a runtime of its own.
+//! The backend plays an ordinary WebSocket server. It knows nothing of Sidegate, speaks plain HTTP
+//! on a loopback port, and runs on its own thread and runtime.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,10 +26,10 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The largest message that is echoed, in bytes.
+/// Most bytes of a message or a frame.
 const MOST: usize = 16 << 20;
 
-/// The running backend; it ends when it is dropped.
+/// The running backend; dropping it stops it.
 pub struct Echo {
     address: SocketAddr,
     stop: CancellationToken,
@@ -37,10 +37,10 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// Starts it on a free port of the loopback; `page` is what it serves at `/`.
+    /// Starts the backend on a free loopback port; it serves `page` at `/`.
     ///
     /// # Errors
-    /// No port or no thread is to be had.
+    /// No port or no thread is available.
     pub fn start(page: String) -> io::Result<Echo> {
         let socket = StdListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.set_nonblocking(true)?;
@@ -49,7 +49,7 @@ impl Echo {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let thread = thread::Builder::new().name("echo".into()).spawn(move || {
-            // What is still open when it ends is dropped with the runtime.
+            // Connections that are still open at the end are dropped with the runtime.
             if let Some(Err(error)) =
                 runtime.block_on(stopped.run_until_cancelled(serve(socket, page.into())))
             {
@@ -59,7 +59,7 @@ impl Echo {
         Ok(Echo { address, stop, thread: Some(thread) })
     }
 
-    /// Where it listens.
+    /// The loopback address that the backend listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -126,7 +126,7 @@ fn answer(
     }
 }
 
-/// The 101 (RFC 6455 §4.2.2).
+/// The answer 101 with its `Sec-WebSocket-Accept` (RFC 6455 §4.2.2).
 fn switching(accept: &str) -> Response<Full<Bytes>> {
     let mut answer = Response::new(Full::default());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -139,7 +139,7 @@ fn switching(accept: &str) -> Response<Full<Bytes>> {
     answer
 }
 
-/// Sends back what comes, until either side closes; tungstenite answers Close and Ping.
+/// Sends every message back until either side closes. tungstenite answers Close and Ping.
 async fn echo(on: OnUpgrade) {
     let Ok(upgraded) = on.await else { return };
     let mut config = WebSocketConfig::default();

@@ -1,7 +1,7 @@
-//! `sidegate demo`: an agent, a backend behind it and a page to open, all of a moment.
+//! `sidegate demo`: a temporary agent with a backend and a page to open.
 //!
-//! Everything lies in one temporary folder, which is removed at the end; nothing listens
-//! beyond the loopback, and no file of anybody's is touched.
+//! All files are in one temporary folder, which is removed at the end. Nothing listens beyond the
+//! loopback, and no other file is touched.
 
 mod echo;
 mod stage;
@@ -14,14 +14,14 @@ use sidegate::control::systemd::Sockets;
 use sidegate::observe::log::{Format, Log};
 use sidegate::{Agent, StartError};
 
-/// How often ports are looked for again, when somebody took them between the look and the bind.
+/// Attempts to find ports: another process may take one between the look and the bind.
 const TRIES: usize = 5;
 
 /// The arguments: none.
 #[derive(clap::Args)]
 pub struct Demo {}
 
-/// Shows it working, until Ctrl-C.
+/// Runs the demo until Ctrl-C.
 pub fn demo(_: &Demo) -> Exit {
     let log = match Log::start(Format::Text) {
         Ok(log) => log,
@@ -52,7 +52,7 @@ fn fail(what: impl std::fmt::Display) -> Exit {
     Exit::Unavailable
 }
 
-/// What runs, and what to try.
+/// The text that says what runs and what to try.
 fn greeting(stage: &Stage, ports: &Ports) -> String {
     let Ports { https, metrics, .. } = ports;
     let folder = stage.folder().display();

@@ -1,5 +1,5 @@
-//! What the demo stands on: its folder with configuration, policy and certificates, its
-//! backend, and free ports.
+//! The demo's environment: a folder with configuration, policy and certificates, the backend, and
+//! free ports.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -13,43 +13,44 @@ use crate::cli::certificate::of_own_authority;
 use crate::cli::demo::echo::Echo;
 use sidegate::control::config::schema;
 
-/// The policy, as shipped.
+/// The shipped demo policy.
 const POLICY: &str = include_str!("../../../policies/demo.toml");
 
-/// The policy's list, as shipped.
+/// The shipped list of the demo policy.
 pub const LIST: &str = include_str!("../../../policies/lists/demo.cidr");
 
 const CONFIG: &str = include_str!("sidegate.toml");
 const PAGE: &str = include_str!("page.html");
 
-/// The ports to begin with, and how many further ones are tried.
+/// The preferred ports, and how many further ones are tried.
 const HTTPS: u16 = 8443;
 const METRICS: u16 = 10464;
 const MORE: u16 = 100;
 
-/// For how long the certificate is valid: a demo that is forgotten doesn't stay trusted.
+/// Validity of the certificate, in days. It is short, so that a forgotten demo doesn't stay
+/// trusted.
 const DAYS: i32 = 7;
 
-/// A Unix socket's path has at most so many bytes.
+/// Most bytes of a Unix socket's path (unix(7): 108 with the final NUL).
 const LONGEST_SOCKET: usize = 107;
 
-/// The set stage. Dropped, the backend ends and the folder is removed.
+/// The prepared environment. Dropping it stops the backend and removes the folder.
 pub struct Stage {
     backend: Echo,
     folder: TempDir,
     v6: bool,
 }
 
-/// The ports that were free a moment ago.
+/// Ports that were free a moment ago; another process may still take them.
 pub struct Ports {
-    /// Of the page and the WebSocket.
+    /// Port of the page and the WebSocket.
     pub https: u16,
-    /// Of the metrics.
+    /// Port of the metrics listener.
     pub metrics: u16,
 }
 
 impl Stage {
-    /// Makes the folder and everything in it but what ports are named in, and starts the backend.
+    /// Creates the folder and all files that don't name a port, and starts the backend.
     pub fn set() -> io::Result<Stage> {
         let folder = tempfile::Builder::new().prefix("sidegate-demo-").tempdir()?;
         let path = folder.path();
@@ -65,14 +66,14 @@ impl Stage {
         fs::write(path.join("certs/localhost.pem"), pair.chain)?;
         let key = path.join("certs/localhost.key");
         fs::write(&key, pair.key)?;
-        // Not a moment too late: nobody else can enter the folder.
+        // Not too late: the folder itself admits only this user.
         fs::set_permissions(key, Permissions::from_mode(0o600))?;
         let backend = Echo::start(PAGE.replace("{list}", &escaped(&list(path))))?;
         let v6 = is_free((Ipv6Addr::LOCALHOST, 0).into());
         Ok(Stage { backend, folder, v6 })
     }
 
-    /// Finds free ports, and writes `sidegate.toml` and the policy for them.
+    /// Finds free ports, and writes `sidegate.toml` and the policy with them.
     pub fn write(&self) -> io::Result<Ports> {
         let https = next_free(HTTPS, |port| {
             is_free((Ipv4Addr::LOCALHOST, port).into())
@@ -97,39 +98,39 @@ impl Stage {
         Ok(ports)
     }
 
-    /// Where everything lies.
+    /// The temporary folder with all files of the demo.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// `sidegate.toml`.
+    /// Path of the demo's `sidegate.toml`.
     pub fn config(&self) -> PathBuf {
         self.folder().join("sidegate.toml")
     }
 
-    /// The certificate of the authority that signed.
+    /// Path of the authority's certificate.
     pub fn authority(&self) -> PathBuf {
         authority_of(self.folder())
     }
 
-    /// The list that says who may.
+    /// Path of the list of admitted networks.
     pub fn list(&self) -> PathBuf {
         list(self.folder())
     }
 
-    /// Where the backend listens.
+    /// Address of the backend.
     pub fn backend(&self) -> SocketAddr {
         self.backend.address()
     }
 }
 
 impl Ports {
-    /// The policy, which admits the page by its origin, the port included.
+    /// The policy's text. It admits the page by its origin, which includes the port.
     pub fn policy(&self) -> String {
         POLICY.replace(&format!(":{HTTPS}"), &format!(":{}", self.https))
     }
 
-    /// Says which ports others have; nothing if none.
+    /// Lines about the preferred ports that are taken; empty if none is.
     pub fn taken(&self) -> String {
         let told = |wanted, got| match wanted == got {
             true => String::new(),
@@ -163,7 +164,7 @@ fn is_free(address: SocketAddr) -> bool {
     TcpListener::bind(address).is_ok()
 }
 
-/// A path as HTML shows it.
+/// A path, escaped for HTML.
 fn escaped(path: &Path) -> String {
     path.display().to_string().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

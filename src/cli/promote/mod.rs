@@ -1,7 +1,7 @@
-//! `sidegate promote NAME`: a candidate takes its policy's place, after the gates that a reload has.
+//! `sidegate promote NAME`: replaces a policy by its candidate, after all checks of a reload.
 //!
-//! Nothing is written before the agent has said yes to exactly these files, and what is written is
-//! taken back unless the agent confirms that it runs them.
+//! Nothing is written before the agent has permitted exactly these files. The change is taken back
+//! unless the agent confirms that it runs them.
 
 mod swap;
 
@@ -30,9 +30,10 @@ pub struct Promote {
     accept_revocations: bool,
 }
 
-/// Promotes; 1 where a gate is closed or the agent doesn't confirm, and then the files are as before.
+/// Promotes the candidate. Ends with 1 if a check fails or the agent doesn't confirm; the files are
+/// then restored.
 pub fn promote(verb: &Promote) -> Exit {
-    // As the agent names it: the digest of the files has their paths in it.
+    // Absolute, as the agent has it: the digest covers the paths of the files.
     let config = &verb.config.config;
     let config = std::path::absolute(config).unwrap_or_else(|_| config.clone());
     match attempt(verb, &config) {
@@ -48,17 +49,19 @@ pub fn promote(verb: &Promote) -> Exit {
     }
 }
 
-/// The whole promotion.
+/// Runs all steps of the promotion, and takes them back if one fails.
 ///
 /// # Errors
-/// What follows "is not promoted" in a sentence.
+/// The rest of the sentence that begins with "is not promoted".
 fn attempt(verb: &Promote, config: &Path) -> Result<(), String> {
     let (name, because) = (&*verb.name, |why: String| format!(": {why}"));
+    // First, so that a change of the policy after this moment stops the promotion.
     let swap = Swap::new(config, name).map_err(because);
     let judged = compile::promoted(config, name).map_err(|errors| {
         show(&errors);
         ": as a policy its candidate would be rejected".to_owned()
     })?;
+    // Its error comes second: faults of the candidate are reported first.
     let swap = swap?;
     let runs = asked(verb, config, &judged)?;
     let placed = swap.place().map_err(because)?;
@@ -85,10 +88,10 @@ fn attempt(verb: &Promote, config: &Path) -> Result<(), String> {
     }
 }
 
-/// Asks the agent what the promotion would do; whether one runs.
+/// Asks the agent what the promotion would change, and returns whether an agent runs.
 ///
 /// # Errors
-/// It says no, or it can't be told what it says.
+/// The agent refuses, or its answer is not known.
 fn asked(verb: &Promote, config: &Path, judged: &Fingerprint) -> Result<bool, String> {
     let request = DiffRequest { promote: Some(verb.name.clone()) };
     match ask::ask(config, &request, DIFF_TIMEOUT) {
@@ -104,10 +107,10 @@ fn asked(verb: &Promote, config: &Path, judged: &Fingerprint) -> Result<bool, St
     }
 }
 
-/// Whether the agent says yes to the files of `digest`.
+/// Checks that the agent permits the files of `digest`.
 ///
 /// # Errors
-/// What follows "is not promoted" in a sentence.
+/// The rest of the sentence that begins with "is not promoted".
 pub fn permits(answer: &DiffAnswer, digest: &str, accept_revocations: bool) -> Result<(), String> {
     let (DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes)) = answer else {
         return Err(String::new());
@@ -125,17 +128,18 @@ pub fn permits(answer: &DiffAnswer, digest: &str, accept_revocations: bool) -> R
     Ok(())
 }
 
-/// Makes the agent read `files`, and waits until it says that they run.
+/// Makes the agent reload, and waits until it confirms that `files` run.
 ///
 /// # Errors
-/// A sentence: it rejects them, or doesn't confirm that it runs them.
+/// A sentence: the agent rejects them, or doesn't confirm that they run.
 fn confirmed(verb: &Promote, config: &Path, files: &Fingerprint) -> Result<(), String> {
     let request =
         ReloadRequest { accept_revocations: verb.accept_revocations, ..ReloadRequest::default() };
     let answer =
         ask::ask(config, &request, RELOAD_TIMEOUT).map_err(|failure| failure.to_string())?;
     let confirmed = runs(&answer, &files.all).or_else(|why| {
-        // Other files may have been saved since, which the agent then has read, too.
+        // Other files may have been saved meanwhile and read by the agent: compare with the files
+        // of now.
         let now = compile::placed(config, &verb.name).map_err(|_| why.clone())?;
         if now.is_of_same_policy(files) { runs(&answer, &now.all) } else { Err(why) }
     });
@@ -145,10 +149,10 @@ fn confirmed(verb: &Promote, config: &Path, files: &Fingerprint) -> Result<(), S
     confirmed
 }
 
-/// Whether `answer` says that the files of `digest` run.
+/// Checks that `answer` says that the files of `digest` run.
 ///
 /// # Errors
-/// A sentence.
+/// A sentence that says why they don't, or that it is unknown.
 pub fn runs(answer: &ReloadAnswer, digest: &str) -> Result<(), String> {
     match answer {
         ReloadAnswer::Published { digest: running, .. }

@@ -1,8 +1,8 @@
-//! The files of a promotion: the candidate takes the policy's place, and the policy is kept until the
-//! promotion is confirmed.
+//! The files of a promotion: the candidate replaces the policy, which is kept until the promotion
+//! is confirmed.
 //!
-//! Each step is one rename or link, so that a reader sees the old policy or the new one, and never
-//! none. It asks no agent.
+//! Each step is one rename or link, so that a reader always sees the old policy or the new one.
+//! This module doesn't talk to the agent.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
@@ -11,18 +11,18 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-/// A promotion of which nothing is written yet.
+/// A prepared promotion; nothing is written yet.
 pub struct Swap {
     files: PromotionFiles,
-    /// The policy as it was when the promotion began.
+    /// Version of the policy's file when the promotion began.
     policy: FileVersion,
 }
 
-/// A candidate in its policy's place, which isn't confirmed.
+/// A candidate in its policy's place, not yet confirmed.
 #[must_use = "a promotion is kept or restored"]
 pub struct PlacedCandidate {
     files: PromotionFiles,
-    /// The candidate's inode.
+    /// Device and inode of the candidate.
     candidate: (u64, u64),
 }
 
@@ -30,11 +30,11 @@ struct PromotionFiles {
     folder: PathBuf,
     policy: PathBuf,
     candidate: PathBuf,
-    /// The policy meanwhile. No `.toml` at its end: a load ignores it.
+    /// Second name of the old policy. It doesn't end in `.toml`, so that a load ignores it.
     kept: PathBuf,
 }
 
-/// What tells two versions of a file apart.
+/// The metadata by which two versions of a file differ.
 #[derive(PartialEq, Eq)]
 struct FileVersion {
     inode: (u64, u64),
@@ -54,10 +54,10 @@ fn inode(file: &Metadata) -> (u64, u64) {
 }
 
 impl Swap {
-    /// The promotion of `name` below the folder of `config`.
+    /// Prepares the promotion of the policy `name` of `config`.
     ///
     /// # Errors
-    /// A sentence: a promotion before this one was broken off, or there is no policy.
+    /// A sentence: an earlier promotion was broken off, or the policy doesn't exist.
     pub fn new(config: &Path, name: &str) -> Result<Swap, String> {
         let folder = config.parent().unwrap_or(Path::new("")).join("policies");
         let (policy, candidate) =
@@ -71,13 +71,13 @@ impl Swap {
             if inode(&left) != policy.inode {
                 return Err(files.broken_off());
             }
-            // The one before ended before it had changed anything.
+            // The same inode: the earlier promotion ended before it had changed anything.
             fs::remove_file(&files.kept).map_err(|error| at(&files.kept, &error))?;
         }
         Ok(Swap { files, policy })
     }
 
-    /// Keeps the policy, and puts the candidate in its place.
+    /// Keeps the policy under a second name, and puts the candidate in its place.
     ///
     /// # Errors
     /// A sentence; nothing has changed.
@@ -86,7 +86,7 @@ impl Swap {
         files.keep()?;
         let placed = files.take_place(&policy);
         if placed.is_err() {
-            // Left behind it would only be in the way of the next promotion.
+            // A kept file that is left behind would only block the next promotion.
             let _ = fs::remove_file(&files.kept);
         }
         placed.map(|candidate| PlacedCandidate { files, candidate })
@@ -102,12 +102,13 @@ impl PromotionFiles {
         )
     }
 
-    /// The policy under a second name, with its owner and mode.
+    /// Gives the policy a second name, with its owner and mode.
     fn keep(&self) -> Result<(), String> {
         match fs::hard_link(&self.policy, &self.kept) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(self.broken_off()),
-            // Not every file system has links, nor may everyone link to a file of another user.
+            // Some file systems have no hard links, and users may not link to files of others
+            // (`protected_hardlinks`).
             Err(_) => copy(&self.policy, &self.kept).map_err(|error| {
                 let _ = fs::remove_file(&self.kept);
                 format!("no copy of {} can be kept: {error}", self.policy.display())
@@ -115,7 +116,8 @@ impl PromotionFiles {
         }
     }
 
-    /// Renames the candidate, unless the policy is another one than `before`; the candidate's inode.
+    /// Renames the candidate over the policy, unless that differs from `before`; returns the
+    /// candidate's inode.
     fn take_place(&self, before: &FileVersion) -> Result<(u64, u64), String> {
         let now = fs::symlink_metadata(&self.policy).map_err(|error| at(&self.policy, &error))?;
         if FileVersion::of(&now) != *before {
@@ -128,20 +130,20 @@ impl PromotionFiles {
         Ok(inode(&candidate))
     }
 
-    /// Makes the names last through a power cut. Where that fails they are in force all the same.
+    /// Makes the names survive a power cut. A failure is ignored: the names are in force anyway.
     fn sync(&self) {
         let _ = File::open(&self.folder).and_then(|folder| folder.sync_all());
     }
 }
 
 impl PlacedCandidate {
-    /// Ends a promotion that is confirmed.
+    /// Completes a confirmed promotion: removes the old policy.
     pub fn keep(self) {
         let _ = fs::remove_file(&self.files.kept);
         self.files.sync();
     }
 
-    /// Takes the promotion back; what is where now, in a sentence.
+    /// Takes the promotion back; returns a sentence that says where the files are now.
     pub fn restore(self) -> String {
         let files = &self.files;
         let (policy, candidate, kept) =
@@ -172,14 +174,14 @@ impl PlacedCandidate {
         )
     }
 
-    /// The policy in its place again, and the candidate under the name of what was kept or its own.
+    /// Puts the old policy back. The candidate then has the name of the kept file, or its own.
     fn swap_back(&self) -> io::Result<()> {
         let PromotionFiles { policy, candidate, kept, .. } = &self.files;
         if renameat_with(CWD, policy, CWD, kept, RenameFlags::EXCHANGE).is_ok() {
             return Ok(());
         }
-        // A file system that can't exchange two names: there is no policy for a moment, which a
-        // reload rejects.
+        // The file system can't exchange two names. Between the renames there is no policy, and a
+        // reload in that moment is rejected.
         if fs::symlink_metadata(candidate).is_ok() {
             return Err(io::Error::other(format!("{} is there again", candidate.display())));
         }
@@ -188,7 +190,7 @@ impl PlacedCandidate {
     }
 }
 
-/// A copy of `from`, with its owner and mode, or an error.
+/// Copies `from` with its owner and mode, or fails.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let file = fs::symlink_metadata(from)?;
     if file.is_symlink() {
@@ -215,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder with a policy of this mode and its candidate, and the promotion of it.
+    /// Creates a folder with a policy of this mode and its candidate, and prepares the promotion.
     fn folder() -> (tempfile::TempDir, Swap) {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("policies")).unwrap();
@@ -231,7 +233,7 @@ mod tests {
         Swap::new(&folder.path().join("sidegate.toml"), "main")
     }
 
-    /// The files and what they hold, by name.
+    /// The contents of all files, by name.
     fn check(folder: &tempfile::TempDir, expected: &[(&str, &str)]) {
         let listed = fs::read_dir(folder.path().join("policies")).unwrap().map(Result::unwrap);
         let mut found: Vec<_> = listed

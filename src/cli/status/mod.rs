@@ -1,4 +1,4 @@
-//! `sidegate status`: how the running agent stands, on one screen or as JSON.
+//! `sidegate status`: the state of the running agent, on one screen or as JSON.
 
 mod screen;
 mod table;
@@ -13,7 +13,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{complain, is_colored, say_json, say_painted};
 use sidegate::admin::wire::StatusRequest;
 
-/// How long to wait for the answer. A status is made at once: an agent that takes longer hangs.
+/// Time for the agent's answer. A status is made at once: an agent that takes longer hangs.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The arguments.
@@ -26,7 +26,7 @@ pub struct Status {
     json: bool,
 }
 
-/// Asks and prints; 1 where nobody could be asked.
+/// Prints the status. Ends with 1 if no agent could be asked.
 pub fn status(verb: &Status) -> Exit {
     match ask::ask(&verb.config.config, &StatusRequest, STATUS_TIMEOUT) {
         Ok(answer) if verb.json => say_json(&answer),

@@ -1,6 +1,7 @@
-//! The screen: a status in, text of at most 100 columns out, for names of a sane length.
+//! Renders a status as text of at most 100 columns, if names have a reasonable length.
 //!
-//! A pure function, so that golden tests can hold it. All text of the agent is freed of controls.
+//! Rendering is a pure function, which golden tests cover. Control characters in the agent's texts
+//! are replaced.
 
 use crate::cli::output::count_u64;
 use crate::cli::status::table::{Row, Tone, paint, table};
@@ -12,17 +13,17 @@ use sidegate::admin::wire::{
 };
 use sidegate::observe::printable;
 
-/// A certificate that lasts for fewer days is painted.
+/// Days before its expiry from which a certificate is highlighted.
 const SOON: i64 = 14;
 
-/// The whole screen.
+/// The text of all sections that have content.
 pub fn screen(status: &StatusAnswer, color: bool) -> String {
     let sections = [head, listeners, routes, candidates, certificates, lists, warnings]
         .map(|section| section(status, color));
     sections.into_iter().filter(|section| !section.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
-/// What runs since when, and how the last reload went.
+/// The head lines: version, configuration, generation, and the last reload.
 fn head(status: &StatusAnswer, color: bool) -> String {
     let line = |name: &str, value: &str| headline(name, value, color);
     let StatusAnswer { pid, tunnels, exchanges, generation, .. } = status;
@@ -153,7 +154,7 @@ fn routes(status: &StatusAnswer, color: bool) -> String {
     out
 }
 
-/// A backend, and whether it is up.
+/// A backend's address and whether it is up.
 fn backend(backend: &BackendStatus, color: bool) -> String {
     let (word, tone) = if backend.up { ("up", Tone::Good) } else { ("down", Tone::Bad) };
     format!("{} {}", plain(&backend.address), paint(word, tone, color))
@@ -179,7 +180,7 @@ fn certificates(status: &StatusAnswer, color: bool) -> String {
     section(&["CERTIFICATE", "NAMES", "EXPIRES IN"], &status.certificates, one, color)
 }
 
-/// How far each candidate and its policy are apart.
+/// The candidates, with how often each differs from its policy.
 fn candidates(status: &StatusAnswer, color: bool) -> String {
     let one = |candidate: &CandidateStatus| {
         let odd = |count: u64| (number(count), if count > 0 { Tone::Odd } else { Tone::Plain });
@@ -218,7 +219,7 @@ fn lists(status: &StatusAnswer, color: bool) -> String {
     )
 }
 
-/// What needs attention: warnings about the agent, then those about the files.
+/// The section of warnings: those about the agent, then those about the files.
 fn warnings(status: &StatusAnswer, color: bool) -> String {
     let sentences = status.warnings.iter().map(|warning| plain(&warning.sentence));
     let odd = status.diagnostics.iter().map(|diagnostic| one_line(diagnostic, status));
@@ -233,7 +234,8 @@ fn warnings(status: &StatusAnswer, color: bool) -> String {
     }
 }
 
-/// `policies/chat.toml:2:8: what is wrong (what to do)`; the file as seen from `sidegate.toml`.
+/// A diagnostic as `policies/chat.toml:2:8: fault (remedy)`, with the file relative to
+/// `sidegate.toml`.
 fn one_line(diagnostic: &DiagnosticReport, status: &StatusAnswer) -> String {
     let DiagnosticReport { line, column, .. } = diagnostic;
     let folder =
@@ -247,7 +249,7 @@ fn one_line(diagnostic: &DiagnosticReport, status: &StatusAnswer) -> String {
     format!("{file}:{line}:{column}: {}{remedy}", plain(&diagnostic.message))
 }
 
-/// A table of `things`; nothing where there is none.
+/// A table of `things`; empty if there are none.
 fn section<T>(heads: &[&str], things: &[T], row: impl Fn(&T) -> Row, color: bool) -> String {
     let rows: Vec<_> = things.iter().map(row).collect();
     if rows.is_empty() { String::new() } else { table(heads, &rows, color) }
@@ -273,7 +275,7 @@ mod tests {
         serde_json::from_str(json).unwrap()
     }
 
-    /// What the socket said, and the screen that is made of it.
+    /// Checks the screen that is made of an answer of the socket.
     fn check(json: &str, expected: &str) {
         let status = read(json);
         let text = screen(&status, false);
@@ -311,7 +313,7 @@ mod tests {
     #[test]
     fn text_of_the_agent_commands_no_terminal() {
         for control in ["\\u001b", "\\u009b", "\\u0007", "\\u202e", "\\u2066", "\\n"] {
-            // Every text of the status that is shown.
+            // Every text of the status that the screen shows.
             let mut json: serde_json::Value =
                 serde_json::from_str(include_str!("golden/bad.json")).unwrap();
             spoil(

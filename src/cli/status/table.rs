@@ -1,36 +1,36 @@
-//! Columns that line up, and the few colors of the screen.
+//! Tables with aligned columns, and the colors of the screen.
 
 use clap::builder::styling::{AnsiColor, Style};
 
-/// So many rows of a table are shown.
+/// Most rows of a table that are shown.
 const MOST: usize = 20;
 
-/// How a piece of text is meant.
+/// The meaning of a piece of text, which decides its color.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
-    /// As it is.
+    /// Ordinary text, without a color.
     Plain,
-    /// A heading.
+    /// A heading, in bold.
     Head,
-    /// Of less weight.
+    /// Less important text, dimmed.
     Quiet,
-    /// As it should be.
+    /// Everything is in order: green.
     Good,
-    /// To be looked at.
+    /// Something needs attention: yellow.
     Odd,
-    /// Broken.
+    /// An error or a failure: bold red.
     Bad,
 }
 
-/// One line of a table, and what stands below it.
+/// One row of a table, with an optional note below it.
 pub struct Row {
-    /// One for each column.
+    /// One cell for each column.
     pub cells: Vec<(String, Tone)>,
-    /// A line of its own, further in; empty: none.
+    /// An indented line below the row; empty means none.
     pub note: String,
 }
 
-/// `text` in its color, if there are colors.
+/// `text` in the color of `tone`, if `color` is set.
 pub fn paint(text: &str, tone: Tone, color: bool) -> String {
     let style = match tone {
         _ if !color || text.is_empty() => return text.into(),
@@ -44,7 +44,7 @@ pub fn paint(text: &str, tone: Tone, color: bool) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// The rows under their heads; a head that begins with `>` stands, like its column, to the right.
+/// Formats `rows` under `heads`. A head that begins with `>` makes its column right-aligned.
 pub fn table(heads: &[&str], rows: &[Row], color: bool) -> String {
     let width = |column: usize| {
         let cells = rows

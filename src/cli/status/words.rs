@@ -1,8 +1,8 @@
-//! Numbers, times and text as the screen shows them.
+//! Formats numbers and times for the screen.
 
 use sidegate::admin::wire::Time;
 
-/// `3,102`
+/// A number with its digits grouped: `3,102`.
 pub fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
@@ -15,7 +15,7 @@ pub fn number(number: u64) -> String {
     grouped
 }
 
-/// So many a second: `0`, `0.05`, `1.2`, `3,102`.
+/// A rate per second: `0`, `0.05`, `1.2`, `3,102`.
 pub fn rate(rate: f64) -> String {
     match rate {
         rate if rate <= 0.0 => "0".into(),
@@ -26,7 +26,7 @@ pub fn rate(rate: f64) -> String {
     }
 }
 
-/// Bytes: `0 B`, `12 KiB`, `1.2 MiB`.
+/// A number of bytes: `0 B`, `12 KiB`, `1.2 MiB`.
 pub fn bytes(bytes: f64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut amount, mut unit) = (bytes.max(0.0), 0);
@@ -41,7 +41,7 @@ pub fn bytes(bytes: f64) -> String {
     }
 }
 
-/// `12 s`, `4 min`, `3 h`, `5 days`.
+/// A duration, in its largest fitting unit: `12 s`, `4 min`, `3 h`, `5 days`.
 pub fn span(seconds: i64) -> String {
     match seconds.max(0) {
         seconds if seconds < 120 => format!("{seconds} s"),
@@ -51,13 +51,13 @@ pub fn span(seconds: i64) -> String {
     }
 }
 
-/// `2026-11-22 14:03:07 UTC, 3 h ago`
+/// A time and its age: `2026-11-22 14:03:07 UTC, 3 h ago`.
 pub fn moment(at: Time, now: Time) -> String {
     let ago = span(now.0.duration_since(at.0).as_secs());
     format!("{}, {ago} ago", at.0.strftime("%Y-%m-%d %H:%M:%S UTC"))
 }
 
-/// `2026-11-22`
+/// The day of a time, in UTC: `2026-11-22`.
 pub fn day(at: Time) -> String {
     at.0.strftime("%Y-%m-%d").to_string()
 }
