@@ -19,8 +19,8 @@ pub fn text(bytes: &[u8]) -> (&str, Option<Finding>) {
     }
 }
 
-/// Name of an encoding with several bytes for each character that `bytes` look like, by their mark
-/// or by the zeros beside the first two letters.
+/// The encoding of text with several bytes for each character, if `bytes` look like it. Recognised
+/// by the byte order mark, or by the zeros beside the first two letters.
 pub fn wide(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),

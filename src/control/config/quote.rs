@@ -84,8 +84,8 @@ impl Quoting {
     }
 
     /// `text` without those parts between two of `mark` that may not be shown. Such a part may
-    /// contain the mark itself, so it is taken to end at the last mark, unless everything that
-    /// follows looks like this program's own words.
+    /// contain the mark itself, so it ends at the last mark of the text. It ends at the next one
+    /// only if the rest looks like this program's own words.
     fn without(self, text: &str, mark: char) -> String {
         let (mut shown, mut from) = (String::new(), 0);
         while let Some(open) = text[from..].find(mark).map(|at| from + at + 1) {

@@ -120,8 +120,8 @@ fn around<'l>(list: &'l List, entry: &Entry) -> impl Iterator<Item = Numbered<'l
 }
 
 /// Each of `deciding` decides until it lapses, then the next one does. Returns the entry that
-/// decides at `now`, if from then on, for as long as `entry` holds, one always decides and all have
-/// the sign `admits`.
+/// decides at `now`. Until `entry` lapses, an entry with the sign `admits` must decide at every
+/// moment. Otherwise returns `None`.
 fn decided_by<'l>(
     deciding: impl Iterator<Item = Numbered<'l>>,
     entry: &Entry,

@@ -37,7 +37,7 @@ pub fn all(
     let mut known = Known { names, addresses, written, metrics, certified, is_copy, named };
     let mut listeners: Vec<_> =
         tables.into_iter().filter_map(|table| read(table, timeouts, &mut known)).collect();
-    // After all are read: the TLS listener may be below the one that redirects to it.
+    // After all are read: a redirecting listener may be written above the TLS listener.
     let first_tls = listeners.iter().find(|listener| matches!(listener.speaks, Speaks::Tls(_)));
     let port = first_tls
         .and_then(|listener| known.sockets(&listener.address).first().map(SocketAddr::port));

@@ -1,7 +1,7 @@
 //! `"systemd:NAME"`: references to sockets that systemd binds and passes by name.
 //!
-//! An agent knows which sockets it was passed, so a name without a socket is an error of the file,
-//! at the start and at each reload. Never touches a socket.
+//! An agent knows which sockets it was passed. A name without a socket is thus an error of the
+//! file, at the start and at each reload. Never touches a socket.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
