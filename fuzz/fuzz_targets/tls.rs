@@ -214,7 +214,7 @@ impl Keys {
         self.sealer.encrypt(message, self.number - 1).expect("room for a record").encode()
     }
 
-    /// What our first record holds.
+    /// Decrypts our first record; returns its content.
     fn open(&mut self, record: &[u8]) -> Vec<u8> {
         let mut payload = record[5..].to_vec();
         let message = InboundOpaqueMessage::new(

@@ -1,5 +1,5 @@
-//! `docs/policy.md`: its files are loaded, its commands run, and what it says that they print is
-//! what they print.
+//! `docs/policy.md`: its files load, its commands run, and their output is the output that it
+//! shows.
 //!
 //! A block whose first line is `# PATH` is a file; of a block of `console` the lines with `$` are
 //! commands. Each section has a folder of its own. After a change of the code
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::{Running, done, run};
 use crate::harness::wire::lossy;
 
-/// What the page leaves out of `sidegate.toml`.
+/// The part of `sidegate.toml` that the page leaves out.
 const AROUND: &str = r#"schema = 1
 metrics.listen = "127.0.0.1:0"
 admin.socket = "admin.sock"

@@ -247,7 +247,7 @@ async fn at_max_connections_accepting_pauses_and_resumes() {
     two.expect_echo("unharmed").await;
 }
 
-/// What a process has used of a CPU.
+/// Returns the CPU time that a process has used.
 fn spent(pid: Pid) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap();
     let ran = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap());

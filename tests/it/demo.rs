@@ -42,7 +42,7 @@ async fn demo() -> Demo {
 }
 
 impl Demo {
-    /// What follows `before` in what it said, up to the next blank.
+    /// Returns the word after `before` in its output.
     fn named(&self, before: &str) -> &str {
         let (_, after) = self
             .said

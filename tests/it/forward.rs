@@ -1,4 +1,4 @@
-//! What reaches a backend and what comes back: headers, and plain HTTP streamed both ways.
+//! Forwarding to a backend and back: headers, and plain HTTP streamed both ways.
 
 use crate::harness::backend::{self, Backend};
 use crate::harness::client;
@@ -229,7 +229,7 @@ async fn a_requests_body_is_streamed() {
     client.answer().await.expect(201);
 }
 
-/// What a backend gets of a chunked request with these trailers, declared in its head.
+/// Returns what a backend gets of a chunked request with these trailers, declared in its head.
 async fn trailed(trailers: &[&str]) -> (Head, String) {
     let backend = backend::manual().run().await;
     let sidegate = forwarding(&backend).await;

@@ -18,7 +18,7 @@ fn new(backend: &Backend) -> Builder {
     sidegate::new().route("/", backend).on_route("http = 'forward'")
 }
 
-/// What a backend gets of this request, whose lines are separated by `|`.
+/// Returns the head that a backend gets for this request, whose lines are separated by `|`.
 async fn seen(lines: &str) -> Head {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = forwarding(&backend).await;

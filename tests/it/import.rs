@@ -1,8 +1,8 @@
 //! `sidegate import nginx`: what it writes and reports, and that it writes all or nothing.
 //!
-//! `import/NAME.md` holds what becomes of `import/NAME.conf`; after a change of the code,
-//! `SIDEGATE_WRITE_DOCS=1 cargo test --test it import` writes it anew, for people to read. That
-//! nginx decides alike is for tests/system/import.py.
+//! Each `import/NAME.md` holds the result for `import/NAME.conf`. After a change of the code,
+//! `SIDEGATE_WRITE_DOCS=1 cargo test --test it import` rewrites it. tests/system/import.py checks
+//! that nginx decides alike.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -483,7 +483,8 @@ fn what_holds_inside_ends_what_holds_outside() {
     }
 }
 
-/// What a location with these rules becomes: its route, and the report's word for each directive.
+/// Returns the route made from a location with these rules, and the report's word for each
+/// directive.
 fn imported(rules: &str) -> (toml::Table, BTreeMap<String, String>) {
     let folder = folder();
     let zone = "limit_req_zone $remote_addr zone=by_client:1m rate=1r/s;";

@@ -1,4 +1,4 @@
-//! Bytes between two requests of a connection: where a head begins, and what becomes of it.
+//! Bytes between two requests of a connection: where the next head begins, and how it is treated.
 
 use std::time::{Duration, Instant};
 

@@ -281,7 +281,7 @@ async fn a_101_without_a_subprotocol_is_a_502_unless_none_is_admitted() {
     assert_eq!(chosen(&["v2"], "").await, [502, 502]);
     assert_eq!(chosen(&["v2", "none"], "").await, [101, 101]);
     assert_eq!(chosen(&["v2"], "Sec-WebSocket-Protocol: v2\r\n").await, [101, 101]);
-    // What the client never gets was not chosen.
+    // A subprotocol that is removed on the way to the client was not chosen.
     let hidden = "Connection: Sec-WebSocket-Protocol\r\nSec-WebSocket-Protocol: v2\r\n";
     assert_eq!(chosen(&["v2"], hidden).await, [502, 502]);
     assert_eq!(chosen(&["v2", "none"], hidden).await, [101, 101]);

@@ -35,7 +35,7 @@ const REMOVED: Change = |listeners| drop(listeners.remove(0));
 const MOVED: Change = |listeners| set(listeners, "listen", free().to_string());
 const RENAMED: Change = |listeners| set(listeners, "name", "public2");
 
-/// What changes a listener so that its connections end.
+/// A change of a listener after which its connections end.
 const OF_TLS: [Change; 6] = [
     REMOVED,
     MOVED,

@@ -41,7 +41,7 @@ pub fn code_spans(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-/// What a schema says of one key.
+/// The default that a schema states for one key.
 #[derive(Debug, PartialEq)]
 enum Default {
     Required,

@@ -187,7 +187,7 @@ async fn a_target_of_8_kib_is_measured_as_it_came() {
     client.send(with("GET", query(8 * 1024).as_bytes(), "|")).await.expect(200);
     assert_eq!(backend.head().await.target().len(), 3 * (8 * 1024 - 3) + 3);
     client.expect_refused(with("GET", query(8 * 1024 + 1).as_bytes(), "|"), 414, "head").await;
-    // What a fragment grows by is not the target's.
+    // A fragment's growth by encoding doesn't count towards the target.
     let long = [&[b'a'; 8 * 1024][..], b"#", &[b'"'; 200]].concat();
     client.expect_refused(with("GET", &long, "|"), 414, "head").await;
 }

@@ -1,5 +1,4 @@
-//! What becomes of a change that is hard to see: behind links, in a folder that was gone, in one
-//! file of two.
+//! Changes that are hard to see: behind links, in a folder that was gone, in one file of two.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};

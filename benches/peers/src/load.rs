@@ -349,7 +349,7 @@ impl Load {
         Ok(tunnel.send(&mut self.shared, size, due)?)
     }
 
-    /// What happened in the next turn, which must come in time.
+    /// Returns the events of the next turn, which must come in time.
     fn next(&mut self, until: Instant) -> Outcome<Vec<(usize, Fact)>> {
         self.next_before(until, until)
     }

@@ -16,8 +16,8 @@ pub struct Rate {
     pub zone: String,
     /// Requests above the rate that are accepted.
     pub burst: u64,
-    /// Whether the whole burst passes at once (`nodelay`); otherwise nginx delays requests to the
-    /// rate.
+    /// Whether the whole burst passes at once, by `nodelay` or `delay`; otherwise nginx delays
+    /// requests to the rate.
     pub at_once: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What must pass, however it is cut up: messages, key updates, padding, empty records.
+//! TLS input that must pass, however it is cut up: messages, key updates, padding, empty records.
 
 use super::*;
 use crate::harness::tls::{ALERT, DATA, HANDSHAKE, KEY_UPDATE, UPDATE, UPDATE_BOTH};

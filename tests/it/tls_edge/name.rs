@@ -7,7 +7,7 @@ use rustls::{CipherSuiteCommon, SupportedCipherSuite, Tls12CipherSuite, Tls13Cip
 
 use super::*;
 
-/// What rustls writes as the server's name, and what the server gets in its place.
+/// The server name that rustls writes, and the name that the server gets in its place.
 type Names = (String, &'static str);
 
 /// A hash of a client that has sent another name than rustls thinks.

@@ -47,7 +47,7 @@ fn pieces(mut bytes: Vec<u8>, random: &mut StdRng) -> Vec<Vec<u8>> {
     pieces
 }
 
-/// What a record may hold: whole messages, their beginnings and ends, nothing, much, anything.
+/// Contents of a record: whole messages, their beginnings and ends, nothing, much, anything.
 fn content(random: &mut StdRng) -> Vec<u8> {
     match random.random_range(0..14) {
         0 => vec![KEY_UPDATE],

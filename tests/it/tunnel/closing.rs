@@ -1,4 +1,4 @@
-//! Endings with a Close, by a side or by us, and payload that must never pass.
+//! Endings with a Close, by a side or by us, and what must not follow one.
 
 use super::{Ends, both, expect_close, expect_ended, open};
 use crate::harness::wire::Frame;

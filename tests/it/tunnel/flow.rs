@@ -1,5 +1,4 @@
-//! What passes: everything, in order and unchanged, however slowly it is taken; and that it is
-//! counted.
+//! Payload passes completely, in order and unchanged, however slowly it is read, and is counted.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -46,7 +45,7 @@ impl Random {
     }
 }
 
-/// What went one way.
+/// A digest and the size of the bytes that went one way.
 #[derive(Debug, PartialEq)]
 struct Sum {
     hash: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What a side may not send: violations of the framing, messages too big or too many.
+//! Frames that a side may not send: violations of the framing, messages too big or too many.
 
 use super::{Ends, both, ends, open};
 use crate::harness::sidegate::Builder;

@@ -252,7 +252,7 @@ async fn a_backend_that_goes_in_the_middle_of_a_frame_after_our_close_leaves_the
     expect_ended(&ends.sidegate, ["sidegate", "closing", "revoked"]).await;
 }
 
-/// What a backend sends before it goes: more than any socket holds.
+/// Bytes that a backend sends before it goes: more than any socket holds.
 const LAST: usize = 24 << 20;
 
 /// Asserts that a client which takes nothing for longer than the grace, when its backend is gone

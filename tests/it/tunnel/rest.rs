@@ -1,5 +1,5 @@
-//! What was passed to a side before the end of its tunnel arrives, also where that side is slow and
-//! goes on sending; and what a side never reads stays nowhere.
+//! Bytes that were passed to a side before the end of its tunnel arrive, even if that side is slow
+//! and goes on sending. Bytes that a side never reads are kept nowhere.
 
 use std::time::Duration;
 

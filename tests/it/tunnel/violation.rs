@@ -1,5 +1,5 @@
-//! What a side sent before it broke a rule is delivered and answered first; only then comes the
-//! code.
+//! Everything that a side sent before it broke a rule is delivered and answered first; only then
+//! comes the Close with its code.
 
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
