@@ -1,6 +1,6 @@
-//! The answers that are ours: refusals as `problem+json` (RFC 9457), and redirects.
+//! Sidegate's own answers: refusals as `problem+json` (RFC 9457), and redirects.
 //!
-//! Nothing of the configuration leaks into them but the reason word.
+//! They reveal nothing of the configuration but the reason word.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -15,21 +15,21 @@ use crate::data::body::Outgoing;
 use crate::data::forward::X_REQUEST_ID;
 use crate::refusal::{Head, Refusal};
 
-/// When clients may come back after a 503, before jitter.
+/// The `Retry-After` of a 503, before jitter.
 const COME_BACK: Duration = Duration::from_secs(5);
 
 /// What happens to the client's connection after the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
-    /// It may ask again.
+    /// The connection stays open for another request.
     Keep,
-    /// It is closed.
+    /// The connection closes behind the answer.
     Close,
 }
 
-/// The answer to a refusal.
+/// The `problem+json` answer to a refusal; `id` is the request's id.
 pub fn refusal(refusal: Refusal, id: &HeaderValue, after: After) -> Response<Outgoing> {
-    // The refusals without a status are those before a request: they never come here.
+    // Refusals without a status come before any request, and never get here.
     let status = refusal
         .status()
         .and_then(|status| StatusCode::from_u16(status).ok())
@@ -50,6 +50,7 @@ pub fn refusal(refusal: Refusal, id: &HeaderValue, after: After) -> Response<Out
     if let Some(wait) = retry_after(refusal) {
         headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
+    // A 426 must name what it wants (RFC 9110 §15.5.22), and the version (RFC 6455 §4.4).
     if matches!(refusal, Refusal::Version | Refusal::Plain) {
         headers.insert("sec-websocket-version", HeaderValue::from_static("13"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -85,7 +86,7 @@ pub fn http2_unspoken() -> Vec<u8> {
     bare(Refusal::Head(Head::Malformed), "HTTP/2 is not spoken here: use HTTP/1.1.")
 }
 
-/// A 400 for a connection that makes no request which could be read. It has no request id.
+/// A whole 400 for a connection whose request cannot be read. It has no request id.
 fn bare(refusal: Refusal, sentence: &str) -> Vec<u8> {
     let body = serde_json::json!({
         "type": "about:blank",
@@ -115,8 +116,8 @@ pub fn redirect(host: &str, port: u16, path_and_query: &str) -> Response<Outgoin
     answer
 }
 
-/// The redirect to `path`, a route's, with the query that came. It names no scheme and no host, so
-/// that it leads nowhere else, and is not kept: the answer is the policy's and the configuration's.
+/// The redirect to a route's `path`, with the query that came. `Location` has no scheme and no
+/// host, so that it leads nowhere else. It is not cached: policy and configuration decide it.
 pub fn slash(
     path: &str,
     query: Option<&str>,
@@ -130,7 +131,7 @@ pub fn slash(
     let mut answer = Response::new(Outgoing::empty());
     *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
     let headers = answer.headers_mut();
-    // Neither a path nor an escaped query holds what a value can't.
+    // A path and an escaped query hold only bytes that a field value may hold.
     let location =
         HeaderValue::from_str(&location).unwrap_or_else(|_| HeaderValue::from_static("/"));
     headers.insert(LOCATION, location);
@@ -142,7 +143,7 @@ pub fn slash(
     answer
 }
 
-/// A query with what RFC 3986 §3.4 doesn't let stand in one percent-encoded; what is encoded stays.
+/// Percent-encodes the bytes that a query may not hold (RFC 3986 §3.4). Encoded ones stay.
 fn escaped(query: &str) -> String {
     query.bytes().fold(String::with_capacity(query.len()), |mut out, byte| {
         if byte.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&byte) {
@@ -154,7 +155,7 @@ fn escaped(query: &str) -> String {
     })
 }
 
-/// How long a client is asked to wait; `None` where waiting would not help.
+/// The `Retry-After` of a refusal, before jitter. `None` means that waiting would not help.
 fn retry_after(refusal: Refusal) -> Option<Duration> {
     match refusal {
         Refusal::Rate { retry_after } => Some(retry_after),
@@ -163,7 +164,8 @@ fn retry_after(refusal: Refusal) -> Option<Duration> {
     }
 }
 
-/// Rounded up, at least 1, and jittered upwards by up to a half, so that clients refused at one instant don't come back at one.
+/// Rounds up to at least 1, and adds up to a half as jitter, so that clients that were refused at
+/// one instant don't come back at one.
 fn whole_seconds(wait: Duration) -> u64 {
     let seconds = (wait.as_millis().div_ceil(1000) as u64).max(1);
     seconds + rand::random_range(0..=seconds.div_ceil(2))

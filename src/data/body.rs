@@ -1,7 +1,7 @@
 //! Bodies of plain HTTP on their way: bounded in size and pace, and never left to stall.
 //!
-//! Nothing is buffered beyond what hyper reads at once. What an answer's exchange is ordered, and
-//! how it ended, is `flight`'s to say.
+//! Nothing is buffered beyond one read of hyper's. Orders to an answer's exchange, and its ending,
+//! belong to `flight`.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -29,24 +29,25 @@ use crate::sync::lock;
 
 /// A request's body on its way to the backend.
 pub enum Upload {
-    /// None.
+    /// The request has no body.
     Empty,
-    /// As the client sends it.
+    /// The body as the client sends it.
     Streamed(Box<Streamed>),
 }
 
 /// A body with a bound, a deadline between its bytes and a least pace.
 pub struct Streamed {
-    /// `None` means that it is dropped.
+    /// `None` means dropped: `drop` hands it to the connection's clock.
     incoming: Option<Incoming>,
+    /// Bytes that may still come under the route's `max_body`.
     left: u64,
-    /// A body that its client holds back. `None` means that it may be read.
+    /// The wait for a 100, while the client holds the body back. `None` means that it may be read.
     held: Option<Held>,
     wait: Wait,
     fault: Fault,
     /// Knows whether the client has ended its side.
     patience: Patience,
-    /// Told once the whole body has been handed to hyper.
+    /// Notified once the whole body has been handed to hyper. `None` means not yet on a connection.
     course: Option<Course>,
 }
 
@@ -83,7 +84,7 @@ impl Fault {
         Some(Ending::new(By::Client, reason))
     }
 
-    /// Why no answer can be given to the client, as a line for people; `None`: one can.
+    /// Why the client can get no answer, as a line for people. `None` means that it can get one.
     pub fn given_up(&self) -> Option<&'static str> {
         match self.0.load(Ordering::Relaxed) {
             STALLED => Some("the client's body stalled"),
@@ -144,7 +145,7 @@ impl Upload {
         }
     }
 
-    /// What lets a body go that is held back; `None` means that none is.
+    /// The signal that lets a held body go. `None` means that the body is not held back.
     pub fn wanted(&self) -> Option<Wanted> {
         match self {
             Upload::Empty => None,
@@ -174,7 +175,8 @@ impl Streamed {
 }
 
 impl Drop for Streamed {
-    /// Nothing reads on where this was left.
+    /// Hands an unread rest to the connection's clock: nothing else reads on from here, and the
+    /// connection has to end behind its answer.
     fn drop(&mut self) {
         self.patience.body_given_up(self.incoming.take());
     }
@@ -195,6 +197,8 @@ impl Body for Upload {
             body.held = None;
         }
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+            // `Watched` hides from hyper that the client has ended its side during a request, so a
+            // truncated body would stay pending for ever.
             if body.patience.has_broken_off(cx.waker()) {
                 return Poll::Ready(Some(Err(body.fault.set(LEFT))));
             }
@@ -209,7 +213,7 @@ impl Body for Upload {
                 body.over();
                 None
             }
-            // Trailers, which end a body, go no further: they were never judged.
+            // Trailers end a body. They are not passed on: they were never judged.
             Some(Ok(frame)) if frame.is_trailers() => {
                 body.over();
                 None
@@ -225,8 +229,9 @@ impl Body for Upload {
                     None => Some(Err(body.fault.set(TOO_BIG))),
                     Some(left) => {
                         body.left = left;
+                        // hyper may ask `is_end_stream` instead of polling for the final `None`.
                         if body.is_end_stream() {
-                            body.over();
+                        body.over();
                         }
                         Some(Ok(frame))
                     }
@@ -252,7 +257,8 @@ impl Body for Upload {
     }
 }
 
-/// Whether a body cannot be read, rather than broke off: hyper hands on what its decoder says.
+/// Whether a body's framing is malformed, rather than cut short: hyper's error carries that of
+/// its decoder.
 fn is_malformed(error: &hyper::Error) -> bool {
     let source = std::error::Error::source(error);
     let decoder = source.and_then(|source| source.downcast_ref::<io::Error>());
@@ -263,14 +269,14 @@ fn is_malformed(error: &hyper::Error) -> bool {
 /// Proof that the body of an answer was read to its end. Only this file makes one.
 pub struct ReadWhole(());
 
-/// What is told that an answer was read to its end; dropped, it was not.
+/// A hook for the end of an answer's body. Dropped uncalled, the answer was not read to its end.
 pub trait OnWhole: Send + Sync {
     /// The answer's body was read to its end.
     fn whole(self: Box<Self>, proof: ReadWhole);
 }
 
-/// An answer's body on its way to the client. `held` is dropped when the last of it is handed
-/// over.
+/// An answer's body on its way to the client. hyper drops it, and `held` with it, once the last
+/// of it is handed over.
 pub struct Outgoing {
     kind: Kind,
     held: Option<Box<dyn Send + Sync>>,
@@ -281,17 +287,18 @@ enum Kind {
     Relayed(Box<Relayed>),
 }
 
-/// A backend's body of which the beginning is known, as far as it came together with its head.
+/// A backend's body whose beginning was read ahead, as far as it came together with the head.
 pub struct Begun {
     incoming: Incoming,
     first: Option<Frame<Bytes>>,
 }
 
 impl Begun {
-    /// Looks once at what came of `incoming`, and waits for nothing.
+    /// Polls `incoming` once for its first frame, and waits for nothing.
     ///
     /// # Errors
-    /// A body that is broken from its start: its client has been sent nothing yet.
+    /// The body is broken from its start. The client has been sent nothing yet, so it can get a
+    /// 502.
     pub async fn read(mut incoming: Incoming) -> hyper::Result<Begun> {
         let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut incoming).poll_frame(cx))).await;
         match first {
@@ -313,6 +320,7 @@ impl Begun {
     }
 
     fn size_hint(&self) -> SizeHint {
+        // hyper's own hint no longer counts the frame that was read ahead.
         let held = self.first.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
         let rest = self.incoming.size_hint();
         rest.exact().map_or(rest, |rest| SizeHint::with_exact(rest + held))
@@ -325,22 +333,22 @@ struct Relayed {
     wait: Wait,
     on_whole: Option<Box<dyn OnWhole>>,
     flight: Option<Arc<Mutex<Flight>>>,
-    /// Of the request's body.
+    /// The fault of the request's body, which can break the answer too.
     fault: Fault,
 }
 
 impl Outgoing {
-    /// No body.
+    /// An answer without a body.
     pub fn empty() -> Self {
         Outgoing::full(Bytes::new())
     }
 
-    /// All of it at once.
+    /// A body that is there from the start.
     pub fn full(bytes: Bytes) -> Self {
         Outgoing { kind: Kind::Full(Full::new(bytes)), held: None }
     }
 
-    /// As the backend sends it, with no pause longer than `stall`; `None` means unlimited.
+    /// A body as the backend sends it. `stall` is its longest pause; `None` means unlimited.
     pub fn relayed(body: Begun, stall: Option<Duration>) -> Self {
         let wait = Wait::new(stall, Pace::new(None));
         let fault = Fault::default();
@@ -348,7 +356,7 @@ impl Outgoing {
         Outgoing { kind: Kind::Relayed(Box::new(relayed)), held: None }
     }
 
-    /// Tells `on_whole` when the body has been read to its end, and drops it otherwise.
+    /// Calls `on_whole` when the body has been read to its end, and drops it otherwise.
     pub fn on_whole(mut self, on_whole: Box<dyn OnWhole>) -> Self {
         if let Kind::Relayed(relayed) = &mut self.kind {
             relayed.on_whole = Some(on_whole);
@@ -357,8 +365,8 @@ impl Outgoing {
         self
     }
 
-    /// The exchange that the body belongs to, whose orders it obeys. `fault` is that of its
-    /// request's body, which may still be on its way.
+    /// Ties the body to its exchange, whose orders it obeys. `fault` is that of the request's
+    /// body, which may still be on its way.
     pub fn within(mut self, flight: Flight, fault: Fault) -> Self {
         if let Kind::Relayed(relayed) = &mut self.kind {
             relayed.fault = fault;
@@ -394,19 +402,22 @@ impl Relayed {
         if let Some(flight) = self.flight.take() {
             lock(&flight).ends(ending);
         }
-        // An answer that is not whole closes the backend's connection.
+        // `whole` takes it first. Still there, the answer was cut: dropping it closes the backend's
+        // connection.
         self.on_whole = None;
     }
 
     fn breaks(&mut self, ending: Ending, why: &'static str) -> Broken {
+        // Before `ends`, which takes the flight.
         if let Some(flight) = &self.flight {
-            lock(flight).cuts();
+        lock(flight).cuts();
         }
         self.ends(ending);
         Broken(why)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        // Before the body: a backend that always has bytes ready must not outrun an order.
         let ordered = self.flight.as_ref().map(|flight| lock(flight).poll_ordered(cx));
         if let Some(Poll::Ready(ending)) = ordered {
             return Poll::Ready(Some(Err(self.breaks(ending, "the exchange was ended"))));
@@ -422,11 +433,13 @@ impl Relayed {
                 None
             }
             Some(Err(_)) => {
+                // A broken upload ends the backend's connection, and so breaks the answer: then the
+                // client is to blame.
                 let gone = Ending::new(By::Backend, ExchangeReason::BackendGone);
                 let ending = self.fault.ending().unwrap_or(gone);
                 Some(Err(self.breaks(ending, "the backend's body broke off")))
             }
-            // They end a body, and hyper asks for nothing behind them.
+            // Trailers end a body: hyper does not poll behind them.
             Some(Ok(frame)) if frame.is_trailers() => {
                 self.whole();
                 let mut trailers = frame.into_trailers().unwrap_or_default();
@@ -475,22 +488,21 @@ impl Body for Outgoing {
     }
 }
 
-/// A deadline that every byte sets back, and a least pace. Its timer is made only when something
-/// is waited for.
+/// A deadline that every byte sets back, and a least pace. The timer is made at the first wait.
 struct Wait {
     /// The longest pause; `None` means unlimited.
     stall: Option<Duration>,
     pace: Pace,
-    /// When the present wait began; `None`: nothing is waited for.
+    /// When the present wait began. `None` means that nothing is waited for.
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// Why a wait is over.
 enum Over {
-    /// No byte came in time.
+    /// No byte came within the longest pause.
     Stalled,
-    /// Too few came.
+    /// Bytes came more slowly than `body_pace`.
     Slow,
 }
 
@@ -506,7 +518,8 @@ impl Wait {
         self.pace.moved(bytes);
     }
 
-    /// Ready once nothing, or too little, has come for too long. Called when nothing is there.
+    /// Ready once nothing, or too little, has come for too long. To be called only when a read is
+    /// pending: the first call starts the wait.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);

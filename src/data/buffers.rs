@@ -1,22 +1,22 @@
 //! The thread's buffers: lent to one poll at a time, so that an idle connection owns none.
 //!
-//! They never cross an await: a future that borrowed them would not be `Send`,
-//! which hyper's upgrades demand.
+//! Buffers never cross an await: a future that borrowed them would not be `Send`, which hyper's
+//! upgrades demand.
 
 use std::cell::RefCell;
 
 use crate::data::turn::Turn;
 
-/// The most plaintext that one read gives: six whole TLS records (RFC 8446 §5.1). A message of 64 KiB fits;
-/// more gave nothing.
+/// The most plaintext that one read gives: six whole TLS records (RFC 8446 §5.1). A message of
+/// 64 KiB fits; more gained nothing.
 pub const READ: usize = 6 * (1 << 14);
 
-/// The same as it comes sealed (RFC 8446 §5.2: a header, a type, a tag), so that of a stream of whole records no part is
-/// left over, to be copied twice.
+/// [`READ`] bytes as they come sealed: with a header, a type and a tag for each record (RFC 8446
+/// §5.2). Of a stream of whole records no part is left over, which would be copied twice.
 pub const READ_SEALED: usize = 6 * ((1 << 14) + 5 + 1 + 16);
 
-/// Room in front of plaintext: what an earlier read held back of a frame goes there, to leave in one piece with the rest.
-/// A control frame is the longest (RFC 6455 §5.5: 131 bytes).
+/// Room in front of plaintext, for the part of a frame that an earlier read held back: both leave
+/// in one piece. A control frame is the longest (RFC 6455 §5.5: 131 bytes).
 pub const FRONT: usize = 256;
 
 /// Room for what earlier reads left: a part of a record, or of a TLS handshake message.
@@ -25,13 +25,13 @@ pub const LEFT: usize = 64 * 1024;
 /// Room for `READ` bytes in records, and for what must go before them.
 const SEALED: usize = READ + 32 * 1024;
 
-/// Two buffers, whose contents mean nothing between two polls, and the turn of the poll that has them.
+/// Two buffers, and the turn of the poll that has them. Their contents mean nothing between polls.
 pub struct Buffers {
-    /// What came off the wire, as it came.
+    /// Bytes as they came off the wire.
     pub cipher: Box<[u8]>,
-    /// What it means: never more bytes than there were, behind [`FRONT`].
+    /// Their plaintext, behind [`FRONT`]: never more bytes than came off the wire.
     pub plain: Box<[u8]>,
-    /// What is left of the turn.
+    /// The rest of the poll's turn.
     pub turn: Turn,
 }
 
@@ -55,7 +55,7 @@ pub fn lend<R>(work: impl FnOnce(&mut Buffers) -> R) -> R {
     })
 }
 
-/// Lends a third one, for what goes out: what it is made from may lie in the others.
+/// Lends a third buffer, for output: its input may lie in the other two.
 ///
 /// # Panics
 /// If `work` asks for it again.
@@ -63,7 +63,7 @@ pub fn lend_out<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
     OUT.with_borrow_mut(|out| work(out))
 }
 
-/// Pages that nobody has written to weigh nothing.
+/// Zeroed memory, whose pages take no room until they are written to.
 fn zeroed(length: usize) -> Box<[u8]> {
     vec![0; length].into()
 }

@@ -1,7 +1,8 @@
 //! A bound on how many connections there are at once, which may change while they are there.
 //!
-//! It ends no connection: one that has become too small takes back the places that are given back. Connections that
-//! only discard make room for new ones, and are a tenth of all at most: `discards` says which.
+//! A cap ends no connection: after it has shrunk, it withdraws places as connections give them
+//! back. Connections that only discard make room for new ones, and are a tenth of all at most:
+//! `discards` says which.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -14,7 +15,7 @@ use crate::sync::lock;
 /// The part of a cap that may discard at once, as a divisor.
 const DISCARDING_PART: usize = 10;
 
-/// At most so many connections at once.
+/// A bound on connections at once. Clones share it.
 #[derive(Clone)]
 pub struct Cap(Arc<Places>);
 
@@ -26,7 +27,7 @@ struct Places {
 
 struct Size {
     most: usize,
-    /// Places that are to be taken away as soon as they come back.
+    /// Places to withdraw as soon as they are given back.
     over: usize,
 }
 
@@ -44,20 +45,23 @@ impl Cap {
         Cap(Arc::new(Places { free, size, discards: Arc::default() }))
     }
 
-    /// At most so many from now on; those that are over it stay, and nobody comes until they are few enough.
+    /// Allows at most `connections` from now on. Connections over the bound stay, and no new one is
+    /// let in until they are few enough.
     pub fn resize(&self, connections: usize) {
         let connections = connections.min(Semaphore::MAX_PERMITS);
         let mut size = self.lock();
         let before = std::mem::replace(&mut size.most, connections);
         let more = connections.saturating_sub(before);
+        // A place that was to be withdrawn, and is still taken, is not added a second time.
         let kept = size.over.min(more);
         size.over -= kept;
         self.0.free.add_permits(more - kept);
         let fewer = before.saturating_sub(connections);
+        // Only free places go at once; the others do when their connections end.
         size.over += fewer - self.0.free.forget_permits(fewer);
     }
 
-    /// Whether there is no place now.
+    /// Whether all places are taken now.
     pub fn is_full(&self) -> bool {
         self.0.free.available_permits() == 0
     }
@@ -87,7 +91,8 @@ impl Cap {
 }
 
 impl Place {
-    /// Its connection, of `client`, only discards from now on; `displaced` tells it to go.
+    /// Registers the connection, of `client`, as discarding only. `displaced` is notified when the
+    /// connection must go.
     pub fn discards(&self, client: Key, displaced: &Arc<Notify>) -> Discarding {
         let most = (self.of.lock().most / DISCARDING_PART).max(1);
         self.of.0.discards.enter(client, most, Arc::clone(displaced))
@@ -102,6 +107,7 @@ impl Drop for Place {
             size.over -= 1;
             permit.forget();
             drop(size);
+            // The connection that waits for this place gets none of it: another has to go.
             self.of.0.discards.place_was_lost();
         }
     }

@@ -18,7 +18,7 @@ pub struct Channel {
     socket: Socket,
     /// TLS, or the plaintext that the socket would not take yet.
     cover: Cover,
-    /// Bytes that went out, to tell a peer that takes little from one that takes nothing.
+    /// Bytes that the socket took, to tell a slow peer from a peer that takes nothing.
     sent: u64,
     finishing: Finish,
 }
@@ -38,18 +38,19 @@ enum Finish {
 }
 
 impl Channel {
-    /// A side in the clear, as far as we see.
+    /// A side without a TLS session of its own; a backend's [`Socket`] may encrypt below.
     pub fn clear(socket: Socket) -> Self {
         Channel { socket, cover: Cover::Clear(Unsent::default()), sent: 0, finishing: Finish::Not }
     }
 
-    /// A side under TLS.
+    /// A client's side under TLS.
     pub fn tls(socket: Socket, session: Box<Session>) -> Self {
         Channel { socket, cover: Cover::Tls(session), sent: 0, finishing: Finish::Not }
     }
 
-    /// Reads once into `buffers.plain`, behind [`FRONT`]; its turn counts what that took. Returns how much is filled: 0 at
-    /// the end of the stream, and where nothing but TLS records without application data came.
+    /// Reads once into `buffers.plain`, behind [`FRONT`], and charges the work to `buffers.turn`.
+    /// Returns how much is filled: 0 at the end of the stream, and where nothing but TLS records
+    /// without application data came.
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -70,7 +71,7 @@ impl Channel {
         }
     }
 
-    /// As [`Socket::bear`].
+    /// Lets the peer keep its window closed, as [`Socket::bear`].
     pub fn bear(&self, write_stall: Duration) {
         self.socket.bear(write_stall);
     }
@@ -83,7 +84,7 @@ impl Channel {
         }
     }
 
-    /// Takes all of `bytes`, in order behind what is not sent yet, and sends what the socket takes.
+    /// Queues all of `bytes` behind unsent ones, and sends as much as the socket takes.
     pub fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
         let sent = match &mut self.cover {
             Cover::Tls(session) => session.write(&mut self.socket, cx, bytes)?,
@@ -93,7 +94,8 @@ impl Channel {
         Ok(())
     }
 
-    /// As [`Channel::write`], and ends our direction behind it: under TLS, close_notify goes out in the same write.
+    /// As [`Channel::write`], and ends our direction behind `bytes`. Under TLS, close_notify goes
+    /// out in the same write.
     pub fn write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
         let sent = match &mut self.cover {
             Cover::Tls(session) => session.write_last(&mut self.socket, cx, bytes)?,
@@ -104,7 +106,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Sends what is not sent yet, then, if the end is wanted, FIN. True when nothing is left.
+    /// Sends unsent bytes, then FIN if our direction is to end. Returns whether nothing is left.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let sent = match &mut self.cover {
             Cover::Tls(session) => session.flush(&mut self.socket, cx)?,
@@ -141,29 +143,30 @@ impl Channel {
         self.finishing != Finish::Not
     }
 
-    /// As [`Socket::unacked`].
+    /// Bytes that the kernel holds for the peer, as [`Socket::unacked`].
     pub fn unacked(&self) -> u64 {
         self.socket.unacked()
     }
 
-    /// How much the peer has taken so far, the bytes that it has acknowledged. TLS to a backend counts
-    /// plaintext, so only a change means something.
+    /// Bytes that the peer has acknowledged so far. Over TLS to a backend `sent` counts plaintext,
+    /// so only a change means something.
     #[cold]
     pub fn taken(&self) -> u64 {
+        // May wrap: `unacked` counts the FIN, and ciphertext where `sent` counts plaintext.
         self.sent.wrapping_sub(self.unacked())
     }
 
-    /// As [`Socket::is_broken`].
+    /// Whether the connection was broken since the last call, as [`Socket::is_broken`].
     pub fn is_broken(&self) -> bool {
         self.socket.is_broken()
     }
 
-    /// As [`Socket::reset`].
+    /// Resets the connection, as [`Socket::reset`].
     pub fn reset(&self) {
         self.socket.reset();
     }
 
-    /// As [`Socket::shut`].
+    /// Ends both directions, as [`Socket::shut`].
     pub fn shut(&self) {
         self.socket.shut();
     }

@@ -31,7 +31,7 @@ pub struct Discards(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// The number of the next one.
+    /// The number of the next connection.
     next: u64,
     /// The connections that have not been displaced, the oldest first. No entry is empty.
     clients: HashMap<Key, Own>,
@@ -62,7 +62,8 @@ pub struct Discarding {
 pub struct Waiting<'d>(&'d Discards);
 
 impl Discards {
-    /// Enters a connection of `client`, which `displaced` tells to go. At most `most` stay.
+    /// Enters a connection of `client`; `displaced` is notified when it must go. At most `most`
+    /// stay.
     pub fn enter(self: &Arc<Self>, client: Key, most: usize, displaced: Arc<Notify>) -> Discarding {
         let mut state = self.lock();
         let at = state.next;
@@ -74,7 +75,7 @@ impl Discards {
         Discarding { of: Arc::clone(self), client, at }
     }
 
-    /// A new connection waits for a place: a connection that discards makes room for it.
+    /// Registers a new connection that waits for a place, and displaces a discarding one for it.
     pub fn wait(&self) -> Waiting<'_> {
         let mut state = self.lock();
         state.waiting += 1;
@@ -82,7 +83,8 @@ impl Discards {
         Waiting(self)
     }
 
-    /// The place that a connection gave back was taken away: the next one makes room.
+    /// Displaces another connection: a smaller cap has withdrawn the place that the last one gave
+    /// back.
     pub fn place_was_lost(&self) {
         self.lock().make_room(usize::MAX, None);
     }
@@ -93,7 +95,7 @@ impl Discards {
 }
 
 impl State {
-    /// Displaces connections until at most `most` stay, and one goes for each that waits.
+    /// Displaces connections until at most `most` stay, and as many go as new ones wait.
     fn make_room(&mut self, most: usize, newcomer: Option<Key>) {
         while self.staying > most || self.going < self.waiting {
             let Some(client) = self.first_to_go(newcomer) else { return };
@@ -101,13 +103,14 @@ impl State {
             let Some((_, displaced)) = oldest else { return };
             self.staying -= 1;
             self.going += 1;
+            // Kept where the connection does not wait for it yet.
             displaced.notify_one();
         }
     }
 
-    /// The client that has most connections. Of several, it is the newcomer's, which would displace
-    /// the others' otherwise; else the one with the oldest connection. A newcomer that is the only
-    /// one of its client has had no time to be read, so it is not preferred.
+    /// The client that has most connections. Among equals it is the newcomer's client, which would
+    /// displace the others' otherwise; else the client with the oldest connection. A newcomer that
+    /// is its client's only connection has had no time to be read, so it is not preferred.
     fn first_to_go(&self, newcomer: Option<Key>) -> Option<Key> {
         let (&(most, _), &first) = self.ranks.last_key_value()?;
         let of = |client: &Key| self.clients.get(client).map_or(0, Own::len);
@@ -115,7 +118,7 @@ impl State {
         Some(newcomer.unwrap_or(first))
     }
 
-    /// Changes the connections of `client`, and ranks it anew.
+    /// Changes the connections of `client`, and ranks the client anew.
     fn change<R>(&mut self, client: Key, change: impl FnOnce(&mut Own) -> R) -> R {
         let own = self.clients.entry(client).or_default();
         if let Some(rank) = rank(own) {
@@ -130,7 +133,7 @@ impl State {
     }
 }
 
-/// `None` means that the client has no connection.
+/// The rank of a client. `None` means that the client has no connection.
 fn rank(own: &Own) -> Option<Rank> {
     own.first_key_value().map(|(&oldest, _)| (own.len(), Reverse(oldest)))
 }
@@ -140,6 +143,7 @@ impl Drop for Discarding {
         let mut state = self.of.lock();
         match state.change(self.client, |own| own.remove(&self.at)) {
             Some(_) => state.staying -= 1,
+            // Displaced before, when it left the list.
             None => state.going -= 1,
         }
     }

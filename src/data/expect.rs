@@ -1,8 +1,8 @@
-//! `Expect: 100-continue`: a client that holds its body back until it is asked for it.
+//! `Expect: 100-continue`: a client that holds its body back until a 100 asks for it.
 //!
 //! The backend decides, since it may refuse the request by its head alone (RFC 9110 §10.1.1). Its
 //! 100 lets the body go on, and so does time: servers that know no `Expect` wait for the body.
-//! It reads and writes nothing: the client gets its 100 of hyper, once the body is read.
+//! This module reads and writes nothing: hyper sends the client its 100 once the body is read.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -26,13 +26,13 @@ pub fn is_expected(head: &request::Parts) -> bool {
     head.version == Version::HTTP_11 && is_continue(&head.headers)
 }
 
-/// As hyper reads it, which sends the 100: the last field counts.
+/// Reads the fields as hyper does, which sends the 100: the last one counts.
 fn is_continue(headers: &HeaderMap) -> bool {
     let last = headers.get_all(EXPECT).iter().next_back();
     last.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Says that the backend wants the body. Clones share it.
+/// The signal that the backend wants the body. Clones share it.
 #[derive(Clone, Default)]
 pub struct Wanted(Arc<Mutex<State>>);
 
@@ -43,7 +43,7 @@ struct State {
 }
 
 impl Wanted {
-    /// The backend's 100 has come.
+    /// Lets the body go: the backend's 100 has come.
     pub fn set(&self) {
         let mut state = lock(&self.0);
         state.is_wanted = true;
@@ -62,7 +62,7 @@ impl Wanted {
     }
 }
 
-/// A body that is held back.
+/// The wait of a body that its client holds back.
 #[derive(Default)]
 pub struct Held {
     wanted: Wanted,
@@ -70,12 +70,13 @@ pub struct Held {
 }
 
 impl Held {
-    /// What lets the body go.
+    /// The signal that lets the body go.
     pub fn wanted(&self) -> Wanted {
         self.wanted.clone()
     }
 
-    /// Ready once the body may be read. The time runs from the first call: the head is on its way.
+    /// Ready once the body may be read: a 100 came, or `CONTINUE_TIMEOUT` has passed since the
+    /// first call, when the head is on its way.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.wanted.poll(cx).is_ready() {
             return Poll::Ready(());
