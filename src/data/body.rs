@@ -231,7 +231,7 @@ impl Body for Upload {
                         body.left = left;
                         // hyper may ask `is_end_stream` instead of polling for the final `None`.
                         if body.is_end_stream() {
-                        body.over();
+                            body.over();
                         }
                         Some(Ok(frame))
                     }
@@ -410,7 +410,7 @@ impl Relayed {
     fn breaks(&mut self, ending: Ending, why: &'static str) -> Broken {
         // Before `ends`, which takes the flight.
         if let Some(flight) = &self.flight {
-        lock(flight).cuts();
+            lock(flight).cuts();
         }
         self.ends(ending);
         Broken(why)

@@ -1,7 +1,7 @@
 //! An exchange in flight: a forwarded request and its answer, from the charge to the last byte.
 //!
-//! It carries out what the exchange is ordered from outside, bounds how long it may last, and
-//! books its one ending when it is dropped, whatever dropped it. It moves no byte.
+//! A flight carries out orders from outside, bounds how long the exchange may last, and books its
+//! one ending when it is dropped, whatever dropped it. It moves no byte.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -23,11 +23,12 @@ use crate::tunnels::{End, Exchange, STREAM_AGE, Terms};
 /// Why an exchange ended, and who acted first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
-    /// Who acted first.
+    /// The side that acted first.
     pub by: By,
-    /// Why.
+    /// Why the exchange ended, as the log and the metrics name it.
     pub reason: ExchangeReason,
-    /// The refusal of an exchange that is no longer permitted, or not for so long.
+    /// The refusal of an exchange that is no longer permitted, or not for so long. `None` means
+    /// that no rule refused it.
     pub refusal: Option<Refusal>,
 }
 
@@ -43,7 +44,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// What these fields of an answer's head say.
+    /// Reads the shape off the fields of an answer's head.
     pub fn of(headers: &HeaderMap) -> Shape {
         match headers.get(CONTENT_TYPE).map(|value| value.as_bytes()) {
             Some(kind) if is_event_stream(kind) => Shape::Events,
@@ -59,7 +60,7 @@ fn is_event_stream(kind: &[u8]) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
-/// The exchange. Dropped without an ending, its client has left or was given up.
+/// An exchange on the books. Dropped without an ending, its client has left or was given up.
 pub struct Flight {
     exchange: Exchange,
     metrics: Arc<RouteMetrics>,
@@ -73,7 +74,7 @@ pub struct Flight {
     repeatable: bool,
     /// Bytes of the answer's body.
     bytes: u64,
-    /// The rules and the order to end that were read last.
+    /// The rules, and the order to end, as they were last read from the table.
     terms: Terms,
     end: Option<End>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -92,7 +93,7 @@ impl Ending {
 }
 
 impl Flight {
-    /// `exchange` begins; `repeatable` says whether its method is safe.
+    /// Begins `exchange`; `repeatable` says whether its method is safe.
     pub fn new(
         exchange: Exchange,
         metrics: Arc<RouteMetrics>,
@@ -133,11 +134,12 @@ impl Flight {
         .await
     }
 
-    /// The head of the answer has come. `in_chunks` says whether the client gets it so, and sees
-    /// by the last chunk whether it is whole.
+    /// Notes that the answer's head has come. `in_chunks` says whether the client gets the answer
+    /// in chunks, and sees by the last one whether it is whole.
     pub fn answered(&mut self, shape: Shape, in_chunks: bool) {
         self.phase = ExchangePhase::Answer;
         self.shape = shape;
+        // Without a last chunk to miss, a client could take a closed connection for the end.
         self.cut = if in_chunks { Cut::Close } else { Cut::Reset };
         if shape == Shape::Events {
             self.exchange.entry.has_events();
@@ -148,22 +150,23 @@ impl Flight {
     pub fn shared(self) -> Arc<Mutex<Flight>> {
         let patience = self.patience.clone();
         let shared = Arc::new(Mutex::new(self));
+        // Weak, so that the clock doesn't keep the exchange on the books once its body is gone.
         let weak: Weak<Mutex<Flight>> = Arc::downgrade(&shared);
         patience.answers(weak);
         shared
     }
 
-    /// Bytes of the answer's body passed.
+    /// Counts bytes of the answer's body that went on to the client.
     pub fn passed(&mut self, bytes: u64) {
         self.bytes += bytes;
     }
 
-    /// The exchange ended; the first ending holds.
+    /// Notes how the exchange ended; the first ending holds.
     pub fn ends(&mut self, ending: Ending) {
         self.ending.get_or_insert(ending);
     }
 
-    /// The answer is cut: its client must not take it for whole.
+    /// Cuts the answer, in the way that keeps its client from taking it for whole.
     pub fn cuts(&self) {
         self.patience.cuts(self.cut);
     }
@@ -228,8 +231,8 @@ impl Flight {
         Ok(next)
     }
 
-    /// When a drain ends it; `None`: it has until the deadline of the drain. What has an end of its
-    /// own is let finish, and so is a request that its client could not safely repeat.
+    /// When a drain ends the exchange. `None` means not before the drain's deadline: an answer with
+    /// an end of its own may finish, and so may a request that its client could not safely repeat.
     fn drains_at(&self) -> Option<Instant> {
         match (self.phase, self.shape) {
             (ExchangePhase::Answer, Shape::Events) => Some(self.began),
@@ -248,6 +251,7 @@ impl Flight {
             return Ending::new(By::Sidegate, ExchangeReason::Cut);
         }
         let now = Instant::now();
+        // A client that was given up is dropped like one which left: the clock tells them apart.
         let reason = match self.patience.deadline() {
             Some((at, Waits::Taken)) if at <= now => ExchangeReason::Stalled,
             Some((at, Waits::Pace)) if at <= now => ExchangeReason::Pace,
@@ -266,7 +270,7 @@ fn refusal(full: Full) -> Refusal {
 }
 
 impl Cuttable for Flight {
-    /// What the client has not taken yet is not for it any more: the connection is reset.
+    /// Resets the connection: the client must not get what it has not taken yet.
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let ending = ready!(self.poll_ordered(cx));
         self.ends(ending);
@@ -280,7 +284,7 @@ impl Drop for Flight {
         let Ending { by, reason, refusal } = self.ending.unwrap_or_else(|| self.dropped());
         self.metrics.exchange_closed(by, reason);
         let lasted = self.began.elapsed();
-        // What ended before its answer has the line of its decision, which says why.
+        // An exchange that ended before its answer has its decision's line, which says why.
         let is_told = self.phase == ExchangePhase::Answer
             && (reason != ExchangeReason::Complete || lasted >= STREAM_AGE);
         if is_told {

@@ -18,11 +18,11 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 /// What a few first bytes say about a protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Is {
-    /// It is this protocol.
+    /// The bytes begin this protocol.
     Yes,
-    /// It is not.
+    /// The bytes cannot begin this protocol.
     No,
-    /// More bytes decide.
+    /// More bytes are needed to decide.
     NotYet,
 }
 

@@ -1,4 +1,4 @@
-//! The heads that go on: what a backend gets of a request, and a client of an answer.
+//! The heads that are passed on: a request's to the backend, and an answer's to the client.
 //!
 //! Hop-by-hop fields are removed first and ours set last, so that no client can
 //! strip or forge them (`docs/spec/wire.md`, "Headers to the backend"). Names keep their
@@ -17,7 +17,7 @@ use crate::policy::route::stripped;
 use crate::refusal::{Head, Refusal};
 use crate::snapshot::route::Route;
 
-/// Fields that are for one connection only (RFC 9110 §7.6.1), beside those that `Connection` names.
+/// Fields for one connection only (RFC 9110 §7.6.1), besides the ones which `Connection` names.
 static HOP_BY_HOP: [HeaderName; 7] = [
     CONNECTION,
     HeaderName::from_static("proxy-connection"),
@@ -41,7 +41,7 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// How a request reached us.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
-    /// Whom the connection speaks for.
+    /// The client that the connection speaks for.
     pub client: Client,
     /// Whether it came over TLS.
     pub tls: bool,
@@ -50,8 +50,8 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// The scheme that the client used. Once peers are believed what they report of it, this is the
-    /// place to ask.
+    /// The scheme that the client used. Once peers are trusted to report it, their report belongs
+    /// here.
     pub fn scheme(&self) -> Scheme {
         if self.tls { Scheme::Https } else { Scheme::Unknown }
     }
@@ -60,7 +60,7 @@ impl Arrival {
 /// Turns the head that came into the head that goes to the backend.
 ///
 /// # Errors
-/// Only if the path and the query, each of which came in a valid target, are none together.
+/// The path and the query, each of which came in a valid target, form no valid target together.
 pub fn to_backend(
     parts: &mut request::Parts,
     request: &Request,
@@ -68,10 +68,11 @@ pub fn to_backend(
     arrival: &Arrival,
     id: &HeaderValue,
 ) -> Result<(), Refusal> {
+    // Read first: a `Connection` that names Host removes it.
     let host = host(parts);
     remove_hop_by_hop(&mut parts.headers);
     remove_identity(&mut parts.headers);
-    // Set again where the client waits for a 100.
+    // The caller sets it again where the client waits for a 100.
     parts.headers.remove(EXPECT);
     // A backend may merge trailers into the head that was judged (RFC 9110 §6.5.1). The body drops
     // them; announced, they would be waited for.
@@ -80,6 +81,7 @@ pub fn to_backend(
         parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     }
+    // Ours come last: the removals above would take them too.
     if let Some(host) = host {
         parts.headers.insert(X_FORWARDED_HOST, host.clone());
         parts.headers.insert(HOST, host);
@@ -97,8 +99,7 @@ pub fn to_backend(
 }
 
 /// The host as the client wrote it: in the field, or, over HTTP/1.0, in the target alone. `None`
-/// means that a client of HTTP/1.0 named none: what the backend is asked for is known when it is
-/// dialled.
+/// means that a client of HTTP/1.0 named none: then the dialled backend's own name is used.
 fn host(parts: &request::Parts) -> Option<HeaderValue> {
     let of_target = || HeaderValue::from_str(parts.uri.authority()?.as_str()).ok();
     parts.headers.get(HOST).cloned().or_else(of_target)
@@ -115,8 +116,8 @@ fn target(request: &Request, route: &Route, query: Option<&str>) -> Result<Uri, 
     target.parse().map_err(|_| Refusal::Head(Head::Malformed))
 }
 
-/// Turns the head of a backend's answer into the one that goes to the client; `attempt` says
-/// whether an upgrade was asked for, which a 101 alone grants.
+/// Turns the head of a backend's answer into the client's. `attempt` says whether an upgrade was
+/// asked for, which only a 101 grants.
 pub fn to_client(parts: &mut response::Parts, attempt: bool) {
     let upgrade = parts.headers.get(UPGRADE).cloned();
     let accept = parts.headers.get(SEC_WEBSOCKET_ACCEPT).cloned();
@@ -156,7 +157,7 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
     codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
-/// Removes from an answer's trailers what is for one connection only.
+/// Removes the fields for one connection only from an answer's trailers.
 pub fn tidy_trailers(trailers: &mut HeaderMap) {
     remove_hop_by_hop(trailers);
 }
@@ -171,8 +172,8 @@ pub fn interim(fields: &HeaderMap) -> HeaderMap {
     fields
 }
 
-/// Removes what the `Connection` of a backend's 101 names, so that nothing is agreed on that the
-/// client never sees. `Sec-WebSocket-Accept` stays, see [`to_client`].
+/// Removes the fields that the `Connection` of a backend's 101 names, so that nothing is agreed on
+/// which the client never sees. `Sec-WebSocket-Accept` stays, see [`to_client`].
 pub fn remove_named(head: &mut response::Parts) {
     for name in
         named(&head.headers).filter(|name| *name != SEC_WEBSOCKET_ACCEPT).collect::<Vec<_>>()
@@ -201,7 +202,8 @@ fn is_number(length: &[u8]) -> bool {
         && str::from_utf8(length).is_ok_and(|length| length.parse::<u64>().is_ok())
 }
 
-/// What hyper lets through of a backend's head and we must not: framing that two readers could read in two ways.
+/// Refuses framing of a backend's answer that hyper lets through, and that two readers could read
+/// in two ways.
 ///
 /// # Errors
 /// A sentence for the log; the client gets 502.
@@ -212,7 +214,7 @@ pub fn accept_head(parts: &response::Parts, method: &Method) -> Result<(), &'sta
         return Err("more than one Content-Length");
     }
     let length = parts.headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
-    // A head that has no content loses its length anyway.
+    // A head without content loses its length anyway.
     if !lacks_content(parts.status) && length.is_some_and(|length| !is_number(length)) {
         return Err("a Content-Length that is no number");
     }
@@ -224,6 +226,7 @@ pub fn accept_head(parts: &response::Parts, method: &Method) -> Result<(), &'sta
     {
         return Err("a Transfer-Encoding other than chunked");
     }
+    // An answer to HEAD has no content to frame, and its Transfer-Encoding is not passed on.
     if coding.is_some() && parts.headers.contains_key(CONTENT_LENGTH) && *method != Method::HEAD {
         return Err("both Content-Length and Transfer-Encoding");
     }
@@ -236,7 +239,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The fields that `Connection` names besides those that are hop-by-hop always.
+/// The fields that `Connection` names, besides those in `HOP_BY_HOP`.
 fn named(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     let is_known = |token: &&[u8]| {
         HOP_BY_HOP.iter().any(|name| token.eq_ignore_ascii_case(name.as_str().as_bytes()))
@@ -246,7 +249,7 @@ fn named(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
         .filter_map(|token| HeaderName::from_bytes(token).ok())
 }
 
-/// Removes what a client says of its own identity.
+/// Removes the fields in which a client makes claims about its own identity.
 fn remove_identity(headers: &mut HeaderMap) {
     let forged: Vec<HeaderName> =
         headers.keys().filter(|name| is_identity(name.as_str())).cloned().collect();
@@ -255,7 +258,7 @@ fn remove_identity(headers: &mut HeaderMap) {
     }
 }
 
-/// A value that we made of address characters.
+/// A field value of address characters, which are always valid there.
 fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

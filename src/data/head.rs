@@ -1,7 +1,8 @@
-//! Heads of the opening handshake, read and written without hyper: what nearly every tunnel begins with.
+//! Reads and writes the heads of the opening handshake without hyper. Nearly every tunnel begins
+//! here.
 //!
-//! It takes a head that is whole and means one thing at a glance. Of any other it says nothing, neither what is
-//! wrong with it nor whether anything is: that one is hyper's to read. Names keep their case.
+//! Accepts only complete, unambiguous heads. Any other goes to hyper untouched, so that one parser
+//! decides what is malformed. Names keep their case.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -13,13 +14,13 @@ use http::{Method, Request, Response, StatusCode, Uri, Version, request, respons
 use crate::policy::request::target;
 use crate::snapshot::listener::MAX_FIELDS;
 
-/// The most fields that are read without hyper: those that hyper takes unless it is told otherwise.
+/// The most fields that are read without hyper: as many as hyper takes by default.
 const MOST_FIELDS: usize = MAX_FIELDS;
 
-/// Room for the fields that a backend is sent besides the client's.
+/// Room for the fields that sidegate adds to the client's.
 const OURS: usize = 6;
 
-/// Fields that make of a request more than its head, or ask for an answer before the answer.
+/// Fields that announce a body, or ask for an interim answer: such requests go to hyper.
 const NOT_PLAIN: [HeaderName; 3] =
     [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::EXPECT];
 
@@ -28,6 +29,7 @@ const NOT_PLAIN: [HeaderName; 3] =
 #[derive(Debug, Default)]
 pub struct Spelling {
     head: Bytes,
+    /// Where in `head` each name lies, in the order in which the fields came.
     names: Vec<Range<usize>>,
     /// The query as it came. `None` means that it is the same as in the parsed head.
     query: Option<Bytes>,
@@ -35,16 +37,16 @@ pub struct Spelling {
 
 /// A head, and how many bytes it takes.
 pub struct Read<P> {
-    /// What it says.
+    /// The head as the `http` crate represents it.
     pub parts: P,
     /// How its names are spelled.
     pub spelling: Spelling,
-    /// Where it ends.
+    /// Bytes that the head takes, the empty line at its end included.
     pub length: usize,
 }
 
-/// The request at the start of `came`, if it is a GET over HTTP/1.1 that asks for an upgrade, without a body and
-/// with at most `max_fields`.
+/// The request at the start of `came`, if it is a GET over HTTP/1.1 that asks for an upgrade,
+/// without a body and with at most `max_fields`. `None` means that hyper has to read it.
 ///
 /// A target that `http::Uri` refuses is percent-encoded, and its query is written on as it came.
 pub fn request(came: &Bytes, max_fields: usize) -> Option<Read<request::Parts>> {
@@ -56,6 +58,7 @@ fn tidied(came: &Bytes, max_fields: usize) -> Option<Read<request::Parts>> {
     let line = target::line(&came[..end]).filter(|line| !line.tidied.is_broken)?;
     let whole = Bytes::from([&line.bytes, &came[end..]].concat());
     let mut read = parsed(&whole, max_fields)?;
+    // The length in `came`, whose target was shorter.
     read.length -= line.tidied.grown;
     read.parts.extensions.insert(line.tidied);
     let query = target::query(&came[..end]);
@@ -92,11 +95,11 @@ fn parsed(came: &Bytes, max_fields: usize) -> Option<Read<request::Parts>> {
 
 /// What a backend has answered so far.
 pub enum Answered {
-    /// A 101.
+    /// A whole 101 over HTTP/1.1.
     Switched(Read<response::Parts>),
-    /// Part of a head; or an answer before the answer (RFC 9110 §15.2), which takes so many bytes.
+    /// Part of a head, as 0; or an interim answer (RFC 9110 §15.2), which takes so many bytes.
     Unfinished(usize),
-    /// Anything else.
+    /// Anything else, malformed heads included: hyper has to read it.
     Other,
 }
 
@@ -125,7 +128,7 @@ pub fn answer(came: &Bytes, max_fields: usize) -> Answered {
     Answered::Switched(Read { parts, spelling, length })
 }
 
-/// With room for so many `more`. `None` where a name or a value is none.
+/// Converts fields, with room for so many `more`. `None` means that a name or a value is invalid.
 fn fields_of(
     came: &Bytes,
     fields: &[httparse::Header<'_>],
@@ -142,13 +145,13 @@ fn fields_of(
     Some((headers, Spelling { head: came.clone(), names, query: None }))
 }
 
-/// Where `part` of `whole` lies in it.
+/// Where `part`, which must be a slice of `whole`, lies in it.
 fn place(whole: &Bytes, part: &[u8]) -> Range<usize> {
     let from = part.as_ptr() as usize - whole.as_ptr() as usize;
     from..from + part.len()
 }
 
-/// The head of a request.
+/// Writes the head of a request, with names as its client spelled them.
 pub fn write_request(parts: &request::Parts, spelling: &Spelling) -> Vec<u8> {
     let mut head = Vec::with_capacity(room(&parts.headers));
     head.extend_from_slice(b"GET ");
@@ -168,7 +171,7 @@ pub fn write_request(parts: &request::Parts, spelling: &Spelling) -> Vec<u8> {
     head
 }
 
-/// The head of a 101.
+/// Writes the head of a 101, with names as the backend spelled them.
 pub fn write_switched(parts: &response::Parts, spelling: &Spelling) -> Vec<u8> {
     let mut head = Vec::with_capacity(room(&parts.headers));
     head.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
@@ -176,7 +179,7 @@ pub fn write_switched(parts: &response::Parts, spelling: &Spelling) -> Vec<u8> {
     head
 }
 
-/// The head of an interim answer; names are written in Title-Case.
+/// Writes the head of an interim answer, with names in Title-Case.
 pub fn write_interim(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let mut head = Vec::with_capacity(room(headers));
     head.extend_from_slice(b"HTTP/1.1 ");

@@ -1,4 +1,5 @@
-//! Identity headers: fields by which a gateway tells a backend who asks, from where and for what.
+//! Identity headers: fields in which a gateway names the client of a request to a backend, its
+//! origin and its target.
 //!
 //! A client may not set them, since backends and frameworks believe them. `docs/spec/wire.md`
 //! lists them. Names that applications use for their own purposes (`X-User-Id`,
@@ -184,8 +185,8 @@ pub fn is_identity(name: &str) -> bool {
     let whole = name.len() <= LONGEST;
     let is_listed = whole && NAMES.binary_search_by(|known| known.as_bytes().cmp(read)).is_ok();
     is_listed || {
-        // The last one that is not behind the name: every other that it begins with would begin
-        // with that one.
+        // Only the last beginning that does not sort behind the name can match: any between a match
+        // and the name would begin with that match, and none begins with another.
         let behind = BEGINNINGS.partition_point(|begins| begins.as_bytes() <= read);
         behind.checked_sub(1).is_some_and(|at| read.starts_with(BEGINNINGS[at].as_bytes()))
     }

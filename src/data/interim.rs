@@ -1,9 +1,8 @@
 //! Interim answers of a backend (1xx), which its client gets before the answer (RFC 9110 §15.2).
 //!
-//! They are parsed by hyper, which hands each to a callback, and written by the client's stream in
-//! front of the answer's head. 100 only lets a body go that waits for it (`expect`). 101 is no
-//! interim answer. Attempts get none, since many WebSocket clients take the first head for the
-//! answer.
+//! hyper parses them and hands each to a callback; the client's stream writes them in front of the
+//! answer's head. A 100 only lets a body go that waits for it (`expect`). 101 is no interim answer.
+//! Attempts get none, since many WebSocket clients take the first head for the answer.
 
 use http::{Request, StatusCode};
 
@@ -32,6 +31,7 @@ pub fn pass_on<B>(
             wanted.set();
         }
         let passes = interim.status() != StatusCode::CONTINUE && !course.has_too_many_interims();
+        // Asked before writing: a client that takes nothing costs no head for each interim answer.
         if passes && patience.takes_interims() {
             let fields = forward::interim(interim.headers());
             patience.interim(&head::write_interim(interim.status(), &fields));

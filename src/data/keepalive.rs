@@ -14,8 +14,9 @@
 //! acknowledges every probe. Such a peer is alive, and `write_stall` says how long it may take
 //! nothing. So where `write_stall` is longer, the user timeout is longer than that.
 //!
-//! Once a socket is closed, the user timeout alone bounds what the kernel keeps for the peer, some MiB,
-//! which no limit counts any more. So a closed connection has no more than `write_stall`.
+//! Once a socket is closed, the user timeout alone bounds how long the kernel keeps bytes for the
+//! peer: some MiB, which no limit counts any more. So a closed connection has no more than
+//! `write_stall`.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -42,7 +43,7 @@ pub const USER_TIMEOUT: Duration = Duration::from_secs(60 + 4 * 15);
 /// socket takes no more, which is where `write_stall` begins.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// The longest user timeout that the kernel takes.
+/// The longest user timeout that the kernel takes, as an `int` of milliseconds.
 const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// The least time that the peer of a closed socket has to take what the kernel holds for it.
@@ -52,7 +53,7 @@ const MIN_LEFT_TIMEOUT: Duration = Duration::from_secs(1);
 /// inherit it.
 ///
 /// # Errors
-/// It is no TCP socket.
+/// `socket` is no TCP socket.
 pub fn watch(socket: &impl AsFd) -> io::Result<()> {
     let probes = TcpKeepalive::new();
     let probes = probes.with_time(IDLE).with_interval(PROBE_INTERVAL).with_retries(MAX_PROBES);
@@ -64,17 +65,17 @@ pub fn watch(socket: &impl AsFd) -> io::Result<()> {
 /// Lets the peer of a watched socket keep its window closed for as long as `write_stall` lets it.
 ///
 /// # Errors
-/// It is no TCP socket.
+/// `socket` is no TCP socket.
 pub fn bear(socket: &impl AsFd, write_stall: Duration) -> io::Result<()> {
     SockRef::from(socket).set_tcp_user_timeout(Some(user_timeout(write_stall)))
 }
 
-/// Bounds how long the kernel keeps what it holds for the peer of a socket that is about to be closed: a
-/// peer that takes nothing of it has `write_stall`, as it had while the socket was open.
+/// Bounds how long the kernel keeps what it holds for the peer of a socket that is about to be
+/// closed: a peer that takes nothing has `write_stall`, as it had while the socket was open.
 pub fn leave(socket: &impl AsFd, write_stall: Duration) {
     if unacked(socket).is_some_and(|bytes| bytes > 0) {
         let time = write_stall.clamp(MIN_LEFT_TIMEOUT, MAX_USER_TIMEOUT);
-        // Of a socket that fails this, the peer is gone already.
+        // A socket that fails this has no peer any more.
         let _ = SockRef::from(socket).set_tcp_user_timeout(Some(time));
     }
 }
