@@ -31,7 +31,7 @@ pub fn pass_on<B>(
             wanted.set();
         }
         let passes = interim.status() != StatusCode::CONTINUE && !course.has_too_many_interims();
-        // Asked before writing: a client that takes nothing costs no head for each interim answer.
+        // Checked first: no head is built for a client that takes nothing.
         if passes && patience.takes_interims() {
             let fields = forward::interim(interim.headers());
             patience.interim(&head::write_interim(interim.status(), &fields));

@@ -1,4 +1,4 @@
-//! An attempt that is asked of a backend without hyper, which is only needed for answers other than a plain 101.
+//! Puts an attempt to a backend without hyper, which only answers other than a plain 101 need.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,20 +20,22 @@ const USUAL: usize = 1024;
 pub enum Said {
     /// A 101, at the start of what came.
     Switched(Read<response::Parts>, Bytes),
-    /// Something else, or nothing, and how its reading ended: hyper is to read it, and to say what it thinks of it.
+    /// Something else, or nothing, and the error that ended the reading. hyper has to read and to
+    /// judge it.
     Other(Bytes, Option<io::Error>),
 }
 
-/// Sends an attempt's head.
+/// Sends an attempt's head. Errors are left for the reading of the answer to find.
 pub async fn ask(socket: &mut Socket, head: &request::Parts, spelling: &Spelling) {
     let head = head::write_request(head, spelling);
-    // One that takes no more may have answered; if not, its end is read.
+    // A backend that takes no more may have answered; if not, its end is read.
     if socket.write_all(&head).await.is_ok() {
         let _ = socket.flush().await;
     }
 }
 
-/// Reads until the head of the answer is whole. One with more than `max_fields` is hyper's to refuse.
+/// Reads until the head of the answer is whole. A head with more than `max_fields` goes to hyper,
+/// which refuses it.
 pub async fn hear(socket: &mut Socket, max_fields: usize) -> Said {
     let mut came = BytesMut::new();
     let mut interims = 0;
@@ -54,6 +56,7 @@ pub async fn hear(socket: &mut Socket, max_fields: usize) -> Said {
                     let error = io::Error::other(course::TOO_MANY_INTERIMS);
                     return Said::Other(Bytes::new(), Some(error));
                 }
+                // Dropped: many WebSocket clients take the first head for the answer.
                 Answered::Unfinished(interim) => {
                     interims += 1;
                     whole.advance(interim);
@@ -65,47 +68,49 @@ pub async fn hear(socket: &mut Socket, max_fields: usize) -> Said {
     Said::Other(came.freeze(), None)
 }
 
-/// A backend's socket under hyper, which may have been asked already: then hyper only gets to read the answer.
+/// A backend's socket under hyper. Where the attempt was sent before, hyper's own copy of it is
+/// swallowed, and hyper only gets to read the answer.
 pub struct Answering {
     socket: Socket,
     asked: Asked,
-    /// What has been read of the answer, and how that ended.
+    /// Bytes of the answer that were read before hyper, and the error that ended that.
     said: Bytes,
     broke: Option<io::Error>,
 }
 
-/// Whether a backend has been asked.
+/// Whether the attempt has been sent.
 enum Asked {
-    /// By hyper, if at all.
+    /// Not before hyper, which sends it.
     No,
-    /// Before hyper, which has yet to ask: it takes no answer before. Who waits for that is woken.
+    /// Before hyper, which has yet to write its copy. The waker is that of a read which waits for
+    /// this.
     Before(Option<Waker>),
-    /// Before hyper, which has asked again.
+    /// Before hyper, which has begun to write its copy.
     Again,
 }
 
 impl Answering {
-    /// One that hyper is to ask.
+    /// A socket over which hyper sends the attempt.
     pub fn unasked(socket: Socket) -> Self {
         Answering { socket, asked: Asked::No, said: Bytes::new(), broke: None }
     }
 
-    /// One that was asked, and has said this.
+    /// A socket over which the attempt was sent, with what has been read since.
     pub fn asked(socket: Socket, said: Bytes, broke: Option<io::Error>) -> Self {
         Answering { socket, asked: Asked::Before(None), said, broke }
     }
 
-    /// The socket.
+    /// The socket, to set its options.
     pub fn socket(&self) -> &Socket {
         &self.socket
     }
 
-    /// The socket, and what hyper has not read of what was said.
+    /// The socket, and the bytes of the answer that hyper has not read.
     pub fn into_parts(self) -> (Socket, Bytes) {
         (self.socket, self.said)
     }
 
-    /// Whether hyper asks what has been asked before, which goes no further.
+    /// Whether hyper writes an attempt that was sent before it, which goes no further.
     fn is_asked_again(&mut self) -> bool {
         if let Asked::Before(waits) = &mut self.asked {
             if let Some(waits) = waits.take() {
@@ -123,6 +128,7 @@ impl AsyncRead for Answering {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // hyper takes bytes that come before it has written a request for an error.
         if let Asked::Before(waits) = &mut self.asked {
             *waits = Some(cx.waker().clone());
             return Poll::Pending;

@@ -1,6 +1,6 @@
-//! Why nothing came of a backend, in plain words: what the libraries say of TLS is written for programmers.
+//! Why nothing came of a backend, in plain words: the libraries' words on TLS are for programmers.
 //!
-//! It tells people, and decides nothing.
+//! The words are for people; nothing is decided by them.
 
 use std::error::Error;
 use std::io;
@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerMisbehaved};
 
-/// How many of a certificate's names are told.
+/// The most names of a certificate that a message lists.
 const MOST_NAMES: usize = 3;
 
-/// What `error` comes from, if TLS is at fault; else what it says itself, and what is beneath it.
+/// Describes the TLS fault that `error` comes from, if any; else `error` itself and its deepest
+/// cause.
 pub fn of(error: &(dyn Error + 'static)) -> String {
     let mut deepest = error;
     loop {
@@ -26,7 +27,7 @@ pub fn of(error: &(dyn Error + 'static)) -> String {
     if above == beneath { above } else { format!("{above}: {beneath}") }
 }
 
-/// Why a dial failed: a connection that was begun ends early in its TLS handshake alone.
+/// Why a dial failed. Only in its TLS handshake can a connection that was made end early.
 pub fn of_dial(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "it closed the connection in the TLS handshake".into(),
@@ -34,7 +35,7 @@ pub fn of_dial(error: &io::Error) -> String {
     }
 }
 
-/// The cause of `error`; an I/O error hides the one that it carries.
+/// The cause of `error`. `io::Error::source` skips the error which the I/O error carries.
 fn beneath<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(carried) => Some(carried),

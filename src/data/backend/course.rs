@@ -1,9 +1,10 @@
 //! The course of a request over a backend connection: written, answered, idle again.
 //!
 //! hyper does not say when a request has been written whole, nor whether its answer came first.
-//! Both are read off the socket here. It decides nothing: `reuse` and the clocks do. A backend that
-//! takes no more may have answered before: what hyper still writes goes nowhere then, since hyper
-//! would give the answer up with the write.
+//! Both are read off the socket here. Nothing is decided here: `reuse` and the clocks do that.
+//!
+//! A backend that takes no more may have answered before. hyper would give that answer up with the
+//! failed write, so whatever it still writes then is swallowed.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -19,7 +20,7 @@ use super::lock;
 use crate::data::interim::MAX_INTERIMS;
 use crate::data::keepalive;
 
-/// The error of a backend that sent interim answers and no other.
+/// The error of a backend that sent more than `MAX_INTERIMS` interim answers.
 pub const TOO_MANY_INTERIMS: &str = "it sent more than 1000 interim answers (1xx) to one request";
 
 /// The most bytes of an answer that one read takes: hyper's buffer grows with what a read brings.
@@ -35,7 +36,7 @@ struct State {
     handed_over: bool,
     /// Whether anything of the request has been written.
     begun: bool,
-    /// When the socket had taken the whole request; `None`: not yet.
+    /// When the socket had taken the whole request; `None` means not yet.
     sent: Option<Instant>,
     /// Whether a byte of the answer has come.
     heard: bool,
@@ -45,13 +46,13 @@ struct State {
     over: bool,
     /// Whether something came after the answer was over.
     surplus: bool,
-    /// Since when the backend has taken nothing of what is written; `None`: it takes it.
+    /// Since when the backend has taken nothing that was written. `None` means that it takes it.
     blocked: Option<Instant>,
-    /// How long it may take nothing: the request's route says so.
+    /// How long the backend may take nothing: the `write_stall` of the request's route.
     write_stall: Duration,
     /// Whether the connection was given up because the backend took nothing.
     stalled: bool,
-    /// Whether the backend has closed its side before the request was sent whole.
+    /// Whether a write failed: the backend closed before the request was sent whole.
     refuses: bool,
     /// The task that waits for the request to be sent.
     waits: Option<Waker>,
@@ -62,18 +63,18 @@ struct State {
 }
 
 impl Course {
-    /// A new request begins; `has_body` says whether more than its head is to be sent. The backend
+    /// Begins a new request; `has_body` says whether more than its head is to be sent. The backend
     /// may take nothing of it for `write_stall`.
     pub fn begin(&self, has_body: bool, write_stall: Duration) {
         *self.lock() = State { handed_over: !has_body, write_stall, ..State::default() };
     }
 
-    /// hyper has been handed the last of the request's body.
+    /// Notes that hyper has been handed the last of the request's body.
     pub fn handed_over(&self) {
         self.lock().handed_over = true;
     }
 
-    /// An interim answer has come.
+    /// Counts an interim answer (1xx).
     pub fn interim(&self) {
         self.lock().interims += 1;
     }
@@ -100,7 +101,7 @@ impl Course {
         state.sent.is_some() && !state.early && !state.refuses
     }
 
-    /// The answer has been read to its end.
+    /// Notes that the answer has been read to its end.
     pub fn over(&self) {
         self.lock().over = true;
     }
@@ -128,10 +129,11 @@ impl Course {
         .await
     }
 
-    /// Waits until the backend has taken nothing for too long. For the task that drives the
-    /// connection, behind it: a write that blocks wakes nobody else.
+    /// Waits until the backend has taken nothing for too long. Only for the task that drives the
+    /// connection, polled behind it: a write that blocks wakes no other task.
     pub async fn stalls(&self) {
         loop {
+            // Registers no waker: only this task's own poll of the connection changes `blocked`.
             let until = std::future::poll_fn(|_| match self.lock().stalls_at() {
                 Some(at) => Poll::Ready(at),
                 None => Poll::Pending,
@@ -158,7 +160,7 @@ impl Course {
         }
     }
 
-    /// Notes what became of a write. Says how long the backend may take nothing.
+    /// Notes the outcome of a write. Returns how long the backend may take nothing.
     fn wrote(&self, written: &Poll<io::Result<usize>>) -> Duration {
         let mut state = self.lock();
         match written {
@@ -174,7 +176,7 @@ impl Course {
         state.write_stall
     }
 
-    /// As [`Course::wrote`], of what the socket kept back.
+    /// As [`Course::wrote`], of bytes that the socket kept back. Ready if they are gone or lost.
     fn wrote_whole(&self, flushed: &Poll<io::Result<()>>) -> Poll<()> {
         let mut state = self.lock();
         state.refuses |= matches!(flushed, Poll::Ready(Err(_)));
@@ -185,7 +187,8 @@ impl Course {
         self.lock().refuses
     }
 
-    /// hyper flushes the socket only once its own buffer is empty.
+    /// Notes a flush, and so the time when a request was sent whole: hyper flushes the socket only
+    /// once its own buffer is empty.
     fn flushed(&self) {
         let mut state = self.lock();
         state.blocked = None;
@@ -203,8 +206,8 @@ impl Course {
 }
 
 impl State {
-    /// When the backend has taken nothing for too long, if it takes nothing from now on; `None`: it
-    /// takes what is written.
+    /// When the backend will have taken nothing for too long, if it takes nothing from now on.
+    /// `None` means that no write waits.
     fn stalls_at(&self) -> Option<Instant> {
         self.blocked.map(|since| since + self.write_stall)
     }
@@ -214,7 +217,7 @@ impl State {
 pub struct Tracked {
     socket: Answering,
     course: Course,
-    /// What is set on the socket.
+    /// The TCP user timeout that is set on the socket.
     user_timeout: Duration,
 }
 
@@ -224,12 +227,13 @@ impl Tracked {
         Tracked { socket, course, user_timeout: keepalive::USER_TIMEOUT }
     }
 
-    /// The socket.
+    /// Gives the socket back.
     pub fn into_inner(self) -> Answering {
         self.socket
     }
 
-    /// A connection serves routes of which each has a `write_stall` of its own.
+    /// Notes a write, and sets the user timeout anew where the `write_stall` differs: a connection
+    /// serves several routes, each with its own.
     fn report(&mut self, written: &Poll<io::Result<usize>>) {
         let write_stall = self.course.wrote(written);
         let user_timeout = keepalive::user_timeout(write_stall);
@@ -240,7 +244,7 @@ impl Tracked {
     }
 }
 
-/// What hyper sees of a write of `length` bytes. An error is kept from it: whether there is an
+/// What hyper sees of a write of `length` bytes. Errors are kept from hyper: whether there is an
 /// answer shows when it reads, which is at once, since the connection has ended.
 fn unless_failed(written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
     written.map(|written| Ok(written.unwrap_or(length)))

@@ -1,4 +1,4 @@
-//! A dial: who is tried, in which order, and for how long. It sends nothing.
+//! Dials the backends of a route: in which order, and for how long. It sends nothing.
 
 use std::fmt;
 
@@ -11,15 +11,15 @@ use crate::refusal::{Backend, Refusal};
 use crate::snapshot::Permit;
 use crate::snapshot::route::BackendAddress;
 
-/// What is said of one that doesn't take the connection.
+/// The error of a backend that doesn't take the connection in time.
 const NOT_TAKEN: &str = "it did not take the connection in time";
 
 /// Which backend a request was sent to, and why nothing came of it: for the line of its decision.
 #[derive(Default)]
 pub struct Tried {
-    /// The one that was dialled last.
+    /// The backend that was dialled, or reused, last.
     pub backend: Option<BackendAddress>,
-    /// What went wrong, for people.
+    /// What went wrong, in words for people.
     pub error: Option<String>,
     /// What a valid 101 chose that the policy does not admit. The inner `None` means no subprotocol.
     pub unadmitted: Option<Option<Box<str>>>,
@@ -50,8 +50,9 @@ impl Dialler {
         self.dial_any(permit, tried).await.map(|(socket, load, _)| (socket, load))
     }
 
-    /// Connects to the first backend that takes the connection, within the route's `dial`: one that hangs has its share
-    /// of what is left of that, and leaves theirs to those that have not been tried.
+    /// Connects to the first backend that takes the connection, within the route's `dial`. Each
+    /// backend has an equal share of the time left, so that one which hangs leaves the others
+    /// theirs.
     pub(super) async fn dial_any(
         &self,
         permit: &Permit,
@@ -64,10 +65,11 @@ impl Dialler {
         let mut left = self.backends.ranked(&route.backends).into_iter();
         while let Some((address, standing)) = left.next() {
             let now = Instant::now();
+            // Before the wait, so that no other dial tries a backend that is down meanwhile.
             standing.tried(now);
             let untried = u32::try_from(left.len()).unwrap_or(u32::MAX);
             let share = now + late.saturating_duration_since(now) / untried.saturating_add(1);
-            // The weight is there before the wait, so that a burst spreads.
+            // The weight counts before the wait, so that a burst spreads.
             let load = standing.load();
             tried.backend = Some(address.clone());
             match timeout_at(share, Socket::connect(&address, route.backend_tls.as_deref())).await {

@@ -1,30 +1,32 @@
-//! hyper's connection to a backend, driven by the task that waits for its answer: a task of its own would cost
-//! each attempt an allocation and several turns of the scheduler.
+//! hyper's connection to a backend, driven by the task that waits for its answer: a task of its own
+//! would cost each attempt an allocation and several turns of the scheduler.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-/// A connection that moves while somebody waits for something of it; `None` once it is over.
+/// A connection that moves only while a caller waits for something of it. `None` means over.
 pub struct Driven<C>(Option<C>);
 
 impl<C: Future<Output = hyper::Result<()>> + Unpin> Driven<C> {
-    /// One that has not been polled yet.
+    /// Wraps a connection that has not been polled yet.
     pub fn new(connection: C) -> Self {
         Driven(Some(connection))
     }
 
-    /// Waits for `something` that comes of the connection. Whatever ends the connection, `something` says so.
+    /// Waits for `something` that comes of the connection. If the connection ends, `something`
+    /// becomes ready with the reason.
     pub async fn until<T>(&mut self, something: impl Future<Output = T>) -> T {
         let mut something = pin!(something);
         poll_fn(|cx| {
+            // The connection first: its poll is what makes `something` ready.
             self.poll(cx);
             something.as_mut().poll(cx)
         })
         .await
     }
 
-    /// Goes on as long as it lasts: the answer's body comes through it.
+    /// Drives the connection to its end: the answer's body comes through it.
     pub async fn finish(mut self) {
         poll_fn(|cx| {
             self.poll(cx);

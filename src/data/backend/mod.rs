@@ -1,9 +1,9 @@
 //! The local servers behind us: which one is dialled, and what it answers.
 //!
-//! Nothing gets here without a [`Permit`]. The backend with the fewest tunnels
-//! is first; one that refuses the dial is marked as down for a moment and the
-//! next is tried. Nothing is retried once a byte was sent, but for one thing: a
-//! reused connection that turns out to be closed (`docs/spec/wire.md`, "Choosing a backend").
+//! Nothing gets here without a [`Permit`]. The backend with the fewest tunnels is first. A backend
+//! that refuses the dial is marked as down for a moment, and the next is tried. Nothing is retried
+//! once a byte was sent, but for a reused connection that turns out to be closed
+//! (`docs/spec/wire.md`, "Choosing a backend").
 
 mod ask;
 mod cause;
@@ -53,10 +53,10 @@ use crate::sync::lock;
 /// The largest head of a backend's answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// What stands for no bound where a timer needs one.
+/// The bound of a timer that has none: a year.
 const NEVER: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// The error of a backend that took the request and then nothing came.
+/// The error of a backend that took the request and sent no answer in time.
 const NO_ANSWER: &str = "no answer in time";
 
 /// The error of a backend that stopped reading the request.
@@ -67,23 +67,24 @@ pub struct Dialler {
     backends: Arc<Backends>,
     metrics: Arc<CoreMetrics>,
     tracker: TaskTracker,
-    /// `None` once a drain has closed them: what comes back then is closed too, or its end would be waited for.
+    /// `None` means that a drain has closed them. A connection that comes back then is closed too,
+    /// or the drain would wait for its end.
     idle: Mutex<Option<HashMap<Way, Vec<Idle>>>>,
 }
 
 /// A backend's answer to an attempt.
 pub enum Answer {
-    /// A 101 that is valid.
+    /// A valid 101 whose subprotocol the policy admits.
     Switched(Box<Switched>),
-    /// Anything else: the backend's right.
+    /// Any other answer, which is the backend's right, to be relayed.
     Other(Response<Outgoing>),
 }
 
 /// An attempt's head on its way to a backend.
 pub struct Attempt {
-    /// What it says.
+    /// The head as the backend is to get it.
     pub head: request::Parts,
-    /// How its names are spelled, where it was read without hyper. Where hyper has read it, only hyper knows.
+    /// How its names are spelled. `None` means that hyper has read the head, and alone knows.
     pub spelling: Option<Spelling>,
 }
 
@@ -93,9 +94,9 @@ pub struct Switched {
     pub head: response::Parts,
     /// How its names are spelled, where it was read without hyper.
     pub spelling: Spelling,
-    /// The connection, taken back.
+    /// The connection, taken back for the tunnel.
     pub channel: Channel,
-    /// What the backend had sent behind its head.
+    /// Bytes that the backend had sent behind its head.
     pub early: Bytes,
     /// What the two sides agreed on.
     pub agreed: Agreed,
@@ -104,7 +105,7 @@ pub struct Switched {
 }
 
 impl Dialler {
-    /// A thread's own; `tracker` owns the tasks that drive its connections.
+    /// Makes a thread's dialler; `tracker` owns the tasks that drive its connections.
     pub fn new(backends: Arc<Backends>, metrics: Arc<CoreMetrics>, tracker: TaskTracker) -> Self {
         Dialler { backends, metrics, tracker, idle: Mutex::new(Some(HashMap::new())) }
     }
@@ -127,6 +128,7 @@ impl Dialler {
         let socket = if let Some(spelling) = &attempt.spelling {
             let asked = timeout(write_stall, ask(&mut socket, &attempt.head, spelling)).await;
             asked.map_err(|_| tried.late(NOT_READ))?;
+            // hyper gets the same deadline, so that reading on with it gives no time anew.
             let until = *late.insert(Instant::now() + response.unwrap_or(NEVER));
             let heard = hear(&mut socket, permit.route().max_fields);
             match timeout_at(until, heard).await.map_err(|_| tried.late(NO_ANSWER))? {
@@ -148,7 +150,7 @@ impl Dialler {
         } else {
             Answering::unasked(socket)
         };
-        // Boxed, or those that get a 101 at once would carry the room that hyper takes.
+        // Boxed: attempts that get a 101 at once would carry the room that hyper takes.
         Box::pin(self.upgrade_by_hyper(
             permit,
             attempt.head,
@@ -160,7 +162,8 @@ impl Dialler {
         .await
     }
 
-    /// `late`: when the answer is, where the attempt has been sent already.
+    /// Reads the answer with hyper. `late` is its deadline where the attempt has been sent already;
+    /// `None` means not yet sent.
     async fn upgrade_by_hyper(
         &self,
         permit: &Permit,
@@ -208,23 +211,25 @@ impl Dialler {
         let on = hyper::upgrade::on(&mut answer);
         let (mut head, _) = answer.into_parts();
         let agreed = agreed(permit, handshake, &mut head, tried)?;
-        // The head of the 101 is there: this takes no longer than a turn.
+        // The head of the 101 has been read: this takes no longer than a turn.
         let upgraded = connection.until(on).await.map_err(|error| tried.broke(&error))?;
         let parts = upgraded
             .downcast::<TokioIo<Tracked>>()
             .map_err(|_| tried.failed(&"its connection was lost"))?;
         let (socket, unread) = parts.io.into_inner().into_inner().into_parts();
-        // A copy: what is read ahead is little, and hyper's whole buffer would live as long as the tunnel.
+        // A copy, in the order of the stream: little is read ahead, and a slice would keep hyper's
+        // whole buffer for as long as the tunnel lives.
         let early = [parts.read_buf, unread].concat().into();
         let channel = Channel::clear(socket);
         Ok(switched(Switched { head, spelling: Spelling::default(), channel, early, agreed, load }))
     }
 
-    /// Sends a plain request, over an idle connection if there is one. Its answer is late once
-    /// `response` has passed since it was sent whole, or `write_stall` without progress before.
+    /// Sends a plain request, over an idle connection if there is one. The answer is late once
+    /// `response` has passed since the request was sent whole, or `write_stall` without progress
+    /// before that.
     ///
     /// # Errors
-    /// The refusal that answers the client: 502, 504, or what `fault` says of its own body.
+    /// The refusal that answers the client: 502, 504, or the one for the `fault` of its own body.
     pub async fn forward(
         self: &Arc<Self>,
         permit: &Permit,
@@ -236,6 +241,7 @@ impl Dialler {
     ) -> Result<Response<Outgoing>, Refusal> {
         let method = head.method.clone();
         let is_unnamed = !head.headers.contains_key(HOST);
+        // Only a safe request without a body may be sent a second time.
         let again = (method.is_safe() && body.is_end_stream()).then(|| head.clone());
         let mut request = Request::from_parts(head, body);
         while let Some(line) = self.take_idle(permit).await {
@@ -244,7 +250,8 @@ impl Dialler {
             let (mut underway, sent) = self.put(permit, line, request, patience).await;
             match sent.ok_or_else(|| tried.late(NO_ANSWER))? {
                 Ok(answer) => return answered(permit, answer, &method, underway, tried).await,
-                // Closed meanwhile: nothing was sent, or nothing that matters.
+                // Closed meanwhile. hyper returns a request of which it has sent nothing. A safe one
+                // is repeated unless a byte of its answer has come.
                 Err(mut error) => match (error.take_message(), &again) {
                     (Some(unsent), _) => request = unsent,
                     (None, Some(head)) if !underway.course().is_heard() => {
@@ -266,6 +273,7 @@ impl Dialler {
     /// Makes a connection for plain requests, and gives it to a task of its own.
     async fn connect(&self, permit: &Permit, tried: &mut Tried) -> Result<Line, Refusal> {
         let (socket, load, address) = self.dial_any(permit, tried).await?;
+        // A load counts tunnels, and this becomes none.
         drop(load);
         let course = Course::default();
         let io = TokioIo::new(Tracked::new(Answering::unasked(socket), course.clone()));
@@ -278,6 +286,7 @@ impl Dialler {
                 ended = connection => if let Err(error) = ended {
                     tracing::debug!(%error, "a backend's connection broke");
                 },
+                // Dropping the connection closes it; `Course::is_stalled` tells the request why.
                 () = driven.stalls() => {}
             }
         });
@@ -285,7 +294,7 @@ impl Dialler {
         Ok(Line::new(way, sender, course, driver.abort_handle()))
     }
 
-    /// Puts a request on a connection and waits for the head of its answer; `None`: it is late.
+    /// Puts a request on a connection and waits for the head of its answer; `None` means late.
     /// Interim answers before it go to the client of `patience`.
     async fn put(
         self: &Arc<Self>,
@@ -300,6 +309,7 @@ impl Dialler {
         let wanted = request.body().wanted();
         interim::pass_on(&mut request, course.clone(), patience, wanted);
         let late = async {
+            // Before that, `write_stall` bounds it, in the task that drives the connection.
             let sent = course.sent().await;
             sleep_until(sent + response.unwrap_or(NEVER)).await;
         };
@@ -328,7 +338,7 @@ fn name_backend(
     }
 }
 
-/// hyper's answer to a request; of a request that was not sent, the request.
+/// hyper's answer to a request, or the error, with the request itself if it was not sent.
 type Put = Result<Response<Incoming>, TrySendError<Request<Upload>>>;
 
 async fn answered(
@@ -348,7 +358,7 @@ async fn answered(
     Ok(answer.map(|body| body.on_whole(Box::new(underway))))
 }
 
-/// What a backend's 101 settles, and whether the policy admits it.
+/// Reads what a backend's 101 settles, and checks that the policy admits it.
 fn agreed(
     permit: &Permit,
     handshake: &Handshake,
@@ -379,14 +389,14 @@ fn client(permit: &Permit) -> Builder {
     if max_fields != MAX_FIELDS {
         builder.max_headers(max_fields);
     }
-    // Ours are written as they are documented; a client's own keep their case.
+    // Sidegate's fields are written as they are documented; a client's own keep their case.
     builder.preserve_header_case(true).title_case_headers(true).max_header_size(MAX_HEAD);
-    // What hyper holds of a body that the other side does not take is bounded by this.
+    // Bounds how much hyper holds of a body that the other side does not take.
     builder.max_buf_size(MAX_HEAD + 8 * 1024);
     builder
 }
 
-/// A backend's answer on its way to the client.
+/// Checks a backend's answer, and turns it into the client's.
 async fn relayed(
     permit: &Permit,
     answer: Response<Incoming>,
@@ -398,7 +408,7 @@ async fn relayed(
     forward::accept_head(&head, method).map_err(|what| tried.failed(&what))?;
     forward::to_client(&mut head, attempt);
     let stall = match Shape::of(&head.headers) {
-        // It may be silent for hours; TCP notices a backend that is gone.
+        // A stream of events may be silent for hours; TCP notices a backend that is gone.
         Shape::Events => None,
         Shape::Sized | Shape::Open => permit.route().timeouts.body_stall,
     };
@@ -427,7 +437,8 @@ impl fmt::Display for TooLarge<'_> {
     }
 }
 
-/// A request that could not be sent to its end: the client's fault or the backend's.
+/// The refusal of a request that hyper failed to send, or to get an answer to: the client's fault
+/// or the backend's.
 fn broken(
     permit: &Permit,
     tried: &mut Tried,
@@ -435,6 +446,7 @@ fn broken(
     underway: &mut Underway,
     error: &hyper::Error,
 ) -> Refusal {
+    // Causes first: each of them shows as an error of hyper's connection too.
     if underway.course().is_stalled() {
         return tried.late(NOT_READ);
     }
@@ -445,7 +457,7 @@ fn broken(
         let received = underway.course().received();
         return tried.failed(&TooLarge { permit, received });
     }
-    // A chunk that cannot be read is malformed as a head is, and none of the backend's doing.
+    // A chunk that cannot be read is malformed like a head, and not the backend's fault.
     if fault.is_broken() {
         return Refusal::Head(Head::Malformed);
     }

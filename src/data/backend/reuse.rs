@@ -42,10 +42,10 @@ const READY_TIMEOUT: Duration = Duration::from_millis(100);
 /// How a backend was reached. TLS terms belong to it: they say which name the backend proved.
 #[derive(Clone)]
 pub struct Way {
-    /// The backend.
+    /// The backend's address, as the route names it.
     pub address: BackendAddress,
     tls: Option<Arc<BackendTls>>,
-    /// The most fields of an answer, which hyper is told once for a connection.
+    /// The most fields of an answer: hyper's limit is set once for a connection.
     max_fields: usize,
 }
 
@@ -57,7 +57,8 @@ impl Way {
         Way { address, tls, max_fields: route.max_fields }
     }
 
-    /// The terms are the same only if they are the very same.
+    /// The identity of the TLS terms: only the very same object matches, not an equal one. Each
+    /// `Way` holds its `Arc`, so that no other object gets the address.
     fn terms(&self) -> Option<*const BackendTls> {
         self.tls.as_ref().map(Arc::as_ptr)
     }
@@ -98,7 +99,7 @@ impl Line {
         Line { way, sender, course, driver, only_for: None }
     }
 
-    /// Where it leads.
+    /// The backend that the connection leads to.
     pub fn address(&self) -> &BackendAddress {
         &self.way.address
     }
@@ -140,7 +141,7 @@ impl Underway {
         Underway { dialler: Arc::clone(dialler), line: Some(line), course }
     }
 
-    /// hyper's end of the connection; `None` never while the request is under way.
+    /// hyper's end of the connection; never `None` while the request is under way.
     pub fn sender(&mut self) -> Option<&mut SendRequest<Upload>> {
         self.line.as_mut().map(|line| &mut line.sender)
     }
@@ -152,8 +153,9 @@ impl Underway {
 }
 
 impl OnWhole for Underway {
-    /// The one place that gives a connection back.
+    /// Gives the connection back for reuse. Nothing else does.
     fn whole(mut self: Box<Self>, _proof: ReadWhole) {
+        // First, so that any byte which comes from now on counts as surplus.
         self.course.over();
         if self.course.is_in_order()
             && let Some(line) = self.line.take_if(|line| line.is_quiet())
@@ -191,7 +193,7 @@ impl Dialler {
         idle.retain(|_, kept| !kept.is_empty());
     }
 
-    /// Closes all idle connections, and those that would become idle later.
+    /// Closes all idle connections, and each that would become idle later.
     pub fn close_idle(&self) {
         *lock(&self.idle) = None;
     }
@@ -200,7 +202,7 @@ impl Dialler {
     pub(super) async fn take_idle(&self, permit: &Permit) -> Option<Line> {
         loop {
             let mut line = self.pop_idle(permit)?;
-            // The driver is polled first, so that what has come over the connection is seen.
+            // Lets the driver run first, so that bytes or an end that have come meanwhile are seen.
             yield_now().await;
             let ready = timeout(READY_TIMEOUT, line.sender.ready()).await;
             if matches!(ready, Ok(Ok(()))) && line.is_quiet() {

@@ -1,6 +1,7 @@
-//! How backends stand: how many tunnels each has, and whether it is down.
+//! The state of backends: how many tunnels each has, and whether it is down.
 //!
-//! One that is down is tried last for a while, and longer each time that it is found down again. It dials nobody.
+//! A backend that is down is tried last for a while, and longer each time that it is found down
+//! again. This module dials nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -14,8 +15,8 @@ use super::lock;
 use crate::observe::metrics::{BackendMetrics, Metrics};
 use crate::snapshot::route::BackendAddress;
 
-/// How long a backend that refused a dial is tried last: at first, and at most, for it is twice as long each time that it
-/// is found down again.
+/// How long a backend that refused a dial is tried last: at first, and at most. The time doubles
+/// each time that the backend is found down again.
 const FIRST_DOWN: Duration = Duration::from_secs(1);
 const LONGEST_DOWN: Duration = Duration::from_secs(10);
 
@@ -28,23 +29,25 @@ pub struct Backends {
 #[derive(Default)]
 struct Known {
     standings: HashMap<BackendAddress, Arc<Standing>>,
-    /// The generation and the number of them that were last looked at; `None`: some are only still there for their tunnels.
+    /// The generation, and the number of backends, at the last look. `None` means that some are
+    /// kept only for their tunnels.
     tidied: Option<(u64, usize)>,
 }
 
-/// What is known of one.
+/// The state of one backend, shared by all threads.
 pub struct Standing {
     metrics: Arc<BackendMetrics>,
     tunnels: AtomicUsize,
     down: Mutex<Option<Down>>,
 }
 
-/// A backend that is down. It is tried when all others were, and once its pause is over by one dial before them.
+/// A backend that is down. It is tried behind all others, but for one dial each time that its pause
+/// is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Down {
     pause: Duration,
     until: Instant,
-    /// Whether it let the dial wait, and so is the last to be tried.
+    /// Whether it let the latest dial time out, and so is the last to be tried.
     hangs: bool,
 }
 
@@ -53,7 +56,8 @@ impl Down {
         Down { pause: FIRST_DOWN, until: now + FIRST_DOWN, hangs: false }
     }
 
-    /// It is dialled: if its pause was over, nobody else tries it before the others for another, twice as long.
+    /// Notes a dial. If the pause was over, another begins, twice as long, so that other dials try
+    /// the backend last meanwhile.
     fn tried(&mut self, now: Instant) {
         if self.until <= now {
             self.pause = (self.pause * 2).min(LONGEST_DOWN);
@@ -67,7 +71,7 @@ impl Down {
 enum Rank {
     Up,
     Refuses,
-    /// Last, since it takes time that the others may need.
+    /// Last, since its dial takes time that the others may need.
     Hangs,
 }
 
@@ -81,12 +85,13 @@ impl Drop for Load {
 }
 
 impl Backends {
-    /// Nothing is known yet.
+    /// Starts without any known backend.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Backends { metrics, known: Mutex::default() }
     }
 
-    /// The addresses in the order in which they are tried: those that are up, fewest tunnels first.
+    /// The addresses in the order in which to try them: the ones that are up come first, and among
+    /// equals the ones with the fewest tunnels.
     pub fn ranked(&self, addresses: &[BackendAddress]) -> Vec<(BackendAddress, Arc<Standing>)> {
         let mut known = lock(&self.known);
         let mut standing = |address: &BackendAddress| {
@@ -104,11 +109,11 @@ impl Backends {
         ranked
     }
 
-    /// Forgets those that are none of `named`, which `generation` names, once no tunnel runs on them: one that is named
-    /// again later begins anew.
+    /// Forgets backends that are not among `named`, those of `generation`, once no tunnel runs on
+    /// them. A backend that is named again later begins anew.
     pub fn tidy<'n>(&self, generation: u64, named: impl Iterator<Item = &'n BackendAddress>) {
         let mut known = lock(&self.known);
-        // One that an older generation's request has dialled since makes them more.
+        // A backend that an older generation's request has dialled since makes the number larger.
         if known.tidied == Some((generation, known.standings.len())) {
             return;
         }
@@ -142,14 +147,14 @@ impl Standing {
         }
     }
 
-    /// It is dialled now.
+    /// Notes a dial at `now`, before its outcome is known.
     pub fn tried(&self, now: Instant) {
         if let Some(down) = &mut *lock(&self.down) {
             down.tried(now);
         }
     }
 
-    /// A dial succeeded.
+    /// Notes a dial that succeeded: the backend is up at once, whatever its pause.
     pub fn up(&self, address: &BackendAddress) {
         *lock(&self.down) = None;
         if self.metrics.dialled(true) {
@@ -157,7 +162,8 @@ impl Standing {
         }
     }
 
-    /// A dial failed; one warning for each time that it goes down, however many dials fail then.
+    /// Notes a dial that failed. Warns once for each time that the backend goes down, however many
+    /// dials fail then.
     pub fn down(
         &self,
         address: &BackendAddress,
@@ -173,7 +179,7 @@ impl Standing {
         }
     }
 
-    /// The weight of one more tunnel.
+    /// Adds the weight of one more tunnel, until the `Load` is dropped.
     pub fn load(self: &Arc<Self>) -> Load {
         self.tunnels.fetch_add(1, Ordering::Relaxed);
         Load(Arc::clone(self))
