@@ -45,7 +45,8 @@ pub struct Streamed {
     held: Option<Held>,
     wait: Wait,
     fault: Fault,
-    /// Knows whether the client has ended its side.
+    /// Knows whether the client has ended its side, which `Watched` hides from hyper during a
+    /// request: for hyper, a truncated body would stay pending for ever.
     patience: Patience,
     /// Notified once the whole body has been handed to hyper. `None` means not yet on a connection.
     course: Option<Course>,
@@ -166,6 +167,8 @@ impl Streamed {
         self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
+    /// Notes that the body was read whole. Called as soon as `is_end_stream` is true too: hyper may
+    /// ask that instead of polling for the final `None`.
     fn over(&self) {
         self.patience.body_read();
         if let Some(course) = &self.course {
@@ -197,8 +200,6 @@ impl Body for Upload {
             body.held = None;
         }
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
-            // `Watched` hides from hyper that the client has ended its side during a request, so a
-            // truncated body would stay pending for ever.
             if body.patience.has_broken_off(cx.waker()) {
                 return Poll::Ready(Some(Err(body.fault.set(LEFT))));
             }
@@ -229,7 +230,6 @@ impl Body for Upload {
                     None => Some(Err(body.fault.set(TOO_BIG))),
                     Some(left) => {
                         body.left = left;
-                        // hyper may ask `is_end_stream` instead of polling for the final `None`.
                         if body.is_end_stream() {
                             body.over();
                         }

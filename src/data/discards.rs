@@ -273,8 +273,8 @@ mod tests {
         proptest::collection::vec(step, 0..200)
     }
 
-    /// Follows `steps`, and checks after each that the displaced ones went one after another, each as
-    /// the oldest of a client that had as many as any other.
+    /// Follows `steps`, and checks after each that the displaced ones went one after another, each
+    /// as the oldest of a client that had as many as any other.
     fn check_fair(steps: &[Step], most: usize) {
         let discards: Arc<Discards> = Arc::default();
         let (mut staying, mut going, mut waiting) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,8 +1,8 @@
 //! Reads and writes the heads of the opening handshake without hyper. Nearly every tunnel begins
 //! here.
 //!
-//! Accepts only complete, unambiguous heads. Any other goes to hyper untouched, so that one parser
-//! decides what is malformed. Names keep their case.
+//! Accepts only complete, unambiguous heads. Any other goes to hyper untouched, so that a single
+//! parser decides which heads are malformed. Names keep their case.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;

@@ -21,7 +21,8 @@ pub struct Tried {
     pub backend: Option<BackendAddress>,
     /// What went wrong, in words for people.
     pub error: Option<String>,
-    /// What a valid 101 chose that the policy does not admit. The inner `None` means no subprotocol.
+    /// What a valid 101 chose that the policy does not admit. The inner `None` means no
+    /// subprotocol.
     pub unadmitted: Option<Option<Box<str>>>,
 }
 

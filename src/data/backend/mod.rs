@@ -110,8 +110,8 @@ impl Dialler {
         Dialler { backends, metrics, tracker, idle: Mutex::new(Some(HashMap::new())) }
     }
 
-    /// Sends an attempt, and takes the connection back if the backend switches. Its answer is late as
-    /// in [`Dialler::forward`].
+    /// Sends an attempt, and takes the connection back if the backend switches. The answer is late
+    /// as in [`Dialler::forward`].
     pub async fn upgrade(
         &self,
         permit: &Permit,
@@ -250,8 +250,8 @@ impl Dialler {
             let (mut underway, sent) = self.put(permit, line, request, patience).await;
             match sent.ok_or_else(|| tried.late(NO_ANSWER))? {
                 Ok(answer) => return answered(permit, answer, &method, underway, tried).await,
-                // Closed meanwhile. hyper returns a request of which it has sent nothing. A safe one
-                // is repeated unless a byte of its answer has come.
+                // Closed meanwhile. hyper returns a request of which it has sent nothing. A safe
+                // one is repeated unless a byte of its answer has come.
                 Err(mut error) => match (error.take_message(), &again) {
                     (Some(unsent), _) => request = unsent,
                     (None, Some(head)) if !underway.course().is_heard() => {

@@ -1,7 +1,7 @@
-//! What is known of a request on its way, and its one line and one count.
+//! The facts about a request on its way, and its one log line and one count.
 //!
-//! A request is booked exactly once. One that nothing else has booked is booked when it is
-//! dropped: its client left before there was an answer. It decides nothing.
+//! A request is booked exactly once. A request that nothing else has booked is booked when it is
+//! dropped: its client left before there was an answer. Nothing is decided here.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ use crate::tunnels::{Origination, Tunnels};
 
 /// How a connection came.
 pub struct Came {
-    /// The listener's name.
+    /// The listener's name, as configured.
     pub listener: Arc<str>,
     /// What the listener does with connections.
     pub speaks: Speaks,
@@ -39,7 +39,7 @@ pub struct Came {
     pub max_fields: usize,
     /// The most bytes of a request's head.
     pub max_head: usize,
-    /// What a backend is told of it.
+    /// The facts that a backend gets in `X-Forwarded-*`.
     pub arrival: Arrival,
     /// The socket's other end.
     pub peer: Peer,
@@ -114,14 +114,14 @@ impl Asked {
         }
     }
 
-    /// What is known of a head that has not passed the gate.
+    /// Notes the host and the path of a head that has not passed the gate.
     pub fn came(&mut self, headers: &HeaderMap, target: &Uri) {
         let host = headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
         self.host = host.map(|host| host.into_owned()).unwrap_or_default();
         self.path = target.path().to_owned();
     }
 
-    /// What is known of a head that has.
+    /// Notes the request of a head that has passed the gate.
     pub fn read(&mut self, request: &Request) {
         let is_attempt = request.is_attempt();
         self.kind = if is_attempt { RequestKind::Upgrade } else { RequestKind::Plain };
@@ -131,8 +131,8 @@ impl Asked {
         self.origin.clone_from(&request.origin);
     }
 
-    /// The route that was found, if any. Where it passes paths as they are, the request is known by the
-    /// path that was sent.
+    /// Notes the route that was found, if any. Where it passes paths as they are, the request is
+    /// known by the path that was sent.
     pub fn routed(&mut self, request: &Request, route: Option<Arc<Route>>) {
         if route.as_ref().is_some_and(|route| route.paths == Paths::AsIs) {
             self.path = request.path.sent().to_owned();
@@ -145,14 +145,15 @@ impl Asked {
         Origination { peer: self.came.peer, request_id: self.id().into(), subprotocol }
     }
 
-    /// What the candidate of the policy that judged says, charged to budgets of its own.
+    /// The verdict of the policy's candidate, charged to budgets of its own. `None` means that no
+    /// candidate has judged.
     pub fn candidate(&self) -> Option<Result<(), Refusal>> {
         let (policy, judged, (_, now)) = (self.policy.as_ref()?, self.candidate?, self.judged?);
         let is_plain = self.kind == RequestKind::Plain;
         Tunnels::charge_candidate(policy, self.came.arrival.client, is_plain, judged, now)
     }
 
-    /// Counts and logs where a candidate would have decided otherwise. More never comes of it.
+    /// Counts and logs a candidate that would have decided otherwise. It has no other effect.
     pub fn compare(&self, candidate: Option<Result<(), Refusal>>, refusal: Option<Refusal>) {
         let (difference, reason) = match (candidate, refusal) {
             (Some(Err(reason)), None) => (Difference::WouldRefuse, reason),
@@ -173,7 +174,7 @@ impl Asked {
         self.book(RequestResult::Permitted, Some(status), None, None);
     }
 
-    /// Books a refusal, and makes the answer. Says what becomes of the connection.
+    /// Books a refusal, and makes the answer. Returns what becomes of the connection too.
     pub fn refuse(&mut self, refusal: Refusal) -> (Response<Outgoing>, After) {
         let is_backends = matches!(refusal, Refusal::Backend(_));
         let result = if is_backends { RequestResult::Failed } else { RequestResult::Refused };
@@ -184,7 +185,7 @@ impl Asked {
     }
 
     /// Books a request that is permitted at `path`, which is its own with a slash behind it, and
-    /// makes the answer that sends it there. Says what becomes of the connection.
+    /// makes the answer that sends it there. Returns what becomes of the connection too.
     pub fn redirect(&mut self, path: &str, query: Option<&str>) -> (Response<Outgoing>, After) {
         let after = if self.has_body { After::Close } else { After::Keep };
         let answer = answer::slash(path, query, &self.id, after);
@@ -197,7 +198,7 @@ impl Asked {
         self.book(RequestResult::Failed, None, None, Some(reason));
     }
 
-    /// A request that is neither permitted nor refused: a redirect.
+    /// Takes a request off the books that is neither permitted nor refused: a listener's redirect.
     pub fn pass_over(&mut self) {
         self.booked = true;
     }
@@ -242,8 +243,9 @@ impl Asked {
         }
     }
 
-    /// A refused attempt closes, and so does a head that did not pass the gate, a request whose body
-    /// is not read, and a client that is not served here: a refusal must not keep connections.
+    /// What a refusal does to the connection. A refused attempt closes it, and so does a head that
+    /// did not pass the gate, a request whose body is not read, and a client that is not served
+    /// here: a refusal must not keep connections.
     fn after(&self, refusal: Refusal) -> After {
         let unserved = match refusal {
             Refusal::Head(_) | Refusal::Network | Refusal::Route | Refusal::Misdirected => true,
@@ -261,6 +263,7 @@ impl Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
+        // No effect on a request that is booked already.
         self.fail(match std::thread::panicking() {
             true => ExchangeReason::Panic,
             false if self.core.shared.lifecycle.cutting().is_cancelled() => ExchangeReason::Cut,

@@ -1,4 +1,4 @@
-//! Until when a connection speaks HTTP: as long as its client has patience, and no longer than a
+//! How long a connection speaks HTTP: until a deadline of `patience` passes, and no longer than a
 //! drain or the end of its listener lets it.
 
 use std::future::{Future, poll_fn};
@@ -24,7 +24,7 @@ pub async fn late(deadline: Instant, closing: &CancellationToken) {
     }
 }
 
-/// What bounds the time that a connection speaks HTTP.
+/// The bounds on the time in which a connection speaks HTTP.
 pub struct Clock<'c, 'f> {
     patience: &'c Patience,
     closing: Pin<&'c mut WaitForCancellationFuture<'f>>,
@@ -34,7 +34,7 @@ pub struct Clock<'c, 'f> {
 }
 
 impl<'c, 'f> Clock<'c, 'f> {
-    /// One that keeps to `patience`, and ends the connection between requests after `closing`.
+    /// Keeps to `patience`, and ends the connection between requests once `closing` is cancelled.
     pub fn new(
         patience: &'c Patience,
         closing: Pin<&'c mut WaitForCancellationFuture<'f>>,
@@ -48,8 +48,9 @@ impl<'c, 'f> Clock<'c, 'f> {
         self.is_closing
     }
 
-    /// Takes steps until one is the last; its second argument says whether the connection is to close. `None` means that time
-    /// is up, or that the connection makes room for another of its client.
+    /// Takes steps until one is the last; the second argument of `step` says whether the connection
+    /// is to close. `None` means that time is up, or that the connection makes room for another of
+    /// its client.
     pub async fn until<T>(
         &mut self,
         mut step: impl FnMut(&mut Context<'_>, bool) -> Poll<T>,
@@ -77,7 +78,8 @@ impl<'c, 'f> Clock<'c, 'f> {
         .await
     }
 
-    /// Takes steps until nothing more can be done for now; returns until when to wait, and for what.
+    /// Takes steps until nothing more can be done for now. Returns until when to wait, and for
+    /// what; `None` means that a request is worked on.
     ///
     /// # Errors
     /// What [`Clock::until`] returns.
@@ -98,14 +100,15 @@ impl<'c, 'f> Clock<'c, 'f> {
             match self.patience.next(cx) {
                 Next::Wait(due) => return Ok(due),
                 Next::Leave => return Err(None),
-                // Asked after the step's read. A step that doesn't read has something else to do.
+                // Asked after the step's read, so the next step's read decides. A step that doesn't
+                // read has something else to do.
                 Next::Decide if decided => self.patience.stay(),
                 Next::Decide => decided = true,
             }
         }
     }
 
-    /// Ready once what is waited for is late; says what that is.
+    /// Ready once the wait that is `due` is late; returns what was waited for.
     fn poll_late(
         &mut self,
         cx: &mut Context<'_>,
@@ -116,6 +119,7 @@ impl<'c, 'f> Clock<'c, 'f> {
                 self.timer.as_mut().reset(at);
             }
             ready!(self.timer.as_mut().poll(cx));
+            // It may have moved while the timer ran.
             due = self.patience.deadline();
             if due == Some((at, waits)) {
                 return Poll::Ready(waits);

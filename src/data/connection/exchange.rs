@@ -53,9 +53,10 @@ pub struct Exchange {
     pub came: Arc<Came>,
     /// The connection's clock, which holds its seat among the connections of its client.
     patience: Patience,
-    /// What becomes a tunnel when hyper lets go of the connection.
+    /// The tunnel that opens when hyper lets go of the connection.
     opening: Once<Box<Opening>>,
-    /// How hyper hands the stream over where a request has asked for an upgrade, whatever its answer was.
+    /// hyper's promise to hand the stream over, where a request has asked for an upgrade, whatever
+    /// its answer was.
     handed_over: Once<OnUpgrade>,
     /// The answer to an attempt that was decided before hyper read it.
     decided: Once<Response<Outgoing>>,
@@ -69,15 +70,15 @@ pub struct Exchange {
     unsettled: Mutex<Vec<Asked>>,
 }
 
-/// What comes of an attempt that is let in.
+/// The outcome of an attempt that is let in.
 enum Granted {
     /// A tunnel, once the client has its 101.
     Tunnel(Box<Switching>),
-    /// The backend's answer, which is another.
+    /// The backend's answer, if it is no 101.
     Other(Response<Outgoing>),
 }
 
-/// What comes of a request that is let in.
+/// The outcome of a request that is let in.
 enum Decided {
     Answer(Response<Outgoing>),
     /// A 101, after which the connection becomes a tunnel.
@@ -113,7 +114,7 @@ impl fmt::Display for GivenUp {
 impl std::error::Error for GivenUp {}
 
 impl Exchange {
-    /// For one connection.
+    /// Starts without any request, for one connection.
     pub fn new(core: Arc<Core>, came: Came, patience: Patience) -> Self {
         Exchange {
             core,
@@ -133,8 +134,9 @@ impl Exchange {
         Box::new(Asked::new(Arc::clone(&self.core), Arc::clone(&self.came), has_body))
     }
 
-    /// Decides the attempt at the start of `came`, which hyper has not read: how long its head is, and the tunnel that it
-    /// gets. `None`: hyper is to read it and to answer, whether it is decided or not.
+    /// Decides the attempt at the start of `came`, which hyper has not read. Returns the length of
+    /// its head, and the tunnel that it gets. `None` means that hyper has to read the request and
+    /// to answer it, decided or not.
     pub async fn attempt(
         &self,
         came: &Bytes,
@@ -169,12 +171,13 @@ impl Exchange {
             Err(refusal) => self.refuse(&mut asked, refusal),
         };
         self.settles(asked);
+        // hyper reads the same head again; its service takes this, and decides nothing twice.
         self.decided.put(answer);
         None
     }
 
-    /// Answers one request. It begins at once, and not with the first poll: hyper may read the end
-    /// of the client's side, or find the client gone, before it polls.
+    /// Answers one request. The request begins with the call, not with the first poll: hyper may
+    /// read the end of the client's side, or find the client gone, before it polls.
     pub fn answer(
         self: Arc<Self>,
         mut request: HttpRequest<Incoming>,
@@ -203,7 +206,7 @@ impl Exchange {
             };
             self.patience.has_answer();
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-                // What the client says next is for the tunnel.
+                // The client's next bytes are the tunnel's, not the next request's.
                 ended.forget();
                 return Ok(answer);
             }
@@ -215,6 +218,7 @@ impl Exchange {
                 // hyper adds `keep-alive` to what it takes for an answer of HTTP/1.1.
                 *answer.version_mut() = version;
             }
+            // The request is over when hyper drops the body of its answer.
             Ok(answer.map(|body| body.holding(ended)))
         }
     }
@@ -247,7 +251,7 @@ impl Exchange {
         Ok(answer)
     }
 
-    /// There is an answer, and its route says how long the client may take to take it.
+    /// Notes that there is an answer: its route bounds how long the client may take to take it.
     fn answered(&self, asked: &Asked, patience: &Patience) {
         if let Some(route) = &asked.route {
             patience.routed(&route.timeouts);
@@ -261,7 +265,8 @@ impl Exchange {
         }
     }
 
-    /// The connection is over: books what its delivery decides about.
+    /// Books the requests that wait for the end of the connection: as answered if all was
+    /// `delivered`, and else, by their drop, as left by the client.
     pub fn settle(&self, delivered: bool) {
         let unsettled =
             std::mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
@@ -292,7 +297,7 @@ impl Exchange {
         asked.read(&request);
         if let Speaks::Redirect { port } = self.came.speaks {
             if request.host.is_unnamed() {
-                // There is no address to lead to.
+                // HTTP/1.0 may name no host, and then there is nowhere to redirect to.
                 return Err(Refusal::Head(Head::Malformed).into());
             }
             let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -326,7 +331,7 @@ impl Exchange {
         }
     }
 
-    /// The verdict, under the generation that runs now: no connection holds one between requests.
+    /// Judges under the generation that runs now: no connection keeps one between requests.
     fn judge(
         &self,
         live: &Snapshot,
@@ -347,15 +352,16 @@ impl Exchange {
         verdict
     }
 
-    /// A request that no route matches: plain HTTP whose path lacks only a slash at its end is
-    /// redirected, if the policy there permits it. No rate is charged: no backend is asked, and the
-    /// request that follows pays.
+    /// Answers a request that no route matches. Plain HTTP whose path lacks only a slash at its end
+    /// is redirected, if the policy there permits it. No rate is charged: no backend has any work,
+    /// and the request that follows pays.
     fn add_slash(
         &self,
         request: &Request,
         target: &Uri,
         asked: &mut Asked,
     ) -> Result<Response<Outgoing>, Denied> {
+        // Loaded once: the route is found and judged under one generation, which the line names.
         let live = self.core.shared.live.load();
         let slashed = live.slashed(request).ok_or(Refusal::Route)?;
         let permit = self.judge(&live, &slashed, asked)?;
@@ -365,7 +371,7 @@ impl Exchange {
         Ok(answer)
     }
 
-    /// An attempt that is permitted: charged, dialled, and granted if the backend switches.
+    /// Charges a permitted attempt, dials, and grants the tunnel if the backend switches.
     async fn open(
         &self,
         mut attempt: Attempt,
@@ -404,7 +410,7 @@ impl Exchange {
             Answer::Switched(mut backend) => {
                 let subprotocol = backend.agreed.subprotocol.take();
                 if let Kind::Attempt { subprotocols } = &mut request.kind {
-                    // From now on it is judged by what it speaks, no longer by what it offered.
+                    // Reloads judge a tunnel by the subprotocol that it speaks, not by its offers.
                     *subprotocols = subprotocol.iter().cloned().collect();
                 }
                 let from = asked.origination(subprotocol);
@@ -414,19 +420,19 @@ impl Exchange {
     }
 
     /// Ready once a drain should no longer wait for an attempt that `began` then: its client may
-    /// safely repeat it, and its tunnel would be told to go.
+    /// safely repeat it, and its tunnel would be drained at once.
     async fn overdue(&self, began: Instant) {
         self.core.shared.lifecycle.closing().cancelled().await;
         sleep_until(began + STREAM_AGE).await;
     }
 
-    /// Whether the connection opens no tunnel any more: its listener is gone, or speaks otherwise. A
-    /// client that has connected before is served its first request, as it came for.
+    /// Whether the connection opens no tunnel any more: its listener is gone, or speaks otherwise.
+    /// A client that connected before is still served its first request, which it came for.
     fn is_retired(&self) -> bool {
         self.came.closing.is_cancelled() && self.has_answered.load(Ordering::Relaxed)
     }
 
-    /// Plain HTTP that is permitted: where the route forwards it, charged and streamed both ways.
+    /// Forwards permitted plain HTTP where the route allows it: charges it, and streams both ways.
     async fn forward(
         &self,
         mut parts: request::Parts,
@@ -478,7 +484,7 @@ impl Exchange {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 if self.patience.has_unread_body() {
-                    // Where the answer is whole first, the rest of the body is discarded. So nothing may follow it.
+                    // If the answer is whole first, the rest is discarded: no request may follow.
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     self.closes.store(true, Ordering::Relaxed);
                 }
@@ -506,7 +512,8 @@ impl Exchange {
         answer
     }
 
-    /// Notes what an answer of ours does to the connection.
+    /// Notes whether one of sidegate's own answers closes the connection, which discards the rest
+    /// of the request's body.
     fn closes_after(&self, after: After) {
         if after == After::Close {
             self.closes.store(true, Ordering::Relaxed);
@@ -537,9 +544,9 @@ impl Exchange {
         self.opening.take()
     }
 
-    /// The client's stream, and what hyper has read ahead, where hyper has handed the stream over: for a 101, and also
-    /// where another answer ends a connection on which a request has asked for an upgrade. Then our direction has not
-    /// ended yet.
+    /// The client's stream, and the bytes that hyper has read ahead, where hyper has handed the
+    /// stream over: for a 101, and where another answer ends a connection on which a request has
+    /// asked for an upgrade. In the second case our direction has not ended yet.
     pub async fn handed_over(&self) -> Option<(Watched, Bytes)> {
         let upgraded = self.handed_over.take()?.await.ok()?;
         let parts = upgraded.downcast::<TokioIo<Watched>>().ok()?;
@@ -547,11 +554,11 @@ impl Exchange {
     }
 }
 
-/// Says that a request is over when its answer's body is.
+/// Reports a request as over when it is dropped, with the body of the answer.
 struct Ended(Option<Patience>);
 
 impl Ended {
-    /// Says nothing: the connection speaks HTTP no more.
+    /// Reports nothing: the connection speaks HTTP no more.
     fn forget(mut self) {
         self.0 = None;
     }

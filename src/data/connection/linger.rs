@@ -1,9 +1,9 @@
 //! The lingering close (RFC 9112 §9.6) of a connection that was answered before all of it was read.
 //!
-//! Closed at once, the kernel would reset it, and a client that is still sending would never see
-//! its answer. Our direction has ended already; what the client still sends is discarded below
-//! TLS, unread, until the client ends or a bound is reached. Meanwhile the connection counts as
-//! pending for its client, and any new connection that needs its place gets it.
+//! If it were closed at once, the kernel would reset it, and a client that is still sending would
+//! never see its answer. Our direction has ended already; what the client still sends is discarded
+//! below TLS, unread, until the client ends or a bound is reached. Meanwhile the connection counts
+//! as pending for its client, and any new connection that needs its place gets it.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -30,7 +30,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection whose answer is with the kernel, and FIN behind it.
 pub struct Lingering {
-    /// The client's socket.
+    /// The client's socket, without its TLS session.
     pub tcp: TcpStream,
     /// Bytes that have been discarded already.
     pub discarded: u64,
@@ -45,7 +45,7 @@ struct Bounds {
     bytes: u64,
 }
 
-/// One that counts as discarding until this is dropped.
+/// A connection that counts as discarding until this is dropped.
 struct Counted {
     listener: Arc<ListenerMetrics>,
     end: DiscardEnd,
@@ -61,11 +61,12 @@ impl Drop for Counted {
 pub async fn linger(lingering: Lingering, open: Open, client: Key) {
     let Lingering { tcp, discarded, patience } = lingering;
     open.listener.discards();
-    // Where the runtime ends first, a drain does.
+    // If the runtime ends first, and drops this, a drain is over.
     let mut counted = Counted { listener: Arc::clone(&open.listener), end: DiscardEnd::Drain };
     let told = Arc::new(Notify::new());
     let (place, total) = &open.places;
-    // Dropped before the places are given back, or those that wait for one would ask once more.
+    // Dropped before the places are given back: a connection that waits for a place must not
+    // displace a connection that has none any more.
     let _discarding = (place.discards(client, &told), total.discards(client, &told));
     let finish = open.core.shared.lifecycle.closing();
     let ordered = async {
@@ -86,7 +87,7 @@ pub async fn linger(lingering: Lingering, open: Open, client: Key) {
         end = discard(&tcp, &bounds) => end,
     };
     if counted.end == DiscardEnd::Displaced {
-        // Nothing of it stays behind in the kernel. Of a socket that fails this, the peer is gone already.
+        // Nothing of it stays behind in the kernel. A socket that fails this has no peer any more.
         let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
     } else {
         keepalive::leave(&tcp, patience.write_stall());
@@ -108,6 +109,7 @@ async fn discard(tcp: &TcpStream, bounds: &Bounds) -> DiscardEnd {
         };
         let Some(rest) = left.checked_sub(came as u64) else { return DiscardEnd::Size };
         left = rest;
+        // `timeout_at` polls the read first, so it never fires while bytes keep coming.
         if Instant::now() >= last {
             return DiscardEnd::Time;
         }

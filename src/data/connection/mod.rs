@@ -1,6 +1,6 @@
 //! The story of a connection: TLS, the heads that it sends, and the tunnel that it becomes.
 //!
-//! It ends in exactly one way, which is counted when its [`Open`] is dropped.
+//! A connection ends in exactly one way, which is counted when its [`Open`] is dropped.
 
 mod asked;
 mod clock;
@@ -51,25 +51,27 @@ use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{Listener, MAX_FIELDS};
 use crate::snapshot::route::RouteTimeouts;
 
-/// The most that is read of a client at once before it has a tunnel: as much as hyper reads, and no more than any `max_head`.
+/// The most bytes that one read takes of a client before it has a tunnel: as many as hyper reads,
+/// and no more than any `max_head`.
 const SOME: usize = 8 * 1024;
 
 /// A connection as it was accepted.
 pub struct Accepted {
     /// The socket, with `TCP_NODELAY`.
     pub stream: TcpStream,
-    /// Its other end.
+    /// The address at its other end.
     pub peer: Peer,
-    /// The port that it came to.
+    /// The local port that it came to.
     pub port: u16,
-    /// The listener's rules.
+    /// The listener's rules at the accept.
     pub rules: ListenerRules,
-    /// The listener's counters.
+    /// The counters of its listener.
     pub metrics: Arc<ListenerMetrics>,
     /// Its places under the listener's cap and the process'.
     pub places: (Place, Place),
-    /// The client that the bounds before a policy are charged to. It is the peer, as long as no peer speaks for others:
-    /// once PROXY headers are read, listed peers are exempt, and the client that a header names is charged instead.
+    /// The client that the bounds before a policy are charged to. It is the peer, as long as no
+    /// peer speaks for others: once PROXY headers are read, listed peers are exempt, and the client
+    /// that a header names is charged instead.
     pub client: Client,
     /// Its seat among the connections of its client, or the claim to one.
     pub claim: Claim,
@@ -157,7 +159,7 @@ fn patience_of(rules: &ListenerRules, seat: Seat) -> Patience {
 
 /// A connection that never speaks HTTP over TLS.
 struct Unserved {
-    /// Why.
+    /// The way in which the connection ended, for its count.
     end: ConnectionEnd,
     /// The socket, if an answer in the clear or an alert went out and our direction has ended.
     answered: Option<TcpStream>,
@@ -194,7 +196,7 @@ async fn encrypt(
     let listener = Arc::clone(&rules.listener.name);
     let mut chosen = None;
     let configuration = |is_nameless| {
-        // Certificates of the generation that runs when the client speaks, not at the accept.
+        // The certificates of the generation that runs when the client speaks, not at the accept.
         let live = core.shared.live.load();
         let present = live.listeners.get(&listener).and_then(|rules| rules.tls.as_ref());
         let (config, by_sni) = present.unwrap_or(admitted).for_one(is_nameless);
@@ -270,7 +272,7 @@ async fn its_turn(
 ) -> Result<(), tls::Failure> {
     let (turnstile, listener) = (&core.shared.turnstile, &rules.listener.name);
     let client = party.client.key();
-    // The rate of the generation that runs now: a reload that changes it acts on connections that wait.
+    // The rate of the generation that runs now: a reload acts on connections that wait.
     let take = || {
         let live = core.shared.live.load();
         let rules = live.listeners.get(listener).unwrap_or(rules);
@@ -282,7 +284,7 @@ async fn its_turn(
     *waits = true;
     open.listener.tls_delayed();
     decision::delayed(party, &core.delays);
-    // Boxed, or connections that don't wait would carry the room that it takes.
+    // Boxed: connections that don't wait would carry the room that it takes.
     Box::pin(hello.unless_left(turnstile.pass(listener, client, take))).await?;
     *waits = false;
     Ok(())
@@ -294,11 +296,11 @@ fn turned_away(core: &Core, party: Party<'_>, refusal: Refusal, error: Option<&s
     decision::turned_away(party, refusal, None, error, &core.cap);
 }
 
-/// What came of the HTTP part of a connection.
+/// The outcome of the HTTP part of a connection.
 enum Spoken {
-    /// It is over.
+    /// The connection is over, and can be closed.
     Over(ConnectionEnd),
-    /// It is over for us, and the client may be sending what is not read any more.
+    /// Our direction is over, and the client may still send bytes that are not read any more.
     Unread(ConnectionEnd, Lingering),
     /// It ended without a byte: a health check.
     Empty,
@@ -306,15 +308,16 @@ enum Spoken {
     Upgraded(Upgraded),
 }
 
-/// What becomes a tunnel.
+/// The parts of a connection that becomes a tunnel.
 struct Upgraded {
     client: Watched,
-    /// What the client has said already.
+    /// Bytes that the client has sent behind its head.
     early: Bytes,
     opening: Box<Opening>,
 }
 
-/// HTTP/1.1 until the client leaves, is refused, is late, or upgrades: most upgrade at once, without hyper.
+/// Speaks HTTP/1.1 until the client leaves, is refused, is late, or upgrades. Most clients upgrade
+/// at once, without hyper.
 async fn converse(
     core: &Arc<Core>,
     rules: &ListenerRules,
@@ -339,7 +342,7 @@ async fn converse(
             let end = exchange.malformed("HTTP/2 without negotiation, which is not spoken here");
             over(end, client, true, &patience)
         }
-        // Boxed, or those that upgrade at once would carry the room that hyper takes.
+        // Boxed: connections that upgrade at once would carry the room that hyper takes.
         Some(Directly::Unanswered(client)) => {
             Box::pin(by_hyper(core, rules, client, &exchange, &patience, clock)).await
         }
@@ -348,7 +351,7 @@ async fn converse(
     }
 }
 
-/// Whatever does not upgrade at once.
+/// Lets hyper serve a connection that does not upgrade at once.
 async fn by_hyper(
     core: &Core,
     rules: &ListenerRules,
@@ -374,11 +377,13 @@ async fn by_hyper(
         .title_case_headers(true)
         .max_header_size(max_head)
         .max_buf_size(max_head + 8 * 1024)
+        // The clock has the deadlines.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(client), service)
         .with_upgrades();
     let spoken = clock.until(|cx, is_closing| {
         let mut over = Pin::new(&mut connection).poll(cx);
+        // Without the body that was given up hyper ends the connection, and another poll shows it.
         if over.is_pending() && patience.lets_go_of_body() {
             over = Pin::new(&mut connection).poll(cx);
         }
@@ -415,7 +420,7 @@ async fn by_hyper(
     }
 }
 
-/// The end of a connection, of which something may be `unread`.
+/// How a connection ends; `unread` says whether hyper has left bytes of the client behind.
 fn over(end: ConnectionEnd, client: Watched, unread: bool, patience: &Patience) -> Spoken {
     match client.into_unread(unread) {
         Some((tcp, discarded)) => {
@@ -441,6 +446,7 @@ fn ended(
     patience: &Patience,
     closed: Option<ConnectionEnd>,
 ) -> ConnectionEnd {
+    // Several of these may hold, and the first one counts.
     match (spoken, closed) {
         _ if patience.is_displaced() => ConnectionEnd::Displaced,
         (None, Some(closed)) => closed,
@@ -460,15 +466,15 @@ fn ended(
     }
 }
 
-/// What came of a first head without hyper.
+/// The outcome of a first head without hyper.
 enum Directly {
-    /// A tunnel.
+    /// The client has its 101, and the tunnel can open.
     Upgraded(Upgraded),
     /// The client has left, or broken TLS.
     Left(Watched),
     /// The client speaks HTTP/2, and has been told that it is not spoken here.
     Http2(Watched),
-    /// It is hyper's to read, from its first byte, and to answer.
+    /// hyper has to read the stream, from its first byte, and to answer.
     Unanswered(Watched),
 }
 
@@ -481,7 +487,7 @@ async fn directly(exchange: &Exchange, mut client: Watched, patience: &Patience)
         match foreign::is_http2(&came) {
             Is::Yes => {
                 let answer = answer::http2_unspoken();
-                // Of a client that is gone, nothing is discarded.
+                // Fails for a client that is gone, of which nothing is discarded then.
                 let _ = Box::pin(foreign::dismiss(&mut client, &answer)).await;
                 return Directly::Http2(client);
             }
@@ -500,7 +506,7 @@ async fn directly(exchange: &Exchange, mut client: Watched, patience: &Patience)
     let answered = poll_fn(|cx| {
         let answer = attempt.as_mut().poll(cx);
         if let Poll::Ready(answer) = answer {
-            // What came meanwhile is noticed first: a client that has left is no tunnel's.
+            // One more read, to notice a client that has left meanwhile: it gets no tunnel.
             if early.is_empty()
                 && let Poll::Ready(Ok(said)) = some(&mut client, cx)
             {
@@ -508,14 +514,15 @@ async fn directly(exchange: &Exchange, mut client: Watched, patience: &Patience)
             }
             return Poll::Ready(Some(answer));
         }
-        // A client that has left no longer wants a tunnel; what it says early is for the tunnel.
+        // A client that has left no longer wants a tunnel; early bytes are kept for the tunnel,
+        // of one read at most.
         if early.is_empty() {
             early = ready!(some(&mut client, cx)).unwrap_or_default();
             if early.is_empty() {
                 return Poll::Ready(None);
             }
         }
-        // Nothing more is read, but a reset is noticed.
+        // Nothing more is read, but a flush notices a reset.
         if let Poll::Ready(Err(_)) = Pin::new(&mut client).poll_flush(cx) {
             return Poll::Ready(None);
         }
@@ -538,7 +545,7 @@ async fn directly(exchange: &Exchange, mut client: Watched, patience: &Patience)
     }
 }
 
-/// What the client says next; nothing at the end of its stream.
+/// The client's next bytes; empty at the end of its stream.
 fn some(client: &mut Watched, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
     let mut room = [MaybeUninit::uninit(); SOME];
     let mut buffer = ReadBuf::uninit(&mut room);
@@ -546,7 +553,7 @@ fn some(client: &mut Watched, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
     Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
 }
 
-/// A deadline passed: the word depends on what was waited for.
+/// How a connection ends whose deadline has passed: it depends on what was waited for.
 fn timed_out(exchange: &Exchange, patience: &Patience) -> ConnectionEnd {
     match patience.deadline() {
         _ if patience.cut().is_some() => ConnectionEnd::Cut,

@@ -1,4 +1,4 @@
-//! What a permitted attempt leaves behind: a tunnel that only wants its client.
+//! The outcome of a permitted attempt: a tunnel that only lacks its client.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -12,19 +12,19 @@ use crate::data::tunnel::Tunnel;
 use crate::policy::request::Request;
 use crate::tunnels::{Origination, Slot};
 
-/// What an attempt was granted.
+/// The parts of the tunnel that an attempt was granted.
 pub struct Switching {
     /// The backend that has switched.
     pub backend: Box<Switched>,
-    /// Its place, and the permit that it has it by.
+    /// The tunnel's place under the limits, with the permit that was charged for it.
     pub slot: Slot,
-    /// What was permitted.
+    /// The request that was permitted, as reloads judge it again.
     pub request: Request,
-    /// Whose it is.
+    /// Where the request came from, for the table.
     pub from: Origination,
 }
 
-/// A tunnel that only wants its client. Dropped, its client has left.
+/// A tunnel that only lacks its client. Dropped unopened, it books that the client has left.
 pub struct Opening {
     granted: Box<Switching>,
     asked: Box<Asked>,
@@ -41,8 +41,8 @@ impl Opening {
         head::write_switched(&self.granted.backend.head, &self.granted.backend.spelling)
     }
 
-    /// Opens the tunnel to `client`, which has `said` something already: books the attempt, enters
-    /// the table, and is told at once if it is refused by now.
+    /// Opens the tunnel to `client`, which has `said` something already. Books the attempt, and
+    /// enters the table, which orders the end at once if the rules that run now refuse it.
     pub fn open(mut self, core: &Core, client: Channel, said: Bytes) -> Tunnel {
         self.asked.permitted(101);
         let Switching { backend, slot, request, from } = *self.granted;
