@@ -125,6 +125,7 @@ impl Log {
             }
         };
         let drops = Drops { queue: Some(writer.error_counter()), sink: lost };
+        // Lossy: invalid directives in `SIDEGATE_LOG` are ignored.
         let filter = EnvFilter::builder()
             .with_env_var("SIDEGATE_LOG")
             .with_default_directive(tracing::Level::INFO.into())

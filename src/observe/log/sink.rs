@@ -61,6 +61,7 @@ impl<W: Write> Write for Sink<W> {
         if self.burst.len() + line.len() > self.most {
             self.send();
         }
+        // Longer than any burst, or bursts are off (`most` is 0).
         if line.len() > self.most {
             self.put(line);
         } else {

@@ -111,6 +111,8 @@ fn text(metrics: &Metrics, facts: &Facts<'_>, now: Timestamp) -> String {
     let mut sums = sums(metrics);
     for (name, limit) in lock(&metrics.connections_limits).iter() {
         page.put(&family::CONNECTIONS_LIMIT, &[name], *limit as f64);
+        // A series exists before its first count, so that `increase()` sees it; likewise for
+        // routes.
         sums.listeners.entry(Arc::clone(name)).or_default();
     }
     for (name, listener) in &sums.listeners {
