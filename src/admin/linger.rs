@@ -91,6 +91,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<'_, I> {
     ) -> Poll<io::Result<usize>> {
         let heard = self.get_mut();
         let written = Pin::new(&mut *heard.io).poll_write(cx, bytes);
+        // A caller that sends its whole body before it reads would otherwise wait for us, and we
+        // for it.
         if written.is_pending() {
             heard.discard(cx);
         }

@@ -54,6 +54,7 @@ pub async fn answer_one(
     if stranger.is_some() {
         admin.metrics.scrape_refused();
     }
+    // Too many refused callers at once: closed without an answer.
     if stranger.as_ref().is_some_and(Option::is_none) {
         return true;
     }

@@ -40,6 +40,8 @@ fn walk(
             keys.into_iter().map(pair).collect::<Vec<_>>()
         }
         _ => {
+            // Everything else, arrays without names included, is reported as a whole. Null means
+            // absent.
             let said = |value: Option<&Value>| value.filter(|value| !value.is_null()).cloned();
             found.push(KeyChange {
                 file: file.into(),
