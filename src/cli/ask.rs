@@ -243,6 +243,7 @@ async fn exchange<R: AdminRequest>(
         let too_long = |error: &dyn fmt::Display| {
             format!("the answer of the agent at {shown} is cut or too long: {error}")
         };
+        // A declared length beyond the limit is refused before any byte of the body is read.
         if body.size_hint().lower() > MAX_ANSWER as u64 {
             return Err(too_long(&format_args!("{} bytes", body.size_hint().lower())));
         }

@@ -148,6 +148,7 @@ impl PlacedCandidate {
         let files = &self.files;
         let (policy, candidate, kept) =
             (files.policy.display(), files.candidate.display(), files.kept.display());
+        // Another process may have replaced the file meanwhile; its version is not overwritten.
         let is_ours =
             fs::symlink_metadata(&files.policy).is_ok_and(|now| inode(&now) == self.candidate);
         if !is_ours {
@@ -160,6 +161,7 @@ impl PlacedCandidate {
                 "{policy} is the candidate now, which can't be taken back ({error}); {kept} is the policy from before"
             );
         }
+        // NOREPLACE: a new candidate may have been written meanwhile.
         let is_back =
             renameat_with(CWD, &files.kept, CWD, &files.candidate, RenameFlags::NOREPLACE);
         files.sync();

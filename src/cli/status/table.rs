@@ -61,6 +61,7 @@ pub fn table(heads: &[&str], rows: &[Row], color: bool) -> String {
     let line = |cells: Vec<(&str, Tone)>| {
         let mut line = String::new();
         for ((text, tone), (width, head)) in cells.into_iter().zip(widths.iter().zip(heads)) {
+            // Padded by the bare text: the escape codes of a color have no width.
             let blank = " ".repeat(width.saturating_sub(text.chars().count()));
             let painted = paint(text, tone, color);
             line.push_str(&if head.starts_with('>') {
