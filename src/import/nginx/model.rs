@@ -2,7 +2,7 @@
 //!
 //! The texts of a server's locations and rewrites divide all paths into cells. For each cell, the
 //! model lists every outcome that nginx may have: the outcome if no vague regular expression
-//! matches, and the outcomes of those that may match. An impossible outcome is harmless here; a
+//! matches, and the outcomes of patterns that may match. An impossible outcome is harmless here; a
 //! missing one is not, because the import compares itself with each of them.
 
 use std::collections::BTreeSet;
