@@ -121,6 +121,7 @@ impl State {
     /// Changes the connections of `client`, and ranks the client anew.
     fn change<R>(&mut self, client: Key, change: impl FnOnce(&mut Own) -> R) -> R {
         let own = self.clients.entry(client).or_default();
+        // The old rank is only known before the change.
         if let Some(rank) = rank(own) {
             self.ranks.remove(&rank);
         }

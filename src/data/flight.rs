@@ -125,6 +125,7 @@ impl Flight {
     pub async fn until<T>(&mut self, head: impl Future<Output = T>) -> Result<T, Ending> {
         let mut head = pin!(head);
         poll_fn(|cx| {
+            // First: an order wins over a head that comes at the same time.
             if let Poll::Ready(ending) = self.poll_ordered(cx) {
                 self.ends(ending);
                 return Poll::Ready(Err(ending));

@@ -119,6 +119,7 @@ fn target(request: &Request, route: &Route, query: Option<&str>) -> Result<Uri, 
 /// Turns the head of a backend's answer into the client's. `attempt` says whether an upgrade was
 /// asked for, which only a 101 grants.
 pub fn to_client(parts: &mut response::Parts, attempt: bool) {
+    // Read first: the removal takes `Upgrade`, and whatever `Connection` names.
     let upgrade = parts.headers.get(UPGRADE).cloned();
     let accept = parts.headers.get(SEC_WEBSOCKET_ACCEPT).cloned();
     remove_hop_by_hop(&mut parts.headers);

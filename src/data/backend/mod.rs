@@ -121,6 +121,7 @@ impl Dialler {
     ) -> Result<Answer, Refusal> {
         let (mut socket, load) = self.dial(permit, tried).await?;
         let RouteTimeouts { response, write_stall, .. } = permit.route().timeouts;
+        // A new socket has the default already: mostly this saves a system call.
         if keepalive::user_timeout(write_stall) != keepalive::USER_TIMEOUT {
             socket.bear(write_stall);
         }

@@ -234,6 +234,7 @@ impl Dialler {
     /// Keeps an idle connection; the oldest one goes where there are too many.
     fn keep(&self, line: Line) {
         let mut idle = lock(&self.idle);
+        // A drain has closed the others: dropping the line closes this connection too.
         let Some(idle) = &mut *idle else { return };
         let kept = idle.entry(line.way.clone()).or_default();
         if kept.len() >= MOST_IDLE {

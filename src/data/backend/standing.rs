@@ -171,6 +171,7 @@ impl Standing {
         hangs: bool,
         error: &dyn fmt::Display,
     ) {
+        // A pause that runs stays as it is: only `tried` makes it longer.
         lock(&self.down).get_or_insert_with(|| Down::since(Instant::now())).hangs = hangs;
         if self.metrics.dialled(false) {
             tracing::warn!(route, backend = %address, %error, "the backend is down");

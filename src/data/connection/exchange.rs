@@ -380,6 +380,7 @@ impl Exchange {
         asked: &mut Asked,
     ) -> Result<Granted, Refusal> {
         let handshake = Handshake::parse(&attempt.head)?;
+        // Charged first: the candidate's budgets don't depend on what the policy's say.
         let candidate = asked.candidate();
         let slot = match self.is_retired() {
             true => Err(Refusal::Draining),
@@ -443,6 +444,7 @@ impl Exchange {
     ) -> Result<Response<Outgoing>, Denied> {
         let route = permit.route();
         permit.forwards(&request)?;
+        // Refused before it is charged; a body without a length is counted as it comes.
         let most = route.max_body.unwrap_or(u64::MAX);
         if declared_length(&parts.headers).is_some_and(|length| length > most) {
             return Err(Refusal::Body.into());

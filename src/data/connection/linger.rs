@@ -83,6 +83,7 @@ pub async fn linger(lingering: Lingering, open: Open, client: Key) {
     };
     counted.end = tokio::select! {
         biased;
+        // First: a client that keeps sending must not outrun an order.
         end = ordered => end,
         end = discard(&tcp, &bounds) => end,
     };

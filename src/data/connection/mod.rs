@@ -536,6 +536,7 @@ async fn directly(exchange: &Exchange, mut client: Watched, patience: &Patience)
                 client.write_all(&opening.head()).await?;
                 client.flush().await
             };
+            // A client that has ended its side may be gone: a tunnel needs its acknowledgement.
             if said.await.is_err() || (patience.has_ended() && !client.delivered().await) {
                 return Directly::Left(client);
             }
