@@ -151,8 +151,8 @@ impl Agent {
     }
 
     /// Requests a reload without waiting. The log has its outcome.
-    pub fn nudge(&self, cause: Cause) {
-        self.requests.nudge(cause);
+    pub fn nudge(&self) {
+        self.requests.nudge();
     }
 
     /// Starts a drain: stops accepting, lets tunnels end, then ends. A second call cuts the

@@ -8,7 +8,6 @@ use crate::cli::configuration::Config;
 use crate::cli::exit::Exit;
 use crate::cli::output::{complain, show};
 use sidegate::addresses::BoundAddress;
-use sidegate::control::reload::Cause;
 use sidegate::control::systemd::Sockets;
 use sidegate::observe::log::{Format, Log};
 use sidegate::{Agent, StartError};
@@ -109,7 +108,7 @@ pub fn serve(mut agent: Agent, greet: impl FnOnce()) -> Exit {
         loop {
             tokio::select! {
                 () = agent.ended() => return Ok(()),
-                _ = hangup.recv() => agent.nudge(Cause::Signal),
+                _ = hangup.recv() => agent.nudge(),
                 _ = terminate.recv() => agent.drain(),
                 _ = interrupt.recv() => agent.drain(),
             }

@@ -692,7 +692,7 @@ async fn a_thousand_requests_for_a_reload_are_few_reloads_and_nobody_is_dropped(
     let (sidegate, _backend) = echoing().await;
     let mut before = client::new(&sidegate).open("/chat").await;
     for _ in 0..1000 {
-        sidegate.agent().nudge(::sidegate::control::reload::Cause::Signal);
+        sidegate.agent().nudge();
     }
     before.expect_echo("still here").await;
     assert!(matches!(sidegate.reload().await, Outcome::Unchanged { generation: 1, .. }));

@@ -15,12 +15,11 @@ mod worker;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -55,11 +54,11 @@ impl Reloader {
         let lists = world.standing.lists.load().to_vec();
         let modified = lists.iter().map(|one| (&*one.policy, &*one.list, one.modified));
         world.metrics.lists_modified(modified);
-        let nudged = Arc::new(AtomicBool::new(false));
+        let signals = Arc::new(Notify::new());
         let reloader = Reloader {
             world,
             tickets,
-            inbox: Inbox { requests, nudged: Arc::clone(&nudged), signalled: None },
+            inbox: Inbox { requests, signals: Arc::clone(&signals), signalled: None },
             watching,
             readers,
             worker: FileWorker::new(),
@@ -70,7 +69,7 @@ impl Reloader {
             half: None,
         };
         reloader.report_watch();
-        (reloader, Requests { asks, nudged })
+        (reloader, Requests { asks, signals })
     }
 
     /// Reloads when a file changes or a request comes, until `stop`. `pulse` beats meanwhile, also
@@ -111,6 +110,7 @@ impl Reloader {
                 }
                 None => std::future::pending().await,
             },
+            () = self.inbox.signals.notified() => by_itself(Cause::Signal),
             why = self.watching.due(slow) => by_itself(match why {
                 Why::Changed => Cause::Saved,
                 Why::Due => Cause::Poll,

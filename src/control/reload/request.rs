@@ -1,9 +1,8 @@
 //! The requests that the reloader serves, and its answers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::control::compile::Built;
 use crate::control::config::Settings;
@@ -104,8 +103,8 @@ pub(super) enum Ask {
 #[derive(Clone)]
 pub struct Requests {
     pub(super) asks: mpsc::Sender<Ask>,
-    /// Whether a nudge is queued whose reload has not begun.
-    pub(super) nudged: Arc<AtomicBool>,
+    /// Holds a permit while a signal waits for its reload.
+    pub(super) signals: Arc<Notify>,
 }
 
 impl Requests {
@@ -123,18 +122,11 @@ impl Requests {
         let _ = self.asks.send(Ask::Reload { cause, accept, told: None }).await;
     }
 
-    /// Requests a reload without waiting; the log reports the outcome. A nudge that is already
-    /// queued serves for this one too.
-    pub fn nudge(&self, cause: Cause) {
-        // A queued reload will see the files that this one would. A full queue holds at least one.
-        if !self.nudged.swap(true, Ordering::SeqCst)
-            && self
-                .asks
-                .try_send(Ask::Reload { cause, accept: Accept::default(), told: None })
-                .is_err()
-        {
-            self.nudged.store(false, Ordering::SeqCst);
-        }
+    /// Requests a reload as SIGHUP does, without waiting; the log reports the outcome. Requests that
+    /// come before the reload begins are served by the same one.
+    pub fn nudge(&self) {
+        // Not through the queue: a full one would lose the signal.
+        self.signals.notify_one();
     }
 
     /// Previews a reload, as if the candidate of the policy `promoted` had replaced the policy.
@@ -143,5 +135,24 @@ impl Requests {
         let (told, preview) = oneshot::channel();
         self.asks.send(Ask::Preview { promoted, told }).await.ok()?;
         preview.await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use futures_util::FutureExt;
+
+    #[tokio::test]
+    async fn signal_is_kept_when_the_queue_is_full_and_several_are_one() {
+        let (asks, _requests) = mpsc::channel(1);
+        let requests = Requests { asks, signals: Arc::default() };
+        requests.ask(Cause::Asked, Accept::default()).await;
+        assert!(requests.asks.try_reserve().is_err(), "the queue is full");
+        requests.nudge();
+        requests.nudge();
+        let waits = || requests.signals.notified().now_or_never().is_some();
+        assert_eq!([waits(), waits()], [true, false]);
     }
 }

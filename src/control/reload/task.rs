@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use futures_util::FutureExt;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
@@ -83,8 +83,8 @@ pub struct Reloader {
 /// Receiving end of [`Requests`](super::Requests).
 pub(super) struct Inbox {
     pub(super) requests: mpsc::Receiver<Ask>,
-    /// Whether a nudge is queued whose reload has not begun.
-    pub(super) nudged: Arc<AtomicBool>,
+    /// Holds a permit while a signal waits for its reload.
+    pub(super) signals: Arc<Notify>,
     /// Time at which a signal was last served. `None` means not yet.
     pub(super) signalled: Option<Instant>,
 }
@@ -139,6 +139,7 @@ impl Inbox {
             sleep_until(before + SIGNAL_INTERVAL).await;
         }
         self.signalled = Some(Instant::now());
-        self.nudged.store(false, Ordering::SeqCst);
+        // Signals that came meanwhile are served by this reload, which has not read a file yet.
+        let _ = self.signals.notified().now_or_never();
     }
 }
