@@ -56,7 +56,7 @@ pub enum Refusal {
     Connections,
     /// The policy's total of tunnels is reached.
     Capacity,
-    /// Sidegate is shutting down.
+    /// Sidegate is shutting down, or the listener of this connection is gone.
     Draining,
     /// The backend gave no usable answer.
     Backend(Backend),
@@ -213,7 +213,9 @@ impl Refusal {
             Refusal::Rate { .. } => "Too many requests; come back later.",
             Refusal::Connections => "Too many of your connections are open.",
             Refusal::Capacity => "Too many connections are open; come back later.",
-            Refusal::Draining => "This server is shutting down; come back in a moment.",
+            Refusal::Draining => {
+                "This server takes nothing new on this connection; come back in a moment."
+            }
             Refusal::Backend(Backend::Failed) => {
                 "The server behind this address gave no valid answer."
             }
