@@ -67,6 +67,7 @@ impl Reloader {
             running_files: digests,
             tried: Some(Tried { digest, lists }),
             half: None,
+            reconciled: Timestamp::now(),
         };
         reloader.report_watch();
         (reloader, Requests { asks, signals })
@@ -118,7 +119,7 @@ impl Reloader {
             () = outlast(self.half) => by_itself(Cause::Poll),
             () = self.readers.returned() => by_itself(Cause::Poll),
             // The files are the same, but an entry of them has lapsed.
-            () = lapse(&self.world.live, slow) => {
+            () = lapse(&self.world.live, self.reconciled, slow) => {
                 self.reconcile();
                 return;
             }
@@ -228,11 +229,33 @@ impl Reloader {
     }
 }
 
-/// Waits until an entry of the running lists lapses, but no longer than `most`, since the clock may
-/// be set meanwhile.
-async fn lapse(live: &Live, most: Duration) {
+/// Waits until an entry of the running lists has lapsed since `reconciled`, but no longer than
+/// `most`, since the clock may be set meanwhile.
+async fn lapse(live: &Live, reconciled: Timestamp, most: Duration) {
     let now = Timestamp::now();
-    let next = live.load().next_expiry(now);
-    let next = next.and_then(|next| Duration::try_from(next.duration_since(now)).ok());
-    sleep(next.map_or(most, |next| next.min(most))).await;
+    // Not from now on: an entry may have lapsed while this task was busy with something else. A
+    // clock that was set back must not hide the entries in between.
+    let next = live.load().next_expiry(reconciled.min(now));
+    sleep(until(next, now, most)).await;
+}
+
+/// Time from `now` until `next`: zero if that has passed, `most` at most.
+fn until(next: Option<Timestamp>, now: Timestamp, most: Duration) -> Duration {
+    let Some(next) = next else { return most };
+    Duration::try_from(next.duration_since(now)).unwrap_or_default().min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lapse_is_due_at_once_when_it_passed_while_the_task_was_busy() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let (now, most) = (at(100), Duration::from_secs(30));
+        assert_eq!(until(Some(at(97)), now, most), Duration::ZERO);
+        assert_eq!(until(Some(at(107)), now, most), Duration::from_secs(7));
+        assert_eq!(until(Some(at(999)), now, most), most);
+        assert_eq!(until(None, now, most), most);
+    }
 }

@@ -39,7 +39,7 @@ impl Reloader {
 
     /// Swaps the snapshot, then reconciles the open tunnels. Refused ones are closed over
     /// `revoke_spread`, and the others are not touched.
-    fn swap(&self, cause: Cause, built: Built, began: Instant) -> Outcome {
+    fn swap(&mut self, cause: Cause, built: Built, began: Instant) -> Outcome {
         let Built { snapshot, settings, warnings, feeds: _ } = built;
         let snapshot = Arc::new(snapshot);
         self.world.standing.settings.store(Arc::new(settings));
@@ -60,8 +60,9 @@ impl Reloader {
 
     /// Judges the open tunnels and the exchanges in flight by the running generation and the
     /// present time, and revokes the refused ones. Returns their number.
-    pub(super) fn reconcile(&self) -> usize {
-        let judged = self.world.tunnels.reconcile(&self.world.live.load(), Timestamp::now());
+    pub(super) fn reconcile(&mut self) -> usize {
+        self.reconciled = Timestamp::now();
+        let judged = self.world.tunnels.reconcile(&self.world.live.load(), self.reconciled);
         let Reconciled { refused, exchanges, would_revoke } = judged;
         self.world.metrics.candidates_would_revoke(would_revoke);
         let (tunnels, exchanges_count) = (refused.len(), exchanges.len());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
@@ -78,6 +79,8 @@ pub struct Reloader {
     pub(super) tried: Option<Tried>,
     /// Time since which a certificate and its key have not matched. `None` means that they match.
     pub(super) half: Option<Instant>,
+    /// When the live tunnels were last judged. An entry that lapses later is not noticed yet.
+    pub(super) reconciled: Timestamp,
 }
 
 /// Receiving end of [`Requests`](super::Requests).
