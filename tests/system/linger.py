@@ -1,6 +1,6 @@
 """Answers to requests whose bodies are refused: they arrive, and clients that drip into such bodies delay no other.
 
-    linger.py drips PORT COUNT    so many clients, each of an address of its own, that send a byte now and then
+    linger.py drips PORT COUNT [in-turn]    so many clients, each of an address of its own, that send a byte now and then
 """
 
 import collections
@@ -19,20 +19,23 @@ from mirror import BINARY, frame
 
 CLIENTS, PLACES = 1000, 300
 FEW, MANY = 100, 800
-WEIGHT = 24_000  # bytes; an idle HTTP connection takes as much
+WEIGHT = 11_000  # bytes; three times what it takes
 UPLOADS, BODY = 40, 5_000_000
 SOON = 0.3  # seconds, for a tunnel to open and to answer; a quiet machine takes a tenth of that
 LOOK, LOOKS = 2.0, 4  # seconds, and how often it may be looked at: others may use the machine
 
 
-def drips(port, count):
-    """Sends a head and goes on with its body, on each of so many connections; one that ends is made anew."""
+def drips(port, count, in_turn):
+    """Sends a head and goes on with its body, on each of so many connections; one that ends is made anew.
+
+    `in_turn`: each waits for its answer before the next connects.
+    """
     connections = [None] * count
     while True:
         for at, connection in enumerate(connections):
             try:
                 if connection is None:
-                    connections[at] = dripping(port, f"127.1.{at // 250}.{at % 250 + 1}")
+                    connections[at] = dripping(port, f"127.1.{at // 250}.{at % 250 + 1}", in_turn)
                 else:
                     connection.send(b"x")
             except BlockingIOError:
@@ -44,11 +47,13 @@ def drips(port, count):
         time.sleep(0.05)
 
 
-def dripping(port, source):
+def dripping(port, source, in_turn):
     connection = socket.create_connection(("127.0.0.1", port), 2, (source, 0))
     # Nothing of it stays behind.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.sendall(b"POST /echo/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n")
+    if in_turn:
+        connection.recv(1)
     connection.setblocking(False)
     return connection
 
@@ -141,12 +146,12 @@ def weighed():
     with Place() as place:
         agent = Agent(place, 10 * (FEW + MANY))
         # What the program takes once, whatever the number of its connections, is taken before the weighing.
-        place.start("first", sys.executable, HERE / "linger.py", "drips", agent.plain_port, FEW)
+        place.start("first", sys.executable, HERE / "linger.py", "drips", agent.plain_port, FEW, "in-turn")
         await_that("the first discard", lambda: agent.discarding() == FEW)
         before = agent.process.pss()
-        place.start("drips", sys.executable, HERE / "linger.py", "drips", agent.plain_port, MANY)
+        place.start("drips", sys.executable, HERE / "linger.py", "drips", agent.plain_port, MANY, "in-turn")
         await_that("all discard", lambda: agent.discarding() == FEW + MANY)
-        # What a burst of heads took for a moment is the system's again within seconds.
+        # In turn, since the allocator keeps for a while what a burst of heads takes.
         def each():
             weight = (agent.process.pss() - before) / MANY
             return weight < WEIGHT and weight
@@ -163,7 +168,7 @@ def weighed():
 
 def main():
     if sys.argv[1:2] == ["drips"]:
-        return drips(int(sys.argv[2]), int(sys.argv[3]))
+        return drips(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:] == ["in-turn"])
     with Place() as place:
         agent = Agent(place, PLACES)
         tells(agent)
