@@ -189,6 +189,10 @@ fn at_step(stage: Stage, step: DrainStep) -> Option<Stage> {
 mod tests {
     use super::*;
 
+    use std::pin::pin;
+    use std::sync::Mutex;
+    use std::task::{Context, Wake, Waker};
+
     const TERMS: DrainTerms =
         DrainTerms { delay: Duration::from_secs(1), deadline: Duration::from_secs(30), code: 1012 };
 
@@ -225,8 +229,36 @@ mod tests {
         assert_eq!(lifecycle.stage(), Stage::Ended);
     }
 
+    /// Records the step that a task finds when a token wakes it.
+    struct Woken(Arc<Lifecycle>, Mutex<Option<DrainStep>>);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            *self.1.lock().unwrap() = step(&self.0);
+        }
+    }
+
+    /// The step at which `token` wakes its waiters, when `advance` is called.
+    fn woken_at(token: fn(&Lifecycle) -> &CancellationToken, advance: fn(&Lifecycle)) -> DrainStep {
+        let lifecycle = Lifecycle::new();
+        lifecycle.drain(TERMS);
+        let woken = Arc::new(Woken(Arc::clone(&lifecycle), Mutex::default()));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut waits = pin!(token(&lifecycle).cancelled());
+        assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        advance(&lifecycle);
+        woken.1.lock().unwrap().take().unwrap()
+    }
+
     #[test]
-    fn steps_are_visible_before_their_tokens_are_cancelled() {
+    fn task_that_a_token_wakes_sees_the_step_that_woke_it() {
+        assert_eq!(woken_at(Lifecycle::closing, Lifecycle::close), DrainStep::Closing);
+        assert_eq!(woken_at(Lifecycle::cutting, Lifecycle::cut), DrainStep::Cutting);
+        assert_eq!(woken_at(Lifecycle::closing, Lifecycle::cut), DrainStep::Cutting);
+    }
+
+    #[test]
+    fn close_cancels_one_token_and_cut_both() {
         let lifecycle = Lifecycle::new();
         lifecycle.drain(TERMS);
         assert!(!lifecycle.closing().is_cancelled());

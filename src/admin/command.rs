@@ -1,7 +1,7 @@
 //! Answers requests on the admin socket: one answer and one log line with the caller for each.
 //!
-//! docs/admin.md is the reference. This module checks no permissions: a caller who could connect may
-//! make any request.
+//! docs/admin.md is the reference. This module checks no permissions: a caller who could connect
+//! may make any request.
 
 use std::sync::Arc;
 

@@ -70,8 +70,7 @@ impl Trust {
     /// # Errors
     /// See [`Unusable`].
     pub fn site(&self, path: &Path) -> Result<SocketSite, Unusable> {
-        let mut walk =
-            Walk { at: PathBuf::from("/"), landlord: None, is_roots: true, is_shared: false };
+        let mut walk = Walk::from_root();
         self.enter(&mut walk, path)?;
         let (mut rest, mut links) = (parts(path), 0);
         while let Some(part) = rest.pop_front() {
@@ -79,12 +78,7 @@ impl Trust {
                 // All links before it are resolved, so this is the true parent.
                 let parent = walk.at.parent().unwrap_or(Path::new("/")).to_owned();
                 rest = parts(&parent).into_iter().chain(rest).collect();
-                walk = Walk {
-                    at: PathBuf::from("/"),
-                    landlord: None,
-                    is_roots: true,
-                    is_shared: false,
-                };
+                walk = Walk::from_root();
                 self.enter(&mut walk, path)?;
                 continue;
             }
@@ -103,12 +97,7 @@ impl Trust {
                 }
                 let target = walk.at.join(fs::read_link(&next)?);
                 rest = parts(&target).into_iter().chain(rest).collect();
-                walk = Walk {
-                    at: PathBuf::from("/"),
-                    landlord: None,
-                    is_roots: true,
-                    is_shared: false,
-                };
+                walk = Walk::from_root();
                 self.enter(&mut walk, path)?;
                 continue;
             }
@@ -214,6 +203,13 @@ struct Walk {
     is_roots: bool,
     /// Whether other users may write in this folder, which is then sticky.
     is_shared: bool,
+}
+
+impl Walk {
+    /// The walk at its start: the root folder.
+    fn from_root() -> Walk {
+        Walk { at: PathBuf::from("/"), landlord: None, is_roots: true, is_shared: false }
+    }
 }
 
 /// The components of an absolute path below the root.

@@ -249,6 +249,9 @@ fn until(next: Option<Timestamp>, now: Timestamp, most: Duration) -> Duration {
 mod tests {
     use super::*;
 
+    use crate::policy::limit::Limits;
+    use crate::snapshot::tests::{generation, policy};
+
     #[test]
     fn lapse_is_due_at_once_when_it_passed_while_the_task_was_busy() {
         let at = |second| Timestamp::from_second(second).unwrap();
@@ -257,5 +260,17 @@ mod tests {
         assert_eq!(until(Some(at(107)), now, most), Duration::from_secs(7));
         assert_eq!(until(Some(at(999)), now, most), most);
         assert_eq!(until(None, now, most), most);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lapse_is_counted_from_the_last_judging_and_not_from_now() {
+        let denied = ["192.0.2.1 expires=2020-01-01T00:00:00Z"];
+        let policy = policy(&denied, &Limits::default(), None);
+        let (live, most) = (Live::new(generation(1, policy, None)), Duration::from_secs(30));
+        for (reconciled, waits) in [("2019-12-31T00:00:00Z", 0), ("2020-01-01T00:00:00Z", 30)] {
+            let began = Instant::now();
+            lapse(&live, reconciled.parse().unwrap(), most).await;
+            assert_eq!(began.elapsed().as_secs(), waits, "{reconciled}");
+        }
     }
 }
