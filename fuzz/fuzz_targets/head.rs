@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper::{client, server};
 use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
-use sidegate::data::head::{self, Answered, Read};
+use sidegate::data::http::head::{self, Answered, Read};
 use sidegate::policy::request::target;
 use sidegate::snapshot::listener::MAX_FIELDS;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};

@@ -164,7 +164,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::discards::SILENCE_TIMEOUT;
+    use crate::data::admission::discards::SILENCE_TIMEOUT;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::time::Instant;
 

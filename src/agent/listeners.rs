@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::addresses::{BoundAddress, BoundAddresses};
 use crate::control::systemd::sockets::Sockets;
-use crate::data::cap::Cap;
+use crate::data::admission::cap::Cap;
 use crate::data::listener::{self, Accepting, Bound, Owner};
 use crate::observe::metrics::Metrics;
 use crate::snapshot::Live;

@@ -24,9 +24,9 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::data::Core;
-use crate::data::cap::{Cap, Place};
+use crate::data::admission::cap::{Cap, Place};
 use crate::data::connection::{self, Accepted};
-use crate::data::keepalive;
+use crate::data::stream::keepalive;
 use crate::observe::log::decision::{self, Party};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};

@@ -4,37 +4,14 @@
 //! core. The data plane knows nothing of files: it obeys the running snapshot and the orders in the
 //! table of tunnels.
 
-mod answer;
+pub mod admission;
 mod backend;
-mod body;
-mod buffers;
-pub mod cap;
-mod channel;
 mod connection;
-pub mod discards;
-mod expect;
-mod flight;
-mod foreign;
-mod forward;
-pub mod head;
-mod identity;
-mod interim;
-mod keepalive;
-mod lines;
+pub mod http;
 pub mod listener;
-mod malformed;
-mod metered;
-mod pace;
-mod patience;
-mod pending;
-mod socket;
+pub mod stream;
 pub mod tls;
 mod tunnel;
-mod turn;
-mod turnstile;
-pub mod unacked;
-mod unsent;
-mod watched;
 pub mod websocket;
 
 use std::sync::Arc;
@@ -45,11 +22,11 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use crate::data::admission::cap::Cap;
+use crate::data::admission::pending::Pending;
+use crate::data::admission::turnstile::Turnstile;
 use crate::data::backend::{Backends, Dialler};
-use crate::data::cap::Cap;
 use crate::data::listener::Accepting;
-use crate::data::pending::Pending;
-use crate::data::turnstile::Turnstile;
 use crate::lifecycle::Lifecycle;
 use crate::observe::log::cap::{Cap as RefusalCap, Lines};
 use crate::observe::metrics::{CoreMetrics, Metrics};

@@ -9,9 +9,9 @@ use http::{request, response};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::{MAX_HEAD, course};
-use crate::data::head::{self, Answered, Read, Spelling};
-use crate::data::interim::MAX_INTERIMS;
-use crate::data::socket::Socket;
+use crate::data::http::head::{self, Answered, Read, Spelling};
+use crate::data::http::interim::MAX_INTERIMS;
+use crate::data::stream::socket::Socket;
 
 /// Room for the head of a 101, as a rule.
 const USUAL: usize = 1024;

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 use super::ask::Answering;
 use super::lock;
-use crate::data::interim::MAX_INTERIMS;
-use crate::data::keepalive;
+use crate::data::http::interim::MAX_INTERIMS;
+use crate::data::stream::keepalive;
 
 /// The error of a backend that sent more than `MAX_INTERIMS` interim answers.
 pub const TOO_MANY_INTERIMS: &str = "it sent more than 1000 interim answers (1xx) to one request";

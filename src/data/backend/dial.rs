@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::standing::Load;
 use super::{Dialler, cause};
-use crate::data::socket::Socket;
+use crate::data::stream::socket::Socket;
 use crate::refusal::{Backend, Refusal};
 use crate::snapshot::Permit;
 use crate::snapshot::route::BackendAddress;

@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout};
 
 use super::course::Course;
 use super::{Dialler, lock};
-use crate::data::body::{OnWhole, ReadWhole, Upload};
+use crate::data::http::body::{OnWhole, ReadWhole, Upload};
 use crate::policy::network::Key;
 use crate::snapshot::route::{BackendAddress, Route};
 use crate::snapshot::tls::BackendTls;

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::close::ExchangeReason;
 use crate::data::Core;
-use crate::data::answer::{self, After};
 use crate::data::backend::Tried;
-use crate::data::body::Outgoing;
-use crate::data::forward::Arrival;
+use crate::data::http::answer::{self, After};
+use crate::data::http::body::Outgoing;
+use crate::data::http::forward::Arrival;
 use crate::observe::log::decision::{Decision, Party};
 use crate::observe::metrics::{Difference, RequestKind, RequestResult};
 use crate::policy::Policy;

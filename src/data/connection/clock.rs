@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-use crate::data::patience::{Next, Patience, Waits};
+use crate::data::http::patience::{Next, Patience, Waits};
 
 /// How long a TLS handshake, and then a head, may still take once the connection is to close: a
 /// client that was let in is answered.

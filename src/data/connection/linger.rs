@@ -17,11 +17,11 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Open;
-use crate::data::discards::{MAX_DISCARDED, SILENCE_TIMEOUT, TOTAL_TIMEOUT};
-use crate::data::keepalive;
-use crate::data::patience::Patience;
-use crate::data::socket;
-use crate::data::turn::Turn;
+use crate::data::admission::discards::{MAX_DISCARDED, SILENCE_TIMEOUT, TOTAL_TIMEOUT};
+use crate::data::http::patience::Patience;
+use crate::data::stream::keepalive;
+use crate::data::stream::socket;
+use crate::data::stream::turn::Turn;
 use crate::observe::metrics::{DiscardEnd, ListenerMetrics};
 use crate::policy::network::Key;
 

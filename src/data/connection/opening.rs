@@ -5,10 +5,10 @@ use jiff::Timestamp;
 
 use crate::data::Core;
 use crate::data::backend::Switched;
-use crate::data::channel::Channel;
 use crate::data::connection::asked::Asked;
-use crate::data::head;
+use crate::data::http::head;
 use crate::data::tunnel::Tunnel;
+use crate::data::tunnel::channel::Channel;
 use crate::policy::request::Request;
 use crate::tunnels::{Origination, Slot};
 

@@ -20,9 +20,9 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::data::buffers::{self, READ};
-use crate::data::foreign::{self, Is};
-use crate::data::socket::{self, Socket};
+use crate::data::admission::foreign::{self, Is};
+use crate::data::stream::buffers::{self, READ};
+use crate::data::stream::socket::{self, Socket};
 use crate::snapshot::hello;
 
 pub use self::session::Session;

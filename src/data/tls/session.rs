@@ -17,10 +17,10 @@ use rustls::unbuffered::{
 };
 use rustls::{HandshakeKind, ProtocolVersion};
 
-use crate::data::buffers::{self, Buffers, FRONT, LEFT, READ, READ_SEALED};
-use crate::data::socket::Socket;
-use crate::data::turn;
-use crate::data::unsent::Unsent;
+use crate::data::stream::buffers::{self, Buffers, FRONT, LEFT, READ, READ_SEALED};
+use crate::data::stream::socket::Socket;
+use crate::data::stream::turn;
+use crate::data::stream::unsent::Unsent;
 
 /// Records that rustls is given at a time, at most.
 const SLICE: usize = 32;

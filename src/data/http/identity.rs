@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_specification_lists_every_name() {
-        let page = include_str!("../../docs/spec/wire.md").to_ascii_lowercase();
+        let page = include_str!("../../../docs/spec/wire.md").to_ascii_lowercase();
         for name in NAMES {
             assert!(page.contains(&format!("`{name}`")), "{name}");
         }
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn the_specification_lists_no_name_that_passes() {
-        let page = include_str!("../../docs/spec/wire.md");
+        let page = include_str!("../../../docs/spec/wire.md");
         let (_, section) = page.split_once("## Identity headers\n").unwrap();
         let rows =
             section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| "));

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use crate::data::turn::Turn;
+use crate::data::stream::turn::Turn;
 
 /// The most plaintext that one read gives: six whole TLS records (RFC 8446 §5.1). A message of
 /// 64 KiB fits; more gained nothing.

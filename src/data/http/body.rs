@@ -19,11 +19,11 @@ use tokio::time::{Instant, Sleep};
 
 use crate::close::{By, ExchangeReason};
 use crate::data::backend::course::Course;
-use crate::data::expect::{Held, Wanted};
-use crate::data::flight::{Ending, Flight};
-use crate::data::forward;
-use crate::data::pace::Pace;
-use crate::data::patience::Patience;
+use crate::data::http::expect::{Held, Wanted};
+use crate::data::http::flight::{Ending, Flight};
+use crate::data::http::forward;
+use crate::data::http::pace::Pace;
+use crate::data::http::patience::Patience;
 use crate::snapshot::route::Route;
 use crate::sync::lock;
 

@@ -16,15 +16,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use crate::data::channel::Channel;
-use crate::data::discards::MAX_DISCARDED;
-use crate::data::keepalive;
-use crate::data::lines::Lines;
-use crate::data::patience::{Cut, Patience};
-use crate::data::socket::{self, Socket};
+use crate::data::admission::discards::MAX_DISCARDED;
+use crate::data::http::lines::Lines;
+use crate::data::http::patience::{Cut, Patience};
+use crate::data::stream::keepalive;
+use crate::data::stream::socket::{self, Socket};
+use crate::data::stream::turn::{self, Turn};
+use crate::data::stream::unacked::unacked;
 use crate::data::tls;
-use crate::data::turn::{self, Turn};
-use crate::data::unacked::unacked;
+use crate::data::tunnel::channel::Channel;
 
 /// How long a client that has ended its side has to acknowledge the last bytes that it was sent.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);

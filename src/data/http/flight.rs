@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::close::{By, ExchangePhase, ExchangeReason, Traffic};
-use crate::data::patience::{Cut, Cuttable, Patience, Waits};
+use crate::data::http::patience::{Cut, Cuttable, Patience, Waits};
 use crate::observe::log::decision::{self, ExchangeClosed};
 use crate::observe::metrics::RouteMetrics;
 use crate::policy::limit::Full;

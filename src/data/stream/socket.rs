@@ -19,10 +19,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::data::buffers;
-use crate::data::keepalive;
-use crate::data::metered::Metered;
-use crate::data::unacked::unacked;
+use crate::data::stream::buffers;
+use crate::data::stream::keepalive;
+use crate::data::stream::metered::Metered;
+use crate::data::stream::unacked::unacked;
 use crate::snapshot::route::BackendAddress;
 use crate::snapshot::tls::BackendTls;
 

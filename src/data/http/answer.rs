@@ -11,8 +11,8 @@ use http::header::{
 };
 use http::{Response, StatusCode};
 
-use crate::data::body::Outgoing;
-use crate::data::forward::X_REQUEST_ID;
+use crate::data::http::body::Outgoing;
+use crate::data::http::forward::X_REQUEST_ID;
 use crate::refusal::{Head, Refusal};
 
 /// The `Retry-After` of a 503, before jitter.

@@ -7,9 +7,10 @@
 use http::{Request, StatusCode};
 
 use crate::data::backend::course::Course;
-use crate::data::expect::Wanted;
-use crate::data::patience::Patience;
-use crate::data::{forward, head};
+use crate::data::http::expect::Wanted;
+use crate::data::http::forward;
+use crate::data::http::head;
+use crate::data::http::patience::Patience;
 
 /// The most interim answers to one request, 100 included: a backend that sends more has lost its
 /// way.

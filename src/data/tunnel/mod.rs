@@ -5,6 +5,7 @@
 //! other way, which bounds memory and carries back-pressure through. The tunnel decides nothing:
 //! rules come from its route, orders from its entry.
 
+pub(super) mod channel;
 mod clock;
 
 use std::cell::OnceCell;
@@ -19,10 +20,10 @@ use tokio::time::Instant;
 
 use crate::close::{By, Closed, Phase, Reason, code};
 use crate::data::backend::Load;
-use crate::data::buffers::{self, Buffers, FRONT, READ};
-use crate::data::channel::Channel;
+use crate::data::stream::buffers::{self, Buffers, FRONT, READ};
+use crate::data::stream::turn;
+use crate::data::tunnel::channel::Channel;
 use crate::data::tunnel::clock::Clock;
-use crate::data::turn;
 use crate::data::websocket::frame::{
     self, Control, Extensions, Fault, Masked, Rules, Run, Scanner, Sender, What,
 };

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::AsyncWrite;
 
-use crate::data::socket::Socket;
+use crate::data::stream::socket::Socket;
 
 /// Room for all that a TLS handshake sends at once, with a small certificate: it comes piece by
 /// piece.

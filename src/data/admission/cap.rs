@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::data::discards::{Discarding, Discards};
+use crate::data::admission::discards::{Discarding, Discards};
 use crate::policy::network::Key;
 use crate::sync::lock;
 

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::data::turn;
+use crate::data::stream::turn;
 
 /// Records that may come before the other tasks of the thread get their turn.
 const MAX_RECORDS: usize = 64;

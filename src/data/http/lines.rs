@@ -18,7 +18,7 @@ use http::{HeaderMap, Request, Version};
 use hyper::body::{Body, Incoming};
 use tokio::io::ReadBuf;
 
-use crate::data::malformed::{self, Bounds, Flaw, Looked};
+use crate::data::http::malformed::{self, Bounds, Flaw, Looked};
 use crate::policy::request::target::{self, Tidied};
 use crate::sync::lock;
 

@@ -14,9 +14,9 @@ use http::Version;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::data::keepalive;
-use crate::data::pace::Pace;
-use crate::data::pending::Seat;
+use crate::data::admission::pending::Seat;
+use crate::data::http::pace::Pace;
+use crate::data::stream::keepalive;
 use crate::snapshot::listener::ListenerTimeouts;
 use crate::snapshot::route::RouteTimeouts;
 use crate::sync::lock;
@@ -670,7 +670,7 @@ mod tests {
 
     use std::task::Waker;
 
-    use crate::data::pending::{Claim, Pending};
+    use crate::data::admission::pending::{Claim, Pending};
     use crate::policy::network::Client;
 
     const MOST: usize = 2;

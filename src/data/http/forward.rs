@@ -10,7 +10,7 @@ use http::header::{
 };
 use http::{Method, StatusCode, Uri, Version, request, response};
 
-use crate::data::identity::is_identity;
+use crate::data::http::identity::is_identity;
 use crate::policy::network::Client;
 use crate::policy::request::{Request, Scheme, options};
 use crate::policy::route::stripped;

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::data::unacked::unacked;
+use crate::data::stream::unacked::unacked;
 
 /// How long nothing moves over a connection before its peer is probed.
 const IDLE: Duration = Duration::from_secs(60);

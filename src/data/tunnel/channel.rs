@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 
-use crate::data::buffers::{Buffers, FRONT, READ};
-use crate::data::socket::Socket;
+use crate::data::stream::buffers::{Buffers, FRONT, READ};
+use crate::data::stream::socket::Socket;
+use crate::data::stream::unsent::Unsent;
 use crate::data::tls::Session;
-use crate::data::unsent::Unsent;
 
 /// One side of a tunnel.
 pub struct Channel {

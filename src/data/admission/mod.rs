@@ -1,0 +1,8 @@
+//! Admission of connections: caps, the places of one client, the rate of TLS handshakes, and
+//! protocols that a listener does not speak. It reads no HTTP head and judges no request.
+
+pub mod cap;
+pub mod discards;
+pub(super) mod foreign;
+pub(super) mod pending;
+pub(super) mod turnstile;

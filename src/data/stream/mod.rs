@@ -1,0 +1,10 @@
+//! Sockets, and what every reader and writer of them needs: shared buffers, unsent bytes, TCP's
+//! keep-alive, and the bounds of a turn. It knows no protocol above TCP and TLS to a backend.
+
+pub(super) mod buffers;
+pub(super) mod keepalive;
+pub(super) mod metered;
+pub(super) mod socket;
+pub(super) mod turn;
+pub mod unacked;
+pub(super) mod unsent;
