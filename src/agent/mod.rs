@@ -25,7 +25,7 @@ use crate::admin::{Admin, AdminListener, MetricsListener, Rates, Served};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::reload::{self, Accept, Cause, Outcome, Reloader, Requests, Standing, World};
 use crate::control::systemd::{self, sockets::Sockets};
-use crate::data::Shared;
+use crate::data::core::Shared;
 use crate::data::listener::Accepting;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::observe::log::Drops;

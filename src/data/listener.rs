@@ -23,9 +23,9 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::data::Core;
-use crate::data::admission::cap::{Cap, Place};
+use crate::data::admission::cap::{BothPlaces, Cap};
 use crate::data::connection::{self, Accepted};
+use crate::data::core::Core;
 use crate::data::stream::keepalive;
 use crate::observe::log::decision::{self, Party};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
@@ -185,7 +185,7 @@ pub fn accept_all(
                     if shared {
                         inherit(&stream);
                     }
-                    door.admit((stream, address), places);
+                    door.admit(stream, address, places);
                     if shared {
                         // Leaves the rest of the queue to all threads: this one has a connection to
                         // serve now.
@@ -212,11 +212,10 @@ pub fn accept_all(
         }
         // Connections that the kernel has already accepted are served: closing the socket would
         // reset them.
-        while let Some(places) =
-            door.desk.owner.cap.try_place().zip(door.core.shared.total.try_place())
+        while let Some(places) = door.try_places()
             && let Ok((stream, address)) = accept(socket.get_ref())
         {
-            door.admit((stream, address), places);
+            door.admit(stream, address, places);
         }
     })
 }
@@ -238,9 +237,6 @@ pub fn hush(socket: &impl AsFd) -> io::Result<()> {
         step(libc::BPF_RET | libc::BPF_K, u32::MAX, 0),
     ])
 }
-
-/// A place under the cap of the listener, and one under the cap of the process.
-type BothPlaces = (Place, Place);
 
 /// Admits the connections of one socket.
 struct Door {
@@ -279,7 +275,8 @@ impl Door {
                 self.desk = Desk::new(&self.core, &self.owner.borrow_and_update());
             }
             let (cap, total) = (&self.desk.owner.cap, &self.core.shared.total);
-            let both = async { (cap.place().await, total.place().await) };
+            let both =
+                async { BothPlaces { listener: cap.place().await, process: total.place().await } };
             tokio::select! {
                 places = both => return places,
                 // `changed` marks the new owner as seen. Unmarked, the next round makes the desk
@@ -289,13 +286,19 @@ impl Door {
         }
     }
 
+    /// The places of one connection, if both caps have one now.
+    fn try_places(&self) -> Option<BothPlaces> {
+        let listener = self.desk.owner.cap.try_place()?;
+        Some(BothPlaces { listener, process: self.core.shared.total.try_place()? })
+    }
+
     /// Serves connections that are still under way to a socket that is given up.
     async fn clear(&mut self, socket: &AsyncFd<StdListener>) {
         let began = Instant::now();
         while let Ok(Ok(mut ready)) = timeout_at(began + UNDER_WAY, socket.readable()).await {
             let Ok(places) = timeout_at(began + LAST_CALL, self.places()).await else { return };
             match ready.try_io(|socket| accept(socket.get_ref())) {
-                Ok(Ok(came)) => self.admit(came, places),
+                Ok(Ok((stream, address))) => self.admit(stream, address, places),
                 Ok(Err(error)) if !is_the_peers(&error) => return,
                 _ => {}
             }
@@ -304,7 +307,7 @@ impl Door {
 
     /// Hands a connection to a task of its own. Turns it away if the baseline denies its client, or
     /// if that client has too many connections that wait and none that is idle.
-    fn admit(&self, (stream, address): (StdStream, SocketAddr), places: BothPlaces) {
+    fn admit(&self, stream: StdStream, address: SocketAddr, places: BothPlaces) {
         let (core, Desk { name, owner, metrics }) = (&self.core, &self.desk);
         let peer = Peer::new(address.ip());
         let client = Client::at(peer);

@@ -7,6 +7,7 @@
 pub mod admission;
 mod backend;
 mod connection;
+pub mod core;
 pub mod http;
 pub mod listener;
 pub mod stream;
@@ -22,73 +23,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::data::admission::cap::Cap;
-use crate::data::admission::pending::Pending;
-use crate::data::admission::turnstile::Turnstile;
-use crate::data::backend::{Backends, Dialler};
+use crate::data::core::{Core, Shared};
 use crate::data::listener::Accepting;
-use crate::lifecycle::Lifecycle;
-use crate::observe::log::cap::{Cap as RefusalCap, Lines};
-use crate::observe::metrics::{CoreMetrics, Metrics};
 use crate::observe::pulse::Pulse;
-use crate::snapshot::Live;
-use crate::tunnels::Tunnels;
-
-/// What all threads of the data plane share.
-pub struct Shared {
-    /// The running generation, loaded once for each request.
-    pub live: Arc<Live>,
-    /// The table of live tunnels.
-    pub tunnels: Arc<Tunnels>,
-    /// The metrics of the process, of which each thread has its part.
-    pub metrics: Arc<Metrics>,
-    /// The cap on the connections of the whole process.
-    pub total: Cap,
-    /// The stage of the process: at `closing`, accepting stops and plain connections finish their
-    /// request.
-    pub lifecycle: Arc<Lifecycle>,
-    pending: Pending,
-    /// Where TLS handshakes wait that are over their client's rate.
-    turnstile: Turnstile,
-    backends: Arc<Backends>,
-}
-
-impl Shared {
-    /// Makes the state that all threads share, with room for `connections` in all.
-    pub fn new(
-        live: Arc<Live>,
-        tunnels: Arc<Tunnels>,
-        metrics: Arc<Metrics>,
-        lifecycle: Arc<Lifecycle>,
-        connections: usize,
-    ) -> Arc<Self> {
-        let backends = Backends::new(Arc::clone(&metrics));
-        Arc::new(Shared {
-            live,
-            tunnels,
-            metrics,
-            total: Cap::new(connections),
-            lifecycle,
-            pending: Pending::default(),
-            turnstile: Turnstile::default(),
-            backends: Arc::new(backends),
-        })
-    }
-}
-
-/// What the tasks of one thread share.
-pub struct Core {
-    shared: Arc<Shared>,
-    metrics: Arc<CoreMetrics>,
-    dialler: Arc<Dialler>,
-    tracker: TaskTracker,
-    /// Which refusals the log shows.
-    cap: RefusalCap,
-    /// The same for lines about candidate policies.
-    differences: RefusalCap,
-    /// The same for lines about TLS handshakes that wait.
-    delays: RefusalCap,
-}
 
 /// Runs one thread of the data plane over the `sockets` that it is sent, until a drain has nothing
 /// left to wait for, or `end` is true; connections that are still open then are dropped. `pulse`
@@ -105,19 +42,7 @@ pub fn run_thread(
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         let tracker = TaskTracker::new();
-        let metrics = shared.metrics.core();
-        let dialler =
-            Dialler::new(Arc::clone(&shared.backends), Arc::clone(&metrics), tracker.clone());
-        let (dialler, cap) = (Arc::new(dialler), RefusalCap::default());
-        let core = Arc::new(Core {
-            shared: Arc::clone(shared),
-            metrics,
-            dialler,
-            tracker: tracker.clone(),
-            cap,
-            differences: RefusalCap::default(),
-            delays: RefusalCap::of(Lines::Delays),
-        });
+        let core = Core::new(shared, tracker.clone());
         tracker.spawn(listen(Arc::clone(&core), sockets));
         tracker.spawn(tidy(Arc::clone(&core)));
         let drained = async {

@@ -37,6 +37,21 @@ pub struct Place {
     of: Cap,
 }
 
+/// One connection's places under both caps that bound it.
+pub struct BothPlaces {
+    /// Its place under the cap of its listener.
+    pub listener: Place,
+    /// Its place under the cap of the process.
+    pub process: Place,
+}
+
+impl BothPlaces {
+    /// As [`Place::discards`], under both caps.
+    pub fn discards(&self, client: Key, displaced: &Arc<Notify>) -> [Discarding; 2] {
+        [&self.listener, &self.process].map(|place| place.discards(client, displaced))
+    }
+}
+
 impl Cap {
     /// At most `connections` at once.
     pub fn new(connections: usize) -> Self {

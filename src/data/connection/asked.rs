@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::close::ExchangeReason;
-use crate::data::Core;
 use crate::data::backend::Tried;
+use crate::data::core::Core;
 use crate::data::http::answer::{self, After};
 use crate::data::http::body::Outgoing;
 use crate::data::http::forward::Arrival;

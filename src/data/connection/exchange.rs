@@ -21,12 +21,11 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until};
 
 use crate::close::{By, ExchangeReason};
-use crate::data::Core;
 use crate::data::backend::{Answer, Attempt};
-use crate::data::connection::Once;
 use crate::data::connection::asked::{Asked, Came};
 use crate::data::connection::opening::{Opening, Switching};
 use crate::data::connection::watched::Watched;
+use crate::data::core::Core;
 use crate::data::http::answer::{self, After};
 use crate::data::http::body::{Fault, Outgoing, Upload};
 use crate::data::http::expect;
@@ -553,6 +552,23 @@ impl Exchange {
         let upgraded = self.handed_over.take()?.await.ok()?;
         let parts = upgraded.downcast::<TokioIo<Watched>>().ok()?;
         Some((parts.io.into_inner(), parts.read_buf))
+    }
+}
+
+/// A value that is handed over once.
+struct Once<T>(Mutex<Option<T>>);
+
+impl<T> Once<T> {
+    fn new(value: Option<T>) -> Self {
+        Once(Mutex::new(value))
+    }
+
+    fn put(&self, value: T) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+    }
+
+    fn take(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

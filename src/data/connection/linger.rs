@@ -16,8 +16,8 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Open;
 use crate::data::admission::discards::{MAX_DISCARDED, SILENCE_TIMEOUT, TOTAL_TIMEOUT};
+use crate::data::connection::open::Open;
 use crate::data::http::patience::Patience;
 use crate::data::stream::keepalive;
 use crate::data::stream::socket;
@@ -64,10 +64,9 @@ pub async fn linger(lingering: Lingering, open: Open, client: Key) {
     // If the runtime ends first, and drops this, a drain is over.
     let mut counted = Counted { listener: Arc::clone(&open.listener), end: DiscardEnd::Drain };
     let told = Arc::new(Notify::new());
-    let (place, total) = &open.places;
     // Dropped before the places are given back: a connection that waits for a place must not
     // displace a connection that has none any more.
-    let _discarding = (place.discards(client, &told), total.discards(client, &told));
+    let _discarding = open.places.discards(client, &told);
     let finish = open.core.shared.lifecycle.closing();
     let ordered = async {
         tokio::select! {

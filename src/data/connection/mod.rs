@@ -6,6 +6,7 @@ mod asked;
 mod clock;
 mod exchange;
 mod linger;
+mod open;
 mod opening;
 mod watched;
 
@@ -13,7 +14,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -26,16 +27,17 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::close::Reason;
-use crate::data::Core;
-use crate::data::admission::cap::Place;
+use crate::data::admission::cap::BothPlaces;
 use crate::data::admission::foreign::{self, Is};
 use crate::data::admission::pending::{Claim, Seat};
 use crate::data::connection::asked::Came;
 use crate::data::connection::clock::{Clock, late};
 use crate::data::connection::exchange::Exchange;
 use crate::data::connection::linger::{Lingering, linger};
+use crate::data::connection::open::Open;
 use crate::data::connection::opening::Opening;
 use crate::data::connection::watched::{Stream, Watched};
+use crate::data::core::Core;
 use crate::data::http::answer;
 use crate::data::http::forward::Arrival;
 use crate::data::http::lines::{Heads, Lines};
@@ -69,7 +71,7 @@ pub struct Accepted {
     /// The counters of its listener.
     pub metrics: Arc<ListenerMetrics>,
     /// Its places under the listener's cap and the process'.
-    pub places: (Place, Place),
+    pub places: BothPlaces,
     /// The client that the bounds before a policy are charged to. It is the peer, as long as no
     /// peer speaks for others: once PROXY headers are read, listed peers are exempt, and the client
     /// that a header names is charged instead.
@@ -78,24 +80,6 @@ pub struct Accepted {
     pub claim: Claim,
     /// Cancelled when its listener is gone or speaks otherwise, and with the process' `closing`.
     pub closing: CancellationToken,
-}
-
-/// A connection that counts as open until this is dropped.
-struct Open {
-    core: Arc<Core>,
-    listener: Arc<ListenerMetrics>,
-    end: ConnectionEnd,
-    places: (Place, Place),
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.end = ConnectionEnd::Panic;
-            self.core.shared.metrics.panicked();
-        }
-        self.listener.closed(self.end);
-    }
 }
 
 /// Serves one connection to its end.
@@ -605,22 +589,5 @@ impl Drop for Recorded {
                 self.open.end = ConnectionEnd::Drain;
             }
         }
-    }
-}
-
-/// A value that is handed over once.
-struct Once<T>(Mutex<Option<T>>);
-
-impl<T> Once<T> {
-    fn new(value: Option<T>) -> Self {
-        Once(Mutex::new(value))
-    }
-
-    fn put(&self, value: T) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
-    }
-
-    fn take(&self) -> Option<T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

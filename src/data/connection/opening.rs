@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::data::Core;
 use crate::data::backend::Switched;
 use crate::data::connection::asked::Asked;
+use crate::data::core::Core;
 use crate::data::http::head;
 use crate::data::tunnel::Tunnel;
 use crate::data::tunnel::channel::Channel;

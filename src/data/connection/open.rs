@@ -1,0 +1,29 @@
+//! A connection that counts as open, and the count of its end.
+
+use std::sync::Arc;
+
+use crate::data::admission::cap::BothPlaces;
+use crate::data::core::Core;
+use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
+
+/// A connection that counts as open until this is dropped.
+pub struct Open {
+    /// The state of the thread that serves the connection.
+    pub core: Arc<Core>,
+    /// The counters of its listener.
+    pub listener: Arc<ListenerMetrics>,
+    /// The way in which it has ended, if it is dropped now.
+    pub end: ConnectionEnd,
+    /// Its places under the listener's cap and the process'.
+    pub places: BothPlaces,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.end = ConnectionEnd::Panic;
+            self.core.shared.metrics.panicked();
+        }
+        self.listener.closed(self.end);
+    }
+}
