@@ -6,8 +6,8 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::query::none;
-use super::{AdminAnswer, AdminRequest};
+use crate::admin::wire::message::{AdminAnswer, AdminRequest};
+use crate::admin::wire::query::none;
 
 /// A request for the effective configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,8 +4,10 @@ use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::query::{pairs, unknown};
-use super::{AdminAnswer, AdminRequest, DiagnosticReport, Time, nullable};
+use crate::admin::wire::field::{Time, nullable};
+use crate::admin::wire::message::{AdminAnswer, AdminRequest};
+use crate::admin::wire::query::{pairs, unknown};
+use crate::admin::wire::report::DiagnosticReport;
 
 /// A request for what a reload would change.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -3,8 +3,8 @@
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::query::none;
-use super::{AdminAnswer, AdminRequest};
+use crate::admin::wire::message::{AdminAnswer, AdminRequest};
+use crate::admin::wire::query::none;
 
 /// A request to drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use super::query::{pairs, unknown};
-use super::word::{ExplainedKind, RuleName};
-use super::{AdminAnswer, AdminRequest, Time, nullable};
+use crate::admin::wire::field::{Time, nullable};
+use crate::admin::wire::message::{AdminAnswer, AdminRequest};
+use crate::admin::wire::query::{pairs, unknown};
+use crate::admin::wire::word::{ExplainedKind, RuleName};
 
 /// A question about one client and one URL.
 #[derive(Debug, Clone, PartialEq, Eq)]

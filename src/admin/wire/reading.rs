@@ -9,7 +9,8 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{AdminAnswer, AdminRequest, ErrorAnswer, PRODUCT, SCHEMA};
+use crate::admin::wire::envelope::{PRODUCT, SCHEMA};
+use crate::admin::wire::message::{AdminAnswer, AdminRequest, ErrorAnswer};
 use crate::observe::printable;
 
 /// The most characters that an error shows of any text of the answer.

@@ -3,8 +3,9 @@
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::query::pairs;
-use super::{AdminAnswer, AdminRequest, DiagnosticReport};
+use crate::admin::wire::message::{AdminAnswer, AdminRequest};
+use crate::admin::wire::query::pairs;
+use crate::admin::wire::report::DiagnosticReport;
 
 /// A request to read the files now.
 #[derive(Debug, Clone, PartialEq, Eq)]

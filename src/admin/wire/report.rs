@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::nullable;
+use crate::admin::wire::field::nullable;
 
 /// An error or a warning about a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

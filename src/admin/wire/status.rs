@@ -3,9 +3,11 @@
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use super::query::none;
-use super::word::{ListenerProtocol, ReloadCause, WarningWord};
-use super::{AdminAnswer, AdminRequest, DiagnosticReport, Time, nullable};
+use crate::admin::wire::field::{Time, nullable};
+use crate::admin::wire::message::{AdminAnswer, AdminRequest};
+use crate::admin::wire::query::none;
+use crate::admin::wire::report::DiagnosticReport;
+use crate::admin::wire::word::{ListenerProtocol, ReloadCause, WarningWord};
 
 /// A request for the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

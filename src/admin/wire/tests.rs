@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::docs::SAMPLES;
 use super::*;
+use crate::observe::printable;
 
 /// The samples of answers to requests, by name.
 fn samples() -> Map<String, Value> {

@@ -3,9 +3,10 @@
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use super::query::{pairs, unknown};
-use super::status::TrafficCount;
-use super::{AdminAnswer, AdminRequest, Time, nullable};
+use crate::admin::wire::field::{Time, nullable};
+use crate::admin::wire::message::{AdminAnswer, AdminRequest};
+use crate::admin::wire::query::{pairs, unknown};
+use crate::admin::wire::status::TrafficCount;
 
 /// The most tunnels on a page, and as many where the request has no `limit`.
 pub const MAX_PAGE: usize = 1000;
