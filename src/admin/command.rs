@@ -11,14 +11,16 @@ use hyper::body::Incoming;
 use jiff::Timestamp;
 use tokio::net::unix::UCred;
 
+use crate::admin::answer::{Answer, json};
 use crate::admin::explain::Inquiry;
+use crate::admin::state::Admin;
 use crate::admin::tunnels::Filter;
 use crate::admin::wire::{
     self, AdminRequest as _, ConfigAnswer, ConfigRequest, DiffAnswer, DiffRequest, DrainAnswer,
     DrainRequest, Draining, ErrorAnswer, ExplainRequest, PRODUCT, ReloadAnswer, ReloadRequest,
     ShutdownTimes, StatusRequest, TunnelsRequest,
 };
-use crate::admin::{Admin, Answer, diff, json, status, tunnels};
+use crate::admin::{diff, status, tunnels};
 use crate::control::config::effective;
 use crate::control::reload::{Accept, Cause, Outcome};
 use crate::policy::Policy;

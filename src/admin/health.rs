@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode, header};
 
+use crate::admin::answer::{Answer, json, text};
+use crate::admin::state::Admin;
 use crate::admin::wire::{LivezAnswer, ReadyState, ReadyzAnswer};
-use crate::admin::{Admin, Answer, json, text};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::systemd::SILENCE;
 

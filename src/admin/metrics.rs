@@ -14,8 +14,11 @@ use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 
+use crate::admin::answer::{Answer, text, with_type};
+use crate::admin::connection::{PATIENCE, converse};
+use crate::admin::health;
 use crate::admin::room::Place;
-use crate::admin::{Admin, Answer, PATIENCE, converse, health, text, with_type};
+use crate::admin::state::Admin;
 use crate::observe::metrics::Facts;
 use crate::policy::network::Peer;
 use crate::policy::request::Host;

@@ -4,7 +4,9 @@
 //! Both are plain HTTP on the control plane. A few connections at a time, each with a deadline,
 //! keep slow or frequent callers harmless.
 
+mod answer;
 mod command;
+mod connection;
 mod diff;
 mod difference;
 mod explain;
@@ -17,37 +19,11 @@ mod room;
 mod scrapes;
 mod served;
 mod socket;
+mod state;
 mod status;
 mod tunnels;
 mod unix;
 pub mod wire;
-
-use std::convert::Infallible;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
-use http::{Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
-
-use crate::addresses::BoundAddresses;
-use crate::admin::linger::{GivenUp, Heard, linger};
-use crate::control::reload::{Requests, Standing};
-use crate::lifecycle::Lifecycle;
-use crate::observe::log::Drops;
-use crate::observe::metrics::Metrics;
-use crate::observe::pulse::Pulses;
-use crate::snapshot::Live;
-use crate::tunnels::Tunnels;
 
 pub use self::explain::Inquiry;
 pub use self::place::socket_paths;
@@ -55,190 +31,4 @@ pub use self::rates::Rates;
 pub use self::scrapes::MetricsListener;
 pub use self::served::{Serve, Served};
 pub use self::socket::AdminListener;
-
-/// Time of a caller from the accept to the end of the answer. The admin socket has a longer one.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Time for a request's head, and for a connection to be idle between two requests.
-const HEAD: Duration = Duration::from_secs(5);
-
-/// Most bytes of a request's head.
-const MOST_HEAD: usize = 16 * 1024;
-
-/// The answer to a request that has both a body and `Upgrade`.
-const NO_UPGRADE: &str = "only HTTP/1.1 is spoken here: ask without Upgrade\n";
-
-/// Everything that the admin endpoints read or act on.
-pub struct Admin {
-    /// The current snapshot; each answer loads it once.
-    pub live: Arc<Live>,
-    /// The table of live tunnels.
-    pub tunnels: Arc<Tunnels>,
-    /// All counters of the process.
-    pub metrics: Arc<Metrics>,
-    /// State of the files: outcome of the last reload, warnings, lists.
-    pub standing: Arc<Standing>,
-    /// Requests reloads and previews from the control plane.
-    pub requests: Requests,
-    /// The stage of the process; `POST /v1/drain` advances it.
-    pub lifecycle: Arc<Lifecycle>,
-    /// Detects stalled loops, for `/livez`.
-    pub pulses: Arc<Pulses>,
-    /// Number of log lines dropped since the start.
-    pub drops: Drops,
-    /// Path of the agent's `sidegate.toml`.
-    pub config: PathBuf,
-    /// The addresses that listeners are bound to.
-    pub addresses: Arc<BoundAddresses>,
-    /// Rates of each route over the last minute.
-    pub rates: Rates,
-}
-
-type Answer = Response<Full<Bytes>>;
-
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    with_type(status, body, "text/plain; charset=utf-8")
-}
-
-fn json(status: StatusCode, answer: &impl Serialize) -> Answer {
-    with_type(status, format!("{}\n", wire::encode(answer)), "application/json")
-}
-
-fn with_type(status: StatusCode, body: impl Into<Bytes>, content_type: &'static str) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
-}
-
-/// Answers the requests of one connection; a caller that takes longer than `patience` is cut off.
-/// Input behind the last answer is discarded. Returns whether the connection ended in order.
-async fn converse<I, F>(
-    io: &mut I,
-    patience: Duration,
-    answer: impl Fn(Request<Incoming>) -> F,
-) -> bool
-where
-    I: AsyncRead + AsyncWrite + Unpin,
-    F: Future<Output = Answer>,
-{
-    let given_up = GivenUp::default();
-    let service = service_fn(|request: Request<Incoming>| {
-        let has_body = !request.body().is_end_stream();
-        // With the body unread, hyper would truncate the answer to a request with `Upgrade`.
-        let upgrades = has_body && request.headers().contains_key(UPGRADE);
-        let answer = (!upgrades).then(|| answer(request));
-        let given_up = &given_up;
-        async move {
-            let mut answer = match answer {
-                Some(answer) => answer.await,
-                None => text(StatusCode::BAD_REQUEST, NO_UPGRADE),
-            };
-            if has_body {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                given_up.set();
-            }
-            Ok::<_, Infallible>(answer)
-        }
-    });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MOST_HEAD);
-    let connection =
-        http.serve_connection(TokioIo::new(Heard::new(&mut *io, given_up.clone())), service);
-    let awaits = match timeout(patience, connection).await {
-        Ok(Ok(())) => given_up.is_set(),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "one who asked went away");
-            // hyper has answered a parse error with 400, and the caller may still be sending.
-            error.is_parse()
-        }
-        Err(_) => {
-            tracing::debug!("one who asked was too slow");
-            return false;
-        }
-    };
-    linger(io, awaits).await;
-    true
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::admission::discards::SILENCE_TIMEOUT;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-    use tokio::time::Instant;
-
-    /// Checks after how many seconds a connection ends whose caller sends `bytes` at once and then
-    /// nothing, and how the answer begins.
-    async fn check(bytes: &str, seconds: u64, answered: &str) {
-        let (mut asks, mut io) = duplex(1024);
-        asks.write_all(bytes.as_bytes()).await.unwrap();
-        let began = Instant::now();
-        converse(&mut io, Duration::from_secs(60), |_| async { text(StatusCode::OK, "yes") }).await;
-        drop(io);
-        let mut answer = String::new();
-        asks.read_to_string(&mut answer).await.unwrap();
-        assert_eq!(began.elapsed().as_secs(), seconds, "{bytes:?}");
-        assert!(
-            answer.starts_with(answered) && (answer.is_empty() == answered.is_empty()),
-            "{bytes:?}: {answer}"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_who_stalls_holds_no_place_for_long() {
-        check("", HEAD.as_secs(), "").await;
-        check("GET / HTTP/1.1\r\nHost:", HEAD.as_secs(), "").await;
-        check("GET / HTTP/1.1\r\nHost: a\r\n\r\n", HEAD.as_secs(), "HTTP/1.1 200 OK").await;
-        let silence = SILENCE_TIMEOUT.as_secs();
-        check(
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n",
-            silence,
-            "HTTP/1.1 200 OK",
-        )
-        .await;
-        check("GET\r\n\r\n", silence, "HTTP/1.1 400 Bad Request").await;
-        check("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 0, "HTTP/1.1 200 OK").await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_who_takes_no_answer_is_cut_off() {
-        let (mut asks, mut io) = duplex(64);
-        asks.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-        let began = Instant::now();
-        let large = |_| async { text(StatusCode::OK, vec![b'a'; 1 << 20]) };
-        assert!(!converse(&mut io, Duration::from_secs(60), large).await);
-        assert_eq!(began.elapsed().as_secs(), 60);
-    }
-
-    /// Checks that a caller that sends this head and a large body before it reads gets an answer.
-    async fn check_sends_all(head: &str, status: &str, size: usize) {
-        let (mut asks, mut io) = duplex(1024);
-        let asking = async {
-            asks.write_all(head.as_bytes()).await.unwrap();
-            asks.write_all(&vec![b'a'; 1 << 20]).await.unwrap();
-            let mut answer = String::new();
-            asks.read_to_string(&mut answer).await.unwrap();
-            answer
-        };
-        let large = |_| async { text(StatusCode::OK, vec![b'a'; 1 << 20]) };
-        let answering = async {
-            converse(&mut io, Duration::from_secs(60), large).await;
-            drop(io);
-        };
-        let (answer, ()) = tokio::join!(asking, answering);
-        assert!(answer.starts_with(status), "{head:?}: {:?}", &answer[..answer.len().min(200)]);
-        assert!(answer.len() > size, "{head:?}: {} bytes", answer.len());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_who_sends_all_before_reading_is_answered_whole() {
-        let (post, length) = ("POST / HTTP/1.1\r\nHost: a\r\n", "Content-Length: 1048576\r\n");
-        let upgrade = "Connection: Upgrade\r\nUpgrade: h2c\r\n";
-        let ok = "HTTP/1.1 200 OK";
-        check_sends_all(&format!("{post}{length}\r\n"), ok, 1 << 20).await;
-        check_sends_all(&format!("{post}{length}Expect: 100-continue\r\n\r\n"), ok, 1 << 20).await;
-        check_sends_all(&format!("{post}{length}{upgrade}\r\n"), "HTTP/1.1 400", 0).await;
-        check_sends_all("GET\r\n\r\n", "HTTP/1.1 400", 0).await;
-    }
-}
+pub use self::state::Admin;

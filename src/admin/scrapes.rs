@@ -14,12 +14,13 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::connection::PATIENCE;
 use crate::admin::linger::{delivered, forget};
 use crate::admin::metrics::{Caller, Strangers, answer_one};
 use crate::admin::room::{Place, Room, attend};
 use crate::admin::served::Serve;
+use crate::admin::state::Admin;
 use crate::admin::unix::{self, SocketFile};
-use crate::admin::{Admin, PATIENCE};
 use crate::control::config::MetricsAddress;
 use crate::control::systemd::sockets::Sockets;
 use crate::data::listener::{hush, overlap, socket};

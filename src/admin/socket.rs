@@ -16,10 +16,12 @@ use rustix::fs::Mode;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::connection::converse;
 use crate::admin::room::{Place, Room, attend};
 use crate::admin::served::Serve;
+use crate::admin::state::Admin;
 use crate::admin::unix::{self, SocketFile};
-use crate::admin::{Admin, command, converse, place};
+use crate::admin::{command, place};
 use crate::control::config::{AdminSettings, AdminSocket};
 use crate::control::systemd::sockets::Sockets;
 

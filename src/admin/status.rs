@@ -9,8 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use crate::addresses::BoundAddress;
-use crate::admin::Admin;
 use crate::admin::rates::Rate;
+use crate::admin::state::Admin;
 use crate::admin::wire::{
     BackendStatus, CandidateStatus, CertificateStatus, DiagnosticReport, LastOutcome, LastReload,
     ListStatus, ListenerProtocol, ListenerStatus, PolicyStatus, ReloadCause, RouteCounts,
