@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::policy::request::reading::{self, Reading, TooMany};
 use crate::policy::request::{Request, has_dots};
 use crate::policy::route::begins;
-use crate::snapshot::Snapshot;
+use crate::snapshot::generation::Snapshot;
 use crate::snapshot::route::{Paths, Route};
 
 /// Why a path is refused although it has a route.

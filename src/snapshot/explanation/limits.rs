@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 
-use super::Limited;
 use crate::policy::Policy;
 use crate::policy::limit::{Limiters, Rate};
 use crate::policy::network::Client;
 use crate::policy::request::Request;
 use crate::policy::rule::Rule;
+use crate::snapshot::explanation::report::Limited;
 
 /// Returns the limits of `policy` that `request` would be charged to. `live` says whether the
 /// remaining budgets are known.

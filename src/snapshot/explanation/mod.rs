@@ -5,6 +5,7 @@
 //! reason also shows the next. It charges nothing and decides nothing.
 
 mod limits;
+mod report;
 mod text;
 
 use std::sync::Arc;
@@ -20,119 +21,10 @@ use crate::policy::rule::Rule;
 use crate::policy::{Allow, Policy};
 use crate::refusal::Refusal;
 use crate::snapshot::ambiguity::Ambiguity;
-use crate::snapshot::{Judgement, Snapshot};
+use crate::snapshot::generation::Snapshot;
+use crate::snapshot::judge::Judgement;
 
-/// One verdict, and everything it was based on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explanation {
-    /// Whether the request is permitted, before anything is charged.
-    pub permitted: bool,
-    /// Word of the refusal. `None` means that the request is permitted.
-    pub reason: Option<String>,
-    /// HTTP status of the refusal's answer.
-    pub status: Option<u16>,
-    /// Name of the policy that decided. `None` means that no policy was consulted.
-    pub policy: Option<String>,
-    /// The rule that had the last word, as `file:line`.
-    pub rule: Option<String>,
-    /// The running generation that answered. `None` means that the files were judged.
-    pub generation: Option<u64>,
-    /// Address of the client.
-    pub client: String,
-    /// How the address was determined.
-    pub derived: String,
-    /// The instant that was judged for. `None` means an instant at which no entry has lapsed.
-    pub at: Option<Timestamp>,
-    /// Kind of the request: `upgrade` or `plain`.
-    pub kind: String,
-    /// The host and the path that are judged: the canonical path, or the path as sent if its route
-    /// forwards it so.
-    pub target: String,
-    /// The same path with a final slash, where only that leads to a route. Plain HTTP that is
-    /// permitted there is redirected to it; an attempt finds no route.
-    pub slash: Option<String>,
-    /// Name of the route found.
-    pub route: Option<String>,
-    /// The verdict of each rule on its own, in the order of evaluation.
-    pub rules: Vec<Said>,
-    /// The limits that the request would be charged to.
-    pub limits: Vec<Limited>,
-    /// The verdict of the policy's candidate. `None` means that there is none.
-    pub candidate: Option<Candidate>,
-}
-
-/// The verdict of one rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
-    /// Name of the rule: `baseline`, `path`, `deny`, `allow`, `origin` or `subprotocol`.
-    pub rule: String,
-    /// Place of the rule, as `file:line`.
-    pub place: Option<String>,
-    /// Whether the rule lets the request pass.
-    pub passes: bool,
-    /// The value that the rule examined and its verdict, as text.
-    pub says: String,
-    /// The verdict of each list of the rule.
-    pub lists: Vec<ListSaid>,
-}
-
-/// The verdict of one list on the client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListSaid {
-    /// Name of the list; `(allow)` and the like for entries in the rule itself.
-    pub list: String,
-    /// Number of entries in the list.
-    pub entries: usize,
-    /// Whether the list holds the client.
-    pub holds: bool,
-    /// The entry that decides. `None` means that no entry matches the client.
-    pub by: Option<Entry>,
-    /// The entry that would hold the client without the carve-out or its own expiry.
-    pub instead: Option<Entry>,
-}
-
-/// One entry of a list, as text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Network and sign, as at the start of a list's line.
-    pub entry: String,
-    /// Place of the entry, as `file:line`.
-    pub place: String,
-    /// The `owner` annotation, as written.
-    pub owner: Option<String>,
-    /// The `ticket` annotation, as written.
-    pub ticket: Option<String>,
-    /// Expiry of the entry. `None` means never.
-    pub expires: Option<String>,
-    /// Whether it has lapsed at the instant judged for.
-    pub lapsed: bool,
-}
-
-/// One limit that the request would be charged to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limited {
-    /// Key of the limit in `[limits]`.
-    pub limit: String,
-    /// Value of the limit, in words.
-    pub written: String,
-    /// Place of the limit, as `file:line`.
-    pub place: Option<String>,
-    /// Whether the value comes from an exception for some networks.
-    pub exception: bool,
-    /// Remainder for this client. `None` means unknown, because no running agent was asked.
-    pub left: Option<u64>,
-}
-
-/// The verdict of a candidate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    /// File of the candidate.
-    pub file: String,
-    /// Whether the candidate would permit the request.
-    pub permitted: bool,
-    /// Word of its refusal. `None` means that it would permit.
-    pub reason: Option<String>,
-}
+pub use self::report::{Candidate, Entry, Explanation, Limited, ListSaid, Said};
 
 /// The question that an explanation answers.
 #[derive(Debug, Clone, Copy)]

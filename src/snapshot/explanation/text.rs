@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Entry, Explanation, Limited, ListSaid};
+use crate::snapshot::explanation::report::{Entry, Explanation, Limited, ListSaid};
 
 impl fmt::Display for Explanation {
     /// Several lines, without a final newline.

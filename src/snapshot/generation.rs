@@ -1,0 +1,66 @@
+//! The value of one generation. Nothing here changes after it is built.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::policy::Policy;
+use crate::policy::limit::Limiter;
+use crate::policy::network::Client;
+use crate::policy::route::Routes;
+use crate::snapshot::certificate::Certificates;
+use crate::snapshot::listener::Listener;
+use crate::snapshot::route::Route;
+use crate::snapshot::tls::Handshakes;
+
+/// One complete generation: each decision is made under exactly one.
+pub struct Snapshot {
+    /// 1 for the first that served, then incremented by each publish.
+    pub generation: u64,
+    /// Digest of all files it was compiled from, for messages.
+    pub digest: Arc<str>,
+    /// Settings of each listener, by name.
+    pub listeners: HashMap<Arc<str>, ListenerRules>,
+    /// Certificates to serve, chosen by SNI.
+    pub certificates: Arc<Certificates>,
+    /// Routes by host and path.
+    pub routes: Routes<Arc<Route>>,
+    /// Routes in the order written.
+    pub route_list: Vec<Arc<Route>>,
+    /// Count of route numbers assigned so far, those of earlier generations included.
+    pub numbered: usize,
+    /// Policies by name, used or not. A reload carries budgets over from here.
+    pub policies: HashMap<Arc<str>, Arc<Policy>>,
+    /// The policy whose denials precede every other policy. It admits every client it doesn't deny.
+    pub baseline: Option<Arc<Policy>>,
+}
+
+/// A listener as configured, with its TLS configuration.
+#[derive(Debug, Clone)]
+pub struct ListenerRules {
+    /// The listener's settings, as configured.
+    pub listener: Arc<Listener>,
+    /// TLS configuration. `None` on a plain listener.
+    pub tls: Option<Arc<Handshakes>>,
+    /// Remainder of `handshakes_per_client`. `None` means unlimited.
+    pub handshakes: Option<Arc<Limiter>>,
+}
+
+impl Snapshot {
+    /// Returns the baseline if it denies `client` at the time `now`. The check needs no request: a
+    /// listener applies it at accept.
+    pub fn denied(&self, client: Client, now: Timestamp) -> Option<&Arc<Policy>> {
+        self.baseline.as_ref().filter(|baseline| baseline.judge_network(client, now).is_err())
+    }
+
+    /// When the next entry of any policy lapses, after `now`.
+    pub fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
+        self.all_policies().filter_map(|policy| policy.next_expiry(now)).min()
+    }
+
+    /// Iterates over every policy, used or not, and the baseline.
+    pub fn all_policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.values().chain(&self.baseline)
+    }
+}

@@ -1,0 +1,190 @@
+//! The verdict of a generation on one request, and the permit that proves it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::policy::Policy;
+use crate::policy::network::Client;
+use crate::policy::request::{Request, RequestPath};
+use crate::refusal::Refusal;
+use crate::snapshot::ambiguity::Ambiguity;
+use crate::snapshot::certificate::Certificate;
+use crate::snapshot::generation::Snapshot;
+use crate::snapshot::route::{Paths, PlainHttp, Route};
+
+/// The verdict on one request, and what it was based on.
+#[derive(Debug)]
+pub struct Judgement {
+    /// The generation that gave the verdict.
+    pub generation: u64,
+    /// The route that was found, if any.
+    pub route: Option<Arc<Route>>,
+    /// The policy that gave the verdict: the baseline or the route's. `None` means that no policy
+    /// did.
+    pub policy: Option<Arc<Policy>>,
+    /// The verdict: a permit or a refusal.
+    pub verdict: Result<Permit, Refusal>,
+    /// Verdict of the policy's candidate. `None` without a candidate, or if the policy was not
+    /// consulted.
+    pub candidate: Option<Result<(), Refusal>>,
+    /// Why the path is refused. `None` if it is not, or if the verdict has another reason.
+    pub ambiguity: Option<Ambiguity>,
+}
+
+/// Proof that a request was judged and permitted. Only [`Snapshot::judge`] creates one; dialling a
+/// backend and entering the table of tunnels require it.
+#[derive(Debug)]
+pub struct Permit {
+    route: Arc<Route>,
+    client: Client,
+    generation: u64,
+    at: Timestamp,
+}
+
+impl Permit {
+    /// The route that leads to the backend.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// The client that was judged.
+    pub fn client(&self) -> Client {
+        self.client
+    }
+
+    /// The generation that gave the permit.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The time of the verdict.
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// Checks whether the route forwards `request`, which was permitted, as an attempt or as plain
+    /// HTTP. The policy comes first, so that a 403 hides what a route forwards.
+    ///
+    /// # Errors
+    /// [`Refusal::Plain`]: the request is plain HTTP, and the route forwards none.
+    pub fn forwards(&self, request: &Request) -> Result<(), Refusal> {
+        match self.route.http {
+            PlainHttp::Refuse if request.is_plain() => Err(Refusal::Plain),
+            PlainHttp::Refuse | PlainHttp::Forward => Ok(()),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Judges one request at the time `now`. `served` is the certificate of the client's TLS
+    /// handshake. It is `None` on a plain listener, and when an open tunnel is judged again (which
+    /// by then has its connection to itself).
+    pub fn judge(
+        &self,
+        client: Client,
+        request: &Request,
+        served: Option<&Certificate>,
+        now: Timestamp,
+    ) -> Judgement {
+        self.judge_by(client, request, served, now, None)
+    }
+
+    /// Like [`Snapshot::judge`], with the candidate of the policy `promoted`, if any, in that
+    /// policy's place.
+    pub fn judge_by(
+        &self,
+        client: Client,
+        request: &Request,
+        served: Option<&Certificate>,
+        now: Timestamp,
+        promoted: Option<&str>,
+    ) -> Judgement {
+        let refused =
+            |route: Option<&Arc<Route>>, policy: Option<&Arc<Policy>>, refusal| Judgement {
+                generation: self.generation,
+                route: route.cloned(),
+                policy: policy.cloned(),
+                verdict: Err(refusal),
+                candidate: None,
+                ambiguity: None,
+            };
+        let host = request.host.name();
+        let route = self.route_to(request);
+        let denied = self.denied(client, now);
+        // The order of the checks decides which reason wins: a client that the baseline denies does
+        // not learn of its path.
+        if route.is_none() && request.path.canonical().is_none() && denied.is_none() {
+            return Judgement {
+                ambiguity: Some(Ambiguity::Hiding),
+                ..refused(None, None, Refusal::Path)
+            };
+        }
+        if served.is_some_and(|served| self.misdirects(host, served)) {
+            return refused(None, None, Refusal::Misdirected);
+        }
+        if let Some(denied) = denied {
+            return refused(route, Some(denied), Refusal::Network);
+        }
+        let Some(route) = route else { return refused(None, None, Refusal::Route) };
+        let ambiguity = self.ambiguity(request, route);
+        if ambiguity.is_some() {
+            return Judgement { ambiguity, ..refused(Some(route), None, Refusal::Path) };
+        }
+        let policy = route.policy.named(promoted);
+        let permit =
+            || Permit { route: Arc::clone(route), client, generation: self.generation, at: now };
+        Judgement {
+            generation: self.generation,
+            route: Some(Arc::clone(route)),
+            policy: Some(Arc::clone(policy)),
+            verdict: policy.judge(client, request, now).map(|()| permit()),
+            candidate: policy
+                .candidate
+                .as_ref()
+                .map(|candidate| candidate.judge(client, request, now)),
+            ambiguity: None,
+        }
+    }
+
+    /// Finds the route for `request`. A path that is not canonical leads, as sent, only to a route
+    /// that forwards paths as sent. That route takes precedence: dot segments don't lead out of it.
+    fn route_to(&self, request: &Request) -> Option<&Arc<Route>> {
+        let find = |path: &str| self.routes.find(request.host.name(), path);
+        let (canonical, sent) = (request.path.canonical(), request.path.sent());
+        if canonical == Some(sent) {
+            return find(sent);
+        }
+        let as_is = find(sent).filter(|route| route.paths == Paths::AsIs);
+        as_is.or_else(|| canonical.and_then(find))
+    }
+
+    /// Returns `request` with a slash after its path, if it is plain HTTP and only the slash leads
+    /// to a route. `path = "/app/"` also answers `/app`, by redirecting the client to `/app/`. An
+    /// attempt is not redirected: browsers follow no redirect of a WebSocket (RFC 6455 §4.1).
+    pub fn slashed(&self, request: &Request) -> Option<Request> {
+        if request.is_attempt() { None } else { self.lacking_slash(request) }
+    }
+
+    /// Returns `request` with a slash after its canonical path, if only that form leads to a route.
+    pub fn lacking_slash(&self, request: &Request) -> Option<Request> {
+        let path = request.path.canonical().filter(|path| !path.ends_with('/'))?;
+        let slashed =
+            Request { path: RequestPath::read(&format!("{path}/")).ok()?, ..request.clone() };
+        let leads = |request: &Request| self.route_to(request).is_some();
+        (leads(&slashed) && !leads(request)).then_some(slashed)
+    }
+
+    /// Whether an entry on which the verdict of `permit` may rest has lapsed since then, up to
+    /// `now`.
+    pub fn has_lapse(&self, permit: &Permit, now: Timestamp) -> bool {
+        let policies = [Some(&permit.route.policy), self.baseline.as_ref()].into_iter().flatten();
+        let mut next = policies.filter_map(|policy| policy.next_expiry(permit.at));
+        next.any(|lapses| lapses <= now)
+    }
+
+    /// Whether another certificate than the one served covers `host` (RFC 9110 §7.4).
+    fn misdirects(&self, host: &str, served: &Certificate) -> bool {
+        !served.covers(host) && self.certificates.covering(host).is_some()
+    }
+}

@@ -1,0 +1,220 @@
+//! Verdicts of whole generations, and the generations of other modules' tests.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rcgen::KeyPair;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::sign::CertifiedKey;
+
+use crate::policy::limit::{Budgets, Exception, Limits, Share};
+use crate::policy::list::{Entry, List};
+use crate::policy::network::Client;
+use crate::policy::request::{Host, Kind, Request, Scheme};
+use crate::policy::route::{HostPattern, PathPattern, Routes};
+use crate::policy::rule::RuleLines;
+use crate::policy::{Allow, Policy};
+use crate::refusal::Refusal;
+use crate::snapshot::Snapshot;
+use crate::snapshot::certificate::{Certificate, Certificates};
+use crate::snapshot::listener;
+use crate::snapshot::route::{BackendAddress, Paths, PlainHttp, Route, RouteTimeouts};
+
+/// The policy `chat`: it admits every client but those of `denied`, and has these limits;
+/// `used` is what is left of them.
+pub fn policy(denied: &[&str], limits: &Limits, used: Option<&Budgets>) -> Policy {
+    Policy {
+        name: "chat".into(),
+        file: "policies/chat.toml".into(),
+        owner: None,
+        allow: Allow::Any,
+        deny: vec![list(denied)],
+        origins: None,
+        subprotocols: None,
+        limits: limits.clone(),
+        budgets: Budgets::carry(used, limits),
+        lines: RuleLines::default(),
+        candidate: None,
+    }
+}
+
+/// A generation with one route, `chat`, for every path at `localhost`.
+pub fn generation(generation: u64, policy: Policy, baseline: Option<Policy>) -> Snapshot {
+    let policy = Arc::new(policy);
+    let route = route("chat", "/", &policy);
+    let host = HostPattern::Exact("localhost".into());
+    let table = vec![(host, PathPattern::parse("/").unwrap(), Arc::clone(&route))];
+    Snapshot {
+        generation,
+        digest: "".into(),
+        listeners: HashMap::new(),
+        certificates: Arc::new(Certificates::new(Vec::new())),
+        routes: Routes::new(table).unwrap(),
+        route_list: vec![route],
+        numbered: 1,
+        policies: HashMap::from([(Arc::clone(&policy.name), policy)]),
+        baseline: baseline.map(Arc::new),
+    }
+}
+
+/// A route to one backend.
+pub fn route(name: &str, path: &str, policy: &Arc<Policy>) -> Arc<Route> {
+    Arc::new(Route {
+        number: 0,
+        name: name.into(),
+        path: path.into(),
+        backends: [BackendAddress::Unix("app.sock".into())].into(),
+        backend_tls: None,
+        policy: Arc::clone(policy),
+        http: PlainHttp::Refuse,
+        strip_prefix: false,
+        paths: Paths::Canonical,
+        max_body: Some(0),
+        max_fields: listener::MAX_FIELDS,
+        timeouts: RouteTimeouts::default(),
+    })
+}
+
+/// An attempt at `host`.
+pub fn request(host: &str) -> Request {
+    let kind = Kind::Attempt { subprotocols: [].into() };
+    let host = Host::parse(host.as_bytes()).unwrap();
+    Request { host, path: "/".into(), origin: None, kind, scheme: Scheme::Unknown }
+}
+
+/// 192.0.2.`host`
+pub fn client(host: u8) -> Client {
+    Client::new([192, 0, 2, host].into())
+}
+
+fn list(lines: &[&str]) -> Arc<List> {
+    let entries =
+        lines.iter().zip(1..).map(|(line, number)| (Entry::parse(line).unwrap().unwrap(), number));
+    Arc::new(List::new("banned", "banned", entries.collect()).unwrap())
+}
+
+fn baseline(denied: &[&str]) -> Option<Policy> {
+    Some(Policy {
+        name: "baseline".into(),
+        file: "policies/baseline.toml".into(),
+        ..policy(denied, &Limits::default(), None)
+    })
+}
+
+fn time(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn certificate(names: &[&str]) -> Arc<Certificate> {
+    let key = PrivateKeyDer::try_from(KeyPair::generate().unwrap().serialize_der()).unwrap();
+    let key = Arc::new(CertifiedKey::new(Vec::new(), any_supported_type(&key).unwrap()));
+    let names = names.iter().map(|name| (*name).into()).collect();
+    Arc::new(Certificate {
+        label: "".into(),
+        key_file: "".into(),
+        names,
+        not_after: Timestamp::MAX,
+        key,
+    })
+}
+
+/// The verdict on 192.0.2.`host` with the request `asked`: the refusal, the policy that gives
+/// it, and the route.
+fn said(
+    snapshot: &Snapshot,
+    host: u8,
+    asked: &str,
+    served: Option<&Certificate>,
+) -> (&'static str, String, bool) {
+    let judgement = snapshot.judge(client(host), &request(asked), served, Timestamp::UNIX_EPOCH);
+    let word = judgement.verdict.map_or_else(Refusal::word, |_| "");
+    (
+        word,
+        judgement.policy.map(|policy| policy.name.to_string()).unwrap_or_default(),
+        judgement.route.is_some(),
+    )
+}
+
+#[test]
+fn the_baseline_denies_before_any_policy_and_before_it_is_known_that_no_route_leads_there() {
+    let snapshot = generation(
+        1,
+        policy(&["192.0.2.2"], &Limits::default(), None),
+        baseline(&["192.0.2.1", "192.0.2.2"]),
+    );
+    assert_eq!(said(&snapshot, 1, "localhost", None), ("network", "baseline".into(), true));
+    assert_eq!(said(&snapshot, 2, "localhost", None), ("network", "baseline".into(), true));
+    assert_eq!(said(&snapshot, 1, "elsewhere", None), ("network", "baseline".into(), false));
+    assert_eq!(said(&snapshot, 3, "elsewhere", None), ("route", String::new(), false));
+    assert_eq!(said(&snapshot, 3, "localhost", None), ("", "chat".into(), true));
+}
+
+#[test]
+fn what_is_misdirected_is_so_whoever_asks() {
+    let mut snapshot =
+        generation(1, policy(&[], &Limits::default(), None), baseline(&["192.0.2.1"]));
+    let (here, there) = (certificate(&["localhost"]), certificate(&["elsewhere"]));
+    snapshot.certificates =
+        Arc::new(Certificates::new(vec![Arc::clone(&here), Arc::clone(&there)]));
+    assert_eq!(said(&snapshot, 1, "localhost", Some(&there)).0, "misdirected");
+    assert_eq!(said(&snapshot, 1, "localhost", Some(&here)).0, "network");
+}
+
+/// The verdict of the policy `chat`, whose candidate denies 192.0.2.1, and the verdict of that
+/// candidate.
+fn beside(host: u8, promoted: Option<&str>) -> (bool, Option<bool>, usize) {
+    let candidate = policy(&["192.0.2.1", "192.0.2.3"], &Limits::default(), None);
+    let policy = Policy {
+        candidate: Some(Arc::new(candidate)),
+        ..policy(&["192.0.2.2"], &Limits::default(), None)
+    };
+    let snapshot = generation(1, policy, baseline(&["192.0.2.9"]));
+    let judgement = snapshot.judge_by(
+        client(host),
+        &request("localhost"),
+        None,
+        Timestamp::UNIX_EPOCH,
+        promoted,
+    );
+    let denies = judgement.policy.unwrap().deny[0].len();
+    (judgement.verdict.is_ok(), judgement.candidate.map(|says| says.is_ok()), denies)
+}
+
+#[test]
+fn a_candidate_is_asked_beside_its_policy_and_decides_nothing() {
+    assert_eq!(beside(1, None), (true, Some(false), 1));
+    assert_eq!(beside(2, None), (false, Some(true), 1));
+    assert_eq!(beside(4, None), (true, Some(true), 1));
+    assert_eq!(
+        beside(9, None),
+        (false, None, 1),
+        "of whom the baseline denies nobody else is asked"
+    );
+}
+
+#[test]
+fn promoted_a_candidate_decides_and_nobody_is_beside_it() {
+    assert_eq!(beside(1, Some("chat")), (false, None, 2));
+    assert_eq!(beside(2, Some("chat")), (true, None, 2));
+    assert_eq!(beside(1, Some("desk")), (true, Some(false), 1), "another policy's");
+}
+
+#[test]
+fn the_next_expiry_is_that_of_any_rule_limit_candidate_or_baseline() {
+    let clients = vec![list(&["192.0.2.4 expires=2026-04-01T00:00:00Z"])];
+    let exception = Exception { clients, share: Share::default(), line: 1 };
+    let limits = Limits { exceptions: [exception].into(), ..Limits::default() };
+    let candidate = policy(&["192.0.2.3 expires=2026-03-01T00:00:00Z"], &Limits::default(), None);
+    let policy = policy(&["192.0.2.2 expires=2026-02-01T00:00:00Z", "192.0.2.8"], &limits, None);
+    let policy = Policy { candidate: Some(Arc::new(candidate)), ..policy };
+    let snapshot = generation(1, policy, baseline(&["192.0.2.1 expires=2026-01-01T00:00:00Z"]));
+    let mut now = time("2025-12-31T23:59:59Z");
+    for month in 1..=4 {
+        let next = snapshot.next_expiry(now).unwrap();
+        assert_eq!(next, time(&format!("2026-0{month}-01T00:00:00Z")));
+        now = next;
+    }
+    assert_eq!(snapshot.next_expiry(now), None);
+}
