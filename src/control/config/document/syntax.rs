@@ -7,7 +7,9 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
-use super::{Document, tables_in, typography};
+use crate::control::config::document::pending::MOST_ERRORS;
+use crate::control::config::document::tree::{Document, tables_in};
+use crate::control::config::document::typography;
 use crate::control::config::page::{Finding, error};
 
 /// A fault reported by the parser.
@@ -109,7 +111,7 @@ impl<'t> Document<'t> {
             (singles, doubles)
         };
         let mut names: Vec<String> = Vec::new();
-        for fault in faults.iter().filter(|fault| fault.is_duplicate()).take(super::MOST_ERRORS) {
+        for fault in faults.iter().filter(|fault| fault.is_duplicate()).take(MOST_ERRORS) {
             let (_, line) = self.page.line_at(self.page.line(fault.span.start));
             names.extend(
                 header(line.trim())

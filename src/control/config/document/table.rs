@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::pending::{list_of_one, one_of_several};
-use super::{Document, Value, nearest, synonym, unit};
 use crate::control::config::diagnostic::Place;
+use crate::control::config::document::nearest::{nearest, synonym};
+use crate::control::config::document::pending::{Lacking, ROOT};
+use crate::control::config::document::settle::{list_of_one, one_of_several};
+use crate::control::config::document::tree::Document;
+use crate::control::config::document::unit;
+use crate::control::config::document::value::Value;
 use crate::control::config::page::{Finding, error};
 use crate::control::config::quote::Words;
-
-/// Title of the top-level table in messages.
-pub(super) const ROOT: &str = "the file";
 
 /// A table, or an absent table, which reads like an empty one.
 #[derive(Debug)]
@@ -42,26 +43,8 @@ pub struct Table<'d> {
     is_odd: bool,
 }
 
-/// A required key of an absent table, which the parent reports unless the table's own key is
-/// misspelt.
-#[derive(Debug)]
-pub(super) struct Lacking {
-    /// Place of the parent table.
-    pub parent: Range<usize>,
-    /// Key of the absent table.
-    pub table: &'static str,
-    /// The key that is required.
-    pub key: &'static str,
-    /// The error about the required key.
-    pub finding: Finding,
-}
-
 impl<'d> Table<'d> {
-    pub(super) fn root(document: &'d Document<'d>, keys: &'d DeTable<'d>) -> Table<'d> {
-        Table::new(document, ROOT.into(), 0..0, keys)
-    }
-
-    pub(super) fn new(
+    fn new(
         document: &'d Document<'d>,
         title: String,
         span: Range<usize>,
@@ -405,6 +388,23 @@ impl<'d> Table<'d> {
         let both = [nearest(name, missing.iter().copied()), nearest(name, free())];
         let near = both.into_iter().flatten().min_by_key(|(slips, _)| *slips).map(|(_, key)| key);
         near.or_else(|| synonym(name, missing)).or_else(|| synonym(name, free()))
+    }
+}
+
+impl Document<'_> {
+    /// The top-level table of the file.
+    pub fn root(&self) -> Table<'_> {
+        Table::new(self, ROOT.into(), 0..0, &self.tree)
+    }
+}
+
+impl<'d> Value<'d> {
+    /// The table, which messages call `title`.
+    pub fn table(&self, title: String) -> Option<Table<'d>> {
+        let found = self.or_expected("a table", self.value.get_ref().as_table());
+        let inner = self.inner();
+        let keys = found.or_else(|| inner.value.get_ref().as_table())?;
+        Some(Table::new(self.document, title, inner.value.span(), keys))
     }
 }
 

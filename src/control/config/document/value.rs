@@ -6,16 +6,18 @@ use jiff::Timestamp;
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
-use super::{Document, Table, did_you_mean, typography};
 use crate::control::config::diagnostic::Place;
+use crate::control::config::document::nearest::did_you_mean;
+use crate::control::config::document::tree::Document;
+use crate::control::config::document::typography;
 use crate::control::config::page::{Finding, error};
 
 /// A value with its key, which begins every message about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Value<'d> {
-    document: &'d Document<'d>,
+    pub(super) document: &'d Document<'d>,
     key: &'d str,
-    value: &'d Spanned<DeValue<'d>>,
+    pub(super) value: &'d Spanned<DeValue<'d>>,
 }
 
 impl<'d> Value<'d> {
@@ -243,7 +245,7 @@ impl<'d> Value<'d> {
     }
 
     /// The item of an array of one, else the value itself.
-    fn inner(&self) -> Value<'d> {
+    pub(super) fn inner(&self) -> Value<'d> {
         let mut items = self.value.get_ref().as_array().into_iter().flat_map(|array| array.iter());
         match (items.next(), items.next()) {
             (Some(value), None) => Value { value, ..*self },
@@ -255,14 +257,6 @@ impl<'d> Value<'d> {
     pub fn strings(&self) -> Option<Vec<(&'d str, Value<'d>)>> {
         let items = self.items()?;
         Some(items.into_iter().filter_map(|item| Some((item.string()?, item))).collect())
-    }
-
-    /// The table, which messages call `title`.
-    pub fn table(&self, title: String) -> Option<Table<'d>> {
-        let found = self.or_expected("a table", self.value.get_ref().as_table());
-        let inner = self.inner();
-        let keys = found.or_else(|| inner.value.get_ref().as_table())?;
-        Some(Table::new(self.document, title, inner.value.span(), keys))
     }
 
     /// Reports that the value is not `expected`, but of another type.
@@ -319,7 +313,7 @@ impl<'d> Value<'d> {
         self.or_expected(expected, self.as_str()).or_else(|| self.inner().as_str())
     }
 
-    fn or_expected<T>(&self, expected: &str, found: Option<T>) -> Option<T> {
+    pub(super) fn or_expected<T>(&self, expected: &str, found: Option<T>) -> Option<T> {
         if found.is_none() {
             self.unexpected(expected);
         }
