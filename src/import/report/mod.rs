@@ -26,6 +26,13 @@ pub struct Scope {
     pub but: Vec<String>,
 }
 
+impl Scope {
+    /// Returns the scope of every attempt.
+    pub fn everything() -> Scope {
+        Scope { config: None, host: "*".into(), path: "/".into(), but: Vec::new() }
+    }
+}
+
 /// One note about one directive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Note {

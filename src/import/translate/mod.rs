@@ -5,94 +5,22 @@
 //! Sidegate files.
 
 mod compare;
+mod config;
 mod guard;
 mod host;
+mod naming;
 mod paths;
 pub mod policy;
 pub mod route;
 mod socket;
 mod tls;
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-
-use serde_json::{Value, json};
-
+pub use self::config::{Config, Forwarded, Listener, Speaks};
+use self::naming::free_name;
 pub use self::paths::Unsaid;
-use self::policy::Policy;
-use self::route::Route;
 use self::socket::Group;
 use crate::import::nginx::{Nginx, Reading};
 use crate::import::report::{Scope, Word};
-
-/// One `sidegate.toml` with its policies.
-#[derive(Debug)]
-pub struct Config {
-    /// Directory of its own, relative to the output. `None` means the output directory itself.
-    pub folder: Option<String>,
-    /// The `[[listener]]` tables, one per socket.
-    pub listeners: Vec<Listener>,
-    /// Chain and key of each certificate, the default one first.
-    pub certificates: Vec<(PathBuf, PathBuf)>,
-    /// The `[[route]]` tables in the order in which they are written.
-    pub routes: Vec<Route>,
-    /// The policies that its routes name.
-    pub policies: Vec<Policy>,
-    /// The hosts of its routes as `server_name` writes them; `_` means every other host.
-    pub hosts: Vec<String>,
-    /// `set_real_ip_from` and its header. `None` means that nginx trusts no forwarder.
-    pub forwarded: Option<Forwarded>,
-}
-
-impl Config {
-    /// Returns its path, listeners and hosts as JSON for the report.
-    pub fn json(&self, path: &Path) -> Value {
-        let listen: Vec<_> =
-            self.listeners.iter().map(|listener| listener.address.to_string()).collect();
-        json!({ "file": path.display().to_string(), "listen": listen, "hosts": self.hosts })
-    }
-}
-
-/// A `[[listener]]` table of `sidegate.toml`.
-#[derive(Debug)]
-pub struct Listener {
-    /// Unique name, such as `tls-443`.
-    pub name: String,
-    /// Address and port to listen on.
-    pub address: SocketAddr,
-    /// The protocol spoken on it.
-    pub speaks: Speaks,
-}
-
-/// The protocol of a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Speaks {
-    /// TLS, with the listener's settings.
-    Tls {
-        /// `tls_min = "1.3"`: TLS 1.2 is refused.
-        only_13: bool,
-        /// `strict_sni = true`: unknown names get no certificate.
-        strict_sni: bool,
-    },
-    /// Plain HTTP and WebSocket.
-    Plain,
-    /// Plain HTTP that redirects every request to https.
-    Redirect,
-}
-
-/// The forwarders that nginx trusted for the client's address.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Forwarded {
-    /// The header that holds the client's address, in lower case.
-    pub header: String,
-    /// Addresses of the forwarders, as `set_real_ip_from` has them.
-    pub from: Vec<String>,
-}
-
-/// Returns the scope of every attempt.
-fn everything() -> Scope {
-    Scope { config: None, host: "*".into(), path: "/".into(), but: Vec::new() }
-}
 
 /// Translates all servers; `unsaid` decides about guards that can't be carried over.
 pub fn translate(nginx: &Nginx, unsaid: Unsaid, reading: &mut Reading<'_>) -> Vec<Config> {
@@ -221,7 +149,7 @@ fn forwarded(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Option<
             for id in ids {
                 let text = "`forwarded` is not in this version: behind such a peer every client is that peer, for networks and for limits alike. \
                             The list stands in sidegate.toml as a comment";
-                reading.notes.say_of(id, Word::Opens, text, vec![everything()]);
+                reading.notes.say_of(id, Word::Opens, text, vec![Scope::everything()]);
             }
             let from = level.forwarders.iter().map(|from| from.value.clone()).collect();
             let header =
@@ -230,12 +158,4 @@ fn forwarded(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Option<
         }
     }
     found
-}
-
-/// Returns `name`, or `name` with the first free number appended.
-fn free_name(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
-    if !is_taken(name) {
-        return name.to_owned();
-    }
-    (2..).map(|number| format!("{name}-{number}")).find(|name| !is_taken(name)).unwrap_or_default()
 }

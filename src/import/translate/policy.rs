@@ -11,7 +11,7 @@ use crate::import::nginx::level::Level;
 use crate::import::nginx::limit::{Key, Rate, Zone, Zones};
 use crate::import::nginx::{Nginx, Reading};
 use crate::import::report::{Scope, Word};
-use crate::import::translate::route::LONGEST;
+use crate::import::translate::route::timeouts::LONGEST;
 use crate::import::tree::Id;
 
 /// Time after which nginx closes an idle tunnel, unless `proxy_read_timeout` is set.

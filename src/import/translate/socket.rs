@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::import::nginx::listen::Listen;
 use crate::import::nginx::{Nginx, Reading};
-use crate::import::report::Word;
+use crate::import::report::{Scope, Word};
 use crate::import::tree::Id;
 
 /// A socket that nginx listens on.
@@ -144,7 +144,7 @@ fn sockets(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Socket> {
 fn note_listen(listen: &Listen, reading: &mut Reading<'_>) {
     if listen.proxy_protocol {
         let text = "the PROXY protocol is not in this version: no request that comes with such a header is understood";
-        reading.notes.say_of(listen.id, Word::Closes, text, vec![super::everything()]);
+        reading.notes.say_of(listen.id, Word::Closes, text, vec![Scope::everything()]);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::import::translate::compare::{Reason, Side};
 use crate::import::translate::guard;
 use crate::import::translate::host::Stray;
 use crate::import::translate::paths::{Finding, Paths, Region, Target, Verdict, finals, regions};
-use crate::import::translate::route::Desk;
+use crate::import::translate::route::desk::Desk;
 use crate::import::translate::route::pass::{Cut, alike, cut, no_upgrade, resolved};
 use crate::import::translate::route::{readings, timeouts};
 use crate::import::tree::{Id, Tree};

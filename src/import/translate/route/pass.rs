@@ -8,7 +8,8 @@ use crate::import::nginx::server::Server;
 use crate::import::nginx::version::KEEPS_CONNECTIONS;
 use crate::import::nginx::{Nginx, Reading};
 use crate::import::report::Word;
-use crate::import::translate::route::{Leads, MaxBody, Timeouts};
+use crate::import::translate::route::timeouts::Timeouts;
+use crate::import::translate::route::value::{Leads, MaxBody};
 
 /// Returns the `proxy_pass` for `location` and the settings in force towards the backend. `None`
 /// means that no single policy can express it.

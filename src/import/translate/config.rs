@@ -1,0 +1,73 @@
+//! One configuration of Sidegate, as values that `write` turns into files.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::import::translate::policy::Policy;
+use crate::import::translate::route::Route;
+
+/// One `sidegate.toml` with its policies.
+#[derive(Debug)]
+pub struct Config {
+    /// Directory of its own, relative to the output. `None` means the output directory itself.
+    pub folder: Option<String>,
+    /// The `[[listener]]` tables, one per socket.
+    pub listeners: Vec<Listener>,
+    /// Chain and key of each certificate, the default one first.
+    pub certificates: Vec<(PathBuf, PathBuf)>,
+    /// The `[[route]]` tables in the order in which they are written.
+    pub routes: Vec<Route>,
+    /// The policies that its routes name.
+    pub policies: Vec<Policy>,
+    /// The hosts of its routes as `server_name` writes them; `_` means every other host.
+    pub hosts: Vec<String>,
+    /// `set_real_ip_from` and its header. `None` means that nginx trusts no forwarder.
+    pub forwarded: Option<Forwarded>,
+}
+
+impl Config {
+    /// Returns its path, listeners and hosts as JSON for the report.
+    pub fn json(&self, path: &Path) -> Value {
+        let listen: Vec<_> =
+            self.listeners.iter().map(|listener| listener.address.to_string()).collect();
+        json!({ "file": path.display().to_string(), "listen": listen, "hosts": self.hosts })
+    }
+}
+
+/// A `[[listener]]` table of `sidegate.toml`.
+#[derive(Debug)]
+pub struct Listener {
+    /// Unique name, such as `tls-443`.
+    pub name: String,
+    /// Address and port to listen on.
+    pub address: SocketAddr,
+    /// The protocol spoken on it.
+    pub speaks: Speaks,
+}
+
+/// The protocol of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// TLS, with the listener's settings.
+    Tls {
+        /// `tls_min = "1.3"`: TLS 1.2 is refused.
+        only_13: bool,
+        /// `strict_sni = true`: unknown names get no certificate.
+        strict_sni: bool,
+    },
+    /// Plain HTTP and WebSocket.
+    Plain,
+    /// Plain HTTP that redirects every request to https.
+    Redirect,
+}
+
+/// The forwarders that nginx trusted for the client's address.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The header that holds the client's address, in lower case.
+    pub header: String,
+    /// Addresses of the forwarders, as `set_real_ip_from` has them.
+    pub from: Vec<String>,
+}
