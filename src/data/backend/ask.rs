@@ -8,10 +8,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{request, response};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::{MAX_HEAD, course};
+use crate::data::http::course::{MAX_INTERIMS, TOO_MANY_INTERIMS};
 use crate::data::http::head::{self, Answered, Read, Spelling};
-use crate::data::http::interim::MAX_INTERIMS;
 use crate::data::stream::socket::Socket;
+
+/// The largest head of a backend's answer, in bytes.
+pub const MAX_HEAD: usize = 64 * 1024;
 
 /// Room for the head of a 101, as a rule.
 const USUAL: usize = 1024;
@@ -53,7 +55,7 @@ pub async fn hear(socket: &mut Socket, max_fields: usize) -> Said {
                 Answered::Other => return Said::Other(whole, None),
                 Answered::Unfinished(0) => break,
                 Answered::Unfinished(_) if interims == MAX_INTERIMS => {
-                    let error = io::Error::other(course::TOO_MANY_INTERIMS);
+                    let error = io::Error::other(TOO_MANY_INTERIMS);
                     return Said::Other(Bytes::new(), Some(error));
                 }
                 // Dropped: many WebSocket clients take the first head for the answer.

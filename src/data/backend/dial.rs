@@ -1,12 +1,14 @@
 //! Dials the backends of a route: in which order, and for how long. It sends nothing.
 
 use std::fmt;
+use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::standing::Load;
-use super::{Dialler, cause};
+use crate::data::backend::cause;
+use crate::data::backend::standing::{Backends, Load};
 use crate::data::stream::socket::Socket;
+use crate::observe::metrics::CoreMetrics;
 use crate::refusal::{Backend, Refusal};
 use crate::snapshot::Permit;
 use crate::snapshot::route::BackendAddress;
@@ -27,38 +29,50 @@ pub struct Tried {
 }
 
 impl Tried {
-    pub(super) fn failed(&mut self, what: &dyn fmt::Display) -> Refusal {
+    /// Notes what went wrong.
+    pub fn failed(&mut self, what: &dyn fmt::Display) -> Refusal {
         self.error = Some(what.to_string());
         Refusal::Backend(Backend::Failed)
     }
 
-    pub(super) fn broke(&mut self, error: &hyper::Error) -> Refusal {
+    /// Notes an error of the connection.
+    pub fn broke(&mut self, error: &hyper::Error) -> Refusal {
         self.failed(&cause::of(error))
     }
 
-    pub(super) fn late(&mut self, what: &str) -> Refusal {
+    /// Notes what was not done in time.
+    pub fn late(&mut self, what: &str) -> Refusal {
         self.error = Some(what.to_owned());
         Refusal::Backend(Backend::Late)
     }
 }
 
-impl Dialler {
-    pub(super) async fn dial(
-        &self,
-        permit: &Permit,
-        tried: &mut Tried,
-    ) -> Result<(Socket, Load), Refusal> {
-        self.dial_any(permit, tried).await.map(|(socket, load, _)| (socket, load))
+/// Connects to backends, and counts how long that takes.
+pub struct Connector {
+    backends: Arc<Backends>,
+    metrics: Arc<CoreMetrics>,
+}
+
+/// A connection to a backend that was just made.
+pub struct Dialled {
+    /// The connection, after the TLS handshake where there is one.
+    pub socket: Socket,
+    /// The weight of one more tunnel on its backend.
+    pub load: Load,
+    /// The backend that took the connection.
+    pub address: BackendAddress,
+}
+
+impl Connector {
+    /// Makes the connector of the thread whose counters are `metrics`.
+    pub fn new(backends: Arc<Backends>, metrics: Arc<CoreMetrics>) -> Self {
+        Connector { backends, metrics }
     }
 
     /// Connects to the first backend that takes the connection, within the route's `dial`. Each
     /// backend has an equal share of the time left, so that one which hangs leaves the others
     /// theirs.
-    pub(super) async fn dial_any(
-        &self,
-        permit: &Permit,
-        tried: &mut Tried,
-    ) -> Result<(Socket, Load, BackendAddress), Refusal> {
+    pub async fn dial(&self, permit: &Permit, tried: &mut Tried) -> Result<Dialled, Refusal> {
         let route = permit.route();
         let began = Instant::now();
         let late = began + route.timeouts.dial;
@@ -78,7 +92,7 @@ impl Dialler {
                     tried.error = None;
                     standing.up(&address);
                     self.metrics.route(route).dialled(began.elapsed());
-                    return Ok((socket, load, address));
+                    return Ok(Dialled { socket, load, address });
                 }
                 Ok(Err(error)) => {
                     let error = cause::of_dial(&error);

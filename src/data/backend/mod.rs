@@ -7,15 +7,14 @@
 
 mod ask;
 mod cause;
-pub mod course;
 mod dial;
 mod driven;
 mod reuse;
 mod standing;
+mod tracked;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,30 +27,28 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use self::ask::{Answering, Said, ask, hear};
-use self::course::{Course, TOO_MANY_INTERIMS, Tracked};
-pub use self::dial::Tried;
-use self::driven::Driven;
-use self::reuse::{Idle, Line, Underway, Way};
-pub use self::standing::{Backends, Load};
+use crate::data::backend::ask::{Answering, MAX_HEAD, Said, ask, hear};
+pub use crate::data::backend::dial::Tried;
+use crate::data::backend::dial::{Connector, Dialled};
+use crate::data::backend::driven::Driven;
+use crate::data::backend::reuse::{Line, Pool, Underway, Way};
+pub use crate::data::backend::standing::{Backends, Load};
+use crate::data::backend::tracked::Tracked;
 use crate::data::http::body::{Begun, Fault, Outgoing, Upload};
+use crate::data::http::course::{Course, TOO_MANY_INTERIMS};
 use crate::data::http::flight::Shape;
 use crate::data::http::forward;
 use crate::data::http::head::{Read, Spelling};
 use crate::data::http::interim;
 use crate::data::http::patience::Patience;
 use crate::data::stream::keepalive;
-use crate::data::tunnel::channel::Channel;
+use crate::data::stream::socket::Socket;
 use crate::data::websocket::handshake::{Agreed, Handshake};
 use crate::observe::metrics::CoreMetrics;
 use crate::refusal::{Head, Refusal};
-use crate::snapshot::Permit;
 use crate::snapshot::listener::MAX_FIELDS;
 use crate::snapshot::route::{BackendAddress, RouteTimeouts};
-use crate::sync::lock;
-
-/// The largest head of a backend's answer, in bytes.
-const MAX_HEAD: usize = 64 * 1024;
+use crate::snapshot::{Permit, Snapshot};
 
 /// The bound of a timer that has none: a year.
 const NEVER: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -64,12 +61,9 @@ const NOT_READ: &str = "it took nothing of the request in time";
 
 /// One thread's way to the backends: its idle connections, and the tasks that drive them.
 pub struct Dialler {
-    backends: Arc<Backends>,
-    metrics: Arc<CoreMetrics>,
+    connector: Connector,
+    pool: Arc<Pool>,
     tracker: TaskTracker,
-    /// `None` means that a drain has closed them. A connection that comes back then is closed too,
-    /// or the drain would wait for its end.
-    idle: Mutex<Option<HashMap<Way, Vec<Idle>>>>,
 }
 
 /// A backend's answer to an attempt.
@@ -88,6 +82,15 @@ pub struct Attempt {
     pub spelling: Option<Spelling>,
 }
 
+/// An attempt whose answer hyper reads.
+struct ByHyper {
+    head: request::Parts,
+    socket: Answering,
+    load: Load,
+    /// The deadline of the answer, if the attempt has been sent. `None` means not yet sent.
+    late: Option<Instant>,
+}
+
 /// A backend that switched to WebSocket.
 pub struct Switched {
     /// The head that goes to the client.
@@ -95,7 +98,7 @@ pub struct Switched {
     /// How its names are spelled, where it was read without hyper.
     pub spelling: Spelling,
     /// The connection, taken back for the tunnel.
-    pub channel: Channel,
+    pub socket: Socket,
     /// Bytes that the backend had sent behind its head.
     pub early: Bytes,
     /// What the two sides agreed on.
@@ -107,7 +110,19 @@ pub struct Switched {
 impl Dialler {
     /// Makes a thread's dialler; `tracker` owns the tasks that drive its connections.
     pub fn new(backends: Arc<Backends>, metrics: Arc<CoreMetrics>, tracker: TaskTracker) -> Self {
-        Dialler { backends, metrics, tracker, idle: Mutex::new(Some(HashMap::new())) }
+        let pool = Pool::new(Arc::clone(&backends));
+        Dialler { connector: Connector::new(backends, metrics), pool, tracker }
+    }
+
+    /// Closes the idle connections that were not used in time, and forgets the backends that
+    /// `live` names no more.
+    pub fn tidy(&self, live: &Snapshot) {
+        self.pool.tidy(live);
+    }
+
+    /// Closes all idle connections, and each that would become idle later.
+    pub fn close_idle(&self) {
+        self.pool.close_idle();
     }
 
     /// Sends an attempt, and takes the connection back if the backend switches. The answer is late
@@ -119,7 +134,7 @@ impl Dialler {
         handshake: &Handshake,
         tried: &mut Tried,
     ) -> Result<Answer, Refusal> {
-        let (mut socket, load) = self.dial(permit, tried).await?;
+        let Dialled { mut socket, load, .. } = self.connector.dial(permit, tried).await?;
         let RouteTimeouts { response, write_stall, .. } = permit.route().timeouts;
         // A new socket has the default already: mostly this saves a system call.
         if keepalive::user_timeout(write_stall) != keepalive::USER_TIMEOUT {
@@ -135,12 +150,11 @@ impl Dialler {
             match timeout_at(until, heard).await.map_err(|_| tried.late(NO_ANSWER))? {
                 Said::Switched(Read { mut parts, spelling, length }, came) => {
                     let agreed = agreed(permit, handshake, &mut parts, tried)?;
-                    let (channel, early) =
-                        (Channel::clear(socket), Bytes::copy_from_slice(&came[length..]));
+                    let early = Bytes::copy_from_slice(&came[length..]);
                     return Ok(switched(Switched {
                         head: parts,
                         spelling,
-                        channel,
+                        socket,
                         early,
                         agreed,
                         load,
@@ -152,28 +166,19 @@ impl Dialler {
             Answering::unasked(socket)
         };
         // Boxed: attempts that get a 101 at once would carry the room that hyper takes.
-        Box::pin(self.upgrade_by_hyper(
-            permit,
-            attempt.head,
-            handshake,
-            (socket, load),
-            late,
-            tried,
-        ))
-        .await
+        let attempt = ByHyper { head: attempt.head, socket, load, late };
+        Box::pin(self.upgrade_by_hyper(permit, attempt, handshake, tried)).await
     }
 
-    /// Reads the answer with hyper. `late` is its deadline where the attempt has been sent already;
-    /// `None` means not yet sent.
+    /// Reads the answer with hyper.
     async fn upgrade_by_hyper(
         &self,
         permit: &Permit,
-        head: request::Parts,
+        attempt: ByHyper,
         handshake: &Handshake,
-        (socket, load): (Answering, Load),
-        late: Option<Instant>,
         tried: &mut Tried,
     ) -> Result<Answer, Refusal> {
+        let ByHyper { head, socket, load, late } = attempt;
         let RouteTimeouts { response, write_stall, .. } = permit.route().timeouts;
         let course = Course::default();
         course.begin(false, write_stall);
@@ -221,8 +226,7 @@ impl Dialler {
         // A copy, in the order of the stream: little is read ahead, and a slice would keep hyper's
         // whole buffer for as long as the tunnel lives.
         let early = [parts.read_buf, unread].concat().into();
-        let channel = Channel::clear(socket);
-        Ok(switched(Switched { head, spelling: Spelling::default(), channel, early, agreed, load }))
+        Ok(switched(Switched { head, spelling: Spelling::default(), socket, early, agreed, load }))
     }
 
     /// Sends a plain request, over an idle connection if there is one. The answer is late once
@@ -232,7 +236,7 @@ impl Dialler {
     /// # Errors
     /// The refusal that answers the client: 502, 504, or the one for the `fault` of its own body.
     pub async fn forward(
-        self: &Arc<Self>,
+        &self,
         permit: &Permit,
         head: request::Parts,
         body: Upload,
@@ -245,7 +249,7 @@ impl Dialler {
         // Only a safe request without a body may be sent a second time.
         let again = (method.is_safe() && body.is_end_stream()).then(|| head.clone());
         let mut request = Request::from_parts(head, body);
-        while let Some(line) = self.take_idle(permit).await {
+        while let Some(line) = self.pool.take(permit).await {
             tried.backend = Some(line.address().clone());
             name_backend(&mut request, is_unnamed, permit, line.address());
             let (mut underway, sent) = self.put(permit, line, request, patience).await;
@@ -273,7 +277,7 @@ impl Dialler {
 
     /// Makes a connection for plain requests, and gives it to a task of its own.
     async fn connect(&self, permit: &Permit, tried: &mut Tried) -> Result<Line, Refusal> {
-        let (socket, load, address) = self.dial_any(permit, tried).await?;
+        let Dialled { socket, load, address } = self.connector.dial(permit, tried).await?;
         // A load counts tunnels, and this becomes none.
         drop(load);
         let course = Course::default();
@@ -298,14 +302,14 @@ impl Dialler {
     /// Puts a request on a connection and waits for the head of its answer; `None` means late.
     /// Interim answers before it go to the client of `patience`.
     async fn put(
-        self: &Arc<Self>,
+        &self,
         permit: &Permit,
         line: Line,
         mut request: Request<Upload>,
         patience: &Patience,
     ) -> (Underway, Option<Put>) {
         let response = permit.route().timeouts.response;
-        let mut underway = Underway::begin(self, line, permit, request.body_mut());
+        let mut underway = Underway::begin(&self.pool, line, permit, request.body_mut());
         let course = underway.course().clone();
         let wanted = request.body().wanted();
         interim::pass_on(&mut request, course.clone(), patience, wanted);

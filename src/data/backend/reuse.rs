@@ -13,8 +13,9 @@
 //! Each thread keeps its own connections, for a moment and a bounded number of them. A connection
 //! serves no route that reaches its backends on other terms.
 
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::body::Body;
@@ -22,13 +23,14 @@ use hyper::client::conn::http1::SendRequest;
 use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{Instant, timeout};
 
-use super::course::Course;
-use super::{Dialler, lock};
+use crate::data::backend::standing::Backends;
 use crate::data::http::body::{OnWhole, ReadWhole, Upload};
+use crate::data::http::course::Course;
 use crate::policy::network::Key;
 use crate::snapshot::route::{BackendAddress, Route};
 use crate::snapshot::tls::BackendTls;
 use crate::snapshot::{Permit, Snapshot};
+use crate::sync::lock;
 
 /// How long an idle connection is kept for the next plain request.
 const KEPT_IDLE: Duration = Duration::from_secs(4);
@@ -117,7 +119,7 @@ impl Line {
 /// A connection with a request under way. Dropped, it closes the connection at once, and so
 /// aborts the request on the backend.
 pub struct Underway {
-    dialler: Arc<Dialler>,
+    pool: Arc<Pool>,
     line: Option<Line>,
     course: Course,
 }
@@ -125,12 +127,7 @@ pub struct Underway {
 impl Underway {
     /// Begins a request that `permit` lets in, with this `body`, to be sent with
     /// [`Underway::sender`].
-    pub fn begin(
-        dialler: &Arc<Dialler>,
-        mut line: Line,
-        permit: &Permit,
-        body: &mut Upload,
-    ) -> Self {
+    pub fn begin(pool: &Arc<Pool>, mut line: Line, permit: &Permit, body: &mut Upload) -> Self {
         let course = line.course.clone();
         let has_body = !body.is_end_stream();
         course.begin(has_body, permit.route().timeouts.write_stall);
@@ -138,7 +135,7 @@ impl Underway {
             line.only_for = Some(permit.client().key());
             body.reports_to(course.clone());
         }
-        Underway { dialler: Arc::clone(dialler), line: Some(line), course }
+        Underway { pool: Arc::clone(pool), line: Some(line), course }
     }
 
     /// hyper's end of the connection; never `None` while the request is under way.
@@ -160,7 +157,7 @@ impl OnWhole for Underway {
         if self.course.is_in_order()
             && let Some(line) = self.line.take_if(|line| line.is_quiet())
         {
-            self.dialler.keep(line);
+            self.pool.keep(line);
         }
     }
 }
@@ -173,13 +170,26 @@ impl Drop for Underway {
     }
 }
 
+/// The idle connections of one thread.
+pub struct Pool {
+    backends: Arc<Backends>,
+    /// `None` means that a drain has closed them. A connection that comes back then is closed too,
+    /// or the drain would wait for its end.
+    idle: Mutex<Option<HashMap<Way, Vec<Idle>>>>,
+}
+
 /// A connection that is idle.
-pub struct Idle {
+struct Idle {
     line: Line,
     since: Instant,
 }
 
-impl Dialler {
+impl Pool {
+    /// Makes a pool without a connection.
+    pub fn new(backends: Arc<Backends>) -> Arc<Self> {
+        Arc::new(Pool { backends, idle: Mutex::new(Some(HashMap::new())) })
+    }
+
     /// Closes the idle connections that were not used in time, and forgets the backends that
     /// `live` names no more.
     pub fn tidy(&self, live: &Snapshot) {
@@ -199,9 +209,9 @@ impl Dialler {
     }
 
     /// An idle connection to a backend of the permit's route.
-    pub(super) async fn take_idle(&self, permit: &Permit) -> Option<Line> {
+    pub async fn take(&self, permit: &Permit) -> Option<Line> {
         loop {
-            let mut line = self.pop_idle(permit)?;
+            let mut line = self.pop(permit)?;
             // Lets the driver run first, so that bytes or an end that have come meanwhile are seen.
             yield_now().await;
             let ready = timeout(READY_TIMEOUT, line.sender.ready()).await;
@@ -215,7 +225,7 @@ impl Dialler {
         clippy::mutable_key_type,
         reason = "a way is compared by its terms' address, which never changes"
     )]
-    fn pop_idle(&self, permit: &Permit) -> Option<Line> {
+    fn pop(&self, permit: &Permit) -> Option<Line> {
         let ranked = self.backends.ranked(&permit.route().backends);
         let client = permit.client().key();
         let mut idle = lock(&self.idle);

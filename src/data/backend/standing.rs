@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lock;
 use crate::observe::metrics::{BackendMetrics, Metrics};
 use crate::snapshot::route::BackendAddress;
+use crate::sync::lock;
 
 /// How long a backend that refused a dial is tried last: at first, and at most. The time doubles
 /// each time that the backend is found down again.

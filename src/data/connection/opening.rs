@@ -49,8 +49,9 @@ impl Opening {
         let (place, entry) = slot.enter(request, from, Timestamp::now);
         let metrics = core.metrics.route(&entry.route());
         metrics.tunnel_opened(self.asked.began.elapsed());
-        let Switched { channel, early, agreed, load, .. } = *backend;
+        let Switched { socket, early, agreed, load, .. } = *backend;
         let early = (said, early);
-        Tunnel::new(client, channel, early, agreed.extensions, (place, load), entry, metrics)
+        let backend = Channel::clear(socket);
+        Tunnel::new(client, backend, early, agreed.extensions, (place, load), entry, metrics)
     }
 }

@@ -18,7 +18,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::close::{By, ExchangeReason};
-use crate::data::backend::course::Course;
+use crate::data::http::course::Course;
 use crate::data::http::expect::{Held, Wanted};
 use crate::data::http::flight::{Ending, Flight};
 use crate::data::http::forward;

@@ -6,15 +6,11 @@
 
 use http::{Request, StatusCode};
 
-use crate::data::backend::course::Course;
+use crate::data::http::course::Course;
 use crate::data::http::expect::Wanted;
 use crate::data::http::forward;
 use crate::data::http::head;
 use crate::data::http::patience::Patience;
-
-/// The most interim answers to one request, 100 included: a backend that sends more has lost its
-/// way.
-pub const MAX_INTERIMS: u32 = 1000;
 
 /// Passes the interim answers to `request` on to the client of `patience`, and counts them in
 /// `course`. A 100 sets `wanted`, where the request's body waits for it.

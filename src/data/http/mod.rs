@@ -3,6 +3,7 @@
 
 pub(super) mod answer;
 pub(super) mod body;
+pub(super) mod course;
 pub(super) mod expect;
 pub(super) mod flight;
 pub(super) mod forward;

@@ -1,30 +1,24 @@
 //! The course of a request over a backend connection: written, answered, idle again.
 //!
 //! hyper does not say when a request has been written whole, nor whether its answer came first.
-//! Both are read off the socket here. Nothing is decided here: `reuse` and the clocks do that.
-//!
-//! A backend that takes no more may have answered before. hyper would give that answer up with the
-//! failed write, so whatever it still writes then is swallowed.
+//! The socket under hyper notes both here (`backend/tracked.rs`). Nothing is decided here: the
+//! reuse of connections and the clocks do that.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::ask::Answering;
-use super::lock;
-use crate::data::http::interim::MAX_INTERIMS;
-use crate::data::stream::keepalive;
+use crate::sync::lock;
+
+/// The most interim answers to one request, 100 included: a backend that sends more has lost its
+/// way.
+pub const MAX_INTERIMS: u32 = 1000;
 
 /// The error of a backend that sent more than `MAX_INTERIMS` interim answers.
 pub const TOO_MANY_INTERIMS: &str = "it sent more than 1000 interim answers (1xx) to one request";
-
-/// The most bytes of an answer that one read takes: hyper's buffer grows with what a read brings.
-const MOST_READ: usize = 16 * 1024;
 
 /// What has happened on a connection since its latest request began. Clones share it.
 #[derive(Clone, Default)]
@@ -147,7 +141,8 @@ impl Course {
         }
     }
 
-    fn read(&self, bytes: usize) {
+    /// Notes that bytes of the answer have come.
+    pub fn read(&self, bytes: usize) {
         if bytes == 0 {
             return;
         }
@@ -161,7 +156,7 @@ impl Course {
     }
 
     /// Notes the outcome of a write. Returns how long the backend may take nothing.
-    fn wrote(&self, written: &Poll<io::Result<usize>>) -> Duration {
+    pub fn wrote(&self, written: &Poll<io::Result<usize>>) -> Duration {
         let mut state = self.lock();
         match written {
             Poll::Ready(written) => {
@@ -177,19 +172,20 @@ impl Course {
     }
 
     /// As [`Course::wrote`], of bytes that the socket kept back. Ready if they are gone or lost.
-    fn wrote_whole(&self, flushed: &Poll<io::Result<()>>) -> Poll<()> {
+    pub fn wrote_whole(&self, flushed: &Poll<io::Result<()>>) -> Poll<()> {
         let mut state = self.lock();
         state.refuses |= matches!(flushed, Poll::Ready(Err(_)));
         if flushed.is_pending() && !state.refuses { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    fn refuses(&self) -> bool {
+    /// Whether a write has failed: the backend takes nothing more of the request.
+    pub fn refuses(&self) -> bool {
         self.lock().refuses
     }
 
     /// Notes a flush, and so the time when a request was sent whole: hyper flushes the socket only
     /// once its own buffer is empty.
-    fn flushed(&self) {
+    pub fn flushed(&self) {
         let mut state = self.lock();
         state.blocked = None;
         if state.handed_over && state.begun && state.sent.is_none() {
@@ -210,106 +206,5 @@ impl State {
     /// `None` means that no write waits.
     fn stalls_at(&self) -> Option<Instant> {
         self.blocked.map(|since| since + self.write_stall)
-    }
-}
-
-/// A backend's socket under hyper that keeps its [`Course`].
-pub struct Tracked {
-    socket: Answering,
-    course: Course,
-    /// The TCP user timeout that is set on the socket.
-    user_timeout: Duration,
-}
-
-impl Tracked {
-    /// Reports in `course` what passes over `socket`.
-    pub fn new(socket: Answering, course: Course) -> Self {
-        Tracked { socket, course, user_timeout: keepalive::USER_TIMEOUT }
-    }
-
-    /// Gives the socket back.
-    pub fn into_inner(self) -> Answering {
-        self.socket
-    }
-
-    /// Notes a write, and sets the user timeout anew where the `write_stall` differs: a connection
-    /// serves several routes, each with its own.
-    fn report(&mut self, written: &Poll<io::Result<usize>>) {
-        let write_stall = self.course.wrote(written);
-        let user_timeout = keepalive::user_timeout(write_stall);
-        if user_timeout != self.user_timeout {
-            self.user_timeout = user_timeout;
-            self.socket.socket().bear(write_stall);
-        }
-    }
-}
-
-/// What hyper sees of a write of `length` bytes. Errors are kept from hyper: whether there is an
-/// answer shows when it reads, which is at once, since the connection has ended.
-fn unless_failed(written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
-    written.map(|written| Ok(written.unwrap_or(length)))
-}
-
-impl AsyncRead for Tracked {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        // hyper would read interim answers without end.
-        if self.course.has_too_many_interims() {
-            return Poll::Ready(Err(io::Error::other(TOO_MANY_INTERIMS)));
-        }
-        let most = buffer.remaining().min(MOST_READ);
-        let mut some = ReadBuf::new(buffer.initialize_unfilled_to(most));
-        let read = Pin::new(&mut self.socket).poll_read(cx, &mut some);
-        let bytes = some.filled().len();
-        buffer.advance(bytes);
-        self.course.read(bytes);
-        read
-    }
-}
-
-impl AsyncWrite for Tracked {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.course.refuses() {
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
-        self.report(&written);
-        unless_failed(written, bytes.len())
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let length = slices.iter().map(|slice| slice.len()).sum();
-        if self.course.refuses() {
-            return Poll::Ready(Ok(length));
-        }
-        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
-        self.report(&written);
-        unless_failed(written, length)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
-        ready!(self.course.wrote_whole(&flushed));
-        self.course.flushed();
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

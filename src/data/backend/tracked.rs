@@ -1,0 +1,119 @@
+//! A backend's socket under hyper, which notes in a [`Course`] what passes over it.
+//!
+//! A backend that takes no more may have answered before. hyper would give that answer up with the
+//! failed write, so whatever it still writes then is swallowed.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::data::backend::ask::Answering;
+use crate::data::http::course::{Course, TOO_MANY_INTERIMS};
+use crate::data::stream::keepalive;
+
+/// The most bytes of an answer that one read takes: hyper's buffer grows with what a read brings.
+const MOST_READ: usize = 16 * 1024;
+
+/// A backend's socket under hyper that keeps its [`Course`].
+pub struct Tracked {
+    socket: Answering,
+    course: Course,
+    /// The TCP user timeout that is set on the socket.
+    user_timeout: Duration,
+}
+
+impl Tracked {
+    /// Reports in `course` what passes over `socket`.
+    pub fn new(socket: Answering, course: Course) -> Self {
+        Tracked { socket, course, user_timeout: keepalive::USER_TIMEOUT }
+    }
+
+    /// Gives the socket back.
+    pub fn into_inner(self) -> Answering {
+        self.socket
+    }
+
+    /// Notes a write, and sets the user timeout anew where the `write_stall` differs: a connection
+    /// serves several routes, each with its own.
+    fn report(&mut self, written: &Poll<io::Result<usize>>) {
+        let write_stall = self.course.wrote(written);
+        let user_timeout = keepalive::user_timeout(write_stall);
+        if user_timeout != self.user_timeout {
+            self.user_timeout = user_timeout;
+            self.socket.socket().bear(write_stall);
+        }
+    }
+}
+
+/// What hyper sees of a write of `length` bytes. Errors are kept from hyper: whether there is an
+/// answer shows when it reads, which is at once, since the connection has ended.
+fn unless_failed(written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+    written.map(|written| Ok(written.unwrap_or(length)))
+}
+
+impl AsyncRead for Tracked {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // hyper would read interim answers without end.
+        if self.course.has_too_many_interims() {
+            return Poll::Ready(Err(io::Error::other(TOO_MANY_INTERIMS)));
+        }
+        let most = buffer.remaining().min(MOST_READ);
+        let mut some = ReadBuf::new(buffer.initialize_unfilled_to(most));
+        let read = Pin::new(&mut self.socket).poll_read(cx, &mut some);
+        let bytes = some.filled().len();
+        buffer.advance(bytes);
+        self.course.read(bytes);
+        read
+    }
+}
+
+impl AsyncWrite for Tracked {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.course.refuses() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.report(&written);
+        unless_failed(written, bytes.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        if self.course.refuses() {
+            return Poll::Ready(Ok(length));
+        }
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
+        self.report(&written);
+        unless_failed(written, length)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        ready!(self.course.wrote_whole(&flushed));
+        self.course.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
