@@ -26,6 +26,7 @@ use crate::control::config::diagnostic::Diagnostic;
 use crate::control::reload::{self, Accept, Cause, Outcome, Reloader, Requests, Standing, World};
 use crate::control::systemd::{self, sockets::Sockets};
 use crate::data::core::Shared;
+use crate::data::http::head::HeadReader;
 use crate::data::listener::Accepting;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::observe::log::Drops;
@@ -68,11 +69,17 @@ impl std::error::Error for StartError {}
 
 impl Agent {
     /// Loads `config`, binds every socket but those `passed` by systemd, and serves once it
-    /// returns. `drops` counts dropped log lines.
+    /// returns. `drops` counts dropped log lines, and `heads` reads the first head of each
+    /// connection.
     ///
     /// # Errors
     /// See [`StartError`]. Nothing is left behind.
-    pub fn start(config: &Path, passed: Sockets, drops: Drops) -> Result<Agent, StartError> {
+    pub fn start(
+        config: &Path,
+        passed: Sockets,
+        drops: Drops,
+        heads: HeadReader,
+    ) -> Result<Agent, StartError> {
         let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
         let passed = Arc::new(passed);
         let started = reload::start(&config, &passed).map_err(StartError::Files)?;
@@ -111,7 +118,7 @@ impl Agent {
         // The sockets wait in the channels until the data plane's threads start.
         listeners.take_over(bound.accepting);
 
-        let planes = planes(&world, pulses, most);
+        let planes = planes(&world, pulses, most, heads);
         let control = Control {
             reloader,
             bind: rebind.into_bind(),
@@ -247,13 +254,14 @@ fn bind(world: &World, listeners: &Listeners) -> Result<FirstSockets, StartError
     Ok(FirstSockets { accepting, scrapes, asks })
 }
 
-fn planes(world: &World, pulses: Arc<Pulses>, most: usize) -> Planes {
+fn planes(world: &World, pulses: Arc<Pulses>, most: usize, heads: HeadReader) -> Planes {
     let shared = Shared::new(
         Arc::clone(&world.live),
         Arc::clone(&world.tunnels),
         Arc::clone(&world.metrics),
         Arc::clone(&world.lifecycle),
         most,
+        heads,
     );
     let (standing, tracker) = (Arc::clone(&world.standing), world.tracker.clone());
     Planes { shared, standing, threads: Vec::new(), tracker, pulses }

@@ -9,6 +9,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{complain, show};
 use sidegate::addresses::BoundAddress;
 use sidegate::control::systemd::Sockets;
+use sidegate::data::http::head::HeadReader;
 use sidegate::observe::log::{Format, Log};
 use sidegate::{Agent, StartError};
 
@@ -62,7 +63,17 @@ pub fn run(verb: &Run) -> Exit {
             return Exit::Config;
         }
     };
-    match Agent::start(&verb.config.config, passed, log.drops()) {
+    let heads = match HeadReader::named(std::env::var_os(HeadReader::VARIABLE).as_deref()) {
+        Ok(heads) => heads,
+        Err(what) => {
+            complain(what);
+            return Exit::Config;
+        }
+    };
+    if heads == HeadReader::Hyper {
+        tracing::warn!("SIDEGATE_HEADS=hyper: hyper reads the first head of each connection too");
+    }
+    match Agent::start(&verb.config.config, passed, log.drops(), heads) {
         Ok(agent) => serve(agent, || {}),
         Err(error) => refuse(&error),
     }

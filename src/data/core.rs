@@ -9,6 +9,7 @@ use crate::data::admission::cap::Cap;
 use crate::data::admission::pending::Pending;
 use crate::data::admission::turnstile::Turnstile;
 use crate::data::backend::{Backends, Dialler};
+use crate::data::http::head::HeadReader;
 use crate::lifecycle::Lifecycle;
 use crate::observe::log::cap::{Cap as RefusalCap, Lines};
 use crate::observe::metrics::{CoreMetrics, Metrics};
@@ -28,6 +29,8 @@ pub struct Shared {
     /// The stage of the process: at `closing`, accepting stops and plain connections finish their
     /// request.
     pub lifecycle: Arc<Lifecycle>,
+    /// The reader of the first head of each connection.
+    pub heads: HeadReader,
     pub(super) pending: Pending,
     /// Where TLS handshakes wait that are over their client's rate.
     pub(super) turnstile: Turnstile,
@@ -42,6 +45,7 @@ impl Shared {
         metrics: Arc<Metrics>,
         lifecycle: Arc<Lifecycle>,
         connections: usize,
+        heads: HeadReader,
     ) -> Arc<Self> {
         let backends = Backends::new(Arc::clone(&metrics));
         Arc::new(Shared {
@@ -50,6 +54,7 @@ impl Shared {
             metrics,
             total: Cap::new(connections),
             lifecycle,
+            heads,
             pending: Pending::default(),
             turnstile: Turnstile::default(),
             backends: Arc::new(backends),

@@ -75,9 +75,13 @@ async fn what_init_writes_serves_its_backend_at_once() {
     edit(folder.path(), "sidegate.toml", |text| {
         ports(text).replace("#socket = \"auto\"", "socket = \"off\"")
     });
-    let agent =
-        Agent::start(&folder.path().join("sidegate.toml"), Default::default(), Default::default())
-            .unwrap();
+    let agent = Agent::start(
+        &folder.path().join("sidegate.toml"),
+        Default::default(),
+        Default::default(),
+        Default::default(),
+    )
+    .unwrap();
     let client = client::at(agent.listeners()[0].address, &folder.path().join("certs/dev.pem"));
     client.open("/").await.expect_echo("hello").await;
     client.get("/").await.expect_refused(426, "plain");
@@ -178,9 +182,13 @@ async fn what_init_writes_without_tls_admits_its_own_page_and_no_other() {
             .replace("#socket = \"auto\"", "socket = \"off\"")
             .replace("http://127.0.0.1:0", &address)
     });
-    let agent =
-        Agent::start(&folder.path().join("sidegate.toml"), Default::default(), Default::default())
-            .unwrap();
+    let agent = Agent::start(
+        &folder.path().join("sidegate.toml"),
+        Default::default(),
+        Default::default(),
+        Default::default(),
+    )
+    .unwrap();
     let client = client::clear(agent.listeners()[0].address);
     client.clone().origin("http://localhost").open("/").await.expect_echo("hello").await;
     client.clone().origin("http://evil.example").attempt("/").await.expect_refused(403, "origin");

@@ -43,6 +43,7 @@ mod origins;
 mod pending;
 mod pipelining;
 mod policy;
+mod readers;
 mod readme;
 mod rebind;
 mod reload;

@@ -11,6 +11,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{complain, quoted, say};
 use crate::cli::run::{refuse, serve};
 use sidegate::control::systemd::Sockets;
+use sidegate::data::http::head::HeadReader;
 use sidegate::observe::log::{Format, Log};
 use sidegate::{Agent, StartError};
 
@@ -36,7 +37,7 @@ pub fn demo(_: &Demo) -> Exit {
             Ok(ports) => ports,
             Err(error) => return fail(format_args!("the demo cannot be set up: {error}")),
         };
-        match Agent::start(&stage.config(), Sockets::default(), log.drops()) {
+        match Agent::start(&stage.config(), Sockets::default(), log.drops(), HeadReader::Direct) {
             Ok(agent) => return serve(agent, || say(greeting(&stage, &ports))),
             Err(StartError::Unavailable(what)) => {
                 tracing::debug!(error = what, "looking for other ports");

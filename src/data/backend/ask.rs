@@ -1,8 +1,8 @@
 //! Puts an attempt to a backend without hyper, which only answers other than a plain 101 need.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{request, response};
@@ -70,108 +70,82 @@ pub async fn hear(socket: &mut Socket, max_fields: usize) -> Said {
     Said::Other(came.freeze(), None)
 }
 
-/// A backend's socket under hyper. Where the attempt was sent before, hyper's own copy of it is
-/// swallowed, and hyper only gets to read the answer.
-pub struct Answering {
+/// A stream to a backend under hyper, which is taken back for a tunnel.
+pub trait Carrier: AsyncRead + AsyncWrite + AsRef<Socket> + Unpin + Send + 'static {
+    /// The socket, and the bytes of the answer that hyper has not read.
+    fn into_parts(self) -> (Socket, Bytes);
+}
+
+impl Carrier for Socket {
+    fn into_parts(self) -> (Socket, Bytes) {
+        (self, Bytes::new())
+    }
+}
+
+impl Carrier for ReplaySocket {
+    fn into_parts(self) -> (Socket, Bytes) {
+        (self.socket, self.heard)
+    }
+}
+
+/// A backend's socket from which hyper reads the answer to an attempt that was sent before.
+///
+/// hyper reads no answer before it has written a request, so its own copy of the attempt is
+/// dropped. Reads begin with the bytes that [`hear`] has read, and end with its error.
+pub struct ReplaySocket {
     socket: Socket,
-    asked: Asked,
-    /// Bytes of the answer that were read before hyper, and the error that ended that.
-    said: Bytes,
-    broke: Option<io::Error>,
+    heard: Bytes,
+    error: Option<io::Error>,
+    /// Whether hyper has begun to write its copy.
+    has_request: bool,
 }
 
-/// Whether the attempt has been sent.
-enum Asked {
-    /// Not before hyper, which sends it.
-    No,
-    /// Before hyper, which has yet to write its copy. The waker is that of a read which waits for
-    /// this.
-    Before(Option<Waker>),
-    /// Before hyper, which has begun to write its copy.
-    Again,
+impl ReplaySocket {
+    /// A socket that has answered with `heard` so far, and with `error` where reading failed.
+    pub fn new(socket: Socket, heard: Bytes, error: Option<io::Error>) -> Self {
+        ReplaySocket { socket, heard, error, has_request: false }
+    }
 }
 
-impl Answering {
-    /// A socket over which hyper sends the attempt.
-    pub fn unasked(socket: Socket) -> Self {
-        Answering { socket, asked: Asked::No, said: Bytes::new(), broke: None }
-    }
-
-    /// A socket over which the attempt was sent, with what has been read since.
-    pub fn asked(socket: Socket, said: Bytes, broke: Option<io::Error>) -> Self {
-        Answering { socket, asked: Asked::Before(None), said, broke }
-    }
-
-    /// The socket, to set its options.
-    pub fn socket(&self) -> &Socket {
+impl AsRef<Socket> for ReplaySocket {
+    fn as_ref(&self) -> &Socket {
         &self.socket
     }
-
-    /// The socket, and the bytes of the answer that hyper has not read.
-    pub fn into_parts(self) -> (Socket, Bytes) {
-        (self.socket, self.said)
-    }
-
-    /// Whether hyper writes an attempt that was sent before it, which goes no further.
-    fn is_asked_again(&mut self) -> bool {
-        if let Asked::Before(waits) = &mut self.asked {
-            if let Some(waits) = waits.take() {
-                waits.wake();
-            }
-            self.asked = Asked::Again;
-        }
-        matches!(self.asked, Asked::Again)
-    }
 }
 
-impl AsyncRead for Answering {
+impl AsyncRead for ReplaySocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // hyper takes bytes that come before it has written a request for an error.
-        if let Asked::Before(waits) = &mut self.asked {
-            *waits = Some(cx.waker().clone());
+        // hyper reads first, and takes bytes before its own request for an error: the write wakes
+        // the task that waits here, which is the same.
+        if !self.has_request {
             return Poll::Pending;
         }
-        if !self.said.is_empty() {
-            let most = self.said.len().min(buffer.remaining());
-            buffer.put_slice(&self.said.split_to(most));
+        if !self.heard.is_empty() {
+            let most = self.heard.len().min(buffer.remaining());
+            buffer.put_slice(&self.heard.split_to(most));
             return Poll::Ready(Ok(()));
         }
-        match self.broke.take() {
+        match self.error.take() {
             Some(error) => Poll::Ready(Err(error)),
             None => Pin::new(&mut self.socket).poll_read(cx, buffer),
         }
     }
 }
 
-impl AsyncWrite for Answering {
+impl AsyncWrite for ReplaySocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.is_asked_again() {
-            return Poll::Ready(Ok(bytes.len()));
+        if !std::mem::replace(&mut self.has_request, true) {
+            cx.waker().wake_by_ref();
         }
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if self.is_asked_again() {
-            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
-        }
-        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -5,10 +5,15 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
+/// hyper's half of a connection to a backend, which moves its bytes when it is polled.
+pub trait Connection: Future<Output = hyper::Result<()>> + Unpin + Send + 'static {}
+
+impl<C: Future<Output = hyper::Result<()>> + Unpin + Send + 'static> Connection for C {}
+
 /// A connection that moves only while a caller waits for something of it. `None` means over.
 pub struct Driven<C>(Option<C>);
 
-impl<C: Future<Output = hyper::Result<()>> + Unpin> Driven<C> {
+impl<C: Connection> Driven<C> {
     /// Wraps a connection that has not been polled yet.
     pub fn new(connection: C) -> Self {
         Driven(Some(connection))

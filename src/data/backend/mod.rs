@@ -27,10 +27,10 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use crate::data::backend::ask::{Answering, MAX_HEAD, Said, ask, hear};
+use crate::data::backend::ask::{Carrier, MAX_HEAD, ReplaySocket, Said, ask, hear};
 pub use crate::data::backend::dial::Tried;
 use crate::data::backend::dial::{Connector, Dialled};
-use crate::data::backend::driven::Driven;
+use crate::data::backend::driven::{Connection, Driven};
 use crate::data::backend::reuse::{Line, Pool, Underway, Way};
 pub use crate::data::backend::standing::{Backends, Load};
 use crate::data::backend::tracked::Tracked;
@@ -82,12 +82,11 @@ pub struct Attempt {
     pub spelling: Option<Spelling>,
 }
 
-/// An attempt whose answer hyper reads.
-struct ByHyper {
-    head: request::Parts,
-    socket: Answering,
-    load: Load,
-    /// The deadline of the answer, if the attempt has been sent. `None` means not yet sent.
+/// An attempt that hyper sends over `socket`.
+struct HyperExchange<S> {
+    request: Request<Upload>,
+    socket: S,
+    /// The deadline of the answer. `None` means that its time begins once the attempt is sent.
     late: Option<Instant>,
 }
 
@@ -140,53 +139,81 @@ impl Dialler {
         if keepalive::user_timeout(write_stall) != keepalive::USER_TIMEOUT {
             socket.bear(write_stall);
         }
-        let mut late = None;
-        let socket = if let Some(spelling) = &attempt.spelling {
-            let asked = timeout(write_stall, ask(&mut socket, &attempt.head, spelling)).await;
-            asked.map_err(|_| tried.late(NOT_READ))?;
-            // hyper gets the same deadline, so that reading on with it gives no time anew.
-            let until = *late.insert(Instant::now() + response.unwrap_or(NEVER));
-            let heard = hear(&mut socket, permit.route().max_fields);
-            match timeout_at(until, heard).await.map_err(|_| tried.late(NO_ANSWER))? {
-                Said::Switched(Read { mut parts, spelling, length }, came) => {
-                    let agreed = agreed(permit, handshake, &mut parts, tried)?;
-                    let early = Bytes::copy_from_slice(&came[length..]);
-                    return Ok(switched(Switched {
-                        head: parts,
-                        spelling,
-                        socket,
-                        early,
-                        agreed,
-                        load,
-                    }));
-                }
-                Said::Other(said, broke) => Answering::asked(socket, said, broke),
-            }
-        } else {
-            Answering::unasked(socket)
+        let Attempt { head, spelling: Some(spelling) } = attempt else {
+            let request = Request::from_parts(attempt.head, Upload::Empty);
+            let exchange = HyperExchange { request, socket, late: None };
+            // Boxed, as below: attempts that get a 101 at once would carry the room of hyper.
+            return Box::pin(self.upgrade_by_hyper(permit, exchange, handshake, load, tried)).await;
         };
-        // Boxed: attempts that get a 101 at once would carry the room that hyper takes.
-        let attempt = ByHyper { head: attempt.head, socket, load, late };
-        Box::pin(self.upgrade_by_hyper(permit, attempt, handshake, tried)).await
+        let asked = timeout(write_stall, ask(&mut socket, &head, &spelling)).await;
+        asked.map_err(|_| tried.late(NOT_READ))?;
+        // hyper gets the same deadline, so that reading on with it gives no time anew.
+        let late = Instant::now() + response.unwrap_or(NEVER);
+        let heard = timeout_at(late, hear(&mut socket, permit.route().max_fields)).await;
+        match heard.map_err(|_| tried.late(NO_ANSWER))? {
+            Said::Switched(Read { parts, spelling, length }, came) => {
+                let early = Bytes::copy_from_slice(&came[length..]);
+                let settled = settled(permit, handshake, parts, tried)?;
+                Ok(settled.switched(spelling, socket, early, load))
+            }
+            Said::Other(heard, error) => {
+                let socket = ReplaySocket::new(socket, heard, error);
+                // hyper's copy of the attempt goes nowhere: only its method counts, since the
+                // answer to a GET may have a body.
+                let request = Request::new(Upload::Empty);
+                let exchange = HyperExchange { request, socket, late: Some(late) };
+                Box::pin(self.upgrade_by_hyper(permit, exchange, handshake, load, tried)).await
+            }
+        }
     }
 
-    /// Reads the answer with hyper.
-    async fn upgrade_by_hyper(
+    /// Reads the answer to an attempt with hyper. The attempt was sent before and has got no plain
+    /// 101, or only hyper knows how to spell its names.
+    async fn upgrade_by_hyper<S: Carrier>(
         &self,
         permit: &Permit,
-        attempt: ByHyper,
+        exchange: HyperExchange<S>,
         handshake: &Handshake,
+        load: Load,
         tried: &mut Tried,
     ) -> Result<Answer, Refusal> {
-        let ByHyper { head, socket, load, late } = attempt;
+        let (mut answer, mut connection) = self.exchange(permit, exchange, tried).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let answer = relayed(permit, answer, &http::Method::GET, true, tried).await?;
+            self.tracker.spawn(connection.finish());
+            return Ok(Answer::Other(answer.map(|body| body.holding(load))));
+        }
+        let on = hyper::upgrade::on(&mut answer);
+        let (head, _) = answer.into_parts();
+        let settled = settled(permit, handshake, head, tried)?;
+        // The head of the 101 has been read: this takes no longer than a turn.
+        let upgraded = connection.until(on).await.map_err(|error| tried.broke(&error))?;
+        let parts = upgraded
+            .downcast::<TokioIo<Tracked<S>>>()
+            .map_err(|_| tried.failed(&"its connection was lost"))?;
+        let (socket, unread) = parts.io.into_inner().into_inner().into_parts();
+        // A copy, in the order of the stream: little is read ahead, and a slice would keep hyper's
+        // whole buffer for as long as the tunnel lives.
+        let early = [parts.read_buf, unread].concat().into();
+        Ok(settled.switched(Spelling::default(), socket, early, load))
+    }
+
+    /// Sends an attempt with hyper, and waits for the head of its answer.
+    async fn exchange<S: Carrier>(
+        &self,
+        permit: &Permit,
+        exchange: HyperExchange<S>,
+        tried: &mut Tried,
+    ) -> Result<(Response<Incoming>, Driven<impl Connection>), Refusal> {
+        let HyperExchange { mut request, socket, late } = exchange;
         let RouteTimeouts { response, write_stall, .. } = permit.route().timeouts;
         let course = Course::default();
         course.begin(false, write_stall);
-        let begun =
-            client(permit).handshake(TokioIo::new(Tracked::new(socket, course.clone()))).await;
+        let begun = client(permit.route().max_fields)
+            .handshake(TokioIo::new(Tracked::new(socket, course.clone())))
+            .await;
         let (mut sender, connection) = begun.map_err(|error| tried.broke(&error))?;
         let mut connection = Driven::new(connection.with_upgrades());
-        let mut request = Request::from_parts(head, Upload::Empty);
         interim::count(&mut request, course.clone());
         let sent = sender.send_request(request);
         let is_late = async {
@@ -202,31 +229,14 @@ impl Dialler {
             () = is_late => return Err(tried.late(NO_ANSWER)),
             () = course.stalls() => return Err(tried.late(NOT_READ)),
         };
-        let mut answer = answer.map_err(|error| match error.is_parse_too_large() {
+        let answer = answer.map_err(|error| match error.is_parse_too_large() {
             true => tried.failed(&TooLarge { permit, received: course.received() }),
             false => tried.broke(&error),
         })?;
         if course.has_too_many_interims() {
             return Err(tried.failed(&TOO_MANY_INTERIMS));
         }
-        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let answer = relayed(permit, answer, &http::Method::GET, true, tried).await?;
-            self.tracker.spawn(connection.finish());
-            return Ok(Answer::Other(answer.map(|body| body.holding(load))));
-        }
-        let on = hyper::upgrade::on(&mut answer);
-        let (mut head, _) = answer.into_parts();
-        let agreed = agreed(permit, handshake, &mut head, tried)?;
-        // The head of the 101 has been read: this takes no longer than a turn.
-        let upgraded = connection.until(on).await.map_err(|error| tried.broke(&error))?;
-        let parts = upgraded
-            .downcast::<TokioIo<Tracked>>()
-            .map_err(|_| tried.failed(&"its connection was lost"))?;
-        let (socket, unread) = parts.io.into_inner().into_inner().into_parts();
-        // A copy, in the order of the stream: little is read ahead, and a slice would keep hyper's
-        // whole buffer for as long as the tunnel lives.
-        let early = [parts.read_buf, unread].concat().into();
-        Ok(switched(Switched { head, spelling: Spelling::default(), socket, early, agreed, load }))
+        Ok((answer, connection))
     }
 
     /// Sends a plain request, over an idle connection if there is one. The answer is late once
@@ -281,8 +291,8 @@ impl Dialler {
         // A load counts tunnels, and this becomes none.
         drop(load);
         let course = Course::default();
-        let io = TokioIo::new(Tracked::new(Answering::unasked(socket), course.clone()));
-        let begun = client(permit).handshake(io).await;
+        let io = TokioIo::new(Tracked::new(socket, course.clone()));
+        let begun = client(permit.route().max_fields).handshake(io).await;
         let (sender, connection) = begun.map_err(|error| tried.broke(&error))?;
         let driven = course.clone();
         let driver = self.tracker.spawn(async move {
@@ -363,17 +373,31 @@ async fn answered(
     Ok(answer.map(|body| body.on_whole(Box::new(underway))))
 }
 
-/// Reads what a backend's 101 settles, and checks that the policy admits it.
-fn agreed(
+/// The head of a valid 101 as its client gets it, and what it settles. Only [`settled`] makes one.
+struct Settled {
+    head: response::Parts,
+    agreed: Agreed,
+}
+
+impl Settled {
+    /// The answer that the tunnel begins with.
+    fn switched(self, spelling: Spelling, socket: Socket, early: Bytes, load: Load) -> Answer {
+        let Settled { head, agreed } = self;
+        Answer::Switched(Box::new(Switched { head, spelling, socket, early, agreed, load }))
+    }
+}
+
+/// Checks the head of a backend's 101, from either reader, and that the policy admits its
+/// subprotocol.
+fn settled(
     permit: &Permit,
     handshake: &Handshake,
-    head: &mut response::Parts,
+    mut head: response::Parts,
     tried: &mut Tried,
-) -> Result<Agreed, Refusal> {
-    forward::remove_named(head);
-    let agreed = handshake.agree(head).map_err(|what| tried.failed(&what))?;
+) -> Result<Settled, Refusal> {
+    let agreed = forward::switched(&mut head, handshake).map_err(|what| tried.failed(&what))?;
     if permit.route().policy.admits_subprotocol(agreed.subprotocol.as_deref()) {
-        return Ok(agreed);
+        return Ok(Settled { head, agreed });
     }
     let refusal = tried.failed(&match agreed.subprotocol {
         Some(_) => "chose a subprotocol that the policy doesn't admit",
@@ -383,14 +407,9 @@ fn agreed(
     Err(refusal)
 }
 
-fn switched(mut switched: Switched) -> Answer {
-    forward::to_client(&mut switched.head, true);
-    Answer::Switched(Box::new(switched))
-}
-
-fn client(permit: &Permit) -> Builder {
+/// hyper's client, with the bound on the fields of an answer.
+pub fn client(max_fields: usize) -> Builder {
     let mut builder = Builder::new();
-    let max_fields = permit.route().max_fields;
     if max_fields != MAX_FIELDS {
         builder.max_headers(max_fields);
     }

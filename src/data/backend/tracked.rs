@@ -10,29 +10,29 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::data::backend::ask::Answering;
 use crate::data::http::course::{Course, TOO_MANY_INTERIMS};
 use crate::data::stream::keepalive;
+use crate::data::stream::socket::Socket;
 
 /// The most bytes of an answer that one read takes: hyper's buffer grows with what a read brings.
 const MOST_READ: usize = 16 * 1024;
 
 /// A backend's socket under hyper that keeps its [`Course`].
-pub struct Tracked {
-    socket: Answering,
+pub struct Tracked<S> {
+    socket: S,
     course: Course,
     /// The TCP user timeout that is set on the socket.
     user_timeout: Duration,
 }
 
-impl Tracked {
+impl<S: AsRef<Socket>> Tracked<S> {
     /// Reports in `course` what passes over `socket`.
-    pub fn new(socket: Answering, course: Course) -> Self {
+    pub fn new(socket: S, course: Course) -> Self {
         Tracked { socket, course, user_timeout: keepalive::USER_TIMEOUT }
     }
 
     /// Gives the socket back.
-    pub fn into_inner(self) -> Answering {
+    pub fn into_inner(self) -> S {
         self.socket
     }
 
@@ -43,7 +43,7 @@ impl Tracked {
         let user_timeout = keepalive::user_timeout(write_stall);
         if user_timeout != self.user_timeout {
             self.user_timeout = user_timeout;
-            self.socket.socket().bear(write_stall);
+            self.socket.as_ref().bear(write_stall);
         }
     }
 }
@@ -54,7 +54,7 @@ fn unless_failed(written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Re
     written.map(|written| Ok(written.unwrap_or(length)))
 }
 
-impl AsyncRead for Tracked {
+impl<S: AsyncRead + Unpin> AsyncRead for Tracked<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -74,7 +74,7 @@ impl AsyncRead for Tracked {
     }
 }
 
-impl AsyncWrite for Tracked {
+impl<S: AsyncWrite + AsRef<Socket> + Unpin> AsyncWrite for Tracked<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use http::header::{HOST, HeaderMap, HeaderValue};
 use http::{Response, Uri};
@@ -16,7 +17,6 @@ use crate::close::ExchangeReason;
 use crate::data::backend::Tried;
 use crate::data::core::Core;
 use crate::data::http::answer::{self, After};
-use crate::data::http::body::Outgoing;
 use crate::data::http::forward::Arrival;
 use crate::observe::log::decision::{Decision, Party};
 use crate::observe::metrics::{Difference, RequestKind, RequestResult};
@@ -175,7 +175,7 @@ impl Asked {
     }
 
     /// Books a refusal, and makes the answer. Returns what becomes of the connection too.
-    pub fn refuse(&mut self, refusal: Refusal) -> (Response<Outgoing>, After) {
+    pub fn refuse(&mut self, refusal: Refusal) -> (Response<Bytes>, After) {
         let is_backends = matches!(refusal, Refusal::Backend(_));
         let result = if is_backends { RequestResult::Failed } else { RequestResult::Refused };
         self.core.metrics.found(self.route.as_ref()).refused(refusal);
@@ -186,7 +186,7 @@ impl Asked {
 
     /// Books a request that is permitted at `path`, which is its own with a slash behind it, and
     /// makes the answer that sends it there. Returns what becomes of the connection too.
-    pub fn redirect(&mut self, path: &str, query: Option<&str>) -> (Response<Outgoing>, After) {
+    pub fn redirect(&mut self, path: &str, query: Option<&str>) -> (Response<Bytes>, After) {
         let after = if self.has_body { After::Close } else { After::Keep };
         let answer = answer::slash(path, query, &self.id, after);
         self.permitted(answer.status().as_u16());
@@ -250,7 +250,15 @@ impl Asked {
         let unserved = match refusal {
             Refusal::Head(_) | Refusal::Network | Refusal::Route | Refusal::Misdirected => true,
             Refusal::Path => self.route.is_none(),
-            _ => false,
+            // The connection is closed without an answer.
+            Refusal::Pending | Refusal::Proxy | Refusal::Tls => true,
+            // The client is let in, or another request of it may be.
+            Refusal::Origin | Refusal::Subprotocol | Refusal::Identity | Refusal::Forwarded => {
+                false
+            }
+            Refusal::Handshake | Refusal::Version | Refusal::Plain | Refusal::Body => false,
+            Refusal::Rate { .. } | Refusal::Connections | Refusal::Capacity => false,
+            Refusal::Draining | Refusal::Backend(_) => false,
         };
         let closes = self.kind == RequestKind::Upgrade || self.has_body || !self.passed || unserved;
         if closes { After::Close } else { After::Keep }

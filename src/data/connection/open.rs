@@ -1,10 +1,13 @@
-//! A connection that counts as open, and the count of its end.
+//! A connection that counts as open, and the count of its end. A connection that is closed before
+//! its first request has a line too.
 
 use std::sync::Arc;
 
 use crate::data::admission::cap::BothPlaces;
 use crate::data::core::Core;
+use crate::observe::log::decision::{self, Party};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
+use crate::refusal::Refusal;
 
 /// A connection that counts as open until this is dropped.
 pub struct Open {
@@ -26,4 +29,10 @@ impl Drop for Open {
         }
         self.listener.closed(self.end);
     }
+}
+
+/// Books a connection that is closed before it has made a request.
+pub fn turned_away(core: &Core, party: Party<'_>, refusal: Refusal, error: Option<&str>) {
+    core.metrics.no_route().refused(refusal);
+    decision::turned_away(party, refusal, None, error, &core.cap);
 }

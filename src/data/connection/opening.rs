@@ -1,6 +1,7 @@
 //! The outcome of a permitted attempt: a tunnel that only lacks its client.
 
 use bytes::Bytes;
+use http::{Response, response};
 use jiff::Timestamp;
 
 use crate::data::backend::Switched;
@@ -39,6 +40,12 @@ impl Opening {
     /// The head of the 101, for a client whose attempt hyper has not read.
     pub fn head(&self) -> Vec<u8> {
         head::write_switched(&self.granted.backend.head, &self.granted.backend.spelling)
+    }
+
+    /// Takes the head of the 101, for a client whose attempt hyper has read.
+    pub fn take_head(&mut self) -> response::Parts {
+        let nothing = Response::new(()).into_parts().0;
+        std::mem::replace(&mut self.granted.backend.head, nothing)
     }
 
     /// Opens the tunnel to `client`, which has `said` something already. Books the attempt, and

@@ -11,7 +11,6 @@ use http::header::{
 };
 use http::{Response, StatusCode};
 
-use crate::data::http::body::Outgoing;
 use crate::data::http::forward::X_REQUEST_ID;
 use crate::refusal::{Head, Refusal};
 
@@ -28,7 +27,7 @@ pub enum After {
 }
 
 /// The `problem+json` answer to a refusal; `id` is the request's id.
-pub fn refusal(refusal: Refusal, id: &HeaderValue, after: After) -> Response<Outgoing> {
+pub fn refusal(refusal: Refusal, id: &HeaderValue, after: After) -> Response<Bytes> {
     // Refusals without a status come before any request, and never get here.
     let status = refusal
         .status()
@@ -41,7 +40,7 @@ pub fn refusal(refusal: Refusal, id: &HeaderValue, after: After) -> Response<Out
         "reason": refusal.word(),
         "request_id": id.to_str().unwrap_or_default(),
     });
-    let mut answer = Response::new(Outgoing::full(Bytes::from(body.to_string())));
+    let mut answer = Response::new(Bytes::from(body.to_string()));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -68,7 +67,7 @@ pub fn refusal(refusal: Refusal, id: &HeaderValue, after: After) -> Response<Out
 }
 
 /// Makes `answer` the last of its connection.
-pub fn close(answer: &mut Response<Outgoing>) {
+pub fn close<B>(answer: &mut Response<B>) {
     let is_close = |value: &HeaderValue| value.as_bytes().ends_with(b"close");
     let headers = answer.headers_mut();
     if !headers.get_all(CONNECTION).iter().any(is_close) {
@@ -104,10 +103,10 @@ fn bare(refusal: Refusal, sentence: &str) -> Vec<u8> {
 }
 
 /// A redirect listener's only answer: the same target over `https`.
-pub fn redirect(host: &str, port: u16, path_and_query: &str) -> Response<Outgoing> {
+pub fn redirect(host: &str, port: u16, path_and_query: &str) -> Response<Bytes> {
     let port = if port == 443 { String::new() } else { format!(":{port}") };
     let location = HeaderValue::from_str(&format!("https://{host}{port}{path_and_query}"));
-    let mut answer = Response::new(Outgoing::empty());
+    let mut answer = Response::new(Bytes::new());
     *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
     answer
         .headers_mut()
@@ -118,17 +117,12 @@ pub fn redirect(host: &str, port: u16, path_and_query: &str) -> Response<Outgoin
 
 /// The redirect to a route's `path`, with the query that came. `Location` has no scheme and no
 /// host, so that it leads nowhere else. It is not cached: policy and configuration decide it.
-pub fn slash(
-    path: &str,
-    query: Option<&str>,
-    id: &HeaderValue,
-    after: After,
-) -> Response<Outgoing> {
+pub fn slash(path: &str, query: Option<&str>, id: &HeaderValue, after: After) -> Response<Bytes> {
     let location = match query {
         Some(query) => format!("{path}?{}", escaped(query)),
         None => path.to_owned(),
     };
-    let mut answer = Response::new(Outgoing::empty());
+    let mut answer = Response::new(Bytes::new());
     *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
     let headers = answer.headers_mut();
     // A path and an escaped query hold only bytes that a field value may hold.
@@ -160,7 +154,24 @@ fn retry_after(refusal: Refusal) -> Option<Duration> {
     match refusal {
         Refusal::Rate { retry_after } => Some(retry_after),
         Refusal::Capacity | Refusal::Draining => Some(COME_BACK),
-        _ => None,
+        Refusal::Pending
+        | Refusal::Network
+        | Refusal::Proxy
+        | Refusal::Tls
+        | Refusal::Head(_)
+        | Refusal::Path
+        | Refusal::Forwarded
+        | Refusal::Misdirected
+        | Refusal::Route
+        | Refusal::Origin
+        | Refusal::Identity
+        | Refusal::Subprotocol
+        | Refusal::Handshake
+        | Refusal::Version
+        | Refusal::Plain
+        | Refusal::Body
+        | Refusal::Connections
+        | Refusal::Backend(_) => None,
     }
 }
 

@@ -9,8 +9,10 @@ use http::header::{
     SEC_WEBSOCKET_ACCEPT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, StatusCode, Uri, Version, request, response};
+use hyper::ext::ReasonPhrase;
 
 use crate::data::http::identity::is_identity;
+use crate::data::websocket::handshake::{Agreed, Handshake};
 use crate::policy::network::Client;
 use crate::policy::request::{Request, Scheme, options};
 use crate::policy::route::stripped;
@@ -116,24 +118,13 @@ fn target(request: &Request, route: &Route, query: Option<&str>) -> Result<Uri, 
     target.parse().map_err(|_| Refusal::Head(Head::Malformed))
 }
 
-/// Turns the head of a backend's answer into the client's. `attempt` says whether an upgrade was
-/// asked for, which only a 101 grants.
+/// Turns the head of a backend's answer, which is no 101, into the client's. `attempt` says whether
+/// an upgrade was asked for.
 pub fn to_client(parts: &mut response::Parts, attempt: bool) {
     // Read first: the removal takes `Upgrade`, and whatever `Connection` names.
     let upgrade = parts.headers.get(UPGRADE).cloned();
-    let accept = parts.headers.get(SEC_WEBSOCKET_ACCEPT).cloned();
-    remove_hop_by_hop(&mut parts.headers);
-    remove_framing(parts);
-    parts.version = Version::HTTP_11;
+    strip(parts);
     match parts.status {
-        StatusCode::SWITCHING_PROTOCOLS => {
-            parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-            // Without it no client takes the 101, whatever the backend's `Connection` names.
-            if let Some(accept) = accept {
-                parts.headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-            }
-        }
         // RFC 9110 §15.5.22: a 426 must say what it wants.
         StatusCode::UPGRADE_REQUIRED => {
             parts
@@ -149,6 +140,38 @@ pub fn to_client(parts: &mut response::Parts, attempt: bool) {
         }
         _ => {}
     }
+}
+
+/// Checks that the head of a backend's 101 answers the `handshake`, and turns it into the client's.
+/// A 101 goes to a client by this function alone, whether hyper or `head` reads and writes it.
+///
+/// # Errors
+/// A sentence about its first mistake.
+pub fn switched(
+    parts: &mut response::Parts,
+    handshake: &Handshake,
+) -> Result<Agreed, &'static str> {
+    // Before the check: nothing is agreed on that the client never sees.
+    remove_named(parts);
+    let agreed = handshake.agree(parts)?;
+    let accept = parts.headers.get(SEC_WEBSOCKET_ACCEPT).cloned();
+    strip(parts);
+    parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    // Without it no client takes the 101, whatever the backend's `Connection` names.
+    if let Some(accept) = accept {
+        parts.headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    // hyper would write the backend's own phrase, and `head` writes the standard's.
+    parts.extensions.remove::<ReasonPhrase>();
+    Ok(agreed)
+}
+
+/// Removes the fields of the backend's connection, and framing that the status never has.
+fn strip(parts: &mut response::Parts) {
+    remove_hop_by_hop(&mut parts.headers);
+    remove_framing(parts);
+    parts.version = Version::HTTP_11;
 }
 
 /// Whether a client takes trailers (RFC 9110 §10.1.4).
@@ -174,8 +197,8 @@ pub fn interim(fields: &HeaderMap) -> HeaderMap {
 }
 
 /// Removes the fields that the `Connection` of a backend's 101 names, so that nothing is agreed on
-/// which the client never sees. `Sec-WebSocket-Accept` stays, see [`to_client`].
-pub fn remove_named(head: &mut response::Parts) {
+/// which the client never sees. `Sec-WebSocket-Accept` stays, see [`switched`].
+fn remove_named(head: &mut response::Parts) {
     for name in
         named(&head.headers).filter(|name| *name != SEC_WEBSOCKET_ACCEPT).collect::<Vec<_>>()
     {

@@ -4,15 +4,49 @@
 //! Accepts only complete, unambiguous heads. Any other goes to hyper untouched, so that a single
 //! parser decides which heads are malformed. Names keep their case.
 
+use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 
 use crate::policy::request::target;
 use crate::snapshot::listener::MAX_FIELDS;
+
+/// The reader of the first head of each connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HeadReader {
+    /// This module, where the head is an attempt that is whole and unambiguous.
+    #[default]
+    Direct,
+    /// hyper, which reads every other head too.
+    Hyper,
+}
+
+impl HeadReader {
+    /// The name of the environment variable that chooses the reader.
+    pub const VARIABLE: &str = "SIDEGATE_HEADS";
+
+    /// Reads the value of the environment variable. `None` means that it is not set.
+    ///
+    /// # Errors
+    /// A sentence that says which values there are.
+    pub fn named(value: Option<&OsStr>) -> Result<Self, String> {
+        match value.map(OsStr::as_encoded_bytes) {
+            None | Some(b"") => Ok(HeadReader::Direct),
+            Some(b"hyper") => Ok(HeadReader::Hyper),
+            Some(other) => Err(format!(
+                "{}=\"{}\" is not known: set it to hyper, or unset it",
+                Self::VARIABLE,
+                other.escape_ascii()
+            )),
+        }
+    }
+}
 
 /// The most fields that are read without hyper: as many as hyper takes by default.
 const MOST_FIELDS: usize = MAX_FIELDS;
@@ -167,7 +201,8 @@ pub fn write_request(parts: &request::Parts, spelling: &Spelling) -> Vec<u8> {
         }
     }
     head.extend_from_slice(b" HTTP/1.1\r\n");
-    write_fields(&parts.headers, spelling, &mut head);
+    write_fields(&parts.headers, spelling, Sender::Client, &mut head);
+    head.extend_from_slice(b"\r\n");
     head
 }
 
@@ -175,27 +210,59 @@ pub fn write_request(parts: &request::Parts, spelling: &Spelling) -> Vec<u8> {
 pub fn write_switched(parts: &response::Parts, spelling: &Spelling) -> Vec<u8> {
     let mut head = Vec::with_capacity(room(&parts.headers));
     head.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
-    write_fields(&parts.headers, spelling, &mut head);
+    write_fields(&parts.headers, spelling, Sender::Server, &mut head);
+    head.extend_from_slice(b"\r\n");
     head
+}
+
+/// Writes an answer of sidegate's own as hyper's server writes it: names in Title-Case, and behind
+/// the answer's fields the length and the `date`.
+pub fn write_answer(answer: &Response<Bytes>, date: Timestamp) -> Vec<u8> {
+    let (headers, body) = (answer.headers(), answer.body());
+    let mut whole = Vec::with_capacity(room(headers) + body.len());
+    write_status(answer.status(), &mut whole);
+    write_fields(headers, &Spelling::default(), Sender::Server, &mut whole);
+    whole.extend_from_slice(b"Content-Length: ");
+    whole.extend_from_slice(body.len().to_string().as_bytes());
+    // A date of four digits for the year always fits the format (RFC 9110 §5.6.7).
+    if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&date) {
+        whole.extend_from_slice(b"\r\nDate: ");
+        whole.extend_from_slice(date.as_bytes());
+    }
+    whole.extend_from_slice(b"\r\n\r\n");
+    whole.extend_from_slice(body);
+    whole
 }
 
 /// Writes the head of an interim answer, with names in Title-Case.
 pub fn write_interim(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let mut head = Vec::with_capacity(room(headers));
+    write_status(status, &mut head);
+    write_fields(headers, &Spelling::default(), Sender::Server, &mut head);
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+fn write_status(status: StatusCode, head: &mut Vec<u8>) {
     head.extend_from_slice(b"HTTP/1.1 ");
     head.extend_from_slice(status.as_str().as_bytes());
     head.push(b' ');
     head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     head.extend_from_slice(b"\r\n");
-    write_fields(headers, &Spelling::default(), &mut head);
-    head
 }
 
 fn room(headers: &HeaderMap) -> usize {
     128 + headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
 }
 
-fn write_fields(headers: &HeaderMap, spelling: &Spelling, head: &mut Vec<u8>) {
+/// The side that sends a head.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    Client,
+    Server,
+}
+
+fn write_fields(headers: &HeaderMap, spelling: &Spelling, sender: Sender, head: &mut Vec<u8>) {
     let (mut last, mut nth) = (None, 0);
     for (name, value) in headers {
         // The values of one name come one after the other.
@@ -205,11 +272,12 @@ fn write_fields(headers: &HeaderMap, spelling: &Spelling, head: &mut Vec<u8>) {
             Some(name) => head.extend_from_slice(name),
             None => title_case(name, head),
         }
-        head.extend_from_slice(b": ");
+        // hyper's client writes no blank in front of an empty value, and its server does.
+        let is_bare = sender == Sender::Client && value.is_empty();
+        head.extend_from_slice(if is_bare { b":" } else { b": " });
         head.extend_from_slice(value.as_bytes());
         head.extend_from_slice(b"\r\n");
     }
-    head.extend_from_slice(b"\r\n");
 }
 
 impl Spelling {

@@ -212,6 +212,12 @@ pub fn poll_discard(tcp: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<us
     }
 }
 
+impl AsRef<Socket> for Socket {
+    fn as_ref(&self) -> &Socket {
+        self
+    }
+}
+
 impl AsyncRead for Socket {
     #[inline]
     fn poll_read(

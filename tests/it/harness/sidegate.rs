@@ -16,6 +16,7 @@ use sidegate::admin::wire::{
 };
 use sidegate::control::reload::{Cause, Outcome};
 use sidegate::control::systemd::Sockets;
+use sidegate::data::http::head::HeadReader;
 use sidegate::{Agent, StartError};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -59,6 +60,7 @@ pub fn new() -> Builder {
         tls: true,
         files: Vec::new(),
         passed: Vec::new(),
+        heads: HeadReader::Direct,
     }
 }
 
@@ -71,6 +73,7 @@ pub struct Builder {
     tls: bool,
     files: Vec<(String, String)>,
     passed: Vec<(String, Arc<OwnedFd>)>,
+    heads: HeadReader,
 }
 
 impl Builder {
@@ -97,6 +100,12 @@ impl Builder {
             if let [one] = &backends[..] { one.clone() } else { backends.into() },
         );
         self.tables("route").push(route.into());
+        self
+    }
+
+    /// Sets the reader of first heads.
+    pub fn heads(mut self, heads: HeadReader) -> Self {
+        self.heads = heads;
         self
     }
 
@@ -212,7 +221,7 @@ impl Builder {
 
     /// Writes the files and starts the agent.
     pub async fn try_run(self) -> Result<Sidegate, StartError> {
-        let tls = self.tls;
+        let (tls, heads) = (self.tls, self.heads);
         let passed = Sockets::new(
             self.passed.iter().map(|(name, socket)| (name.clone(), socket.try_clone().unwrap())),
         );
@@ -221,6 +230,7 @@ impl Builder {
             &folder.path().join("sidegate.toml"),
             passed,
             sidegate::observe::log::Drops::default(),
+            heads,
         )?;
         Ok(Sidegate { agent, folder, tls })
     }

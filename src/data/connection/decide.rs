@@ -1,0 +1,299 @@
+//! The decision about a request: read, judged, charged, and an attempt dialled.
+//!
+//! Each step consumes one noun and returns the next (`Request` → `Permit` → `Handshake` → `Slot` →
+//! `Tunnel`), so that no request reaches a backend that was not permitted. The order is that of
+//! `docs/spec/wire.md`, "The order of decisions". Both readers of heads decide here, and this file
+//! names no type of hyper's server.
+//!
+//! Every request has one line in the log and one count ([`Asked`] sees to it), except on a listener
+//! that redirects: its redirects are neither logged nor counted.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Response, Uri, Version, request};
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep_until};
+
+use crate::data::backend::{Answer, Attempt};
+use crate::data::connection::asked::Asked;
+use crate::data::connection::exchange::{Exchange, answered_with, relayed};
+use crate::data::connection::opening::{Opening, Switching};
+use crate::data::connection::plain::Forward;
+use crate::data::http::answer;
+use crate::data::http::body::{Fault, Outgoing};
+use crate::data::http::forward;
+use crate::data::http::head::Spelling;
+use crate::data::http::malformed::Flaw;
+use crate::data::websocket::handshake::Handshake;
+use crate::policy::request::{Kind, Request, Scheme};
+use crate::refusal::{Backend, Head, Refusal};
+use crate::snapshot::listener::Speaks;
+use crate::snapshot::route::Paths;
+use crate::snapshot::{Judgement, Permit, Snapshot};
+use crate::tunnels::STREAM_AGE;
+
+/// The head of a request, from either reader, and the gate's verdict on it.
+pub struct RequestHead {
+    parts: request::Parts,
+    /// How its names are spelled. `None` means that hyper has read the head, and alone knows.
+    spelling: Option<Spelling>,
+    request: Result<Request, Refusal>,
+    /// Whether a body follows.
+    has_body: bool,
+}
+
+impl RequestHead {
+    /// Takes a head through the gate. A head with a [`Flaw`] is refused: hyper has read another.
+    pub fn new(
+        parts: request::Parts,
+        spelling: Option<Spelling>,
+        has_body: bool,
+        scheme: Scheme,
+    ) -> Self {
+        let request = match parts.extensions.get::<Flaw>() {
+            Some(flaw) => Err(flaw.refusal()),
+            None => Request::read(&parts, scheme),
+        };
+        RequestHead { parts, spelling, request, has_body }
+    }
+
+    /// Whether the request has passed the gate, and asks for no upgrade to WebSocket.
+    pub fn is_plain(&self) -> bool {
+        self.request.as_ref().is_ok_and(Request::is_plain)
+    }
+}
+
+/// The outcome of a request, and who answers it.
+pub enum Decision {
+    /// The backend has switched: the client gets its 101, and the tunnel opens.
+    Tunnel(Box<Opening>),
+    /// Sidegate answers, without a backend's body: a refusal or a redirect.
+    Reply(Response<Bytes>),
+    /// A backend answers, with a body of its own.
+    Backend(BackendAnswer),
+}
+
+/// The answer of a backend, which is no 101.
+pub enum BackendAnswer {
+    /// The answer to an attempt, which has come.
+    Ready(Response<Outgoing>),
+    /// Plain HTTP that has yet to be put to a backend, with the body that the caller has.
+    Pending(Box<Forward>, Box<Asked>),
+}
+
+/// The outcome of a request that is let in.
+enum Granted {
+    Tunnel(Box<Switching>),
+    Reply(Response<Bytes>),
+    /// The backend's answer to an attempt, if it is no 101.
+    Other(Response<Outgoing>),
+    Forward(Box<Forward>),
+}
+
+impl Exchange {
+    /// Decides a request, and puts an attempt to its backend. The request is on the books from the
+    /// call on, not from the first poll: its client may be gone before that.
+    pub fn decide(self: Arc<Self>, head: RequestHead) -> impl Future<Output = Decision> {
+        let (core, came) = (Arc::clone(&self.core), Arc::clone(&self.came));
+        let mut asked = Box::new(Asked::new(core, came, head.has_body));
+        self.note(&head, &mut asked);
+        async move {
+            let granted = self.grant(head, &mut asked).await;
+            if !matches!(granted, Ok(Granted::Forward(_))) {
+                self.routed(&asked);
+            }
+            match granted {
+                Ok(Granted::Forward(forward)) => {
+                    Decision::Backend(BackendAnswer::Pending(forward, asked))
+                }
+                Ok(Granted::Tunnel(granted)) => Decision::Tunnel(Opening::new(granted, asked)),
+                Ok(Granted::Other(answer)) => {
+                    self.settles(asked);
+                    Decision::Backend(BackendAnswer::Ready(answer))
+                }
+                Ok(Granted::Reply(answer)) => Decision::Reply(answer),
+                Err(refusal) => Decision::Reply(self.refuse(&mut asked, refusal)),
+            }
+        }
+    }
+
+    /// Notes the facts of a head for its line in the log.
+    fn note(&self, head: &RequestHead, asked: &mut Asked) {
+        let refusal = match &head.request {
+            Ok(request) => return asked.read(request),
+            Err(refusal) => *refusal,
+        };
+        if let Some(flaw) = head.parts.extensions.get::<Flaw>() {
+            // hyper has read another head instead: none of its fields came from the client.
+            self.bad_head();
+            asked.tried.error = Some(flaw.to_string());
+            return;
+        }
+        asked.came(&head.parts.headers, &head.parts.uri);
+        if refusal == Refusal::Head(Head::TargetBroken) {
+            asked.tried.error = Some("a control, a space or DEL in the target".into());
+        }
+    }
+
+    /// Takes the steps in their order, up to the charge of plain HTTP and the tunnel of an attempt.
+    async fn grant(&self, head: RequestHead, asked: &mut Asked) -> Result<Granted, Refusal> {
+        let RequestHead { parts, spelling, request, .. } = head;
+        let request = request?;
+        if let Speaks::Redirect { port } = self.came.speaks {
+            return self.redirect(port, &request, &parts.uri, asked).map(Granted::Reply);
+        }
+        let judged = self.judge(&self.core.shared.live.load(), &request, asked);
+        let permit = match judged {
+            Err(Refusal::Route) => {
+                return self.add_slash(&request, &parts.uri, asked).map(Granted::Reply);
+            }
+            judged => judged?,
+        };
+        match request.kind {
+            Kind::Attempt { .. } => {
+                self.open(Attempt { head: parts, spelling }, request, permit, asked).await
+            }
+            Kind::Plain => {
+                let forward = self.charge_plain(parts, request, permit, asked)?;
+                Ok(Granted::Forward(Box::new(forward)))
+            }
+        }
+    }
+
+    /// Answers a request on a listener that redirects to TLS at `port`.
+    fn redirect(
+        &self,
+        port: u16,
+        request: &Request,
+        target: &Uri,
+        asked: &mut Asked,
+    ) -> Result<Response<Bytes>, Refusal> {
+        if request.host.is_unnamed() {
+            // HTTP/1.0 may name no host, and then there is nowhere to redirect to.
+            return Err(Refusal::Head(Head::Malformed));
+        }
+        let target = target.path_and_query().map_or("/", |target| target.as_str());
+        self.closes();
+        asked.pass_over();
+        Ok(answer::redirect(request.host.name(), port, target))
+    }
+
+    /// Judges under the generation that runs now: no connection keeps one between requests.
+    fn judge(
+        &self,
+        live: &Snapshot,
+        request: &Request,
+        asked: &mut Asked,
+    ) -> Result<Permit, Refusal> {
+        let now = Timestamp::now();
+        let Judgement { generation, route, policy, verdict, candidate, ambiguity } =
+            live.judge(self.came.arrival.client, request, self.came.served.as_deref(), now);
+        asked.judged = Some((generation, now));
+        asked.routed(request, route);
+        asked.policy = policy;
+        asked.candidate = candidate;
+        asked.tried.error = ambiguity.map(|ambiguity| ambiguity.to_string());
+        if let Err(refusal) = &verdict {
+            asked.compare(asked.candidate(), Some(*refusal));
+        }
+        verdict
+    }
+
+    /// Answers a request that no route matches. Plain HTTP whose path lacks only a slash at its end
+    /// is redirected, if the policy there permits it. No rate is charged: no backend has any work,
+    /// and the request that follows pays.
+    fn add_slash(
+        &self,
+        request: &Request,
+        target: &Uri,
+        asked: &mut Asked,
+    ) -> Result<Response<Bytes>, Refusal> {
+        // Loaded once: the route is found and judged under one generation, which the line names.
+        let live = self.core.shared.live.load();
+        let slashed = live.slashed(request).ok_or(Refusal::Route)?;
+        let permit = self.judge(&live, &slashed, asked)?;
+        asked.compare(asked.candidate, None);
+        let (answer, after) = asked.redirect(&permit.route().path, target.query());
+        self.closes_after(after);
+        Ok(answer)
+    }
+
+    /// Charges a permitted attempt, dials, and grants the tunnel if the backend switches.
+    async fn open(
+        &self,
+        mut attempt: Attempt,
+        mut request: Request,
+        permit: Permit,
+        asked: &mut Asked,
+    ) -> Result<Granted, Refusal> {
+        let handshake = Handshake::parse(&attempt.head)?;
+        // Charged first: the candidate's budgets don't depend on what the policy's say.
+        let candidate = asked.candidate();
+        let slot = match self.is_retired() {
+            true => Err(Refusal::Draining),
+            false => self.core.shared.tunnels.charge(permit),
+        };
+        asked.compare(candidate, slot.as_ref().err().copied());
+        let slot = slot?;
+        self.patience.request_permitted();
+        let route = slot.permit().route();
+        let trailers = forward::takes_trailers(&attempt.head.headers);
+        request.path.settle(route.paths == Paths::AsIs);
+        forward::to_backend(&mut attempt.head, &request, route, &self.came.arrival, &asked.id)?;
+        let overdue = self.overdue(asked.began);
+        let answer = tokio::select! {
+            biased;
+            answer = self.core.dialler.upgrade(slot.permit(), attempt, &handshake, &mut asked.tried) => answer,
+            () = overdue => Err(Refusal::Draining),
+        };
+        compare_choice(asked, candidate, &answer);
+        match answer? {
+            Answer::Other(answer) => {
+                self.closes();
+                let mut flight = self.flight(slot.permit(), request, asked, true);
+                let answer = relayed(answer, &mut flight, Version::HTTP_11, trailers);
+                answered_with(asked, answer.status().as_u16(), &self.patience);
+                Ok(Granted::Other(answer.map(|body| body.within(flight, Fault::default()))))
+            }
+            Answer::Switched(mut backend) => {
+                let subprotocol = backend.agreed.subprotocol.take();
+                if let Kind::Attempt { subprotocols } = &mut request.kind {
+                    // Reloads judge a tunnel by the subprotocol that it speaks, not by its offers.
+                    *subprotocols = subprotocol.iter().cloned().collect();
+                }
+                let from = asked.origination(subprotocol);
+                Ok(Granted::Tunnel(Box::new(Switching { backend, slot, request, from })))
+            }
+        }
+    }
+
+    /// Ready once a drain should no longer wait for an attempt that `began` then: its client may
+    /// safely repeat it, and its tunnel would be drained at once.
+    async fn overdue(&self, began: Instant) {
+        self.core.shared.lifecycle.closing().cancelled().await;
+        sleep_until(began + STREAM_AGE).await;
+    }
+}
+
+/// Compares once more when the backend has chosen a subprotocol, if the candidate let the attempt
+/// pass.
+fn compare_choice(
+    asked: &Asked,
+    candidate: Option<Result<(), Refusal>>,
+    answer: &Result<Answer, Refusal>,
+) {
+    let rules = asked.policy.as_ref().and_then(|policy| policy.candidate.as_ref());
+    let (Some(Ok(())), Some(rules)) = (candidate, rules) else { return };
+    match (answer, &asked.tried.unadmitted) {
+        (Ok(Answer::Switched(backend)), _)
+            if !rules.admits_subprotocol(backend.agreed.subprotocol.as_deref()) =>
+        {
+            asked.compare(Some(Err(Refusal::Backend(Backend::Failed))), None);
+        }
+        (Err(refusal), Some(chosen)) if rules.admits_subprotocol(chosen.as_deref()) => {
+            asked.compare(candidate, Some(*refusal));
+        }
+        _ => {}
+    }
+}

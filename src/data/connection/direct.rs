@@ -1,0 +1,191 @@
+//! The first head of a connection without hyper: an attempt that is whole and unambiguous is read,
+//! decided and answered here. Everything else is handed to hyper, from its first byte.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Response, Version};
+use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::data::admission::foreign::{self, Is};
+use crate::data::connection::decide::{BackendAnswer, Decision, RequestHead};
+use crate::data::connection::ending::Upgraded;
+use crate::data::connection::exchange::Exchange;
+use crate::data::connection::opening::Opening;
+use crate::data::connection::watched::Watched;
+use crate::data::http::answer;
+use crate::data::http::head::{self, HeadReader};
+use crate::policy::request::target::Tidied;
+
+/// The most bytes that one read takes of a client before it has a tunnel: as many as hyper reads,
+/// and no more than any `max_head`.
+const SOME: usize = 8 * 1024;
+
+/// The outcome of a first head.
+pub enum First {
+    /// The client has its 101, and the tunnel can open.
+    Upgraded(Upgraded),
+    /// The client has left, or broken TLS.
+    Left(Watched),
+    /// The client speaks HTTP/2, and has been told that it is not spoken here.
+    Http2(Watched),
+    /// The client has its answer, and our direction has ended. `unread` says whether bytes of the
+    /// client came behind the head.
+    Replied {
+        /// The client's stream, shut down.
+        client: Watched,
+        /// Whether bytes of the client came behind the head.
+        unread: bool,
+    },
+    /// hyper has to read the stream, from its first byte, and to answer.
+    Hyper {
+        /// The client's stream, rewound.
+        client: Watched,
+        /// The answer to the first request, where a backend has been asked for it already.
+        answer: Option<BackendAnswer>,
+    },
+}
+
+/// Reads a client's first bytes, and answers them if they are an attempt.
+pub async fn first(exchange: &Arc<Exchange>, mut client: Watched) -> First {
+    let Ok(mut came) = poll_fn(|cx| some(&mut client, cx)).await else {
+        return First::Hyper { client, answer: None };
+    };
+    while !came.is_empty() {
+        match foreign::is_http2(&came) {
+            Is::Yes => {
+                let answer = answer::http2_unspoken();
+                // Fails for a client that is gone, of which nothing is discarded then.
+                let _ = Box::pin(foreign::dismiss(&mut client, &answer)).await;
+                return First::Http2(client);
+            }
+            Is::No => break,
+            Is::NotYet => {
+                let more = poll_fn(|cx| some(&mut client, cx)).await.unwrap_or_default();
+                if more.is_empty() {
+                    break;
+                }
+                came = [came, more].concat().into();
+            }
+        }
+    }
+    let Some((head, length)) = attempt(exchange, &came) else {
+        return First::Hyper { client: client.rewound(came), answer: None };
+    };
+    exchange.patience.request_began(Version::HTTP_11, false);
+    let mut early = Bytes::new();
+    let decision = decided(exchange, head, &mut client, &mut early).await;
+    match decision {
+        None => First::Left(client),
+        Some(Decision::Tunnel(opening)) => {
+            let early = [came.slice(length..), early].concat().into();
+            upgraded(exchange, client, early, opening).await
+        }
+        Some(Decision::Reply(answer)) => {
+            // Fails for a client that is gone, of which nothing is discarded then.
+            let _ = Box::pin(reply(exchange, &mut client, answer)).await;
+            First::Replied { client, unread: length < came.len() || !early.is_empty() }
+        }
+        Some(Decision::Backend(answer)) => {
+            let client = client.rewound([came, early].concat().into());
+            First::Hyper { client, answer: Some(answer) }
+        }
+    }
+}
+
+/// The attempt at the start of `came`, and the length of its head. `None` means that hyper has to
+/// read the request. An attempt that the gate refuses is one too.
+fn attempt(exchange: &Exchange, came: &Bytes) -> Option<(RequestHead, usize)> {
+    let facts = &exchange.came;
+    let head::Read { parts, spelling, length } = match exchange.core.shared.heads {
+        HeadReader::Direct => head::request(came, facts.max_fields)?,
+        HeadReader::Hyper => return None,
+    };
+    let grown = parts.extensions.get::<Tidied>().map_or(0, |tidied| tidied.grown);
+    if length + grown > facts.max_head {
+        // hyper is handed the encoded head and answers 431, so nothing may be decided before.
+        return None;
+    }
+    let head = RequestHead::new(parts, Some(spelling), false, facts.arrival.scheme());
+    // The answer to plain HTTP may keep the connection, which is hyper's then.
+    if head.is_plain() { None } else { Some((head, length)) }
+}
+
+/// Decides while it reads on, to notice a client that leaves: it no longer wants a tunnel, and
+/// `None` is returned. What the client says meanwhile, of one read at most, is left in `early`.
+async fn decided(
+    exchange: &Arc<Exchange>,
+    head: RequestHead,
+    client: &mut Watched,
+    early: &mut Bytes,
+) -> Option<Decision> {
+    let mut decision = pin!(Arc::clone(exchange).decide(head));
+    poll_fn(|cx| {
+        if let Poll::Ready(decision) = decision.as_mut().poll(cx) {
+            // One more read, to notice a client that has left meanwhile: it gets no tunnel.
+            if early.is_empty()
+                && let Poll::Ready(Ok(said)) = some(client, cx)
+            {
+                *early = said;
+            }
+            return Poll::Ready(Some(decision));
+        }
+        if early.is_empty() {
+            *early = ready!(some(client, cx)).unwrap_or_default();
+            if early.is_empty() {
+                return Poll::Ready(None);
+            }
+        }
+        // Nothing more is read, but a flush notices a reset.
+        if let Poll::Ready(Err(_)) = Pin::new(&mut *client).poll_flush(cx) {
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Writes a 101, in front of the tunnel.
+async fn upgraded(
+    exchange: &Exchange,
+    mut client: Watched,
+    early: Bytes,
+    opening: Box<Opening>,
+) -> First {
+    let said = async {
+        client.write_all(&opening.head()).await?;
+        client.flush().await
+    };
+    // A client that has ended its side may be gone: a tunnel needs its acknowledgement.
+    if said.await.is_err() || (exchange.patience.has_ended() && !client.delivered().await) {
+        return First::Left(client);
+    }
+    First::Upgraded(Upgraded { client, early, opening })
+}
+
+/// Writes an answer of sidegate's own to an attempt, which ends the connection: its head says
+/// `close`.
+async fn reply(
+    exchange: &Exchange,
+    client: &mut Watched,
+    answer: Response<Bytes>,
+) -> io::Result<()> {
+    client.write_all(&head::write_answer(&answer, Timestamp::now())).await?;
+    client.flush().await?;
+    exchange.patience.request_ended();
+    client.shutdown().await
+}
+
+/// The client's next bytes; empty at the end of its stream.
+fn some(client: &mut Watched, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    let mut room = [MaybeUninit::uninit(); SOME];
+    let mut buffer = ReadBuf::uninit(&mut room);
+    ready!(Pin::new(client).poll_read(cx, &mut buffer))?;
+    Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
+}

@@ -1,0 +1,165 @@
+//! The TLS handshake of a connection: how long it may take, when it may begin, and what a client gets
+//! that speaks something else. The handshake itself is `tls`'.
+
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::data::connection::clock::late;
+use crate::data::connection::ending::closed;
+use crate::data::connection::open::{Open, turned_away};
+use crate::data::connection::watched::Stream;
+use crate::data::core::Core;
+use crate::data::http::answer;
+use crate::data::tls;
+use crate::observe::log::decision::{self, Party};
+use crate::observe::metrics::{ConnectionEnd, TlsResult};
+use crate::refusal::Refusal;
+use crate::snapshot::ListenerRules;
+use crate::snapshot::certificate::Certificate;
+
+/// A connection that never speaks HTTP over TLS.
+pub struct Unserved {
+    /// The way in which the connection ended, for its count.
+    pub end: ConnectionEnd,
+    /// The socket, if an answer in the clear or an alert went out and our direction has ended.
+    pub answered: Option<TcpStream>,
+}
+
+impl From<ConnectionEnd> for Unserved {
+    fn from(end: ConnectionEnd) -> Self {
+        Unserved { end, answered: None }
+    }
+}
+
+/// Until when a TLS handshake may last.
+#[derive(Clone, Copy)]
+pub struct Until<'c> {
+    /// When the time of the handshake is up.
+    pub deadline: Instant,
+    /// Cancelled when the connection is to close.
+    pub closing: &'c CancellationToken,
+}
+
+/// A TLS handshake that was not done in time.
+struct Late;
+
+/// The TLS handshake, where the listener wants one; and the certificate that was served.
+pub async fn encrypt(
+    core: &Arc<Core>,
+    open: &mut Open,
+    rules: &ListenerRules,
+    tcp: TcpStream,
+    party: Party<'_>,
+    Until { deadline, closing }: Until<'_>,
+) -> Result<(Stream, Option<Arc<Certificate>>), Unserved> {
+    let Some(admitted) = &rules.tls else { return Ok((Stream::Clear(tcp), None)) };
+    let began = Instant::now();
+    let listener = Arc::clone(&rules.listener.name);
+    let mut chosen = None;
+    let configuration = |is_nameless| {
+        // The certificates of the generation that runs when the client speaks, not at the accept.
+        let live = core.shared.live.load();
+        let present = live.listeners.get(&listener).and_then(|rules| rules.tls.as_ref());
+        let (config, by_sni) = present.unwrap_or(admitted).for_one(is_nameless);
+        chosen = Some(by_sni);
+        config
+    };
+    let mut waits = false;
+    let handshake = async {
+        let mut hello = tls::hear(tcp).await?.unless_http().await?;
+        its_turn(core, open, rules, party, &mut hello, &mut waits).await?;
+        tls::accept(hello, configuration).await
+    };
+    let accepted = tokio::select! {
+        biased;
+        accepted = handshake => Ok(accepted),
+        () = late(deadline, closing) => Err(Late),
+    };
+    let took = began.elapsed();
+    let result = match &accepted {
+        Ok(Ok((_, facts))) if facts.resumed => TlsResult::Resumed,
+        Ok(Ok(_)) => TlsResult::Full,
+        Ok(Err(tls::Failure::Empty)) => {
+            open.listener.probed();
+            return Err(ConnectionEnd::Client.into());
+        }
+        Ok(Err(_)) => TlsResult::Failed,
+        Err(Late) if waits => TlsResult::Rate,
+        Err(Late) => TlsResult::Timeout,
+    };
+    open.listener.tls_handshake(result, took);
+    if accepted.is_err() && closing.is_cancelled() {
+        return Err(closed(core).into());
+    }
+    let failure = match accepted {
+        Ok(Ok((stream, _))) => {
+            let served = chosen.and_then(|by_sni| by_sni.chosen().cloned());
+            return Ok((Stream::Tls(stream), served));
+        }
+        Ok(Err(failure)) => Ok(failure),
+        Err(Late) => Err(waits),
+    };
+    let (error, answered) = told(failure, deadline).await;
+    turned_away(core, party, Refusal::Tls, Some(&error));
+    Err(Unserved { end: ConnectionEnd::Tls, answered })
+}
+
+/// Tells a client why its handshake has failed, where it can be told. Returns the error for the
+/// log, and the socket if an answer went out. `Err` means that time was up, and says whether the
+/// client waited for its rate until then.
+async fn told(
+    failure: Result<tls::Failure, bool>,
+    deadline: Instant,
+) -> (String, Option<TcpStream>) {
+    match failure {
+        Ok(tls::Failure::Broken(error)) => (error.to_string(), None),
+        Ok(tls::Failure::Alerted(error, alerted)) => {
+            let ended = Box::pin(alerted.end());
+            let answered = timeout_at(deadline, ended).await.ok().flatten();
+            (error.to_string(), answered)
+        }
+        Ok(tls::Failure::PlainHttp(hello)) => {
+            // Boxed: few connections need the room that it takes.
+            let answer = answer::plain_on_tls();
+            let dismissed = Box::pin(hello.dismiss(&answer));
+            let answered = timeout_at(deadline, dismissed).await.ok().flatten();
+            ("plain HTTP was sent to a port that speaks TLS".to_owned(), answered)
+        }
+        Ok(tls::Failure::Empty) | Err(false) => ("not done in time".to_owned(), None),
+        Err(true) => {
+            ("not begun in time: its client is over handshakes_per_client".to_owned(), None)
+        }
+    }
+}
+
+/// Waits until the client's rate lets a TLS handshake begin. `waits` is true meanwhile.
+async fn its_turn(
+    core: &Core,
+    open: &Open,
+    rules: &ListenerRules,
+    party: Party<'_>,
+    hello: &mut tls::Hello,
+    waits: &mut bool,
+) -> Result<(), tls::Failure> {
+    let (turnstile, listener) = (&core.shared.turnstile, &rules.listener.name);
+    let client = party.client.key();
+    // The rate of the generation that runs now: a reload acts on connections that wait.
+    let take = || {
+        let live = core.shared.live.load();
+        let rules = live.listeners.get(listener).unwrap_or(rules);
+        rules.handshakes.as_ref().map_or(Ok(()), |limiter| limiter.take(client))
+    };
+    if turnstile.try_pass(listener, client, take) {
+        return Ok(());
+    }
+    *waits = true;
+    open.listener.tls_delayed();
+    decision::delayed(party, &core.delays);
+    // Boxed: connections that don't wait would carry the room that it takes.
+    Box::pin(hello.unless_left(turnstile.pass(listener, client, take))).await?;
+    *waits = false;
+    Ok(())
+}
