@@ -2,9 +2,9 @@
 
 # Format and lints
 check:
-    cargo fmt --check
+    cargo fmt --all --check
     cargo fmt --check --manifest-path fuzz/Cargo.toml
-    cargo clippy --all-targets --locked -- -D warnings
+    cargo clippy --workspace --all-targets --locked -- -D warnings
 
 # Licences, sources and duplicates of crates; advisories where their database is present
 deny:
@@ -19,8 +19,8 @@ test:
 
 # What decisions, large lists and the parts of an echo cost (docs/performance.md): `just bench decision` for some of it
 bench *only:
-    cargo bench --locked --bench memory
-    cargo bench --locked --bench costs -- {{ only }}
+    cargo bench --locked --package sidegate-benches --bench memory
+    cargo bench --locked --package sidegate-benches --bench costs -- {{ only }}
 
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use regex::Regex;
+use regex_lite::Regex;
 
 use crate::spec::rows;
 
@@ -46,10 +46,10 @@ impl Citations {
     /// In Rust, a comment that begins with ids is about the next function.
     fn read_rust(&mut self, file: &Path, text: &str) {
         let comment = Regex::new(
-            r"(?-u)^\s*// ((?:C-[A-Z0-9]+-\d\d|F\d\d)(?:, (?:C-[A-Z0-9]+-\d\d|F\d\d))*)(?:$|[:,])",
+            r"^\s*// ((?:C-[A-Z0-9]+-\d\d|F\d\d)(?:, (?:C-[A-Z0-9]+-\d\d|F\d\d))*)(?:$|[:,])",
         )
         .unwrap();
-        let function = Regex::new(r"(?-u)^\s*(?:async )?fn (\w+)").unwrap();
+        let function = Regex::new(r"^\s*(?:async )?fn (\w+)").unwrap();
         let mut ids: Vec<String> = Vec::new();
         for line in text.lines() {
             if let Some(found) = comment.captures(line) {
@@ -63,7 +63,7 @@ impl Citations {
 
     /// In Python, the first line of a docstring is about the function that it is in, or the file.
     fn read_python(&mut self, file: &Path, text: &str) {
-        let id = Regex::new(r"(?-u)\b(?:C-[A-Z0-9]+-\d\d|F\d\d)\b").unwrap();
+        let id = Regex::new(r"\b(?:C-[A-Z0-9]+-\d\d|F\d\d)\b").unwrap();
         let mut name = None;
         for line in text.lines() {
             if let Some(rest) = line.trim_start().strip_prefix("def ") {
@@ -118,8 +118,8 @@ fn cases_lists_the_tests_of_each_id_that_is_cited() {
 #[test]
 fn no_comment_cites_a_document_that_is_not_here() {
     let shouted =
-        Regex::new(r"(?-u)\b(?:FORMATS|SEMANTICS|DESIGN|FIELD-NOTES)\b|\(STYLE|\(CASES").unwrap();
-    let page = Regex::new(r"(?-u)docs/[a-z0-9/_-]+\.md").unwrap();
+        Regex::new(r"\b(?:FORMATS|SEMANTICS|DESIGN|FIELD-NOTES)\b|\(STYLE|\(CASES").unwrap();
+    let page = Regex::new(r"docs/[a-z0-9/_-]+\.md").unwrap();
     let rust = ["src", "tests/it", "benches", "fuzz/fuzz_targets"]
         .into_iter()
         .flat_map(|folder| files(folder, "rs"));

@@ -9,6 +9,7 @@ pub mod cap;
 pub mod decision;
 mod escape;
 pub mod field;
+mod filter;
 mod journald;
 mod line;
 mod sink;
@@ -23,7 +24,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -125,11 +125,8 @@ impl Log {
             }
         };
         let drops = Drops { queue: Some(writer.error_counter()), sink: lost };
-        // Lossy: invalid directives in `SIDEGATE_LOG` are ignored.
-        let filter = EnvFilter::builder()
-            .with_env_var("SIDEGATE_LOG")
-            .with_default_directive(tracing::Level::INFO.into())
-            .from_env_lossy();
+        let directives = std::env::var(filter::VARIABLE).unwrap_or_default();
+        let (filter, invalid) = filter::parse(&directives);
         let own = filter_fn(|metadata| is_own(metadata.target()));
         let lines = Lines::new(shape, writer, Timestamp::now);
         tracing_subscriber::registry()
@@ -141,6 +138,12 @@ impl Log {
         // The default hook prints to standard error from the panicking thread. A full pipe would
         // block the data plane there.
         std::panic::set_hook(Box::new(panicked));
+        for directive in invalid {
+            tracing::warn!(
+                "{} is not a directive of SIDEGATE_LOG: ignored",
+                directive.escape_debug()
+            );
+        }
         Ok(Log { guard: Some(guard), drops })
     }
 

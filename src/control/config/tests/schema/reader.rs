@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use regex::Regex;
+use regex_lite::Regex;
 use serde_json::Value;
 
 /// Faults of `value` by `schema`, a part of `root`, each with its place.
