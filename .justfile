@@ -29,13 +29,21 @@ doc:
 fuzz seconds="60" *targets:
     fuzz/run {{ seconds }} {{ targets }}
 
-# Real clients, a browser and nginx against the release binary: `just system reload` for one suite
+# Real clients, a browser and nginx against the binary of packages: `just system reload` for one suite
 system *only:
     tests/system/run {{ if only == "" { "" } else { "--only " + only } }}
 
 # Sidegate beside nginx, HAProxy, Envoy, Caddy and Sōzu (docs/performance.md): `just peers --only nginx,sidegate --figures echo`
 peers *args:
     benches/peers/run {{ args }}
+
+# The binary of packages, stripped, and its debug information beside it, in target/dist/package
+dist:
+    .ci/dist
+
+# What a newcomer waits for: both commands of the README in a fresh clone, with their times
+newcomer:
+    .ci/newcomer
 
 ci:
     .ci/run

@@ -20,7 +20,7 @@ sys.path.insert(0, str(HERE.parent.parent / "tests/system"))
 
 from harness import SIDEGATE, Authority, Sidegate, await_that, environment, free_port, listening, need, run  # noqa: E402
 
-LOAD = os.environ.get("SIDEGATE_LOAD", str(HERE.parent.parent / "target/peers/build/release/sidegate-load"))
+LOAD = os.environ.get("SIDEGATE_LOAD", str(HERE.parent.parent / "target/peers/build/dist/sidegate-load"))
 NETWORKS = [f"10.{at // 256}.{at % 256}.0/24" for at in range(1000)] + ["127.0.0.1/32"]
 STRANGER = "127.0.0.9"  # in none of them
 RATE = 100_000  # upgrades a second and client: all proxies look, none refuses

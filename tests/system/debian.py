@@ -50,7 +50,7 @@ class Debian:
     def __enter__(self):
         with contextlib.ExitStack() as undo:
             self.assemble(undo)
-            shown = {TOP / "systemd": "systemd", Path(SIDEGATE): "target/release/sidegate"}
+            shown = {TOP / "systemd": "systemd", Path(SIDEGATE): "target/dist/sidegate"}
             self.nspawn = self.place.start(
                 "debian", "sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', self.cgroup,
                 "systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}", "--machine=sidegate-suite",

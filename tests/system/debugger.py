@@ -79,7 +79,7 @@ def functions(program):
 def one(symbols, pattern):
     """The address of the first function whose name is this pattern; a hash behind it aside."""
     found = sorted((name, at) for name, at in symbols if re.fullmatch(rf"{pattern}(::h[0-9a-f]{{16}})?", name))
-    need(found, f"the release binary has a function {pattern}")
+    need(found, f"the binary has a function {pattern}")
     return found[0][1]
 
 

@@ -22,7 +22,7 @@ import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SIDEGATE = os.environ.get("SIDEGATE", str(HERE.parent.parent / "target/release/sidegate"))
+SIDEGATE = os.environ.get("SIDEGATE", str(HERE.parent.parent / "target/dist/sidegate"))
 GIVEN = set()
 """The ports that `free_port` gave: none is given twice."""
 
