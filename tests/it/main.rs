@@ -46,6 +46,7 @@ mod policy;
 mod readers;
 mod readme;
 mod rebind;
+mod reference;
 mod reload;
 mod retired;
 mod reuse;

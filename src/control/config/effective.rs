@@ -11,45 +11,55 @@ use rustls::pki_types::ServerName;
 use serde_json::{Map, Value, json};
 
 pub use super::document::unit::written_duration as duration;
-use super::document::unit::{
-    written_duration_or_off as duration_or_off, written_pace, written_rate, written_size as size,
-    written_size_or_off as size_or_off,
+use super::keys::any_file::{NAME, SCHEMA};
+use super::keys::policy as of_policy;
+use super::keys::policy::{client, limits, message};
+use super::keys::sidegate as keys;
+use super::keys::sidegate::{
+    admin, backend_tls, certificate, listener, metrics, policies, process, reload, route, shutdown,
+    timeouts,
 };
 use super::{
-    AdminSettings, AdminSocket, BackendTlsPage, ReloadSettings, RouteDefaults, RoutePage, Settings,
-    ShutdownSettings, Watch,
+    AdminSettings, BackendTlsPage, MetricsSettings, ReloadSettings, RouteDefaults, RoutePage,
+    Settings, ShutdownSettings,
 };
-use crate::policy::limit::{Limits, Rate, Share, TunnelLimits};
+use crate::policy::limit::{Limits, Share, TunnelLimits};
 use crate::policy::list::List;
 use crate::policy::{Allow, Policy};
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{Listener, ListenerTimeouts, Speaks};
-use crate::snapshot::route::{Paths, PlainHttp, RouteTimeouts};
+use crate::snapshot::route::RouteTimeouts;
 
 /// Most networks of a policy's own rules that are written out.
 const MOST_INLINE: usize = 100;
 
 /// The effective `sidegate.toml`, with every default filled in.
 pub fn settings(settings: &Settings) -> Value {
-    let allow: Vec<_> =
-        settings.metrics.allow.iter().map(|(network, ())| network.to_string()).collect();
-    let listen = settings.metrics.listen.as_ref().map_or("off".into(), ToString::to_string);
-    let mut timeouts = listener_timeouts(settings.listener_timeouts);
-    timeouts.extend(route_timeouts(settings.route_timeouts));
-    json!({
-        "schema": 1,
-        "metrics": { "listen": listen, "allow": allow, "hosts": settings.metrics.hosts },
-        "admin": admin(&settings.admin),
-        "reload": reload(&settings.reload),
-        "shutdown": shutdown(&settings.shutdown),
-        "policies": { "lists_from": settings.lists_from },
-        "timeouts": timeouts,
-        "process": { "threads": auto(settings.threads.map(|threads| threads.get())) },
-        "listener": settings.listeners.iter().map(|one| listener(one)).collect::<Vec<_>>(),
-        "certificate": settings.certificates.iter().map(|one| certificate(one)).collect::<Vec<_>>(),
-        "defaults": defaults(&settings.defaults),
-        "route": settings.routes.iter().map(route).collect::<Vec<_>>(),
-    })
+    let all = |tables: Vec<Value>| Value::from(tables);
+    object([
+        SCHEMA.shown_as(1),
+        keys::METRICS.shown_as(metrics(&settings.metrics)),
+        keys::ADMIN.shown_as(admin(&settings.admin)),
+        keys::RELOAD.shown_as(reload(&settings.reload)),
+        keys::SHUTDOWN.shown_as(shutdown(&settings.shutdown)),
+        keys::POLICIES.shown_as(object([policies::LISTS_FROM.shown(&settings.lists_from)])),
+        keys::TIMEOUTS.shown_as(timeouts(settings)),
+        keys::PROCESS.shown_as(object([
+            process::THREADS.shown(&settings.threads.map(|threads| threads.get()))
+        ])),
+        keys::LISTENER.shown_as(all(settings.listeners.iter().map(|one| listener(one)).collect())),
+        keys::CERTIFICATE.shown_as(all(settings
+            .certificates
+            .iter()
+            .map(|one| certificate(one))
+            .collect())),
+        keys::DEFAULTS.shown_as(object(defaults(&settings.defaults))),
+        keys::ROUTE.shown_as(all(settings.routes.iter().map(route).collect())),
+    ])
+}
+
+fn object(keys: impl IntoIterator<Item = (String, Value)>) -> Value {
+    keys.into_iter().collect::<Map<_, _>>().into()
 }
 
 /// The effective `policies/NAME.toml`. `now` decides which entries lapse within 30 days.
@@ -60,137 +70,148 @@ pub fn policy(policy: &Policy, now: Timestamp) -> Value {
         Allow::Any => vec!["any".to_owned()],
         Allow::Lists(lists) => rule(lists),
     };
-    json!({
-        "schema": 1,
-        "file": &*policy.file,
-        "owner": policy.owner,
-        "lists": lists,
-        "client": { "allow": allow, "deny": rule(&policy.deny), "origins": origins(policy), "subprotocols": subprotocols(policy) },
-        "limits": limits(&policy.limits),
-    })
+    object([
+        SCHEMA.shown_as(1),
+        ("file".into(), json!(&*policy.file)),
+        of_policy::OWNER.shown_as(policy.owner.as_deref()),
+        of_policy::LISTS.shown_as(lists),
+        of_policy::CLIENT.shown_as(client(policy, allow, rule(&policy.deny))),
+        of_policy::LIMITS.shown_as(limits(&policy.limits)),
+    ])
+}
+
+fn metrics(metrics: &MetricsSettings) -> Value {
+    let allow: Vec<_> = metrics.allow.iter().map(|(network, ())| network).collect();
+    object([
+        metrics::LISTEN.shown(&metrics.listen),
+        metrics::ALLOW.shown(&allow),
+        metrics::HOSTS.shown(&metrics.hosts),
+    ])
 }
 
 fn admin(admin: &AdminSettings) -> Value {
-    let socket = match &admin.socket {
-        AdminSocket::Auto => "auto".into(),
-        AdminSocket::Path(path) => path.display().to_string(),
-        AdminSocket::Systemd(name) => format!("systemd:{name}"),
-        AdminSocket::Off => "off".into(),
-    };
-    json!({ "socket": socket, "mode": format!("{:04o}", admin.mode), "group": admin.group.as_deref().unwrap_or_default() })
+    object([
+        admin::SOCKET.shown(&admin.socket),
+        admin::MODE.shown(&admin.mode),
+        admin::GROUP.shown(&admin.group),
+    ])
 }
 
 fn reload(reload: &ReloadSettings) -> Value {
-    let watch = match reload.watch {
-        Watch::Auto => "auto",
-        Watch::Poll => "poll",
-        Watch::Off => "off",
-    };
-    let (poll, spread) = (duration(reload.poll), duration(reload.revoke_spread));
-    json!({ "watch": watch, "poll": poll, "revoke_spread": spread, "max_revoked": reload.max_revoked.to_string() })
+    object([
+        reload::WATCH.shown(&reload.watch),
+        reload::POLL.shown(&reload.poll),
+        reload::REVOKE_SPREAD.shown(&reload.revoke_spread),
+        reload::MAX_REVOKED.shown(&reload.max_revoked),
+    ])
 }
 
 fn shutdown(shutdown: &ShutdownSettings) -> Value {
-    json!({
-        "delay": duration(shutdown.delay),
-        "spread": duration(shutdown.spread),
-        "deadline": duration(shutdown.deadline),
-        "code": shutdown.code,
-    })
+    object([
+        shutdown::DELAY.shown(&shutdown.delay),
+        shutdown::SPREAD.shown(&shutdown.spread),
+        shutdown::DEADLINE.shown(&shutdown.deadline),
+        shutdown::CODE.shown(&shutdown.code),
+    ])
 }
 
-fn listener_timeouts(timeouts: ListenerTimeouts) -> Map<String, Value> {
-    let ListenerTimeouts { tls, head, keep_alive } = timeouts;
-    [("tls", tls), ("head", head), ("keep_alive", keep_alive)]
-        .map(|(name, time)| (name.into(), duration(time).into()))
-        .into_iter()
-        .collect()
-}
-
-fn route_timeouts(timeouts: RouteTimeouts) -> Map<String, Value> {
-    let RouteTimeouts { body_stall, body_pace, dial, response, write_stall, grace } = timeouts;
-    let all = [
-        ("body_stall", duration_or_off(body_stall)),
-        ("body_pace", written_pace(body_pace)),
-        ("dial", duration(dial)),
-        ("response", duration_or_off(response)),
-        ("write_stall", duration(write_stall)),
-        ("grace", duration(grace)),
+fn timeouts(settings: &Settings) -> Value {
+    let ListenerTimeouts { tls, head, keep_alive } = settings.listener_timeouts;
+    let listener = [
+        timeouts::TLS.shown(&tls),
+        timeouts::HEAD.shown(&head),
+        timeouts::KEEP_ALIVE.shown(&keep_alive),
     ];
-    all.map(|(name, written)| (name.into(), written.into())).into_iter().collect()
+    object(listener.into_iter().chain(route_timeouts(settings.route_timeouts)))
+}
+
+fn route_timeouts(timeouts: RouteTimeouts) -> [(String, Value); 6] {
+    let RouteTimeouts { body_stall, body_pace, dial, response, write_stall, grace } = timeouts;
+    [
+        timeouts::BODY_STALL.shown(&body_stall),
+        timeouts::BODY_PACE.shown(&body_pace),
+        timeouts::DIAL.shown(&dial),
+        timeouts::RESPONSE.shown(&response),
+        timeouts::WRITE_STALL.shown(&write_stall),
+        timeouts::GRACE.shown(&grace),
+    ]
 }
 
 fn listener(listener: &Listener) -> Value {
-    let mut keys = json!({
-        "name": &*listener.name,
-        "listen": listener.address.to_string(),
-        "tls": false,
-        "http2": false,
-        "max_head": size(listener.max_head as u64),
-        "max_fields": listener.max_fields,
-        "max_connections": auto(listener.max_connections),
-        "pending_per_client": listener.pending_per_client,
-    });
-    match listener.speaks {
-        Speaks::Tls(rules) => {
-            keys["tls"] = true.into();
-            keys["tls_min"] = if rules.only_13 { "1.3" } else { "1.2" }.into();
-            keys["strict_sni"] = rules.strict_sni.into();
-            keys["handshakes_per_client"] =
-                listener.handshakes_per_client.map_or_else(|| "off".into(), |rate| counted(&rate));
-        }
-        Speaks::Plain => {}
-        Speaks::Redirect { .. } => keys["redirect"] = "https".into(),
-    }
-    keys
+    let keys = [
+        NAME.shown_as(&*listener.name),
+        listener::LISTEN.shown_as(listener.address.to_string()),
+        listener::TLS.shown(&matches!(listener.speaks, Speaks::Tls(_))),
+        listener::HTTP2.shown(&false),
+        listener::MAX_HEAD.shown(&(listener.max_head as u64)),
+        listener::MAX_FIELDS.shown(&(listener.max_fields as u32)),
+        listener::MAX_CONNECTIONS.shown(&listener.max_connections),
+        listener::PENDING_PER_CLIENT.shown(&(listener.pending_per_client as u32)),
+    ];
+    let more = match listener.speaks {
+        Speaks::Tls(rules) => vec![
+            listener::TLS_MIN.shown(&rules.only_13),
+            listener::STRICT_SNI.shown(&rules.strict_sni),
+            listener::HANDSHAKES_PER_CLIENT.shown(&listener.handshakes_per_client),
+        ],
+        Speaks::Plain => Vec::new(),
+        Speaks::Redirect { .. } => vec![listener::REDIRECT.shown(&())],
+    };
+    object(keys.into_iter().chain(more))
 }
 
 fn certificate(certificate: &Certificate) -> Value {
-    json!({ "chain": &*certificate.label, "key": &*certificate.key_file })
+    object([
+        certificate::CHAIN.shown_as(&*certificate.label),
+        certificate::KEY.shown_as(&*certificate.key_file),
+    ])
 }
 
 /// The values that routes have in common.
-fn defaults(defaults: &RouteDefaults) -> Value {
+fn defaults(defaults: &RouteDefaults) -> Vec<(String, Value)> {
     let RouteDefaults { policy, http, max_body, timeouts } = defaults;
-    let http = match http {
-        PlainHttp::Refuse => "refuse",
-        PlainHttp::Forward => "forward",
-    };
-    let mut keys = json!({
-        "http": http,
-        "forward_as": "x-forwarded",
-        "refuse": "answer",
-        "max_body": size_or_off(*max_body),
-        "timeouts": route_timeouts(*timeouts),
-    });
-    if let Some(policy) = policy {
-        keys["policy"] = json!(&**policy);
-    }
+    let mut keys = vec![
+        route::HTTP.shown(http),
+        route::FORWARD_AS.shown(&route::FORWARD_AS.default_value()),
+        route::REFUSE.shown(&route::REFUSE.default_value()),
+        route::MAX_BODY.shown(max_body),
+        route::TIMEOUTS.shown_as(object(route_timeouts(*timeouts))),
+    ];
+    keys.extend(policy.as_deref().map(|policy| route::POLICY.shown_as(policy)));
     keys
 }
 
 fn route(route: &RoutePage) -> Value {
-    let paths = match route.paths {
-        Paths::Canonical => "canonical",
-        Paths::AsIs => "as-is",
-    };
     let (policy, timeouts) = (Some(Arc::clone(&route.policy)), route.timeouts);
     let mut keys =
         defaults(&RouteDefaults { policy, http: route.http, max_body: route.max_body, timeouts });
-    keys["name"] = json!(&*route.name);
-    keys["host"] = route.host.to_string().into();
-    keys["path"] = route.path.to_string().into();
-    keys["backend"] = route.backends.iter().map(ToString::to_string).collect();
-    keys["strip_prefix"] = route.strip_prefix.into();
-    keys["paths"] = paths.into();
-    keys["max_fields"] = route.max_fields.into();
-    if let Some(BackendTlsPage { ca, name, identity, roots: _ }) = &route.backend_tls {
-        let mut tls = identity.as_ref().map_or(json!({}), |identity| certificate(identity));
-        tls["ca"] = json!(ca.as_deref());
-        tls["name"] = json!(name.as_ref().map(ServerName::to_str));
-        keys["backend_tls"] = tls;
+    let backends: Vec<_> = route.backends.iter().map(ToString::to_string).collect();
+    keys.extend([
+        NAME.shown_as(&*route.name),
+        route::HOST.shown_as(route.host.to_string()),
+        route::PATH.shown_as(route.path.to_string()),
+        route::BACKEND.shown_as(backends),
+        route::STRIP_PREFIX.shown(&route.strip_prefix),
+        route::PATHS.shown(&route.paths),
+        route::MAX_FIELDS.shown(&(route.max_fields as u32)),
+    ]);
+    keys.extend(
+        route.backend_tls.as_ref().map(|tls| route::BACKEND_TLS.shown_as(backend_tls(tls))),
+    );
+    object(keys)
+}
+
+fn backend_tls(tls: &BackendTlsPage) -> Value {
+    let BackendTlsPage { ca, name, identity, roots: _ } = tls;
+    let mut keys = vec![
+        backend_tls::CA.shown_as(ca.as_deref()),
+        backend_tls::NAME.shown_as(name.as_ref().map(ServerName::to_str).as_deref()),
+    ];
+    if let Some(identity) = identity {
+        keys.push(backend_tls::CHAIN.shown_as(&*identity.label));
+        keys.push(backend_tls::KEY.shown_as(&*identity.key_file));
     }
-    keys
+    object(keys)
 }
 
 /// The rules of a policy without networks: lists appear by name.
@@ -204,20 +225,24 @@ pub fn rules(policy: &Policy) -> Value {
     };
     let mut limits = limits(&policy.limits);
     for (keys, exception) in
-        limits["for"].as_array_mut().into_iter().flatten().zip(&policy.limits.exceptions)
+        limits[limits::FOR.name].as_array_mut().into_iter().flatten().zip(&policy.limits.exceptions)
     {
-        keys["client"] = json!(names(&exception.clients));
+        keys[limits::CLIENT.name] = json!(names(&exception.clients));
     }
-    json!({
-        "owner": policy.owner,
-        "client": {
-            "allow": allow,
-            "deny": names(&policy.deny),
-            "origins": origins(policy),
-            "subprotocols": subprotocols(policy),
-        },
-        "limits": limits,
-    })
+    object([
+        of_policy::OWNER.shown_as(policy.owner.as_deref()),
+        of_policy::CLIENT.shown_as(client(policy, allow, names(&policy.deny))),
+        of_policy::LIMITS.shown_as(limits),
+    ])
+}
+
+fn client(policy: &Policy, allow: Vec<String>, deny: Vec<String>) -> Value {
+    object([
+        client::ALLOW.shown_as(allow),
+        client::DENY.shown_as(deny),
+        client::ORIGINS.shown_as(origins(policy)),
+        client::SUBPROTOCOLS.shown_as(subprotocols(policy)),
+    ])
 }
 
 fn origins(policy: &Policy) -> Option<Vec<String>> {
@@ -266,43 +291,40 @@ fn is_inline(list: &List) -> bool {
 
 fn limits(limits: &Limits) -> Value {
     let Limits { share: common, total, streams_total, exceptions } = limits;
-    let mut keys = share(common);
-    keys["connections"]["total"] = json!(total);
-    keys["streams"]["total"] = json!(streams_total);
-    let exceptions: Vec<_> = exceptions
-        .iter()
-        .map(|exception| {
-            let mut keys = share(&exception.share);
-            keys["client"] = json!(rule(&exception.clients));
-            keys
-        })
-        .collect();
-    keys["for"] = exceptions.into();
-    keys
+    let totals = [total, streams_total].map(|total| limits::TOTAL.shown_or_null(total.as_ref()));
+    let exceptions = exceptions.iter().map(|exception| {
+        let client = limits::CLIENT.shown_as(rule(&exception.clients));
+        object(share(&exception.share, [None, None]).into_iter().chain([client]))
+    });
+    let exceptions: Vec<_> = exceptions.collect();
+    let keys = share(common, totals.map(Some));
+    object(keys.into_iter().chain([limits::FOR.shown_as(exceptions)]))
 }
 
-fn share(share: &Share) -> Value {
+/// The keys of a share. `totals` belong to its connections and its streams.
+fn share(share: &Share, totals: [Option<(String, Value)>; 2]) -> Vec<(String, Value)> {
     let Share { upgrades, requests, per_client, streams, tunnel } = share;
     let TunnelLimits { message_max, message_rate, frames, idle, lifetime, ping, pong } = tunnel;
-    json!({
-        "upgrades": upgrades.as_ref().map(counted),
-        "requests": requests.as_ref().map(counted),
-        "connections": { "per_client": per_client },
-        "streams": { "per_client": streams },
-        "message": { "max": message_max.map(size), "rate": message_rate.map(|rate| written_rate(rate.tokens, rate.per)) },
-        "frames": frames.as_ref().map_or("off".into(), counted),
-        "idle": idle.map(duration),
-        "lifetime": lifetime.map(duration),
-        "ping": ping.map_or("off".into(), duration),
-        "pong": duration(*pong),
-    })
-}
-
-fn counted(rate: &Rate) -> Value {
-    json!({ "rate": written_rate(rate.tokens, rate.per), "burst": rate.burst })
-}
-
-/// A number, or `"auto"`.
-fn auto(number: Option<usize>) -> Value {
-    number.map_or_else(|| "auto".into(), Value::from)
+    let message_rate = message_rate.map(|rate| (rate.tokens, rate.per));
+    let counts = |per_client: &Option<u32>, total: Option<(String, Value)>| {
+        let per_client = limits::PER_CLIENT.shown_or_null(per_client.as_ref());
+        object(std::iter::once(per_client).chain(total))
+    };
+    let [of_tunnels, of_streams] = totals;
+    let (connections, streams) = (counts(per_client, of_tunnels), counts(streams, of_streams));
+    vec![
+        limits::UPGRADES.shown_or_null(upgrades.as_ref()),
+        limits::REQUESTS.shown_or_null(requests.as_ref()),
+        limits::CONNECTIONS.shown_as(connections),
+        limits::STREAMS.shown_as(streams),
+        limits::MESSAGE.shown_as(object([
+            message::MAX.shown_or_null(message_max.as_ref()),
+            message::RATE.shown_or_null(message_rate.as_ref()),
+        ])),
+        limits::FRAMES.shown(frames),
+        limits::IDLE.shown_or_null(idle.as_ref()),
+        limits::LIFETIME.shown_or_null(lifetime.as_ref()),
+        limits::PING.shown(ping),
+        limits::PONG.shown(pong),
+    ]
 }

@@ -12,6 +12,7 @@ mod fault;
 pub(in crate::control) mod feed;
 mod file;
 mod identifier;
+pub mod keys;
 mod list;
 mod name;
 pub(in crate::control) mod page;
@@ -34,6 +35,7 @@ use jiff::Timestamp;
 use self::diagnostic::{Diagnostic, Place};
 pub use self::document::unit::Bound;
 use self::document::{Document, typography};
+use self::keys::sidegate::admin;
 use self::list::ListFile;
 pub use self::list::ListFiles;
 use self::page::{Finding, error};
@@ -153,7 +155,7 @@ fn load_at(
 pub fn named_socket(config: &Path) -> Option<PathBuf> {
     let bytes = Files::new().read(config, MOST_TOML).ok()?;
     let document = Document::parse(Arc::default(), &bytes, Quoting::Nothing);
-    let socket = document.root().table("admin").get("socket")?.as_str()?;
+    let socket = document.root().table(&keys::sidegate::ADMIN).get(&admin::SOCKET)?.as_str()?;
     match socket {
         "auto" | "off" => None,
         // The agent links the passed socket at the path of `auto`.

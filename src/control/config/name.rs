@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::control::config::diagnostic::Place;
 use crate::control::config::document::{Table, Value};
 use crate::control::config::identifier::{is_name, is_reserved};
+use crate::control::config::keys::any_file::NAME;
 use crate::control::config::page::{Finding, error};
 
 /// Parses a name from a configuration file.
@@ -57,7 +58,7 @@ impl<K: Hash + Eq> Taken<K> {
 impl Taken<Arc<str>> {
     /// Reads the `name` of `table` and reports a name that an earlier table has.
     pub fn name(&mut self, table: &mut Table<'_>, example: &str) -> Option<Arc<str>> {
-        let value = table.need("name", format!("name = \"{example}\""))?;
+        let value = table.need(&NAME, format!("name = \"{example}\""))?;
         let name = value.parse("a name", name)?;
         if let Err((_, first)) = self.take(Arc::clone(&name), &name, &value) {
             let finding = error(format!("`{name}` is there twice")).remedy("take another name");

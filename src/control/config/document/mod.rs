@@ -3,6 +3,7 @@
 //! serde stops at the first error. Here each wrong value is reported and reading goes on, so that
 //! all errors come at once. Knows TOML and the units of values, and none of the keys.
 
+mod keyed;
 mod nearest;
 mod nesting;
 mod pending;

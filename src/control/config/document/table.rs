@@ -3,7 +3,6 @@
 //! Reading a key makes it known; [`Table::finish`] reports the unknown ones.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use toml::de::DeTable;
 
@@ -12,8 +11,8 @@ use crate::control::config::document::nearest::{nearest, synonym};
 use crate::control::config::document::pending::{Lacking, ROOT};
 use crate::control::config::document::settle::{list_of_one, one_of_several};
 use crate::control::config::document::tree::Document;
-use crate::control::config::document::unit;
 use crate::control::config::document::value::Value;
+use crate::control::config::keys::key::{CustomValue, Key};
 use crate::control::config::page::{Finding, error};
 use crate::control::config::quote::Words;
 
@@ -101,7 +100,8 @@ impl<'d> Table<'d> {
     }
 
     /// The value of `key`. `None` means that the table lacks it.
-    pub fn get(&mut self, key: &'static str) -> Option<Value<'d>> {
+    pub fn get<T>(&mut self, key: &Key<T>) -> Option<Value<'d>> {
+        let key = key.name;
         self.known.push(key);
         #[cfg(test)]
         self.asked_for(key);
@@ -111,8 +111,8 @@ impl<'d> Table<'d> {
 
     /// The value of the required `key`; `remedy` says what to write. [`Table::finish`] reports a
     /// missing key, unless an unknown key is a misspelling of it.
-    pub fn need(&mut self, key: &'static str, remedy: impl Into<Words>) -> Option<Value<'d>> {
-        let value = self.get(key);
+    pub fn need<T>(&mut self, key: &Key<T>, remedy: impl Into<Words>) -> Option<Value<'d>> {
+        let (value, key) = (self.get(key), key.name);
         if value.is_none() && !self.document.is_torn() && !self.is_odd {
             let finding = error(format!("{key}: missing from {}", self.title)).remedy(remedy);
             self.missing.push((key, finding));
@@ -122,12 +122,8 @@ impl<'d> Table<'d> {
 
     /// Like [`Table::need`], for a key that another table can provide for all tables of this title.
     /// Of several tables that lack it, one is reported.
-    pub fn need_of_all(
-        &mut self,
-        key: &'static str,
-        remedy: impl Into<Words>,
-    ) -> Option<Value<'d>> {
-        self.shared.push(key);
+    pub fn need_of_all<T>(&mut self, key: &Key<T>, remedy: impl Into<Words>) -> Option<Value<'d>> {
+        self.shared.push(key.name);
         self.need(key, remedy)
     }
 
@@ -186,11 +182,12 @@ impl<'d> Table<'d> {
 
     /// The table `[key]`, or an empty one. Of a list of tables the first is read, and the list is
     /// reported.
-    pub fn table(&mut self, key: &'static str) -> Table<'d> {
+    pub fn table(&mut self, declared: &Key<CustomValue>) -> Table<'d> {
+        let key = declared.name;
         let is_root = self.title == ROOT;
         let title = if is_root { format!("[{key}]") } else { format!("`{key}`") };
         let is_mixed = is_root && self.document.report_mixed(key, false);
-        let value = self.get(key);
+        let value = self.get(declared);
         let found = value.and_then(|value| match value.headed() {
             Some(first) => {
                 if !is_mixed {
@@ -225,14 +222,15 @@ impl<'d> Table<'d> {
 
     /// The tables `[[key]]`, in the order written. A single table `[key]` is reported, and read as
     /// one of them.
-    pub fn tables(&mut self, key: &'static str) -> Vec<Table<'d>> {
+    pub fn tables(&mut self, declared: &Key<CustomValue>) -> Vec<Table<'d>> {
+        let key = declared.name;
         let name = match self.title.strip_prefix('[').and_then(|title| title.strip_suffix(']')) {
             Some(parent) => format!("{parent}.{key}"),
             None => key.to_owned(),
         };
         self.lists.push(key);
         let is_mixed = self.document.report_mixed(&name, true);
-        let Some(value) = self.get(key) else { return Vec::new() };
+        let Some(value) = self.get(declared) else { return Vec::new() };
         let title = format!("[[{name}]]");
         if value.is_table() {
             if !is_mixed {
@@ -255,40 +253,6 @@ impl<'d> Table<'d> {
             .collect();
         all.sort_by_key(|(_, span, _)| span.start);
         all
-    }
-
-    /// The string value of `key`.
-    pub fn string(&mut self, key: &'static str) -> Option<&'d str> {
-        self.get(key)?.string()
-    }
-
-    /// The boolean value of `key`.
-    pub fn boolean(&mut self, key: &'static str) -> Option<bool> {
-        self.get(key)?.boolean()
-    }
-
-    /// The duration of `key`, zero included.
-    pub fn duration(&mut self, key: &'static str) -> Option<Duration> {
-        self.get(key)?.parse_number("a duration like \"10s\"", unit::duration)
-    }
-
-    /// The duration of `key`, which must not be zero.
-    pub fn positive_duration(&mut self, key: &'static str) -> Option<Duration> {
-        self.get(key)?.parse_number("a duration like \"10s\"", unit::positive_duration)
-    }
-
-    /// The duration of `key`, which must not be zero. The inner `None` means `"off"`.
-    pub fn duration_or_off(&mut self, key: &'static str) -> Option<Option<Duration>> {
-        self.get(key)?.parse_number("a duration like \"60s\", or \"off\"", unit::duration_or_off)
-    }
-
-    /// The meaning of the word at `key`, which must be one of `words`.
-    pub fn choice<T: Clone>(
-        &mut self,
-        key: &'static str,
-        words: &[(&'static str, T)],
-    ) -> Option<T> {
-        self.get(key)?.choice(words)
     }
 
     /// Reports unknown and missing keys. A misspelt key is one error, although it is unknown and

@@ -10,6 +10,8 @@ use super::ground::Ground;
 use super::value::socket_path;
 use crate::control::config::certificate;
 use crate::control::config::document::{Table, Value};
+use crate::control::config::keys::sidegate::backend_tls as keys;
+use crate::control::config::keys::sidegate::route::BACKEND_TLS;
 use crate::control::config::name::Taken;
 use crate::control::config::page::{Finding, error, warning};
 use crate::control::config::pass::Reading;
@@ -108,15 +110,15 @@ pub fn tls(
     ground: &mut Ground<'_, '_>,
 ) -> Option<Option<BackendTlsPage>> {
     let is_there = table.has("backend_tls");
-    let mut table = table.table("backend_tls");
-    let ca = table.get("ca");
-    let name =
-        table.get("name").map(|value| value.parse("a name of DNS or an address", server_name));
-    let chain = table.get("chain");
+    let mut table = table.table(&BACKEND_TLS);
+    let ca = table.get(&keys::CA);
+    let name = table.get(&keys::NAME);
+    let name = name.map(|value| value.parse("a name of DNS or an address", server_name));
+    let chain = table.get(&keys::CHAIN);
     let key = if chain.is_some() {
-        table.need("key", "key = \"certs/client.key\"")
+        table.need(&keys::KEY, "key = \"certs/client.key\"")
     } else {
-        table.get("key")
+        table.get(&keys::KEY)
     };
     let used = backends
         .map(|backends| backends.iter().any(|backend| matches!(backend, BackendAddress::Tls(_))));

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::value::{not_yet, route_timeouts};
-use crate::control::config::document::{Table, Value, did_you_mean, unit};
+use crate::control::config::document::{Table, Value, did_you_mean};
+use crate::control::config::keys::sidegate::route as keys;
 use crate::control::config::name::name;
 use crate::control::config::page::error;
 use crate::control::config::settings::RouteDefaults;
@@ -45,7 +46,8 @@ pub fn defaults(
     is_misspelt: bool,
 ) -> Common {
     let policy = if is_misspelt { PolicyName::Broken } else { PolicyName::Absent };
-    let none = Common { policy, http: PlainHttp::Refuse, max_body: Some(1 << 20), timeouts };
+    let (http, max_body) = (keys::HTTP.default_value(), keys::MAX_BODY.default_value());
+    let none = Common { policy, http, max_body, timeouts };
     table.wants("policy");
     let mut common = read(&mut table, &none, policies);
     for key in
@@ -62,21 +64,16 @@ pub fn defaults(
 
 /// Reads the values of `table`; omitted ones are those of `base`.
 pub fn read(table: &mut Table<'_>, base: &Common, policies: &BTreeSet<Arc<str>>) -> Common {
-    let policy = match table.get("policy") {
+    let policy = match table.get(&keys::POLICY) {
         Some(value) => policy(value, policies).map_or(PolicyName::Broken, PolicyName::Is),
         None => base.policy.clone(),
     };
-    let http =
-        table.choice("http", &[("refuse", PlainHttp::Refuse), ("forward", PlainHttp::Forward)]);
-    let max_body = table.get("max_body");
-    let max_body = max_body.and_then(|value| {
-        value.parse_number("a size like \"1MiB\", or \"off\"", unit::size_or_off)
-    });
+    let http = table.read(&keys::HTTP);
+    let max_body = table.read(&keys::MAX_BODY);
     let timeouts = timeouts(table, base.timeouts);
-    for (key, now, later) in
-        [("forward_as", "x-forwarded", "forwarded"), ("refuse", "answer", "close")]
-    {
+    for (key, later) in [(&keys::FORWARD_AS, "forwarded"), (&keys::REFUSE, "close")] {
         let Some(value) = table.get(key) else { continue };
+        let now = key.default_value();
         if value.choice(&[(now, false), (later, true)]) == Some(true) {
             value.report(not_yet(later));
         }
@@ -124,7 +121,7 @@ fn policy(value: Value<'_>, policies: &BTreeSet<Arc<str>>) -> Option<Arc<str>> {
 }
 
 fn timeouts(table: &mut Table<'_>, default: RouteTimeouts) -> RouteTimeouts {
-    let mut table = table.table("timeouts");
+    let mut table = table.table(&keys::TIMEOUTS);
     let timeouts = route_timeouts(&mut table, default);
     for key in ["tls", "head", "keep_alive"] {
         table.refuse(

@@ -6,16 +6,16 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::named::{Named, SYSTEMD, Wants};
-use super::value::{address, auto_or_count, max_fields, not_yet};
+use super::value::{address, not_yet};
 use crate::control::config::diagnostic::Place;
 use crate::control::config::document::{Table, unit};
+use crate::control::config::keys::any_file;
+use crate::control::config::keys::sidegate::listener as keys;
 use crate::control::config::name::Taken;
 use crate::control::config::page::{error, warning};
 use crate::control::config::settings::MetricsAddress;
 use crate::policy::limit::Rate;
-use crate::snapshot::listener::{
-    Address, HANDSHAKES_PER_CLIENT, Listener, ListenerTimeouts, Speaks, TlsRules,
-};
+use crate::snapshot::listener::{Address, Listener, ListenerTimeouts, Speaks, TlsRules};
 
 /// Port of redirects if no TLS listener has a fixed one.
 const HTTPS: u16 = 443;
@@ -83,20 +83,18 @@ fn read(
     known.is_copy = name.is_some() && known.names.len() == before;
     let speaks = speaks(&mut table);
     let address = listen(&mut table, name.as_ref(), speaks, known);
-    let head = table.get("max_head").and_then(|value| {
-        let size = value.parse_number("a size like \"32KiB\"", unit::size)?;
+    let head = table.get(&keys::MAX_HEAD).and_then(|value| {
+        let size = value.read(&keys::MAX_HEAD.kind.form)?;
         if !(LEAST_HEAD..=MOST_HEAD).contains(&size) {
             value.report(error("out of range").remedy("8KiB to 1MiB"));
         }
-        usize::try_from(size).ok()
+        Some(size)
     });
-    let max_fields = max_fields(&mut table);
-    let max_connections =
-        table.get("max_connections").and_then(|value| auto_or_count(value, u32::MAX.into()));
-    let pending =
-        table.get("pending_per_client").and_then(|value| value.integer(1..=u32::MAX.into()));
+    let max_fields = table.read_or_default(&keys::MAX_FIELDS);
+    let max_connections = table.read_or_default(&keys::MAX_CONNECTIONS);
+    let pending = table.read_or_default(&keys::PENDING_PER_CLIENT);
     let handshakes = handshakes(&mut table, speaks);
-    if let Some(value) = table.get("http2")
+    if let Some(value) = table.get(&keys::HTTP2)
         && value.boolean() == Some(true)
     {
         value.report(error("not in this version"));
@@ -119,10 +117,10 @@ fn read(
         name: name?,
         address: address?,
         speaks,
-        max_head: head.unwrap_or(32 << 10),
-        max_fields,
+        max_head: head.unwrap_or_else(|| keys::MAX_HEAD.default_value()) as usize,
+        max_fields: max_fields as usize,
         max_connections,
-        pending_per_client: pending.and_then(|count| usize::try_from(count).ok()).unwrap_or(512),
+        pending_per_client: pending as usize,
         handshakes_per_client: handshakes,
         timeouts,
     })
@@ -130,17 +128,22 @@ fn read(
 
 fn speaks(table: &mut Table<'_>) -> Speaks {
     // An unreadable `tls` counts as false, so that no error about certificates follows.
-    let tls = table.get("tls").is_none_or(|value| value.boolean().unwrap_or(false));
-    let only_13 = table.get("tls_min");
-    let strict_sni = table.get("strict_sni");
-    let redirect = table.get("redirect");
+    let tls = match table.get(&keys::TLS) {
+        Some(value) => value.boolean().unwrap_or(false),
+        None => keys::TLS.default_value(),
+    };
+    let only_13 = table.get(&keys::TLS_MIN);
+    let strict_sni = table.get(&keys::STRICT_SNI);
+    let redirect = table.get(&keys::REDIRECT);
     let rules = TlsRules {
         only_13: only_13
-            .and_then(|value| value.choice(&[("1.2", false), ("1.3", true)]))
-            .unwrap_or(false),
-        strict_sni: strict_sni.and_then(|value| value.boolean()).unwrap_or(false),
+            .and_then(|value| value.read(&keys::TLS_MIN.kind.form))
+            .unwrap_or_else(|| keys::TLS_MIN.default_value()),
+        strict_sni: strict_sni
+            .and_then(|value| value.boolean())
+            .unwrap_or_else(|| keys::STRICT_SNI.default_value()),
     };
-    let redirects = redirect.and_then(|value| value.choice(&[("https", ())])).is_some();
+    let redirects = redirect.and_then(|value| value.read(&keys::REDIRECT.kind.form)).is_some();
     if tls {
         if let Some(value) = redirect {
             value.report(error("only a plain listener can redirect").remedy("tls = false"));
@@ -158,8 +161,8 @@ fn speaks(table: &mut Table<'_>) -> Speaks {
 fn handshakes(table: &mut Table<'_>, speaks: Speaks) -> Option<Rate> {
     const EXPECTED: &str = "{ rate = \"500/s\", burst = 10000 }, or \"off\"";
     let encrypts = matches!(speaks, Speaks::Tls(_));
-    let Some(value) = table.get("handshakes_per_client") else {
-        return encrypts.then_some(HANDSHAKES_PER_CLIENT);
+    let Some(value) = table.get(&keys::HANDSHAKES_PER_CLIENT) else {
+        return encrypts.then(|| keys::HANDSHAKES_PER_CLIENT.default_value()).flatten();
     };
     if value.is_string() {
         value.parse(EXPECTED, |text| match text {
@@ -168,12 +171,11 @@ fn handshakes(table: &mut Table<'_>, speaks: Speaks) -> Option<Rate> {
         });
         return None;
     }
-    let mut keys = value.table("`handshakes_per_client`".to_owned())?;
-    let rate = keys.need("rate", format!("handshakes_per_client = {EXPECTED}"));
+    let mut table = value.table("`handshakes_per_client`".to_owned())?;
+    let rate = table.need(&any_file::RATE, format!("handshakes_per_client = {EXPECTED}"));
     let rate = rate.and_then(|rate| rate.parse("a rate like \"500/s\"", unit::rate));
-    let burst = keys.get("burst").and_then(|value| value.integer(1..=unit::MOST_TOKENS.into()));
-    let burst = burst.and_then(|burst| u32::try_from(burst).ok()).and_then(NonZeroU32::new);
-    keys.finish();
+    let burst = table.read(&any_file::BURST).and_then(NonZeroU32::new);
+    table.finish();
     if !encrypts {
         value.report(warning("has no effect on a plain listener"));
         return None;
@@ -188,7 +190,7 @@ fn listen(
     speaks: Speaks,
     known: &mut Known<'_, '_>,
 ) -> Option<Address> {
-    let value = table.need("listen", "listen = \"0.0.0.0:8443\"")?;
+    let value = table.need(&keys::LISTEN, "listen = \"0.0.0.0:8443\"")?;
     if let Some(name) = name {
         known.written.insert(Arc::clone(name), value.place());
     }

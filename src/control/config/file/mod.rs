@@ -20,8 +20,8 @@ pub use self::backend::backend;
 use self::ground::Ground;
 use self::named::Named;
 use self::value::{route_timeouts, schema};
-use super::certificate;
 use super::document::{Document, Table};
+use super::keys::sidegate::{self as keys, certificate, timeouts};
 use super::page::warning;
 use super::pass::Reading;
 use super::settings::{Settings, Written};
@@ -39,37 +39,37 @@ pub fn read(
     schema(&mut root);
     let mut named = Named::new(reading.passed);
     let (metrics, admin, process) =
-        (root.table("metrics"), root.table("admin"), root.table("process"));
+        (root.table(&keys::METRICS), root.table(&keys::ADMIN), root.table(&keys::PROCESS));
     let at_metrics = metrics.place("listen");
     let at_admin = ["socket", "group", "mode"].into_iter().find_map(|key| admin.place(key));
     let at_threads = process.place("threads");
     let metrics = process::metrics(metrics, reading, &mut named);
     let admin = process::admin(admin, reading, &mut named);
-    let reload = root.table("reload");
+    let reload = root.table(&keys::RELOAD);
     let max_revoked = reload.place("max_revoked");
     let reload = process::reload(reload);
-    let shutdown = process::shutdown(root.table("shutdown"));
-    let lists_from = process::lists_from(root.table("policies"));
-    let (listener_timeouts, route_timeouts) = timeouts(root.table("timeouts"));
+    let shutdown = process::shutdown(root.table(&keys::SHUTDOWN));
+    let lists_from = process::lists_from(root.table(&keys::POLICIES));
+    let (listener_timeouts, route_timeouts) = read_timeouts(root.table(&keys::TIMEOUTS));
     let threads = process::threads(process);
 
     root.knows("defaults");
     for key in ["listener", "certificate", "route"] {
         root.wants(key);
     }
-    let pairs = root.tables("certificate");
+    let pairs = root.tables(&keys::CERTIFICATE);
     let certified = !pairs.is_empty() || root.misspells("certificate");
     let read: Vec<_> = pairs.into_iter().map(|table| read_certificate(reading, table)).collect();
     let certificates: Option<Vec<_>> = read.into_iter().collect();
     let (listeners, at_listeners) = listener::all(
-        root.tables("listener"),
+        root.tables(&keys::LISTENER),
         listener_timeouts,
         metrics.listen.as_ref(),
         certified,
         &mut named,
     );
     let covering = covering(&listeners, certificates.as_deref());
-    let table = root.table("defaults");
+    let table = root.table(&keys::DEFAULTS);
     let defaults = common::defaults(table, route_timeouts, policies, root.misspells("defaults"));
     let mut ground = Ground {
         reading,
@@ -78,7 +78,7 @@ pub fn read(
         defaults: &defaults,
         system: None,
     };
-    let routes = route::all(root.tables("route"), &mut ground);
+    let routes = route::all(root.tables(&keys::ROUTE), &mut ground);
     let lacks = |key: &'static str| !root.has(key) && !document.is_torn() && !root.misspells(key);
     if listeners.is_empty() && lacks("listener") {
         root.report(warning("no [[listener]]: nothing is served"));
@@ -129,19 +129,20 @@ fn covering(
 }
 
 fn read_certificate(reading: &mut Reading<'_>, mut table: Table<'_>) -> Option<Arc<Certificate>> {
-    let chain = table.need("chain", "chain = \"certs/ws.example.com.pem\"");
-    let key = table
-        .need("key", "key = \"certs/ws.example.com.key\"; it may be the same file as the chain");
+    let chain = table.need(&certificate::CHAIN, "chain = \"certs/ws.example.com.pem\"");
+    let key = table.need(
+        &certificate::KEY,
+        "key = \"certs/ws.example.com.key\"; it may be the same file as the chain",
+    );
     table.finish();
-    certificate::read(reading, chain?, key?).map(Arc::new)
+    super::certificate::read(reading, chain?, key?).map(Arc::new)
 }
 
-fn timeouts(mut table: Table<'_>) -> (ListenerTimeouts, RouteTimeouts) {
-    let default = ListenerTimeouts::default();
+fn read_timeouts(mut table: Table<'_>) -> (ListenerTimeouts, RouteTimeouts) {
     let listener = ListenerTimeouts {
-        tls: table.positive_duration("tls").unwrap_or(default.tls),
-        head: table.positive_duration("head").unwrap_or(default.head),
-        keep_alive: table.positive_duration("keep_alive").unwrap_or(default.keep_alive),
+        tls: table.read_or_default(&timeouts::TLS),
+        head: table.read_or_default(&timeouts::HEAD),
+        keep_alive: table.read_or_default(&timeouts::KEEP_ALIVE),
     };
     let route = route_timeouts(&mut table, RouteTimeouts::default());
     table.finish();

@@ -8,14 +8,12 @@ use std::sync::Arc;
 
 use crate::control::config::diagnostic::Place;
 use crate::control::config::document::{Table, Value};
+use crate::control::config::keys::sidegate::route::PATHS;
 use crate::control::config::page::error;
 use crate::control::config::settings::RoutePage;
 use crate::policy::request::{decoded, reading};
 use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::route::Paths;
-
-/// The words that `paths` accepts.
-const WORDS: [(&str, Paths); 2] = [("canonical", Paths::Canonical), ("as-is", Paths::AsIs)];
 
 /// The value of `paths`, if that is a path and the route has no `path`: then `paths` is a
 /// misspelling of `path`.
@@ -29,7 +27,7 @@ pub fn in_place_of_path<'d>(table: &mut Table<'d>) -> Option<Value<'d>> {
 
 /// Parses the path of a route at `value`.
 pub fn pattern(table: &Table<'_>, value: Value<'_>) -> Option<PathPattern> {
-    if WORDS.iter().any(|(word, _)| value.as_str() == Some(word)) {
+    if value.as_str().is_some_and(|text| PATHS.has_word(text)) {
         table.report_misspelt(
             "path",
             error("a word of `paths`, which is no path").remedy("did you mean `paths`?"),
@@ -63,8 +61,8 @@ impl<'d> Claim<'d> {
         path: Option<&PathPattern>,
     ) -> Option<Claim<'d>> {
         let is_path = !table.has("path");
-        let value = table.get("paths").filter(|value| !(is_path && is_path_like(value)));
-        let paths = value.and_then(|value| value.choice(&WORDS));
+        let value = table.get(&PATHS).filter(|value| !(is_path && is_path_like(value)));
+        let paths = value.and_then(|value| value.read(&PATHS.kind.form));
         Some(Claim {
             name: name.map_or_else(|| "another".into(), Arc::clone),
             host: host?.clone(),
@@ -72,7 +70,7 @@ impl<'d> Claim<'d> {
             path_at: table.place("path").or_else(|| table.place("paths"))?,
             strip_prefix_at: table.place("strip_prefix"),
             value,
-            paths: paths.unwrap_or(Paths::Canonical),
+            paths: paths.unwrap_or_else(|| PATHS.default_value()),
         })
     }
 

@@ -6,8 +6,8 @@ use super::backend;
 use super::common::{self, Common, PolicyName};
 use super::ground::Ground;
 use super::paths::{self, Claim};
-use super::value::max_fields;
 use crate::control::config::document::{Table, Value};
+use crate::control::config::keys::sidegate::route as keys;
 use crate::control::config::name::Taken;
 use crate::control::config::page::{error, warning};
 use crate::control::config::settings::RoutePage;
@@ -51,11 +51,11 @@ fn read(
     path: Option<PathPattern>,
 ) -> Option<RoutePage> {
     let backends = table
-        .need("backend", "backend = \"http://127.0.0.1:8080\"")
+        .need(&keys::BACKEND, "backend = \"http://127.0.0.1:8080\"")
         .and_then(|value| backend::all(value, ground.reading));
     let backend_tls = backend::tls(&mut table, backends.as_deref(), ground);
-    let strip_prefix = table.boolean("strip_prefix");
-    let max_fields = max_fields(&mut table);
+    let strip_prefix = table.read_or_default(&keys::STRIP_PREFIX);
+    let max_fields = table.read_or_default(&keys::MAX_FIELDS) as usize;
     let Common { policy, http, max_body, timeouts } =
         common::read(&mut table, ground.defaults, ground.policies);
     let policy = match policy {
@@ -63,7 +63,7 @@ fn read(
         PolicyName::Broken => None,
         PolicyName::Absent => {
             table.need_of_all(
-                "policy",
+                &keys::POLICY,
                 "policy = \"NAME\", of policies/NAME.toml, here or in [defaults]",
             );
             None
@@ -79,7 +79,7 @@ fn read(
         backend_tls: backend_tls?,
         policy: policy?,
         http,
-        strip_prefix: strip_prefix.unwrap_or(false),
+        strip_prefix,
         paths: Paths::Canonical,
         max_body,
         max_fields,
@@ -96,11 +96,12 @@ fn place(
     ground: &Ground<'_, '_>,
     places: &mut Taken<Where>,
 ) -> (Option<HostPattern>, Option<PathPattern>) {
-    let host = table.need("host", "host = \"ws.example.com\", or \"*\" for any");
+    let host = table.need(&keys::HOST, "host = \"ws.example.com\", or \"*\" for any");
     let path = match paths::in_place_of_path(table) {
         Some(path) => Some(path),
         None => {
-            table.need("path", "path = \"/\", or \"/chat/\" for all below it, or \"/chat\" alone")
+            let remedy = "path = \"/\", or \"/chat/\" for all below it, or \"/chat\" alone";
+            table.need(&keys::PATH, remedy)
         }
     };
     let host_pattern = host

@@ -17,6 +17,7 @@ use super::diagnostic::{Diagnostic, Place};
 use super::document::{Document, Table, Value};
 use super::file::value;
 use super::identifier::is_name;
+use super::keys::policy as keys;
 use super::page::{error, warning};
 use super::pass::{Reading, about};
 use super::policy_page::PolicyPage;
@@ -56,9 +57,10 @@ pub fn lists_named(files: &mut Files, path: &Path) -> Vec<PathBuf> {
     let Ok(bytes) = files.read(path, MOST_TOML) else { return Vec::new() };
     let document = Document::parse(Arc::default(), &bytes, Quoting::Nothing);
     let folder = path.parent().unwrap_or(Path::new(""));
-    let lists = document.root().table("lists").all();
-    let file =
-        |value: Value<'_>| Some(folder.join(value.table(String::new())?.get("file")?.as_str()?));
+    let lists = document.root().table(&keys::LISTS).all();
+    let file = |value: Value<'_>| {
+        Some(folder.join(value.table(String::new())?.get(&keys::lists::FILE)?.as_str()?))
+    };
     lists
         .into_iter()
         .filter(|(_, _, value)| value.is_table())
@@ -91,8 +93,8 @@ fn page(
 ) -> Option<PolicyPage> {
     let mut root = document.root();
     value::schema(&mut root);
-    let owner = root.string("owner").map(Box::from);
-    let lists = root.table("lists");
+    let owner = root.get(&keys::OWNER).and_then(|value| value.string()).map(Box::from);
+    let lists = root.table(&keys::LISTS);
     // Known before `misspells` is called below.
     for key in ["client", "limits", "test"] {
         root.knows(key);
@@ -103,7 +105,7 @@ fn page(
     if !root.has("lists") && !root.misspells("lists") {
         shelf.adopt(&mut root);
     }
-    let mut client = root.table("client");
+    let mut client = root.table(&keys::CLIENT);
     if rules.is_some() {
         client = client.odd();
     }
@@ -113,7 +115,7 @@ fn page(
         (Some(Allow::Any), Limits::default(), rule::lines(&client, None))
     } else {
         let allow = rule::allow(&mut client, shelf, reading.now);
-        let table = root.table("limits");
+        let table = root.table(&keys::LIMITS);
         let lines = rule::lines(&client, Some(&table));
         (allow, limit::read(table, shelf, reading.now), lines)
     };
@@ -170,7 +172,7 @@ fn denies_alone(root: &mut Table<'_>, client: &mut Table<'_>) {
     for key in ["allow", "origins", "subprotocols"] {
         client.refuse(key, alone());
     }
-    let denies = client.get("deny").is_some_and(|deny| {
+    let denies = client.get(&keys::client::DENY).is_some_and(|deny| {
         !deny.is_array() || deny.items().is_some_and(|items| !items.is_empty())
     });
     if !denies && !root.misspells("client") && !client.misspells("deny") {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::shelf::Shelf;
 use crate::control::config::document::{Table, Value, did_you_mean};
 use crate::control::config::identifier::is_name;
+use crate::control::config::keys::policy::client as keys;
 use crate::control::config::list;
 use crate::control::config::page::{Finding, error, warning};
 use crate::policy::Allow;
@@ -24,7 +25,7 @@ const LIMITS_ITSELF: &str = "limits.for";
 
 /// Reads `allow`, which is required. `None` means that an error was reported.
 pub fn allow(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Option<Allow> {
-    let value = client.need("allow", "allow = [\"any\"] admits everyone")?;
+    let value = client.need(&keys::ALLOW, "allow = [\"any\"] admits everyone")?;
     let strings = value.strings()?;
     if let Some((_, any)) = strings.iter().find(|(text, _)| *text == "any") {
         if strings.len() > 1 {
@@ -50,7 +51,7 @@ pub fn allow(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Optio
 
 /// Reads `deny`; by default it is empty.
 pub fn deny(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Vec<Arc<List>> {
-    let strings = client.get("deny").and_then(|value| value.strings()).unwrap_or_default();
+    let strings = client.get(&keys::DENY).and_then(|value| value.strings()).unwrap_or_default();
     if let Some((_, any)) = strings.iter().find(|(text, _)| *text == "any") {
         any.report(error("\"any\" stands in allow only").remedy("allow = [] admits nobody"));
         return Vec::new();
@@ -87,7 +88,7 @@ pub fn exempt(
 
 /// Reads `origins`. `None` means that origins are not checked, or that an error was reported.
 pub fn origins(client: &mut Table<'_>) -> Option<Origins> {
-    let value = client.get("origins")?;
+    let value = client.get(&keys::ORIGINS)?;
     let strings = value.strings()?;
     if strings.is_empty() {
         value.report(
@@ -107,7 +108,7 @@ fn origin(text: &str) -> Result<Pattern, Finding> {
 
 /// Reads `subprotocols`. `None` means that they are not checked, or that an error was reported.
 pub fn subprotocols(client: &mut Table<'_>) -> Option<Subprotocols> {
-    let value = client.get("subprotocols")?;
+    let value = client.get(&keys::SUBPROTOCOLS)?;
     let strings = value.strings()?;
     if strings.is_empty() {
         value.report(

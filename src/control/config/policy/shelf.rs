@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::config::document::{Document, Table, Value, nearest, unit};
+use crate::control::config::document::{Document, Table, Value, nearest};
 use crate::control::config::identifier::is_name;
+use crate::control::config::keys::policy::lists as keys;
 use crate::control::config::list::{self, ListFile};
 use crate::control::config::name::name;
 use crate::control::config::page::{self, Finding, error, warning};
@@ -215,12 +216,12 @@ impl Shelf {
             return list::from_strings(name, self.policy(), &items, reading.now);
         }
         let mut table = value.table(format!("the list `{name}`"))?;
-        let file = table.need("file", format!("{name} = {{ file = \"lists/{name}.cidr\" }}"));
-        let max_age = table.positive_duration("max_age");
-        let on_stale = table.get("on_stale");
+        let file = table.need(&keys::FILE, format!("{name} = {{ file = \"lists/{name}.cidr\" }}"));
+        let max_age = table.read(&keys::MAX_AGE);
+        let on_stale = table.get(&keys::ON_STALE);
         let rejects_stale = on_stale
-            .and_then(|value| value.choice(&[("warn", false), ("reject", true)]))
-            .unwrap_or(false);
+            .and_then(|value| value.read(&keys::ON_STALE.kind.form))
+            .unwrap_or_else(|| keys::ON_STALE.default_value());
         if let Some(value) = on_stale
             && !table.has("max_age")
             && !table.misspells("max_age")
@@ -229,9 +230,7 @@ impl Shelf {
                 warning("nothing is ever stale without a `max_age`").remedy("max_age = \"36h\""),
             );
         }
-        let max_shrink = table
-            .get("max_shrink")
-            .and_then(|value| value.parse_number("a share like \"50%\"", unit::percent));
+        let max_shrink = table.read(&keys::MAX_SHRINK);
         table.finish();
         let file = file?;
         let list = self.read_file(Arc::clone(&name), file, reading)?;

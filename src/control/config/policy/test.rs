@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use crate::control::config::document::{Table, Value, did_you_mean};
+use crate::control::config::keys::policy::{TEST, test as keys};
 use crate::control::config::page::{Finding, error};
 use crate::control::config::policy::rule;
 use crate::control::config::policy_page::{Expect, PolicyTest};
@@ -18,20 +19,20 @@ const JUDGED: [Refusal; 5] =
 
 /// Reads every `[[test]]` of the file whose table is `root`.
 pub fn read(root: &mut Table<'_>) -> Vec<PolicyTest> {
-    root.tables("test").into_iter().filter_map(test).collect()
+    root.tables(&TEST).into_iter().filter_map(test).collect()
 }
 
 fn test(mut table: Table<'_>) -> Option<PolicyTest> {
-    let name = table.need("name", "name = \"what it shows\"").and_then(|value| value.string());
+    let name = table.need(&keys::NAME, "name = \"what it shows\"").and_then(|value| value.string());
     let client = table
-        .need("client", "client = \"192.0.2.1\"")
+        .need(&keys::CLIENT, "client = \"192.0.2.1\"")
         .and_then(|value| value.parse("an address", address));
-    let url = table.need("url", "url = \"wss://ws.example.com/ticks\"");
-    let origin = table.string("origin");
-    let subprotocol =
-        table.get("subprotocol").map(|value| value.parse("a subprotocol", rule::subprotocol));
-    let at = table.get("at").map(|value| value.instant());
-    let expect = table.need("expect", "expect = \"allow\", \"refuse\" or \"refuse:WORD\"");
+    let url = table.need(&keys::URL, "url = \"wss://ws.example.com/ticks\"");
+    let origin = table.get(&keys::ORIGIN).and_then(|value| value.string());
+    let subprotocol = table.get(&keys::SUBPROTOCOL);
+    let subprotocol = subprotocol.map(|value| value.parse("a subprotocol", rule::subprotocol));
+    let at = table.get(&keys::AT).map(|value| value.instant());
+    let expect = table.need(&keys::EXPECT, "expect = \"allow\", \"refuse\" or \"refuse:WORD\"");
     table.later("identity");
     table.finish();
     // Each part is parsed even if another has an error, so that all errors come at once.

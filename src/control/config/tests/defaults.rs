@@ -53,10 +53,10 @@ code     = 1001
 tls = "10s"
 head = "10s"
 keep_alive = "75s"
-body_stall = "60s"
+body_stall = "1m"
 body_pace = "500B/s"
 dial = "2s"
-response = "120s"
+response = "2m"
 write_stall = "30s"
 grace = "5s"
 

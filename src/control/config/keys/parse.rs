@@ -1,0 +1,76 @@
+//! Strings that single keys have: networks, host names, folders, modes, groups.
+//!
+//! Pure: from a string to a value or a finding.
+
+use std::path::{Component, Path};
+
+use ipnet::IpNet;
+
+use crate::control::config::page::{Finding, error};
+use crate::policy::list::Entry;
+use crate::policy::request::Host;
+
+/// Parses a network without the sign and the annotations that a list's line may have.
+pub fn network(text: &str) -> Result<IpNet, Finding> {
+    let entry = Entry::parse(text)
+        .map_err(|fault| error(fault.fault).remedy(fault.remedy).within(fault.span))?;
+    let plain = entry.filter(|entry| entry.admits && !entry.is_annotated());
+    let network = plain.map(|entry| entry.network);
+    network.ok_or_else(|| {
+        error(format!("\"{text}\" is not a network alone"))
+            .remedy("like \"192.0.2.0/24\" or \"::1\"")
+    })
+}
+
+/// Parses a host name: lower case, without a final dot. `localhost` and addresses need not be
+/// listed.
+pub fn host_name(text: &str) -> Result<Box<str>, Finding> {
+    match Host::parse(text.as_bytes()) {
+        Some(host) if !text.contains(':') => Ok(host.name().into()),
+        _ => Err(error(format!("\"{text}\" is not the name of a host"))
+            .remedy("like \"metrics.example.com\", without a port")),
+    }
+}
+
+/// Parses a folder, and refuses the root, which contains every file.
+pub fn list_folder(text: &str) -> Result<Box<str>, Finding> {
+    if text.is_empty() {
+        return Err(error("an empty path"));
+    }
+    if Path::new(text)
+        .components()
+        .all(|part| matches!(part, Component::RootDir | Component::CurDir))
+        && text.starts_with('/')
+    {
+        return Err(error("the root holds every file")
+            .remedy("name the folder that the feeds are written to"));
+    }
+    Ok(text.into())
+}
+
+/// Parses `"0660"`: permission bits, without the setuid, setgid and sticky bits.
+pub fn mode(text: &str) -> Result<u32, Finding> {
+    let octal = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| octal && *mode <= 0o777);
+    mode.ok_or_else(|| {
+        error(format!("\"{text}\" is not a file mode"))
+            .remedy("three octal digits after a zero, like \"0660\"")
+    })
+}
+
+/// Parses a group's name or number. `""` means none. Whether the group exists shows when the socket
+/// is made.
+pub fn group(text: &str) -> Result<Option<String>, Finding> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let well_formed = text.len() <= 32
+        && !text.starts_with('-')
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'$'));
+    if !well_formed {
+        return Err(error(format!("\"{text}\" cannot be the name of a group")));
+    }
+    Ok(Some(text.to_owned()))
+}

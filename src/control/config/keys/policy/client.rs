@@ -1,0 +1,91 @@
+//! `[client]`.
+
+use crate::control::config::keys::key::{CustomValue, Key, KeyTable};
+use crate::control::config::keys::kind::own;
+
+pub static TABLE: KeyTable = KeyTable {
+    keys: &[&ALLOW, &DENY, &ORIGINS, &SUBPROTOCOLS],
+    reload: "Requests are judged by the new rules, and so are open tunnels: those that are no \
+             longer permitted are closed over `[reload] revoke_spread`.",
+    ..KeyTable::EMPTY
+};
+
+/// Members of the JSON Schema of an array with names of lists and with networks.
+pub const CLIENTS: &[(&str, &str)] = &[
+    ("type", r#""array""#),
+    (
+        "items",
+        r#"{
+  "description": "The name of a list, or a network: \"192.0.2.0/24 expires=2026-12-31\".",
+  "type": "string",
+  "not": { "enum": ["any", "unix"] }
+}"#,
+    ),
+];
+
+pub static ALLOW: Key<CustomValue> = Key::new(
+    "allow",
+    own(
+        "array of names of lists and networks, or `[\"any\"]`",
+        &[(
+            "anyOf",
+            r#"[
+  { "const": ["any"] },
+  {
+    "type": "array",
+    "items": {
+      "description": "The name of a list, or a network: \"192.0.2.0/24 expires=2026-12-31\".",
+      "type": "string",
+      "not": { "enum": ["any", "unix"] }
+    }
+  }
+]"#,
+        )],
+    ),
+    "Names of lists, and networks; [\"any\"] admits everyone, [] no client. Required, but in a \
+     baseline.",
+)
+.example("[\"office\"]");
+
+pub static DENY: Key<CustomValue> = Key::new(
+    "deny",
+    own("array of names of lists and networks", CLIENTS),
+    "Names of lists, and networks; it beats `allow`.",
+)
+.example("[\"203.0.113.0/24\"]");
+
+pub static ORIGINS: Key<CustomValue> = Key::new(
+    "origins",
+    own(
+        "array of origins and words",
+        &[
+            ("type", r#""array""#),
+            (
+                "items",
+                r#"{
+  "type": "string",
+  "pattern": "^(none|null|same|[Ff][Ii][Ll][Ee]://|[A-Za-z][A-Za-z0-9+.-]*://[^/@?# ]+)$"
+}"#,
+            ),
+        ],
+    ),
+    "Pages that are admitted: \"same\" (of the same host and port), \"https://app.example.com\", \
+     \"https://*.partner.example\" (one label), \"none\" (clients that send no Origin). Also \
+     \"null\", the opaque origin, and \"file://\", applications of Electron and Cordova. Left \
+     out: not looked at.",
+)
+.example("[\"same\", \"none\"]");
+
+pub static SUBPROTOCOLS: Key<CustomValue> = Key::new(
+    "subprotocols",
+    own(
+        "array of subprotocols and `\"none\"`",
+        &[
+            ("type", r#""array""#),
+            ("items", r#"{ "type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" }"#),
+        ],
+    ),
+    "Subprotocols that are admitted; \"none\" admits tunnels without one; left out: not looked \
+     at. An attempt must offer one of them, and the backend choose one.",
+)
+.example("[\"v1.example\"]");

@@ -1,0 +1,112 @@
+//! `[[listener]]`.
+
+use crate::control::config::keys::any_file::{NAME, budget_or_off};
+use crate::control::config::keys::key::{CustomValue, Key, KeyTable, KeyWithDefault};
+use crate::control::config::keys::kind::{
+    boolean, choice, count, count_or_auto, only_false, own, size,
+};
+use crate::policy::limit::Rate;
+use crate::snapshot::listener;
+
+pub static TABLE: KeyTable = KeyTable {
+    keys: &[
+        &NAME,
+        &LISTEN,
+        &TLS,
+        &TLS_MIN,
+        &STRICT_SNI,
+        &HANDSHAKES_PER_CLIENT,
+        &MAX_HEAD,
+        &MAX_FIELDS,
+        &MAX_CONNECTIONS,
+        &PENDING_PER_CLIENT,
+        &HTTP2,
+        &REDIRECT,
+    ],
+    reload: "A new listener is bound before the reload is published; where that fails, the \
+             reload is rejected. Other keys hold for connections that come after it, and an \
+             unchanged `handshakes_per_client` keeps its budgets.",
+    ..KeyTable::EMPTY
+};
+
+pub static LISTEN: Key<CustomValue> = Key::new(
+    "listen",
+    own(
+        "address with a port, or `\"systemd:NAME\"`",
+        &[
+            ("type", r#""string""#),
+            ("pattern", r#""^(systemd:[^:]+|[0-9A-Fa-f.:\\[\\]]+:[0-9]+)$""#),
+        ],
+    ),
+    "\"127.0.0.1:8443\": this machine only; \"0.0.0.0:8443\": every address; or \"systemd:NAME\" \
+     (socket activation by name).",
+)
+.required()
+.example("\"0.0.0.0:8443\"");
+
+pub static TLS: KeyWithDefault<bool> = Key::new(
+    "tls",
+    boolean(),
+    "false: plain ws://, which is a warning on an address that others can reach.",
+)
+.default(|| true);
+
+/// The value says whether only TLS 1.3 is spoken.
+pub static TLS_MIN: KeyWithDefault<bool> = Key::new(
+    "tls_min",
+    choice(&[("1.2", false), ("1.3", true)]),
+    "Oldest version of TLS: \"1.2\" or \"1.3\".",
+)
+.default(|| false);
+
+pub static STRICT_SNI: KeyWithDefault<bool> = Key::new(
+    "strict_sni",
+    boolean(),
+    "true: a ClientHello without a certificate for its name fails.",
+)
+.default(|| false);
+
+pub static HANDSHAKES_PER_CLIENT: KeyWithDefault<Option<Rate>> = Key::new(
+    "handshakes_per_client",
+    budget_or_off(),
+    "TLS handshakes of one client (IPv6: its /64), resumed ones included; further ones wait; \
+     \"off\": unlimited.",
+)
+.default(|| Some(listener::HANDSHAKES_PER_CLIENT));
+
+pub static MAX_HEAD: KeyWithDefault<u64> = Key::new(
+    "max_head",
+    size("size, `\"8KiB\"` to `\"1MiB\"`", "a size like \"32KiB\""),
+    "Bytes of a request head: request line and headers.",
+)
+.default(|| 32 << 10);
+
+pub static MAX_FIELDS: KeyWithDefault<u32> =
+    Key::new("max_fields", count(16, 1000), "Header fields of a request; more are answered 431.")
+        .default(|| listener::MAX_FIELDS as u32);
+
+pub static MAX_CONNECTIONS: KeyWithDefault<Option<usize>> = Key::new(
+    "max_connections",
+    count_or_auto(u32::MAX),
+    "Connections of this listener at once; \"auto\": as many as the descriptors allow.",
+)
+.default(|| None);
+
+pub static PENDING_PER_CLIENT: KeyWithDefault<u32> = Key::new(
+    "pending_per_client",
+    count(1, u32::MAX),
+    "Connections of one client (IPv6: its /64) that hold no tunnel and serve no permitted request.",
+)
+.default(|| 512);
+
+pub static HTTP2: KeyWithDefault<bool> =
+    Key::new("http2", only_false(), "WebSockets over HTTP/2 (RFC 8441): not in this version.")
+        .not_in_init()
+        .default(|| false);
+
+pub static REDIRECT: Key<()> = Key::new(
+    "redirect",
+    choice(&[("https", ())]),
+    "A listener with tls = false that only answers 308, to the port of the first TLS listener.",
+)
+.not_in_init();

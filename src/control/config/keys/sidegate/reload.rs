@@ -1,0 +1,45 @@
+//! `[reload]`.
+
+use std::time::Duration;
+
+use crate::control::config::document::unit::Bound;
+use crate::control::config::keys::key::{Key, KeyTable, KeyWithDefault};
+use crate::control::config::keys::kind::{choice, duration, positive_duration, share_or_number};
+use crate::control::config::settings::Watch;
+
+pub static TABLE: KeyTable = KeyTable {
+    keys: &[&WATCH, &POLL, &REVOKE_SPREAD, &MAX_REVOKED],
+    reload: "`max_revoked` and `revoke_spread` hold for this reload already, the other keys from \
+             it on.",
+    ..KeyTable::EMPTY
+};
+
+pub static WATCH: KeyWithDefault<Watch> = Key::new(
+    "watch",
+    choice(&[("auto", Watch::Auto), ("poll", Watch::Poll), ("off", Watch::Off)]),
+    "\"auto\": inotify, and polling where that fails; \"poll\": every 2 s; \"off\": SIGHUP and \
+     `sidegate reload` alone.",
+)
+.default(|| Watch::Auto);
+
+pub static POLL: KeyWithDefault<Duration> = Key::new(
+    "poll",
+    positive_duration(),
+    "Interval of the poll beside inotify; 2 s while watching is degraded.",
+)
+.default(|| Duration::from_secs(30));
+
+pub static REVOKE_SPREAD: KeyWithDefault<Duration> = Key::new(
+    "revoke_spread",
+    duration(),
+    "Newly refused tunnels are closed over this time; \"0s\" closes them at once.",
+)
+.default(|| Duration::from_secs(2));
+
+pub static MAX_REVOKED: KeyWithDefault<Bound> = Key::new(
+    "max_revoked",
+    share_or_number(),
+    "A reload that would close more of the open tunnels and streams, as a share or a number, is \
+     rejected until `sidegate reload --accept-revocations`.",
+)
+.default(|| Bound::Percent(100));

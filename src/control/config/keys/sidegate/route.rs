@@ -1,0 +1,179 @@
+//! `[[route]]`, and `[defaults]` for all of them.
+
+use crate::control::config::keys::any_file::NAME;
+use crate::control::config::keys::key::{
+    CustomValue, Key, KeyTable, KeyWithDefault, ValueForm, ValueKind, ValueSchema,
+};
+use crate::control::config::keys::kind::{boolean, choice, count, own, size_or_off, table, text};
+use crate::control::config::keys::sidegate::{backend_tls, timeouts};
+use crate::snapshot::listener;
+use crate::snapshot::route::{Paths, PlainHttp};
+
+const RELOAD: &str = "The keys hold for requests that come after the reload. Open tunnels are \
+                      judged again by the route and the policy that their request has now.";
+
+pub static TABLE: KeyTable = KeyTable {
+    keys: &[
+        &NAME,
+        &HOST,
+        &PATH,
+        &BACKEND,
+        &BACKEND_TLS,
+        &POLICY,
+        &HTTP,
+        &FORWARD_AS,
+        &REFUSE,
+        &STRIP_PREFIX,
+        &PATHS,
+        &MAX_BODY,
+        &MAX_FIELDS,
+        &TIMEOUTS,
+    ],
+    reload: RELOAD,
+    ..KeyTable::EMPTY
+};
+
+/// The keys that `[defaults]` may have.
+pub static DEFAULTS: KeyTable = KeyTable {
+    keys: &[&POLICY, &HTTP, &FORWARD_AS, &REFUSE, &MAX_BODY, &TIMEOUTS],
+    reload: RELOAD,
+    ..KeyTable::EMPTY
+};
+
+pub static HOST: Key<CustomValue> =
+    Key::new("host", text("host pattern"), "Exact, \"*.example.com\" (one label), or \"*\".")
+        .required()
+        .example("\"ws.example.com\"");
+
+pub static PATH: Key<CustomValue> = Key::new(
+    "path",
+    own("path", &[("type", r#""string""#), ("pattern", r#""^/""#)]),
+    "A prefix when it ends in \"/\", else exact: \"/ticks\" does not match \"/ticks/\".",
+)
+.required()
+.example("\"/\"");
+
+pub static BACKEND: Key<CustomValue> = Key::new(
+    "backend",
+    own(
+        "URL, or an array of URLs",
+        &[(
+            "anyOf",
+            r#"[
+  { "type": "string", "pattern": "^(https?://[^/@]+|unix:.+)$" },
+  {
+    "type": "array",
+    "minItems": 1,
+    "uniqueItems": true,
+    "items": { "type": "string", "pattern": "^(https?://[^/@]+|unix:.+)$" }
+  }
+]"#,
+        )],
+    ),
+    "\"http://ADDRESS:PORT\", \"https://ADDRESS:PORT\", \"unix:PATH\", or a list. An address or \
+     `localhost`, since names are not resolved. Of several, the backend with the fewest tunnels \
+     gets the next.",
+)
+.required()
+.example("\"http://127.0.0.1:8080\"");
+
+pub static BACKEND_TLS: Key<CustomValue> = Key::new(
+    "backend_tls",
+    table(&backend_tls::TABLE),
+    "TLS towards https:// backends; left out, their address and this system's authorities.",
+)
+.example("{ ca = \"certs/backend-ca.pem\", name = \"app.internal\" }")
+.not_in_init();
+
+pub static POLICY: Key<CustomValue> = Key::new(
+    "policy",
+    own(
+        "name",
+        &[
+            ("type", r#""string""#),
+            ("pattern", r#""^[a-z][a-z0-9_-]*$""#),
+            ("not", r#"{ "enum": ["any", "unix", "none", "null", "baseline"] }"#),
+        ],
+    ),
+    "NAME of policies/NAME.toml; a route needs one, its own or that of [defaults].",
+)
+.example("\"main\"")
+.defined_as("policy_name");
+
+pub static HTTP: KeyWithDefault<PlainHttp> = Key::new(
+    "http",
+    choice(&[("refuse", PlainHttp::Refuse), ("forward", PlainHttp::Forward)]),
+    "Plain HTTP: \"refuse\" answers 426, \"forward\" passes it on.",
+)
+.defined_as("http")
+.default(|| PlainHttp::Refuse);
+
+pub static FORWARD_AS: KeyWithDefault<&str> = Key::new(
+    "forward_as",
+    only("`\"x-forwarded\"`", &[("const", r#""x-forwarded""#)]),
+    "Family of headers that the backend gets; \"forwarded\": not in this version.",
+)
+.not_in_init()
+.defined_as("forward_as")
+.default(|| "x-forwarded");
+
+pub static REFUSE: KeyWithDefault<&str> = Key::new(
+    "refuse",
+    only("`\"answer\"`", &[("const", r#""answer""#)]),
+    "Form of a refusal; \"close\": not in this version.",
+)
+.not_in_init()
+.defined_as("refuse")
+.default(|| "answer");
+
+/// The only word of this version.
+const fn only(
+    words: &'static str,
+    schema: &'static [(&'static str, &'static str)],
+) -> ValueKind<&'static str> {
+    ValueKind {
+        words,
+        form: ValueForm::Custom,
+        schema: ValueSchema::Members(schema),
+        write: |_, word| (*word).into(),
+    }
+}
+
+pub static STRIP_PREFIX: KeyWithDefault<bool> = Key::new(
+    "strip_prefix",
+    boolean(),
+    "true: with path = \"/ticks/\", /ticks/btc reaches the backend as /btc. Judging comes before \
+     that.",
+)
+.default(|| false);
+
+pub static PATHS: KeyWithDefault<Paths> = Key::new(
+    "paths",
+    choice(&[("canonical", Paths::Canonical), ("as-is", Paths::AsIs)]),
+    "\"as-is\": %2F, %23, %3F and // pass untouched; where no other route lies below, and without \
+     strip_prefix.",
+)
+.default(|| Paths::Canonical);
+
+pub static MAX_BODY: KeyWithDefault<Option<u64>> = Key::new(
+    "max_body",
+    size_or_off(),
+    "Largest body of plain HTTP; more is answered 413; 0: none at all; \"off\": unlimited.",
+)
+.defined_as("max_body")
+.default(|| Some(1 << 20));
+
+pub static MAX_FIELDS: KeyWithDefault<u32> = Key::new(
+    "max_fields",
+    count(16, 1000),
+    "Header fields of a backend's answer; more are answered 502.",
+)
+.default(|| listener::MAX_FIELDS as u32);
+
+pub static TIMEOUTS: Key<CustomValue> = Key::new(
+    "timeouts",
+    table(&timeouts::OF_ROUTE),
+    "As in [timeouts], from `body_stall` down; left out, the values of [defaults] or [timeouts].",
+)
+.example("{}")
+.defined_as("timeouts");
