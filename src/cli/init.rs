@@ -12,6 +12,7 @@ use crate::cli::check;
 use crate::cli::exit::Exit;
 use crate::cli::output::{complain, quoted, say, show};
 use crate::cli::pages::{self, Page};
+use sidegate::control::config::keys::FileKind;
 use sidegate::control::config::{self, schema};
 use sidegate::policy::route::HostPattern;
 
@@ -19,17 +20,18 @@ const CONFIG: &str = include_str!("init/sidegate.toml");
 const POLICY: &str = include_str!("init/main.toml");
 const LIST: &str = include_str!("init/office.cidr");
 
-/// The optional keys of a listener with TLS, commented out.
-const TLS: &str = r#"#tls                = true              # false: plain ws://
-#tls_min            = "1.2"             # or "1.3"
-#strict_sni         = false             # true: no certificate for the name, no TLS handshake
-#handshakes_per_client = { rate = "500/s", burst = 10000 } # TLS handshakes of one client; over it they wait; or "off""#;
+/// The keys of a listener that mean nothing without TLS.
+const OF_TLS: [&str; 3] = ["#tls_min", "#strict_sni", "#handshakes_per_client"];
 
 const CERTIFICATE: &str = r#"
-[[certificate]]                         # the names come from the certificate; the first one is the default
-chain = "certs/dev.pem"                 # for development: replace it before others come
-key   = "certs/dev.key"
+# For development: replace it before others come.
+[[certificate]]
+chain = "certs/dev.pem"
+key = "certs/dev.key"
 "#;
+
+/// Columns of the comments in the two files.
+const COMMENTS: (usize, usize) = (40, 52);
 
 /// The default port of `[metrics]`.
 const METRICS: u16 = 10464;
@@ -182,56 +184,38 @@ impl Site<'_> {
 
     fn config(&self) -> String {
         let Init { backend, listen, http, plain, .. } = self.verb;
-        let reaches = match listen.ip().is_loopback() {
-            true => "this machine only; \"0.0.0.0:8443\" for everybody whom the policy admits",
-            false => "\"127.0.0.1:8443\" for this machine only",
-        };
-        let tls = match plain {
-            true => line("tls    = false", "plain ws://; a proxy in front may end TLS"),
-            false => TLS.to_owned(),
-        };
-        let http = match http {
-            Http::Refuse => line(
-                "#http         = \"refuse\"",
-                "or \"forward\": plain HTTP goes through as well",
-            ),
-            Http::Forward => line(
-                "http    = \"forward\"",
-                "plain HTTP goes through as well; \"refuse\": WebSockets alone",
-            ),
-        };
-        let host = line(
-            &format!("host    = \"{}\"", self.host),
-            "\"ws.example.com\", \"*.example.com\" (one label), or \"*\"",
-        );
+        // A key that is left out here becomes a line of `#*`.
+        let tls = if *plain { "tls = false" } else { "" };
+        let http = if *http == Http::Forward { "http = \"forward\"" } else { "" };
         let metrics = match self.metrics() {
-            METRICS => "#listen = \"127.0.0.1:10464\"             # or \"off\"".to_owned(),
-            port => line(
-                &format!("listen = \"127.0.0.1:{port}\""),
-                "or \"off\"; the default port, 10464, is taken",
-            ),
+            METRICS => String::new(),
+            port => format!("listen = \"127.0.0.1:{port}\""),
         };
         let filled = CONFIG
-            .replace("{metrics}", &metrics)
-            .replace("{listen}", &line(&format!("listen = \"{listen}\""), reaches))
-            .replace("{tls}", &tls)
+            .replace("{metrics}\n", &line(&metrics))
+            .replace("{listen}", &listen.to_string())
+            .replace("{tls}\n", &line(tls))
             .replace("{certificate}", if *plain { "" } else { CERTIFICATE })
-            .replace("{host}", &host)
-            .replace("{http}", &http);
+            .replace("{host}", &self.host.to_string())
+            .replace("{http}\n", &line(http));
         // Replaced last, so that a placeholder within the URL stays as it is.
-        filled.replace("{backend}", &toml::Value::from(backend.as_str()).to_string())
+        let filled = filled.replace("{backend}", &toml::Value::from(backend.as_str()).to_string());
+        let text = FileKind::Config.commented(&filled, COMMENTS.0);
+        let is_kept = |line: &&str| !(*plain && OF_TLS.iter().any(|off| line.starts_with(off)));
+        text.lines().filter(is_kept).map(|line| format!("{line}\n")).collect()
     }
 
     fn policy(&self) -> String {
-        let off = if self.verb.http == Http::Refuse { "#" } else { "" };
-        let requests = format!("{off}requests    = {{ rate = \"50/s\", burst = 200 }}");
-        let requests = format!("{requests:<52}# plain HTTP, where the route forwards it");
+        let requests = match self.verb.http {
+            Http::Refuse => "#requests",
+            Http::Forward => "requests = { rate = \"50/s\", burst = 200 }",
+        };
         let filled = POLICY
-            .replace("{requests}", &requests)
-            .replace("{url}", &format!("{}/", self.url("ws")));
-        filled
+            .replace("{requests}", requests)
+            .replace("{url}", &format!("{}/", self.url("ws")))
             .replace("{client}", &self.target().to_string())
-            .replace("{origin}", &self.url("http"))
+            .replace("{origin}", &self.url("http"));
+        FileKind::Policy.commented(&filled, COMMENTS.1)
     }
 
     fn list(&self) -> String {
@@ -241,9 +225,12 @@ impl Site<'_> {
     }
 }
 
-/// A line of the configuration, with its comment aligned.
-fn line(text: &str, comment: &str) -> String {
-    format!("{text:<40}# {comment}")
+/// `text` as a line; nothing of an empty text.
+fn line(text: impl AsRef<str>) -> String {
+    match text.as_ref() {
+        "" => String::new(),
+        text => format!("{text}\n"),
+    }
 }
 
 /// The host of the route. Without TLS it defaults to a name, not to `*`: an attacker's page under a
