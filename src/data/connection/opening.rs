@@ -8,8 +8,8 @@ use crate::data::backend::Switched;
 use crate::data::connection::asked::Asked;
 use crate::data::core::Core;
 use crate::data::http::head;
-use crate::data::tunnel::Tunnel;
 use crate::data::tunnel::channel::Channel;
+use crate::data::tunnel::{EarlyBytes, Tunnel, TunnelParts, TunnelPlaces};
 use crate::policy::request::Request;
 use crate::tunnels::{Origination, Slot};
 
@@ -57,8 +57,14 @@ impl Opening {
         let metrics = core.metrics.route(&entry.route());
         metrics.tunnel_opened(self.asked.began.elapsed());
         let Switched { socket, early, agreed, load, .. } = *backend;
-        let early = (said, early);
-        let backend = Channel::clear(socket);
-        Tunnel::new(client, backend, early, agreed.extensions, (place, load), entry, metrics)
+        Tunnel::new(TunnelParts {
+            client,
+            backend: Channel::clear(socket),
+            early: EarlyBytes { client: said, backend: early },
+            extensions: agreed.extensions,
+            places: TunnelPlaces { table: place, load },
+            entry,
+            metrics,
+        })
     }
 }

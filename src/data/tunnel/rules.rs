@@ -1,0 +1,79 @@
+//! The rules of one direction, which its scanner asks about each frame.
+
+use std::cell::OnceCell;
+
+use crate::data::tunnel::clock::Clock;
+use crate::data::tunnel::side::Way;
+use crate::data::websocket::frame::{self, Masked, Rules};
+use crate::policy::limit::{Bucket, Rate, TunnelLimits};
+
+/// The rules of one direction.
+pub struct SideRules<'a> {
+    /// The direction that these rules bound.
+    pub way: Way,
+    /// The limits of the tunnel's policy.
+    pub limits: &'a TunnelLimits,
+    /// Knows the payload of our Pings.
+    pub clock: &'a Clock,
+    /// The message rate. `None` means unlimited.
+    pub messages: Option<&'a Bucket>,
+    /// The rate of those frames that the limit `frames` counts.
+    pub frames: &'a OnceCell<Box<Bucket>>,
+}
+
+impl SideRules<'_> {
+    /// The rate of the limit `frames`, which limits the client alone. `None` means unlimited.
+    #[inline]
+    fn frame_rate(&self) -> Option<Rate> {
+        self.limits.frames.filter(|_| self.way == Way::FromClient)
+    }
+}
+
+impl Rules for SideRules<'_> {
+    #[inline]
+    fn message_max(&self) -> Option<u64> {
+        self.limits.message_max
+    }
+
+    #[inline]
+    fn admits_message(&self) -> bool {
+        self.messages.is_none_or(Bucket::take)
+    }
+
+    #[inline]
+    fn limits_messages(&self) -> bool {
+        self.messages.is_some()
+    }
+
+    #[inline]
+    fn limits_frames(&self) -> bool {
+        self.frame_rate().is_some()
+    }
+
+    #[inline]
+    fn admits_frame(&self) -> bool {
+        self.frame_rate()
+            .is_none_or(|rate| self.frames.get_or_init(|| Box::new(Bucket::new(rate))).take())
+    }
+
+    #[inline]
+    fn passes_always(&self, opcode: u8) -> bool {
+        match opcode {
+            frame::CLOSE => false,
+            frame::PONG if self.way == Way::FromClient => self.clock.payload().is_none(),
+            _ => true,
+        }
+    }
+
+    /// All but a Close and the Pong that answers our own Ping.
+    #[inline]
+    fn passes(&self, opcode: u8, payload: Masked<'_>) -> bool {
+        match opcode {
+            frame::CLOSE => false,
+            frame::PONG if self.way == Way::FromClient => {
+                !self.clock.payload().is_some_and(|own| payload.is(&own))
+            }
+            _ => true,
+        }
+    }
+}
