@@ -1,7 +1,10 @@
-//! The import table of docs/architecture.md, held to: each row imports only from rows above it.
+//! The import tables of docs/architecture.md, held to: each row imports only from rows above it,
+//! and no file imports itself by way of others.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use crate::imports::{Modules, circles};
 
 /// The rooms, top row first; rooms of one row never import each other.
 const ROWS: [&[&str]; 13] = [
@@ -22,6 +25,27 @@ const ROWS: [&[&str]; 13] = [
 
 /// The last row is the wiring: its rooms know each other.
 const WIRING: usize = 12;
+
+/// The folders and files of `data/`, top row first.
+const DATA_ROWS: [&[&str]; 10] = [
+    &["stream", "websocket"],
+    &["admission"],
+    &["tls"],
+    &["http"],
+    &["backend"],
+    &["tunnel"],
+    &["core.rs"],
+    &["connection"],
+    &["listener.rs"],
+    &["mod.rs"],
+];
+
+/// The row of a file of `data/`, with the name of its folder.
+fn data_row(path: &Path) -> Option<(usize, &str)> {
+    let name = path.strip_prefix("data").ok()?.iter().next()?.to_str().unwrap();
+    let row = DATA_ROWS.iter().position(|row| row.contains(&name));
+    Some((row.unwrap_or_else(|| panic!("`{name}` is in no row of data/")), name))
+}
 
 /// Every file of `src` with its text.
 pub fn sources() -> BTreeMap<PathBuf, String> {
@@ -91,6 +115,30 @@ fn every_room_imports_from_the_rows_above_it_alone() {
         for other in named(&text, in_binary).iter().filter(|other| *other != own) {
             if row(other) >= row(own) && row(own) != WIRING {
                 wrong.push(format!("{} names `{other}`", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn no_file_imports_itself_by_way_of_others() {
+    let sources = sources();
+    let imports = Modules::new(&sources).imports();
+    let edges = imports.values().map(|imported| imported.len()).sum::<usize>();
+    assert!(edges > 500, "only {edges} imports were found");
+    assert!(circles(&imports).is_empty(), "{:#?}", circles(&imports));
+}
+
+#[test]
+fn folders_of_data_import_from_the_rows_above_them() {
+    let sources = sources();
+    let mut wrong = Vec::new();
+    for (file, imported) in Modules::new(&sources).imports() {
+        let Some((own, name)) = data_row(file) else { continue };
+        for other in imported {
+            if data_row(other).is_some_and(|(row, folder)| row >= own && folder != name) {
+                wrong.push(format!("{} imports {}", file.display(), other.display()));
             }
         }
     }

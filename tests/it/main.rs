@@ -29,6 +29,7 @@ mod gates;
 mod handshakes;
 mod heads;
 mod import;
+mod imports;
 mod init;
 mod keepalive;
 mod language;
