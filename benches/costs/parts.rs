@@ -14,11 +14,12 @@ use sidegate::control::systemd::Sockets;
 use sidegate::data::websocket::frame::{Extensions, Scanner, Sender};
 use sidegate::lifecycle::Lifecycle;
 use sidegate::observe::metrics::{Direction, RouteMetrics};
-use sidegate::policy::limit::{Bucket, Rate};
+use sidegate::policy::limit::Rate;
 use sidegate::policy::network::Client;
 use sidegate::policy::request::{Host, Kind, Request, RequestPath, Scheme};
 use sidegate::refusal::Refusal;
 use sidegate::snapshot::Live;
+use sidegate::tunnels::budget::Bucket;
 use sidegate::tunnels::{TrafficCell, Tunnels};
 
 use crate::feed::{self, Family};

@@ -164,7 +164,10 @@ fn tunnels(admin: &Admin, request: TunnelsRequest) -> Said {
 
 fn explain(admin: &Admin, request: &ExplainRequest) -> Said {
     match Inquiry::of(request) {
-        Ok(inquiry) => told(&inquiry.answer(&admin.live.load(), Timestamp::now(), true)),
+        Ok(inquiry) => {
+            let budgets = Some(admin.tunnels.budgets() as _);
+            told(&inquiry.answer(&admin.live.load(), Timestamp::now(), budgets))
+        }
         Err(sentence) => wrong(StatusCode::BAD_REQUEST, &sentence),
     }
 }

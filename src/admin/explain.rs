@@ -15,7 +15,7 @@ use crate::policy::request::Request;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::snapshot::explanation::{
-    Candidate, Entry, Explanation, Limited, ListSaid, Question, Said,
+    Candidate, Entry, Explanation, Limited, ListSaid, Question, Remaining, Said,
 };
 
 /// An [`ExplainRequest`] with parsed parameters.
@@ -46,12 +46,17 @@ impl Inquiry {
         Ok(Inquiry { client: Client::new(address), request, at })
     }
 
-    /// The answer of `snapshot`, at `now` if the request names no time. `live` means the snapshot
-    /// is a running agent's, so that the answer includes the remaining limits.
-    pub fn answer(&self, snapshot: &Snapshot, now: Timestamp, live: bool) -> ExplainAnswer {
+    /// The answer of `snapshot`, at `now` if the request names no time. `budgets` are those of a
+    /// running agent, whose remainder the answer includes. `None` means that the files are judged.
+    pub fn answer(
+        &self,
+        snapshot: &Snapshot,
+        now: Timestamp,
+        budgets: Option<&dyn Remaining>,
+    ) -> ExplainAnswer {
         let request = self.request.as_ref().map_err(|refusal| *refusal);
         let at = Some(self.at.unwrap_or(now));
-        let question = Question { client: self.client, request, at, live, candidate: None };
+        let question = Question { client: self.client, request, at, budgets, candidate: None };
         answer(snapshot.explain(question))
     }
 }

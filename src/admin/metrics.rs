@@ -143,7 +143,8 @@ fn answer<B>(admin: &Admin, request: &Request<B>) -> Answer {
         "/metrics" => {
             let live = admin.live.load();
             let (is_draining, log_drops) = (admin.lifecycle.is_draining(), admin.drops.count());
-            let facts = Facts { snapshot: &live, is_draining, log_drops };
+            let budgets = admin.tunnels.budgets();
+            let facts = Facts { snapshot: &live, budgets, is_draining, log_drops };
             let body = admin.metrics.scrape(&facts, Timestamp::now());
             with_type(StatusCode::OK, body, EXPOSITION)
         }

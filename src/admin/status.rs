@@ -202,7 +202,7 @@ fn policy(admin: &Admin, policy: &Policy) -> PolicyStatus {
     PolicyStatus {
         name: policy.name.to_string(),
         file: policy.file.to_string(),
-        tunnels: policy.budgets.counts.total().into(),
+        tunnels: admin.tunnels.budgets().tunnels(&policy.name).into(),
         limit: policy.limits.total.map(u64::from),
         candidate,
     }
@@ -285,7 +285,7 @@ fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
         warn(WarningWord::Stale, sentence);
     }
     for policy in sorted(live) {
-        let open = policy.budgets.counts.total();
+        let open = admin.tunnels.budgets().tunnels(&policy.name);
         if let Some(limit) = policy.limits.total
             && u64::from(open) * 10 >= u64::from(limit) * 9
         {

@@ -76,7 +76,7 @@ pub fn exit(answer: &ExplainAnswer) -> Exit {
 
 fn of_files(verb: &Explain, inquiry: &Inquiry) -> Option<ExplainAnswer> {
     let built = compile::unrehearsed(&verb.config.config).map_err(|errors| show(&errors)).ok()?;
-    Some(inquiry.answer(&built.snapshot, Timestamp::now(), false))
+    Some(inquiry.answer(&built.snapshot, Timestamp::now(), None))
 }
 
 fn of_agent(verb: &Explain, request: &ExplainRequest) -> Option<ExplainAnswer> {

@@ -1,7 +1,7 @@
 //! From values to a snapshot that has passed its tests.
 //!
-//! The used part of an unchanged limit is carried over from the generation before, so that a reload
-//! refills no bucket.
+//! A generation names limits. How far they are used is kept apart (`tunnels/budget`), so that a
+//! reload refills no budget.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,7 +14,6 @@ use crate::control::config::{
 };
 use crate::control::rehearsal::{Script, rehearse};
 use crate::policy::Policy;
-use crate::policy::limit::{Budgets, Limiter};
 use crate::policy::route::Routes;
 use crate::snapshot::certificate::Certificates;
 use crate::snapshot::listener::{Listener, Speaks};
@@ -160,22 +159,12 @@ fn compile(
     before: Option<&Snapshot>,
     tickets: &Tickets,
 ) -> Result<Snapshot, String> {
-    let used = |name: &str| before.and_then(|before| before.policies.get(name));
-    let candidates = pages.candidates.into_iter().map(|page| {
-        // A candidate is charged too, to budgets of its own.
-        let used = used(&page.name).and_then(|policy| policy.candidate.as_ref());
-        (
-            Arc::clone(&page.name),
-            Arc::new(policy(page, used.map(|candidate| &candidate.budgets), None)),
-        )
-    });
+    let candidates = pages.candidates.into_iter();
+    let candidates = candidates.map(|page| (Arc::clone(&page.name), Arc::new(policy(page, None))));
     let mut candidates: HashMap<_, _> = candidates.collect();
     let policies = pages.policies.into_iter().map(|page| {
-        let (used, candidate) = (used(&page.name), candidates.remove(&page.name));
-        (
-            Arc::clone(&page.name),
-            Arc::new(policy(page, used.map(|policy| &policy.budgets), candidate)),
-        )
+        let candidate = candidates.remove(&page.name);
+        (Arc::clone(&page.name), Arc::new(policy(page, candidate)))
     });
     let policies: HashMap<Arc<str>, Arc<Policy>> = policies.collect();
     let mut numbers = Numbers::after(before);
@@ -194,10 +183,10 @@ fn compile(
     let routes = Routes::new(table)
         .map_err(|twins| format!("routes {} and {} are equal", twins.first, twins.second))?;
     let certificates = Arc::new(Certificates::new(settings.certificates.clone()));
-    let listeners = settings.listeners.iter().map(|one| {
-        let used = before.and_then(|before| before.listeners.get(&one.name)?.handshakes.as_ref());
-        Ok((Arc::clone(&one.name), listener(one, &certificates, tickets, used)?))
-    });
+    let listeners = settings
+        .listeners
+        .iter()
+        .map(|one| Ok((Arc::clone(&one.name), listener(one, &certificates, tickets)?)));
     Ok(Snapshot {
         generation: before.map_or(1, |before| before.generation + 1),
         digest: digest.into(),
@@ -207,7 +196,7 @@ fn compile(
         route_list,
         numbered: numbers.given,
         policies,
-        baseline: pages.baseline.map(|page| Arc::new(policy(page, None, None))),
+        baseline: pages.baseline.map(|page| Arc::new(policy(page, None))),
     })
 }
 
@@ -263,8 +252,7 @@ impl Backends {
     }
 }
 
-fn policy(page: PolicyPage, used: Option<&Budgets>, candidate: Option<Arc<Policy>>) -> Policy {
-    let budgets = Budgets::carry(used, &page.limits);
+fn policy(page: PolicyPage, candidate: Option<Arc<Policy>>) -> Policy {
     let PolicyPage {
         name,
         file,
@@ -278,19 +266,7 @@ fn policy(page: PolicyPage, used: Option<&Budgets>, candidate: Option<Arc<Policy
         feeds: _,
         tests: _,
     } = page;
-    Policy {
-        name,
-        file,
-        owner,
-        allow,
-        deny,
-        origins,
-        subprotocols,
-        limits,
-        budgets,
-        lines,
-        candidate,
-    }
+    Policy { name, file, owner, allow, deny, origins, subprotocols, limits, lines, candidate }
 }
 
 fn route(
@@ -315,13 +291,10 @@ fn route(
     })
 }
 
-/// `used` is the handshake limiter of the former listener of this name. It is kept unless the rate
-/// changed.
 fn listener(
     listener: &Arc<Listener>,
     certificates: &Arc<Certificates>,
     tickets: &Tickets,
-    used: Option<&Arc<Limiter>>,
 ) -> Result<ListenerRules, String> {
     let tls = match listener.speaks {
         Speaks::Tls(rules) => {
@@ -332,9 +305,5 @@ fn listener(
         }
         Speaks::Plain | Speaks::Redirect { .. } => None,
     };
-    let handshakes = listener.handshakes_per_client.map(|rate| {
-        let kept = used.filter(|used| used.rate() == rate).map(Arc::clone);
-        kept.unwrap_or_else(|| Arc::new(Limiter::new(rate)))
-    });
-    Ok(ListenerRules { listener: Arc::clone(listener), tls, handshakes })
+    Ok(ListenerRules { listener: Arc::clone(listener), tls })
 }

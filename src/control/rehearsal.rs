@@ -96,7 +96,7 @@ fn run(snapshot: &Snapshot, script: &Script, test: &PolicyTest) -> Option<Diagno
         });
     }
     let got = verdict.map_or_else(|refusal| format!("refuse:{refusal}"), |()| "allow".into());
-    let question = Question { client: test.client, request, at: test.at, live: false, candidate };
+    let question = Question { client: test.client, request, at: test.at, budgets: None, candidate };
     let explanation = snapshot.explain(question).to_string();
     let finding = error(format!(
         "test \"{}\" failed: expected {}, got {got}",

@@ -171,7 +171,7 @@ mod tests {
     use crate::policy::rule::RuleLines;
     use proptest::prelude::*;
 
-    use crate::policy::limit::{Budgets, Limits};
+    use crate::policy::limit::Limits;
     use crate::policy::origin::Origins;
     use crate::policy::request::{Host, Kind, Request, Scheme};
     use crate::policy::subprotocol::Subprotocols;
@@ -197,7 +197,6 @@ mod tests {
                 .map(|(at, lines)| list(format!("{letter}{at}"), lines.as_ref()))
                 .collect()
         };
-        let limits = Limits::default();
         Policy {
             name: "feed".into(),
             file: "policies/feed.toml".into(),
@@ -206,8 +205,7 @@ mod tests {
             deny: lists('d', deny),
             origins: Some(Origins::new(vec![Origins::parse_one("https://a.example").unwrap()])),
             subprotocols: Some(Subprotocols::new(vec!["ticks".into()])),
-            budgets: Budgets::carry(None, &limits),
-            limits,
+            limits: Limits::default(),
             lines: LINES,
             candidate: None,
         }

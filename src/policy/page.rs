@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::policy::limit::{Budgets, Limits};
+use crate::policy::limit::Limits;
 use crate::policy::list::List;
 use crate::policy::network::Client;
 use crate::policy::origin::Origins;
@@ -13,7 +13,7 @@ use crate::policy::rule::RuleLines;
 use crate::policy::subprotocol::Subprotocols;
 use crate::refusal::Refusal;
 
-/// A named set of rules, compiled from one file.
+/// A named set of rules, compiled from one file. It holds limits and not how far they are used.
 #[derive(Debug)]
 pub struct Policy {
     /// The file's stem, as in `policies/NAME.toml`.
@@ -32,8 +32,6 @@ pub struct Policy {
     pub subprotocols: Option<Subprotocols>,
     /// Rates, counts and tunnel limits.
     pub limits: Limits,
-    /// The remainder of the limits; outlives the generation.
-    pub budgets: Budgets,
     /// Lines of the rules in the file.
     pub lines: RuleLines,
     /// The policy that may replace this one: judged beside it, and never enforced.

@@ -132,8 +132,7 @@ mod tests {
     /// A generation with these routes of `localhost`, each written as `path policy` or `path policy
     /// as-is`. Every policy admits every client.
     fn routes(written: &[&str]) -> Snapshot {
-        let own =
-            |name: &str| Policy { name: name.into(), ..policy(&[], &Limits::default(), None) };
+        let own = |name: &str| Policy { name: name.into(), ..policy(&[], &Limits::default()) };
         let policies = ["open", "shut", "inner"].map(|name| Arc::new(own(name)));
         let mut snapshot = generation(1, own("chat"), None);
         let parsed = written.iter().map(|line| {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::policy::Policy;
-use crate::policy::limit::Limiter;
 use crate::policy::network::Client;
 use crate::policy::route::Routes;
 use crate::snapshot::certificate::Certificates;
@@ -30,7 +29,7 @@ pub struct Snapshot {
     pub route_list: Vec<Arc<Route>>,
     /// Count of route numbers assigned so far, those of earlier generations included.
     pub numbered: usize,
-    /// Policies by name, used or not. A reload carries budgets over from here.
+    /// Policies by name, used or not.
     pub policies: HashMap<Arc<str>, Arc<Policy>>,
     /// The policy whose denials precede every other policy. It admits every client it doesn't deny.
     pub baseline: Option<Arc<Policy>>,
@@ -43,8 +42,6 @@ pub struct ListenerRules {
     pub listener: Arc<Listener>,
     /// TLS configuration. `None` on a plain listener.
     pub tls: Option<Arc<Handshakes>>,
-    /// Remainder of `handshakes_per_client`. `None` means unlimited.
-    pub handshakes: Option<Arc<Limiter>>,
 }
 
 impl Snapshot {

@@ -9,7 +9,7 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::CertifiedKey;
 
-use crate::policy::limit::{Budgets, Exception, Limits, Share};
+use crate::policy::limit::{Exception, Limits, Share};
 use crate::policy::list::{Entry, List};
 use crate::policy::network::Client;
 use crate::policy::request::{Host, Kind, Request, Scheme};
@@ -22,9 +22,8 @@ use crate::snapshot::certificate::{Certificate, Certificates};
 use crate::snapshot::listener;
 use crate::snapshot::route::{BackendAddress, Paths, PlainHttp, Route, RouteTimeouts};
 
-/// The policy `chat`: it admits every client but those of `denied`, and has these limits;
-/// `used` is what is left of them.
-pub fn policy(denied: &[&str], limits: &Limits, used: Option<&Budgets>) -> Policy {
+/// The policy `chat`: it admits every client but those of `denied`, and has these limits.
+pub fn policy(denied: &[&str], limits: &Limits) -> Policy {
     Policy {
         name: "chat".into(),
         file: "policies/chat.toml".into(),
@@ -34,7 +33,6 @@ pub fn policy(denied: &[&str], limits: &Limits, used: Option<&Budgets>) -> Polic
         origins: None,
         subprotocols: None,
         limits: limits.clone(),
-        budgets: Budgets::carry(used, limits),
         lines: RuleLines::default(),
         candidate: None,
     }
@@ -99,7 +97,7 @@ fn baseline(denied: &[&str]) -> Option<Policy> {
     Some(Policy {
         name: "baseline".into(),
         file: "policies/baseline.toml".into(),
-        ..policy(denied, &Limits::default(), None)
+        ..policy(denied, &Limits::default())
     })
 }
 
@@ -141,7 +139,7 @@ fn said(
 fn the_baseline_denies_before_any_policy_and_before_it_is_known_that_no_route_leads_there() {
     let snapshot = generation(
         1,
-        policy(&["192.0.2.2"], &Limits::default(), None),
+        policy(&["192.0.2.2"], &Limits::default()),
         baseline(&["192.0.2.1", "192.0.2.2"]),
     );
     assert_eq!(said(&snapshot, 1, "localhost", None), ("network", "baseline".into(), true));
@@ -153,8 +151,7 @@ fn the_baseline_denies_before_any_policy_and_before_it_is_known_that_no_route_le
 
 #[test]
 fn what_is_misdirected_is_so_whoever_asks() {
-    let mut snapshot =
-        generation(1, policy(&[], &Limits::default(), None), baseline(&["192.0.2.1"]));
+    let mut snapshot = generation(1, policy(&[], &Limits::default()), baseline(&["192.0.2.1"]));
     let (here, there) = (certificate(&["localhost"]), certificate(&["elsewhere"]));
     snapshot.certificates =
         Arc::new(Certificates::new(vec![Arc::clone(&here), Arc::clone(&there)]));
@@ -165,10 +162,10 @@ fn what_is_misdirected_is_so_whoever_asks() {
 /// The verdict of the policy `chat`, whose candidate denies 192.0.2.1, and the verdict of that
 /// candidate.
 fn beside(host: u8, promoted: Option<&str>) -> (bool, Option<bool>, usize) {
-    let candidate = policy(&["192.0.2.1", "192.0.2.3"], &Limits::default(), None);
+    let candidate = policy(&["192.0.2.1", "192.0.2.3"], &Limits::default());
     let policy = Policy {
         candidate: Some(Arc::new(candidate)),
-        ..policy(&["192.0.2.2"], &Limits::default(), None)
+        ..policy(&["192.0.2.2"], &Limits::default())
     };
     let snapshot = generation(1, policy, baseline(&["192.0.2.9"]));
     let judgement = snapshot.judge_by(
@@ -206,8 +203,8 @@ fn the_next_expiry_is_that_of_any_rule_limit_candidate_or_baseline() {
     let clients = vec![list(&["192.0.2.4 expires=2026-04-01T00:00:00Z"])];
     let exception = Exception { clients, share: Share::default(), line: 1 };
     let limits = Limits { exceptions: [exception].into(), ..Limits::default() };
-    let candidate = policy(&["192.0.2.3 expires=2026-03-01T00:00:00Z"], &Limits::default(), None);
-    let policy = policy(&["192.0.2.2 expires=2026-02-01T00:00:00Z", "192.0.2.8"], &limits, None);
+    let candidate = policy(&["192.0.2.3 expires=2026-03-01T00:00:00Z"], &Limits::default());
+    let policy = policy(&["192.0.2.2 expires=2026-02-01T00:00:00Z", "192.0.2.8"], &limits);
     let policy = Policy { candidate: Some(Arc::new(candidate)), ..policy };
     let snapshot = generation(1, policy, baseline(&["192.0.2.1 expires=2026-01-01T00:00:00Z"]));
     let mut now = time("2025-12-31T23:59:59Z");

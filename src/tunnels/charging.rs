@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::policy::Policy;
-use crate::policy::limit::{Count, Full, Limiters, Rate};
-use crate::policy::network::{Client, Key};
+use crate::policy::limit::{LimiterId, RateLimit};
+use crate::policy::network::Client;
 use crate::policy::request::Request;
 use crate::refusal::Refusal;
 use crate::snapshot::Permit;
+use crate::tunnels::budget::{Count, Full};
 use crate::tunnels::entry::{Entry, Origination};
 use crate::tunnels::registry::Tunnels;
 
@@ -36,8 +38,10 @@ impl Tunnels {
         let policy = &permit.route().policy;
         let key = permit.client().key();
         let share = policy.limits.of(permit.client(), permit.at());
-        take(&policy.budgets.upgrades, share.upgrades, key)?;
-        let counted = policy.budgets.counts.enter(key, share.per_client, policy.limits.total);
+        let id =
+            LimiterId { policy: &policy.name, is_candidate: false, limit: RateLimit::Upgrades };
+        self.budgets.take(id, share.upgrades, key).map_err(over_rate)?;
+        let counted = self.budgets.enter_tunnel(policy, key, share.per_client);
         let count = counted.map_err(|full| match full {
             Full::Client => Refusal::Connections,
             Full::Total => Refusal::Capacity,
@@ -56,17 +60,17 @@ impl Tunnels {
     /// Charges a plain request: a token of the client's rate.
     pub fn charge_plain(&self, permit: &Permit) -> Result<(), Refusal> {
         let policy = &permit.route().policy;
-        take(
-            &policy.budgets.requests,
-            policy.limits.of(permit.client(), permit.at()).requests,
-            permit.client().key(),
-        )
+        let share = policy.limits.of(permit.client(), permit.at());
+        let id =
+            LimiterId { policy: &policy.name, is_candidate: false, limit: RateLimit::Requests };
+        self.budgets.take(id, share.requests, permit.client().key()).map_err(over_rate)
     }
 
     /// Returns the verdict of `policy`'s candidate on a request that its rules `judged`. It charges
     /// budgets of the candidate's own, and compares its caps with the open tunnels. `None` means
     /// that there is no candidate.
     pub fn charge_candidate(
+        &self,
         policy: &Policy,
         client: Client,
         is_plain: bool,
@@ -76,17 +80,20 @@ impl Tunnels {
         let candidate = policy.candidate.as_ref()?;
         let charged = || {
             let (share, key) = (candidate.limits.of(client, now), client.key());
+            let limit = if is_plain { RateLimit::Requests } else { RateLimit::Upgrades };
+            let id = LimiterId { policy: &policy.name, is_candidate: true, limit };
+            self.budgets.take(id, limit.of(share), key).map_err(over_rate)?;
             if is_plain {
-                return take(&candidate.budgets.requests, share.requests, key);
+                return Ok(());
             }
-            take(&candidate.budgets.upgrades, share.upgrades, key)?;
             // Open tunnels are counted once, for the policy: the candidate would find the same
             // ones.
-            let counts = &policy.budgets.counts;
-            if share.per_client.is_some_and(|most| counts.of(key) >= most) {
+            let open = || self.budgets.tunnels_of(&policy.name, key);
+            if share.per_client.is_some_and(|most| open() >= most) {
                 return Err(Refusal::Connections);
             }
-            if candidate.limits.total.is_some_and(|most| counts.total() >= most) {
+            if candidate.limits.total.is_some_and(|most| self.budgets.tunnels(&policy.name) >= most)
+            {
                 return Err(Refusal::Capacity);
             }
             Ok(())
@@ -95,12 +102,9 @@ impl Tunnels {
     }
 }
 
-/// Takes one token of `key`, if its rate is limited.
-fn take(limiters: &Limiters, rate: Option<Rate>, key: Key) -> Result<(), Refusal> {
-    let limiter = rate.and_then(|rate| limiters.of(rate));
-    limiter
-        .map_or(Ok(()), |limiter| limiter.take(key))
-        .map_err(|retry_after| Refusal::Rate { retry_after })
+/// The refusal of a client that has no token left.
+fn over_rate(retry_after: Duration) -> Refusal {
+    Refusal::Rate { retry_after }
 }
 
 impl Slot {

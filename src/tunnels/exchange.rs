@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::policy::limit::{Count, Full};
 use crate::policy::request::Request;
 use crate::snapshot::Permit;
+use crate::tunnels::budget::{Count, Full};
 use crate::tunnels::entry::{Entry, Origination};
 use crate::tunnels::registry::Tunnels;
 
@@ -49,8 +49,8 @@ impl Exchange {
         if self.stream.is_none() {
             let (route, key) = (self.entry.route(), self.entry.client.key());
             let (policy, share) = (&route.policy, route.policy.limits.of(self.entry.client, now));
-            let streams = &policy.budgets.streams;
-            self.stream = Some(streams.enter(key, share.streams, policy.limits.streams_total)?);
+            let budgets = &self.tunnels.budgets;
+            self.stream = Some(budgets.enter_stream(policy, key, share.streams)?);
         }
         Ok(())
     }
@@ -118,8 +118,8 @@ mod tests {
         let mut take = |at: usize| all[at].take_stream(Timestamp::now());
         assert_eq!([take(0), take(0), take(1)], [Ok(()), Ok(()), Err(Full::Client)]);
         assert_eq!([take(2), take(3)], [Ok(()), Err(Full::Total)]);
-        let counts = Arc::clone(&live.load().route_list[0].policy.budgets.streams);
+        assert_eq!(tunnels.budgets().streams("chat"), 2);
         drop(all);
-        assert_eq!(counts.total(), 0);
+        assert_eq!(tunnels.budgets().streams("chat"), 0);
     }
 }

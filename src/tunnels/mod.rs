@@ -1,10 +1,12 @@
 //! The tables of live tunnels and of exchanges in flight: the holder of each, the charge for
 //! another, and the orders that reach them from outside.
 //!
-//! `charging` takes what a permit costs and gives a [`Slot`]. The slot enters the `registry` when
-//! the tunnel opens and leaves it on drop. `reconcile` judges all entries again under a new
-//! generation. This module moves no byte and knows no socket.
+//! `budget` has the used part of every limit. `charging` takes what a permit costs and gives a
+//! [`Slot`]. The slot enters the `registry` when the tunnel opens and leaves it on drop.
+//! `reconcile` judges all entries again under a new generation. This module moves no byte and knows
+//! no socket.
 
+pub mod budget;
 mod charging;
 mod entry;
 mod exchange;

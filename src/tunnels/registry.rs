@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use crate::lifecycle::Lifecycle;
 use crate::policy::request::Request;
-use crate::snapshot::{Live, Permit};
+use crate::snapshot::{Live, Permit, Snapshot};
+use crate::tunnels::budget::Budgets;
 use crate::tunnels::entry::{End, Entry, Origination};
 use crate::tunnels::table::Table;
 
@@ -15,10 +16,12 @@ use crate::tunnels::table::Table;
 pub struct Tunnels {
     live: Arc<Live>,
     pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) budgets: Budgets,
     pub(super) table: Table,
     pub(super) exchanges: Table,
     next: AtomicU64,
-    /// Slots that are charged, entered or not: what a drain waits for.
+    /// Slots held: charged, and not yet dropped. A tunnel counts from its charge on, before it is
+    /// in the table, so that a drain waits for attempts in progress too.
     pub(super) slots: AtomicUsize,
     /// Most slots held at once since [`Tunnels::take_most`].
     pub(super) most: AtomicUsize,
@@ -28,8 +31,10 @@ impl Tunnels {
     /// Creates empty tables. Tunnels are judged under `live`, and open for as long as `lifecycle`
     /// permits.
     pub fn new(live: Arc<Live>, lifecycle: Arc<Lifecycle>) -> Arc<Self> {
+        let budgets = Budgets::new(&live.load());
         Arc::new(Tunnels {
             live,
+            budgets,
             lifecycle,
             table: Table::default(),
             exchanges: Table::default(),
@@ -37,6 +42,19 @@ impl Tunnels {
             slots: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
         })
+    }
+
+    /// The used part of every limit.
+    pub fn budgets(&self) -> &Budgets {
+        &self.budgets
+    }
+
+    /// Makes `next` the running generation. Budgets are there before its first permit, and those of
+    /// the generation before go after its last but stragglers'.
+    pub fn publish(&self, next: &Arc<Snapshot>) {
+        self.budgets.prepare(&self.live.load(), next);
+        self.live.publish(Arc::clone(next));
+        self.budgets.retain(next);
     }
 
     /// Returns the tunnels in the table now.

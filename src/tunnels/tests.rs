@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::lifecycle::{DrainTerms, Lifecycle};
 use crate::policy::Policy;
-use crate::policy::limit::{Limits, Rate, Share, TunnelLimits};
+use crate::policy::limit::{LimiterId, Limits, Rate, RateLimit, Share, TunnelLimits};
 use crate::policy::network::Peer;
 use crate::refusal::Refusal;
 use crate::snapshot::tests::{client, generation, policy, request};
@@ -19,23 +19,21 @@ use crate::snapshot::{Live, Snapshot};
 use crate::tunnels::*;
 
 /// A generation with one route, whose policy denies `denied` and has these limits.
-fn snapshot(number: u64, denied: &str, limits: &Limits, before: Option<&Snapshot>) -> Snapshot {
-    let used = before.map(|before| &before.route_list[0].policy.budgets);
+fn snapshot(number: u64, denied: &str, limits: &Limits) -> Snapshot {
     let denied = Some(denied).filter(|denied| !denied.is_empty());
-    generation(number, policy(denied.as_slice(), limits, used), None)
+    generation(number, policy(denied.as_slice(), limits), None)
 }
 
 /// A table under generation 1, which denies no client.
 pub fn table(limits: &Limits) -> (Arc<Tunnels>, Arc<Live>) {
-    let live = Arc::new(Live::new(snapshot(1, "", limits, None)));
+    let live = Arc::new(Live::new(snapshot(1, "", limits)));
     (Tunnels::new(Arc::clone(&live), Lifecycle::new()), live)
 }
 
 /// Makes the next generation the running one, with the limits of the previous one.
 pub fn publish(live: &Live, generation: u64, denied: &str) -> Arc<Snapshot> {
     let before = live.load_full();
-    let next =
-        Arc::new(snapshot(generation, denied, &before.route_list[0].policy.limits, Some(&before)));
+    let next = Arc::new(snapshot(generation, denied, &before.route_list[0].policy.limits));
     live.publish(Arc::clone(&next));
     next
 }
@@ -118,7 +116,7 @@ fn weighing_finds_whom_a_generation_would_refuse_and_changes_nothing() {
     let (tunnels, live) = table(&Limits::default());
     let open: Vec<_> = (1..=4).map(|host| enter(charge(&tunnels, &live, host).unwrap())).collect();
     tunnels.reconcile(&publish(&live, 2, "192.0.2.1"), Timestamp::now());
-    let next = snapshot(3, "192.0.2.0/30", &Limits::default(), None);
+    let next = snapshot(3, "192.0.2.0/30", &Limits::default());
     let Weight { open: all, revoked, .. } = tunnels.weigh(&next, Timestamp::now());
     let mut refused: Vec<_> =
         revoked.iter().map(|(entry, refusal)| (entry.id, refusal.word())).collect();
@@ -136,19 +134,19 @@ fn weighing_finds_whom_a_generation_would_refuse_and_changes_nothing() {
 /// A table under generation 1, whose policy denies no client, and whose candidate denies 192.0.2.1
 /// and has these limits.
 fn beside(limits: &Limits) -> (Arc<Tunnels>, Arc<Live>) {
-    let candidate = Some(Arc::new(policy(&["192.0.2.1"], limits, None)));
-    let policy = Policy { candidate, ..policy(&[], &Limits::default(), None) };
+    let candidate = Some(Arc::new(policy(&["192.0.2.1"], limits)));
+    let policy = Policy { candidate, ..policy(&[], &Limits::default()) };
     let live = Arc::new(Live::new(generation(1, policy, None)));
     (Tunnels::new(Arc::clone(&live), Lifecycle::new()), live)
 }
 
 /// The verdict of the candidate on attempts, or plain requests, of these clients in turn.
-fn says(live: &Live, is_plain: bool, hosts: &[u8]) -> Vec<&'static str> {
+fn says(tunnels: &Tunnels, live: &Live, is_plain: bool, hosts: &[u8]) -> Vec<&'static str> {
     let live = live.load();
     let one = |host: &u8| {
         let judged = live.judge(client(*host), &request("localhost"), None, Timestamp::UNIX_EPOCH);
         let (policy, judged) = (judged.policy.unwrap(), judged.candidate.unwrap());
-        let says = Tunnels::charge_candidate(
+        let says = tunnels.charge_candidate(
             &policy,
             client(*host),
             is_plain,
@@ -168,35 +166,35 @@ fn a_candidate_is_charged_to_budgets_of_its_own_and_not_for_whom_its_rules_refus
         burst: NonZeroU32::new(2).unwrap(),
     };
     let share = Share { upgrades: Some(rate), requests: Some(rate), ..Share::default() };
-    let (_, live) = beside(&Limits { share, ..Limits::default() });
+    let (tunnels, live) = beside(&Limits { share, ..Limits::default() });
     assert_eq!(
-        says(&live, false, &[1, 1, 1, 2, 2, 2, 3]),
+        says(&tunnels, &live, false, &[1, 1, 1, 2, 2, 2, 3]),
         ["network", "network", "network", "", "", "rate", ""]
     );
     assert_eq!(
-        says(&live, true, &[2, 2, 2]),
+        says(&tunnels, &live, true, &[2, 2, 2]),
         ["", "", "rate"],
         "plain requests have a rate of their own"
     );
-    let policy = &live.load().route_list[0].policy;
-    let keys = |policy: &Policy| {
-        policy.budgets.upgrades.iter().map(|limiter| limiter.keys()).sum::<usize>()
+    let keys = |is_candidate| {
+        let id = LimiterId { policy: "chat", is_candidate, limit: RateLimit::Upgrades };
+        tunnels.budgets().used(id).keys
     };
-    assert_eq!((keys(policy), keys(policy.candidate.as_ref().unwrap())), (0, 2));
+    assert_eq!((keys(false), keys(true)), (0, 2));
 }
 
 #[test]
 fn a_candidate_counts_the_tunnels_that_are_open_under_its_policy() {
     let (tunnels, live) = beside(&limits(None, Some(1), Some(2)));
-    assert_eq!(says(&live, false, &[2, 2, 3]), ["", "", ""], "none is open");
+    assert_eq!(says(&tunnels, &live, false, &[2, 2, 3]), ["", "", ""], "none is open");
     let _two = enter(charge(&tunnels, &live, 2).unwrap());
-    assert_eq!(says(&live, false, &[2, 3]), ["connections", ""]);
+    assert_eq!(says(&tunnels, &live, false, &[2, 3]), ["connections", ""]);
     let _three = enter(charge(&tunnels, &live, 3).unwrap());
     assert_eq!(
-        (says(&live, false, &[3, 4]), says(&live, true, &[2])),
+        (says(&tunnels, &live, false, &[3, 4]), says(&tunnels, &live, true, &[2])),
         (vec!["connections", "capacity"], vec![""])
     );
-    assert_eq!(live.load().route_list[0].policy.budgets.counts.total(), 2, "nothing was taken");
+    assert_eq!(tunnels.budgets().tunnels("chat"), 2, "nothing was taken");
 }
 
 #[test]
@@ -216,7 +214,7 @@ fn a_reconcile_counts_whom_a_candidate_would_revoke_and_revokes_none_of_them() {
 #[test]
 fn the_limits_of_a_tunnel_are_its_clients_own_and_may_change_with_the_time() {
     let line = "192.0.2.1 expires=2026-12-31T00:00:00Z";
-    let clients = vec![Arc::clone(&policy(&[line], &Limits::default(), None).deny[0])];
+    let clients = vec![Arc::clone(&policy(&[line], &Limits::default()).deny[0])];
     let idle = |seconds| TunnelLimits {
         idle: Some(Duration::from_secs(seconds)),
         ..TunnelLimits::default()
@@ -305,7 +303,7 @@ fn check(limits: &Limits, clients: &[(u8, Result<(), &str>)]) {
         assert_eq!(tunnels.slots(), slots.len(), "who is refused holds nothing");
     }
     drop(slots);
-    assert_eq!((tunnels.slots(), live.load().route_list[0].policy.budgets.counts.total()), (0, 0));
+    assert_eq!((tunnels.slots(), tunnels.budgets().tunnels("chat")), (0, 0));
 }
 
 #[test]

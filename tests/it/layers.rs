@@ -168,6 +168,49 @@ fn the_pure_rooms_name_no_socket_no_file_and_no_runtime() {
     }
 }
 
+/// Types that change behind a shared reference.
+const MUTABLE: [&str; 12] = [
+    "Mutex",
+    "RwLock",
+    "Atomic",
+    "RefCell",
+    "Cell<",
+    "OnceLock",
+    "OnceCell",
+    "LazyLock",
+    "ArcSwap",
+    "RateLimiter",
+    "StateStore",
+    "InMemoryState",
+];
+
+/// Files of a pure room that name such a type, and the reason why no snapshot holds it.
+const NOT_IN_A_SNAPSHOT: [(&str, &str); 3] = [
+    // A table of the program, made at its first use.
+    ("snapshot/hello.rs", "LazyLock"),
+    // The pointer to the running snapshot.
+    ("snapshot/live.rs", "ArcSwap"),
+    // The certificate that one TLS handshake has chosen.
+    ("snapshot/tls.rs", "OnceLock"),
+];
+
+#[test]
+fn policies_and_snapshots_are_values_that_never_change() {
+    for (path, text) in sources() {
+        let own = room(path.iter().next().unwrap().to_str().unwrap());
+        if !matches!(own, "policy" | "snapshot") || path.ends_with("tests.rs") {
+            continue;
+        }
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for (line, mutable) in code.flat_map(|line| MUTABLE.map(|mutable| (line, mutable))) {
+            let is_known =
+                NOT_IN_A_SNAPSHOT.iter().any(|(file, one)| path.ends_with(file) && *one == mutable);
+            assert!(is_known || !line.contains(mutable), "{}: {line}", path.display());
+        }
+    }
+}
+
 #[test]
 fn every_file_says_what_it_is_for() {
     for (path, text) in sources() {

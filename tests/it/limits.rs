@@ -1,6 +1,9 @@
 //! Quantities: rates and places, each given back, kept and shared as the policy says.
 
+use std::fs;
 use std::time::{Duration, Instant};
+
+use ::sidegate::control::reload::Outcome;
 
 use crate::harness::client::Client;
 use crate::harness::sidegate::Sidegate;
@@ -299,6 +302,49 @@ async fn routes_that_name_one_policy_share_its_budgets_and_others_have_their_own
     }
     expect_refused(&client, "/other", "rate").await;
     drop(open);
+}
+
+#[tokio::test]
+async fn budgets_stay_when_a_reload_is_rejected() {
+    let (sidegate, client, _backend) = over(TWO).await;
+    expect_granted(&client, "/chat").await;
+    let good = fs::read_to_string(sidegate.folder().join("policies/default.toml")).unwrap();
+    let other = good.replace("burst = 2", "burst = 0");
+    assert_ne!(good, other);
+    sidegate.write_rejected("policies/default.toml", &other).await;
+    expect_granted(&client, "/chat").await;
+    expect_refused(&client, "/chat", "rate").await;
+    sidegate.put("policies/default.toml", good);
+    assert!(matches!(sidegate.reload().await, Outcome::Unchanged { .. }));
+    expect_refused(&client, "/chat", "rate").await;
+}
+
+#[tokio::test]
+async fn policy_begins_anew_when_it_was_removed_and_comes_back() {
+    let backend = backend::echo().run().await;
+    let builder = sidegate::new().route("/one", &backend);
+    let builder = builder.route("/two", &backend).under("other", |page| page.limits(TWO));
+    let sidegate = builder.run().await;
+    let client = client::new(&sidegate);
+    for _ in 0..2 {
+        expect_granted(&client, "/two").await;
+    }
+    expect_refused(&client, "/two", "rate").await;
+    let read = |path: &str| fs::read_to_string(sidegate.folder().join(path)).unwrap();
+    let (config, other) = (read("sidegate.toml"), read("policies/other.toml"));
+    let without = config.replace("\"other\"", "\"default\"");
+    assert_ne!(without, config);
+    sidegate.write("sidegate.toml", &without).await;
+    expect_granted(&client, "/two").await;
+    fs::remove_file(sidegate.folder().join("policies/other.toml")).unwrap();
+    sidegate.reload().await;
+    sidegate.put("policies/other.toml", other);
+    sidegate.reload().await;
+    sidegate.write("sidegate.toml", &config).await;
+    for _ in 0..2 {
+        expect_granted(&client, "/two").await;
+    }
+    expect_refused(&client, "/two", "rate").await;
 }
 
 #[tokio::test]

@@ -265,7 +265,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn lapse_is_counted_from_the_last_judging_and_not_from_now() {
         let denied = ["192.0.2.1 expires=2020-01-01T00:00:00Z"];
-        let policy = policy(&denied, &Limits::default(), None);
+        let policy = policy(&denied, &Limits::default());
         let (live, most) = (Live::new(generation(1, policy, None)), Duration::from_secs(30));
         for (reconciled, waits) in [("2019-12-31T00:00:00Z", 0), ("2020-01-01T00:00:00Z", 30)] {
             let began = Instant::now();

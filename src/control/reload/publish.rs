@@ -43,7 +43,7 @@ impl Reloader {
         let Built { snapshot, settings, warnings, feeds: _ } = built;
         let snapshot = Arc::new(snapshot);
         self.world.standing.settings.store(Arc::new(settings));
-        self.world.live.publish(Arc::clone(&snapshot));
+        self.world.tunnels.publish(&snapshot);
         let revoked = self.reconcile();
         self.world.standing.rejected.store(None);
         for warning in &warnings {

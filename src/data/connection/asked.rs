@@ -27,7 +27,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::Speaks;
 use crate::snapshot::route::{Paths, Route};
-use crate::tunnels::{Origination, Tunnels};
+use crate::tunnels::Origination;
 
 /// How a connection came.
 pub struct Came {
@@ -150,7 +150,8 @@ impl Asked {
     pub fn candidate(&self) -> Option<Result<(), Refusal>> {
         let (policy, judged, (_, now)) = (self.policy.as_ref()?, self.candidate?, self.judged?);
         let is_plain = self.kind == RequestKind::Plain;
-        Tunnels::charge_candidate(policy, self.came.arrival.client, is_plain, judged, now)
+        let tunnels = &self.core.shared.tunnels;
+        tunnels.charge_candidate(policy, self.came.arrival.client, is_plain, judged, now)
     }
 
     /// Counts and logs a candidate that would have decided otherwise. It has no other effect.

@@ -286,7 +286,7 @@ async fn a_101_is_written_as_hyper_writes_it() {
 #[tokio::test]
 async fn an_attempt_is_sent_to_a_backend_as_hyper_sends_it() {
     let mut random = StdRng::seed_from_u64(6455);
-    let policy = policy(&[], &Limits::default(), None).into();
+    let policy = policy(&[], &Limits::default()).into();
     let route = route("chat", "/", &policy);
     let client = Client::new(IpAddr::from([192, 0, 2, 1]));
     let mut sent = 0;

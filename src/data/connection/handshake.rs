@@ -150,7 +150,7 @@ async fn its_turn(
     let take = || {
         let live = core.shared.live.load();
         let rules = live.listeners.get(listener).unwrap_or(rules);
-        rules.handshakes.as_ref().map_or(Ok(()), |limiter| limiter.take(client))
+        core.shared.tunnels.budgets().take_handshake(&rules.listener, client)
     };
     if turnstile.try_pass(listener, client, take) {
         return Ok(());

@@ -16,8 +16,8 @@ use crate::close::{By, ExchangePhase, ExchangeReason, Traffic};
 use crate::data::http::patience::{Cut, Cuttable, Patience, Waits};
 use crate::observe::log::decision::{self, ExchangeClosed};
 use crate::observe::metrics::RouteMetrics;
-use crate::policy::limit::Full;
 use crate::refusal::Refusal;
+use crate::tunnels::budget::Full;
 use crate::tunnels::{End, Exchange, STREAM_AGE, Terms};
 
 /// Why an exchange ended, and who acted first.

@@ -37,8 +37,8 @@ use crate::data::websocket::frame::{
     self, Control, Extensions, Fault, Piece, Run, Scanner, Sender, What,
 };
 use crate::observe::metrics::{Direction, RouteMetrics};
-use crate::policy::limit::Bucket;
 use crate::snapshot::route::Route;
+use crate::tunnels::budget::Bucket;
 use crate::tunnels::{End, Entry, Place, Terms};
 
 /// An open tunnel. Spawn it as it is: an async block around it would make the task three times as

@@ -5,7 +5,8 @@ use std::cell::OnceCell;
 use crate::data::tunnel::clock::Clock;
 use crate::data::tunnel::side::Way;
 use crate::data::websocket::frame::{self, Masked, Rules};
-use crate::policy::limit::{Bucket, Rate, TunnelLimits};
+use crate::policy::limit::{Rate, TunnelLimits};
+use crate::tunnels::budget::Bucket;
 
 /// The rules of one direction.
 pub struct SideRules<'a> {

@@ -5,7 +5,7 @@ use std::task::Context;
 
 use crate::data::tunnel::channel::Channel;
 use crate::data::websocket::frame::{self, Scanner};
-use crate::policy::limit::Bucket;
+use crate::tunnels::budget::Bucket;
 
 /// The most that the kernel may keep for a side whose socket is closed in order. Where the peer
 /// reads nothing, the kernel keeps it until the user timeout.

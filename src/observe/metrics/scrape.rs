@@ -17,11 +17,13 @@ use crate::observe::metrics::words::{
     TlsResult,
 };
 use crate::observe::metrics::{family, process};
+use crate::policy::limit::{LimiterId, RateLimit};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::snapshot::listener::Speaks;
 use crate::sync::lock;
 use crate::tunnels::Tunnels;
+use crate::tunnels::budget::Budgets;
 
 /// An entry counts as lapsing if it expires within this time.
 const LAPSING: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -99,6 +101,8 @@ fn connections(metrics: &Metrics) -> Vec<(Arc<str>, u64, usize)> {
 pub struct Facts<'s> {
     /// Snapshot of the running generation.
     pub snapshot: &'s Snapshot,
+    /// The used part of every limit.
+    pub budgets: &'s Budgets,
     /// Whether the process is draining.
     pub is_draining: bool,
     /// Log lines dropped since the start.
@@ -130,7 +134,7 @@ fn text(metrics: &Metrics, facts: &Facts<'_>, now: Timestamp) -> String {
     }
     put_refused(&mut page, NO_ROUTE, &sums.no_route);
     put_backends(&mut page, metrics, snapshot);
-    put_policies(&mut page, snapshot, now);
+    put_policies(&mut page, facts, now);
     put_candidates(&mut page, metrics);
     put_control(&mut page, metrics, facts);
     page.count(&family::LOG_DROPS, &[], facts.log_drops);
@@ -339,9 +343,9 @@ fn put_backends(page: &mut Page, metrics: &Metrics, snapshot: &Snapshot) {
     }
 }
 
-fn put_policies(page: &mut Page, snapshot: &Snapshot, now: Timestamp) {
+fn put_policies(page: &mut Page, facts: &Facts<'_>, now: Timestamp) {
     let until = now.saturating_add(LAPSING).unwrap_or(Timestamp::MAX);
-    for policy in snapshot.all_policies() {
+    for policy in facts.snapshot.all_policies() {
         if let Some(total) = policy.limits.total {
             page.put(&family::TUNNELS_LIMIT, &[&policy.name], f64::from(total));
         }
@@ -356,20 +360,16 @@ fn put_policies(page: &mut Page, snapshot: &Snapshot, now: Timestamp) {
                 list.lapsing(now, until) as f64,
             );
         }
-        for (limit, limiters) in
-            [("upgrades", &policy.budgets.upgrades), ("requests", &policy.budgets.requests)]
-        {
-            if limiters.is_empty() {
+        for limit in RateLimit::ALL {
+            if policy.limits.rates(limit).is_empty() {
                 continue;
             }
-            let keys: usize = limiters.iter().map(|limiter| limiter.keys()).sum();
-            page.put(&family::LIMITER_KEYS, &[&policy.name, limit], keys as f64);
+            let id = LimiterId { policy: &policy.name, is_candidate: false, limit };
+            let used = facts.budgets.used(id);
+            let labels: &[&str] = &[&policy.name, limit.word()];
+            page.put(&family::LIMITER_KEYS, labels, used.keys as f64);
             // A limiter whose rate no policy uses any more is gone, and so is its count.
-            page.count(
-                &family::LIMITER_OVERFLOW,
-                &[&policy.name, limit],
-                limiters.iter().map(|one| one.overflowed()).sum(),
-            );
+            page.count(&family::LIMITER_OVERFLOW, labels, used.overflowed);
         }
     }
 }

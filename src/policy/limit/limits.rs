@@ -39,6 +39,58 @@ pub struct Share {
     pub tunnel: TunnelLimits,
 }
 
+/// A rate of a policy that has a budget for each client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateLimit {
+    /// `upgrades`: WebSocket upgrade requests.
+    Upgrades,
+    /// `requests`: plain HTTP requests.
+    Requests,
+}
+
+impl RateLimit {
+    /// Every rate limit, once.
+    pub const ALL: [RateLimit; 2] = [RateLimit::Upgrades, RateLimit::Requests];
+
+    /// The key in `[limits]`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            RateLimit::Upgrades => "upgrades",
+            RateLimit::Requests => "requests",
+        }
+    }
+
+    /// The rate of `share`. `None` means unlimited.
+    pub const fn of(self, share: &Share) -> Option<Rate> {
+        match self {
+            RateLimit::Upgrades => share.upgrades,
+            RateLimit::Requests => share.requests,
+        }
+    }
+}
+
+/// Names the limiters of one limit of a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimiterId<'a> {
+    /// Name of the policy.
+    pub policy: &'a str,
+    /// Whether they are those of its candidate, which is charged apart.
+    pub is_candidate: bool,
+    /// The limit whose tokens they hold.
+    pub limit: RateLimit,
+}
+
+impl<'a> LimiterId<'a> {
+    /// Iterates over those of the policy and of its candidate.
+    pub fn all(policy: &'a str) -> impl Iterator<Item = LimiterId<'a>> {
+        let both = [false, true].into_iter();
+        both.flat_map(move |is_candidate| {
+            let one = move |limit| LimiterId { policy, is_candidate, limit };
+            RateLimit::ALL.map(one)
+        })
+    }
+}
+
 /// One `[[limits.for]]`, with all that it leaves out filled in from `[limits]`.
 #[derive(Debug, Clone)]
 pub struct Exception {
@@ -75,6 +127,17 @@ impl Limits {
     /// Returns the share of `client` at the time `now`.
     pub fn of(&self, client: Client, now: Timestamp) -> &Share {
         self.share(self.exception(client, now))
+    }
+
+    /// Returns the distinct rates of `limit` among all shares.
+    pub fn rates(&self, limit: RateLimit) -> Vec<Rate> {
+        let mut rates: Vec<Rate> = Vec::new();
+        for rate in self.shares().filter_map(|share| limit.of(share)) {
+            if !rates.contains(&rate) {
+                rates.push(rate);
+            }
+        }
+        rates
     }
 
     /// Iterates over every share, first the one of clients without an exception.

@@ -1,17 +1,10 @@
 //! How much a client may use: rates, counts, and limits on one tunnel.
 //!
-//! A limit is the value in the policy. A budget is the unused part, and outlives the generation.
-//! Every table here is bounded, whatever clients send. Nothing waits: a refusal says when to try
-//! again.
+//! A limit is the value in the policy, and nothing here changes. The used part of a limit is a
+//! budget, which `tunnels/budget` keeps.
 
-mod bucket;
-mod budget;
-mod count;
 mod limits;
 mod rate;
 
-pub use self::bucket::Bucket;
-pub use self::budget::{Budgets, Limiters};
-pub use self::count::{Count, Counts, Full};
-pub use self::limits::{Exception, Limits, Share, TunnelLimits};
-pub use self::rate::{Limiter, Rate};
+pub use self::limits::{Exception, LimiterId, Limits, RateLimit, Share, TunnelLimits};
+pub use self::rate::{CENTURY, Rate};

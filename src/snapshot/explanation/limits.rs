@@ -3,20 +3,33 @@
 use jiff::Timestamp;
 
 use crate::policy::Policy;
-use crate::policy::limit::{Limiters, Rate};
-use crate::policy::network::Client;
+use crate::policy::limit::{LimiterId, Rate, RateLimit};
+use crate::policy::network::{Client, Key};
 use crate::policy::request::Request;
 use crate::policy::rule::Rule;
 use crate::snapshot::explanation::report::Limited;
 
-/// Returns the limits of `policy` that `request` would be charged to. `live` says whether the
-/// remaining budgets are known.
+/// The remainder of the limits of a running agent, which a snapshot does not know.
+pub trait Remaining {
+    /// Tokens of `rate` that `client` has left in the limiters of `id`.
+    fn tokens(&self, id: LimiterId<'_>, rate: Rate, client: Key) -> u32;
+
+    /// The number of open tunnels of `client` under the policy of this name.
+    fn tunnels_of(&self, policy: &str, client: Key) -> u32;
+
+    /// The number of open tunnels under the policy of this name.
+    fn tunnels(&self, policy: &str) -> u32;
+}
+
+/// Returns the limits of `policy` that `request` would be charged to, with what `budgets` have left
+/// of each. `is_candidate` says that the policy is a candidate, which has rates of its own.
 pub fn limits(
     policy: &Policy,
+    is_candidate: bool,
     client: Client,
     request: &Request,
     now: Timestamp,
-    live: bool,
+    budgets: Option<&dyn Remaining>,
 ) -> Vec<Limited> {
     let exception = policy.limits.exception(client, now);
     let line =
@@ -27,37 +40,23 @@ pub fn limits(
         let line = line.filter(|_| own);
         let place = line.map(|line| format!("{}:{line}", policy.file));
         let place = place.or_else(|| policy.place(rule).map(|place| place.to_string()));
-        Limited {
-            limit: limit.into(),
-            written,
-            place,
-            exception: line.is_some(),
-            left: left.filter(|_| live),
-        }
+        Limited { limit: limit.into(), written, place, exception: line.is_some(), left }
     };
-    let rate =
-        |limit: &str, rate: Option<Rate>, common: Option<Rate>, limiters: &Limiters, rule| {
-            let rate = rate?;
-            let left = limiters.of(rate).map(|limiter| u64::from(limiter.left(client.key())));
-            Some(limited(limit, rate.to_string(), Some(rate) != common, rule, left))
-        };
-    let budgets = &policy.budgets;
+    let rate = |limit: RateLimit, rule| {
+        let rate = limit.of(share)?;
+        let id = LimiterId { policy: &policy.name, is_candidate, limit };
+        let left = budgets.map(|budgets| u64::from(budgets.tokens(id, rate, client.key())));
+        let is_own = Some(rate) != limit.of(common);
+        Some(limited(limit.word(), rate.to_string(), is_own, rule, left))
+    };
     if request.is_plain() {
-        return rate(
-            "requests",
-            share.requests,
-            common.requests,
-            &budgets.requests,
-            Rule::Requests,
-        )
-        .into_iter()
-        .collect();
+        return rate(RateLimit::Requests, Rule::Requests).into_iter().collect();
     }
-    let upgrades =
-        rate("upgrades", share.upgrades, common.upgrades, &budgets.upgrades, Rule::Upgrades);
-    let left = |most: u32, open: u32| Some(u64::from(most.saturating_sub(open)));
+    let upgrades = rate(RateLimit::Upgrades, Rule::Upgrades);
+    let left = |most: u32, open: Option<u32>| open.map(|open| most.saturating_sub(open).into());
     let per_client = share.per_client.map(|most| {
-        let left = left(most, budgets.counts.of(client.key()));
+        let open = budgets.map(|budgets| budgets.tunnels_of(&policy.name, client.key()));
+        let left = left(most, open);
         limited(
             "per_client",
             format!("{most} tunnels of one client"),
@@ -72,7 +71,7 @@ pub fn limits(
             format!("{most} tunnels in all"),
             false,
             Rule::Connections,
-            left(most, budgets.counts.total()),
+            left(most, budgets.map(|budgets| budgets.tunnels(&policy.name))),
         )
     });
     upgrades.into_iter().chain(per_client).chain(total).collect()

@@ -24,10 +24,11 @@ use crate::snapshot::ambiguity::Ambiguity;
 use crate::snapshot::generation::Snapshot;
 use crate::snapshot::judge::Judgement;
 
+pub use self::limits::Remaining;
 pub use self::report::{Candidate, Entry, Explanation, Limited, ListSaid, Said};
 
 /// The question that an explanation answers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Question<'q> {
     /// The client that makes the request.
     pub client: Client,
@@ -35,8 +36,8 @@ pub struct Question<'q> {
     pub request: Result<&'q Request, Refusal>,
     /// Time of the request. `None` means an instant at which no entry has lapsed.
     pub at: Option<Timestamp>,
-    /// Whether the budgets are those of a running agent.
-    pub live: bool,
+    /// The budgets of a running agent. `None` means that the files are judged.
+    pub budgets: Option<&'q dyn Remaining>,
     /// Name of the policy whose candidate is judged in its place.
     pub candidate: Option<&'q str>,
 }
@@ -44,7 +45,7 @@ pub struct Question<'q> {
 impl Snapshot {
     /// Returns the verdict of [`Snapshot::judge`] and the reasons for it.
     pub fn explain(&self, question: Question<'_>) -> Explanation {
-        let Question { client, request, at, live, candidate } = question;
+        let Question { client, request, at, budgets, candidate } = question;
         let now = at.unwrap_or(Timestamp::MIN);
         let mut explanation = Explanation {
             permitted: false,
@@ -52,7 +53,7 @@ impl Snapshot {
             status: None,
             policy: None,
             rule: None,
-            generation: live.then_some(self.generation),
+            generation: budgets.map(|_| self.generation),
             client: client.ip().to_string(),
             derived: "the socket's peer".into(),
             at: at.map(|at| Timestamp::from_second(at.as_second()).unwrap_or(at)),
@@ -99,7 +100,9 @@ impl Snapshot {
             explanation.route = Some(route.name.to_string());
             let policy = route.policy.named(candidate);
             explanation.rules.extend(rules(policy, client, request, now));
-            explanation.limits = limits::limits(policy, client, request, now, live);
+            let is_candidate = !Arc::ptr_eq(policy, &route.policy);
+            explanation.limits =
+                limits::limits(policy, is_candidate, client, request, now, budgets);
         }
         explanation
     }

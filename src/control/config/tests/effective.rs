@@ -9,7 +9,6 @@ use super::schema::keys;
 use crate::control::config::schema::{self, CONFIG};
 use crate::control::config::{Loaded, PolicyPage, effective};
 use crate::policy::Policy;
-use crate::policy::limit::Budgets;
 
 /// The text of a file as JSON.
 fn written(text: &str) -> Value {
@@ -19,7 +18,6 @@ fn written(text: &str) -> Value {
 /// The effective policy of the only page, in the middle of December 2026.
 fn policy(loaded: Loaded) -> Value {
     let page = loaded.policies.into_iter().find(|page| &*page.name == "market-data").unwrap();
-    let budgets = Budgets::carry(None, &page.limits);
     let PolicyPage {
         name,
         file,
@@ -42,7 +40,6 @@ fn policy(loaded: Loaded) -> Value {
         origins,
         subprotocols,
         limits,
-        budgets,
         lines,
         candidate: None,
     };

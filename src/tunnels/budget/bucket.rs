@@ -7,7 +7,7 @@ use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 
-use crate::policy::limit::rate::Rate;
+use crate::policy::limit::Rate;
 
 /// One token budget, full at first.
 pub struct Bucket<C: Clock = MonotonicClock>(

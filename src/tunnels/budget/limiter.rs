@@ -1,0 +1,482 @@
+//! A rate per client, in a table that never outgrows its bound.
+//!
+//! governor does the arithmetic (the generic cell rate algorithm). The state is kept in a table of
+//! our own, because governor's keyed store grows with every address that an attacker uses
+//! (governor#171).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use governor::RateLimiter;
+use governor::clock::{Clock, MonotonicClock, Reference};
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed, StateStore};
+
+use crate::policy::limit::Rate;
+use crate::policy::network::Key;
+use crate::sync::lock;
+
+/// Keys of one family that can have a budget of their own.
+const KEYS: usize = 65_536;
+const SHARDS: usize = 16;
+/// Budgets that the remaining keys of a family share.
+const SHARED: usize = 4_096;
+/// Budgets that a new key may inspect in search of a full budget.
+const LOOKS: usize = 8;
+/// One rate, and a budget for each client. All threads share it.
+pub struct Limiter<C: Clock = MonotonicClock> {
+    rate: Rate,
+    governor: RateLimiter<Key, Store, C, NoOpMiddleware<C::Instant>>,
+    table: Arc<Table>,
+    start: C::Instant,
+}
+
+impl Limiter {
+    /// Creates full budgets on the monotonic clock: a step of the wall clock neither opens nor
+    /// blocks the limiter.
+    pub fn new(rate: Rate) -> Self {
+        Limiter::by(rate, MonotonicClock)
+    }
+}
+
+impl<C: Clock> Limiter<C> {
+    /// Creates full budgets on the given clock.
+    pub fn by(rate: Rate, clock: C) -> Self {
+        let table = Arc::new(Table::new(rate.token()));
+        let start = clock.now();
+        let governor = RateLimiter::new(rate.quota(), Store(Arc::clone(&table)), clock);
+        Limiter { rate, governor, table, start }
+    }
+
+    /// The rate given to [`Limiter::new`].
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// Takes one token of `key`. `Err` holds the time until the next token; a failed try costs
+    /// nothing.
+    pub fn take(&self, key: Key) -> Result<(), Duration> {
+        self.governor
+            .check_key(&key)
+            .map_err(|until| until.wait_time_from(self.governor.clock().now()))
+    }
+
+    /// Returns the tokens that `key` has left and takes none. A key on a shared budget reports the
+    /// full burst.
+    pub fn left(&self, key: Key) -> u32 {
+        let full_at = match key {
+            Key::V4(address) => self.table.v4.shard(address).full_at(address),
+            Key::V6(network) => self.table.v6.shard(network).full_at(network),
+        };
+        let now = self.governor.clock().now().duration_since(self.start);
+        let lacking = full_at.map_or(Nanos::default(), |full_at| full_at.saturating_sub(now));
+        let tokens = lacking.as_u64().div_ceil(self.table.token.as_u64());
+        self.rate.burst.get().saturating_sub(u32::try_from(tokens).unwrap_or(u32::MAX))
+    }
+
+    /// The number of keys that have a budget of their own.
+    pub fn keys(&self) -> usize {
+        self.table.v4.len() + self.table.v6.len()
+    }
+
+    /// The number of tokens requested from shared budgets, by keys for which the table had no room.
+    pub fn overflowed(&self) -> u64 {
+        self.table.overflowed.load(Ordering::Relaxed)
+    }
+}
+
+impl<C: Clock> fmt::Debug for Limiter<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limiter")
+            .field("rate", &self.rate)
+            .field("overflowed", &self.overflowed())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The table as a governor store. governor gives no access to its store, so the table is shared.
+struct Store(Arc<Table>);
+
+impl StateStore for Store {
+    type Key = Key;
+
+    /// `spend` computes what a budget has left after one token is taken, or fails if it has none.
+    fn measure_and_replace<T, F, E>(&self, key: &Key, spend: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let Table { v4, v6, token, overflowed } = &*self.0;
+        // The shard's lock is held while `spend` runs, so that two takes of one key cannot both see
+        // the last token.
+        let own = match *key {
+            Key::V4(address) => v4.shard(address).spend(address, *token, &spend),
+            Key::V6(network) => v6.shard(network).spend(network, *token, &spend),
+        };
+        if let Some(outcome) = own {
+            return outcome;
+        }
+        overflowed.fetch_add(1, Ordering::Relaxed);
+        let shared = match key.block() {
+            Key::V4(block) => v4.shared(block),
+            Key::V6(block) => v6.shared(block),
+        };
+        shared.measure_and_replace(&NotKeyed::NonKey, spend)
+    }
+}
+
+/// The budgets of all keys. The families are apart: IPv6 addresses are free, and a flood of them
+/// must not push out IPv4.
+struct Table {
+    v4: Family<u32>,
+    v6: Family<u64>,
+    token: Nanos,
+    overflowed: AtomicU64,
+}
+
+impl Table {
+    fn new(token: Duration) -> Self {
+        Table {
+            v4: Family::new(),
+            v6: Family::new(),
+            token: token.into(),
+            overflowed: AtomicU64::new(0),
+        }
+    }
+}
+
+/// The budgets of one address family.
+struct Family<K> {
+    shards: [Mutex<Shard<K>>; SHARDS],
+    shared: Box<[InMemoryState]>,
+    hasher: RandomState,
+}
+
+impl<K: Copy + Eq + Hash> Family<K> {
+    fn new() -> Self {
+        Family {
+            shards: std::array::from_fn(|_| {
+                Mutex::new(Shard { by_key: HashMap::new(), budgets: Vec::new(), hand: 0 })
+            }),
+            shared: (0..SHARED).map(|_| InMemoryState::default()).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Locks the shard of `key`. It is consistent before anything can panic, so a poisoned lock is
+    /// usable.
+    fn shard(&self, key: K) -> MutexGuard<'_, Shard<K>> {
+        let shard = self.hasher.hash_one(key) as usize % SHARDS;
+        lock(&self.shards[shard])
+    }
+
+    /// The budget that the keys of `block` share, possibly with other blocks.
+    fn shared(&self, block: K) -> &InMemoryState {
+        &self.shared[self.hasher.hash_one(block) as usize % SHARED]
+    }
+
+    fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).budgets.len()).sum()
+    }
+}
+
+/// Part of a family's budgets, under one lock. The budgets form a ring (a CLOCK), whose hand moves
+/// with each new key. Finding room costs a few looks, however full the ring is.
+struct Shard<K> {
+    by_key: HashMap<K, usize>,
+    budgets: Vec<Budget<K>>,
+    hand: usize,
+}
+
+/// The budget of one key.
+struct Budget<K> {
+    key: K,
+    /// When the budget will be full again, as time since the limiter's start.
+    full_at: Nanos,
+}
+
+impl<K: Copy + Eq + Hash> Shard<K> {
+    /// Spends from the budget of `key`. `None` means that `key` has none and there is no room for
+    /// one.
+    fn spend<T, E>(
+        &mut self,
+        key: K,
+        token: Nanos,
+        spend: impl Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    ) -> Option<Result<T, E>> {
+        if let Some(&at) = self.by_key.get(&key) {
+            let budget = &mut self.budgets[at];
+            return Some(spend(Some(budget.full_at)).map(|(spent, full_at)| {
+                budget.full_at = full_at;
+                spent
+            }));
+        }
+        let (spent, full_at) = match spend(None) {
+            Ok(outcome) => outcome,
+            Err(refused) => return Some(Err(refused)),
+        };
+        // A fresh budget lacks exactly one token, so `full_at` minus one token is the limiter's
+        // current time.
+        let now = full_at.saturating_sub(token);
+        self.seat(Budget { key, full_at }, now).then_some(Ok(spent))
+    }
+
+    /// When the budget of `key` will be full again. `None` means that `key` has no budget of its
+    /// own.
+    fn full_at(&self, key: K) -> Option<Nanos> {
+        self.by_key.get(&key).map(|at| self.budgets[*at].full_at)
+    }
+
+    /// Replaces a budget that is full again (forgetting that one changes nothing for its key), or
+    /// else appends; `false` means no room. So the table holds little more than the budgets that
+    /// matter.
+    fn seat(&mut self, budget: Budget<K>, now: Nanos) -> bool {
+        if let Some(at) = self.refilled(now) {
+            self.by_key.remove(&self.budgets[at].key);
+            self.by_key.insert(budget.key, at);
+            self.budgets[at] = budget;
+            return true;
+        }
+        if self.budgets.len() == KEYS / SHARDS {
+            return false;
+        }
+        self.by_key.insert(budget.key, self.budgets.len());
+        self.budgets.push(budget);
+        true
+    }
+
+    /// Advances the hand by at most `LOOKS` places, to a budget that is full again by `now`.
+    fn refilled(&mut self, now: Nanos) -> Option<usize> {
+        for _ in 0..LOOKS.min(self.budgets.len()) {
+            self.hand = (self.hand + 1) % self.budgets.len();
+            if self.budgets[self.hand].full_at <= now {
+                return Some(self.hand);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::limit::CENTURY;
+    use crate::policy::network::Client;
+    use governor::clock::FakeRelativeClock;
+    use std::net::IpAddr;
+    use std::num::NonZeroU32;
+    use std::thread;
+
+    const CLIENT: Key = Key::V6(0x2001_0db8_ffff_ffff);
+
+    fn rate(tokens: u32, per: Duration, burst: u32) -> Rate {
+        Rate {
+            tokens: NonZeroU32::new(tokens).unwrap(),
+            per,
+            burst: NonZeroU32::new(burst).unwrap(),
+        }
+    }
+
+    fn limiter(rate: Rate) -> (Limiter<FakeRelativeClock>, FakeRelativeClock) {
+        let clock = FakeRelativeClock::default();
+        (Limiter::by(rate, clock.clone()), clock)
+    }
+
+    /// The `n`th /64 of 2001:db8::/32 and its neighbours; every one in a /48 of its own up to 2^24.
+    fn stranger(n: u64) -> Key {
+        Key::V6((0x2001_0db8_0000_0000 + ((n % (1 << 24)) << 16)) | (n >> 24))
+    }
+
+    /// Takes a token at each of `times` (milliseconds) and returns the wait of each in the same
+    /// unit; 0 means that it got one.
+    fn check(rate: Rate, times: &[u64], waits: &[u64]) {
+        let (limiter, clock) = limiter(rate);
+        let mut now = 0;
+        let told = times.iter().map(|time| {
+            clock.advance(Duration::from_millis(time - now));
+            now = *time;
+            limiter.take(CLIENT).err().map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap())
+        });
+        assert_eq!(told.collect::<Vec<_>>(), waits);
+    }
+
+    #[test]
+    fn a_burst_passes_and_the_next_is_told_how_long_to_wait() {
+        check(rate(5, Duration::from_secs(1), 3), &[0, 0, 0, 0, 50], &[0, 0, 0, 200, 150]);
+        check(rate(300, Duration::from_secs(60), 1), &[0, 0], &[0, 200]);
+    }
+
+    #[test]
+    fn it_recovers_after_one_over_the_rate_and_refused_tries_cost_nothing() {
+        check(
+            rate(5, Duration::from_secs(1), 1),
+            &[0, 50, 100, 199, 200, 201, 400],
+            &[0, 150, 100, 1, 0, 199, 0],
+        );
+    }
+
+    #[test]
+    fn a_rest_refills_the_burst_and_no_more() {
+        check(
+            rate(5, Duration::from_secs(1), 2),
+            &[0, 0, 60_000, 60_000, 60_000],
+            &[0, 0, 0, 0, 200],
+        );
+    }
+
+    #[test]
+    fn each_key_has_its_own_budget() {
+        let (limiter, _) = limiter(rate(1, Duration::from_secs(1), 1));
+        for key in [Key::V4(1), Key::V4(2), Key::V6(1), Key::V6(2)] {
+            assert!(limiter.take(key).is_ok());
+            assert_eq!(limiter.take(key), Err(Duration::from_secs(1)));
+        }
+        assert_eq!((limiter.keys(), limiter.overflowed()), (4, 0));
+    }
+
+    #[test]
+    fn a_hundred_thousand_addresses_in_one_64_are_one_key() {
+        let (limiter, _) = limiter(rate(5, Duration::from_secs(1), 20));
+        let prefix: u128 = 0x2001_0db8_0001_0002 << 64;
+        let got = (0..100_000_u128).filter(|host| {
+            limiter.take(Client::new(IpAddr::V6((prefix | host).into())).key()).is_ok()
+        });
+        assert_eq!((got.count(), limiter.keys()), (20, 1));
+    }
+
+    #[test]
+    fn under_a_million_strangers_a_known_client_keeps_its_own_budget() {
+        let (limiter, _) = limiter(rate(5, Duration::from_secs(1), 20));
+        let mut got = 0;
+        for n in 0..1_000_000 {
+            if n % 25_000 == 0 {
+                got += u32::from(limiter.take(CLIENT).is_ok());
+            }
+            let _ = limiter.take(stranger(n));
+        }
+        assert_eq!(got, 20, "of its forty tries exactly its burst");
+        assert_eq!(limiter.keys(), KEYS);
+        assert_eq!(
+            limiter.overflowed(),
+            1_000_000 - (KEYS as u64 - 1),
+            "one place of them all is the client's"
+        );
+    }
+
+    #[test]
+    fn what_is_left_is_told_without_taking_any() {
+        let clock = FakeRelativeClock::default();
+        let limiter = Limiter::by(rate(1, Duration::from_secs(1), 3), clock.clone());
+        assert_eq!(limiter.left(CLIENT), 3);
+        for left in [2, 1, 0] {
+            limiter.take(CLIENT).unwrap();
+            assert_eq!([limiter.left(CLIENT), limiter.left(CLIENT)], [left; 2]);
+        }
+        clock.advance(Duration::from_millis(1500));
+        assert_eq!(limiter.left(CLIENT), 1);
+        clock.advance(Duration::from_secs(9));
+        assert_eq!(limiter.left(CLIENT), 3);
+    }
+
+    #[test]
+    fn a_flood_of_ipv6_leaves_ipv4_its_budgets() {
+        let (limiter, _) = limiter(rate(1, Duration::from_secs(1), 1));
+        (0..200_000).for_each(|n| _ = limiter.take(stranger(n)));
+        let before = limiter.overflowed();
+        assert!((0..10_000).all(|n| limiter.take(Key::V4(n)).is_ok()));
+        assert_eq!(limiter.overflowed(), before);
+    }
+
+    #[test]
+    fn once_their_budgets_are_full_again_strangers_make_room() {
+        let (limiter, clock) = limiter(rate(5, Duration::from_secs(1), 20));
+        (0..200_000).for_each(|n| _ = limiter.take(stranger(n)));
+        let before = limiter.overflowed();
+        clock.advance(Duration::from_millis(200));
+        (200_000..260_000).for_each(|n| assert!(limiter.take(stranger(n)).is_ok()));
+        assert!(limiter.keys() <= KEYS);
+        assert_eq!(limiter.overflowed(), before);
+    }
+
+    #[test]
+    fn a_budget_that_is_not_full_again_is_never_forgotten() {
+        let (limiter, clock) = limiter(rate(5, Duration::from_secs(1), 20));
+        (0..10).for_each(|_| limiter.take(CLIENT).unwrap());
+        (0..100_000).for_each(|n| _ = limiter.take(stranger(n)));
+        clock.advance(Duration::from_millis(1000));
+        (100_000..300_000).for_each(|n| _ = limiter.take(stranger(n)));
+        let got = (0..40).filter(|_| limiter.take(CLIENT).is_ok()).count();
+        assert_eq!(got, 10 + 5, "what was left, and what came in a second");
+    }
+
+    #[test]
+    fn strangers_that_come_one_by_one_need_no_more_room_than_one() {
+        let (limiter, clock) = limiter(rate(5, Duration::from_secs(1), 20));
+        for n in 0..100_000 {
+            clock.advance(Duration::from_millis(200));
+            assert!(limiter.take(stranger(n)).is_ok());
+        }
+        assert_eq!((limiter.keys(), limiter.overflowed()), (SHARDS, 0), "one for each shard");
+    }
+
+    #[test]
+    fn whoever_overflows_shares_with_its_48_and_recovers() {
+        let (limiter, clock) = limiter(rate(1, Duration::from_secs(1), 3));
+        // Budgets that take 3 s to fill again fill the table.
+        (0..200_000).for_each(|n| (0..3).for_each(|_| _ = limiter.take(stranger(n))));
+        clock.advance(Duration::from_secs(2));
+        let neighbour = |n: u64| Key::V6(0x2001_0dbf_0001_0000 | n);
+        let got = (0..1000).filter(|n| limiter.take(neighbour(*n)).is_ok()).count();
+        assert!(got <= 3, "{got} tokens for one /48");
+        clock.advance(Duration::from_secs(1));
+        assert!((0..1000).all(|n| limiter.take(neighbour(n)).is_ok()), "there is room again");
+    }
+
+    #[test]
+    fn of_many_threads_exactly_the_burst_gets_through() {
+        let (limiter, _) = limiter(rate(1, Duration::from_secs(1), 1000));
+        let got: usize = thread::scope(|scope| {
+            let take = || (0..1000).filter(|_| limiter.take(CLIENT).is_ok()).count();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!((got, limiter.keys()), (1000, 1));
+    }
+
+    #[test]
+    fn no_rate_is_too_fast_or_too_slow() {
+        for tokens in [1, u32::MAX] {
+            for per in [
+                Duration::ZERO,
+                Duration::from_nanos(1),
+                Duration::from_secs(1),
+                CENTURY,
+                Duration::MAX,
+            ] {
+                for burst in [1, u32::MAX] {
+                    let (limiter, clock) = limiter(rate(tokens, per, burst));
+                    for _ in 0..3 {
+                        let first = limiter.take(CLIENT);
+                        let wait = first.err().unwrap_or_default();
+                        clock.advance(wait);
+                        assert!(limiter.take(CLIENT).is_ok() || first.is_ok());
+                        assert!(limiter.take(Key::V4(1)).is_ok() || wait.is_zero());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_real_clock_lets_the_burst_through() {
+        let limiter = Limiter::new(rate(1, Duration::from_secs(3600), 2));
+        assert_eq!((limiter.take(CLIENT), limiter.take(CLIENT)), (Ok(()), Ok(())));
+        let wait = limiter.take(CLIENT).unwrap_err();
+        assert!(wait > Duration::from_secs(3590) && wait <= Duration::from_secs(3600), "{wait:?}");
+        assert_eq!(limiter.rate(), rate(1, Duration::from_secs(3600), 2));
+    }
+}
