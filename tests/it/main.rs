@@ -64,4 +64,5 @@ mod tls_edge;
 mod tunnel;
 mod units;
 mod upgrade;
+mod variants;
 mod watch;

@@ -306,15 +306,29 @@ const fn is_of_a_route(refusal: Refusal) -> bool {
 
 /// Whether `judge` may give this refusal for an open tunnel, which is then revoked.
 const fn revokes(refusal: Refusal) -> bool {
-    matches!(
-        refusal,
+    match refusal {
         Refusal::Path
-            | Refusal::Network
-            | Refusal::Origin
-            | Refusal::Identity
-            | Refusal::Subprotocol
-            | Refusal::Route
-    )
+        | Refusal::Network
+        | Refusal::Origin
+        | Refusal::Identity
+        | Refusal::Subprotocol
+        | Refusal::Route => true,
+        Refusal::Pending
+        | Refusal::Proxy
+        | Refusal::Tls
+        | Refusal::Head(_)
+        | Refusal::Forwarded
+        | Refusal::Misdirected
+        | Refusal::Handshake
+        | Refusal::Version
+        | Refusal::Plain
+        | Refusal::Body
+        | Refusal::Rate { .. }
+        | Refusal::Connections
+        | Refusal::Capacity
+        | Refusal::Draining
+        | Refusal::Backend(_) => false,
+    }
 }
 
 /// Adds the backends of the running routes only: an alert on a removed backend that is down would
