@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::page::{error, warning};
 use crate::control::config::{Expect, Loaded, PolicyPage, PolicyTest};
+use crate::policy::request::Request;
 use crate::refusal::Refusal;
-use crate::snapshot::Snapshot;
 use crate::snapshot::explanation::Question;
+use crate::snapshot::{Judgement, Snapshot};
 
 /// The tests of one policy, or of its candidate.
 pub struct Script {
@@ -44,66 +45,134 @@ impl Script {
     }
 }
 
-/// Runs every test. Failed tests are errors; a test of another policy's URL is a warning.
-pub fn rehearse(snapshot: &Snapshot, scripts: &[Script]) -> Vec<Diagnostic> {
-    scripts
-        .iter()
-        .flat_map(|script| script.tests.iter().filter_map(|test| run(snapshot, script, test)))
-        .collect()
+impl Script {
+    /// The policy whose candidate is judged in its place. `None` means that there is none.
+    fn candidate(&self) -> Option<&str> {
+        (self.kind == Kind::Candidate).then_some(&*self.policy)
+    }
 }
 
-fn run(snapshot: &Snapshot, script: &Script, test: &PolicyTest) -> Option<Diagnostic> {
-    let candidate = (script.kind == Kind::Candidate).then_some(&*script.policy);
-    let request = test.request.as_ref().map_err(|refusal| *refusal);
-    let judged = request.map(|request| {
-        let slashed = snapshot.slashed(request);
-        let request = slashed.as_ref().unwrap_or(request);
-        // Without an instant, no entry has lapsed.
-        snapshot.judge_by(test.client, request, None, test.at.unwrap_or(Timestamp::MIN), candidate)
-    });
-    let route = judged.as_ref().ok().and_then(|judgement| judgement.route.as_ref());
-    let is_stray = judged
-        .as_ref()
-        .is_ok_and(|judgement| judgement.route.is_none() && judgement.ambiguity.is_none());
-    if is_stray && test.expect != Expect::RefuseFor(Refusal::Route.word()) {
-        let finding = error(format!("test \"{}\": no route leads there", test.name));
-        let remedy = "look at the host and the path of the [[route]]s; expect = \"refuse:route\" where it is meant";
-        let slashed = request.ok().and_then(|request| snapshot.lacking_slash(request));
-        let meant = slashed.map(|slashed| {
-            format!("a route begins at {}: end the path with a slash", slashed.path)
-        });
-        return Some(finding.remedy(remedy).perhaps(meant).at(test.at_url.clone().sound()));
-    }
-    let verdict =
-        judged.as_ref().map_err(|refusal| *refusal).and_then(|judgement| {
-            match &judgement.verdict {
-                Ok(_) => Ok(()),
-                Err(refusal) => Err(*refusal),
+/// Runs every test. Failed tests are errors; a test of another policy's URL is a warning.
+pub fn rehearse(snapshot: &Snapshot, scripts: &[Script]) -> Vec<Diagnostic> {
+    scripts.iter().flat_map(|script| run_all(snapshot, script)).collect()
+}
+
+/// Runs the tests of one page. URLs that lead nowhere because of the same slip are one error.
+fn run_all(snapshot: &Snapshot, script: &Script) -> Vec<Diagnostic> {
+    let tests = script.tests.iter();
+    let judged: Vec<_> = tests.map(|test| TestRun::of(snapshot, script, test)).collect();
+    let mut found = Vec::new();
+    let mut slips: Vec<&str> = Vec::new();
+    for one in &judged {
+        match &one.slip {
+            Some(slip) if slips.contains(&&**slip) => {}
+            Some(slip) => {
+                slips.push(slip);
+                let same = judged.iter().filter(|other| other.slip.as_ref() == Some(slip));
+                found.push(leads_nowhere(snapshot, one.test, &same.skip(1).collect::<Vec<_>>()));
             }
-        });
-    if meets(test.expect, verdict) {
-        let policy =
-            route.map(|route| &*route.policy.name).filter(|name| *name != &*script.policy)?;
-        let stray = script.kind != Kind::Baseline;
-        return stray.then(|| {
-            let finding = warning(format!(
-                "test \"{}\": its URL is `{policy}`'s, another policy's, to judge",
-                test.name
-            ));
-            finding
-                .remedy("move it there, or look at the [[route]]s")
-                .at(test.at_url.clone().sound())
-        });
+            None => found.extend(one.finding(snapshot, script)),
+        }
     }
-    let got = verdict.map_or_else(|refusal| format!("refuse:{refusal}"), |()| "allow".into());
-    let question = Question { client: test.client, request, at: test.at, budgets: None, candidate };
-    let explanation = snapshot.explain(question).to_string();
-    let finding = error(format!(
-        "test \"{}\" failed: expected {}, got {got}",
-        test.name,
-        written(test.expect)
-    ));
-    Some(finding.at(test.at_expect.clone().sound()).because(explanation))
+    found
+}
+
+/// A test and the verdict on its request.
+struct TestRun<'t> {
+    test: &'t PolicyTest,
+    verdict: Result<Judgement, Refusal>,
+    /// Set where no route leads to the URL, though the test expects one. Tests with equal text
+    /// fail for the same reason: a route with another host, or another path below the host.
+    slip: Option<String>,
+}
+
+impl<'t> TestRun<'t> {
+    fn of(snapshot: &Snapshot, script: &Script, test: &'t PolicyTest) -> TestRun<'t> {
+        let request = test.request.as_ref().map_err(|refusal| *refusal);
+        let verdict = request.map(|request| {
+            let slashed = snapshot.slashed(request);
+            let request = slashed.as_ref().unwrap_or(request);
+            // Without an instant, no entry has lapsed.
+            let at = test.at.unwrap_or(Timestamp::MIN);
+            snapshot.judge_by(test.client, request, None, at, script.candidate())
+        });
+        let is_stray = verdict
+            .as_ref()
+            .is_ok_and(|judgement| judgement.route.is_none() && judgement.ambiguity.is_none());
+        let is_stray = is_stray && test.expect != Expect::RefuseFor(Refusal::Route.word());
+        let slip = request.ok().filter(|_| is_stray).map(|request| slip(snapshot, request));
+        TestRun { test, verdict, slip }
+    }
+
+    /// The finding about a test whose URL leads to a route. `None` means that it passes.
+    fn finding(&self, snapshot: &Snapshot, script: &Script) -> Option<Diagnostic> {
+        let TestRun { test, verdict: judged, .. } = self;
+        let route = judged.as_ref().ok().and_then(|judgement| judgement.route.as_ref());
+        let verdict = match judged {
+            Ok(judgement) => judgement.verdict.as_ref().map(|_| ()).map_err(|refusal| *refusal),
+            Err(refusal) => Err(*refusal),
+        };
+        if meets(test.expect, verdict) {
+            let policy =
+                route.map(|route| &*route.policy.name).filter(|name| *name != &*script.policy)?;
+            let stray = script.kind != Kind::Baseline;
+            return stray.then(|| {
+                let finding = warning(format!(
+                    "test \"{}\": its URL is `{policy}`'s, another policy's, to judge",
+                    test.name
+                ));
+                finding
+                    .remedy("move it there, or look at the [[route]]s")
+                    .at(test.at_url.clone().sound())
+            });
+        }
+        let got = verdict.map_or_else(|refusal| format!("refuse:{refusal}"), |()| "allow".into());
+        let request = test.request.as_ref().map_err(|refusal| *refusal);
+        let (client, at, candidate) = (test.client, test.at, script.candidate());
+        let question = Question { client, request, at, budgets: None, candidate };
+        let explanation = snapshot.explain(question).to_string();
+        let finding = error(format!(
+            "test \"{}\" failed: expected {}, got {got}",
+            test.name,
+            written(test.expect)
+        ));
+        Some(finding.at(test.at_expect.clone().sound()).because(explanation))
+    }
+}
+
+/// What probably is wrong with the routes: the text is equal for URLs with the same slip.
+fn slip(snapshot: &Snapshot, request: &Request) -> String {
+    let (host, path) = (request.host.name(), request.path.sent());
+    if snapshot.lacking_slash(request).is_some() {
+        return format!("{host}{path}");
+    }
+    // No route has the host: whichever the path is, the host of a route is the slip.
+    let has_routes = snapshot.routes.has_host(host);
+    let first = path.split('/').nth(1).filter(|_| has_routes).unwrap_or_default();
+    format!("{host}/{first}")
+}
+
+/// The error about the URL of `test`, and about those of the tests `more` with the same slip.
+fn leads_nowhere(snapshot: &Snapshot, test: &PolicyTest, more: &[&TestRun<'_>]) -> Diagnostic {
+    let finding = error(format!("test \"{}\": no route leads there", test.name));
+    let remedy = "look at the host and the path of the [[route]]s; \
+                  expect = \"refuse:route\" where it is meant";
+    let slashed = test.request.as_ref().ok();
+    let slashed = slashed.and_then(|request| snapshot.lacking_slash(request));
+    let meant = slashed
+        .map(|slashed| format!("a route begins at {}: end the path with a slash", slashed.path));
+    let finding = match more {
+        [] => finding,
+        [second, others @ ..] => {
+            let label = match others.len() {
+                0 => "also here".to_owned(),
+                1 => "also here, and in 1 more test".to_owned(),
+                count => format!("also here, and in {count} more tests"),
+            };
+            finding.and(second.test.at_url.clone().sound(), label)
+        }
+    };
+    finding.remedy(remedy).perhaps(meant).at(test.at_url.clone().sound())
 }
 
 fn meets(expect: Expect, verdict: Result<(), Refusal>) -> bool {
@@ -262,6 +331,30 @@ error: test "x": no route leads there
             passes("192.0.2.1", "/chta/a", "", "refuse:route")
                 && !passes("192.0.2.1", "/chat/a", "", "refuse:route")
         );
+    }
+
+    #[test]
+    fn urls_that_lead_nowhere_by_one_slip_are_one_error() {
+        let keys = "origin = \"https://app.example.com\"";
+        let at = |path: &str| test("192.0.2.1", path, keys, "allow");
+        let errors = |paths: &[&str], files: &[(&str, &str)]| {
+            let tests: String = paths.iter().map(|path| at(path)).collect();
+            let page = format!("{CHAT}{tests}");
+            let (usable, found) = told(&[files, &[("policies/chat.toml", &page)]].concat());
+            assert_eq!(usable, !found.contains("error: "), "{found}");
+            (found.matches("error: ").count(), found)
+        };
+        let (count, found) = errors(&["/chta/a", "/chat/b", "/chta/c", "/chta/d"], &[]);
+        assert_eq!(count, 1, "{found}");
+        assert!(found.contains(":14:7") && found.contains("also here, and in 1 more"), "{found}");
+        assert_eq!(errors(&["/chta/a", "/hcat/a", "/chat/a"], &[]).0, 2, "two slips");
+        // The host of the route: every path below it leads nowhere.
+        let misspelt = SIDEGATE.replacen("ws.example.com", "ws.exmaple.com", 2);
+        let files = [("sidegate.toml", &*misspelt)];
+        let (count, found) = errors(&["/chat/a", "/desk", "/chat/b", "/x/y"], &files);
+        assert_eq!(count, 1, "{found}");
+        assert!(found.contains("also here, and in 2 more tests"), "{found}");
+        assert_eq!(errors(&["/chat", "/chat/a"], &[]).0, 1, "a slash is a slip of its own");
     }
 
     #[test]

@@ -80,6 +80,14 @@ impl<T> Routes<T> {
         let below = || self.below.get(host.split_once('.')?.1).and_then(|paths| paths.find(path));
         exact.or_else(below).or_else(|| self.any.find(path))
     }
+
+    /// Whether some path of `host` leads to a route.
+    pub fn has_host(&self, host: &str) -> bool {
+        let parent = host.split_once('.').map(|(_, parent)| parent);
+        self.exact.contains_key(host)
+            || parent.is_some_and(|parent| self.below.contains_key(parent))
+            || !self.any.is_empty()
+    }
 }
 
 /// The routes of one host pattern, by decoded path.
@@ -121,6 +129,10 @@ impl<T> Paths<T> {
                 Ok(())
             }
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.prefix.is_empty()
     }
 
     fn find(&self, path: &[u8]) -> Option<&T> {

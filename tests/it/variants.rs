@@ -48,7 +48,8 @@ fn every_list_of_all_variants_is_complete() {
 
 #[test]
 fn variant_is_missed_when_the_list_lacks_it() {
-    let text = "pub enum Word {\n    /// One.\n    One,\n    Two(u8),\n    Three {\n        at: u8,\n    },\n}\n\
+    let text = "pub enum Word {\n    /// One.\n    One,\n    Two(u8),\n\
+                \x20   Three {\n        at: u8,\n    },\n}\n\
                 impl Word {\n    pub const ALL: [Word; 2] = [Word::One, Word::Two(1)];\n}\n";
     assert_eq!(lacking(text), [("Word".to_owned(), vec!["Three".to_owned()])]);
 }
