@@ -26,7 +26,7 @@ mod unix;
 pub mod wire;
 
 pub use self::explain::Inquiry;
-pub use self::place::socket_paths;
+pub use self::place::{others_write, socket_paths};
 pub use self::rates::Rates;
 pub use self::scrapes::MetricsListener;
 pub use self::served::{Serve, Served};

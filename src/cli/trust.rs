@@ -13,13 +13,13 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::process::{getegid, geteuid};
 
+use sidegate::admin::others_write;
+
 /// Most symbolic links on the way to a socket, as in Linux.
 const MAX_LINKS: usize = 40;
 
 const ROOT: u32 = 0;
 const STICKY: u32 = 0o1000;
-const GROUP_WRITES: u32 = 0o020;
-const OTHERS_WRITE: u32 = 0o002;
 
 /// The users whose agent a command trusts.
 #[derive(Debug, Clone)]
@@ -127,10 +127,7 @@ impl Trust {
             }
             walk.landlord = Some(folder.uid());
         }
-        let by_others = folder.mode() & OTHERS_WRITE != 0;
-        let by_group =
-            folder.mode() & GROUP_WRITES != 0 && ![ROOT, self.group].contains(&folder.gid());
-        let is_shared = by_others || by_group;
+        let is_shared = others_write(&folder, self.group);
         // In a sticky folder other users may add names, but replace only their own.
         if is_shared && folder.mode() & STICKY == 0 {
             return Err(shared(path, &walk.at, &folder));
