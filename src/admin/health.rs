@@ -4,8 +4,6 @@
 //! A process that serves is ready. A rejected reload, unwatched files, a backend that is down and
 //! the like appear in the body only, and never take the host out of its load balancer.
 
-use std::sync::Arc;
-
 use http::{HeaderMap, StatusCode, header};
 
 use crate::admin::answer::{Answer, json, text};
@@ -50,8 +48,8 @@ struct Health {
     rejected: Vec<String>,
     /// Warnings about the files of the running generation.
     warnings: Vec<String>,
-    /// Why the files are polled; `None` means they are watched.
-    unwatched: Option<Arc<String>>,
+    /// How often and why the files are polled. `None` means that they are watched.
+    unwatched: Option<String>,
     backends_down: Vec<String>,
     log_drops: u64,
     panics: u64,
@@ -70,7 +68,7 @@ impl Health {
             since: admin.standing.since.load().to_string(),
             rejected: lines(rejected),
             warnings: lines(admin.standing.warnings.load().iter()),
-            unwatched: admin.standing.unwatched.load_full(),
+            unwatched: admin.standing.unwatched_sentence(),
             backends_down: admin
                 .metrics
                 .backends_down(&live)
@@ -119,8 +117,8 @@ impl Health {
         tell("the last reload was rejected, what runs was kept:", &self.rejected);
         tell("look at these in the files that run:", &self.warnings);
         tell("these backends took no connection when they were last dialled:", &self.backends_down);
-        if let Some(why) = &self.unwatched {
-            text.push_str(&format!("files are polled every 2 s instead of being watched: {why}\n"));
+        if let Some(sentence) = &self.unwatched {
+            text.push_str(&format!("{sentence}\n"));
         }
         if self.log_drops > 0 {
             text.push_str(&format!("log lines dropped since the start: {}\n", self.log_drops));

@@ -260,11 +260,8 @@ fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
             "the files on disk are not what runs: the last reload was rejected".into(),
         );
     }
-    if let Some(why) = admin.standing.unwatched.load().as_deref() {
-        warn(
-            WarningWord::WatchDegraded,
-            format!("files are polled every 2 s instead of being watched: {why}"),
-        );
+    if let Some(sentence) = admin.standing.unwatched_sentence() {
+        warn(WarningWord::WatchDegraded, sentence);
     }
     for backend in admin.metrics.backends_down(live) {
         warn(

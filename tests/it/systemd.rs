@@ -127,5 +127,10 @@ async fn files_that_are_polled_instead_of_being_watched_stand_in_the_status() {
     let (folder, _backend) = files("").await;
     let unit = unit::of(folder.path()).passed("public", unit::socket().0).run().await;
     std::fs::remove_dir_all(folder.path().join("policies")).unwrap();
-    unit.expect_told(&["STATUS=", "; files are polled every 2 s: ", "policies is gone"]).await;
+    unit.expect_told(&[
+        "STATUS=",
+        "; files are polled every 2s instead of being watched: ",
+        "policies is gone",
+    ])
+    .await;
 }

@@ -45,7 +45,7 @@ async fn a_folder_that_is_gone_is_an_alarm_until_it_is_back() {
     sidegate.expect_metric(DEGRADED, [], 1).await;
     let (status, body) = sidegate.readyz().await;
     assert!(
-        status == 200 && body.contains("polled every 2 s") && body.contains("policies is gone"),
+        status == 200 && body.contains("polled every 2s") && body.contains("policies is gone"),
         "{status} {body}"
     );
     assert_eq!(sidegate.status().await.warnings[1].word, WarningWord::WatchDegraded);

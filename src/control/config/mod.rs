@@ -48,7 +48,7 @@ pub use self::policy_page::{Expect, Feed, PolicyPage, PolicyTest};
 use self::quote::Quoting;
 pub use self::settings::{
     AdminSettings, AdminSocket, BackendTlsPage, MetricsAddress, MetricsSettings, ReloadSettings,
-    RouteDefaults, RoutePage, Settings, ShutdownSettings, Watch, Written,
+    RouteDefaults, RoutePage, Settings, ShutdownSettings, Watch, Written, unwatched_interval,
 };
 use self::source::{Fault, Files, MOST_LIST, MOST_TOML};
 use crate::control::systemd::sockets::Sockets;

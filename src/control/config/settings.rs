@@ -163,6 +163,21 @@ pub struct ReloadSettings {
     pub max_revoked: Bound,
 }
 
+/// Longest time between two looks at files that cannot be watched.
+const MAX_UNWATCHED_INTERVAL: Duration = Duration::from_secs(2);
+
+impl ReloadSettings {
+    /// The time between two looks at files that cannot be watched.
+    pub fn unwatched_interval(&self) -> Duration {
+        unwatched_interval(self.poll)
+    }
+}
+
+/// The time between two looks at files that cannot be watched, for this `poll`.
+pub fn unwatched_interval(poll: Duration) -> Duration {
+    poll.min(MAX_UNWATCHED_INTERVAL)
+}
+
 /// The way in which file changes are noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Watch {

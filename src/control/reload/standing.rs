@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 
 use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::effective::duration;
 use crate::control::config::feed::staleness;
 use crate::control::config::{Feed, Settings};
 use crate::control::reload::request::Cause;
@@ -28,6 +29,16 @@ pub struct Standing {
     pub lists: ArcSwap<Vec<ListFile>>,
     /// Reason why the files are polled instead of watched. `None` means that there is no trouble.
     pub unwatched: ArcSwapOption<String>,
+}
+
+impl Standing {
+    /// A sentence that says how often and why files are polled. `None` means that they are watched
+    /// as configured.
+    pub fn unwatched_sentence(&self) -> Option<String> {
+        let why = self.unwatched.load_full()?;
+        let interval = duration(self.settings.load().reload.unwatched_interval());
+        Some(format!("files are polled every {interval} instead of being watched: {why}"))
+    }
 }
 
 /// Result of the last reload; [`Standing::rejected`] holds its errors.

@@ -66,8 +66,8 @@ impl Facts {
                 more => drop(write!(said, " (and {more} more)")),
             }
         }
-        if let Some(why) = self.standing.unwatched.load().as_deref() {
-            let _ = write!(said, "; files are polled every 2 s: {why}");
+        if let Some(sentence) = self.standing.unwatched_sentence() {
+            let _ = write!(said, "; {sentence}");
         }
         line(&said)
     }

@@ -18,14 +18,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use self::eyes::{Covered, Eyes, Make, Trouble};
 use self::sign::{Sign, Signs};
 pub use self::ways::Ways;
-use crate::control::config::Watch;
+use crate::control::config::{Watch, unwatched_interval};
 
 /// Time without events before the files are read, and the most that writers can put the read off.
 const QUIET: Duration = Duration::from_millis(50);
 const RESTLESS: Duration = Duration::from_secs(1);
-
-/// Time between two looks at files that cannot be watched.
-const POLL: Duration = Duration::from_secs(2);
 
 /// The reason why a look at the files is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,9 +180,9 @@ impl Watching {
     fn pause(&self, slow: Duration) -> Option<Duration> {
         match self.mode {
             Watch::Off => None,
-            Watch::Poll => Some(slow.min(POLL)),
+            Watch::Poll => Some(unwatched_interval(slow)),
             Watch::Auto if self.fresh && self.trouble.is_none() => Some(QUIET),
-            Watch::Auto if self.trouble.is_some() || self.faulty => Some(slow.min(POLL)),
+            Watch::Auto if self.trouble.is_some() || self.faulty => Some(unwatched_interval(slow)),
             Watch::Auto => Some(slow),
         }
     }
@@ -199,11 +196,11 @@ impl Watching {
             Some(why @ Trouble::Refused(_)) => {
                 tracing::error!(
                     remedy = why.remedy(),
-                    "files are looked at every 2 s instead of being watched: {why}"
+                    "files are polled instead of being watched: {why}"
                 );
             }
             Some(why) => {
-                tracing::warn!("files are looked at every 2 s instead of being watched: {why}");
+                tracing::warn!("files are polled instead of being watched: {why}");
             }
             None => tracing::info!("files are watched again"),
         }
