@@ -82,13 +82,19 @@ pub enum BackendAnswer {
     Pending(Box<Forward>, Box<Asked>),
 }
 
-/// The outcome of a request that is let in.
+/// The next step of a request that is let in.
+#[expect(clippy::large_enum_variant, reason = "it is moved once, and never stored")]
+enum NextStep {
+    Reply(Response<Bytes>),
+    Forward(Box<Forward>),
+    Open { attempt: Attempt, request: Request, permit: Permit },
+}
+
+/// The outcome of an attempt that is let in.
 enum Granted {
     Tunnel(Box<Switching>),
-    Reply(Response<Bytes>),
-    /// The backend's answer to an attempt, if it is no 101.
+    /// The backend's answer, if it is no 101.
     Other(Response<Outgoing>),
-    Forward(Box<Forward>),
 }
 
 impl Exchange {
@@ -99,20 +105,27 @@ impl Exchange {
         let mut asked = Box::new(Asked::new(core, came, head.has_body));
         self.note(&head, &mut asked);
         async move {
-            let granted = self.grant(head, &mut asked).await;
-            if !matches!(granted, Ok(Granted::Forward(_))) {
-                self.routed(&asked);
-            }
-            match granted {
-                Ok(Granted::Forward(forward)) => {
-                    Decision::Backend(BackendAnswer::Pending(forward, asked))
+            // A plain function, so that the future holds no second copy of the head.
+            let granted = match self.next_step(head, &mut asked) {
+                Ok(NextStep::Forward(forward)) => {
+                    return Decision::Backend(BackendAnswer::Pending(forward, asked));
                 }
+                Ok(NextStep::Reply(answer)) => {
+                    self.routed(&asked);
+                    return Decision::Reply(answer);
+                }
+                Ok(NextStep::Open { attempt, request, permit }) => {
+                    self.open(attempt, request, permit, &mut asked).await
+                }
+                Err(refusal) => Err(refusal),
+            };
+            self.routed(&asked);
+            match granted {
                 Ok(Granted::Tunnel(granted)) => Decision::Tunnel(Opening::new(granted, asked)),
                 Ok(Granted::Other(answer)) => {
                     self.settles(asked);
                     Decision::Backend(BackendAnswer::Ready(answer))
                 }
-                Ok(Granted::Reply(answer)) => Decision::Reply(answer),
                 Err(refusal) => Decision::Reply(self.refuse(&mut asked, refusal)),
             }
         }
@@ -136,27 +149,27 @@ impl Exchange {
         }
     }
 
-    /// Takes the steps in their order, up to the charge of plain HTTP and the tunnel of an attempt.
-    async fn grant(&self, head: RequestHead, asked: &mut Asked) -> Result<Granted, Refusal> {
+    /// Takes the steps in their order, up to the charge of plain HTTP or the permit of an attempt.
+    fn next_step(&self, head: RequestHead, asked: &mut Asked) -> Result<NextStep, Refusal> {
         let RequestHead { parts, spelling, request, .. } = head;
         let request = request?;
         if let Speaks::Redirect { port } = self.came.speaks {
-            return self.redirect(port, &request, &parts.uri, asked).map(Granted::Reply);
+            return self.redirect(port, &request, &parts.uri, asked).map(NextStep::Reply);
         }
         let judged = self.judge(&self.core.shared.live.load(), &request, asked);
         let permit = match judged {
             Err(Refusal::Route) => {
-                return self.add_slash(&request, &parts.uri, asked).map(Granted::Reply);
+                return self.add_slash(&request, &parts.uri, asked).map(NextStep::Reply);
             }
             judged => judged?,
         };
         match request.kind {
             Kind::Attempt { .. } => {
-                self.open(Attempt { head: parts, spelling }, request, permit, asked).await
+                Ok(NextStep::Open { attempt: Attempt { head: parts, spelling }, request, permit })
             }
             Kind::Plain => {
                 let forward = self.charge_plain(parts, request, permit, asked)?;
-                Ok(Granted::Forward(Box::new(forward)))
+                Ok(NextStep::Forward(Box::new(forward)))
             }
         }
     }

@@ -80,8 +80,8 @@ pub async fn first(exchange: &Arc<Exchange>, mut client: Watched) -> First {
     };
     exchange.patience.request_began(Version::HTTP_11, false);
     let mut early = Bytes::new();
-    let decision = decided(exchange, head, &mut client, &mut early).await;
-    match decision {
+    let mut decision = pin!(Arc::clone(exchange).decide(head));
+    match decided(decision.as_mut(), &mut client, &mut early).await {
         None => First::Left(client),
         Some(Decision::Tunnel(opening)) => {
             let early = [came.slice(length..), early].concat().into();
@@ -120,12 +120,10 @@ fn attempt(exchange: &Exchange, came: &Bytes) -> Option<(RequestHead, usize)> {
 /// Decides while it reads on, to notice a client that leaves: it no longer wants a tunnel, and
 /// `None` is returned. What the client says meanwhile, of one read at most, is left in `early`.
 async fn decided(
-    exchange: &Arc<Exchange>,
-    head: RequestHead,
+    mut decision: Pin<&mut impl Future<Output = Decision>>,
     client: &mut Watched,
     early: &mut Bytes,
 ) -> Option<Decision> {
-    let mut decision = pin!(Arc::clone(exchange).decide(head));
     poll_fn(|cx| {
         if let Poll::Ready(decision) = decision.as_mut().poll(cx) {
             // One more read, to notice a client that has left meanwhile: it gets no tunnel.

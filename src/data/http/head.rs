@@ -201,7 +201,7 @@ pub fn write_request(parts: &request::Parts, spelling: &Spelling) -> Vec<u8> {
         }
     }
     head.extend_from_slice(b" HTTP/1.1\r\n");
-    write_fields(&parts.headers, spelling, Sender::Client, &mut head);
+    write_fields(&parts.headers, spelling, Role::Client, &mut head);
     head.extend_from_slice(b"\r\n");
     head
 }
@@ -210,7 +210,7 @@ pub fn write_request(parts: &request::Parts, spelling: &Spelling) -> Vec<u8> {
 pub fn write_switched(parts: &response::Parts, spelling: &Spelling) -> Vec<u8> {
     let mut head = Vec::with_capacity(room(&parts.headers));
     head.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
-    write_fields(&parts.headers, spelling, Sender::Server, &mut head);
+    write_fields(&parts.headers, spelling, Role::Server, &mut head);
     head.extend_from_slice(b"\r\n");
     head
 }
@@ -221,7 +221,7 @@ pub fn write_answer(answer: &Response<Bytes>, date: Timestamp) -> Vec<u8> {
     let (headers, body) = (answer.headers(), answer.body());
     let mut whole = Vec::with_capacity(room(headers) + body.len());
     write_status(answer.status(), &mut whole);
-    write_fields(headers, &Spelling::default(), Sender::Server, &mut whole);
+    write_fields(headers, &Spelling::default(), Role::Server, &mut whole);
     whole.extend_from_slice(b"Content-Length: ");
     whole.extend_from_slice(body.len().to_string().as_bytes());
     // A date of four digits for the year always fits the format (RFC 9110 §5.6.7).
@@ -238,7 +238,7 @@ pub fn write_answer(answer: &Response<Bytes>, date: Timestamp) -> Vec<u8> {
 pub fn write_interim(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let mut head = Vec::with_capacity(room(headers));
     write_status(status, &mut head);
-    write_fields(headers, &Spelling::default(), Sender::Server, &mut head);
+    write_fields(headers, &Spelling::default(), Role::Server, &mut head);
     head.extend_from_slice(b"\r\n");
     head
 }
@@ -257,12 +257,12 @@ fn room(headers: &HeaderMap) -> usize {
 
 /// The side that sends a head.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Sender {
+enum Role {
     Client,
     Server,
 }
 
-fn write_fields(headers: &HeaderMap, spelling: &Spelling, sender: Sender, head: &mut Vec<u8>) {
+fn write_fields(headers: &HeaderMap, spelling: &Spelling, role: Role, head: &mut Vec<u8>) {
     let (mut last, mut nth) = (None, 0);
     for (name, value) in headers {
         // The values of one name come one after the other.
@@ -273,7 +273,7 @@ fn write_fields(headers: &HeaderMap, spelling: &Spelling, sender: Sender, head: 
             None => title_case(name, head),
         }
         // hyper's client writes no blank in front of an empty value, and its server does.
-        let is_bare = sender == Sender::Client && value.is_empty();
+        let is_bare = role == Role::Client && value.is_empty();
         head.extend_from_slice(if is_bare { b":" } else { b": " });
         head.extend_from_slice(value.as_bytes());
         head.extend_from_slice(b"\r\n");
