@@ -139,13 +139,13 @@ impl Dialler {
         if keepalive::user_timeout(write_stall) != keepalive::USER_TIMEOUT {
             socket.bear(write_stall);
         }
-        let Attempt { head, spelling: Some(spelling) } = attempt else {
+        let Some(spelling) = &attempt.spelling else {
             let request = Request::from_parts(attempt.head, Upload::Empty);
             let exchange = HyperExchange { request, socket, late: None };
             // Boxed, as below: attempts that get a 101 at once would carry the room of hyper.
             return Box::pin(self.upgrade_by_hyper(permit, exchange, handshake, load, tried)).await;
         };
-        let asked = timeout(write_stall, ask(&mut socket, &head, &spelling)).await;
+        let asked = timeout(write_stall, ask(&mut socket, &attempt.head, spelling)).await;
         asked.map_err(|_| tried.late(NOT_READ))?;
         // hyper gets the same deadline, so that reading on with it gives no time anew.
         let late = Instant::now() + response.unwrap_or(NEVER);

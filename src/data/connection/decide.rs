@@ -105,8 +105,9 @@ impl Exchange {
         let mut asked = Box::new(Asked::new(core, came, head.has_body));
         self.note(&head, &mut asked);
         async move {
-            // A plain function, so that the future holds no second copy of the head.
-            let granted = match self.next_step(head, &mut asked) {
+            // Taken apart before the wait, so that the future holds no second copy of the head.
+            let (attempt, request, permit) = match self.next_step(head, &mut asked) {
+                Ok(NextStep::Open { attempt, request, permit }) => (attempt, request, permit),
                 Ok(NextStep::Forward(forward)) => {
                     return Decision::Backend(BackendAnswer::Pending(forward, asked));
                 }
@@ -114,11 +115,12 @@ impl Exchange {
                     self.routed(&asked);
                     return Decision::Reply(answer);
                 }
-                Ok(NextStep::Open { attempt, request, permit }) => {
-                    self.open(attempt, request, permit, &mut asked).await
+                Err(refusal) => {
+                    self.routed(&asked);
+                    return Decision::Reply(self.refuse(&mut asked, refusal));
                 }
-                Err(refusal) => Err(refusal),
             };
+            let granted = self.open(attempt, request, permit, &mut asked).await;
             self.routed(&asked);
             match granted {
                 Ok(Granted::Tunnel(granted)) => Decision::Tunnel(Opening::new(granted, asked)),

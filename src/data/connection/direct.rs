@@ -84,8 +84,11 @@ pub async fn first(exchange: &Arc<Exchange>, mut client: Watched) -> First {
     match decided(decision.as_mut(), &mut client, &mut early).await {
         None => First::Left(client),
         Some(Decision::Tunnel(opening)) => {
+            if !grant(exchange, &mut client, &opening).await {
+                return First::Left(client);
+            }
             let early = [came.slice(length..), early].concat().into();
-            upgraded(exchange, client, early, opening).await
+            First::Upgraded(Upgraded { client, early, opening })
         }
         Some(Decision::Reply(answer)) => {
             // Fails for a client that is gone, of which nothing is discarded then.
@@ -149,22 +152,15 @@ async fn decided(
     .await
 }
 
-/// Writes a 101, in front of the tunnel.
-async fn upgraded(
-    exchange: &Exchange,
-    mut client: Watched,
-    early: Bytes,
-    opening: Box<Opening>,
-) -> First {
-    let said = async {
+/// Writes a 101. Returns whether the client is there to get it.
+async fn grant(exchange: &Exchange, client: &mut Watched, opening: &Opening) -> bool {
+    let written = async {
         client.write_all(&opening.head()).await?;
         client.flush().await
     };
     // A client that has ended its side may be gone: a tunnel needs its acknowledgement.
-    if said.await.is_err() || (exchange.patience.has_ended() && !client.delivered().await) {
-        return First::Left(client);
-    }
-    First::Upgraded(Upgraded { client, early, opening })
+    let is_written: io::Result<()> = written.await;
+    is_written.is_ok() && (!exchange.patience.has_ended() || client.delivered().await)
 }
 
 /// Writes an answer of sidegate's own to an attempt, which ends the connection: its head says

@@ -174,3 +174,23 @@ impl Drop for Recorded {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::data::connection::{Accepted, serve};
+    use crate::data::core::Core;
+
+    /// Most bytes of the task of a connection without a tunnel. Rare cases are boxed.
+    const MAX_TASK: usize = 5 * 1024 + 256;
+
+    fn size<F: Future>(_: impl FnOnce(Arc<Core>, Accepted) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn task_of_a_connection_is_small() {
+        assert!(size(serve) <= MAX_TASK, "{} bytes", size(serve));
+    }
+}
