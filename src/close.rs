@@ -80,9 +80,9 @@ pub enum ExchangeReason {
     Complete,
     /// The client closed its connection, or the connection broke.
     ClientLeft,
-    /// The client's body broke off, could not be read, or was larger than `max_body`.
+    /// The client's body was incomplete, unreadable, or larger than `max_body`.
     ClientBody,
-    /// No byte of the request's or the answer's body came for `body_stall`.
+    /// No byte of the request's or the answer's body arrived for `body_stall`.
     BodyStall,
     /// The client sent its body, or took the answer, more slowly than `body_pace`.
     Pace,
@@ -90,7 +90,7 @@ pub enum ExchangeReason {
     Stalled,
     /// The backend gave no usable answer: 502 or 504.
     Backend,
-    /// The backend's answer broke off.
+    /// The backend's answer was incomplete.
     BackendGone,
     /// A new generation, or an entry that expired, no longer permits the exchange.
     Revoked,
@@ -158,31 +158,33 @@ impl ExchangeReason {
     /// One sentence for operators.
     pub const fn sentence(self) -> &'static str {
         match self {
-            ExchangeReason::Complete => "The answer was handed over whole.",
+            ExchangeReason::Complete => "The whole answer was sent.",
             ExchangeReason::ClientLeft => {
                 "The client closed its connection, or the connection broke."
             }
             ExchangeReason::ClientBody => {
-                "The client's body broke off, could not be read, or was larger than `max_body`."
+                "The client's body was incomplete, unreadable, or larger than `max_body`."
             }
             ExchangeReason::BodyStall => {
-                "No byte of the request's or the answer's body came for `body_stall`."
+                "No byte of the request's or the answer's body arrived for `body_stall`."
             }
             ExchangeReason::Pace => {
                 "The client sent its body, or took the answer, more slowly than `body_pace`."
             }
-            ExchangeReason::Stalled => "The client took nothing of the answer for `write_stall`.",
+            ExchangeReason::Stalled => {
+                "The client accepted no data of the answer for `write_stall`."
+            }
             ExchangeReason::Backend => "The backend gave no usable answer: 502 or 504.",
-            ExchangeReason::BackendGone => "The backend's answer broke off.",
-            ExchangeReason::Revoked => "The policy no longer permits it; the `refusal` says why.",
+            ExchangeReason::BackendGone => "The backend's answer was incomplete.",
+            ExchangeReason::Revoked => "The policy no longer permits it; `refusal` has the reason.",
             ExchangeReason::Streams => {
-                "It lasted 5 s, and the `streams` of the policy or of its client were all taken."
+                "It lasted 5 s, and the `streams` limit of the policy or of its client was reached."
             }
             ExchangeReason::Lifetime => "A stream of events reached the policy's `lifetime`.",
             ExchangeReason::Drain => "Sidegate is shutting down.",
-            ExchangeReason::Cut => "A deadline, or a second SIGTERM, ended it at once.",
+            ExchangeReason::Cut => "A deadline or a second SIGTERM ended it at once.",
             ExchangeReason::Panic => {
-                "A bug of Sidegate's ended this connection, and only this one: please report it."
+                "A bug in Sidegate ended this connection, and no other: please report it."
             }
         }
     }
@@ -314,10 +316,11 @@ impl Reason {
             Reason::Idle => "No frame passed either way for the policy's `idle`.",
             Reason::Lifetime => "It reached the policy's `lifetime`.",
             Reason::NoPong => {
-                "No byte of the client came for the policy's `pong` after a Ping, Sidegate's or the backend's."
+                "No byte arrived from the client for the policy's `pong` after a Ping of Sidegate \
+                 or the backend."
             }
             Reason::Stalled => {
-                "A side took nothing for `write_stall` while there was something for it."
+                "A side accepted no data for `write_stall` while data was waiting for it."
             }
             Reason::TooBig => {
                 "A side sent a message or a frame larger than the policy's `message` `max`: 1009 to it, 1001 to the other."
@@ -331,12 +334,10 @@ impl Reason {
             Reason::Framing => {
                 "A side violated the framing (RFC 6455 §5): 1002 to it, 1001 to the other."
             }
-            Reason::Revoked => "The policy no longer permits it; the `refusal` says why.",
+            Reason::Revoked => "The policy no longer permits it; `refusal` has the reason.",
             Reason::Drain => "Sidegate is shutting down: `[shutdown] code`, 1001 unless set.",
-            Reason::Cut => "A deadline, or a second SIGTERM, ended it without ceremony.",
-            Reason::Panic => {
-                "A bug of Sidegate's ended this tunnel, and only this one: please report it."
-            }
+            Reason::Cut => "A deadline or a second SIGTERM ended it without a Close.",
+            Reason::Panic => "A bug in Sidegate ended this tunnel, and no other: please report it.",
         }
     }
 

@@ -29,7 +29,7 @@ use crate::policy::Policy;
 const MAX_PATH: usize = 128;
 
 /// The error for a request with any other path.
-const HERE: &str = "here are GET /v1/status, /v1/config and /v1/tunnels, \
+const HERE: &str = "the requests are GET /v1/status, /v1/config and /v1/tunnels, \
     POST /v1/reload, /v1/drain, /v1/explain and /v1/diff";
 
 /// Answers one request of `caller`.
@@ -133,7 +133,7 @@ fn ending() -> Said {
 }
 
 fn not_allowed(method: &Method) -> Said {
-    let sentence = format!("this is asked with {method}");
+    let sentence = format!("the method for this path is {method}");
     let (outcome, mut answer) = wrong(StatusCode::METHOD_NOT_ALLOWED, &sentence);
     if let Ok(method) = HeaderValue::from_str(method.as_str()) {
         answer.headers_mut().insert(ALLOW, method);

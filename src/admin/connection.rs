@@ -25,7 +25,7 @@ const HEAD: Duration = Duration::from_secs(5);
 const MOST_HEAD: usize = 16 * 1024;
 
 /// The answer to a request that has both a body and `Upgrade`.
-const NO_UPGRADE: &str = "only HTTP/1.1 is spoken here: ask without Upgrade\n";
+const NO_UPGRADE: &str = "only HTTP/1.1 is supported here: send the request without Upgrade\n";
 
 /// Answers the requests of one connection; a caller that takes longer than `patience` is cut off.
 /// Input behind the last answer is discarded. Returns whether the connection ended in order.
@@ -64,12 +64,12 @@ where
     let awaits = match timeout(patience, connection).await {
         Ok(Ok(())) => given_up.is_set(),
         Ok(Err(error)) => {
-            tracing::debug!(%error, "one who asked went away");
+            tracing::debug!(%error, "a connection to the admin API broke");
             // hyper has answered a parse error with 400, and the caller may still be sending.
             error.is_parse()
         }
         Err(_) => {
-            tracing::debug!("one who asked was too slow");
+            tracing::debug!("a connection to the admin API timed out");
             return false;
         }
     };

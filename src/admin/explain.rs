@@ -133,7 +133,7 @@ fn instant(text: &str) -> Result<Timestamp, String> {
     let is_day = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     let parsed = if is_day { format!("{text}T00:00:00Z").parse() } else { text.parse() };
     parsed.map_err(|_| {
-        format!("`{}` is no time: write 2027-01-01 or 2027-01-01T18:00:00Z", text.escape_debug())
+        format!("`{}` is not a time: write 2027-01-01 or 2027-01-01T18:00:00Z", text.escape_debug())
     })
 }
 
@@ -158,7 +158,7 @@ mod tests {
             ("client=::1&url=a.example", "`a.example`: not a URL"),
             (
                 "client=::1&url=wss://a.example/&at=tomorrow",
-                "`tomorrow` is no time: write 2027-01-01",
+                "`tomorrow` is not a time: write 2027-01-01",
             ),
             ("client=::1&url=wss://a.example/&host=x", "there is no `host`"),
         ] {

@@ -114,9 +114,12 @@ impl Health {
                 text.extend(lines.iter().map(|line| format!("  {line}\n")));
             }
         };
-        tell("the last reload was rejected, what runs was kept:", &self.rejected);
-        tell("look at these in the files that run:", &self.warnings);
-        tell("these backends took no connection when they were last dialled:", &self.backends_down);
+        tell(
+            "the last reload was rejected, and the previous configuration keeps running:",
+            &self.rejected,
+        );
+        tell("warnings about the running configuration:", &self.warnings);
+        tell("the last connection attempt to these backends failed:", &self.backends_down);
         if let Some(sentence) = &self.unwatched {
             text.push_str(&format!("{sentence}\n"));
         }

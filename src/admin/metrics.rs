@@ -75,7 +75,7 @@ pub async fn answer_one(
     tokio::select! {
         in_order = answered => in_order,
         () = place.wanted() => {
-            tracing::debug!(?peer, "one who asked was too slow, and another took its place");
+            tracing::debug!(?peer, "an idle scraper was closed to make room for another connection");
             false
         }
         () = sleep(SHORT), if !allowed => false,
@@ -88,11 +88,10 @@ fn named<B>(admin: &Admin, request: &Request<B>) -> Answer {
         Named::Here => answer(admin, request),
         Named::Elsewhere => {
             admin.metrics.scrape_refused();
-            let told =
-                "here one asks by an address, by localhost or by a name in [metrics] hosts\n";
+            let told = "the Host has to be an address, localhost or a name in [metrics] hosts\n";
             text(StatusCode::FORBIDDEN, told)
         }
-        Named::Badly => text(StatusCode::BAD_REQUEST, "a request has one Host\n"),
+        Named::Badly => text(StatusCode::BAD_REQUEST, "a request needs exactly one Host\n"),
     }
 }
 
@@ -134,7 +133,7 @@ fn answer<B>(admin: &Admin, request: &Request<B>) -> Answer {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut answer = text(
             StatusCode::METHOD_NOT_ALLOWED,
-            "GET only: what changes something is asked on the admin socket\n",
+            "only GET is supported: commands go to the admin socket\n",
         );
         answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return answer;
@@ -150,7 +149,7 @@ fn answer<B>(admin: &Admin, request: &Request<B>) -> Answer {
         }
         "/livez" => health::livez(admin, request.headers()),
         "/readyz" => health::readyz(admin, request.headers()),
-        _ => text(StatusCode::NOT_FOUND, "here are /metrics, /livez and /readyz\n"),
+        _ => text(StatusCode::NOT_FOUND, "the paths are /metrics, /livez and /readyz\n"),
     }
 }
 

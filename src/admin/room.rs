@@ -175,7 +175,7 @@ pub async fn attend<S, F>(
                 None => break Some((stream, peer)),
             },
             Some(Err(error)) => {
-                tracing::debug!(%error, "one who asks cannot be accepted");
+                tracing::debug!(%error, "a connection to the admin API cannot be accepted");
                 sleep(BREATH).await;
             }
             None => break None,

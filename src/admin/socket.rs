@@ -62,7 +62,7 @@ impl AdminListener {
                 Some(path) => path,
                 None => {
                     tracing::warn!(
-                        "no folder for the admin socket is usable: name one with [admin] socket"
+                        "no default directory for the admin socket is usable: set [admin] socket"
                     );
                     return Ok(None);
                 }
@@ -86,7 +86,7 @@ impl AdminListener {
             && let Some(file) = &mut self.file
             && let Err(error) = file.move_to(&self.path)
         {
-            tracing::error!(%error, socket = %self.path.display(), "the admin socket cannot be put into its place");
+            tracing::error!(%error, socket = %self.path.display(), "the admin socket cannot be moved to its path");
         }
         self
     }
@@ -102,10 +102,10 @@ impl AdminListener {
         let linked = match place::automatic(config) {
             Some(place) if place == path => Ok(None),
             Some(place) => unix::link(&path, &place).map(Some),
-            None => Err(io::Error::other("no folder for it is usable")),
+            None => Err(io::Error::other("no default directory is usable")),
         };
         if let Err(error) = &linked {
-            tracing::warn!(%error, socket = %path.display(), "no link leads to the admin socket: commands don't find it");
+            tracing::warn!(%error, socket = %path.display(), "no link to the admin socket could be created: commands cannot find it");
         }
         Ok(AdminListener { sockets, file: linked.ok().flatten(), path, aside: false })
     }
@@ -145,13 +145,14 @@ fn open_to(path: &Path, settings: &AdminSettings) -> io::Result<()> {
     if let Some(group) = &settings.group {
         let unknown = || {
             io::Error::other(format!(
-                "/etc/group has no `{group}`: make it, or give another [admin] group"
+                "/etc/group has no `{group}`: create the group, or change [admin] group"
             ))
         };
         let id = group_id(group).ok_or_else(unknown)?;
         let refused = |error| {
             io::Error::other(format!(
-                "cannot be given to the group `{group}` ({error}): our own user has to be a member of it"
+                "its group cannot be set to `{group}` ({error}): the user that runs sidegate has \
+                 to be a member"
             ))
         };
         lchown(path, None, Some(id)).map_err(refused)?;
@@ -181,7 +182,7 @@ async fn answer_all(admin: Arc<Admin>, mut stream: UnixStream, place: Place) {
     });
     tokio::select! {
         _ = answered => {}
-        () = place.wanted() => tracing::debug!("a caller who asked nothing made room for another"),
+        () = place.wanted() => tracing::debug!("an idle connection to the admin socket was closed to make room for another"),
     }
 }
 
@@ -274,8 +275,8 @@ mod tests {
 
     #[test]
     fn a_path_that_is_taken_by_something_alive_is_an_error() {
-        check_taken(|path| StdListener::bind(path).unwrap(), "another agent answers there");
-        check_taken(|path| UnixDatagram::bind(path).unwrap(), "no agent");
+        check_taken(|path| StdListener::bind(path).unwrap(), "another agent listens there");
+        check_taken(|path| UnixDatagram::bind(path).unwrap(), "another program");
         check_taken(|path| fs::write(path, "mine").unwrap(), "other than a socket");
         check_taken(
             |path| std::os::unix::fs::symlink("elsewhere", path).unwrap(),
@@ -291,7 +292,7 @@ mod tests {
             socket.listen(0).unwrap();
             (StdStream::connect(path).unwrap(), socket)
         };
-        check_taken(full, "another agent answers there");
+        check_taken(full, "another agent listens there");
     }
 
     #[test]

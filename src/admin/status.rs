@@ -257,17 +257,14 @@ fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
     if admin.standing.rejected.load().is_some() {
         warn(
             WarningWord::Rejected,
-            "the files on disk are not what runs: the last reload was rejected".into(),
+            "the running configuration differs from the files: the last reload was rejected".into(),
         );
     }
     if let Some(sentence) = admin.standing.unwatched_sentence() {
         warn(WarningWord::WatchDegraded, sentence);
     }
     for backend in admin.metrics.backends_down(live) {
-        warn(
-            WarningWord::BackendDown,
-            format!("{backend} took no connection when it was last dialled"),
-        );
+        warn(WarningWord::BackendDown, format!("the last connection attempt to {backend} failed"));
     }
     for certificate in live.certificates.iter() {
         let (left, label) = (days_left(certificate, now), &certificate.label);
@@ -288,16 +285,14 @@ fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
         {
             warn(
                 WarningWord::Capacity,
-                format!(
-                    "policy {} holds {open} of the {limit} tunnels that it admits",
-                    policy.name
-                ),
+                format!("policy {} has {open} of at most {limit} tunnels", policy.name),
             );
         }
     }
     if let Some((client, tunnels)) = one_client(admin) {
         let sentence = format!(
-            "all {tunnels} tunnels have the client {client}: if that is a proxy, its clients share one budget"
+            "all {tunnels} tunnels come from the client {client}: if that is a proxy, its clients \
+             share one budget"
         );
         warn(WarningWord::OneClient, sentence);
     }
@@ -305,14 +300,15 @@ fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
     if drops > 0 {
         warn(
             WarningWord::LogDrops,
-            format!("{drops} log lines were dropped, because standard error took them too slowly"),
+            format!("{drops} log lines were dropped, because standard error was read too slowly"),
         );
     }
     if panics > 0 {
         warn(
             WarningWord::Panics,
             format!(
-                "{panics} connections ended by a bug of sidegate's: please report it, with the log"
+                "{panics} connections were ended by a bug in sidegate: please report it, with the \
+                 log"
             ),
         );
     }

@@ -156,7 +156,7 @@ mod tests {
             ("client=!10.0.0.0/8", "like 192.0.2.0/24"),
             ("client=10.0.0.0/8%20owner=acme", "like 192.0.2.0/24"),
             ("client=", "like 192.0.2.0/24"),
-            ("route=a&route=b", "`route` is there twice"),
+            ("route=a&route=b", "`route` is given twice"),
             ("router=a", "there is no `router`: route, client, limit and after"),
             ("route=%ff", "`route` is not UTF-8"),
         ] {

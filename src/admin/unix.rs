@@ -101,12 +101,12 @@ fn clear(path: &Path) -> io::Result<()> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            taken("a socket of somebody else's is there")
+            taken("another user's socket is there")
         }
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PROTOTYPE.raw_os_error()) => {
-            taken("something alive answers there that is no agent")
+            taken("another program listens there")
         }
-        _ => taken("another agent answers there"),
+        _ => taken("another agent listens there"),
     }
 }
 
@@ -114,9 +114,9 @@ fn clear(path: &Path) -> io::Result<()> {
 fn cannot_make(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::PermissionDenied => io::Error::other(format!(
-            "{error}: our own user has to own the folder, or be let write there"
+            "{error}: the user that runs sidegate needs write permission for the directory"
         )),
-        io::ErrorKind::NotFound => io::Error::other(format!("{error}: make the folder first")),
+        io::ErrorKind::NotFound => io::Error::other(format!("{error}: create the directory first")),
         _ => error,
     }
 }

@@ -117,7 +117,10 @@ fn address(listener: &Listener) -> Option<SocketAddr> {
 fn rejected(place: Place, what: &str, error: &io::Error, ours: bool) -> Vec<Diagnostic> {
     let (what, remedy) = told(what, error);
     let remedy = if ours && error.kind() == io::ErrorKind::AddrInUse {
-        Some("sidegate itself has that port until this reload: first move what has it, then this")
+        Some(
+            "sidegate itself uses that port until this reload: move the other socket in one \
+             reload, and this one in the next",
+        )
     } else {
         remedy
     };
@@ -128,7 +131,7 @@ fn rejected(place: Place, what: &str, error: &io::Error, ours: bool) -> Vec<Diag
 pub fn told(what: &str, error: &io::Error) -> (String, Option<&'static str>) {
     let remedy = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            Some("something else listens there already; stop it, or choose another address")
+            Some("another program listens on this address; stop it, or choose another address")
         }
         io::ErrorKind::PermissionDenied => {
             Some("not permitted; ports below 1024 need CAP_NET_BIND_SERVICE")

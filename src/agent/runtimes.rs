@@ -69,7 +69,7 @@ impl Planes {
         let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
-                return tracing::error!(%error, "the control plane has no runtime");
+                return tracing::error!(%error, "the control plane's runtime cannot be started");
             }
         };
         let (end, ending) = watch::channel(false);
@@ -142,7 +142,11 @@ impl Planes {
             () = lifecycle.cutting().cancelled() => {}
         }
         let (left, exchanges) = (tunnels.entries(), tunnels.exchanges());
-        tracing::warn!(tunnels = left.len(), exchanges = exchanges.len(), "cutting what is left");
+        tracing::warn!(
+            tunnels = left.len(),
+            exchanges = exchanges.len(),
+            "deadline reached: closing the remaining connections"
+        );
         lifecycle.cut();
         for entry in left.into_iter().chain(exchanges) {
             entry.end(End::Cut);

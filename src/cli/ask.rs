@@ -70,7 +70,7 @@ pub fn ask<R: AdminRequest>(
         let late = |_| {
             let (path, seconds) = (path.display(), patience.as_secs());
             format!(
-                "the agent at {path} has given no answer for {seconds} s: it hangs, or is stopped"
+                "the agent at {path} did not answer within {seconds} s: it hangs, or is stopped"
             )
         };
         let answered = timeout(patience, exchange(stream, &path, request)).await.map_err(late);
@@ -112,8 +112,9 @@ fn check_peer(
     site: &SocketSite,
     stream: UnixStream,
 ) -> Result<UnixStream, AskFailure> {
-    let unknown =
-        |error| format!("it can't be told who listens at {}: {error}", site.path.display());
+    let unknown = |error| {
+        format!("the process that listens at {} cannot be identified: {error}", site.path.display())
+    };
     let peer = stream.peer_cred().map_err(|error| AskFailure::Unknown(unknown(error)))?;
     trust.check_peer(site, peer.uid()).map_err(AskFailure::Unknown)?;
     Ok(stream)
@@ -135,9 +136,7 @@ impl TriedPaths {
     fn add(&mut self, path: PathBuf, error: &std::io::Error) {
         let why = match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => "no socket".to_owned(),
-            ErrorKind::ConnectionRefused => {
-                "a socket at which nobody answers: its agent is gone".to_owned()
-            }
+            ErrorKind::ConnectionRefused => "a stale socket: its agent has ended".to_owned(),
             _ => {
                 self.is_unclear = true;
                 error.to_string()
@@ -163,7 +162,7 @@ impl TriedPaths {
         }
         // Only checked, not opened: the open of a FIFO could block.
         if access(config, Access::READ_OK) == Err(Errno::ACCESS) {
-            let sentence = "which says where the socket is: ask as root (sudo)";
+            let sentence = "which names the socket: run this command as root (sudo)";
             return AskFailure::Unknown(format!("permission denied at {shown}, {sentence}"));
         }
         let question = "is `sidegate run` running with it? Tried:";
@@ -190,7 +189,7 @@ async fn connect_to(path: &Path) -> std::io::Result<UnixStream> {
 
 fn busy(path: &Path) -> String {
     format!(
-        "the agent at {} is busy, or is stopped: its queue has been full for {} s of others that wait for an answer",
+        "the agent at {} is busy, or is stopped: its accept queue has been full for {} s",
         path.display(),
         BUSY_TIMEOUT.as_secs()
     )
@@ -210,9 +209,12 @@ fn remedy(path: &Path) -> String {
         .map(|socket| socket.gid());
     match group.filter(|group| *group != 0) {
         Some(group) => {
-            format!("ask as a member of the group {}, or as root (sudo)", group_name(group))
+            format!(
+                "run this command as a member of the group {}, or as root (sudo)",
+                group_name(group)
+            )
         }
-        None => "ask as root (sudo), or let a group in with [admin] group".into(),
+        None => "run this command as root (sudo), or give a group access with [admin] group".into(),
     }
 }
 
@@ -231,7 +233,8 @@ async fn exchange<R: AdminRequest>(
     request: &R,
 ) -> Result<R::Answer, String> {
     let shown = path.display();
-    let broke = |error: hyper::Error| format!("the agent at {shown} broke off: {error}");
+    let broke =
+        |error: hyper::Error| format!("the agent at {shown} closed the connection: {error}");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
     let http = HttpRequest::builder()
         .method(R::METHOD)
@@ -241,7 +244,7 @@ async fn exchange<R: AdminRequest>(
     let asked = async {
         let (head, body) = sender.send_request(http).await.map_err(broke)?.into_parts();
         let too_long = |error: &dyn fmt::Display| {
-            format!("the answer of the agent at {shown} is cut or too long: {error}")
+            format!("the answer of the agent at {shown} is incomplete or too long: {error}")
         };
         // A declared length beyond the limit is refused before any byte of the body is read.
         if body.size_hint().lower() > MAX_ANSWER as u64 {

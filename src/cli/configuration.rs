@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// Path of the configuration.
 #[derive(clap::Args)]
 pub struct Config {
-    /// The configuration.
+    /// The path of the configuration file.
     #[arg(long, value_name = "FILE", default_value = "/etc/sidegate/sidegate.toml")]
     pub config: PathBuf,
 }

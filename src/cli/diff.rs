@@ -23,10 +23,11 @@ pub const DIFF_TIMEOUT: Duration = Duration::from_secs(70);
 pub struct Diff {
     #[command(flatten)]
     config: Config,
-    /// End with 1 if more open tunnels than this would be closed: a number, or a share like 20%.
+    /// Exit with 1 if a reload would close more open tunnels than this: a number, or a share like
+    /// 20%.
     #[arg(long, value_name = "N|P%", value_parser = bound)]
     max_revoked: Option<Bound>,
-    /// Print it for programs.
+    /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
 }
@@ -48,7 +49,7 @@ pub fn diff(verb: &Diff) -> Exit {
     }
     let exit = exit(&answer, verb.max_revoked);
     if let Some(bound) = verb.max_revoked.filter(|bound| is_exceeded(&answer, *bound)) {
-        complain(format_args!("that is more than {bound}"));
+        complain(format_args!("more than {bound} would be closed"));
     }
     exit
 }
@@ -80,7 +81,10 @@ pub fn tell(answer: &DiffAnswer) {
     let (changes, same) = match answer {
         DiffAnswer::Rejected { diagnostics, .. } => {
             diagnostics.iter().for_each(|diagnostic| complain_whole(&diagnostic.text));
-            complain("the files are wrong: a reload would be rejected, and what runs kept");
+            complain(
+                "the files have errors: a reload would be rejected, and the previous \
+                 configuration would keep running",
+            );
             return;
         }
         DiffAnswer::Unchanged(changes) => (changes, true),
@@ -90,7 +94,11 @@ pub fn tell(answer: &DiffAnswer) {
         complain_whole(&diagnostic.text);
     }
     if changes.keys.is_empty() && changes.lists.is_empty() {
-        say(if same { "the files are what runs" } else { "nothing that anybody would notice" });
+        say(if same {
+            "the running configuration matches the files"
+        } else {
+            "no change of behaviour"
+        });
     }
     changes.keys.iter().for_each(|key| say(key_line(key)));
     changes.lists.iter().for_each(|list| say(list_lines(list)));

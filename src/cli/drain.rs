@@ -47,7 +47,8 @@ fn sentence(draining: &Draining) -> String {
     };
     let (code, spread, deadline) = (shutdown.code, &shutdown.spread, &shutdown.deadline);
     format!(
-        "draining: {begins}; {tunnels} will be closed with {code} over {spread}, and what is left after {deadline} is cut; then the agent ends"
+        "draining: {begins}; {tunnels} will be closed with {code} over {spread}, the rest is cut \
+         after {deadline}; then the agent exits"
     )
 }
 
@@ -67,11 +68,13 @@ mod tests {
     fn a_drain_says_what_happens_next() {
         assert_eq!(
             sentence(&draining("0s", 3102, 1001, false)),
-            "draining: accepting stops now; 3102 tunnels will be closed with 1001 over 5s, and what is left after 30s is cut; then the agent ends",
+            "draining: accepting stops now; 3102 tunnels will be closed with 1001 over 5s, the \
+             rest is cut after 30s; then the agent exits",
         );
         assert_eq!(
             sentence(&draining("10s", 1, 1012, false)),
-            "draining: /readyz says 503 now, and accepting stops in 10s; 1 tunnel will be closed with 1012 over 5s, and what is left after 30s is cut; then the agent ends",
+            "draining: /readyz says 503 now, and accepting stops in 10s; 1 tunnel will be closed \
+             with 1012 over 5s, the rest is cut after 30s; then the agent exits",
         );
         assert_eq!(
             sentence(&draining("10s", 2, 1012, true)),

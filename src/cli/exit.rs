@@ -35,16 +35,18 @@ impl Exit {
     /// Its meaning, for the manual.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Exit::Yes => "yes, clean, drained (also by a second SIGTERM)",
+            Exit::Yes => "success: yes, no errors, drained (also after a second SIGTERM)",
             Exit::No => {
-                "no: errors found, refused, reload rejected, over the bound, nothing running, permission denied"
+                "failure: errors found, refused, reload rejected, over the bound, no agent, \
+                 permission denied"
             }
             Exit::Usage => "wrong arguments",
             Exit::Unavailable => {
-                "run: a port, a socket or descriptors are not to be had; systemd tries again"
+                "run: a port, a socket or descriptors are unavailable; systemd restarts the service"
             }
             Exit::Config => {
-                "run: a file is missing, unreadable or wrong; systemd doesn't try again"
+                "run: a file is missing, unreadable or invalid; systemd does not restart the \
+                 service"
             }
         }
     }

@@ -20,25 +20,27 @@ const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Explain {
     #[command(flatten)]
     config: Config,
-    /// Who asks.
+    /// The address of the client.
     #[arg(long, value_name = "IP")]
     client: String,
-    /// What it opens: ws:// and wss:// for a WebSocket, http:// and https:// for plain HTTP.
+    /// The URL that the client opens: ws:// or wss:// for a WebSocket, http:// or https:// for
+    /// plain HTTP.
     #[arg(long)]
     url: String,
-    /// The page that opens it; left out: a client that sends no Origin.
+    /// The Origin header that the client sends; absent by default.
     #[arg(long)]
     origin: Option<String>,
-    /// The subprotocol that it offers.
+    /// The subprotocol that the client offers; none by default.
     #[arg(long)]
     subprotocol: Option<String>,
-    /// When: a day, or a time like 2027-01-01T18:00:00Z; left out: now.
+    /// The time of the request: a date, or a time like 2027-01-01T18:00:00Z; now by default.
     #[arg(long, value_name = "T")]
     at: Option<String>,
-    /// Ask the running agent, which also knows what is left of the limits; else the files are asked.
+    /// Query the running agent, which also knows how much of each limit is left, instead of reading
+    /// the files.
     #[arg(long)]
     live: bool,
-    /// Print it for programs.
+    /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
 }

@@ -32,20 +32,21 @@ enum From {
 
 #[derive(clap::Args)]
 struct Nginx {
-    /// The file; what it includes is read as well, relative to its folder.
+    /// The nginx configuration file; its includes are read relative to its directory.
     file: PathBuf,
-    /// Where to write; made if it isn't there. Nothing that is there is overwritten.
+    /// The directory to write to; created if missing. Existing files are never overwritten.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Print the report as JSON, for programs.
+    /// Print the report as JSON.
     #[arg(long)]
     json: bool,
-    /// Write the files even where they admit what nginx refused: the lines that say OPENS. Guards that
-    /// can't be carried over are then left out, instead of closing what they guard.
+    /// Write the files even if they admit requests that nginx refuses (the lines marked OPENS).
+    /// Guards
+    /// that cannot be translated are then left out, instead of closing their routes.
     #[arg(long)]
     accept_opens: bool,
-    /// The version of nginx that the file is for, as `nginx -v` says it. Its defaults changed in 1.29.7;
-    /// without it, those of older versions hold.
+    /// The version of nginx that reads the file, as printed by `nginx -v`. Its defaults changed in
+    /// 1.29.7; without this option those of older versions apply.
     #[arg(long, value_name = "VERSION")]
     nginx: Option<Version>,
 }

@@ -42,33 +42,33 @@ const DAYS: i32 = 820;
 /// The arguments.
 #[derive(clap::Args)]
 pub struct Init {
-    /// The server behind: http://HOST:PORT on this machine, https://HOST:PORT, or unix:/PATH.
+    /// The backend server: http://HOST:PORT on this machine, https://HOST:PORT, or unix:/PATH.
     #[arg(long, value_name = "URL", value_parser = config::backend)]
     backend: String,
-    /// Where to write; made if it isn't there.
+    /// The directory to write to; created if missing.
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
-    /// Where to listen: an address of this machine, with a port.
+    /// The address and port to listen on.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443", value_parser = listen)]
     listen: SocketAddr,
-    /// The host that clients ask for: ws.example.com, *.example.com (one label), or * for any. Left out, it is any; with
-    /// --plain, the address to listen at, or localhost.
+    /// The host name that clients request: ws.example.com, *.example.com (one label), or * for any.
+    /// Default: *; with --plain, the address of --listen, or localhost.
     #[arg(long, value_name = "NAME", value_parser = config::host)]
     host: Option<HostPattern>,
-    /// What happens to plain HTTP.
+    /// What to do with plain HTTP requests.
     #[arg(long, value_enum, default_value = "refuse")]
     http: Http,
-    /// Listen without TLS, for a proxy in front that ends it, or for this machine alone.
+    /// Listen without TLS: behind a proxy that terminates it, or for local use only.
     #[arg(long)]
     plain: bool,
 }
 
-/// What happens to plain HTTP.
+/// What to do with plain HTTP requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Http {
-    /// It is refused: WebSockets alone go through.
+    /// Refuse them: only WebSockets are relayed.
     Refuse,
-    /// It goes through as well.
+    /// Forward them to the backend.
     Forward,
 }
 
@@ -85,7 +85,7 @@ pub fn init(verb: &Init) -> Exit {
     let pages = match made(&site) {
         Ok(pages) => pages,
         Err(error) => {
-            complain(format_args!("no certificate: {error}"));
+            complain(format_args!("the certificate cannot be created: {error}"));
             return Exit::No;
         }
     };
@@ -95,7 +95,7 @@ pub fn init(verb: &Init) -> Exit {
     say(next(&site, &pages));
     let found = check::found(&verb.dir);
     if !found.is_empty() {
-        say("\n`sidegate check` finds:\n");
+        say("\n`sidegate check` reports:\n");
         show(&found);
     }
     Exit::Yes
@@ -242,7 +242,7 @@ fn host(verb: &Init) -> Result<HostPattern, String> {
         (None, false) => Ok(HostPattern::Any),
         (None, true) if ip == Ipv4Addr::LOCALHOST => Ok(HostPattern::Exact("localhost".into())),
         (None, true) if ip.is_unspecified() => {
-            Err("--plain listens at every address, so it has to be said for which host: add --host NAME".into())
+            Err("--plain on a wildcard address needs a host name: add --host NAME".into())
         }
         (None, true) => config::host(&bracketed(ip)),
     }
@@ -261,7 +261,7 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
     })?;
     let is_of_a_link = matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
     match address.port() {
-        0 => Err("port 0 is another port at each start: name one, like 8443".to_owned()),
+        0 => Err("port 0 is a different port at each start: name one, like 8443".to_owned()),
         _ if is_of_a_link => {
             Err("a link-local address holds on one link alone: name another, or [::]".to_owned())
         }
@@ -288,7 +288,7 @@ fn apart(verb: &Init) -> Result<(), String> {
     };
     match authority(&verb.backend).filter(|at| is_itself(*at)) {
         Some(at) => Err(format!(
-            "the backend is at {at}, and so would be the listener: name another port with --listen"
+            "the listener and the backend would both use {at}: name another port with --listen"
         )),
         None => Ok(()),
     }
@@ -358,7 +358,7 @@ It listens at {listen} and admits only this machine, by the addresses {}: see `l
         ));
     }
     if !plain {
-        next.push_str("\nThe certificate is for development: it vouches for itself.");
+        next.push_str("\nThe certificate is for development: it is self-signed.");
     }
     next
 }

@@ -7,15 +7,18 @@ use crate::cli::run;
 
 /// The files that Sidegate reads or creates, each with its meaning.
 const FILES: [(&str, &str); 7] = [
-    ("/etc/sidegate/sidegate.toml", "what the operator says; --config names another"),
-    ("policies/NAME.toml", "beside it: who may, one policy each"),
-    ("policies/lists/NAME.cidr", "networks that a policy names, one on each line"),
-    ("[[certificate]] chain, key", "PEM files, readable for the service's group and nobody else"),
-    ("[admin] socket", "made at start, removed at the end: status, reload and drain ask there"),
-    ("/run/sidegate, /run/sidegate-NAME", "where that socket is by default, under the units"),
+    ("/etc/sidegate/sidegate.toml", "the operator's configuration; --config names another file"),
+    ("policies/NAME.toml", "in the same directory: one access policy per file"),
+    ("policies/lists/NAME.cidr", "networks that a policy refers to, one per line"),
+    ("[[certificate]] chain, key", "PEM files, readable only by the owner and the service's group"),
+    (
+        "[admin] socket",
+        "created at the start and removed at the end; status, reload and drain connect to it",
+    ),
+    ("/run/sidegate, /run/sidegate-NAME", "the default directories of that socket under systemd"),
     (
         "/proc/self",
-        "read for the process_* metrics, and for where an opened list lies, where it is to be had",
+        "read for the process_* metrics and for the paths of opened lists, if available",
     ),
 ];
 

@@ -27,7 +27,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// A WebSocket sidecar: terminates TLS, decides who may open a WebSocket, relays to a local backend.
+/// A WebSocket sidecar: terminates TLS, decides which clients may open a WebSocket, and relays to a
+/// local backend.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true, after_help = manual::chapters())]
 struct Cli {
@@ -37,29 +38,31 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Serve what the configuration says, until SIGTERM; SIGHUP reloads.
+    /// Run the agent until SIGTERM; SIGHUP reloads the configuration.
     Run(run::Run),
-    /// Show it working: an own certificate, an echo backend, a page to open.
+    /// Run a demo with a generated certificate, an echo backend and a web page.
     Demo(demo::Demo),
-    /// Write a configuration to begin with.
+    /// Write a commented starter configuration.
     Init(init::Init),
-    /// Make a configuration of nginx' one, and say what became of each of its lines.
+    /// Translate an nginx configuration, and report the result for each of its lines.
     Import(import::Import),
-    /// Say everything that is wrong with a configuration.
+    /// Report all errors and warnings of a configuration, and run its tests.
     Check(check::Check),
-    /// Say why a client is admitted or refused, down to the line of the list.
+    /// Explain why a client is admitted or refused, down to the line of the list.
     Explain(explain::Explain),
-    /// Say what the files would change of what runs, and which tunnels that would close.
+    /// Compare the files with the running configuration, and list the tunnels that a reload would
+    /// close.
     Diff(diff::Diff),
-    /// Put a policy's candidate in its place, after all gates.
+    /// Promote a candidate policy once every check passes.
     Promote(promote::Promote),
-    /// Print the JSON Schema of the files, for editors.
+    /// Print the JSON Schema of the configuration files, for editors.
     Schema(schema::Schema),
-    /// Make the running agent read its files now.
+    /// Make the running agent reload its files now.
     Reload(reload::Reload),
-    /// Say how the running agent stands: what runs since when, tunnels, rates, certificates, lists, warnings.
+    /// Show the running agent's state: generation, tunnels, rates, certificates, lists and
+    /// warnings.
     Status(status::Status),
-    /// Make the running agent stop accepting, let its tunnels end, and end.
+    /// Drain the running agent: stop accepting, close the tunnels, then exit.
     Drain(drain::Drain),
 }
 

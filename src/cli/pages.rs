@@ -22,11 +22,11 @@ pub fn write(pages: &[Page], option: &str) -> Option<Written> {
     let there: Vec<_> =
         pages.iter().filter(|page| fs::symlink_metadata(&page.path).is_ok()).collect();
     for page in &there {
-        complain(format_args!("{} is there already", page.path.display()));
+        complain(format_args!("{} exists already", page.path.display()));
     }
     if !there.is_empty() {
         complain(format_args!(
-            "nothing was written: move it away, or name another folder with {option}"
+            "nothing was written: move the file away, or name another directory with {option}"
         ));
         return None;
     }
@@ -47,7 +47,10 @@ impl Written {
     pub fn take_back(self) {
         for path in self.files {
             if let Err(error) = fs::remove_file(&path) {
-                complain(format_args!("{} could not be removed again: {error}", path.display()));
+                complain(format_args!(
+                    "{} was written and cannot be removed: {error}",
+                    path.display()
+                ));
             }
         }
         for path in self.folders.iter().rev() {

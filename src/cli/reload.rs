@@ -16,13 +16,13 @@ pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(70);
 pub struct Reload {
     #[command(flatten)]
     config: Config,
-    /// Wait for the outcome, print it, and end with 1 if the files were rejected.
+    /// Wait for the outcome and print it; exit with 1 if the files were rejected.
     #[arg(long)]
     wait: bool,
-    /// Accept that this list has shrunk by more than its `max_shrink`; may be given several times.
+    /// Reload even if this list has shrunk by more than its `max_shrink`; repeatable.
     #[arg(long, value_name = "LIST")]
     accept_shrink: Vec<String>,
-    /// Accept that more tunnels are closed than `max_revoked` admits.
+    /// Reload even if that closes more tunnels than `[reload] max_revoked` allows.
     #[arg(long)]
     accept_revocations: bool,
 }
@@ -65,12 +65,14 @@ pub fn tell(answer: &ReloadAnswer) {
             say(format_args!("published: generation {generation} ({digest}), {revoked} revoked"));
         }
         ReloadAnswer::Unchanged { generation, .. } => {
-            say(format_args!("unchanged: the files are what runs, generation {generation}"));
+            say(format_args!(
+                "unchanged: the running configuration matches the files, generation {generation}"
+            ));
         }
-        ReloadAnswer::Asked => say("asked; --wait waits for the outcome"),
+        ReloadAnswer::Asked => say("reload requested; --wait waits for the outcome"),
         ReloadAnswer::Rejected { diagnostics } => {
             diagnostics.iter().for_each(|diagnostic| complain_whole(&diagnostic.text));
-            complain("rejected: what runs was kept");
+            complain("rejected: the previous configuration keeps running");
         }
     }
 }

@@ -18,9 +18,10 @@ pub const SIGNALS: [(&str, &str); 3] = [
     ("SIGHUP", "reload; refused while draining"),
     (
         "SIGTERM",
-        "drain: stop accepting, close tunnels over [shutdown] spread, end; a second one ends at once",
+        "drain: stop accepting, close the tunnels over [shutdown] spread, exit; a second signal \
+         exits at once",
     ),
-    ("SIGINT", "as SIGTERM"),
+    ("SIGINT", "same as SIGTERM"),
 ];
 
 /// The arguments.
@@ -28,7 +29,8 @@ pub const SIGNALS: [(&str, &str); 3] = [
 pub struct Run {
     #[command(flatten)]
     config: Config,
-    /// How log lines look: what the journal takes where standard error is the journal, text on a terminal, else JSON.
+    /// The log format. `auto` is `journald` if standard error is the journal, `text` on a terminal,
+    /// else `json`.
     #[arg(long, value_enum, default_value = "auto")]
     log: LogFormat,
 }
@@ -52,7 +54,7 @@ pub fn run(verb: &Run) -> Exit {
     let log = match Log::start(format) {
         Ok(log) => log,
         Err(error) => {
-            complain(format_args!("no log: {error}"));
+            complain(format_args!("the log cannot be opened: {error}"));
             return Exit::Unavailable;
         }
     };
@@ -84,7 +86,7 @@ pub fn refuse(error: &StartError) -> Exit {
     match error {
         StartError::Files(diagnostics) => {
             show(diagnostics);
-            complain("not started: the configuration is wrong");
+            complain("not started: the configuration has errors");
             Exit::Config
         }
         StartError::Unavailable(what) => {
@@ -99,7 +101,7 @@ pub fn serve(mut agent: Agent, greet: impl FnOnce()) -> Exit {
     let runtime = match Builder::new_current_thread().enable_io().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(format_args!("no runtime for signals: {error}"));
+            complain(format_args!("the signal handler cannot be started: {error}"));
             return Exit::Unavailable;
         }
     };
@@ -128,7 +130,7 @@ pub fn serve(mut agent: Agent, greet: impl FnOnce()) -> Exit {
     match served {
         Ok(()) => Exit::Yes,
         Err(error) => {
-            complain(format_args!("no signals: {error}"));
+            complain(format_args!("signals cannot be handled: {error}"));
             Exit::Unavailable
         }
     }

@@ -8,7 +8,7 @@ use sidegate::control::config::schema;
 /// The arguments.
 #[derive(clap::Args)]
 pub struct Schema {
-    /// Of `sidegate.toml`, of policies or of the admin API; without it, one schema of both kinds of files.
+    /// Which schema to print; without it, one schema for `sidegate.toml` and policies.
     #[arg(value_enum, value_name = "FILE")]
     kind: Option<Kind>,
 }

@@ -107,7 +107,7 @@ impl Trust {
             walk.at = next;
             self.enter(&mut walk, path)?;
         }
-        Err(io::Error::other("a folder, and no socket").into())
+        Err(io::Error::other("a directory, not a socket").into())
     }
 
     /// Checks the folder that `walk` has reached, on the way to `path`.
@@ -159,9 +159,9 @@ impl Trust {
         let (path, config) = (site.path.display(), self.config.display());
         let name = User(user);
         Err(format!(
-            "what listens at {path} is not believed: it runs as {name}, and not as root, as the \
-             caller or as the owner of {config}. If it is the agent, ask as its user (sudo -u), or \
-             give that user the configuration (chown)"
+            "the process that listens at {path} is not trusted: it runs as {name}, not as root, the \
+             caller or the owner of {config}. If it is the agent, run this command as its user \
+             (sudo -u), or make that user the owner of the configuration (chown)"
         ))
     }
 
@@ -173,9 +173,8 @@ impl Trust {
         let (path, at, config) = (path.display(), at.display(), self.config.display());
         let owner = User(found.uid());
         Unusable::Distrust(format!(
-            "{path} is not looked at: {at} belongs to {owner}, and not to root, to the caller or to \
-             the owner of {config}. Remove it, or name a socket in a folder of your own with \
-             [admin] socket"
+            "{path} is not trusted: {at} belongs to {owner}, not to root, the caller or the owner of \
+             {config}. Remove it, or set [admin] socket to a path in a directory of your own"
         ))
     }
 }
@@ -185,8 +184,8 @@ fn shared(path: &Path, at: &Path, folder: &Metadata) -> Unusable {
     let (path, at, owner) = (path.display(), at.display(), User(folder.uid()));
     let mode = folder.mode() & 0o7777;
     Unusable::Distrust(format!(
-        "{path} is not looked at: others may write in {at} ({owner}, mode {mode:04o}). Take that \
-         from them (chmod go-w), or name a socket in a folder of your own with [admin] socket"
+        "{path} is not trusted: other users may write to {at} ({owner}, mode {mode:04o}). Remove \
+         that permission (chmod go-w), or set [admin] socket to a path in a directory of your own"
     ))
 }
 
@@ -283,7 +282,10 @@ mod tests {
         for mode in [0o777, 0o1777, 0o702] {
             chmod(folder.path(), mode);
             let said = said(&trust(folder.path()), &socket);
-            assert!(said.contains("others may write") && said.contains("chmod go-w"), "{said}");
+            assert!(
+                said.contains("other users may write") && said.contains("chmod go-w"),
+                "{said}"
+            );
             assert!(said.contains(&format!("mode {mode:04o}")), "{said}");
         }
     }
@@ -312,7 +314,7 @@ mod tests {
         symlink(&socket, open.join("link")).unwrap();
         assert_eq!(said(&trust, &open.join("link")), "");
         chmod(&open, 0o777);
-        assert!(said(&trust, &open.join("link")).contains("others may write"));
+        assert!(said(&trust, &open.join("link")).contains("other users may write"));
         symlink("loop", folder.path().join("loop")).unwrap();
         assert!(matches!(trust.site(&folder.path().join("loop")), Err(Unusable::Io(_))));
     }

@@ -399,7 +399,7 @@ impl Pause {
         self.length = (self.length * 2).min(LONGEST_PAUSE);
         if self.logged.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             self.logged = Some(Instant::now());
-            tracing::error!(listener, %error, "accepting pauses: descriptors or memory are exhausted");
+            tracing::error!(listener, %error, "accepting is paused: descriptors or memory are exhausted");
         }
     }
 }

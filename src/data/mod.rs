@@ -71,7 +71,7 @@ async fn listen(core: Arc<Core>, mut sockets: UnboundedReceiver<Accepting>) {
         match listener::accept_all(Arc::clone(&core), socket) {
             Ok(accepting) => drop(core.tracker.spawn(accepting)),
             Err(error) => {
-                tracing::error!(%address, %error, "a thread cannot wait for connections here");
+                tracing::error!(%address, %error, "a thread cannot accept connections on this address");
             }
         }
     }

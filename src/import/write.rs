@@ -47,7 +47,7 @@ pub fn pages(configs: &[Config], tree: &Tree) -> Vec<Page> {
 fn settings(config: &Config, metrics: u16, tree: &Tree) -> String {
     let main = tree.lines.first().map(|line| line.place.file.to_string()).unwrap_or_default();
     let mut out =
-        format!("# Imported from {main}; its report says what became of each line.\nschema = 1\n");
+        format!("# Imported from {main}; its report has the result for each line.\nschema = 1\n");
     if config.folder.is_some() {
         put(&mut out, format_args!("\n[metrics]\nlisten = \"127.0.0.1:{metrics}\""));
     }
@@ -209,7 +209,7 @@ fn policy(policy: &Policy, clients: &Clients<'_>, tree: &Tree) -> String {
     if *policy == Policy::closed() {
         put(
             &mut out,
-            "# For what nginx passed on to nobody; without its routes, broader ones would.",
+            "# For requests that nginx does not forward; without these routes, broader ones would.",
         );
     } else {
         put(&mut out, format_args!("# {}", origin(ids, tree)));
@@ -241,7 +241,7 @@ fn policy(policy: &Policy, clients: &Clients<'_>, tree: &Tree) -> String {
                 put(&mut out, format_args!("deny = [{}]", entries.join(", ")));
             }
         }
-        Clients::Only(_) if entries.is_empty() => put(&mut out, "allow = []   # nobody"),
+        Clients::Only(_) if entries.is_empty() => put(&mut out, "allow = []   # no client"),
         Clients::Only(_) => put(&mut out, format_args!("allow = [{}]", entries.join(", "))),
     }
     limits(policy, &mut out);

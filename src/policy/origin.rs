@@ -92,7 +92,7 @@ impl Origins {
         let site = parent.unwrap_or(rest);
         if site.contains('*') {
             return Err(format!(
-                "`*` stands for one whole label, and the first: write `{scheme}://*.partner.example`"
+                "`*` matches one whole label, and the first: write `{scheme}://*.partner.example`"
             ));
         }
         let origin = Origin::read(scheme, site).ok_or_else(|| {

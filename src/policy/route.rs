@@ -206,7 +206,7 @@ fn host_of_pattern(name: &str) -> Result<Host, String> {
         return Err("a host is missing: write a name, or `*` for every host".into());
     }
     if name.contains('*') {
-        return Err("`*` stands for one whole label, and the first: write `*.example.com`, or `*` for every host".into());
+        return Err("`*` matches one whole label, and the first: write `*.example.com`, or `*` for every host".into());
     }
     if let Some((_, rest)) = name.split_once("://") {
         return Err(format!(
@@ -218,11 +218,11 @@ fn host_of_pattern(name: &str) -> Result<Host, String> {
         return Err(format!("a host has no path: write `{before}` here and the path under `path`"));
     }
     if name.parse::<Ipv6Addr>().is_ok() {
-        return Err(format!("an IPv6 address stands in brackets: write `[{name}]`"));
+        return Err(format!("an IPv6 address needs brackets: write `[{name}]`"));
     }
     if !name.is_ascii() {
         return Err(format!(
-            "`{name}` is not ASCII: write the name as it stands in DNS, beginning with `xn--`"
+            "`{name}` is not ASCII: write the name in its DNS form, beginning with `xn--`"
         ));
     }
     let host = Host::parse(name.as_bytes()).ok_or_else(|| {

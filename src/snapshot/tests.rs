@@ -187,7 +187,7 @@ fn a_candidate_is_asked_beside_its_policy_and_decides_nothing() {
     assert_eq!(
         beside(9, None),
         (false, None, 1),
-        "of whom the baseline denies nobody else is asked"
+        "no later rule judges a client that the baseline denies"
     );
 }
 

@@ -151,7 +151,7 @@ async fn a_port_in_use_ends_run_with_75() {
         RUN,
         listening.path(),
         75,
-        &[&address.to_string(), "`public`", "something else listens there"],
+        &[&address.to_string(), "`public`", "another program listens on this address"],
     )
     .await;
     let metrics = sidegate.toml(&format!("metrics.listen = '{address}'")).write();
@@ -167,10 +167,10 @@ async fn a_second_instance_on_the_same_port_or_admin_socket_ends_with_75() {
         RUN,
         sidegate::new().clear().on_listener(&listen).write().path(),
         75,
-        &["something else listens there"],
+        &["another program listens on this address"],
     )
     .await;
-    check(RUN, first.path(), 75, &["another agent answers there"]).await; // its port is a free one, its admin socket isn't
+    check(RUN, first.path(), 75, &["another agent listens there"]).await; // its port is a free one, its admin socket isn't
     running.client().get("/").await.expect_refused(404, "route"); // and the first one serves
 }
 
@@ -209,7 +209,7 @@ async fn a_drain_whose_deadline_passes_cuts_what_is_left_and_ends_with_0() {
     let mut running = run(folder.path()).await;
     let mut stubborn = running.client().open_wire("/chat").await; // answers no Close
     running.signal(Signal::TERM);
-    running.logged("cutting what is left").await;
+    running.logged("deadline reached: closing the remaining connections").await;
     assert_eq!(running.code().await, Some(0));
     assert_eq!(stubborn.frame().await.closes().map(|(code, _)| code), Some(1001));
 }
@@ -263,7 +263,11 @@ async fn reload_wait_says_what_became_of_it() {
         RELOAD,
         folder.path(),
         1,
-        &["policies/default.toml:2", "`allow`", "rejected: what runs was kept"],
+        &[
+            "policies/default.toml:2",
+            "`allow`",
+            "rejected: the previous configuration keeps running",
+        ],
     )
     .await;
     std::fs::remove_file(&policy).unwrap();

@@ -267,7 +267,7 @@ fn starve(pid: Pid) -> Rlimit {
 // F10
 #[tokio::test]
 async fn without_descriptors_accepting_waits_for_them_and_costs_nothing() {
-    const PAUSES: &str = "accepting pauses: descriptors or memory are exhausted";
+    const PAUSES: &str = "accepting is paused: descriptors or memory are exhausted";
     let backend = backend::echo().run().await;
     let folder = sidegate::new().clear().route("/chat", &backend).write();
     let mut process = process::new(folder.path()).log("json").run().await;

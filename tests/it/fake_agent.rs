@@ -104,8 +104,8 @@ async fn commands_end_with_1_when_an_answer_has_another_shape() {
         (200, "{\"schema\":1}", "missing field"),
         (200, "[1]", "this is sidegate/"),
         (200, "null", "this is sidegate/"),
-        (200, "<html>hello</html>", "it is no JSON: `<html>hello</html>`"),
-        (200, "", "it is no JSON: nothing"),
+        (200, "<html>hello</html>", "it is not JSON: `<html>hello</html>`"),
+        (200, "", "it is not JSON: nothing"),
         (200, "{\"schema\":2,\"outcome\":\"published\"}", "(schema 2); this is sidegate/"),
         (
             200,
@@ -126,13 +126,13 @@ async fn commands_end_with_1_when_an_answer_ends_early_or_never() {
     let folder = files().await;
     let _fake =
         fake(&folder, |_| b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n{".to_vec());
-    check_disbelieved(&folder, "is cut or too long: 1000000000 bytes").await;
+    check_disbelieved(&folder, "is incomplete or too long: 1000000000 bytes").await;
     let folder = files().await;
     let _fake = fake(&folder, |_| [b"HTTP/1.1 200 OK\r\n\r\n", &*vec![b' '; 65 << 20]].concat());
-    check(&with_config(&["reload"]), folder.path(), 1, &["is cut or too long"]).await;
+    check(&with_config(&["reload"]), folder.path(), 1, &["is incomplete or too long"]).await;
     let folder = files().await;
     let _fake = fake(&folder, |_| b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{".to_vec());
-    check(&with_config(&["status"]), folder.path(), 1, &["no answer for 5 s"]).await;
+    check(&with_config(&["status"]), folder.path(), 1, &["did not answer within 5 s"]).await;
 }
 
 #[tokio::test]
@@ -192,11 +192,8 @@ async fn permits(
 async fn promote_writes_nothing_when_the_yes_is_to_other_files() {
     let folder = files().await;
     let fake = fake(&folder, |_| fake::json(200, &permitting("0123456789ab")));
-    check_not_promoted(
-        &folder,
-        &["the agent looked at other files (digest 0123456789ab)", "--config"],
-    )
-    .await;
+    check_not_promoted(&folder, &["the agent read other files (digest 0123456789ab)", "--config"])
+        .await;
     assert_eq!(fake.asked().len(), 1, "no reload was asked for");
 }
 
@@ -208,7 +205,7 @@ async fn promote_restores_the_policy_when_the_reload_is_not_confirmed() {
         (
             422,
             "{\"schema\":1,\"outcome\":\"rejected\",\"diagnostics\":[]}",
-            "the agent rejected it",
+            "the agent rejected the files",
         ),
         (202, "{\"schema\":1,\"outcome\":\"asked\"}", "it answers another request"),
         (503, "{\"schema\":1,\"error\":\"the agent is ending\"}", "the agent is ending"),
@@ -220,7 +217,7 @@ async fn promote_restores_the_policy_when_the_reload_is_not_confirmed() {
     ];
     for (status, body, said) in unconfirmed {
         let (folder, fake) = permits(move |_| (status, body.to_owned())).await;
-        check_not_promoted(&folder, &[said, "is the policy from before again", "sidegate status"])
+        check_not_promoted(&folder, &[said, "is the previous policy again", "sidegate status"])
             .await;
         assert_eq!(fake.asked().len(), 2);
     }
@@ -236,8 +233,8 @@ async fn promote_keeps_what_another_wrote_when_it_can_not_restore() {
     })
     .await;
     let said = [
-        "default.toml was written by another meanwhile, and stays",
-        ".default.toml.before is the policy from before",
+        "default.toml was changed by another process meanwhile",
+        ".default.toml.before is the previous policy",
     ];
     check(&with_config(&["promote", "default"]), folder.path(), 1, &said).await;
     let read = |name: &str| fs::read_to_string(folder.path().join("policies").join(name)).unwrap();
@@ -269,7 +266,7 @@ async fn commands_ask_nobody_in_a_folder_that_others_may_write() {
     let fake = fake(&folder, |_| fake::json(200, "{}"));
     for mode in [0o777, 0o1777, 0o757] {
         fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
-        check_disbelieved(&folder, "others may write in").await;
+        check_disbelieved(&folder, "other users may write to").await;
     }
     assert_eq!(fake.asked(), [""; 0]);
 }
@@ -290,7 +287,7 @@ async fn commands_ask_no_process_of_another_user() {
         UnixListener::from(std::os::fd::OwnedFd::from(socket))
     });
     let listener = listening.join().unwrap();
-    check_disbelieved(&folder, "is not believed: it runs as").await;
+    check_disbelieved(&folder, "is not trusted: it runs as").await;
     fake::answering(listener, |_| fake::json(200, "{\"schema\":3}"));
     chown(folder.path().join("sidegate.toml"), Some(STRANGER), None).unwrap();
     check_disbelieved(&folder, "schema 3").await;

@@ -186,7 +186,7 @@ async fn wait_has_a_line_and_so_has_its_end() {
         wire.send([22, 3, 1, 2, 0, 1]).await; // the first bytes of a ClientHello
     }
     let line =
-        process.logged("a TLS handshake waits: its client is over handshakes_per_client").await;
+        process.logged("TLS handshake delayed: its client is over handshakes_per_client").await;
     assert_eq!((&line["listener"], &line["client"]), (&"public".into(), &"127.0.0.1".into()));
     let errors = [process.logged("refused").await, process.logged("refused").await].map(|line| {
         assert_eq!(line["reason"], "tls");

@@ -212,7 +212,7 @@ fn nothing_is_written_where_one_of_its_files_is_there() {
     let text = lossy(&output.stderr);
     assert!(
         output.status.code() == Some(1)
-            && text.contains("out/policies/ws-example-com-ticks.toml is there already"),
+            && text.contains("out/policies/ws-example-com-ticks.toml exists already"),
         "{text}"
     );
     assert_eq!(files(&folder.path().join("out")).into_values().collect::<Vec<_>>(), ["mine"]);

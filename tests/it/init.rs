@@ -264,7 +264,7 @@ fn init_says_what_check_warns_of() {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains(warning), "{output:?}");
         assert!(
-            String::from_utf8_lossy(&output.stdout).contains("`sidegate check` finds"),
+            String::from_utf8_lossy(&output.stdout).contains("`sidegate check` reports"),
             "{output:?}"
         );
     }
@@ -279,10 +279,10 @@ fn init_says_what_is_wrong_with_an_address_or_a_host() {
         (&["--host", "ws.example.com:8443"], "a host has no port"),
         (&["--http", "allow"], "forward"),
         (&["--plain", "--listen", "0.0.0.0:80"], "add --host NAME"),
-        (&["--listen", "127.0.0.1:0"], "port 0 is another port at each start"),
+        (&["--listen", "127.0.0.1:0"], "port 0 is a different port at each start"),
         (&["--listen", "[fe80::1%2]:8443"], "link-local"),
-        (&["--listen", "127.0.0.1:8080"], "the backend is at 127.0.0.1:8080"),
-        (&["--listen", "[::]:8080"], "the backend is at 127.0.0.1:8080"),
+        (&["--listen", "127.0.0.1:8080"], "would both use 127.0.0.1:8080"),
+        (&["--listen", "[::]:8080"], "would both use 127.0.0.1:8080"),
     ] {
         let output = sidegate(
             &[&["init", "--backend", "http://127.0.0.1:8080"], more].concat(),
@@ -327,7 +327,7 @@ fn init_writes_nothing_at_all_where_one_of_its_files_is_there() {
         let output = sidegate(&["init", "--backend", "http://127.0.0.1:8080"], folder.path());
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert!(
-            String::from_utf8_lossy(&output.stderr).contains(&format!("{taken} is there already")),
+            String::from_utf8_lossy(&output.stderr).contains(&format!("{taken} exists already")),
             "{output:?}"
         );
         assert_eq!(fs::read(&path).unwrap(), b"mine");

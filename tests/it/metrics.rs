@@ -614,7 +614,8 @@ async fn a_host_that_serves_is_ready_whatever_somebody_should_look_at() {
     let text = sidegate.write_rejected("policies/default.toml", "schema = 2").await;
     assert!(text.starts_with("ready: generation 1 ("), "{text}");
     assert!(
-        text.contains("rejected, what runs was kept:\n  ") && text.contains("default.toml:1:"),
+        text.contains("rejected, and the previous configuration keeps running:\n  ")
+            && text.contains("default.toml:1:"),
         "{text}"
     );
     let answer = ready(&sidegate, 200).await;

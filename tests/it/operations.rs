@@ -71,7 +71,7 @@ fn refusals() -> String {
             refusal.status().map_or("closed without an answer".into(), |status| status.to_string());
         vec![format!("`{}`", refusal.word()), answer, refusal.sentence().to_owned()]
     };
-    table(&["reason", "answer", "what the client is told"], all.map(row))
+    table(&["reason", "answer", "title for the client"], all.map(row))
 }
 
 fn endings() -> String {
@@ -79,14 +79,14 @@ fn endings() -> String {
     let row = |reason: &Reason| {
         vec![format!("`{}`", reason.word()), code(reason.to_client()), reason.sentence().to_owned()]
     };
-    table(&["reason", "our code to the client", "what happened"], Reason::ALL.iter().map(row))
+    table(&["reason", "code sent to the client", "meaning"], Reason::ALL.iter().map(row))
 }
 
 fn exchanges() -> String {
     let row = |reason: &ExchangeReason| {
         vec![format!("`{}`", reason.word()), reason.sentence().to_owned()]
     };
-    table(&["reason", "what happened"], ExchangeReason::ALL.iter().map(row))
+    table(&["reason", "meaning"], ExchangeReason::ALL.iter().map(row))
 }
 
 fn metrics() -> String {
@@ -99,12 +99,12 @@ fn metrics() -> String {
             family.help.to_owned(),
         ]
     };
-    table(&["metric", "type", "labels", "what it says"], families().iter().map(row))
+    table(&["metric", "type", "labels", "meaning"], families().iter().map(row))
 }
 
 fn fields() -> String {
     table(
-        &["field", "what it says"],
+        &["field", "meaning"],
         FIELDS.iter().map(|(name, meaning)| vec![format!("`{name}`"), (*meaning).to_owned()]),
     )
 }

@@ -67,7 +67,7 @@ async fn an_address_that_is_taken_is_a_rejection_and_tried_again_until_it_is_fre
     assert!(
         text.contains("[metrics]")
             && text.contains(&address.to_string())
-            && text.contains("something else listens"),
+            && text.contains("another program listens"),
         "{text}"
     );
     assert_eq!(sidegate.agent().metrics(), before);
@@ -132,7 +132,7 @@ async fn what_sidegate_has_itself_says_so() {
     };
     let text = errors[0].to_string();
     assert!(
-        text.contains("sidegate itself has that port") && text.contains("sidegate.toml:"),
+        text.contains("sidegate itself uses that port") && text.contains("sidegate.toml:"),
         "{text}"
     );
 }
@@ -288,7 +288,7 @@ async fn an_address_of_a_listener_that_is_taken_is_a_rejection_that_changes_noth
     let text = errors[0].to_string();
     assert!(
         text.contains("listener `public`")
-            && text.contains("something else listens")
+            && text.contains("another program listens")
             && text.contains("sidegate.toml:"),
         "{text}"
     );

@@ -41,7 +41,7 @@ async fn expect_hidden(secret: &str, of_check: bool, at: &str, spoil: impl FnOnc
     let pieces = pieces(&folder.path().join(secret));
     let mut running = process::new(folder.path()).log("json").run().await;
     spoil(folder.path());
-    let log = running.line("\"rejected: what runs was kept\"").await;
+    let log = running.line("\"rejected: the previous configuration keeps running\"").await;
     let reload = done(&["reload", "--config", "sidegate.toml", "--wait"], folder.path()).await;
     let status = done(&["status", "--config", "sidegate.toml", "--json"], folder.path()).await;
     let diff = done(&["diff", "--config", "sidegate.toml", "--json"], folder.path()).await;

@@ -89,7 +89,7 @@ async fn with_nothing_running_the_paths_that_were_tried_are_told() {
         .await;
     }
     drop(UnixListener::bind(&path).unwrap());
-    check(STATUS, folder.path(), 1, &[&path, "nobody answers: its agent is gone"]).await;
+    check(STATUS, folder.path(), 1, &[&path, "a stale socket: its agent has ended"]).await;
 }
 
 #[tokio::test]
@@ -97,8 +97,13 @@ async fn an_agent_that_hangs_is_not_waited_for_for_ever() {
     let folder = sidegate::new().clear().write();
     let path = folder.path().join("admin.sock");
     let _mute = UnixListener::bind(&path).unwrap();
-    check(STATUS, folder.path(), 1, &[&path.display().to_string(), "no answer for 5 s", "hangs"])
-        .await;
+    check(
+        STATUS,
+        folder.path(),
+        1,
+        &[&path.display().to_string(), "did not answer within 5 s", "hangs"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -124,7 +129,7 @@ async fn drain_says_what_happens_next_and_the_agent_ends() {
         DRAIN,
         folder.path(),
         0,
-        &["accepting stops now", "1 tunnel", "1001 over 0s", "after 5s is cut"],
+        &["accepting stops now", "1 tunnel", "1001 over 0s", "cut after 5s"],
     )
     .await;
     tunnel.expect_close(1001).await;
@@ -145,6 +150,6 @@ async fn what_is_no_agent_is_not_mistaken_for_one() {
         )
         .unwrap();
     });
-    check(STATUS, folder.path(), 1, &["does not understand", "it is no JSON: `hello`"]).await;
+    check(STATUS, folder.path(), 1, &["does not understand", "it is not JSON: `hello`"]).await;
     other.join().unwrap();
 }

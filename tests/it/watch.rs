@@ -166,7 +166,7 @@ async fn half_a_renewal_is_waited_for_calmly_and_what_is_served_stays() {
     let mut process = process::new(folder.path()).log("json").run().await;
     let renewed = certificate::signed(&["localhost", "127.0.0.1"]);
     fs::write(folder.path().join("certs/0.pem"), &renewed.chain).unwrap();
-    let calm = process::json(&process.line("if it is being renewed").await);
+    let calm = process::json(&process.line("waiting for the other file of a renewal").await);
     assert_eq!(calm["level"].as_str().map(str::to_lowercase).as_deref(), Some("info"), "{calm}");
     assert_eq!(process.metric("sidegate_config_last_reload_successful").await, 1.0);
     fs::write(folder.path().join("certs/0.key"), &renewed.key).unwrap();

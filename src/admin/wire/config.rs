@@ -35,7 +35,7 @@ impl AdminRequest for ConfigRequest {
 pub struct ConfigAnswer {
     /// The path of `sidegate.toml`.
     pub file: String,
-    /// The number of the generation that runs.
+    /// The number of the running generation.
     pub generation: u64,
     /// The digest of its files.
     pub digest: String,

@@ -47,13 +47,13 @@ impl AdminRequest for DiffRequest {
 #[serde(tag = "outcome", rename_all = "snake_case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum DiffAnswer {
-    /// The files say what runs (200).
+    /// The files match the running generation (200).
     Unchanged(Changes),
-    /// The files say something else than what runs (200).
+    /// The files differ from the running generation (200).
     Changed(Changes),
-    /// The files are wrong: a reload would be rejected (422).
+    /// The files have errors: a reload would be rejected (422).
     Rejected {
-        /// The number of the generation that runs.
+        /// The number of the running generation.
         generation: u64,
         /// The policy whose candidate was taken as promoted. `null`: none.
         #[serde(deserialize_with = "nullable")]
@@ -114,7 +114,7 @@ fn is_over(sample: &[RevokedTunnel], revoked: u64) -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Changes {
-    /// The number of the generation that runs.
+    /// The number of the running generation.
     pub generation: u64,
     /// The digest of its files.
     pub from: String,
@@ -127,11 +127,11 @@ pub struct Changes {
     pub keys: Vec<KeyChange>,
     /// Lists whose entries differ.
     pub lists: Vec<ListChange>,
-    /// What would happen to the open tunnels.
+    /// The effect on open tunnels.
     pub tunnels: TunnelChanges,
-    /// What would happen to streams: event streams, and exchanges that have lasted 5 s.
+    /// The effect on streams: event streams, and exchanges that have lasted 5 s.
     pub streams: StreamChanges,
-    /// Why a reload would be rejected until it is accepted. Empty: it would not be.
+    /// Reasons for which a reload would be held until it is accepted; empty if it would not.
     pub held: Vec<DiagnosticReport>,
     /// Warnings about the files on disk.
     pub diagnostics: Vec<DiagnosticReport>,
@@ -145,7 +145,7 @@ pub struct KeyChange {
     pub file: String,
     /// The key, as in `client.origins` or `route.ticks.policy`. Empty: the whole file.
     pub key: String,
-    /// The value that runs. `null`: the key is new.
+    /// The value in the running generation. `null`: the key is new.
     #[serde(deserialize_with = "nullable")]
     pub from: Option<Value>,
     /// The value on disk. `null`: the key is gone.
@@ -169,13 +169,13 @@ pub struct ListChange {
     pub removed: u64,
     /// Entries with other annotations.
     pub altered: u64,
-    /// How many entries on disk lapse within 30 days.
+    /// Number of entries on disk that lapse within 30 days.
     pub lapsing_30d: u64,
     /// The first ten of them, signed: `+198.51.100.7 expires=2026-12-31`.
     pub sample: Vec<String>,
 }
 
-/// What would happen to the open tunnels.
+/// The effect on open tunnels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TunnelChanges {

@@ -45,13 +45,14 @@ impl AdminAnswer for DrainAnswer {
 pub struct Draining {
     /// Whether the drain had begun before, and this request ordered nothing.
     pub already: bool,
-    /// How many tunnels are open.
+    /// Number of open tunnels.
     pub tunnels: u64,
-    /// How many exchanges of plain HTTP are in flight.
+    /// Number of open exchanges of plain HTTP.
     pub exchanges: u64,
-    /// The process id of the agent. A second SIGTERM cuts what is left, a second request doesn't.
+    /// The process id of the agent. A second SIGTERM cuts the remaining tunnels; a second request
+    /// doesn't.
     pub pid: u32,
-    /// How the drain goes on.
+    /// The settings of the drain.
     pub shutdown: ShutdownTimes,
 }
 
@@ -59,11 +60,11 @@ pub struct Draining {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShutdownTimes {
-    /// Until accepting stops.
+    /// Time until accepting stops.
     pub delay: String,
     /// The window over which tunnels are closed.
     pub spread: String,
-    /// After which what is left is cut. The process then ends with 0.
+    /// Time after which the remaining tunnels are cut. The process then exits with 0.
     pub deadline: String,
     /// The close code that tunnels get.
     pub code: u16,

@@ -75,23 +75,23 @@ pub struct ExplainAnswer {
     /// The HTTP status of the refusal. `null`: permitted, or closed without an answer.
     #[serde(deserialize_with = "nullable")]
     pub status: Option<u16>,
-    /// The policy that decided, `baseline` included. `null`: none was asked.
+    /// The policy that decided, `baseline` included. `null`: no policy judged it.
     #[serde(deserialize_with = "nullable")]
     pub policy: Option<String>,
     /// The rule that decided, `file:line`. `null`: no rule of a policy.
     #[serde(deserialize_with = "nullable")]
     pub rule: Option<String>,
-    /// The generation that was asked. `null`: the files were.
+    /// The generation that judged the request. `null`: the files did.
     #[serde(deserialize_with = "nullable")]
     pub generation: Option<u64>,
     /// The address of the client.
     pub client: String,
-    /// How that address is known.
+    /// The source of that address.
     pub derived: String,
-    /// The instant that the verdict is for. `null`: one at which no entry has lapsed.
+    /// The time for which the verdict holds. `null`: one at which no entry has lapsed.
     #[serde(deserialize_with = "nullable")]
     pub at: Option<Time>,
-    /// What is asked for: `upgrade` or `plain`. Empty: the gate refused the request unread.
+    /// The kind of request: `upgrade` or `plain`. Empty: the gate refused the request unread.
     pub kind: ExplainedKind,
     /// The host and the path that are judged.
     pub target: String,
@@ -103,14 +103,14 @@ pub struct ExplainAnswer {
     /// The route. `null`: none matches.
     #[serde(deserialize_with = "nullable")]
     pub route: Option<String>,
-    /// What each rule says for itself, in their order.
+    /// The result of each rule, in their order.
     pub rules: Vec<RuleVerdict>,
     /// The limits that the request would be charged to.
     pub limits: Vec<LimitVerdict>,
-    /// What the policy's candidate says. `null`: there is none.
+    /// The verdict of the policy's candidate. `null`: there is none.
     #[serde(deserialize_with = "nullable")]
     pub candidate: Option<CandidateVerdict>,
-    /// All of it as people read it: several lines.
+    /// The whole explanation as text: several lines.
     pub text: String,
 }
 
@@ -127,14 +127,14 @@ impl AdminAnswer for ExplainAnswer {
 pub struct RuleVerdict {
     /// Which rule.
     pub rule: RuleName,
-    /// Where it is written, `file:line`. `null`: in no file.
+    /// Its place as `file:line`. `null`: in no file.
     #[serde(deserialize_with = "nullable")]
     pub place: Option<String>,
-    /// Whether it lets the request pass.
+    /// Whether the request passes it.
     pub passes: bool,
-    /// What it says, for people.
+    /// The result as a sentence.
     pub says: String,
-    /// What each of its lists says.
+    /// The result of each of its lists.
     pub lists: Vec<ListVerdict>,
 }
 
@@ -144,7 +144,7 @@ pub struct RuleVerdict {
 pub struct ListVerdict {
     /// Its name. `(allow)` and the like: entries in the rule itself.
     pub list: String,
-    /// How many entries it has.
+    /// Number of its entries.
     pub entries: u64,
     /// Whether it holds the client.
     pub holds: bool,
@@ -162,7 +162,7 @@ pub struct ListVerdict {
 pub struct EntryVerdict {
     /// The network, with `!` for a carve-out.
     pub entry: String,
-    /// Where it is written, `file:line`.
+    /// Its place as `file:line`.
     pub place: String,
     /// The annotation `owner`. `null`: none.
     #[serde(deserialize_with = "nullable")]
@@ -173,7 +173,7 @@ pub struct EntryVerdict {
     /// The annotation `expires`. `null`: it never lapses.
     #[serde(deserialize_with = "nullable")]
     pub expires: Option<String>,
-    /// Whether it has lapsed at the instant that was asked for.
+    /// Whether it has lapsed at the time of the request.
     pub lapsed: bool,
 }
 
@@ -185,7 +185,7 @@ pub struct LimitVerdict {
     pub limit: String,
     /// Its value as it may be written.
     pub written: String,
-    /// Where it is written, `file:line`. `null`: it is a default.
+    /// Its place as `file:line`. `null`: it is a default.
     #[serde(deserialize_with = "nullable")]
     pub place: Option<String>,
     /// Whether it is an exception for some networks.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LivezAnswer {
-    /// `alive` (200), or `stalled: ` and the names of the threads that stand still (503).
+    /// `alive` (200), or `stalled: ` and the names of the stalled threads (503).
     pub status: String,
 }
 
@@ -16,19 +16,19 @@ pub struct LivezAnswer {
 pub struct ReadyzAnswer {
     /// Whether to send clients here.
     pub status: ReadyState,
-    /// The number of the generation that runs.
+    /// The number of the running generation.
     pub generation: u64,
     /// The digest of its files.
     pub digest: String,
     /// When it was published.
     pub since: String,
-    /// What the last reload was rejected for. Empty: it was not.
+    /// The errors of the last reload; empty unless it was rejected.
     pub last_reload_rejected: Vec<String>,
-    /// Warnings about the files of the generation that runs.
+    /// Warnings about the files of the running generation.
     pub warnings: Vec<String>,
     /// Whether files are polled, because watching them failed.
     pub watch_degraded: bool,
-    /// Backends that took no connection at the last dial.
+    /// Backends whose last dial failed.
     pub backends_down: Vec<String>,
     /// Log lines that were dropped since the start.
     pub log_drops: u64,

@@ -34,7 +34,7 @@ pub fn pairs(query: &str) -> Result<Vec<(&str, String)>, String> {
         let value = String::from_utf8(decoded(value).into_owned())
             .map_err(|_| format!("`{}` is not UTF-8", name.escape_debug()))?;
         if pairs.iter().any(|(known, _)| *known == name) {
-            return Err(format!("`{}` is there twice", name.escape_debug()));
+            return Err(format!("`{}` is given twice", name.escape_debug()));
         }
         pairs.push((name, value));
     }
@@ -63,7 +63,7 @@ mod tests {
         let found = pairs("url=wss%3A%2F%2Fa.example%2F&origin=&live").unwrap();
         let expected = [("url", "wss://a.example/"), ("origin", ""), ("live", "")];
         assert_eq!(found, expected.map(|(name, value)| (name, value.to_owned())));
-        assert_eq!(pairs("a=1&b=2&a=3").unwrap_err(), "`a` is there twice");
+        assert_eq!(pairs("a=1&b=2&a=3").unwrap_err(), "`a` is given twice");
         assert_eq!(pairs("a=%ff").unwrap_err(), "`a` is not UTF-8");
     }
 

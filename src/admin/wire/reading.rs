@@ -75,12 +75,12 @@ pub fn read<R: AdminRequest>(request: &R, received: &Received<'_>) -> Result<R::
     let Received { status, body, .. } = received;
     let foreign = |why: String| foreign(received, why);
     if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
-        return Err(foreign(format!("it is no JSON: {}", excerpt(body))));
+        return Err(foreign(format!("it is not JSON: {}", excerpt(body))));
     }
     let SchemaNumber { schema } =
         serde_json::from_slice(body).map_err(|error| foreign(error.to_string()))?;
     if schema != SCHEMA {
-        return Err(foreign(format!("it has schema {schema}")));
+        return Err(foreign(format!("its schema is {schema}")));
     }
     if is_error(*status) {
         let answer: Result<ErrorAnswer, _> = serde_json::from_slice(body);
@@ -90,7 +90,7 @@ pub fn read<R: AdminRequest>(request: &R, received: &Received<'_>) -> Result<R::
     let answer: R::Answer =
         serde_json::from_slice(body).map_err(|error| foreign(error.to_string()))?;
     if answer.status() != *status {
-        return Err(foreign(format!("its outcome does not go with the status {status}")));
+        return Err(foreign(format!("its outcome does not match the status {status}")));
     }
     if let Some(contradiction) = answer.contradiction() {
         return Err(foreign(contradiction.to_owned()));

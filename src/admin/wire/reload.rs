@@ -15,7 +15,7 @@ pub struct ReloadRequest {
     pub wait: bool,
     /// Lists that may shrink by more than their `max_shrink`.
     pub accept_shrink: Vec<String>,
-    /// Whether more tunnels may be closed than `[reload] max_revoked` admits.
+    /// Whether more tunnels may be closed than `[reload] max_revoked` allows.
     pub accept_revocations: bool,
 }
 
@@ -72,28 +72,28 @@ impl AdminRequest for ReloadRequest {
 pub enum ReloadAnswer {
     /// A new generation runs (200).
     Published {
-        /// The number of the generation that runs.
+        /// The number of the running generation.
         generation: u64,
         /// The digest of its files.
         digest: String,
-        /// How many tunnels and exchanges it closes.
+        /// Number of tunnels and exchanges that it closes.
         revoked: u64,
         /// Errors about the files, then warnings.
         diagnostics: Vec<DiagnosticReport>,
     },
-    /// The files say what already runs (200).
+    /// The files match the running generation (200).
     Unchanged {
-        /// The number of the generation that runs.
+        /// The number of the running generation.
         generation: u64,
         /// The digest of its files.
         digest: String,
     },
-    /// The generation that runs was kept (422).
+    /// The running generation stays (422).
     Rejected {
         /// All errors, then warnings.
         diagnostics: Vec<DiagnosticReport>,
     },
-    /// The reload was asked for, and its outcome not waited for (202).
+    /// The reload was requested; the answer did not wait for its outcome (202).
     Asked,
 }
 

@@ -8,7 +8,7 @@ use crate::admin::wire::field::nullable;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DiagnosticReport {
-    /// How bad it is.
+    /// The severity of the diagnostic.
     pub level: Severity,
     /// The file.
     pub file: String,
@@ -18,10 +18,10 @@ pub struct DiagnosticReport {
     pub column: u64,
     /// One sentence.
     pub message: String,
-    /// What to do. `null`: nothing is known to help.
+    /// The remedy. `null`: no remedy is known.
     #[serde(deserialize_with = "nullable")]
     pub remedy: Option<String>,
-    /// All of it as people read it: several lines, without any line of the file.
+    /// The whole diagnostic as text: several lines, without any line of the file.
     pub text: String,
 }
 

@@ -39,7 +39,7 @@ pub struct StatusAnswer {
     pub now: Time,
     /// The path of `sidegate.toml`.
     pub config: String,
-    /// The number of the generation that runs.
+    /// The number of the running generation.
     pub generation: u64,
     /// The digest of all files of that generation.
     pub digest: String,
@@ -47,9 +47,9 @@ pub struct StatusAnswer {
     pub since: Time,
     /// Whether a drain has begun.
     pub draining: bool,
-    /// How many tunnels are open.
+    /// Number of open tunnels.
     pub tunnels: u64,
-    /// How many exchanges of plain HTTP are in flight.
+    /// Number of open exchanges of plain HTTP.
     pub exchanges: u64,
     /// The last reload. `null`: none since the start.
     #[serde(deserialize_with = "nullable")]
@@ -64,9 +64,9 @@ pub struct StatusAnswer {
     pub certificates: Vec<CertificateStatus>,
     /// The lists of all policies.
     pub lists: Vec<ListStatus>,
-    /// Warnings about the files of the generation that runs.
+    /// Warnings about the files of the running generation.
     pub diagnostics: Vec<DiagnosticReport>,
-    /// What needs attention.
+    /// Warnings about the agent's state.
     pub warnings: Vec<Warning>,
 }
 
@@ -76,13 +76,13 @@ impl AdminAnswer for StatusAnswer {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LastReload {
-    /// How it ended.
+    /// The outcome of the reload.
     pub outcome: LastOutcome,
-    /// What asked for it.
+    /// The event that triggered it.
     pub cause: ReloadCause,
     /// When it ended.
     pub at: Time,
-    /// What it was rejected for. Empty unless it was.
+    /// The errors that rejected it; empty unless it was rejected.
     pub diagnostics: Vec<DiagnosticReport>,
 }
 
@@ -93,9 +93,9 @@ pub struct LastReload {
 pub enum LastOutcome {
     /// A new generation runs.
     Published,
-    /// The files say what already ran.
+    /// The files match the running generation.
     Unchanged,
-    /// The generation that ran was kept.
+    /// The running generation stays.
     Rejected,
 }
 
@@ -107,13 +107,13 @@ pub struct ListenerStatus {
     pub name: String,
     /// The address that is bound.
     pub address: String,
-    /// What it expects from clients. `null`: it is about to be closed by a reload.
+    /// The protocol that it serves. `null`: it is about to be closed by a reload.
     #[serde(deserialize_with = "nullable")]
     pub speaks: Option<ListenerProtocol>,
     /// Open connections. `null`: not yet counted.
     #[serde(deserialize_with = "nullable")]
     pub connections: Option<u64>,
-    /// The most connections that it holds. `null`: not yet known.
+    /// Maximum number of connections. `null`: not yet known.
     #[serde(deserialize_with = "nullable")]
     pub limit: Option<u64>,
 }
@@ -133,7 +133,7 @@ pub struct RouteStatus {
     pub policy: String,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
-    /// Tunnels that are open now.
+    /// Number of open tunnels.
     pub tunnels: u64,
     /// Counts since the start.
     pub totals: RouteCounts,
@@ -160,9 +160,9 @@ pub struct RouteCounts {
     pub opened: u64,
     /// Requests refused, or failed at the backend.
     pub refused: u64,
-    /// What clients sent through tunnels.
+    /// Data sent by clients through tunnels.
     pub from_client: TrafficCount,
-    /// What backends sent through tunnels.
+    /// Data sent by backends through tunnels.
     pub from_backend: TrafficCount,
 }
 
@@ -186,9 +186,9 @@ pub struct RouteRates {
     pub opened: f64,
     /// Requests refused each second, or failed at the backend.
     pub refused: f64,
-    /// What clients send through tunnels each second.
+    /// Data sent by clients through tunnels each second.
     pub from_client: TrafficRate,
-    /// What backends send through tunnels each second.
+    /// Data sent by backends through tunnels each second.
     pub from_backend: TrafficRate,
 }
 
@@ -210,9 +210,9 @@ pub struct PolicyStatus {
     pub name: String,
     /// Its file.
     pub file: String,
-    /// Tunnels that it holds.
+    /// Open tunnels under this policy.
     pub tunnels: u64,
-    /// The most tunnels that it admits, `connections.total`. `null`: unlimited.
+    /// Maximum number of tunnels, `connections.total`. `null`: unlimited.
     #[serde(deserialize_with = "nullable")]
     pub limit: Option<u64>,
     /// Its candidate. `null`: there is none.
@@ -259,9 +259,9 @@ pub struct ListStatus {
     pub policy: String,
     /// The file that has its entries.
     pub file: String,
-    /// How many entries it has.
+    /// Number of its entries.
     pub entries: u64,
-    /// How many of them lapse within 30 days.
+    /// Number of entries that lapse within 30 days.
     pub lapsing_30d: u64,
     /// When its file was written. `null`: the entries are in the policy itself.
     #[serde(deserialize_with = "nullable")]
@@ -271,12 +271,12 @@ pub struct ListStatus {
     pub age_seconds: Option<u64>,
 }
 
-/// What needs attention.
+/// Warnings about the agent's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Warning {
-    /// What it is, in a word for programs.
+    /// The identifier of the warning.
     pub word: WarningWord,
-    /// What it is, for people.
+    /// The warning as a sentence.
     pub sentence: String,
 }

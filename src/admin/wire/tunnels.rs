@@ -19,7 +19,7 @@ pub struct TunnelsRequest {
     pub route: Option<String>,
     /// Only tunnels of clients in this network, or of this address. `None` means of all clients.
     pub client: Option<String>,
-    /// The most tunnels on the page, 1 to 1000. The default is 1000.
+    /// Maximum number of tunnels on the page, 1 to 1000. The default is 1000.
     pub limit: usize,
     /// Only tunnels with ids above this one: the `next` of the page before.
     pub after: u64,
@@ -73,7 +73,7 @@ fn limit(value: &str) -> Result<usize, String> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TunnelsAnswer {
-    /// How many tunnels the filters choose now, on all pages.
+    /// Number of tunnels that match the filters now, on all pages.
     pub matching: u64,
     /// The tunnels of this page.
     pub tunnels: Vec<TunnelStatus>,
@@ -98,11 +98,11 @@ pub struct TunnelStatus {
     pub generation: u64,
     /// The address of the client.
     pub client: String,
-    /// The other end of the socket.
+    /// The address of the socket's remote end.
     pub peer: String,
-    /// The host that was asked for.
+    /// The host that was requested.
     pub host: String,
-    /// The path that was asked for, without the query.
+    /// The requested path, without the query.
     pub path: String,
     /// The `Origin` that was sent. `null`: none.
     #[serde(deserialize_with = "nullable")]
@@ -114,10 +114,10 @@ pub struct TunnelStatus {
     pub request_id: String,
     /// When it opened.
     pub opened: Time,
-    /// How many seconds ago it opened.
+    /// Seconds since it opened.
     pub seconds: u64,
-    /// What the client has sent.
+    /// Data sent by the client.
     pub from_client: TrafficCount,
-    /// What the backend has sent.
+    /// Data sent by the backend.
     pub from_backend: TrafficCount,
 }

@@ -92,26 +92,26 @@ pub enum RuleName {
     Other(Unknown),
 }
 
-/// What needs attention.
+/// Warnings about the agent's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum WarningWord {
     /// A drain has begun.
     Draining,
-    /// The files on disk are not what runs: the last reload was rejected.
+    /// The running configuration differs from the files: the last reload was rejected.
     Rejected,
     /// Files are polled, because watching them failed.
     WatchDegraded,
-    /// A backend took no connection at the last dial.
+    /// The last dial of a backend failed.
     BackendDown,
     /// A certificate has fewer than 14 days left, or has expired.
     Certificate,
     /// A list is older than its `max_age`.
     Stale,
-    /// A policy holds 90 % of the tunnels that it admits.
+    /// A policy has 90 % of its maximum of tunnels.
     Capacity,
-    /// All of 20 tunnels or more have one client: a proxy in front?
+    /// All tunnels, at least 20, have the same client: possibly a proxy.
     OneClient,
     /// Log lines were dropped.
     LogDrops,

@@ -14,16 +14,17 @@ use sidegate::control::config::diagnostic::Diagnostic;
 /// The arguments.
 #[derive(clap::Args)]
 pub struct Check {
-    /// Configurations, directories with a `sidegate.toml`, `policies` or files in it, or lists (`*.cidr`).
+    /// Configuration files, directories with a `sidegate.toml`, `policies` directories, files in
+    /// them, or lists (`*.cidr`).
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// The configuration, where no PATH is given.
+    /// The configuration file to check if no PATH is given.
     #[arg(long, value_name = "FILE", default_value = "/etc/sidegate/sidegate.toml")]
     config: PathBuf,
-    /// Warnings count as errors.
+    /// Treat warnings as errors.
     #[arg(long)]
     strict: bool,
-    /// How to say what was found: for people, as one JSON array, or as annotations of a GitHub workflow.
+    /// The format of the output.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }

@@ -15,11 +15,11 @@ use sidegate::control::config::diagnostic::{Diagnostic, Level};
 /// How findings are said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// For people, on standard error.
+    /// Text, on standard error.
     Text,
-    /// One array, on standard output.
+    /// One JSON array, on standard output.
     Json,
-    /// Workflow commands, on standard output: annotations of the lines of a pull request.
+    /// GitHub workflow commands, on standard output: they annotate the lines of a pull request.
     Github,
 }
 
@@ -113,7 +113,7 @@ impl Report {
         }
         if unfinished {
             return complain(format_args!(
-                "{path}: no errors, but errors in other files kept warnings from being looked for"
+                "{path}: no errors; warnings were not checked, because of errors in other files"
             ));
         }
         if self.strict && warnings > 0 {

@@ -88,7 +88,7 @@ async fn serve(socket: StdListener, page: Bytes) -> io::Result<Infallible> {
             http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
         tasks.spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to the echo backend broke");
+                tracing::debug!(%error, "a connection to the echo backend failed");
             }
         });
     }

@@ -26,7 +26,7 @@ pub struct Demo {}
 pub fn demo(_: &Demo) -> Exit {
     let log = match Log::start(Format::Text) {
         Ok(log) => log,
-        Err(error) => return fail(format_args!("no log: {error}")),
+        Err(error) => return fail(format_args!("the log cannot be opened: {error}")),
     };
     let stage = match Stage::set() {
         Ok(stage) => stage,
@@ -45,7 +45,7 @@ pub fn demo(_: &Demo) -> Exit {
             Err(error) => return refuse(&error),
         }
     }
-    fail("no free ports: something takes them as fast as they are found")
+    fail("no free ports: other programs bind them as fast as they are found")
 }
 
 fn fail(what: impl std::fmt::Display) -> Exit {

@@ -22,10 +22,10 @@ use sidegate::control::compile::{self, Fingerprint};
 pub struct Promote {
     #[command(flatten)]
     config: Config,
-    /// The policy whose candidate, policies/NAME.shadow.toml, becomes policies/NAME.toml.
+    /// The policy to replace: its candidate policies/NAME.shadow.toml becomes policies/NAME.toml.
     #[arg(value_name = "NAME")]
     name: String,
-    /// Also where that closes more tunnels than `[reload] max_revoked` admits.
+    /// Promote even if that closes more tunnels than `[reload] max_revoked` allows.
     #[arg(long)]
     accept_revocations: bool,
 }
@@ -59,7 +59,7 @@ fn attempt(verb: &Promote, config: &Path) -> Result<(), String> {
     let swap = Swap::new(config, name).map_err(because);
     let judged = compile::promoted(config, name).map_err(|errors| {
         show(&errors);
-        ": as a policy its candidate would be rejected".to_owned()
+        ": a reload with its candidate would be rejected".to_owned()
     })?;
     // Its error comes second: faults of the candidate are reported first.
     let swap = swap?;
@@ -73,10 +73,10 @@ fn attempt(verb: &Promote, config: &Path) -> Result<(), String> {
                 Ok(())
             }
         }
-        Ok(_) => Err("the candidate was changed while it was promoted".to_owned()),
+        Ok(_) => Err("the candidate was changed during the promotion".to_owned()),
         Err(errors) => {
             show(&errors);
-            Err("the files were changed while it was promoted".to_owned())
+            Err("the files were changed during the promotion".to_owned())
         }
     };
     match confirmed {
@@ -100,7 +100,9 @@ fn asked(verb: &Promote, config: &Path, judged: &Fingerprint) -> Result<bool, St
             permits(&answer, &judged.all, verb.accept_revocations).map(|()| true)
         }
         Err(ask::AskFailure::NoAgent(sentence)) => {
-            complain_whole(&format!("no agent was asked whom it would cut off: {sentence}"));
+            complain_whole(&format!(
+                "the tunnels that this would close are not known, because no agent runs: {sentence}"
+            ));
             Ok(false)
         }
         Err(ask::AskFailure::Unknown(sentence)) => Err(format!(": {sentence}")),
@@ -117,9 +119,9 @@ pub fn permits(answer: &DiffAnswer, digest: &str, accept_revocations: bool) -> R
     };
     if changes.to != digest {
         let to = &changes.to;
-        let why = "they were changed meanwhile, or it runs with another --config";
+        let why = "the files were changed meanwhile, or the agent runs with another --config";
         return Err(format!(
-            ": the agent looked at other files (digest {to}) than these ({digest}): {why}"
+            ": the agent read other files (digest {to}) than this command ({digest}): {why}"
         ));
     }
     if !changes.held.is_empty() && !accept_revocations {
@@ -157,11 +159,15 @@ pub fn runs(answer: &ReloadAnswer, digest: &str) -> Result<(), String> {
     match answer {
         ReloadAnswer::Published { digest: running, .. }
         | ReloadAnswer::Unchanged { digest: running, .. } => {
-            let other =
-                || format!("the agent runs other files (digest {running}) than these ({digest})");
+            let other = || {
+                format!(
+                    "the agent runs other files (digest {running}) than this command read \
+                     ({digest})"
+                )
+            };
             if running == digest { Ok(()) } else { Err(other()) }
         }
-        ReloadAnswer::Rejected { .. } => Err("the agent rejected it".to_owned()),
-        ReloadAnswer::Asked => Err("the agent doesn't say what became of it".to_owned()),
+        ReloadAnswer::Rejected { .. } => Err("the agent rejected the files".to_owned()),
+        ReloadAnswer::Asked => Err("the agent did not report the outcome".to_owned()),
     }
 }

@@ -97,8 +97,8 @@ impl PromotionFiles {
     fn broken_off(&self) -> String {
         let (kept, policy) = (self.kept.display(), self.policy.display());
         format!(
-            "{kept} is there, the policy from before a promotion that was broken off. Move it to \
-             {policy} to take that back, or remove it"
+            "{kept} exists: it is the previous policy of an interrupted promotion. Move it to \
+             {policy} to undo that promotion, or remove it"
         )
     }
 
@@ -111,7 +111,7 @@ impl PromotionFiles {
             // (`protected_hardlinks`).
             Err(_) => copy(&self.policy, &self.kept).map_err(|error| {
                 let _ = fs::remove_file(&self.kept);
-                format!("no copy of {} can be kept: {error}", self.policy.display())
+                format!("no copy of {} can be made: {error}", self.policy.display())
             }),
         }
     }
@@ -153,26 +153,29 @@ impl PlacedCandidate {
             fs::symlink_metadata(&files.policy).is_ok_and(|now| inode(&now) == self.candidate);
         if !is_ours {
             return format!(
-                "{policy} was written by another meanwhile, and stays; {kept} is the policy from before"
+                "{policy} was changed by another process meanwhile, and is left as it is; {kept} \
+                 is the previous policy"
             );
         }
         if let Err(error) = self.swap_back() {
             return format!(
-                "{policy} is the candidate now, which can't be taken back ({error}); {kept} is the policy from before"
+                "{policy} is the candidate, and cannot be restored ({error}); {kept} is the \
+                 previous policy"
             );
         }
         // NOREPLACE: a new candidate may have been written meanwhile.
         let is_back =
             renameat_with(CWD, &files.kept, CWD, &files.candidate, RenameFlags::NOREPLACE);
         files.sync();
-        let again = format!("{policy} is the policy from before again");
+        let again = format!("{policy} is the previous policy again");
         let where_is = match is_back {
             Ok(()) => format!("{candidate} the candidate"),
             Err(_) if !files.kept.exists() => format!("{candidate} the candidate"),
             Err(_) => format!("{kept} the candidate"),
         };
         format!(
-            "{again}, and {where_is}. `sidegate reload --wait` makes the agent read them, `sidegate status` says what runs"
+            "{again}, and {where_is}. Run `sidegate reload --wait` to make the agent read them, \
+             and `sidegate status` to see the running generation"
         )
     }
 
@@ -271,7 +274,7 @@ mod tests {
         check(&folder, BEFORE);
         let after = fs::metadata(&policy).unwrap();
         assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
-        assert!(said.contains("is the policy from before again"), "{said}");
+        assert!(said.contains("is the previous policy again"), "{said}");
     }
 
     #[test]
@@ -291,7 +294,8 @@ mod tests {
         fs::rename(folder.path().join("policies/save"), &policy).unwrap();
         let said = placed.restore();
         assert!(
-            said.contains("stays") && said.contains(".main.toml.before is the policy from before"),
+            said.contains("left as it is")
+                && said.contains(".main.toml.before is the previous policy"),
             "{said}"
         );
         check(&folder, &[(".main.toml.before", "old"), ("main.toml", "another's")]);
@@ -316,7 +320,10 @@ mod tests {
         drop(swap.place().unwrap());
         fs::write(folder.path().join("policies/main.shadow.toml"), "newer").unwrap();
         let said = new(&folder).err().unwrap();
-        assert!(said.contains(".main.toml.before") && said.contains("broken off"), "{said}");
+        assert!(
+            said.contains(".main.toml.before") && said.contains("interrupted promotion"),
+            "{said}"
+        );
         check(
             &folder,
             &[(".main.toml.before", "old"), ("main.shadow.toml", "newer"), ("main.toml", "new")],

@@ -21,7 +21,7 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Status {
     #[command(flatten)]
     config: Config,
-    /// Print what the admin socket answers, for programs.
+    /// Print the admin socket's answer as JSON.
     #[arg(long)]
     json: bool,
 }

@@ -64,7 +64,8 @@ pub fn authorities(reading: &mut Reading<'_>, value: Value<'_>) -> Option<RootCe
         if roots.is_empty() {
             let finding = error(format!("{name} holds no certificate"));
             return Err(finding.remedy(
-                "sections \"-----BEGIN CERTIFICATE-----\", of those who vouch for the backends",
+                "sections \"-----BEGIN CERTIFICATE-----\", of the CAs that sign the backends' \
+                 certificates",
             ));
         }
         Ok(roots)

@@ -61,7 +61,7 @@ impl Taken<Arc<str>> {
         let value = table.need(&NAME, format!("name = \"{example}\""))?;
         let name = value.parse("a name", name)?;
         if let Err((_, first)) = self.take(Arc::clone(&name), &name, &value) {
-            let finding = error(format!("`{name}` is there twice")).remedy("take another name");
+            let finding = error(format!("`{name}` is defined twice")).remedy("take another name");
             value.report(finding.and(first, "first here"));
         }
         Some(name)

@@ -229,13 +229,13 @@ mod tests {
         );
         check(
             Quoting::Names,
-            "`0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f` is there twice",
-            "`…` is there twice",
+            "`0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f` is defined twice",
+            "`…` is defined twice",
         );
         check(
             Quoting::Names,
-            "`f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0` is there twice",
-            "`…` is there twice",
+            "`f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0` is defined twice",
+            "`…` is defined twice",
         );
         check(Quoting::Lines, "`MIIEvQIBADAN` is not a name", "`MIIEvQIBADAN` is not a name");
     }
@@ -244,7 +244,7 @@ mod tests {
     fn numbers_addresses_and_words_of_ours_are_kept() {
         for text in [
             "max_shrink is \"50%\"",
-            "\"10.0.0.0/8\" is there twice",
+            "\"10.0.0.0/8\" is defined twice",
             "`!192.0.2.1`",
             "expected `=`",
             "`max_age`",

@@ -48,7 +48,7 @@ pub fn cancelled(page: &PolicyPage, baseline: Option<&PolicyPage>, now: Timestam
             first_of(denied(list, &denying, now))?;
         Some(Remark {
             spot: spot(list, entry, line),
-            message: format!("{entry} admits nobody: {by} denies all of it{more}"),
+            message: format!("{entry} admits no client: {by} denies all of it{more}"),
             remedy: format!(
                 "remove one of the two, or carve it out of the denying list: \"!{entry}\""
             ),

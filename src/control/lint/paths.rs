@@ -43,7 +43,7 @@ pub fn literal(loaded: &Loaded, config: &Path) -> Vec<Remark> {
         Some(Remark {
             spot: Spot { line: page.path_line, part: part_of_line, ..spot(page, config) },
             message: format!(
-                "the path of the route `{}` is no pattern: `{part}` in it stands for itself",
+                "the path of the route `{}` is no pattern: `{part}` in it is literal",
                 page.name
             ),
             remedy: format!(

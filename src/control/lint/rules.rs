@@ -17,7 +17,7 @@ pub fn unused(loaded: &Loaded) -> Vec<Remark> {
     let unused = loaded.policies.iter().filter(|page| !used.contains(&page.name));
     let remark = |page: &PolicyPage| Remark {
         spot: whole(page),
-        message: format!("no route names the policy `{}`: it binds nobody", page.name),
+        message: format!("no route names the policy `{}`: it has no effect", page.name),
         remedy: format!("policy = \"{}\" in a [[route]], or remove the file", page.name),
         other: None,
     };

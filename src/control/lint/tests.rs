@@ -83,7 +83,7 @@ fn a_policy_that_no_route_names_binds_nobody() {
     expect(
         &found,
         r#"
-warning: no route names the policy `desk`: it binds nobody
+warning: no route names the policy `desk`: it has no effect
 --> policies/desk.toml:1:1
  = help: policy = "desk" in a [[route]], or remove the file
 "#,
@@ -198,7 +198,7 @@ fn an_allow_that_a_deny_holds_wholly_admits_nobody() {
         "allow = [\"feed\", \"192.0.2.7\"]\ndeny = [\"192.0.2.0/24\", \"10.0.0.0/8\"]",
         "10.1.0.0/16\n!10.1.2.3\n10.2.0.0/16 expires=2030-01-01\n198.51.100.0/24\n",
         r#"
-warning: 10.1.0.0/16 admits nobody: 10.0.0.0/8 denies all of it (… and 1 more entry)
+warning: 10.1.0.0/16 admits no client: 10.0.0.0/8 denies all of it (… and 1 more entry)
  --> policies/lists/feed.cidr:1:1
   |
 1 | 10.1.0.0/16
@@ -211,7 +211,7 @@ warning: 10.1.0.0/16 admits nobody: 10.0.0.0/8 denies all of it (… and 1 more 
   |
   = help: remove one of the two, or carve it out of the denying list: "!10.1.0.0/16"
 
-warning: 192.0.2.7 admits nobody: 192.0.2.0/24 denies all of it
+warning: 192.0.2.7 admits no client: 192.0.2.0/24 denies all of it
  --> policies/chat.toml:5:19
   |
 5 | allow = ["feed", "192.0.2.7"]
@@ -310,7 +310,7 @@ fn lint_warns_when_a_path_looks_like_a_pattern() {
     expect(
         told,
         r#"
-warning: the path of the route `chat` is no pattern: `*` in it stands for itself
+warning: the path of the route `chat` is no pattern: `*` in it is literal
   --> sidegate.toml:11:9
    |
 11 | path = "/api/v1/*"
@@ -400,7 +400,7 @@ fn what_the_baseline_denies_no_policy_admits() {
     expect(
         &found,
         r#"
-warning: 10.0.0.1 admits nobody: 10.0.0.0/8 denies all of it
+warning: 10.0.0.1 admits no client: 10.0.0.0/8 denies all of it
  --> policies/chat.toml:3:11
   |
 3 | allow = ["10.0.0.1"]

@@ -83,7 +83,8 @@ impl Reloader {
                 let turned = AssertUnwindSafe(self.turn(&bind)).catch_unwind().await;
                 if turned.is_err() {
                     tracing::error!(
-                        "a reload broke off: what runs was kept, and the next one is tried"
+                        "a reload failed by a bug in sidegate: the previous configuration keeps \
+                         running"
                     );
                     self.world.metrics.panicked();
                     sleep(PANIC_PAUSE).await;

@@ -121,7 +121,11 @@ impl Reloader {
             );
         }
         let generation = self.world.live.load().generation;
-        tracing::error!(cause = cause.word(), generation, "rejected: what runs was kept");
+        tracing::error!(
+            cause = cause.word(),
+            generation,
+            "rejected: the previous configuration keeps running"
+        );
         self.world.standing.rejected.store(Some(Arc::new(errors.clone())));
         Outcome::Rejected { errors: errors.into() }
     }

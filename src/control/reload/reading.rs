@@ -162,7 +162,8 @@ impl Reloader {
             for error in errors.iter().filter(|error| error.is_error()) {
                 tracing::info!(
                     place = error.place(),
-                    "{}: if it is being renewed, the other file comes; what runs is kept",
+                    "{}: waiting for the other file of a renewal; the previous certificate stays \
+                     in use",
                     error.message
                 );
             }

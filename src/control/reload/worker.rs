@@ -32,7 +32,7 @@ impl FileWorker {
             .name("files".into())
             .spawn(move || all.into_iter().for_each(|work| work()));
         if let Err(error) = started {
-            tracing::error!(%error, "no thread to read files with: nothing is reloaded");
+            tracing::error!(%error, "the thread that reads files cannot be started: nothing will be reloaded");
         }
         FileWorker(work)
     }
@@ -55,7 +55,7 @@ impl FileWorker {
         let sent = self.0.send(Box::new(one));
         let done = if sent.is_ok() { done.await.ok().flatten() } else { None };
         if done.is_none() {
-            tracing::error!("a reload broke off");
+            tracing::error!("a reload failed: a bug in sidegate");
         }
         done
     }

@@ -84,10 +84,10 @@ pub async fn supervise(
 
 fn report(before: &[Arc<str>], stalled: &[Arc<str>]) {
     for name in stalled.iter().filter(|name| !before.contains(name)) {
-        tracing::error!(stalled = %name, "a loop has stopped turning, and systemd's watchdog is fed no more");
+        tracing::error!(stalled = %name, "an event loop is stalled: systemd's watchdog gets no further keep-alives");
     }
     for name in before.iter().filter(|name| !stalled.contains(name)) {
-        tracing::info!(stalled = %name, "the loop turns again");
+        tracing::info!(stalled = %name, "the event loop runs again");
     }
 }
 
@@ -191,7 +191,7 @@ impl Manager {
             Ok(()) => broken.store(false, Ordering::Relaxed),
             Err(error) => {
                 if !broken.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, "systemd cannot be told anything: NOTIFY_SOCKET leads nowhere");
+                    tracing::warn!(%error, "systemd cannot be notified: NOTIFY_SOCKET is unusable");
                 }
             }
         }));

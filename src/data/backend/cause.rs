@@ -47,13 +47,13 @@ fn tls(fault: &rustls::Error) -> String {
     match fault {
         rustls::Error::InvalidCertificate(fault) => certificate(fault),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "what it speaks is not TLS".into()
+            "it does not speak TLS".into()
         }
         rustls::Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedApplicationProtocol) => {
             "it chose a protocol that was not offered: only http/1.1 is".into()
         }
         rustls::Error::PeerIncompatible(why) => {
-            format!("it has no version or cipher of TLS in common with us: {why:?}")
+            format!("it supports no TLS version or cipher suite that Sidegate supports: {why:?}")
         }
         rustls::Error::AlertReceived(alert) => told(*alert),
         other => format!("TLS failed: {other}"),
@@ -73,10 +73,8 @@ fn certificate(fault: &CertificateError) -> String {
         CertificateError::NotValidForNameContext { expected, presented } => {
             format!("its certificate is for {}, not for {}", names(presented), expected.to_str())
         }
-        CertificateError::UnknownIssuer => {
-            "nobody whom we trust vouches for its certificate".into()
-        }
-        other => format!("its certificate is not in order: {other}"),
+        CertificateError::UnknownIssuer => "its certificate is not signed by a trusted CA".into(),
+        other => format!("its certificate is not valid: {other}"),
     }
 }
 
@@ -85,7 +83,7 @@ fn told(alert: AlertDescription) -> String {
     use AlertDescription as Alert;
     match alert {
         Alert::CertificateRequired => {
-            "it wants a client certificate, and we have none for it".into()
+            "it requires a client certificate, and none is configured".into()
         }
         Alert::BadCertificate
         | Alert::UnsupportedCertificate
@@ -93,12 +91,12 @@ fn told(alert: AlertDescription) -> String {
         | Alert::CertificateExpired
         | Alert::CertificateUnknown
         | Alert::UnknownCA
-        | Alert::AccessDenied => format!("it does not accept our client certificate: {alert:?}"),
-        Alert::NoApplicationProtocol => "it does not speak http/1.1, which alone is offered".into(),
-        Alert::UnrecognisedName => {
-            "it has no certificate for the name that it was asked for".into()
+        | Alert::AccessDenied => format!("it rejected the client certificate: {alert:?}"),
+        Alert::NoApplicationProtocol => {
+            "it does not support http/1.1, the only protocol offered".into()
         }
-        other => format!("it ended TLS with an alert: {other:?}"),
+        Alert::UnrecognisedName => "it has no certificate for the requested name".into(),
+        other => format!("it closed the TLS connection with an alert: {other:?}"),
     }
 }
 
@@ -150,11 +148,11 @@ mod tests {
         check(early.into(), "its certificate is not valid before 2023-11-14T22:13:20Z");
         check(
             rustls::Error::AlertReceived(AlertDescription::UnknownCA),
-            "it does not accept our client certificate: UnknownCA",
+            "it rejected the client certificate: UnknownCA",
         );
         check(
             rustls::Error::AlertReceived(AlertDescription::HandshakeFailure),
-            "it ended TLS with an alert: HandshakeFailure",
+            "it closed the TLS connection with an alert: HandshakeFailure",
         );
     }
 

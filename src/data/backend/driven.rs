@@ -45,7 +45,7 @@ impl<C: Connection> Driven<C> {
             && let Poll::Ready(end) = Pin::new(connection).poll(cx)
         {
             if let Err(error) = end {
-                tracing::debug!(%error, "a backend's connection broke");
+                tracing::debug!(%error, "a connection to a backend failed");
             }
             self.0 = None;
         }

@@ -299,7 +299,7 @@ impl Dialler {
             tokio::select! {
                 biased;
                 ended = connection => if let Err(error) = ended {
-                    tracing::debug!(%error, "a backend's connection broke");
+                    tracing::debug!(%error, "a connection to a backend failed");
                 },
                 // Dropping the connection closes it; `Course::is_stalled` tells the request why.
                 () = driven.stalls() => {}

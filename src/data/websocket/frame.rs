@@ -700,7 +700,7 @@ impl fmt::Debug for Control {
 ///
 /// `code` must be allowed on the wire: never 1005, 1006 or 1015 (RFC 6455 §7.4.1).
 pub fn close(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Frame {
-    debug_assert!(CloseCode::from(code).is_allowed(), "{code} must not stand on the wire");
+    debug_assert!(CloseCode::from(code).is_allowed(), "{code} must not be sent");
     let reason = &reason[..reason.floor_char_boundary(Control::PAYLOAD - 2)];
     whole(Kind::Close, &[&code.to_be_bytes(), reason.as_bytes()], mask)
 }

@@ -115,7 +115,7 @@ impl Upstreams {
             }
         };
         let to = match self.0.get(&address) {
-            _ if scheme == "https" => To::Unknown("nginx looks at the certificate of an https:// backend only where it is told to, and sidegate always does: write it by hand, with `backend_tls`".into()),
+            _ if scheme == "https" => To::Unknown("nginx verifies the certificate of an https:// backend only if configured to, and Sidegate always does: write it by hand, with `backend_tls`".into()),
             Some(to) => to.clone(),
             None if address.contains('$') => To::Unknown(variable(&address)),
             None => backend(&address).map_or_else(To::Unknown, |backend| To::Backends(vec![backend])),

@@ -248,7 +248,7 @@ impl Level {
             .into_iter()
             .filter(|one| one.network.prefix_len() == 0 && one.by.is_none())
             .collect();
-        let whom = match &open[..] {
+        let clients = match &open[..] {
             [] => return,
             [one] if one.network == all_v4() => "every other IPv4 client",
             [_] => "every other IPv6 client",
@@ -258,13 +258,14 @@ impl Level {
             let place = reading.tree.place(lost.id);
             let said = &reading.tree.lines[lost.id].text;
             let text = format!(
-                "with rules of its own nothing is inherited: `{said}` ({place}) doesn't hold here, and {whom} is admitted. \
-                 If that wasn't meant, write `deny all` here and import again"
+                "a location with rules inherits none: `{said}` ({place}) does not apply here, and {clients} is admitted. \
+                 If that was not intended, write `deny all` here and import again"
             );
             reading.notes.say(first.id, Word::FailsOpen, text);
         } else if let Some(allow) = self.access.iter().find(|rule| rule.admits) {
             let text = format!(
-                "no `deny all` follows: {whom} is admitted as well. If that wasn't meant, write one and import again"
+                "no `deny all` follows: {clients} is admitted as well. If that was not intended, \
+                 write one and import again"
             );
             reading.notes.say(allow.id, Word::FailsOpen, text);
         }

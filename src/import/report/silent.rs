@@ -147,7 +147,7 @@ pub fn of(tree: &Tree, id: Id) -> Option<(Word, &'static str)> {
         ));
     }
     if is_in(HARMLESS) {
-        return Some((Word::Dropped, "nothing in Sidegate stands for it"));
+        return Some((Word::Dropped, "Sidegate has no equivalent"));
     }
     if is_in(VARIABLES) {
         return Some((Word::Differs, "variables are not carried over: see what decides by it"));

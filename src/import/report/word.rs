@@ -14,9 +14,9 @@ pub enum Word {
     Differs,
     /// nginx passed no upgrades on here; Sidegate passes WebSockets on.
     Upgrades,
-    /// Sidegate refuses what nginx let through.
+    /// Sidegate refuses requests that nginx admits.
     Closes,
-    /// Carried over as nginx acted on it, which was probably not the intention.
+    /// Carried over as nginx applies it, which was probably not intended.
     FailsOpen,
     /// Sidegate may let through what nginx refused.
     Opens,
@@ -66,19 +66,18 @@ impl Word {
     /// Its meaning, for the summary of the report.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Word::Needless => "Sidegate does it by itself, or has nothing like it to set",
+            Word::Needless => "Sidegate does this by default, or has no equivalent setting",
             Word::Carried => "means the same",
-            Word::Dropped => "left out; nobody is admitted or refused otherwise for that",
-            Word::Differs => "not quite as it was",
+            Word::Dropped => "left out; no decision changes",
+            Word::Differs => "carried over with a difference",
             Word::Upgrades => {
-                "nginx passed plain HTTP alone on there; WebSockets now reach the backend, too"
+                "nginx forwarded only plain HTTP here; Sidegate also forwards WebSockets"
             }
-            Word::Closes => "Sidegate refuses what nginx let through",
-            Word::FailsOpen => {
-                "carried over as nginx acted on it, which was probably not what was meant"
-            }
+            Word::Closes => "Sidegate refuses requests that nginx admits",
+            Word::FailsOpen => "carried over as nginx applies it, which was probably not intended",
             Word::Opens => {
-                "Sidegate would admit what nginx refused: nothing is written, but with --accept-opens"
+                "Sidegate would admit requests that nginx refuses: nothing is written without \
+                 --accept-opens"
             }
         }
     }

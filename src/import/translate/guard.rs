@@ -117,7 +117,10 @@ pub fn note(guards: &[Id], open: bool, scopes: &[Scope], reading: &mut Reading<'
     for id in guards {
         let what = what(*id, reading.tree);
         let (word, then) = match open {
-            true => (Word::Opens, "whoever was refused by it is admitted, unless the backend asks"),
+            true => (
+                Word::Opens,
+                "clients that it refused are admitted, unless the backend checks as well",
+            ),
             false => (
                 Word::Closes,
                 "where it holds, all is closed; `--accept-opens` carries it over without it",
@@ -146,7 +149,7 @@ pub fn note_rest(
             let text = "conditions are not carried over: what this one answered or led elsewhere goes where all others go";
             reading.notes.say_of(*id, Word::Differs, text, scopes.to_vec());
         } else {
-            let text = "conditions are not carried over; this one refuses nobody by itself";
+            let text = "conditions are not carried over; this one refuses no request by itself";
             reading.notes.say(*id, Word::Dropped, text);
         }
     }

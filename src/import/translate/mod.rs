@@ -139,7 +139,7 @@ fn forwarded(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Option<
                     reading.notes.say(
                         header.id,
                         Word::Dropped,
-                        "without a `set_real_ip_from` nginx believed nobody",
+                        "without a `set_real_ip_from` nginx trusts no peer",
                     );
                 }
                 continue;
@@ -148,7 +148,7 @@ fn forwarded(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Option<
                 level.forwarders.iter().map(|from| from.id).chain(header.map(|header| header.id));
             for id in ids {
                 let text = "`forwarded` is not in this version: behind such a peer every client is that peer, for networks and for limits alike. \
-                            The list stands in sidegate.toml as a comment";
+                            The list is in sidegate.toml as a comment";
                 reading.notes.say_of(id, Word::Opens, text, vec![Scope::everything()]);
             }
             let from = level.forwarders.iter().map(|from| from.value.clone()).collect();

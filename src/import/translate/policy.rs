@@ -136,7 +136,11 @@ impl Policy {
                 continue;
             };
             if level.dry_counts == Some(true) {
-                reading.notes.say(count.id, Word::Dropped, "a dry run: nginx refused nobody by it");
+                reading.notes.say(
+                    count.id,
+                    Word::Dropped,
+                    "a dry run: nginx refuses no request by it",
+                );
                 continue;
             }
             match zone.key {
@@ -201,7 +205,7 @@ fn rate(
             continue;
         };
         if level.dry_rates == Some(true) {
-            reading.notes.say(rate.id, Word::Dropped, "a dry run: nginx refused nobody by it");
+            reading.notes.say(rate.id, Word::Dropped, "a dry run: nginx refuses no request by it");
             continue;
         }
         if zone.key != Key::Client {
@@ -246,7 +250,7 @@ fn note_rate(rate: &Rate, zone: &Zone, (tokens, per): (u64, Duration), reading: 
         word = Word::Differs;
         text.push_str(
             "; without `nodelay` nginx held requests of the burst back to the rate, where Sidegate lets \
-             them through at once and refuses what is beyond it",
+             them through at once and refuses the rest",
         );
     }
     if burst > u64::from(MOST) {
@@ -266,6 +270,6 @@ fn note_rate(rate: &Rate, zone: &Zone, (tokens, per): (u64, Duration), reading: 
     reading.notes.say(
         zone.id,
         Word::Carried,
-        "its rate stands in the policies of those who count in it",
+        "its rate is in the policies whose clients it counts",
     );
 }

@@ -183,7 +183,7 @@ fn merge(sockets: &mut Vec<Socket>, reading: &mut Reading<'_>) {
         .filter(|socket| both(socket) && socket.address.is_ipv6() && !socket.both_families)
     {
         for id in &socket.ids {
-            let text = "`[::]` takes IPv4 clients as well, by the same rules, unless the kernel is told otherwise (net.ipv6.bindv6only)";
+            let text = "`[::]` takes IPv4 clients as well, by the same rules, unless the kernel is configured otherwise (net.ipv6.bindv6only)";
             reading.notes.say(*id, Word::Differs, text);
         }
     }

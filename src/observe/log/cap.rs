@@ -189,7 +189,7 @@ impl Summary {
                 tracing::info!(route, listener, %client, result = "refused", reason, left_out, "refusals left out");
             }
             Lines::Delays => {
-                tracing::info!(listener, %client, left_out, "TLS handshakes that waited, left out");
+                tracing::info!(listener, %client, left_out, "delayed TLS handshakes left out");
             }
         }
     }

@@ -230,7 +230,7 @@ pub fn delayed(party: Party<'_>, cap: &Cap) {
             listener,
             client = %client,
             peer = %peer,
-            "a TLS handshake waits: its client is over handshakes_per_client"
+            "TLS handshake delayed: its client is over handshakes_per_client"
         );
     }
 }

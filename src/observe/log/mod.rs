@@ -188,7 +188,7 @@ fn panicked(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let place = panic.location().map(tracing::field::display);
     let error = panic.payload_as_str().unwrap_or("?");
-    tracing::error!(thread = thread.name(), place, error, "panicked: a bug of ours");
+    tracing::error!(thread = thread.name(), place, error, "panicked: a bug in sidegate");
 }
 
 /// Number of lines dropped so far. Clones share the count.

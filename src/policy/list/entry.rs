@@ -141,7 +141,7 @@ impl Token<'_> {
         let (admits, network) = match self.text.strip_prefix('!') {
             Some("") => {
                 return self
-                    .fault("`!` stands alone", "write the network right after it: `!192.0.2.1`");
+                    .fault("`!` has no network", "write the network right after it: `!192.0.2.1`");
             }
             Some(network) => (false, Token { text: network, start: self.start + 1 }),
             None => (true, self),
@@ -557,10 +557,10 @@ mod tests {
 
     #[test]
     fn a_carve_out_needs_its_network() {
-        check("!", "[!] `!` stands alone: write the network right after it: `!192.0.2.1`");
+        check("!", "[!] `!` has no network: write the network right after it: `!192.0.2.1`");
         check(
             "! 10.0.0.0/8",
-            "[!] `!` stands alone: write the network right after it: `!192.0.2.1`",
+            "[!] `!` has no network: write the network right after it: `!192.0.2.1`",
         );
     }
 

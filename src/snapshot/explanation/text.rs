@@ -97,7 +97,7 @@ pub fn lists(lists: &[ListSaid], admits: bool) -> String {
             .collect();
         said.push(format!("not in {}", names.join(", ")));
     }
-    if said.is_empty() { "nobody: it names no list".into() } else { said.join("; ") }
+    if said.is_empty() { "no client: it names no list".into() } else { said.join("; ") }
 }
 
 /// The count in words: `1,204 entries`.

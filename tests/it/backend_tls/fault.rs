@@ -51,7 +51,7 @@ async fn one_of_another_name_is_told_with_both_names() {
 #[tokio::test]
 async fn one_of_an_unknown_authority_is_nobody_s_whom_we_trust() {
     let backend = with(certificate::unknown(&["127.0.0.1"])).await;
-    check(&backend, CA, "nobody whom we trust vouches for its certificate").await;
+    check(&backend, CA, "its certificate is not signed by a trusted CA").await;
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn a_backend_that_speaks_in_the_clear_does_not_speak_tls() {
         hello(&mut wire).await;
         wire.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
     };
-    check(&backend::raw(answers).run().await, CA, "what it speaks is not TLS").await;
+    check(&backend::raw(answers).run().await, CA, "it does not speak TLS").await;
 }
 
 #[tokio::test]
@@ -73,22 +73,21 @@ async fn or_hangs_up() {
 #[tokio::test]
 async fn one_that_demands_a_client_certificate_is_told_to_get_none() {
     let backend = echo(certificate::server(&["127.0.0.1"], true)).await;
-    check(&backend, CA, "it wants a client certificate, and we have none for it").await;
+    check(&backend, CA, "it requires a client certificate, and none is configured").await;
 }
 
 #[tokio::test]
 async fn or_one_of_somebody_whom_it_does_not_know() {
     let backend = echo(certificate::server(&["127.0.0.1"], true)).await;
     let own = certificate::unknown(&["sidecar"]);
-    check_as(&own, &backend, IDENTITY, "it does not accept our client certificate: UnknownCA")
-        .await;
+    check_as(&own, &backend, IDENTITY, "it rejected the client certificate: UnknownCA").await;
 }
 
 #[tokio::test]
 async fn one_that_speaks_http_2_alone_is_told_so() {
     let backend =
         echo(certificate::server_with(&certificate::signed(&["127.0.0.1"]), false, &["h2"])).await;
-    check(&backend, CA, "it does not speak http/1.1, which alone is offered").await;
+    check(&backend, CA, "it does not support http/1.1, the only protocol offered").await;
 }
 
 #[tokio::test]

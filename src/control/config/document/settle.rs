@@ -50,7 +50,7 @@ impl Document<'_> {
         first: Option<Range<usize>>,
     ) {
         if self.is_full() {
-            return self.page.report(span, error(format!("`{name}` is there twice")));
+            return self.page.report(span, error(format!("`{name}` is defined twice")));
         }
         let header = self.header_above(span.start);
         let duplicate = Duplicate { name: name.to_owned(), span, first, header };
@@ -205,7 +205,7 @@ impl Document<'_> {
                     format!("keep one of each: is a header like `{}` missing above?", first.header),
                 ),
             };
-            let finding = error(format!("{} {verb} there twice", listed(&names))).remedy(remedy);
+            let finding = error(format!("{} {verb} defined twice", listed(&names))).remedy(remedy);
             let finding = match &first.first {
                 Some(earlier) => finding.and(self.place(earlier.clone()), "first here"),
                 None => finding,

@@ -36,13 +36,13 @@ pub fn all(value: Value<'_>, reading: &Reading<'_>) -> Option<Box<[BackendAddres
             continue;
         };
         if !backend.is_private() {
-            value.report(warning("not on this host: what is sent there is not encrypted"));
+            value.report(warning("not on this host: data sent there is not encrypted"));
         }
         let name = Arc::from(backend.to_string());
         match taken.take(backend.clone(), &name, &value) {
             Ok(()) => backends.push(backend),
             Err((_, first)) => {
-                value.report(error(format!("{name} is there twice")).and(first, "first here"));
+                value.report(error(format!("{name} is listed twice")).and(first, "first here"));
             }
         }
     }
@@ -58,7 +58,7 @@ pub fn backend(text: &str, reading: &Reading<'_>) -> Result<BackendAddress, Find
     if let Some(at) = text.rfind('@') {
         // The message leaves out the text, which may contain a password.
         let finding = error("a backend has no user name and no password")
-            .remedy("leave out what stands before the @");
+            .remedy("leave out the part before the @");
         return Err(finding.within(0..at + 1));
     }
     let (scheme, authority) = text.split_once("//").unwrap_or(("", text));

@@ -55,7 +55,7 @@ pub fn admin(mut table: Table<'_>, reading: &Reading<'_>, named: &mut Named<'_>)
     let mut socket = |value: &Value<'_>, text: &str| match text {
         "auto" => Ok(AdminSocket::Auto),
         "off" => Ok(AdminSocket::Off),
-        _ if text.starts_with("unix:") => Err(error("a path stands here without `unix:`")),
+        _ if text.starts_with("unix:") => Err(error("a path needs `unix:` in front")),
         _ => match text.strip_prefix(SYSTEMD) {
             Some(name) => named.want(value, name, "[admin]", Wants::Unix).map(AdminSocket::Systemd),
             None => socket_path(reading, text).map(AdminSocket::Path),

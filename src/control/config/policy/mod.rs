@@ -177,7 +177,7 @@ fn denies_alone(root: &mut Table<'_>, client: &mut Table<'_>) {
     });
     if !denies && !root.misspells("client") && !client.misspells("deny") {
         client.report(
-            warning("the baseline denies nobody")
+            warning("the baseline denies no client")
                 .remedy("deny = [\"banned\"] denies a list on every route"),
         );
     }

@@ -30,7 +30,7 @@ pub fn allow(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Optio
     if let Some((_, any)) = strings.iter().find(|(text, _)| *text == "any") {
         if strings.len() > 1 {
             any.report(
-                error("\"any\" stands alone")
+                error("\"any\" excludes other entries")
                     .remedy("everyone is admitted already: leave the others out"),
             );
         }
@@ -38,12 +38,12 @@ pub fn allow(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Optio
     }
     if strings.is_empty() {
         value.report(
-            warning("an empty list admits nobody").remedy("allow = [\"any\"] admits everyone"),
+            warning("an empty list admits no client").remedy("allow = [\"any\"] admits everyone"),
         );
     }
     let lists = lists(&strings, ALLOW_ITSELF, shelf, now, |item, list| {
         if list.is_empty() {
-            item.report(warning(format!("`{}` has no entries: it admits nobody", list.name)));
+            item.report(warning(format!("`{}` has no entries: it admits no client", list.name)));
         }
     });
     Some(Allow::Lists(lists))
@@ -53,7 +53,7 @@ pub fn allow(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Optio
 pub fn deny(client: &mut Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Vec<Arc<List>> {
     let strings = client.get(&keys::DENY).and_then(|value| value.strings()).unwrap_or_default();
     if let Some((_, any)) = strings.iter().find(|(text, _)| *text == "any") {
-        any.report(error("\"any\" stands in allow only").remedy("allow = [] admits nobody"));
+        any.report(error("\"any\" is valid in `allow` only").remedy("allow = [] admits no client"));
         return Vec::new();
     }
     lists(&strings, DENY_ITSELF, shelf, now, |_, _| {})
@@ -69,13 +69,13 @@ pub fn exempt(
     let Some(strings) = value.strings() else { return Vec::new() };
     if let Some((_, any)) = strings.iter().find(|(text, _)| *text == "any") {
         any.report(
-            error("\"any\" stands in allow only")
-                .remedy("what holds for everyone stands in [limits] itself"),
+            error("\"any\" is valid in `allow` only")
+                .remedy("limits for all clients belong into [limits] itself"),
         );
         return Vec::new();
     }
     if strings.is_empty() {
-        value.report(warning("an empty list names nobody"));
+        value.report(warning("an empty list matches no client"));
     }
     // Each has a name of its own, because metrics must not repeat the labels of a list.
     let itself = if number == 1 {

@@ -89,7 +89,7 @@ error: ca: certs/client.key holds no certificate
 13 | backend_tls = { ca = "certs/client.key", name = "app internal" }
    |                      ^^^^^^^^^^^^^^^^^^
    |
-   = help: sections "-----BEGIN CERTIFICATE-----", of those who vouch for the backends
+   = help: sections "-----BEGIN CERTIFICATE-----", of the CAs that sign the backends' certificates
 
 error: name: "app internal" is not a name that a certificate can have
   --> sidegate.toml:13:49

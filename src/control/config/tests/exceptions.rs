@@ -79,13 +79,13 @@ error: client: missing from [[limits.for]]
     exceptions(
         "[[limits.for]]\nclient = [\"any\"]",
         r#"
-error: client: "any" stands in allow only
+error: client: "any" is valid in `allow` only
  --> policies/chat.toml:8:11
   |
 8 | client = ["any"]
   |           ^^^^^
   |
-  = help: what holds for everyone stands in [limits] itself
+  = help: limits for all clients belong into [limits] itself
 "#,
     );
     exceptions(
@@ -117,7 +117,7 @@ error: client: 10.0.0.1/8 has host bits set
     exceptions(
         "[[limits.for]]\nclient = []",
         r#"
-warning: client: an empty list names nobody
+warning: client: an empty list matches no client
  --> policies/chat.toml:8:10
   |
 8 | client = []

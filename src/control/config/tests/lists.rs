@@ -79,7 +79,7 @@ fn comments_only_is_an_empty_list() {
     list(
         "# nobody yet\n",
         r#"
-warning: allow: `feed` has no entries: it admits nobody
+warning: allow: `feed` has no entries: it admits no client
  --> policies/chat.toml:5:10
   |
 5 | allow = ["feed"]

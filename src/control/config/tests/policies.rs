@@ -42,7 +42,7 @@ fn any_stands_alone_and_in_allow_only() {
     policy(
         "[client]\nallow = [\"any\", \"10.0.0.0/8\"]\ndeny = [\"any\"]",
         r#"
-error: allow: "any" stands alone
+error: allow: "any" excludes other entries
  --> policies/chat.toml:3:10
   |
 3 | allow = ["any", "10.0.0.0/8"]
@@ -50,13 +50,13 @@ error: allow: "any" stands alone
   |
   = help: everyone is admitted already: leave the others out
 
-error: deny: "any" stands in allow only
+error: deny: "any" is valid in `allow` only
  --> policies/chat.toml:4:9
   |
 4 | deny = ["any"]
   |         ^^^^^
   |
-  = help: allow = [] admits nobody
+  = help: allow = [] admits no client
 "#,
     );
 }
@@ -207,7 +207,7 @@ warning: allow: !192.0.2.13/32 carves out of nothing
 5 | allow = ["office", "!192.0.2.13"]
   |                    ^^^^^^^^^^^^^
   |
-  = help: a carve-out holds within its own list only; whom nobody may admit goes into `deny`
+  = help: a carve-out applies within its own list only; a network that no list may admit goes into `deny`
 "#,
     );
     policy("[client]\nallow = [\"192.0.2.0/24\", \"!192.0.2.13\"]", "");
@@ -218,7 +218,7 @@ fn lists_that_admit_nobody_are_warnings() {
     policy(
         "[client]\nallow = []\norigins = []\nsubprotocols = []",
         r#"
-warning: allow: an empty list admits nobody
+warning: allow: an empty list admits no client
  --> policies/chat.toml:3:9
   |
 3 | allow = []
@@ -254,7 +254,7 @@ warning: the list `spare` is used by no rule
   |
   = help: name it in a rule, such as deny = ["spare"], or remove it
 
-warning: allow: `office` has no entries: it admits nobody
+warning: allow: `office` has no entries: it admits no client
  --> policies/chat.toml:6:10
   |
 6 | allow = ["office"]

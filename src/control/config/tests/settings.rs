@@ -254,7 +254,7 @@ warning: listen: plain ws:// on an address that others can reach
    |
    = help: tls = true, or listen on a loopback address
 
-warning: backend: not on this host: what is sent there is not encrypted
+warning: backend: not on this host: data sent there is not encrypted
   --> sidegate.toml:23:11
    |
 23 | backend = "http://10.0.0.1:80"
@@ -440,7 +440,7 @@ error: listen: 127.0.0.1:8443 is the address of [metrics]
   |
   = help: another port here, or another `listen` in [metrics]
 
-error: name: `public` is there twice
+error: name: `public` is defined twice
   --> sidegate.toml:16:8
    |
 16 | name = "public"
@@ -557,7 +557,7 @@ fn hosts_and_paths_are_patterns() {
         "host = \"*\"",
         "host = \"ws.*.example.com\"",
         r#"
-error: host: `*` stands for one whole label, and the first: write `*.example.com`, or `*` for every host
+error: host: `*` matches one whole label, and the first: write `*.example.com`, or `*` for every host
   --> sidegate.toml:10:8
    |
 10 | host = "ws.*.example.com"
@@ -841,7 +841,7 @@ error: backend: a backend has no path
         "\"http://127.0.0.1:8080\"",
         "[\"http://localhost\", \"unix:run/app.sock\", \"http://127.0.0.1:80\"]",
         r#"
-error: backend: http://127.0.0.1:80 is there twice
+error: backend: http://127.0.0.1:80 is listed twice
   --> sidegate.toml:12:53
    |
 12 | backend = ["http://localhost", "unix:run/app.sock", "http://127.0.0.1:80"]
@@ -857,7 +857,7 @@ error: backend: http://127.0.0.1:80 is there twice
         "http://127.0.0.1:8080",
         "http://10.0.0.1:8080",
         r#"
-warning: backend: not on this host: what is sent there is not encrypted
+warning: backend: not on this host: data sent there is not encrypted
   --> sidegate.toml:12:11
    |
 12 | backend = "http://10.0.0.1:8080"
@@ -1020,7 +1020,7 @@ fn the_admin_socket_is_a_path_with_a_mode_and_a_group() {
     with(
         "[admin]\nsocket = \"unix:/run/x\"\nmode = \"0999\"\ngroup = \"a b\"",
         r#"
-error: socket: a path stands here without `unix:`
+error: socket: a path needs `unix:` in front
   --> sidegate.toml:16:10
    |
 16 | socket = "unix:/run/x"

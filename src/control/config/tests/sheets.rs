@@ -59,7 +59,7 @@ fn a_baseline_that_denies_nobody_is_a_warning() {
         now(),
     );
     let expected = r#"
-warning: the baseline denies nobody
+warning: the baseline denies no client
  --> policies/baseline.toml:1:1
   |
 1 | schema = 1
@@ -71,7 +71,7 @@ warning: the baseline denies nobody
     check(
         &[("policies/baseline.toml", "schema = 1\n[client]\ndeny = []\n")],
         r#"
-warning: the baseline denies nobody
+warning: the baseline denies no client
  --> policies/baseline.toml:2:1
   |
 2 | [client]

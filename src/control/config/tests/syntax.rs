@@ -75,7 +75,7 @@ fn a_key_that_is_there_twice_names_the_first() {
     check(
         &[("sidegate.toml", &SIDEGATE.replace("tls = false", "tls = false\nname = \"other\""))],
         r#"
-error: `name` is there twice
+error: `name` is defined twice
  --> sidegate.toml:7:1
   |
 7 | name = "other"
@@ -96,7 +96,7 @@ fn a_table_that_is_there_twice_names_the_first() {
     check(
         &[("sidegate.toml", &format!("{SIDEGATE}\n[reload] # once\n[admin]\n[reload] # once\n"))],
         r#"
-error: `reload` is there twice
+error: `reload` is defined twice
   --> sidegate.toml:17:2
    |
 17 | [reload] # once

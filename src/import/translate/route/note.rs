@@ -84,7 +84,7 @@ impl Desk<'_> {
             }
         }
         for location in paths.refused.iter().map(|place| &server.locations[*place]) {
-            let text = "a request with such a path is refused with 400, whoever sends it";
+            let text = "every request with such a path is refused with 400";
             reading.notes.say_of(location.id, Word::Closes, text, self.scopes(place, location));
         }
         for location in paths.unheard.iter().map(|place| &server.locations[*place]) {

@@ -5,8 +5,8 @@ use crate::control::config::keys::kind::own;
 
 pub static TABLE: KeyTable = KeyTable {
     keys: &[&ALLOW, &DENY, &ORIGINS, &SUBPROTOCOLS],
-    reload: "Requests are judged by the new rules, and so are open tunnels: those that are no \
-             longer permitted are closed over `[reload] revoke_spread`.",
+    reload: "Requests are judged by the new rules, and so are open tunnels: refused ones \
+             are closed over `[reload] revoke_spread`.",
     ..KeyTable::EMPTY
 };
 

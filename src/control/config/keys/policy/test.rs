@@ -5,7 +5,7 @@ use crate::control::config::keys::kind::{own, text};
 
 pub static TABLE: KeyTable = KeyTable {
     keys: &[&NAME, &CLIENT, &URL, &ORIGIN, &SUBPROTOCOL, &AT, &EXPECT],
-    reload: "The tests run before the reload is published, and one that fails rejects it.",
+    reload: "The tests run before the reload is published, and a failing test rejects it.",
     ..KeyTable::EMPTY
 };
 
@@ -73,7 +73,7 @@ pub static EXPECT: Key<CustomValue> = Key::new(
 ]"#,
         )],
     ),
-    "The verdict. WORD is one that judging gives: path, route, network, origin or subprotocol.",
+    "The verdict. WORD is a reason of a refusal: path, route, network, origin or subprotocol.",
 )
 .required()
 .example("\"allow\"");

@@ -12,8 +12,8 @@ pub static TABLE: KeyTable = KeyTable {
 pub static CA: Key<CustomValue> = Key::new(
     "ca",
     text("path"),
-    "PEM file of the authorities that may sign the backend's certificate. Left out: those \
-     that the system trusts.",
+    "PEM file of the authorities that may sign the backend's certificate. Left out: the \
+     authorities that the system trusts.",
 );
 
 pub static NAME: Key<CustomValue> = Key::new(
