@@ -1,4 +1,4 @@
-# What CI runs, by hand: `just ci` is .ci/run.
+# The checks of CI: `just ci` runs .ci/run.
 
 # Format and lints
 check:
@@ -10,14 +10,14 @@ check:
 deny:
     .ci/deny
 
-# How well the source reads, against its limits: `just house cycle` for the places
+# Figures of the source, against their limits: `just house cycle` for the places
 house *figures:
     tests/house {{ figures }}
 
 test:
     cargo test --locked
 
-# What decisions, large lists and the parts of an echo cost (docs/performance.md): `just bench decision` for some of it
+# Cost of decisions, large lists and the parts of an echo (docs/performance.md): `just bench decision` for some of it
 bench *only:
     cargo bench --locked --package sidegate-benches --bench memory
     cargo bench --locked --package sidegate-benches --bench costs -- {{ only }}

@@ -1,11 +1,11 @@
 """The applications of docs/apps.md behind Sidegate, as that page configures them, over TLS and with their own clients.
 
-Each client has a conversation in its own protocol, and reads why it is refused. When a changed policy no longer admits
-it, what it has open ends with 1008, or is cut, and is counted; once the policy is put back, it comes back. At the end
-Sidegate is restarted, and then the backends: the clients that connect again by themselves do.
+Each client holds a conversation in its own protocol, and gets a refusal with its reason. When a changed policy no longer
+admits it, its open connections are closed with 1008, or cut, and counted; once the policy is restored, it reconnects. At
+the end Sidegate is restarted, and then the backends: clients with automatic reconnects return.
 
-All of them share one Sidegate, and play at the same time: none may notice the others' reloads. The suite has network
-and mounts of its own, where the page's hosts are this one, and the page's ports are free.
+All of them share one Sidegate and run at the same time: none may be affected by the others' reloads. The suite has its
+own network and mount namespaces, where the page's hosts resolve to this one and its ports are free.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Real clients through Sidegate to real servers: every message comes back as it went, with and without permessage-deflate.
+"""Real clients through Sidegate to real servers: every message is echoed unchanged, with and without permessage-deflate.
 
-Python's `websockets` speaks to a backend on npm's `ws`, and `ws` to one on `websockets`, each over TLS.
-Clients that reconnect by themselves, graphql-ws and Socket.IO, come back after their backend was killed.
+Python's `websockets` connects to a backend on npm's `ws`, and `ws` to a backend on `websockets`, each over TLS.
+Clients with automatic reconnects, graphql-ws and Socket.IO, return after their backend was killed.
 """
 
 import asyncio

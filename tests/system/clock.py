@@ -1,7 +1,7 @@
-"""The wall clock jumps by hours and years (F16): tunnels, timers and limits don't notice; only what is dated moves.
+"""The wall clock jumps by hours and years (F16): tunnels, timers and limits are not affected; only dates change.
 
-What is dated: until when an entry holds, the log's lines, and whether a certificate has expired. libfaketime moves that
-clock for Sidegate alone, and leaves the one that only goes forward.
+Dates are the expiry of entries, the log's timestamps, and the expiry of certificates. libfaketime changes the wall clock
+for Sidegate alone, and leaves the monotonic clock unchanged.
 """
 
 import datetime

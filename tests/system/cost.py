@@ -1,8 +1,8 @@
-"""What a 64 B echo costs in instructions, and what being watched adds: scraped each second and logging, or neither.
+"""Instructions for a 64 B echo, and the additional cost of observation: scraped each second and logging, or neither.
 
-Two agents take turns under the same load on 16 tunnels over TLS, with some that open and close beside, so that there is
-something to log. Instructions are counted, since seconds vary: by the CPU itself through `perf`, where the machine lets
-us, else by running the agents under `valgrind --tool=callgrind`. There a second is as many echoes as pass in one without.
+Two agents take turns under the same load on 16 tunnels over TLS, while other tunnels open and close, so that lines are
+logged. Instructions are counted, since seconds vary: by the CPU through `perf`, if the machine permits it, else under
+`valgrind --tool=callgrind`. There a second is the number of echoes in a second without it.
 """
 
 import contextlib

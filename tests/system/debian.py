@@ -1,7 +1,7 @@
-"""A real Debian of the suite's own: systemd as its process 1, booted from a tree that stays as it is.
+"""A Debian for the suite: systemd as its process 1, booted from a read-only tree.
 
-It lives in namespaces together with the suite: the loopback is theirs alone, and whatever ends the suite
-ends all of it. It never judges, and leaves nothing behind but the tree.
+It runs in namespaces together with the suite, with their own loopback, and ends with the suite. This module makes no
+assertions, and leaves only the tree behind.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""A panic from outside, in a running program that has no way to be asked for one.
+"""A panic caused from outside in a running release binary.
 
-gdb waits at the entry of a function and lets the thread that comes there go on in one that panics: its caller then
-unwinds as if it had called that. The program is as it was released, and knows nothing of it. It never judges.
+gdb waits at the entry of a function and continues the thread in a function that panics: the caller then unwinds as if it
+had called that function. This module makes no assertions.
 """
 
 import platform

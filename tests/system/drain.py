@@ -1,6 +1,6 @@
-"""A drain serves whom the kernel has taken for Sidegate: also those whom no thread had come to yet.
+"""A drain serves all clients that the kernel has accepted for Sidegate, also connections that no thread has accepted yet.
 
-They would be reset with the socket in which they wait. The threads that accept stand still meanwhile, as under a load.
+They would be reset with the socket in whose queue they wait. The accepting threads are stopped meanwhile, as under load.
 """
 
 import collections
@@ -20,7 +20,7 @@ ATTEMPT = (
 
 
 def came(sidegate, at):
-    """Somebody of that number who has connected, and asked."""
+    """The client of that number, which has connected and sent a request."""
     wire = Wire(socket.create_connection(("127.0.0.1", sidegate.plain_port), 10, source_address=(f"127.0.1.{at % 250 + 1}", 0)))
     wire.send(ATTEMPT)
     return wire

@@ -1,4 +1,4 @@
-"""The echo backend on Python's `websockets`: sends back every message as it came, text or binary.
+"""The echo backend on Python's `websockets`: returns every message unchanged, text or binary.
 
 `python echo.py PORT deflate|plain`; with `deflate` it agrees to permessage-deflate where the client offers it.
 """

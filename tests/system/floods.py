@@ -1,10 +1,10 @@
-"""Floods: a client or a backend that sends frames of one kind, as fast as they are taken, and takes whatever comes.
+"""Floods: a client or a backend that sends frames of one kind, as fast as they are read, and reads all of its input.
 
     floods.py client PORT PATH KIND [CA]   floods; for each line that it reads it prints how many bytes have gone out
-    floods.py taker PORT PATH [CA]         takes what comes
+    floods.py taker PORT PATH [CA]         reads all of its input
     floods.py backend PORT                 /…/pour/KIND floods, /…/take takes, all else comes back frame by frame
 
-With CA it is over TLS. It never judges.
+With CA it is over TLS. This module makes no assertions.
 """
 
 import base64
@@ -64,7 +64,7 @@ def opened(port, path, ca=None, source="127.0.0.1", seconds=10):
 
 
 class Counted:
-    """How many bytes have gone out, told to whoever asks on standard input."""
+    """Prints the number of sent bytes for each line on standard input."""
 
     def __init__(self):
         self.sent = 0

@@ -1,6 +1,6 @@
-"""Threads of a running process that stand still while its others go on: as busy as a thread can be.
+"""Stops threads of a running process while its others continue, like threads that are fully busy.
 
-The kernel's way to trace a process does it, by the thread. It never judges.
+It uses ptrace on each thread. This module makes no assertions.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ def named(pid, names):
 
 @contextlib.contextmanager
 def halted(threads):
-    """These stand still until the block ends."""
+    """These threads are stopped until the block ends."""
     for thread in threads:
         trace(SEIZE, thread)
         trace(INTERRUPT, thread)

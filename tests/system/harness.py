@@ -1,7 +1,7 @@
 """The nouns of the system suites: a place (a folder, and the processes in it), certificates, backends, Sidegate, nginx.
 
-It starts real programs on free ports of the loopback and ends them with their place. It never judges:
-what must hold stands in the suites.
+It starts real programs on free ports of the loopback and ends them with their place. It makes no assertions: they are in
+the suites.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ def figure(text):
 
 
 def note(text):
-    """A line for whoever reads the suite's log."""
+    """Prints a line in the suite's log."""
     print(f"- {text}", flush=True)
 
 
@@ -221,7 +221,7 @@ class Authority:
 
 @contextlib.contextmanager
 def environment(**more):
-    """What is started within it has these variables beside all others."""
+    """Programs started within it have these variables beside all others."""
     before = dict(os.environ)
     os.environ.update(more)
     try:
@@ -273,7 +273,7 @@ class Sidegate:
         return self
 
     def toml(self):
-        """`sidegate.toml` as it stands: a TLS and a plain listener, the certificates, the routes."""
+        """The current `sidegate.toml`: a TLS and a plain listener, the certificates, the routes."""
         lines = [
             "schema = 1",
             "[metrics]", f'listen = "127.0.0.1:{self.metrics_port}"',

@@ -1,6 +1,6 @@
-"""Sidegate as a unit of a booted Debian, and its clients: those that stay, and those that come and go.
+"""Sidegate as a unit of a booted Debian, and its clients: long-lived ones, and ones that connect and leave.
 
-It types what a document says, asks systemd and the journal, and counts. What must hold stands in the suite.
+It runs the commands of a document, queries systemd and the journal, and counts. The assertions are in the suite.
 """
 
 import collections
@@ -126,7 +126,7 @@ class Connecting:
     def __init__(self, host, count=CONNECTING):
         self.host, self.ca = host, str(host.ca)
         self.became, self.longest, self.leaving = collections.Counter(), 0, threading.Event()
-        self.newest = 0  # when the one that came last of those that were served had begun
+        self.newest = 0  # start of the last client that was served
         self.threads = [threading.Thread(target=self.go) for _ in range(count)]
 
     def __enter__(self):

@@ -1,8 +1,8 @@
-"""nginx and what `sidegate import nginx` makes of its configuration, side by side in front of one backend.
+"""nginx and the output of `sidegate import nginx` for its configuration, side by side in front of one backend.
 
 For each configuration in `import/` a few hundred attempts (client, host, path) go to both: either both open the WebSocket
-or both refuse it, except where the report said that they differ, and then the way it said. Lines `# host`, `# path`,
-`# burst` and `# hold` in a configuration say what to try besides what it names itself.
+or both refuse it, except for the differences in the report. Lines `# host`, `# path`, `# burst` and `# hold` in a
+configuration add attempts to those that follow from its own names.
 """
 
 import concurrent.futures
@@ -39,7 +39,7 @@ TEMPORARY = "".join(
 
 
 class Backend:
-    """Opens every WebSocket that is asked for in order, and refuses all else; says which path it was asked for."""
+    """Opens every valid WebSocket, and refuses all other requests; reports the requested path."""
 
     def __init__(self, listener):
         self.listener = listener
@@ -117,7 +117,7 @@ def attempt(probe, ports, tls, keep=False, upgrade=UPGRADE):
 
 
 class Subject:
-    """One configuration: its text, what it names, and what is to be tried."""
+    """One configuration: its text, the names in it, and the attempts to make."""
 
     def __init__(self, path, backends):
         self.name, self.text, self.backends = path.stem, path.read_text(), backends
@@ -350,7 +350,7 @@ def compare_plain(subject, report, ports):
         elif sidegate.adds_slash(probe) and not nginx.adds_slash(probe):
             allowed = {"differs"}
         elif nginx.adds_slash(probe) and not sidegate.adds_slash(probe):
-            # Sidegate judges the client first: one that is refused behind the slash learns nothing.
+            # Sidegate judges the client first: a client that is refused behind the slash gets no redirect.
             allowed = {"closes", "differs"} if asked("nginx", slashed).path else None
         if allowed:
             told_as = f"nginx {nginx}, Sidegate {sidegate}, said: {words}"

@@ -1,10 +1,10 @@
-"""Random nginx configurations, and what `sidegate import nginx` makes of them, side by side in front of one backend.
+"""Random nginx configurations, and the output of `sidegate import nginx` for them, side by side in front of one backend.
 
-No request that nginx refuses may reach the backend through Sidegate, unless a line OPENS is about it; none may be
-sent to its slash without a line about it, where nginx does otherwise; and a value that is carried is written as it was. Where the
-import says no OPENS, its files are played as they are; else those of --accept-opens. What fails is made smaller, and shown.
+No request that nginx refuses may reach the backend through Sidegate, unless a line OPENS is about it. None may be
+redirected to a slash without a line about it, unless nginx does so; and a carried value keeps its value. Without an OPENS
+the imported files are used; else those of --accept-opens. A failing configuration is reduced, and printed.
 
-IMPORT_FUZZ_SECONDS says for how long (50), IMPORT_FUZZ_SEED which run (`SEED`) or which configuration of one (`SEED:7`).
+IMPORT_FUZZ_SECONDS sets the duration (50), IMPORT_FUZZ_SEED the run (`SEED`) or one configuration of it (`SEED:7`).
 """
 
 import concurrent.futures

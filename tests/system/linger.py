@@ -1,6 +1,6 @@
-"""Answers to requests whose bodies are refused: they arrive, and clients that drip into such bodies delay no other.
+"""Answers to requests with refused bodies arrive, and clients that send such bodies slowly delay no other.
 
-    linger.py drips PORT COUNT [in-turn]    so many clients, each of an address of its own, that send a byte now and then
+    linger.py drips PORT COUNT [in-turn]    this number of clients, each with its own address, that send a byte now and then
 """
 
 import collections
@@ -26,7 +26,7 @@ LOOK, LOOKS = 2.0, 4  # seconds, and how often it may be looked at: others may u
 
 
 def drips(port, count, in_turn):
-    """Sends a head and goes on with its body, on each of so many connections; one that ends is made anew.
+    """Sends a head and continues with its body, on each of so many connections; an ended connection is replaced.
 
     `in_turn`: each waits for its answer before the next connects.
     """
@@ -79,7 +79,7 @@ class Agent(Sidegate):
 
 
 def statuses(connect):
-    """What clients that send everything before they read are told, and how often."""
+    """The answers that clients get which send everything before they read, with their counts."""
     told = collections.Counter()
     for _ in range(UPLOADS):
         connection = connect()
@@ -120,7 +120,7 @@ def opens(agent):
         slowest, count = max(slowest, time.perf_counter() - began), count + 1
         wire.connection.close()
         looks.append(agent.discarding())
-    # Those that are told to go count until they have gone.
+    # Connections that are asked to close count until they have closed.
     discarding = statistics.median(looks)
     need(discarding <= PLACES // 10, f"a tenth of {PLACES} connections discards at most, not {discarding:.0f}")
     note(f"{count} tunnels: {slowest * 1000:.0f} ms at most, discarding {min(looks):.0f} to {max(looks):.0f}")

@@ -1,7 +1,7 @@
-"""A backend that remembers every request as its bytes came, and a client that writes its bytes itself.
+"""A backend that records the bytes of every request, and a client that writes its bytes itself.
 
-Both speak WebSocket frame by frame, so that nothing is tidied up on either side. What the backend answers is written in
-the request's path; it never looks at anything else.
+Both handle WebSocket frame by frame, so that no library normalises anything. The request's path alone determines the
+backend's answer.
 """
 
 import base64

@@ -1,8 +1,8 @@
-"""One tunnel that is flooded, by its client or by its backend, and its neighbours on the same thread.
+"""A flooded tunnel, by its client or by its backend, and its neighbours on the same thread.
 
-Beside each kind of flood an echo of another tunnel comes back soon, systemd's watchdog is fed, new tunnels open, and
-orders are carried out. The bounds are three times those of a quiet machine, and a kind is judged by the best of a few
-looks, since others may use the machine.
+Beside each kind of flood an echo of another tunnel returns soon, systemd's watchdog gets its keep-alives, new tunnels
+open, and orders are executed. The bounds are three times those of a quiet machine, and the best of a few measurements
+counts, since others may use the machine.
 """
 
 import contextlib
@@ -129,7 +129,7 @@ def closed(wire, code):
 
 
 def revokes(agent):
-    """A revocation reaches the neighbour of a flood, and the one that floods."""
+    """A revocation reaches the neighbour of a flood, and the flooding tunnel."""
     lists = '[client]\nallow = ["any"]\ndeny = ["127.0.0.3"]\n'
     with agent.flooded("pings"):
         denied = floods.opened(agent.plain_port, "/echo/", source="127.0.0.3")
@@ -142,7 +142,7 @@ def revokes(agent):
         agent.policy("flood", FLOODED.replace('"any"', '"192.0.2.1"'))
         agent.reload()
         cut = {"route": "flood", "reason": "revoked"}
-        await_that("the one that floods is revoked", lambda: agent.metric("tunnels_closed_total", **cut) == 1)
+        await_that("the flooding tunnel is revoked", lambda: agent.metric("tunnels_closed_total", **cut) == 1)
     agent.policy("open").policy("flood", FLOODED)
     agent.reload()
     figure(f"a revocation takes {max(0, took) * 1000:.0f} ms after its reload")
@@ -178,7 +178,7 @@ def fed(agent, notified):
 
 
 def drained(quiet, began):
-    """When the neighbour is told, after the drain has begun: a spread of a second, and little more."""
+    """The time from the start of a drain to the neighbour's Close: a spread of a second, and little more."""
     took = closed(quiet, 1001) - began
     need(took <= SPREAD + SOON, f"a drain reaches the neighbour of a flood after {took:.2f} s")
     return took

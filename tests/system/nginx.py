@@ -1,7 +1,7 @@
 """The same conversations through nginx with the classic recipe and through Sidegate, in front of the same backend.
 
-Statuses, subprotocols, close codes and end-to-end headers must be equal, both ways. What differs on purpose is asserted
-one by one, and docs/from-nginx.md lists exactly these.
+Statuses, subprotocols, close codes and end-to-end headers must be equal in both directions. Each intended difference is
+asserted, and docs/from-nginx.md lists exactly these.
 """
 
 import re
@@ -26,7 +26,7 @@ LONG = [
 
 @dataclass
 class Case:
-    """A request, what is sent through its tunnel, and who ends that: our Close, or the backend told to by a text."""
+    """A request, the data sent through its tunnel, and the side that ends it: the client, or the backend after a text."""
 
     name: str
     target: str
@@ -188,7 +188,7 @@ TO_THE_BACKEND = {
 
 
 def same(case, nginx, sidegate):
-    """Every difference that nobody has listed."""
+    """Every difference that is not listed."""
 
     def sides(seen):
         backend = seen.backend
@@ -313,7 +313,7 @@ def targets(world, method, target):
 
 
 def statuses(world, target):
-    """How nginx and Sidegate answer a plain request for a target, whoever it reaches."""
+    """The answers of nginx and Sidegate to a plain request for a target."""
     found = []
     for port in (world.nginx, world.sidegate):
         wire = connect(port, world.ca)
@@ -429,7 +429,7 @@ def main():
                 note(f"as documented: {title}")
             except AssertionError as fault:
                 unlike.append(f"{title}: {fault}")
-        need(not unlike, "differences that nobody has listed:\n" + "\n".join(unlike))
+        need(not unlike, "differences that are not listed:\n" + "\n".join(unlike))
         need(listed() == list(DIFFERENCES), f"docs/from-nginx.md lists what is asserted here: {listed()}")
         figure(f"{len(CASES)} conversations alike, {len(DIFFERENCES)} differences as documented")
 

@@ -1,7 +1,7 @@
 """A real Prometheus scrapes a real Sidegate under load, and `monitoring/` holds: configurations, rules, dashboard.
 
 The load makes every family move: each expression of the dashboard must then return data, each alert must name what
-exists, and a rejected reload must reach its alert. Then scrapers come in crowds and stall, and nobody else notices.
+exists, and a rejected reload must reach its alert. Then many scrapers connect and stall, without an effect on others.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class World:
             '[limits]\nupgrades = { rate = "1000/s", burst = 1000 }\nconnections = { per_client = 50, total = 500 }\n'
             'streams = { total = 50 }\n',
         )
-        # Nobody is let in twice within the load: what comes back to a bucket must not come between two attempts.
+        # No client is admitted twice within the load: no token may return to a bucket between two attempts.
         sidegate.policy("slow", '[client]\nallow = ["any"]\n[limits]\nupgrades = { rate = "1/m", burst = 1 }\n')
         sidegate.policy("single", '[client]\nallow = ["any"]\n[limits]\nconnections = { per_client = 1 }\n')
         sidegate.policy("full", '[client]\nallow = ["any"]\n[limits]\nconnections = { total = 1 }\n').policy()
@@ -262,7 +262,7 @@ def scrapes_are_clean(world, rounds):
 
 
 def panels_of(dashboard):
-    """The panels that show something; the dashboard must be one that Grafana takes, and a person can read."""
+    """The panels with data; the dashboard must be valid for Grafana, and readable."""
     ids, taken, shown = set(), set(), []
     for panel in dashboard["panels"]:
         title, at = panel["title"], panel["gridPos"]
@@ -275,7 +275,7 @@ def panels_of(dashboard):
             continue
         need(panel["fieldConfig"]["defaults"].get("unit"), f"{title}: it has a unit")
         refs = [target["refId"] for target in panel["targets"]]
-        need(refs and len(set(refs)) == len(refs), f"{title}: its targets are told apart")
+        need(refs and len(set(refs)) == len(refs), f"{title}: its targets have different names")
         for target in panel["targets"]:
             need(target["expr"] and target["legendFormat"], f"{title}: each target has an expression and a legend")
             need(target["datasource"]["uid"] == "${datasource}", f"{title}: the data source can be chosen")
@@ -317,7 +317,7 @@ def rules_run(world, scrape):
     need("sidegate_tunnels_open" in families, "a scrape has types")
     rules = [rule for group in world.ask("rules")["groups"] for rule in group["rules"]]
     wanted = {name for rule in rules for name in re.findall(r"\b(?:sidegate|process)_\w+", rule["query"])}
-    need(wanted <= families, f"the rules ask for what nobody tells: {wanted - families}")
+    need(wanted <= families, f"the rules use unknown families: {wanted - families}")
     for rule in rules:
         need(rule["health"] == "ok", f"{rule['name']}: {rule['health']} {rule.get('lastError')}")
         need(rule["labels"]["severity"] in ("critical", "warning"), f"{rule['name']} says how severe it is")
@@ -335,7 +335,7 @@ def rules_run(world, scrape):
 
 
 async def crowds_are_bounded(world):
-    """A hundred scrapers at a time and one that takes nothing: tunnels and /livez go on as before."""
+    """A hundred scrapers at a time and a scraper that reads nothing: tunnels and /livez are not affected."""
     port = world.sidegate.metrics_port
     request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

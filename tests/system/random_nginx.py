@@ -19,7 +19,7 @@ SHUTS = [
     "return 301 /login", "return 301 {path}", "deny all", "auth_basic staff", "root /nowhere", "internal", "return 200",
 ]  # fmt: skip
 
-# Durations, most of them beyond what is usual.
+# Durations, most of them unusually long.
 TIMES = ["0", "10", "60s", "75", "250ms", "1h30m", '"1h 30m"', "1s5", "366d", "367d", "520w", "9223372036854775", "1m", "2m"]
 TIMED = [
     "proxy_read_timeout", "proxy_send_timeout", "proxy_connect_timeout", "client_body_timeout", "send_timeout",

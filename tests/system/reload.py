@@ -1,7 +1,8 @@
 """A reload never disturbs a connection that the new rules still allow, and always ends one that they no longer allow.
 
-A thousand tunnels pump through a hundred reloads of policy, list, certificate and routes; then how soon a saved file
-decides, what a broken one does, and whom a revocation ends. What `storm` does by the thousand is done here in small.
+A thousand tunnels exchange messages through a hundred reloads of policy, list, certificate and routes. Then the suite
+measures when a saved file takes effect, the effect of a broken one, and the clients that a revocation closes. It is a
+small edition of `storm`.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ RELOADS = 100
 SAVES = 25  # of each way to save, for the latency
 PAGE = "https://app.example.com"
 GUESTS = 200  # tunnels that a new list no longer allows
-SPREAD, GRACE = 1.0, 2.0  # seconds: over how long they are told, and how long each has to answer
+SPREAD, GRACE = 1.0, 2.0  # seconds: the time over which closes are spread, and the time that each has to answer
 GUEST, REGULAR = "127.0.0.9", "127.0.0.1"
 MEDIAN, MOST = 0.150, 0.300  # the promise for a quiet machine; three times as much is let pass here
 
@@ -61,7 +62,7 @@ class World:
         return f"192.0.2.0/24\n{'' if open else '!'}{GUEST} ticket=SEC-1 # the guest\n"
 
     def turns(self):
-        """What is turned in a reload: the file, its text by side, and how one sees which side decides."""
+        """The change of a reload: the file, its two texts, and a check of the text in force."""
         return {
             "policy": (
                 self.policies / "open.toml",
@@ -193,7 +194,7 @@ def save_to_decision(world):
 
 
 def revoked_in_part(world, pump):
-    """Exactly those whom a new list no longer allows get 1008 and why, spread over `revoke_spread`; nobody else notices."""
+    """Exactly the clients that a new list no longer allows get 1008 and the reason, spread over `revoke_spread`."""
     sidegate, config = world.sidegate, world.sidegate.config
     path, text, is_open, _ = world.turns()["list"]
     before = config.read_text()
@@ -224,7 +225,7 @@ def revoked_in_part(world, pump):
     revoked = sidegate.metric("revoked_total", refusal="network") - counted
     need(revoked == GUESTS + 1, f"each is counted: {revoked}")
     stats = pump.ask(do="stats")
-    need((stats["open"], stats["dropped"]) == (TUNNELS, 0), f"nobody else notices: {stats}")
+    need((stats["open"], stats["dropped"]) == (TUNNELS, 0), f"no other client notices: {stats}")
     guests.end()
     save(config, before)
     sidegate.reload()
@@ -252,7 +253,7 @@ def broken_files(world):
             need(place in said, f"it says {place}:\n{said}")
         await_that("the rejection is counted", lambda: world.outcomes("rejected") > before[1])
         need(sidegate.metric("config_last_reload_successful") == 0, "the metric says that the files are not what runs")
-        need(sidegate.ask_metrics("readyz")[0] == 200, "a rejected reload takes nobody out of the load balancer")
+        need(sidegate.ask_metrics("readyz")[0] == 200, "a rejected reload does not take the host out of the load balancer")
         after = sidegate.metric("generation"), before[1], world.probe(client=GUEST), world.served()
         need(after == before, f"what ran runs on: {before} became {after}")
         save(path, good)

@@ -1,10 +1,10 @@
-"""The same reloads under load, of nginx, HAProxy, Envoy and Sidegate in one run: what each costs, and when a new deny holds.
+"""The same reloads under load, of nginx, HAProxy, Envoy and Sidegate in one run: their cost, and the time to a new deny.
 
-A thousand tunnels pump and new clients come, while a deny is turned on and off twenty times, of somebody who has no
-tunnel; after each time a few of the oldest tunnels end and as many new ones open. Then those are denied who have some. Before
-it, echoes are timed with a reload each second and without. It runs by name only: `tests/system/run --only reloads`, and
-with `SIDEGATE_WRITE_DOCS=1` twice, for the tables in `docs/operations.md`. Of the others nothing is demanded: what they do
-is the result.
+A thousand tunnels exchange messages and new clients connect, while a deny for a client without a tunnel is turned on and
+off twenty times; after each change a few of the oldest tunnels end and as many new ones open. Then clients with tunnels
+are denied. Before, echoes are timed with a reload each second and without. It runs by name only:
+`tests/system/run --only reloads`, and with `SIDEGATE_WRITE_DOCS=1` twice, for the tables in `docs/operations.md`. Nothing
+is asserted about the other proxies: their figures are the result.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ RELOADS, RENEWED = 20, 40  # so many tunnels come after each reload, and as many
 COMING = 100  # clients a second
 GROUND = [f"127.0.0.{last}" for last in range(20, 36)]
 STRANGER, GUEST = "127.0.0.7", "127.0.0.9"
-IN_A_ROW = 10  # attempts with the new answer: only then it holds, whoever of several processes takes them
+IN_A_ROW = 10  # attempts with the new answer in a row, so that every process of a proxy has it
 SPREAD, GRACE = 2, 5  # seconds: [reload] revoke_spread and [timeouts] grace, as they are without being set
-SLACK = 3  # what is promised holds on a quiet machine: so many times as much is let pass
+SLACK = 3  # factor above the bounds, which are those of a quiet machine
 DOCUMENT = HERE.parent.parent / "docs/operations.md"
 
 
 class Proxy:
-    """One of them, in front of a backend of its own; how it is told whom to deny."""
+    """A proxy in front of its own backend, and the way to change its deny list."""
 
     def __init__(self, place):
         self.place, self.port = place, free_port()
@@ -228,7 +228,7 @@ def compare(kind):
             need(one.ask(do="open", count=count)["open"] == count, "every tunnel opens")
             one.ask(do="pump", size=256, pause=500)
         coming.ask(do="come", rate=COMING, **{"from": GROUND})
-        time.sleep(1)  # the load is part of what is measured before, too
+        time.sleep(1)  # the load is part of the measurement before, too
         before, processes = proxy.process.pss(), len(proxy.process.tree())
         took = []
         for turn in range(RELOADS):
@@ -298,7 +298,7 @@ ROWS = {
 
 
 def demand(seen, promised):
-    """What is promised of ours."""
+    """The assertions about Sidegate."""
     median, most = promised
     need((seen["dropped"], seen["failed"], seen["others"]) == (0, 0, 0), f"nobody notices who is not denied: {seen}")
     need(seen["processes"] == (1, 1), f"one process: {seen}")

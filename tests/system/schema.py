@@ -1,7 +1,7 @@
-"""A reader of all of JSON Schema agrees with what `sidegate schema` prints, and so with `sidegate check`.
+"""A complete JSON Schema validator agrees with the output of `sidegate schema`, and so with `sidegate check`.
 
-The Rust tests hold the schema to the code with a reader of a part of the language; here is one of the whole, with the
-files that people begin with.
+The Rust tests compare the schema with the code by a partial validator; this suite uses a complete one, with the files
+that `init` writes.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Large lists: a million networks load fast and weigh little, and a reload of a large list disturbs nobody.
+"""Large lists: a million networks load fast and take little memory, and a reload of a large list delays no other work.
 
-What is promised holds on a quiet machine of which the agent has a core; three times as much time is let pass here.
+The bounds are those of a quiet machine with a core for the agent; three times as much time is accepted here.
 """
 
 import ipaddress
@@ -98,7 +98,7 @@ def loading(world):
 
 
 def apart(world):
-    """What is large is neither read nor given back by the threads that carry bytes."""
+    """Threads that relay data neither read nor free large lists."""
     text = "\n".join(networks(4, MILLION)) + "\n"
     sidegate, _ = world.start(text, "apart")
     pump = world.pump(sidegate)
@@ -208,7 +208,7 @@ def windows(pump, reload, settled):
 
 
 def refused(world):
-    """What is too large is refused, clearly and without being taken into memory."""
+    """A list that is too large is refused, with a clear error and without being loaded."""
     sidegate = world.sidegate("")
     feed = sidegate.dir / "policies/lists/feed.cidr"
     world.place.write("etc/sidegate.toml", sidegate.toml())

@@ -1,4 +1,4 @@
-"""Reloads by the thousand: no tunnel notices, memory stays as it was, and each request is decided by one generation.
+"""Thousands of reloads: no tunnel notices, memory does not grow, and each request is decided by one generation.
 
 `reload` has a smaller edition of both. This one takes minutes, so it runs by name only: `tests/system/run --only storm`.
 """
@@ -118,7 +118,7 @@ class Halves:
         self.sidegate.run()
 
     def write(self, generation):
-        """What is to be this generation: its number is in the line where each rule stands, and in each entry."""
+        """The files of this generation: its number is in the line of each rule, and in each entry."""
         admitted, refused = self.NETWORKS[:: 1 if generation % 2 else -1]
         tickets = f"ticket=G-{generation}"
         lines = ["#"] * (generation % 7) + [f"{admitted} {tickets}", f"!{refused} {tickets}"]

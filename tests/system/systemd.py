@@ -1,7 +1,7 @@
-"""Under a real systemd, in a real Debian, installed as docs/operations.md says: what an operator does, and what goes wrong.
+"""Actions of operators and failures under systemd, in a Debian, installed as docs/operations.md says.
 
-Live WebSocket clients count what each of it costs them. The commands below the document's headings are typed as they
-stand there, so the document is what is tested.
+Live WebSocket clients count the effect of each. The commands below the document's headings are run unchanged, so that the
+document itself is tested.
 """
 
 import collections
@@ -69,7 +69,7 @@ def hardened(host, threshold):
 
 
 def explained(host):
-    """Who may ask is told what runs, and nobody else is; the metrics are there, those of the process included."""
+    """Only permitted users get the status; the metrics are served, those of the process included."""
     debian = host.debian
     shown = re.search(r'Status: "(generation 1 .*)"', debian.run("systemctl", "status", "sidegate"))
     need(shown, "`systemctl status` says what runs")
@@ -213,7 +213,7 @@ def panicked(host):
     same = [unit[name] == before[name] for name in ("MainPID", "NRestarts")]
     need(all(same), f"the process is the same: {before['MainPID']} {unit['MainPID']}")
     said = debian.run("sidegate", "status")
-    need(f"{bugs} connections ended by a bug" in said, f"`sidegate status` says so:\n{said}")
+    need(f"{bugs} connections were ended by a bug" in said, f"`sidegate status` says so:\n{said}")
     pump.ask(do="close")
     figure(f"{bugs} panics, before a tunnel and in one: {bugs} connections ended, {TUNNELS} tunnels and the process unharmed")
 
@@ -269,7 +269,7 @@ def taken(host):
 
 
 def activated(host):
-    """F19, as the document says: systemd holds the port, so nobody is refused while Sidegate is killed or restarted."""
+    """F19, as the document says: systemd holds the port, so no client is refused while Sidegate is killed or restarted."""
     debian = host.debian
     host.type("Socket activation")
     process = debian.run("cat", f"/proc/{host.runs()['MainPID']}/status")
@@ -281,7 +281,7 @@ def activated(host):
     with Connecting(host) as clients:
         took = [survive(host, clients) for _ in range(3)]
     became, lost = clients.became, sum(ends(pump).values())
-    need(became["refused"] == 0, f"nobody is refused: {dict(became)}")
+    need(became["refused"] == 0, f"no client is refused: {dict(became)}")
     need(set(became) <= {"served", "cut"}, f"each is served, unless it was inside the killed process: {dict(became)}")
     figure(
         f"socket activation: 3 SIGKILLs, {became['served']} connects served, 0 refused, {became['cut']} cut with the process; "
@@ -292,7 +292,7 @@ def activated(host):
 
 
 def swapped(host):
-    """`systemctl restart` refuses nobody: who comes meanwhile waits, who was in is told to come back, and does."""
+    """`systemctl restart` refuses no client: new ones wait, and open ones get a Close and reconnect."""
     pump, visitors, before = host.clients(ACTIVATED), host.pump(ACTIVATED), host.runs()
     pump.ask(do="return")
     visitors.ask(do="come", rate=COMING, **{"from": GROUND})
@@ -315,7 +315,7 @@ def swapped(host):
     need(sum(became.values()) == came["begun"] >= COMING * took, f"they came all the time: {came}")
     # Who was inside as the drain began was told so: 503 before the tunnel, 1001 in it.
     told = sum(count for why, count in became.items() if why == "503" or why.startswith("1001"))
-    need(became["served"] + told == came["begun"], f"a restart refuses and cuts nobody: {became}")
+    need(became["served"] + told == came["begun"], f"a restart refuses and cuts no client: {became}")
     need(told <= COMING / 4, f"few were inside as it began: {became}")
     pump.ask(do="rest")
     pump.ask(do="close")

@@ -1,7 +1,7 @@
 """OpenSSL's own client in front of Sidegate: both versions, groups and ciphers, resumption, key updates, endings.
 
-`openssl s_client` is not the library that Sidegate is made with: what the two agree on is TLS. WebSocket frames are made
-by hand, masked with zeros, and come back from npm's `ws`.
+`openssl s_client` uses another TLS library than Sidegate. WebSocket frames are written by hand, masked with zeros, and
+echoed by npm's `ws`.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
-"""Peers that vanish: their host is gone, no FIN comes, and every packet to and from them is dropped.
+"""Peers that vanish: no FIN arrives, and every packet to and from them is dropped.
 
-Clients and a backend live in a network namespace at the other end of a veth pair, where nftables drops everything once all
+Clients and a backend run in a network namespace at the other end of a veth pair, where nftables drops everything once all
 connections are open. Within three minutes both sides of each must be closed, in the clear and over TLS: a stream of events, silent
 or with events under way, whose client vanishes; one whose backend does; a long poll without `response`; a tunnel with
-`ping = "off"`. A client that keeps its window closed is alive: it is not given up before `write_stall` is over.
+`ping = "off"`. A client that keeps its window closed is alive: it is kept until `write_stall` is over.
 
 It takes minutes, so it runs by name only: `tests/system/run --only vanished`. As root.
 """

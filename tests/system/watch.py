@@ -1,6 +1,7 @@
-"""Files that are hard to watch: no inotify left, a queue that runs over, swaps under load, a folder that goes and comes.
+"""Files that are hard to watch: exhausted inotify limits, an overflowing queue, swaps under load, a directory that vanishes
+and returns.
 
-The limits of inotify belong to a user namespace, so that one of its own makes them small for Sidegate alone.
+The limits of inotify belong to a user namespace, so that a separate one restricts them for Sidegate alone.
 """
 
 import json
@@ -21,7 +22,7 @@ QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 
 
 class Watched(Sidegate):
-    """Sidegate with a list of those who are denied, and a client by whom one sees what it says now."""
+    """Sidegate with a deny list, and a client that shows the list in force."""
 
     def __init__(self, place, backend, certificate):
         super().__init__(place)

@@ -1,8 +1,8 @@
-"""What a tunnel weighs, beside Debian's nginx in the same run: memory while idle and once it is closed, CPU per echoed message.
+"""Cost of a tunnel, beside Debian's nginx in the same run: memory while idle and once it is closed, CPU per echoed message.
 
-The proxies take turns on one backend, with the same certificate and cipher, and one thread each: how the connections
-spread over several would be luck. The figures are the result: no ratio is asserted here. Much of the CPU is the kernel's,
-for the same four reads and writes; what the program itself uses stands in brackets.
+The proxies take turns on one backend, with the same certificate and cipher, and one thread each, since the distribution
+of connections over several varies. The figures are the result: no ratio is asserted here. Much of the CPU is the kernel's,
+for the same four reads and writes; the program's own part is in brackets.
 """
 
 import json
