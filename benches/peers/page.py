@@ -194,14 +194,25 @@ def section(source):
     quick = " A quick look (`--quick`): no figures to go by." if source["quick"] else ""
     return f"""## Beside other proxies
 
-`{source['command']}`, {source['date']}, {source['rounds']} turns in {source['seconds'] / 60:.0f} minutes on {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, OpenSSL {machine['openssl']}: {versions}.{quick}{noise} This section is written by that command (`--docs`); edit `benches/peers/page.py` instead.
+`{source['command']}`, {source['date']}, {source['rounds']} turns in {source['seconds'] / 60:.0f} minutes on {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, OpenSSL {machine['openssl']}: {versions}.{quick}{noise}
+This section is written by that command (`--docs`); edit `benches/peers/page.py` instead.
 
-All do the same work: TLS 1.3 with AES-128-GCM, X25519 and a P-256 certificate, 1,001 networks let in, a rate limit that nobody reaches, no access log (Sidegate has `SIDEGATE_LOG=info,sidegate::permitted=off`; it does write its line for each tunnel that ends, counts, reads frames and pings). For CPU and latency all of them stand at once and take short turns, so that what the machine goes through meets them all; a cell is the median of the turns, with the least and the most, and a ratio is to nginx in the same turn.
+The setup is the same for all: TLS 1.3 with AES-128-GCM, X25519 and a P-256 certificate, 1,001 admitted networks, a rate limit that is never reached, and no access log.
+Sidegate has `SIDEGATE_LOG=info,sidegate::permitted=off`, and still writes its line for each tunnel that ends, counts, reads frames and pings.
+For CPU and latency all of them run at the same time and take short turns, so that load on the machine affects all of them.
+A cell is the median of the turns, with the minimum and the maximum, and a ratio is to nginx in the same turn.
 
-- CPU: of all the proxy's processes, from the scheduler's own count; the part outside of the kernel by the clock's ticks. One thread or worker; proxy, backend and load share one CPU; 64 tunnels with one message in flight each, others for each size of a GB, or 64 lanes that connect. A connection is a TLS handshake, the upgrade, a Close both ways, the end.
-- Memory: `smaps_rollup`'s PSS of all processes, two threads or workers, once the proxy has come to rest. What is kept is read twelve seconds after the last has closed.
-- Latency: a message is due every 200 µs, whatever has come back; its time counts from the moment it was due (no coordinated omission). Two threads or workers, nothing is pinned: proxy, backend and load share the machine.
-- Neighbour of a flood: one client floods over TLS, its backend takes all of it, and every 4 ms another tunnel has an echo. One thread or worker; nothing is pinned. What is taken of the flood counts frames with their headers. Sidegate's `frames`, which would end such a client, is off.
-- Every byte that comes back is compared with what was sent; the backend's counts of connections and messages must be the load's; protocol, suite, group and resumption are read from each TLS handshake; an address that is not listed must be refused.
+- CPU: of all the proxy's processes, from the scheduler's own count; the part outside of the kernel by the clock's ticks.
+  One thread or worker; proxy, backend and load share one CPU; 64 tunnels with one message in flight each, others for each size of a GB, or 64 lanes that connect.
+  A connection is a TLS handshake, the upgrade, a Close in both directions, and the end.
+- Memory: `smaps_rollup`'s PSS of all processes, two threads or workers, once the proxy is idle.
+  The memory kept is read twelve seconds after the last connection has closed.
+- Latency: a message is due every 200 µs, independent of the answers; its time counts from the moment it was due (no coordinated omission).
+  Two threads or workers, no pinning: proxy, backend and load share the machine.
+- Neighbour of a flood: one client floods over TLS, its backend reads all of it, and every 4 ms another tunnel has an echo.
+  One thread or worker, no pinning.
+  The flood's throughput includes the headers of frames.
+  Sidegate's `frames`, which would end such a client, is off.
+- Every byte of an answer is compared with the sent one; the backend's counts of connections and messages must equal the load's; protocol, suite, group and resumption are read from each TLS handshake; an address that is not listed must be refused.
 
 {tables(source)}"""
