@@ -30,22 +30,22 @@ fn each_folder_and_command_of_the_template_is_the_instances_own() {
 
 #[test]
 fn a_stop_has_more_time_than_the_default_shutdown_takes() {
-    let seconds = |lines: &[String], key: &str| {
-        let value = lines
-            .iter()
-            .find_map(|line| line.strip_prefix('#').unwrap_or(line).strip_prefix(key))
-            .unwrap();
-        let number: String = value
+    let number = |text: &str| {
+        let number: String = text
             .chars()
             .skip_while(|c| !c.is_ascii_digit())
             .take_while(char::is_ascii_digit)
             .collect();
         number.parse::<u64>().unwrap()
     };
-    let written = include_str!("../../src/cli/init/sidegate.toml")
-        .lines()
-        .map(str::to_owned)
-        .collect::<Vec<_>>();
-    let shutdown = seconds(&written, "delay ") + seconds(&written, "deadline ");
-    assert!(seconds(&settings("sidegate.service"), "TimeoutStopSec=") > shutdown, "{shutdown} s");
+    let schema = include_str!("../../src/control/config/schema/config.json");
+    let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+    let default = |key: &str| {
+        let pointer = format!("/properties/shutdown/properties/{key}/default");
+        number(schema.pointer(&pointer).unwrap().as_str().unwrap())
+    };
+    let shutdown = default("delay") + default("deadline");
+    let unit = settings("sidegate.service");
+    let stop = unit.iter().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
+    assert!(number(stop) > shutdown, "{shutdown} s");
 }
